@@ -1,0 +1,128 @@
+//! The host file: who a supervisor is, where it listens, whom it joins, which keys it holds.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{names::HostName, time::Span};
+
+/// `/etc/holdfast/holdfast.yaml`, parsed. Paths that are not absolute count from the host file's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostFile {
+    /// This host.
+    pub host: HostName,
+    /// The cluster's id, made by `holdfast init`; peers of another cluster are refused.
+    pub cluster: String,
+    /// Durable state: raft log, floors.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// State that must die with the host: incarnation, sockets, pid files. Put it on a tmpfs.
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+    /// UDP for gossip, beacons and nudges; TCP on the same port for mutual-TLS RPC.
+    pub listen: SocketAddr,
+    /// Read-only HTTP: `/metrics`, `/healthz`, `/readyz`, `/v1/...`. None: not served.
+    #[serde(default)]
+    pub api: Option<SocketAddr>,
+    /// The voters, for bootstrap only (R23); afterwards the committed membership counts.
+    pub voters: BTreeMap<HostName, SocketAddr>,
+    /// Whether this host runs guests. Default true; a witness says false.
+    #[serde(default = "default_true")]
+    pub guests: bool,
+    /// Certificates for RPC.
+    pub tls: TlsFiles,
+    /// Gossip keys, newest first: the first seals, all open (rotation). One or two.
+    pub gossip_keys: Vec<PathBuf>,
+    /// What this machine is, for R11 and for wiring checks. Default: the DMI product UUID, else `/etc/machine-id`.
+    #[serde(default)]
+    pub machine_id: Option<String>,
+    /// Memory for guests in MiB. Default: the machine's memory less 10 %.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// The QEMU driver.
+    #[serde(default)]
+    pub qemu: QemuHost,
+    /// Timing; the same on every host of a cluster.
+    #[serde(default)]
+    pub timing: Timing,
+}
+
+/// Certificate files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The cluster's certificate authority.
+    pub ca: PathBuf,
+    /// This host's certificate; its common name is the host's name.
+    pub certificate: PathBuf,
+    /// This host's private key, mode 0600.
+    pub key: PathBuf,
+}
+
+/// How QEMU is run on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QemuHost {
+    /// The program. Default `qemu-system-x86_64`, found in PATH.
+    pub binary: PathBuf,
+    /// A cgroup v2 folder of our own; every guest gets a child of it. Default: `holdfast` below the mounted cgroup v2.
+    pub cgroup: Option<PathBuf>,
+    /// Where incoming migrations are received. Default: the address of `listen`.
+    pub migrate_address: Option<IpAddr>,
+    /// QEMU's own output per guest. Default: `guests` below `run_dir`.
+    pub log_dir: Option<PathBuf>,
+}
+
+impl Default for QemuHost {
+    fn default() -> Self {
+        Self { binary: PathBuf::from("qemu-system-x86_64"), cgroup: None, migrate_address: None, log_dir: None }
+    }
+}
+
+/// Timing of the protocols (DESIGN section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// Larger values gossip less and notice later. Default 200ms.
+    pub gossip_interval: Span,
+    /// How often an agent syncs. Default 250ms.
+    pub sync_every: Span,
+    /// Silence after which the power device is asked for its status. Default 750ms.
+    pub wonder_after: Span,
+    /// Silence after which a host is suspect. Default 1.5s.
+    pub suspect_after: Span,
+    /// How long a lease lasts. Default 4s.
+    pub lease: Span,
+    /// Silence after quorum of a host with assignments that was never heard (R19). Default 60s.
+    pub join_grace: Span,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            gossip_interval: Span::ms(200),
+            sync_every: Span::ms(250),
+            wonder_after: Span::ms(750),
+            suspect_after: Span::ms(1_500),
+            lease: Span::secs(4),
+            join_grace: Span::secs(60),
+        }
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/holdfast")
+}
+
+fn default_run_dir() -> PathBuf {
+    PathBuf::from("/run/holdfast")
+}
+
+fn default_true() -> bool {
+    true
+}

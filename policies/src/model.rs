@@ -1,0 +1,403 @@
+//! What operators declare: guests, policies, fencing and alert receivers, after parsing and checking.
+//!
+//! These types are what the rest of Holdfast works with. How they are written in YAML, and how mistakes are
+//! shown, is in [`crate::yaml`].
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    names::{GuestName, HostName, PolicyName, ServiceName},
+    time::Span,
+};
+
+/// Labels by key.
+pub type Labels = BTreeMap<String, String>;
+
+/// Everything that `holdfast apply` declares, as one value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Policies {
+    /// The guests that Holdfast keeps alive.
+    pub guests: BTreeMap<GuestName, GuestDeclaration>,
+    /// What must answer in them, and what to do when it does not.
+    pub policies: BTreeMap<PolicyName, Policy>,
+    /// How each host can be made to be off: levels in the order in which they are tried.
+    pub fencing: BTreeMap<HostName, Vec<FenceLevel>>,
+    /// Whom to tell.
+    pub alerts: Vec<Receiver>,
+}
+
+/// One guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDeclaration {
+    /// What policies match on.
+    pub labels: Labels,
+    /// Higher is placed first. Default 100.
+    pub priority: u32,
+    /// Where probes reach it: what `{address}` stands for.
+    pub address: Option<IpAddr>,
+    /// The machine itself.
+    pub qemu: QemuDefinition,
+}
+
+/// A guest as the QEMU driver starts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QemuDefinition {
+    /// Memory in MiB; placement treats it as hard.
+    pub memory_mib: u32,
+    /// Virtual CPUs. Default 1.
+    pub cpus: u32,
+    /// Direct kernel boot; `None` boots from the first disk.
+    pub kernel: Option<KernelBoot>,
+    /// Disks in order.
+    pub disks: Vec<Disk>,
+    /// Network cards in order.
+    pub nics: Vec<Nic>,
+    /// Whether there is a channel for the QEMU guest agent. Default true.
+    pub agent: bool,
+    /// Emulated hardware watchdog.
+    pub watchdog: Option<WatchdogModel>,
+    /// Hardware acceleration. Default auto.
+    pub accel: Accel,
+    /// QEMU machine type. Default `q35`.
+    pub machine: String,
+}
+
+/// Direct kernel boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelBoot {
+    /// Kernel image on every host.
+    pub kernel: PathBuf,
+    /// Initial RAM disk on every host.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub append: String,
+}
+
+/// One disk image, on storage that every host reaches under the same path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The image.
+    pub path: PathBuf,
+    /// Its format. Default raw.
+    pub format: DiskFormat,
+}
+
+/// Image formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// Raw bytes.
+    Raw,
+    /// QEMU copy-on-write.
+    Qcow2,
+}
+
+/// One network card: a tap device on a bridge of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// The bridge, which has the same name on every host.
+    pub bridge: String,
+    /// Fixed MAC address, so that the guest keeps its identity when it moves.
+    pub mac: String,
+}
+
+/// Emulated hardware watchdogs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchdogModel {
+    /// Intel 6300ESB (PCI).
+    I6300esb,
+}
+
+/// Acceleration of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accel {
+    /// KVM when it works on the host, else software emulation.
+    Auto,
+    /// KVM; starting fails where it does not work.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// What must answer in the guests that match, and what to do when it does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The labels a guest must all have; a guest is matched by at most one policy.
+    #[serde(rename = "match")]
+    pub matches: Labels,
+    /// Services by name.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// What to do, from the smallest kill to the largest.
+    pub ladder: Vec<Rung>,
+    /// What to do with a guest that is well on a host that is not, or that vantages disagree about.
+    pub on_degraded: OnDegraded,
+    /// How long a recovery must hold before the ladder begins again at its first rung. Default 5m.
+    pub cool_down: Span,
+    /// How long after a guest's start its services may fail to answer without being counted. Default 60s.
+    pub boot_grace: Span,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What to ask.
+    pub probe: Probe,
+    /// How often. Default 2s.
+    pub every: Span,
+    /// How long to wait for the answer. Default 1s.
+    pub timeout: Span,
+    /// Failures in a row, at one vantage, that make it suspect. Default 3.
+    pub fails_after: u32,
+    /// Passes in a row, at one vantage, that clear it. Default 2.
+    pub recovers_after: u32,
+    /// From where to look.
+    pub from: Vantages,
+}
+
+/// From where a service is asked, and how many of them must agree that it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vantages {
+    /// In the guest, through its agent. Default true.
+    pub inside: bool,
+    /// From how many hosts over the network. Default 2 for network probes.
+    pub hosts: u32,
+    /// How many vantages must agree. Default 2, or as many as there are.
+    pub agree: u32,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// Asks over HTTP.
+    Http(HttpProbe),
+    /// Connects over TCP.
+    Tcp(TcpProbe),
+    /// Asks the guest agent whether it is there.
+    AgentPing {},
+    /// Runs a command in the guest, through its agent; exit code 0 passes.
+    Exec(ExecProbe),
+}
+
+/// Asks over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpProbe {
+    /// `http://` or `https://`; `{address}` stands for the guest's address.
+    pub url: String,
+    /// The status that passes. Default 200.
+    pub status: u16,
+    /// Text that the body must contain.
+    pub body: Option<String>,
+}
+
+/// Connects over TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpProbe {
+    /// The port at the guest's address.
+    pub port: u16,
+}
+
+/// Runs a command in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecProbe {
+    /// Program and arguments; no shell.
+    pub run: Vec<String>,
+}
+
+/// One rung of a ladder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rung {
+    /// Runs a command in the guest that restarts the service.
+    RestartService {
+        /// Program and arguments; no shell.
+        run: Vec<String>,
+        /// How often before the next rung. Default 1.
+        tries: u32,
+        /// How long to wait for the service to answer. Default 10s.
+        wait: Span,
+    },
+    /// Stops the guest hard and starts it again on the same host.
+    ResetGuest {
+        /// How often before the next rung. Default 1.
+        tries: u32,
+        /// How long to wait for the service to answer. Default 60s.
+        wait: Span,
+    },
+    /// Stops the guest and starts it on another host.
+    Failover {
+        /// How often before the next rung. Default 1.
+        tries: u32,
+        /// How long to wait for the service to answer. Default 90s.
+        wait: Span,
+    },
+    /// Moves the running guest to another host.
+    Migrate {
+        /// How often before the next rung. Default 1.
+        tries: u32,
+        /// How long to wait for the service to answer. Default 60s.
+        wait: Span,
+    },
+    /// Calls a human.
+    Page {
+        /// How urgently. Default critical.
+        severity: Severity,
+    },
+}
+
+/// What to do with a degraded guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDegraded {
+    /// Tell somebody.
+    #[default]
+    Alert,
+    /// Move it to a host that is well, and tell somebody.
+    Migrate,
+}
+
+/// How urgent an alert is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// For the record.
+    Info,
+    /// Odd, handled, look when convenient.
+    Warning,
+    /// Something does not answer; Holdfast is at it.
+    Error,
+    /// A human must act.
+    Critical,
+}
+
+/// One way to make a host be off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FenceLevel {
+    /// The host's baseboard management controller over IPMI 2.0.
+    Ipmi(IpmiDevice),
+    /// A human confirms with `holdfast host confirm-off`.
+    Operator {},
+}
+
+/// A baseboard management controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpmiDevice {
+    /// Name or address of the controller.
+    pub address: String,
+    /// UDP port. Default 623.
+    pub port: u16,
+    /// User with operator privilege.
+    pub user: String,
+    /// File with the password, on every host, readable by root only.
+    pub password_file: PathBuf,
+    /// Cipher suite. Default 17; older controllers want 3.
+    pub suite: u8,
+    /// Who has checked that this controller is wired to this host (R9). Without it the controller can switch the host
+    /// off, but its word is no proof.
+    pub wiring_verified_by: Option<String>,
+    /// Longest time for the whole level. Default 20s.
+    pub timeout: Span,
+}
+
+/// Where alerts go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Receiver {
+    /// PagerDuty Events API v2.
+    Pagerduty {
+        /// File with the routing key.
+        routing_key_file: PathBuf,
+        /// Least severity that is sent. Default info.
+        min_severity: Severity,
+        /// Default `https://events.pagerduty.com`.
+        url: String,
+    },
+    /// Prometheus Alertmanager API v2.
+    Alertmanager {
+        /// Base URL.
+        url: String,
+        /// Least severity that is sent. Default info.
+        min_severity: Severity,
+    },
+    /// A POST of the incident as JSON.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// Least severity that is sent. Default info.
+        min_severity: Severity,
+    },
+}
+
+impl Policies {
+    /// The policy that a guest falls under, if any: the first, by name, whose labels it all has.
+    #[must_use]
+    pub fn policy_of(&self, guest: &GuestName) -> Option<(&PolicyName, &Policy)> {
+        let labels = &self.guests.get(guest)?.labels;
+        self.policies.iter().find(|(_, policy)| policy.matches.iter().all(|(key, value)| labels.get(key) == Some(value)))
+    }
+}
+
+impl Rung {
+    /// Tries before the next rung.
+    #[must_use]
+    pub fn tries(&self) -> u32 {
+        match self {
+            Self::RestartService { tries, .. }
+            | Self::ResetGuest { tries, .. }
+            | Self::Failover { tries, .. }
+            | Self::Migrate { tries, .. } => *tries,
+            Self::Page { .. } => 1,
+        }
+    }
+
+    /// How long to wait for recovery after one try.
+    #[must_use]
+    pub fn wait(&self) -> Span {
+        match self {
+            Self::RestartService { wait, .. }
+            | Self::ResetGuest { wait, .. }
+            | Self::Failover { wait, .. }
+            | Self::Migrate { wait, .. } => *wait,
+            Self::Page { .. } => Span::ms(0),
+        }
+    }
+
+    /// The rung's key in YAML.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RestartService { .. } => "restart_service",
+            Self::ResetGuest { .. } => "reset_guest",
+            Self::Failover { .. } => "failover",
+            Self::Migrate { .. } => "migrate",
+            Self::Page { .. } => "page",
+        }
+    }
+}
+
+impl Receiver {
+    /// A stable name for delivery bookkeeping and metrics; carries no secret.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Pagerduty { routing_key_file, .. } => format!("pagerduty:{}", routing_key_file.display()),
+            Self::Alertmanager { url, .. } => format!("alertmanager:{url}"),
+            Self::Webhook { url, .. } => format!("webhook:{}", url.split(['?', '#']).next().unwrap_or(url)),
+        }
+    }
+
+    /// Least severity that is sent.
+    #[must_use]
+    pub fn min_severity(&self) -> Severity {
+        match self {
+            Self::Pagerduty { min_severity, .. } | Self::Alertmanager { min_severity, .. } | Self::Webhook { min_severity, .. } => {
+                *min_severity
+            }
+        }
+    }
+}

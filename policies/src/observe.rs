@@ -1,0 +1,103 @@
+//! What probes and hypervisors report: observations and guest reports.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Epoch, GuestName};
+
+/// Longest detail kept with an observation, in bytes: enough for an error text, small enough for gossip.
+pub const DETAIL_BYTES_MAX: usize = 200;
+
+/// What one question came to. `Unknown` means that it could not be asked, and is never counted as a failure (S5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The right answer.
+    Pass,
+    /// The right answer, too late to be pleasant.
+    Slow,
+    /// A wrong answer, a refusal or silence until the deadline.
+    Fail,
+    /// Could not ask.
+    Unknown,
+}
+
+/// One answer to one question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub latency: Duration,
+    /// Why, in a few words; at most [`DETAIL_BYTES_MAX`] bytes without control characters.
+    pub detail: String,
+}
+
+impl Observation {
+    /// An observation with its detail cut and cleaned.
+    #[must_use]
+    pub fn new(outcome: Outcome, latency: Duration, detail: impl AsRef<str>) -> Self {
+        Self { outcome, latency, detail: clean(detail.as_ref()) }
+    }
+}
+
+/// Text from outside, cut to [`DETAIL_BYTES_MAX`] bytes and with control characters replaced by spaces.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        let c = if c.is_control() { ' ' } else { c };
+        if out.len() + c.len_utf8() > DETAIL_BYTES_MAX {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// What a hypervisor says of one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestCondition {
+    /// Its virtual CPUs run.
+    Running,
+    /// It is there, but its virtual CPUs do not run; not a failure by itself (S5).
+    Paused {
+        /// QEMU's word for why.
+        reason: String,
+    },
+    /// Its storage failed; QEMU has stopped it.
+    IoError {
+        /// Which device.
+        detail: String,
+    },
+    /// The guest's kernel has panicked.
+    Panicked,
+    /// It waits for an incoming migration.
+    Incoming,
+    /// The source half of a finished migration: everything sent, paused, not to be resumed without an order.
+    Sent,
+    /// Its process is gone and its cgroup is empty.
+    Exited {
+        /// Exit status or signal, as text.
+        detail: String,
+    },
+    /// The hypervisor could not be asked.
+    Unknown {
+        /// Why.
+        detail: String,
+    },
+}
+
+/// What one host says of one guest that it has, or had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// Which guest.
+    pub guest: GuestName,
+    /// Under which assignment it was started.
+    pub epoch: Epoch,
+    /// How it is.
+    pub condition: GuestCondition,
+}
+

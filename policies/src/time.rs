@@ -1,0 +1,147 @@
+//! Time as a value. Nothing here reads a clock.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// A point on one machine's CLOCK_BOOTTIME, in milliseconds. Comparable only with moments of the same
+/// machine and boot; it never travels between machines (R1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// How long after `earlier` this is; zero when it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The moment `later` after this one.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Moment {
+        Moment(self.0.saturating_add(millis(later)))
+    }
+
+    /// The moment `earlier` before this one; the boot itself when that is not so long ago.
+    #[must_use]
+    pub fn minus(self, earlier: Duration) -> Moment {
+        Moment(self.0.saturating_sub(millis(earlier)))
+    }
+}
+
+/// Wall-clock time in Unix milliseconds. For people: it never decides anything (R1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct WallTime(pub u64);
+
+/// Both clocks, read together by a shell and handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// What decides.
+    pub moment: Moment,
+    /// What people read.
+    pub wall: WallTime,
+}
+
+/// Whole milliseconds of a duration, saturating.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A duration as operators write it: `250ms`, `1s`, `1.5s`, `2m`, `1h`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(pub Duration);
+
+/// Why a text is not a duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a duration; write a number and a unit: 250ms, 1s, 1.5s, 2m, 1h")]
+pub struct BadSpan {
+    text: String,
+}
+
+/// Longest duration accepted, so that sums of durations cannot overflow: 30 days.
+pub const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Span {
+    /// A span of whole milliseconds.
+    #[must_use]
+    pub const fn ms(ms: u64) -> Self {
+        Self(Duration::from_millis(ms))
+    }
+
+    /// A span of whole seconds.
+    #[must_use]
+    pub const fn secs(secs: u64) -> Self {
+        Self(Duration::from_secs(secs))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = BadSpan;
+    fn try_from(text: String) -> Result<Self, BadSpan> {
+        parse_span(&text).ok_or(BadSpan { text })
+    }
+}
+
+fn parse_span(text: &str) -> Option<Span> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at_checked(split)?;
+    let number: f64 = number.parse().ok()?;
+    let ms = match unit.trim() {
+        "ms" => number,
+        "s" => number * 1_000.0,
+        "m" => number * 60_000.0,
+        "h" => number * 3_600_000.0,
+        _ => return None,
+    };
+    let span = Duration::try_from_secs_f64(ms / 1_000.0).ok()?;
+    (span <= SPAN_MAX).then_some(Span(span))
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> String {
+        span.to_string()
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = millis(self.0);
+        match ms {
+            0 => f.write_str("0s"),
+            _ if ms % 3_600_000 == 0 => write!(f, "{}h", ms / 3_600_000),
+            _ if ms % 60_000 == 0 => write!(f, "{}m", ms / 60_000),
+            _ if ms % 1_000 == 0 => write!(f, "{}s", ms / 1_000),
+            _ => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_print_the_same() {
+        for text in ["250ms", "1s", "2m", "1h", "1500ms"] {
+            assert_eq!(Span::try_from(text.to_owned()).unwrap().to_string(), text);
+        }
+        assert_eq!(Span::try_from("1.5s".to_owned()).unwrap(), Span::ms(1500));
+    }
+
+    #[test]
+    fn a_duration_without_unit_is_refused() {
+        for bad in ["", "5", "s", "-1s", "1 day", "9999999h", "1..2s"] {
+            assert!(Span::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+}
