@@ -1,0 +1,259 @@
+//! What every power device promises, asked of the fake and of a real IPMI controller alike.
+
+use std::{
+    net::UdpSocket,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Answer, Asked, Outcome, Power, PowerDevice, PowerOffReport,
+    fake::{FakeDevice, Manner},
+    ipmi::Ipmi,
+    machine_id::same_machine,
+    power_off_and_confirm,
+    simulator::{Simulator, free_port, left_out, settings},
+};
+
+const CALL: Duration = Duration::from_secs(5);
+/// Limit of a level in these tests; its quarter is what an accepted off is given to show.
+const LEVEL: Duration = Duration::from_secs(4);
+/// What scheduling on a busy machine may add.
+const SLACK: Duration = Duration::from_secs(1);
+
+enum Fault {
+    Stuck,
+    Slow,
+    Fails,
+}
+
+/// A device and a hand on the host behind it.
+trait Bench {
+    fn device(&self) -> Arc<dyn PowerDevice>;
+    fn set(&self, fault: Fault);
+    fn switch_on(&self, on: bool);
+    fn is_on(&self) -> bool;
+    fn offs(&self) -> u32;
+}
+
+impl Bench for Arc<FakeDevice> {
+    fn device(&self) -> Arc<dyn PowerDevice> {
+        Arc::clone(self) as Arc<dyn PowerDevice>
+    }
+    fn set(&self, fault: Fault) {
+        self.set_manner(match fault {
+            Fault::Stuck => Manner::Stuck,
+            Fault::Slow => Manner::Slow(Duration::from_millis(400)),
+            Fault::Fails => Manner::Fails,
+        });
+    }
+    fn switch_on(&self, on: bool) {
+        self.set_power(if on { Power::On } else { Power::Off });
+    }
+    fn is_on(&self) -> bool {
+        self.power() == Power::On
+    }
+    fn offs(&self) -> u32 {
+        FakeDevice::offs(self)
+    }
+}
+
+impl Bench for Simulator {
+    fn device(&self) -> Arc<dyn PowerDevice> {
+        Arc::new(Simulator::device(self))
+    }
+    fn set(&self, fault: Fault) {
+        match fault {
+            Fault::Stuck => self.fault("stuck", ""),
+            Fault::Slow => self.fault("slow", "0.4"),
+            Fault::Fails => self.fault("fail", ""),
+        }
+    }
+    fn switch_on(&self, on: bool) {
+        self.set_power(on);
+    }
+    fn is_on(&self) -> bool {
+        Simulator::is_on(self)
+    }
+    fn offs(&self) -> u32 {
+        Simulator::offs(self)
+    }
+}
+
+async fn off(bench: &impl Bench) -> PowerOffReport {
+    let began = Instant::now();
+    let report = power_off_and_confirm(&[bench.device()], LEVEL, || true).await;
+    assert!(began.elapsed() < LEVEL + SLACK, "took {:?}: {report:?}", began.elapsed());
+    report
+}
+
+async fn tells_its_state_and_goes_off(bench: impl Bench) {
+    let device = bench.device();
+    assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::On));
+    let Answer::Confirmed(id) = device.machine_id(CALL).await else { panic!("no machine id") };
+    assert!(same_machine(&id, &id) && id == id.to_lowercase(), "{id}");
+    let report = off(&bench).await;
+    let Outcome::Off { took, readings } = &report.outcome else { panic!("{report:?}") };
+    assert!(readings.len() == 1 && readings[0].asked_after <= readings[0].answered_after && readings[0].answered_after <= *took);
+    assert!(!bench.is_on());
+    assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::Off));
+    let asked: Vec<_> = report.attempts.iter().map(|attempt| attempt.asked).collect();
+    assert_eq!(asked, [Asked::Status, Asked::Off, Asked::Status]);
+}
+
+async fn a_host_that_is_off_gets_no_off(bench: impl Bench) {
+    bench.switch_on(false);
+    assert!(matches!(off(&bench).await.outcome, Outcome::Off { .. }));
+    assert_eq!(bench.offs(), 0);
+}
+
+async fn without_go_ahead_no_off_is_sent(bench: impl Bench) {
+    let report = power_off_and_confirm(&[bench.device()], LEVEL, || false).await;
+    assert_eq!(report.outcome, Outcome::NoGoAhead);
+    assert_eq!((bench.offs(), bench.is_on()), (0, true));
+}
+
+async fn an_off_that_does_not_show_is_repeated_twice_and_not_believed(bench: impl Bench) {
+    bench.set(Fault::Stuck);
+    let report = off(&bench).await;
+    assert!(matches!(report.outcome, Outcome::StillOn { .. }), "{report:?}");
+    assert_eq!(bench.offs(), 3);
+}
+
+async fn a_slow_device_is_waited_for(bench: impl Bench) {
+    bench.set(Fault::Slow);
+    assert!(matches!(off(&bench).await.outcome, Outcome::Off { .. }));
+    assert!(!bench.is_on());
+}
+
+async fn a_failing_device_proves_nothing(bench: impl Bench) {
+    bench.set(Fault::Fails);
+    assert!(matches!(bench.device().status(CALL).await, Answer::Unknown { .. }));
+    let report = off(&bench).await;
+    assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
+    assert!(bench.is_on());
+}
+
+macro_rules! promises {
+    ($($promise:ident),*) => {
+        mod fake {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(std::sync::Arc::new(super::FakeDevice::new("bench", super::Manner::Works))).await;
+            })*
+        }
+        mod ipmi {
+            $(#[tokio::test]
+            async fn $promise() {
+                if !super::left_out(stringify!($promise)) {
+                    super::$promise(super::Simulator::start().await).await;
+                }
+            })*
+        }
+    };
+}
+
+promises!(
+    tells_its_state_and_goes_off,
+    a_host_that_is_off_gets_no_off,
+    without_go_ahead_no_off_is_sent,
+    an_off_that_does_not_show_is_repeated_twice_and_not_believed,
+    a_slow_device_is_waited_for,
+    a_failing_device_proves_nothing
+);
+
+#[tokio::test]
+async fn a_wrong_password_user_or_file_is_refused_and_told_apart() {
+    if left_out("a_wrong_password_user_or_file_is_refused_and_told_apart") {
+        return;
+    }
+    let simulator = Simulator::start().await;
+    let right = simulator.settings();
+    let wrong = [
+        ("this password", settings(right.port, simulator.password_file("wrong", 0o600))),
+        ("this user", holdfast_policies::model::IpmiDevice { user: "nobody".to_owned(), ..right.clone() }),
+        ("chmod 600", settings(right.port, simulator.password_file("secret", 0o640))),
+        ("cannot read password file", settings(right.port, PathBuf::from("/nonexistent/password"))),
+    ];
+    for (says, settings) in wrong {
+        let answer = Ipmi::new(settings).off(CALL).await;
+        let Answer::Refused { detail } = &answer else { panic!("{says}: {answer:?}") };
+        assert!(detail.contains(says) && !detail.contains("secret\n"), "{detail}");
+    }
+    assert_eq!((simulator.offs(), simulator.is_on()), (0, true));
+}
+
+#[tokio::test]
+async fn nothing_at_the_port_and_a_mute_controller_are_unknown_by_the_deadline() {
+    if left_out("nothing_at_the_port_and_a_mute_controller_are_unknown_by_the_deadline") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "secret").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mute = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for port in [free_port(), mute.local_addr().unwrap().port()] {
+        let device = Ipmi::new(settings(port, file.clone()));
+        for deadline in [Duration::from_millis(300), CALL] {
+            let began = Instant::now();
+            let answer = device.status(deadline).await;
+            assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");
+            assert!(began.elapsed() < deadline + SLACK, "{:?}", began.elapsed());
+        }
+        let report = power_off_and_confirm(&[Arc::new(device)], Duration::from_secs(3), || true).await;
+        assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
+    }
+}
+
+fn fakes(manners: &[Manner]) -> (Vec<Arc<FakeDevice>>, Vec<Arc<dyn PowerDevice>>) {
+    let fakes: Vec<_> = manners.iter().map(|manner| Arc::new(FakeDevice::new(format!("{manner:?}"), *manner))).collect();
+    let devices = fakes.iter().map(|fake| Arc::clone(fake) as Arc<dyn PowerDevice>).collect();
+    (fakes, devices)
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_devices_of_a_level_must_say_off() {
+    let later = Manner::ShowsAfter(Duration::from_secs(7));
+    for (manners, all_off) in [
+        (vec![Manner::Works, later], true),
+        (vec![Manner::Works, Manner::Stuck], false),
+        (vec![Manner::Works, Manner::Mute], false),
+        (vec![Manner::Refuses], false),
+        (vec![], false),
+    ] {
+        let (_, devices) = fakes(&manners);
+        let report = power_off_and_confirm(&devices, Duration::from_secs(20), || true).await;
+        assert_eq!(matches!(report.outcome, Outcome::Off { .. }), all_off, "{manners:?}: {report:?}");
+        if let Outcome::Off { took, readings } = report.outcome {
+            assert!(took < Duration::from_secs(9), "{took:?}");
+            assert!(readings.iter().all(|reading| reading.asked_after >= Duration::from_secs(7)), "{readings:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_refuses_is_given_up_before_it_locks_its_user_out() {
+    let (fakes, devices) = fakes(&[Manner::Refuses]);
+    let report = power_off_and_confirm(&devices, Duration::from_secs(20), || true).await;
+    assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
+    assert!(report.attempts.len() <= 4 && fakes[0].offs() == 0, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_go_ahead_that_lapses_stops_the_offs_but_not_the_readings() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let first_only = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+    let (fakes, devices) = fakes(&[Manner::ShowsAfter(Duration::from_secs(15))]);
+    let report = power_off_and_confirm(&devices, Duration::from_secs(20), first_only).await;
+    assert!(matches!(report.outcome, Outcome::Off { .. }), "{report:?}");
+    assert_eq!(fakes[0].offs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn switching_off_can_run_as_a_task_of_its_own() {
+    let (_, devices) = fakes(&[Manner::Works]);
+    let task = tokio::spawn(async move { power_off_and_confirm(&devices, LEVEL, || true).await });
+    assert!(matches!(task.await.unwrap().outcome, Outcome::Off { .. }));
+}

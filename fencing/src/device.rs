@@ -1,0 +1,63 @@
+//! A power device: the thing that can switch a host off and say whether it is off.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+/// Whether a device says that its host has power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// The host has power.
+    On,
+    /// The host has none.
+    Off,
+}
+
+/// What a device answered. Never a bool: "no" and "nobody knows" call for different things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Answer<T> {
+    /// The device said so.
+    Confirmed(T),
+    /// It was not done and will not be: the device, or a check before it was asked, said no. Trying again soon is no use.
+    Refused {
+        /// Why, for people; carries no secret.
+        detail: String,
+    },
+    /// Nobody knows; after an `off`, the host may go off yet.
+    Unknown {
+        /// Why, for people; carries no secret.
+        detail: String,
+    },
+}
+
+impl<T> Answer<T> {
+    /// A refusal.
+    pub fn refused(detail: impl Into<String>) -> Self {
+        Self::Refused { detail: detail.into() }
+    }
+
+    /// An answer that says nothing.
+    pub fn unknown(detail: impl Into<String>) -> Self {
+        Self::Unknown { detail: detail.into() }
+    }
+}
+
+/// One power device of one host.
+///
+/// Every call ends by its deadline, counted from the call, and may be dropped at any point without leaving a process behind.
+#[async_trait]
+pub trait PowerDevice: Send + Sync {
+    /// Asks whether the host has power; harmless.
+    async fn status(&self, deadline: Duration) -> Answer<Power>;
+
+    /// Orders power off. `Confirmed` means that the device accepted the order, not that the host is off.
+    async fn off(&self, deadline: Duration) -> Answer<()>;
+
+    /// What this device is, for people and the journal; carries no secret.
+    fn describe(&self) -> String;
+
+    /// The UUID of the machine behind the device, lower case with hyphens. Devices disagree about its byte order: compare with
+    /// [`crate::machine_id::same_machine`].
+    async fn machine_id(&self, deadline: Duration) -> Answer<String>;
+}

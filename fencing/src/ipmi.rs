@@ -1,0 +1,180 @@
+//! Baseboard management controllers over IPMI 2.0, by way of `ipmitool`.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use holdfast_policies::{model::IpmiDevice, observe::clean};
+
+use crate::{
+    command::{Ended, run},
+    device::{Answer, Power, PowerDevice},
+    machine_id::normalize,
+    password,
+};
+
+/// One controller.
+#[derive(Debug)]
+pub struct Ipmi {
+    settings: IpmiDevice,
+}
+
+impl Ipmi {
+    /// A controller with these settings; nothing is read or sent before the first call.
+    #[must_use]
+    pub fn new(settings: IpmiDevice) -> Self {
+        Self { settings }
+    }
+
+    async fn within<T>(&self, deadline: Duration, words: &[&str], parse: fn(&str) -> Option<T>) -> Answer<T> {
+        match tokio::time::timeout(deadline, self.ask(words, parse)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::unknown(format!("no answer within {deadline:?}")),
+        }
+    }
+
+    async fn ask<T>(&self, words: &[&str], parse: fn(&str) -> Option<T>) -> Answer<T> {
+        let password = match password::read(&self.settings.password_file).await {
+            Ok(password) => password,
+            Err(error) => return Answer::refused(with_cause(&error)),
+        };
+        let began = Instant::now();
+        let ended = match self.tool(&password, words).await {
+            Ok(ended) => ended,
+            Err(error) => return Answer::refused(format!("cannot run ipmitool: {error}")),
+        };
+        if ended.code == Some(0) {
+            let unread = || Answer::unknown(format!("cannot read what ipmitool says: {}", clean(&ended.stdout)));
+            return parse(&ended.stdout).map_or_else(unread, Answer::Confirmed);
+        }
+        if ended.stderr.contains(NO_SESSION) {
+            return self.why_no_session(&password, began.elapsed()).await;
+        }
+        of_failure(&ended)
+    }
+
+    async fn tool(&self, password: &str, words: &[&str]) -> std::io::Result<Ended> {
+        let settings = &self.settings;
+        let (port, suite) = (settings.port.to_string(), settings.suite.to_string());
+        // One try of one second each: our caller repeats, and by default a dead controller costs 20 s.
+        let fixed = ["-I", "lanplus", "-H", &settings.address, "-p", &port, "-U", &settings.user, "-E"];
+        let tries = ["-C", &suite, "-N", "1", "-R", "1"];
+        let arguments: Vec<_> = fixed.iter().chain(&tries).chain(words).map(|word| (*word).to_owned()).collect();
+        run("ipmitool", &arguments, &[("IPMI_PASSWORD", password)]).await
+    }
+
+    /// A wrong password and a dead controller look the same unless asked verbosely; the first is seen at once, so only a quick
+    /// failure is worth a second look. It asks for the status whatever was asked before, because that is harmless.
+    async fn why_no_session<T>(&self, password: &str, took: Duration) -> Answer<T> {
+        if took >= QUICK {
+            return Answer::unknown("the controller does not answer: dead, unreachable, or it ignores this user or cipher suite");
+        }
+        match self.tool(password, &["-v", "chassis", "power", "status"]).await {
+            Ok(ended) => of_session(&format!("{}{}", ended.stdout, ended.stderr)),
+            Err(error) => Answer::refused(format!("cannot run ipmitool: {error}")),
+        }
+    }
+}
+
+/// Failures faster than this are answers: one try of ipmitool's waits 1 s.
+const QUICK: Duration = Duration::from_millis(700);
+
+/// What `ipmitool` says when no session came about, whatever the reason. Then no command was sent.
+const NO_SESSION: &str = "Unable to establish";
+
+#[async_trait]
+impl PowerDevice for Ipmi {
+    async fn status(&self, deadline: Duration) -> Answer<Power> {
+        self.within(deadline, &["chassis", "power", "status"], parse_power).await
+    }
+
+    async fn off(&self, deadline: Duration) -> Answer<()> {
+        self.within(deadline, &["chassis", "power", "off"], parse_off).await
+    }
+
+    fn describe(&self) -> String {
+        let IpmiDevice { address, port, user, .. } = &self.settings;
+        format!("ipmi {user}@{address}:{port}")
+    }
+
+    async fn machine_id(&self, deadline: Duration) -> Answer<String> {
+        self.within(deadline, &["mc", "guid"], parse_guid).await
+    }
+}
+
+fn parse_power(output: &str) -> Option<Power> {
+    match output.trim_end() {
+        "Chassis Power is on" => Some(Power::On),
+        "Chassis Power is off" => Some(Power::Off),
+        _ => None,
+    }
+}
+
+fn parse_off(output: &str) -> Option<()> {
+    (output.trim_end() == "Chassis Power Control: Down/Off").then_some(())
+}
+
+fn parse_guid(output: &str) -> Option<String> {
+    let line = output.lines().find(|line| line.starts_with("System GUID"))?;
+    normalize(line.split_once(':')?.1)
+}
+
+/// Completion codes after which the command may still have been carried out, or which pass by themselves.
+const UNSURE: [&str; 5] = ["unspecified", "timeout", "could not be provided", "busy", "unknown"];
+
+fn of_failure<T>(ended: &Ended) -> Answer<T> {
+    let said = clean(ended.stderr.trim());
+    let lower = said.to_lowercase();
+    let completion = lower.split_once("failed:").map(|(_, code)| code);
+    match completion {
+        Some(code) if !UNSURE.iter().any(|unsure| code.contains(unsure)) => Answer::refused(said),
+        _ => Answer::unknown(if said.is_empty() { format!("ipmitool ended with {:?}", ended.code) } else { said }),
+    }
+}
+
+fn of_session<T>(said: &str) -> Answer<T> {
+    let has = |phrase: &str| said.contains(phrase);
+    if has("RAKP 2 HMAC is invalid") {
+        Answer::refused("the controller answers, but not with this password")
+    } else if has("unauthorized name") {
+        Answer::refused("the controller does not know this user")
+    } else if has("no matching cipher suite") || has("no cipher suite match") {
+        Answer::refused("the controller refuses this cipher suite: older ones want 3, newer ones 17")
+    } else if has("Get Auth Capabilities error") {
+        Answer::unknown("the controller does not answer")
+    } else {
+        Answer::unknown(format!("no session with the controller (dead, wrong user, password or suite): {}", clean(said.trim())))
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_words_are_a_power_state() {
+        assert_eq!(parse_power("Chassis Power is off\n"), Some(Power::Off));
+        for odd in ["", "Chassis Power is offline", "chassis power is off", "Chassis Power is on\nChassis Power is off", "off"] {
+            assert_eq!(parse_power(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_guid_is_found_among_the_other_lines() {
+        let output = "System GUID   : EFCDAB89-6745-23a1-efcd-ab89674523a1\nGUID Encoding : IPMI\nGUID Version  : DCE\n";
+        assert_eq!(parse_guid(output).unwrap(), "efcdab89-6745-23a1-efcd-ab89674523a1");
+        assert_eq!(parse_guid("System GUID  : 00000000-0000-0000-0000-000000000000\n"), None);
+    }
+
+    #[test]
+    fn an_unspecified_error_is_not_taken_for_a_refusal() {
+        let failure = |text: &str| Ended { code: Some(1), stdout: String::new(), stderr: text.to_owned() };
+        let unsure: Answer<()> = of_failure(&failure("Set Chassis Power Control to Down/Off failed: Unspecified error\n"));
+        assert!(matches!(unsure, Answer::Unknown { .. }));
+        let refused: Answer<()> = of_failure(&failure("Set Chassis Power Control to Down/Off failed: Insufficient privilege level\n"));
+        assert!(matches!(refused, Answer::Refused { .. }));
+    }
+}

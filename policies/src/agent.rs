@@ -1,0 +1,265 @@
+//! The agent's brain: which orders it carries out, which it refuses, and what it must write down first (R3, R7, R9, R12).
+//!
+//! Pure: a reply or a result goes in, actions come out, in order. An action that follows a [`Action::Persist`] may be
+//! carried out only when that has reached the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    hostfile::Timing,
+    names::{Epoch, GuestName, Incarnation, OrderId},
+    order::{Order, OrderKind, OrderOutcome},
+    sync::{AgedReading, Authority, OrderResult, SyncReply, View},
+    time::Moment,
+};
+
+/// Results kept for the coordinator; it has at most a few orders per guest open at once.
+const RESULTS_MAX: usize = 4_096;
+
+/// What the agent keeps on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Disk {
+    /// The cluster that the rest belongs to.
+    pub cluster: String,
+    /// The newest authority seen (R3).
+    pub authority: Authority,
+    /// No epoch up to this one is ever started again, by guest.
+    pub floors: BTreeMap<GuestName, Epoch>,
+    /// The newest epoch begun, by guest (R7).
+    pub highest: BTreeMap<GuestName, Epoch>,
+    /// Orders begun that may not be done twice.
+    pub begun: BTreeSet<OrderId>,
+    /// The floors are this host's own or have been fetched (R12).
+    pub floors_known: bool,
+}
+
+/// What the shell is to do, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write this to disk and sync it, before anything that follows.
+    Persist(Disk),
+    /// Tell the guard that the lease lasts until then.
+    Grant(Moment),
+    /// Carry an order out and bring the result back.
+    Carry(Order),
+    /// Stop a guest whose assignment has been replaced, if it runs under this epoch or an older one.
+    StopSuperseded {
+        /// The guest.
+        guest: GuestName,
+        /// Up to which epoch.
+        epoch: Epoch,
+    },
+    /// Give the prober a new view.
+    Look(Box<View>),
+    /// Sync without waiting for the next turn.
+    SyncNow,
+}
+
+/// Why a reply was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// It answers another request.
+    #[error("the reply answers request {got}, not {sent}")]
+    Nonce {
+        /// The reply's nonce.
+        got: u64,
+        /// The request's.
+        sent: u64,
+    },
+    /// It comes from an older authority than one seen before (R3).
+    #[error("the reply's authority {got:?} is older than {seen:?}; was an old store restored?")]
+    Authority {
+        /// The reply's authority.
+        got: Authority,
+        /// The newest one seen.
+        seen: Authority,
+    },
+}
+
+/// The agent of one boot of one host.
+#[derive(Debug)]
+pub struct Agent {
+    incarnation: Incarnation,
+    timing: Timing,
+    disk: Disk,
+    lease: Option<Moment>,
+    carried: BTreeSet<OrderId>,
+    results: BTreeMap<OrderId, (OrderOutcome, Option<AgedReading>)>,
+    view: u64,
+}
+
+impl Agent {
+    /// An agent with what it found on disk, and the lease that the guard holds for it.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, timing: Timing, disk: Disk, lease: Option<Moment>) -> Self {
+        let (carried, results) = (BTreeSet::new(), BTreeMap::new());
+        Self { incarnation, timing, disk, lease, carried, results, view: 0 }
+    }
+
+    /// What it keeps on disk.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// The index of the newest view that it has.
+    #[must_use]
+    pub fn view(&self) -> u64 {
+        self.view
+    }
+
+    /// When the lease runs out.
+    #[must_use]
+    pub fn lease(&self) -> Option<Moment> {
+        self.lease
+    }
+
+    /// Whether the lease is valid with margin: 5 % for drift (R1) and a little for the act itself.
+    #[must_use]
+    pub fn may_act(&self, now: Moment) -> bool {
+        let margin = self.timing.lease.0 / 20 + std::time::Duration::from_millis(100);
+        self.lease.is_some_and(|deadline| now.plus(margin) < deadline)
+    }
+
+    /// Results to be sent, again and again until the coordinator has committed them.
+    #[must_use]
+    pub fn results(&self, now: Moment, reading_at: impl Fn(OrderId) -> Option<Moment>) -> Vec<OrderResult> {
+        let aged = |id: OrderId, reading: &AgedReading| {
+            let asked_ago_ms = reading_at(id).map_or(reading.asked_ago_ms, |at| crate::time::millis(now.since(at)));
+            AgedReading { asked_ago_ms, ..reading.clone() }
+        };
+        let results = self.results.iter().map(|(id, (outcome, reading))| OrderResult {
+            order: *id,
+            outcome: outcome.clone(),
+            reading: reading.as_ref().map(|reading| aged(*id, reading)),
+        });
+        results.collect()
+    }
+
+    /// A reply has come to the request that was sent at `sent` with `nonce`.
+    ///
+    /// # Errors
+    /// [`Stale`] when it must not be used; nothing has changed then.
+    pub fn on_reply(
+        &mut self,
+        reply: SyncReply,
+        nonce: u64,
+        sent: Moment,
+        now: Moment,
+    ) -> Result<Vec<Action>, Stale> {
+        if reply.nonce != nonce {
+            return Err(Stale::Nonce { got: reply.nonce, sent: nonce });
+        }
+        let seen = self.disk.authority;
+        let older = reply.authority.generation < seen.generation
+            || (reply.authority.generation == seen.generation
+                && (reply.authority.term < seen.term || reply.authority.index < seen.index));
+        if older {
+            return Err(Stale::Authority { got: reply.authority, seen });
+        }
+        let mut actions = Vec::new();
+        let new_term = reply.authority.term != seen.term || reply.authority.generation != seen.generation;
+        self.disk.authority = reply.authority;
+        if let Some(floors) = reply.floors.filter(|_| !self.disk.floors_known) {
+            self.disk.floors = floors;
+            self.disk.floors_known = true;
+            actions.extend([Action::Persist(self.disk.clone()), Action::SyncNow]);
+        } else if new_term {
+            actions.push(Action::Persist(self.disk.clone()));
+        }
+        if let Some(lease_ms) = reply.lease_ms {
+            let deadline = sent.plus(std::time::Duration::from_millis(lease_ms));
+            if self.lease.is_none_or(|lease| lease < deadline) {
+                self.lease = Some(deadline);
+                actions.push(Action::Grant(deadline));
+            }
+        }
+        self.forget(&reply.orders);
+        for order in reply.orders {
+            self.consider(order, now, &mut actions);
+        }
+        for (guest, epoch) in reply.superseded {
+            actions.push(Action::StopSuperseded { guest, epoch });
+        }
+        if let Some(view) = reply.view {
+            self.view = view.index;
+            actions.push(Action::Look(Box::new(view)));
+        }
+        Ok(actions)
+    }
+
+    /// An order has been carried out, or could not be.
+    pub fn on_done(&mut self, order: OrderId, outcome: OrderOutcome, reading: Option<AgedReading>) -> Vec<Action> {
+        self.carried.remove(&order);
+        if self.results.len() < RESULTS_MAX {
+            self.results.insert(order, (outcome, reading));
+        }
+        vec![Action::SyncNow]
+    }
+
+    /// Orders that the coordinator does not list any more have been committed or superseded.
+    fn forget(&mut self, open: &[Order]) {
+        let open: BTreeSet<OrderId> = open.iter().map(|order| order.id).collect();
+        self.results.retain(|id, _| open.contains(id));
+        self.disk.begun.retain(|id| open.contains(id));
+    }
+
+    fn consider(&mut self, order: Order, now: Moment, actions: &mut Vec<Action>) {
+        let known = self.carried.contains(&order.id) || self.results.contains_key(&order.id);
+        if known || order.incarnation != self.incarnation {
+            return;
+        }
+        if self.disk.begun.contains(&order.id) {
+            let detail = "it was interrupted by a restart of the supervisor and is not done twice".to_owned();
+            actions.extend(self.on_done(order.id, OrderOutcome::Failed { detail }, None));
+            return;
+        }
+        // Without a valid lease it stays listed, and is considered again at the next sync.
+        if order.kind.needs_lease() && !self.may_act(now) {
+            return;
+        }
+        if let Err(detail) = self.write_down(&order) {
+            actions.extend(self.on_done(order.id, OrderOutcome::Failed { detail }, None));
+            return;
+        }
+        self.carried.insert(order.id);
+        actions.extend([Action::Persist(self.disk.clone()), Action::Carry(order)]);
+    }
+
+    /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.
+    fn write_down(&mut self, order: &Order) -> Result<(), String> {
+        match &order.kind {
+            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
+                let floor = self.disk.floors.get(guest).copied().unwrap_or_default();
+                let highest = self.disk.highest.get(guest).copied().unwrap_or_default();
+                if *epoch <= floor {
+                    return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
+                }
+                if *epoch < highest {
+                    return Err(format!("epoch {epoch} of {guest} is older than {highest}"));
+                }
+                self.disk.highest.insert(guest.clone(), *epoch);
+            }
+            OrderKind::Release { guest, epoch } => {
+                let floor = self.disk.floors.entry(guest.clone()).or_default();
+                *floor = (*floor).max(*epoch);
+            }
+            OrderKind::Resume { guest, epoch } => {
+                let floor = self.disk.floors.get(guest).copied().unwrap_or_default();
+                if *epoch <= floor {
+                    return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
+                }
+            }
+            OrderKind::RestartService { .. } | OrderKind::Send { .. } | OrderKind::Fence { .. } => {}
+        }
+        if !order.kind.is_idempotent() {
+            self.disk.begun.insert(order.id);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

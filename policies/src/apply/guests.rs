@@ -1,0 +1,291 @@
+//! Guests: placement, ladder steps, stopping, and what happens to a guest whose host is proven gone.
+
+use std::collections::BTreeSet;
+
+use super::Context;
+use crate::{
+    change::Refused,
+    incident::Stamps,
+    journal::Event,
+    ladder::ladder_of,
+    model::{Rung, Severity},
+    names::{GuestName, HostName, Incarnation},
+    order::OrderKind,
+    proof::{Proof, ProofKind},
+    state::{ClusterState, Guest, Life, Phase, Position, Tenure},
+    time::WallTime,
+};
+
+impl ClusterState {
+    pub(super) fn known(&self, guest: &GuestName) -> Result<&Guest, Refused> {
+        self.guests.get(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })
+    }
+
+    pub(super) fn guest_free(&mut self, context: &mut Context, guest: &GuestName, proof: Proof) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        let (Phase::Unplaced, ProofKind::NotHere { hosts }) = (&known.phase, proof.kind()) else {
+            return Err(Self::refuse_phase(guest, known, "unplaced"));
+        };
+        // A host that joined or rebooted since the proof was made has not been asked.
+        for (host, known) in self.hosts.iter().filter(|(_, known)| known.facts.guests) {
+            if hosts.get(host) != Some(&known.facts.incarnation) && !matches!(known.life, Life::Gone { .. }) {
+                return Err(Refused::Host { host: host.clone(), why: "has not said that the guest is not there".to_owned() });
+            }
+        }
+        self.note(context, Event::GuestFree { guest: guest.clone(), proof: proof.clone() });
+        self.set_phase(context, guest, Phase::Free { proof, last: None, avoid: BTreeSet::new(), since: context.index });
+        Ok(())
+    }
+
+    pub(super) fn guest_adopted(&mut self, context: &mut Context, guest: &GuestName, tenure: Tenure) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        if known.phase != Phase::Unplaced {
+            return Err(Self::refuse_phase(guest, known, "unplaced"));
+        }
+        if !self.is_current(&tenure.host, &tenure.incarnation) {
+            return Err(Refused::Host { host: tenure.host, why: "has booted anew".to_owned() });
+        }
+        let (host, epoch) = (tenure.host.clone(), tenure.epoch);
+        self.note(context, Event::GuestAdopted { guest: guest.clone(), host, epoch });
+        let phase = Phase::Running { tenure, since: context.index, verified: false, action: None };
+        self.set_phase(context, guest, phase);
+        Ok(())
+    }
+
+    /// Starts a free guest. That it is free carries the proof (S2).
+    pub(super) fn place(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        host: &HostName,
+        why: String,
+    ) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        let Phase::Free { proof, .. } = &known.phase else {
+            return Err(Self::refuse_phase(guest, known, "free"));
+        };
+        let proof = (proof.word().to_owned(), proof.to_string());
+        let first = known.ladder.position.is_none() && self.open_incident(&Self::guest_key(guest)).is_none();
+        let target = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        if target.life != Life::Up {
+            return Err(Refused::Host { host: host.clone(), why: "is fenced or gone".to_owned() });
+        }
+        let tenure = self.start(context, guest, host)?;
+        if !first {
+            let at = context.at;
+            let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} is down"));
+            incident.stamps.ordered = Some(at);
+            incident.stamps.started = None;
+            incident.stamps.verified = None;
+            incident.proof = Some(proof);
+            incident.did(format!("Holdfast starts {guest} on {host}: {why}."));
+        }
+        self.note(context, Event::GuestPlaced { guest: guest.clone(), host: host.clone(), epoch: tenure.epoch, why });
+        Ok(())
+    }
+
+    /// Orders a start on a host under a new epoch. The caller has the proof, or the host is the one it runs on.
+    fn start(&mut self, context: &mut Context, guest: &GuestName, host: &HostName) -> Result<Tenure, Refused> {
+        let declared = self.policies.guests.get(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
+        let (definition, epoch) = (declared.qemu.clone(), self.epoch(context));
+        let incarnation = self
+            .hosts
+            .get(host)
+            .map(|known| known.facts.incarnation.clone())
+            .ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        let order = self.order(context, host, OrderKind::Start { guest: guest.clone(), epoch, definition })?;
+        let tenure = Tenure { host: host.clone(), incarnation, epoch };
+        self.set_phase(context, guest, Phase::Starting { tenure: tenure.clone(), order });
+        Ok(tenure)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command, taken apart")]
+    pub(super) fn climb(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        rung_index: usize,
+        to: Option<&HostName>,
+        why: String,
+        evidence: Vec<String>,
+        last_well: Option<WallTime>,
+    ) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        let Phase::Running { tenure, action: None, .. } = &known.phase else {
+            return Err(Self::refuse_phase(guest, known, "running without an action under way"));
+        };
+        let tenure = tenure.clone();
+        let same = known.ladder.position.as_ref().filter(|position| position.rung == rung_index);
+        let tries = same.map_or(1, |position| position.tries.saturating_add(1));
+        let rungs = ladder_of(&self.policies, guest);
+        let Some(rung) = rungs.get(rung_index).cloned() else {
+            return Err(Refused::Already { why: format!("the ladder of {guest} has no rung {}", rung_index + 1) });
+        };
+        self.take(context, guest, &tenure, &rung, to)?;
+        if let Some(known) = self.guests.get_mut(guest) {
+            let (acted, recovered, failed) = (context.index, false, false);
+            known.ladder.position = Some(Position { rung: rung_index, tries, acted, recovered, failed });
+        }
+        let at = context.at;
+        let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest}: {why}"));
+        incident.summary = format!("{guest}: {why}");
+        incident.rung = Some(rung.name().to_owned());
+        incident.guests = vec![guest.clone()];
+        if incident.stamps.detected.is_none() {
+            incident.stamps = Stamps { began: last_well, detected: Some(at), ..Stamps::default() };
+        }
+        incident.stamps.ordered = Some(at);
+        incident.stamps.started = None;
+        incident.stamps.verified = None;
+        incident.did(format!("Holdfast takes the rung {} (try {tries}): {why}.", rung.name()));
+        if let Rung::Page { severity } = rung {
+            incident.severity = severity;
+            incident.human = Some(format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`)."));
+        }
+        let rung = rung.name().to_owned();
+        self.note(context, Event::RungTaken { guest: guest.clone(), rung, attempt: tries, why, evidence });
+        Ok(())
+    }
+
+    /// Carries a rung out, as far as orders go.
+    fn take(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        tenure: &Tenure,
+        rung: &Rung,
+        to: Option<&HostName>,
+    ) -> Result<(), Refused> {
+        match rung {
+            Rung::RestartService { run, .. } => {
+                let kind = OrderKind::RestartService { guest: guest.clone(), epoch: tenure.epoch, run: run.clone() };
+                let order = self.order(context, &tenure.host, kind)?;
+                if let Some(Phase::Running { action, verified, .. }) = self.guests.get_mut(guest).map(|known| &mut known.phase) {
+                    *action = Some(order);
+                    *verified = false;
+                }
+            }
+            Rung::ResetGuest { .. } => {
+                // The same boot of the same host: its agent stops the old process before it starts the new one.
+                if !self.is_current(&tenure.host, &tenure.incarnation) {
+                    return Err(Refused::Host { host: tenure.host.clone(), why: "has booted anew".to_owned() });
+                }
+                self.start(context, guest, &tenure.host)?;
+            }
+            Rung::Failover { .. } => {
+                let avoid = BTreeSet::from([tenure.host.clone()]);
+                self.release_now(context, guest, "its ladder says failover", avoid);
+            }
+            Rung::Migrate { .. } => {
+                let to = to.ok_or_else(|| Refused::Already { why: "no host to move to".to_owned() })?.clone();
+                self.migrate(context, guest, &to, "its ladder says migrate".to_owned())?;
+            }
+            Rung::Page { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Orders whatever boot the host has joined with to stop the guest up to its epoch and say when nothing is left.
+    pub(super) fn release_now(&mut self, context: &mut Context, guest: &GuestName, why: &str, avoid: BTreeSet<HostName>) {
+        let Some(tenure) = self.guests.get(guest).and_then(|known| match &known.phase {
+            Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => {
+                Some(tenure.clone())
+            }
+            Phase::Unplaced | Phase::Free { .. } | Phase::Migrating(_) => None,
+        }) else {
+            return;
+        };
+        self.drop_guest_orders(guest);
+        let kind = OrderKind::Release { guest: guest.clone(), epoch: tenure.epoch };
+        let order = self.order(context, &tenure.host, kind).ok();
+        let host = tenure.host.clone();
+        self.note(context, Event::GuestReleasing { guest: guest.clone(), host, why: why.to_owned() });
+        self.set_phase(context, guest, Phase::Releasing { tenure, order, avoid, failed: None });
+    }
+
+    /// Forgets the open orders of a guest: its phase is about to say something else.
+    pub(super) fn drop_guest_orders(&mut self, guest: &GuestName) {
+        self.orders.retain(|_, order| order.kind.guest().is_none_or(|(name, _)| name != guest));
+    }
+
+    pub(super) fn release_again(&mut self, context: &mut Context, guest: &GuestName) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        match &known.phase {
+            Phase::Releasing { order: None, avoid, .. } => {
+                let avoid = avoid.clone();
+                self.release_now(context, guest, "the last attempt to stop it did not succeed", avoid);
+                Ok(())
+            }
+            Phase::Migrating(_) => self.clear_again(context, guest),
+            _ => Err(Self::refuse_phase(guest, known, "stopping without an order")),
+        }
+    }
+
+    pub(super) fn verified(&mut self, context: &mut Context, guest: &GuestName) -> Result<(), Refused> {
+        let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
+        let Phase::Running { tenure, verified, .. } = &mut known.phase else {
+            return Err(Self::refuse_phase(guest, known, "running"));
+        };
+        *verified = true;
+        let host = tenure.host.clone();
+        known.start_failures.clear();
+        if let Some(position) = &mut known.ladder.position {
+            position.recovered = true;
+            position.acted = context.index;
+        }
+        let (at, key) = (context.at, Self::guest_key(guest));
+        self.note(context, Event::GuestVerified { guest: guest.clone(), host });
+        if self.open_incident(&key).is_some() {
+            let incident = self.incident(context, &key, "");
+            incident.stamps.verified = Some(at);
+            if incident.severity > Severity::Error {
+                incident.severity = Severity::Error;
+            }
+            self.resolve(context, &key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn ladder_reset(&mut self, guest: &GuestName) -> Result<(), Refused> {
+        let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
+        if known.ladder.position.take().is_none() {
+            return Err(Refused::Already { why: format!("the ladder of {guest} is at its start") });
+        }
+        Ok(())
+    }
+
+    /// A tenure of the guest has ended with its host.
+    pub(super) fn tenure_gone(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        host: &HostName,
+        incarnation: &Incarnation,
+        proof: &Proof,
+    ) {
+        let Some(known) = self.guests.get(guest) else { return };
+        match &known.phase {
+            Phase::Unplaced | Phase::Free { .. } => {}
+            Phase::Starting { .. } | Phase::Running { .. } => self.free(context, guest, proof.clone(), host, BTreeSet::new()),
+            Phase::Releasing { avoid, .. } => {
+                let avoid = avoid.clone();
+                self.free(context, guest, proof.clone(), host, avoid);
+            }
+            Phase::Migrating(_) => self.half_gone(context, guest, host, incarnation, proof),
+        }
+    }
+
+    /// The only way into [`Phase::Free`] after a guest was once placed: with proof in hand (S2).
+    pub(super) fn free(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        proof: Proof,
+        last: &HostName,
+        avoid: BTreeSet<HostName>,
+    ) {
+        self.drop_guest_orders(guest);
+        self.note(context, Event::GuestFree { guest: guest.clone(), proof: proof.clone() });
+        self.set_phase(context, guest, Phase::Free { proof, last: Some(last.clone()), avoid, since: context.index });
+    }
+}

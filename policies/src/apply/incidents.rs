@@ -1,0 +1,110 @@
+//! Incidents: opened, updated and resolved in the same step as the decisions that they tell of.
+
+use std::collections::BTreeMap;
+
+use super::Context;
+use crate::{
+    change::Refused,
+    incident::{Incident, RESOLVED_KEPT_MAX, Stamps},
+    journal::Event,
+    model::Severity,
+    names::GuestName,
+    state::ClusterState,
+};
+
+impl ClusterState {
+    /// The open incident with this key, opened when there is none; counts as one change of it.
+    pub(crate) fn incident(&mut self, context: &Context, key: &str, summary: &str) -> &mut Incident {
+        let found = self.incidents.values().rev().find(|incident| incident.key == key && incident.is_open());
+        let id = found.map_or(self.last_incident + 1, |incident| incident.id);
+        self.last_incident = self.last_incident.max(id);
+        let incident = self.incidents.entry(id).or_insert_with(|| Incident {
+            id,
+            key: key.to_owned(),
+            severity: Severity::Error,
+            opened: context.at,
+            resolved: None,
+            seq: 0,
+            summary: summary.to_owned(),
+            done: Vec::new(),
+            human: None,
+            rung: None,
+            proof: None,
+            stamps: Stamps::default(),
+            guests: Vec::new(),
+            delivered: BTreeMap::new(),
+        });
+        incident.seq += 1;
+        incident
+    }
+
+    pub(super) fn incident_opened(
+        &mut self,
+        context: &mut Context,
+        key: &str,
+        severity: Severity,
+        summary: String,
+        human: Option<String>,
+        guests: Vec<GuestName>,
+    ) -> Result<(), Refused> {
+        if let Some(open) = self.open_incident(key)
+            && open.summary == summary
+            && open.human == human
+            && open.severity == severity
+        {
+            return Err(Refused::Already { why: format!("{key} says so already") });
+        }
+        let at = context.at;
+        let incident = self.incident(context, key, &summary);
+        incident.severity = severity;
+        incident.summary = summary;
+        incident.human = human;
+        incident.guests = guests;
+        incident.stamps.detected.get_or_insert(at);
+        Ok(())
+    }
+
+    pub(super) fn incident_resolved(&mut self, context: &mut Context, key: &str) -> Result<(), Refused> {
+        if self.open_incident(key).is_none() {
+            return Err(Refused::Already { why: format!("{key} has no open incident") });
+        }
+        self.resolve(context, key);
+        Ok(())
+    }
+
+    /// Resolves the open incident with this key, if there is one.
+    pub(crate) fn resolve(&mut self, context: &Context, key: &str) {
+        if self.open_incident(key).is_none() {
+            return;
+        }
+        let at = context.at;
+        let incident = self.incident(context, key, "");
+        incident.resolved = Some(at);
+        incident.human = None;
+        self.note(context, Event::IncidentResolved { key: key.to_owned() });
+        self.forget_oldest();
+    }
+
+    fn forget_oldest(&mut self) {
+        let resolved = self.incidents.values().filter(|incident| !incident.is_open()).count();
+        let oldest: Vec<u64> = self
+            .incidents
+            .values()
+            .filter(|incident| !incident.is_open())
+            .take(resolved.saturating_sub(RESOLVED_KEPT_MAX))
+            .map(|incident| incident.id)
+            .collect();
+        for id in oldest {
+            self.incidents.remove(&id);
+        }
+    }
+
+    pub(super) fn delivered(&mut self, incident: u64, receiver: String, seq: u64) -> Result<(), Refused> {
+        let Some(incident) = self.incidents.get_mut(&incident) else {
+            return Err(Refused::Already { why: "the incident is forgotten".to_owned() });
+        };
+        let known = incident.delivered.entry(receiver).or_default();
+        *known = (*known).max(seq);
+        Ok(())
+    }
+}

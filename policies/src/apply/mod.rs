@@ -1,0 +1,131 @@
+//! Applying committed commands: deterministic, complete, and refusing what does not fit the state any more.
+//!
+//! A command was decided on an older state than the one that it meets, so each checks again that it still fits;
+//! one that does not is refused and changes nothing (S7).
+
+mod guests;
+mod hosts;
+mod incidents;
+mod migrations;
+mod orders;
+
+use crate::{
+    change::{Applied, Change, Command, Refused},
+    journal::Event,
+    names::{Epoch, HostName, OrderId},
+    order::{Order, OrderKind},
+    state::{ClusterState, Guest, Phase},
+    time::WallTime,
+};
+
+/// The entry that is being applied, and what its application wakes up.
+pub(crate) struct Context {
+    pub index: u64,
+    pub at: WallTime,
+    pub applied: Applied,
+}
+
+impl ClusterState {
+    /// Applies one committed command.
+    pub fn apply(&mut self, index: u64, command: Command) -> Applied {
+        let mut context = Context { index, at: command.at, applied: Applied::default() };
+        if let Err(refused) = self.change(&mut context, command.what) {
+            context.applied.refused = Some(refused);
+        }
+        self.applied = index;
+        context.applied
+    }
+
+    fn change(&mut self, context: &mut Context, change: Change) -> Result<(), Refused> {
+        match change {
+            Change::HostJoined { host, facts } => self.host_joined(context, host, facts),
+            Change::FenceOpened { host, incarnation, evidence, last_well } => {
+                self.fence_opened(context, &host, &incarnation, evidence, last_well)
+            }
+            Change::FenceAttempted { host, executor, level } => self.fence_attempted(context, &host, &executor, level),
+            Change::FenceSuperseded { host, why } => self.fence_superseded(context, &host, why),
+            Change::HostGone { proof, last_well } => self.host_gone(context, proof, last_well),
+            Change::GuestFree { guest, proof } => self.guest_free(context, &guest, proof),
+            Change::GuestAdopted { guest, tenure } => self.guest_adopted(context, &guest, tenure),
+            Change::Place { guest, host, why } => self.place(context, &guest, &host, why),
+            Change::Climb { guest, rung, to, why, evidence, last_well } => {
+                self.climb(context, &guest, rung, to.as_ref(), why, evidence, last_well)
+            }
+            Change::Migrate { guest, to, why } => self.migrate(context, &guest, &to, why),
+            Change::ReleaseAgain { guest } => self.release_again(context, &guest),
+            Change::Verified { guest } => self.verified(context, &guest),
+            Change::LadderReset { guest } => self.ladder_reset(&guest),
+            Change::OrderEnded { order, outcome } => self.order_ended(context, order, outcome),
+            Change::IncidentOpened { key, severity, summary, human, guests } => {
+                self.incident_opened(context, &key, severity, summary, human, guests)
+            }
+            Change::IncidentResolved { key } => self.incident_resolved(context, &key),
+            Change::Delivered { incident, receiver, seq } => self.delivered(incident, receiver, seq),
+            Change::PoliciesApplied { policies, sources, base_version, by } => {
+                if base_version != self.policy_version {
+                    return Err(Refused::Version { is: self.policy_version, base: base_version });
+                }
+                self.guests.retain(|name, _| policies.guests.contains_key(name));
+                for name in policies.guests.keys() {
+                    self.guests.entry(name.clone()).or_insert_with(Guest::declared);
+                }
+                self.forget_orders_of_removed_guests();
+                self.policies = *policies;
+                self.sources = sources;
+                self.policy_version += 1;
+                self.note(context, Event::PoliciesApplied { version: self.policy_version, by });
+                self.view(context);
+                Ok(())
+            }
+            Change::ModeSet { host, mode, by } => self.mode_set(context, &host, mode, by),
+        }
+    }
+
+    /// Guests that are no longer declared keep running and are no longer ours; their orders have no meaning.
+    fn forget_orders_of_removed_guests(&mut self) {
+        let guests = &self.guests;
+        self.orders.retain(|_, order| order.kind.guest().is_none_or(|(guest, _)| guests.contains_key(guest)));
+    }
+
+    pub(crate) fn note(&mut self, context: &Context, event: Event) {
+        self.journal.add(context.index, context.at, event);
+    }
+
+    /// Marks that agents have something new to know.
+    pub(crate) fn view(&mut self, context: &mut Context) {
+        self.view_changed = context.index;
+        context.applied.nudge.extend(self.hosts.keys().cloned());
+    }
+
+    /// The epoch of an assignment that this entry commits (R7).
+    pub(crate) fn epoch(&self, context: &Context) -> Epoch {
+        Epoch { generation: self.generation, index: context.index }
+    }
+
+    /// Makes an order for the boot with which the host has joined.
+    pub(crate) fn order(&mut self, context: &mut Context, host: &HostName, kind: OrderKind) -> Result<OrderId, Refused> {
+        let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        let incarnation = known.facts.incarnation.clone();
+        self.last_order += 1;
+        let id = OrderId(self.last_order);
+        let deadline = kind.deadline();
+        let order = Order { id, host: host.clone(), incarnation, issued: context.index, deadline, kind };
+        self.orders.insert(id, order);
+        context.applied.nudge.insert(host.clone());
+        Ok(id)
+    }
+
+    pub(crate) fn refuse_phase(guest: &crate::names::GuestName, phase: &Guest, needed: &str) -> Refused {
+        Refused::Phase { guest: guest.clone(), is: phase.word().to_owned(), needed: needed.to_owned() }
+    }
+
+    pub(crate) fn set_phase(&mut self, context: &mut Context, guest: &crate::names::GuestName, phase: Phase) {
+        if let Some(known) = self.guests.get_mut(guest) {
+            known.phase = phase;
+            self.view(context);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Results of orders: each moves exactly the phase that waits for it.
+
+use std::collections::BTreeSet;
+
+use super::Context;
+use crate::{
+    change::Refused,
+    journal::Event,
+    model::Severity,
+    names::{Epoch, GuestName, HostName, OrderId},
+    order::{Order, OrderKind, OrderOutcome},
+    proof::Proof,
+    state::{ClusterState, Phase},
+};
+
+/// Starts that may fail on one host before another host is tried.
+pub const START_TRIES_PER_HOST: u32 = 2;
+
+impl ClusterState {
+    pub(super) fn order_ended(&mut self, context: &mut Context, id: OrderId, outcome: OrderOutcome) -> Result<(), Refused> {
+        let order = self.orders.remove(&id).ok_or(Refused::NoOrder { order: id })?;
+        let what = order.kind.to_string();
+        let host = order.host.clone();
+        self.note(context, Event::OrderEnded { order: id, host, what, outcome: outcome.clone() });
+        self.view(context);
+        match &order.kind {
+            OrderKind::Start { guest, .. } => self.start_ended(context, guest, &order, outcome),
+            OrderKind::Release { guest, epoch } => self.release_ended(context, guest, *epoch, &order, outcome),
+            OrderKind::RestartService { guest, .. } => self.restart_ended(context, guest, id, outcome),
+            OrderKind::Receive { guest, .. } => self.receive_ended(context, guest, id, outcome)?,
+            OrderKind::Send { guest, .. } => self.send_ended(context, guest, id, outcome)?,
+            OrderKind::Resume { guest, .. } => self.resume_ended(context, guest, id, outcome),
+            OrderKind::Fence { target, .. } => {
+                let error = match outcome {
+                    OrderOutcome::Done { .. } => None,
+                    OrderOutcome::Failed { detail } => Some(detail),
+                };
+                self.fence_ended(context, target, id, error);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_ended(&mut self, context: &mut Context, guest: &GuestName, order: &Order, outcome: OrderOutcome) {
+        let Some(known) = self.guests.get_mut(guest) else { return };
+        let Phase::Starting { tenure, order: waited } = &known.phase else { return };
+        if *waited != order.id {
+            return;
+        }
+        let tenure = tenure.clone();
+        match outcome {
+            OrderOutcome::Done { detail, .. } => {
+                let (at, host) = (context.at, tenure.host.clone());
+                self.set_phase(
+                    context,
+                    guest,
+                    Phase::Running { tenure, since: context.index, verified: false, action: None },
+                );
+                if self.open_incident(&Self::guest_key(guest)).is_some() {
+                    self.incident(context, &Self::guest_key(guest), "").stamps.started = Some(at);
+                }
+                self.note(context, Event::GuestStarted { guest: guest.clone(), host, detail });
+            }
+            OrderOutcome::Failed { detail } => {
+                let failures = known.start_failures.entry(tenure.host.clone()).or_default();
+                *failures = failures.saturating_add(1);
+                let avoid = if *failures >= START_TRIES_PER_HOST {
+                    BTreeSet::from([tenure.host.clone()])
+                } else {
+                    BTreeSet::new()
+                };
+                let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} does not start"));
+                incident.did(format!("The start of {guest} on {} failed: {detail}.", tenure.host));
+                // It may be half alive: nothing starts elsewhere before the host has said that nothing is left.
+                self.release_now(context, guest, &format!("its start failed: {detail}"), avoid);
+            }
+        }
+    }
+
+    fn release_ended(&mut self, context: &mut Context, guest: &GuestName, epoch: Epoch, order: &Order, outcome: OrderOutcome) {
+        let Some(known) = self.guests.get_mut(guest) else { return };
+        match (&mut known.phase, outcome) {
+            (Phase::Releasing { tenure, order: waited, avoid, .. }, OrderOutcome::Done { .. })
+                if *waited == Some(order.id) && tenure.epoch <= epoch =>
+            {
+                let avoid = avoid.clone();
+                let proof = Proof::reported(&order.host, &order.incarnation, guest, epoch);
+                self.free(context, guest, proof.clone(), &order.host, avoid);
+                let at = context.at;
+                if self.open_incident(&Self::guest_key(guest)).is_some() {
+                    let incident = self.incident(context, &Self::guest_key(guest), "");
+                    incident.stamps.proven = Some(at);
+                    incident.proof = Some((proof.word().to_owned(), proof.to_string()));
+                }
+            }
+            (Phase::Releasing { order: waited, failed, .. }, OrderOutcome::Failed { detail })
+                if *waited == Some(order.id) =>
+            {
+                *waited = None;
+                *failed = Some((context.index, detail.clone()));
+                self.stop_failed(context, guest, &order.host, &detail);
+            }
+            (Phase::Migrating(_), outcome) => self.half_released(context, guest, epoch, order, outcome),
+            _ => {}
+        }
+    }
+
+    /// A failed stop means that the guest may still run: it starts nowhere else (DESIGN section 8).
+    pub(super) fn stop_failed(&mut self, context: &Context, guest: &GuestName, host: &HostName, detail: &str) {
+        let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} cannot be stopped on {host}"));
+        incident.severity = Severity::Critical;
+        incident.summary = format!("{guest} cannot be stopped on {host}: {detail}");
+        incident.human = Some(format!(
+            "{guest} may still run on {host}, so it starts nowhere else. Stop it there by hand, or switch {host} off and run \
+             `holdfast host confirm-off {host} --operator YOUR-NAME`."
+        ));
+    }
+
+    fn restart_ended(&mut self, context: &mut Context, guest: &GuestName, id: OrderId, outcome: OrderOutcome) {
+        let Some(known) = self.guests.get_mut(guest) else { return };
+        let Phase::Running { action, .. } = &mut known.phase else { return };
+        if *action != Some(id) {
+            return;
+        }
+        *action = None;
+        let failed = matches!(outcome, OrderOutcome::Failed { .. });
+        if let Some(position) = &mut known.ladder.position {
+            position.failed = failed;
+        }
+        let at = context.at;
+        if self.open_incident(&Self::guest_key(guest)).is_some() {
+            self.incident(context, &Self::guest_key(guest), "").stamps.started = Some(at);
+        }
+    }
+
+    /// The host that a half of a migration was on, for the journal.
+    pub(super) fn half_host(&self, host: Option<&HostName>) -> String {
+        host.map_or_else(|| "nowhere".to_owned(), ToString::to_string)
+    }
+}

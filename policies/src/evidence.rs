@@ -1,0 +1,185 @@
+//! Evidence: what the coordinator has heard, on its own clock. It is never replicated; what a decision rests on is
+//! written into the journal with the decision.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use crate::{
+    names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
+    observe::{GuestCondition, GuestReport},
+    proof::PowerReading,
+    time::Moment,
+};
+
+/// Everything that the coordinator has heard.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// The first read round of this leadership that a majority confirmed; before it nothing counts (R18).
+    pub quorum_since: Option<Moment>,
+    /// The coordinator itself.
+    pub me: Option<HostName>,
+    /// Hosts with a vote.
+    pub voters: BTreeSet<HostName>,
+    /// By host.
+    pub hosts: BTreeMap<HostName, HostEvidence>,
+    /// What each vantage says of each service.
+    pub services: BTreeMap<GuestName, BTreeMap<ServiceName, BTreeMap<Vantage, Sight>>>,
+    /// When log entries were applied here.
+    pub marks: Marks,
+}
+
+/// What was heard of one host.
+#[derive(Debug, Clone, Default)]
+pub struct HostEvidence {
+    /// The newest sync.
+    pub sync: Option<Heard>,
+    /// The newest gossip datagram or guard's beacon that arrived at the coordinator.
+    pub heard: Option<Heard>,
+    /// What the other voters answered when asked (R17).
+    pub answers: BTreeMap<HostName, Answer>,
+    /// The newest power reading.
+    pub power: Option<PowerReading>,
+    /// What the host said of its guests in its newest sync; complete.
+    pub reports: BTreeMap<GuestName, GuestReport>,
+    /// Why the host doubts itself, if it does.
+    pub unwell: Option<String>,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// When it arrived here.
+    pub at: Moment,
+    /// Of which boot it was.
+    pub incarnation: Incarnation,
+}
+
+/// What a voter answered to "how long ago did you last hear this boot of this host?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// When it was asked.
+    pub asked: Moment,
+    /// The age at that time; `None` when it never heard that boot.
+    pub age: Option<Duration>,
+    /// Whether it counts: it is well, hears a majority, and has been up long enough.
+    pub counts: bool,
+}
+
+/// What one vantage makes of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// The assignment under which the guest was asked.
+    pub epoch: Epoch,
+    /// What the last answers in a row amount to.
+    pub state: SightState,
+    /// When the vantage last asked.
+    pub at: Moment,
+    /// When it last passed.
+    pub passed: Option<Moment>,
+    /// The newest detail.
+    pub detail: String,
+}
+
+/// What answers in a row amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SightState {
+    /// It passes.
+    Passing,
+    /// It has failed as often in a row as the policy says.
+    Failing,
+    /// Nothing can be said yet, or nothing could be asked.
+    Unknown,
+}
+
+/// Entries remembered by [`Marks`]: some minutes of the busiest failover.
+const MARKS_MAX: usize = 20_000;
+
+/// When log entries were applied on this machine, so that waits are measured on its boot-time clock (R1).
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    marks: VecDeque<(u64, Moment)>,
+    started: Moment,
+}
+
+impl Marks {
+    /// Marks for a process that started at `started`.
+    #[must_use]
+    pub fn new(started: Moment) -> Self {
+        Self { marks: VecDeque::new(), started }
+    }
+
+    /// Notes that entries up to `index` were applied at `now`.
+    pub fn applied(&mut self, index: u64, now: Moment) {
+        if self.marks.back().is_none_or(|(last, _)| *last < index) {
+            if self.marks.len() >= MARKS_MAX {
+                self.marks.pop_front();
+            }
+            self.marks.push_back((index, now));
+        }
+    }
+
+    /// Time since the entry was applied here. An entry from before this process counts from the process's start, so
+    /// that a wait is at most repeated, never cut short.
+    #[must_use]
+    pub fn age(&self, index: u64, now: Moment) -> Duration {
+        now.since(self.at(index))
+    }
+
+    /// When the entry was applied here.
+    #[must_use]
+    pub fn at(&self, index: u64) -> Moment {
+        let position = self.marks.partition_point(|(marked, _)| *marked < index);
+        self.marks.get(position).map_or(self.started, |(_, at)| *at)
+    }
+}
+
+impl Evidence {
+    /// The newest sign of life of this boot that reached the coordinator itself.
+    #[must_use]
+    pub fn last_life(&self, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
+        let known = self.hosts.get(host)?;
+        let signs = known.sync.iter().chain(&known.heard);
+        signs.filter(|heard| heard.incarnation == *incarnation).map(|heard| heard.at).max()
+    }
+
+    /// What the host said of the guest in its newest sync.
+    #[must_use]
+    pub fn report(&self, host: &HostName, guest: &GuestName) -> Option<&GuestReport> {
+        self.hosts.get(host)?.reports.get(guest)
+    }
+
+    /// The newest pass of any service of this guest, under this epoch, from a vantage that is another host.
+    #[must_use]
+    pub fn last_pass_from_others(&self, guest: &GuestName, epoch: Epoch, home: &HostName) -> Option<Moment> {
+        let services = self.services.get(guest)?;
+        let sights = services.values().flatten().filter(|(vantage, sight)| match vantage {
+            Vantage::Host(host) => host != home && sight.epoch == epoch,
+            Vantage::Inside => false,
+        });
+        sights.filter_map(|(_, sight)| sight.passed).max()
+    }
+}
+
+/// Whether a report says that something of the guest is there.
+#[must_use]
+pub fn is_there(condition: &GuestCondition) -> bool {
+    !matches!(condition, GuestCondition::Exited { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_never_cut_short_by_a_restart() {
+        let mut marks = Marks::new(Moment(1_000));
+        marks.applied(10, Moment(5_000));
+        marks.applied(20, Moment(7_000));
+        assert_eq!(marks.age(10, Moment(8_000)), Duration::from_millis(3_000));
+        assert_eq!(marks.age(15, Moment(8_000)), Duration::from_millis(1_000));
+        assert_eq!(marks.age(99, Moment(8_000)), Duration::from_millis(7_000));
+    }
+}

@@ -1,0 +1,114 @@
+//! Incidents: one trouble from its first sign to its end, as alerts and `explain` tell it.
+//!
+//! ```text
+//! open --update--> open --resolve--> resolved --(same key again)--> a new incident
+//! ```
+//! `seq` grows with every change; a receiver has been told everything when it has confirmed the newest `seq`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{model::Severity, names::GuestName, time::WallTime};
+
+/// Resolved incidents kept for `explain`; the oldest go first. A few per guest and day for weeks in a small cluster.
+pub const RESOLVED_KEPT_MAX: usize = 256;
+
+/// One trouble.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Unique number.
+    pub id: u64,
+    /// What it is about: `host/hv-a`, `guest/web-1`. Stable while it is open, so receivers can group on it.
+    pub key: String,
+    /// How urgent it is.
+    pub severity: Severity,
+    /// When it was opened.
+    pub opened: WallTime,
+    /// When it ended.
+    pub resolved: Option<WallTime>,
+    /// Number of changes so far.
+    pub seq: u64,
+    /// What happened, in one sentence.
+    pub summary: String,
+    /// What Holdfast did, sentence by sentence; at most [`DONE_MAX`].
+    pub done: Vec<String>,
+    /// What a human must do; usually nothing.
+    pub human: Option<String>,
+    /// The rung taken last, if any.
+    pub rung: Option<String>,
+    /// The proof that let a guest start elsewhere, if any: word and sentence.
+    pub proof: Option<(String, String)>,
+    /// When each stage was reached.
+    pub stamps: Stamps,
+    /// Guests that it concerns.
+    pub guests: Vec<GuestName>,
+    /// The newest `seq` that each receiver has confirmed.
+    pub delivered: BTreeMap<String, u64>,
+}
+
+/// Sentences kept in [`Incident::done`]: enough for a ladder climbed to its end, small enough for a pager.
+pub const DONE_MAX: usize = 24;
+
+/// When each stage of a recovery was reached, on the wall clocks of the coordinators that committed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Stamps {
+    /// Last sign that all was well.
+    pub began: Option<WallTime>,
+    /// Verdict.
+    pub detected: Option<WallTime>,
+    /// Proof that the guest runs nowhere.
+    pub proven: Option<WallTime>,
+    /// Order committed.
+    pub ordered: Option<WallTime>,
+    /// Action reported done.
+    pub started: Option<WallTime>,
+    /// Probes confirm recovery.
+    pub verified: Option<WallTime>,
+}
+
+/// How long each stage took, in milliseconds; `None` for a stage that this incident did not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Stages {
+    /// From the last good sign to the verdict.
+    pub detect_ms: Option<u64>,
+    /// From the verdict to the proof.
+    pub fence_ms: Option<u64>,
+    /// From the proof (or verdict) to the order.
+    pub place_ms: Option<u64>,
+    /// From the order to its report.
+    pub start_ms: Option<u64>,
+    /// From the report to the probes' word.
+    pub verify_ms: Option<u64>,
+}
+
+impl Stamps {
+    /// Durations between the stamps.
+    #[must_use]
+    pub fn stages(&self) -> Stages {
+        let between = |from: Option<WallTime>, to: Option<WallTime>| Some(to?.0.saturating_sub(from?.0));
+        Stages {
+            detect_ms: between(self.began, self.detected),
+            fence_ms: between(self.detected, self.proven),
+            place_ms: between(self.proven.or(self.detected), self.ordered),
+            start_ms: between(self.ordered, self.started),
+            verify_ms: between(self.started, self.verified),
+        }
+    }
+}
+
+impl Incident {
+    /// Whether it still goes on.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.resolved.is_none()
+    }
+
+    /// Adds a sentence to what was done; the oldest but the first goes when there are too many.
+    pub fn did(&mut self, sentence: String) {
+        if self.done.len() >= DONE_MAX {
+            self.done.remove(1.min(self.done.len().saturating_sub(1)));
+        }
+        self.done.push(sentence);
+    }
+}

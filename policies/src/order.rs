@@ -1,0 +1,181 @@
+//! Orders: what the coordinator tells one agent to do, and what the agent answers (R4).
+//!
+//! An order is replicated state from its commit until its result commits. It is addressed to one boot of one host;
+//! it may be delivered twice, late, or after a crash, and the outcome is the same (S7).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{FenceLevel, QemuDefinition},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
+    time::Span,
+};
+
+/// One thing that one agent is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Unique for the life of the cluster.
+    pub id: OrderId,
+    /// Who is to do it.
+    pub host: HostName,
+    /// In which boot; another boot of the host refuses it.
+    pub incarnation: Incarnation,
+    /// The log index that committed it.
+    pub issued: u64,
+    /// How long the agent may take, from when it begins.
+    pub deadline: Span,
+    /// What.
+    pub kind: OrderKind,
+}
+
+/// What an order asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderKind {
+    /// Have the guest run under this epoch; anything older of it on this host is stopped first.
+    Start {
+        /// The guest.
+        guest: GuestName,
+        /// The new assignment.
+        epoch: Epoch,
+        /// The machine.
+        definition: QemuDefinition,
+    },
+    /// Have nothing left of the guest up to this epoch, and never start such an epoch again (R9 `Reported`).
+    Release {
+        /// The guest.
+        guest: GuestName,
+        /// Up to which epoch.
+        epoch: Epoch,
+    },
+    /// Run a command in the guest that restarts a service.
+    RestartService {
+        /// The guest.
+        guest: GuestName,
+        /// The assignment it belongs to.
+        epoch: Epoch,
+        /// Program and arguments.
+        run: Vec<String>,
+    },
+    /// Have a paused QEMU wait for the guest (migration target).
+    Receive {
+        /// The guest.
+        guest: GuestName,
+        /// The target's assignment.
+        epoch: Epoch,
+        /// The machine.
+        definition: QemuDefinition,
+    },
+    /// Send the running guest; it ends paused here with everything sent (migration source).
+    Send {
+        /// The guest.
+        guest: GuestName,
+        /// The source's assignment.
+        epoch: Epoch,
+        /// Where the target waits.
+        uri: String,
+    },
+    /// Have the virtual CPUs run: the target after the switch, or the source after a failed attempt (R22).
+    Resume {
+        /// The guest.
+        guest: GuestName,
+        /// The assignment to resume.
+        epoch: Epoch,
+    },
+    /// Make another host be off.
+    Fence {
+        /// The host to be fenced.
+        target: HostName,
+        /// The boot that is to end.
+        target_incarnation: Incarnation,
+        /// Position of the level among the host's levels.
+        level: usize,
+        /// The device.
+        device: FenceLevel,
+    },
+}
+
+impl OrderKind {
+    /// The guest that it is about, if any.
+    #[must_use]
+    pub fn guest(&self) -> Option<(&GuestName, Epoch)> {
+        match self {
+            Self::Start { guest, epoch, .. }
+            | Self::Release { guest, epoch }
+            | Self::RestartService { guest, epoch, .. }
+            | Self::Receive { guest, epoch, .. }
+            | Self::Send { guest, epoch, .. }
+            | Self::Resume { guest, epoch } => Some((guest, *epoch)),
+            Self::Fence { .. } => None,
+        }
+    }
+
+    /// Whether doing it needs a valid lease (R14): it makes virtual CPUs run, or stops another host.
+    #[must_use]
+    pub fn needs_lease(&self) -> bool {
+        match self {
+            Self::Start { .. } | Self::Receive { .. } | Self::Send { .. } | Self::Resume { .. } | Self::Fence { .. } => true,
+            Self::RestartService { .. } => true,
+            Self::Release { .. } => false,
+        }
+    }
+
+    /// Whether doing it twice does the same as doing it once; the others are done at most once across a crash.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        match self {
+            Self::Start { .. } | Self::Release { .. } | Self::Resume { .. } | Self::Fence { .. } => true,
+            Self::RestartService { .. } | Self::Receive { .. } | Self::Send { .. } => false,
+        }
+    }
+
+    /// How long an agent may take for it.
+    #[must_use]
+    pub fn deadline(&self) -> Span {
+        match self {
+            Self::Start { .. } | Self::Receive { .. } | Self::Resume { .. } => Span::secs(30),
+            Self::Release { .. } => Span::secs(20),
+            Self::RestartService { .. } => Span::secs(30),
+            Self::Send { .. } => Span::secs(300),
+            Self::Fence { device, .. } => match device {
+                FenceLevel::Ipmi(ipmi) => ipmi.timeout,
+                FenceLevel::Operator {} => Span::secs(0),
+            },
+        }
+    }
+}
+
+impl fmt::Display for OrderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { guest, epoch, .. } => write!(f, "start {guest} under epoch {epoch}"),
+            Self::Release { guest, epoch } => write!(f, "release {guest} up to epoch {epoch}"),
+            Self::RestartService { guest, run, .. } => write!(f, "run `{}` in {guest}", run.join(" ")),
+            Self::Receive { guest, .. } => write!(f, "receive {guest}"),
+            Self::Send { guest, uri, .. } => write!(f, "send {guest} to {uri}"),
+            Self::Resume { guest, epoch } => write!(f, "resume {guest} under epoch {epoch}"),
+            Self::Fence { target, level, .. } => write!(f, "fence {target} by level {}", level + 1),
+        }
+    }
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderOutcome {
+    /// It is so.
+    Done {
+        /// In a few words.
+        detail: String,
+        /// For `Receive`: where the target waits.
+        #[serde(default)]
+        uri: Option<String>,
+    },
+    /// It is not so; for `Release` that means that the guest may still run.
+    Failed {
+        /// Why.
+        detail: String,
+    },
+}

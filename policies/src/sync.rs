@@ -1,0 +1,134 @@
+//! Sync: the one RPC between an agent and the coordinator (R2, R3, R6), as values.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    evidence::SightState,
+    model::Policies,
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
+    observe::GuestReport,
+    order::{Order, OrderOutcome},
+    proof::Power,
+    state::HostFacts,
+};
+
+/// What an agent tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncRequest {
+    /// The agent's host; must be the one that its certificate names.
+    pub host: HostName,
+    /// What it says of itself.
+    pub facts: HostFacts,
+    /// Echoed in the reply, so that a lease is counted from when this very request was sent (R2).
+    pub nonce: u64,
+    /// The newest authority that it has seen.
+    pub seen: Authority,
+    /// Whether it knows its floors (R12).
+    pub floors_known: bool,
+    /// Every guest that it has, or had and has not released.
+    pub reports: Vec<GuestReport>,
+    /// What came of orders.
+    pub results: Vec<OrderResult>,
+    /// What it sees of services.
+    pub sights: Vec<SightReport>,
+    /// Why it doubts itself, if it does.
+    pub unwell: Option<String>,
+    /// The index of the newest view that it has.
+    pub known_view: u64,
+}
+
+/// What came of one order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderResult {
+    /// The order.
+    pub order: OrderId,
+    /// What came of it.
+    pub outcome: OrderOutcome,
+    /// For fence orders: the last power reading.
+    pub reading: Option<AgedReading>,
+}
+
+/// A power reading that travels: its age instead of a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgedReading {
+    /// The host that was asked about.
+    pub host: HostName,
+    /// The boot.
+    pub incarnation: Incarnation,
+    /// How long ago the question was sent, in milliseconds.
+    pub asked_ago_ms: u64,
+    /// The answer.
+    pub power: Power,
+    /// The devices.
+    pub devices: Vec<String>,
+    /// Which level.
+    pub level: usize,
+}
+
+/// What one vantage makes of one service; ages instead of moments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SightReport {
+    /// The guest.
+    pub guest: GuestName,
+    /// The service.
+    pub service: ServiceName,
+    /// From where.
+    pub vantage: Vantage,
+    /// Under which assignment.
+    pub epoch: Epoch,
+    /// What the last answers in a row amount to.
+    pub state: SightState,
+    /// How long ago it last asked, in milliseconds.
+    pub age_ms: u64,
+    /// How long ago it last passed, in milliseconds.
+    pub passed_ago_ms: Option<u64>,
+    /// The newest detail.
+    pub detail: String,
+}
+
+/// Whose word it is: never to go back (R3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Authority {
+    /// The cluster generation.
+    pub generation: u32,
+    /// The leader's term.
+    pub term: u64,
+    /// The applied index.
+    pub index: u64,
+}
+
+/// What the coordinator answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncReply {
+    /// The request's nonce.
+    pub nonce: u64,
+    /// Whose word it is.
+    pub authority: Authority,
+    /// How long the lease lasts, in milliseconds from when the request was sent; `None`: no lease.
+    pub lease_ms: Option<u64>,
+    /// Why there is no lease.
+    pub why_no_lease: Option<String>,
+    /// The open orders for this boot of this host.
+    pub orders: Vec<Order>,
+    /// Guests whose assignment has been replaced, up to which epoch: to be stopped (R10).
+    pub superseded: Vec<(GuestName, Epoch)>,
+    /// Floors for an agent that has lost its own (R12).
+    pub floors: Option<BTreeMap<GuestName, Epoch>>,
+    /// What the agent's prober needs to know, when it has changed.
+    pub view: Option<View>,
+}
+
+/// What every agent knows of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct View {
+    /// The index that it was made from.
+    pub index: u64,
+    /// What operators declared.
+    pub policies: Policies,
+    /// Where each guest's services should answer.
+    pub homes: BTreeMap<GuestName, (HostName, Epoch)>,
+    /// Where supervisors listen.
+    pub hosts: BTreeMap<HostName, SocketAddr>,
+}

@@ -1,0 +1,196 @@
+//! Checks that span several declarations, perhaps in several files: what two of them must not share, and what one
+//! needs from another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    finding::{Findings, Place},
+    text::quoted,
+    value::Value,
+};
+use crate::{
+    model::{Labels, Probe, Service},
+    names::{GuestName, HostName, PolicyName, ServiceName},
+};
+
+/// Most pairs of policies that are named for overlapping: the rest follows from them.
+const OVERLAPS_MAX: usize = 100;
+
+/// What was seen while reading, with its places. It also holds what had other mistakes, so that one mistake does not
+/// hide another.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Guests by name.
+    pub(super) guests: BTreeMap<GuestName, GuestSeen>,
+    /// Policies by name.
+    pub(super) policies: BTreeMap<PolicyName, PolicySeen>,
+    /// Hosts with fencing.
+    pub(super) fencing: BTreeMap<HostName, Place>,
+    /// Receivers by key.
+    pub(super) receivers: BTreeMap<String, Place>,
+    /// Disk images and whose they are.
+    pub(super) disks: Vec<(String, GuestName, Place)>,
+    /// MAC addresses and whose they are.
+    pub(super) macs: Vec<(String, GuestName, Place)>,
+    /// Controllers and which host they switch.
+    pub(super) controllers: Vec<(String, HostName, Place)>,
+}
+
+/// What matters about a guest to others.
+pub(super) struct GuestSeen {
+    /// Its name.
+    pub(super) place: Place,
+    /// Its labels.
+    pub(super) labels: Labels,
+    /// Whether it has an address, right or wrong.
+    pub(super) addressed: bool,
+    /// Where its agent is switched off.
+    pub(super) agent_off: Option<Place>,
+}
+
+/// What matters about a policy to others.
+pub(super) struct PolicySeen {
+    /// Its name.
+    pub(super) place: Place,
+    /// Its `match`.
+    pub(super) match_place: Place,
+    /// What it matches.
+    pub(super) matches: Labels,
+    /// Whether its ladder restarts services, which the guest's agent does.
+    pub(super) restarts_service: bool,
+    /// A service that asks at the guest's address.
+    needs_address: Option<ServiceName>,
+    /// A service that cannot come to a verdict without the guest's agent.
+    needs_agent: Option<ServiceName>,
+}
+
+impl Seen {
+    /// The entry for a guest.
+    pub(super) fn guest(&mut self, name: &GuestName, place: Place) -> &mut GuestSeen {
+        let new = || GuestSeen { place, labels: Labels::new(), addressed: true, agent_off: None };
+        self.guests.entry(name.clone()).or_insert_with(new)
+    }
+
+    /// The entry for a policy.
+    pub(super) fn policy(&mut self, name: &PolicyName, place: Place) -> &mut PolicySeen {
+        self.policies.entry(name.clone()).or_insert_with(|| PolicySeen {
+            place,
+            match_place: place,
+            matches: Labels::new(),
+            restarts_service: false,
+            needs_address: None,
+            needs_agent: None,
+        })
+    }
+
+    /// Notes a name that an earlier file or document has declared.
+    pub(super) fn twice(&self, value: &Value<'_>, kind: &str, first: Place) {
+        let what = format!("{kind} {} is declared twice", quoted(value.name));
+        value.findings.hint(value.at, what, format!("first at {}; keep one of them", value.findings.name(first)));
+    }
+}
+
+impl PolicySeen {
+    /// Notes what a service needs from every guest.
+    pub(super) fn wants(&mut self, name: &ServiceName, service: &Service) {
+        let at_address = match &service.probe {
+            Probe::Http(http) => http.url.contains("{address}"),
+            Probe::Tcp(_) => service.from.hosts > 0,
+            Probe::AgentPing {} | Probe::Exec(_) => false,
+        };
+        if at_address && self.needs_address.is_none() {
+            self.needs_address = Some(name.clone());
+        }
+        if service.from.hosts < service.from.agree && self.needs_agent.is_none() {
+            self.needs_agent = Some(name.clone());
+        }
+    }
+
+    fn matches(&self, guest: &GuestSeen) -> bool {
+        !self.matches.is_empty() && self.matches.iter().all(|(key, value)| guest.labels.get(key) == Some(value))
+    }
+}
+
+/// All checks.
+pub(super) fn check(seen: &Seen, findings: &Findings<'_>) {
+    unique(&seen.disks, "disk", "guest", "one image belongs to one guest (R28)", findings);
+    unique(&seen.macs, "MAC address", "guest", "two cards with one address disturb each other", findings);
+    unique(&seen.controllers, "controller", "host", "one of them would be switched off instead of the other", findings);
+    let mut overlaps = BTreeSet::new();
+    for (name, guest) in &seen.guests {
+        let matching: Vec<_> = seen.policies.iter().filter(|(_, policy)| policy.matches(guest)).collect();
+        overlap(name, &matching, &mut overlaps, findings);
+        for (policy_name, policy) in matching {
+            needs(name, guest, policy_name, policy, findings);
+        }
+    }
+}
+
+fn unique<N: std::fmt::Display>(all: &[(String, N, Place)], kind: &str, owner: &str, why: &str, findings: &Findings<'_>) {
+    let mut first: BTreeMap<&str, (&N, Place)> = BTreeMap::new();
+    for (thing, name, place) in all {
+        match first.get(thing.as_str()) {
+            None => {
+                first.insert(thing, (name, *place));
+            }
+            Some((other, at)) => findings.hint(
+                *place,
+                format!(
+                    "{kind} {} is already that of {owner} {} at {}",
+                    quoted(thing),
+                    quoted(&other.to_string()),
+                    findings.name(*at)
+                ),
+                why,
+            ),
+        }
+    }
+}
+
+type Matching<'s> = [(&'s PolicyName, &'s PolicySeen)];
+
+fn overlap<'s>(
+    guest: &GuestName,
+    matching: &Matching<'s>,
+    known: &mut BTreeSet<(&'s PolicyName, &'s PolicyName)>,
+    findings: &Findings<'_>,
+) {
+    for pair in matching.windows(2) {
+        let [(one, first), (other, second)] = pair else { continue };
+        if known.len() >= OVERLAPS_MAX || !known.insert((one, other)) {
+            continue;
+        }
+        let later = first.match_place.max(second.match_place);
+        findings.hint(
+            later,
+            format!(
+                "policies {} and {} both match guest {}",
+                quoted(one.as_str()),
+                quoted(other.as_str()),
+                quoted(guest.as_str())
+            ),
+            format!("a guest falls under one policy; the other begins at {}", findings.name(first.place.min(second.place))),
+        );
+    }
+}
+
+fn needs(name: &GuestName, guest: &GuestSeen, policy_name: &PolicyName, policy: &PolicySeen, findings: &Findings<'_>) {
+    let (name, policy_name) = (quoted(name.as_str()), quoted(policy_name.as_str()));
+    if let (false, Some(service)) = (guest.addressed, &policy.needs_address) {
+        let what =
+            format!("guest {name} has no `address`, at which policy {policy_name} asks its service {}", quoted(service.as_str()));
+        findings.hint(guest.place, what, "add `address: 10.0.0.5`, the guest's own");
+    }
+    let Some(off) = guest.agent_off else { return };
+    if let Some(service) = &policy.needs_agent {
+        let what = format!(
+            "guest {name} has no agent, without which policy {policy_name} cannot judge its service {}",
+            quoted(service.as_str())
+        );
+        findings.hint(off, what, "set `agent: true`, or let the service be asked from as many `hosts` as must `agree`");
+    }
+    if policy.restarts_service {
+        let what = format!("guest {name} has no agent, through which policy {policy_name} restarts services");
+        findings.hint(off, what, "set `agent: true`, or take `restart_service` off the ladder");
+    }
+}

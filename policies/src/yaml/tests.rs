@@ -1,0 +1,456 @@
+//! Promises of the YAML layer: the examples read, mistakes show where they stand, all at once, and no text breaks it.
+
+use proptest::prelude::*;
+
+use super::{Finding, INPUT_BYTES_MAX, Source, diff, parse, parse_host};
+use crate::{
+    hostfile::Timing,
+    model::{Accel, DiskFormat, FenceLevel, OnDegraded, Policies, Receiver, Rung, Severity, Vantages},
+    time::Span,
+};
+
+const WEB: &str = include_str!("../../../examples/policies/web.yaml");
+const DATABASE: &str = include_str!("../../../examples/policies/database.yaml");
+const HOST: &str = include_str!("../../../examples/host.yaml");
+
+fn read(text: &str) -> Result<Policies, Vec<Finding>> {
+    parse(&[Source { name: "a.yaml", text }])
+}
+
+/// Findings as `line:column what`.
+fn mistakes(text: &str) -> Vec<String> {
+    let findings = read(text).expect_err(text);
+    findings.iter().map(|f| format!("{}:{} {}", f.line, f.column, f.what)).collect()
+}
+
+fn host_mistakes(text: &str) -> Vec<String> {
+    let findings = parse_host(&Source { name: "host.yaml", text }).expect_err(text);
+    findings.iter().map(|f| format!("{}:{} {}", f.line, f.column, f.what)).collect()
+}
+
+fn show(findings: &[Finding]) -> String {
+    findings.iter().map(|finding| format!("{finding}\n")).collect()
+}
+
+#[test]
+fn the_examples_read_together() {
+    let sources = [Source { name: "web.yaml", text: WEB }, Source { name: "database.yaml", text: DATABASE }];
+    let policies = parse(&sources).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(policies.guests.len(), 3);
+    assert_eq!(policies.policies.len(), 2);
+    assert_eq!(policies.fencing.len(), 3);
+    assert_eq!(policies.alerts.len(), 2);
+    for guest in policies.guests.keys() {
+        assert!(policies.policy_of(guest).is_some(), "{guest}");
+    }
+    let kinds: Vec<_> = policies.policies.values().flat_map(|p| &p.ladder).map(Rung::name).collect();
+    assert_eq!(kinds, ["reset_guest", "failover", "page", "restart_service", "reset_guest", "failover", "page"]);
+}
+
+#[test]
+fn the_host_example_reads_and_shows_the_real_defaults() {
+    let host = parse_host(&Source { name: "host.yaml", text: HOST }).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(host.timing, Timing::default());
+    assert_eq!(host.voters.len(), 3);
+    assert_eq!(host.memory_mib, Some(56 * 1024));
+}
+
+#[test]
+fn a_host_file_written_by_serde_reads_back_the_same() {
+    let host = parse_host(&Source { name: "host.yaml", text: HOST }).unwrap();
+    let text = serde_yaml::to_string(&host).unwrap();
+    let again = parse_host(&Source { name: "again.yaml", text: &text }).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(again, host);
+}
+
+#[test]
+fn six_mistakes_are_shown_at_once_where_they_stand() {
+    let text = r#"guests:
+  web-1:
+    labels: { app: web }
+    qemu: { memory: 256, disks: [{ path: /srv/web.img }] }
+policies:
+  web:
+    match: { app: web }
+    servces: {}
+    services:
+      http:
+        probe: { http: { url: "http://10.0.0.1:8080/" } }
+        every: yes
+    ladder:
+      - failover: { tries: 1 }
+      - reset_guest: { tries: 1 }
+    placement: { apart: { app: web } }
+fencing:
+  hv-a:
+    - lease
+"#;
+    let expected = r#"a.yaml:4:21: `memory` must be a memory size, not `256`
+      qemu: { memory: 256, disks: [{ path: /srv/web.img }] }
+                      ^
+  hint: write a whole number and a unit: 256MiB, 4GiB
+a.yaml:8:5: unknown key `servces`; did you mean `services`?
+      servces: {}
+      ^
+  hint: allowed here: `match`, `services`, `ladder`, `on_degraded`, `cool_down`, `boot_grace`
+a.yaml:12:16: `every` must be a duration of at most 30 days, not `yes`
+          every: yes
+                 ^
+  hint: write a number and a unit: 250ms, 1s, 1.5s, 2m, 1h
+a.yaml:15:9: `reset_guest` comes after `failover`: a ladder goes from the smallest kill to the largest
+        - reset_guest: { tries: 1 }
+          ^
+  hint: the order is `restart_service`, `reset_guest`, `failover` or `migrate`, `page`
+a.yaml:16:5: key `placement` is not available in this version
+      placement: { apart: { app: web } }
+      ^
+  hint: allowed here: `match`, `services`, `ladder`, `on_degraded`, `cool_down`, `boot_grace`
+a.yaml:19:7: fence level `lease` is not available in this version
+      - lease
+        ^
+  hint: allowed here: `ipmi`, `operator`
+"#;
+    assert_eq!(show(&read(text).unwrap_err()), expected);
+}
+
+#[test]
+fn defaults_are_those_that_the_model_documents() {
+    let text = r#"
+guests: { g: { address: 10.0.0.1, labels: { a: b }, qemu: { memory: 1GiB, disks: [{ path: /d.img }] } } }
+policies:
+  p:
+    match: { a: b }
+    services:
+      web: { probe: { http: { url: "https://{address}/" } } }
+      port: { probe: { tcp: { port: 1 } }, from: { inside: false, hosts: 1 } }
+      ping: { probe: agent_ping }
+    ladder:
+      - restart_service: { run: [x] }
+      - reset_guest
+      - migrate: {}
+      - failover:
+      - page
+fencing: { h: [{ ipmi: { address: bmc, user: u, password_file: /p } }, { operator: {} }] }
+alerts: [{ pagerduty: { routing_key_file: /k } }]
+"#;
+    let policies = read(text).map_err(|findings| show(&findings)).unwrap();
+    let guest = policies.guests.values().next().unwrap();
+    assert_eq!((guest.priority, guest.qemu.memory_mib, guest.qemu.cpus, guest.qemu.agent), (100, 1024, 1, true));
+    assert_eq!((guest.qemu.accel, guest.qemu.machine.as_str()), (Accel::Auto, "q35"));
+    assert_eq!(guest.qemu.disks[0].format, DiskFormat::Raw);
+    let policy = policies.policies.values().next().unwrap();
+    assert_eq!((policy.cool_down, policy.boot_grace, policy.on_degraded), (Span::secs(300), Span::secs(60), OnDegraded::Alert));
+    let [ping, port, web] = policy.services.values().collect::<Vec<_>>()[..] else { panic!() };
+    assert_eq!((web.every, web.timeout, web.fails_after, web.recovers_after), (Span::secs(2), Span::secs(1), 3, 2));
+    assert_eq!(web.from, Vantages { inside: true, hosts: 2, agree: 2 });
+    assert_eq!(port.from, Vantages { inside: false, hosts: 1, agree: 1 });
+    assert_eq!(ping.from, Vantages { inside: true, hosts: 0, agree: 1 });
+    let waits: Vec<_> = policy.ladder.iter().map(|rung| (rung.tries(), rung.wait())).collect();
+    let secs = |n| (1, Span::secs(n));
+    assert_eq!(waits, [secs(10), secs(60), secs(60), secs(90), secs(0)]);
+    assert_eq!(policy.ladder[4], Rung::Page { severity: Severity::Critical });
+    let levels = policies.fencing.values().next().unwrap();
+    let FenceLevel::Ipmi(ipmi) = &levels[0] else { panic!() };
+    assert_eq!((ipmi.port, ipmi.suite, ipmi.timeout, &ipmi.wiring_verified_by), (623, 17, Span::secs(20), &None));
+    let [Receiver::Pagerduty { min_severity, url, .. }] = &policies.alerts[..] else { panic!() };
+    assert_eq!((*min_severity, url.as_str()), (Severity::Info, "https://events.pagerduty.com"));
+}
+
+#[test]
+fn what_two_files_must_not_share_is_found_across_them() {
+    let one = r#"
+guests:
+  a: { labels: { x: y }, qemu: { memory: 1GiB, disks: [{ path: /srv/one.img }], nics: [{ bridge: br0, mac: "52:54:00:00:00:0A" }] } }
+policies:
+  p: { match: { x: y }, ladder: [page] }
+fencing: { h: [{ ipmi: { address: bmc, user: u, password_file: /p } }] }
+"#;
+    let two = r#"
+guests:
+  a: { qemu: { memory: 1GiB, kernel: /k } }
+  b: { qemu: { memory: 1GiB, disks: [{ path: /srv/./one.img }], nics: [{ bridge: br0, mac: "52:54:00:00:00:0a" }] } }
+policies:
+  q:
+    match: { x: y }
+    services: { web: { probe: { http: { url: "http://{address}/" } } } }
+    ladder: [page]
+fencing: { i: [{ ipmi: { address: bmc, user: u, password_file: /p } }] }
+"#;
+    let sources = [Source { name: "one.yaml", text: one }, Source { name: "two.yaml", text: two }];
+    let findings = parse(&sources).unwrap_err();
+    let shown: Vec<_> = findings.iter().map(|f| format!("{}:{}:{} {}", f.file, f.line, f.column, f.what)).collect();
+    assert_eq!(
+        shown,
+        [
+            "one.yaml:3:3 guest `a` has no `address`, at which policy `q` asks its service `web`",
+            "two.yaml:3:3 guest `a` is declared twice",
+            "two.yaml:4:46 disk `/srv/one.img` is already that of guest `a` at one.yaml:3:64",
+            "two.yaml:4:92 MAC address `52:54:00:00:00:0a` is already that of guest `a` at one.yaml:3:108",
+            "two.yaml:7:12 policies `p` and `q` both match guest `a`",
+            "two.yaml:10:35 controller `bmc port 623` is already that of host `h` at one.yaml:6:35",
+        ]
+    );
+}
+
+#[test]
+fn booleans_numbers_and_paths_are_strict() {
+    let text = r#"
+guests:
+  g:
+    priority: 1001
+    address: 0.0.0.0
+    labels: { version: 1.10, on: no }
+    qemu:
+      memory: 1GB
+      cpus: "2"
+      agent: yes
+      disks: [{ path: srv/x.img }]
+      nics: [{ bridge: br0, mac: "53:54:00:00:00:01" }]
+  g: {}
+  "bad name": {}
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "4:15 `priority` must be a whole number from 0 to 1000, not `1001`",
+            "5:14 `address` must be the address of one machine, not `0.0.0.0`",
+            "8:15 `memory` must be a memory size, not `1GB`",
+            "9:13 `cpus` must be a whole number from 1 to 1024, not the text `\"2\"`",
+            "10:14 `agent` must be `true` or `false`, not `yes`",
+            "11:23 `path` must be an absolute path without `..`, not `srv/x.img`",
+            "12:34 MAC address `53:54:00:00:00:01` is a group address",
+            "13:3 key `g` is given twice",
+            "14:3 name \"bad name\" is not 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit",
+        ]
+    );
+}
+
+#[test]
+fn questions_that_could_never_give_a_verdict_are_refused() {
+    let text = r#"
+guests:
+  g: { labels: { a: b }, address: 10.0.0.1, qemu: { memory: 1GiB, kernel: /k, agent: false } }
+policies:
+  p:
+    match: { a: b }
+    services:
+      one: { probe: { http: { url: "http://{address}/" } }, from: { hosts: 1, agree: 3 } }
+      two: { probe: { exec: { run: [x] } }, from: { hosts: 1 } }
+      three: { probe: { tcp: { port: 80 } }, from: { inside: false, hosts: 0 } }
+      four: { probe: { http: { url: "ftp://{adress}/" } } }
+      five: { probe: { http: { url: "http://{adress}/" } }, timeout: 3s }
+      six: { probe: agent_ping, every: 500ms }
+      seven: { probe: agent_ping }
+      eight: { probe: { htp: {} }, fails_after: 0 }
+    ladder: [restart_service]
+  everything: { match: {}, ladder: [] }
+"#;
+    assert_eq!(
+        mistakes(text),
+        [
+            "3:86 guest `g` has no agent, without which policy `p` cannot judge its service `seven`",
+            "8:86 `agree` is 3, but there are only 2 vantages: `inside` and 1 hosts",
+            "9:60 `hosts` must be 0: this probe runs in the guest, through its agent",
+            "10:52 nobody would look: `inside` is false and `hosts` is 0",
+            "11:37 URL `ftp://{adress}/`: its scheme is not supported",
+            "12:37 URL `http://{adress}/`: it has an unknown placeholder",
+            "12:70 `timeout` 3s is longer than `every` 2s: the next question would overtake the answer",
+            "13:40 `timeout` 1s, its default, is longer than `every` 500ms: the next question would overtake the answer",
+            "15:25 unknown probe `htp`; did you mean `http`?",
+            "15:49 `fails_after` must be a whole number from 1 to 100, not `0`",
+            "16:14 `restart_service` has no `run`",
+            "17:24 `match` is empty: the policy would match every guest",
+            "17:36 the ladder has no rung: nothing would be done",
+        ]
+    );
+}
+
+#[test]
+fn secrets_and_what_is_not_there_yet_have_their_own_words() {
+    let text = r#"
+guests: { g: {} }
+fencing:
+  h:
+    - ipmi: { address: "10.0.9.1:623", user: u, password: secret }
+    - redfish: { address: x }
+    - agent: { name: fence_apc_snmp }
+  i: []
+alerts:
+  - pagerduty: { routing_key: secret }
+  - webhook: { url: "https://user:secret@host/" }
+  - email: {}
+"#;
+    let shown = show(&read(text).unwrap_err());
+    for expected in [
+        "a.yaml:2:11: guest `g` has no `qemu`; taking a guest's definition from its hypervisor is not available in this version",
+        "a.yaml:5:24: `10.0.9.1:623` is neither an address nor a host name",
+        "hint: passwords stay out of policies",
+        "a.yaml:6:7: fence level `redfish` is not available in this version",
+        "a.yaml:7:7: fence level `agent` is not available in this version",
+        "a.yaml:8:6: host `i` has 0 fence levels",
+        "hint: keys stay out of policies",
+        "a.yaml:11:21: URL `https://user:secret@host/`: it contains a user or a password",
+        "a.yaml:12:5: unknown receiver `email`",
+    ] {
+        assert!(shown.contains(expected), "{expected}\n---\n{shown}");
+    }
+}
+
+#[test]
+fn a_syntax_error_is_one_finding_and_other_files_are_still_checked() {
+    let sources = [Source { name: "a.yaml", text: "guests: { a: [ }\n" }, Source { name: "b.yaml", text: "gests: {}\n" }];
+    let findings = parse(&sources).unwrap_err();
+    assert_eq!(findings.len(), 2, "{}", show(&findings));
+    assert_eq!((findings[0].line, findings[0].column, findings[0].what.starts_with("not YAML: ")), (1, 14, true));
+    assert_eq!(findings[1].what, "unknown key `gests`; did you mean `guests`?");
+}
+
+#[test]
+fn bombs_are_refused_before_they_grow() {
+    let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x,x]\n");
+    for (name, before) in ('b'..='i').zip('a'..='h') {
+        bomb.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 10].join(",")));
+    }
+    assert!(mistakes(&bomb)[0].contains("more than 100000 values"), "{:?}", mistakes(&bomb));
+    assert!(mistakes(&"[".repeat(10_000))[0].contains("not YAML"));
+    assert!(mistakes(&"a".repeat(INPUT_BYTES_MAX + 1))[0].contains("larger than"));
+    assert!(mistakes("a: &a [*a]\n")[0].contains("alias"));
+    let many = format!("{{{}}}", (0..40_000).map(|n| format!("k{n}: 1")).collect::<Vec<_>>().join(","));
+    assert_eq!(read(&many).unwrap_err().len(), 101);
+}
+
+#[test]
+fn an_alias_stands_for_its_anchor() {
+    let text = r#"
+policies:
+  p: { match: { a: b }, ladder: &ladder [reset_guest, page] }
+  q: { match: { a: c }, ladder: *ladder }
+"#;
+    let policies = read(text).map_err(|findings| show(&findings)).unwrap();
+    let ladders: Vec<_> = policies.policies.values().map(|policy| policy.ladder.len()).collect();
+    assert_eq!(ladders, [2, 2]);
+}
+
+#[test]
+fn a_host_file_shows_all_its_mistakes_too() {
+    let text = r#"host: hv-a
+cluster: c
+listen: 10.0.0.1:7400
+api: 10.0.0.1
+voters: { hv-a: "10.0.0.2:7400", hv-b: "10.0.0.2:7400" }
+tls: { ca: ca.pem, certificate: a.pem }
+gossip_keys: [a, b, c]
+timing: { sync_every: 2s, lease: 1s, suspct_after: 1s }
+libvirt: {}
+"#;
+    assert_eq!(
+        host_mistakes(text),
+        [
+            "3:9 this host listens on 10.0.0.1:7400, but the voter `hv-a` is reached at 10.0.0.2:7400",
+            "4:6 `api` must be an address with a port, not `10.0.0.1`",
+            "5:1 there are 2 voters",
+            "5:40 voters `hv-a` and `hv-b` have the same address",
+            "6:1 `tls` has no `key`",
+            "7:14 there are 3 gossip keys",
+            "8:23 `sync_every` (2s) must be shorter than `wonder_after` (750ms)",
+            "8:34 `suspect_after` (1500ms) must be shorter than `lease` (1s)",
+            "8:38 unknown key `suspct_after`; did you mean `suspect_after`?",
+            "9:1 key `libvirt` is not available in this version",
+        ]
+    );
+    assert_eq!(host_mistakes("# nothing\n"), ["1:1 the host file is empty"]);
+}
+
+#[test]
+fn a_diff_names_each_changed_path_once() {
+    let old = read(WEB).unwrap();
+    let text = WEB
+        .replace("every: 1s", "every: 2s")
+        .replace("  hv-c:", "  hv-d:")
+        .replace("    address: 10.0.0.22\n", "    address: 10.0.0.23\n")
+        .replace("      watchdog: i6300esb", "      accel: kvm");
+    let new = read(&text).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(
+        diff(&old, &new),
+        [
+            "- fencing.hv-c",
+            "+ fencing.hv-d",
+            "guests.web-2.address: 10.0.0.22 → 10.0.0.23",
+            "guests.web-2.qemu.accel: auto → kvm",
+            "guests.web-2.qemu.watchdog: i6300esb → none",
+            "policies.web.services.http.every: 1s → 2s",
+        ]
+    );
+    assert_eq!(diff(&old, &old), Vec::<String>::new());
+}
+
+/// What a slip of the hand, an editor or an attacker puts into a file.
+const SNIPPETS: &[&str] = &[
+    "",
+    "\n",
+    " ",
+    "\t",
+    ":",
+    ": ",
+    "- ",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "\"",
+    "'",
+    "#",
+    "&a ",
+    "*a",
+    "!t ",
+    "|\n",
+    ">\n",
+    "? ",
+    "<<: ",
+    "---\n",
+    "...\n",
+    "%YAML 1.2\n",
+    "null",
+    "~",
+    "999999999999999999999",
+    "-1",
+    "é",
+    "\u{feff}",
+    "\r",
+    "\r\n",
+    "\0",
+    "\\u0000",
+    "{address}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutation_of_the_examples_panics(
+        which in 0..3_usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..30_usize, prop::sample::select(SNIPPETS)), 1..6),
+    ) {
+        let mut letters: Vec<char> = [WEB, DATABASE, HOST][which].chars().collect();
+        for (at, removed, added) in edits {
+            let at = at.index(letters.len() + 1);
+            let end = (at + removed).min(letters.len());
+            letters.splice(at..end, added.chars());
+        }
+        let text: String = letters.into_iter().collect();
+        let findings = read(&text).err().into_iter().chain(parse_host(&Source { name: "h", text: &text }).err());
+        for finding in findings.flatten() {
+            prop_assert!(finding.line >= 1 && finding.column >= 1);
+            // YAML ends a line at a carriage return too.
+            prop_assert!(finding.line <= text.split(['\n', '\r']).count(), "{finding}");
+            let _ = finding.to_string();
+        }
+    }
+
+    #[test]
+    fn no_text_at_all_panics(text in "\\PC{0,200}", noise in "[ \\n\\-:{}\\[\\]&*!|>%@#,'\"a-c?~]{0,200}") {
+        let _ = read(&text);
+        let _ = read(&noise);
+    }
+}

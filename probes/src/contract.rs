@@ -1,0 +1,205 @@
+//! What every kind of question promises: its deadline, its bounds, and `Unknown` where it could not be asked.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use holdfast_policies::{
+    model::Probe,
+    observe::{Observation, Outcome},
+};
+
+use crate::{
+    ChannelError, ExecResult, Exit, GuestChannel, Target, ask,
+    scene::{
+        HEAD, Here, MOVED, Manner, OK, Says, Scripted, WRONG_BODY, WRONG_STATUS, closed_port, exec, here_is, http, inside, network, server, tcp,
+    },
+};
+
+const LIMIT: Duration = Duration::from_millis(400);
+/// What scheduling on a busy machine may add.
+const SLACK: Duration = Duration::from_millis(600);
+const PING: Probe = Probe::AgentPing {};
+
+async fn asked(probe: &Probe, target: &Target) -> Observation {
+    let began = Instant::now();
+    let observation = ask(probe, target, LIMIT).await;
+    assert!(began.elapsed() < LIMIT + SLACK, "{probe:?} took {:?}", began.elapsed());
+    observation
+}
+
+async fn outcome(probe: &Probe, target: &Target) -> Outcome {
+    let observation = asked(probe, target).await;
+    println!("{probe:?}: {observation:?}");
+    observation.outcome
+}
+
+fn agent(ping: Says, exec: fn(&[String]) -> Says) -> Target {
+    inside(Scripted { ping, exec })
+}
+
+#[tokio::test]
+async fn a_good_answer_passes_from_the_network_and_from_inside() {
+    let port = server(Manner::Says(OK)).await;
+    for probe in [http(port), tcp(port)] {
+        assert_eq!(outcome(&probe, &network()).await, Outcome::Pass);
+    }
+    for probe in [http(port), exec(&["true"]), PING] {
+        assert_eq!(outcome(&probe, &inside(Here)).await, Outcome::Pass);
+    }
+}
+
+#[tokio::test]
+async fn refusal_wrong_status_wrong_body_redirect_and_hang_up_fail() {
+    let refused = closed_port().await;
+    assert_eq!(outcome(&tcp(refused), &network()).await, Outcome::Fail);
+    let mut ports = vec![refused];
+    for manner in [Manner::Says(WRONG_STATUS), Manner::Says(WRONG_BODY), Manner::HangsUp, Manner::Says("nonsense\r\n\r\n")] {
+        ports.push(server(manner).await);
+    }
+    for port in &ports {
+        assert_eq!(outcome(&http(*port), &network()).await, Outcome::Fail);
+        assert_eq!(outcome(&http(*port), &inside(Here)).await, Outcome::Fail);
+    }
+    assert_eq!(outcome(&http(server(Manner::Says(MOVED)).await), &network()).await, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn a_mute_or_trickling_server_fails_by_the_deadline_and_an_endless_one_is_cut() {
+    let mute = http(server(Manner::Mute).await);
+    assert_eq!(outcome(&mute, &network()).await, Outcome::Fail);
+    assert_eq!(outcome(&mute, &inside(Here)).await, Outcome::Fail);
+    assert_eq!(outcome(&http(server(Manner::Trickles(HEAD)).await), &network()).await, Outcome::Fail);
+    let endless = asked(&http(server(Manner::Endless(HEAD)).await), &network()).await;
+    assert_eq!(endless.outcome, Outcome::Fail);
+    assert!(endless.detail.contains("65536 bytes"), "{}", endless.detail);
+}
+
+#[tokio::test]
+async fn headers_without_end_are_cut_too() {
+    assert_eq!(outcome(&http(server(Manner::Endless("HTTP/1.1 200 OK\r\nA: ")).await), &network()).await, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_from_here_is_unknown() {
+    // The kernel refuses to connect to the broadcast address with ENETUNREACH, and sends nothing.
+    let unreachable = Target { address: Some(IpAddr::V4(Ipv4Addr::BROADCAST)), ..network() };
+    let no_address = Target { address: None, ..network() };
+    for target in [unreachable, no_address] {
+        assert_eq!(outcome(&http(80), &target).await, Outcome::Unknown);
+        assert_eq!(outcome(&tcp(80), &target).await, Outcome::Unknown);
+    }
+    for probe in [PING, exec(&["true"])] {
+        assert_eq!(outcome(&probe, &network()).await, Outcome::Unknown);
+    }
+    // A label longer than 63 bytes is refused by the resolver without asking anybody.
+    for url in [format!("http://{}.example/", "x".repeat(70)), "http://[::zz]/".to_owned(), "gopher://{address}/".to_owned()] {
+        let Probe::Http(mut probe) = http(80) else { unreachable!() };
+        probe.url = url;
+        assert_eq!(outcome(&Probe::Http(probe.clone()), &network()).await, Outcome::Unknown, "{}", probe.url);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_be_asked_makes_everything_unknown() {
+    let unavailable = || Says::Error(ChannelError::Unavailable("no socket".to_owned()));
+    let target = agent(unavailable(), |_| Says::Error(ChannelError::Unavailable("no socket".to_owned())));
+    for probe in [http(80), tcp(80), exec(&["true"]), PING] {
+        assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_agent_fails_its_own_questions_and_says_nothing_about_services() {
+    for silence in [Says::Error(ChannelError::Deadline), Says::Nothing] {
+        let exec_silence: fn(&[String]) -> Says = match silence {
+            Says::Nothing => |_| Says::Nothing,
+            _ => |_| Says::Error(ChannelError::Deadline),
+        };
+        let target = agent(silence, exec_silence);
+        for probe in [http(80), tcp(80)] {
+            assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
+        }
+        for probe in [exec(&["true"]), PING] {
+            assert_eq!(outcome(&probe, &target).await, Outcome::Fail);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_while_the_agent_answers_fails_the_service() {
+    let target = agent(Says::Well, |_| Says::Error(ChannelError::Deadline));
+    for probe in [http(80), tcp(80)] {
+        assert_eq!(outcome(&probe, &target).await, Outcome::Fail);
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_the_guest_lacks_makes_the_answer_unknown() {
+    let not_found = |_: &[String]| Says::Error(ChannelError::Refused("no such file".to_owned()));
+    let exit_127 = |_: &[String]| Says::Ends(Exit::Code(127), "", "not found");
+    let no_option = |_: &[String]| Says::Ends(Exit::Code(1), "", "nc: invalid option -- 'z'");
+    let crashes = |_: &[String]| Says::Ends(Exit::Signal(11), "", "");
+    for lacks in [not_found as fn(&[String]) -> Says, exit_127, no_option, crashes] {
+        for probe in [http(80), tcp(80)] {
+            assert_eq!(outcome(&probe, &agent(Says::Well, lacks)).await, Outcome::Unknown);
+        }
+    }
+    assert_eq!(outcome(&exec(&["absent"]), &agent(Says::Well, not_found)).await, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn curl_stands_in_for_wget_and_shows_other_statuses() {
+    let only_curl: fn(&[String]) -> Says = |argv| match argv[0].as_str() {
+        "curl" => Says::Ends(Exit::Code(0), "HTTP/1.1 204 No Content\r\nA: ok\r\n\r\n", ""),
+        _ => Says::Error(ChannelError::Refused("no such file".to_owned())),
+    };
+    let target = agent(Says::Well, only_curl);
+    let Probe::Http(mut probe) = http(80) else { unreachable!() };
+    assert_eq!(outcome(&Probe::Http(probe.clone()), &target).await, Outcome::Fail);
+    probe.status = 204;
+    assert_eq!(outcome(&Probe::Http(probe.clone()), &target).await, Outcome::Fail, "a header is not the body");
+    probe.body = None;
+    assert_eq!(outcome(&Probe::Http(probe), &target).await, Outcome::Pass);
+}
+
+#[tokio::test]
+async fn a_busybox_without_zero_io_still_tells_open_from_closed() {
+    /// Runs busybox's own `nc` whatever `nc` this machine has.
+    struct Busybox;
+    #[async_trait::async_trait]
+    impl GuestChannel for Busybox {
+        async fn ping(&self, deadline: Duration) -> Result<(), ChannelError> {
+            Here.ping(deadline).await
+        }
+        async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
+            let argv: Vec<_> = std::iter::once("busybox".to_owned()).chain(argv.iter().cloned()).collect();
+            Here.exec(&argv, deadline).await
+        }
+    }
+    if !here_is("busybox") {
+        eprintln!("left out because this machine has no busybox");
+        return;
+    }
+    // The machine may be busy, and two programs are started; only the outcome matters here.
+    let limit = Duration::from_secs(5);
+    let open = server(Manner::Mute).await;
+    assert_eq!(ask(&tcp(open), &inside(Busybox), limit).await.outcome, Outcome::Pass);
+    assert_eq!(ask(&tcp(closed_port().await), &inside(Busybox), limit).await.outcome, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn a_command_that_fails_or_is_killed_fails_and_says_why() {
+    let observation = asked(&exec(&["sh", "-c", "echo broken >&2; exit 3"]), &inside(Here)).await;
+    assert_eq!((observation.outcome, observation.detail.as_str()), (Outcome::Fail, "exit code 3: broken"));
+    assert_eq!(outcome(&exec(&["sh", "-c", "kill -9 $$"]), &inside(Here)).await, Outcome::Fail);
+    assert_eq!(outcome(&exec(&["sleep", "9"]), &inside(Here)).await, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn asking_can_run_as_a_task_of_its_own() {
+    let (probe, target) = (tcp(closed_port().await), network());
+    let task = tokio::spawn(async move { ask(&probe, &target, LIMIT).await });
+    assert_eq!(task.await.unwrap().outcome, Outcome::Fail);
+}

@@ -1,0 +1,192 @@
+//! How network probes look from inside the guest: the guest's own programs ask its loopback address.
+//!
+//! Between the question and the service stand the agent and a program of the guest's. Only what the program says about
+//! the service counts; an agent that is silent, or a program that is missing, makes the answer `Unknown`.
+
+use std::{net::{IpAddr, Ipv4Addr}, time::Duration};
+
+use holdfast_policies::model::{HttpProbe, TcpProbe};
+use tokio::time::Instant;
+
+use crate::{
+    channel::{ChannelError, ExecResult, Exit, GuestChannel},
+    exec::how_it_ended,
+    finding::{Finding, of_body},
+    http::fill_in,
+};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Asks over HTTP in the guest: with `wget` where a plain success is wanted, else, or where there is none, with `curl`.
+///
+/// `wget` shows no status, so it can only ask for 200, and it reports any success as one.
+pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout: Duration) -> Finding {
+    let Some(url) = fill_in(&probe.url, Some(LOOPBACK)).filter(|url| is_http(url)) else {
+        return Finding::unknown(format!("{:?} is not an http or https url", probe.url));
+    };
+    let guest = Guest::new(channel, timeout);
+    let mut missing = String::new();
+    if probe.status == 200 && url.starts_with("http://") {
+        match guest.run(wget(&url, guest.seconds())).await {
+            Ran::Ended(result) => return of_wget(&result, probe),
+            Ran::Missing(why) => missing = format!("wget: {why}; "),
+            Ran::Judged(finding) => return finding,
+        }
+    }
+    match guest.run(curl(&url, guest.remaining())).await {
+        Ran::Ended(result) => of_curl(&result, probe),
+        Ran::Missing(why) => Finding::unknown(format!("the guest has no program to ask with: {missing}curl: {why}")),
+        Ran::Judged(finding) => finding,
+    }
+}
+
+/// Connects over TCP in the guest, with `nc`.
+///
+/// The second form is for builds of busybox whose `nc` lacks `-z`: it connects, then runs `true` in its place.
+pub(crate) async fn tcp(channel: &dyn GuestChannel, probe: &TcpProbe, timeout: Duration) -> Finding {
+    let guest = Guest::new(channel, timeout);
+    let seconds = guest.seconds().to_string();
+    let port = probe.port.to_string();
+    let zero_io = ["nc", "-z", "-w", &seconds, "127.0.0.1", &port];
+    let busybox = ["nc", "-w", &seconds, "127.0.0.1", &port, "-e", "true"];
+    let mut missing = String::new();
+    for form in [zero_io.as_slice(), busybox.as_slice()] {
+        match guest.run(words(form)).await {
+            Ran::Ended(ExecResult { exit: Exit::Code(0), .. }) => return Finding::pass("connected"),
+            Ran::Ended(result) => return Finding::fail(format!("nc: {}", how_it_ended(&result))),
+            Ran::Missing(why) => missing = why,
+            Ran::Judged(finding) => return finding,
+        }
+    }
+    Finding::unknown(format!("the guest has no program to ask with: nc: {missing}"))
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
+fn wget(url: &str, seconds: u64) -> Vec<String> {
+    words(&["wget", "-q", "-O", "-", "-T", &seconds.to_string(), url])
+}
+
+/// The certificate is not checked: it cannot be valid for a loopback address, and nobody stands in between.
+fn curl(url: &str, limit: Duration) -> Vec<String> {
+    let seconds = format!("{:.1}", limit.as_secs_f64().max(0.1));
+    words(&["curl", "-sS", "-i", "-k", "--noproxy", "*", "-m", &seconds, url])
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn of_wget(result: &ExecResult, probe: &HttpProbe) -> Finding {
+    match result.exit {
+        Exit::Code(0) => of_body(&result.stdout, probe.body.as_deref(), "wget succeeded"),
+        _ => Finding::fail(format!("wget: {}", how_it_ended(result))),
+    }
+}
+
+/// Exit codes with which `curl` says that it could not ask: protocol, set-up, URL, feature, proxy, name resolution, writing,
+/// memory, options, certificate files.
+const CURL_COULD_NOT_ASK: [i32; 13] = [1, 2, 3, 4, 5, 6, 23, 26, 27, 41, 43, 48, 77];
+
+fn of_curl(result: &ExecResult, probe: &HttpProbe) -> Finding {
+    match result.exit {
+        Exit::Code(0) => of_curl_output(&result.stdout, probe),
+        Exit::Code(code) if CURL_COULD_NOT_ASK.contains(&code) => Finding::unknown(format!("curl: {}", how_it_ended(result))),
+        _ => Finding::fail(format!("curl: {}", how_it_ended(result))),
+    }
+}
+
+/// Headers come first in the output, so the status survives when a long body was cut.
+fn of_curl_output(output: &[u8], probe: &HttpProbe) -> Finding {
+    let Some(status) = status_of(output) else {
+        return Finding::unknown("curl shows no http status");
+    };
+    if status != probe.status {
+        return Finding::fail(format!("status {status}, wanted {}", probe.status));
+    }
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").map_or(output.len(), |at| at.saturating_add(4));
+    of_body(output.get(end..).unwrap_or_default(), probe.body.as_deref(), &format!("status {status}"))
+}
+
+fn status_of(output: &[u8]) -> Option<u16> {
+    let line = output.split(|byte| *byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    let mut parts = line.split_ascii_whitespace();
+    parts.next()?.starts_with("HTTP/").then_some(())?;
+    parts.next()?.parse().ok()
+}
+
+/// What became of a program in the guest.
+enum Ran {
+    /// It ended, and what it says is about the service.
+    Ended(ExecResult),
+    /// It is not there, or cannot do what was asked of it.
+    Missing(String),
+    /// It did not end by itself.
+    Judged(Finding),
+}
+
+/// One guest, asked within one limit.
+struct Guest<'a> {
+    channel: &'a dyn GuestChannel,
+    end_of_programs: Instant,
+    end: Instant,
+}
+
+impl<'a> Guest<'a> {
+    /// A fifth of the time is kept for asking the agent whether it is the program or the agent that is silent.
+    fn new(channel: &'a dyn GuestChannel, timeout: Duration) -> Self {
+        let began = Instant::now();
+        Self { channel, end_of_programs: began + timeout * 4 / 5, end: began + timeout }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.end_of_programs.saturating_duration_since(Instant::now())
+    }
+
+    /// Whole seconds for programs that know no others; never 0, which many of them take for "for ever".
+    fn seconds(&self) -> u64 {
+        self.remaining().as_secs().max(1)
+    }
+
+    async fn run(&self, argv: Vec<String>) -> Ran {
+        match self.channel.exec(&argv, self.remaining()).await {
+            Ok(result) => of_end(result),
+            Err(ChannelError::Refused(why)) => Ran::Missing(why),
+            Err(ChannelError::Deadline) => Ran::Judged(self.who_is_silent().await),
+            Err(error @ ChannelError::Unavailable(_)) => Ran::Judged(Finding::unknown(error.to_string())),
+        }
+    }
+
+    async fn who_is_silent(&self) -> Finding {
+        let left = self.end.saturating_duration_since(Instant::now());
+        match self.channel.ping(left).await {
+            Ok(()) | Err(ChannelError::Refused(_)) => Finding::fail("no answer in time, while the guest's agent does answer"),
+            Err(error) => Finding::unknown(error.to_string()),
+        }
+    }
+}
+
+/// Exit codes by which shells and wrappers say "cannot run", "not found" and "a signal ended it".
+const NOT_RUN: std::ops::RangeInclusive<i32> = 126..=255;
+
+/// What programs write when they lack an option or a protocol, in lower case.
+const UNABLE: [&str; 7] =
+    ["usage:", "unrecognized option", "invalid option", "unknown option", "not an http", "applet not found", "bad address"];
+
+fn of_end(result: ExecResult) -> Ran {
+    match result.exit {
+        Exit::Code(0) => Ran::Ended(result),
+        // A program that crashes is as good as none; busybox's wget does so where it cannot resolve names.
+        Exit::Signal(_) => Ran::Missing(how_it_ended(&result)),
+        Exit::Code(code) if NOT_RUN.contains(&code) || is_unable(&result) => Ran::Missing(how_it_ended(&result)),
+        Exit::Code(_) => Ran::Ended(result),
+    }
+}
+
+fn is_unable(result: &ExecResult) -> bool {
+    let said = String::from_utf8_lossy(&result.stderr).to_lowercase();
+    UNABLE.iter().any(|phrase| said.contains(phrase))
+}

@@ -1,0 +1,211 @@
+//! Agreement among the voters: proposed entries are committed by a quorum and applied to the [`Machine`] in one order.
+//!
+//! Openraft does the work and does not show outside this folder. Nothing is answered from a leader's lease: authority
+//! is proven by a round to a quorum each time ([`Consensus::read_index`], R2), and a restarted leader is elected anew.
+
+mod config;
+mod errors;
+mod health;
+mod leadership;
+mod log;
+mod machine;
+mod network;
+mod propose;
+mod receive;
+mod store;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use config::{ConsensusConfig, Tuning};
+pub use errors::{MembershipError, ProposeError, StartError};
+pub use leadership::{Leadership, Status};
+pub use machine::{Halt, Machine};
+pub use propose::{Applied, Authority, ENTRY_BYTES_MAX};
+pub use types::Place;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, RwLock},
+};
+
+use holdfast_policies::names::HostName;
+use openraft::{
+    Raft,
+    async_runtime::watch::WatchReceiver,
+    errors::{InitializeError, RaftError},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+use self::{
+    log::Log,
+    machine::Applier,
+    network::{Network, Sender},
+    receive::Receiver,
+    store::Store,
+    types::Types,
+};
+use super::rpc::Client;
+
+/// This host's part in the agreement; cheap to clone.
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft<Types, Applier>,
+    store: Arc<Store>,
+    receiver: Arc<Receiver>,
+    applied: watch::Receiver<u64>,
+    leadership: watch::Receiver<Leadership>,
+    watching: JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+impl Consensus {
+    /// Opens or makes the store, restores the machine from it up to what was known to be committed, and takes part.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub async fn start(
+        config: ConsensusConfig,
+        machine: Arc<RwLock<dyn Machine>>,
+        client: Client,
+    ) -> Result<Self, StartError> {
+        let (directory, cluster, node_id, create) =
+            (config.store_dir.clone(), config.cluster.clone(), config.node_id, config.create);
+        let store = tokio::task::spawn_blocking(move || Store::open(&directory, &cluster, node_id, create))
+            .await
+            .map_err(|error| StartError::Halted(error.to_string()))??;
+        Self::start_on(store, config, machine, client).await
+    }
+
+    async fn start_on(
+        store: Store,
+        config: ConsensusConfig,
+        machine: Arc<RwLock<dyn Machine>>,
+        client: Client,
+    ) -> Result<Self, StartError> {
+        let raft_config = Arc::new(config.tuning.raft_config(&config.cluster)?);
+        let store = Arc::new(store);
+        let (applied_sender, applied) = watch::channel(0);
+        let applier = Applier::new(machine, Arc::clone(&store), applied_sender);
+        let sender = Sender { cluster: config.cluster.clone(), node_id: config.node_id, client };
+        let raft =
+            Raft::new(config.node_id, raft_config, Network(Arc::new(sender)), Log::new(Arc::clone(&store)), applier)
+                .await
+                .map_err(|error| {
+                    let cause = store.health().failure().map_or_else(|| error.to_string(), str::to_owned);
+                    StartError::Halted(cause)
+                })?;
+        let (leadership, watching) = leadership::follow(&raft);
+        let receiver = Receiver::new(config.cluster, config.node_id, raft.clone());
+        Ok(Self { inner: Arc::new(Inner { raft, store, receiver, applied, leadership, watching }) })
+    }
+
+    /// Answers a request on [`super::rpc::Channel::Raft`]; `peer` is who the certificate says sent it.
+    ///
+    /// # Errors
+    /// The reason, for the peer: not a raft message, another cluster or node, or consensus stopped here.
+    pub async fn handle_rpc(&self, peer: &HostName, body: &[u8]) -> Result<Vec<u8>, String> {
+        self.inner.receiver.handle(peer, body).await
+    }
+
+    /// Founds the cluster with these voters; called on one of them, once (R23).
+    ///
+    /// # Errors
+    /// [`MembershipError::AlreadyInitialised`] when this node has a log already.
+    pub async fn initialize(&self, voters: BTreeMap<u64, Place>) -> Result<(), MembershipError> {
+        match self.inner.raft.initialize(voters).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(MembershipError::AlreadyInitialised),
+            Err(error) => Err(MembershipError::Raft(error.to_string())),
+        }
+    }
+
+    /// Adds a node that receives the log and does not vote (R24); on the leader. Returns when it is committed, which
+    /// is before the node has caught up.
+    ///
+    /// # Errors
+    /// [`MembershipError::Raft`] when this node does not lead, or a change is under way.
+    pub async fn add_learner(&self, node_id: u64, place: Place) -> Result<(), MembershipError> {
+        let added = self.inner.raft.add_learner(node_id, place, false).await;
+        added.map(drop).map_err(|error| MembershipError::Raft(error.to_string()))
+    }
+
+    /// Makes exactly these nodes the voters; on the leader. Each must be a voter or a learner already; a voter left out
+    /// leaves the membership.
+    ///
+    /// # Errors
+    /// [`MembershipError::Raft`] when this node does not lead, a node is not known, or a change is under way.
+    pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), MembershipError> {
+        let changed = self.inner.raft.change_membership(voters, false).await;
+        changed.map(drop).map_err(|error| MembershipError::Raft(error.to_string()))
+    }
+
+    /// Asks the voter `host` to take the lead; on the leader. Whether it did is seen in [`Self::leadership`].
+    ///
+    /// # Errors
+    /// [`MembershipError::NotVoter`] when it is none.
+    pub async fn transfer_to(&self, host: &HostName) -> Result<(), MembershipError> {
+        let voters = self.status().voters;
+        let found = voters.iter().find(|(_, place)| place.host == *host);
+        let (node_id, _) = found.ok_or_else(|| MembershipError::NotVoter(host.clone()))?;
+        let asked = self.inner.raft.trigger().transfer_leader(*node_id).await;
+        asked.map_err(|error| MembershipError::Raft(error.to_string()))
+    }
+
+    /// Who leads, as far as this node knows; changes wake the receiver.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// The index of the last entry applied to the machine; changes wake the receiver.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.inner.applied.clone()
+    }
+
+    /// Numbers for metrics and operators.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        leadership::status(&self.inner.raft.metrics().borrow_watched())
+    }
+
+    /// The random number that this store got when it was made (R23, R24).
+    #[must_use]
+    pub fn store_id(&self) -> u64 {
+        self.inner.store.identity().store_id
+    }
+
+    /// Whether this node can take part.
+    ///
+    /// # Errors
+    /// Why it stopped; only a restart helps, after the cause is gone.
+    pub fn health(&self) -> Result<(), String> {
+        if let Some(failure) = self.inner.store.health().failure() {
+            return Err(failure.to_owned());
+        }
+        let metrics = self.inner.raft.metrics();
+        let running = metrics.borrow_watched().running_state.clone();
+        running.map_err(|error| error.to_string())
+    }
+
+    /// Stops taking part and makes the store's tail durable.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        if self.inner.store.health().failure().is_none() {
+            // A failure is logged where it happens, and costs nothing but a longer replay.
+            let _ = Log::new(Arc::clone(&self.inner.store)).flush().await;
+        }
+    }
+}

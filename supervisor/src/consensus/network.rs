@@ -1,0 +1,205 @@
+//! Raft's messages to other voters, over the RPC channel that is kept for them.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+        VoteRequest, VoteResponse,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::rpc::{CallError, Channel, Client},
+    types::{Place, Snapshot, SnapshotMeta, Types, Vote, bytes_as_text},
+};
+
+/// Time for entries to reach a follower's disk. Longer than a heartbeat, because a disk may take longer than that; the
+/// heartbeats, which are sent beside it, find a dead connection sooner.
+const APPEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Size of one part of a snapshot, in bytes: small enough that heartbeats on the same connection are not held up.
+const PART_BYTES: usize = 256 * 1024;
+
+/// What this node puts on every message.
+pub(super) struct Sender {
+    pub(super) cluster: String,
+    pub(super) node_id: u64,
+    pub(super) client: Client,
+}
+
+/// One message, with who sends it to whom: a store of another cluster, or a node under a changed id, is refused (R23).
+#[derive(Serialize, Deserialize)]
+pub(super) struct Envelope {
+    pub(super) cluster: String,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) message: Message,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Message {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    Snapshot(Part),
+    Transfer(TransferLeaderRequest<Types>),
+}
+
+/// A part of a snapshot; parts come in order, and the last one completes it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Part {
+    pub(super) vote: Vote,
+    pub(super) meta: SnapshotMeta,
+    pub(super) offset: u64,
+    pub(super) total: u64,
+    #[serde(with = "bytes_as_text")]
+    pub(super) data: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Reply {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    /// The part is there, and more are expected.
+    PartStored,
+    Snapshot(SnapshotResponse<Types>),
+    Transfer(TransferLeaderResponse<Types>),
+}
+
+/// Makes a [`Link`] for each voter.
+pub(super) struct Network(pub(super) Arc<Sender>);
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, place: &Place) -> Link {
+        Link { sender: Arc::clone(&self.0), target, place: place.clone() }
+    }
+}
+
+/// The way to one voter.
+pub(super) struct Link {
+    sender: Arc<Sender>,
+    target: u64,
+    place: Place,
+}
+
+/// A reply of the wrong kind, or one that is not a reply.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply is not one to the request")]
+struct OtherReply;
+
+impl Link {
+    async fn call(&self, message: Message, timeout: Duration) -> Result<Reply, RPCError<Types>> {
+        let sender = &self.sender;
+        let envelope =
+            Envelope { cluster: sender.cluster.clone(), from: sender.node_id, to: self.target, message };
+        let body = serde_json::to_vec(&envelope).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let called =
+            sender.client.call(&self.place.host, self.place.address, Channel::Raft, body, timeout).await;
+        match called {
+            Ok(body) => serde_json::from_slice(&body).map_err(|error| RPCError::Network(NetworkError::new(&error))),
+            Err(error @ CallError::Timeout) => Err(RPCError::Network(NetworkError::new(&error))),
+            // Raft waits a little before it tries again.
+            Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+        }
+    }
+}
+
+fn other_reply<T>() -> Result<T, RPCError<Types>> {
+    Err(RPCError::Network(NetworkError::new(&OtherReply)))
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let timeout =
+            if request.entries.is_empty() { option.soft_ttl() } else { APPEND_TIMEOUT.max(option.soft_ttl()) };
+        match self.call(Message::Append(request), timeout).await? {
+            Reply::Append(response) => Ok(response),
+            _ => other_reply(),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Message::Vote(request), option.soft_ttl()).await? {
+            Reply::Vote(response) => Ok(response),
+            _ => other_reply(),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Message::PreVote(request), option.soft_ttl()).await? {
+            Reply::Vote(response) => Ok(response),
+            _ => other_reply(),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            sent = self.send_parts(vote, snapshot, option.soft_ttl()) => Ok(sent?),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.call(Message::Transfer(request), option.soft_ttl()).await? {
+            Reply::Transfer(response) => Ok(response),
+            _ => other_reply(),
+        }
+    }
+}
+
+impl Link {
+    /// Sends a snapshot part by part; `timeout` is for each part.
+    async fn send_parts(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        timeout: Duration,
+    ) -> Result<SnapshotResponse<Types>, RPCError<Types>> {
+        let total = snapshot.snapshot.len() as u64;
+        let mut offset = 0;
+        let mut rest = snapshot.snapshot.as_slice();
+        loop {
+            let (data, after) = rest.split_at_checked(PART_BYTES).unwrap_or((rest, &[]));
+            let part = Part { vote, meta: snapshot.meta.clone(), offset, total, data: data.to_vec() };
+            offset += data.len() as u64;
+            rest = after;
+            match self.call(Message::Snapshot(part), timeout).await? {
+                Reply::PartStored if !rest.is_empty() => {}
+                // Also in the middle, when the follower has seen a higher vote meanwhile.
+                Reply::Snapshot(response) => return Ok(response),
+                _ => return other_reply(),
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Raft's messages from other voters: checked, handed to raft, answered.
+
+use std::sync::Arc;
+
+use holdfast_policies::names::HostName;
+use openraft::{Raft, async_runtime::watch::WatchReceiver};
+use tokio::sync::Mutex;
+
+use super::{
+    machine::Applier,
+    network::{Envelope, Message, Part, Reply},
+    types::{Snapshot, SnapshotMeta, Types, Vote},
+};
+
+/// Largest snapshot accepted, in bytes: far above any cluster's state, and what a host can spare for a moment.
+const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// The receiving end.
+pub(super) struct Receiver {
+    cluster: String,
+    node_id: u64,
+    raft: Raft<Types, Applier>,
+    /// The one snapshot that is arriving; a new one replaces it.
+    arriving: Mutex<Option<Arriving>>,
+}
+
+struct Arriving {
+    from: u64,
+    meta: SnapshotMeta,
+    total: u64,
+    data: Vec<u8>,
+}
+
+impl Receiver {
+    pub(super) fn new(cluster: String, node_id: u64, raft: Raft<Types, Applier>) -> Arc<Self> {
+        Arc::new(Self { cluster, node_id, raft, arriving: Mutex::new(None) })
+    }
+
+    /// Answers one message of `peer`.
+    pub(super) async fn handle(&self, peer: &HostName, body: &[u8]) -> Result<Vec<u8>, String> {
+        let envelope: Envelope =
+            serde_json::from_slice(body).map_err(|error| format!("not a raft message: {error}"))?;
+        self.check(peer, &envelope)?;
+        let raft = &self.raft;
+        let reply = match envelope.message {
+            Message::Append(request) => Reply::Append(raft.append_entries(request).await.map_err(text)?),
+            Message::Vote(request) => Reply::Vote(raft.vote(request).await.map_err(text)?),
+            Message::PreVote(request) => Reply::Vote(raft.pre_vote(request).await.map_err(text)?),
+            Message::Transfer(request) => Reply::Transfer(raft.handle_transfer_leader(request).await.map_err(text)?),
+            Message::Snapshot(part) => self.part(envelope.from, part).await?,
+        };
+        serde_json::to_vec(&reply).map_err(text)
+    }
+
+    /// Refuses messages of another cluster, for another node, or in the name of another host.
+    fn check(&self, peer: &HostName, envelope: &Envelope) -> Result<(), String> {
+        if envelope.cluster != self.cluster {
+            return Err(format!("this is the cluster {:?} and not {:?}", self.cluster, envelope.cluster));
+        }
+        if envelope.to != self.node_id {
+            return Err(format!("this is node {} and not {}", self.node_id, envelope.to));
+        }
+        let speaks_for = *spoken_for(&envelope.message);
+        if speaks_for != envelope.from {
+            return Err(format!("node {} may not speak for node {speaks_for}", envelope.from));
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        // A node that this one has not heard of yet may be the leader of a newer membership.
+        match metrics.membership_config.get_node(&envelope.from) {
+            Some(place) if place.host != *peer => Err(format!("node {} is {} and not {peer}", envelope.from, place.host)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn part(&self, from: u64, part: Part) -> Result<Reply, String> {
+        let Part { vote, meta, offset, total, data } = part;
+        if total > SNAPSHOT_BYTES_MAX {
+            return Err(format!("a snapshot of {total} bytes is larger than {SNAPSHOT_BYTES_MAX}"));
+        }
+        let mut arriving = self.arriving.lock().await;
+        if offset == 0 {
+            *arriving = Some(Arriving { from, meta: meta.clone(), total, data: Vec::new() });
+        }
+        let fits = |known: &Arriving| {
+            let have = known.data.len() as u64;
+            let same = known.from == from && known.meta == meta && known.total == total;
+            same && have == offset && have + data.len() as u64 <= total
+        };
+        let Some(mut known) = arriving.take().filter(fits) else {
+            return Err(format!("the part at {offset} does not continue the snapshot that is arriving"));
+        };
+        known.data.extend_from_slice(&data);
+        if (known.data.len() as u64) < total {
+            *arriving = Some(known);
+            return Ok(Reply::PartStored);
+        }
+        drop(arriving);
+        let snapshot = Snapshot { meta, snapshot: known.data };
+        self.raft.install_full_snapshot(vote, snapshot).await.map(Reply::Snapshot).map_err(text)
+    }
+}
+
+fn spoken_for(message: &Message) -> &u64 {
+    let vote: &Vote = match message {
+        Message::Append(request) => &request.vote,
+        Message::Vote(request) | Message::PreVote(request) => &request.vote,
+        Message::Snapshot(part) => &part.vote,
+        Message::Transfer(request) => request.from_leader(),
+    };
+    &vote.leader_id().node_id
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,162 @@
+//! Which datagrams were seen already: one session and one window of sequence numbers per sender.
+//!
+//! A session is ordered by (start stamp, random number). The highest one of a sender is the only one that is heard;
+//! once it was superseded it cannot come back, so that only one session per sender needs to be remembered.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use holdfast_policies::{names::HostName, time::Moment};
+
+use super::{Refusal, Role, seal::Opened};
+
+/// How far behind the highest sequence number a datagram may arrive: over a second of the busiest sender.
+pub const WINDOW: u64 = 1024;
+
+/// Most senders remembered: 256 hosts with a supervisor and a guard each.
+pub const SENDERS_MAX: usize = 512;
+
+/// How long a sender must have been silent before another may take its place when there are [`SENDERS_MAX`].
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// The sessions of all senders.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    senders: BTreeMap<(HostName, Role), Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    order: (u64, u64),
+    window: Window,
+    heard: Moment,
+}
+
+impl Sessions {
+    /// Lets an authentic datagram pass once.
+    ///
+    /// # Errors
+    /// `Replayed`, `Superseded`, or `Crowded` when its sender is one too many.
+    pub fn admit(&mut self, opened: &Opened, now: Moment) -> Result<(), Refusal> {
+        let sender = (opened.host.clone(), opened.role);
+        let order = (opened.started, opened.session);
+        if !self.senders.contains_key(&sender) {
+            self.make_room(now)?;
+        }
+        let fresh = || Session { order, window: Window::default(), heard: now };
+        let session = self.senders.entry(sender).or_insert_with(fresh);
+        if order < session.order {
+            return Err(Refusal::Superseded);
+        }
+        if order > session.order {
+            *session = fresh();
+        }
+        if !session.window.admit(opened.sequence) {
+            return Err(Refusal::Replayed);
+        }
+        session.heard = now;
+        Ok(())
+    }
+
+    fn make_room(&mut self, now: Moment) -> Result<(), Refusal> {
+        if self.senders.len() >= SENDERS_MAX {
+            self.senders.retain(|_, session| now.since(session.heard) < FORGET_AFTER);
+        }
+        if self.senders.len() >= SENDERS_MAX { Err(Refusal::Crowded) } else { Ok(()) }
+    }
+}
+
+/// The last [`WINDOW`] sequence numbers of a session: a ring of bits, one for each number modulo the window.
+#[derive(Debug, Default)]
+struct Window {
+    highest: u64,
+    seen: [u64; (WINDOW / 64) as usize],
+}
+
+impl Window {
+    fn admit(&mut self, sequence: u64) -> bool {
+        if sequence == 0 || self.highest.saturating_sub(sequence) >= WINDOW {
+            return false;
+        }
+        if sequence > self.highest {
+            self.advance(sequence);
+        }
+        let (word, bit) = self.place(sequence);
+        let unseen = *word & bit == 0;
+        *word |= bit;
+        unseen
+    }
+
+    fn advance(&mut self, sequence: u64) {
+        if sequence - self.highest >= WINDOW {
+            self.seen = Default::default();
+        } else {
+            for passed in self.highest + 1..=sequence {
+                let (word, bit) = self.place(passed);
+                *word &= !bit;
+            }
+        }
+        self.highest = sequence;
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a number modulo WINDOW, divided by 64, is below WINDOW / 64")]
+    fn place(&mut self, sequence: u64) -> (&mut u64, u64) {
+        let at = sequence % WINDOW;
+        (&mut self.seen[(at / 64) as usize], 1 << (at % 64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{
+        super::{Keyring, Kind, open, seal::tests::sealer},
+        *,
+    };
+
+    fn opened(name: &str, started: u64) -> Opened {
+        let datagram = sealer(name, Role::Supervisor, started, &[[1; 32]]).seal(Kind::Gossip, b"").unwrap().remove(0);
+        open(&Keyring::new(&[[1; 32]]).unwrap(), &datagram).unwrap()
+    }
+
+    #[test]
+    fn a_replay_is_dropped_and_a_superseded_session_does_not_come_back() {
+        let mut sessions = Sessions::default();
+        let (old, new) = (opened("hv-a", 1), opened("hv-a", 2));
+        assert_eq!(sessions.admit(&old, Moment(0)), Ok(()));
+        assert_eq!(sessions.admit(&old, Moment(0)), Err(Refusal::Replayed));
+        assert_eq!(sessions.admit(&new, Moment(0)), Ok(()));
+        assert_eq!(sessions.admit(&Opened { sequence: 9, ..old }, Moment(0)), Err(Refusal::Superseded));
+        assert_eq!(sessions.admit(&Opened { role: Role::Guard, ..opened("hv-a", 1) }, Moment(0)), Ok(()));
+    }
+
+    #[test]
+    fn senders_are_bounded_and_only_long_silent_ones_make_room() {
+        let mut sessions = Sessions::default();
+        let base = opened("x", 1);
+        let from = |index: usize| Opened { host: HostName::new(format!("hv-{index}")).unwrap(), ..base.clone() };
+        for index in 0..SENDERS_MAX {
+            assert_eq!(sessions.admit(&from(index), Moment(0)), Ok(()));
+        }
+        assert_eq!(sessions.admit(&from(SENDERS_MAX), Moment(1)), Err(Refusal::Crowded));
+        assert_eq!(sessions.admit(&from(SENDERS_MAX), Moment(0).plus(FORGET_AFTER)), Ok(()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_window_agrees_with_a_set_that_forgets_nothing(steps in proptest::collection::vec((0u64..4, 0u64..2500), 1..300)) {
+            let (mut window, mut seen, mut highest) = (Window::default(), BTreeSet::new(), 1u64);
+            for (direction, by) in steps {
+                let sequence = if direction == 0 { highest + by } else { highest.saturating_sub(by) };
+                let expected = sequence > 0 && sequence + WINDOW > highest.max(1) && !seen.contains(&sequence);
+                // The model's highest starts where the window's first admitted number puts it.
+                let expected = if seen.is_empty() { sequence > 0 } else { expected };
+                proptest::prop_assert_eq!(window.admit(sequence), expected, "sequence {}", sequence);
+                if expected {
+                    highest = if seen.is_empty() { sequence } else { highest.max(sequence) };
+                    seen.insert(sequence);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Gossip between real sockets on the loopback interface.
+
+use std::{sync::Arc, sync::atomic::Ordering};
+
+use super::{
+    super::datagram::{Counters, Datagrams, Identity, Keyring, Running},
+    *,
+};
+
+struct Node {
+    gossip: Gossip,
+    address: SocketAddr,
+    counters: Arc<Counters>,
+    _running: Running,
+}
+
+async fn node(name: &str, key: u8, generation: u64, seeds: &[SocketAddr]) -> Node {
+    let identity = Identity {
+        host: host(name),
+        role: Role::Supervisor,
+        incarnation: Incarnation::new(format!("{name}.boot")).unwrap(),
+        started: generation,
+    };
+    let keyring = Arc::new(Keyring::new(&[[key; 32]]).unwrap());
+    let datagrams = Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity).await.unwrap();
+    let address = datagrams.sender.local_address().unwrap();
+    let config = GossipConfig {
+        host: host(name),
+        cluster: "test".to_owned(),
+        generation,
+        advertise: address,
+        seeds: seeds.to_vec(),
+        interval: Duration::from_millis(50),
+    };
+    let gossip = Gossip::start(config, datagrams.sender, datagrams.gossip, datagrams.heard).await.unwrap();
+    Node { gossip, address, counters: datagrams.counters, _running: datagrams.running }
+}
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+async fn until(gossip: &Gossip, what: &str, condition: impl Fn(&BTreeMap<HostName, Member>) -> bool) {
+    let poll = async {
+        while !condition(&gossip.members().await) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), poll).await.unwrap_or_else(|_| panic!("not seen in time: {what}"));
+}
+
+fn alive(members: &BTreeMap<HostName, Member>, name: &str) -> bool {
+    members.get(&host(name)).is_some_and(|member| member.alive)
+}
+
+#[tokio::test]
+async fn two_nodes_see_each_other_and_one_with_another_key_is_not_seen() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let stranger = node("hv-x", 2, 1, &[a.address]).await;
+    let b = node("hv-b", 1, 1, &[a.address, stranger.address]).await;
+    let mut changes = a.gossip.watch();
+    b.gossip.set("memory_mib", "4096").await.unwrap();
+    until(&a.gossip, "b's fact at a", |members| {
+        alive(members, "hv-b") && members[&host("hv-b")].keys.get("memory_mib").is_some_and(|value| value == "4096")
+    })
+    .await;
+    until(&b.gossip, "a at b", |members| alive(members, "hv-a")).await;
+    assert!(tokio::time::timeout(Duration::from_secs(5), changes.changed()).await.unwrap());
+
+    assert!(!a.gossip.members().await.contains_key(&host("hv-x")));
+    assert_eq!(stranger.gossip.members().await.len(), 1);
+    assert!(a.counters.unknown_key.load(Ordering::Relaxed) > 0);
+    assert_eq!(a.gossip.heard(&host("hv-x")), None);
+    let boot = Incarnation::new("hv-b.boot").unwrap();
+    assert!(a.gossip.heard_of(&host("hv-b"), &boot).is_some());
+    assert_eq!(a.gossip.heard_of(&host("hv-b"), &Incarnation::new("other").unwrap()), None);
+    assert_eq!(a.gossip.last_beacon(&host("hv-b")), None);
+}
+
+#[tokio::test]
+async fn a_restarted_node_is_one_member_and_a_stopped_one_is_seen_dead() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let b = node("hv-b", 1, 1, &[a.address]).await;
+    until(&a.gossip, "b alive", |members| alive(members, "hv-b")).await;
+    drop(b);
+    until(&a.gossip, "b dead", |members| members.get(&host("hv-b")).is_some_and(|member| !member.alive)).await;
+    let _again = node("hv-b", 1, 2, &[a.address]).await;
+    until(&a.gossip, "b again", |members| alive(members, "hv-b") && members[&host("hv-b")].generation == 2).await;
+    assert_eq!(a.gossip.members().await.len(), 2);
+}
+
+#[tokio::test]
+async fn facts_that_would_harm_gossip_are_refused() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    for bad in ["", "é", "with space", &"k".repeat(KEY_BYTES_MAX + 1)] {
+        assert!(matches!(a.gossip.set(bad, "x").await, Err(SetError::Key { .. })), "{bad:?}");
+    }
+    let long = "x".repeat(VALUE_BYTES_MAX + 1);
+    assert!(matches!(a.gossip.set("key", &long).await, Err(SetError::Value { .. })));
+    for index in 0..OWN_KEYS_MAX {
+        a.gossip.set(&format!("key{index}"), "é").await.unwrap();
+    }
+    assert!(matches!(a.gossip.set("more", "x").await, Err(SetError::Full { .. })));
+    a.gossip.set("key0", "other").await.unwrap();
+    a.gossip.remove("key1").await;
+    a.gossip.remove("never set").await;
+    a.gossip.set("more", "x").await.unwrap();
+    assert_eq!(a.gossip.members().await[&host("hv-a")].keys["key0"], "other");
+}

@@ -1,0 +1,130 @@
+//! One connection to the guard: bytes in, lines answered one by one, bytes out; it never waits.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+};
+
+use holdfast_policies::time::Moment;
+use nix::poll::PollFlags;
+
+use super::{
+    protocol::{REQUEST_BYTES_MAX, Reply},
+    state::{Refused, State},
+};
+
+/// Most steps in one go, so that a busy connection cannot delay the beacon.
+const STEPS_MAX: usize = 64;
+/// Bytes read at once.
+const READ_BYTES: usize = 8 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Set after a request that cannot be bounded: say so, then hang up.
+    closing: bool,
+}
+
+/// What came of reading or writing.
+enum Progress {
+    Some,
+    Later,
+    Gone,
+}
+
+impl Connection {
+    /// None when the stream cannot be made non-blocking.
+    pub(super) fn new(stream: UnixStream) -> Option<Self> {
+        stream.set_nonblocking(true).ok()?;
+        Some(Self { stream, input: Vec::new(), output: Vec::new(), closing: false })
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// What to wait for. While an answer waits to be taken, nothing more is read.
+    pub(super) fn interest(&self) -> PollFlags {
+        if self.output.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT }
+    }
+
+    /// Does what can be done without waiting. False: the connection is over.
+    pub(super) fn serve(&mut self, state: &mut State, now: Moment) -> bool {
+        for _ in 0..STEPS_MAX {
+            let progress = if !self.output.is_empty() {
+                self.write()
+            } else if self.closing {
+                Progress::Gone
+            } else if self.answer_one(state, now) {
+                Progress::Some
+            } else {
+                self.read()
+            };
+            match progress {
+                Progress::Some => {}
+                Progress::Later => return true,
+                Progress::Gone => return false,
+            }
+        }
+        true
+    }
+
+    /// Answers the first whole line, if there is one, or gives up on one that is too long.
+    fn answer_one(&mut self, state: &mut State, now: Moment) -> bool {
+        let reply = match self.input.iter().position(|byte| *byte == b'\n') {
+            Some(end) if end <= REQUEST_BYTES_MAX => {
+                let line: Vec<u8> = self.input.drain(..=end).collect();
+                state.answer(line.trim_ascii(), now)
+            }
+            None if self.input.len() <= REQUEST_BYTES_MAX => return false,
+            Some(_) | None => {
+                self.closing = true;
+                self.input.clear();
+                state.refuse(&Refused::Unreadable(format!("it is longer than {REQUEST_BYTES_MAX} bytes")))
+            }
+        };
+        self.output = line_of(&reply);
+        true
+    }
+
+    fn read(&mut self) -> Progress {
+        let mut buffer = [0; READ_BYTES];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Progress::Gone,
+            Ok(length) => {
+                self.input.extend(buffer.iter().take(length));
+                Progress::Some
+            }
+            Err(error) => after(&error),
+        }
+    }
+
+    fn write(&mut self) -> Progress {
+        match self.stream.write(&self.output) {
+            Ok(0) => Progress::Gone,
+            Ok(length) => {
+                self.output.drain(..length.min(self.output.len()));
+                Progress::Some
+            }
+            Err(error) => after(&error),
+        }
+    }
+}
+
+fn after(error: &io::Error) -> Progress {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Progress::Later,
+        io::ErrorKind::Interrupted => Progress::Some,
+        _ => Progress::Gone,
+    }
+}
+
+/// Replies consist of names, numbers and text; should one not be writable as JSON, the empty line is no valid answer.
+fn line_of(reply: &Reply) -> Vec<u8> {
+    let mut line = serde_json::to_vec(reply).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,56 @@
+//! The guard: a small process beside the supervisor that outlives it. It keeps the host's lease, remembers which guests
+//! the host runs, and sends the voters a beacon, so that a dead supervisor is not taken for a dead host (R13, R16).
+//!
+//! ```text
+//!  supervisor ── guard.sock: one JSON line, one JSON line back ──► guard ── beacon every 250 ms ──► every voter
+//! ```
+//!
+//! In this form **the guard kills nothing and holds no watchdog**: every host is a `keep` host, where the lease is the
+//! right to start guests and its end stops none (R14). Such a host never yields the proof `LeaseExpired`.
+//!
+//! One thread, no async runtime, nothing that waits for anything but `poll`. A supervisor that hangs up changes
+//! nothing. What it cannot read it refuses and counts.
+
+mod client;
+mod connection;
+mod incarnation;
+mod protocol;
+mod server;
+mod state;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use holdfast_policies::hostfile::HostFile;
+
+pub use client::{ClientError, GuardClient};
+pub use incarnation::incarnation;
+pub use protocol::{Guest, Reply, Request, Status};
+pub use server::{Guard, GuardConfig, GuardError};
+
+/// How often the beacon is sent (R16).
+pub const BEACON_EVERY: Duration = Duration::from_millis(250);
+
+/// The guard's socket below `run_dir`.
+pub const SOCKET_NAME: &str = "guard.sock";
+
+/// The lock below `run_dir` that says that a guard runs.
+pub const LOCK_NAME: &str = "guard.lock";
+
+/// Runs the guard until it is killed. Paths in the host file must be absolute.
+///
+/// # Errors
+/// When another guard runs on this host, or when its keys, its folder or its socket cannot be used.
+pub fn run(host: &HostFile) -> anyhow::Result<()> {
+    let config = GuardConfig::of(host);
+    let mut guard = Guard::open(&config).with_context(|| format!("guard of host {}", host.host))?;
+    tracing::info!(incarnation = %guard.incarnation(), "the guard has started");
+    guard.serve(|| false).with_context(|| format!("guard of host {}", host.host))
+}
+
+fn socket_path(run_dir: &std::path::Path) -> PathBuf {
+    run_dir.join(SOCKET_NAME)
+}
+
+#[cfg(test)]
+mod tests;

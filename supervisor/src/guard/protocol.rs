@@ -1,0 +1,99 @@
+//! What the supervisor and the guard say to each other: one JSON line asks, one JSON line answers.
+//!
+//! The two may be of different versions, because the guard outlives upgrades of the supervisor: a request that the
+//! guard does not know is refused and changes nothing, and the supervisor ignores what it does not know in answers.
+//! Moments are those of the machine that both run on (R1).
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use holdfast_policies::{
+    names::{GuestName, Incarnation},
+    time::Moment,
+};
+use serde::{Deserialize, Serialize};
+
+/// Longest request, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Longest answer, in bytes: a status with [`GUESTS_MAX`] guests is under half of it.
+pub const REPLY_BYTES_MAX: u64 = 1024 * 1024;
+/// Most registered cgroups: more guests than a host runs.
+pub const GUESTS_MAX: usize = 1024;
+/// Longest cgroup path, in bytes.
+pub const CGROUP_BYTES_MAX: usize = 256;
+/// Most beacon addresses: seven voters, and those of the membership before.
+pub const VOTERS_MAX: usize = 16;
+
+/// A question or an instruction. Each may be repeated without harm (S7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The lease lasts until then. Refused when that is earlier than what was granted before.
+    Grant {
+        /// When it ends.
+        deadline: Moment,
+    },
+    /// There is no lease.
+    Revoke,
+    /// A guest is about to run in this cgroup.
+    Register {
+        /// Which.
+        guest: GuestName,
+        /// Absolute path of its cgroup.
+        cgroup: PathBuf,
+    },
+    /// A guest runs no more; all its cgroups are forgotten.
+    Unregister {
+        /// Which.
+        guest: GuestName,
+    },
+    /// Who gets the beacon from here on, in place of those before.
+    Voters {
+        /// Their addresses.
+        addresses: Vec<SocketAddr>,
+    },
+    /// How is it?
+    Query,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// It is so.
+    Done,
+    /// It is not, and nothing was changed.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// How it is.
+    Status(Status),
+}
+
+/// How it is with the guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The host's boot.
+    pub incarnation: Incarnation,
+    /// The guard's process id.
+    pub pid: u32,
+    /// When the guard started; when this changes, everything it knew is to be told again.
+    pub started: Moment,
+    /// When the lease ends or ended; none: none was granted.
+    pub deadline: Option<Moment>,
+    /// The registered guests.
+    pub guests: Vec<Guest>,
+    /// Who gets the beacon.
+    pub voters: Vec<SocketAddr>,
+    /// Requests refused since the start.
+    pub refused: u64,
+}
+
+/// A guest and a cgroup of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its name.
+    pub guest: GuestName,
+    /// Absolute path of the cgroup.
+    pub cgroup: PathBuf,
+}

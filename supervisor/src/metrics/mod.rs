@@ -1,0 +1,307 @@
+//! What this supervisor shows to Prometheus: one registry, typed setters, one page of text.
+//!
+//! Counters and histograms grow as things happen. Gauges about hosts, guests and services are written as whole sets
+//! ([`Metrics::set_hosts`] and its like), so that a guest that no policy names any more leaves no series behind.
+//! A page is never rendered between the clearing and the filling of such a set.
+
+mod labels;
+pub mod names;
+mod probes;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use holdfast_policies::{
+    incident::Stages,
+    names::{GuestName, HostName, ServiceName},
+};
+use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+pub use self::labels::{GuestState, Label, ProbeOutcome, ReceiverKind, SendResult, Stage, VantageKind, Verdict};
+use self::{names::Name, probes::ProbeMetrics};
+
+/// Upper bounds of the failover stage buckets, in seconds: the promised seconds finely, fence level time-outs coarsely.
+const STAGE_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0];
+
+/// The registry and everything in it. Shared as `Arc<Metrics>`; every method may be called from any task.
+pub struct Metrics {
+    registry: Registry,
+    /// Held while a set of gauges is replaced and while a page is rendered.
+    page: Mutex<()>,
+    host_verdict: IntGaugeVec,
+    guest_state: IntGaugeVec,
+    service_verdict: IntGaugeVec,
+    probes: ProbeMetrics,
+    stage: HistogramVec,
+    raft_term: IntGauge,
+    raft_applied: IntGauge,
+    raft_last_log: IntGauge,
+    raft_leader: IntGauge,
+    quorum: IntGauge,
+    gossip_live: IntGauge,
+    lease_left: Gauge,
+    alerts_pending: IntGaugeVec,
+    alerts_rejected: IntGaugeVec,
+    alert_sends: IntCounterVec,
+    datagrams_dropped: IntCounterVec,
+    rpc_refused: IntCounterVec,
+    orders_open: IntGauge,
+    fences: IntCounterVec,
+    loop_late: Gauge,
+}
+
+/// What the consensus engine says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RaftView {
+    /// Newest term known.
+    pub term: u64,
+    /// Newest applied log index.
+    pub applied: u64,
+    /// Newest stored log index.
+    pub last_log: u64,
+    /// Whether this supervisor is the coordinator.
+    pub leader: bool,
+    /// Whether it knows of a coordinator that a majority follows.
+    pub quorum: bool,
+}
+
+impl Metrics {
+    /// A registry in which everything stands at zero.
+    ///
+    /// # Errors
+    /// When two metrics have one name or a name is malformed, which the tests exclude.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let r = &registry;
+        let metrics = Self {
+            page: Mutex::new(()),
+            host_verdict: gauges(r, names::HOST_VERDICT, &["host", "verdict"])?,
+            guest_state: gauges(r, names::GUEST_STATE, &["guest", "state"])?,
+            service_verdict: gauges(r, names::SERVICE_VERDICT, &["guest", "service", "verdict"])?,
+            probes: ProbeMetrics::new(r)?,
+            stage: histograms(r, names::FAILOVER_STAGE, &["stage"], STAGE_BUCKETS)?,
+            raft_term: gauge(r, names::RAFT_TERM)?,
+            raft_applied: gauge(r, names::RAFT_APPLIED)?,
+            raft_last_log: gauge(r, names::RAFT_LAST_LOG)?,
+            raft_leader: gauge(r, names::RAFT_LEADER)?,
+            quorum: gauge(r, names::QUORUM)?,
+            gossip_live: gauge(r, names::GOSSIP_LIVE)?,
+            lease_left: seconds(r, names::LEASE_LEFT)?,
+            alerts_pending: gauges(r, names::ALERTS_PENDING, &["receiver"])?,
+            alerts_rejected: gauges(r, names::ALERTS_REJECTED, &["receiver"])?,
+            alert_sends: counters(r, names::ALERT_SENDS, &["receiver", "result"])?,
+            datagrams_dropped: counters(r, names::DATAGRAMS_DROPPED, &["reason"])?,
+            rpc_refused: counters(r, names::RPC_REFUSED, &["reason"])?,
+            orders_open: gauge(r, names::ORDERS_OPEN)?,
+            fences: counters(r, names::FENCES, &["result"])?,
+            loop_late: seconds(r, names::LOOP_LATE)?,
+            registry,
+        };
+        put(&gauges(&metrics.registry, names::BUILD_INFO, &["version"])?, &[env!("CARGO_PKG_VERSION")], 1);
+        metrics.begin_alerts_at_zero();
+        Ok(metrics)
+    }
+
+    /// A rate can only be taken from a counter that was seen before its first increase.
+    fn begin_alerts_at_zero(&self) {
+        for kind in ReceiverKind::ALL {
+            self.set_alerts(*kind, 0, 0);
+            for result in SendResult::ALL {
+                count(&self.alert_sends, &[kind.word(), result.word()], 0);
+            }
+        }
+    }
+
+    /// Replaces what is shown of all hosts.
+    pub fn set_hosts<'a>(&self, hosts: impl IntoIterator<Item = (&'a HostName, Verdict)>) {
+        let _page = self.page();
+        self.host_verdict.reset();
+        for (host, verdict) in hosts {
+            one_of(&self.host_verdict, &[host.as_str()], verdict);
+        }
+    }
+
+    /// Replaces what is shown of all guests.
+    pub fn set_guests<'a>(&self, guests: impl IntoIterator<Item = (&'a GuestName, GuestState)>) {
+        let _page = self.page();
+        self.guest_state.reset();
+        for (guest, state) in guests {
+            one_of(&self.guest_state, &[guest.as_str()], state);
+        }
+    }
+
+    /// Replaces what is shown of all services.
+    pub fn set_services<'a>(&self, services: impl IntoIterator<Item = (&'a GuestName, &'a ServiceName, Verdict)>) {
+        let _page = self.page();
+        self.service_verdict.reset();
+        for (guest, service, verdict) in services {
+            one_of(&self.service_verdict, &[guest.as_str(), service.as_str()], verdict);
+        }
+    }
+
+    /// Counts one probe that this host asked.
+    pub fn probed(&self, guest: &GuestName, service: &ServiceName, from: VantageKind, outcome: ProbeOutcome, took: Duration) {
+        self.probes.probed(guest, service, from, outcome, took);
+    }
+
+    /// Forgets the probe series of every service that `keep` refuses; called when policies change.
+    pub fn retain_probes(&self, keep: impl Fn(&str, &str) -> bool) {
+        let _page = self.page();
+        self.probes.retain(keep);
+    }
+
+    /// Records the stages of one finished recovery; stages that it did not have are left out.
+    pub fn recovered(&self, stages: &Stages) {
+        let all = [
+            (Stage::Detect, stages.detect_ms),
+            (Stage::Fence, stages.fence_ms),
+            (Stage::Place, stages.place_ms),
+            (Stage::Start, stages.start_ms),
+            (Stage::Verify, stages.verify_ms),
+        ];
+        for (stage, ms) in all {
+            let Some(ms) = ms else { continue };
+            if let Ok(series) = self.stage.get_metric_with_label_values(&[stage.word()]) {
+                series.observe(Duration::from_millis(ms).as_secs_f64());
+            }
+        }
+    }
+
+    /// Shows the consensus engine.
+    pub fn set_raft(&self, view: RaftView) {
+        self.raft_term.set(shown(view.term));
+        self.raft_applied.set(shown(view.applied));
+        self.raft_last_log.set(shown(view.last_log));
+        self.raft_leader.set(i64::from(view.leader));
+        self.quorum.set(i64::from(view.quorum));
+    }
+
+    /// Shows how many supervisors gossip holds for alive.
+    pub fn set_gossip_live(&self, members: usize) {
+        self.gossip_live.set(shown(members));
+    }
+
+    /// Shows how long this host's lease still lasts; `None` without one.
+    pub fn set_lease_left(&self, left: Option<Duration>) {
+        self.lease_left.set(left.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Shows how many incident changes wait for receivers of this kind, and how many these refused for good.
+    pub fn set_alerts(&self, kind: ReceiverKind, pending: usize, rejected: usize) {
+        put(&self.alerts_pending, &[kind.word()], shown(pending));
+        put(&self.alerts_rejected, &[kind.word()], shown(rejected));
+    }
+
+    /// Counts one attempt to tell a receiver something.
+    pub fn alert_sent(&self, kind: ReceiverKind, result: SendResult) {
+        count(&self.alert_sends, &[kind.word(), result.word()], 1);
+    }
+
+    /// Counts datagrams that were thrown away. The reason is a word in the code, never text from outside.
+    pub fn datagrams_dropped(&self, reason: &'static str, more: u64) {
+        count(&self.datagrams_dropped, &[reason], more);
+    }
+
+    /// Counts one refused call. The reason is a word in the code, never text from outside.
+    pub fn rpc_refused(&self, reason: &'static str) {
+        count(&self.rpc_refused, &[reason], 1);
+    }
+
+    /// Shows how many orders are open.
+    pub fn set_orders_open(&self, orders: usize) {
+        self.orders_open.set(shown(orders));
+    }
+
+    /// Counts one fence that ended. The result is a word in the code, never text from outside.
+    pub fn fenced(&self, result: &'static str) {
+        count(&self.fences, &[result], 1);
+    }
+
+    /// Shows how late the event loop was.
+    pub fn set_loop_late(&self, late: Duration) {
+        self.loop_late.set(late.as_secs_f64());
+    }
+
+    /// The page that Prometheus scrapes, in its text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let _page = self.page();
+        match TextEncoder::new().encode_to_string(&self.registry.gather()) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(%error, "metrics could not be rendered");
+                String::new()
+            }
+        }
+    }
+
+    fn page(&self) -> MutexGuard<'_, ()> {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn gauge(registry: &Registry, (name, help): Name) -> Result<IntGauge, prometheus::Error> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn seconds(registry: &Registry, (name, help): Name) -> Result<Gauge, prometheus::Error> {
+    let gauge = Gauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn gauges(registry: &Registry, (name, help): Name, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn counters(registry: &Registry, (name, help): Name, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn histograms(registry: &Registry, (name, help): Name, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+    let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+    registry.register(Box::new(histograms.clone()))?;
+    Ok(histograms)
+}
+
+/// Sets one series. The only error is a wrong number of labels, which the tests exclude.
+fn put(gauges: &IntGaugeVec, labels: &[&str], value: i64) {
+    if let Ok(series) = gauges.get_metric_with_label_values(labels) {
+        series.set(value);
+    }
+}
+
+/// Increases one series. The only error is a wrong number of labels, which the tests exclude.
+fn count(counters: &IntCounterVec, labels: &[&str], more: u64) {
+    if let Ok(series) = counters.get_metric_with_label_values(labels) {
+        series.inc_by(more);
+    }
+}
+
+/// Writes 1 for `value` and 0 for its sisters, so that a rule can ask for the absence of one value.
+fn one_of<L: Label>(gauges: &IntGaugeVec, subject: &[&str], value: L) {
+    for each in L::ALL {
+        let labels: Vec<&str> = subject.iter().copied().chain([each.word()]).collect();
+        put(gauges, &labels, i64::from(*each == value));
+    }
+}
+
+fn shown(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}

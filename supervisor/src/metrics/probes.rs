@@ -1,0 +1,86 @@
+//! Probe counts and latencies by service, with a bound on how many services get series of their own.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use holdfast_policies::names::{GuestName, ServiceName};
+use prometheus::{HistogramVec, IntCounterVec, Registry};
+
+use super::{
+    labels::{Label, ProbeOutcome, VantageKind},
+    names,
+};
+
+/// Services with series of their own. Each costs about 30 series, so this is some 30 000: what a small Prometheus takes
+/// from one target. Services beyond it are counted together as [`OTHER`].
+pub(super) const SERVICES_MAX: usize = 1_000;
+
+/// The guest and service under which the rest is counted. No name may begin with an underscore, so it is nobody's.
+pub(super) const OTHER: &str = "_other";
+
+/// Upper bounds of the latency buckets, in seconds: from a healthy answer to the longest sensible time-out.
+const LATENCY_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Both families and the services that are in them.
+pub(super) struct ProbeMetrics {
+    latency: HistogramVec,
+    outcomes: IntCounterVec,
+    services: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl ProbeMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            latency: super::histograms(registry, names::PROBE_LATENCY, &["guest", "service", "vantage"], LATENCY_BUCKETS)?,
+            outcomes: super::counters(registry, names::PROBES, &["guest", "service", "vantage", "outcome"])?,
+            services: Mutex::new(BTreeSet::new()),
+        })
+    }
+
+    pub(super) fn probed(
+        &self,
+        guest: &GuestName,
+        service: &ServiceName,
+        from: VantageKind,
+        outcome: ProbeOutcome,
+        took: Duration,
+    ) {
+        let known = self.admit(guest.as_str(), service.as_str());
+        let (guest, service) = if known { (guest.as_str(), service.as_str()) } else { (OTHER, OTHER) };
+        if let Ok(series) = self.latency.get_metric_with_label_values(&[guest, service, from.word()]) {
+            series.observe(took.as_secs_f64());
+        }
+        super::count(&self.outcomes, &[guest, service, from.word(), outcome.word()], 1);
+    }
+
+    /// Whether this service has series of its own; gives it some while there is room.
+    fn admit(&self, guest: &str, service: &str) -> bool {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (guest.to_owned(), service.to_owned());
+        services.contains(&key) || (services.len() < SERVICES_MAX && services.insert(key))
+    }
+
+    pub(super) fn retain(&self, keep: impl Fn(&str, &str) -> bool) {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.retain(|(guest, service)| {
+            let kept = keep(guest, service);
+            if !kept {
+                self.forget(guest, service);
+            }
+            kept
+        });
+    }
+
+    /// Removes the series of one service; an error means that one of them was never made.
+    fn forget(&self, guest: &str, service: &str) {
+        for from in VantageKind::ALL {
+            let _ = self.latency.remove_label_values(&[guest, service, from.word()]);
+            for outcome in ProbeOutcome::ALL {
+                let _ = self.outcomes.remove_label_values(&[guest, service, from.word(), outcome.word()]);
+            }
+        }
+    }
+}

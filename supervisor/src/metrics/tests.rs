@@ -1,0 +1,106 @@
+//! Promises of the metrics page, checked with Prometheus' own tool.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use holdfast_policies::{
+    incident::Stages,
+    names::{GuestName, HostName, ServiceName},
+};
+
+use super::*;
+
+/// The rules that operators are given.
+const RULES: &str = include_str!("../../../examples/alerts/holdfast.rules.yaml");
+
+fn guest(name: &str) -> GuestName {
+    GuestName::new(name).unwrap()
+}
+
+fn populated() -> Metrics {
+    let metrics = Metrics::new().unwrap();
+    let (host, web, http) = (HostName::new("hv-a").unwrap(), guest("web-1"), ServiceName::new("http").unwrap());
+    metrics.set_hosts([(&host, Verdict::Suspect)]);
+    metrics.set_guests([(&web, GuestState::Running)]);
+    metrics.set_services([(&web, &http, Verdict::Healthy)]);
+    metrics.probed(&web, &http, VantageKind::Inside, ProbeOutcome::Pass, Duration::from_millis(3));
+    metrics.recovered(&Stages { detect_ms: Some(1_500), fence_ms: Some(900), ..Stages::default() });
+    metrics.set_raft(RaftView { term: 3, applied: 41, last_log: 42, leader: true, quorum: true });
+    metrics.set_gossip_live(3);
+    metrics.set_lease_left(Some(Duration::from_millis(3_700)));
+    metrics.set_alerts(ReceiverKind::Pagerduty, 2, 1);
+    metrics.alert_sent(ReceiverKind::Pagerduty, SendResult::Retried);
+    metrics.datagrams_dropped("bad_key", 7);
+    metrics.rpc_refused("wrong_cluster");
+    metrics.set_orders_open(1);
+    metrics.fenced("confirmed");
+    metrics.set_loop_late(Duration::from_millis(12));
+    metrics
+}
+
+/// Runs promtool with `text` on its standard input; `None` where the tool was expressly waived.
+fn promtool(arguments: &[&str], text: &str) -> Option<()> {
+    let child = Command::new("promtool").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(_) if std::env::var_os("HOLDFAST_NO_LAB").is_some_and(|value| value == "1") => return None,
+        Err(error) => panic!("promtool cannot be run ({error}); install prometheus, or set HOLDFAST_NO_LAB=1 to do without"),
+    };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}: {}\n{said}\n{text}", output.status);
+    Some(())
+}
+
+#[test]
+fn promtool_finds_nothing_to_say_about_the_page() {
+    promtool(&["check", "metrics"], &populated().render());
+}
+
+#[test]
+fn promtool_accepts_the_rules_that_operators_are_given() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), RULES).unwrap();
+    promtool(&["check", "rules", file.path().to_str().unwrap()], "");
+}
+
+#[test]
+fn every_named_metric_is_on_the_page_and_every_rule_asks_for_a_named_one() {
+    let page = populated().render();
+    for (name, help) in names::ALL {
+        assert!(page.contains(&format!("# HELP {name} {help}")), "{name} is not on the page");
+    }
+    let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("holdfast_"));
+    for word in words {
+        assert!(names::ALL.iter().any(|(name, _)| *name == word), "the rules ask for {word}, which does not exist");
+    }
+}
+
+#[test]
+fn a_guest_that_is_gone_leaves_no_series_behind() {
+    let metrics = populated();
+    metrics.set_guests([(&guest("db-1"), GuestState::Failed)]);
+    metrics.set_services([]);
+    metrics.retain_probes(|_, _| false);
+    let page = metrics.render();
+    assert!(!page.contains("web-1"), "{page}");
+    assert!(page.contains("holdfast_guest_state{guest=\"db-1\",state=\"failed\"} 1"), "{page}");
+    assert!(page.contains("holdfast_guest_state{guest=\"db-1\",state=\"running\"} 0"), "{page}");
+}
+
+#[test]
+fn services_beyond_the_bound_share_one_series() {
+    let metrics = Metrics::new().unwrap();
+    let http = ServiceName::new("http").unwrap();
+    for number in 0..probes::SERVICES_MAX + 5 {
+        metrics.probed(&guest(&format!("g{number}")), &http, VantageKind::Host, ProbeOutcome::Fail, Duration::ZERO);
+    }
+    let page = metrics.render();
+    let series = page.lines().filter(|line| line.starts_with("holdfast_probes_total{")).count();
+    assert_eq!(series, probes::SERVICES_MAX + 1);
+    assert!(page.contains("holdfast_probes_total{guest=\"_other\",outcome=\"fail\",service=\"_other\",vantage=\"host\"} 5"));
+}

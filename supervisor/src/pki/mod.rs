@@ -1,0 +1,76 @@
+//! The cluster's own certificates: made by `holdfast init`, checked on every connection between supervisors.
+//!
+//! One authority signs one certificate per host. The common name is the host's name, and that name, not an address, is
+//! who a peer is. Sessions are never resumed, so that every connection checks the certificate again (R27).
+
+mod authority;
+mod files;
+mod tls;
+
+pub use authority::{Authority, Issued, issue, make_authority};
+pub use files::TlsFiles;
+pub use tls::{client_config, own_host, peer_host, server_config};
+
+use std::{io, path::PathBuf};
+
+use holdfast_policies::names::BadName;
+
+/// Why certificates could not be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file could not be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A private key that others may read is no longer private.
+    #[error("{path} has mode {mode:04o}; a private key must not be open to group or others: chmod 0600 it", path = path.display())]
+    KeyExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file does not hold the PEM section that was expected.
+    #[error("{path} holds no {wanted} in PEM", path = path.display())]
+    NoPem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: &'static str,
+    },
+    /// The host's name cannot stand in a certificate.
+    #[error("the host name {host:?} cannot be a DNS name in a certificate: use letters, digits, '-' and '.' only")]
+    NotDns {
+        /// The name.
+        host: String,
+    },
+    /// Making or reading a certificate or key failed.
+    #[error("cannot make or read a certificate")]
+    Generate(#[from] rcgen::Error),
+    /// A certificate cannot be parsed.
+    #[error("the certificate cannot be read: {0}")]
+    Parse(String),
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The certificate has no common name, or several.
+    #[error("the certificate has {count} common names, but must have exactly one: the host's name")]
+    CommonName {
+        /// How many there are.
+        count: usize,
+    },
+    /// The common name is not a host name.
+    #[error("the certificate's common name is not a host name")]
+    Name(#[from] BadName),
+    /// The TLS library refuses the certificates.
+    #[error("the TLS library refuses these certificates")]
+    Tls(#[from] rustls::Error),
+    /// The verifier cannot be built from the authority's certificate.
+    #[error("the authority's certificate cannot verify peers: {0}")]
+    Verifier(String),
+}

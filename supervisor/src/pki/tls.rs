@@ -1,0 +1,125 @@
+//! TLS configurations for both ends of a connection, and whose certificate a peer showed.
+
+use std::sync::Arc;
+
+use holdfast_policies::names::HostName;
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::Resumption,
+    crypto::{CryptoProvider, ring},
+    pki_types::CertificateDer,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    version::TLS13,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{PkiError, TlsFiles};
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// The listening end: TLS 1.3 only, and every client shows a certificate of the cluster's authority.
+///
+/// # Errors
+/// When a file is missing, wrong or exposed.
+pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, PkiError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(files.roots()?), provider())
+        .build()
+        .map_err(|error| PkiError::Verifier(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(files.chain()?, files.private_key()?)?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// The calling end: TLS 1.3 only, trusts nobody but the cluster's authority, and shows its own certificate.
+///
+/// # Errors
+/// When a file is missing, wrong or exposed.
+pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, PkiError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(files.roots()?)
+        .with_client_auth_cert(files.chain()?, files.private_key()?)?;
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// The host that the chain's first certificate names. The chain must have been verified before.
+///
+/// # Errors
+/// When there is no certificate, or not exactly one common name, or that is not a host name.
+pub fn peer_host(certificates: &[CertificateDer<'_>]) -> Result<HostName, PkiError> {
+    let first = certificates.first().ok_or(PkiError::NoCertificate)?;
+    let (_, certificate) = X509Certificate::from_der(first).map_err(|error| PkiError::Parse(error.to_string()))?;
+    let names: Vec<_> = certificate.subject().iter_common_name().collect();
+    let [name] = names.as_slice() else {
+        return Err(PkiError::CommonName { count: names.len() });
+    };
+    let text = name.as_str().map_err(|error| PkiError::Parse(error.to_string()))?;
+    Ok(HostName::new(text)?)
+}
+
+/// The host that this host's own certificate names, to be compared with the host file.
+///
+/// # Errors
+/// As [`peer_host`], and when the file cannot be read.
+pub fn own_host(files: &TlsFiles) -> Result<HostName, PkiError> {
+    peer_host(&files.chain()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::{
+        super::{Authority, issue, make_authority},
+        *,
+    };
+
+    fn files(directory: &std::path::Path, mode: u32) -> TlsFiles {
+        let authority = make_authority().unwrap();
+        let issued = issue(&authority, &HostName::new("hv-a").unwrap()).unwrap();
+        let at = |name: &str| directory.join(name);
+        fs::write(at("ca"), authority.certificate_pem()).unwrap();
+        fs::write(at("cert"), issued.certificate_pem).unwrap();
+        fs::write(at("key"), issued.key_pem).unwrap();
+        fs::set_permissions(at("key"), fs::Permissions::from_mode(mode)).unwrap();
+        TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+    }
+
+    #[test]
+    fn an_authority_read_back_still_issues_certificates_that_name_their_host() {
+        let made = make_authority().unwrap();
+        let read = Authority::from_pem(made.certificate_pem(), &made.key_pem()).unwrap();
+        let issued = issue(&read, &HostName::new("hv-b.rack_1").unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cert");
+        fs::write(&path, issued.certificate_pem).unwrap();
+        let files = TlsFiles { authority: path.clone(), certificate: path.clone(), key: path };
+        assert_eq!(own_host(&files).unwrap().as_str(), "hv-b.rack_1");
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let exposed = files(directory.path(), 0o640);
+        assert!(matches!(client_config(&exposed), Err(PkiError::KeyExposed { mode: 0o640, .. })));
+        assert!(matches!(server_config(&exposed), Err(PkiError::KeyExposed { .. })));
+        let private = files(directory.path(), 0o600);
+        client_config(&private).unwrap();
+        server_config(&private).unwrap();
+    }
+
+    #[test]
+    fn a_file_without_pem_is_named_in_the_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let good = files(directory.path(), 0o600);
+        fs::write(&good.authority, "not pem").unwrap();
+        assert!(client_config(&good).unwrap_err().to_string().contains("ca holds no certificate"));
+    }
+}

@@ -1,0 +1,255 @@
+//! A guest's definition as QEMU's command line. Pure: what depends on the host is handed in.
+
+use holdfast_policies::{
+    model::{Disk, DiskFormat, KernelBoot, Nic, QemuDefinition, WatchdogModel},
+    names::GuestName,
+};
+use serde_json::json;
+
+use super::{How, accel::Accelerator, record::Files};
+
+/// Name of the agent's character device, by which the monitor tells whether an agent listens.
+pub const AGENT_CHARDEV: &str = "agent";
+
+/// Name of the agent's port, which QEMU's events carry.
+pub const AGENT_PORT: &str = "agent-port";
+
+/// Translated code that software emulation keeps, in MiB. QEMU's default is a quarter of the memory; this much costs
+/// no measurable boot time, and hosts without KVM are small.
+const TCG_CACHE_MIB: u32 = 32;
+
+/// Everything that the command line depends on.
+pub struct Machine<'a> {
+    /// Whose machine.
+    pub guest: &'a GuestName,
+    /// What its operator wants.
+    pub definition: &'a QemuDefinition,
+    /// How it begins.
+    pub how: How,
+    /// What runs its instructions.
+    pub accelerator: Accelerator,
+    /// Its sockets and logs.
+    pub files: &'a Files,
+    /// Its tap devices, one for each network card.
+    pub taps: &'a [String],
+    /// For each disk, whether its file can be opened past the host's page cache.
+    pub direct: &'a [bool],
+}
+
+impl Machine<'_> {
+    /// The arguments, without the program.
+    pub fn argv(&self) -> Vec<String> {
+        let mut line = Line(Vec::new());
+        self.board(&mut line);
+        self.channels(&mut line);
+        if let Some(boot) = &self.definition.kernel {
+            kernel(&mut line, boot);
+        }
+        for (index, disk) in self.definition.disks.iter().enumerate() {
+            self.disk(&mut line, index, disk);
+        }
+        for (index, (nic, tap)) in self.definition.nics.iter().zip(self.taps).enumerate() {
+            network(&mut line, index, nic, tap);
+        }
+        if self.definition.agent {
+            self.agent(&mut line);
+        }
+        self.health(&mut line);
+        if self.how == How::Incoming {
+            // Paused until ordered to run (R22), and listening only once the capabilities are set.
+            line.add("-incoming", "defer");
+            line.flag("-S");
+        }
+        line.0
+    }
+
+    fn board(&self, line: &mut Line) {
+        let definition = self.definition;
+        line.add("-name", format!("guest={}", self.guest));
+        line.add("-machine", escape(&definition.machine));
+        match self.accelerator {
+            Accelerator::Kvm => line.add("-accel", "kvm"),
+            Accelerator::Tcg => line.add("-accel", format!("tcg,tb-size={TCG_CACHE_MIB}")),
+        }
+        line.add("-cpu", "max");
+        line.add("-m", format!("{}M", definition.memory_mib));
+        line.add("-smp", definition.cpus.to_string());
+        for flag in ["-nodefaults", "-no-user-config"] {
+            line.flag(flag);
+        }
+        line.add("-display", "none");
+        line.add("-msg", "timestamp=on");
+        line.add("-pidfile", self.files.pid().display().to_string());
+    }
+
+    fn channels(&self, line: &mut Line) {
+        for socket in [self.files.qmp(), self.files.human()] {
+            line.add("-qmp", format!("unix:{},server=on,wait=off", path(&socket)));
+        }
+        // Appending is what makes it safe to cut the file while QEMU has it open.
+        line.add("-chardev", format!("file,id=console,path={},append=on", path(&self.files.console())));
+        line.add("-serial", "chardev:console");
+    }
+
+    /// Image locking is on, so that not even a mistake of ours runs one image twice on a host (R28). The page cache is
+    /// bypassed where the file system can do that: a guest that moves must not find stale pages on its new host.
+    /// Storage errors stop the guest instead of reaching it, so that it survives them.
+    fn disk(&self, line: &mut Line, index: usize, disk: &Disk) {
+        let direct = self.direct.get(index).copied().unwrap_or(false);
+        let cache = json!({ "direct": direct, "no-flush": false });
+        let file = json!({
+            "driver": "file", "node-name": format!("file{index}"), "filename": disk.path,
+            "locking": "on", "aio": "threads", "cache": cache,
+        });
+        let driver = match disk.format {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        };
+        let format = json!({
+            "driver": driver, "node-name": format!("disk{index}"), "file": format!("file{index}"), "cache": cache,
+        });
+        line.add("-blockdev", file.to_string());
+        line.add("-blockdev", format.to_string());
+        let device = format!("virtio-blk-pci,id=vd{index},drive=disk{index},werror=stop,rerror=stop,bootindex={}", index + 1);
+        line.add("-device", device);
+    }
+
+    fn agent(&self, line: &mut Line) {
+        let socket = path(&self.files.qga());
+        line.add("-device", "virtio-serial-pci,id=serial-bus");
+        line.add("-chardev", format!("socket,id={AGENT_CHARDEV},path={socket},server=on,wait=off"));
+        let port = format!("virtserialport,id={AGENT_PORT},chardev={AGENT_CHARDEV},name=org.qemu.guest_agent.0");
+        line.add("-device", port);
+    }
+
+    /// A panicked guest is paused, so that it is seen as panicked and its memory can still be dumped. A guest that does
+    /// not feed its watchdog is reset by QEMU itself: the smallest cure, which needs neither us nor a quorum.
+    fn health(&self, line: &mut Line) {
+        let board = self.definition.machine.as_str();
+        if board.starts_with("q35") || board.starts_with("pc") {
+            line.add("-device", "pvpanic");
+        }
+        match self.definition.watchdog {
+            Some(WatchdogModel::I6300esb) => line.add("-device", "i6300esb,id=watchdog"),
+            None => {}
+        }
+        line.add("-action", "panic=pause,watchdog=reset");
+    }
+}
+
+fn kernel(line: &mut Line, boot: &KernelBoot) {
+    line.add("-kernel", boot.kernel.display().to_string());
+    if let Some(initrd) = &boot.initrd {
+        // Several initial RAM disks are separated by commas.
+        line.add("-initrd", path(initrd));
+    }
+    line.add("-append", boot.append.as_str());
+}
+
+fn network(line: &mut Line, index: usize, nic: &Nic, tap: &str) {
+    line.add("-netdev", format!("tap,id=net{index},ifname={tap},script=no,downscript=no"));
+    line.add("-device", format!("virtio-net-pci,id=nic{index},netdev=net{index},mac={},romfile=", escape(&nic.mac)));
+}
+
+struct Line(Vec<String>);
+
+impl Line {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.0.extend([option.to_owned(), value.into()]);
+    }
+
+    fn flag(&mut self, option: &str) {
+        self.0.push(option.to_owned());
+    }
+}
+
+/// QEMU separates options by commas; a comma that belongs to a value is doubled.
+fn escape(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn path(path: &std::path::Path) -> String {
+    escape(&path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use holdfast_policies::model::Accel;
+
+    use super::*;
+
+    fn definition() -> QemuDefinition {
+        QemuDefinition {
+            memory_mib: 128,
+            cpus: 2,
+            kernel: None,
+            disks: vec![Disk { path: "/srv/a,b.raw".into(), format: DiskFormat::Raw }],
+            nics: vec![Nic { bridge: "br0".into(), mac: "52:54:00:77:00:64".into() }],
+            agent: true,
+            watchdog: Some(WatchdogModel::I6300esb),
+            accel: Accel::Auto,
+            machine: "q35".into(),
+        }
+    }
+
+    fn argv(definition: &QemuDefinition, how: How, accelerator: Accelerator, direct: bool) -> Vec<String> {
+        let guest = GuestName::new("web-1").unwrap();
+        let files = Files::new(Path::new("/run/holdfast"), &guest);
+        let taps = ["hf0n0".to_owned()];
+        Machine { guest: &guest, definition, how, accelerator, files: &files, taps: &taps, direct: &[direct] }.argv()
+    }
+
+    fn has(argv: &[String], option: &str, value: &str) -> bool {
+        argv.windows(2).any(|pair| pair[0] == option && pair[1].contains(value))
+    }
+
+    #[test]
+    fn every_part_of_a_definition_reaches_the_command_line() {
+        let argv = argv(&definition(), How::Run, Accelerator::Tcg, true);
+        for (option, value) in [
+            ("-name", "guest=web-1"),
+            ("-machine", "q35"),
+            ("-accel", "tcg,tb-size=32"),
+            ("-m", "128M"),
+            ("-smp", "2"),
+            ("-pidfile", "/run/holdfast/guests/web-1/pid"),
+            ("-qmp", "unix:/run/holdfast/guests/web-1/qmp.sock,server=on,wait=off"),
+            ("-blockdev", "\"filename\":\"/srv/a,b.raw\""),
+            ("-blockdev", "\"locking\":\"on\""),
+            ("-blockdev", "\"direct\":true"),
+            ("-device", "drive=disk0,werror=stop,rerror=stop,bootindex=1"),
+            ("-netdev", "ifname=hf0n0,script=no,downscript=no"),
+            ("-device", "mac=52:54:00:77:00:64,romfile="),
+            ("-device", "name=org.qemu.guest_agent.0"),
+            ("-device", "pvpanic"),
+            ("-device", "i6300esb"),
+            ("-action", "panic=pause,watchdog=reset"),
+        ] {
+            assert!(has(&argv, option, value), "{option} {value}: {argv:?}");
+        }
+        assert!(!argv.contains(&"-S".to_owned()) && !argv.contains(&"-kernel".to_owned()));
+    }
+
+    #[test]
+    fn an_incoming_guest_never_runs_by_itself() {
+        let argv = argv(&definition(), How::Incoming, Accelerator::Kvm, false);
+        assert!(has(&argv, "-incoming", "defer") && argv.contains(&"-S".to_owned()));
+        assert!(has(&argv, "-accel", "kvm") && has(&argv, "-blockdev", "\"direct\":false"));
+    }
+
+    #[test]
+    fn what_a_definition_lacks_is_not_on_the_command_line() {
+        let mut bare = definition();
+        (bare.disks, bare.nics, bare.agent, bare.watchdog) = (vec![], vec![], false, None);
+        let boot = KernelBoot { kernel: "/boot/k".into(), initrd: Some("/boot/i,1".into()), append: "a=b,c".into() };
+        bare.kernel = Some(boot);
+        let argv = argv(&bare, How::Run, Accelerator::Tcg, false);
+        assert!(has(&argv, "-initrd", "/boot/i,,1") && has(&argv, "-append", "a=b,c"));
+        let line = argv.join(" ");
+        for absent in ["virtio-blk", "virtio-net", "virtserialport", "i6300esb", "-netdev"] {
+            assert!(!line.contains(absent), "{absent}: {line}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Live migration: the target waits paused, the source hands over only with a word (R22).
+//!
+//! The source stops its guest when little memory is left to send, and then asks `go`. Until `go` has said yes the
+//! source keeps the guest: whatever goes wrong, it runs on here. After everything was sent the source stays paused.
+
+use std::{future::Future, net::IpAddr, time::Duration};
+
+use holdfast_policies::observe::{GuestCondition, clean};
+use qapi::{Command, Empty, qmp};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    condition::MigrationStatus,
+    monitor::{ANSWER_DEADLINE, AskError, MonitorClient},
+};
+
+/// Memory is sent at most this fast, in bytes a second: QEMU's own default of 128 MiB/s lets a busy guest never end.
+const BANDWIDTH_BYTES_MAX: u64 = 1 << 30;
+
+/// The guest is stopped when the rest takes no longer than this to send, in milliseconds.
+const DOWNTIME_MS: u64 = 100;
+
+/// How often progress is looked up besides events.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a cancelled migration may take to end, and a guest to run again.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a finished migration took, as QEMU measured it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationOutcome {
+    /// From the command to the end.
+    pub total: Duration,
+    /// While the guest ran on neither side, not counting the wait for the order to run on the target.
+    pub downtime: Duration,
+    /// Memory sent, in bytes.
+    pub sent_bytes: u64,
+}
+
+/// Why a guest was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The host has no such guest.
+    #[error("no such guest here")]
+    Absent,
+    /// The guest is not in a state that can be sent.
+    #[error("the guest is {0:?}")]
+    NotRunning(GuestCondition),
+    /// It was not sent, and runs on here.
+    #[error("not sent, runs on here: {0}")]
+    Kept(String),
+    /// It was not sent, and does not run here either; its processes are still here, so it runs nowhere.
+    #[error("not sent, and paused here: {detail}; the guest is {condition:?}")]
+    Stopped {
+        /// Why it was not sent.
+        detail: String,
+        /// How it was last seen.
+        condition: GuestCondition,
+    },
+    /// QEMU does not answer; the guest may be here, or wholly sent.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// How migration stands, as far as this module cares.
+#[derive(Debug)]
+struct Progress {
+    status: MigrationStatus,
+    detail: String,
+    outcome: MigrationOutcome,
+}
+
+/// Makes an incoming guest listen, and says where.
+pub async fn listen(monitor: &MonitorClient, address: IpAddr) -> Result<String, AskError> {
+    prepare(monitor, false).await?;
+    let host = host_of(address);
+    let incoming = qmp::migrate_incoming { channels: None, exit_on_error: None, uri: Some(format!("tcp:{host}:0")) };
+    monitor.execute(incoming, ANSWER_DEADLINE).await?;
+    listening(monitor, address).await
+}
+
+/// Where an incoming guest listens.
+pub async fn listening(monitor: &MonitorClient, address: IpAddr) -> Result<String, AskError> {
+    let answer = monitor.execute(QueryMigrate {}, ANSWER_DEADLINE).await?;
+    let port = answer.pointer("/socket-address/0/port").and_then(Value::as_str).and_then(|port| port.parse::<u16>().ok());
+    let port = port.ok_or_else(|| AskError::Refused(clean(&format!("does not say where it listens: {answer}"))))?;
+    Ok(format!("tcp:{}:{port}", host_of(address)))
+}
+
+fn host_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// Sends a running guest to `uri`, where an incoming one listens.
+///
+/// `go` is asked once, when the guest is stopped and about to be handed over: whether this host may still let go of it.
+/// Its answer counts against the downtime.
+///
+/// # Errors
+/// See [`SendError`].
+pub async fn send<F>(monitor: &MonitorClient, uri: &str, deadline: Duration, go: F) -> Result<MigrationOutcome, SendError>
+where
+    F: Future<Output = bool>,
+{
+    let condition = monitor.view().condition;
+    if condition != GuestCondition::Running {
+        return Err(SendError::NotRunning(condition));
+    }
+    let began = Instant::now();
+    let started = async {
+        prepare(monitor, true).await?;
+        let migrate = qmp::migrate { channels: None, detach: None, resume: None, uri: Some(uri.to_owned()) };
+        monitor.execute(migrate, ANSWER_DEADLINE).await
+    };
+    if let Err(error) = started.await {
+        return Err(keep(monitor, format!("cannot begin: {}", text(&error))).await);
+    }
+    match follow(monitor, began + deadline, go).await {
+        Ok(Some(outcome)) => Ok(outcome),
+        Ok(None) => Err(keep(monitor, "cancelled".to_owned()).await),
+        Err(detail) => give_up(monitor, detail).await,
+    }
+}
+
+/// Follows a migration to its end. `Err` says why it should not go on.
+async fn follow<F>(monitor: &MonitorClient, deadline: Instant, go: F) -> Result<Option<MigrationOutcome>, String>
+where
+    F: Future<Output = bool>,
+{
+    let mut go = Some(Box::pin(go));
+    let mut changes = monitor.watch();
+    loop {
+        let progress = look(monitor).await.map_err(|error| text(&error))?;
+        match progress.status {
+            MigrationStatus::Completed => return Ok(Some(progress.outcome)),
+            MigrationStatus::Failed => return Err(format!("failed: {}", progress.detail)),
+            MigrationStatus::Cancelled => return Ok(None),
+            MigrationStatus::PreSwitchover => {
+                if let Some(go) = go.take() {
+                    hand_over(monitor, deadline, go).await?;
+                }
+            }
+            _ => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err("not finished before the deadline".to_owned());
+        }
+        // A closed channel means that the guest is gone; the next look says so.
+        _ = timeout(LOOK_EVERY.min(left), changes.changed()).await;
+    }
+}
+
+async fn hand_over(monitor: &MonitorClient, deadline: Instant, go: impl Future<Output = bool>) -> Result<(), String> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match timeout(left, go).await {
+        Ok(true) => {
+            let state = qmp::MigrationStatus::pre_switchover;
+            let continued = monitor.execute(qmp::migrate_continue { state }, ANSWER_DEADLINE).await;
+            continued.map(|_| ()).map_err(|error| text(&error))
+        }
+        Ok(false) => Err("this host may not hand the guest over".to_owned()),
+        Err(_) => Err("no word to hand over before the deadline".to_owned()),
+    }
+}
+
+/// Cancels, and finds out on which side the guest is.
+async fn give_up(monitor: &MonitorClient, detail: String) -> Result<MigrationOutcome, SendError> {
+    match cancel(monitor).await {
+        // It was quicker than the cancelling.
+        Ok(Some(outcome)) => Ok(outcome),
+        Ok(None) => Err(keep(monitor, detail).await),
+        Err(error) => Err(SendError::Unknown(format!("{detail}; then {}", text(&error)))),
+    }
+}
+
+/// Cancels a migration that this guest may have under way. `Some`: everything had already been sent.
+pub async fn cancel(monitor: &MonitorClient) -> Result<Option<MigrationOutcome>, AskError> {
+    monitor.execute(qmp::migrate_cancel {}, ANSWER_DEADLINE).await?;
+    let deadline = Instant::now() + END_DEADLINE;
+    let mut changes = monitor.watch();
+    loop {
+        let progress = look(monitor).await?;
+        match progress.status {
+            MigrationStatus::Completed => return Ok(Some(progress.outcome)),
+            MigrationStatus::Failed | MigrationStatus::Cancelled => return Ok(None),
+            MigrationStatus::Other(_) => return Ok(None),
+            _ if Instant::now() >= deadline => return Err(AskError::Deadline(END_DEADLINE)),
+            _ => {}
+        }
+        _ = timeout(LOOK_EVERY, changes.changed()).await;
+    }
+}
+
+/// Makes a guest that was not sent run again here. QEMU does that by itself, except when it could not tell whether the
+/// guest ran before.
+async fn keep(monitor: &MonitorClient, detail: String) -> SendError {
+    let wait = |condition| wait_for(monitor, condition, END_DEADLINE / 2);
+    if !wait(GuestCondition::Running).await {
+        if let Err(error) = monitor.execute(qmp::cont {}, ANSWER_DEADLINE).await {
+            tracing::warn!(%error, "guest could not be resumed after a failed migration");
+        }
+        wait(GuestCondition::Running).await;
+    }
+    match monitor.view().condition {
+        GuestCondition::Running => SendError::Kept(detail),
+        GuestCondition::Unknown { detail: why } => SendError::Unknown(format!("{detail}; then {why}")),
+        condition => SendError::Stopped { detail, condition },
+    }
+}
+
+/// Waits until a guest is in `condition`; false when it is not by the deadline.
+pub async fn wait_for(monitor: &MonitorClient, condition: GuestCondition, deadline: Duration) -> bool {
+    let mut changes = monitor.watch();
+    let reached = changes.wait_for(|view| view.condition == condition);
+    matches!(timeout(deadline, reached).await, Ok(Ok(_)))
+}
+
+async fn look(monitor: &MonitorClient) -> Result<Progress, AskError> {
+    let answer = monitor.execute(QueryMigrate {}, ANSWER_DEADLINE).await?;
+    let number = |pointer: &str| answer.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let word = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    Ok(Progress {
+        status: MigrationStatus::parse(word("/status")),
+        detail: clean(word("/error-desc")),
+        outcome: MigrationOutcome {
+            total: Duration::from_millis(number("/total-time")),
+            downtime: Duration::from_millis(number("/downtime")),
+            sent_bytes: number("/ram/transferred"),
+        },
+    })
+}
+
+/// Both sides must agree on these. With `return-path` the source hears from the target whether everything arrived, and
+/// keeps the guest otherwise; with `late-block-activate` the target leaves the disks alone until it is told to run.
+async fn prepare(monitor: &MonitorClient, source: bool) -> Result<(), AskError> {
+    use qmp::MigrationCapability::{events, late_block_activate, pause_before_switchover, return_path};
+    let mut capabilities = vec![events, late_block_activate, return_path];
+    if source {
+        capabilities.push(pause_before_switchover);
+    }
+    let on = |capability| qmp::MigrationCapabilityStatus { capability, state: true };
+    let capabilities = capabilities.into_iter().map(on).collect();
+    monitor.execute(qmp::migrate_set_capabilities { capabilities }, ANSWER_DEADLINE).await?;
+    let parameters = SetParameters { max_bandwidth: BANDWIDTH_BYTES_MAX, downtime_limit: DOWNTIME_MS };
+    monitor.execute(parameters, ANSWER_DEADLINE).await?;
+    Ok(())
+}
+
+/// An error with its cause in one line.
+fn text(error: &AskError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => clean(&format!("{error}: {cause}")),
+        None => clean(&error.to_string()),
+    }
+}
+
+/// `migrate-set-parameters` with the two that matter.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct SetParameters {
+    max_bandwidth: u64,
+    downtime_limit: u64,
+}
+
+impl Command for SetParameters {
+    type Ok = Empty;
+    const NAME: &'static str = "migrate-set-parameters";
+    const ALLOW_OOB: bool = false;
+}
+
+/// `query-migrate` whose answer is taken as it comes, since it grows with every QEMU.
+#[derive(Serialize)]
+struct QueryMigrate {}
+
+impl Command for QueryMigrate {
+    type Ok = Value;
+    const NAME: &'static str = "query-migrate";
+    const ALLOW_OOB: bool = false;
+}

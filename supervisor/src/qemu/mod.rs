@@ -1,0 +1,303 @@
+//! The QEMU driver: starts, watches, moves and stops the guests of this host.
+//!
+//! ```text
+//! Driver ── registry: one entry per guest ──┬─ record    what was started, for the next supervisor   record.rs
+//!   │                                       ├─ monitor   one task: QMP, events, exit                 monitor.rs
+//!   │                                       ├─ agent     the way into the guest                      agent.rs
+//!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
+//!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs
+//! ```
+//!
+//! The truth about "runs here" is the guest's cgroup and nothing else. The driver decides nothing: epochs, floors and
+//! the lease are the agent's business.
+
+mod accel;
+mod agent;
+mod argv;
+mod cgroup;
+mod condition;
+mod errors;
+mod launch;
+mod logs;
+mod migrate;
+mod monitor;
+mod net;
+mod record;
+mod registry;
+mod start;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::{
+    future::Future,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use holdfast_policies::{
+    model::QemuDefinition,
+    names::{Epoch, GuestName},
+    observe::{GuestCondition, GuestReport},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{OnceCell, mpsc},
+    time::timeout,
+};
+
+pub use self::{
+    agent::AgentChannel,
+    condition::{ARRIVED, MigrationStatus},
+    errors::{AgentError, DriverError, ResumeError, StartError, StopError},
+    migrate::{MigrationOutcome, SendError},
+    monitor::AskError,
+};
+use self::{accel::KvmTrial, cgroup::Cgroup, monitor::ANSWER_DEADLINE, record::Files, registry::Registry};
+
+/// Events that may wait for their reader. They only wake it up: what is dropped shows in the inventory.
+const EVENTS: usize = 256;
+
+/// How long a stop may take until the guest counts as not stopped.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the clean-up after an exit may take: one `ip` command for each network card.
+const CLEAN_UP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the driver needs to know of its host.
+#[derive(Debug, Clone)]
+pub struct DriverConfig {
+    /// The QEMU program.
+    pub binary: PathBuf,
+    /// A cgroup v2 folder of our own, made when missing; each guest gets a child of its own name.
+    pub cgroup: PathBuf,
+    /// Below `guests/NAME/` here: record, sockets, logs. On a tmpfs, since it must die with the host.
+    pub run_dir: PathBuf,
+    /// Where incoming migrations are received.
+    pub migrate_address: IpAddr,
+}
+
+/// How a guest begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// It boots and runs.
+    Run,
+    /// It waits for a live migration, and then, paused, for the order to run.
+    Incoming,
+}
+
+/// A guest that was started, or had already been by the same order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Where an incoming guest can be sent to; `None` for any other, and when it has already arrived.
+    pub uri: Option<String>,
+}
+
+/// Something that happened to a guest; sent within milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestEvent {
+    /// Its condition is another than before.
+    Changed(GuestReport),
+    /// Its watchdog was not fed, and QEMU acted.
+    Watchdog {
+        /// Which guest.
+        guest: GuestName,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// What QEMU did.
+        action: String,
+    },
+    /// Its live migration has come further.
+    Migration {
+        /// Which guest.
+        guest: GuestName,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// How far.
+        status: MigrationStatus,
+    },
+    /// An agent in the guest began or ceased to listen.
+    AgentChannel {
+        /// Which guest.
+        guest: GuestName,
+        /// Whether it listens.
+        connected: bool,
+    },
+}
+
+/// The guests of this host; cheap to clone.
+#[derive(Clone)]
+pub struct Driver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: DriverConfig,
+    registry: Registry,
+    events: mpsc::Sender<GuestEvent>,
+    kvm: OnceCell<KvmTrial>,
+}
+
+impl Driver {
+    /// Opens the driver and adopts everything that still runs. Nothing that runs is touched.
+    ///
+    /// # Errors
+    /// The cgroup or the records cannot be used.
+    pub async fn open(config: DriverConfig) -> Result<(Self, mpsc::Receiver<GuestEvent>), DriverError> {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let inner = Inner { config, registry: Registry::default(), events, kvm: OnceCell::new() };
+        inner.adopt()?;
+        Ok((Self { inner: Arc::new(inner) }, receiver))
+    }
+
+    /// Every guest that has a record or a process here, as last seen: an exit at once, any other change by event, and
+    /// at the latest within three seconds. Returns at once, however many of them hang.
+    ///
+    /// # Errors
+    /// It cannot be known what runs here.
+    pub async fn inventory(&self) -> Result<Vec<GuestReport>, DriverError> {
+        self.inner.inventory()
+    }
+
+    /// The cgroup that a guest has, or will have.
+    #[must_use]
+    pub fn cgroup_of(&self, guest: &GuestName) -> PathBuf {
+        self.inner.cgroup(guest).path().to_owned()
+    }
+
+    /// Starts a guest. Starting it again under the same epoch and in the same way succeeds and does nothing. Goes on to
+    /// its end when the future is dropped.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(&self, guest: &GuestName, epoch: Epoch, definition: &QemuDefinition, how: How) -> Result<Started, StartError> {
+        let (inner, guest, definition) = (self.inner.clone(), guest.clone(), definition.clone());
+        let start = tokio::spawn(async move { start::start(&inner, &guest, epoch, &definition, how).await });
+        start.await.unwrap_or_else(|error| Err(StartError::MayStillRun(error.to_string())))
+    }
+
+    /// Kills a guest and forgets it. `Ok` only when no process of it is left; also when there was none. Goes on to its
+    /// end when the future is dropped.
+    ///
+    /// # Errors
+    /// See [`StopError`]: the guest may still run.
+    pub async fn stop(&self, guest: &GuestName) -> Result<(), StopError> {
+        let (inner, guest) = (self.inner.clone(), guest.clone());
+        let stop = tokio::spawn(async move { inner.stop(&guest).await });
+        stop.await.unwrap_or_else(|error| Err(StopError::Host { what: "stop", source: std::io::Error::other(error) }))
+    }
+
+    /// Lets a paused guest run: one that has arrived by migration, one that was sent but is to run here after all (R22),
+    /// or one whose storage has failed and is back. A running guest is left as it is.
+    ///
+    /// # Errors
+    /// See [`ResumeError`]. An incoming guest is refused: QEMU would run it as soon as it has arrived.
+    pub async fn resume(&self, guest: &GuestName) -> Result<(), ResumeError> {
+        let monitor = self.inner.registry.monitor(guest).ok_or(ResumeError::Absent)?;
+        match monitor.view().condition {
+            GuestCondition::Running => return Ok(()),
+            GuestCondition::Paused { .. } | GuestCondition::IoError { .. } | GuestCondition::Sent => {}
+            other => return Err(ResumeError::NotPaused(format!("{other:?}"))),
+        }
+        monitor.execute(qapi::qmp::cont {}, ANSWER_DEADLINE).await?;
+        if migrate::wait_for(&monitor, GuestCondition::Running, ANSWER_DEADLINE).await {
+            return Ok(());
+        }
+        Err(ResumeError::NotPaused(format!("{:?} after it was resumed", monitor.view().condition)))
+    }
+
+    /// Sends a running guest to `uri`, as [`Started`] on the target named it. When the guest is stopped and ready to be
+    /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here.
+    /// `Ok` leaves it here paused, as `Sent`. Goes on to its end when the future is dropped.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send_to<F>(&self, guest: &GuestName, uri: &str, deadline: Duration, go: F) -> Result<MigrationOutcome, SendError>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let monitor = self.inner.registry.monitor(guest).ok_or(SendError::Absent)?;
+        let (uri, gate) = (uri.to_owned(), self.inner.registry.gate(guest));
+        let send = tokio::spawn(async move {
+            let _gate = gate.lock().await;
+            migrate::send(&monitor, &uri, deadline, go).await
+        });
+        send.await.unwrap_or_else(|error| Err(SendError::Unknown(error.to_string())))
+    }
+
+    /// Cancels a migration that an earlier supervisor began and did not finish; the guest then runs on here. `Some`:
+    /// everything had already been sent.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn cancel_send(&self, guest: &GuestName) -> Result<Option<MigrationOutcome>, AskError> {
+        let monitor = self.inner.registry.monitor(guest).ok_or(AskError::Gone)?;
+        migrate::cancel(&monitor).await
+    }
+
+    /// The way into a guest.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn agent(&self, guest: &GuestName) -> Result<AgentChannel, AgentError> {
+        self.inner.registry.agent(guest)
+    }
+}
+
+impl Inner {
+    fn cgroup(&self, guest: &GuestName) -> Cgroup {
+        Cgroup::new(&self.config.cgroup, guest.as_str())
+    }
+
+    fn files(&self, guest: &GuestName) -> Files {
+        Files::new(&self.config.run_dir, guest)
+    }
+
+    async fn stop(&self, guest: &GuestName) -> Result<(), StopError> {
+        let cgroup = self.cgroup(guest);
+        let host = |what| move |source| StopError::Host { what, source };
+        // At once, so that a start or a migration under way does not delay it; they then end by themselves.
+        cgroup.kill().map_err(host("kill"))?;
+        let gate = self.registry.gate(guest);
+        let _gate = gate.lock().await;
+        cgroup.kill().map_err(host("kill"))?;
+        if timeout(STOP_DEADLINE, cgroup.wait_empty()).await.is_err() {
+            let processes = cgroup.processes().unwrap_or_default();
+            return Err(StopError::StillRunning { seconds: STOP_DEADLINE.as_secs(), processes });
+        }
+        self.forget(guest).await.map_err(host("remove what is left"))
+    }
+
+    /// Forgets a guest that is gone: task, taps, cgroup, record.
+    async fn forget(&self, guest: &GuestName) -> std::io::Result<()> {
+        match self.registry.remove(guest) {
+            Some(task) => {
+                if timeout(CLEAN_UP_DEADLINE, task).await.is_err() {
+                    tracing::warn!(%guest, "cleaning up after the guest takes long");
+                }
+            }
+            None => tracing::debug!(%guest, "no such guest here"),
+        }
+        let cgroup = self.cgroup(guest);
+        cgroup.remove()?;
+        self.files(guest).clear()
+    }
+}
+
+/// The folder that cgroup v2 is mounted on, if it is.
+#[must_use]
+pub fn cgroup2_mount() -> Option<PathBuf> {
+    parse_cgroup2_mount(&std::fs::read_to_string("/proc/self/mounts").ok()?)
+}
+
+fn parse_cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    fields.find_map(|mut fields| {
+        let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| Path::new(path).to_owned())
+    })
+}

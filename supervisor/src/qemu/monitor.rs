@@ -1,0 +1,400 @@
+//! One task per guest: it owns the connection to QEMU's monitor, and is the first to know when the guest is gone.
+//!
+//! Whatever QEMU reports by an event is confirmed by asking for the state, so that a lost or unknown event costs a
+//! second and never the truth. An exit is seen by the kernel's notice for the guest's cgroup, not by the connection.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use holdfast_policies::{
+    names::{Epoch, GuestName},
+    observe::{GuestCondition, GuestReport, clean},
+};
+use qapi::Command;
+use serde_json::{Value, json};
+use tokio::{
+    net::unix::OwnedWriteHalf,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    GuestEvent, How,
+    argv::{AGENT_CHARDEV, AGENT_PORT},
+    cgroup::Cgroup,
+    condition::{self, MigrationStatus, View},
+    logs, net,
+    record::Files,
+    wire::{self, Lines, Message, WireError},
+};
+
+/// After this long without an answer a guest is `Unknown`.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often the state is asked for besides events.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Shortest and longest pause between attempts to connect: a starting QEMU opens its socket within some 50 ms.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Questions that may wait for the task; there are a handful of askers.
+const QUEUE: usize = 16;
+
+/// Questions that may be unanswered at once; more are refused, since QEMU then hangs anyway.
+const PENDING_MAX: usize = 64;
+
+/// Why QEMU's monitor gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The guest's process is gone.
+    #[error("the guest has exited")]
+    Gone,
+    /// No answer in time, or no connection.
+    #[error("no answer from the monitor within {0:?}")]
+    Deadline(Duration),
+    /// QEMU refuses.
+    #[error("refused by QEMU: {0}")]
+    Refused(String),
+    /// QEMU answered something else.
+    #[error("unexpected answer")]
+    Unexpected(#[source] serde_json::Error),
+}
+
+struct Ask {
+    name: &'static str,
+    arguments: Value,
+    reply: oneshot::Sender<Result<Value, AskError>>,
+}
+
+/// The way to a guest's monitor; cheap to clone.
+#[derive(Clone)]
+pub struct MonitorClient {
+    asks: mpsc::Sender<Ask>,
+    view: watch::Receiver<View>,
+}
+
+impl MonitorClient {
+    /// Asks one question.
+    ///
+    /// # Errors
+    /// See [`AskError`]. After `Deadline` the command may still be carried out.
+    pub async fn execute<C: Command>(&self, command: C, deadline: Duration) -> Result<C::Ok, AskError> {
+        let arguments = serde_json::to_value(&command).map_err(AskError::Unexpected)?;
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask { name: C::NAME, arguments, reply };
+        let exchange = async {
+            self.asks.send(ask).await.map_err(|_| AskError::Gone)?;
+            answer.await.map_err(|_| AskError::Gone)?
+        };
+        let value = timeout(deadline, exchange).await.map_err(|_| AskError::Deadline(deadline))??;
+        serde_json::from_value(value).map_err(AskError::Unexpected)
+    }
+
+    /// What is known of the guest.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// To wait for changes.
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+}
+
+/// What a monitor task needs to know.
+pub struct Monitored {
+    /// Which guest.
+    pub guest: GuestName,
+    /// Under which assignment.
+    pub epoch: Epoch,
+    /// How it was started.
+    pub how: How,
+    /// Its sockets and logs.
+    pub files: Files,
+    /// Where its processes are.
+    pub cgroup: Cgroup,
+    /// Its tap devices, to be removed when it is gone.
+    pub taps: Vec<String>,
+    /// Why its monitor must not be spoken to, if so: what runs in its cgroup is not what was recorded.
+    pub foreign: Option<String>,
+}
+
+/// Starts the task.
+pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, JoinHandle<()>) {
+    let (asks, asked) = mpsc::channel(QUEUE);
+    let detail = monitored.foreign.clone().unwrap_or_else(|| "not asked yet".to_owned());
+    let (sender, view) =
+        watch::channel(View { condition: GuestCondition::Unknown { detail }, migration: None, agent_open: None });
+    let task = Monitor { monitored, events, view: sender, asked, told: Told::default(), last_answer: Instant::now() };
+    (MonitorClient { asks, view }, tokio::spawn(task.run()))
+}
+
+/// What events have told that the state alone does not.
+#[derive(Default)]
+struct Told {
+    ran: bool,
+    io_error: String,
+    shutdown: Option<String>,
+}
+
+struct Monitor {
+    monitored: Monitored,
+    events: mpsc::Sender<GuestEvent>,
+    view: watch::Sender<View>,
+    asked: mpsc::Receiver<Ask>,
+    told: Told,
+    last_answer: Instant,
+}
+
+impl Monitor {
+    async fn run(mut self) {
+        let cgroup = self.monitored.cgroup.clone();
+        let gone = tokio::select! {
+            () = cgroup.wait_empty() => true,
+            () = self.keep_asking() => false,
+        };
+        if gone {
+            self.exited().await;
+        }
+    }
+
+    async fn exited(self) {
+        let mut detail = self.monitored.files.read_exit();
+        if let Some(reason) = &self.told.shutdown {
+            detail = format!("{reason}, {detail}");
+        }
+        self.set_condition(GuestCondition::Exited { detail });
+        if let Err(error) = net::remove(&self.monitored.taps).await {
+            tracing::warn!(guest = %self.monitored.guest, %error, "tap device left behind");
+        }
+    }
+
+    /// Connects and serves, again and again, until nobody holds the driver any more. The monitor takes one client at a
+    /// time, so this one must leave room for the next driver's.
+    async fn keep_asking(&mut self) {
+        let mut pause = RECONNECT.0;
+        while !self.asked.is_closed() {
+            if self.monitored.foreign.is_some() {
+                sleep(RECONNECT.1).await;
+                continue;
+            }
+            match timeout(ANSWER_DEADLINE, self.open()).await {
+                Ok(Ok(mut session)) => {
+                    pause = RECONNECT.0;
+                    let error = self.serve(&mut session).await;
+                    tracing::debug!(guest = %self.monitored.guest, %error, "monitor connection ended");
+                }
+                Ok(Err(error)) => tracing::debug!(guest = %self.monitored.guest, %error, "cannot open the monitor"),
+                Err(_) => {}
+            }
+            self.doubt();
+            sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT.1);
+        }
+    }
+
+    /// Connects, negotiates and asks for what events will keep up to date.
+    async fn open(&mut self) -> Result<Session, WireError> {
+        let (lines, write) = wire::connect(&self.monitored.files.qmp()).await?;
+        let mut session = Session { lines, write, next_id: 0, pending: BTreeMap::new(), status_asked: None, status_due: false };
+        while session.lines.message().await?.greeting.is_none() {}
+        for (name, purpose) in [
+            ("qmp_capabilities", Purpose::Nothing),
+            ("query-migrate", Purpose::Migration),
+            ("query-chardev", Purpose::Agent),
+            ("query-status", Purpose::Status),
+        ] {
+            session.send(name, &json!({}), purpose).await?;
+        }
+        Ok(session)
+    }
+
+    async fn serve(&mut self, session: &mut Session) -> WireError {
+        loop {
+            if let Err(error) = self.serve_one(session).await {
+                return error;
+            }
+        }
+    }
+
+    async fn serve_one(&mut self, session: &mut Session) -> Result<(), WireError> {
+        let wake = match session.status_asked {
+            Some(asked) => asked + ANSWER_DEADLINE,
+            None if session.status_due => Instant::now(),
+            None => self.last_answer + ASK_EVERY,
+        };
+        tokio::select! {
+            message = session.lines.message() => self.heard(session, message?),
+            ask = self.asked.recv() => match ask {
+                Some(ask) => session.forward(ask).await?,
+                None => return Err(WireError::Closed),
+            },
+            () = sleep_until(wake) => self.tick(session).await?,
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self, session: &mut Session) -> Result<(), WireError> {
+        if session.status_asked.is_some() {
+            self.doubt();
+            session.status_asked = Some(Instant::now());
+            return Ok(());
+        }
+        session.status_due = false;
+        session.send("query-status", &json!({}), Purpose::Status).await?;
+        logs::trim(&self.monitored.files).await;
+        Ok(())
+    }
+
+    /// Silence beyond the deadline makes the guest unknown; before that, the last answer stands.
+    fn doubt(&self) {
+        if self.last_answer.elapsed() >= ANSWER_DEADLINE {
+            let detail = format!("no answer from the monitor within {ANSWER_DEADLINE:?}");
+            self.set_condition(GuestCondition::Unknown { detail });
+        }
+    }
+
+    fn heard(&mut self, session: &mut Session, message: Message) {
+        if let Some(event) = &message.event {
+            self.event(event, message.data.as_ref().unwrap_or(&Value::Null));
+            session.status_due = true;
+            return;
+        }
+        let Some(purpose) = message.id.and_then(|id| session.pending.remove(&id)) else { return };
+        let answer = message.answer.as_ref();
+        match purpose {
+            Purpose::Nothing => {}
+            Purpose::Asker(reply) => {
+                // An asker that gave up has dropped its end.
+                _ = reply.send(match (message.answer, message.error) {
+                    (_, Some(refusal)) => Err(AskError::Refused(clean(&refusal.desc))),
+                    (answer, None) => Ok(answer.unwrap_or(Value::Null)),
+                });
+            }
+            Purpose::Migration => {
+                let status = answer.and_then(|answer| answer.get("status")).and_then(Value::as_str);
+                let status = status.filter(|word| *word != "none").map(MigrationStatus::parse);
+                self.view.send_modify(|view| view.migration = status);
+            }
+            Purpose::Agent => {
+                if let Some(open) = answer.and_then(agent_open) {
+                    self.set_agent(open);
+                }
+            }
+            Purpose::Status => {
+                session.status_asked = None;
+                if let Some(word) = answer.and_then(|answer| answer.get("status")).and_then(Value::as_str) {
+                    self.state(word);
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: &str, data: &Value) {
+        let word = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default();
+        let Monitored { guest, epoch, .. } = &self.monitored;
+        match event {
+            "MIGRATION" => {
+                let status = MigrationStatus::parse(word("status"));
+                self.tell(GuestEvent::Migration { guest: guest.clone(), epoch: *epoch, status: status.clone() });
+                self.view.send_modify(|view| view.migration = Some(status));
+            }
+            "VSERPORT_CHANGE" if word("id") == AGENT_PORT => {
+                self.set_agent(data.get("open").and_then(Value::as_bool).unwrap_or(false));
+            }
+            "WATCHDOG" => {
+                let action = clean(word("action"));
+                self.tell(GuestEvent::Watchdog { guest: guest.clone(), epoch: *epoch, action });
+            }
+            "BLOCK_IO_ERROR" => self.told.io_error = condition::io_error(data),
+            "SHUTDOWN" => self.told.shutdown = Some(clean(word("reason"))),
+            _ => {}
+        }
+    }
+
+    fn state(&mut self, word: &str) {
+        self.last_answer = Instant::now();
+        self.told.ran |= word == "running";
+        let migration = self.view.borrow().migration.clone();
+        let context = condition::Context {
+            how: self.monitored.how,
+            ran: self.told.ran,
+            migration: migration.as_ref(),
+            io_error: &self.told.io_error,
+        };
+        self.set_condition(condition::condition(word, context));
+    }
+
+    fn set_condition(&self, condition: GuestCondition) {
+        let changed = self.view.send_if_modified(|view| {
+            let changed = view.condition != condition;
+            view.condition.clone_from(&condition);
+            changed
+        });
+        if changed {
+            let Monitored { guest, epoch, .. } = &self.monitored;
+            self.tell(GuestEvent::Changed(GuestReport { guest: guest.clone(), epoch: *epoch, condition }));
+        }
+    }
+
+    fn set_agent(&self, open: bool) {
+        let changed = self.view.send_if_modified(|view| view.agent_open.replace(open) != Some(open));
+        if changed {
+            self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), connected: open });
+        }
+    }
+
+    /// Events only wake somebody up; the inventory is the truth, so a full queue loses nothing that matters.
+    fn tell(&self, event: GuestEvent) {
+        if let Err(error) = self.events.try_send(event) {
+            tracing::warn!(guest = %self.monitored.guest, %error, "guest event dropped");
+        }
+    }
+}
+
+fn agent_open(answer: &Value) -> Option<bool> {
+    let devices = answer.as_array()?;
+    let agent = devices.iter().find(|device| device.get("label").and_then(Value::as_str) == Some(AGENT_CHARDEV))?;
+    agent.get("frontend-open")?.as_bool()
+}
+
+/// What an answer is for.
+enum Purpose {
+    Nothing,
+    Status,
+    Migration,
+    Agent,
+    Asker(oneshot::Sender<Result<Value, AskError>>),
+}
+
+/// One connection.
+struct Session {
+    lines: Lines,
+    write: OwnedWriteHalf,
+    next_id: u64,
+    pending: BTreeMap<u64, Purpose>,
+    status_asked: Option<Instant>,
+    status_due: bool,
+}
+
+impl Session {
+    async fn forward(&mut self, ask: Ask) -> Result<(), WireError> {
+        self.pending.retain(|_, purpose| !matches!(purpose, Purpose::Asker(reply) if reply.is_closed()));
+        if self.pending.len() >= PENDING_MAX {
+            _ = ask.reply.send(Err(AskError::Refused(format!("{PENDING_MAX} questions are unanswered"))));
+            return Ok(());
+        }
+        self.send(ask.name, &ask.arguments, Purpose::Asker(ask.reply)).await
+    }
+
+    /// A QEMU that does not even read is given up; the connection is then opened anew.
+    async fn send(&mut self, name: &str, arguments: &Value, purpose: Purpose) -> Result<(), WireError> {
+        self.next_id += 1;
+        if matches!(purpose, Purpose::Status) {
+            self.status_asked = Some(Instant::now());
+        }
+        self.pending.insert(self.next_id, purpose);
+        let sent = timeout(ANSWER_DEADLINE, wire::send(&mut self.write, name, arguments, Some(self.next_id))).await;
+        sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(WireError::Socket)
+    }
+}

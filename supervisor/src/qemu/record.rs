@@ -1,0 +1,228 @@
+//! What this host remembers of a guest that it started, so that the next supervisor can adopt it.
+//!
+//! Everything lives in `<run_dir>/guests/<name>/`, which dies with the host: a record never outlives the boot that
+//! its processes belong to.
+
+use std::{
+    collections::BTreeSet,
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use holdfast_policies::{
+    model::QemuDefinition,
+    names::{Epoch, GuestName},
+    time::WallTime,
+};
+use serde::{Deserialize, Serialize};
+
+use super::How;
+
+/// Longest record read, in bytes; a definition is a few hundred.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
+
+/// Longest path of a Unix socket, in bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// One start of one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which guest.
+    pub guest: GuestName,
+    /// Under which assignment.
+    pub epoch: Epoch,
+    /// What was started.
+    pub definition: QemuDefinition,
+    /// How it was started.
+    pub how: How,
+    /// When, for people.
+    pub started: WallTime,
+    /// What no other guest of this host may use.
+    pub exclusive: BTreeSet<String>,
+    /// QEMU itself, as soon as it has answered.
+    pub process: Option<Process>,
+}
+
+/// One process, so named that a later one with the same number is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it began, in clock ticks after the boot.
+    pub start_ticks: u64,
+}
+
+impl Process {
+    /// The process that has this number at the moment.
+    pub fn find(pid: i32) -> io::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let start_ticks = parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is odd")))?;
+        Ok(Self { pid, start_ticks })
+    }
+
+    /// Whether this very process is still there.
+    pub fn lives(self) -> bool {
+        Self::find(self.pid).is_ok_and(|found| found == self)
+    }
+}
+
+/// Field 22; the name in field 2 may hold spaces and brackets, so counting begins after its last bracket.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The files of one guest.
+#[derive(Debug, Clone)]
+pub struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Those of `guest` below `run_dir`.
+    pub fn new(run_dir: &Path, guest: &GuestName) -> Self {
+        Self { folder: folder(run_dir).join(guest.as_str()) }
+    }
+
+    /// QEMU's monitor, for the driver.
+    pub fn qmp(&self) -> PathBuf {
+        self.folder.join("qmp.sock")
+    }
+
+    /// A second monitor, for people.
+    pub fn human(&self) -> PathBuf {
+        self.folder.join("human.sock")
+    }
+
+    /// The guest agent.
+    pub fn qga(&self) -> PathBuf {
+        self.folder.join("qga.sock")
+    }
+
+    /// QEMU's process number, written by itself.
+    pub fn pid(&self) -> PathBuf {
+        self.folder.join("pid")
+    }
+
+    /// QEMU's exit status, written by the shell that waits for it.
+    pub fn exit(&self) -> PathBuf {
+        self.folder.join("exit")
+    }
+
+    /// What QEMU itself says.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// What the guest says on its serial console.
+    pub fn console(&self) -> PathBuf {
+        self.folder.join("console")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.folder.join("record.json")
+    }
+
+    /// Makes the folder, for root only: who can open the monitor owns the guest.
+    pub fn make(&self) -> io::Result<()> {
+        if self.human().as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let path = self.human();
+            return Err(io::Error::other(format!("{} is too long for a socket; shorten run_dir", path.display())));
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+    }
+
+    /// Removes what an earlier run left, except its logs.
+    pub fn clear(&self) -> io::Result<()> {
+        for path in [self.qmp(), self.human(), self.qga(), self.pid(), self.exit(), self.record()] {
+            remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record so that it is either the old or the new one after a crash, and there before this returns.
+    pub fn write(&self, record: &Record) -> io::Result<()> {
+        let new = self.folder.join("record.new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(serde_json::to_string_pretty(record).map_err(io::Error::other)?.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, self.record())?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// The record, if there is one.
+    pub fn read(&self) -> io::Result<Option<Record>> {
+        match std::fs::metadata(self.record()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(metadata) if metadata.len() > RECORD_BYTES_MAX => return Err(io::Error::other("record is too long")),
+            Ok(_) => {}
+        }
+        serde_json::from_slice(&std::fs::read(self.record())?).map(Some).map_err(io::Error::other)
+    }
+
+    /// The process number that QEMU has written.
+    pub fn read_pid(&self) -> io::Result<i32> {
+        std::fs::read_to_string(self.pid())?.trim().parse().map_err(io::Error::other)
+    }
+
+    /// How QEMU ended, as far as anybody saw it.
+    pub fn read_exit(&self) -> String {
+        let status = std::fs::read_to_string(self.exit()).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        match status {
+            Some(status) if status > 128 => format!("signal {}", status - 128),
+            Some(status) => format!("exit status {status}"),
+            None => "killed".to_owned(),
+        }
+    }
+
+    /// The last lines of QEMU's own log, for error texts.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read(self.log()).unwrap_or_default();
+        let tail = text.get(text.len().saturating_sub(400)..).unwrap_or_default();
+        holdfast_policies::observe::clean(String::from_utf8_lossy(tail).trim())
+    }
+}
+
+/// The folder of all guests.
+pub fn folder(run_dir: &Path) -> PathBuf {
+    run_dir.join("guests")
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recycled_process_number_is_not_the_recorded_process() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let me = Process::find(pid).unwrap();
+        assert!(me.lives());
+        assert!(!Process { start_ticks: me.start_ticks + 1, ..me }.lives());
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let stat = "7 (q) (emu) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 8450048 1 2";
+        assert_eq!(parse_start_ticks(stat), Some(12345));
+        assert_eq!(parse_start_ticks("7 (qemu"), None);
+    }
+
+    #[test]
+    fn a_broken_record_is_an_error_and_not_an_absent_guest() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let files = Files::new(run_dir.path(), &GuestName::new("web-1").unwrap());
+        files.make().unwrap();
+        assert!(files.read().unwrap().is_none());
+        std::fs::write(files.record(), "{").unwrap();
+        assert!(files.read().is_err());
+    }
+}

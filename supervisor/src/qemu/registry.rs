@@ -1,0 +1,257 @@
+//! Which guests this host has: those it started, those it found, and those it is about to start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::DirBuilderExt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use holdfast_policies::{
+    names::{Epoch, GuestName},
+    observe::{GuestCondition, GuestReport},
+};
+use tokio::task::JoinHandle;
+
+use super::{
+    AgentChannel, AgentError, DriverError, How, Inner, StartError,
+    cgroup::{self, Cgroup},
+    monitor::{self, MonitorClient, Monitored},
+    net,
+    record::{self, Files, Process, Record},
+    storage::Needs,
+};
+
+/// Tap devices looked for after a guest whose record is lost; few have more network cards.
+const CARDS_WITHOUT_RECORD: usize = 4;
+
+/// What is said of processes that no record explains.
+const WITHOUT_RECORD: &str = "runs here without a record";
+
+/// Guests by name. The lock is held for moments only, never across an await.
+#[derive(Default)]
+pub struct Registry {
+    entries: Mutex<BTreeMap<GuestName, Entry>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Start, stop and migration of one guest happen one after the other.
+    gate: Arc<tokio::sync::Mutex<()>>,
+    state: State,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Absent,
+    Starting {
+        epoch: Epoch,
+        exclusive: BTreeSet<String>,
+    },
+    Here(Here),
+}
+
+/// A guest that has, or had, processes here.
+pub struct Here {
+    /// Under which assignment.
+    pub epoch: Epoch,
+    /// How it began.
+    pub how: How,
+    /// What no other guest may use.
+    pub exclusive: BTreeSet<String>,
+    /// The way to its monitor.
+    pub monitor: MonitorClient,
+    /// The way into it, if it is defined with an agent.
+    pub agent: Option<AgentChannel>,
+    /// Its task, which ends after the guest.
+    pub task: JoinHandle<()>,
+}
+
+impl Here {
+    fn exited(&self) -> bool {
+        matches!(self.monitor.view().condition, GuestCondition::Exited { .. })
+    }
+}
+
+impl Registry {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<GuestName, Entry>> {
+        // A panic elsewhere leaves the map whole: every change of it is one assignment.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What start, stop and migration of one guest take turns by.
+    pub fn gate(&self, guest: &GuestName) -> Arc<tokio::sync::Mutex<()>> {
+        self.entries().entry(guest.clone()).or_default().gate.clone()
+    }
+
+    /// The way to a guest's monitor.
+    pub fn monitor(&self, guest: &GuestName) -> Option<MonitorClient> {
+        match &self.entries().get(guest)?.state {
+            State::Here(here) => Some(here.monitor.clone()),
+            State::Absent | State::Starting { .. } => None,
+        }
+    }
+
+    /// The way into a guest.
+    pub fn agent(&self, guest: &GuestName) -> Result<AgentChannel, AgentError> {
+        match self.entries().get(guest).map(|entry| &entry.state) {
+            Some(State::Here(here)) => here.agent.clone().ok_or(AgentError::None),
+            Some(State::Absent | State::Starting { .. }) | None => Err(AgentError::Absent),
+        }
+    }
+
+    /// Under which epoch, and how, a guest was started here.
+    pub fn started(&self, guest: &GuestName) -> Option<(Epoch, How)> {
+        match &self.entries().get(guest)?.state {
+            State::Here(here) => Some((here.epoch, here.how)),
+            State::Absent | State::Starting { .. } => None,
+        }
+    }
+
+    /// Takes what a guest needs, unless another guest has some of it (R28).
+    pub fn reserve(&self, guest: &GuestName, epoch: Epoch, needs: &Needs) -> Result<(), StartError> {
+        let mut entries = self.entries();
+        for (other, entry) in entries.iter().filter(|(other, _)| *other != guest) {
+            let taken = match &entry.state {
+                State::Starting { exclusive, .. } => exclusive,
+                State::Here(here) if !here.exited() => &here.exclusive,
+                State::Absent | State::Here(_) => continue,
+            };
+            if let Some(what) = taken.intersection(&needs.exclusive).next() {
+                return Err(StartError::InUse { what: what.clone(), other: other.clone() });
+            }
+        }
+        let exclusive = needs.exclusive.clone();
+        entries.entry(guest.clone()).or_default().state = State::Starting { epoch, exclusive };
+        Ok(())
+    }
+
+    /// Gives back what was reserved.
+    pub fn release(&self, guest: &GuestName) {
+        if let Some(entry) = self.entries().get_mut(guest)
+            && matches!(entry.state, State::Starting { .. })
+        {
+            entry.state = State::Absent;
+        }
+    }
+
+    /// Enters a guest that has processes here, or had.
+    pub fn insert(&self, guest: &GuestName, here: Here) {
+        self.entries().entry(guest.clone()).or_default().state = State::Here(here);
+    }
+
+    /// Removes a guest; its task is to be waited for.
+    pub fn remove(&self, guest: &GuestName) -> Option<JoinHandle<()>> {
+        match std::mem::take(&mut self.entries().get_mut(guest)?.state) {
+            State::Here(here) => Some(here.task),
+            State::Absent | State::Starting { .. } => None,
+        }
+    }
+
+    fn reports(&self) -> Vec<GuestReport> {
+        let entries = self.entries();
+        let report = |(guest, entry): (&GuestName, &Entry)| {
+            let (epoch, condition) = match &entry.state {
+                State::Absent => return None,
+                State::Starting { epoch, .. } => (*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() }),
+                State::Here(here) => (here.epoch, here.monitor.view().condition),
+            };
+            Some(GuestReport { guest: guest.clone(), epoch, condition })
+        };
+        entries.iter().filter_map(report).collect()
+    }
+}
+
+impl Inner {
+    /// Every guest that this host knows, and every cgroup with processes that it does not know.
+    pub(super) fn inventory(&self) -> Result<Vec<GuestReport>, DriverError> {
+        // The cgroups first: a guest that is started between the two looks is then in the second.
+        let live = self.live()?;
+        let mut reports = self.registry.reports();
+        for guest in live {
+            if reports.iter().all(|report| report.guest != guest) {
+                let condition = GuestCondition::Unknown { detail: WITHOUT_RECORD.to_owned() };
+                reports.push(GuestReport { guest, epoch: Epoch::default(), condition });
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Guests whose cgroups have processes, or cannot be said to have none.
+    fn live(&self) -> Result<Vec<GuestName>, DriverError> {
+        let path = &self.config.cgroup;
+        let names = cgroup::children(path)
+            .map_err(|source| DriverError::Cgroup { path: path.display().to_string(), source })?;
+        let guests = names.into_iter().filter_map(|name| GuestName::new(name).ok());
+        Ok(guests.filter(|guest| self.cgroup(guest).populated().unwrap_or(true)).collect())
+    }
+
+    /// Takes over what an earlier supervisor left.
+    pub(super) fn adopt(&self) -> Result<(), DriverError> {
+        let path = &self.config.cgroup;
+        cgroup::make_base(path).map_err(|source| DriverError::Cgroup { path: path.display().to_string(), source })?;
+        let folder = record::folder(&self.config.run_dir);
+        let records = |source| DriverError::Records { path: folder.display().to_string(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(records)?;
+        for entry in std::fs::read_dir(&folder).map_err(records)? {
+            let name = entry.map_err(records)?.file_name();
+            if let Ok(guest) = GuestName::new(name.to_string_lossy()) {
+                self.adopt_one(&guest);
+            }
+        }
+        for guest in self.live()? {
+            if self.registry.started(&guest).is_none() {
+                self.enter(&guest, Epoch::default(), None, Some(WITHOUT_RECORD.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt_one(&self, guest: &GuestName) {
+        let files = self.files(guest);
+        match files.read() {
+            Ok(Some(record)) => {
+                let foreign = foreign(&record, &files, &self.cgroup(guest));
+                self.enter(guest, record.epoch, Some(&record), foreign);
+            }
+            Ok(None) => {}
+            Err(error) => self.enter(guest, Epoch::default(), None, Some(format!("its record cannot be read: {error}"))),
+        }
+    }
+
+    /// Starts the task for a guest that has processes here, or had.
+    pub(super) fn enter(&self, guest: &GuestName, epoch: Epoch, record: Option<&Record>, foreign: Option<String>) {
+        let files = self.files(guest);
+        let cards = record.map_or(CARDS_WITHOUT_RECORD, |record| record.definition.nics.len());
+        let how = record.map_or(How::Run, |record| record.how);
+        let monitored = Monitored {
+            guest: guest.clone(),
+            epoch,
+            how,
+            files: files.clone(),
+            cgroup: self.cgroup(guest),
+            taps: net::tap_names(guest, cards),
+            foreign,
+        };
+        let (monitor, task) = monitor::spawn(monitored, self.events.clone());
+        let has_agent = record.is_some_and(|record| record.definition.agent);
+        let agent = has_agent.then(|| AgentChannel::new(files.qga(), monitor.watch()));
+        let exclusive = record.map(|record| record.exclusive.clone()).unwrap_or_default();
+        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, task });
+    }
+}
+
+/// Why what runs in a guest's cgroup is not what its record says; `None` also when nothing runs.
+fn foreign(record: &Record, files: &Files, cgroup: &Cgroup) -> Option<String> {
+    if !cgroup.populated().unwrap_or(true) {
+        return None;
+    }
+    let process = match record.process {
+        Some(process) => process,
+        // The supervisor died before QEMU had answered. Until it has written its number there is nothing to compare.
+        None => Process::find(files.read_pid().ok()?).ok()?,
+    };
+    let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
+    let same = process.lives() && inside;
+    (!same).then(|| format!("process {} is not the recorded one, and others run in its cgroup", process.pid))
+}

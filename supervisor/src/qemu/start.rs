@@ -1,0 +1,164 @@
+//! Starts one guest: check, record, cgroup, taps, process, monitor, in this order, so that a crash at any point leaves
+//! something that the next supervisor recognises.
+
+use std::{
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use holdfast_policies::{
+    model::QemuDefinition,
+    names::{Epoch, GuestName},
+    observe::GuestCondition,
+    time::{WallTime, millis},
+};
+use tokio::time::timeout;
+
+use super::{
+    CLEAN_UP_DEADLINE, How, Inner, StartError, Started, accel,
+    argv::Machine,
+    launch, migrate,
+    monitor::MonitorClient,
+    net,
+    record::{Process, Record},
+    storage,
+};
+
+/// How long QEMU may take to answer after it was run. It takes some 100 ms; most of that is loading.
+const COME_UP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a QEMU that did not come up may take to die.
+const UNDO_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Starts a guest.
+pub async fn start(
+    inner: &Inner,
+    guest: &GuestName,
+    epoch: Epoch,
+    definition: &QemuDefinition,
+    how: How,
+) -> Result<Started, StartError> {
+    let gate = inner.registry.gate(guest);
+    let _gate = gate.lock().await;
+    if inner.cgroup(guest).populated().map_err(host("look at its cgroup"))? {
+        return already(inner, guest, epoch, how).await;
+    }
+    inner.forget(guest).await.map_err(host("remove what an earlier run left"))?;
+    let needs = storage::look(guest, definition).await.map_err(host("look at its disks"))?;
+    let kvm = inner.kvm.get_or_init(|| accel::try_kvm(&inner.config.binary)).await;
+    let accelerator = accel::choose(definition.accel, kvm).map_err(StartError::Acceleration)?;
+    inner.registry.reserve(guest, epoch, &needs)?;
+    let files = inner.files(guest);
+    let taps = net::tap_names(guest, definition.nics.len());
+    let machine = Machine { guest, definition, how, accelerator, files: &files, taps: &taps, direct: &needs.direct };
+    let record = Record {
+        guest: guest.clone(),
+        epoch,
+        definition: definition.clone(),
+        how,
+        started: wall_time(),
+        exclusive: needs.exclusive,
+        process: None,
+    };
+    let started = match run(inner, &record, &machine.argv()).await {
+        Ok(()) => come_up(inner, record.clone()).await,
+        Err(error) => Err(error),
+    };
+    match started {
+        Ok(started) => Ok(started),
+        Err(error) => Err(undo(inner, &record, &taps, error).await),
+    }
+}
+
+/// The guest's processes are there: by the same order, or in its way.
+async fn already(inner: &Inner, guest: &GuestName, epoch: Epoch, how: How) -> Result<Started, StartError> {
+    let started = inner.registry.started(guest);
+    let monitor = inner.registry.monitor(guest);
+    match (started, monitor) {
+        (Some(known), Some(monitor)) if known == (epoch, how) => {
+            let waits = monitor.view().condition == GuestCondition::Incoming;
+            let listening = async { migrate::listening(&monitor, inner.config.migrate_address).await.ok() };
+            Ok(Started { uri: if waits { listening.await } else { None } })
+        }
+        (known, _) => {
+            let epoch = known.map(|(epoch, _)| epoch).unwrap_or_default();
+            Err(StartError::AlreadyRunning { guest: guest.clone(), epoch })
+        }
+    }
+}
+
+async fn run(inner: &Inner, record: &Record, argv: &[String]) -> Result<(), StartError> {
+    let guest = &record.guest;
+    let (files, cgroup) = (inner.files(guest), inner.cgroup(guest));
+    files.make().map_err(host("make its folder"))?;
+    files.write(record).map_err(host("write its record"))?;
+    cgroup.make().map_err(host("make its cgroup"))?;
+    net::make(guest, &record.definition.nics).await?;
+    launch::launch(&inner.config.binary, argv, &cgroup, &files).await.map_err(host("run qemu"))
+}
+
+/// Waits until QEMU answers, and completes the record.
+async fn come_up(inner: &Inner, mut record: Record) -> Result<Started, StartError> {
+    let guest = record.guest.clone();
+    let files = inner.files(&guest);
+    inner.enter(&guest, record.epoch, Some(&record), None);
+    let Some(monitor) = inner.registry.monitor(&guest) else {
+        return Err(StartError::Failed("stopped meanwhile".to_owned()));
+    };
+    answering(&monitor).await?;
+    let pid = files.read_pid().map_err(host("read the process number"))?;
+    record.process = Some(Process::find(pid).map_err(host("find the process"))?);
+    files.write(&record).map_err(host("write its record"))?;
+    if record.how == How::Run {
+        return Ok(Started { uri: None });
+    }
+    let listening = migrate::listen(&monitor, inner.config.migrate_address).await;
+    let uri = listening.map_err(|error| StartError::Failed(format!("cannot listen for its migration: {error}")))?;
+    Ok(Started { uri: Some(uri) })
+}
+
+async fn answering(monitor: &MonitorClient) -> Result<(), StartError> {
+    let mut changes = monitor.watch();
+    let known = changes.wait_for(|view| !matches!(view.condition, GuestCondition::Unknown { .. }));
+    let condition = match timeout(COME_UP_DEADLINE, known).await {
+        Ok(Ok(view)) => view.condition.clone(),
+        Ok(Err(_)) => monitor.view().condition,
+        Err(_) => return Err(StartError::Failed(format!("no answer from its monitor within {COME_UP_DEADLINE:?}"))),
+    };
+    match condition {
+        GuestCondition::Exited { detail } => Err(StartError::Failed(detail)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes sure that a failed start leaves nothing running, and says so if that cannot be had.
+async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError) -> StartError {
+    let guest = &record.guest;
+    let cgroup = inner.cgroup(guest);
+    let error = match error {
+        StartError::Failed(detail) => StartError::Failed(format!("{detail}; {}", inner.files(guest).log_tail())),
+        other => other,
+    };
+    let killed = cgroup.kill();
+    if killed.is_err() || timeout(UNDO_DEADLINE, cgroup.wait_empty()).await.is_err() {
+        if inner.registry.monitor(guest).is_none() {
+            inner.enter(guest, record.epoch, Some(record), None);
+        }
+        return StartError::MayStillRun(format!("{error}; processes {:?}", cgroup.processes().unwrap_or_default()));
+    }
+    inner.registry.release(guest);
+    let forgotten = timeout(CLEAN_UP_DEADLINE, inner.forget(guest)).await;
+    let removed = net::remove(taps).await;
+    if !matches!(forgotten, Ok(Ok(()))) || removed.is_err() {
+        tracing::warn!(%guest, ?forgotten, ?removed, "a failed start left something behind");
+    }
+    error
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Host { what, source }
+}
+
+fn wall_time() -> WallTime {
+    WallTime(SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or_default())
+}

@@ -1,0 +1,233 @@
+//! The driver against a real QEMU, without a guest system in it: a machine that finds nothing to boot runs for ever.
+
+use std::time::Instant;
+
+use holdfast_policies::model::{Accel, Disk, DiskFormat};
+use tokio::sync::mpsc::Receiver;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A host of its own: run folder and cgroup; both are gone afterwards, with everything that ran in them.
+struct Host {
+    config: DriverConfig,
+    _run_dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// `None` where the person who runs the tests has said that this machine is no lab.
+    fn new(name: &str) -> Option<Self> {
+        if std::env::var_os("HOLDFAST_NO_LAB").is_some_and(|value| value == "1") {
+            eprintln!("left out because of HOLDFAST_NO_LAB=1: the qemu driver against a real QEMU ({name})");
+            return None;
+        }
+        assert!(nix::unistd::geteuid().is_root(), "needs root for cgroups; set HOLDFAST_NO_LAB=1 to leave it out");
+        let mount = cgroup2_mount().expect("needs a mounted cgroup v2; set HOLDFAST_NO_LAB=1 to leave it out");
+        let run_dir = tempfile::tempdir().unwrap();
+        let config = DriverConfig {
+            binary: "qemu-system-x86_64".into(),
+            cgroup: mount.join(format!("holdfast-test-{name}-{}", std::process::id())),
+            run_dir: run_dir.path().to_owned(),
+            migrate_address: "127.0.0.1".parse().unwrap(),
+        };
+        Some(Self { config, _run_dir: run_dir })
+    }
+
+    async fn open(&self) -> (Driver, Receiver<GuestEvent>) {
+        Driver::open(self.config.clone()).await.unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        _ = std::fs::write(self.config.cgroup.join("cgroup.kill"), "1");
+        let began = Instant::now();
+        while began.elapsed() < LONG {
+            for child in std::fs::read_dir(&self.config.cgroup).into_iter().flatten().flatten() {
+                _ = std::fs::remove_dir(child.path());
+            }
+            if std::fs::remove_dir(&self.config.cgroup).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn guest(name: &str) -> GuestName {
+    GuestName::new(name).unwrap()
+}
+
+fn epoch(index: u64) -> Epoch {
+    Epoch { generation: 1, index }
+}
+
+fn empty_machine() -> QemuDefinition {
+    QemuDefinition {
+        memory_mib: 16,
+        cpus: 1,
+        kernel: None,
+        disks: vec![],
+        nics: vec![],
+        agent: true,
+        watchdog: None,
+        accel: Accel::Tcg,
+        machine: "q35".into(),
+    }
+}
+
+async fn until(events: &mut Receiver<GuestEvent>, wanted: impl Fn(&GuestCondition) -> bool) -> GuestReport {
+    let found = async {
+        loop {
+            match events.recv().await.expect("the driver lives") {
+                GuestEvent::Changed(report) if wanted(&report.condition) => return report,
+                _ => {}
+            }
+        }
+    };
+    timeout(LONG, found).await.expect("the event comes")
+}
+
+fn exited(condition: &GuestCondition) -> bool {
+    matches!(condition, GuestCondition::Exited { .. })
+}
+
+fn process(host: &Host, name: &str) -> i32 {
+    Files::new(&host.config.run_dir, &guest(name)).read_pid().unwrap()
+}
+
+fn send_signal(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_outlives_its_driver_and_is_adopted_by_the_next() {
+    let Some(host) = Host::new("adopt") else { return };
+    let (driver, mut events) = host.open().await;
+    let name = guest("one");
+    driver.start(&name, epoch(7), &empty_machine(), How::Run).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let pid = process(&host, "one");
+    drop((driver, events));
+
+    let (driver, mut events) = host.open().await;
+    let report = until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    assert_eq!((report.epoch, process(&host, "one")), (epoch(7), pid));
+    driver.start(&name, epoch(7), &empty_machine(), How::Run).await.unwrap();
+    assert_eq!(process(&host, "one"), pid, "the same order twice starts nothing");
+    let other = driver.start(&name, epoch(8), &empty_machine(), How::Run).await;
+    assert!(matches!(other, Err(StartError::AlreadyRunning { epoch: at, .. }) if at == epoch(7)), "{other:?}");
+
+    driver.stop(&name).await.unwrap();
+    driver.stop(&name).await.unwrap();
+    until(&mut events, exited).await;
+    assert_eq!(driver.inventory().await.unwrap(), []);
+    assert!(!driver.cgroup_of(&name).exists());
+}
+
+#[tokio::test]
+async fn an_exit_is_seen_at_once_and_remembered_by_the_next_driver() {
+    let Some(host) = Host::new("exit") else { return };
+    let (driver, mut events) = host.open().await;
+    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run).await.unwrap();
+    let killed = Instant::now();
+    send_signal(process(&host, "one"), nix::sys::signal::Signal::SIGKILL);
+    let report = until(&mut events, exited).await;
+    eprintln!("exit seen after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_millis(500));
+    assert_eq!(report.condition, GuestCondition::Exited { detail: "signal 9".into() });
+    drop((driver, events));
+    let (driver, mut events) = host.open().await;
+    until(&mut events, exited).await;
+    assert!(exited(&driver.inventory().await.unwrap()[0].condition));
+    driver.start(&guest("one"), epoch(2), &empty_machine(), How::Run).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hanging_qemu_is_unknown_and_never_exited() {
+    let Some(host) = Host::new("hang") else { return };
+    let (driver, mut events) = host.open().await;
+    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let pid = process(&host, "one");
+    send_signal(pid, nix::sys::signal::Signal::SIGSTOP);
+    until(&mut events, |condition| matches!(condition, GuestCondition::Unknown { .. })).await;
+    let ping = holdfast_probes::GuestChannel::ping(&driver.agent(&guest("one")).await.unwrap(), ANSWER_DEADLINE).await;
+    assert!(matches!(ping, Err(holdfast_probes::ChannelError::Unavailable(_))), "{ping:?}");
+    send_signal(pid, nix::sys::signal::Signal::SIGCONT);
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let monitor = driver.inner.registry.monitor(&guest("one")).unwrap();
+    monitor.execute(qapi::qmp::stop {}, ANSWER_DEADLINE).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Paused { reason: "paused".into() }).await;
+    driver.resume(&guest("one")).await.unwrap();
+    send_signal(pid, nix::sys::signal::Signal::SIGSTOP);
+    driver.stop(&guest("one")).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_guests_on_one_image_and_a_machine_that_cannot_start_leave_nothing_behind() {
+    let Some(host) = Host::new("refuse") else { return };
+    let (driver, _events) = host.open().await;
+    let image = host.config.run_dir.join("image.raw");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let link = host.config.run_dir.join("link.raw");
+    std::os::unix::fs::symlink(&image, &link).unwrap();
+    let with = |path: &Path| {
+        let disks = vec![Disk { path: path.to_owned(), format: DiskFormat::Raw }];
+        QemuDefinition { disks, ..empty_machine() }
+    };
+    driver.start(&guest("one"), epoch(1), &with(&image), How::Run).await.unwrap();
+    let second = driver.start(&guest("two"), epoch(2), &with(&link), How::Run).await;
+    assert!(matches!(&second, Err(StartError::InUse { other, .. }) if *other == guest("one")), "{second:?}");
+    let absent = driver.start(&guest("two"), epoch(2), &with(Path::new("/nonexistent")), How::Run).await;
+    assert!(matches!(&absent, Err(StartError::Failed(detail)) if detail.contains("/nonexistent")), "{absent:?}");
+    let here: Vec<_> = driver.inventory().await.unwrap().into_iter().map(|report| report.guest).collect();
+    assert_eq!(here, [guest("one")]);
+    assert!(!driver.cgroup_of(&guest("two")).exists());
+    driver.stop(&guest("one")).await.unwrap();
+    driver.start(&guest("two"), epoch(3), &with(&link), How::Run).await.unwrap();
+}
+
+#[tokio::test]
+async fn processes_without_a_record_are_reported_and_can_be_stopped() {
+    let Some(host) = Host::new("stray") else { return };
+    let (driver, _events) = host.open().await;
+    let stray = driver.cgroup_of(&guest("stray"));
+    std::fs::create_dir(&stray).unwrap();
+    let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+    std::fs::write(stray.join("cgroup.procs"), child.id().to_string()).unwrap();
+    for driver in [driver, host.open().await.0] {
+        let reports = driver.inventory().await.unwrap();
+        assert!(matches!(reports[0].condition, GuestCondition::Unknown { .. }), "{reports:?}");
+        let start = driver.start(&guest("stray"), epoch(1), &empty_machine(), How::Run).await;
+        assert!(matches!(start, Err(StartError::AlreadyRunning { .. })), "{start:?}");
+    }
+    host.open().await.0.stop(&guest("stray")).await.unwrap();
+    assert_eq!(child.wait().unwrap().code(), None);
+}
+
+/// A guest moves between two hosts on this machine, then is kept because nobody gives the word.
+#[tokio::test]
+async fn a_guest_is_handed_over_only_with_the_word() {
+    let (Some(one), Some(two)) = (Host::new("source"), Host::new("target")) else { return };
+    let ((source, mut source_events), (target, mut target_events)) = (one.open().await, two.open().await);
+    let name = guest("mover");
+    source.start(&name, epoch(1), &empty_machine(), How::Run).await.unwrap();
+    until(&mut source_events, |condition| *condition == GuestCondition::Running).await;
+    let uri = target.start(&name, epoch(2), &empty_machine(), How::Incoming).await.unwrap().uri.unwrap();
+    let again = target.start(&name, epoch(2), &empty_machine(), How::Incoming).await.unwrap();
+    assert_eq!(again.uri.as_ref(), Some(&uri));
+    assert!(matches!(target.resume(&name).await, Err(ResumeError::NotPaused(_))));
+
+    let kept = source.send_to(&name, &uri, LONG, async { false }).await;
+    assert!(matches!(kept, Err(SendError::Kept(_))), "{kept:?}");
+    target.stop(&name).await.unwrap();
+    let uri = target.start(&name, epoch(3), &empty_machine(), How::Incoming).await.unwrap().uri.unwrap();
+    let outcome = source.send_to(&name, &uri, LONG, async { true }).await.unwrap();
+    eprintln!("{outcome:?}");
+    until(&mut source_events, |condition| *condition == GuestCondition::Sent).await;
+    until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
+    target.resume(&name).await.unwrap();
+    source.stop(&name).await.unwrap();
+}

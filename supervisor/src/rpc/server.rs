@@ -1,0 +1,243 @@
+//! The listening end: accepts peers with a certificate of the cluster, and hands their requests to the handler.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use holdfast_policies::names::HostName;
+use rustls::ServerConfig;
+use tokio::{
+    io::{BufReader, BufWriter},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    BODY_BYTES_MAX, Channel, Handler,
+    frame::{self, ANSWER, Frame, FrameError, REFUSAL},
+    socket,
+};
+use super::super::pki;
+
+/// A handler that has not answered after this is given up: callers stopped waiting long before.
+const HANDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Rest after a failed accept, so that a process out of file descriptors does not spin.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How much the server lets others use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once; further ones are closed at once. A cluster has tens of hosts with one connection each.
+    pub connections: usize,
+    /// Requests being handled per connection; more are not read until one is answered.
+    pub in_flight_per_connection: usize,
+    /// A TLS handshake must be done within this, so that silent connections do not use up the slots.
+    pub handshake: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 256, in_flight_per_connection: 64, handshake: Duration::from_secs(2) }
+    }
+}
+
+/// What was turned away, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    handshakes_failed: AtomicU64,
+    frames_refused: AtomicU64,
+    connections_refused: AtomicU64,
+}
+
+impl Counters {
+    /// Connections that were not TLS, showed no certificate of the cluster, or were too slow.
+    pub fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.load(Ordering::Relaxed)
+    }
+
+    /// Connections of peers closed because of a frame that makes no sense.
+    pub fn frames_refused(&self) -> u64 {
+        self.frames_refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed at once because there were too many.
+    pub fn connections_refused(&self) -> u64 {
+        self.connections_refused.load(Ordering::Relaxed)
+    }
+}
+
+/// A running server; dropping it closes the port and every connection.
+pub struct Server {
+    address: SocketAddr,
+    counters: Arc<Counters>,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    acceptor: TlsAcceptor,
+    handler: Arc<dyn Handler>,
+    limits: Limits,
+    counters: Arc<Counters>,
+}
+
+impl Server {
+    /// Listens on `listen` and serves until dropped.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn serve(
+        listen: SocketAddr,
+        tls: Arc<ServerConfig>,
+        handler: Arc<dyn Handler>,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let counters = Arc::new(Counters::default());
+        let shared = Shared { acceptor: TlsAcceptor::from(tls), handler, limits, counters: Arc::clone(&counters) };
+        let accepting = tokio::spawn(accept(listener, Arc::new(shared)));
+        Ok(Self { address, counters, accepting })
+    }
+
+    /// Where the server listens, with the port that the system chose if it was asked to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was turned away so far.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let slots = Arc::new(Semaphore::new(shared.limits.connections));
+    // Dropped with this task, which ends the connections.
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        connections.spawn(greet(stream, from, Arc::clone(&shared), slot));
+    }
+}
+
+/// Does the handshake, then serves the peer.
+async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
+    match tokio::time::timeout(shared.limits.handshake, handshake(stream, &shared.acceptor)).await {
+        Ok(Ok((stream, peer))) => serve_peer(stream, peer, shared, slot).await,
+        failed => {
+            shared.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            let reason = match failed {
+                Ok(Err(reason)) => reason,
+                _ => "too slow".to_owned(),
+            };
+            tracing::debug!(%from, reason, "handshake failed");
+        }
+    }
+}
+
+async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<(TlsStream<TcpStream>, HostName), String> {
+    socket::prepare(&stream).map_err(|error| error.to_string())?;
+    let stream = acceptor.accept(stream).await.map_err(|error| error.to_string())?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = pki::peer_host(certificates).map_err(|error| error.to_string())?;
+    Ok((stream, peer))
+}
+
+async fn serve_peer(stream: TlsStream<TcpStream>, peer: HostName, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
+    let (reader, writer) = tokio::io::split(stream);
+    let in_flight = shared.limits.in_flight_per_connection;
+    let (replies, mut queue) = mpsc::channel(in_flight.max(1));
+    let mut writer = BufWriter::new(writer);
+    let requests = read_requests(BufReader::new(reader), &peer, &shared, replies, Arc::new(slot));
+    tokio::select! {
+        ended = requests => if let Err(error) = ended {
+            shared.counters.frames_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, error, "closing the connection: it sent what is not a request");
+        },
+        _ = frame::write_queue(&mut writer, &mut queue) => {}
+    }
+}
+
+/// Reads requests until the connection ends (`Ok`) or sends nonsense (`Err`).
+async fn read_requests(
+    mut reader: impl tokio::io::AsyncRead + Unpin,
+    peer: &HostName,
+    shared: &Arc<Shared>,
+    replies: mpsc::Sender<Frame>,
+    slot: Arc<OwnedSemaphorePermit>,
+) -> Result<(), String> {
+    let in_flight = Arc::new(Semaphore::new(shared.limits.in_flight_per_connection.max(1)));
+    loop {
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(()) };
+        let request = match frame::read(&mut reader).await {
+            Ok(request) => request,
+            Err(FrameError::Ended(_)) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let channel = Channel::from_byte(request.tag).ok_or_else(|| format!("there is no channel {}", request.tag))?;
+        let (handler, peer, replies) = (Arc::clone(&shared.handler), peer.clone(), replies.clone());
+        // Work begun is finished even when the connection ends; it keeps the connection's slot, so that reconnecting
+        // does not get round the limits.
+        let held = (permit, Arc::clone(&slot));
+        tokio::spawn(async move {
+            let reply = answer(handler, peer, channel, request).await;
+            let _ = replies.send(reply).await;
+            drop(held);
+        });
+    }
+}
+
+async fn answer(handler: Arc<dyn Handler>, peer: HostName, channel: Channel, request: Frame) -> Frame {
+    let id = request.id;
+    // A task of its own, so that a handler's panic is a refusal and not a request without reply.
+    let mut work = tokio::spawn(async move { handler.handle(peer, channel, request.body).await });
+    let result = match tokio::time::timeout(HANDLE_TIMEOUT, &mut work).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err("the handler failed".to_owned()),
+        Err(_) => {
+            work.abort();
+            Err(format!("not done within {HANDLE_TIMEOUT:?}"))
+        }
+    };
+    match result {
+        Ok(body) if body.len() <= BODY_BYTES_MAX => Frame { id, tag: ANSWER, body },
+        Ok(body) => refusal(id, &format!("the reply of {} bytes is larger than {BODY_BYTES_MAX}", body.len())),
+        Err(reason) => refusal(id, &reason),
+    }
+}
+
+/// Longest refusal, in bytes: it is for people.
+const REFUSAL_BYTES_MAX: usize = 4096;
+
+fn refusal(id: u64, reason: &str) -> Frame {
+    let body = reason.as_bytes().iter().copied().take(REFUSAL_BYTES_MAX).collect();
+    Frame { id, tag: REFUSAL, body }
+}

@@ -1,0 +1,218 @@
+//! Tests of the RPC over real TLS on loopback.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use holdfast_policies::names::HostName;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{super::pki, *};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+fn files(authority: &pki::Authority, name: &str, directory: &Path) -> pki::TlsFiles {
+    let issued = pki::issue(authority, &host(name)).unwrap();
+    let at = |kind: &str| directory.join(format!("{name}.{kind}"));
+    fs::write(at("ca"), authority.certificate_pem()).unwrap();
+    fs::write(at("cert"), issued.certificate_pem).unwrap();
+    fs::write(at("key"), issued.key_pem).unwrap();
+    fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
+    pki::TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+}
+
+/// Answers with who asked, on which channel, and the body; `slow` takes its time and `bad` is refused.
+#[derive(Default)]
+struct Echo(AtomicU64);
+
+#[async_trait::async_trait]
+impl Handler for Echo {
+    async fn handle(&self, peer: HostName, channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        match body.as_slice() {
+            b"slow" => tokio::time::sleep(Duration::from_millis(300)).await,
+            b"bad" => return Err("not today".to_owned()),
+            b"panic" => panic!("on purpose"),
+            _ => {}
+        }
+        Ok(format!("{peer} {channel:?} {}", String::from_utf8_lossy(&body)).into_bytes())
+    }
+}
+
+struct Pair {
+    authority: pki::Authority,
+    directory: tempfile::TempDir,
+    echo: Arc<Echo>,
+    server: Server,
+    client: Client,
+}
+
+async fn pair(limits: Limits) -> Pair {
+    let authority = pki::make_authority().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let tls = pki::server_config(&files(&authority, "hv-b", directory.path())).unwrap();
+    let echo = Arc::new(Echo::default());
+    let server = Server::serve("127.0.0.1:0".parse().unwrap(), tls, echo.clone(), limits).await.unwrap();
+    let client = Client::new(pki::client_config(&files(&authority, "hv-a", directory.path())).unwrap());
+    Pair { authority, directory, echo, server, client }
+}
+
+impl Pair {
+    async fn ask(&self, body: &str, timeout: Duration) -> Result<String, CallError> {
+        let address = self.server.address();
+        let reply = self.client.call(&host("hv-b"), address, Channel::Sync, body.into(), timeout).await;
+        reply.map(|body| String::from_utf8(body).unwrap())
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_the_callers_name_from_its_certificate() {
+    let pair = pair(Limits::default()).await;
+    assert_eq!(pair.ask("hello", SECOND).await.unwrap(), "hv-a Sync hello");
+    assert_eq!(pair.ask("bad", SECOND).await, Err(CallError::Refused("not today".into())));
+    assert_eq!(pair.ask("panic", SECOND).await, Err(CallError::Refused("the handler failed".into())));
+}
+
+#[tokio::test]
+async fn a_slow_request_does_not_hold_up_the_others() {
+    let pair = pair(Limits::default()).await;
+    pair.ask("warm", SECOND).await.unwrap();
+    let (slow, fast) = tokio::join!(
+        async { pair.ask("slow", SECOND).await.map(|_| Instant::now()) },
+        async { pair.ask("fast", SECOND).await.map(|_| Instant::now()) }
+    );
+    assert!(fast.unwrap() < slow.unwrap());
+}
+
+#[tokio::test]
+async fn garbage_on_the_rpc_socket_is_counted_and_changes_nothing() {
+    let limits = Limits { handshake: Duration::from_millis(200), ..Limits::default() };
+    let pair = pair(limits).await;
+    pair.ask("before", SECOND).await.unwrap();
+    let address = pair.server.address();
+    let counters = pair.server.counters();
+
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let _silent = TcpStream::connect(address).await.unwrap();
+    until("both failed handshakes counted", || counters.handshakes_failed() == 2).await;
+
+    for garbage in [&[0xff; 64][..], &[0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 99, 0]] {
+        let refused = counters.frames_refused();
+        let tls = pki::client_config(&files(&pair.authority, "hv-c", pair.directory.path())).unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("hv-b").unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        stream.flush().await.unwrap();
+        until("the bad frame counted", || counters.frames_refused() == refused + 1).await;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert!(rest.is_empty(), "the connection is closed without an answer");
+    }
+    assert_eq!(pair.echo.0.load(Ordering::Relaxed), 1, "no garbage reached the handler");
+    assert_eq!(pair.ask("after", SECOND).await.unwrap(), "hv-a Sync after");
+}
+
+#[tokio::test]
+async fn a_client_with_a_certificate_of_another_authority_is_refused() {
+    let pair = pair(Limits::default()).await;
+    let other = pki::make_authority().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    // It trusts the server, so that the refusal is the server's.
+    let mut stranger = files(&other, "hv-a", directory.path());
+    stranger.authority = pair.directory.path().join("hv-a.ca");
+    let client = Client::new(pki::client_config(&stranger).unwrap());
+    let refused = client.call(&host("hv-b"), pair.server.address(), Channel::Raft, vec![], SECOND).await;
+    assert!(matches!(refused, Err(CallError::Unreachable(_))), "{refused:?}");
+    until("the failed handshake counted", || pair.server.counters().handshakes_failed() >= 1).await;
+    assert_eq!(pair.echo.0.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_another_host_is_not_called() {
+    let pair = pair(Limits::default()).await;
+    let wrong = pair.client.call(&host("hv-c"), pair.server.address(), Channel::Raft, vec![], SECOND).await;
+    assert!(matches!(wrong, Err(CallError::Unreachable(_))), "{wrong:?}");
+    assert_eq!(pair.echo.0.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_counted() {
+    let pair = pair(Limits { connections: 1, ..Limits::default() }).await;
+    pair.ask("first", SECOND).await.unwrap();
+    let mut second = TcpStream::connect(pair.server.address()).await.unwrap();
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed at once");
+    assert_eq!(pair.server.counters().connections_refused(), 1);
+}
+
+/// Forwards to `to` until `cut`, and from then on swallows: a host whose power was cut sends neither data nor FIN.
+async fn swallowing_proxy(to: SocketAddr, cut: Arc<tokio::sync::Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut first = true;
+        while let Ok((mut inner, _)) = listener.accept().await {
+            let (cut, mortal) = (Arc::clone(&cut), std::mem::take(&mut first));
+            tokio::spawn(async move {
+                let mut outer = TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut inner, &mut outer) => {}
+                    () = cut.notified(), if mortal => std::future::pending().await,
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_dead_connection_does_not_stick() {
+    let pair = pair(Limits::default()).await;
+    let cut = Arc::new(tokio::sync::Notify::new());
+    let address = swallowing_proxy(pair.server.address(), Arc::clone(&cut)).await;
+    let (client, peer) = (&pair.client, host("hv-b"));
+    client.call(&peer, address, Channel::Raft, b"one".to_vec(), SECOND).await.unwrap();
+    cut.notify_one();
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    let lost = client.call(&peer, address, Channel::Raft, b"two".to_vec(), Duration::from_millis(200)).await;
+    assert_eq!(lost, Err(CallError::Timeout));
+    assert!(began.elapsed() < SECOND);
+    client.call(&peer, address, Channel::Raft, b"three".to_vec(), SECOND).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_to_nobody_ends_within_its_timeout() {
+    let pair = pair(Limits::default()).await;
+    // Accepts connections and never says a word, as a frozen process does.
+    let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let began = Instant::now();
+    let address = frozen.local_addr().unwrap();
+    let result = pair.client.call(&host("hv-b"), address, Channel::Raft, vec![], Duration::from_millis(100)).await;
+    assert!(matches!(result, Err(CallError::Unreachable(_))), "{result:?}");
+    assert!(began.elapsed() < SECOND);
+}

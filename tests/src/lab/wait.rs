@@ -1,0 +1,58 @@
+//! Waiting for a condition: always with a limit, and with the last thing seen in the message when it runs out.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// How often a condition is looked at. Short against what is measured (tens of milliseconds), long against one look.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every wait and every command of the lab end with an error, so that the lab is taken down in order.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+/// Whether somebody asked to stop.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Looks until `look` returns `Ok`, and returns that.
+///
+/// # Errors
+/// After `limit`, with what `look` last said; at once when interrupted.
+pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        if interrupted() {
+            bail!("interrupted while waiting for: {what}");
+        }
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(last) if begin.elapsed() >= limit => bail!("not within {:.0} s: {what}; last seen: {last}", limit.as_secs_f64()),
+            Err(_) => thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+/// Sleeps, but not when interrupted.
+///
+/// # Errors
+/// When interrupted.
+pub fn pause(time: Duration) -> Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        if interrupted() {
+            bail!("interrupted");
+        }
+        thread::sleep(LOOK_EVERY.min(time));
+    }
+    Ok(())
+}
