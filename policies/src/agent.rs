@@ -160,16 +160,22 @@ impl Agent {
             return Err(Stale::Authority { got: reply.authority, seen });
         }
         let mut actions = Vec::new();
+        let knew_floors = self.disk.floors_known;
         let new_term = reply.authority.term != seen.term || reply.authority.generation != seen.generation;
         self.disk.authority = reply.authority;
         if let Some(floors) = reply.floors.filter(|_| !self.disk.floors_known) {
-            self.disk.floors = floors;
+            for (guest, epoch) in floors {
+                // A release that came before them has set its own.
+                let floor = self.disk.floors.entry(guest).or_default();
+                *floor = (*floor).max(epoch);
+            }
             self.disk.floors_known = true;
             actions.extend([Action::Persist(self.disk.clone()), Action::SyncNow]);
         } else if new_term {
             actions.push(Action::Persist(self.disk.clone()));
         }
-        if let Some(lease_ms) = reply.lease_ms {
+        // R12: the request that this answers was made without floors, so whoever granted it a lease was mistaken.
+        if let Some(lease_ms) = reply.lease_ms.filter(|_| knew_floors) {
             let deadline = sent.plus(std::time::Duration::from_millis(lease_ms));
             if self.lease.is_none_or(|lease| lease < deadline) {
                 self.lease = Some(deadline);
@@ -197,6 +203,14 @@ impl Agent {
             self.results.insert(order, (outcome, reading));
         }
         vec![Action::SyncNow]
+    }
+
+    /// The memory could not be written: what was to follow has not been done, and is considered again (R7).
+    pub fn unwritten(&mut self, undone: &[OrderId]) {
+        for order in undone {
+            self.carried.remove(order);
+            self.disk.begun.remove(order);
+        }
     }
 
     /// Orders that the coordinator does not list any more have been committed or superseded.
@@ -228,30 +242,35 @@ impl Agent {
         actions.extend([Action::Persist(self.disk.clone()), Action::Carry(order)]);
     }
 
+    /// Whether virtual CPUs may run under this epoch of the guest, as far as the disk says (R7, R9). The shell asks again
+    /// right before it makes them run, because a release may have come since the order was taken.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_epoch(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+        let floor = self.disk.floors.get(guest).copied().unwrap_or_default();
+        let highest = self.disk.highest.get(guest).copied().unwrap_or_default();
+        if epoch <= floor {
+            return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
+        }
+        if epoch < highest {
+            return Err(format!("epoch {epoch} of {guest} is older than {highest}"));
+        }
+        Ok(())
+    }
+
     /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.
     fn write_down(&mut self, order: &Order) -> Result<(), String> {
         match &order.kind {
             OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
-                let floor = self.disk.floors.get(guest).copied().unwrap_or_default();
-                let highest = self.disk.highest.get(guest).copied().unwrap_or_default();
-                if *epoch <= floor {
-                    return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
-                }
-                if *epoch < highest {
-                    return Err(format!("epoch {epoch} of {guest} is older than {highest}"));
-                }
+                self.check_epoch(guest, *epoch)?;
                 self.disk.highest.insert(guest.clone(), *epoch);
             }
             OrderKind::Release { guest, epoch } => {
                 let floor = self.disk.floors.entry(guest.clone()).or_default();
                 *floor = (*floor).max(*epoch);
             }
-            OrderKind::Resume { guest, epoch } => {
-                let floor = self.disk.floors.get(guest).copied().unwrap_or_default();
-                if *epoch <= floor {
-                    return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
-                }
-            }
+            OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch)?,
             OrderKind::RestartService { .. } | OrderKind::Send { .. } | OrderKind::Fence { .. } => {}
         }
         if !order.kind.is_idempotent() {

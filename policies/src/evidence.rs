@@ -128,11 +128,11 @@ impl Marks {
         now.since(self.at(index))
     }
 
-    /// When the entry was applied here.
+    /// When the entry was applied here. An entry newer than every mark counts from the newest mark: it cannot be older.
     #[must_use]
     pub fn at(&self, index: u64) -> Moment {
         let position = self.marks.partition_point(|(marked, _)| *marked < index);
-        self.marks.get(position).map_or(self.started, |(_, at)| *at)
+        self.marks.get(position).or(self.marks.back()).map_or(self.started, |(_, at)| *at)
     }
 }
 
@@ -180,6 +180,7 @@ mod tests {
         marks.applied(20, Moment(7_000));
         assert_eq!(marks.age(10, Moment(8_000)), Duration::from_millis(3_000));
         assert_eq!(marks.age(15, Moment(8_000)), Duration::from_millis(1_000));
-        assert_eq!(marks.age(99, Moment(8_000)), Duration::from_millis(7_000));
+        assert_eq!(marks.age(99, Moment(8_000)), Duration::from_millis(1_000));
+        assert_eq!(Marks::new(Moment(1_000)).age(99, Moment(8_000)), Duration::from_millis(7_000));
     }
 }

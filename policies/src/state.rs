@@ -84,7 +84,13 @@ pub struct Host {
     pub mode: Mode,
     /// What has been decided about its boot.
     pub life: Life,
+    /// Its newest earlier boots: they are over, and none of them joins again (R10, R11).
+    #[serde(default)]
+    pub past: Vec<Incarnation>,
 }
+
+/// Earlier boots remembered per host. A sync that is older than so many boots does not come in any more.
+pub const PAST_BOOTS_MAX: usize = 16;
 
 /// What operators want of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -125,7 +131,7 @@ pub struct Fence {
     pub attempts: u32,
     /// The level to try next.
     pub next_level: usize,
-    /// The log index of the newest failed attempt.
+    /// The log index at which the newest attempt ended without proof.
     pub failed: Option<u64>,
     /// Why the newest attempt failed.
     pub last_error: Option<String>,
@@ -214,6 +220,9 @@ pub struct Migration {
     pub step: MigrationStep,
     /// Why the move failed, once it has.
     pub failure: Option<String>,
+    /// The log index of the newest release of a half that failed.
+    #[serde(default)]
+    pub release_failed: Option<u64>,
 }
 
 /// How far a migration has come.
@@ -306,6 +315,12 @@ impl Guest {
             },
             Phase::Unplaced | Phase::Free { .. } | Phase::Starting { .. } | Phase::Releasing { .. } => None,
         }
+    }
+
+    /// Whether something is under way whose end has to be known before the guest may be forgotten.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. } | Phase::Releasing { .. } | Phase::Migrating(_))
     }
 
     /// The word for its phase, as in status, API and metrics.

@@ -4,6 +4,7 @@
 //! one that does not is refused and changes nothing (S7).
 
 mod guests;
+mod halves;
 mod hosts;
 mod incidents;
 mod migrations;
@@ -12,7 +13,7 @@ mod orders;
 use crate::{
     change::{Applied, Change, Command, Refused},
     journal::Event,
-    names::{Epoch, HostName, OrderId},
+    names::{Epoch, GuestName, HostName, OrderId},
     order::{Order, OrderKind},
     state::{ClusterState, Guest, Phase},
     time::WallTime,
@@ -65,11 +66,15 @@ impl ClusterState {
                 if base_version != self.policy_version {
                     return Err(Refused::Version { is: self.policy_version, base: base_version });
                 }
-                self.guests.retain(|name, _| policies.guests.contains_key(name));
+                let forgotten = |name: &GuestName, guest: &Guest| !policies.guests.contains_key(name) && !guest.is_between();
+                let gone: Vec<GuestName> =
+                    self.guests.iter().filter(|(name, guest)| forgotten(name, guest)).map(|(name, _)| name.clone()).collect();
+                for name in &gone {
+                    self.forget_guest(context, name);
+                }
                 for name in policies.guests.keys() {
                     self.guests.entry(name.clone()).or_insert_with(Guest::declared);
                 }
-                self.forget_orders_of_removed_guests();
                 self.policies = *policies;
                 self.sources = sources;
                 self.policy_version += 1;
@@ -81,10 +86,14 @@ impl ClusterState {
         }
     }
 
-    /// Guests that are no longer declared keep running and are no longer ours; their orders have no meaning.
-    fn forget_orders_of_removed_guests(&mut self) {
-        let guests = &self.guests;
-        self.orders.retain(|_, order| order.kind.guest().is_none_or(|(guest, _)| guests.contains_key(guest)));
+    /// A guest that is declared no more goes on as it is and is not ours. One with something under way is forgotten only
+    /// when that has ended: else, declared again, it could be placed while an order of its earlier life is still to start it.
+    fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
+        self.guests.remove(guest);
+        self.drop_guest_orders(guest);
+        for key in [Self::guest_key(guest), format!("placement/{guest}"), format!("degraded/{guest}")] {
+            self.resolve(context, &key);
+        }
     }
 
     pub(crate) fn note(&mut self, context: &Context, event: Event) {
@@ -115,15 +124,17 @@ impl ClusterState {
         Ok(id)
     }
 
-    pub(crate) fn refuse_phase(guest: &crate::names::GuestName, phase: &Guest, needed: &str) -> Refused {
+    pub(crate) fn refuse_phase(guest: &GuestName, phase: &Guest, needed: &str) -> Refused {
         Refused::Phase { guest: guest.clone(), is: phase.word().to_owned(), needed: needed.to_owned() }
     }
 
-    pub(crate) fn set_phase(&mut self, context: &mut Context, guest: &crate::names::GuestName, phase: Phase) {
-        if let Some(known) = self.guests.get_mut(guest) {
-            known.phase = phase;
-            self.view(context);
+    pub(crate) fn set_phase(&mut self, context: &mut Context, guest: &GuestName, phase: Phase) {
+        let Some(known) = self.guests.get_mut(guest) else { return };
+        known.phase = phase;
+        if !known.is_between() && !self.policies.guests.contains_key(guest) {
+            self.forget_guest(context, guest);
         }
+        self.view(context);
     }
 }
 

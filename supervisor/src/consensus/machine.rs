@@ -55,11 +55,7 @@ pub(super) struct Applier {
 }
 
 impl Applier {
-    pub(super) fn new(
-        machine: Arc<RwLock<dyn Machine>>,
-        store: Arc<Store>,
-        applied_index: watch::Sender<u64>,
-    ) -> Self {
+    pub(super) fn new(machine: Arc<RwLock<dyn Machine>>, store: Arc<Store>, applied_index: watch::Sender<u64>) -> Self {
         Self { machine, store, applied: None, membership: Membership::default(), applied_index }
     }
 

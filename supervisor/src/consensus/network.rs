@@ -97,11 +97,9 @@ struct OtherReply;
 impl Link {
     async fn call(&self, message: Message, timeout: Duration) -> Result<Reply, RPCError<Types>> {
         let sender = &self.sender;
-        let envelope =
-            Envelope { cluster: sender.cluster.clone(), from: sender.node_id, to: self.target, message };
+        let envelope = Envelope { cluster: sender.cluster.clone(), from: sender.node_id, to: self.target, message };
         let body = serde_json::to_vec(&envelope).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let called =
-            sender.client.call(&self.place.host, self.place.address, Channel::Raft, body, timeout).await;
+        let called = sender.client.call(&self.place.host, self.place.address, Channel::Raft, body, timeout).await;
         match called {
             Ok(body) => serde_json::from_slice(&body).map_err(|error| RPCError::Network(NetworkError::new(&error))),
             Err(error @ CallError::Timeout) => Err(RPCError::Network(NetworkError::new(&error))),

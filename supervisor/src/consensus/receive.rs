@@ -68,7 +68,9 @@ impl Receiver {
         let metrics = metrics.borrow_watched();
         // A node that this one has not heard of yet may be the leader of a newer membership.
         match metrics.membership_config.get_node(&envelope.from) {
-            Some(place) if place.host != *peer => Err(format!("node {} is {} and not {peer}", envelope.from, place.host)),
+            Some(place) if place.host != *peer => {
+                Err(format!("node {} is {} and not {peer}", envelope.from, place.host))
+            }
             _ => Ok(()),
         }
     }

@@ -158,10 +158,7 @@ impl Store {
     }
 
     /// Runs `work` in a reading transaction.
-    pub(super) fn read<T>(
-        &self,
-        work: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
-    ) -> io::Result<T> {
+    pub(super) fn read<T>(&self, work: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> io::Result<T> {
         let result = self.database.begin_read().map_err(redb::Error::from).and_then(|transaction| work(&transaction));
         result.map_err(|error| self.failed("read", error))
     }

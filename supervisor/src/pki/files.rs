@@ -44,8 +44,7 @@ impl TlsFiles {
 
     /// This host's private key.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
-        let metadata =
-            fs::metadata(&self.key).map_err(|source| PkiError::Read { path: self.key.clone(), source })?;
+        let metadata = fs::metadata(&self.key).map_err(|source| PkiError::Read { path: self.key.clone(), source })?;
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & OTHERS != 0 {
             return Err(PkiError::KeyExposed { path: self.key.clone(), mode });

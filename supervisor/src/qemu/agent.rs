@@ -4,11 +4,7 @@
 //! command. Whoever gives up in the middle, by deadline or by being dropped, takes the connection with it; the next
 //! caller opens a new one and synchronises, which throws away what was left unread.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_policies::observe::{GuestCondition, clean};
@@ -129,10 +125,9 @@ impl Connection {
         let arguments = serde_json::json!({ "id": id });
         wire::send(&mut self.write, qga::guest_sync_delimited::NAME, &arguments, None).await?;
         loop {
-            let line = self.lines.next().await?;
-            let Some(marker) = line.iter().rposition(|byte| *byte == 0xff) else { continue };
-            let answer = line.get(marker + 1..).unwrap_or_default();
-            if serde_json::from_slice::<Message>(answer).is_ok_and(|message| message.answer == Some(id.into())) {
+            self.lines.skip_past(0xff).await?;
+            let answer = self.lines.next().await?;
+            if serde_json::from_slice::<Message>(&answer).is_ok_and(|message| message.answer == Some(id.into())) {
                 return Ok(());
             }
         }
@@ -290,7 +285,7 @@ mod tests {
             let mut text = String::from("{\"return\": {\"pid\": 7}}\n");
             if name == "guest-exec-status" {
                 text = String::from("{\"return\": {\"exited\": true, \"exitcode\": 3, \"out-data\": \"");
-                write!(text, "{}\"}}}}\n", "eHh4".repeat(40_000)).unwrap();
+                writeln!(text, "{}\"}}}}", "eHh4".repeat(40_000)).unwrap();
             }
             Some(text)
         });

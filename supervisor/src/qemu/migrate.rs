@@ -120,11 +120,16 @@ where
     if let Err(error) = started.await {
         return Err(keep(monitor, format!("cannot begin: {}", text(&error))).await);
     }
-    match follow(monitor, began + deadline, go).await {
+    let sent = match follow(monitor, began + deadline, go).await {
         Ok(Some(outcome)) => Ok(outcome),
         Ok(None) => Err(keep(monitor, "cancelled".to_owned()).await),
         Err(detail) => give_up(monitor, detail).await,
+    };
+    if sent.is_ok() {
+        // So that whoever looks at the inventory next sees it too; that it was sent is certain.
+        wait_for(monitor, GuestCondition::Sent, ANSWER_DEADLINE).await;
     }
+    sent
 }
 
 /// Follows a migration to its end. `Err` says why it should not go on.

@@ -15,7 +15,7 @@ use holdfast_policies::{
 use tokio::time::timeout;
 
 use super::{
-    CLEAN_UP_DEADLINE, How, Inner, StartError, Started, accel,
+    AskError, CLEAN_UP_DEADLINE, How, Inner, StartError, Started, accel,
     argv::Machine,
     launch, migrate,
     monitor::MonitorClient,
@@ -76,9 +76,16 @@ async fn already(inner: &Inner, guest: &GuestName, epoch: Epoch, how: How) -> Re
     let monitor = inner.registry.monitor(guest);
     match (started, monitor) {
         (Some(known), Some(monitor)) if known == (epoch, how) => {
-            let waits = monitor.view().condition == GuestCondition::Incoming;
-            let listening = async { migrate::listening(&monitor, inner.config.migrate_address).await.ok() };
-            Ok(Started { uri: if waits { listening.await } else { None } })
+            if monitor.view().condition != GuestCondition::Incoming {
+                return Ok(Started { uri: None });
+            }
+            let address = inner.config.migrate_address;
+            let uri = match migrate::listening(&monitor, address).await {
+                Ok(uri) => Ok(uri),
+                // An earlier supervisor died before it had made it listen.
+                Err(_) => migrate::listen(&monitor, address).await,
+            };
+            uri.map(|uri| Started { uri: Some(uri) }).map_err(cannot_listen)
         }
         (known, _) => {
             let epoch = known.map(|(epoch, _)| epoch).unwrap_or_default();
@@ -112,9 +119,12 @@ async fn come_up(inner: &Inner, mut record: Record) -> Result<Started, StartErro
     if record.how == How::Run {
         return Ok(Started { uri: None });
     }
-    let listening = migrate::listen(&monitor, inner.config.migrate_address).await;
-    let uri = listening.map_err(|error| StartError::Failed(format!("cannot listen for its migration: {error}")))?;
+    let uri = migrate::listen(&monitor, inner.config.migrate_address).await.map_err(cannot_listen)?;
     Ok(Started { uri: Some(uri) })
+}
+
+fn cannot_listen(error: AskError) -> StartError {
+    StartError::MayStillRun(format!("cannot listen for its migration: {error}"))
 }
 
 async fn answering(monitor: &MonitorClient) -> Result<(), StartError> {
@@ -136,7 +146,9 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
     let guest = &record.guest;
     let cgroup = inner.cgroup(guest);
     let error = match error {
-        StartError::Failed(detail) => StartError::Failed(format!("{detail}; {}", inner.files(guest).log_tail())),
+        StartError::Failed(detail) | StartError::MayStillRun(detail) => {
+            StartError::Failed(format!("{detail}; {}", inner.files(guest).log_tail()))
+        }
         other => other,
     };
     let killed = cgroup.kill();

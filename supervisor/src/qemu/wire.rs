@@ -113,6 +113,22 @@ impl Lines {
         }
     }
 
+    /// Throws away everything up to and with the next `byte`, however much that is.
+    pub async fn skip_past(&mut self, byte: u8) -> Result<(), WireError> {
+        self.searched = 0;
+        loop {
+            if let Some(at) = self.buffer.iter().position(|found| *found == byte) {
+                self.buffer.drain(..=at);
+                return Ok(());
+            }
+            self.buffer.clear();
+            self.buffer.reserve(CHUNK_BYTES);
+            if self.read.read_buf(&mut self.buffer).await? == 0 {
+                return Err(WireError::Closed);
+            }
+        }
+    }
+
     /// The next message. Dropping the future loses nothing.
     pub async fn message(&mut self) -> Result<Message, WireError> {
         let line = self.next().await?;

@@ -73,9 +73,9 @@ impl Client {
             return Err(CallError::Refused(format!("{} bytes are more than {BODY_BYTES_MAX}", body.len())));
         }
         let began = Instant::now();
-        let connection = tokio::time::timeout(timeout, self.connection(peer, address))
-            .await
-            .map_err(|_| CallError::Unreachable(format!("no connection to {peer} at {address} within {timeout:?}")))??;
+        let connection = tokio::time::timeout(timeout, self.connection(peer, address)).await.map_err(|_| {
+            CallError::Unreachable(format!("no connection to {peer} at {address} within {timeout:?}"))
+        })??;
         connection.call(channel, body, timeout.saturating_sub(began.elapsed())).await
     }
 
@@ -99,9 +99,9 @@ impl Client {
         if peers.len() >= PEERS_MAX {
             peers.retain(|_, peer| matches!(&*peer.lock(), Link::Open(connection) if connection.usable()));
         }
-        let peer = peers.entry((host.clone(), address)).or_insert_with(|| {
-            Arc::new(Peer { host: host.clone(), address, link: Mutex::new(Link::None) })
-        });
+        let peer = peers
+            .entry((host.clone(), address))
+            .or_insert_with(|| Arc::new(Peer { host: host.clone(), address, link: Mutex::new(Link::None) }));
         Arc::clone(peer)
     }
 }

@@ -20,12 +20,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use super::super::pki;
 use super::{
     CallError, Channel,
     frame::{self, ANSWER, Frame},
     socket,
 };
-use super::super::pki;
 
 /// Calls under way per connection and channel; four channels together are what a server handles per connection.
 const IN_FLIGHT_PER_CHANNEL: usize = 16;

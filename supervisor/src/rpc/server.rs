@@ -20,12 +20,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::super::pki;
 use super::{
     BODY_BYTES_MAX, Channel, Handler,
     frame::{self, ANSWER, Frame, FrameError, REFUSAL},
     socket,
 };
-use super::super::pki;
 
 /// A handler that has not answered after this is given up: callers stopped waiting long before.
 const HANDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -100,10 +100,9 @@ async fn a_request_is_answered_with_the_callers_name_from_its_certificate() {
 async fn a_slow_request_does_not_hold_up_the_others() {
     let pair = pair(Limits::default()).await;
     pair.ask("warm", SECOND).await.unwrap();
-    let (slow, fast) = tokio::join!(
-        async { pair.ask("slow", SECOND).await.map(|_| Instant::now()) },
-        async { pair.ask("fast", SECOND).await.map(|_| Instant::now()) }
-    );
+    let (slow, fast) = tokio::join!(async { pair.ask("slow", SECOND).await.map(|_| Instant::now()) }, async {
+        pair.ask("fast", SECOND).await.map(|_| Instant::now())
+    });
     assert!(fast.unwrap() < slow.unwrap());
 }
 

@@ -90,25 +90,24 @@ impl Bmc<'_> {
     /// When it cannot be reached by the lab itself.
     pub fn fault(&self, fault: Fault) -> Result<()> {
         for ending in ["stuck", "fail", "slow"] {
-            fs::remove_file(self.file(ending)).or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+            fs::remove_file(self.file(ending))
+                .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         }
         let password = if fault == Fault::WrongPassword { OTHER_PASSWORD } else { PASSWORD };
+        self.set_address(true)?;
         if self.configure(password)? {
             self.stop();
             self.start()?;
         }
+        // It must be up, with what it has to know, before its address may go away.
+        self.wait_ready(password)?;
         match fault {
             Fault::Stuck => fs::write(self.file("stuck"), b"")?,
             Fault::Fail => fs::write(self.file("fail"), b"")?,
             Fault::Slow(seconds) => fs::write(self.file("slow"), seconds.to_string())?,
             Fault::None | Fault::WrongPassword | Fault::Unreachable => {}
         }
-        self.set_address(fault != Fault::Unreachable)?;
-        match fault {
-            Fault::None => self.wait_ready(PASSWORD),
-            Fault::WrongPassword => self.wait_ready(OTHER_PASSWORD),
-            _ => Ok(()),
-        }
+        if fault == Fault::Unreachable { self.set_address(false) } else { Ok(()) }
     }
 
     /// What the chassis was asked, one line each: time, `get` or `set`, what.
@@ -129,7 +128,23 @@ impl Bmc<'_> {
         let net = format!("--net=/run/netns/{}", self.lab.place.space("mg"));
         let mut line = std::process::Command::new("nsenter");
         // Without a suite ipmitool asks the simulator for ten seconds which it speaks.
-        line.args([&net, "ipmitool", "-I", "lanplus", "-C", "3", "-N", "1", "-R", "1", "-E", "-U", USER, "-H", &self.address()?]);
+        line.args([
+            &net,
+            "ipmitool",
+            "-I",
+            "lanplus",
+            "-C",
+            "3",
+            "-N",
+            "1",
+            "-R",
+            "1",
+            "-E",
+            "-U",
+            USER,
+            "-H",
+            &self.address()?,
+        ]);
         line.args(words).env("IPMI_PASSWORD", password);
         let answer = command::finish(line, QUICK)?;
         anyhow::ensure!(answer.ok(), "ipmitool {words:?}: {}", answer.err.trim());
@@ -137,7 +152,9 @@ impl Bmc<'_> {
     }
 
     fn wait_ready(&self, password: &str) -> Result<()> {
-        wait::until(&format!("BMC of {}", self.host), READY_LIMIT, || self.ipmitool_with(password, &["mc", "guid"]).map(drop).map_err(|error| error.to_string()))
+        wait::until(&format!("BMC of {}", self.host), READY_LIMIT, || {
+            self.ipmitool_with(password, &["mc", "guid"]).map(drop).map_err(|error| error.to_string())
+        })
     }
 
     /// Writes its configuration; returns whether that changed it.
@@ -145,8 +162,10 @@ impl Bmc<'_> {
         let (host, dir) = (&self.host, self.lab.place.dir.display());
         let script = super::script("bmc.sh");
         let script = script.display();
-        let (address, guid) = (self.address()?, self.system_uuid()?.replace('-', ""));
-        let access: String = ["callback", "user", "operator", "admin"].map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n")).concat();
+        let (address, guid) = (self.address()?, reversed_bytes(&self.system_uuid()?));
+        let access: String = ["callback", "user", "operator", "admin"]
+            .map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n"))
+            .concat();
         let config = format!(
             "name \"{host}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} 623\n    priv_limit admin\n{access}    guid {guid}\n  endlan\n  \
              chassis_control \"{script} {dir} {host}\"\n  user 1 true \"\" \"test\" user 10\n  user 2 true \"{USER}\" \"{password}\" admin 10\n"
@@ -164,6 +183,10 @@ impl Bmc<'_> {
 
     fn start(&self) -> Result<()> {
         let path = |ending| self.file(ending).to_string_lossy().into_owned();
+        // Users that it remembers would count more than those of its configuration.
+        if self.file("state").exists() {
+            fs::remove_dir_all(self.file("state"))?;
+        }
         fs::create_dir_all(self.file("state"))?;
         let (conf, emu, state) = (path("conf"), path("emu"), path("state"));
         let argv = ["ipmi_sim", "-n", "-c", &conf, "-f", &emu, "-s", &state];
@@ -202,4 +225,10 @@ impl Bmc<'_> {
     fn file(&self, ending: &str) -> PathBuf {
         self.lab.place.dir.join("bmc").join(format!("{}.{ending}", self.host))
     }
+}
+
+/// A UUID's bytes as IPMI sends them: the last one first.
+fn reversed_bytes(uuid: &str) -> String {
+    let digits: Vec<char> = uuid.chars().filter(char::is_ascii_hexdigit).collect();
+    digits.chunks(2).rev().flatten().collect()
 }

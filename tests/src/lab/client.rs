@@ -86,7 +86,8 @@ impl Client {
     pub fn start(lab: &Lab, address: &str) -> Result<Self> {
         let program = client_program()?.to_string_lossy().into_owned();
         let mut command = lab.place.inside("client", "cl", &[&program, "client", address, "/healthz"]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the client")?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the client")?;
         let lines = child.stdout.take().context("the client has no output")?;
         let log = Arc::new(Mutex::new(Log::default()));
         let kept = Arc::clone(&log);
@@ -124,7 +125,9 @@ impl Client {
     /// # Errors
     /// After `limit`.
     pub fn wait_up(&self, limit: Duration) -> Result<()> {
-        wait::until("good answers to the outside client", limit, || if self.answering() { Ok(()) } else { Err(format!("{:?}", self.outages().last())) })
+        wait::until("good answers to the outside client", limit, || {
+            if self.answering() { Ok(()) } else { Err(format!("{:?}", self.outages().last())) }
+        })
     }
 
     /// Waits until answers stop.
@@ -132,7 +135,9 @@ impl Client {
     /// # Errors
     /// After `limit`.
     pub fn wait_down(&self, limit: Duration) -> Result<()> {
-        wait::until("no answers to the outside client", limit, || if self.answering() { Err("it answers".to_owned()) } else { Ok(()) })
+        wait::until("no answers to the outside client", limit, || {
+            if self.answering() { Err("it answers".to_owned()) } else { Ok(()) }
+        })
     }
 
     /// All outages so far; those with less than two seconds of answers between them count as one.
@@ -168,7 +173,10 @@ impl Lab {
     /// When the connection fails or the status is not 200.
     pub fn client_get(&self, address: &str, path: &str) -> Result<String> {
         let program = client_program()?.to_string_lossy().into_owned();
-        command::run_ok(&["nsenter", &format!("--net=/run/netns/{}", self.place.space("cl")), &program, "get", address, path], Duration::from_secs(10))
+        command::run_ok(
+            &["nsenter", &format!("--net=/run/netns/{}", self.place.space("cl")), &program, "get", address, path],
+            Duration::from_secs(10),
+        )
     }
 }
 
@@ -210,7 +218,9 @@ fn merged(outages: &[Outage]) -> Vec<Outage> {
 fn client_program() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("quickstart")).find(|path| path.is_file());
-    found.with_context(|| format!("no `quickstart` beside {}; build it with: cargo build -p holdfast-tests --bins", own.display()))
+    found.with_context(|| {
+        format!("no `quickstart` beside {}; build it with: cargo build -p holdfast-tests --bins", own.display())
+    })
 }
 
 /// Asks for ever; ends when nobody reads what it prints.
@@ -313,8 +323,14 @@ mod tests {
         let mut judge = Judge { last_beat_ms: 1e9, ..Judge::default() };
         let mut log = Log::default();
         let no = || Err("refused".to_owned());
-        let answers =
-            [(0.0, 5.0, Ok(())), (20.0, 25.0, Ok(())), (15.0, 215.0, no()), (40.0, 240.0, no()), (60.0, 260.0, no()), (1060.0, 1070.0, Ok(()))];
+        let answers = [
+            (0.0, 5.0, Ok(())),
+            (20.0, 25.0, Ok(())),
+            (15.0, 215.0, no()),
+            (40.0, 240.0, no()),
+            (60.0, 260.0, no()),
+            (1060.0, 1070.0, Ok(())),
+        ];
         for (asked, answered, answer) in answers {
             for line in judge.judge(asked, answered, answer) {
                 note(&mut log, line);

@@ -22,7 +22,8 @@ impl Lab {
     /// Makes keys, certificates and host files for all hosts.
     pub(super) fn init(&self) -> Result<()> {
         let out = self.place.dir.join("etc");
-        let mut argv = vec![self.binary().to_owned(), "init".into(), "--out".into(), out.to_string_lossy().into_owned()];
+        let mut argv =
+            vec![self.binary().to_owned(), "init".into(), "--out".into(), out.to_string_lossy().into_owned()];
         for spec in self.hosts() {
             argv.extend(["--host".into(), format!("{}={}", spec.name, self.address(&spec.name)?)]);
         }
@@ -77,7 +78,13 @@ impl Lab {
     pub fn holdfast_ok(&self, host: &str, arguments: &[&str]) -> Result<String> {
         let answer = self.holdfast(host, arguments)?;
         if !answer.ok() {
-            bail!("on {host}, holdfast {} ended with {:?}: {} {}", arguments.join(" "), answer.code, answer.err.trim(), answer.out.trim());
+            bail!(
+                "on {host}, holdfast {} ended with {:?}: {} {}",
+                arguments.join(" "),
+                answer.code,
+                answer.err.trim(),
+                answer.out.trim()
+            );
         }
         Ok(answer.out)
     }
@@ -131,8 +138,11 @@ impl Lab {
     /// # Errors
     /// After `limit`, with the last status.
     pub fn wait_hosts_healthy(&self, limit: Duration) -> Result<()> {
-        let names: Vec<&str> = self.hosts().iter().map(|spec| spec.name.as_str()).filter(|host| self.is_on(host)).collect();
-        self.wait_status("all hosts healthy", limit, |status| names.iter().all(|host| status.host_verdict(host) == Some("healthy")).then_some(()))
+        let names: Vec<&str> =
+            self.hosts().iter().map(|spec| spec.name.as_str()).filter(|host| self.is_on(host)).collect();
+        self.wait_status("all hosts healthy", limit, |status| {
+            names.iter().all(|host| status.host_verdict(host) == Some("healthy")).then_some(())
+        })
     }
 
     /// Waits until a guest runs and all its services are healthy; returns its host.
@@ -266,7 +276,7 @@ fn filled_in(text: &str) -> String {
 }
 
 /// Software emulation, so that figures of different machines can be compared.
-fn accel() -> String {
+pub(super) fn accel() -> String {
     std::env::var("HOLDFAST_LAB_ACCEL").unwrap_or_else(|_| "tcg".to_owned())
 }
 

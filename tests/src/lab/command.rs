@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn a_program_that_does_not_end_is_killed_with_its_children() {
         let begin = Instant::now();
-        let error = run(&["sh", "-c", "echo begun; sleep 77777 & sleep 77777"], Duration::from_millis(200)).unwrap_err();
+        let error =
+            run(&["sh", "-c", "echo begun; sleep 77777 & sleep 77777"], Duration::from_millis(200)).unwrap_err();
         assert!(error.to_string().contains("begun"), "{error}");
         assert!(begin.elapsed() < Duration::from_secs(3));
     }

@@ -61,7 +61,10 @@ pub fn tsc_khz() -> u64 {
 /// A guest's kernel command line.
 #[must_use]
 pub fn append(name: &str, address: &str) -> String {
-    format!("console=ttyS0 quiet tsc_early_khz={} lpj=4000000 lab.ip={address}/24 lab.name={name} lab.disk=1", tsc_khz())
+    format!(
+        "console=ttyS0 quiet tsc_early_khz={} lpj=4000000 lab.ip={address}/24 lab.name={name} lab.disk=1",
+        tsc_khz()
+    )
 }
 
 impl Lab {
@@ -77,7 +80,10 @@ impl Lab {
     /// When the image was not built.
     pub fn make_guest(&self, guest: &str, address: &str) -> Result<()> {
         let empty = image_dir().join("data.raw");
-        run_ok(&["cp".as_ref(), "--sparse=always".as_ref(), empty.as_os_str(), self.disk(guest).as_os_str()], Duration::from_secs(20))?;
+        run_ok(
+            &["cp".as_ref(), "--sparse=always".as_ref(), empty.as_os_str(), self.disk(guest).as_os_str()],
+            Duration::from_secs(20),
+        )?;
         network::introduce(&self.place, address, &mac(address))
     }
 
@@ -122,12 +128,15 @@ impl Lab {
     pub fn start_by_hand(&self, host: &str, guest: &str, address: &str, more: &[&str]) -> Result<ByHand<'_>> {
         let tap = "tap-hand";
         // The tap may be left from the last guest.
-        let make = format!("ip link show {tap} > /dev/null 2>&1 || ip tuntap add {tap} mode tap; ip link set {tap} master br0 up");
+        let make = format!(
+            "ip link show {tap} > /dev/null 2>&1 || ip tuntap add {tap} mode tap; ip link set {tap} master br0 up"
+        );
         let answer = self.exec(host, &["sh", "-c", &make], Duration::from_secs(5))?;
         anyhow::ensure!(answer.ok(), "cannot make {tap} on {host}: {}", answer.err.trim());
         let cgroup = format!("/sys/fs/cgroup/guests/hand-{guest}");
         let enter = "mkdir -p \"$0\" && echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
-        let mut argv = vec!["sh".to_owned(), "-c".to_owned(), enter.to_owned(), cgroup, "qemu-system-x86_64".to_owned()];
+        let mut argv =
+            vec!["sh".to_owned(), "-c".to_owned(), enter.to_owned(), cgroup, "qemu-system-x86_64".to_owned()];
         argv.extend(arguments(guest, address, tap));
         argv.extend(more.iter().map(|word| (*word).to_owned()));
         let words: Vec<&str> = argv.iter().map(String::as_str).collect();
@@ -138,17 +147,21 @@ impl Lab {
     }
 }
 
-/// QEMU's arguments for a guest, as the driver would write them.
+/// QEMU's arguments for a guest: the machine that Holdfast's driver builds, so that its boot can be compared.
 fn arguments(guest: &str, address: &str, tap: &str) -> Vec<String> {
-    let accel = std::env::var("HOLDFAST_LAB_ACCEL").unwrap_or_else(|_| "tcg".to_owned());
+    let accel = match super::cluster::accel().as_str() {
+        "kvm" => "kvm",
+        _ => "tcg,tb-size=32",
+    };
     let words = format!(
-        "-name {guest} -nodefaults -no-user-config -display none -machine q35 -accel {accel} -cpu max -smp 1 -m {MEMORY_MIB} \
+        "-name guest={guest} -machine q35 -accel {accel} -cpu max -m {MEMORY_MIB}M -smp 1 -nodefaults -no-user-config -display none \
+         -qmp unix:/run/hand-{guest}.qmp,server=on,wait=off -chardev file,id=console,path=/run/hand-{guest}.console,append=on -serial chardev:console \
          -kernel {IMAGE}/vmlinux -initrd {IMAGE}/initrd \
-         -blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=/srv/holdfast/{guest}.raw -device virtio-blk-pci,drive=disk0 \
-         -netdev tap,id=nic0,ifname={tap},script=no,downscript=no -device virtio-net-pci,netdev=nic0,mac={},romfile= \
-         -device virtio-serial-pci -chardev socket,id=agent0,path=/run/hand-{guest}.agent,server=on,wait=off \
-         -device virtserialport,chardev=agent0,name=org.qemu.guest_agent.0 -device virtio-rng-pci \
-         -qmp unix:/run/hand-{guest}.qmp,server=on,wait=off -serial null",
+         -blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=/srv/holdfast/{guest}.raw \
+         -device virtio-blk-pci,drive=disk0,werror=stop,rerror=stop \
+         -netdev tap,id=net0,ifname={tap},script=no,downscript=no -device virtio-net-pci,netdev=net0,mac={},romfile= \
+         -device virtio-serial-pci -chardev socket,id=agent,path=/run/hand-{guest}.agent,server=on,wait=off \
+         -device virtserialport,chardev=agent,name=org.qemu.guest_agent.0 -device pvpanic -action panic=pause,watchdog=reset",
         mac(address)
     );
     let mut argv: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();

@@ -184,7 +184,9 @@ impl Lab {
     /// When it does not appear within ten seconds.
     pub fn start(&self, host: &str, daemon: Daemon) -> Result<()> {
         self.want(host, daemon, true)?;
-        wait::until(&format!("{} of {host}", daemon.name()), POWER_LIMIT, || self.daemon_pid(host, daemon).map(drop).map_err(|error| error.to_string()))
+        wait::until(&format!("{} of {host}", daemon.name()), POWER_LIMIT, || {
+            self.daemon_pid(host, daemon).map(drop).map_err(|error| error.to_string())
+        })
     }
 
     /// Starts a supervisor that was killed or held back.
@@ -211,7 +213,8 @@ impl Lab {
 
     fn signal(&self, host: &str, daemon: Daemon, signal: Signal) -> Result<()> {
         let pid = self.daemon_pid(host, daemon)?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal pid {pid}, the {} of {host}", daemon.name()))
+        kill(Pid::from_raw(pid), signal)
+            .with_context(|| format!("cannot signal pid {pid}, the {} of {host}", daemon.name()))
     }
 
     /// The pid of a daemon, as this process sees it.
@@ -220,7 +223,8 @@ impl Lab {
     /// When the host is off or the daemon does not run.
     pub fn daemon_pid(&self, host: &str, daemon: Daemon) -> Result<i32> {
         let file = run_dir(self.init_pid(host)?).join(format!("lab/{}.pid", daemon.name()));
-        let inner = fs::read_to_string(&file).with_context(|| format!("the {} of {host} does not run", daemon.name()))?;
+        let inner =
+            fs::read_to_string(&file).with_context(|| format!("the {} of {host} does not run", daemon.name()))?;
         self.outer_pid(host, inner.trim().parse()?)
     }
 

@@ -18,6 +18,8 @@ pub mod guest;
 mod host;
 pub mod network;
 mod place;
+#[cfg(test)]
+mod selftest;
 pub mod wait;
 mod watch;
 
@@ -103,12 +105,15 @@ impl Lab {
         std::os::unix::fs::symlink(guest::image_dir().canonicalize()?, self.shared().join("guest"))?;
         let (prefix, root, binary) = (self.place.prefix(), self.place.cgroup_root.display(), self.binary());
         let shared = self.shared();
-        let environment = format!("prefix={prefix}\ncgroup_root='{root}'\nholdfast='{binary}'\nshared='{}'\n", shared.display());
+        let environment =
+            format!("prefix={prefix}\ncgroup_root='{root}'\nholdfast='{binary}'\nshared='{}'\n", shared.display());
         fs::write(self.place.dir.join("lab.env"), environment)?;
         for spec in &self.options.hosts {
             let number = self.number(&spec.name)?;
             fs::create_dir_all(self.host_dir(&spec.name))?;
-            let environment = format!("number={number}\naddress=10.77.0.{number}\nmanagement=10.78.0.{number}\nmac=02:77:00:00:00:{number:02x}\n");
+            let environment = format!(
+                "number={number}\naddress=10.77.0.{number}\nmanagement=10.78.0.{number}\nmac=02:77:00:00:00:{number:02x}\n"
+            );
             fs::write(self.host_dir(&spec.name).join("host.env"), environment)?;
         }
         Ok(())
@@ -180,6 +185,28 @@ impl Drop for Lab {
             let _ = child.wait();
         }
     }
+}
+
+/// Whether lab tests are to be left out (`HOLDFAST_NO_LAB=1`); if so, says that this one was. Without root and without
+/// that variable a lab test fails, with the reason, in [`Lab::new`].
+#[must_use]
+pub fn left_out(test: &str) -> bool {
+    let left_out = std::env::var("HOLDFAST_NO_LAB").is_ok_and(|value| value == "1");
+    if left_out {
+        eprintln!("left out because of HOLDFAST_NO_LAB=1: {test}");
+    }
+    left_out
+}
+
+/// Held by a test that must not share the machine's cores with another lab; waits for its turn.
+///
+/// # Errors
+/// When the lock file cannot be made.
+pub fn alone() -> Result<nix::fcntl::Flock<fs::File>> {
+    let file = fs::File::options().create(true).append(true).open("/tmp/holdfast-lab.lock")?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .context("cannot lock /tmp/holdfast-lab.lock")
 }
 
 /// One of the lab's scripts.

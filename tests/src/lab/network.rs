@@ -28,15 +28,23 @@ pub(super) fn build(place: &Place) -> Result<()> {
     }
     let (switch, management, client) = (place.space("sw"), place.space("mg"), place.space("cl"));
     // A bridge without a fixed address takes that of its lowest port, and everybody's ARP entry goes stale.
-    batch(&switch, "link add sw0 address 02:77:00:00:01:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set sw0 up\n")?;
+    batch(
+        &switch,
+        "link add sw0 address 02:77:00:00:01:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set sw0 up\n",
+    )?;
     batch(
         &management,
         "link set lo up\nlink add mg0 address 02:77:00:00:01:02 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          addr add 10.78.0.254/24 dev mg0\nlink set mg0 up\n",
     )?;
-    run_ok(&["ip", "link", "add", "up0", "netns", &client, "type", "veth", "peer", "name", "p-cl", "netns", &switch], QUICK)?;
+    run_ok(
+        &["ip", "link", "add", "up0", "netns", &client, "type", "veth", "peer", "name", "p-cl", "netns", &switch],
+        QUICK,
+    )?;
     batch(&switch, "link set p-cl master sw0\nlink set p-cl up\n")?;
-    let address = format!("link set lo up\nlink set up0 address 02:77:00:00:01:03\naddr add {CLIENT_ADDRESS}/24 dev up0\nlink set up0 up\n");
+    let address = format!(
+        "link set lo up\nlink set up0 address 02:77:00:00:01:03\naddr add {CLIENT_ADDRESS}/24 dev up0\nlink set up0 up\n"
+    );
     batch(&client, &address)?;
     within(place, "cl", "echo 50 > /proc/sys/net/ipv4/neigh/up0/retrans_time_ms")
 }
@@ -50,7 +58,8 @@ pub(super) fn within(place: &Place, space: &str, line: &str) -> Result<()> {
 /// Gives the client a fixed ARP entry of a guest, so that ARP does not decide what is measured.
 pub(super) fn introduce(place: &Place, address: &str, mac: &str) -> Result<()> {
     let space = place.space("cl");
-    run_ok(&["ip", "-n", &space, "neigh", "replace", address, "lladdr", mac, "dev", "up0", "nud", "permanent"], QUICK).map(drop)
+    run_ok(&["ip", "-n", &space, "neigh", "replace", address, "lladdr", mac, "dev", "up0", "nud", "permanent"], QUICK)
+        .map(drop)
 }
 
 fn batch(space: &str, lines: &str) -> Result<()> {
@@ -133,13 +142,19 @@ impl Lab {
 fn link(place: &Place, space: &str, name: &str, state: &str) -> Result<()> {
     let answer = command::run(&["ip", "-n", &place.space(space), "link", "set", name, state], QUICK)?;
     // A host that is off may have no link at all; the mark in its folder counts at its next boot.
-    anyhow::ensure!(answer.ok() || answer.err.contains("Cannot find device"), "cannot set {name} {state}: {}", answer.err.trim());
+    anyhow::ensure!(
+        answer.ok() || answer.err.contains("Cannot find device"),
+        "cannot set {name} {state}: {}",
+        answer.err.trim()
+    );
     Ok(())
 }
 
 fn forget(mark: &Path) -> Result<()> {
     match fs::remove_file(mark) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("cannot remove {}", mark.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", mark.display()))
+        }
         _ => Ok(()),
     }
 }

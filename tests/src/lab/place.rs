@@ -134,7 +134,8 @@ impl Place {
 
 /// Whether any process is left below a cgroup.
 pub(super) fn populated(cgroup: &Path) -> bool {
-    fs::read_to_string(cgroup.join("cgroup.events")).is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    fs::read_to_string(cgroup.join("cgroup.events"))
+        .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }
 
 /// All processes below a cgroup, by the pids that this process sees.
@@ -168,7 +169,11 @@ fn builder(id: &str) -> Option<u32> {
 }
 
 fn spaces_of(prefix: &str) -> Vec<String> {
-    let names = fs::read_dir("/run/netns").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names = fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.starts_with(&format!("{prefix}-"))).collect()
 }
 
@@ -179,5 +184,7 @@ fn cgroup_root() -> Result<PathBuf> {
         let (_, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(place))
     };
-    mounts.lines().find_map(of_version_2).context("no cgroup v2 is mounted, and the lab's hosts need one; try: mount -t cgroup2 none /sys/fs/cgroup/unified")
+    mounts.lines().find_map(of_version_2).context(
+        "no cgroup v2 is mounted, and the lab's hosts need one; try: mount -t cgroup2 none /sys/fs/cgroup/unified",
+    )
 }

@@ -36,7 +36,9 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T,
         }
         match look() {
             Ok(found) => return Ok(found),
-            Err(last) if begin.elapsed() >= limit => bail!("not within {:.0} s: {what}; last seen: {last}", limit.as_secs_f64()),
+            Err(last) if begin.elapsed() >= limit => {
+                bail!("not within {:.0} s: {what}; last seen: {last}", limit.as_secs_f64())
+            }
             Err(_) => thread::sleep(LOOK_EVERY),
         }
     }

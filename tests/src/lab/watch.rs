@@ -139,7 +139,8 @@ impl Lab {
     #[must_use]
     pub fn image_openers(&self, image: &Path) -> Vec<(String, i32)> {
         let Some(identity) = identity(image) else { return Vec::new() };
-        let found = candidates(&self.host_cgroups(), true).into_iter().filter_map(|(host, pid)| opener(&host, pid, identity));
+        let found =
+            candidates(&self.host_cgroups(), true).into_iter().filter_map(|(host, pid)| opener(&host, pid, identity));
         found.map(|opener| (opener.host, opener.pid)).collect()
     }
 
@@ -154,7 +155,13 @@ impl Lab {
     }
 }
 
-fn look(shared: &Path, hosts: &[(String, PathBuf)], wide: bool, unlocked: &mut BTreeMap<(i32, String), f64>, record: &Mutex<Record>) {
+fn look(
+    shared: &Path,
+    hosts: &[(String, PathBuf)],
+    wide: bool,
+    unlocked: &mut BTreeMap<(i32, String), f64>,
+    record: &Mutex<Record>,
+) {
     let pids = candidates(hosts, wide);
     for (image, path) in images(shared) {
         let Some(identity) = identity(&path) else { continue };
@@ -179,12 +186,16 @@ fn note_writers(image: &str, writers: &[Opener], identity: (u64, u64), record: &
     let (now, mut record) = (now_ms(), record.lock().unwrap_or_else(PoisonError::into_inner));
     for writer in writers {
         let same = |tenure: &&mut Tenure| tenure.pid == writer.pid && tenure.image == image;
-        match record.tenures.iter_mut().rev().find(same) {
-            Some(tenure) => tenure.to_ms = now,
-            None if record.tenures.len() < TENURES_MAX => {
-                record.tenures.push(Tenure { image: image.to_owned(), host: writer.host.clone(), pid: writer.pid, from_ms: now, to_ms: now });
-            }
-            None => {}
+        if let Some(tenure) = record.tenures.iter_mut().rev().find(same) {
+            tenure.to_ms = now;
+        } else if record.tenures.len() < TENURES_MAX {
+            record.tenures.push(Tenure {
+                image: image.to_owned(),
+                host: writer.host.clone(),
+                pid: writer.pid,
+                from_ms: now,
+                to_ms: now,
+            });
         }
     }
     if let Some(holders) = double
@@ -214,22 +225,35 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// QEMU processes by host; with `wide`, also those of the machine that are in no host.
 fn candidates(hosts: &[(String, PathBuf)], wide: bool) -> Vec<(String, i32)> {
-    let inside = hosts.iter().flat_map(|(host, cgroup)| processes(cgroup).into_iter().map(move |pid| (host.clone(), pid)));
+    let inside =
+        hosts.iter().flat_map(|(host, cgroup)| processes(cgroup).into_iter().map(move |pid| (host.clone(), pid)));
     let mut all: Vec<(String, i32)> = inside.collect();
     if wide {
         let known: Vec<i32> = all.iter().map(|(_, pid)| *pid).collect();
-        let names = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let names = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         all.extend(names.filter(|pid| !known.contains(pid)).map(|pid| ("outside".to_owned(), pid)));
     }
-    all.retain(|(_, pid)| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system")));
+    all.retain(|(_, pid)| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
+    });
     all
 }
 
 fn opener(host: &str, pid: i32, identity: (u64, u64)) -> Option<Opener> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-    let of_image: Vec<_> = descriptors.filter(|entry| self::identity(&entry.path()) == Some(identity)).map(|entry| entry.file_name()).collect();
-    let infos: Vec<String> =
-        of_image.iter().filter_map(|name| fs::read_to_string(Path::new(&format!("/proc/{pid}/fdinfo")).join(name)).ok()).filter(|info| writable(info)).collect();
+    let of_image: Vec<_> = descriptors
+        .filter(|entry| self::identity(&entry.path()) == Some(identity))
+        .map(|entry| entry.file_name())
+        .collect();
+    let infos: Vec<String> = of_image
+        .iter()
+        .filter_map(|name| fs::read_to_string(Path::new(&format!("/proc/{pid}/fdinfo")).join(name)).ok())
+        .filter(|info| writable(info))
+        .collect();
     if infos.is_empty() {
         return None;
     }
@@ -238,12 +262,12 @@ fn opener(host: &str, pid: i32, identity: (u64, u64)) -> Option<Opener> {
     Some(Opener { host: host.to_owned(), pid, locked, any_lock: !locks.is_empty() })
 }
 
-/// `flags:	02100002`: octal, the last digit is the access mode.
+/// `flags: 02100002`: octal, the last digit is the access mode.
 fn writable(info: &str) -> bool {
     info.lines().any(|line| line.starts_with("flags:") && matches!(line.as_bytes().last(), Some(b'1' | b'2')))
 }
 
-/// `lock:	1: OFDLCK  ADVISORY  READ -1 fe:00:123 100 103`
+/// `lock: 1: OFDLCK  ADVISORY  READ -1 fe:00:123 100 103`
 fn lock_range(line: &str) -> Option<(u64, u64)> {
     let mut words = line.strip_prefix("lock:")?.split_ascii_whitespace().rev();
     let (to, from) = (words.next()?, words.next()?);
@@ -251,7 +275,9 @@ fn lock_range(line: &str) -> Option<(u64, u64)> {
 }
 
 fn command_line(pid: i32) -> String {
-    fs::read(format!("/proc/{pid}/cmdline")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

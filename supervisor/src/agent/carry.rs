@@ -1,0 +1,218 @@
+//! Carrying orders out: each becomes calls of the driver, the guest's agent or a power device, and one outcome.
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_fencing::{open_device, power_off::power_off_and_confirm, report::Outcome};
+use holdfast_policies::{
+    model::{FenceLevel, QemuDefinition},
+    names::{Epoch, GuestName, HostName, Incarnation},
+    observe::{GuestCondition, clean},
+    order::{Order, OrderKind, OrderOutcome},
+    proof::Power,
+    sync::AgedReading,
+    time::{Moment, millis},
+};
+use holdfast_probes::channel::{Exit, GuestChannel};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    clock,
+    node::Node,
+    qemu::{Driver, How, ResumeError},
+};
+
+/// How long a target may take to notice that everything has arrived.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at an arriving guest.
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What came of an order, with the power reading of a fence and when its question was sent.
+pub struct Carried {
+    /// What came of it.
+    pub outcome: OrderOutcome,
+    /// For fences that ended in "off".
+    pub reading: Option<(AgedReading, Moment)>,
+}
+
+impl Carried {
+    fn plain(outcome: OrderOutcome) -> Self {
+        Self { outcome, reading: None }
+    }
+}
+
+/// Carries one order out, within its deadline.
+pub async fn carry(node: &Arc<Node>, order: &Order) -> Carried {
+    let deadline = order.deadline.0;
+    if let OrderKind::Fence { target, target_incarnation, level, device } = &order.kind {
+        return fence(node, target, target_incarnation, *level, device, deadline).await;
+    }
+    let Some(driver) = &node.driver else { return Carried::plain(failed("this host runs no guests")) };
+    match timeout(deadline, act(node, driver, &order.kind, deadline)).await {
+        Ok(outcome) => Carried::plain(outcome),
+        Err(_) => Carried::plain(failed(format!("it took longer than {deadline:?}"))),
+    }
+}
+
+fn done(detail: impl Into<String>) -> OrderOutcome {
+    OrderOutcome::Done { detail: detail.into(), uri: None }
+}
+
+fn failed(detail: impl AsRef<str>) -> OrderOutcome {
+    OrderOutcome::Failed { detail: clean(detail.as_ref()) }
+}
+
+/// An error with its causes, in one line.
+fn why(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
+
+async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Duration) -> OrderOutcome {
+    match kind {
+        OrderKind::Start { guest, epoch, definition } => {
+            start(node, driver, guest, *epoch, definition, How::Run).await
+        }
+        OrderKind::Receive { guest, epoch, definition } => {
+            start(node, driver, guest, *epoch, definition, How::Incoming).await
+        }
+        OrderKind::Release { guest, .. } => release(node, driver, guest).await,
+        OrderKind::RestartService { guest, run, .. } => restart_service(driver, guest, run, deadline).await,
+        OrderKind::Send { guest, uri, .. } => {
+            let lease = node.lease.clone();
+            let go = async move { lease.is_valid() };
+            match driver.send_to(guest, uri, deadline.saturating_sub(Duration::from_secs(5)), go).await {
+                Ok(sent) => done(format!("sent in {:?}, paused for {:?}", sent.total, sent.downtime)),
+                Err(error) => failed(why(&error)),
+            }
+        }
+        OrderKind::Resume { guest, .. } => resume(node, driver, guest).await,
+        OrderKind::Fence { .. } => failed("a fence is not a guest's order"),
+    }
+}
+
+/// Starts a guest; whatever an older assignment has left of it on this host is stopped first.
+async fn start(
+    node: &Arc<Node>,
+    driver: &Driver,
+    guest: &GuestName,
+    epoch: Epoch,
+    definition: &QemuDefinition,
+    how: How,
+) -> OrderOutcome {
+    let began = Instant::now();
+    match driver.inventory().await {
+        Ok(reports) => {
+            let older = reports.iter().any(|report| report.guest == *guest && report.epoch != epoch);
+            if older && let Err(error) = driver.stop(guest).await {
+                return failed(format!("what is left of it could not be stopped: {}", why(&error)));
+            }
+        }
+        Err(error) => return failed(format!("it cannot be known what runs here: {}", why(&error))),
+    }
+    if let Err(error) = node.guard.register(guest, &driver.cgroup_of(guest)).await {
+        return failed(format!("the guard did not take it: {}", why(&error)));
+    }
+    // The last look before the act: a lease that has run out meanwhile starts nothing (R14).
+    if !node.lease.is_valid() {
+        return failed("the lease ran out before it could be started");
+    }
+    match driver.start(guest, epoch, definition, how).await {
+        Ok(started) => OrderOutcome::Done {
+            detail: format!("QEMU was up after {} ms", began.elapsed().as_millis()),
+            uri: started.uri,
+        },
+        Err(error) => failed(why(&error)),
+    }
+}
+
+async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName) -> OrderOutcome {
+    match driver.stop(guest).await {
+        Ok(()) => {
+            if let Err(error) = node.guard.unregister(guest).await {
+                tracing::warn!(%guest, error = %why(&error), "the guard still counts a guest that is gone");
+            }
+            done("nothing of it is left here")
+        }
+        Err(error) => failed(why(&error)),
+    }
+}
+
+async fn restart_service(driver: &Driver, guest: &GuestName, run: &[String], deadline: Duration) -> OrderOutcome {
+    let channel = match driver.agent(guest).await {
+        Ok(channel) => channel,
+        Err(error) => return failed(why(&error)),
+    };
+    match channel.exec(run, deadline.saturating_sub(Duration::from_secs(1))).await {
+        Ok(result) => match result.exit {
+            Exit::Code(0) => done("the command ended with exit code 0"),
+            Exit::Code(code) => failed(format!("exit code {code}: {}", String::from_utf8_lossy(&result.stderr))),
+            Exit::Signal(signal) => failed(format!("ended by signal {signal}")),
+        },
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+/// Lets an arrived guest run. It may still be arriving for some milliseconds when the order comes.
+async fn resume(node: &Arc<Node>, driver: &Driver, guest: &GuestName) -> OrderOutcome {
+    let began = Instant::now();
+    loop {
+        if !node.lease.is_valid() {
+            return failed("the lease ran out before it could run");
+        }
+        match driver.resume(guest).await {
+            Ok(()) => return done(format!("it runs, {} ms after the order", began.elapsed().as_millis())),
+            Err(ResumeError::NotPaused(_)) if began.elapsed() < ARRIVAL && arriving(driver, guest).await => {
+                sleep(ARRIVAL_PAUSE).await;
+            }
+            Err(error) => return failed(why(&error)),
+        }
+    }
+}
+
+async fn arriving(driver: &Driver, guest: &GuestName) -> bool {
+    let reports = driver.inventory().await.unwrap_or_default();
+    reports.iter().any(|report| report.guest == *guest && report.condition == GuestCondition::Incoming)
+}
+
+async fn fence(
+    node: &Arc<Node>,
+    target: &HostName,
+    incarnation: &Incarnation,
+    level: usize,
+    device: &FenceLevel,
+    deadline: Duration,
+) -> Carried {
+    let Some(device) = open_device(device) else { return Carried::plain(failed("the level has no power device")) };
+    let asked = clock::moment();
+    // R20: every off needs a go-ahead younger than one lease, and a lease is renewed by the coordinator alone.
+    let lease = node.lease.clone();
+    let report = power_off_and_confirm(&[device], deadline, move || lease.is_valid()).await;
+    for attempt in &report.attempts {
+        tracing::info!(%target, device = %attempt.device, asked = ?attempt.asked, answer = %attempt.answer, "power device asked");
+    }
+    match report.outcome {
+        Outcome::Off { took, readings } => {
+            let asked_after = readings.iter().map(|reading| reading.asked_after).min().unwrap_or_default();
+            let asked = asked.plus(asked_after);
+            let reading = AgedReading {
+                host: target.clone(),
+                incarnation: incarnation.clone(),
+                asked_ago_ms: millis(clock::moment().since(asked)),
+                power: Power::Off,
+                devices: readings.into_iter().map(|reading| reading.device).collect(),
+                level,
+            };
+            let outcome = done(format!("off, confirmed after {} ms", took.as_millis()));
+            Carried { outcome, reading: Some((reading, asked)) }
+        }
+        Outcome::StillOn { detail } => Carried::plain(failed(format!("{target} is still on: {detail}"))),
+        Outcome::Unknown { detail } => Carried::plain(failed(detail)),
+        Outcome::NoGoAhead => Carried::plain(failed("the coordinator's go-ahead was too old")),
+    }
+}

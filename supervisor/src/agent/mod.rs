@@ -1,0 +1,262 @@
+//! The agent: one task that owns [`holdfast_policies::agent::Agent`], syncs for it, and has done what it says.
+
+mod carry;
+pub mod disk;
+mod link;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use carry::Carried;
+use holdfast_policies::{
+    agent::{Action, Agent},
+    names::{Epoch, GuestName, HostName, OrderId},
+    observe::GuestReport,
+    order::Order,
+    state::HostFacts,
+    sync::{SyncReply, SyncRequest, View},
+    time::Moment,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{clock, coordinator::Coordinator, datagram::Nudged, node::Node, prober::Sights, qemu::GuestEvent};
+
+/// Orders and syncs that may end at once before their ends are taken in: more than one host ever has open.
+const ENDS: usize = 256;
+
+/// Everything that the agent's task is given at its start.
+pub struct Parts {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The coordinator of this host, on voters.
+    pub coordinator: Option<Coordinator>,
+    /// The agent with what it remembers.
+    pub agent: Agent,
+    /// Where it remembers it.
+    pub disk: PathBuf,
+    /// What this host says of itself.
+    pub facts: HostFacts,
+    /// What happens to guests.
+    pub events: Option<mpsc::Receiver<GuestEvent>>,
+    /// Nudges (R5).
+    pub nudges: mpsc::Receiver<Nudged>,
+    /// What this host sees of services.
+    pub sights: Sights,
+    /// Where new views go.
+    pub views: watch::Sender<Arc<View>>,
+}
+
+enum End {
+    Synced { nonce: u64, sent: Moment, first: Option<HostName>, result: Result<SyncReply, String> },
+    Carried { order: OrderId, carried: Carried },
+}
+
+/// Runs the agent for as long as the supervisor runs.
+pub async fn run(mut parts: Parts) {
+    let (sender, mut ends) = mpsc::channel(ENDS);
+    let mut events = parts.events.take();
+    let mut work = Work {
+        parts,
+        ends: sender,
+        nonce: 0,
+        syncing: false,
+        again: false,
+        first: None,
+        asked_at: BTreeMap::new(),
+        failures: 0,
+    };
+    let every = work.parts.node.file.timing.sync_every.0;
+    let mut due = Instant::now();
+    loop {
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = work.parts.node.sync_now.notified() => work.again = true,
+            Some(_) = work.parts.nudges.recv() => work.again = true,
+            Some(event) = next_event(&mut events) => {
+                tracing::info!(?event, "a guest has changed");
+                work.again = true;
+            }
+            Some(end) = ends.recv() => work.take(end).await,
+        }
+        let now = Instant::now();
+        if (now >= due || work.again) && !work.syncing {
+            due = now + every;
+            work.again = false;
+            work.sync().await;
+        } else if now >= due {
+            due = now + every;
+        }
+    }
+}
+
+async fn next_event(events: &mut Option<mpsc::Receiver<GuestEvent>>) -> Option<GuestEvent> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Work {
+    parts: Parts,
+    ends: mpsc::Sender<End>,
+    nonce: u64,
+    /// One sync at a time: the next one carries what this one could not.
+    syncing: bool,
+    /// Something has happened that should not wait for the next turn.
+    again: bool,
+    first: Option<HostName>,
+    asked_at: BTreeMap<OrderId, Moment>,
+    failures: u32,
+}
+
+impl Work {
+    async fn sync(&mut self) {
+        self.nonce = self.nonce.wrapping_add(1);
+        self.syncing = true;
+        let (node, coordinator) = (Arc::clone(&self.parts.node), self.parts.coordinator.clone());
+        let (nonce, mut first, ends) = (self.nonce, self.first.clone(), self.ends.clone());
+        let request = self.request().await;
+        tokio::spawn(async move {
+            let sent = clock::moment();
+            let result = match request {
+                Ok(request) => link::sync(&node, coordinator.as_ref(), &request, &mut first).await,
+                Err(error) => Err(error),
+            };
+            // The receiver lives as long as the supervisor.
+            let _ = ends.send(End::Synced { nonce, sent, first, result }).await;
+        });
+    }
+
+    async fn request(&self) -> Result<SyncRequest, String> {
+        let now = clock::moment();
+        let agent = &self.parts.agent;
+        Ok(SyncRequest {
+            host: self.parts.node.host().clone(),
+            facts: self.parts.facts.clone(),
+            nonce: self.nonce,
+            seen: agent.disk().authority,
+            floors_known: agent.disk().floors_known,
+            reports: self.reports().await?,
+            results: agent.results(now, |order| self.asked_at.get(&order).copied()),
+            sights: self.parts.sights.report(now),
+            unwell: self.parts.node.health.unwell(now),
+            known_view: agent.view(),
+        })
+    }
+
+    /// What runs here. An inventory that cannot be taken is not an empty one: no sync goes out then (S5).
+    async fn reports(&self) -> Result<Vec<GuestReport>, String> {
+        match &self.parts.node.driver {
+            Some(driver) => driver.inventory().await.map_err(|error| format!("what runs here cannot be known: {error}")),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn take(&mut self, end: End) {
+        match end {
+            End::Synced { nonce, sent, first, result } => {
+                self.syncing = false;
+                self.first = first;
+                match result {
+                    Ok(reply) => self.synced(reply, nonce, sent).await,
+                    Err(error) => self.not_synced(&error),
+                }
+            }
+            End::Carried { order, carried } => {
+                tracing::info!(%order, outcome = ?carried.outcome, "an order has ended");
+                let reading = carried.reading.map(|(reading, asked)| {
+                    self.asked_at.insert(order, asked);
+                    reading
+                });
+                let actions = self.parts.agent.on_done(order, carried.outcome, reading);
+                self.act(actions).await;
+            }
+        }
+    }
+
+    fn not_synced(&mut self, error: &str) {
+        self.failures = self.failures.saturating_add(1);
+        self.first = None;
+        // The first ones are told, then one in a minute or so.
+        if self.failures <= 3 || self.failures.is_multiple_of(100) {
+            tracing::warn!(error, failures = self.failures, "no coordinator could be reached");
+        }
+    }
+
+    async fn synced(&mut self, reply: SyncReply, nonce: u64, sent: Moment) {
+        if self.failures > 3 {
+            tracing::info!(failures = self.failures, "a coordinator answers again");
+        }
+        self.failures = 0;
+        let why = reply.why_no_lease.clone();
+        match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
+            Ok(actions) => self.act(actions).await,
+            Err(stale) => tracing::warn!(%stale, "a reply was not used"),
+        }
+        if let Some(why) = why {
+            tracing::debug!(why, "no lease");
+        }
+        let agent = &self.parts.agent;
+        let open: Vec<OrderId> = agent.results(clock::moment(), |_| None).iter().map(|result| result.order).collect();
+        self.asked_at.retain(|order, _| open.contains(order));
+    }
+
+    /// Does what the agent says, in order. What cannot be written down is not acted on (R7).
+    async fn act(&mut self, actions: Vec<Action>) {
+        let mut actions = actions.into_iter();
+        while let Some(action) = actions.next() {
+            match action {
+                Action::Persist(disk) => {
+                    let path = self.parts.disk.clone();
+                    let written = tokio::task::spawn_blocking(move || {
+                        let content = serde_json::to_vec(&disk)?;
+                        disk::write_durably(&path, &content)
+                    });
+                    let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                    if let Err(error) = written {
+                        tracing::error!(%error, path = %self.parts.disk.display(), "the agent cannot write; it carries nothing out");
+                        let undone = actions.filter_map(|action| match action {
+                            Action::Carry(order) => Some(order.id),
+                            _ => None,
+                        });
+                        self.parts.agent.unwritten(&undone.collect::<Vec<OrderId>>());
+                        return;
+                    }
+                }
+                Action::Grant(deadline) => match self.parts.node.guard.grant(deadline).await {
+                    Ok(()) => self.parts.node.lease.extend(deadline),
+                    Err(error) => tracing::warn!(%error, "the guard did not take the lease"),
+                },
+                Action::Carry(order) => self.carry(order),
+                Action::StopSuperseded { guest, epoch } => self.stop_superseded(guest, epoch),
+                Action::Look(view) => {
+                    self.parts.views.send_replace(Arc::new(*view));
+                }
+                Action::SyncNow => self.again = true,
+            }
+        }
+    }
+
+    fn carry(&self, order: Order) {
+        tracing::info!(order = %order.id, what = %order.kind, "carrying an order out");
+        let (node, ends) = (Arc::clone(&self.parts.node), self.ends.clone());
+        tokio::spawn(async move {
+            let carried = carry::carry(&node, &order).await;
+            let _ = ends.send(End::Carried { order: order.id, carried }).await;
+        });
+    }
+
+    fn stop_superseded(&self, guest: GuestName, epoch: Epoch) {
+        let Some(driver) = self.parts.node.driver.clone() else { return };
+        tracing::error!(%guest, %epoch, "this assignment was replaced elsewhere; stopping what is left of it");
+        tokio::spawn(async move {
+            let reports = driver.inventory().await.unwrap_or_default();
+            let here = reports.iter().any(|report| report.guest == guest && report.epoch <= epoch);
+            if here && let Err(error) = driver.stop(&guest).await {
+                tracing::error!(%guest, %error, "a superseded guest could not be stopped");
+            }
+        });
+    }
+}

@@ -1,0 +1,167 @@
+//! Voters that elect, commit, restart, join, and refuse what is not theirs.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_elect_commit_and_survive_the_loss_of_their_leader() {
+    let site = Site::new(3);
+    let mut nodes = site.cluster().await;
+    let (leader, applied) = propose(&nodes, "one").await;
+    assert_eq!(applied.reply, b"1");
+    until("everybody applied", || nodes.values().all(|node| node.lines() == ["one"])).await;
+    let (_, before) = on_leader(&nodes, |leader| async move { leader.read_index().await }).await;
+    assert!(before.index >= applied.index && before.vote.1 == leader);
+
+    let follower = nodes.iter().find(|(id, _)| **id != leader).map(|(_, node)| node.consensus.clone()).unwrap();
+    assert_eq!(follower.propose(b"x".to_vec()).await, Err(ProposeError::NotLeader(Some(host(leader)))));
+    assert_eq!(follower.read_index().await, Err(ProposeError::NotLeader(Some(host(leader)))));
+    let large = vec![b'x'; ENTRY_BYTES_MAX + 1];
+    assert!(matches!(nodes[&leader].consensus.propose(large).await, Err(ProposeError::TooLarge { .. })));
+    assert_eq!(nodes[&1].consensus.initialize(site.places.clone()).await, Err(MembershipError::AlreadyInitialised));
+
+    let gone = nodes.remove(&leader).unwrap();
+    gone.consensus.shutdown().await;
+    assert!(!gone.leads() || gone.consensus.read_index().await.is_err());
+    drop(gone);
+    let (second, applied) = propose(&nodes, "two").await;
+    assert_eq!((second != leader, applied.reply), (true, b"2".to_vec()));
+    let (_, after) = on_leader(&nodes, |leader| async move { leader.read_index().await }).await;
+    assert!(after > before, "authority only grows");
+
+    nodes.insert(leader, site.restart(leader).await);
+    until("the old leader caught up", || nodes[&leader].lines() == ["one", "two"]).await;
+    let third = nodes.keys().find(|id| **id != second).copied().unwrap();
+    nodes[&second].consensus.transfer_to(&host(third)).await.unwrap();
+    until("the lead was handed over", || nodes[&third].leads()).await;
+    assert_eq!(propose(&nodes, "three").await.1.reply, b"3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_has_its_state_from_disk() {
+    let mut site = Site::new(1);
+    site.tuning.snapshot_every = 10;
+    site.tuning.keep_entries = 2;
+    let nodes = site.cluster().await;
+    let store_id = nodes[&1].consensus.store_id();
+    for _ in 0..24 {
+        propose(&nodes, "line").await;
+    }
+    // The largest entry there may be, in the form that grows most on the way.
+    let large = vec![0; ENTRY_BYTES_MAX];
+    nodes[&1].consensus.propose(large).await.unwrap();
+    until("a snapshot was taken", || nodes[&1].consensus.status().snapshot > Some(15)).await;
+    nodes[&1].consensus.shutdown().await;
+    let before = nodes[&1].lines();
+    drop(nodes);
+
+    let node = site.restart(1).await;
+    assert_eq!(node.lines(), before, "restored before anybody could ask, from snapshot and log");
+    assert_eq!(node.consensus.store_id(), store_id);
+    assert!(*node.consensus.applied().borrow() > 24);
+    let nodes = BTreeMap::from([(1, node)]);
+    assert_eq!(propose(&nodes, "more").await.1.reply, b"26");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_gets_snapshot_and_log_and_then_a_vote() {
+    let mut site = Site::new(2);
+    site.tuning.snapshot_every = 10;
+    site.tuning.keep_entries = 1;
+    let founder = site.start(1, true).await.unwrap();
+    founder.consensus.initialize(BTreeMap::from([(1, site.places[&1].clone())])).await.unwrap();
+    let mut nodes = BTreeMap::from([(1, founder)]);
+    for _ in 0..4 {
+        // Together larger than one part of a snapshot, and larger than one batch of entries.
+        on_leader(&nodes, |leader| async move { leader.propose(vec![b'x'; 300_000]).await }).await;
+    }
+    for _ in 0..20 {
+        propose(&nodes, "line").await;
+    }
+    until("a snapshot was taken", || nodes[&1].consensus.status().snapshot > Some(10)).await;
+    nodes.insert(2, site.start(2, true).await.unwrap());
+    nodes[&1].consensus.add_learner(2, site.places[&2].clone()).await.unwrap();
+    until("the learner caught up", || nodes[&2].lines() == nodes[&1].lines()).await;
+    nodes[&1].consensus.set_voters(BTreeSet::from([1, 2])).await.unwrap();
+    until("both know the voters", || nodes.values().all(|node| node.consensus.status().voters == site.places)).await;
+    propose(&nodes, "together").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_another_cluster_is_refused() {
+    let site = Site::new(1);
+    drop(site.start(1, true).await.unwrap());
+    let start = async |change: fn(&mut ConsensusConfig)| {
+        let mut config = site.config(1, false);
+        change(&mut config);
+        let began = Instant::now();
+        loop {
+            let machine = Arc::new(RwLock::new(Lines::default()));
+            match Consensus::start(config.clone(), machine, site.client(1)).await.map(drop) {
+                Err(StartError::Store { .. }) if began.elapsed() < PATIENCE => pause().await,
+                result => return result.unwrap_err(),
+            }
+        }
+    };
+    let other = start(|config| config.cluster = "prod".to_owned()).await;
+    assert!(matches!(&other, StartError::OtherCluster { found, .. } if found == "lab"), "{other}");
+    let other = start(|config| config.node_id = 2).await;
+    assert!(matches!(other, StartError::OtherNode { found: 1, wanted: 2, .. }), "{other}");
+    let lost = start(|config| config.store_dir = config.store_dir.join("lost")).await;
+    assert!(matches!(lost, StartError::NoStore { .. }), "{lost}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_another_cluster_node_or_host_is_refused() {
+    let site = Site::new(3);
+    let nodes = site.cluster().await;
+    let (leader, _) = propose(&nodes, "one").await;
+    let term = nodes[&leader].consensus.status().term;
+    let to = nodes.keys().copied().find(|id| *id != leader).unwrap();
+    let envelope = |cluster: &str, from, to, speaks_for| {
+        let vote = openraft::raft::VoteRequest::new(types::Vote::new(99, speaks_for), None);
+        let message = network::Message::Vote(vote);
+        serde_json::to_vec(&network::Envelope { cluster: cluster.to_owned(), from, to, message }).unwrap()
+    };
+    for (peer, body, reason) in [
+        (host(leader), b"garbage".to_vec(), "not a raft message"),
+        (host(leader), envelope("prod", leader, to, leader), "this is the cluster"),
+        (host(leader), envelope("lab", leader, 77, leader), "this is node"),
+        (host(leader), envelope("lab", leader, to, to), "may not speak for"),
+        (host(to), envelope("lab", leader, to, leader), "and not hv-"),
+    ] {
+        let refused = nodes[&to].consensus.handle_rpc(&peer, &body).await.unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    assert_eq!(nodes[&to].consensus.status().term, term, "nothing changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_with_a_certificate_of_another_authority_takes_no_part() {
+    let site = Site::new(1);
+    let mut nodes = site.cluster().await;
+    propose(&nodes, "one").await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut stranger = files(&pki::make_authority().unwrap(), &host(2), elsewhere.path());
+    stranger.authority = site.tls(1).authority;
+    let client = Client::new(pki::client_config(&stranger).unwrap());
+    let place = &site.places[&1];
+    let called = client.call(&place.host, place.address, Channel::Raft, vec![], Duration::from_secs(5)).await;
+    assert!(matches!(called, Err(rpc::CallError::Unreachable(_))), "{called:?}");
+    assert_eq!(nodes.remove(&1).unwrap().lines(), ["one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_entry_halts_apply_with_a_clear_error() {
+    for (entry, reason) in [("unknown", "the command \"unknown\" is not known"), ("panic", "a panic left the state")] {
+        let site = Site::new(1);
+        let nodes = site.cluster().await;
+        propose(&nodes, "one").await;
+        let halted = nodes[&1].consensus.propose(entry.into()).await;
+        assert!(matches!(&halted, Err(ProposeError::Halted(why)) if why.contains(reason)), "{halted:?}");
+        let health = nodes[&1].consensus.health().unwrap_err();
+        assert!(health.contains("cannot apply the log entry") && health.contains(reason), "{health}");
+        assert!(matches!(nodes[&1].consensus.propose(b"two".to_vec()).await, Err(ProposeError::Halted(_))));
+        until("it does not seem to lead", || !nodes[&1].leads()).await;
+        nodes[&1].consensus.shutdown().await;
+    }
+}

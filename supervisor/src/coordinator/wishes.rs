@@ -1,0 +1,144 @@
+//! Questions that the coordinator wants answered: the host's power device, and the other voters (R16, R17).
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use holdfast_fencing::{
+    device::{Answer as DeviceAnswer, Power as DevicePower},
+    open_device,
+};
+use holdfast_policies::{
+    decide::Wish,
+    evidence::Answer,
+    model::FenceLevel,
+    names::{HostName, Incarnation},
+    proof::{Power, PowerReading},
+    time::Moment,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::Input;
+use crate::{clock, node::Node, rpc::Channel};
+
+/// Rest before the same question is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// A question that has not been answered after this counts as lost, and may be asked again.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+
+/// How long a power device may take to answer when it is only wondered about.
+const POWER_DEADLINE: Duration = Duration::from_millis(2_500);
+
+/// How long a voter may take to answer.
+const VOTER_DEADLINE: Duration = Duration::from_millis(400);
+
+/// "How long ago did you last hear this boot of this host?"
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AgesQuestion {
+    /// The host.
+    pub host: HostName,
+    /// The boot.
+    pub incarnation: Incarnation,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AgesAnswer {
+    /// How long ago, in milliseconds; `None` when that boot was never heard.
+    pub age_ms: Option<u64>,
+    /// Whether it counts: the voter is well and hears a majority.
+    pub counts: bool,
+}
+
+/// Questions under way.
+#[derive(Default)]
+pub struct Wishes {
+    asked: BTreeMap<Wish, Moment>,
+    answered: BTreeMap<Wish, Moment>,
+}
+
+impl Wishes {
+    /// Asks what is not being asked already.
+    pub fn fulfil(&mut self, wishes: Vec<Wish>, node: &Arc<Node>, inputs: &mpsc::Sender<Input>, now: Moment) {
+        self.asked.retain(|_, at| now.since(*at) < LOST_AFTER);
+        self.answered.retain(|_, at| now.since(*at) < AGAIN_AFTER);
+        for wish in wishes {
+            if self.asked.contains_key(&wish) || self.answered.contains_key(&wish) {
+                continue;
+            }
+            self.asked.insert(wish.clone(), now);
+            let (node, inputs) = (Arc::clone(node), inputs.clone());
+            tokio::spawn(async move {
+                match &wish {
+                    Wish::AskPower { host, incarnation } => ask_power(&node, &inputs, host, incarnation).await,
+                    Wish::AskVoters { host, incarnation } => ask_voters(&node, &inputs, host, incarnation).await,
+                }
+                // When the coordinator is gone nobody waits for it.
+                let _ = inputs.send(Input::Asked(wish)).await;
+            });
+        }
+    }
+
+    /// A question has been answered, or given up.
+    pub fn done(&mut self, wish: Wish, now: Moment) {
+        self.asked.remove(&wish);
+        self.answered.insert(wish, now);
+    }
+}
+
+async fn ask_power(node: &Node, inputs: &mpsc::Sender<Input>, host: &HostName, incarnation: &Incarnation) {
+    let levels = node.read(|state| state.policies.fencing.get(host).cloned().unwrap_or_default());
+    for (level, device) in levels.iter().enumerate() {
+        let Some(reading) = read_power(incarnation, level, device).await else { continue };
+        tracing::debug!(%host, ?reading, "power device asked for its status");
+        let off = reading.power == Power::Off;
+        let _ = inputs.send(Input::Power { host: host.clone(), reading }).await;
+        if off {
+            return;
+        }
+    }
+}
+
+async fn read_power(incarnation: &Incarnation, level: usize, device: &FenceLevel) -> Option<PowerReading> {
+    let device = open_device(device)?;
+    let asked = clock::moment();
+    let power = match device.status(POWER_DEADLINE).await {
+        DeviceAnswer::Confirmed(DevicePower::Off) => Power::Off,
+        DeviceAnswer::Confirmed(DevicePower::On) => Power::On,
+        DeviceAnswer::Refused { detail } | DeviceAnswer::Unknown { detail } => Power::Unknown { detail },
+    };
+    Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices: vec![device.describe()], level })
+}
+
+async fn ask_voters(node: &Arc<Node>, inputs: &mpsc::Sender<Input>, host: &HostName, incarnation: &Incarnation) {
+    let voters = node.voters().into_iter().filter(|(voter, _)| voter != node.host() && voter != host);
+    let question = AgesQuestion { host: host.clone(), incarnation: incarnation.clone() };
+    let Ok(body) = serde_json::to_vec(&question) else { return };
+    let asking = voters.map(|(voter, address)| ask_voter(node, inputs, host, voter, address, body.clone()));
+    futures_util::future::join_all(asking).await;
+}
+
+async fn ask_voter(
+    node: &Node,
+    inputs: &mpsc::Sender<Input>,
+    host: &HostName,
+    voter: HostName,
+    address: SocketAddr,
+    body: Vec<u8>,
+) {
+    let asked = clock::moment();
+    let called = node.rpc.call(&voter, address, Channel::Ages, body, VOTER_DEADLINE).await;
+    let answer = called.ok().and_then(|body| serde_json::from_slice::<AgesAnswer>(&body).ok());
+    let Some(AgesAnswer { age_ms, counts }) = answer else { return };
+    let answer = Answer { asked, age: age_ms.map(Duration::from_millis), counts };
+    let _ = inputs.send(Input::Answer { host: host.clone(), voter, answer }).await;
+}
+
+/// Answers the question, on any voter.
+#[must_use]
+pub fn answer(node: &Node, question: &AgesQuestion) -> AgesAnswer {
+    let now = clock::moment();
+    let age = node.heard.last_of(&question.host, &question.incarnation).map(|at| now.since(at));
+    let well = node.health.unwell(now).is_none();
+    AgesAnswer { age_ms: age.map(holdfast_policies::time::millis), counts: well && node.hears_majority(now) }
+}

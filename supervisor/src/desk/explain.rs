@@ -1,0 +1,61 @@
+//! One guest explained: how it is, how soon each failure of it would be seen, and the stories of its incidents.
+
+use holdfast_policies::{
+    decide::Report,
+    hostfile::Timing,
+    names::{GuestName, HostName},
+    state::ClusterState,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bound::{self, Bound},
+    status::guest_waits,
+    story::{self, IncidentStory},
+};
+
+/// One guest explained. Its JSON form is an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The guest.
+    pub guest: GuestName,
+    /// Its state, as in the status.
+    pub state: String,
+    /// The host that runs it, or may run it.
+    pub host: Option<HostName>,
+    /// What is done about it, or why nothing is.
+    pub doing: String,
+    /// What is waited for.
+    pub waits: Option<String>,
+    /// What each service amounts to, and who says so.
+    pub services: Vec<String>,
+    /// The bound before the fact (L1).
+    pub bound: Vec<Bound>,
+    /// Its incidents, newest first.
+    pub incidents: Vec<IncidentStory>,
+}
+
+/// Explains a guest; `None` when no such guest is declared.
+#[must_use]
+pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing: &Timing) -> Option<Explanation> {
+    let known = state.guests.get(guest)?;
+    let judgement = report.guests.get(guest);
+    let tenure = known.home().or_else(|| known.tenures().first().copied());
+    let doing = judgement.map(|judgement| judgement.doing.clone()).filter(|doing| !doing.is_empty());
+    let services = judgement.into_iter().flat_map(|judgement| &judgement.services);
+    Some(Explanation {
+        guest: guest.clone(),
+        state: known.word().to_owned(),
+        host: tenure.map(|tenure| tenure.host.clone()),
+        doing: doing.unwrap_or_else(|| known.word().to_owned()),
+        waits: guest_waits(known, judgement),
+        services: services
+            .map(|(name, service)| {
+                let verdict = super::words::service_verdict(service.verdict);
+                format!("{name} is {verdict}: {}", service.evidence.join("; "))
+            })
+            .collect(),
+        bound: bound::bounds(state, guest, timing),
+        incidents: story::incidents(state, guest),
+    })
+}

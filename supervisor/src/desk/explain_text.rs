@@ -1,0 +1,60 @@
+//! The explanation of a guest for people.
+
+use std::fmt;
+
+use super::{
+    explain::Explanation,
+    story::{IncidentStory, StoryLine},
+    words::{Table, severity, stages},
+};
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.host.as_ref().map(|host| format!(" (host {host})")).unwrap_or_default();
+        writeln!(f, "{} is {}{place}: {}", self.guest, self.state, self.doing)?;
+        if let Some(waits) = &self.waits {
+            writeln!(f, "  waits for {waits}")?;
+        }
+        for service in &self.services {
+            writeln!(f, "  {service}")?;
+        }
+        writeln!(f, "\nIf something fails, it is seen within these times, and this is done first:")?;
+        let mut table = Table::new(&["FAILURE", "SEEN WITHIN", "DONE FIRST", "BECAUSE"]);
+        for bound in &self.bound {
+            table.row(vec![bound.what(), bound.within().to_string(), bound.act.clone(), bound.because.clone()]);
+        }
+        write!(f, "{table}")?;
+        if self.incidents.is_empty() {
+            writeln!(f, "\nNothing has happened to it that is still remembered.")?;
+        }
+        self.incidents.iter().try_for_each(|incident| write!(f, "\n{incident}"))
+    }
+}
+
+impl fmt::Display for IncidentStory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, until) = match &self.resolved_at {
+            Some(resolved) => ("resolved", resolved.as_str()),
+            None => ("OPEN", "the present"),
+        };
+        let severity = severity(self.severity);
+        writeln!(f, "Incident {} {} ({severity}, {word}): {}", self.id, self.key, self.summary)?;
+        writeln!(f, "  from {} to {until}", self.opened_at)?;
+        let taken = self.rung.as_ref().map(|rung| format!("rung: {rung}"));
+        let proof = self.proof.as_ref().map(|proof| format!("proof: {proof}"));
+        let stages = Some(stages(&self.stages)).filter(|stages| !stages.is_empty()).map(|stages| format!("stages: {stages}"));
+        let human = self.human.as_ref().map(|human| format!("DO: {human}"));
+        for line in [taken, proof, stages, human].into_iter().flatten() {
+            writeln!(f, "  {line}")?;
+        }
+        self.story.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+impl fmt::Display for StoryLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, ms) = (if self.after_ms < 0 { '-' } else { '+' }, self.after_ms.unsigned_abs());
+        let after = format!("{sign}{}.{:03} s", ms / 1_000, ms % 1_000);
+        write!(f, "{} {after:>12}  {}", self.at, self.what)
+    }
+}

@@ -1,0 +1,270 @@
+//! How everything is, as one value: what `holdfast status --json` and `/v1/status` show.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use holdfast_policies::{
+    decide::{GuestJudgement, HostVerdict, Report, ServiceJudgement},
+    incident::{Incident, Stages},
+    model::Severity,
+    names::{GuestName, HostName, Incarnation, ServiceName},
+    state::{ClusterState, Fence, Guest, Host, Life, Mode, Phase},
+    time::WallTime,
+};
+use serde::{Deserialize, Serialize};
+
+use super::words::{lasted, rfc3339};
+
+/// Resolved incidents shown beside the open ones: what happened this week, on one screen.
+const RESOLVED_SHOWN_MAX: usize = 10;
+
+/// What the state and the report do not know.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The cluster's id.
+    pub cluster: String,
+    /// Who leads, as far as this supervisor knows.
+    pub leader: Option<HostName>,
+    /// Whether a majority of the voters follows the leader.
+    pub quorum: bool,
+    /// The newest term.
+    pub term: u64,
+    /// Hosts with a vote, by the committed membership.
+    pub voters: Vec<HostName>,
+    /// The time of the answer.
+    pub now: WallTime,
+    /// Receivers that could not be told, and why.
+    pub alert_troubles: Vec<String>,
+}
+
+/// How everything is. Its JSON form is an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's id.
+    pub cluster: String,
+    /// When this was so.
+    pub at: String,
+    /// Who leads.
+    pub leader: Option<HostName>,
+    /// Whether a majority of the voters follows the leader; without it nothing is decided.
+    pub quorum: bool,
+    /// The newest term.
+    pub term: u64,
+    /// Hosts with a vote.
+    pub voters: Vec<HostName>,
+    /// Number of the declaration in force; 0 before the first.
+    pub policy_version: u64,
+    /// Why fencing is held, if it is (S9).
+    pub storm_hold: Option<String>,
+    /// Hosts that have joined.
+    pub hosts: BTreeMap<HostName, HostStatus>,
+    /// Declared guests.
+    pub guests: BTreeMap<GuestName, GuestStatus>,
+    /// Open incidents, the most severe first, then the newest resolved ones.
+    pub incidents: Vec<IncidentStatus>,
+    /// Receivers that could not be told, and why.
+    pub alert_troubles: Vec<String>,
+}
+
+/// How a host is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// What it amounts to.
+    pub verdict: HostVerdict,
+    /// Who heard it when.
+    pub evidence: Vec<String>,
+    /// Its boot.
+    pub incarnation: Incarnation,
+    /// What operators want of it.
+    pub mode: Mode,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Whether it runs guests; a witness does not.
+    pub runs_guests: bool,
+    /// Its memory for guests.
+    pub memory_mib: u64,
+    /// Guests that it may run.
+    pub guests: Vec<GuestName>,
+    /// What has been decided about its boot.
+    pub life: HostLife,
+    /// Why we know that it is gone, when it is.
+    pub proof: Option<String>,
+    /// What is waited for.
+    pub waits: Option<String>,
+    /// Why it doubts itself, if it does.
+    pub unwell: Option<String>,
+}
+
+/// What has been decided about a host's boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostLife {
+    /// Nothing against it.
+    Up,
+    /// It is to be switched off.
+    Fencing,
+    /// Proven not to run anything any more.
+    Gone,
+}
+
+/// How a guest is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestStatus {
+    /// `unplaced`, `waiting`, `starting`, `running`, `stopping` or `migrating`.
+    pub state: String,
+    /// The host that runs it, or may run it.
+    pub host: Option<HostName>,
+    /// Its assignment.
+    pub epoch: Option<String>,
+    /// Whether the probes have confirmed it since it started.
+    pub verified: bool,
+    /// What is done about it, or why nothing is.
+    pub doing: String,
+    /// What is waited for.
+    pub waits: Option<String>,
+    /// Its services.
+    pub services: BTreeMap<ServiceName, ServiceJudgement>,
+}
+
+/// One incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentStatus {
+    /// Unique number.
+    pub id: u64,
+    /// What it is about: `guest/web-1`, `host/hv-a`.
+    pub key: String,
+    /// Whether it still goes on.
+    pub open: bool,
+    /// How urgent it is.
+    pub severity: Severity,
+    /// What happened.
+    pub summary: String,
+    /// What a human must do; usually nothing.
+    pub human: Option<String>,
+    /// The rung taken last.
+    pub rung: Option<String>,
+    /// The proof that let a guest start elsewhere, as a sentence.
+    pub proof: Option<String>,
+    /// When it was opened.
+    pub opened_at: String,
+    /// When it ended.
+    pub resolved_at: Option<String>,
+    /// How long it went on, so far or altogether.
+    pub lasted_ms: u64,
+    /// How long each stage took.
+    pub stages: Stages,
+}
+
+/// How everything is.
+#[must_use]
+pub fn status(state: &ClusterState, report: &Report, facts: &Facts) -> Status {
+    let hosts = state.hosts.iter().map(|(name, host)| (name.clone(), of_host(state, report, facts, name, host)));
+    let guests = state.guests.iter().map(|(name, guest)| (name.clone(), of_guest(guest, report.guests.get(name))));
+    Status {
+        cluster: facts.cluster.clone(),
+        at: rfc3339(facts.now),
+        leader: facts.leader.clone(),
+        quorum: facts.quorum,
+        term: facts.term,
+        voters: facts.voters.clone(),
+        policy_version: state.policy_version,
+        storm_hold: report.storm_hold.clone(),
+        hosts: hosts.collect(),
+        guests: guests.collect(),
+        incidents: incidents(state, facts.now),
+        alert_troubles: facts.alert_troubles.clone(),
+    }
+}
+
+fn of_host(state: &ClusterState, report: &Report, facts: &Facts, name: &HostName, host: &Host) -> HostStatus {
+    let judgement = report.hosts.get(name);
+    let guests: Vec<GuestName> = state.guests_of(name).map(|(guest, _)| guest.clone()).collect();
+    let (life, proof) = match &host.life {
+        Life::Up => (HostLife::Up, None),
+        Life::Fencing(_) => (HostLife::Fencing, None),
+        Life::Gone { proof } => (HostLife::Gone, Some(proof.to_string())),
+    };
+    HostStatus {
+        verdict: judgement.map_or(HostVerdict::Unknown, |judgement| judgement.verdict),
+        evidence: judgement.map(|judgement| judgement.evidence.clone()).unwrap_or_default(),
+        incarnation: host.facts.incarnation.clone(),
+        mode: host.mode,
+        voter: facts.voters.contains(name),
+        runs_guests: host.facts.guests,
+        memory_mib: host.facts.memory_mib,
+        waits: host_waits(host, guests.len()),
+        guests,
+        life,
+        proof,
+        unwell: judgement.and_then(|judgement| judgement.unwell.clone()),
+    }
+}
+
+fn host_waits(host: &Host, guests: usize) -> Option<String> {
+    match (&host.life, host.mode) {
+        (Life::Fencing(fence), _) => Some(fence_waits(fence)),
+        (Life::Up, Mode::Draining) if guests > 0 => Some(format!("{guests} guests to move away")),
+        (Life::Up | Life::Gone { .. }, _) => None,
+    }
+}
+
+fn fence_waits(fence: &Fence) -> String {
+    let failed = fence.last_error.as_ref().map(|error| format!("; {} attempts so far, the newest: {error}", fence.attempts));
+    let waits = match fence.attempt {
+        Some(order) => format!("proof that it is off; {order} is being carried out"),
+        None => "proof that it is off; no power device is being asked at the moment".to_owned(),
+    };
+    waits + &failed.unwrap_or_default()
+}
+
+fn of_guest(guest: &Guest, judgement: Option<&GuestJudgement>) -> GuestStatus {
+    let tenure = guest.home().or_else(|| guest.tenures().first().copied());
+    let doing = judgement.map(|judgement| judgement.doing.clone()).filter(|doing| !doing.is_empty());
+    GuestStatus {
+        state: guest.word().to_owned(),
+        host: tenure.map(|tenure| tenure.host.clone()),
+        epoch: tenure.map(|tenure| tenure.epoch.to_string()),
+        verified: matches!(guest.phase, Phase::Running { verified: true, .. }),
+        doing: doing.unwrap_or_else(|| guest.word().to_owned()),
+        waits: guest_waits(guest, judgement),
+        services: judgement.map(|judgement| judgement.services.clone()).unwrap_or_default(),
+    }
+}
+
+/// What a guest waits for, as a sentence.
+pub(super) fn guest_waits(guest: &Guest, judgement: Option<&GuestJudgement>) -> Option<String> {
+    if let Some((what, ms)) = judgement.and_then(|judgement| judgement.waits.as_ref()) {
+        return Some(format!("{what}, at most {} more", lasted(*ms)));
+    }
+    match &guest.phase {
+        Phase::Starting { tenure, order } => Some(format!("{} to carry out {order}", tenure.host)),
+        Phase::Releasing { failed: Some((_, detail)), .. } => Some(format!("a stop that works; the newest failed: {detail}")),
+        Phase::Releasing { tenure, .. } => Some(format!("the word of {} that nothing of it is left", tenure.host)),
+        Phase::Migrating(migration) => migration.failure.as_ref().map(|why| format!("the end of a move that failed: {why}")),
+        Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. } => None,
+    }
+}
+
+fn incidents(state: &ClusterState, now: WallTime) -> Vec<IncidentStatus> {
+    let (mut open, resolved): (Vec<&Incident>, Vec<&Incident>) =
+        state.incidents.values().rev().partition(|incident| incident.is_open());
+    open.sort_by_key(|incident| Reverse(incident.severity));
+    open.into_iter().chain(resolved.into_iter().take(RESOLVED_SHOWN_MAX)).map(|one| of_incident(one, now)).collect()
+}
+
+fn of_incident(incident: &Incident, now: WallTime) -> IncidentStatus {
+    let until = incident.resolved.unwrap_or(now);
+    IncidentStatus {
+        id: incident.id,
+        key: incident.key.clone(),
+        open: incident.is_open(),
+        severity: incident.severity,
+        summary: incident.summary.clone(),
+        human: incident.human.clone(),
+        rung: incident.rung.clone(),
+        proof: incident.proof.as_ref().map(|(_, sentence)| sentence.clone()),
+        opened_at: rfc3339(incident.opened),
+        resolved_at: incident.resolved.map(rfc3339),
+        lasted_ms: until.0.saturating_sub(incident.opened.0),
+        stages: incident.stamps.stages(),
+    }
+}

@@ -1,0 +1,138 @@
+//! The status for a tired person: what is wrong comes first, then hosts, then guests.
+
+use std::fmt;
+
+use holdfast_policies::{
+    decide::{HostVerdict, ServiceVerdict},
+    state::Mode,
+};
+
+use super::{
+    status::{GuestStatus, HostLife, HostStatus, Status},
+    words::{Table, host_verdict, lasted, service_verdict, severity},
+};
+
+/// Longest list of names in one cell of a table.
+const NAMES_MAX: usize = 6;
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wrong = self.wrong();
+        if wrong.is_empty() {
+            writeln!(f, "All is well.")?;
+        } else {
+            writeln!(f, "WRONG")?;
+        }
+        for line in wrong {
+            writeln!(f, "  {line}")?;
+        }
+        let leader = self.leader.as_ref().map_or("nobody leads".to_owned(), |leader| format!("{leader} leads"));
+        let quorum = if self.quorum { "with a quorum" } else { "WITHOUT a quorum" };
+        let (cluster, term, version) = (&self.cluster, self.term, self.policy_version);
+        writeln!(f, "\nCluster {cluster} at {}: {leader} {quorum} (term {term}), policies version {version}.", self.at)?;
+        write!(f, "\n{}", self.host_table())?;
+        if self.guests.is_empty() {
+            writeln!(f, "\nNo guests are declared: `holdfast apply DIR`.")
+        } else {
+            write!(f, "\n{}", self.guest_table())
+        }
+    }
+}
+
+impl Status {
+    /// One line per trouble, the worst first.
+    fn wrong(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.quorum {
+            lines.push("NO QUORUM: no majority of the voters is in touch, so nothing is decided. Guests that run go on.".to_owned());
+        }
+        lines.extend(self.storm_hold.iter().map(|why| format!("STORM HOLD: {why}; nothing more is switched off until that ends.")));
+        for incident in self.incidents.iter().filter(|incident| incident.open) {
+            let (severity, ago) = (severity(incident.severity).to_uppercase(), lasted(incident.lasted_ms));
+            lines.push(format!("{severity} {} for {ago}: {}", incident.key, incident.summary));
+            lines.extend(incident.human.iter().map(|human| format!("    DO: {human}")));
+        }
+        let missing = self.voters.iter().filter(|voter| !self.hosts.contains_key(*voter));
+        lines.extend(missing.map(|voter| format!("voter {voter} has not joined yet")));
+        for (name, host) in self.hosts.iter().filter(|(_, host)| host.verdict != HostVerdict::Healthy) {
+            let evidence = if host.evidence.is_empty() { String::new() } else { format!(": {}", host.evidence.join("; ")) };
+            lines.push(format!("host {name} is {}{evidence}", host_verdict(host.verdict)));
+        }
+        lines.extend(self.hosts.iter().filter_map(|(name, host)| Some(format!("host {name} doubts itself: {}", host.unwell.as_ref()?))));
+        let troubled = self.guests.iter().filter(|(_, guest)| !is_well(guest));
+        lines.extend(troubled.map(|(name, guest)| format!("guest {name} is {}: {}", guest.state, doing(guest))));
+        lines.extend(self.alert_troubles.iter().map(|trouble| format!("alerts: {trouble}")));
+        lines
+    }
+
+    fn host_table(&self) -> Table {
+        let mut table = Table::new(&["HOST", "VERDICT", "MODE", "VOTE", "MEMORY", "GUESTS", "LIFE"]);
+        for (name, host) in &self.hosts {
+            let mode = match host.mode {
+                _ if !host.runs_guests => "witness",
+                Mode::Active => "active",
+                Mode::Draining => "draining",
+            };
+            let guests = match host.guests.len() {
+                0 => "-".to_owned(),
+                many if many > NAMES_MAX => format!("{many} guests"),
+                _ => host.guests.iter().map(|guest| guest.as_str()).collect::<Vec<&str>>().join(","),
+            };
+            let vote = if host.voter { "yes" } else { "-" };
+            let verdict = host_verdict(host.verdict);
+            let memory = format!("{} MiB", host.memory_mib);
+            table.row([name.as_str(), verdict, mode, vote, &memory, &guests, &life(host)].map(str::to_owned).into());
+        }
+        table
+    }
+
+    fn guest_table(&self) -> Table {
+        let mut table = Table::new(&["GUEST", "STATE", "HOST", "EPOCH", "SERVICES", "DOING"]);
+        for (name, guest) in &self.guests {
+            let host = guest.host.as_ref().map_or("-", |host| host.as_str());
+            let epoch = guest.epoch.as_deref().unwrap_or("-");
+            table.row([name.as_str(), &guest.state, host, epoch, &services(guest), &doing(guest)].map(str::to_owned).into());
+        }
+        table
+    }
+}
+
+fn is_well(guest: &GuestStatus) -> bool {
+    let healthy = guest.services.values().all(|service| service.verdict == ServiceVerdict::Healthy);
+    guest.state == "running" && guest.verified && healthy
+}
+
+fn life(host: &HostStatus) -> String {
+    let word = match host.life {
+        HostLife::Up => "up",
+        HostLife::Fencing => "FENCING",
+        HostLife::Gone => "GONE",
+    };
+    let proof = host.proof.as_ref().map(|proof| format!(": {proof}")).unwrap_or_default();
+    let waits = host.waits.as_ref().map(|waits| format!(", waits for {waits}")).unwrap_or_default();
+    format!("{word}{proof}{waits}")
+}
+
+fn doing(guest: &GuestStatus) -> String {
+    match &guest.waits {
+        Some(waits) => format!("{} (waits for {waits})", guest.doing),
+        None => guest.doing.clone(),
+    }
+}
+
+/// The services that are not healthy by name; the others as a number.
+fn services(guest: &GuestStatus) -> String {
+    let all = guest.services.len();
+    let ill: Vec<String> = guest
+        .services
+        .iter()
+        .filter(|(_, service)| service.verdict != ServiceVerdict::Healthy)
+        .map(|(name, service)| format!("{name} {}", service_verdict(service.verdict)))
+        .collect();
+    match (all, ill.len()) {
+        (0, _) => "-".to_owned(),
+        (_, 0) => format!("{all} healthy"),
+        (all, wrong) if wrong < all => format!("{}, {} healthy", ill.join(", "), all - wrong),
+        _ => ill.join(", "),
+    }
+}

@@ -1,0 +1,241 @@
+//! The shapes that others rely on, on a handmade state: `web-1` fails over from `h1` to `h2`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_policies::{
+    change::{Change, Command, Refused},
+    decide::{GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
+    hostfile::Timing,
+    names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
+    order::OrderOutcome,
+    proof::{Power, PowerReading, Proof},
+    state::{ClusterState, HostFacts},
+    time::{Moment, WallTime},
+};
+use serde_json::json;
+
+use super::*;
+
+/// When it began: 2026-03-02T03:04:05.000Z.
+const BEGAN: u64 = 1_772_420_645_000;
+const POLICIES: &str = "
+guests:
+  web-1: { labels: { app: web }, address: 10.0.0.21, qemu: { memory: 128MiB, disks: [{ path: /srv/web-1.raw, format: raw }] } }
+policies:
+  web:
+    match: { app: web }
+    services: { http: { probe: { tcp: { port: 80 } }, every: 1s, timeout: 500ms, fails_after: 3 } }
+    ladder: [{ restart_service: { run: [restart] } }, { failover: { tries: 2 } }]
+fencing:
+  h1: [{ ipmi: { address: 10.0.9.1, user: u, password_file: /pw, wiring_verified_by: ann } }]
+";
+
+pub(crate) fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+pub(crate) fn guest(name: &str) -> GuestName {
+    GuestName::new(name).unwrap()
+}
+
+fn boot(name: &str) -> Incarnation {
+    Incarnation::new(format!("boot-{name}")).unwrap()
+}
+
+/// A state to which commands are applied at given times.
+struct Told {
+    state: ClusterState,
+    index: u64,
+}
+
+impl Told {
+    fn at(&mut self, after_ms: i64, what: Change) {
+        self.index += 1;
+        let at = WallTime(BEGAN.checked_add_signed(after_ms).unwrap());
+        let applied = self.state.apply(self.index, Command { at, what });
+        assert_eq!(applied.refused, None);
+    }
+
+    fn done(&mut self, after_ms: i64) {
+        let (order, detail) = (OrderId(self.state.last_order), "ok".to_owned());
+        self.at(after_ms, Change::OrderEnded { order, outcome: OrderOutcome::Done { detail, uri: None } });
+    }
+}
+
+fn joined(name: &str) -> Change {
+    let (incarnation, machine_id) = (boot(name), name.to_owned());
+    let address = "10.0.0.1:7400".parse().unwrap();
+    let facts = HostFacts { incarnation, machine_id, address, memory_mib: 1024, cores: 2, guests: true };
+    Change::HostJoined { host: host(name), facts }
+}
+
+pub(crate) fn failed_over() -> ClusterState {
+    let mut told = Told { state: ClusterState::born(), index: 0 };
+    let place = |name: &str| Change::Place { guest: guest("web-1"), host: host(name), why: "it has room".to_owned() };
+    told.at(-90_000, joined("h1"));
+    told.at(-90_000, joined("h2"));
+    let sources = BTreeMap::from([("web.yaml".to_owned(), POLICIES.to_owned())]);
+    let (policies, _) = plan(&told.state.policies, &sources).unwrap();
+    let by = "ann".to_owned();
+    told.at(-80_000, Change::PoliciesApplied { policies: Box::new(policies), sources, base_version: 0, by });
+    let said = BTreeMap::from(["h1", "h2"].map(|name| (host(name), boot(name))));
+    let proof = Proof::not_here([host("h1"), host("h2")], &said).unwrap();
+    told.at(-70_000, Change::GuestFree { guest: guest("web-1"), proof });
+    told.at(-70_000, place("h1"));
+    told.done(-69_000);
+    told.at(-60_000, Change::Verified { guest: guest("web-1") });
+    let asked = Moment(5_000);
+    let reading = PowerReading { incarnation: boot("h1"), asked, power: Power::Off, devices: vec!["10.0.9.1".into()], level: 0 };
+    let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
+    told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)) });
+    told.at(810, place("h2"));
+    told.done(1_810);
+    told.at(4_810, Change::Verified { guest: guest("web-1") });
+    told.state
+}
+
+fn report() -> Report {
+    let healthy = ServiceJudgement { verdict: ServiceVerdict::Healthy, evidence: vec!["inside passes 1s ago (ok)".into()] };
+    let services = BTreeMap::from([(ServiceName::new("http").unwrap(), healthy)]);
+    let judgement = GuestJudgement { services, doing: "runs on h2".into(), waits: None };
+    let judged = |verdict| HostJudgement { verdict, silent_ms: 0, unsynced_ms: 0, evidence: vec![], unwell: None };
+    let hosts = BTreeMap::from([(host("h1"), judged(HostVerdict::Gone)), (host("h2"), judged(HostVerdict::Healthy))]);
+    Report { hosts, guests: BTreeMap::from([(guest("web-1"), judgement)]), storm_hold: None }
+}
+
+pub(crate) fn shown() -> Status {
+    let facts = Facts {
+        cluster: "c1".into(),
+        leader: Some(host("h2")),
+        quorum: true,
+        term: 3,
+        voters: vec![host("h1"), host("h2"), host("h3")],
+        now: WallTime(BEGAN + 60_000),
+        alert_troubles: vec![],
+    };
+    status(&failed_over(), &report(), &facts)
+}
+
+fn explained() -> Explanation {
+    explain(&failed_over(), &report(), &guest("web-1"), &Timing::default()).unwrap()
+}
+
+#[test]
+fn the_status_has_the_published_shape() {
+    let value = serde_json::to_value(shown()).unwrap();
+    assert_eq!((&value["leader"], &value["quorum"], &value["term"]), (&json!("h2"), &json!(true), &json!(3)));
+    assert_eq!((&value["storm_hold"], &value["policy_version"]), (&json!(null), &json!(1)));
+    let (gone, well) = (&value["hosts"]["h1"], &value["hosts"]["h2"]);
+    assert_eq!((&gone["verdict"], &gone["life"], &gone["guests"]), (&json!("gone"), &json!("gone"), &json!([])));
+    assert_eq!(gone["proof"], "10.0.9.1 says that h1 is off (wiring verified by ann)");
+    let expected = json!({
+        "verdict": "healthy", "evidence": [], "incarnation": "boot-h2", "mode": "active", "voter": true, "runs_guests": true,
+        "memory_mib": 1024, "guests": ["web-1"], "life": "up", "proof": null, "waits": null, "unwell": null
+    });
+    assert_eq!(*well, expected);
+    let expected = json!({
+        "state": "running", "host": "h2", "epoch": "1.9", "verified": true, "doing": "runs on h2", "waits": null,
+        "services": { "http": { "verdict": "healthy", "evidence": ["inside passes 1s ago (ok)"] } }
+    });
+    assert_eq!(value["guests"]["web-1"], expected);
+    let incident = value["incidents"].as_array().unwrap().iter().find(|one| one["key"] == "guest/web-1").unwrap();
+    let keys: BTreeSet<&str> = incident.as_object().unwrap().keys().map(String::as_str).collect();
+    let wanted = "human id key lasted_ms open opened_at proof resolved_at rung severity stages summary";
+    assert_eq!(keys, wanted.split(' ').collect());
+    assert_eq!(incident["opened_at"], "2026-03-02T03:04:05.800Z");
+    assert_eq!(incident["resolved_at"], "2026-03-02T03:04:09.810Z");
+    let stages = json!({ "detect_ms": 800, "fence_ms": 0, "place_ms": 10, "start_ms": 1_000, "verify_ms": 3_000 });
+    assert_eq!((&incident["open"], &incident["rung"], &incident["stages"]), (&json!(false), &json!("failover"), &stages));
+    assert_eq!(serde_json::from_value::<Status>(value).unwrap(), shown());
+}
+
+#[test]
+fn the_text_begins_with_what_is_wrong() {
+    let text = shown().to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "WRONG");
+    assert!(lines[1].starts_with("  ERROR host/h1 for 59 s: h1 is off"), "{text}");
+    assert!(text.contains("  voter h3 has not joined yet\n  host h1 is gone\n\nCluster c1"), "{text}");
+    assert!(text.contains("\nweb-1  running  h2    1.9    1 healthy  runs on h2\n"), "{text}");
+    let nothing = Status { cluster: "c1".into(), quorum: true, leader: Some(host("h1")), ..empty() };
+    assert!(nothing.to_string().starts_with("All is well.\n"));
+    let lost = Status { quorum: false, ..empty() };
+    assert!(lost.to_string().starts_with("WRONG\n  NO QUORUM"));
+}
+
+fn empty() -> Status {
+    status(&ClusterState::born(), &Report::default(), &Facts::default())
+}
+
+#[test]
+fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
+    let value = serde_json::to_value(explained()).unwrap();
+    let bound = |failure: &str| {
+        value["bound"].as_array().unwrap().iter().find(|bound| bound["failure"] == failure).cloned().unwrap_or_default()
+    };
+    assert_eq!((&bound("app failed")["detect_ms"], &bound("app failed")["act"]), (&json!(3_750), &json!("restart_service")));
+    assert_eq!(bound("guest process died")["act"], "failover");
+    // The guest is on h2, which has no power device.
+    assert_eq!((&bound("host died")["detect_ms"], &bound("host died")["act"]), (&json!(1_700), &json!("page")));
+    let incident = &value["incidents"][0];
+    assert_eq!((&incident["key"], &incident["rung"]), (&json!("guest/web-1"), &json!("failover")));
+    let story = incident["story"].as_array().unwrap();
+    let told: Vec<(i64, &str)> =
+        story.iter().map(|line| (line["after_ms"].as_i64().unwrap(), line["what"].as_str().unwrap())).collect();
+    let expected = [
+        (0, "the last sign that web-1 was well"),
+        (800, "h1 is proven gone: 10.0.9.1 says that h1 is off (wiring verified by ann)"),
+        (810, "web-1 is to start on h2 under epoch 1.9: it has room"),
+        (1_810, "h2 has done o2 (start web-1 under epoch 1.9): ok"),
+        (1_810, "web-1 runs on h2: ok"),
+        (4_810, "all services of web-1 on h2 answer"),
+        (4_810, "guest/web-1 is well again"),
+    ];
+    for line in expected {
+        assert!(told.contains(&line), "{line:?} is not in {told:#?}");
+    }
+    assert!(told.is_sorted_by_key(|(after, _)| *after), "{told:?}");
+    assert_eq!(serde_json::from_value::<Explanation>(value).unwrap(), explained());
+    assert_eq!(explain(&failed_over(), &report(), &guest("web-9"), &Timing::default()), None);
+}
+
+#[test]
+fn a_host_whose_power_device_proves_is_replaced_before_the_voters_are_sure() {
+    let mut state = failed_over();
+    let device = state.policies.fencing.remove(&host("h1")).unwrap();
+    state.policies.fencing.insert(host("h2"), device);
+    let bounds = bound::bounds(&state, &guest("web-1"), &Timing::default());
+    let told: Vec<(&str, u64, &str)> =
+        bounds.iter().skip(2).map(|bound| (bound.failure.as_str(), bound.detect_ms, bound.act.as_str())).collect();
+    let expected = [
+        ("host died, power device answers", 750, "failover"),
+        ("coordinator's host died, power device answers", 1_950, "failover"),
+        ("host frozen or cut off", 1_700, "fence, failover"),
+        ("host died, power device does not answer", 1_700, "fence, page"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn what_is_so_already_is_no_failure_and_what_does_not_exist_is_named() {
+    let already = of_refusal(Refused::Already { why: "h1 is in that mode".into() });
+    assert_eq!(already, Ok(Answer::Ignored { why: "h1 is in that mode".into() }));
+    let unknown = of_refusal(Refused::NoHost { host: host("h9") });
+    assert_eq!(unknown, Err(Denied::Unknown("there is no host h9".into())));
+}
+
+#[test]
+fn the_journal_answers_the_newest_entries_oldest_first() {
+    let state = failed_over();
+    let lines = journal(&state, 2);
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].index <= lines[1].index && lines[1].at == "2026-03-02T03:04:09.810Z", "{lines:?}");
+    assert!(journal(&state, usize::MAX).len() > 2);
+}
+
+#[test]
+fn a_request_with_a_key_that_is_not_known_is_refused() {
+    let request = r#"{"drain":{"host":"h1","by":"ann","force":true}}"#;
+    assert!(serde_json::from_str::<Request>(request).is_err());
+    assert_eq!(serde_json::to_string(&Request::Status).unwrap(), r#""status""#);
+}

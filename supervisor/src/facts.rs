@@ -1,0 +1,93 @@
+//! What a host says of itself, and the numbers that it exports about itself.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use holdfast_policies::{hostfile::HostFile, names::Incarnation, state::HostFacts};
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+use crate::{
+    datagram::Counters,
+    metrics::RaftView,
+    node::Node,
+    rpc,
+};
+
+/// How often numbers are brought up to date.
+const EXPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often load is gossiped.
+const LOAD_EVERY_TURNS: u32 = 5;
+
+/// What this machine is: told by the host file, by its firmware, or by its installation.
+///
+/// # Errors
+/// When none of them says anything.
+pub fn machine_id(file: &HostFile) -> anyhow::Result<String> {
+    if let Some(told) = &file.machine_id {
+        return Ok(told.clone());
+    }
+    let sources = ["/sys/class/dmi/id/product_uuid", "/etc/machine-id"];
+    let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok().map(|text| text.trim().to_lowercase());
+    let found = sources.iter().find_map(|path| read(path).filter(|id| !id.is_empty()));
+    found.with_context(|| format!("what this machine is: none of {} can be read; set machine_id in the host file", sources.join(", ")))
+}
+
+/// Gathers what the host says when it joins.
+#[must_use]
+pub fn gather(file: &HostFile, incarnation: Incarnation, machine_id: String) -> HostFacts {
+    let kinds = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(kinds);
+    let total_mib = system.map_or(0, |system| system.total_memory() / (1024 * 1024));
+    HostFacts {
+        incarnation,
+        machine_id,
+        address: file.voters.get(&file.host).copied().unwrap_or(file.listen),
+        memory_mib: file.memory_mib.unwrap_or(total_mib / 10 * 9),
+        cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        guests: file.guests,
+    }
+}
+
+/// Exports numbers until the supervisor ends.
+pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Counters>) {
+    let mut turn = 0_u32;
+    let mut dropped_before = std::collections::BTreeMap::new();
+    let mut refused_before = [0_u64; 3];
+    loop {
+        tokio::time::sleep(EXPORT_EVERY).await;
+        turn = turn.wrapping_add(1);
+        for (reason, count) in datagrams.snapshot() {
+            let before = dropped_before.insert(reason, count).unwrap_or(0);
+            node.metrics.datagrams_dropped(reason, count.saturating_sub(before));
+        }
+        let refused = [
+            ("handshake", rpc.handshakes_failed()),
+            ("frame", rpc.frames_refused()),
+            ("connection", rpc.connections_refused()),
+        ];
+        for ((reason, count), before) in refused.into_iter().zip(&mut refused_before) {
+            (*before..count).for_each(|_| node.metrics.rpc_refused(reason));
+            *before = count;
+        }
+        if let Some(consensus) = &node.consensus {
+            let status = consensus.status();
+            node.metrics.set_raft(RaftView {
+                term: status.term,
+                applied: status.applied.unwrap_or(0),
+                last_log: status.last_log.unwrap_or(0),
+                leader: status.leader.as_ref().is_some_and(|(_, host)| host == node.host()),
+                quorum: status.leader.is_some(),
+            });
+            node.metrics.set_orders_open(node.read(|state| state.orders.len()));
+        }
+        let members = node.gossip.members().await;
+        node.metrics.set_gossip_live(members.values().filter(|member| member.alive).count());
+        if turn.is_multiple_of(LOAD_EVERY_TURNS) {
+            let load = format!("{:.2}", System::load_average().one);
+            if let Err(error) = node.gossip.set("load", &load).await {
+                tracing::debug!(%error, "load was not gossiped");
+            }
+        }
+    }
+}

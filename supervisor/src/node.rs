@@ -1,0 +1,176 @@
+//! What every part of a running supervisor shares.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use holdfast_policies::{
+    hostfile::HostFile,
+    names::{HostName, Incarnation},
+    state::ClusterState,
+    time::Moment,
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    clock,
+    consensus::Consensus,
+    datagram::{Heard, Sender},
+    gossip::Gossip,
+    guard::GuardClient,
+    metrics::Metrics,
+    qemu::Driver,
+    replica::{Replica, SharedReplica},
+    rpc,
+};
+use holdfast_policies::sync::View;
+
+/// How long a supervisor distrusts itself after its own loop was late.
+const UNWELL_FOR: Duration = Duration::from_secs(5);
+
+/// A running supervisor's shared parts.
+pub struct Node {
+    /// The host file.
+    pub file: HostFile,
+    /// This boot of this host.
+    pub incarnation: Incarnation,
+    /// What this machine is.
+    pub machine_id: String,
+    /// When this process started.
+    pub started: Moment,
+    /// The replicated state, on voters.
+    pub replica: SharedReplica,
+    /// Consensus, on voters.
+    pub consensus: Option<Consensus>,
+    /// Calls other supervisors.
+    pub rpc: rpc::Client,
+    /// Sends datagrams.
+    pub sender: Sender,
+    /// Who was heard when.
+    pub heard: Heard,
+    /// Membership and facts.
+    pub gossip: Gossip,
+    /// The guard.
+    pub guard: GuardClient,
+    /// The guests, on hosts that run some.
+    pub driver: Option<Driver>,
+    /// Numbers for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// What the agent learned of the cluster in its newest sync.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Wakes the agent to sync at once.
+    pub sync_now: Arc<Notify>,
+    /// Whether this supervisor trusts itself.
+    pub health: Health,
+    /// This host's lease.
+    pub lease: Lease,
+}
+
+impl Node {
+    /// Reads the replicated state of this host. A poisoned lock means that a panic has already stopped consensus here.
+    pub fn read<T>(&self, look: impl FnOnce(&ClusterState) -> T) -> T {
+        let replica = self.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let replica: &Replica = &replica;
+        look(&replica.state)
+    }
+
+    /// This host's name.
+    #[must_use]
+    pub fn host(&self) -> &HostName {
+        &self.file.host
+    }
+
+    /// The voters and where they listen: the committed membership where it is known, the host file before (R23).
+    #[must_use]
+    pub fn voters(&self) -> BTreeMap<HostName, SocketAddr> {
+        let committed = self.consensus.as_ref().map(|consensus| consensus.status().voters).unwrap_or_default();
+        if committed.is_empty() {
+            return self.file.voters.clone();
+        }
+        committed.into_values().map(|place| (place.host, place.address)).collect()
+    }
+
+    /// Where a host's supervisor listens, as far as is known here.
+    #[must_use]
+    pub fn address(&self, host: &HostName) -> Option<SocketAddr> {
+        let committed = self.read(|state| state.hosts.get(host).map(|known| known.facts.address));
+        committed.or_else(|| self.view.borrow().hosts.get(host).copied()).or_else(|| self.file.voters.get(host).copied())
+    }
+
+    /// The voter that leads, if this host is a voter and knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<HostName> {
+        let leadership = self.consensus.as_ref()?.leadership();
+        let leader = leadership.borrow().leader.clone();
+        leader.map(|(_, host)| host)
+    }
+
+    /// Whether this host hears a majority of the voters, itself counted.
+    #[must_use]
+    pub fn hears_majority(&self, now: Moment) -> bool {
+        let voters = self.voters();
+        let fresh = self.file.timing.suspect_after.0;
+        let heard = voters.keys().filter(|voter| {
+            *voter == self.host() || self.heard.last_any(voter).is_some_and(|at| now.since(at) < fresh)
+        });
+        heard.count() * 2 > voters.len()
+    }
+}
+
+/// Whether a supervisor trusts itself: one whose own loop was late doubts what it thinks it has seen.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    unwell_until: Arc<AtomicU64>,
+}
+
+impl Health {
+    /// The loop was late by so much that silence may be its own.
+    pub fn doubt(&self, now: Moment) {
+        self.unwell_until.store(now.plus(UNWELL_FOR).0, Ordering::Relaxed);
+    }
+
+    /// Why it doubts itself, if it does.
+    #[must_use]
+    pub fn unwell(&self, now: Moment) -> Option<String> {
+        (now.0 < self.unwell_until.load(Ordering::Relaxed)).then(|| "its own event loop was late".to_owned())
+    }
+}
+
+/// Until when this host holds a lease; shared with the tasks that carry orders out.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    deadline: Arc<AtomicU64>,
+    margin: Duration,
+}
+
+impl Lease {
+    /// No lease yet. `lease` is how long one lasts: the margin is 5 % of it and a little for the act itself (R1).
+    #[must_use]
+    pub fn none(lease: Duration) -> Self {
+        Self { deadline: Arc::default(), margin: lease / 20 + Duration::from_millis(100) }
+    }
+
+    /// The guard has accepted this deadline.
+    pub fn extend(&self, deadline: Moment) {
+        self.deadline.fetch_max(deadline.0, Ordering::Relaxed);
+    }
+
+    /// Whether it is valid with margin, read on the clock that counts suspend.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        clock::moment().plus(self.margin).0 < self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        let left = Moment(self.deadline.load(Ordering::Relaxed)).since(clock::moment());
+        (!left.is_zero()).then_some(left)
+    }
+}

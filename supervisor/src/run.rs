@@ -1,0 +1,324 @@
+//! `holdfast run`: starts every part of a supervisor in order, and keeps them running.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use holdfast_policies::{
+    agent::Agent, hostfile::HostFile, names::Incarnation, state::HostFacts, sync::View, time::Moment,
+};
+use holdfast_probes::clients::Clients;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{self, disk},
+    alerts::{self, Deliverer},
+    api, bootstrap, clock,
+    consensus::{Consensus, Machine},
+    coordinator::{Coordinator, Counter, Input},
+    datagram::{Datagrams, Identity, Keyring, Role, start_stamp},
+    desk::Desk,
+    facts,
+    gossip::{Gossip, GossipConfig},
+    guard::{self, GuardClient},
+    handler::Front,
+    metrics::Metrics,
+    node::{Health, Lease, Node},
+    pki,
+    prober::{self, Sights},
+    qemu::{Driver, DriverConfig, cgroup2_mount},
+    replica::Replica,
+    rpc,
+};
+
+/// Confirmed alerts that may wait to be committed; what does not fit is confirmed again later.
+const CONFIRMATIONS: usize = 64;
+
+/// How long the guard is waited for at start; it is a unit of its own and may come a moment later.
+const GUARD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the supervisor looks whether its own loop is late.
+const SELF_WATCH_EVERY: Duration = Duration::from_millis(50);
+
+/// Runs a supervisor until it is told to stop. Guests are not touched by that (S5).
+///
+/// # Errors
+/// Why it cannot start, or why it had to stop.
+pub fn run(file: HostFile) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(supervise(file))
+}
+
+async fn supervise(file: HostFile) -> anyhow::Result<()> {
+    let started = clock::moment();
+    for folder in [&file.state_dir, &file.run_dir] {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let incarnation = guard::incarnation(&file.run_dir).context("reading the incarnation")?;
+    let machine_id = facts::machine_id(&file)?;
+    let tls = pki::TlsFiles {
+        authority: file.tls.ca.clone(),
+        certificate: file.tls.certificate.clone(),
+        key: file.tls.key.clone(),
+    };
+    let owner = pki::own_host(&tls).context("reading the certificate")?;
+    ensure!(owner == file.host, "the certificate is {owner}'s, but the host file says {}", file.host);
+    let client = rpc::Client::new(pki::client_config(&tls)?);
+    let metrics = Arc::new(Metrics::new()?);
+
+    let guard = GuardClient::new(&file.run_dir);
+    let lease_at_start = wait_for_guard(&guard, &incarnation).await?;
+    guard.voters(file.voters.values().copied().collect()).await?;
+
+    let memory = file.state_dir.join("agent.json");
+    let remembered = disk::load(&memory, &file.cluster)?;
+    let replica = Replica::born();
+    let consensus = start_consensus(&file, Arc::clone(&replica) as Arc<RwLock<dyn Machine>>, client.clone()).await?;
+
+    let keyring = Arc::new(Keyring::load(&file.gossip_keys).context("reading the gossip keys")?);
+    let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)?;
+    let identity =
+        Identity { host: file.host.clone(), role: Role::Supervisor, incarnation: incarnation.clone(), started: stamp };
+    let datagrams =
+        Datagrams::bind(file.listen, keyring, identity).await.with_context(|| format!("listening on {}", file.listen))?;
+    let gossip = GossipConfig {
+        host: file.host.clone(),
+        cluster: file.cluster.clone(),
+        generation: stamp,
+        advertise: file.voters.get(&file.host).copied().unwrap_or(file.listen),
+        seeds: file.voters.values().copied().filter(|address| *address != file.listen).collect(),
+        interval: file.timing.gossip_interval.0,
+    };
+    let gossip = Gossip::start(gossip, datagrams.sender.clone(), datagrams.gossip, datagrams.heard.clone()).await?;
+
+    let (driver, events) = open_driver(&file).await?;
+    let (views, view) = watch::channel(Arc::new(View::default()));
+    let lease = Lease::none(file.timing.lease.0);
+    if let Some(deadline) = lease_at_start {
+        lease.extend(deadline);
+    }
+    let host_facts = facts::gather(&file, incarnation.clone(), machine_id.clone());
+    publish_facts(&gossip, &file, &host_facts).await;
+    let node = Arc::new(Node {
+        incarnation: incarnation.clone(),
+        machine_id,
+        started,
+        replica,
+        consensus: consensus.clone(),
+        rpc: client,
+        sender: datagrams.sender.clone(),
+        heard: datagrams.heard.clone(),
+        gossip,
+        guard,
+        driver,
+        metrics: Arc::clone(&metrics),
+        view,
+        sync_now: Arc::new(Notify::new()),
+        health: Health::default(),
+        lease,
+        file,
+    });
+
+    let stop = CancellationToken::new();
+    let coordinator = consensus.map(|consensus| start_coordinator(&node, consensus, &stop)).transpose()?;
+    let counter = Arc::new(Counter::new(Arc::clone(&node), coordinator.clone()));
+    let front = Front { node: Arc::clone(&node), coordinator: coordinator.clone(), counter: Arc::clone(&counter) };
+    let server = rpc::Server::serve(node.file.listen, pki::server_config(&tls)?, Arc::new(front), rpc::Limits::default())
+        .await
+        .with_context(|| format!("listening on {}", node.file.listen))?;
+    serve_people(&node, counter)?;
+
+    let sights = Sights::default();
+    tokio::spawn(prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
+    tokio::spawn(watch_oneself(Arc::clone(&node)));
+    tokio::spawn(facts::export(Arc::clone(&node), datagrams.counters, server.counters()));
+    let agent = Agent::new(incarnation, node.file.timing, remembered, lease_at_start);
+    let agent = tokio::spawn(agent::run(agent::Parts {
+        node: Arc::clone(&node),
+        coordinator,
+        agent,
+        disk: memory,
+        facts: host_facts,
+        events,
+        nudges: datagrams.nudges,
+        sights,
+        views,
+    }));
+    tracing::info!(host = %node.host(), incarnation = %node.incarnation, "supervisor up");
+    let ended = wait_for_the_end(&node, agent).await;
+    stop.cancel();
+    drop((server, datagrams.running, datagrams.beacons));
+    ended
+}
+
+/// The guard makes the lease survive this process; without it nothing may be started.
+async fn wait_for_guard(guard: &GuardClient, incarnation: &Incarnation) -> anyhow::Result<Option<Moment>> {
+    let began = tokio::time::Instant::now();
+    let mut told = false;
+    loop {
+        match guard.query().await {
+            Ok(status) if status.incarnation == *incarnation => return Ok(status.deadline),
+            Ok(status) => bail!("the guard is of boot {}, this supervisor of boot {incarnation}", status.incarnation),
+            Err(error) if began.elapsed() > GUARD_PATIENCE => {
+                return Err(error).context("the guard does not answer; start `holdfast guard` first");
+            }
+            Err(error) => {
+                if !told {
+                    tracing::info!(%error, "waiting for the guard");
+                    told = true;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn start_consensus(
+    file: &HostFile,
+    machine: Arc<RwLock<dyn Machine>>,
+    client: rpc::Client,
+) -> anyhow::Result<Option<Consensus>> {
+    let Some(birth) = bootstrap::prepare(file)? else { return Ok(None) };
+    let fresh = birth.config.create;
+    let consensus = Consensus::start(birth.config, machine, client).await?;
+    if fresh {
+        birth.ticket.use_up()?;
+    }
+    if fresh || consensus.status().last_log.is_none() {
+        match consensus.initialize(birth.voters).await {
+            Ok(()) => tracing::info!("the cluster is founded"),
+            Err(error) => tracing::info!(%error, "the cluster was not founded here"),
+        }
+    }
+    Ok(Some(consensus))
+}
+
+async fn open_driver(
+    file: &HostFile,
+) -> anyhow::Result<(Option<Driver>, Option<mpsc::Receiver<crate::qemu::GuestEvent>>)> {
+    if !file.guests {
+        return Ok((None, None));
+    }
+    let cgroup: PathBuf = match &file.qemu.cgroup {
+        Some(cgroup) => cgroup.clone(),
+        None => cgroup2_mount().context("no cgroup v2 is mounted; guests need one each")?.join("holdfast"),
+    };
+    let config = DriverConfig {
+        binary: file.qemu.binary.clone(),
+        cgroup,
+        run_dir: file.run_dir.clone(),
+        migrate_address: file.qemu.migrate_address.unwrap_or(file.listen.ip()),
+    };
+    let (driver, events) = Driver::open(config).await?;
+    Ok((Some(driver), Some(events)))
+}
+
+async fn publish_facts(gossip: &Gossip, file: &HostFile, facts: &HostFacts) {
+    let api = file.api.map(|api| api.to_string()).unwrap_or_default();
+    for (key, value) in [
+        ("incarnation", facts.incarnation.to_string()),
+        ("memory_mib", facts.memory_mib.to_string()),
+        ("cores", facts.cores.to_string()),
+        ("api", api),
+    ] {
+        if !value.is_empty()
+            && let Err(error) = gossip.set(key, &value).await
+        {
+            tracing::warn!(%error, "a host fact was not published");
+        }
+    }
+}
+
+fn start_coordinator(node: &Arc<Node>, consensus: Consensus, stop: &CancellationToken) -> anyhow::Result<Coordinator> {
+    let (alert_sender, alert_states) = watch::channel(Arc::default());
+    let (trouble_sender, troubles) = watch::channel(Vec::new());
+    let (confirmed, mut confirmations) = mpsc::channel(CONFIRMATIONS);
+    let coordinator = Coordinator::start(Arc::clone(node), consensus, alert_sender, troubles);
+    let teller = alerts::run(
+        alert_states,
+        confirmed,
+        trouble_sender,
+        Arc::clone(&node.metrics),
+        Arc::new(clock::now),
+        Deliverer::new()?,
+        stop.clone(),
+    );
+    tokio::spawn(teller);
+    let told = coordinator.clone();
+    tokio::spawn(async move {
+        while let Some(delivered) = confirmations.recv().await {
+            told.tell(Input::Delivered(delivered)).await;
+        }
+    });
+    Ok(coordinator)
+}
+
+fn serve_people(node: &Arc<Node>, counter: Arc<Counter>) -> anyhow::Result<()> {
+    let desk: Arc<dyn Desk> = counter;
+    let socket = socket_path(&node.file.run_dir);
+    let local = Arc::clone(&desk);
+    tokio::spawn(async move {
+        if let Err(error) = api::serve_local(&socket, local).await {
+            tracing::error!(%error, socket = %socket.display(), "the local socket is not served");
+        }
+    });
+    if let Some(address) = node.file.api {
+        tokio::spawn(async move {
+            if let Err(error) = api::serve_public(address, desk).await {
+                tracing::error!(%error, %address, "the HTTP API is not served");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Where operators' commands reach the supervisor of this host.
+#[must_use]
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("holdfast.sock")
+}
+
+/// A loop that is late doubts what it has seen: silence may be its own (DESIGN section 4).
+async fn watch_oneself(node: Arc<Node>) {
+    let mut tick = tokio::time::interval(SELF_WATCH_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = clock::moment();
+    loop {
+        tick.tick().await;
+        let now = clock::moment();
+        let late = now.since(last).saturating_sub(SELF_WATCH_EVERY);
+        node.metrics.set_loop_late(late);
+        if late >= node.file.timing.wonder_after.0 {
+            tracing::warn!(late_ms = late.as_millis(), "this supervisor was late; it doubts itself for a while");
+            node.health.doubt(now);
+            if let Err(error) = node.gossip.set("unwell", &late.as_millis().to_string()).await {
+                tracing::debug!(%error, "self-doubt was not gossiped");
+            }
+        }
+        last = now;
+    }
+}
+
+async fn wait_for_the_end(node: &Arc<Node>, agent: tokio::task::JoinHandle<()>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        joined = agent => Err(anyhow::anyhow!("the agent's task has ended: {joined:?}")),
+        () = node.gossip.stopped() => Err(anyhow::anyhow!("gossip has stopped")),
+    };
+    if let Some(consensus) = &node.consensus {
+        consensus.shutdown().await;
+    }
+    tracing::info!("supervisor down; guests run on");
+    ended
+}

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Runs every test: unit, property, command line and lab. Arguments go to cargo test.
+#
+# Lab tests need root. HOLDFAST_NO_LAB=1 leaves them out, and says so.
+set -euo pipefail
+top=$(dirname "$(readlink -f "$0")")/..
+cd "$top"
+. examples/quickstart/install.sh
+need_cargo
+if [ "${HOLDFAST_NO_LAB:-}" = 1 ]; then
+  echo "HOLDFAST_NO_LAB=1: the tests with real guests, BMCs and network namespaces are left out" >&2
+else
+  install_missing "${lab_packages[@]}" "prometheus-alertmanager   receives alerts in a test"
+  tests/lab/guest.sh .cache/guest
+fi
+# The lab runs these programs; cargo test alone does not build all of them.
+cargo build --workspace --locked --bins
+exec cargo test --workspace --locked "$@"

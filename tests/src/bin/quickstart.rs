@@ -1,0 +1,99 @@
+//! The quickstart's program: `examples/quickstart/run.sh` builds and runs it. Its `client` and `get` subcommands are the
+//! lab's outside client, run in the client's network namespace.
+
+use std::{process::ExitCode, thread, time::Duration};
+
+use anyhow::{Result, bail};
+use holdfast_tests::{
+    lab::{Place, client, wait},
+    quickstart::{self, Options},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
+
+const HELP: &str = "\
+Usage: run.sh [--json] [--keep]    run five failures against three hosts and a guest
+       run.sh --stop               end what --keep left running
+
+  --json   print the result as one JSON object; progress goes to standard error
+  --keep   leave everything running at the end, and print how to look around";
+
+/// How long an interrupted run may take to clean up before it is made to.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    match called() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if wait::interrupted() => {
+            eprintln!("interrupted; everything is taken down");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("quickstart: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn called() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["client", address, path] => runtime()?.block_on(client::poll(address, path)),
+        ["get", address, path] => {
+            print!("{}", runtime()?.block_on(client::get(address, path))?);
+            Ok(())
+        }
+        ["--stop"] => {
+            println!("{} ended", quickstart::stop()?);
+            Ok(())
+        }
+        ["--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        flags => {
+            let options = options(flags)?;
+            clean_up_on_signals()?;
+            quickstart::run(options)
+        }
+    }
+}
+
+fn options(flags: &[&str]) -> Result<Options> {
+    let mut options = Options::default();
+    for flag in flags {
+        match *flag {
+            "--json" => options.json = true,
+            "--keep" => options.keep = true,
+            other => bail!("unknown argument {other}\n{HELP}"),
+        }
+    }
+    Ok(options)
+}
+
+/// Ctrl-C, TERM and a closed terminal end every wait, so that the lab is taken down on the way out.
+fn clean_up_on_signals() -> Result<()> {
+    let runtime = runtime()?;
+    let entered = runtime.enter();
+    let (mut interrupt, mut terminate, mut hang_up) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    drop(entered);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up.recv() => {} }
+        });
+        wait::interrupt();
+        thread::sleep(CLEAN_UP_LIMIT);
+        let own = format!("{}x", std::process::id());
+        Place::all().unwrap_or_default().iter().filter(|place| place.id.starts_with(&own)).for_each(Place::take_down);
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
