@@ -25,6 +25,7 @@ use crate::{
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::Order,
     proof::Proof,
+    sync::Authority,
 };
 
 /// Everything that the voters agree on.
@@ -87,6 +88,9 @@ pub struct Host {
     /// Its newest earlier boots: they are over, and none of them joins again (R10, R11).
     #[serde(default)]
     pub past: Vec<Incarnation>,
+    /// The log index at which this boot joined.
+    #[serde(default)]
+    pub joined: u64,
 }
 
 /// Earlier boots remembered per host. A sync that is older than so many boots does not come in any more.
@@ -354,6 +358,17 @@ impl ClusterState {
     #[must_use]
     pub fn is_current(&self, host: &HostName, incarnation: &Incarnation) -> bool {
         self.hosts.get(host).is_some_and(|known| known.facts.incarnation == *incarnation)
+    }
+
+    /// Whether a sync of this boot may make it join. `seen` is the newest authority that the request says its sender has
+    /// seen: a boot that comes after the known one has seen its join after one round trip, a late request of an earlier
+    /// boot never has (R11).
+    #[must_use]
+    pub fn may_join(&self, host: &HostName, incarnation: &Incarnation, seen: Authority) -> bool {
+        self.hosts.get(host).is_none_or(|known| {
+            let later = (seen.generation, seen.index) >= (self.generation, known.joined);
+            known.facts.incarnation == *incarnation || (later && !known.past.contains(incarnation))
+        })
     }
 
     /// Guests that this host may run.

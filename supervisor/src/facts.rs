@@ -84,7 +84,7 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
         let members = node.gossip.members().await;
         node.metrics.set_gossip_live(members.values().filter(|member| member.alive).count());
         if turn.is_multiple_of(LOAD_EVERY_TURNS) {
-            let load = format!("{:.2}", System::load_average().one);
+            let load = System::load_average().map_or_else(|_| "unknown".to_owned(), |load| format!("{:.2}", load.one));
             if let Err(error) = node.gossip.set("load", &load).await {
                 tracing::debug!(%error, "load was not gossiped");
             }

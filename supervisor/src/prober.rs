@@ -19,7 +19,7 @@ use holdfast_policies::{
 };
 use holdfast_probes::{ask::ask, ask::{Place, Target}, clients::Clients, streak::Streak};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     task::JoinHandle,
     time::{MissedTickBehavior, interval_at},
 };

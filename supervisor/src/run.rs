@@ -134,7 +134,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let server = rpc::Server::serve(node.file.listen, pki::server_config(&tls)?, Arc::new(front), rpc::Limits::default())
         .await
         .with_context(|| format!("listening on {}", node.file.listen))?;
-    serve_people(&node, counter)?;
+    let people = serve_people(&node, counter).await?;
 
     let sights = Sights::default();
     tokio::spawn(prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
@@ -155,7 +155,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     tracing::info!(host = %node.host(), incarnation = %node.incarnation, "supervisor up");
     let ended = wait_for_the_end(&node, agent).await;
     stop.cancel();
-    drop((server, datagrams.running, datagrams.beacons));
+    drop((people, server, datagrams.running, datagrams.beacons));
     ended
 }
 
@@ -261,23 +261,14 @@ fn start_coordinator(node: &Arc<Node>, consensus: Consensus, stop: &Cancellation
     Ok(coordinator)
 }
 
-fn serve_people(node: &Arc<Node>, counter: Arc<Counter>) -> anyhow::Result<()> {
+/// Serves the local socket and, if the host file says so, the read-only API, until what is returned is dropped.
+async fn serve_people(node: &Arc<Node>, counter: Arc<Counter>) -> anyhow::Result<Vec<api::Serving>> {
     let desk: Arc<dyn Desk> = counter;
-    let socket = socket_path(&node.file.run_dir);
-    let local = Arc::clone(&desk);
-    tokio::spawn(async move {
-        if let Err(error) = api::serve_local(&socket, local).await {
-            tracing::error!(%error, socket = %socket.display(), "the local socket is not served");
-        }
-    });
+    let mut serving = vec![api::serve_local(&socket_path(&node.file.run_dir), Arc::clone(&desk)).await?];
     if let Some(address) = node.file.api {
-        tokio::spawn(async move {
-            if let Err(error) = api::serve_public(address, desk).await {
-                tracing::error!(%error, %address, "the HTTP API is not served");
-            }
-        });
+        serving.push(api::serve_public(address, desk).await?);
     }
-    Ok(())
+    Ok(serving)
 }
 
 /// Where operators' commands reach the supervisor of this host.

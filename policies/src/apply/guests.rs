@@ -9,7 +9,7 @@ use crate::{
     journal::Event,
     ladder::ladder_of,
     model::{Rung, Severity},
-    names::{GuestName, HostName, Incarnation},
+    names::{GuestName, HostName},
     order::OrderKind,
     proof::{Proof, ProofKind},
     state::{ClusterState, Guest, Life, Phase, Position, Tenure},
@@ -39,7 +39,7 @@ impl ClusterState {
 
     pub(super) fn guest_adopted(&mut self, context: &mut Context, guest: &GuestName, tenure: Tenure) -> Result<(), Refused> {
         let known = self.known(guest)?;
-        if known.phase != Phase::Unplaced {
+        if !matches!(known.phase, Phase::Unplaced) {
             return Err(Self::refuse_phase(guest, known, "unplaced"));
         }
         if !self.is_current(&tenure.host, &tenure.incarnation) {
@@ -121,6 +121,10 @@ impl ClusterState {
         let Some(rung) = rungs.get(rung_index).cloned() else {
             return Err(Refused::Already { why: format!("the ladder of {guest} has no rung {}", rung_index + 1) });
         };
+        // Each rung has its budget (S8); a command that was proposed twice does not spend it twice.
+        if tries > rung.tries() {
+            return Err(Refused::Already { why: format!("the rung {} of {guest} has had its tries", rung.name()) });
+        }
         self.take(context, guest, &tenure, &rung, to)?;
         if let Some(known) = self.guests.get_mut(guest) {
             let (acted, recovered, failed) = (context.index, false, false);
@@ -170,6 +174,10 @@ impl ClusterState {
                 if !self.is_current(&tenure.host, &tenure.incarnation) {
                     return Err(Refused::Host { host: tenure.host.clone(), why: "has booted anew".to_owned() });
                 }
+                // R20: no start on a host with an open fence.
+                if self.hosts.get(&tenure.host).is_some_and(|host| host.life != Life::Up) {
+                    return Err(Refused::Host { host: tenure.host.clone(), why: "is fenced or gone".to_owned() });
+                }
                 self.start(context, guest, &tenure.host)?;
             }
             Rung::Failover { .. } => {
@@ -180,7 +188,12 @@ impl ClusterState {
                 let to = to.ok_or_else(|| Refused::Already { why: "no host to move to".to_owned() })?.clone();
                 self.migrate(context, guest, &to, "its ladder says migrate".to_owned())?;
             }
-            Rung::Page { .. } => {}
+            // What was verified before does not hold: only the probes' next word ends the incident.
+            Rung::Page { .. } => {
+                if let Some(Phase::Running { verified, .. }) = self.guests.get_mut(guest).map(|known| &mut known.phase) {
+                    *verified = false;
+                }
+            }
         }
         Ok(())
     }
@@ -260,7 +273,6 @@ impl ClusterState {
         context: &mut Context,
         guest: &GuestName,
         host: &HostName,
-        incarnation: &Incarnation,
         proof: &Proof,
     ) {
         let Some(known) = self.guests.get(guest) else { return };
@@ -271,7 +283,7 @@ impl ClusterState {
                 let avoid = avoid.clone();
                 self.free(context, guest, proof.clone(), host, avoid);
             }
-            Phase::Migrating(_) => self.half_gone(context, guest, host, incarnation, proof),
+            Phase::Migrating(_) => self.half_gone(context, guest, host, proof),
         }
     }
 

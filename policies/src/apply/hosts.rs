@@ -8,16 +8,17 @@ use crate::{
     names::{GuestName, HostName, Incarnation, OrderId},
     order::OrderKind,
     proof::Proof,
-    state::{ClusterState, Fence, Host, HostFacts, Life, Mode, Phase},
+    state::{ClusterState, Fence, Guest, Host, HostFacts, Life, Mode, PAST_BOOTS_MAX, Phase},
     time::WallTime,
 };
 
 impl ClusterState {
     pub(super) fn host_joined(&mut self, context: &mut Context, host: HostName, facts: HostFacts) -> Result<(), Refused> {
         let incarnation = facts.incarnation.clone();
+        let mut same_boot = false;
         match self.hosts.get_mut(&host) {
             None => {
-                self.hosts.insert(host.clone(), Host { facts, mode: Mode::default(), life: Life::Up });
+                self.hosts.insert(host.clone(), Host { facts, mode: Mode::default(), life: Life::Up, past: Vec::new(), joined: context.index });
             }
             Some(known) if known.facts.machine_id != facts.machine_id => {
                 let why = format!("was machine {} and says it is machine {}", known.facts.machine_id, facts.machine_id);
@@ -28,19 +29,31 @@ impl ClusterState {
                     return Err(Refused::Already { why: format!("{host} has joined") });
                 }
                 known.facts = facts;
+                same_boot = true;
+            }
+            Some(known) if known.past.contains(&facts.incarnation) => {
+                // A late sync of a boot that is over, or two machines under one name (R11): neither undoes a boot.
+                return Err(Refused::Host { host, why: format!("has booted anew since its boot {incarnation}") });
             }
             Some(known) => {
                 if let Life::Fencing(Fence { attempt: Some(order), .. }) = &known.life {
                     let why = format!("is being fenced ({order}) and cannot join until that has ended");
                     return Err(Refused::Host { host, why });
                 }
-                known.facts = facts;
+                let before = std::mem::replace(&mut known.facts, facts).incarnation;
+                if known.past.len() >= PAST_BOOTS_MAX {
+                    known.past.remove(0);
+                }
+                known.past.push(before);
                 known.life = Life::Up;
+                known.joined = context.index;
                 self.ask_new_boot(context, &host, &incarnation);
             }
         }
         self.note(context, Event::HostJoined { host: host.clone(), incarnation });
-        self.resolve(context, &Self::host_key(&host));
+        if !same_boot {
+            self.resolve(context, &Self::host_key(&host));
+        }
         self.view(context);
         Ok(())
     }
@@ -51,8 +64,9 @@ impl ClusterState {
         for guest in self.guests_on(|tenure_host, tenure_incarnation| tenure_host == host && tenure_incarnation != incarnation)
         {
             if let Some(Phase::Migrating(_)) = self.guests.get(&guest).map(|known| &known.phase) {
-                self.clear_migration(context, &guest, &format!("{host} has booted anew"));
+                self.half_rebooted(context, &guest, host);
             } else {
+                self.guest_hit(context, &guest, format!("{guest} is down: its host {host} has booted anew"), None);
                 self.release_now(context, &guest, &format!("{host} has booted anew"), std::collections::BTreeSet::new());
             }
         }
@@ -114,15 +128,15 @@ impl ClusterState {
         incident.stamps.detected = Some(at);
         incident.guests.clone_from(&guests);
         for guest in guests {
-            self.guest_hit(context, &guest, host, last_well);
+            self.guest_hit(context, &guest, format!("{guest} is down: its host {host} has failed"), last_well);
         }
         self.note(context, Event::HostFailed { host: host.clone(), incarnation: incarnation.clone(), evidence });
         Ok(())
     }
 
-    /// Opens the incident of a guest whose host has failed.
-    fn guest_hit(&mut self, context: &Context, guest: &GuestName, host: &HostName, last_well: Option<WallTime>) {
-        let (at, summary) = (context.at, format!("{guest} is down: its host {host} has failed"));
+    /// Opens the incident of a guest that has lost its host.
+    fn guest_hit(&mut self, context: &Context, guest: &GuestName, summary: String, last_well: Option<WallTime>) {
+        let at = context.at;
         let incident = self.incident(context, &Self::guest_key(guest), &summary);
         incident.summary = summary;
         incident.rung = Some("failover".to_owned());
@@ -166,8 +180,9 @@ impl ClusterState {
             return;
         }
         fence.attempt = None;
-        let Some(error) = error else { return };
+        // Also after "done": where that does not become proof, the next attempt has to wait like after a failure.
         fence.failed = Some(context.index);
+        let Some(error) = error else { return };
         fence.last_error = Some(error.clone());
         fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
         self.note(context, Event::FenceFailed { host: host.clone(), detail: error.clone() });
@@ -189,7 +204,10 @@ impl ClusterState {
             return Err(Refused::Already { why: format!("{host} has no fence that could be superseded") });
         };
         known.life = Life::Up;
-        let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
+        // Guests that are not well for another reason keep their incidents until the probes confirm them.
+        let well = |guest: &Guest| matches!(guest.phase, Phase::Running { verified: true, .. });
+        let guests: Vec<GuestName> =
+            self.guests_of(host).filter(|(_, guest)| well(guest)).map(|(name, _)| name.clone()).collect();
         self.note(context, Event::FenceSuperseded { host: host.clone(), why });
         self.resolve(context, &Self::host_key(host));
         for guest in guests {
@@ -220,7 +238,8 @@ impl ClusterState {
         }
         known.life = Life::Gone { proof: proof.clone() };
         let (at, summary) = (context.at, format!("{host} is off"));
-        let guests = self.guests_on(|on, boot| *on == host && *boot == incarnation);
+        // Boots follow one another, so what a boot before this one may still have run is over with it.
+        let guests = self.guests_on(|on, _| *on == host);
         let incident = self.incident(context, &Self::host_key(&host), &summary);
         incident.summary = summary;
         incident.stamps.began = incident.stamps.began.or(last_well);
@@ -231,7 +250,7 @@ impl ClusterState {
         incident.proof = Some((proof.word().to_owned(), proof.to_string()));
         incident.did(format!("Holdfast knows that {host} is off: {proof}."));
         for guest in &guests {
-            self.guest_hit(context, guest, &host, last_well);
+            self.guest_hit(context, guest, format!("{guest} is down: its host {host} has failed"), last_well);
             let incident = self.incident(context, &Self::guest_key(guest), "");
             incident.stamps.proven = Some(at);
             incident.proof = Some((proof.word().to_owned(), proof.to_string()));
@@ -239,7 +258,7 @@ impl ClusterState {
         self.note(context, Event::HostGone { host: host.clone(), incarnation: incarnation.clone(), proof: proof.clone() });
         self.drop_orders(|on, boot| *on == host && *boot == incarnation);
         for guest in &guests {
-            self.tenure_gone(context, guest, &host, &incarnation, &proof);
+            self.tenure_gone(context, guest, &host, &proof);
         }
         self.view(context);
         Ok(())

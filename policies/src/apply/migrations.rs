@@ -17,8 +17,8 @@ use super::Context;
 use crate::{
     change::Refused,
     journal::Event,
-    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
-    order::{Order, OrderKind, OrderOutcome},
+    names::{GuestName, HostName, OrderId},
+    order::{OrderKind, OrderOutcome},
     proof::Proof,
     state::{ClusterState, Life, Migration, MigrationStep, Mode, Phase, Tenure},
 };
@@ -54,13 +54,13 @@ impl ClusterState {
         let order = self.order(context, to, kind)?;
         let from = source.host.clone();
         let step = MigrationStep::Receiving { order };
-        let migration = Migration { source: Some(source), target: Some(target), step, failure: None };
+        let migration = Migration { source: Some(source), target: Some(target), step, failure: None, release_failed: None };
         self.set_phase(context, guest, Phase::Migrating(migration));
         self.note(context, Event::MigrationOrdered { guest: guest.clone(), from, to: to.clone(), why });
         Ok(())
     }
 
-    fn migration(&self, guest: &GuestName) -> Option<Migration> {
+    pub(super) fn migration(&self, guest: &GuestName) -> Option<Migration> {
         match &self.guests.get(guest)?.phase {
             Phase::Migrating(migration) => Some(migration.clone()),
             _ => None,
@@ -123,7 +123,14 @@ impl ClusterState {
     }
 
     /// Gives up before the switch: the source goes on, the target's remains go.
-    fn give_up(&mut self, context: &mut Context, guest: &GuestName, mut migration: Migration, resume: bool, why: String) {
+    pub(super) fn give_up(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        mut migration: Migration,
+        resume: bool,
+        why: String,
+    ) {
         self.drop_guest_orders(guest);
         let resume_order = match (&migration.source, resume) {
             (Some(source), true) => {
@@ -138,11 +145,6 @@ impl ClusterState {
         self.settle(context, guest, migration, None);
     }
 
-    fn release_half(&mut self, context: &mut Context, guest: &GuestName, half: Option<&Tenure>) -> Option<OrderId> {
-        let half = half?;
-        self.order(context, &half.host, OrderKind::Release { guest: guest.clone(), epoch: half.epoch }).ok()
-    }
-
     pub(super) fn resume_ended(&mut self, context: &mut Context, guest: &GuestName, id: OrderId, outcome: OrderOutcome) {
         let Some(mut migration) = self.migration(guest) else { return };
         let (MigrationStep::Switched { resume, .. } | MigrationStep::Returning { resume, .. }) = &mut migration.step else {
@@ -153,150 +155,16 @@ impl ClusterState {
         }
         *resume = None;
         if let OrderOutcome::Failed { detail } = outcome {
-            self.clear_with(context, guest, migration, &format!("it did not run again: {detail}"));
+            self.clear_with(context, guest, migration, None, &format!("it did not run again: {detail}"));
         } else {
             self.settle(context, guest, migration, None);
         }
     }
 
-    /// A half has answered its release.
-    pub(super) fn half_released(
-        &mut self,
-        context: &mut Context,
-        guest: &GuestName,
-        epoch: Epoch,
-        order: &Order,
-        outcome: OrderOutcome,
-    ) {
-        let Some(mut migration) = self.migration(guest) else { return };
-        let id = Some(order.id);
-        match &mut migration.step {
-            MigrationStep::Switched { release, .. } | MigrationStep::Returning { release, .. } if *release == id => {
-                *release = None;
-            }
-            MigrationStep::Clearing { source, .. } if *source == id => *source = None,
-            MigrationStep::Clearing { target, .. } if *target == id => *target = None,
-            _ => return,
-        }
-        let proof = match outcome {
-            OrderOutcome::Done { .. } => {
-                for half in [&mut migration.source, &mut migration.target] {
-                    if half.as_ref().is_some_and(|tenure| tenure.host == order.host && tenure.epoch <= epoch) {
-                        *half = None;
-                    }
-                }
-                Some(Proof::reported(&order.host, &order.incarnation, guest, epoch))
-            }
-            OrderOutcome::Failed { detail } => {
-                self.stop_failed(context, guest, &order.host, &detail);
-                None
-            }
-        };
-        self.settle(context, guest, migration, proof);
-    }
-
-    /// A half has gone with its host.
-    pub(super) fn half_gone(
-        &mut self,
-        context: &mut Context,
-        guest: &GuestName,
-        host: &HostName,
-        incarnation: &Incarnation,
-        proof: &Proof,
-    ) {
-        let Some(mut migration) = self.migration(guest) else { return };
-        let gone = |half: &Option<Tenure>| {
-            half.as_ref().is_some_and(|tenure| tenure.host == *host && tenure.incarnation == *incarnation)
-        };
-        let (source_gone, target_gone) = (gone(&migration.source), gone(&migration.target));
-        if source_gone {
-            migration.source = None;
-        }
-        if target_gone {
-            migration.target = None;
-        }
-        match (&mut migration.step, source_gone) {
-            (MigrationStep::Receiving { .. } | MigrationStep::Sending { .. }, true) => {
-                self.clear_with(context, guest, migration, &format!("its source {host} is gone"));
-            }
-            (MigrationStep::Receiving { .. } | MigrationStep::Sending { .. }, false) => {
-                self.give_up(context, guest, migration, true, format!("its target {host} is gone"));
-            }
-            (MigrationStep::Switched { release, .. }, true) => {
-                *release = None;
-                self.settle(context, guest, migration, Some(proof.clone()));
-            }
-            (MigrationStep::Switched { .. }, false) => {
-                self.clear_with(context, guest, migration, &format!("its target {host} is gone"));
-            }
-            (MigrationStep::Returning { .. }, true) => {
-                self.clear_with(context, guest, migration, &format!("its source {host} is gone"));
-            }
-            (MigrationStep::Returning { release, .. }, false) => {
-                *release = None;
-                self.settle(context, guest, migration, Some(proof.clone()));
-            }
-            (MigrationStep::Clearing { source, .. }, true) => {
-                *source = None;
-                self.settle(context, guest, migration, Some(proof.clone()));
-            }
-            (MigrationStep::Clearing { target, .. }, false) => {
-                *target = None;
-                self.settle(context, guest, migration, Some(proof.clone()));
-            }
-        }
-    }
-
-    pub(super) fn clear_migration(&mut self, context: &mut Context, guest: &GuestName, why: &str) {
-        if let Some(migration) = self.migration(guest) {
-            self.clear_with(context, guest, migration, why);
-        }
-    }
-
-    /// Gives up for good: both halves are asked to release, then the guest is free.
-    fn clear_with(&mut self, context: &mut Context, guest: &GuestName, mut migration: Migration, why: &str) {
-        self.drop_guest_orders(guest);
-        let source = self.release_half(context, guest, migration.source.as_ref());
-        let target = self.release_half(context, guest, migration.target.as_ref());
-        migration.step = MigrationStep::Clearing { source, target };
-        migration.failure = Some(why.to_owned());
-        let summary = format!("{guest} is down: its move failed, {why}");
-        let at = context.at;
-        let incident = self.incident(context, &Self::guest_key(guest), &summary);
-        incident.summary = summary;
-        incident.guests = vec![guest.clone()];
-        incident.stamps.detected.get_or_insert(at);
-        self.settle(context, guest, migration, None);
-    }
-
-    /// Asks again for halves whose last release failed or was lost.
-    pub(super) fn clear_again(&mut self, context: &mut Context, guest: &GuestName) -> Result<(), Refused> {
-        let Some(mut migration) = self.migration(guest) else { return Ok(()) };
-        let (source, target) = (migration.source.clone(), migration.target.clone());
-        match &mut migration.step {
-            MigrationStep::Switched { release: release @ None, .. } if source.is_some() => {
-                *release = self.release_half(context, guest, source.as_ref());
-            }
-            MigrationStep::Returning { release: release @ None, .. } if target.is_some() => {
-                *release = self.release_half(context, guest, target.as_ref());
-            }
-            MigrationStep::Clearing { source: from, target: to } => {
-                if from.is_none() {
-                    *from = self.release_half(context, guest, source.as_ref());
-                }
-                if to.is_none() {
-                    *to = self.release_half(context, guest, target.as_ref());
-                }
-            }
-            _ => return Err(Refused::Already { why: format!("nothing of the move of {guest} has to be asked again") }),
-        }
-        self.set_phase(context, guest, Phase::Migrating(migration));
-        Ok(())
-    }
-
     /// Ends the migration when nothing is outstanding; otherwise keeps it.
-    fn settle(&mut self, context: &mut Context, guest: &GuestName, migration: Migration, proof: Option<Proof>) {
-        let (since, verified, action) = (context.index, true, None);
+    pub(super) fn settle(&mut self, context: &mut Context, guest: &GuestName, migration: Migration, proof: Option<Proof>) {
+        // The probes have yet to confirm it where it ended; that also ends the incident that the move belonged to.
+        let (since, verified, action) = (context.index, false, None);
         match (&migration.step, &migration.source, &migration.target, proof) {
             (MigrationStep::Switched { resume: None, release: None }, None, Some(target), _)
             | (MigrationStep::Returning { resume: None, release: None }, Some(target), None, _) => {
@@ -315,6 +183,7 @@ impl ClusterState {
                 if self.open_incident(&Self::guest_key(guest)).is_some() {
                     let incident = self.incident(context, &Self::guest_key(guest), "");
                     incident.stamps.proven = Some(at);
+                    incident.human = None;
                     incident.did(format!("Nothing of {guest} is left of its move; {host} answered last."));
                 }
                 self.set_phase(context, guest, Phase::Free { proof, last, avoid, since });

@@ -8,7 +8,7 @@ mod halves;
 mod hosts;
 mod incidents;
 mod migrations;
-mod orders;
+pub(crate) mod orders;
 
 use crate::{
     change::{Applied, Change, Command, Refused},

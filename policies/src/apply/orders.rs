@@ -10,10 +10,10 @@ use crate::{
     names::{Epoch, GuestName, HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
     proof::Proof,
-    state::{ClusterState, Phase},
+    state::{ClusterState, Life, Phase},
 };
 
-/// Starts that may fail on one host before another host is tried.
+/// Starts that may fail on one host before another host is tried; then as many on it again when all others have failed too.
 pub const START_TRIES_PER_HOST: u32 = 2;
 
 impl ClusterState {
@@ -64,15 +64,19 @@ impl ClusterState {
             OrderOutcome::Failed { detail } => {
                 let failures = known.start_failures.entry(tenure.host.clone()).or_default();
                 *failures = failures.saturating_add(1);
-                let avoid = if *failures >= START_TRIES_PER_HOST {
-                    BTreeSet::from([tenure.host.clone()])
-                } else {
-                    BTreeSet::new()
-                };
+                let failures = known.start_failures.clone();
+                let tried = |name: &HostName| failures.get(name).is_some_and(|count| *count >= START_TRIES_PER_HOST);
+                let mut able = self.hosts.iter().filter(|(_, host)| host.facts.guests && host.life == Life::Up);
+                let everywhere = able.all(|(name, _)| tried(name));
                 let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} does not start"));
                 incident.did(format!("The start of {guest} on {} failed: {detail}.", tenure.host));
+                if everywhere {
+                    incident.severity = Severity::Critical;
+                    incident.human =
+                        Some(format!("{guest} starts on no host: look at why ({detail}). Holdfast keeps trying."));
+                }
                 // It may be half alive: nothing starts elsewhere before the host has said that nothing is left.
-                self.release_now(context, guest, &format!("its start failed: {detail}"), avoid);
+                self.release_now(context, guest, &format!("its start failed: {detail}"), BTreeSet::new());
             }
         }
     }
@@ -90,6 +94,7 @@ impl ClusterState {
                 if self.open_incident(&Self::guest_key(guest)).is_some() {
                     let incident = self.incident(context, &Self::guest_key(guest), "");
                     incident.stamps.proven = Some(at);
+                    incident.human = None;
                     incident.proof = Some((proof.word().to_owned(), proof.to_string()));
                 }
             }

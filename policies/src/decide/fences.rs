@@ -6,32 +6,58 @@ use super::{Decision, HostVerdict, Round, Wish};
 use crate::{
     change::Change,
     model::{FenceLevel, Severity},
-    names::{HostName, Incarnation},
+    names::{HostName, Incarnation, OrderId},
+    order::OrderOutcome,
     proof::{NoProof, Power, Proof},
-    state::{ClusterState, Fence, Host, Life, Mode},
+    state::{ClusterState, Fence, Host, Life, Migration, MigrationStep, Mode, Phase},
 };
 
 /// Longest pause between two fence attempts; the first retry comes after a second.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Hosts that fall silent within so long of each other have one cause until somebody knows better (S9).
+const STORM_WINDOW_MS: u64 = 30_000;
+
+/// What an `off` may still do after the attempt that sent it has ended (R20): the slowest controllers take some seconds.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Silence of a supervisor that no restart or upgrade should take (R16).
+const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
+
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     decision.report.storm_hold = storm(round);
-    let mut free_slot = !round.state.hosts.values().any(is_being_fenced);
+    call_about_storm(round, decision);
+    // R21: the slot is held only while a device call runs, so that a device that does not answer blocks no other fence.
+    let mut free_slot = !round.state.hosts.values().any(is_under_attempt);
     for (name, host) in &round.state.hosts {
         let incarnation = &host.facts.incarnation;
         wonder(round, decision, name, incarnation, host);
         match &host.life {
             Life::Gone { .. } => contradiction(round, decision, name, incarnation),
             Life::Up | Life::Fencing(Fence { attempt: None, .. }) if proven(round, decision, name, incarnation) => {}
-            Life::Up => free_slot = consider(round, decision, name, incarnation, free_slot),
-            Life::Fencing(fence) => carry_on(round, decision, name, fence),
+            Life::Up => consider(round, decision, name, incarnation),
+            Life::Fencing(fence) => carry_on(round, decision, name, fence, &mut free_slot),
         }
         supervisor_down(round, decision, name);
     }
 }
 
-fn is_being_fenced(host: &Host) -> bool {
-    matches!(host.life, Life::Fencing(_))
+fn is_under_attempt(host: &Host) -> bool {
+    matches!(host.life, Life::Fencing(Fence { attempt: Some(_), .. }))
+}
+
+/// S9: a hold is not silent; only what is proven off goes on without a human.
+fn call_about_storm(round: &Round<'_>, decision: &mut Decision) {
+    let key = "storm".to_owned();
+    match decision.report.storm_hold.clone() {
+        Some(hold) => {
+            let human = "One lost switch, storage or power feed looks like many dead hosts: find it. Holdfast switches no host \
+                         off meanwhile. For each host that is really off, run `holdfast host confirm-off HOST --operator YOUR-NAME`.";
+            let summary = format!("fencing is held: {hold}");
+            open(round, decision, key, Severity::Critical, summary, Some(human.to_owned()));
+        }
+        None => close(round, decision, &key),
+    }
 }
 
 /// Silent hosts are wondered about: the power device and the other voters are asked. Both are harmless.
@@ -69,7 +95,8 @@ fn wiring<'a>(state: &'a ClusterState, host: &HostName, level: usize) -> Option<
 /// "Off" is proof at once, whoever asked (R9).
 fn proven(round: &Round<'_>, decision: &mut Decision, host: &HostName, incarnation: &Incarnation) -> bool {
     let Some(reading) = round.evidence.hosts.get(host).and_then(|known| known.power.as_ref()) else { return false };
-    let life = round.evidence.last_life(host, incarnation);
+    // R9: void by any sign of that boot since, whoever received it.
+    let life = super::hosts::newest_sign(round.state, round.evidence, host, incarnation);
     let wiring = wiring(round.state, host, reading.level);
     match Proof::power_off(host, incarnation, reading, wiring, life) {
         Ok(proof) => {
@@ -129,23 +156,20 @@ fn contradiction(round: &Round<'_>, decision: &mut Decision, host: &HostName, in
     }
 }
 
-/// Whether an unfenced host is to be fenced. Returns whether the slot is still free.
-fn consider(
-    round: &Round<'_>,
-    decision: &mut Decision,
-    name: &HostName,
-    incarnation: &Incarnation,
-    free_slot: bool,
-) -> bool {
-    let Some(judgement) = round.hosts.get(name) else { return free_slot };
+/// Whether an unfenced host is to be fenced.
+fn consider(round: &Round<'_>, decision: &mut Decision, name: &HostName, incarnation: &Incarnation) {
+    let Some(judgement) = round.hosts.get(name) else { return };
+    if judgement.verdict == HostVerdict::Healthy {
+        close(round, decision, &format!("fencing/{name}"));
+    }
     let may_run = round.state.guests_of(name).next().is_some();
     let stuck = stuck_behind_dead_supervisor(round, name);
     if judgement.verdict != HostVerdict::Failed && stuck.is_none() {
-        return free_slot;
+        return;
     }
     // A host that may run nothing needs no fence: nothing waits for proof (S8).
-    if !may_run || !free_slot || decision.report.storm_hold.is_some() {
-        return free_slot;
+    if !may_run || decision.report.storm_hold.is_some() {
+        return;
     }
     let mut evidence = judgement.evidence.clone();
     evidence.extend(stuck);
@@ -156,18 +180,22 @@ fn consider(
         evidence,
         last_well: life,
     });
-    false
 }
 
-/// A guest that fails on a host whose supervisor has been down for so long that nobody there will help it (R16).
+/// A guest that fails, or waits for an answer, on a host whose supervisor has been down for so long that nobody there
+/// will help it (R16).
 fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -> Option<String> {
     let judgement = round.hosts.get(name).filter(|judgement| judgement.verdict == HostVerdict::SupervisorDown)?;
-    // Longer than any supervisor's restart or upgrade should take.
-    let patience = Duration::from_secs(30);
-    if Duration::from_millis(judgement.unsynced_ms) < patience {
+    if Duration::from_millis(judgement.unsynced_ms) < SUPERVISOR_PATIENCE {
         return None;
     }
     let failed = round.state.guests_of(name).find_map(|(guest, known)| {
+        if let Phase::Starting { .. } | Phase::Releasing { .. } = &known.phase {
+            return Some(format!("{guest} is {} there", known.word()));
+        }
+        if let Phase::Migrating(Migration { step: MigrationStep::Clearing { .. }, .. }) = &known.phase {
+            return Some(format!("what its move has left of {guest} is there"));
+        }
         let home = known.home().filter(|home| home.host == *name)?;
         super::services::failed_service(round.state, round.evidence, round.now.moment, guest, home.epoch)
     })?;
@@ -175,14 +203,29 @@ fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -> Option<St
 }
 
 /// Carries an open fence on, or lets it be superseded.
-fn carry_on(round: &Round<'_>, decision: &mut Decision, name: &HostName, fence: &Fence) {
+fn carry_on(round: &Round<'_>, decision: &mut Decision, name: &HostName, fence: &Fence, free_slot: &mut bool) {
     let Some(judgement) = round.hosts.get(name) else { return };
-    if fence.attempt.is_some() {
+    if let Some(attempt) = fence.attempt {
+        overdue(round, decision, attempt);
         return;
     }
-    if judgement.verdict == HostVerdict::Healthy {
-        let why = format!("{name} syncs again, and nothing is on its way to its power device");
-        decision.commands.push(Change::FenceSuperseded { host: name.clone(), why });
+    match judgement.verdict {
+        HostVerdict::Healthy => {
+            let why = format!("{name} syncs again, and nothing is on its way to its power device");
+            decision.commands.push(Change::FenceSuperseded { host: name.clone(), why });
+            return;
+        }
+        // R16: heard again, a silent supervisor alone is no reason to switch its host off.
+        HostVerdict::SupervisorDown if stuck_behind_dead_supervisor(round, name).is_none() => {
+            let why = format!("{name} is heard again, and nothing is on its way to its power device");
+            decision.commands.push(Change::FenceSuperseded { host: name.clone(), why });
+            return;
+        }
+        HostVerdict::SupervisorDown | HostVerdict::Failed => {}
+        // The evidence does not hold at this moment (R17): wait until it is clear one way or the other.
+        HostVerdict::Suspect | HostVerdict::Unknown | HostVerdict::Gone => return,
+    }
+    if !*free_slot || decision.report.storm_hold.is_some() {
         return;
     }
     let pause = if fence.attempts == 0 {
@@ -199,7 +242,20 @@ fn carry_on(round: &Round<'_>, decision: &mut Decision, name: &HostName, fence: 
         return;
     };
     if let Some(executor) = executor(round, name, fence.attempts) {
+        *free_slot = false;
         decision.commands.push(Change::FenceAttempted { host: name.clone(), executor, level });
+    }
+}
+
+/// R20: an attempt whose executor has been silent for so long that whatever it began has ended counts as failed.
+fn overdue(round: &Round<'_>, decision: &mut Decision, attempt: OrderId) {
+    let Some(order) = round.state.orders.get(&attempt) else { return };
+    // It may begin with the lease of its last sync, and then has its deadline.
+    let longest = round.timing.lease.0 * 21 / 20 + order.deadline.0 + SETTLE;
+    let unsynced = round.hosts.get(&order.host).map(|judgement| Duration::from_millis(judgement.unsynced_ms));
+    if unsynced.is_some_and(|unsynced| unsynced >= longest) && round.age(order.issued) >= longest {
+        let detail = format!("its executor {} has been silent for longer than an attempt may take", order.host);
+        decision.commands.push(Change::OrderEnded { order: attempt, outcome: OrderOutcome::Failed { detail } });
     }
 }
 
@@ -226,24 +282,34 @@ fn executor(round: &Round<'_>, target: &HostName, attempts: u32) -> Option<HostN
     able.get(turn).map(|host| (*host).clone())
 }
 
-/// S9: more than one host, and more than a third of them, silent at once.
+/// S9: more than one host, and more than a third of them, fell silent within [`STORM_WINDOW_MS`] and are silent still. A
+/// host that fell silent long before has its own cause, and must not hold the fence of the next one for ever.
 fn storm(round: &Round<'_>) -> Option<String> {
-    let standing = round.hosts.iter().filter(|(_, judgement)| judgement.verdict != HostVerdict::Gone);
     let total = round.hosts.len();
-    let silent: Vec<&str> = standing
+    let mut silent: Vec<(u64, &str)> = round
+        .hosts
+        .iter()
         .filter(|(name, judgement)| {
             matches!(judgement.verdict, HostVerdict::Suspect | HostVerdict::Failed)
                 && round.state.hosts.get(*name).is_some_and(|host| host.mode == Mode::Active)
                 && !off_by_device(round, name)
         })
-        .map(|(name, _)| name.as_str())
+        .map(|(name, judgement)| (judgement.silent_ms, name.as_str()))
         .collect();
-    (silent.len() > 1 && silent.len() * 3 > total).then(|| format!("{} are silent at once", silent.join(", ")))
+    silent.sort_unstable();
+    let together = |(since, _): &(u64, &str)| {
+        let window = *since..=since.saturating_add(STORM_WINDOW_MS);
+        silent.iter().filter(|(other, _)| window.contains(other)).map(|(_, name)| *name).collect::<Vec<&str>>()
+    };
+    let mut most = silent.iter().map(together).max_by_key(Vec::len)?;
+    most.sort_unstable();
+    (most.len() > 1 && most.len() * 3 > total).then(|| format!("{} are silent at once", most.join(", ")))
 }
 
 fn off_by_device(round: &Round<'_>, name: &HostName) -> bool {
     let reading = round.evidence.hosts.get(name).and_then(|known| known.power.as_ref());
-    reading.is_some_and(|reading| reading.power == Power::Off)
+    let boot = round.state.hosts.get(name).map(|host| &host.facts.incarnation);
+    reading.is_some_and(|reading| reading.power == Power::Off && Some(&reading.incarnation) == boot)
 }
 
 fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: &HostName) {

@@ -6,16 +6,17 @@ use std::{
 };
 
 use super::{
-    Decision, GuestJudgement, HostVerdict, Round, ServiceVerdict,
+    Decision, GuestJudgement, Round, ServiceVerdict,
     fences::{close, open},
-    placement, services,
+    placement::{self, Planned},
+    services,
 };
 use crate::{
     change::Change,
     evidence::is_there,
     ladder::{NextStep, Trouble, ladder_of, next_step},
     model::{OnDegraded, Policy, Rung, Severity},
-    names::{GuestName, HostName, Incarnation},
+    names::{GuestName, HostName, Incarnation, OrderId},
     observe::GuestCondition,
     proof::Proof,
     state::{ClusterState, Guest, Life, Migration, MigrationStep, Mode, Phase, Position, Tenure},
@@ -25,6 +26,9 @@ use crate::{
 /// Pause before a failed stop is tried again.
 const STOP_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// Pause before a guest that has just come to rest is moved: a move that fails is not tried again in the same breath.
+const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// Moves under way at once, cluster-wide: each one takes a host's network for itself.
 const MOVES_AT_ONCE: usize = 1;
 
@@ -32,7 +36,7 @@ const MOVES_AT_ONCE: usize = 1;
 const START_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let mut planned: BTreeMap<HostName, u64> = BTreeMap::new();
+    let mut planned = Planned::new();
     let mut names: Vec<&GuestName> = round.state.guests.keys().collect();
     let priority = |name: &GuestName| round.state.policies.guests.get(name).map_or(0, |declared| declared.priority);
     names.sort_by_key(|name| (std::cmp::Reverse(priority(name)), (*name).clone()));
@@ -112,7 +116,7 @@ fn free(
     last: Option<&HostName>,
     avoid: &BTreeSet<HostName>,
     since: u64,
-    planned: &mut BTreeMap<HostName, u64>,
+    planned: &mut Planned,
     judgement: &mut GuestJudgement,
 ) {
     let failures: u32 = guest.start_failures.values().sum();
@@ -127,20 +131,26 @@ fn free(
     }
     let key = format!("placement/{name}");
     // Hosts to avoid are still better than none (DESIGN section 8: retries here, untried hosts, here again).
-    let chosen = placement::choose(round, name, |host| avoid.contains(host), planned)
-        .or_else(|reasons| placement::choose(round, name, |_| false, planned).map_err(|_| reasons));
+    let chosen = match placement::choose(round, name, |host| avoid.contains(host), planned) {
+        Err(reasons) if !placement::only_busy(&reasons) => {
+            placement::choose(round, name, |_| false, planned).map_err(|_| reasons)
+        }
+        chosen => chosen,
+    };
     match chosen {
         Ok((host, why)) => {
-            *planned.entry(host.clone()).or_default() += placement::memory(round.state, name);
+            let on_host = planned.entry(host.clone()).or_default();
+            *on_host = (on_host.0 + placement::memory(round.state, name), on_host.1 + 1);
             judgement.doing = format!("about to start on {host}");
             let why = if Some(&host) == last { format!("it ran there last, and {why}") } else { why };
             decision.commands.push(Change::Place { guest: name.clone(), host, why });
             close(round, decision, &key);
         }
         Err(reasons) => {
+            let busy = placement::only_busy(&reasons);
             let reasons: Vec<String> = reasons.iter().map(|(host, reason)| format!("{host} {reason}")).collect();
             judgement.doing = format!("no host can run it: {}", reasons.join("; "));
-            if round.age(since) > Duration::from_secs(5) {
+            if !busy && round.age(since) > Duration::from_secs(5) {
                 let summary = format!("{name} waits: no host can run it");
                 let human = format!("Make room for {name} or bring a host back; Holdfast keeps trying. {}", reasons.join("; "));
                 open(round, decision, key, Severity::Critical, summary, Some(human));
@@ -231,7 +241,8 @@ fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, ju
     let failed = judgement.services.iter().find(|(_, service)| service.verdict == ServiceVerdict::Failed);
     if let Some((name, service)) = failed {
         let grace = policy.map_or(Duration::ZERO, |policy| policy.boot_grace.0);
-        let restarted = run.guest.ladder.position.as_ref().is_some_and(|position| !position.recovered);
+        let restarted =
+            run.guest.ladder.position.as_ref().is_some_and(|position| !position.recovered && !position.failed);
         if !run.verified && !restarted && round.age(run.since) < grace {
             return Condition::NotToBeJudged(format!("{name} does not answer yet; it has {} to boot", Span(grace)));
         }
@@ -252,7 +263,8 @@ fn ill(
 ) {
     let rungs = ladder_of(&round.state.policies, run.name);
     let position = run.guest.ladder.position.as_ref();
-    let age = position.map_or(Duration::ZERO, |position| round.age(position.acted.max(run.since.min(position.acted))));
+    // A rung that starts the guest gets its wait from when the guest runs, however long the way there was.
+    let age = position.map_or(Duration::ZERO, |position| round.age(position.acted.max(run.since)));
     let mut step = next_step(&rungs, position, age, trouble);
     if let NextStep::Take { rung } = step
         && let Some(Rung::Migrate { .. }) = rungs.get(rung)
@@ -273,7 +285,16 @@ fn ill(
             judgement.doing = format!("{why}: waiting for the newest try to help");
             judgement.waits = Some(("the rung's wait".to_owned(), millis(left)));
         }
-        NextStep::Exhausted => judgement.doing = format!("{why}: every rung was taken, a human has been called"),
+        NextStep::Exhausted => {
+            judgement.doing = format!("{why}: every rung was taken, a human has been called");
+            // A ladder that ends without `page` still ends with a human.
+            if !rungs.iter().any(|rung| matches!(rung, Rung::Page { .. })) {
+                let key = ClusterState::guest_key(run.name);
+                let summary = format!("{}: {why}, and every rung of its ladder was taken", run.name);
+                let human = format!("Look at {} (`holdfast explain {}`).", run.name, run.name);
+                open(round, decision, key, Severity::Critical, summary, Some(human));
+            }
+        }
     }
 }
 
@@ -286,7 +307,7 @@ fn last_well(round: &Round<'_>, run: &Run<'_>) -> Option<crate::time::WallTime> 
 fn target(round: &Round<'_>, run: &Run<'_>) -> Option<HostName> {
     let unwell = |host: &HostName| round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_some());
     let avoid = |host: &HostName| *host == run.tenure.host || unwell(host);
-    placement::choose(round, run.name, avoid, &BTreeMap::new()).ok().map(|(host, _)| host)
+    placement::choose(round, run.name, avoid, &Planned::new()).ok().map(|(host, _)| host)
 }
 
 fn well(
@@ -314,6 +335,7 @@ fn well(
     degraded(round, decision, run, judgement);
     if let Some(why) = reason_to_move(round, run, policy)
         && *moving < MOVES_AT_ONCE
+        && round.age(run.since) >= MOVE_AGAIN_AFTER
         && let Some(to) = target(round, run)
     {
         *moving += 1;
@@ -358,18 +380,19 @@ fn migrating(
 ) {
     let host = |half: &Option<Tenure>| half.as_ref().map_or("nowhere".to_owned(), |half| half.host.to_string());
     judgement.doing = format!("moving from {} to {}", host(&migration.source), host(&migration.target));
+    let unasked = |half: &Option<Tenure>, order: &Option<OrderId>| {
+        order.is_none() && half.as_ref().is_some_and(|half| round.answers(&half.host))
+    };
     let missing = match &migration.step {
         MigrationStep::Receiving { .. } | MigrationStep::Sending { .. } => false,
-        MigrationStep::Switched { release, .. } => release.is_none() && migration.source.is_some(),
-        MigrationStep::Returning { release, .. } => release.is_none() && migration.target.is_some(),
+        MigrationStep::Switched { release, .. } => unasked(&migration.source, release),
+        MigrationStep::Returning { release, .. } => unasked(&migration.target, release),
         MigrationStep::Clearing { source, target } => {
-            (source.is_none() && migration.source.is_some()) || (target.is_none() && migration.target.is_some())
+            unasked(&migration.source, source) || unasked(&migration.target, target)
         }
     };
-    let well = [&migration.source, &migration.target].into_iter().flatten().all(|half| {
-        round.hosts.get(&half.host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy)
-    });
-    if missing && well {
+    let again = migration.release_failed.is_none_or(|index| round.age(index) >= STOP_AGAIN_AFTER);
+    if missing && again {
         decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
     }
 }
@@ -380,7 +403,8 @@ pub fn superseded(state: &ClusterState, host: &HostName, reports: &[crate::obser
     let wrong = reports.iter().filter(|report| {
         let Some(guest) = state.guests.get(&report.guest) else { return false };
         let newest = guest.tenures().into_iter().map(|tenure| tenure.epoch).max();
-        let here = guest.tenures().iter().any(|tenure| tenure.host == *host && tenure.epoch == report.epoch);
+        // A newer assignment to this very host stops the older one itself, as the first part of its start.
+        let here = guest.tenures().iter().any(|tenure| tenure.host == *host && tenure.epoch >= report.epoch);
         is_there(&report.condition) && !here && newest.is_some_and(|newest| newest > report.epoch)
     });
     wrong.map(|report| report.guest.clone()).collect()

@@ -75,7 +75,7 @@ pub fn judge(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: Mo
     let own = evidence.last_life(host, incarnation);
     let synced = heard.sync.as_ref().filter(|sync| sync.incarnation == *incarnation).map(|sync| sync.at);
     let unsynced = now.since(synced.unwrap_or(quorum_since));
-    let silent = silence(state, evidence, now, host, incarnation, own, quorum_since);
+    let silent = now.since(newest_sign(state, evidence, host, incarnation).unwrap_or(quorum_since));
     let never = own.is_none() && heard.answers.values().all(|answer| answer.age.is_none());
     let (agreed, said) = agreement(evidence, heard, timing, now, host, own, never, quorum_since);
     let suspect_after = timing.suspect_after.0;
@@ -109,24 +109,20 @@ fn unknown() -> HostJudgement {
     HostJudgement { verdict: HostVerdict::Unknown, silent_ms: 0, unsynced_ms: 0, evidence: Vec::new(), unwell: None }
 }
 
-/// Age of the freshest sign of life of any kind; since quorum when there never was one.
-fn silence(
+/// The freshest sign of life of any kind: to the coordinator, to another voter, or to whoever probes a guest there (R16).
+pub(super) fn newest_sign(
     state: &ClusterState,
     evidence: &Evidence,
-    now: Moment,
     host: &HostName,
     incarnation: &Incarnation,
-    own: Option<Moment>,
-    quorum_since: Moment,
-) -> Duration {
+) -> Option<Moment> {
     let answers = evidence.hosts.get(host).into_iter().flat_map(|known| known.answers.values());
     let voters = answers.filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
     let tenures = state.guests.iter().flat_map(|(name, guest)| guest.tenures().into_iter().map(move |t| (name, t)));
     let passes = tenures
         .filter(|(_, tenure)| tenure.host == *host && tenure.incarnation == *incarnation)
         .filter_map(|(name, tenure)| evidence.last_pass_from_others(name, tenure.epoch, host));
-    let newest = voters.chain(passes).chain(own).max();
-    now.since(newest.unwrap_or(quorum_since))
+    voters.chain(passes).chain(evidence.last_life(host, incarnation)).max()
 }
 
 /// Whether a majority of the other voters has not heard the host for `suspect_after`, and what each said (R17).

@@ -20,7 +20,7 @@ use crate::{
     evidence::Evidence,
     hostfile::Timing,
     names::{GuestName, HostName, Incarnation, ServiceName},
-    state::ClusterState,
+    state::{ClusterState, Life},
     time::{Moment, Now, WallTime},
 };
 
@@ -105,9 +105,10 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
 }
 
 impl Round<'_> {
-    /// Whether the host syncs, is not fenced, and so can carry out orders.
+    /// Whether the host syncs, is not fenced (then it has no lease, R20), and so can carry out orders.
     pub(crate) fn answers(&self, host: &HostName) -> bool {
-        self.hosts.get(host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy)
+        let up = self.state.hosts.get(host).is_some_and(|known| known.life == Life::Up);
+        up && self.hosts.get(host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy)
     }
 
     /// The wall-clock time of a moment in the past.
@@ -122,5 +123,7 @@ impl Round<'_> {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

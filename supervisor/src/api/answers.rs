@@ -30,6 +30,8 @@ pub(super) fn code(denied: &Denied) -> StatusCode {
 pub(super) async fn within_limit(request: Request, next: Next) -> Response {
     match timeout(REQUEST_LIMIT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => error(StatusCode::GATEWAY_TIMEOUT, "there was no answer in time; an instruction may still be carried out"),
+        Err(_) => {
+            error(StatusCode::GATEWAY_TIMEOUT, "there was no answer in time; an instruction may still be carried out")
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! HTTP: a local socket for instructions, and a read-only page for everybody else. Both only carry; a [`Desk`] answers.
+//! HTTP: a local socket for instructions, and a read-only page for everybody else. Both only carry; a [`Desk`](super::desk::Desk)
+//! answers.
 //!
 //! ```text
 //!  holdfast apply, status, … ── holdfast.sock: POST /v1/ask ──► Desk
@@ -66,5 +67,3 @@ pub enum ApiError {
         source: io::Error,
     },
 }
-#[cfg(doc)]
-use super::desk::Desk;

@@ -90,7 +90,8 @@ async fn questions_and_denials_cross_the_socket_unchanged() {
     assert_eq!(ask(&socket, &Request::Status, LIMIT).await.unwrap(), Ok(Answer::Status(shown())));
     let drain = Request::Drain { host: host("h1"), by: "ann".into() };
     assert_eq!(ask(&socket, &drain, LIMIT).await.unwrap(), Err(Denied::NoLeader("no quorum".into())));
-    let large = Request::Apply { sources: [("a.yaml".into(), "#".repeat(1 << 20))].into(), by: "ann".into(), dry_run: true };
+    let large =
+        Request::Apply { sources: [("a.yaml".into(), "#".repeat(1 << 20))].into(), by: "ann".into(), dry_run: true };
     assert!(ask(&socket, &large, LIMIT).await.unwrap().is_ok());
     assert_eq!(fake.asked(), [Request::Status, drain, large]);
 }
@@ -104,7 +105,10 @@ async fn garbage_is_answered_with_400_and_reaches_no_desk() {
         let answer = raw(UnixStream::connect(&socket).await.unwrap(), bytes.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{bytes:?} got {answer:?}");
     }
-    let get = raw(UnixStream::connect(&socket).await.unwrap(), b"GET /v1/ask HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let get = raw(
+        UnixStream::connect(&socket).await.unwrap(),
+        b"GET /v1/ask HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    );
     assert!(get.await.starts_with("HTTP/1.1 405 "));
     assert_eq!(fake.asked(), []);
 }
@@ -113,7 +117,10 @@ async fn garbage_is_answered_with_400_and_reaches_no_desk() {
 async fn a_request_that_is_too_large_is_refused_unread() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, fake, _serving) = local(folder.path()).await;
-    let announced = format!("POST /v1/ask HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", REQUEST_BYTES_MAX + 1);
+    let announced = format!(
+        "POST /v1/ask HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        REQUEST_BYTES_MAX + 1
+    );
     let mut bytes = announced.into_bytes();
     bytes.resize(bytes.len() + REQUEST_BYTES_MAX + 1, b' ');
     let mut stream = UnixStream::connect(&socket).await.unwrap();

@@ -1,1 +1,72 @@
-//! stub
+//! The command line: `holdfast init`, `run`, `guard`, and everything that an operator asks or says.
+
+mod arguments;
+mod call;
+mod check;
+mod hostfile;
+mod init;
+mod init_files;
+mod logs;
+mod outcome;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+use holdfast_policies::hostfile::HostFile;
+
+use self::{
+    arguments::{Arguments, Order},
+    outcome::{Failure, Reply},
+};
+pub use hostfile::{HostFileError, load_host_file};
+
+/// What this program does when it is not a command line: the processes that stay.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Runs the supervisor until it is told to stop.
+    pub run: fn(HostFile) -> anyhow::Result<()>,
+    /// Runs the guard until it is told to stop.
+    pub guard: fn(HostFile) -> anyhow::Result<()>,
+}
+
+/// Does what the process's arguments say. Exit codes: see `holdfast --help`.
+#[must_use]
+pub fn main(entry: Entry) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let code = run(entry, &arguments, &mut io::stdout(), &mut io::stderr());
+    ExitCode::from(code)
+}
+
+/// Does what these arguments say; returns the exit code.
+fn run(entry: Entry, arguments: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let (json, result) = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => (arguments.json, execute(entry, arguments)),
+        Err(help) if !help.use_stderr() => (false, Ok(Reply::text(help.to_string()))),
+        Err(wrong) => (arguments.iter().any(|argument| argument == "--json"), Err(Failure::Usage(wrong.to_string()))),
+    };
+    outcome::show(result, json, out, err)
+}
+
+fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
+    let config = &arguments.config;
+    match arguments.order {
+        Order::Init(order) => init::init(&order),
+        Order::Check { files } => check::check(&files),
+        Order::Run => stay(entry.run, load_host_file(config)?),
+        Order::Guard => stay(entry.guard, load_host_file(config)?),
+        order => call::call(&load_host_file(config)?, order),
+    }
+}
+
+fn stay(process: fn(HostFile) -> anyhow::Result<()>, host: HostFile) -> Result<Reply, Failure> {
+    logs::begin();
+    process(host).map_err(|error| Failure::Failed(format!("{error:#}")))?;
+    Ok(Reply::text(String::new()))
+}

@@ -44,7 +44,10 @@ pub(super) fn bounds(state: &ClusterState, guest: &GuestName, timing: &Timing) -
         service: None,
         detect_ms: millis(timing.sync_every.0),
         act: act(Trouble::Guest),
-        because: format!("the end of QEMU is an event that is told at once, or with the next sync ({})", timing.sync_every),
+        because: format!(
+            "the end of QEMU is an event that is told at once, or with the next sync ({})",
+            timing.sync_every
+        ),
     });
     bounds.extend(host_failures(state, guest, timing));
     bounds
@@ -106,16 +109,24 @@ fn host_failures(state: &ClusterState, guest: &GuestName, timing: &Timing) -> Ve
     let human = format!("; then a human runs `holdfast host confirm-off {host}`");
     let mut bounds = Vec::new();
     if let Some(device) = fencing.proves {
-        let asked = format!("after {wonder} of silence its power device is asked (its answer takes its own time on top); off is proof");
+        let asked = format!(
+            "after {wonder} of silence its power device is asked (its answer takes its own time on top); off is proof"
+        );
         bounds.push(bound("host died, power device answers", wonder.0, "failover", asked));
         let coordinator = "the same, after the other voters have elected a coordinator".to_owned();
-        bounds.push(bound("coordinator's host died, power device answers", wonder.0 + ELECTION, "failover", coordinator));
+        bounds.push(bound(
+            "coordinator's host died, power device answers",
+            wonder.0 + ELECTION,
+            "failover",
+            coordinator,
+        ));
         let off = format!("{silence}; then it is switched off, within {}", device.timeout);
         bounds.push(bound("host frozen or cut off", agreed, "fence, failover", off));
         let tries = format!("{silence}; its power device is tried until it answers{human}");
         bounds.push(bound("host died, power device does not answer", agreed, "fence, page", tries));
     } else if fencing.switches.is_some() {
-        let unverified = format!("{silence}; its power device can switch it off, but nobody has verified its wiring{human}");
+        let unverified =
+            format!("{silence}; its power device can switch it off, but nobody has verified its wiring{human}");
         bounds.push(bound("host died", agreed, "fence, page", unverified));
     } else {
         bounds.push(bound("host died", agreed, "page", format!("{silence}; it has no power device{human}")));

@@ -42,7 +42,8 @@ impl fmt::Display for IncidentStory {
         writeln!(f, "  from {} to {until}", self.opened_at)?;
         let taken = self.rung.as_ref().map(|rung| format!("rung: {rung}"));
         let proof = self.proof.as_ref().map(|proof| format!("proof: {proof}"));
-        let stages = Some(stages(&self.stages)).filter(|stages| !stages.is_empty()).map(|stages| format!("stages: {stages}"));
+        let stages =
+            Some(stages(&self.stages)).filter(|stages| !stages.is_empty()).map(|stages| format!("stages: {stages}"));
         let human = self.human.as_ref().map(|human| format!("DO: {human}"));
         for line in [taken, proof, stages, human].into_iter().flatten() {
             writeln!(f, "  {line}")?;

@@ -208,7 +208,8 @@ fn host_waits(host: &Host, guests: usize) -> Option<String> {
 }
 
 fn fence_waits(fence: &Fence) -> String {
-    let failed = fence.last_error.as_ref().map(|error| format!("; {} attempts so far, the newest: {error}", fence.attempts));
+    let failed =
+        fence.last_error.as_ref().map(|error| format!("; {} attempts so far, the newest: {error}", fence.attempts));
     let waits = match fence.attempt {
         Some(order) => format!("proof that it is off; {order} is being carried out"),
         None => "proof that it is off; no power device is being asked at the moment".to_owned(),
@@ -237,9 +238,13 @@ pub(super) fn guest_waits(guest: &Guest, judgement: Option<&GuestJudgement>) -> 
     }
     match &guest.phase {
         Phase::Starting { tenure, order } => Some(format!("{} to carry out {order}", tenure.host)),
-        Phase::Releasing { failed: Some((_, detail)), .. } => Some(format!("a stop that works; the newest failed: {detail}")),
+        Phase::Releasing { failed: Some((_, detail)), .. } => {
+            Some(format!("a stop that works; the newest failed: {detail}"))
+        }
         Phase::Releasing { tenure, .. } => Some(format!("the word of {} that nothing of it is left", tenure.host)),
-        Phase::Migrating(migration) => migration.failure.as_ref().map(|why| format!("the end of a move that failed: {why}")),
+        Phase::Migrating(migration) => {
+            migration.failure.as_ref().map(|why| format!("the end of a move that failed: {why}"))
+        }
         Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. } => None,
     }
 }

@@ -29,7 +29,11 @@ impl fmt::Display for Status {
         let leader = self.leader.as_ref().map_or("nobody leads".to_owned(), |leader| format!("{leader} leads"));
         let quorum = if self.quorum { "with a quorum" } else { "WITHOUT a quorum" };
         let (cluster, term, version) = (&self.cluster, self.term, self.policy_version);
-        writeln!(f, "\nCluster {cluster} at {}: {leader} {quorum} (term {term}), policies version {version}.", self.at)?;
+        writeln!(
+            f,
+            "\nCluster {cluster} at {}: {leader} {quorum} (term {term}), policies version {version}.",
+            self.at
+        )?;
         write!(f, "\n{}", self.host_table())?;
         if self.guests.is_empty() {
             writeln!(f, "\nNo guests are declared: `holdfast apply DIR`.")
@@ -44,9 +48,16 @@ impl Status {
     fn wrong(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.quorum {
-            lines.push("NO QUORUM: no majority of the voters is in touch, so nothing is decided. Guests that run go on.".to_owned());
+            lines.push(
+                "NO QUORUM: no majority of the voters is in touch, so nothing is decided. Guests that run go on."
+                    .to_owned(),
+            );
         }
-        lines.extend(self.storm_hold.iter().map(|why| format!("STORM HOLD: {why}; nothing more is switched off until that ends.")));
+        lines.extend(
+            self.storm_hold
+                .iter()
+                .map(|why| format!("STORM HOLD: {why}; nothing more is switched off until that ends.")),
+        );
         for incident in self.incidents.iter().filter(|incident| incident.open) {
             let (severity, ago) = (severity(incident.severity).to_uppercase(), lasted(incident.lasted_ms));
             lines.push(format!("{severity} {} for {ago}: {}", incident.key, incident.summary));
@@ -55,10 +66,15 @@ impl Status {
         let missing = self.voters.iter().filter(|voter| !self.hosts.contains_key(*voter));
         lines.extend(missing.map(|voter| format!("voter {voter} has not joined yet")));
         for (name, host) in self.hosts.iter().filter(|(_, host)| host.verdict != HostVerdict::Healthy) {
-            let evidence = if host.evidence.is_empty() { String::new() } else { format!(": {}", host.evidence.join("; ")) };
+            let evidence =
+                if host.evidence.is_empty() { String::new() } else { format!(": {}", host.evidence.join("; ")) };
             lines.push(format!("host {name} is {}{evidence}", host_verdict(host.verdict)));
         }
-        lines.extend(self.hosts.iter().filter_map(|(name, host)| Some(format!("host {name} doubts itself: {}", host.unwell.as_ref()?))));
+        lines.extend(
+            self.hosts
+                .iter()
+                .filter_map(|(name, host)| Some(format!("host {name} doubts itself: {}", host.unwell.as_ref()?))),
+        );
         let troubled = self.guests.iter().filter(|(_, guest)| !is_well(guest));
         lines.extend(troubled.map(|(name, guest)| format!("guest {name} is {}: {}", guest.state, doing(guest))));
         lines.extend(self.alert_troubles.iter().map(|trouble| format!("alerts: {trouble}")));
@@ -91,7 +107,9 @@ impl Status {
         for (name, guest) in &self.guests {
             let host = guest.host.as_ref().map_or("-", |host| host.as_str());
             let epoch = guest.epoch.as_deref().unwrap_or("-");
-            table.row([name.as_str(), &guest.state, host, epoch, &services(guest), &doing(guest)].map(str::to_owned).into());
+            table.row(
+                [name.as_str(), &guest.state, host, epoch, &services(guest), &doing(guest)].map(str::to_owned).into(),
+            );
         }
         table
     }

@@ -85,7 +85,8 @@ pub(crate) fn failed_over() -> ClusterState {
     told.done(-69_000);
     told.at(-60_000, Change::Verified { guest: guest("web-1") });
     let asked = Moment(5_000);
-    let reading = PowerReading { incarnation: boot("h1"), asked, power: Power::Off, devices: vec!["10.0.9.1".into()], level: 0 };
+    let reading =
+        PowerReading { incarnation: boot("h1"), asked, power: Power::Off, devices: vec!["10.0.9.1".into()], level: 0 };
     let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
     told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)) });
     told.at(810, place("h2"));
@@ -95,7 +96,8 @@ pub(crate) fn failed_over() -> ClusterState {
 }
 
 fn report() -> Report {
-    let healthy = ServiceJudgement { verdict: ServiceVerdict::Healthy, evidence: vec!["inside passes 1s ago (ok)".into()] };
+    let healthy =
+        ServiceJudgement { verdict: ServiceVerdict::Healthy, evidence: vec!["inside passes 1s ago (ok)".into()] };
     let services = BTreeMap::from([(ServiceName::new("http").unwrap(), healthy)]);
     let judgement = GuestJudgement { services, doing: "runs on h2".into(), waits: None };
     let judged = |verdict| HostJudgement { verdict, silent_ms: 0, unsynced_ms: 0, evidence: vec![], unwell: None };
@@ -145,7 +147,10 @@ fn the_status_has_the_published_shape() {
     assert_eq!(incident["opened_at"], "2026-03-02T03:04:05.800Z");
     assert_eq!(incident["resolved_at"], "2026-03-02T03:04:09.810Z");
     let stages = json!({ "detect_ms": 800, "fence_ms": 0, "place_ms": 10, "start_ms": 1_000, "verify_ms": 3_000 });
-    assert_eq!((&incident["open"], &incident["rung"], &incident["stages"]), (&json!(false), &json!("failover"), &stages));
+    assert_eq!(
+        (&incident["open"], &incident["rung"], &incident["stages"]),
+        (&json!(false), &json!("failover"), &stages)
+    );
     assert_eq!(serde_json::from_value::<Status>(value).unwrap(), shown());
 }
 
@@ -173,7 +178,10 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
     let bound = |failure: &str| {
         value["bound"].as_array().unwrap().iter().find(|bound| bound["failure"] == failure).cloned().unwrap_or_default()
     };
-    assert_eq!((&bound("app failed")["detect_ms"], &bound("app failed")["act"]), (&json!(3_750), &json!("restart_service")));
+    assert_eq!(
+        (&bound("app failed")["detect_ms"], &bound("app failed")["act"]),
+        (&json!(3_750), &json!("restart_service"))
+    );
     assert_eq!(bound("guest process died")["act"], "failover");
     // The guest is on h2, which has no power device.
     assert_eq!((&bound("host died")["detect_ms"], &bound("host died")["act"]), (&json!(1_700), &json!("page")));

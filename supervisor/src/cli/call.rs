@@ -1,0 +1,82 @@
+//! Commands that the supervisor of this host answers.
+
+use std::{path::PathBuf, time::Duration};
+
+use holdfast_policies::{
+    hostfile::HostFile,
+    yaml::{self, Source},
+};
+
+use super::{
+    super::{
+        api::{SOCKET_NAME, client},
+        desk::{Answer, JournalLine, Request},
+    },
+    arguments::{GuestOrder, HostOrder, Order},
+    outcome::{Failure, Reply},
+    sources,
+};
+
+/// Longest wait for an answer: a little more than the supervisor itself gives a request.
+const ANSWER_LIMIT: Duration = Duration::from_secs(12);
+
+/// Asks the supervisor, and makes its answer fit to be read.
+pub(super) fn call(host: &HostFile, order: Order) -> Result<Reply, Failure> {
+    let request = request(order)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    let socket = host.run_dir.join(SOCKET_NAME);
+    let answer = runtime.block_on(client::ask(&socket, &request, ANSWER_LIMIT))??;
+    Ok(Reply { text: text(&answer), json: answer.content() })
+}
+
+fn request(order: Order) -> Result<Request, Failure> {
+    Ok(match order {
+        Order::Status => Request::Status,
+        Order::Explain { guest } => Request::Explain { guest },
+        Order::Journal { last } => Request::Journal { last },
+        Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name())?,
+        Order::Guest(GuestOrder::Migrate { guest, to, operator }) => {
+            Request::Migrate { guest, to, by: operator.name() }
+        }
+        Order::Host(HostOrder::Drain { host, operator }) => Request::Drain { host, by: operator.name() },
+        Order::Host(HostOrder::Resume { host, operator }) => Request::Resume { host, by: operator.name() },
+        Order::Host(HostOrder::ConfirmOff { host, operator }) => Request::ConfirmOff { host, person: operator },
+        Order::Init(_) | Order::Run | Order::Guard | Order::Check { .. } => {
+            return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
+        }
+    })
+}
+
+/// Mistakes are shown here already, with the paths as they were given and without needing a quorum.
+fn apply(files: &[PathBuf], dry_run: bool, by: String) -> Result<Request, Failure> {
+    let files = sources::collect(files)?;
+    let parsed: Vec<Source<'_>> = files.iter().map(sources::SourceFile::source).collect();
+    yaml::parse(&parsed).map_err(Failure::Findings)?;
+    Ok(Request::Apply { sources: sources::by_name(files)?, by, dry_run })
+}
+
+fn text(answer: &Answer) -> String {
+    match answer {
+        Answer::Status(status) => status.to_string(),
+        Answer::Explanation(explanation) => explanation.to_string(),
+        Answer::Journal(lines) => lines.iter().map(journal_line).collect(),
+        Answer::Applied { version, changes, dry_run } => applied(*version, changes, *dry_run),
+        Answer::Accepted { what } => format!("{what}\n"),
+        Answer::Ignored { why } => format!("nothing to do: {why}\n"),
+    }
+}
+
+fn journal_line(line: &JournalLine) -> String {
+    format!("{} {:>6}  {}\n", line.at, line.index, line.what)
+}
+
+fn applied(version: u64, changes: &[String], dry_run: bool) -> String {
+    let lines: String = changes.iter().map(|change| format!("{change}\n")).collect();
+    let end = match (changes.is_empty(), dry_run) {
+        (true, _) => format!("nothing changes; policies version {version} stays in force"),
+        (false, true) => format!("nothing was changed (dry run); policies version {version} stays in force"),
+        (false, false) => format!("policies version {version} is in force"),
+    };
+    format!("{lines}{end}\n")
+}

@@ -1,0 +1,81 @@
+//! Collects the files of `apply` and `check`: files as given, and the `*.yaml` of folders.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use holdfast_policies::yaml::{INPUT_BYTES_MAX, Source};
+
+use super::{hostfile::read_bounded, outcome::Failure};
+
+/// One file.
+#[derive(Debug)]
+pub(super) struct SourceFile {
+    /// As people find it.
+    pub(super) path: String,
+    /// Its text.
+    pub(super) text: String,
+}
+
+impl SourceFile {
+    /// For the parser.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { name: &self.path, text: &self.text }
+    }
+}
+
+/// Reads files, and the `*.yaml` files of folders in the order of their names.
+pub(super) fn collect(given: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
+    let mut files = Vec::new();
+    let mut bytes = 0_usize;
+    for path in given {
+        for path in if path.is_dir() { folder(path)? } else { vec![path.clone()] } {
+            let text = read_bounded(&path).map_err(|error| unreadable(&path, &error))?;
+            bytes = bytes.saturating_add(text.len());
+            files.push(SourceFile { path: path.display().to_string(), text });
+            // The parser refuses it too, and says why; more need not be read for that.
+            if bytes > INPUT_BYTES_MAX {
+                return Ok(files);
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let fail = |error| unreadable(path, &error);
+    let entries = fs::read_dir(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    let mut files: Vec<PathBuf> =
+        entries.into_iter().map(|entry| entry.path()).filter(|path| is_policy(path)).collect();
+    files.sort();
+    // An empty folder is a mistyped one: taken at its word it would take all guests out of Holdfast's care.
+    if files.is_empty() {
+        return Err(Failure::Failed(format!("there is no *.yaml file in {}", path.display())));
+    }
+    Ok(files)
+}
+
+/// Hidden files are an editor's, and not meant.
+fn is_policy(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.is_file() && path.extension().is_some_and(|ending| ending == "yaml")
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("cannot read {}: {error}", path.display()))
+}
+
+/// The texts by file name, as they are kept in the cluster.
+pub(super) fn by_name(files: Vec<SourceFile>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut sources = BTreeMap::new();
+    for file in files {
+        let name =
+            Path::new(&file.path).file_name().map_or(file.path.clone(), |name| name.to_string_lossy().into_owned());
+        if sources.insert(name.clone(), file.text).is_some() {
+            return Err(Failure::Failed(format!("two files are called {name}; policies are kept by file name")));
+        }
+    }
+    Ok(sources)
+}

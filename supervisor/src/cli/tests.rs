@@ -1,0 +1,263 @@
+//! The command line's promises, from arguments to exit code.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        api::{SOCKET_NAME, serve_local},
+        datagram::Keyring,
+        desk::{
+            Answer, Denied, Desk, Request,
+            tests::{guest, host, shown},
+        },
+        pki,
+    },
+    *,
+};
+
+const ENTRY: Entry = Entry { run: |_| Ok(()), guard: |_| anyhow::bail!("no guard today") };
+
+/// What one call came to.
+struct Called {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+impl Called {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+fn holdfast(arguments: &[&str]) -> Called {
+    let arguments: Vec<OsString> = ["holdfast"].iter().chain(arguments).map(OsString::from).collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = run(ENTRY, &arguments, &mut out, &mut err);
+    Called { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Four hosts, of which the third is a witness.
+fn init(out: &Path) -> Called {
+    let hosts = ["false=10.0.0.1", "hv-b=10.0.0.2", "hv-c=10.0.0.3", "hv-d=fd00::4"];
+    let mut arguments = vec!["init", "--out", out.to_str().unwrap(), "--witness", "hv-c", "--json"];
+    arguments.extend(hosts.iter().flat_map(|host| ["--host", host]));
+    holdfast(&arguments)
+}
+
+#[test]
+fn init_makes_host_files_that_load_and_keys_that_are_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("etc");
+    let called = init(&out);
+    assert_eq!((called.code, called.err.as_str()), (0, ""));
+    assert_eq!(called.json()["voters"], json!(["false", "hv-b", "hv-c"]));
+    assert_eq!(names(&out), ["authority", "false", "hv-b", "hv-c", "hv-d"].map(str::to_owned).into());
+    assert_eq!(mode(&out.join("authority/ca.key")), 0o600);
+    for (position, name) in ["false", "hv-b", "hv-c", "hv-d"].into_iter().enumerate() {
+        let own = out.join(name);
+        let loaded = load_host_file(&own.join("holdfast.yaml")).unwrap();
+        assert_eq!((loaded.host.as_str(), loaded.guests), (name, name != "hv-c"));
+        assert_eq!((loaded.state_dir, loaded.run_dir), ("/var/lib/holdfast".into(), "/run/holdfast".into()));
+        assert_eq!(loaded.voters.len(), 3);
+        assert_eq!(
+            (&loaded.tls.key, &loaded.gossip_keys),
+            (&own.join(format!("{name}.key")), &vec![own.join("gossip.key")])
+        );
+        assert_eq!(loaded.qemu.binary, PathBuf::from("qemu-system-x86_64"));
+        assert_eq!((mode(&loaded.tls.key), mode(&own.join("gossip.key")), mode(&own)), (0o600, 0o600, 0o700));
+        Keyring::load(&loaded.gossip_keys).unwrap();
+        assert_eq!(fs::read(own.join("gossip.key")).unwrap(), fs::read(out.join("hv-d/gossip.key")).unwrap());
+        let files =
+            pki::TlsFiles { authority: loaded.tls.ca, certificate: loaded.tls.certificate, key: loaded.tls.key };
+        assert_eq!(pki::own_host(&files).unwrap().as_str(), name);
+        pki::client_config(&files).unwrap();
+        pki::server_config(&files).unwrap();
+        let ticket =
+            fs::read_to_string(own.join("bootstrap")).ok().map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        assert_eq!(ticket, (name != "hv-d").then(|| json!({ "node_id": position + 1 })));
+    }
+    let last = load_host_file(&out.join("hv-d/holdfast.yaml")).unwrap();
+    assert_eq!(
+        (last.listen, last.api),
+        ("[fd00::4]:7400".parse().unwrap(), "[fd00::4]:7480".parse::<SocketAddr>().ok())
+    );
+}
+
+#[test]
+fn init_overwrites_nothing_and_refuses_clusters_that_cannot_vote() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("etc");
+    assert_eq!(init(&out).code, 0);
+    let key = fs::read(out.join("authority/ca.key")).unwrap();
+    let again = init(&out);
+    assert_eq!(again.code, 1);
+    assert!(again.json()["error"].as_str().unwrap().contains("keys are never overwritten"));
+    assert_eq!(fs::read(out.join("authority/ca.key")).unwrap(), key);
+    let other = folder.path().join("other");
+    for (wrong, says) in [
+        (vec!["--host", "a=10.0.0.1", "--host", "a=10.0.0.2"], "same name"),
+        (vec!["--host", "a=10.0.0.1", "--host", "b=10.0.0.2", "--voters", "a,b"], "there are 2 voters"),
+        (vec!["--host", "a=10.0.0.1", "--voters", "x"], "not among the hosts"),
+        (vec!["--host", "a=10.0.0.1", "--host", "b=10.0.0.2", "--witness", "b"], "has no vote"),
+        (vec!["--host", "../a=10.0.0.1"], "is not 1 to 63 letters"),
+        (vec!["--host", "a=ten"], "is not an IP address"),
+        (vec!["--host", "authority=10.0.0.1"], "no host can be called authority"),
+        (vec!["--host", "a=10.0.0.1", "--api-port", "7400"], "both 7400"),
+    ] {
+        let called = holdfast(&[&["init", "--out", other.to_str().unwrap()], wrong.as_slice()].concat());
+        assert!(called.code == 2 && called.err.contains(says), "{wrong:?}: {} {}", called.code, called.err);
+    }
+    assert!(!other.exists());
+}
+
+#[test]
+fn check_shows_every_mistake_with_its_place_and_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("a.yaml"), "policies:\n  web:\n    matches: {}\n").unwrap();
+    fs::write(policies.join("b.yaml"), "gusts: {}\n").unwrap();
+    fs::write(policies.join("notes.txt"), "{{{").unwrap();
+    let host_file = folder.path().join("host.yaml");
+    fs::write(&host_file, "host: hv-a\nvoters: 3\n").unwrap();
+    let (policies, host_file) = (policies.to_str().unwrap(), host_file.to_str().unwrap());
+    let called = holdfast(&["check", policies, host_file]);
+    assert_eq!((called.code, called.out.as_str()), (2, ""));
+    for place in ["policies/a.yaml:3:5: ", "policies/b.yaml:1:1: ", "host.yaml:2:9: "] {
+        assert!(called.err.contains(place), "{place} is not in {}", called.err);
+    }
+    let called = holdfast(&["--json", "check", policies]);
+    assert_eq!(called.code, 2);
+    assert!(called.json()["findings"].as_array().unwrap().len() >= 2 && called.json()["error"].is_string());
+    fs::write(Path::new(policies).join("a.yaml"), "guests: {}\n").unwrap();
+    fs::remove_file(Path::new(policies).join("b.yaml")).unwrap();
+    assert_eq!(holdfast(&["check", policies]).code, 0);
+    assert_eq!(holdfast(&["check", "/does/not/exist"]).code, 1);
+}
+
+#[test]
+fn exit_codes_tell_usage_failure_and_absence_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(init(&folder.path().join("etc")).code, 0);
+    let config = host_file_with_run_dir(folder.path());
+    let help = holdfast(&["--help"]);
+    assert!(help.code == 0 && help.out.contains("Exit codes:"), "{}", help.out);
+    assert_eq!(holdfast(&["explode"]).code, 2);
+    let nameless = holdfast(&["--json", "host", "confirm-off", "hv-b"]);
+    assert_eq!(nameless.code, 2);
+    assert!(nameless.json()["error"].is_string());
+    assert_eq!(holdfast(&["host", "confirm-off", "hv-b", "--operator", " "]).code, 2);
+    let absent = holdfast(&["--config", &config, "status", "--json"]);
+    assert_eq!(absent.code, 3);
+    assert!(absent.json()["error"].as_str().unwrap().contains("does it run?"));
+    assert_eq!(holdfast(&["--config", "/does/not/exist", "status"]).code, 1);
+    assert_eq!(holdfast(&["--config", &config, "run"]).code, 0);
+    let guard = holdfast(&["--config", &config, "guard"]);
+    assert_eq!((guard.code, guard.err.as_str()), (1, "error: no guard today\n"));
+}
+
+fn host_file_with_run_dir(folder: &Path) -> String {
+    let path = folder.join("etc/hv-b/holdfast.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("run_dir: /run/holdfast", "run_dir: run")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Remembers what it is asked.
+#[derive(Default)]
+struct Fake(Mutex<Vec<Request>>);
+
+#[async_trait]
+impl Desk for Fake {
+    async fn ask(&self, request: Request) -> Result<Answer, Denied> {
+        self.0.lock().unwrap().push(request.clone());
+        match request {
+            Request::Status => Ok(Answer::Status(shown())),
+            Request::Apply { dry_run, .. } => {
+                Ok(Answer::Applied { version: 4, changes: vec!["+ guests.web-1".into()], dry_run })
+            }
+            Request::Explain { guest } => Err(Denied::Unknown(format!("there is no guest {guest}"))),
+            Request::Drain { .. } => Err(Denied::NoLeader("no quorum".into())),
+            Request::Resume { .. } => Ok(Answer::Ignored { why: "it is active".into() }),
+            _ => Ok(Answer::Accepted { what: "ordered".into() }),
+        }
+    }
+    fn metrics(&self) -> String {
+        String::new()
+    }
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[test]
+fn every_command_reaches_the_desk_and_its_answer_the_operator() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(init(&folder.path().join("etc")).code, 0);
+    let config = host_file_with_run_dir(folder.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (socket, fake) = (folder.path().join("etc/hv-b/run").join(SOCKET_NAME), Arc::new(Fake::default()));
+    let _serving = runtime.block_on(serve_local(&socket, Arc::clone(&fake) as Arc<dyn Desk>)).unwrap();
+    let call = |arguments: &[&str]| holdfast(&[&["--config", &config], arguments].concat());
+
+    assert_eq!(call(&["status", "--json"]).json(), serde_json::to_value(shown()).unwrap());
+    assert!(call(&["status"]).out.starts_with("WRONG\n"));
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("web.yaml"), "guests: {}\n").unwrap();
+    let policies = policies.to_str().unwrap();
+    let applied = call(&["apply", policies, "--operator", "ann"]);
+    assert_eq!(applied.out, "+ guests.web-1\npolicies version 4 is in force\n");
+    let dry = call(&["apply", policies, "--dry-run", "--operator", "ann", "--json"]);
+    assert_eq!(dry.json(), json!({ "version": 4, "changes": ["+ guests.web-1"], "dry_run": true }));
+    let migrate = call(&["guest", "migrate", "web-1", "--to", "h2", "--operator", "ann"]);
+    assert_eq!((migrate.code, migrate.out.as_str()), (0, "ordered\n"));
+    assert_eq!(call(&["host", "drain", "h1", "--operator", "ann"]).code, 3);
+    assert_eq!(call(&["host", "resume", "h1", "--operator", "ann"]).out, "nothing to do: it is active\n");
+    assert_eq!(call(&["host", "confirm-off", "h1", "--operator", "ann"]).code, 0);
+    let unknown = call(&["explain", "web-9", "--json"]);
+    assert_eq!((unknown.code, unknown.json()), (1, json!({ "error": "there is no guest web-9" })));
+    fs::write(Path::new(policies).join("web.yaml"), "gusts: {}\n").unwrap();
+    assert_eq!(call(&["apply", policies]).code, 2);
+
+    let by = || "ann".to_owned();
+    let apply = |dry_run| {
+        let sources = [("web.yaml".to_owned(), "guests: {}\n".to_owned())].into();
+        Request::Apply { sources, by: by(), dry_run }
+    };
+    let expected = [
+        Request::Status,
+        Request::Status,
+        apply(false),
+        apply(true),
+        Request::Migrate { guest: guest("web-1"), to: Some(host("h2")), by: by() },
+        Request::Drain { host: host("h1"), by: by() },
+        Request::Resume { host: host("h1"), by: by() },
+        Request::ConfirmOff { host: host("h1"), person: by() },
+        Request::Explain { guest: guest("web-9") },
+    ];
+    assert_eq!(*fake.0.lock().unwrap(), expected);
+}
