@@ -282,6 +282,7 @@ async fn watch_oneself(node: Arc<Node>) {
     let mut tick = tokio::time::interval(SELF_WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = clock::moment();
+    let mut told = false;
     loop {
         tick.tick().await;
         let now = clock::moment();
@@ -290,8 +291,17 @@ async fn watch_oneself(node: Arc<Node>) {
         if late >= node.file.timing.wonder_after.0 {
             tracing::warn!(late_ms = late.as_millis(), "this supervisor was late; it doubts itself for a while");
             node.health.doubt(now);
-            if let Err(error) = node.gossip.set("unwell", &late.as_millis().to_string()).await {
-                tracing::debug!(%error, "self-doubt was not gossiped");
+        }
+        let unwell = node.health.unwell(now);
+        if unwell.is_some() != told {
+            told = unwell.is_some();
+            match unwell {
+                Some(why) => {
+                    if let Err(error) = node.gossip.set("unwell", &why).await {
+                        tracing::debug!(%error, "self-doubt was not gossiped");
+                    }
+                }
+                None => node.gossip.remove("unwell").await,
             }
         }
         last = now;

@@ -3,26 +3,28 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_policies::{
-    change::{Applied, Change, Refused},
+    change::{Applied, Change},
     model::Policies,
     names::{GuestName, HostName},
     proof::Proof,
     state::{Life, Mode, Phase},
     time::millis,
-    yaml::{self, Source},
 };
 use tokio::sync::oneshot;
 
 use super::{Brain, Coordinator, Input};
 use crate::{
     clock,
-    desk::{Answer, Denied, Desk, Facts, Request, explain, journal, status},
+    desk::{Answer, Denied, Desk, Facts, Request, explain, journal, of_refusal, plan, status},
     node::Node,
     rpc::Channel,
 };
 
-/// How long an operator's request may take, commit included.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long an operator's request may take, commit included; less than the API waits, so that its answer is seen.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long one voter is waited for when a member asks them in turn.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
 
 impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
@@ -62,17 +64,14 @@ impl Brain {
     async fn done(&mut self, change: Change, what: String) -> Result<Answer, Denied> {
         match self.commit(change).await {
             Ok(Applied { refused: None, .. }) => Ok(Answer::Accepted { what }),
-            Ok(Applied { refused: Some(Refused::Already { why }), .. }) => Ok(Answer::Ignored { why }),
-            Ok(Applied { refused: Some(refused), .. }) => Err(Denied::Refused(refused.to_string())),
+            Ok(Applied { refused: Some(refused), .. }) => of_refusal(refused),
             Err(error) => Err(Denied::NoLeader(error)),
         }
     }
 
     async fn apply(&mut self, sources: BTreeMap<String, String>, by: String, dry_run: bool) -> Result<Answer, Denied> {
-        let texts: Vec<Source<'_>> = sources.iter().map(|(name, text)| Source { name, text }).collect();
-        let policies = yaml::parse(&texts).map_err(Denied::Findings)?;
-        let (changes, base_version) =
-            self.node.read(|state| (yaml::diff(&state.policies, &policies), state.policy_version));
+        let (planned, base_version) = self.node.read(|state| (plan(&state.policies, &sources), state.policy_version));
+        let (policies, changes) = planned?;
         self.check_against_cluster(&policies)?;
         if dry_run {
             return Ok(Answer::Applied { version: base_version, changes, dry_run });
@@ -192,7 +191,7 @@ impl Counter {
         let unreachable = |error: String| Denied::NoLeader(format!("{to} could not be asked: {error}"));
         let address = self.node.address(to).ok_or_else(|| unreachable("its address is not known".to_owned()))?;
         let body = serde_json::to_vec(request).map_err(|error| unreachable(error.to_string()))?;
-        let called = self.node.rpc.call(to, address, Channel::Client, body, DEADLINE).await;
+        let called = self.node.rpc.call(to, address, Channel::Client, body, FORWARD_DEADLINE).await;
         let body = called.map_err(|error| unreachable(error.to_string()))?;
         serde_json::from_slice::<Result<Answer, Denied>>(&body).map_err(|error| unreachable(error.to_string()))?
     }

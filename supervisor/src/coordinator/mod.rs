@@ -5,6 +5,7 @@
 
 mod desk;
 mod gather;
+mod numbers;
 mod replies;
 mod rounds;
 pub mod wishes;
@@ -26,7 +27,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::{rounds::Round, wishes::Wishes};
+use self::{numbers::Numbers, rounds::Round, wishes::Wishes};
 use crate::{
     alerts::{AlertState, Delivered},
     clock,
@@ -48,6 +49,9 @@ const AUTHORITY_PATIENCE: Duration = Duration::from_millis(400);
 
 /// Leadership is handed over for being unwell at most this often (R29).
 const HAND_OVER_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// How often numbers are brought up to date.
+const EXPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Something for the coordinator.
 pub enum Input {
@@ -117,6 +121,8 @@ impl Coordinator {
             handed_over: None,
             led_term: None,
             doubting: false,
+            numbers: Numbers::default(),
+            exported: holdfast_policies::time::Moment(0),
         };
         tokio::spawn(brain.run(receiver));
         handle
@@ -156,6 +162,8 @@ struct Brain {
     handed_over: Option<holdfast_policies::time::Moment>,
     led_term: Option<u64>,
     doubting: bool,
+    numbers: Numbers,
+    exported: holdfast_policies::time::Moment,
 }
 
 impl Brain {
@@ -238,6 +246,7 @@ impl Brain {
         if !leads {
             if self.led_term.take().is_some() {
                 gather::begin_anew(&mut self.evidence);
+                self.numbers.clear(&self.node.metrics);
             }
             self.publish(false);
             return;
@@ -262,6 +271,11 @@ impl Brain {
         }
         self.wishes.fulfil(decision.wishes, &self.node, &self.inputs, clock::moment());
         self.publish(true);
+        if clock::moment().since(self.exported) >= EXPORT_EVERY {
+            self.exported = clock::moment();
+            let (node, numbers, report) = (&self.node, &mut self.numbers, &self.report);
+            node.read(|state| numbers.export(&node.metrics, state, report));
+        }
     }
 
     fn decide(&mut self, now: Now) -> holdfast_policies::decide::Decision {

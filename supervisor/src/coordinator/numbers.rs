@@ -1,0 +1,89 @@
+//! What the coordinator knows, as numbers for Prometheus. Other hosts show nothing of it, so that sums are right.
+
+use std::collections::BTreeSet;
+
+use holdfast_policies::{
+    decide::{HostVerdict, Report, ServiceVerdict},
+    state::{ClusterState, Guest, Life, Phase},
+};
+
+use crate::metrics::{GuestState, Metrics, Verdict};
+
+/// Remembers which incidents were open, so that each recovery is counted once.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    open: BTreeSet<u64>,
+    fenced: BTreeSet<String>,
+}
+
+impl Numbers {
+    /// Exports one picture of the cluster.
+    pub fn export(&mut self, metrics: &Metrics, state: &ClusterState, report: &Report) {
+        metrics.set_hosts(report.hosts.iter().map(|(host, judgement)| (host, host_verdict(judgement.verdict))));
+        metrics.set_guests(state.guests.iter().map(|(name, guest)| (name, guest_state(guest))));
+        let services = report.guests.iter().flat_map(|(guest, judgement)| {
+            judgement.services.iter().map(move |(service, judged)| (guest, service, service_verdict(judged.verdict)))
+        });
+        metrics.set_services(services);
+        self.recoveries(metrics, state);
+        self.fences(metrics, state);
+    }
+
+    /// Forgets everything: this host has ceased to coordinate.
+    pub fn clear(&mut self, metrics: &Metrics) {
+        *self = Self::default();
+        metrics.set_hosts([]);
+        metrics.set_guests([]);
+        metrics.set_services([]);
+    }
+
+    fn recoveries(&mut self, metrics: &Metrics, state: &ClusterState) {
+        let ended = self.open.iter().filter_map(|id| state.incidents.get(id)).filter(|incident| !incident.is_open());
+        ended.for_each(|incident| metrics.recovered(&incident.stamps.stages()));
+        self.open = state.incidents.values().filter(|incident| incident.is_open()).map(|incident| incident.id).collect();
+    }
+
+    fn fences(&mut self, metrics: &Metrics, state: &ClusterState) {
+        let gone = state.hosts.iter().filter_map(|(name, host)| match &host.life {
+            Life::Gone { proof } => Some((format!("{name}/{}", host.facts.incarnation), proof.word())),
+            Life::Up | Life::Fencing(_) => None,
+        });
+        let gone: Vec<(String, &'static str)> = gone.collect();
+        for (boot, proof) in &gone {
+            if !self.fenced.contains(boot) {
+                metrics.fenced(proof);
+            }
+        }
+        self.fenced = gone.into_iter().map(|(boot, _)| boot).collect();
+    }
+}
+
+fn host_verdict(verdict: HostVerdict) -> Verdict {
+    match verdict {
+        HostVerdict::Healthy => Verdict::Healthy,
+        HostVerdict::SupervisorDown => Verdict::Degraded,
+        HostVerdict::Suspect => Verdict::Suspect,
+        HostVerdict::Failed | HostVerdict::Gone => Verdict::Failed,
+        HostVerdict::Unknown => Verdict::Unknown,
+    }
+}
+
+fn service_verdict(verdict: ServiceVerdict) -> Verdict {
+    match verdict {
+        ServiceVerdict::Healthy => Verdict::Healthy,
+        ServiceVerdict::Degraded => Verdict::Degraded,
+        ServiceVerdict::Suspect => Verdict::Suspect,
+        ServiceVerdict::Failed => Verdict::Failed,
+        ServiceVerdict::Unknown => Verdict::Unknown,
+    }
+}
+
+fn guest_state(guest: &Guest) -> GuestState {
+    match &guest.phase {
+        Phase::Running { .. } => GuestState::Running,
+        Phase::Starting { .. } => GuestState::Starting,
+        Phase::Migrating(_) => GuestState::Moving,
+        Phase::Releasing { .. } | Phase::Free { .. } => GuestState::Failed,
+        Phase::Unplaced => GuestState::Unknown,
+    }
+}
