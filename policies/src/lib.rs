@@ -8,6 +8,8 @@ mod apply;
 pub mod change;
 pub mod decide;
 pub mod evidence;
+#[cfg(test)]
+mod fixture;
 pub mod hostfile;
 pub mod incident;
 pub mod journal;

@@ -90,11 +90,12 @@ impl Sights {
         seen.streak.fold(answer.outcome);
         seen.asked = now;
         seen.detail.clone_from(&answer.detail);
+        let first_pass = seen.passed.is_none();
         if matches!(answer.outcome, Outcome::Pass | Outcome::Slow) {
             seen.passed = Some(now);
         }
         let before = seen.state;
-        seen.state = next_state(before, seen.streak, service);
+        seen.state = next_state(before, seen.streak, first_pass, service);
         (seen.state != before).then_some(seen.state)
     }
 
@@ -103,9 +104,9 @@ impl Sights {
     }
 }
 
-/// The first pass after a start counts at once; after failures it takes as many as the policy says.
-fn next_state(before: SightState, streak: Streak, service: &Service) -> SightState {
-    let needed = if before == SightState::Failing { service.recovers_after } else { 1 };
+/// The first pass after a start counts at once, whatever failed while it booted; later it takes as many as the policy says.
+fn next_state(before: SightState, streak: Streak, first_pass: bool, service: &Service) -> SightState {
+    let needed = if before == SightState::Failing && !first_pass { service.recovers_after } else { 1 };
     if streak.fails_in_row >= service.fails_after {
         SightState::Failing
     } else if streak.passes_in_row >= needed {

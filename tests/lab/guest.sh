@@ -16,7 +16,7 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 echo "guest: fetching the kernel and the guest agent from Debian" >&2
 kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
 [ -n "$kernel" ] || { echo "guest: apt knows no linux-image-amd64; run apt-get update first" >&2; exit 1; }
-(cd "$work" && apt-get -qq download "$kernel" qemu-guest-agent 2> apt.log) || { cat "$work/apt.log" >&2; exit 1; }
+(cd "$work" && apt-get -qq download "$kernel" qemu-guest-agent busybox 2> apt.log) || { cat "$work/apt.log" >&2; exit 1; }
 for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/unpacked"; done
 version=$(ls "$work/unpacked/lib/modules")
 modules=$work/unpacked/lib/modules/$version
@@ -27,11 +27,15 @@ ln -s /run "$root/var/run"
 cp /bin/busybox "$root/bin/busybox"
 # "busybox" itself is on its own list; linking it would make a loop.
 "$root/bin/busybox" --list | grep -vx busybox | while read -r name; do ln -sf /bin/busybox "$root/bin/$name"; done
-agent=$work/unpacked/usr/sbin/qemu-ga
-cp "$agent" "$root/sbin/qemu-ga"
-if ldd "$agent" | grep -q 'not found'; then ldd "$agent" | grep 'not found' >&2; exit 1; fi
-ldd "$agent" | grep -o '/[^ ]*' | sort -u | while read -r library; do
-  mkdir -p "$root/$(dirname "$library")"; cp -L "$library" "$root/$library"
+# The static wget ends by a signal in the resolver, which wants libraries of its own; the dynamic one does not.
+rm "$root/bin/wget"
+cp "$work/unpacked/bin/busybox" "$root/bin/wget"
+cp "$work/unpacked/usr/sbin/qemu-ga" "$root/sbin/qemu-ga"
+for program in "$root/bin/wget" "$root/sbin/qemu-ga"; do
+  if ldd "$program" | grep -q 'not found'; then ldd "$program" | grep 'not found' >&2; exit 1; fi
+  ldd "$program" | grep -o '/[^ ]*' | sort -u | while read -r library; do
+    mkdir -p "$root/$(dirname "$library")"; cp -L "$library" "$root/$library"
+  done
 done
 
 order=()

@@ -1,1 +1,236 @@
+//! The agent by table: one situation, one promise each.
 
+use super::*;
+use crate::{
+    fixture::{boot, declaration, done, failed, host, name},
+    model::QemuDefinition,
+    time::Span,
+};
+
+fn epoch(index: u64) -> Epoch {
+    Epoch { generation: 1, index }
+}
+
+fn known() -> Disk {
+    Disk { floors_known: true, ..Disk::default() }
+}
+
+fn agent(disk: Disk) -> Agent {
+    Agent::new(boot("a.1"), Timing::default(), disk, None)
+}
+
+fn definition() -> QemuDefinition {
+    declaration(&[name("web")], &[]).guests[&name("web")].qemu.clone()
+}
+
+fn order(id: u64, kind: OrderKind) -> Order {
+    Order { id: OrderId(id), host: host("a"), incarnation: boot("a.1"), issued: 1, deadline: Span::secs(30), kind }
+}
+
+fn start(id: u64, index: u64) -> Order {
+    order(id, OrderKind::Start { guest: name("web"), epoch: epoch(index), definition: definition() })
+}
+
+fn release(id: u64, index: u64) -> Order {
+    order(id, OrderKind::Release { guest: name("web"), epoch: epoch(index) })
+}
+
+fn reply(orders: Vec<Order>) -> SyncReply {
+    SyncReply {
+        nonce: 7,
+        authority: Authority { generation: 1, term: 1, index: 10 },
+        lease_ms: Some(4_000),
+        why_no_lease: None,
+        orders,
+        superseded: Vec::new(),
+        floors: None,
+        view: None,
+    }
+}
+
+fn take(agent: &mut Agent, reply: SyncReply) -> Vec<Action> {
+    agent.on_reply(reply, 7, Moment(1_000), Moment(1_050)).unwrap()
+}
+
+fn carried(actions: &[Action]) -> Vec<OrderId> {
+    let carried = actions.iter().filter_map(|action| match action {
+        Action::Carry(order) => Some(order.id),
+        _ => None,
+    });
+    carried.collect()
+}
+
+fn results(agent: &Agent) -> Vec<(u64, bool)> {
+    let results = agent.results(Moment(1_100), |_| None);
+    results.iter().map(|result| (result.order.0, matches!(result.outcome, OrderOutcome::Done { .. }))).collect()
+}
+
+#[test]
+fn a_start_is_written_down_before_it_is_carried_out() {
+    let mut agent = agent(known());
+    let actions = take(&mut agent, reply(vec![start(1, 5)]));
+    let written = actions.iter().rposition(|action| {
+        matches!(action, Action::Persist(disk) if disk.highest.get(&name("web")) == Some(&epoch(5)))
+    });
+    let begun = actions.iter().position(|action| matches!(action, Action::Carry(_)));
+    assert!(written.unwrap() < begun.unwrap(), "{actions:?}");
+}
+
+#[test]
+fn an_agent_refuses_an_epoch_below_its_floor() {
+    let mut agent = agent(Disk { floors: [(name("web"), epoch(5))].into(), ..known() });
+    let resume = order(2, OrderKind::Resume { guest: name("web"), epoch: epoch(4) });
+    assert!(carried(&take(&mut agent, reply(vec![start(1, 5), resume]))).is_empty());
+    assert_eq!(results(&agent), [(1, false), (2, false)]);
+    assert_eq!(carried(&take(&mut agent, reply(vec![start(3, 6)]))), [OrderId(3)]);
+}
+
+#[test]
+fn an_agent_refuses_an_epoch_older_than_one_that_it_has_begun() {
+    let mut agent = agent(Disk { highest: [(name("web"), epoch(5))].into(), ..known() });
+    let resume = order(2, OrderKind::Resume { guest: name("web"), epoch: epoch(4) });
+    take(&mut agent, reply(vec![start(1, 4), resume]));
+    assert_eq!(results(&agent), [(1, false), (2, false)]);
+}
+
+#[test]
+fn a_release_raises_the_floor_before_it_is_carried_out_and_needs_no_lease() {
+    let mut agent = agent(known());
+    let actions = take(&mut agent, SyncReply { lease_ms: None, ..reply(vec![release(1, 5)]) });
+    assert!(matches!(&actions[..], [.., Action::Persist(disk), Action::Carry(_)] if disk.floors[&name("web")] == epoch(5)));
+    assert!(agent.check_epoch(&name("web"), epoch(5)).is_err());
+    assert!(agent.check_epoch(&name("web"), epoch(6)).is_ok());
+}
+
+#[test]
+fn nothing_is_started_without_a_valid_lease() {
+    let mut agent = agent(known());
+    assert!(carried(&take(&mut agent, SyncReply { lease_ms: None, ..reply(vec![start(1, 5)]) })).is_empty());
+    assert!(results(&agent).is_empty(), "it stays listed and is considered again");
+    assert_eq!(carried(&take(&mut agent, reply(vec![start(1, 5)]))), [OrderId(1)]);
+}
+
+#[test]
+fn a_lease_counts_from_when_the_request_was_sent_and_ends_with_margin() {
+    let mut agent = agent(known());
+    let actions = take(&mut agent, reply(Vec::new()));
+    assert!(actions.contains(&Action::Grant(Moment(5_000))), "{actions:?}");
+    assert!(agent.may_act(Moment(4_600)));
+    assert!(!agent.may_act(Moment(4_700)), "5 % of the lease and 100 ms");
+}
+
+#[test]
+fn a_lease_is_never_shortened_by_a_reply_that_was_under_way_for_longer() {
+    let mut agent = agent(known());
+    take(&mut agent, reply(Vec::new()));
+    let late = agent.on_reply(reply(Vec::new()), 7, Moment(500), Moment(1_100)).unwrap();
+    assert!(late.is_empty(), "{late:?}");
+    assert_eq!(agent.lease(), Some(Moment(5_000)));
+}
+
+#[test]
+fn a_reply_of_an_older_authority_changes_nothing() {
+    let newest = Authority { generation: 1, term: 3, index: 50 };
+    for (generation, term, index) in [(0, 9, 99), (1, 2, 60), (1, 3, 49)] {
+        let mut agent = agent(Disk { authority: newest, ..known() });
+        let before = agent.disk().clone();
+        let older = SyncReply { authority: Authority { generation, term, index }, ..reply(vec![start(1, 5)]) };
+        assert!(matches!(agent.on_reply(older, 7, Moment(1), Moment(2)), Err(Stale::Authority { .. })));
+        assert_eq!((agent.disk(), agent.lease()), (&before, None));
+    }
+}
+
+#[test]
+fn a_reply_to_another_request_changes_nothing() {
+    let mut agent = agent(known());
+    assert!(matches!(agent.on_reply(reply(vec![start(1, 5)]), 8, Moment(1), Moment(2)), Err(Stale::Nonce { .. })));
+    assert_eq!((agent.disk(), agent.lease()), (&known(), None));
+}
+
+#[test]
+fn a_new_term_is_written_down() {
+    let mut agent = agent(Disk { authority: Authority { generation: 1, term: 1, index: 9 }, ..known() });
+    let newer = Authority { generation: 1, term: 2, index: 10 };
+    let actions = take(&mut agent, SyncReply { authority: newer, ..reply(Vec::new()) });
+    assert!(matches!(&actions[0], Action::Persist(disk) if disk.authority == newer));
+}
+
+#[test]
+fn an_agent_without_floors_gets_them_first() {
+    let mut agent = agent(Disk::default());
+    let floors = Some([(name("web"), epoch(5))].into());
+    let actions = take(&mut agent, SyncReply { floors, ..reply(vec![start(1, 9)]) });
+    assert!(carried(&actions).is_empty(), "R12: no lease in the reply that brings the floors");
+    assert_eq!(agent.lease(), None);
+    assert!(matches!(&actions[..], [Action::Persist(disk), Action::SyncNow] if disk.floors_known));
+    assert_eq!(carried(&take(&mut agent, reply(vec![start(1, 9)]))), [OrderId(1)]);
+}
+
+#[test]
+fn floors_that_are_fetched_do_not_lower_one_that_a_release_has_set() {
+    let mut agent = agent(Disk::default());
+    take(&mut agent, reply(vec![release(1, 8)]));
+    take(&mut agent, SyncReply { floors: Some([(name("web"), epoch(5))].into()), ..reply(Vec::new()) });
+    assert_eq!(agent.disk().floors[&name("web")], epoch(8));
+}
+
+#[test]
+fn an_order_that_is_delivered_twice_is_carried_out_once() {
+    let mut agent = agent(known());
+    assert_eq!(carried(&take(&mut agent, reply(vec![start(1, 5)]))), [OrderId(1)]);
+    assert!(carried(&take(&mut agent, reply(vec![start(1, 5)]))).is_empty(), "under way");
+    agent.on_done(OrderId(1), done(), None);
+    assert!(carried(&take(&mut agent, reply(vec![start(1, 5)]))).is_empty(), "done, and not committed yet");
+    assert_eq!(results(&agent), [(1, true)]);
+    take(&mut agent, reply(Vec::new()));
+    assert!(results(&agent).is_empty(), "committed");
+}
+
+#[test]
+fn an_order_for_another_boot_is_not_carried_out() {
+    let mut agent = agent(known());
+    let other = Order { incarnation: boot("a.2"), ..start(1, 5) };
+    assert!(carried(&take(&mut agent, reply(vec![other]))).is_empty());
+    assert!(results(&agent).is_empty());
+}
+
+#[test]
+fn an_interrupted_service_restart_is_not_done_twice() {
+    let restart = || {
+        let run = vec!["restart".to_owned()];
+        order(1, OrderKind::RestartService { guest: name("web"), epoch: epoch(5), run })
+    };
+    let mut first = agent(known());
+    let actions = take(&mut first, reply(vec![restart()]));
+    let Some(Action::Persist(disk)) = actions.iter().rev().find(|action| matches!(action, Action::Persist(_))) else {
+        panic!("{actions:?}")
+    };
+    let mut second = agent(disk.clone());
+    assert!(carried(&take(&mut second, reply(vec![restart()]))).is_empty());
+    assert_eq!(results(&second), [(1, false)]);
+}
+
+#[test]
+fn an_interrupted_start_and_an_interrupted_release_are_done_again() {
+    for order in [start(1, 5), release(1, 5)] {
+        let mut first = agent(known());
+        take(&mut first, reply(vec![order.clone()]));
+        let mut second = agent(first.disk().clone());
+        assert_eq!(carried(&take(&mut second, reply(vec![order]))), [OrderId(1)]);
+    }
+}
+
+#[test]
+fn a_restarted_agent_keeps_the_lease_that_the_guard_holds() {
+    let agent = Agent::new(boot("a.1"), Timing::default(), known(), Some(Moment(5_000)));
+    assert!(agent.may_act(Moment(1_000)));
+}
+
+#[test]
+fn a_failed_result_is_sent_until_it_is_committed() {
+    let mut agent = agent(known());
+    take(&mut agent, reply(vec![start(1, 5)]));
+    assert_eq!(agent.on_done(OrderId(1), failed(), None), [Action::SyncNow]);
+    take(&mut agent, reply(vec![start(1, 5)]));
+    assert_eq!(results(&agent), [(1, false)]);
+}

@@ -1,0 +1,377 @@
+//! Applying by table: one situation, one promise each.
+
+use super::*;
+use crate::{
+    fixture::{Stage, boot, declaration, done, facts, failed, host, name},
+    state::{Life, MigrationStep, PAST_BOOTS_MAX},
+    sync::Authority,
+};
+
+fn attempt(stage: &mut Stage, target: &str, executor: &str) {
+    stage.must(Change::FenceAttempted { host: host(target), executor: host(executor), level: 0 });
+}
+
+fn place_on(guest: &str, on: &str) -> Change {
+    Change::Place { guest: name(guest), host: host(on), why: String::new() }
+}
+
+#[test]
+fn a_guest_is_not_placed_while_its_host_may_still_run_it() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.place("web", "a");
+    assert!(matches!(stage.refused(place_on("web", "b")), Refused::Phase { .. }), "starting");
+    stage.end("a", done());
+    assert!(matches!(stage.refused(place_on("web", "b")), Refused::Phase { .. }), "running");
+    let failover = stage.climb("web", 2);
+    stage.must(failover);
+    assert!(matches!(stage.refused(place_on("web", "b")), Refused::Phase { .. }), "stopping");
+    stage.end("a", failed());
+    assert!(matches!(stage.refused(place_on("web", "b")), Refused::Phase { .. }), "a failed stop is no proof");
+    stage.must(Change::ReleaseAgain { guest: name("web") });
+    stage.end("a", done());
+    stage.place("web", "b");
+}
+
+#[test]
+fn a_fence_that_is_only_opened_or_failed_frees_nobody() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    stage.end("b", failed());
+    assert!(matches!(stage.refused(place_on("web", "b")), Refused::Phase { .. }));
+    assert_eq!(stage.may_run("web"), ["a".to_owned()].into());
+}
+
+#[test]
+fn proof_waits_for_the_fence_attempt_that_is_under_way() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    let gone = stage.gone("a");
+    assert!(matches!(stage.refused(gone.clone()), Refused::Host { .. }), "R20: the executor reports first");
+    stage.end("b", done());
+    stage.must(gone);
+    assert!(matches!(stage.phase("web"), Phase::Free { .. }));
+}
+
+#[test]
+fn a_boot_that_is_being_fenced_cannot_be_replaced_before_the_attempt_has_ended() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+    assert!(matches!(stage.refused(join), Refused::Host { .. }), "R20: the shot could hit the new boot");
+    stage.end("b", failed());
+    stage.join("a", "a.2");
+    assert_eq!(stage.state.hosts[&host("a")].life, Life::Up);
+}
+
+#[test]
+fn a_new_boot_is_asked_to_release_before_its_guests_start_elsewhere() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.join("a", "a.2");
+    assert!(matches!(stage.refused(place_on("web", "b")), Refused::Phase { .. }));
+    assert_eq!(stage.order("a").incarnation, boot("a.2"));
+    assert!(stage.state.open_incident("guest/web").is_some(), "a reboot that takes a guest down is told");
+    stage.end("a", done());
+    stage.place("web", "b");
+}
+
+#[test]
+fn a_proof_of_the_newest_boot_also_ends_what_its_earlier_boots_may_have_run() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.join("a", "a.2");
+    let gone = stage.gone("a");
+    stage.must(gone);
+    assert!(matches!(stage.phase("web"), Phase::Free { .. }), "{:?}", stage.phase("web"));
+}
+
+#[test]
+fn a_late_sync_of_an_earlier_boot_does_not_undo_the_newer_one() {
+    let mut stage = Stage::new(&["a", "b"], &[]);
+    stage.join("a", "a.2");
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.1") };
+    assert!(matches!(stage.refused(join), Refused::Host { .. }));
+    for number in 3..=PAST_BOOTS_MAX + 5 {
+        stage.join("a", &format!("a.{number}"));
+    }
+    assert_eq!(stage.state.hosts[&host("a")].past.len(), PAST_BOOTS_MAX);
+}
+
+#[test]
+fn a_boot_joins_only_when_it_has_seen_the_join_of_the_one_before() {
+    let mut stage = Stage::new(&["a"], &[]);
+    let joined = stage.state.hosts[&host("a")].joined;
+    let seen = |index| Authority { generation: 1, term: 3, index };
+    assert!(stage.state.may_join(&host("new"), &boot("new.1"), Authority::default()));
+    assert!(stage.state.may_join(&host("a"), &boot("a.1"), Authority::default()), "its own facts may change");
+    assert!(!stage.state.may_join(&host("a"), &boot("a.2"), seen(joined - 1)), "it may be older than the known boot");
+    assert!(stage.state.may_join(&host("a"), &boot("a.2"), seen(joined)));
+    stage.join("a", "a.2");
+    assert!(!stage.state.may_join(&host("a"), &boot("a.1"), seen(stage.index)));
+}
+
+#[test]
+fn another_machine_under_a_known_name_is_refused() {
+    let mut stage = Stage::new(&["a"], &[]);
+    let facts = crate::state::HostFacts { machine_id: "other".to_owned(), ..facts("a", "a.2") };
+    assert!(matches!(stage.refused(Change::HostJoined { host: host("a"), facts }), Refused::Host { .. }));
+}
+
+#[test]
+fn a_result_that_comes_twice_changes_nothing_the_second_time() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.place("web", "a");
+    let order = stage.end("a", done());
+    assert_eq!(stage.refused(Change::OrderEnded { order, outcome: failed() }), Refused::NoOrder { order });
+}
+
+#[test]
+fn a_rung_that_is_proposed_twice_spends_one_try() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let page = stage.climb("web", 3);
+    stage.must(page.clone());
+    assert!(matches!(stage.refused(page), Refused::Already { .. }));
+}
+
+#[test]
+fn an_incident_that_paged_ends_when_the_probes_confirm_the_guest() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let page = stage.climb("web", 3);
+    stage.must(page);
+    assert!(matches!(stage.phase("web"), Phase::Running { verified: false, .. }));
+    stage.must(Change::Verified { guest: name("web") });
+    assert!(stage.state.open_incident("guest/web").is_none());
+}
+
+#[test]
+fn a_fenced_host_starts_nothing() {
+    let mut stage = Stage::new(&["a", "b"], &["web", "db"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    assert!(matches!(stage.refused(place_on("db", "a")), Refused::Host { .. }));
+    let reset = stage.climb("web", 1);
+    assert!(matches!(stage.refused(reset), Refused::Host { .. }), "R20");
+}
+
+#[test]
+fn a_start_that_fails_is_released_before_it_is_tried_again() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.place("web", "a");
+    stage.end("a", failed());
+    assert!(matches!(stage.phase("web"), Phase::Releasing { order: Some(_), .. }));
+    stage.end("a", done());
+    assert!(matches!(stage.phase("web"), Phase::Free { .. }));
+}
+
+#[test]
+fn a_guest_that_starts_nowhere_calls_a_human() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    for on in ["a", "a", "b", "b"] {
+        assert!(stage.state.open_incident("guest/web").is_none_or(|incident| incident.human.is_none()));
+        stage.place("web", on);
+        stage.end(on, failed());
+        if on == "b" {
+            // The release clears the call only when it is about the stop; the next try repeats it.
+            assert_eq!(stage.state.guests[&name("web")].start_failures.len(), 2);
+        }
+        if on != "b" || stage.state.guests[&name("web")].start_failures[&host("b")] < 2 {
+            stage.end(on, done());
+        }
+    }
+    assert!(stage.state.open_incident("guest/web").unwrap().human.is_some());
+}
+
+#[test]
+fn an_executor_that_reboots_frees_the_attempt_for_another() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    stage.join("b", "b.2");
+    attempt(&mut stage, "a", "c");
+}
+
+#[test]
+fn a_declared_guest_that_is_removed_while_it_starts_is_remembered_until_that_has_ended() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.place("web", "a");
+    let hosts = [host("a"), host("b")];
+    stage.declare(declaration(&[], &hosts));
+    stage.declare(declaration(&[name("web")], &hosts));
+    assert!(matches!(stage.phase("web"), Phase::Starting { .. }), "else it could start twice");
+    stage.declare(declaration(&[], &hosts));
+    stage.end("a", done());
+    assert!(stage.state.guests.is_empty());
+    assert!(stage.state.orders.is_empty());
+}
+
+// ---- migrations ----
+
+/// A guest that runs on `a` and moves to `b`, as far as the source's order to send.
+fn sending() -> Stage {
+    let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
+    stage.run("web", "a");
+    stage.migrate("web", "b");
+    stage.end("b", done());
+    stage
+}
+
+fn switched() -> Stage {
+    let mut stage = sending();
+    stage.end("a", done());
+    assert_eq!((stage.orders("a").len(), stage.orders("b").len()), (1, 1));
+    assert!(stage.orders("a")[0].starts_with("release"), "{:?}", stage.orders("a"));
+    assert!(stage.orders("b")[0].starts_with("resume"), "{:?}", stage.orders("b"));
+    stage
+}
+
+#[test]
+fn a_migration_ends_on_its_target_when_the_source_is_released_and_the_target_runs() {
+    for (first, second) in [("a", "b"), ("b", "a")] {
+        let mut stage = switched();
+        stage.end(first, done());
+        assert!(matches!(stage.phase("web"), Phase::Migrating(_)), "R8: both may run it until then");
+        stage.end(second, done());
+        assert_eq!(stage.may_run("web"), ["b".to_owned()].into());
+        assert!(matches!(stage.phase("web"), Phase::Running { verified: false, .. }), "the probes have yet to say so");
+    }
+}
+
+#[test]
+fn a_migration_that_fails_before_the_switch_ends_on_the_source() {
+    let mut received = Stage::new(&["a", "b", "c"], &["web"]);
+    received.run("web", "a");
+    received.migrate("web", "b");
+    received.end("b", failed());
+    assert!(received.orders("a").is_empty(), "the source never stopped");
+    let mut sent = sending();
+    sent.end("a", failed());
+    assert!(sent.orders("a")[0].starts_with("resume"), "{:?}", sent.orders("a"));
+    sent.end("a", done());
+    for mut stage in [received, sent] {
+        assert!(matches!(stage.refused(place_on("web", "c")), Refused::Phase { .. }));
+        stage.end("b", done());
+        assert_eq!(stage.may_run("web"), ["a".to_owned()].into());
+        assert!(matches!(stage.phase("web"), Phase::Running { .. }));
+        assert!(stage.state.orders.is_empty());
+    }
+}
+
+#[test]
+fn a_migration_that_fails_after_the_switch_starts_nowhere_before_both_halves_are_released() {
+    let mut stage = switched();
+    stage.end("b", failed());
+    assert!(matches!(stage.migration("web").step, MigrationStep::Clearing { .. }));
+    assert!(stage.orders("a")[0].starts_with("release"), "after the switch the source is not resumed (R22)");
+    stage.end("b", done());
+    assert!(matches!(stage.refused(place_on("web", "c")), Refused::Phase { .. }));
+    stage.end("a", done());
+    stage.place("web", "c");
+}
+
+#[test]
+fn a_source_that_does_not_run_again_is_cleared_on_both_sides() {
+    let mut stage = sending();
+    stage.end("a", failed());
+    stage.end("b", done());
+    stage.end("a", failed());
+    stage.end("a", done());
+    assert!(matches!(stage.phase("web"), Phase::Free { .. }));
+}
+
+#[test]
+fn a_target_that_dies_midway_leaves_the_guest_running_on_the_source() {
+    let mut early = Stage::new(&["a", "b", "c"], &["web"]);
+    early.run("web", "a");
+    early.migrate("web", "b");
+    for mut stage in [early, sending()] {
+        let gone = stage.gone("b");
+        stage.must(gone);
+        assert!(stage.orders("a")[0].starts_with("resume"), "{:?}", stage.orders("a"));
+        stage.end("a", done());
+        assert_eq!(stage.may_run("web"), ["a".to_owned()].into());
+        assert!(matches!(stage.phase("web"), Phase::Running { .. }));
+    }
+}
+
+#[test]
+fn a_target_that_reboots_midway_leaves_the_guest_running_on_the_source() {
+    let mut stage = sending();
+    stage.join("b", "b.2");
+    assert!(stage.orders("a")[0].starts_with("resume"), "{:?}", stage.orders("a"));
+    stage.end("a", done());
+    stage.end("b", done());
+    assert!(matches!(stage.phase("web"), Phase::Running { .. }));
+}
+
+#[test]
+fn a_source_that_reboots_after_the_switch_leaves_the_guest_on_the_target() {
+    let mut stage = switched();
+    stage.end("b", done());
+    stage.join("a", "a.2");
+    assert_eq!(stage.order("a").incarnation, boot("a.2"));
+    stage.end("a", done());
+    assert_eq!(stage.may_run("web"), ["b".to_owned()].into());
+}
+
+#[test]
+fn a_target_that_dies_after_the_source_was_released_frees_the_guest() {
+    let mut stage = switched();
+    stage.end("a", done());
+    let gone = stage.gone("b");
+    stage.must(gone);
+    stage.place("web", "c");
+}
+
+#[test]
+fn a_source_that_dies_after_the_target_was_released_frees_the_guest() {
+    let mut stage = sending();
+    stage.end("a", failed());
+    stage.end("b", done());
+    let gone = stage.gone("a");
+    stage.must(gone);
+    stage.place("web", "c");
+}
+
+#[test]
+fn both_hosts_of_a_move_that_die_free_the_guest_in_either_order() {
+    for (first, second) in [("a", "b"), ("b", "a")] {
+        for mut stage in [sending(), switched()] {
+            let gone = stage.gone(first);
+            stage.must(gone);
+            assert!(matches!(stage.refused(place_on("web", "c")), Refused::Phase { .. }));
+            let gone = stage.gone(second);
+            stage.must(gone);
+            stage.place("web", "c");
+        }
+    }
+}
+
+#[test]
+fn a_half_that_cannot_be_released_is_asked_again() {
+    let mut stage = switched();
+    stage.end("b", done());
+    stage.end("a", failed());
+    assert!(stage.migration("web").release_failed.is_some());
+    assert!(matches!(stage.refused(place_on("web", "c")), Refused::Phase { .. }));
+    stage.must(Change::ReleaseAgain { guest: name("web") });
+    assert!(matches!(stage.refused(Change::ReleaseAgain { guest: name("web") }), Refused::Already { .. }));
+    stage.end("a", done());
+    assert!(matches!(stage.phase("web"), Phase::Running { .. }));
+}
+
+#[test]
+fn the_whole_state_survives_a_snapshot() {
+    let mut stage = switched();
+    stage.fence("c");
+    let text = serde_json::to_string(&stage.state).unwrap();
+    assert_eq!(serde_json::from_str::<ClusterState>(&text).unwrap(), stage.state);
+}

@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use super::{Wish, decide, guests::superseded};
 use crate::{
     change::{Applied, Change, Command},
-    decide::tests::{declaration, name},
     evidence::{Answer, Evidence, Heard, Sight},
+    fixture::{declaration, name},
     hostfile::Timing,
     names::{Epoch, GuestName, Incarnation, OrderId},
     order::{OrderKind, OrderOutcome},

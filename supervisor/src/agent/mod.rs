@@ -4,7 +4,7 @@ mod carry;
 pub mod disk;
 mod link;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use carry::Carried;
 use holdfast_policies::{
@@ -25,6 +25,12 @@ use crate::{clock, coordinator::Coordinator, datagram::Nudged, node::Node, probe
 
 /// Orders and syncs that may end at once before their ends are taken in: more than one host ever has open.
 const ENDS: usize = 256;
+
+/// Syncs under way at once: each ends within a second, and one is due every quarter of one.
+const SYNCS: usize = 4;
+
+/// How long a sync that is under way keeps another one from starting.
+const OVERTAKE_AFTER: Duration = Duration::from_millis(100);
 
 /// Everything that the agent's task is given at its start.
 pub struct Parts {
@@ -61,7 +67,8 @@ pub async fn run(mut parts: Parts) {
         parts,
         ends: sender,
         nonce: 0,
-        syncing: false,
+        syncing: 0,
+        sync_began: Instant::now(),
         again: false,
         first: None,
         asked_at: BTreeMap::new(),
@@ -81,12 +88,13 @@ pub async fn run(mut parts: Parts) {
             Some(end) = ends.recv() => work.take(end).await,
         }
         let now = Instant::now();
-        if (now >= due || work.again) && !work.syncing {
+        let free = work.syncing == 0 || (work.syncing < SYNCS && now.duration_since(work.sync_began) >= OVERTAKE_AFTER);
+        if (now >= due || work.again) && free {
             due = now + every;
             work.again = false;
             work.sync().await;
-        } else if now >= due {
-            due = now + every;
+        } else if now >= due || work.again {
+            due = now + OVERTAKE_AFTER;
         }
     }
 }
@@ -102,8 +110,9 @@ struct Work {
     parts: Parts,
     ends: mpsc::Sender<End>,
     nonce: u64,
-    /// One sync at a time: the next one carries what this one could not.
-    syncing: bool,
+    /// Syncs under way. A second one does not wait for one that hangs, as when the leader has just died (R6).
+    syncing: usize,
+    sync_began: Instant,
     /// Something has happened that should not wait for the next turn.
     again: bool,
     first: Option<HostName>,
@@ -113,8 +122,10 @@ struct Work {
 
 impl Work {
     async fn sync(&mut self) {
-        self.nonce = self.nonce.wrapping_add(1);
-        self.syncing = true;
+        // Grows from sync to sync, and over restarts of the supervisor within one boot.
+        self.nonce = clock::moment().0.max(self.nonce + 1);
+        self.syncing += 1;
+        self.sync_began = Instant::now();
         let (node, coordinator) = (Arc::clone(&self.parts.node), self.parts.coordinator.clone());
         let (nonce, mut first, ends) = (self.nonce, self.first.clone(), self.ends.clone());
         let request = self.request().await;
@@ -157,7 +168,7 @@ impl Work {
     async fn take(&mut self, end: End) {
         match end {
             End::Synced { nonce, sent, first, result } => {
-                self.syncing = false;
+                self.syncing = self.syncing.saturating_sub(1);
                 self.first = first;
                 match result {
                     Ok(reply) => self.synced(reply, nonce, sent).await,

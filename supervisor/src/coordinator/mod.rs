@@ -10,7 +10,7 @@ mod replies;
 mod rounds;
 pub mod wishes;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use desk::Counter;
 use holdfast_policies::{
@@ -123,6 +123,7 @@ impl Coordinator {
             doubting: false,
             numbers: Numbers::default(),
             exported: holdfast_policies::time::Moment(0),
+            nonces: BTreeMap::new(),
         };
         tokio::spawn(brain.run(receiver));
         handle
@@ -164,6 +165,8 @@ struct Brain {
     doubting: bool,
     numbers: Numbers,
     exported: holdfast_policies::time::Moment,
+    /// The newest sync of each host: its boot and nonce.
+    nonces: BTreeMap<HostName, (String, u64)>,
 }
 
 impl Brain {
@@ -220,6 +223,9 @@ impl Brain {
         if !self.leads() {
             return;
         }
+        if !self.is_newest(&request) {
+            return;
+        }
         gather::sync(&mut self.evidence, &request, clock::moment());
         let joined = self.node.read(|state| state.hosts.get(&request.host).is_some_and(|known| known.facts == request.facts));
         if !joined {
@@ -234,6 +240,16 @@ impl Brain {
                 self.propose(Change::OrderEnded { order: result.order, outcome: result.outcome }).await;
             }
         }
+    }
+
+    /// Syncs may overtake each other on their way; what an older one says of a host is not true any more.
+    fn is_newest(&mut self, request: &SyncRequest) -> bool {
+        let newest = self.nonces.entry(request.host.clone()).or_default();
+        let newer = newest.0 != request.facts.incarnation.as_str() || newest.1 < request.nonce;
+        if newer {
+            *newest = (request.facts.incarnation.to_string(), request.nonce);
+        }
+        newer
     }
 
     /// One turn: bring the evidence up to date, decide, have it committed, ask what is wondered about.

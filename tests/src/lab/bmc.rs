@@ -116,6 +116,14 @@ impl Bmc<'_> {
         fs::read_to_string(self.file("log")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
+    /// Forgets what the chassis was asked so far.
+    ///
+    /// # Errors
+    /// When its record cannot be written.
+    pub fn forget_asked(&self) -> Result<()> {
+        Ok(fs::write(self.file("log"), b"")?)
+    }
+
     /// Runs `ipmitool` against it from the management network, with the right password.
     ///
     /// # Errors

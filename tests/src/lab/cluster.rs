@@ -89,6 +89,22 @@ impl Lab {
         Ok(answer.out)
     }
 
+    /// Like [`Lab::holdfast_ok`], but does what its exit code 3 says, for some seconds: tries again, as the coordinator may
+    /// just be changing.
+    ///
+    /// # Errors
+    /// As [`Lab::holdfast_ok`].
+    pub fn holdfast_soon(&self, host: &str, arguments: &[&str]) -> Result<String> {
+        let answered = wait::until("a coordinator that takes the command", CALL_LIMIT, || {
+            let answer = self.holdfast(host, arguments).map_err(|error| format!("{error:#}"))?;
+            if answer.code == Some(3) { Err(answer.err) } else { Ok(answer) }
+        })?;
+        if !answered.ok() {
+            bail!("on {host}, holdfast {} ended with {:?}: {}", arguments.join(" "), answered.code, answered.err.trim());
+        }
+        Ok(answered.out)
+    }
+
     /// Like [`Lab::holdfast_ok`] with `--json`.
     ///
     /// # Errors
@@ -186,7 +202,7 @@ impl Lab {
         for (name, text) in files {
             fs::write(folder.join(name.as_ref()), filled_in(text.as_ref()))?;
         }
-        self.holdfast_ok(host, &["apply", &folder.to_string_lossy()]).map(drop)
+        self.holdfast_soon(host, &["apply", &folder.to_string_lossy()]).map(drop)
     }
 
     /// Fencing by IPMI for all hosts, as policy YAML.

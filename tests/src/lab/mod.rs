@@ -18,6 +18,7 @@ pub mod guest;
 mod host;
 pub mod network;
 mod place;
+pub mod scene;
 #[cfg(test)]
 mod selftest;
 pub mod wait;
@@ -38,6 +39,7 @@ pub use self::{
     cluster::Status,
     host::{Daemon, HostSpec},
     place::Place,
+    scene::Scene,
     watch::{DoubleRun, Tenure},
 };
 

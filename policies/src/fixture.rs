@@ -1,0 +1,228 @@
+//! What tests of several modules stand on: a declaration, and a cluster that is brought into a situation by commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    change::{Applied, Change, Command, Refused},
+    model::{
+        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service,
+        Severity, TcpProbe, Vantages,
+    },
+    names::{GuestName, HostName, Incarnation, OrderId, PolicyName, ServiceName},
+    order::{Order, OrderOutcome},
+    proof::{Power, PowerReading, Proof},
+    state::{ClusterState, HostFacts, Migration, Phase},
+    time::{Moment, Span, WallTime},
+};
+
+pub fn name(text: &str) -> GuestName {
+    GuestName::new(text).unwrap()
+}
+
+/// Guests with one service each, and hosts with one power device each.
+pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
+    let guest = || GuestDeclaration {
+        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        priority: 100,
+        address: None,
+        qemu: QemuDefinition {
+            memory_mib: 1_024,
+            cpus: 1,
+            kernel: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            agent: true,
+            watchdog: None,
+            accel: Accel::Auto,
+            machine: "q35".to_owned(),
+        },
+    };
+    let policy = Policy {
+        matches: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        services: BTreeMap::from([(ServiceName::new("http").unwrap(), Service {
+            probe: Probe::Tcp(TcpProbe { port: 80 }),
+            every: Span::ms(500),
+            timeout: Span::ms(500),
+            fails_after: 3,
+            recovers_after: 2,
+            from: Vantages { inside: false, hosts: 2, agree: 2 },
+        })]),
+        ladder: vec![
+            Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) },
+            Rung::ResetGuest { tries: 1, wait: Span::secs(8) },
+            Rung::Failover { tries: 2, wait: Span::secs(8) },
+            Rung::Page { severity: Severity::Critical },
+        ],
+        on_degraded: OnDegraded::Alert,
+        cool_down: Span::secs(20),
+        boot_grace: Span::secs(6),
+    };
+    let device = || {
+        FenceLevel::Ipmi(IpmiDevice {
+            address: "10.0.9.1".to_owned(),
+            port: 623,
+            user: "holdfast".to_owned(),
+            password_file: "/etc/holdfast/ipmi".into(),
+            suite: 17,
+            wiring_verified_by: Some("ann".to_owned()),
+            timeout: Span::secs(20),
+        })
+    };
+    Policies {
+        guests: guests.iter().map(|name| (name.clone(), guest())).collect(),
+        policies: BTreeMap::from([(PolicyName::new("web").unwrap(), policy)]),
+        fencing: hosts.iter().map(|host| (host.clone(), vec![device()])).collect(),
+        alerts: Vec::new(),
+    }
+}
+
+pub fn host(text: &str) -> HostName {
+    HostName::new(text).unwrap()
+}
+
+pub fn boot(text: &str) -> Incarnation {
+    Incarnation::new(text).unwrap()
+}
+
+pub fn facts(host: &str, incarnation: &str) -> HostFacts {
+    HostFacts {
+        incarnation: boot(incarnation),
+        machine_id: format!("machine of {host}"),
+        address: "10.0.0.1:7000".parse().unwrap(),
+        memory_mib: 8_192,
+        cores: 8,
+        guests: true,
+    }
+}
+
+pub fn done() -> OrderOutcome {
+    OrderOutcome::Done { detail: "it is so".to_owned(), uri: Some("tcp:10.0.0.2:49152".to_owned()) }
+}
+
+pub fn failed() -> OrderOutcome {
+    OrderOutcome::Failed { detail: "it is not so".to_owned() }
+}
+
+/// A reading that says off, of the boot `HOST.1`.
+pub fn off(of: &str, asked: Moment) -> PowerReading {
+    let incarnation = boot(&format!("{of}.1"));
+    PowerReading { incarnation, asked, power: Power::Off, devices: vec!["bmc".to_owned()], level: 0 }
+}
+
+/// A cluster that is brought into a situation by commands alone.
+pub struct Stage {
+    pub state: ClusterState,
+    pub index: u64,
+}
+
+impl Stage {
+    /// Hosts that have joined with the boot `HOST.1`, and guests that are proven to run nowhere.
+    pub fn new(hosts: &[&str], guests: &[&str]) -> Self {
+        let mut stage = Self { state: ClusterState::born(), index: 0 };
+        let names: Vec<GuestName> = guests.iter().map(|text| name(text)).collect();
+        let on: Vec<HostName> = hosts.iter().map(|text| host(text)).collect();
+        stage.declare(declaration(&names, &on));
+        for text in hosts {
+            stage.join(text, &format!("{text}.1"));
+        }
+        for guest in names {
+            let said = hosts.iter().map(|text| (host(text), boot(&format!("{text}.1")))).collect();
+            let proof = Proof::not_here(on.clone(), &said).unwrap();
+            stage.must(Change::GuestFree { guest, proof });
+        }
+        stage
+    }
+
+    pub fn declare(&mut self, policies: Policies) {
+        let (base_version, by) = (self.state.policy_version, "ann".to_owned());
+        self.must(Change::PoliciesApplied { policies: Box::new(policies), sources: BTreeMap::new(), base_version, by });
+    }
+
+    pub fn apply(&mut self, what: Change) -> Applied {
+        self.index += 1;
+        self.state.apply(self.index, Command { at: WallTime(self.index * 1_000), what })
+    }
+
+    pub fn must(&mut self, what: Change) {
+        let text = format!("{what:?}");
+        assert_eq!(self.apply(what).refused, None, "{text}");
+    }
+
+    pub fn refused(&mut self, what: Change) -> Refused {
+        let before = self.state.clone();
+        let refused = self.apply(what).refused.expect("it is refused");
+        assert_eq!(ClusterState { applied: self.index, ..before }, self.state, "a refused command changes nothing");
+        refused
+    }
+
+    pub fn join(&mut self, on: &str, incarnation: &str) {
+        self.must(Change::HostJoined { host: host(on), facts: facts(on, incarnation) });
+    }
+
+    pub fn place(&mut self, guest: &str, on: &str) {
+        self.must(Change::Place { guest: name(guest), host: host(on), why: "the test wants it".to_owned() });
+    }
+
+    /// Has the guest run on the host, verified.
+    pub fn run(&mut self, guest: &str, on: &str) {
+        self.place(guest, on);
+        self.end(on, done());
+        self.must(Change::Verified { guest: name(guest) });
+    }
+
+    pub fn migrate(&mut self, guest: &str, to: &str) {
+        self.must(Change::Migrate { guest: name(guest), to: host(to), why: "the test wants it".to_owned() });
+    }
+
+    pub fn climb(&mut self, guest: &str, rung: usize) -> Change {
+        let (guest, why) = (name(guest), "http does not answer".to_owned());
+        Change::Climb { guest, rung, to: None, why, evidence: Vec::new(), last_well: None }
+    }
+
+    /// The only open order of the host.
+    pub fn order(&self, on: &str) -> &Order {
+        let orders: Vec<&Order> = self.state.orders.values().filter(|order| order.host == host(on)).collect();
+        assert_eq!(orders.len(), 1, "{orders:?}");
+        orders[0]
+    }
+
+    pub fn orders(&self, on: &str) -> Vec<String> {
+        let orders = self.state.orders.values().filter(|order| order.host == host(on));
+        orders.map(|order| order.kind.to_string()).collect()
+    }
+
+    /// The only open order of the host has ended.
+    pub fn end(&mut self, on: &str, outcome: OrderOutcome) -> OrderId {
+        let order = self.order(on).id;
+        self.must(Change::OrderEnded { order, outcome });
+        order
+    }
+
+    pub fn gone(&mut self, on: &str) -> Change {
+        let incarnation = self.state.hosts[&host(on)].facts.incarnation.clone();
+        let reading = PowerReading { incarnation: incarnation.clone(), ..off(on, Moment(10)) };
+        let proof = Proof::power_off(&host(on), &incarnation, &reading, Some("ann"), None).unwrap();
+        Change::HostGone { proof, last_well: None }
+    }
+
+    pub fn fence(&mut self, on: &str) {
+        let incarnation = self.state.hosts[&host(on)].facts.incarnation.clone();
+        self.must(Change::FenceOpened { host: host(on), incarnation, evidence: vec!["silent".to_owned()], last_well: None });
+    }
+
+    pub fn phase(&self, guest: &str) -> &Phase {
+        &self.state.guests[&name(guest)].phase
+    }
+
+    pub fn migration(&self, guest: &str) -> &Migration {
+        match self.phase(guest) {
+            Phase::Migrating(migration) => migration,
+            other => panic!("{guest} is not migrating but {other:?}"),
+        }
+    }
+
+    /// Hosts that may run the guest.
+    pub fn may_run(&self, guest: &str) -> BTreeSet<String> {
+        self.state.guests[&name(guest)].tenures().iter().map(|tenure| tenure.host.to_string()).collect()
+    }
+}

@@ -1,0 +1,297 @@
+//! Where a lab test begins: a cluster with one running guest, an outside client, and one promise that every test ends
+//! with: no disk image was ever written by two guests at once.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    fcntl::Flock,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use super::{Client, HostSpec, Lab, LabOptions, alone, binary, clock::now_ms, guest::PORT, wait};
+
+/// The guest of every scene.
+pub const GUEST: &str = "web-1";
+/// Its address.
+pub const ADDRESS: &str = "10.77.0.100";
+/// Longest time until something that takes seconds is over, on a machine that is busy with something else too.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// Lines of each log that are shown when a test fails.
+const LOG_LINES: usize = 40;
+/// Journal entries that a test looks at; a test makes some dozens.
+const JOURNAL_LINES: &str = "500";
+/// How often a guest is moved to where a test needs it; the leader may change meanwhile.
+const ARRANGE_TRIES: u32 = 5;
+/// Pauses of the outside client that are the busy machine's, not Holdfast's.
+const HICCUP_MS: f64 = 1_500.0;
+
+/// A cluster with a guest that answers. Checks, when dropped, that no image was written by two guests at once.
+pub struct Scene {
+    /// The outside client, which asks the guest.
+    pub client: Client,
+    /// The lab.
+    pub lab: Lab,
+    /// When the last wait for calm was over, on [`now_ms`]'s clock.
+    calm_ms: f64,
+    _alone: Flock<fs::File>,
+}
+
+impl Scene {
+    /// Three voters; the guest runs on one of them.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn three() -> Result<Self> {
+        Self::with(["h1", "h2", "h3"].map(HostSpec::voter).to_vec(), "")
+    }
+
+    /// These hosts, with more policies beside the guest's and the fencing.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn with(hosts: Vec<HostSpec>, more: &str) -> Result<Self> {
+        Self::prepared(hosts, more, |_| Ok(()))
+    }
+
+    /// Like [`Scene::with`]; `prepare` is called before the hosts are switched on.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn prepared(hosts: Vec<HostSpec>, more: &str, prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Self> {
+        let alone = alone()?;
+        let lab = Lab::new(LabOptions { hosts, binary: Some(binary()?) })?;
+        lab.make_guest(GUEST, ADDRESS)?;
+        prepare(&lab)?;
+        let client = Client::start(&lab, &format!("{ADDRESS}:{PORT}"))?;
+        let mut scene = Self { client, lab, calm_ms: now_ms(), _alone: alone };
+        scene.begin(more).inspect_err(|_| scene.show_logs())?;
+        Ok(scene)
+    }
+
+    fn begin(&mut self, more: &str) -> Result<()> {
+        self.lab.power_on_all()?;
+        self.lab.wait_hosts_healthy(LIMIT)?;
+        self.apply(more)?;
+        self.calm().map(drop)
+    }
+
+    fn show_logs(&self) {
+        for spec in self.lab.hosts() {
+            for log in ["console", "guard", "supervisor"] {
+                eprintln!("--- {} {log}.log\n{}", spec.name, self.lab.log_tail(&spec.name, log, LOG_LINES));
+            }
+        }
+    }
+
+    /// Applies the scene's guest, its policy and fencing, and `more`, which may be empty.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn apply(&self, more: &str) -> Result<()> {
+        let from = self.lab.wait_status("a coordinator", LIMIT, |status| Some(status.from.clone()))?;
+        let mut files = self.declaration()?;
+        if !more.is_empty() {
+            files.push(("more.yaml", more.to_owned()));
+        }
+        self.lab.apply_texts(&from, &files)
+    }
+
+    /// The scene's policy files, by name and text.
+    ///
+    /// # Errors
+    /// When the quickstart's policies cannot be read.
+    pub fn declaration(&self) -> Result<Vec<(&'static str, String)>> {
+        let web = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart/policies/web.yaml");
+        let web = fs::read_to_string(web).with_context(|| format!("cannot read {web}"))?;
+        Ok(vec![("web.yaml", web), ("fencing.yaml", self.lab.fencing_yaml()?)])
+    }
+
+    /// Waits until every host that is on and the guest are healthy and the client gets answers; forgets earlier outages.
+    /// Returns the guest's host.
+    ///
+    /// # Errors
+    /// After [`LIMIT`].
+    pub fn calm(&mut self) -> Result<String> {
+        self.lab.wait_hosts_healthy(LIMIT)?;
+        let host = self.lab.wait_guest_healthy(GUEST, LIMIT)?;
+        self.client.wait_up(LIMIT)?;
+        self.client.forget();
+        self.calm_ms = now_ms();
+        Ok(host)
+    }
+
+    /// Where the guest is and who leads, after moving it to the leader's host (`on_leader`) or to another one.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub fn arranged(&mut self, on_leader: bool) -> Result<(String, String)> {
+        for _ in 0..ARRANGE_TRIES {
+            let host = self.calm()?;
+            let leader = self.leader()?;
+            if (host == leader) == on_leader {
+                return Ok((host, leader));
+            }
+            let suits = |name: &&HostSpec| (name.name == leader) == on_leader && !name.witness;
+            let target = self.lab.hosts().iter().find(suits).context("no host to move to")?.name.clone();
+            self.migrate(&target)?;
+        }
+        anyhow::bail!("{GUEST} does not get to where the test needs it")
+    }
+
+    /// Moves the guest and waits until it runs there.
+    ///
+    /// # Errors
+    /// When it does not arrive.
+    pub fn migrate(&self, target: &str) -> Result<()> {
+        let from = self.lab.status()?.from;
+        self.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", target])?;
+        self.lab.wait_status(&format!("{GUEST} on {target}"), LIMIT, |status| {
+            (status.guest_host(GUEST) == Some(target) && status.guest_healthy(GUEST)).then_some(())
+        })
+    }
+
+    /// The host that leads.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub fn leader(&self) -> Result<String> {
+        self.lab.wait_status("a leader", LIMIT, |status| status.leader().map(str::to_owned))
+    }
+
+    /// All hosts but these.
+    #[must_use]
+    pub fn others(&self, but: &[&str]) -> Vec<String> {
+        let names = self.lab.hosts().iter().map(|spec| spec.name.clone());
+        names.filter(|name| !but.contains(&name.as_str())).collect()
+    }
+
+    /// What a path of the status shows (JSON pointer); `Null` when there is none.
+    ///
+    /// # Errors
+    /// When no host answers.
+    pub fn shown(&self, pointer: &str) -> Result<Value> {
+        Ok(self.lab.status()?.value.pointer(pointer).cloned().unwrap_or(Value::Null))
+    }
+
+    /// The guest's incidents as `explain` tells them, newest first.
+    ///
+    /// # Errors
+    /// When no host answers.
+    pub fn incidents(&self) -> Result<Vec<Value>> {
+        let from = self.lab.status()?.from;
+        let story = self.lab.holdfast_json(&from, &["explain", GUEST])?;
+        Ok(story.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    /// The sentences of the journal, oldest first.
+    ///
+    /// # Errors
+    /// When no host answers.
+    pub fn journal(&self) -> Result<Vec<String>> {
+        let from = self.lab.status()?.from;
+        let lines = self.lab.holdfast_json(&from, &["journal", "--last", JOURNAL_LINES])?;
+        let lines = lines.as_array().context("a journal is a list")?;
+        Ok(lines.iter().filter_map(|line| line.get("what")?.as_str().map(str::to_owned)).collect())
+    }
+
+    /// How often the power buttons of all hosts were pressed, whoever did it.
+    #[must_use]
+    pub fn presses(&self) -> usize {
+        let asked = self.lab.hosts().iter().flat_map(|spec| self.lab.bmc(&spec.name).asked());
+        asked.filter(|line| line.contains(" set ")).count()
+    }
+
+    /// The one QEMU that has the guest's disk open.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn qemu(&self) -> Result<(String, i32)> {
+        let mut pids = self.lab.guest_qemu_pids(GUEST);
+        ensure!(pids.len() == 1, "the disk of {GUEST} is open in {pids:?}");
+        pids.pop().context("no QEMU")
+    }
+
+    /// `kill -9` of the guest's QEMU.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kill_qemu(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.qemu()?.1), Signal::SIGKILL)?)
+    }
+
+    /// Who the guest says that it is: its boot id, and how often its disk was booted from.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn who(&self) -> Result<(String, u64)> {
+        let text = wait::until("the guest's word", LIMIT, || {
+            self.lab.client_get(&format!("{ADDRESS}:{PORT}"), "/cgi-bin/who").map_err(|error| format!("{error:#}"))
+        })?;
+        let who: Value = serde_json::from_str(&text).with_context(|| format!("the guest said {text}"))?;
+        let boot = who.get("boot_id").and_then(Value::as_str).context("no boot id")?.to_owned();
+        Ok((boot, who.get("boots").and_then(Value::as_u64).context("no count of boots")?))
+    }
+
+    /// The longest outage since [`Scene::calm`], in milliseconds.
+    #[must_use]
+    pub fn outage_ms(&self) -> f64 {
+        self.client.longest_since(self.calm_ms).map_or(0.0, |outage| outage.length_ms())
+    }
+
+    /// That the guest answered all the time since [`Scene::calm`], but for what a busy machine explains.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn answered_throughout(&self) -> Result<()> {
+        let outage = self.outage_ms();
+        ensure!(outage < HICCUP_MS, "the client had no answers for {outage:.0} ms");
+        Ok(())
+    }
+
+    /// Waits until a QEMU has the guest's disk open on another host than `old`, which must be off by then; then until the
+    /// guest is healthy there. Returns the new host.
+    ///
+    /// # Errors
+    /// When that does not happen, or `old` was not off.
+    pub fn moved_after_proof(&self, old: &str, limit: Duration) -> Result<String> {
+        wait::until(&format!("{GUEST} anywhere but on {old}"), limit, || {
+            let open = self.lab.guest_qemu_pids(GUEST);
+            if open.iter().any(|(host, _)| host != old) { Ok(()) } else { Err(format!("open in {open:?}")) }
+        })?;
+        ensure!(!self.lab.is_on(old), "{GUEST} was started elsewhere while {old} was on");
+        let host = self.lab.wait_guest_healthy(GUEST, LIMIT)?;
+        ensure!(host != old, "{GUEST} is said to be on {old}, which is off");
+        self.client.wait_up(LIMIT)?;
+        Ok(host)
+    }
+
+    /// Looks again and again for this long, and fails when `look` finds something.
+    ///
+    /// # Errors
+    /// What `look` found.
+    pub fn never(&self, time: Duration, mut look: impl FnMut(&Self) -> Result<()>) -> Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            look(self)?;
+            wait::pause(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+            return;
+        }
+        assert!(self.lab.looks() > 0, "nobody has watched the images");
+        assert_eq!(self.lab.double_runs(), [], "an image was written by two guests at once");
+    }
+}

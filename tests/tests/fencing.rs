@@ -1,0 +1,90 @@
+//! Power devices that lie, refuse or are not there: without proof nothing starts elsewhere, and a human is told what to do.
+
+use std::time::Duration;
+
+use holdfast_tests::lab::{
+    Daemon, Fault, Scene, left_out,
+    scene::{GUEST, LIMIT},
+};
+
+/// How long a guest whose host cannot be proven off has to stay where it is. Several attempts fall into it.
+const STAY: Duration = Duration::from_secs(10);
+
+/// That the guest starts nowhere else for [`STAY`], and that meanwhile somebody is told how to release it.
+fn stays_and_calls_a_human(scene: &Scene, host: &str) {
+    let told = scene.lab.wait_status("an incident that says what a human has to do", LIMIT, |status| {
+        let mut open = status.value["incidents"].as_array()?.iter().filter(|incident| incident["open"] == true);
+        let command = format!("host confirm-off {host}");
+        open.find(|incident| incident["human"].as_str().is_some_and(|human| human.contains(&command)))?;
+        Some(())
+    });
+    told.unwrap();
+    scene
+        .never(STAY, |scene| {
+            let open = scene.lab.guest_qemu_pids(GUEST);
+            anyhow::ensure!(open.iter().all(|(at, _)| at == host), "started without proof: {open:?}");
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(scene.shown(&format!("/guests/{GUEST}/host")).unwrap(), host);
+    assert_eq!(scene.shown(&format!("/hosts/{host}/life")).unwrap(), "fencing");
+}
+
+#[test]
+fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
+    if left_out("without_a_power_device_only_a_humans_word_releases_a_cut_off_host") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, leader) = scene.arranged(false).unwrap();
+    let confirm = ["host", "confirm-off", &host, "--operator", "ann"];
+
+    // While it is alive nobody's word counts, whether its supervisor runs or only its guard (R9).
+    assert_eq!(scene.lab.holdfast(&leader, &confirm).unwrap().code, Some(1));
+    scene.lab.kill_supervisor(&host).unwrap();
+    scene.never(Duration::from_secs(3), |scene| {
+        anyhow::ensure!(scene.lab.holdfast(&leader, &confirm)?.code != Some(0), "confirmed a host that is alive");
+        Ok(())
+    }).unwrap();
+    assert!(scene.lab.daemon_pid(&host, Daemon::Guard).is_ok());
+    scene.lab.start_supervisor(&host).unwrap();
+    scene.calm().unwrap();
+
+    scene.lab.bmc(&host).fault(Fault::Unreachable).unwrap();
+    scene.lab.cut_link(&host).unwrap();
+    stays_and_calls_a_human(&scene, &host);
+    assert_eq!(scene.qemu().unwrap().0, host);
+    // The operator does what the incident says: makes sure first, and says so then.
+    scene.lab.power_cut(&host).unwrap();
+    let from = scene.lab.status().unwrap().from;
+    scene.lab.holdfast_soon(&from, &confirm).unwrap();
+    scene.moved_after_proof(&host, LIMIT).unwrap();
+    let told = scene.incidents().unwrap();
+    assert!(told.iter().any(|incident| incident["proof"].as_str().is_some_and(|proof| proof.contains("ann"))), "{told:?}");
+    let proof = scene.shown(&format!("/hosts/{host}/proof")).unwrap();
+    assert!(proof.as_str().is_some_and(|proof| proof.contains("ann")), "{proof}");
+}
+
+#[test]
+fn a_refused_password_and_an_idle_button_are_no_proof() {
+    if left_out("a_refused_password_and_an_idle_button_are_no_proof") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, _) = scene.arranged(false).unwrap();
+    let who = scene.who().unwrap();
+    // The button says "ok" and does nothing; then the host goes on, and its guest with it.
+    scene.lab.bmc(&host).fault(Fault::Stuck).unwrap();
+    scene.lab.freeze(&host).unwrap();
+    stays_and_calls_a_human(&scene, &host);
+    scene.lab.thaw(&host).unwrap();
+    assert_eq!(scene.calm().unwrap(), host);
+    assert_eq!(scene.who().unwrap(), who);
+
+    // The password is wrong until somebody puts it right: then the next attempt is proof.
+    scene.lab.bmc(&host).fault(Fault::WrongPassword).unwrap();
+    scene.lab.freeze(&host).unwrap();
+    stays_and_calls_a_human(&scene, &host);
+    scene.lab.bmc(&host).fault(Fault::None).unwrap();
+    scene.moved_after_proof(&host, LIMIT).unwrap();
+}

@@ -1,0 +1,89 @@
+//! Supervisors die, alone and together, for longer than a lease: guests are not touched, and nobody is fenced (R16, S5).
+
+use std::time::Duration;
+
+use holdfast_tests::lab::{
+    Scene, left_out,
+    scene::{GUEST, LIMIT},
+    wait,
+};
+use serde_json::json;
+
+/// Twice the default lease.
+const LONG: Duration = Duration::from_secs(8);
+
+#[test]
+fn killing_every_supervisor_touches_no_guest_and_fences_nobody() {
+    if left_out("killing_every_supervisor_touches_no_guest_and_fences_nobody") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let host = scene.calm().unwrap();
+    let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    for name in scene.others(&[]) {
+        scene.lab.kill_supervisor(&name).unwrap();
+    }
+    wait::pause(LONG).unwrap();
+    for name in scene.others(&[]) {
+        scene.lab.start_supervisor(&name).unwrap();
+    }
+    scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+    assert_eq!(scene.lab.wait_guest_healthy(GUEST, LIMIT).unwrap(), host);
+    // Whoever wrongly held a host for dead would switch it off within some seconds of the election.
+    wait::pause(Duration::from_secs(4)).unwrap();
+    scene.answered_throughout().unwrap();
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+    assert_eq!(scene.presses(), 0);
+    assert_eq!(scene.incidents().unwrap(), Vec::<serde_json::Value>::new());
+
+    // A guest that dies while nobody is there is started when somebody is, once.
+    for name in scene.others(&[]) {
+        scene.lab.kill_supervisor(&name).unwrap();
+    }
+    scene.kill_qemu().unwrap();
+    wait::pause(Duration::from_secs(1)).unwrap();
+    for name in scene.others(&[]) {
+        scene.lab.start_supervisor(&name).unwrap();
+    }
+    scene.client.wait_down(LIMIT).unwrap();
+    scene.calm().unwrap();
+    assert_eq!(scene.who().unwrap().1, 2, "it was booted twice: at first, and after its death");
+    assert_eq!(scene.presses(), 0);
+}
+
+#[test]
+fn one_supervisor_alone_is_missed_but_its_host_is_not_fenced() {
+    if left_out("one_supervisor_alone_is_missed_but_its_host_is_not_fenced") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, leader) = scene.arranged(false).unwrap();
+    let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    for victim in [&host, &leader] {
+        scene.lab.kill_supervisor(victim).unwrap();
+        let key = format!("supervisor/{victim}");
+        scene
+            .lab
+            .wait_status("an incident of the dead supervisor", LIMIT, |status| {
+                let open = |incident: &&serde_json::Value| incident["key"] == key.as_str() && incident["open"] == true;
+                status.value["incidents"].as_array()?.iter().find(open)?["human"].as_str()?;
+                (status.host_verdict(victim) == Some("supervisor_down")).then_some(())
+            })
+            .unwrap();
+        wait::pause(LONG).unwrap();
+        assert_eq!(scene.shown(&format!("/hosts/{victim}/life")).unwrap(), json!("up"));
+        scene.lab.start_supervisor(victim).unwrap();
+        scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+        scene
+            .lab
+            .wait_status("the end of its incident", LIMIT, |status| {
+                let known = status.value["incidents"].as_array()?;
+                known.iter().all(|incident| incident["open"] == false).then_some(())
+            })
+            .unwrap();
+    }
+    assert_eq!(scene.lab.wait_guest_healthy(GUEST, LIMIT).unwrap(), host);
+    scene.answered_throughout().unwrap();
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+    assert_eq!(scene.presses(), 0);
+}

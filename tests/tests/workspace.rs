@@ -1,0 +1,376 @@
+//! The shape of the repository: which package may use which, what must stay out of the deciding core, and documents that
+//! say only what is so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use holdfast_policies::yaml::{Source, parse, parse_host};
+use serde_json::Value;
+
+/// Each package of the workspace, and the packages of the workspace that it may use, in tests too (DESIGN section 3).
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("holdfast-policies", &[]),
+    ("holdfast-probes", &["holdfast-policies"]),
+    ("holdfast-fencing", &["holdfast-policies"]),
+    ("holdfast", &["holdfast-policies", "holdfast-probes", "holdfast-fencing"]),
+    ("holdfast-tests", &["holdfast", "holdfast-policies", "holdfast-probes", "holdfast-fencing"]),
+];
+
+/// What the deciding core must not be built on, and why. A name that ends with `-` stands for all that begin with it.
+const BANNED_BELOW_POLICIES: &[(&str, &str)] = &[
+    ("tokio", "a runtime: decisions are plain functions"),
+    ("tokio-", "a runtime's tools"),
+    ("async-", "asynchronous code waits, and a decision does not"),
+    ("futures", "asynchronous code waits, and a decision does not"),
+    ("futures-", "asynchronous code waits, and a decision does not"),
+    ("smol", "a runtime"),
+    ("mio", "sockets"),
+    ("socket2", "sockets"),
+    ("nix", "system calls"),
+    ("rustix", "system calls"),
+    ("libc", "system calls"),
+    ("windows-sys", "system calls"),
+    ("hyper", "the network"),
+    ("hyper-", "the network"),
+    ("reqwest", "the network"),
+    ("ureq", "the network"),
+    ("axum", "the network"),
+    ("h2", "the network"),
+    ("rustls", "the network"),
+    ("rand", "chance: a decision must be repeatable"),
+    ("rand_core", "chance: a decision must be repeatable"),
+    ("fastrand", "chance: a decision must be repeatable"),
+    ("getrandom", "chance: a decision must be repeatable"),
+    ("uuid", "chance: names of things come from the log's index"),
+    ("time", "a clock: time is a parameter"),
+    ("chrono", "a clock: time is a parameter"),
+    ("jiff", "a clock: time is a parameter"),
+    ("rayon", "threads: the order of effects would depend on them"),
+    ("crossbeam-", "threads: the order of effects would depend on them"),
+    ("tempfile", "files"),
+    ("memmap2", "files"),
+    ("redb", "files"),
+    ("sysinfo", "the machine"),
+    ("tracing", "the core reports by values, not by logs"),
+    ("log", "the core reports by values, not by logs"),
+];
+
+/// All that lies at the top of the repository. What is new belongs into one of these.
+const TOP: &[&str] = &[
+    ".ci",
+    ".gitignore",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "clippy.toml",
+    "docs",
+    "examples",
+    "fencing",
+    "policies",
+    "probes",
+    "rustfmt.toml",
+    "supervisor",
+    "tests",
+];
+
+/// What may lie beside it in a working copy: version control, and what `.gitignore` names.
+const NOT_OF_THE_REPOSITORY: &[&str] = &[".git", ".cache", "target"];
+
+#[test]
+fn packages_use_each_other_in_one_direction_only() -> Result<()> {
+    let graph = Graph::read()?;
+    let known: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+    ensure!(graph.members == known, "the packages are {:?}, the list says {known:?}", graph.members);
+    for (name, allowed) in MAY_USE {
+        let used = graph.uses.get(*name).context("every member has its dependencies")?;
+        for other in used.iter().filter(|other| known.contains(other.as_str())) {
+            ensure!(allowed.contains(&other.as_str()), "{name} must not use {other} (DESIGN section 3)");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_below_the_deciding_core_waits_reads_clocks_or_rolls_dice() -> Result<()> {
+    let graph = Graph::read()?;
+    let below = graph.below("holdfast-policies");
+    ensure!(below.contains("serde"), "the walk found only {below:?}");
+    for (banned, why) in BANNED_BELOW_POLICIES {
+        let found = below.iter().find(|name| *name == banned || (banned.ends_with('-') && name.starts_with(banned)));
+        if let Some(name) = found {
+            anyhow::bail!("holdfast-policies is built on {name}: {why}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_policy_that_operators_are_shown_is_accepted() -> Result<()> {
+    let mut seen = 0;
+    for file in files_below(&top().join("examples/policies"))?.iter().filter(|file| has_ending(file, "yaml")) {
+        accepted(&name_of(file), &fs::read_to_string(file)?)?;
+        seen += 1;
+    }
+    ensure!(seen > 0, "examples/policies holds no policies");
+    let mut pages = vec![top().join("README.md")];
+    pages.extend(files_below(&top().join("docs"))?);
+    for page in pages.iter().filter(|page| has_ending(page, "md")) {
+        for (line, block) in yaml_blocks(&fs::read_to_string(page)?) {
+            // The line in the page, so that a finding can be looked up there.
+            accepted(&name_of(page), &format!("{}{block}", "\n".repeat(line)))?;
+            seen += 1;
+        }
+    }
+    ensure!(!yaml_blocks(&fs::read_to_string(top().join("README.md"))?).is_empty(), "the README shows no policy");
+    Ok(())
+}
+
+#[test]
+fn the_top_of_the_repository_holds_nothing_unexpected() -> Result<()> {
+    let known: BTreeSet<&str> = TOP.iter().chain(NOT_OF_THE_REPOSITORY).copied().collect();
+    for entry in fs::read_dir(top())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Version control knows no empty folders.
+        let empty = entry.file_type()?.is_dir() && fs::read_dir(entry.path())?.next().is_none();
+        ensure!(empty || known.contains(name.as_str()), "{name} does not belong at the top of the repository");
+    }
+    for name in TOP {
+        ensure!(top().join(name).exists(), "{name} is missing at the top of the repository");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_safety_page_names_only_code_and_tests_that_exist() -> Result<()> {
+    let page = fs::read_to_string(top().join("docs/SAFETY.md"))?;
+    let tests = all_tests()?;
+    let (mut named_tests, mut named_code) = (0, 0);
+    for item in items(&page) {
+        if let Some(names) = item.strip_prefix("- Tests:") {
+            for name in quoted(names) {
+                ensure!(tests.contains(name), "docs/SAFETY.md names the test {name}, which does not exist");
+                named_tests += 1;
+            }
+        } else if let Some(places) = item.strip_prefix("- Code:") {
+            named_code += code_exists(places)?;
+        }
+    }
+    ensure!(named_tests > 20 && named_code > 20, "docs/SAFETY.md has lost its form");
+    Ok(())
+}
+
+#[test]
+fn the_safety_page_forgets_no_promise_and_no_rule() -> Result<()> {
+    let page = fs::read_to_string(top().join("docs/SAFETY.md"))?;
+    let promises = (1..=10).map(|number| format!("S{number}")).chain((1..=2).map(|number| format!("L{number}")));
+    for name in promises.chain((1..=29).map(|number| format!("R{number}"))) {
+        ensure!(page.contains(&format!("\n**{name}** ")), "docs/SAFETY.md says nothing of {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() -> Result<()> {
+    let mut pages = vec![top().join("README.md"), top().join("CHANGELOG.md")];
+    pages.extend(files_below(&top().join("docs"))?);
+    for page in pages.iter().filter(|page| has_ending(page, "md")) {
+        let text = fs::read_to_string(page)?;
+        let folder = page.parent().context("a page lies in a folder")?;
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            let outside = file.contains("://") || file.is_empty();
+            ensure!(outside || folder.join(file).exists(), "{} links to {link}, which is not there", name_of(page));
+        }
+    }
+    Ok(())
+}
+
+/// The packages that cargo knows, by name, with what each uses.
+struct Graph {
+    members: BTreeSet<&'static str>,
+    uses: BTreeMap<String, BTreeSet<String>>,
+    /// Without what only tests use.
+    builds_on: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Graph {
+    fn read() -> Result<Self> {
+        let cargo = std::env::var_os("CARGO").context("cargo runs tests")?;
+        let told = Command::new(&cargo).arg("-vV").output()?;
+        let told = String::from_utf8(told.stdout)?;
+        let host = told.lines().find_map(|line| line.strip_prefix("host: ")).context("cargo tells its host")?;
+        let mut metadata = Command::new(&cargo);
+        metadata.args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host]);
+        let output = metadata.current_dir(top()).output()?;
+        ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+        Self::from(&serde_json::from_slice(&output.stdout)?)
+    }
+
+    fn from(metadata: &Value) -> Result<Self> {
+        let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        let names: BTreeMap<String, String> = array(metadata, "/packages")?
+            .iter()
+            .filter_map(|package| Some((text(package, "id")?, text(package, "name")?)))
+            .collect();
+        let mut graph = Self { members: BTreeSet::new(), uses: BTreeMap::new(), builds_on: BTreeMap::new() };
+        for id in array(metadata, "/workspace_members")?.iter().filter_map(Value::as_str) {
+            let name = names.get(id).context("members are packages")?;
+            let known = MAY_USE.iter().find(|(known, _)| known == name);
+            graph.members.insert(known.map(|(known, _)| *known).with_context(|| format!("{name} is not in the list"))?);
+        }
+        for node in array(metadata, "/resolve/nodes")? {
+            let name = text(node, "id").and_then(|id| names.get(&id).cloned()).context("nodes are packages")?;
+            for used in array(node, "/deps")? {
+                let other = text(used, "pkg").and_then(|id| names.get(&id).cloned()).context("nodes use packages")?;
+                let only_tests =
+                    array(used, "/dep_kinds")?.iter().all(|kind| kind.get("kind").is_some_and(|kind| kind == "dev"));
+                if !only_tests {
+                    graph.builds_on.entry(name.clone()).or_default().insert(other.clone());
+                }
+                graph.uses.entry(name.clone()).or_default().insert(other);
+            }
+        }
+        Ok(graph)
+    }
+
+    /// Everything that a package is built on, however far below.
+    fn below(&self, name: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![name.to_owned()];
+        while let Some(next) = waiting.pop() {
+            for used in self.builds_on.get(&next).into_iter().flatten() {
+                if found.insert(used.clone()) {
+                    waiting.push(used.clone());
+                }
+            }
+        }
+        found
+    }
+}
+
+fn array<'v>(value: &'v Value, path: &str) -> Result<&'v Vec<Value>> {
+    value.pointer(path).and_then(Value::as_array).with_context(|| format!("cargo metadata has {path}"))
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|own| own == ending)
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Policies, or a host file; both say what is wrong where.
+fn accepted(name: &str, text: &str) -> Result<()> {
+    let source = Source { name, text };
+    let findings = if text.lines().any(|line| line.starts_with("host:")) {
+        parse_host(&source).err()
+    } else {
+        parse(&[source]).err()
+    };
+    let shown: Vec<String> = findings.iter().flatten().map(ToString::to_string).collect();
+    ensure!(shown.is_empty(), "{}", shown.join("\n"));
+    Ok(())
+}
+
+/// The YAML blocks of a page, with the number of lines above each.
+fn yaml_blocks(page: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut block: Option<(usize, String)> = None;
+    for (number, line) in page.lines().enumerate() {
+        match (&mut block, line.trim_end()) {
+            (None, "```yaml") => block = Some((number + 1, String::new())),
+            (Some(_), "```") => blocks.extend(block.take()),
+            (Some((_, text)), _) => text.extend([line, "\n"]),
+            (None, _) => {}
+        }
+    }
+    blocks
+}
+
+/// The items of lists, each with its continuation lines.
+fn items(page: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in page.lines() {
+        match items.last_mut() {
+            Some(item) if open && line.starts_with("  ") => item.extend([" ", line.trim()]),
+            _ => {
+                open = line.starts_with("- ");
+                items.extend(open.then(|| line.to_owned()));
+            }
+        }
+    }
+    items
+}
+
+/// What stands between backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Checks an item such as: `policies/src/proof.rs` `power_off`, `operator`; `other.rs` `name`. Returns how many it names.
+fn code_exists(places: &str) -> Result<usize> {
+    let mut file: Option<(&str, String)> = None;
+    let mut count = 0;
+    for word in quoted(places) {
+        if word.contains('/') {
+            let text = fs::read_to_string(top().join(word)).with_context(|| format!("docs/SAFETY.md names {word}"))?;
+            file = Some((word, text));
+            continue;
+        }
+        let (path, text) = file.as_ref().with_context(|| format!("docs/SAFETY.md names {word} without its file"))?;
+        let own = ["fn", "struct", "enum", "const", "trait"].map(|kind| format!("{kind} {word}"));
+        let declared = |line: &str| {
+            own.iter().any(|own| line.split_once(own.as_str()).is_some_and(|(_, rest)| !rest.starts_with(is_of_a_name)))
+        };
+        ensure!(text.lines().any(declared), "docs/SAFETY.md names {word}, which is not in {path}");
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn is_of_a_name(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// The name of every test function of the workspace.
+fn all_tests() -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for package in ["policies", "probes", "fencing", "supervisor", "tests"] {
+        for file in files_below(&top().join(package))?.iter().filter(|file| has_ending(file, "rs")) {
+            let text = fs::read_to_string(file)?;
+            let mut is_test = false;
+            for line in text.lines().map(str::trim) {
+                is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+                if let Some((_, rest)) = line.split_once("fn ").filter(|_| is_test && !line.starts_with("//")) {
+                    names.insert(rest.chars().take_while(|character| is_of_a_name(*character)).collect());
+                    is_test = false;
+                }
+            }
+        }
+    }
+    Ok(names)
+}
