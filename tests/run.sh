@@ -10,9 +10,10 @@ need_cargo
 if [ "${HOLDFAST_NO_LAB:-}" = 1 ]; then
   echo "HOLDFAST_NO_LAB=1: the tests with real guests, BMCs and network namespaces are left out" >&2
 else
-  install_missing "${lab_packages[@]}" "prometheus-alertmanager   receives alerts in a test"
+  install_missing "${lab_packages[@]}" "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules"
   tests/lab/guest.sh .cache/guest
 fi
 # The lab runs these programs; cargo test alone does not build all of them.
 cargo build --workspace --locked --bins
-exec cargo test --workspace --locked "$@"
+# Documentation has no tests of its own: the last summary is that of the tests which cross rooms.
+exec cargo test --workspace --locked --lib --tests --no-fail-fast "$@"

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use holdfast_policies::{
     hostfile::HostFile,
-    names::{HostName, Incarnation},
+    names::{Epoch, GuestName, HostName, Incarnation},
     state::ClusterState,
     time::Moment,
 };
@@ -70,12 +70,14 @@ pub struct Node {
     pub health: Health,
     /// This host's lease.
     pub lease: Lease,
+    /// Epochs that nothing of may run here any more.
+    pub released: Released,
 }
 
 impl Node {
     /// Reads the replicated state of this host. A poisoned lock means that a panic has already stopped consensus here.
     pub fn read<T>(&self, look: impl FnOnce(&ClusterState) -> T) -> T {
-        let replica = self.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
         let replica: &Replica = &replica;
         look(&replica.state)
     }
@@ -121,18 +123,78 @@ impl Node {
         });
         heard.count() * 2 > voters.len()
     }
+
+    /// Whether what this host has not heard says anything: it is well, and has heard a majority for as long as it takes
+    /// to suspect somebody. A voter that was cut off itself has missed everybody (R17).
+    #[must_use]
+    pub fn silence_counts(&self, now: Moment) -> bool {
+        let long_enough = self.health.connected_since().is_some_and(|since| now.since(since) >= self.file.timing.suspect_after.0);
+        self.health.unwell(now).is_none() && long_enough && self.hears_majority(now)
+    }
+}
+
+/// Epochs that were released here, by guest: what the agent has on disk, for the tasks that carry orders out. A start that
+/// was taken before a release came, and reaches its last step after it, finds it here (R9).
+#[derive(Debug, Clone, Default)]
+pub struct Released {
+    floors: Arc<Mutex<BTreeMap<GuestName, Epoch>>>,
+}
+
+impl Released {
+    /// Nothing up to this epoch is started any more.
+    pub fn raise(&self, guest: &GuestName, epoch: Epoch) {
+        let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = floors.entry(guest.clone()).or_default();
+        *floor = (*floor).max(epoch);
+    }
+
+    /// Whether the epoch may run.
+    ///
+    /// # Errors
+    /// That it was released.
+    pub fn check(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+        let floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        match floors.get(guest) {
+            Some(floor) if epoch <= *floor => Err(format!("epoch {epoch} of {guest} was released meanwhile")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Whether a supervisor trusts itself: one whose own loop was late doubts what it thinks it has seen.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     unwell_until: Arc<AtomicU64>,
+    /// 0: it does not hear a majority.
+    connected_since: Arc<AtomicU64>,
 }
 
 impl Health {
     /// The loop was late by so much that silence may be its own.
     pub fn doubt(&self, now: Moment) {
         self.unwell_until.store(now.plus(UNWELL_FOR).0, Ordering::Relaxed);
+    }
+
+    /// Whether it has doubted itself within `time`.
+    #[must_use]
+    pub fn doubted_within(&self, now: Moment, time: Duration) -> bool {
+        let until = self.unwell_until.load(Ordering::Relaxed);
+        until > 0 && now.since(Moment(until).minus(UNWELL_FOR)) < time
+    }
+
+    /// Notes whether a majority of the voters is heard.
+    pub fn note_connected(&self, connected: bool, now: Moment) {
+        if !connected {
+            self.connected_since.store(0, Ordering::Relaxed);
+        } else if self.connected_since.load(Ordering::Relaxed) == 0 {
+            self.connected_since.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Since when a majority of the voters has been heard without a break.
+    #[must_use]
+    pub fn connected_since(&self) -> Option<Moment> {
+        Some(self.connected_since.load(Ordering::Relaxed)).filter(|since| *since > 0).map(Moment)
     }
 
     /// Why it doubts itself, if it does.
@@ -172,5 +234,42 @@ impl Lease {
     pub fn left(&self) -> Option<Duration> {
         let left = Moment(self.deadline.load(Ordering::Relaxed)).since(clock::moment());
         (!left.is_zero()).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_released_epoch_is_not_started_and_the_next_one_is() {
+        let (released, guest) = (Released::default(), GuestName::new("web-1").unwrap());
+        let epoch = |index| Epoch { generation: 1, index };
+        assert!(released.check(&guest, epoch(5)).is_ok());
+        released.raise(&guest, epoch(5));
+        released.raise(&guest, epoch(4));
+        assert!(released.check(&guest, epoch(5)).is_err());
+        assert!(released.check(&guest, epoch(6)).is_ok());
+    }
+
+    #[test]
+    fn a_voter_that_was_cut_off_counts_only_after_it_has_listened_again() {
+        let health = Health::default();
+        health.note_connected(true, Moment(100));
+        health.note_connected(true, Moment(200));
+        assert_eq!(health.connected_since(), Some(Moment(100)));
+        health.note_connected(false, Moment(300));
+        assert_eq!(health.connected_since(), None);
+        health.note_connected(true, Moment(400));
+        assert_eq!(health.connected_since(), Some(Moment(400)));
+    }
+
+    #[test]
+    fn a_supervisor_that_slept_doubts_itself_for_a_while() {
+        let (health, time) = (Health::default(), Duration::from_millis(1_500));
+        assert!(!health.doubted_within(Moment(10), time));
+        health.doubt(Moment(10_000));
+        assert!(health.doubted_within(Moment(11_000), time) && !health.doubted_within(Moment(11_500), time));
+        assert!(health.unwell(Moment(14_000)).is_some() && health.unwell(Moment(15_000)).is_none());
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     guard::{self, GuardClient},
     handler::Front,
     metrics::Metrics,
-    node::{Health, Lease, Node},
+    node::{Health, Lease, Node, Released},
     pki,
     prober::{self, Sights},
     qemu::{Driver, DriverConfig, cgroup2_mount},
@@ -124,6 +124,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         sync_now: Arc::new(Notify::new()),
         health: Health::default(),
         lease,
+        released: Released::default(),
         file,
     });
 
@@ -143,7 +144,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let agent = Agent::new(incarnation, node.file.timing, remembered, lease_at_start);
     let agent = tokio::spawn(agent::run(agent::Parts {
         node: Arc::clone(&node),
-        coordinator,
+        coordinator: coordinator.clone(),
         agent,
         disk: memory,
         facts: host_facts,
@@ -153,7 +154,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         views,
     }));
     tracing::info!(host = %node.host(), incarnation = %node.incarnation, "supervisor up");
-    let ended = wait_for_the_end(&node, agent).await;
+    let ended = wait_for_the_end(&node, agent, coordinator.as_ref()).await;
     stop.cancel();
     drop((people, server, datagrams.running, datagrams.beacons));
     ended
@@ -189,9 +190,8 @@ async fn start_consensus(
     let Some(birth) = bootstrap::prepare(file)? else { return Ok(None) };
     let fresh = birth.config.create;
     let consensus = Consensus::start(birth.config, machine, client).await?;
-    if fresh {
-        birth.ticket.use_up()?;
-    }
+    // Also by a store that was made before: a crash may have come in between, and a ticket must not survive it (R24).
+    birth.ticket.use_up()?;
     if fresh || consensus.status().last_log.is_none() {
         match consensus.initialize(birth.voters).await {
             Ok(()) => tracing::info!("the cluster is founded"),
@@ -292,6 +292,7 @@ async fn watch_oneself(node: Arc<Node>) {
             tracing::warn!(late_ms = late.as_millis(), "this supervisor was late; it doubts itself for a while");
             node.health.doubt(now);
         }
+        node.health.note_connected(node.hears_majority(now), now);
         let unwell = node.health.unwell(now);
         if unwell.is_some() != told {
             told = unwell.is_some();
@@ -308,13 +309,24 @@ async fn watch_oneself(node: Arc<Node>) {
     }
 }
 
-async fn wait_for_the_end(node: &Arc<Node>, agent: tokio::task::JoinHandle<()>) -> anyhow::Result<()> {
+async fn wait_for_the_end(
+    node: &Arc<Node>,
+    agent: tokio::task::JoinHandle<()>,
+    coordinator: Option<&Coordinator>,
+) -> anyhow::Result<()> {
+    let coordinator_ended = async {
+        match coordinator {
+            Some(coordinator) => coordinator.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         joined = agent => Err(anyhow::anyhow!("the agent's task has ended: {joined:?}")),
+        () = coordinator_ended => Err(anyhow::anyhow!("the coordinator's task has ended")),
         () = node.gossip.stopped() => Err(anyhow::anyhow!("gossip has stopped")),
     };
     if let Some(consensus) = &node.consensus {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use holdfast_tests::lab::{
     Daemon, Fault, Scene, left_out,
     scene::{GUEST, LIMIT},
+    wait,
 };
 
 /// How long a guest whose host cannot be proven off has to stay where it is. Several attempts fall into it.
@@ -42,10 +43,12 @@ fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
     // While it is alive nobody's word counts, whether its supervisor runs or only its guard (R9).
     assert_eq!(scene.lab.holdfast(&leader, &confirm).unwrap().code, Some(1));
     scene.lab.kill_supervisor(&host).unwrap();
-    scene.never(Duration::from_secs(3), |scene| {
-        anyhow::ensure!(scene.lab.holdfast(&leader, &confirm)?.code != Some(0), "confirmed a host that is alive");
-        Ok(())
-    }).unwrap();
+    scene
+        .never(Duration::from_secs(3), |scene| {
+            anyhow::ensure!(scene.lab.holdfast(&leader, &confirm)?.code != Some(0), "confirmed a host that is alive");
+            Ok(())
+        })
+        .unwrap();
     assert!(scene.lab.daemon_pid(&host, Daemon::Guard).is_ok());
     scene.lab.start_supervisor(&host).unwrap();
     scene.calm().unwrap();
@@ -57,7 +60,12 @@ fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
     // The operator does what the incident says: makes sure first, and says so then.
     scene.lab.power_cut(&host).unwrap();
     let from = scene.lab.status().unwrap().from;
-    scene.lab.holdfast_soon(&from, &confirm).unwrap();
+    // Refused while an attempt is under way, whose late `off` could hit the next boot (R20).
+    wait::until("the word to be taken", LIMIT, || {
+        let answer = scene.lab.holdfast(&from, &confirm).map_err(|error| format!("{error:#}"))?;
+        if answer.ok() { Ok(()) } else { Err(answer.err) }
+    })
+    .unwrap();
     scene.moved_after_proof(&host, LIMIT).unwrap();
     let told = scene.incidents().unwrap();
     assert!(told.iter().any(|incident| incident["proof"].as_str().is_some_and(|proof| proof.contains("ann"))), "{told:?}");

@@ -1,6 +1,6 @@
 //! Carrying orders out: each becomes calls of the driver, the guest's agent or a power device, and one outcome.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_fencing::{open_device, power_off::power_off_and_confirm, report::Outcome};
 use holdfast_policies::{
@@ -81,8 +81,10 @@ async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Dura
         OrderKind::Receive { guest, epoch, definition } => {
             start(node, driver, guest, *epoch, definition, How::Incoming).await
         }
-        OrderKind::Release { guest, .. } => release(node, driver, guest).await,
+        OrderKind::Release { guest, epoch } => release(node, driver, guest, *epoch).await,
         OrderKind::RestartService { guest, run, .. } => restart_service(driver, guest, run, deadline).await,
+        // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
+        OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
         OrderKind::Send { guest, uri, .. } => {
             let lease = node.lease.clone();
             let go = async move { lease.is_valid() };
@@ -91,9 +93,15 @@ async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Dura
                 Err(error) => failed(why(&error)),
             }
         }
-        OrderKind::Resume { guest, .. } => resume(node, driver, guest).await,
+        OrderKind::Resume { guest, epoch } => resume(node, driver, guest, *epoch).await,
         OrderKind::Fence { .. } => failed("a fence is not a guest's order"),
     }
+}
+
+/// Whether a migration can be sent there: a TCP address and nothing else.
+#[must_use]
+pub fn is_socket(uri: &str) -> bool {
+    uri.strip_prefix("tcp:").is_some_and(|address| address.parse::<SocketAddr>().is_ok())
 }
 
 /// Starts a guest; whatever an older assignment has left of it on this host is stopped first.
@@ -118,11 +126,16 @@ async fn start(
     if let Err(error) = node.guard.register(guest, &driver.cgroup_of(guest)).await {
         return failed(format!("the guard did not take it: {}", why(&error)));
     }
-    // The last look before the act: a lease that has run out meanwhile starts nothing (R14).
-    if !node.lease.is_valid() {
-        return failed("the lease ran out before it could be started");
-    }
-    match driver.start(guest, epoch, definition, how).await {
+    // The last look right before the act, when nothing of it waits any more: neither a lease that has run out meanwhile
+    // (R14) nor an epoch that has been released meanwhile (R9) starts anything.
+    let (lease, released, name) = (node.lease.clone(), node.released.clone(), guest.clone());
+    let go = move || {
+        if !lease.is_valid() {
+            return Err("the lease ran out before it could be started".to_owned());
+        }
+        released.check(&name, epoch)
+    };
+    match driver.start(guest, epoch, definition, how, go).await {
         Ok(started) => OrderOutcome::Done {
             detail: format!("QEMU was up after {} ms", began.elapsed().as_millis()),
             uri: started.uri,
@@ -131,7 +144,9 @@ async fn start(
     }
 }
 
-async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName) -> OrderOutcome {
+async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epoch) -> OrderOutcome {
+    // First, so that a start which is still on its way finds it.
+    node.released.raise(guest, epoch);
     match driver.stop(guest).await {
         Ok(()) => {
             if let Err(error) = node.guard.unregister(guest).await {
@@ -159,11 +174,14 @@ async fn restart_service(driver: &Driver, guest: &GuestName, run: &[String], dea
 }
 
 /// Lets an arrived guest run. It may still be arriving for some milliseconds when the order comes.
-async fn resume(node: &Arc<Node>, driver: &Driver, guest: &GuestName) -> OrderOutcome {
+async fn resume(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epoch) -> OrderOutcome {
     let began = Instant::now();
     loop {
         if !node.lease.is_valid() {
             return failed("the lease ran out before it could run");
+        }
+        if let Err(detail) = node.released.check(guest, epoch) {
+            return failed(detail);
         }
         match driver.resume(guest).await {
             Ok(()) => return done(format!("it runs, {} ms after the order", began.elapsed().as_millis())),

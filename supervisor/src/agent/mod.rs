@@ -1,6 +1,6 @@
 //! The agent: one task that owns [`holdfast_policies::agent::Agent`], syncs for it, and has done what it says.
 
-mod carry;
+pub mod carry;
 pub mod disk;
 mod link;
 
@@ -228,11 +228,19 @@ impl Work {
                     let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
                     if let Err(error) = written {
                         tracing::error!(%error, path = %self.parts.disk.display(), "the agent cannot write; it carries nothing out");
-                        let undone = actions.filter_map(|action| match action {
-                            Action::Carry(order) => Some(order.id),
-                            _ => None,
-                        });
-                        self.parts.agent.unwritten(&undone.collect::<Vec<OrderId>>());
+                        let mut undone: Vec<OrderId> = Vec::new();
+                        for action in actions {
+                            match action {
+                                Action::Carry(order) => undone.push(order.id),
+                                // Neither needs anything on disk, and a view is not sent twice.
+                                Action::StopSuperseded { guest, epoch } => self.stop_superseded(guest, epoch),
+                                Action::Look(view) => {
+                                    self.parts.views.send_replace(Arc::new(*view));
+                                }
+                                Action::Persist(_) | Action::Grant(_) | Action::SyncNow => {}
+                            }
+                        }
+                        self.parts.agent.unwritten(&undone);
                         return;
                     }
                 }
@@ -261,6 +269,7 @@ impl Work {
 
     fn stop_superseded(&self, guest: GuestName, epoch: Epoch) {
         let Some(driver) = self.parts.node.driver.clone() else { return };
+        self.parts.node.released.raise(&guest, epoch);
         tracing::error!(%guest, %epoch, "this assignment was replaced elsewhere; stopping what is left of it");
         tokio::spawn(async move {
             let reports = driver.inventory().await.unwrap_or_default();

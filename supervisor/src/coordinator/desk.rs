@@ -150,7 +150,11 @@ impl Brain {
         let incarnation = self.node.read(|state| state.hosts.get(host).map(|known| known.facts.incarnation.clone()));
         let incarnation = incarnation.ok_or_else(|| Denied::Unknown(format!("there is no host {host}")))?;
         let now = clock::moment();
-        let heard_ago_ms = self.evidence.last_life(host, &incarnation).map(|at| millis(now.since(at)));
+        let own = self.evidence.last_life(host, &incarnation).map(|at| millis(now.since(at)));
+        // The verdict also knows what the other voters have heard; a new coordinator has to listen first (R9).
+        let others = self.report.hosts.get(host).map(|judgement| judgement.silent_ms);
+        let listened = self.evidence.quorum_since.map(|since| millis(now.since(since)));
+        let heard_ago_ms = [own, others, listened].into_iter().flatten().min();
         let fresh_ms = millis(self.node.file.timing.suspect_after.0);
         let proof = Proof::operator(host, &incarnation, person, heard_ago_ms, fresh_ms)
             .map_err(|refused| Denied::Refused(refused.to_string()))?;
@@ -180,8 +184,11 @@ impl Counter {
             return Err(Denied::NoLeader("this host has no vote".to_owned()));
         };
         let (answer, answered) = oneshot::channel();
-        coordinator.tell(Input::Desk { request, answer }).await;
-        match tokio::time::timeout(DEADLINE, answered).await {
+        let asked = async {
+            coordinator.tell(Input::Desk { request, answer }).await;
+            answered.await
+        };
+        match tokio::time::timeout(DEADLINE, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(Denied::NoLeader("the coordinator did not answer in time".to_owned())),
         }

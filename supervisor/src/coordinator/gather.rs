@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use holdfast_policies::{
     evidence::{Answer, Evidence, Heard, Marks, Sight},
-    names::HostName,
+    names::{HostName, Vantage},
+    observe::clean,
+    order::{Order, OrderKind, OrderOutcome},
     proof::PowerReading,
     state::ClusterState,
-    sync::{AgedReading, SightReport, SyncRequest},
+    sync::{AgedReading, OrderResult, SightReport, SyncRequest},
     time::Moment,
 };
 
-use crate::node::Node;
+use crate::{agent::carry::is_socket, node::Node};
 
 /// Forgets what only this leadership has gathered. What the datagrams say is kept, so that the coordinator's own death
 /// does not begin every wait anew (R18).
@@ -20,20 +22,59 @@ pub fn begin_anew(evidence: &mut Evidence) {
     *evidence = Evidence { marks, me: evidence.me.clone(), ..Evidence::default() };
 }
 
-/// Notes what a sync says.
-pub fn sync(evidence: &mut Evidence, request: &SyncRequest, now: Moment) {
+/// Notes what a sync says that was received at `now`. A host speaks for itself only: what it says for others is dropped.
+pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest, now: Moment) {
     let host = evidence.hosts.entry(request.host.clone()).or_default();
     host.sync = Some(Heard { at: now, incarnation: request.facts.incarnation.clone() });
     host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect();
-    host.unwell.clone_from(&request.unwell);
+    host.unwell = request.unwell.as_deref().map(clean);
     for result in &request.results {
-        if let Some(reading) = &result.reading {
+        let Some(reading) = &result.reading else { continue };
+        if may_read(state, request, result, reading) {
             power(evidence, &reading.host, from_travelled(reading, now));
+        } else {
+            tracing::debug!(host = %request.host, of = %reading.host, "a power reading that no open fence order asked for");
         }
     }
     for report in &request.sights {
-        sight(evidence, report, now);
+        if may_see(state, &request.host, report) {
+            sight(evidence, report, now);
+        } else {
+            tracing::debug!(host = %request.host, guest = %report.guest, vantage = %report.vantage, "not its sight to report");
+        }
     }
+}
+
+/// Whether the order was given to the boot that sends this.
+pub fn is_own(order: &Order, request: &SyncRequest) -> bool {
+    order.host == request.host && order.incarnation == request.facts.incarnation
+}
+
+/// An outcome as it may be committed: a host's words are bounded, and a migration goes to a socket or nowhere.
+pub fn clean_outcome(outcome: &OrderOutcome) -> OrderOutcome {
+    match outcome {
+        OrderOutcome::Done { detail, uri } => {
+            OrderOutcome::Done { detail: clean(detail), uri: uri.clone().filter(|uri| is_socket(uri)) }
+        }
+        OrderOutcome::Failed { detail } => OrderOutcome::Failed { detail: clean(detail) },
+    }
+}
+
+/// Only the executor of an open fence order has a reading, and only of what that order names.
+fn may_read(state: &ClusterState, request: &SyncRequest, result: &OrderResult, reading: &AgedReading) -> bool {
+    let Some(order) = state.orders.get(&result.order).filter(|order| is_own(order, request)) else { return false };
+    matches!(&order.kind, OrderKind::Fence { target, target_incarnation, level, .. }
+        if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level)
+}
+
+/// A host looks from itself, and into the guests that it runs; only at services that are declared.
+fn may_see(state: &ClusterState, from: &HostName, report: &SightReport) -> bool {
+    let declared = state.policies.policy_of(&report.guest);
+    let own = match &report.vantage {
+        Vantage::Host(vantage) => vantage == from,
+        Vantage::Inside => state.guests.get(&report.guest).and_then(|guest| guest.home()).is_some_and(|home| home.host == *from),
+    };
+    own && declared.is_some_and(|(_, policy)| policy.services.contains_key(&report.service))
 }
 
 fn from_travelled(reading: &AgedReading, now: Moment) -> PowerReading {
@@ -53,7 +94,7 @@ fn sight(evidence: &mut Evidence, report: &SightReport, now: Moment) {
         state: report.state,
         at: ago(report.age_ms),
         passed: report.passed_ago_ms.map(ago),
-        detail: report.detail.clone(),
+        detail: clean(&report.detail),
     };
     let services = evidence.services.entry(report.guest.clone()).or_default();
     services.entry(report.service.clone()).or_default().insert(report.vantage.clone(), sight);
@@ -84,4 +125,138 @@ pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState) {
     }
     evidence.hosts.retain(|name, _| state.hosts.contains_key(name));
     evidence.services.retain(|name, _| state.guests.contains_key(name));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use holdfast_policies::{
+        change::{Change, Command},
+        evidence::SightState,
+        names::{Incarnation, OrderId, ServiceName},
+        proof::Power,
+        state::HostFacts,
+        sync::Authority,
+        time::WallTime,
+    };
+
+    use super::*;
+    use crate::desk::tests::{failed_over, guest, host};
+
+    fn boot(name: &str) -> Incarnation {
+        Incarnation::new(name).unwrap()
+    }
+
+    fn facts(incarnation: &str, machine: &str) -> HostFacts {
+        let address = "10.0.0.1:7400".parse().unwrap();
+        let (incarnation, machine_id) = (boot(incarnation), machine.to_owned());
+        HostFacts { incarnation, machine_id, address, memory_mib: 1024, cores: 2, guests: true }
+    }
+
+    fn request(from: &str, incarnation: &str) -> SyncRequest {
+        SyncRequest {
+            host: host(from),
+            facts: facts(incarnation, from),
+            nonce: 1,
+            seen: Authority::default(),
+            floors_known: true,
+            reports: Vec::new(),
+            results: Vec::new(),
+            sights: Vec::new(),
+            unwell: None,
+            known_view: 0,
+        }
+    }
+
+    fn sight_of(service: &str, vantage: Vantage, state: &ClusterState) -> SightReport {
+        SightReport {
+            guest: guest("web-1"),
+            service: ServiceName::new(service).unwrap(),
+            vantage,
+            epoch: state.guests[&guest("web-1")].home().unwrap().epoch,
+            state: SightState::Failing,
+            age_ms: 10,
+            passed_ago_ms: None,
+            detail: "refused".to_owned(),
+        }
+    }
+
+    fn sights(state: &ClusterState, from: &str, sights: Vec<SightReport>) -> usize {
+        let mut evidence = Evidence::default();
+        let request = SyncRequest { sights, ..request(from, &format!("boot-{from}")) };
+        sync(&mut evidence, state, &request, Moment(1_000));
+        evidence.services.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
+    }
+
+    #[test]
+    fn a_host_reports_only_what_it_sees_itself() {
+        // web-1 runs on h2.
+        let state = failed_over();
+        let from = |name: &str| Vantage::Host(host(name));
+        assert_eq!(sights(&state, "h1", vec![sight_of("http", from("h1"), &state)]), 1);
+        assert_eq!(sights(&state, "h1", vec![sight_of("http", from("h2"), &state)]), 0, "another host's vantage");
+        assert_eq!(sights(&state, "h1", vec![sight_of("http", Vantage::Inside, &state)]), 0, "another host's guest");
+        assert_eq!(sights(&state, "h2", vec![sight_of("http", Vantage::Inside, &state)]), 1);
+        assert_eq!(sights(&state, "h1", vec![sight_of("smtp", from("h1"), &state)]), 0, "a service that is not declared");
+    }
+
+    /// h1 is back under a new boot and is being fenced by h2.
+    fn fencing() -> (ClusterState, OrderId) {
+        let mut state = failed_over();
+        let (evidence, last_well) = (Vec::new(), None);
+        for what in [
+            Change::HostJoined { host: host("h1"), facts: facts("boot-h1-again", "h1") },
+            Change::FenceOpened { host: host("h1"), incarnation: boot("boot-h1-again"), evidence, last_well },
+            Change::FenceAttempted { host: host("h1"), executor: host("h2"), level: 0 },
+        ] {
+            let applied = state.apply(state.applied + 1, Command { at: WallTime(0), what });
+            assert_eq!(applied.refused, None);
+        }
+        let order = OrderId(state.last_order);
+        (state, order)
+    }
+
+    fn reading(of: &str, incarnation: &str, level: usize) -> AgedReading {
+        let (power, devices) = (Power::Off, vec!["bmc".to_owned()]);
+        AgedReading { host: host(of), incarnation: boot(incarnation), asked_ago_ms: 5, power, devices, level }
+    }
+
+    fn taken(state: &ClusterState, from: &str, order: OrderId, reading: AgedReading) -> bool {
+        let mut evidence = Evidence::default();
+        let outcome = OrderOutcome::Done { detail: "off".to_owned(), uri: None };
+        let results = vec![OrderResult { order, outcome, reading: Some(reading) }];
+        let request = SyncRequest { results, ..request(from, &format!("boot-{from}")) };
+        sync(&mut evidence, state, &request, Moment(1_000));
+        evidence.hosts.values().any(|known| known.power.is_some())
+    }
+
+    #[test]
+    fn a_power_reading_counts_only_from_the_executor_and_of_what_was_ordered() {
+        let (state, order) = fencing();
+        let right = || reading("h1", "boot-h1-again", 0);
+        assert!(taken(&state, "h2", order, right()));
+        assert!(!taken(&state, "h3", order, right()), "not the executor");
+        assert!(!taken(&state, "h2", OrderId(order.0 + 1), right()), "no such order");
+        assert!(!taken(&state, "h2", order, reading("h2", "boot-h2", 0)), "another host");
+        assert!(!taken(&state, "h2", order, reading("h1", "boot-h1", 0)), "another boot");
+        assert!(!taken(&state, "h2", order, reading("h1", "boot-h1-again", 1)), "another level");
+    }
+
+    #[test]
+    fn a_migration_goes_to_a_socket_and_never_to_a_command() {
+        let uri_of = |uri: &str| {
+            let outcome = OrderOutcome::Done { detail: "waits".to_owned(), uri: Some(uri.to_owned()) };
+            match clean_outcome(&outcome) {
+                OrderOutcome::Done { uri, .. } => uri,
+                OrderOutcome::Failed { .. } => None,
+            }
+        };
+        for good in ["tcp:10.0.0.1:4444", "tcp:[fd00::1]:4444"] {
+            assert_eq!(uri_of(good).as_deref(), Some(good));
+        }
+        for bad in ["exec:touch /tmp/x", "file:/etc/passwd", "unix:/run/x", "tcp:host:1", "tcp:10.0.0.1:1,exec=x", ""] {
+            assert_eq!(uri_of(bad), None, "{bad}");
+        }
+    }
 }

@@ -10,7 +10,11 @@ mod replies;
 mod rounds;
 pub mod wishes;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use desk::Counter;
 use holdfast_policies::{
@@ -20,7 +24,7 @@ use holdfast_policies::{
     names::HostName,
     proof::PowerReading,
     sync::{SyncReply, SyncRequest},
-    time::Now,
+    time::{Moment, Now},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -50,13 +54,24 @@ const AUTHORITY_PATIENCE: Duration = Duration::from_millis(400);
 /// Leadership is handed over for being unwell at most this often (R29).
 const HAND_OVER_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
+/// How long a refused change is not proposed again: each proposal is an entry of the log, refused or not.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// Refused changes remembered: a few per host that may not join.
+const REFUSED_MAX: usize = 64;
+
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Something for the coordinator.
 pub enum Input {
     /// An agent has synced.
-    Sync(Box<SyncRequest>),
+    Sync {
+        /// What it said.
+        request: Box<SyncRequest>,
+        /// When that arrived: its ages count from then, however long it waits here.
+        received: Moment,
+    },
     /// A power device was read.
     Power {
         /// The host.
@@ -120,10 +135,12 @@ impl Coordinator {
             troubles,
             handed_over: None,
             led_term: None,
+            refused: VecDeque::new(),
             doubting: false,
             numbers: Numbers::default(),
-            exported: holdfast_policies::time::Moment(0),
+            exported: Moment(0),
             nonces: BTreeMap::new(),
+            published: None,
         };
         tokio::spawn(brain.run(receiver));
         handle
@@ -136,13 +153,19 @@ impl Coordinator {
         }
     }
 
+    /// Waits until the coordinator's task has ended, which it does only by a bug or when consensus has stopped: syncs
+    /// that nobody takes in must not keep a lead.
+    pub async fn ended(&self) {
+        self.inputs.closed().await;
+    }
+
     /// Serves one sync, if this host has authority.
     ///
     /// # Errors
     /// Why it cannot: the agent asks another voter.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncReply, String> {
-        let boxed = Box::new(request.clone());
-        self.inputs.try_send(Input::Sync(boxed)).map_err(|_| "the coordinator is overloaded".to_owned())?;
+        let input = Input::Sync { request: Box::new(request.clone()), received: clock::moment() };
+        self.inputs.try_send(input).map_err(|_| "the coordinator is overloaded".to_owned())?;
         let round = rounds::fresh(self.rounds.clone(), AUTHORITY_PATIENCE).await;
         let round = round.ok_or("this voter has no confirmed authority")?;
         let lease = self.node.file.timing.lease.0;
@@ -160,13 +183,16 @@ struct Brain {
     report: Report,
     alerts: watch::Sender<Arc<AlertState>>,
     troubles: watch::Receiver<Vec<crate::alerts::Trouble>>,
-    handed_over: Option<holdfast_policies::time::Moment>,
+    handed_over: Option<Moment>,
     led_term: Option<u64>,
+    refused: VecDeque<(Change, Moment)>,
     doubting: bool,
     numbers: Numbers,
-    exported: holdfast_policies::time::Moment,
+    exported: Moment,
     /// The newest sync of each host: its boot and nonce.
     nonces: BTreeMap<HostName, (String, u64)>,
+    /// The state that alerts were last told of: its index, and whether this host led.
+    published: Option<(u64, bool)>,
 }
 
 impl Brain {
@@ -175,9 +201,10 @@ impl Brain {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let (idle_since, mut first) = (clock::moment(), None);
             tokio::select! {
                 input = inputs.recv() => match input {
-                    Some(input) => self.take(input).await,
+                    Some(input) => first = Some(input),
                     None => return,
                 },
                 changed = applied.changed() => {
@@ -188,6 +215,10 @@ impl Brain {
                     self.evidence.marks.applied(index, clock::moment());
                 }
                 _ = tick.tick() => {}
+            }
+            self.notice_lateness(idle_since);
+            if let Some(input) = first {
+                self.take(input).await;
             }
             for _ in 0..INPUTS_PER_TURN {
                 let Ok(input) = inputs.try_recv() else { break };
@@ -200,13 +231,15 @@ impl Brain {
     async fn take(&mut self, input: Input) {
         let now = clock::moment();
         match input {
-            Input::Sync(request) => self.take_sync(*request).await,
+            Input::Sync { request, received } => self.take_sync(*request, received).await,
             Input::Power { host, reading } => gather::power(&mut self.evidence, &host, reading),
             Input::Answer { host, voter, answer } => gather::answer(&mut self.evidence, &host, voter, answer),
             Input::Asked(wish) => self.wishes.done(wish, now),
             Input::Delivered(Delivered { incident, receiver, seq }) => {
                 self.propose(Change::Delivered { incident, receiver, seq }).await;
             }
+            // Whoever asked was told that there was no answer: what they wanted then must not happen later.
+            Input::Desk { answer, .. } if answer.is_closed() => {}
             Input::Desk { request, answer } => {
                 let answered = self.serve(request).await;
                 // The asker may have gone; what was decided stays decided.
@@ -215,29 +248,41 @@ impl Brain {
         }
     }
 
+    /// It never rests for longer than a tick, unless this process was suspended or starved. That is noticed here too,
+    /// because the task that watches for it may be woken later than this one.
+    fn notice_lateness(&self, idle_since: Moment) {
+        let now = clock::moment();
+        if now.since(idle_since).saturating_sub(TICK) >= self.node.file.timing.wonder_after.0 {
+            self.node.health.doubt(now);
+        }
+    }
+
     fn leads(&self) -> bool {
         self.consensus.leadership().borrow().is_me
     }
 
-    async fn take_sync(&mut self, request: SyncRequest) {
+    async fn take_sync(&mut self, request: SyncRequest, received: Moment) {
         if !self.leads() {
             return;
         }
-        if !self.is_newest(&request) {
+        // Without authority a proposal would wait for a quorum; agents say it all again.
+        let confirmed = self.rounds.borrow().is_some();
+        let joined = self.node.read(|state| state.hosts.get(&request.host).is_some_and(|known| known.facts == request.facts));
+        if !joined && confirmed {
+            self.join(&request).await;
+        }
+        // R11: another boot, or another machine under the same name, does not push aside what the joined one says.
+        let current = self.node.read(|state| state.is_current(&request.host, &request.facts.incarnation));
+        if !current || !self.is_newest(&request) {
             return;
         }
-        gather::sync(&mut self.evidence, &request, clock::moment());
-        let joined = self.node.read(|state| state.hosts.get(&request.host).is_some_and(|known| known.facts == request.facts));
-        if !joined {
-            self.propose(Change::HostJoined { host: request.host.clone(), facts: request.facts.clone() }).await;
-        }
-        for result in request.results {
-            let open = self.node.read(|state| {
-                let order = state.orders.get(&result.order);
-                order.is_some_and(|order| order.host == request.host && order.incarnation == request.facts.incarnation)
-            });
-            if open {
-                self.propose(Change::OrderEnded { order: result.order, outcome: result.outcome }).await;
+        let evidence = &mut self.evidence;
+        self.node.read(|state| gather::sync(evidence, state, &request, received));
+        for result in &request.results {
+            let own = self.node.read(|state| state.orders.get(&result.order).is_some_and(|order| gather::is_own(order, &request)));
+            if own && confirmed {
+                let (order, outcome) = (result.order, gather::clean_outcome(&result.outcome));
+                self.propose(Change::OrderEnded { order, outcome }).await;
             }
         }
     }
@@ -250,6 +295,16 @@ impl Brain {
             *newest = (request.facts.incarnation.to_string(), request.nonce);
         }
         newer
+    }
+
+    /// Has a host join, unless it may not.
+    async fn join(&mut self, request: &SyncRequest) {
+        let (host, facts) = (request.host.clone(), request.facts.clone());
+        let may = self.node.read(|state| state.may_join(&host, &facts.incarnation, request.seen));
+        let change = Change::HostJoined { host, facts };
+        if may && !self.is_refused(&change) {
+            self.propose(change).await;
+        }
     }
 
     /// One turn: bring the evidence up to date, decide, have it committed, ask what is wondered about.
@@ -280,7 +335,15 @@ impl Brain {
         self.doubt_oneself(now.moment).await;
         let decision = self.decide(now);
         self.report = decision.report;
-        for change in decision.commands {
+        // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
+        let commands = if confirmed { decision.commands } else { Vec::new() };
+        let slept = self.node.health.doubted_within(now.moment, self.node.file.timing.suspect_after.0);
+        for change in commands {
+            // What is not heard since this supervisor slept may be its own doing.
+            let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });
+            if (accuses && slept) || self.is_refused(&change) {
+                continue;
+            }
             if !self.propose(change).await {
                 break;
             }
@@ -304,10 +367,14 @@ impl Brain {
 
     /// Has a change committed and wakes the agents that it concerns. Returns whether it was committed and accepted.
     async fn propose(&mut self, what: Change) -> bool {
-        match self.commit(what).await {
+        match self.commit(what.clone()).await {
             Ok(Applied { refused: None, .. }) => true,
             Ok(Applied { refused: Some(refused), .. }) => {
                 tracing::debug!(%refused, "a decision did not fit the state any more");
+                if self.refused.len() >= REFUSED_MAX {
+                    self.refused.pop_front();
+                }
+                self.refused.push_back((what, clock::moment()));
                 false
             }
             Err(error) => {
@@ -315,6 +382,13 @@ impl Brain {
                 false
             }
         }
+    }
+
+    /// Whether this very change was refused a moment ago.
+    fn is_refused(&mut self, change: &Change) -> bool {
+        let now = clock::moment();
+        self.refused.retain(|(_, at)| now.since(*at) < REFUSED_FOR);
+        self.refused.iter().any(|(refused, _)| refused == change)
     }
 
     async fn commit(&mut self, what: Change) -> Result<Applied, String> {
@@ -334,7 +408,13 @@ impl Brain {
         Ok(applied)
     }
 
-    fn publish(&self, active: bool) {
+    fn publish(&mut self, active: bool) {
+        // Copying every incident is not free; nothing has changed where nothing was committed.
+        let version = (self.node.read(|state| state.applied), active);
+        if self.published == Some(version) {
+            return;
+        }
+        self.published = Some(version);
         let state = self.node.read(|state| AlertState {
             cluster: self.node.file.cluster.clone(),
             receivers: if active { state.policies.alerts.clone() } else { Vec::new() },
@@ -351,7 +431,7 @@ impl Brain {
     }
 
     /// A supervisor that doubts itself accuses nobody on what it gathered while it slept, and hands the lead over (R29).
-    async fn doubt_oneself(&mut self, now: holdfast_policies::time::Moment) {
+    async fn doubt_oneself(&mut self, now: Moment) {
         let unwell = self.node.health.unwell(now).is_some();
         if unwell && !self.doubting {
             self.evidence.quorum_since = self.evidence.quorum_since.map(|_| now);
@@ -363,10 +443,11 @@ impl Brain {
         self.doubting = unwell;
     }
 
-    async fn hand_over(&self, now: holdfast_policies::time::Moment) {
+    async fn hand_over(&self, now: Moment) {
         let fresh = self.node.file.timing.suspect_after.0;
         let well = self.node.voters().into_keys().find(|voter| {
-            voter != self.node.host() && self.node.heard.last_any(voter).is_some_and(|at| now.since(at) < fresh)
+            let unwell = self.evidence.hosts.get(voter).is_some_and(|known| known.unwell.is_some());
+            voter != self.node.host() && !unwell && self.node.heard.last_any(voter).is_some_and(|at| now.since(at) < fresh)
         });
         if let Some(voter) = well {
             match self.consensus.transfer_to(&voter).await {

@@ -46,7 +46,7 @@ pub struct AgesQuestion {
 pub struct AgesAnswer {
     /// How long ago, in milliseconds; `None` when that boot was never heard.
     pub age_ms: Option<u64>,
-    /// Whether it counts: the voter is well and hears a majority.
+    /// Whether it counts: the voter is well, and has heard a majority for long enough.
     pub counts: bool,
 }
 
@@ -139,6 +139,5 @@ async fn ask_voter(
 pub fn answer(node: &Node, question: &AgesQuestion) -> AgesAnswer {
     let now = clock::moment();
     let age = node.heard.last_of(&question.host, &question.incarnation).map(|at| now.since(at));
-    let well = node.health.unwell(now).is_none();
-    AgesAnswer { age_ms: age.map(holdfast_policies::time::millis), counts: well && node.hears_majority(now) }
+    AgesAnswer { age_ms: age.map(holdfast_policies::time::millis), counts: node.silence_counts(now) }
 }

@@ -23,11 +23,17 @@ read -r word && [ "$word" = go ] || exit 125
 echo $? > "$ended"
 "#;
 
-/// Starts `binary` with `argv` in `cgroup`; returns when it is about to be executed.
+/// Starts `binary` with `argv` in `cgroup`, if `go` allows it in the last moment; returns when it is about to be executed.
 ///
 /// # Errors
 /// Nothing was executed, unless the error came while the word was given.
-pub async fn launch(binary: &Path, argv: &[String], cgroup: &Cgroup, files: &Files) -> io::Result<()> {
+pub async fn launch(
+    binary: &Path,
+    argv: &[String],
+    cgroup: &Cgroup,
+    files: &Files,
+    go: &(dyn Fn() -> Result<(), String> + Send + Sync),
+) -> io::Result<()> {
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(files.log())?;
     let mut child = Command::new("setsid")
         .args(["--fork", "sh", "-c", KEEPER, "holdfast-guest"])
@@ -48,6 +54,7 @@ pub async fn launch(binary: &Path, argv: &[String], cgroup: &Cgroup, files: &Fil
     }
     timeout(JOIN_DEADLINE, cgroup.wait_joined()).await.map_err(|_| late("entering the cgroup"))?;
     let mut pipe = pipe.ok_or_else(|| io::Error::other("no pipe to the shell"))?;
+    go().map_err(io::Error::other)?;
     pipe.write_all(b"go\n").await?;
     pipe.flush().await
 }

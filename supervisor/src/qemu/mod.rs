@@ -169,14 +169,25 @@ impl Driver {
         self.inner.cgroup(guest).path().to_owned()
     }
 
-    /// Starts a guest. Starting it again under the same epoch and in the same way succeeds and does nothing. Goes on to
-    /// its end when the future is dropped.
+    /// Starts a guest. Starting it again under the same epoch and in the same way succeeds and does nothing. Right before
+    /// QEMU is run, and after every wait, `go` is asked whether it still may be. Goes on to its end when the future is
+    /// dropped.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(&self, guest: &GuestName, epoch: Epoch, definition: &QemuDefinition, how: How) -> Result<Started, StartError> {
+    pub async fn start<F>(
+        &self,
+        guest: &GuestName,
+        epoch: Epoch,
+        definition: &QemuDefinition,
+        how: How,
+        go: F,
+    ) -> Result<Started, StartError>
+    where
+        F: Fn() -> Result<(), String> + Send + Sync + 'static,
+    {
         let (inner, guest, definition) = (self.inner.clone(), guest.clone(), definition.clone());
-        let start = tokio::spawn(async move { start::start(&inner, &guest, epoch, &definition, how).await });
+        let start = tokio::spawn(async move { start::start(&inner, &guest, epoch, &definition, how, &go).await });
         start.await.unwrap_or_else(|error| Err(StartError::MayStillRun(error.to_string())))
     }
 

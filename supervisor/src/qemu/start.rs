@@ -30,6 +30,9 @@ const COME_UP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a QEMU that did not come up may take to die.
 const UNDO_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Whether QEMU may still be run.
+type Go<'a> = dyn Fn() -> Result<(), String> + Send + Sync + 'a;
+
 /// Starts a guest.
 pub async fn start(
     inner: &Inner,
@@ -37,6 +40,7 @@ pub async fn start(
     epoch: Epoch,
     definition: &QemuDefinition,
     how: How,
+    go: &Go<'_>,
 ) -> Result<Started, StartError> {
     let gate = inner.registry.gate(guest);
     let _gate = gate.lock().await;
@@ -60,7 +64,7 @@ pub async fn start(
         exclusive: needs.exclusive,
         process: None,
     };
-    let started = match run(inner, &record, &machine.argv()).await {
+    let started = match run(inner, &record, &machine.argv(), go).await {
         Ok(()) => come_up(inner, record.clone()).await,
         Err(error) => Err(error),
     };
@@ -94,14 +98,14 @@ async fn already(inner: &Inner, guest: &GuestName, epoch: Epoch, how: How) -> Re
     }
 }
 
-async fn run(inner: &Inner, record: &Record, argv: &[String]) -> Result<(), StartError> {
+async fn run(inner: &Inner, record: &Record, argv: &[String], go: &Go<'_>) -> Result<(), StartError> {
     let guest = &record.guest;
     let (files, cgroup) = (inner.files(guest), inner.cgroup(guest));
     files.make().map_err(host("make its folder"))?;
     files.write(record).map_err(host("write its record"))?;
     cgroup.make().map_err(host("make its cgroup"))?;
     net::make(guest, &record.definition.nics).await?;
-    launch::launch(&inner.config.binary, argv, &cgroup, &files).await.map_err(host("run qemu"))
+    launch::launch(&inner.config.binary, argv, &cgroup, &files, go).await.map_err(host("run qemu"))
 }
 
 /// Waits until QEMU answers, and completes the record.

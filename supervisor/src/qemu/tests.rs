@@ -106,7 +106,7 @@ async fn a_guest_outlives_its_driver_and_is_adopted_by_the_next() {
     let Some(host) = Host::new("adopt") else { return };
     let (driver, mut events) = host.open().await;
     let name = guest("one");
-    driver.start(&name, epoch(7), &empty_machine(), How::Run).await.unwrap();
+    driver.start(&name, epoch(7), &empty_machine(), How::Run, || Ok(())).await.unwrap();
     until(&mut events, |condition| *condition == GuestCondition::Running).await;
     let pid = process(&host, "one");
     drop((driver, events));
@@ -114,9 +114,9 @@ async fn a_guest_outlives_its_driver_and_is_adopted_by_the_next() {
     let (driver, mut events) = host.open().await;
     let report = until(&mut events, |condition| *condition == GuestCondition::Running).await;
     assert_eq!((report.epoch, process(&host, "one")), (epoch(7), pid));
-    driver.start(&name, epoch(7), &empty_machine(), How::Run).await.unwrap();
+    driver.start(&name, epoch(7), &empty_machine(), How::Run, || Ok(())).await.unwrap();
     assert_eq!(process(&host, "one"), pid, "the same order twice starts nothing");
-    let other = driver.start(&name, epoch(8), &empty_machine(), How::Run).await;
+    let other = driver.start(&name, epoch(8), &empty_machine(), How::Run, || Ok(())).await;
     assert!(matches!(other, Err(StartError::AlreadyRunning { epoch: at, .. }) if at == epoch(7)), "{other:?}");
 
     driver.stop(&name).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_guest_outlives_its_driver_and_is_adopted_by_the_next() {
 async fn an_exit_is_seen_at_once_and_remembered_by_the_next_driver() {
     let Some(host) = Host::new("exit") else { return };
     let (driver, mut events) = host.open().await;
-    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run).await.unwrap();
+    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
     let killed = Instant::now();
     send_signal(process(&host, "one"), nix::sys::signal::Signal::SIGKILL);
     let report = until(&mut events, exited).await;
@@ -141,14 +141,14 @@ async fn an_exit_is_seen_at_once_and_remembered_by_the_next_driver() {
     let (driver, mut events) = host.open().await;
     until(&mut events, exited).await;
     assert!(exited(&driver.inventory().await.unwrap()[0].condition));
-    driver.start(&guest("one"), epoch(2), &empty_machine(), How::Run).await.unwrap();
+    driver.start(&guest("one"), epoch(2), &empty_machine(), How::Run, || Ok(())).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_hanging_qemu_is_unknown_and_never_exited() {
     let Some(host) = Host::new("hang") else { return };
     let (driver, mut events) = host.open().await;
-    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run).await.unwrap();
+    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
     until(&mut events, |condition| *condition == GuestCondition::Running).await;
     let pid = process(&host, "one");
     send_signal(pid, nix::sys::signal::Signal::SIGSTOP);
@@ -177,16 +177,16 @@ async fn two_guests_on_one_image_and_a_machine_that_cannot_start_leave_nothing_b
         let disks = vec![Disk { path: path.to_owned(), format: DiskFormat::Raw }];
         QemuDefinition { disks, ..empty_machine() }
     };
-    driver.start(&guest("one"), epoch(1), &with(&image), How::Run).await.unwrap();
-    let second = driver.start(&guest("two"), epoch(2), &with(&link), How::Run).await;
+    driver.start(&guest("one"), epoch(1), &with(&image), How::Run, || Ok(())).await.unwrap();
+    let second = driver.start(&guest("two"), epoch(2), &with(&link), How::Run, || Ok(())).await;
     assert!(matches!(&second, Err(StartError::InUse { other, .. }) if *other == guest("one")), "{second:?}");
-    let absent = driver.start(&guest("two"), epoch(2), &with(Path::new("/nonexistent")), How::Run).await;
+    let absent = driver.start(&guest("two"), epoch(2), &with(Path::new("/nonexistent")), How::Run, || Ok(())).await;
     assert!(matches!(&absent, Err(StartError::Failed(detail)) if detail.contains("/nonexistent")), "{absent:?}");
     let here: Vec<_> = driver.inventory().await.unwrap().into_iter().map(|report| report.guest).collect();
     assert_eq!(here, [guest("one")]);
     assert!(!driver.cgroup_of(&guest("two")).exists());
     driver.stop(&guest("one")).await.unwrap();
-    driver.start(&guest("two"), epoch(3), &with(&link), How::Run).await.unwrap();
+    driver.start(&guest("two"), epoch(3), &with(&link), How::Run, || Ok(())).await.unwrap();
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn processes_without_a_record_are_reported_and_can_be_stopped() {
     for driver in [driver, host.open().await.0] {
         let reports = driver.inventory().await.unwrap();
         assert!(matches!(reports[0].condition, GuestCondition::Unknown { .. }), "{reports:?}");
-        let start = driver.start(&guest("stray"), epoch(1), &empty_machine(), How::Run).await;
+        let start = driver.start(&guest("stray"), epoch(1), &empty_machine(), How::Run, || Ok(())).await;
         assert!(matches!(start, Err(StartError::AlreadyRunning { .. })), "{start:?}");
     }
     host.open().await.0.stop(&guest("stray")).await.unwrap();
@@ -213,17 +213,17 @@ async fn a_guest_is_handed_over_only_with_the_word() {
     let (Some(one), Some(two)) = (Host::new("source"), Host::new("target")) else { return };
     let ((source, mut source_events), (target, mut target_events)) = (one.open().await, two.open().await);
     let name = guest("mover");
-    source.start(&name, epoch(1), &empty_machine(), How::Run).await.unwrap();
+    source.start(&name, epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
     until(&mut source_events, |condition| *condition == GuestCondition::Running).await;
-    let uri = target.start(&name, epoch(2), &empty_machine(), How::Incoming).await.unwrap().uri.unwrap();
-    let again = target.start(&name, epoch(2), &empty_machine(), How::Incoming).await.unwrap();
+    let uri = target.start(&name, epoch(2), &empty_machine(), How::Incoming, || Ok(())).await.unwrap().uri.unwrap();
+    let again = target.start(&name, epoch(2), &empty_machine(), How::Incoming, || Ok(())).await.unwrap();
     assert_eq!(again.uri.as_ref(), Some(&uri));
     assert!(matches!(target.resume(&name).await, Err(ResumeError::NotPaused(_))));
 
     let kept = source.send_to(&name, &uri, LONG, async { false }).await;
     assert!(matches!(kept, Err(SendError::Kept(_))), "{kept:?}");
     target.stop(&name).await.unwrap();
-    let uri = target.start(&name, epoch(3), &empty_machine(), How::Incoming).await.unwrap().uri.unwrap();
+    let uri = target.start(&name, epoch(3), &empty_machine(), How::Incoming, || Ok(())).await.unwrap().uri.unwrap();
     let outcome = source.send_to(&name, &uri, LONG, async { true }).await.unwrap();
     eprintln!("{outcome:?}");
     until(&mut source_events, |condition| *condition == GuestCondition::Sent).await;

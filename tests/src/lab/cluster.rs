@@ -205,7 +205,7 @@ impl Lab {
         self.holdfast_soon(host, &["apply", &folder.to_string_lossy()]).map(drop)
     }
 
-    /// Fencing by IPMI for all hosts, as policy YAML.
+    /// Fencing by IPMI for all hosts, as policy YAML. A BMC of the lab answers at once or never, so attempts are short.
     ///
     /// # Errors
     /// When there are more hosts than the lab can number.
@@ -214,7 +214,7 @@ impl Lab {
         for spec in self.hosts() {
             let address = self.bmc(&spec.name).address()?;
             text += &format!(
-                "  {}:\n    - ipmi: {{ address: {address}, user: {}, password_file: {}, suite: 3, wiring_verified_by: the lab }}\n",
+                "  {}:\n    - ipmi: {{ address: {address}, user: {}, password_file: {}, suite: 3, timeout: 4s, wiring_verified_by: the lab }}\n",
                 spec.name,
                 bmc::USER,
                 bmc::PASSWORD_FILE

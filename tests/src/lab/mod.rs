@@ -171,6 +171,27 @@ impl Lab {
         self.options.binary.as_deref().and_then(Path::to_str).unwrap_or_default()
     }
 
+    /// Starts a program beside the client or another of the lab's namespaces (`cl`, `mg`, `sw`); it ends with the lab. What
+    /// it says goes to the file NAME.out in the lab's folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn helper(&self, name: &str, space: &str, argv: &[&str]) -> Result<()> {
+        let log = fs::File::options().create(true).append(true).open(self.place.dir.join(format!("{name}.out")))?;
+        let mut command = self.place.inside(name, space, argv);
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.adopt(command.spawn().with_context(|| format!("cannot start {name}"))?);
+        Ok(())
+    }
+
+    /// What a shell line answers that is run in one of the lab's namespaces (`cl`, `mg`, `sw`).
+    ///
+    /// # Errors
+    /// When it does not end within `limit`.
+    pub fn shell(&self, space: &str, line: &str, limit: std::time::Duration) -> Result<command::Answer> {
+        command::finish(self.place.inside("shell", space, &["bash", "-c", line]), limit)
+    }
+
     fn adopt(&self, child: Child) {
         self.helpers.lock().unwrap_or_else(PoisonError::into_inner).push(child);
     }

@@ -1,0 +1,123 @@
+//! A full disk under the raft log: that supervisor stops voting and says so, and no guest is harmed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use holdfast_tests::lab::{HostSpec, Scene, command::run_ok, cluster::API_PORT, left_out, scene::LIMIT, wait};
+
+/// Size of the small disk: enough for a supervisor's start.
+const SIZE: &str = "size=24m";
+/// Policies that are applied to make the cluster write.
+const APPLIED_MAX: u32 = 60;
+/// Size of each, most of it a comment.
+const COMMENT_BYTES: usize = 300_000;
+
+/// A small file system, unmounted when dropped; a host that is up still holds it.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: PathBuf) -> anyhow::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        run_ok(&["mount", "-t", "tmpfs", "-o", SIZE, "tmpfs", &folder.to_string_lossy()], LIMIT)?;
+        Ok(Self(folder))
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) {
+        let big = self.0.join("big");
+        // Ends with "no space left".
+        let _ = run_ok(&["dd", "if=/dev/zero", &format!("of={}", big.display()), "bs=4k"], LIMIT);
+        assert!(fs::metadata(big).is_ok_and(|file| file.len() > 0));
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("big")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = run_ok(&["umount", "-l", &self.0.to_string_lossy()], LIMIT);
+    }
+}
+
+#[test]
+fn a_voter_with_a_full_disk_stops_voting_and_harms_no_guest() {
+    if left_out("a_voter_with_a_full_disk_stops_voting_and_harms_no_guest") {
+        return;
+    }
+    let names = ["h1", "h2", "h3"];
+    let mut disks = Vec::new();
+    let mut scene = Scene::prepared(names.map(HostSpec::voter).to_vec(), "", |lab| {
+        for name in names {
+            let state = lab.host_dir(name).join("state");
+            keep_files(&state, || SmallDisk::mount(state.clone()).map(|disk| disks.push((name, disk))))?;
+        }
+        Ok(())
+    })
+    .unwrap();
+
+    for on_leader in [false, true] {
+        let (host, _) = scene.arranged(on_leader).unwrap();
+        let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+        let disk = &disks.iter().find(|(name, _)| *name == host).unwrap().1;
+        disk.fill();
+        until_it_stops(&scene, &host);
+        let log = scene.lab.log_tail(&host, "supervisor", 2_000);
+        assert!(log.contains("this voter stops"), "no clear error in: {log}");
+        // The others lead, decide and write; the guest there runs on.
+        let leader = scene.leader().unwrap();
+        assert_ne!(leader, host);
+        let version = scene.shown("/policy_version").unwrap();
+        scene.apply(&comment(1_000, 10)).unwrap();
+        assert_ne!(scene.shown("/policy_version").unwrap(), version);
+        wait::pause(Duration::from_secs(5)).unwrap();
+        scene.answered_throughout().unwrap();
+        assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+        assert_eq!(scene.presses(), 0);
+
+        disk.free();
+        scene.lab.kill_supervisor(&host).unwrap();
+        scene.lab.start_supervisor(&host).unwrap();
+        scene.calm().unwrap();
+        wait::until("a well voter", LIMIT, || health(&scene, &host)).unwrap();
+        assert_eq!(scene.presses(), 0);
+    }
+    drop(disks);
+    drop(scene);
+}
+
+/// What `/healthz` of a host says.
+fn health(scene: &Scene, host: &str) -> Result<(), String> {
+    let address = format!("{}:{API_PORT}", scene.lab.address(host).unwrap());
+    scene.lab.client_get(&address, "/healthz").map(drop).map_err(|error| format!("{error:#}"))
+}
+
+/// Has the cluster write until a voter has noticed that it cannot.
+fn until_it_stops(scene: &Scene, host: &str) {
+    for number in 0..APPLIED_MAX {
+        if health(scene, host).is_err() {
+            return;
+        }
+        // Fails when the coordinator itself goes down on it; the next one takes it.
+        let _ = scene.apply(&comment(number, COMMENT_BYTES));
+    }
+    panic!("{host} has a full disk and did not notice");
+}
+
+fn comment(number: u32, bytes: usize) -> String {
+    format!("# {number} {}\n", "x".repeat(bytes))
+}
+
+/// Runs `mount`, which hides a folder's content, and puts that content back.
+fn keep_files(folder: &Path, mount: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let aside = folder.with_extension("aside");
+    fs::create_dir_all(&aside)?;
+    let copy = |from: &Path, to: &Path| run_ok(&["cp", "-a", &format!("{}/.", from.display()), &to.to_string_lossy()], LIMIT);
+    copy(folder, &aside)?;
+    mount()?;
+    copy(&aside, folder).map(drop)
+}
