@@ -124,12 +124,13 @@ impl Node {
         heard.count() * 2 > voters.len()
     }
 
-    /// Whether what this host has not heard says anything: it is well, and has heard a majority for as long as it takes
-    /// to suspect somebody. A voter that was cut off itself has missed everybody (R17).
+    /// Whether what this host has not heard says anything: it has neither slept nor been cut off from the majority for as
+    /// long as it takes to suspect somebody. A voter that was has missed everybody (R17).
     #[must_use]
-    pub fn silence_counts(&self, now: Moment) -> bool {
-        let long_enough = self.health.connected_since().is_some_and(|since| now.since(since) >= self.file.timing.suspect_after.0);
-        self.health.unwell(now).is_none() && long_enough && self.hears_majority(now)
+    pub fn has_listened(&self, now: Moment) -> bool {
+        let time = self.file.timing.suspect_after.0;
+        let connected = self.health.connected_since().is_some_and(|since| now.since(since) >= time);
+        connected && !self.health.doubted_within(now, time) && self.hears_majority(now)
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Each package of the workspace, and the packages of the workspace that it may use, in tests too (DESIGN section 3).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("holdfast-policies", &[]),
-    ("holdfast-probes", &["holdfast-policies"]),
+    ("holdfast-probes", &[]),
     ("holdfast-fencing", &["holdfast-policies"]),
     ("holdfast", &["holdfast-policies", "holdfast-probes", "holdfast-fencing"]),
     ("holdfast-tests", &["holdfast", "holdfast-policies", "holdfast-probes", "holdfast-fencing"]),
@@ -54,7 +54,7 @@ const BANNED_BELOW_POLICIES: &[(&str, &str)] = &[
     ("crossbeam-", "threads: the order of effects would depend on them"),
     ("tempfile", "files"),
     ("memmap2", "files"),
-    ("redb", "files"),
+    ("serde_json", "files"),
     ("sysinfo", "the machine"),
     ("tracing", "the core reports by values, not by logs"),
     ("log", "the core reports by values, not by logs"),
@@ -125,7 +125,6 @@ fn every_policy_that_operators_are_shown_is_accepted() -> Result<()> {
         for (line, block) in yaml_blocks(&fs::read_to_string(page)?) {
             // The line in the page, so that a finding can be looked up there.
             accepted(&name_of(page), &format!("{}{block}", "\n".repeat(line)))?;
-            seen += 1;
         }
     }
     ensure!(!yaml_blocks(&fs::read_to_string(top().join("README.md"))?).is_empty(), "the README shows no policy");

@@ -147,7 +147,10 @@ fn contradiction(round: &Round<'_>, decision: &mut Decision, host: &HostName, in
     let key = format!("fencing/{host}");
     let life = round.evidence.last_life(host, incarnation);
     let fresh = life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0);
-    if fresh {
+    // What was heard just before the device was asked contradicts nothing.
+    let reading = round.evidence.hosts.get(host).and_then(|known| known.power.as_ref());
+    let asked = reading.filter(|reading| reading.power == Power::Off && reading.incarnation == *incarnation);
+    if fresh && asked.is_none_or(|reading| life >= Some(reading.asked)) {
         let summary = format!("{host} was proven off, and the same boot is heard again: its power device is not to be trusted");
         let human = format!("Check the wiring of the power device of {host}, and reboot {host}: until then it runs nothing.");
         open(round, decision, key, Severity::Critical, summary, Some(human));

@@ -289,20 +289,21 @@ impl World {
     fn gather(&mut self, leader: usize, request: &SyncRequest) {
         let (name, boot) = (request.host.clone(), request.facts.incarnation.clone());
         let moment = self.nodes[leader].clock(self.now);
+        // A late request says what was, and a late result could end an order that a restarted supervisor does once more.
         let newest = self.nonces.entry(boot.clone()).or_default();
-        if request.nonce > *newest {
-            *newest = request.nonce;
-            let known = self.evidence.hosts.entry(name.clone()).or_default();
-            known.sync = Some(Heard { at: moment, incarnation: boot.clone() });
-            known.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect();
-            for sight in request.sights.clone() {
-                let (at, passed) = (moment, sight.passed_ago_ms.map(|_| moment));
-                let seen = Sight { epoch: sight.epoch, state: sight.state, at, passed, detail: sight.detail };
-                let services = self.evidence.services.entry(sight.guest).or_default();
-                services.entry(sight.service).or_default().insert(sight.vantage, seen);
-            }
+        if request.nonce <= *newest {
+            return;
         }
-        // Results are taken from late requests too: an order's number is never used twice.
+        *newest = request.nonce;
+        let known = self.evidence.hosts.entry(name.clone()).or_default();
+        known.sync = Some(Heard { at: moment, incarnation: boot.clone() });
+        known.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect();
+        for sight in request.sights.clone() {
+            let (at, passed) = (moment, sight.passed_ago_ms.map(|_| moment));
+            let seen = Sight { epoch: sight.epoch, state: sight.state, at, passed, detail: sight.detail };
+            let services = self.evidence.services.entry(sight.guest).or_default();
+            services.entry(sight.service).or_default().insert(sight.vantage, seen);
+        }
         for result in request.results.clone() {
             if let Some(AgedReading { host, incarnation, asked_ago_ms, power, devices, level }) = result.reading {
                 let asked = Moment(moment.0 - asked_ago_ms);

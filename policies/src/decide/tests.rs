@@ -1,73 +1,669 @@
 //! Decisions by table: one situation, one promise each.
 
-use std::collections::BTreeMap;
-
+use super::*;
 use crate::{
-    model::{
-        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service,
-        Severity, TcpProbe, Vantages,
-    },
-    names::{GuestName, HostName, PolicyName, ServiceName},
-    time::Span,
+    evidence::{Answer, Heard, Sight, SightState},
+    fixture::{Stage, boot, declaration, done, failed, host, name, off},
+    names::Vantage,
+    observe::{GuestCondition, GuestReport},
+    proof::{Power, PowerReading},
+    state::{Mode, Phase},
 };
 
-pub fn name(text: &str) -> GuestName {
-    GuestName::new(text).unwrap()
+/// A stage, and what the coordinator `a` has heard; all hosts vote.
+struct Scene {
+    stage: Stage,
+    evidence: Evidence,
+    now: u64,
 }
 
-/// Guests with one service each, and hosts with one power device each.
-pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
-    let guest = || GuestDeclaration {
-        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-        priority: 100,
-        address: None,
-        qemu: QemuDefinition {
-            memory_mib: 1_024,
-            cpus: 1,
-            kernel: None,
-            disks: Vec::new(),
-            nics: Vec::new(),
-            agent: true,
-            watchdog: None,
-            accel: Accel::Auto,
-            machine: "q35".to_owned(),
-        },
-    };
-    let policy = Policy {
-        matches: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-        services: BTreeMap::from([(ServiceName::new("http").unwrap(), Service {
-            probe: Probe::Tcp(TcpProbe { port: 80 }),
-            every: Span::ms(500),
-            timeout: Span::ms(500),
-            fails_after: 3,
-            recovers_after: 2,
-            from: Vantages { inside: false, hosts: 2, agree: 2 },
-        })]),
-        ladder: vec![
-            Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) },
-            Rung::ResetGuest { tries: 1, wait: Span::secs(8) },
-            Rung::Failover { tries: 2, wait: Span::secs(8) },
-            Rung::Page { severity: Severity::Critical },
-        ],
-        on_degraded: OnDegraded::Alert,
-        cool_down: Span::secs(20),
-        boot_grace: Span::secs(6),
-    };
-    let device = || {
-        FenceLevel::Ipmi(IpmiDevice {
-            address: "10.0.9.1".to_owned(),
-            port: 623,
-            user: "holdfast".to_owned(),
-            password_file: "/etc/holdfast/ipmi".into(),
-            suite: 17,
-            wiring_verified_by: Some("ann".to_owned()),
-            timeout: Span::secs(20),
-        })
-    };
-    Policies {
-        guests: guests.iter().map(|name| (name.clone(), guest())).collect(),
-        policies: BTreeMap::from([(PolicyName::new("web").unwrap(), policy)]),
-        fencing: hosts.iter().map(|host| (host.clone(), vec![device()])).collect(),
-        alerts: Vec::new(),
+impl Scene {
+    /// Everybody is well at second 100.
+    fn new(hosts: &[&str], guests: &[&str]) -> Self {
+        let stage = Stage::new(hosts, guests);
+        let voters = hosts.iter().map(|text| host(text)).collect();
+        let evidence = Evidence { quorum_since: Some(Moment(1_000)), me: Some(host("a")), voters, ..Evidence::default() };
+        let mut scene = Self { stage, evidence, now: 100_000 };
+        scene.all_well();
+        scene
     }
+
+    fn all_well(&mut self) {
+        let hosts: Vec<String> = self.stage.state.hosts.keys().map(ToString::to_string).collect();
+        for on in hosts {
+            self.synced(&on, self.now);
+        }
+        self.evidence.marks.applied(self.stage.index, Moment(self.now));
+    }
+
+    /// The newest sync and datagram of the host came at `at`; what may run there is reported as running.
+    fn synced(&mut self, on: &str, at: u64) {
+        let known = &self.stage.state.hosts[&host(on)];
+        let heard = Heard { at: Moment(at), incarnation: known.facts.incarnation.clone() };
+        let here = self.stage.state.guests.iter().filter_map(|(guest, state)| {
+            let tenure = state.tenures().into_iter().find(|tenure| tenure.host == host(on))?;
+            let report = GuestReport { guest: guest.clone(), epoch: tenure.epoch, condition: GuestCondition::Running };
+            Some((guest.clone(), report))
+        });
+        let reports = here.collect();
+        let seen = self.evidence.hosts.entry(host(on)).or_default();
+        (seen.sync, seen.heard, seen.reports) = (Some(heard.clone()), Some(heard), reports);
+    }
+
+    /// Nothing of the host came since so many milliseconds, and the other voters say the same.
+    fn silent(&mut self, on: &str, ms: u64) {
+        self.synced(on, self.now - ms);
+        self.asked(on, Some(ms));
+    }
+
+    /// What every other voter answers at this moment.
+    fn asked(&mut self, on: &str, age: Option<u64>) {
+        let others: Vec<HostName> = self.evidence.voters.iter().filter(|voter| **voter != host("a")).cloned().collect();
+        for voter in others {
+            let answer = Answer { asked: Moment(self.now), age: age.map(Duration::from_millis), counts: true };
+            self.evidence.hosts.entry(host(on)).or_default().answers.insert(voter, answer);
+        }
+    }
+
+    fn heard(&mut self, on: &str, ago: u64) {
+        let incarnation = self.stage.state.hosts[&host(on)].facts.incarnation.clone();
+        let heard = Heard { at: Moment(self.now - ago), incarnation };
+        self.evidence.hosts.entry(host(on)).or_default().heard = Some(heard);
+    }
+
+    fn power(&mut self, on: &str, reading: PowerReading) {
+        self.evidence.hosts.entry(host(on)).or_default().power = Some(reading);
+    }
+
+    fn report(&mut self, guest: &str, on: &str, condition: GuestCondition) {
+        let epoch = self.stage.state.guests[&name(guest)].tenures()[0].epoch;
+        let report = GuestReport { guest: name(guest), epoch, condition };
+        self.evidence.hosts.entry(host(on)).or_default().reports.insert(name(guest), report);
+    }
+
+    fn sight(&mut self, guest: &str, from: &str, state: SightState) {
+        let epoch = self.stage.state.guests[&name(guest)].tenures()[0].epoch;
+        let at = Moment(self.now);
+        let passed = (state == SightState::Passing).then_some(at);
+        let sight = Sight { epoch, state, at, passed, detail: String::new() };
+        let services = self.evidence.services.entry(name(guest)).or_default();
+        let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
+        sights.insert(Vantage::Host(host(from)), sight);
+    }
+
+    fn later(&mut self, ms: u64) {
+        self.evidence.marks.applied(self.stage.index, Moment(self.now));
+        self.now += ms;
+        self.all_well();
+    }
+
+    fn decide(&self) -> Decision {
+        let now = Now { moment: Moment(self.now), wall: WallTime(self.now) };
+        decide(&self.stage.state, &self.evidence, &Timing::default(), now)
+    }
+
+    fn verdict(&self, on: &str) -> HostVerdict {
+        self.decide().report.hosts[&host(on)].verdict
+    }
+
+    /// The commands, each by its first word.
+    fn words(&self) -> Vec<String> {
+        let first = |change: &Change| format!("{change:?}").split([' ', '(']).next().unwrap_or_default().to_owned();
+        self.decide().commands.iter().map(first).collect()
+    }
+
+    /// Applies what is decided until nothing is, and returns all of it.
+    fn settle(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            let commands = self.decide().commands;
+            if commands.is_empty() {
+                return all;
+            }
+            all.extend(self.words());
+            for command in commands {
+                self.stage.apply(command);
+            }
+            self.evidence.marks.applied(self.stage.index, Moment(self.now));
+        }
+        panic!("it goes on for ever: {all:?}");
+    }
+}
+
+/// Four hosts, and a guest that runs on `d`.
+fn four() -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.all_well();
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Passing);
+    }
+    scene
+}
+
+#[test]
+fn a_quiet_and_healthy_cluster_is_left_alone() {
+    assert_eq!(four().words(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_decided_before_a_majority_has_confirmed_the_leader() {
+    let mut scene = four();
+    scene.silent("d", 60_000);
+    scene.evidence.quorum_since = None;
+    assert!(scene.decide().commands.is_empty());
+}
+
+// ---- hosts ----
+
+#[test]
+fn a_host_that_nobody_hears_is_fenced_and_then_its_guest_starts_elsewhere() {
+    let mut scene = four();
+    scene.now += 5_000;
+    scene.all_well();
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.stage.end("a", done());
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Starting { tenure, .. } if tenure.host != host("d")));
+}
+
+#[test]
+fn a_silent_supervisor_with_a_living_guard_is_not_fenced() {
+    let mut scene = four();
+    scene.now += 20_000;
+    scene.all_well();
+    scene.silent("d", 20_000);
+    scene.heard("d", 200);
+    assert_eq!(scene.verdict("d"), HostVerdict::SupervisorDown);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+}
+
+#[test]
+fn a_host_that_another_voter_still_hears_is_not_fenced() {
+    let mut scene = four();
+    scene.now += 5_000;
+    scene.all_well();
+    scene.silent("d", 5_000);
+    let answer = Answer { asked: Moment(scene.now), age: Some(Duration::from_millis(300)), counts: true };
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().answers.insert(host("b"), answer);
+    assert_eq!(scene.verdict("d"), HostVerdict::SupervisorDown);
+}
+
+#[test]
+fn a_host_whose_guest_still_answers_a_prober_elsewhere_is_not_fenced() {
+    let mut scene = four();
+    scene.now += 5_000;
+    scene.all_well();
+    scene.silent("d", 5_000);
+    scene.sight("web", "b", SightState::Passing);
+    assert_eq!(scene.verdict("d"), HostVerdict::SupervisorDown);
+}
+
+#[test]
+fn silence_without_the_other_voters_word_is_only_a_suspicion() {
+    let mut scene = four();
+    scene.now += 5_000;
+    scene.all_well();
+    scene.silent("d", 5_000);
+    for answer in scene.evidence.hosts.get_mut(&host("d")).unwrap().answers.values_mut() {
+        answer.counts = false;
+    }
+    assert_eq!(scene.verdict("d"), HostVerdict::Suspect);
+    assert!(scene.words().is_empty());
+    scene.asked("d", Some(5_000));
+    scene.now += 1_001;
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().answers.remove(&host("b"));
+    assert_eq!(scene.verdict("d"), HostVerdict::Suspect, "old answers do not count");
+}
+
+#[test]
+fn two_silent_hosts_of_four_hold_fencing() {
+    let mut scene = four();
+    scene.now += 60_000;
+    scene.all_well();
+    scene.silent("c", 3_000);
+    scene.silent("d", 2_000);
+    assert!(scene.decide().report.storm_hold.is_some());
+    assert_eq!(scene.settle(), ["IncidentOpened"], "a human is called, once");
+    scene.all_well();
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn a_storm_also_holds_the_next_attempt_of_a_fence_that_is_open() {
+    let mut scene = four();
+    scene.now += 60_000;
+    scene.all_well();
+    scene.silent("d", 2_000);
+    scene.stage.fence("d");
+    scene.silent("c", 2_000);
+    assert_eq!(scene.words(), ["IncidentOpened"]);
+}
+
+#[test]
+fn a_host_that_has_long_been_silent_does_not_hold_the_fence_of_the_next_one() {
+    let mut scene = four();
+    scene.now += 600_000;
+    scene.all_well();
+    scene.silent("c", 500_000);
+    scene.silent("d", 2_000);
+    assert!(scene.decide().report.storm_hold.is_none());
+}
+
+#[test]
+fn an_off_reading_frees_the_guests_of_the_host_at_once() {
+    let mut scene = four();
+    scene.now += 1_000;
+    scene.all_well();
+    scene.synced("d", scene.now - 900);
+    assert!(scene.decide().wishes.contains(&Wish::AskPower { host: host("d"), incarnation: boot("d.1") }));
+    scene.power("d", off("d", Moment(scene.now - 100)));
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+}
+
+#[test]
+fn an_off_reading_is_void_when_any_voter_has_heard_the_host_since() {
+    let mut scene = four();
+    scene.now += 10_000;
+    scene.all_well();
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now - 1_000)));
+    let answer = Answer { asked: Moment(scene.now), age: Some(Duration::from_millis(500)), counts: true };
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().answers.insert(host("b"), answer);
+    assert!(!scene.words().contains(&"HostGone".to_owned()), "{:?}", scene.words());
+}
+
+#[test]
+fn an_off_reading_of_an_earlier_boot_proves_nothing() {
+    let mut scene = four();
+    scene.stage.join("d", "d.2");
+    scene.later(10_000);
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(!scene.words().contains(&"HostGone".to_owned()), "{:?}", scene.words());
+}
+
+#[test]
+fn an_on_or_unknown_reading_proves_nothing() {
+    for power in [Power::On, Power::Unknown { detail: String::new() }] {
+        let mut scene = four();
+        scene.now += 10_000;
+        scene.all_well();
+        scene.silent("d", 2_000);
+        scene.power("d", PowerReading { power, ..off("d", Moment(scene.now)) });
+        assert_eq!(scene.words(), ["FenceOpened"]);
+    }
+}
+
+#[test]
+fn an_unverified_device_calls_a_human_and_is_not_asked_to_switch_off_without_pause() {
+    let mut scene = four();
+    let mut policies = scene.stage.state.policies.clone();
+    for levels in policies.fencing.values_mut() {
+        if let [crate::model::FenceLevel::Ipmi(device)] = &mut levels[..] {
+            device.wiring_verified_by = None;
+        }
+    }
+    scene.stage.declare(policies);
+    scene.later(10_000);
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.stage.end("a", done());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+}
+
+#[test]
+fn the_coordinators_death_does_not_restart_the_wait() {
+    let mut scene = four();
+    scene.now += 10_000;
+    scene.all_well();
+    scene.silent("d", 2_000);
+    // The new leader: only what datagrams said and what the voters answer; quorum since this very moment.
+    let heard = scene.evidence.hosts[&host("d")].heard.clone();
+    scene.evidence.quorum_since = Some(Moment(scene.now));
+    let known = scene.evidence.hosts.get_mut(&host("d")).unwrap();
+    (known.sync, known.heard) = (None, heard);
+    assert_eq!(scene.verdict("d"), HostVerdict::Failed);
+}
+
+#[test]
+fn a_host_that_a_new_coordinator_has_never_heard_is_waited_for() {
+    let mut scene = four();
+    scene.evidence.quorum_since = Some(Moment(scene.now));
+    scene.evidence.hosts.remove(&host("d"));
+    scene.now += 59_000;
+    for on in ["a", "b", "c"] {
+        scene.synced(on, scene.now);
+    }
+    scene.asked("d", None);
+    assert_eq!(scene.verdict("d"), HostVerdict::Unknown);
+    scene.now += 1_000;
+    scene.asked("d", None);
+    assert_eq!(scene.verdict("d"), HostVerdict::Failed, "R19: no waiting for ever");
+}
+
+#[test]
+fn a_host_without_guests_is_not_fenced() {
+    let mut scene = four();
+    scene.now += 10_000;
+    scene.all_well();
+    scene.silent("c", 5_000);
+    assert_eq!(scene.verdict("c"), HostVerdict::Failed);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+}
+
+#[test]
+fn a_host_that_syncs_again_before_anything_was_sent_to_its_device_is_not_fenced() {
+    let mut scene = four();
+    scene.stage.fence("d");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["FenceSuperseded"]);
+    let mut heard = four();
+    heard.stage.fence("d");
+    heard.now += 5_000;
+    heard.all_well();
+    heard.silent("d", 5_000);
+    heard.heard("d", 100);
+    assert_eq!(heard.words()[0], "FenceSuperseded", "R16: only its supervisor is down");
+}
+
+#[test]
+fn a_device_that_does_not_answer_does_not_hold_up_the_fence_of_another_host() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
+    scene.stage.run("web", "d");
+    scene.stage.run("db", "e");
+    scene.later(600_000);
+    scene.silent("d", 300_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.stage.end("a", failed());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    scene.silent("e", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "R21");
+    assert_eq!(scene.stage.orders("a"), ["fence e by level 1"]);
+}
+
+#[test]
+fn one_device_call_runs_at_a_time() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
+    scene.stage.run("web", "d");
+    scene.stage.run("db", "e");
+    scene.later(600_000);
+    scene.silent("d", 2_000);
+    scene.silent("e", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceOpened", "FenceAttempted"]);
+}
+
+#[test]
+fn a_failed_attempt_goes_to_another_executor_after_a_pause() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.silent("d", 2_000);
+    scene.settle();
+    scene.stage.end("a", failed());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    scene.later(1_500);
+    scene.silent("d", 3_500);
+    assert_eq!(scene.settle(), ["FenceAttempted"]);
+    assert_eq!(scene.stage.orders("b"), ["fence d by level 1"]);
+}
+
+#[test]
+fn an_attempt_whose_executor_has_fallen_silent_ends_when_nothing_of_it_can_be_left() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.silent("d", 2_000);
+    scene.settle();
+    let began = scene.now;
+    let quiet = |scene: &mut Scene, now: u64| {
+        scene.now = now;
+        scene.all_well();
+        scene.evidence.me = Some(host("b"));
+        scene.silent("d", now - began + 2_000);
+        // The old coordinator, which was the executor: its host is heard, its supervisor is not.
+        scene.synced("a", began);
+        scene.heard("a", 100);
+        scene.words()
+    };
+    assert!(!quiet(&mut scene, began + 34_000).contains(&"OrderEnded".to_owned()), "lease, deadline and settling: R20");
+    assert!(quiet(&mut scene, began + 35_000).contains(&"OrderEnded".to_owned()));
+}
+
+#[test]
+fn a_host_whose_supervisor_stays_down_is_fenced_when_its_guest_fails() {
+    let mut scene = four();
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+}
+
+#[test]
+fn a_boot_that_was_proven_gone_and_is_heard_again_calls_a_human() {
+    let mut scene = four();
+    let gone = scene.stage.gone("c");
+    scene.stage.must(gone);
+    scene.power("c", off("c", Moment(scene.now + 50)));
+    assert!(scene.words().is_empty(), "what was heard before the device was asked is no contradiction");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert_eq!(scene.verdict("c"), HostVerdict::Gone, "R10: it gets nothing");
+}
+
+// ---- guests ----
+
+#[test]
+fn a_guest_is_not_placed_for_the_first_time_before_every_host_has_said_that_it_is_not_there() {
+    let mut scene = four();
+    let hosts: Vec<HostName> = scene.stage.state.hosts.keys().cloned().collect();
+    scene.stage.declare(declaration(&[name("web"), name("new")], &hosts));
+    scene.later(1_000);
+    scene.evidence.hosts.remove(&host("c"));
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    scene.all_well();
+    assert_eq!(scene.settle(), ["GuestFree", "Place"]);
+}
+
+#[test]
+fn a_guest_that_is_found_running_on_one_host_is_adopted_there() {
+    let mut scene = four();
+    let hosts: Vec<HostName> = scene.stage.state.hosts.keys().cloned().collect();
+    scene.stage.declare(declaration(&[name("web"), name("new")], &hosts));
+    scene.later(1_000);
+    let epoch = crate::names::Epoch::default();
+    let report = GuestReport { guest: name("new"), epoch, condition: GuestCondition::Running };
+    scene.evidence.hosts.get_mut(&host("b")).unwrap().reports.insert(name("new"), report.clone());
+    assert_eq!(scene.words(), ["GuestAdopted"]);
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.insert(name("new"), report);
+    assert!(scene.words().is_empty(), "found twice: a human's matter");
+}
+
+#[test]
+fn a_paused_guest_is_not_failed() {
+    let conditions = [
+        GuestCondition::Paused { reason: "by hand".to_owned() },
+        GuestCondition::Unknown { detail: "no answer".to_owned() },
+        GuestCondition::IoError { detail: "disk0".to_owned() },
+    ];
+    for condition in conditions {
+        let mut scene = four();
+        scene.report("web", "d", condition);
+        for from in ["a", "b"] {
+            scene.sight("web", from, SightState::Failing);
+        }
+        assert!(scene.words().is_empty(), "{:?}", scene.words());
+    }
+}
+
+#[test]
+fn a_guest_that_has_ended_is_reset_without_waiting_for_probes() {
+    let mut scene = four();
+    scene.report("web", "d", GuestCondition::Exited { detail: "signal 9".to_owned() });
+    assert_eq!(scene.words(), ["Climb"]);
+    assert!(matches!(scene.decide().commands[0], Change::Climb { rung: 1, .. }), "a service restart cannot help");
+}
+
+#[test]
+fn a_service_that_one_vantage_fails_is_degraded_and_one_that_enough_fail_has_failed() {
+    let mut scene = four();
+    scene.sight("web", "b", SightState::Failing);
+    assert_eq!(scene.words(), ["IncidentOpened"]);
+    scene.sight("web", "a", SightState::Failing);
+    assert!(matches!(scene.decide().commands[0], Change::Climb { rung: 0, .. }));
+}
+
+#[test]
+fn a_service_that_nobody_could_ask_has_not_failed() {
+    let mut scene = four();
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Unknown);
+    }
+    assert!(scene.words().is_empty(), "S5: {:?}", scene.words());
+}
+
+#[test]
+fn what_was_seen_of_an_earlier_assignment_does_not_count() {
+    let mut scene = four();
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+        let sights = scene.evidence.services.get_mut(&name("web")).unwrap();
+        for sight in sights.values_mut().flat_map(BTreeMap::values_mut) {
+            sight.epoch = crate::names::Epoch::default();
+        }
+    }
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+}
+
+#[test]
+fn a_guest_that_took_long_to_start_still_gets_its_time_to_boot() {
+    let mut scene = four();
+    let failover = scene.stage.climb("web", 2);
+    scene.stage.must(failover);
+    scene.later(1_000);
+    scene.stage.end("d", done());
+    scene.later(60_000);
+    scene.stage.place("web", "a");
+    scene.stage.end("a", done());
+    scene.later(2_000);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    assert!(scene.words().is_empty(), "the rung waits 8 s from when the guest runs: {:?}", scene.words());
+    scene.later(8_000);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
+fn a_host_starts_few_guests_at_once_and_nobody_is_paged_for_that() {
+    let guests = ["g1", "g2", "g3", "g4", "g5"];
+    let mut scene = Scene::new(&["a", "b"], &guests);
+    assert_eq!(scene.words(), ["Place"; 4]);
+    scene.settle();
+    scene.later(60_000);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+}
+
+#[test]
+fn starts_that_fail_go_here_then_elsewhere_then_here_again() {
+    let mut scene = Scene::new(&["a", "b", "c"], &["web"]);
+    let mut tried = Vec::new();
+    for _ in 0..12 {
+        scene.later(61_000);
+        assert_eq!(scene.settle(), ["Place"]);
+        let Phase::Starting { tenure, .. } = scene.stage.phase("web").clone() else { panic!("not starting") };
+        tried.push(tenure.host.to_string());
+        scene.stage.end(tenure.host.as_str(), failed());
+        scene.stage.end(tenure.host.as_str(), done());
+    }
+    assert_eq!(tried, ["a", "a", "b", "b", "c", "c", "a", "a", "b", "b", "c", "c"]);
+}
+
+#[test]
+fn a_guest_that_fits_nowhere_is_wanted_for_ever_and_told_once() {
+    let mut scene = Scene::new(&["a", "b"], &[]);
+    let mut policies = declaration(&[name("big")], &[host("a"), host("b")]);
+    policies.guests.get_mut(&name("big")).unwrap().qemu.memory_mib = 100_000;
+    scene.stage.declare(policies);
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["GuestFree"]);
+    scene.later(10_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+}
+
+#[test]
+fn a_drained_host_loses_its_guests_one_after_another() {
+    let mut scene = Scene::new(&["a", "b"], &["g1", "g2"]);
+    for guest in ["g1", "g2"] {
+        scene.stage.run(guest, "a");
+    }
+    scene.stage.must(Change::ModeSet { host: host("a"), mode: Mode::Draining, by: "ann".to_owned() });
+    scene.later(20_000);
+    for guest in ["g1", "g2"] {
+        for from in ["a", "b"] {
+            scene.sight(guest, from, SightState::Passing);
+        }
+    }
+    assert_eq!(scene.words(), ["Migrate"]);
+}
+
+#[test]
+fn a_move_that_fails_is_not_tried_again_in_the_same_breath() {
+    let mut scene = four();
+    scene.stage.must(Change::ModeSet { host: host("d"), mode: Mode::Draining, by: "ann".to_owned() });
+    scene.later(20_000);
+    assert_eq!(scene.settle(), ["Migrate"]);
+    let Phase::Migrating(migration) = scene.stage.phase("web").clone() else { panic!("it moves") };
+    let to = migration.target.unwrap().host.to_string();
+    scene.stage.end(&to, failed());
+    scene.stage.end(&to, done());
+    scene.later(1_000);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Passing);
+    }
+    assert_eq!(scene.settle(), ["Verified"]);
+    scene.later(10_000);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Passing);
+    }
+    assert_eq!(scene.settle(), ["Migrate"]);
+}
+
+#[test]
+fn a_stop_that_failed_is_tried_again_after_a_pause_also_in_a_move() {
+    let mut scene = four();
+    scene.stage.migrate("web", "a");
+    scene.stage.end("a", failed());
+    scene.stage.end("a", failed());
+    scene.later(9_500);
+    assert!(!scene.words().contains(&"ReleaseAgain".to_owned()));
+    scene.later(10_000);
+    assert_eq!(scene.settle(), ["ReleaseAgain"]);
+}
+
+#[test]
+fn only_what_another_host_has_taken_over_is_superseded() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let Phase::Running { tenure, .. } = stage.phase("web").clone() else { panic!("it runs") };
+    let report = GuestReport { guest: name("web"), epoch: tenure.epoch, condition: GuestCondition::Running };
+    assert!(guests::superseded(&stage.state, &host("a"), &[report.clone()]).is_empty());
+    let reset = stage.climb("web", 1);
+    stage.must(reset);
+    assert!(guests::superseded(&stage.state, &host("a"), &[report.clone()]).is_empty(), "its own start stops it");
+    let gone = stage.gone("a");
+    stage.must(gone);
+    stage.place("web", "b");
+    assert_eq!(guests::superseded(&stage.state, &host("a"), &[report]), [name("web")]);
 }

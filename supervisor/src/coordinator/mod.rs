@@ -337,11 +337,11 @@ impl Brain {
         self.report = decision.report;
         // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
         let commands = if confirmed { decision.commands } else { Vec::new() };
-        let slept = self.node.health.doubted_within(now.moment, self.node.file.timing.suspect_after.0);
+        let listened = self.node.has_listened(now.moment);
         for change in commands {
-            // What is not heard since this supervisor slept may be its own doing.
+            // What a supervisor has not heard that slept, or was cut off, may be its own doing.
             let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });
-            if (accuses && slept) || self.is_refused(&change) {
+            if (accuses && !listened) || self.is_refused(&change) {
                 continue;
             }
             if !self.propose(change).await {

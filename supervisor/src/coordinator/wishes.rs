@@ -139,5 +139,6 @@ async fn ask_voter(
 pub fn answer(node: &Node, question: &AgesQuestion) -> AgesAnswer {
     let now = clock::moment();
     let age = node.heard.last_of(&question.host, &question.incarnation).map(|at| now.since(at));
-    AgesAnswer { age_ms: age.map(holdfast_policies::time::millis), counts: node.silence_counts(now) }
+    let well = node.health.unwell(now).is_none();
+    AgesAnswer { age_ms: age.map(holdfast_policies::time::millis), counts: well && node.has_listened(now) }
 }
