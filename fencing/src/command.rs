@@ -89,7 +89,8 @@ mod tests {
 
     #[tokio::test]
     async fn output_without_end_is_cut_and_ends_the_program() {
-        let ended = tokio::time::timeout(Duration::from_secs(10), run("sh", &shell("exec yes"), &[])).await.unwrap().unwrap();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), run("sh", &shell("exec yes"), &[])).await.unwrap().unwrap();
         assert_eq!(ended.stdout.len() as u64, OUTPUT_BYTES_MAX);
         assert_eq!(ended.code, None);
     }

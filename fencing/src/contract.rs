@@ -95,7 +95,11 @@ async fn tells_its_state_and_goes_off(bench: impl Bench) {
     assert!(same_machine(&id, &id) && id == id.to_lowercase(), "{id}");
     let report = off(&bench).await;
     let Outcome::Off { took, readings } = &report.outcome else { panic!("{report:?}") };
-    assert!(readings.len() == 1 && readings[0].asked_after <= readings[0].answered_after && readings[0].answered_after <= *took);
+    assert!(
+        readings.len() == 1
+            && readings[0].asked_after <= readings[0].answered_after
+            && readings[0].answered_after <= *took
+    );
     assert!(!bench.is_on());
     assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::Off));
     let asked: Vec<_> = report.attempts.iter().map(|attempt| attempt.asked).collect();
@@ -208,7 +212,8 @@ async fn nothing_at_the_port_and_a_mute_controller_are_unknown_by_the_deadline()
 }
 
 fn fakes(manners: &[Manner]) -> (Vec<Arc<FakeDevice>>, Vec<Arc<dyn PowerDevice>>) {
-    let fakes: Vec<_> = manners.iter().map(|manner| Arc::new(FakeDevice::new(format!("{manner:?}"), *manner))).collect();
+    let fakes: Vec<_> =
+        manners.iter().map(|manner| Arc::new(FakeDevice::new(format!("{manner:?}"), *manner))).collect();
     let devices = fakes.iter().map(|fake| Arc::clone(fake) as Arc<dyn PowerDevice>).collect();
     (fakes, devices)
 }

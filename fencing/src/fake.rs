@@ -94,7 +94,10 @@ impl FakeDevice {
             Manner::Slow(late) => {
                 let value = value(self);
                 let answer = timeout(deadline, sleep(late)).await;
-                answer.map_or_else(|_| Answer::unknown(format!("no answer within {deadline:?}")), |()| Answer::Confirmed(value))
+                answer.map_or_else(
+                    |_| Answer::unknown(format!("no answer within {deadline:?}")),
+                    |()| Answer::Confirmed(value),
+                )
             }
         }
     }

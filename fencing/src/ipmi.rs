@@ -66,7 +66,9 @@ impl Ipmi {
     /// failure is worth a second look. It asks for the status whatever was asked before, because that is harmless.
     async fn why_no_session<T>(&self, password: &str, took: Duration) -> Answer<T> {
         if took >= QUICK {
-            return Answer::unknown("the controller does not answer: dead, unreachable, or it ignores this user or cipher suite");
+            return Answer::unknown(
+                "the controller does not answer: dead, unreachable, or it ignores this user or cipher suite",
+            );
         }
         match self.tool(password, &["-v", "chassis", "power", "status"]).await {
             Ok(ended) => of_session(&format!("{}{}", ended.stdout, ended.stderr)),
@@ -142,7 +144,10 @@ fn of_session<T>(said: &str) -> Answer<T> {
     } else if has("Get Auth Capabilities error") {
         Answer::unknown("the controller does not answer")
     } else {
-        Answer::unknown(format!("no session with the controller (dead, wrong user, password or suite): {}", clean(said.trim())))
+        Answer::unknown(format!(
+            "no session with the controller (dead, wrong user, password or suite): {}",
+            clean(said.trim())
+        ))
     }
 }
 
@@ -157,14 +162,17 @@ mod tests {
     #[test]
     fn only_the_exact_words_are_a_power_state() {
         assert_eq!(parse_power("Chassis Power is off\n"), Some(Power::Off));
-        for odd in ["", "Chassis Power is offline", "chassis power is off", "Chassis Power is on\nChassis Power is off", "off"] {
+        for odd in
+            ["", "Chassis Power is offline", "chassis power is off", "Chassis Power is on\nChassis Power is off", "off"]
+        {
             assert_eq!(parse_power(odd), None, "{odd:?}");
         }
     }
 
     #[test]
     fn a_guid_is_found_among_the_other_lines() {
-        let output = "System GUID   : EFCDAB89-6745-23a1-efcd-ab89674523a1\nGUID Encoding : IPMI\nGUID Version  : DCE\n";
+        let output =
+            "System GUID   : EFCDAB89-6745-23a1-efcd-ab89674523a1\nGUID Encoding : IPMI\nGUID Version  : DCE\n";
         assert_eq!(parse_guid(output).unwrap(), "efcdab89-6745-23a1-efcd-ab89674523a1");
         assert_eq!(parse_guid("System GUID  : 00000000-0000-0000-0000-000000000000\n"), None);
     }
@@ -172,9 +180,11 @@ mod tests {
     #[test]
     fn an_unspecified_error_is_not_taken_for_a_refusal() {
         let failure = |text: &str| Ended { code: Some(1), stdout: String::new(), stderr: text.to_owned() };
-        let unsure: Answer<()> = of_failure(&failure("Set Chassis Power Control to Down/Off failed: Unspecified error\n"));
+        let unsure: Answer<()> =
+            of_failure(&failure("Set Chassis Power Control to Down/Off failed: Unspecified error\n"));
         assert!(matches!(unsure, Answer::Unknown { .. }));
-        let refused: Answer<()> = of_failure(&failure("Set Chassis Power Control to Down/Off failed: Insufficient privilege level\n"));
+        let refused: Answer<()> =
+            of_failure(&failure("Set Chassis Power Control to Down/Off failed: Insufficient privilege level\n"));
         assert!(matches!(refused, Answer::Refused { .. }));
     }
 }

@@ -14,7 +14,11 @@ const PASSWORD_BYTES_MAX: u64 = 256;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
     #[error("cannot read password file {path}")]
-    Read { path: PathBuf, #[source] cause: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     #[error("password file {path} is readable by others than its owner (mode {mode:03o}): chmod 600 it")]
     Exposed { path: PathBuf, mode: u32 },
     #[error("password file {path} holds no single line of 1 to {PASSWORD_BYTES_MAX} bytes of text")]

@@ -39,10 +39,14 @@ pub async fn power_off_and_confirm(
     go_ahead: impl Fn() -> bool + Send + Sync,
 ) -> PowerOffReport {
     let level = Level::new(level_timeout, &go_ahead);
-    let mut ends = all(devices.iter().map(|device| Box::pin(level.switch_off(device.as_ref())) as Running<'_, End>).collect()).await;
+    let mut ends =
+        all(devices.iter().map(|device| Box::pin(level.switch_off(device.as_ref())) as Running<'_, End>).collect())
+            .await;
     // A first device may have come back while the last was still going off.
     if ends.len() > 1 && ends.iter().all(|end| matches!(end, End::Off(_))) {
-        ends = all(devices.iter().map(|device| Box::pin(level.read_again(device.as_ref())) as Running<'_, End>).collect()).await;
+        ends =
+            all(devices.iter().map(|device| Box::pin(level.read_again(device.as_ref())) as Running<'_, End>).collect())
+                .await;
     }
     let outcome = level.judge(ends);
     let history = std::mem::take(&mut *level.history.lock().unwrap_or_else(PoisonError::into_inner));
@@ -138,7 +142,8 @@ impl<'a> Level<'a> {
     }
 
     fn judge(&self, ends: Vec<End>) -> Outcome {
-        let (mut readings, mut details, mut still_on, mut unknown, mut held) = (vec![], vec![], false, ends.is_empty(), false);
+        let (mut readings, mut details, mut still_on, mut unknown, mut held) =
+            (vec![], vec![], false, ends.is_empty(), false);
         for end in ends {
             match end {
                 End::Off(reading) => readings.push(reading),
@@ -207,7 +212,9 @@ impl Sent {
     fn end(&self, device: &dyn PowerDevice, status: &Answer<Power>) -> End {
         let off = match &self.last {
             None => "no off was sent".to_owned(),
-            Some((_, answer)) => format!("off was sent {} times, last {}", self.count, in_words(answer, |()| "accepted")),
+            Some((_, answer)) => {
+                format!("off was sent {} times, last {}", self.count, in_words(answer, |()| "accepted"))
+            }
         };
         let detail = format!("{}: {off}; status {}", device.describe(), in_words(status, power_word));
         match status {

@@ -117,7 +117,13 @@ mod tests {
         for second in 0..1000 {
             let began_after = Duration::from_secs(second);
             let took = Duration::ZERO;
-            history.add(Attempt { device: String::new(), asked: Asked::Status, began_after, took, answer: String::new() });
+            history.add(Attempt {
+                device: String::new(),
+                asked: Asked::Status,
+                began_after,
+                took,
+                answer: String::new(),
+            });
         }
         let report = history.into_report(Outcome::NoGoAhead);
         assert_eq!((report.attempts.len(), report.attempts_left_out), (ATTEMPTS_MAX, 1000 - 64));

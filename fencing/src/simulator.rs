@@ -66,7 +66,13 @@ impl Simulator {
         fs::create_dir(path("state")).unwrap();
         let log = fs::File::create(path("output")).unwrap();
         let process = Command::new("ipmi_sim")
-            .args(["-n".as_ref(), "-c".as_ref(), path("lan.conf").as_os_str(), "-f".as_ref(), path("sim.emu").as_os_str()])
+            .args([
+                "-n".as_ref(),
+                "-c".as_ref(),
+                path("lan.conf").as_os_str(),
+                "-f".as_ref(),
+                path("sim.emu").as_os_str(),
+            ])
             .args(["-s".as_ref(), path("state").as_os_str()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -156,8 +162,10 @@ pub fn free_port() -> u16 {
 
 fn configuration(folder: &TempDir, port: u16) -> String {
     let folder = folder.path().display();
-    let auths: String =
-        ["callback", "user", "operator", "admin"].iter().map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n")).collect();
+    let auths: String = ["callback", "user", "operator", "admin"]
+        .iter()
+        .map(|level| format!("    allowed_auths_{level} none md2 md5 straight\n"))
+        .collect();
     format!(
         "name \"test\"\nset_working_mc 0x20\n  startlan 1\n    addr 127.0.0.1 {port}\n    priv_limit admin\n{auths}    \
          guid a123456789abcdefa123456789abcdef\n  endlan\n  chassis_control \"/bin/sh {folder}/chassis.sh {folder}\"\n  \

@@ -142,13 +142,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`Stale`] when it must not be used; nothing has changed then.
-    pub fn on_reply(
-        &mut self,
-        reply: SyncReply,
-        nonce: u64,
-        sent: Moment,
-        now: Moment,
-    ) -> Result<Vec<Action>, Stale> {
+    pub fn on_reply(&mut self, reply: SyncReply, nonce: u64, sent: Moment, now: Moment) -> Result<Vec<Action>, Stale> {
         if reply.nonce != nonce {
             return Err(Stale::Nonce { got: reply.nonce, sent: nonce });
         }

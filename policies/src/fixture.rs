@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     change::{Applied, Change, Command, Refused},
     model::{
-        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service,
-        Severity, TcpProbe, Vantages,
+        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung,
+        Service, Severity, TcpProbe, Vantages,
     },
     names::{GuestName, HostName, Incarnation, OrderId, PolicyName, ServiceName},
     order::{Order, OrderOutcome},
@@ -39,14 +39,17 @@ pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
     };
     let policy = Policy {
         matches: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-        services: BTreeMap::from([(ServiceName::new("http").unwrap(), Service {
-            probe: Probe::Tcp(TcpProbe { port: 80 }),
-            every: Span::ms(500),
-            timeout: Span::ms(500),
-            fails_after: 3,
-            recovers_after: 2,
-            from: Vantages { inside: false, hosts: 2, agree: 2 },
-        })]),
+        services: BTreeMap::from([(
+            ServiceName::new("http").unwrap(),
+            Service {
+                probe: Probe::Tcp(TcpProbe { port: 80 }),
+                every: Span::ms(500),
+                timeout: Span::ms(500),
+                fails_after: 3,
+                recovers_after: 2,
+                from: Vantages { inside: false, hosts: 2, agree: 2 },
+            },
+        )]),
         ladder: vec![
             Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) },
             Rung::ResetGuest { tries: 1, wait: Span::secs(8) },
@@ -207,7 +210,12 @@ impl Stage {
 
     pub fn fence(&mut self, on: &str) {
         let incarnation = self.state.hosts[&host(on)].facts.incarnation.clone();
-        self.must(Change::FenceOpened { host: host(on), incarnation, evidence: vec!["silent".to_owned()], last_well: None });
+        self.must(Change::FenceOpened {
+            host: host(on),
+            incarnation,
+            evidence: vec!["silent".to_owned()],
+            last_well: None,
+        });
     }
 
     pub fn phase(&self, guest: &str) -> &Phase {

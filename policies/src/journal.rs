@@ -108,7 +108,9 @@ impl fmt::Display for Event {
             Self::FenceSuperseded { host, why } => write!(f, "the fence of {host} is superseded: {why}"),
             Self::HostGone { host, proof, .. } => write!(f, "{host} is proven gone: {proof}"),
             Self::GuestFree { guest, proof } => write!(f, "{guest} may be started: {proof}"),
-            Self::GuestAdopted { guest, host, epoch } => write!(f, "{guest} was found running on {host} (epoch {epoch})"),
+            Self::GuestAdopted { guest, host, epoch } => {
+                write!(f, "{guest} was found running on {host} (epoch {epoch})")
+            }
             Self::GuestPlaced { guest, host, epoch, why } => {
                 write!(f, "{guest} is to start on {host} under epoch {epoch}: {why}")
             }
@@ -119,7 +121,9 @@ impl fmt::Display for Event {
                 write!(f, "{rung} of {guest} (try {attempt}): {why}")?;
                 if evidence.is_empty() { Ok(()) } else { write!(f, "; {}", evidence.join("; ")) }
             }
-            Self::MigrationOrdered { guest, from, to, why } => write!(f, "{guest} is to move from {from} to {to}: {why}"),
+            Self::MigrationOrdered { guest, from, to, why } => {
+                write!(f, "{guest} is to move from {from} to {to}: {why}")
+            }
             Self::MigrationSwitched { guest, from, to } => {
                 write!(f, "{guest} has arrived on {to}; from here on only {to} may run it, {from} may not")
             }

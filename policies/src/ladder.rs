@@ -72,7 +72,11 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
     if waits && age < rung.wait().0 {
         return NextStep::Wait { left: rung.wait().0.saturating_sub(age) };
     }
-    if position.tries < rung.tries() && applies(rung) { NextStep::Take { rung: position.rung } } else { from(position.rung + 1) }
+    if position.tries < rung.tries() && applies(rung) {
+        NextStep::Take { rung: position.rung }
+    } else {
+        from(position.rung + 1)
+    }
 }
 
 #[cfg(test)]

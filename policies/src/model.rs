@@ -338,7 +338,9 @@ impl Policies {
     #[must_use]
     pub fn policy_of(&self, guest: &GuestName) -> Option<(&PolicyName, &Policy)> {
         let labels = &self.guests.get(guest)?.labels;
-        self.policies.iter().find(|(_, policy)| policy.matches.iter().all(|(key, value)| labels.get(key) == Some(value)))
+        self.policies
+            .iter()
+            .find(|(_, policy)| policy.matches.iter().all(|(key, value)| labels.get(key) == Some(value)))
     }
 }
 
@@ -395,9 +397,9 @@ impl Receiver {
     #[must_use]
     pub fn min_severity(&self) -> Severity {
         match self {
-            Self::Pagerduty { min_severity, .. } | Self::Alertmanager { min_severity, .. } | Self::Webhook { min_severity, .. } => {
-                *min_severity
-            }
+            Self::Pagerduty { min_severity, .. }
+            | Self::Alertmanager { min_severity, .. }
+            | Self::Webhook { min_severity, .. } => *min_severity,
         }
     }
 }

@@ -9,7 +9,9 @@ pub const NAME_BYTES_MAX: usize = 63;
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("name {text:?} is not 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', beginning with a letter or digit")]
+#[error(
+    "name {text:?} is not 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', beginning with a letter or digit"
+)]
 pub struct BadName {
     /// The text that was offered.
     pub text: String,

@@ -100,4 +100,3 @@ pub struct GuestReport {
     /// How it is.
     pub condition: GuestCondition,
 }
-

@@ -116,7 +116,11 @@ impl OrderKind {
     #[must_use]
     pub fn needs_lease(&self) -> bool {
         match self {
-            Self::Start { .. } | Self::Receive { .. } | Self::Send { .. } | Self::Resume { .. } | Self::Fence { .. } => true,
+            Self::Start { .. }
+            | Self::Receive { .. }
+            | Self::Send { .. }
+            | Self::Resume { .. }
+            | Self::Fence { .. } => true,
             Self::RestartService { .. } => true,
             Self::Release { .. } => false,
         }

@@ -300,7 +300,9 @@ impl Guest {
     pub fn tenures(&self) -> Vec<&Tenure> {
         match &self.phase {
             Phase::Unplaced | Phase::Free { .. } => Vec::new(),
-            Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => vec![tenure],
+            Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => {
+                vec![tenure]
+            }
             Phase::Migrating(migration) => migration.source.iter().chain(&migration.target).collect(),
         }
     }

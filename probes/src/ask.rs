@@ -32,9 +32,9 @@ pub async fn ask(probe: &Probe, target: &Target, timeout: Duration) -> Observati
     let took = began.elapsed();
     let finding = match answer {
         Ok(finding) => finding,
-        Err(_) if overslept(took, timeout) => {
-            Finding::unknown(format!("this vantage itself was late: it woke {took:.1?} after asking, the limit is {timeout:?}"))
-        }
+        Err(_) if overslept(took, timeout) => Finding::unknown(format!(
+            "this vantage itself was late: it woke {took:.1?} after asking, the limit is {timeout:?}"
+        )),
         Err(_) => silence(probe, &target.place, timeout),
     };
     Observation::new(finding.outcome, took, finding.detail)

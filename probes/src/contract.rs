@@ -13,7 +13,8 @@ use holdfast_policies::{
 use crate::{
     ChannelError, ExecResult, Exit, GuestChannel, Target, ask,
     scene::{
-        HEAD, Here, MOVED, Manner, OK, Says, Scripted, WRONG_BODY, WRONG_STATUS, closed_port, exec, here_is, http, inside, network, server, tcp,
+        HEAD, Here, MOVED, Manner, OK, Says, Scripted, WRONG_BODY, WRONG_STATUS, closed_port, exec, here_is, http,
+        inside, network, server, tcp,
     },
 };
 
@@ -55,7 +56,9 @@ async fn refusal_wrong_status_wrong_body_redirect_and_hang_up_fail() {
     let refused = closed_port().await;
     assert_eq!(outcome(&tcp(refused), &network()).await, Outcome::Fail);
     let mut ports = vec![refused];
-    for manner in [Manner::Says(WRONG_STATUS), Manner::Says(WRONG_BODY), Manner::HangsUp, Manner::Says("nonsense\r\n\r\n")] {
+    for manner in
+        [Manner::Says(WRONG_STATUS), Manner::Says(WRONG_BODY), Manner::HangsUp, Manner::Says("nonsense\r\n\r\n")]
+    {
         ports.push(server(manner).await);
     }
     for port in &ports {
@@ -78,7 +81,10 @@ async fn a_mute_or_trickling_server_fails_by_the_deadline_and_an_endless_one_is_
 
 #[tokio::test]
 async fn headers_without_end_are_cut_too() {
-    assert_eq!(outcome(&http(server(Manner::Endless("HTTP/1.1 200 OK\r\nA: ")).await), &network()).await, Outcome::Fail);
+    assert_eq!(
+        outcome(&http(server(Manner::Endless("HTTP/1.1 200 OK\r\nA: ")).await), &network()).await,
+        Outcome::Fail
+    );
 }
 
 #[tokio::test]
@@ -94,7 +100,9 @@ async fn what_cannot_be_asked_from_here_is_unknown() {
         assert_eq!(outcome(&probe, &network()).await, Outcome::Unknown);
     }
     // A label longer than 63 bytes is refused by the resolver without asking anybody.
-    for url in [format!("http://{}.example/", "x".repeat(70)), "http://[::zz]/".to_owned(), "gopher://{address}/".to_owned()] {
+    for url in
+        [format!("http://{}.example/", "x".repeat(70)), "http://[::zz]/".to_owned(), "gopher://{address}/".to_owned()]
+    {
         let Probe::Http(mut probe) = http(80) else { unreachable!() };
         probe.url = url;
         assert_eq!(outcome(&Probe::Http(probe.clone()), &network()).await, Outcome::Unknown, "{}", probe.url);

@@ -76,7 +76,9 @@ mod tests {
 
     #[test]
     fn a_missing_route_or_descriptor_is_not_the_services_fault() {
-        for (name, errno) in [("ENETUNREACH", 101), ("ENETDOWN", 100), ("EADDRNOTAVAIL", 99), ("EMFILE", 24), ("EPERM", 1)] {
+        for (name, errno) in
+            [("ENETUNREACH", 101), ("ENETDOWN", 100), ("EADDRNOTAVAIL", 99), ("EMFILE", 24), ("EPERM", 1)]
+        {
             assert_eq!(of_io_error(&io::Error::from_raw_os_error(errno)).outcome, Outcome::Unknown, "{name}");
         }
     }

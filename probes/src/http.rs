@@ -60,7 +60,11 @@ async fn judge(mut response: Response, probe: &HttpProbe) -> Finding {
 /// Judges an error by its innermost causes: what this vantage could not do is `Unknown`, what the other side did is `Fail`.
 fn of_error(error: &reqwest::Error) -> Finding {
     let why = deepest(error);
-    if error.is_builder() || ours(error) { Finding::unknown(format!("cannot ask from here: {why}")) } else { Finding::fail(why) }
+    if error.is_builder() || ours(error) {
+        Finding::unknown(format!("cannot ask from here: {why}"))
+    } else {
+        Finding::fail(why)
+    }
 }
 
 fn ours(error: &(dyn Error + 'static)) -> bool {

@@ -3,7 +3,10 @@
 //! Between the question and the service stand the agent and a program of the guest's. Only what the program says about
 //! the service counts; an agent that is silent, or a program that is missing, makes the answer `Unknown`.
 
-use std::{net::{IpAddr, Ipv4Addr}, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use holdfast_policies::model::{HttpProbe, TcpProbe};
 use tokio::time::Instant;
@@ -93,7 +96,9 @@ const CURL_COULD_NOT_ASK: [i32; 13] = [1, 2, 3, 4, 5, 6, 23, 26, 27, 41, 43, 48,
 fn of_curl(result: &ExecResult, probe: &HttpProbe) -> Finding {
     match result.exit {
         Exit::Code(0) => of_curl_output(&result.stdout, probe),
-        Exit::Code(code) if CURL_COULD_NOT_ASK.contains(&code) => Finding::unknown(format!("curl: {}", how_it_ended(result))),
+        Exit::Code(code) if CURL_COULD_NOT_ASK.contains(&code) => {
+            Finding::unknown(format!("curl: {}", how_it_ended(result)))
+        }
         _ => Finding::fail(format!("curl: {}", how_it_ended(result))),
     }
 }
@@ -106,7 +111,8 @@ fn of_curl_output(output: &[u8], probe: &HttpProbe) -> Finding {
     if status != probe.status {
         return Finding::fail(format!("status {status}, wanted {}", probe.status));
     }
-    let end = output.windows(4).position(|window| window == b"\r\n\r\n").map_or(output.len(), |at| at.saturating_add(4));
+    let end =
+        output.windows(4).position(|window| window == b"\r\n\r\n").map_or(output.len(), |at| at.saturating_add(4));
     of_body(output.get(end..).unwrap_or_default(), probe.body.as_deref(), &format!("status {status}"))
 }
 
@@ -163,7 +169,9 @@ impl<'a> Guest<'a> {
     async fn who_is_silent(&self) -> Finding {
         let left = self.end.saturating_duration_since(Instant::now());
         match self.channel.ping(left).await {
-            Ok(()) | Err(ChannelError::Refused(_)) => Finding::fail("no answer in time, while the guest's agent does answer"),
+            Ok(()) | Err(ChannelError::Refused(_)) => {
+                Finding::fail("no answer in time, while the guest's agent does answer")
+            }
             Err(error) => Finding::unknown(error.to_string()),
         }
     }
@@ -173,8 +181,15 @@ impl<'a> Guest<'a> {
 const NOT_RUN: std::ops::RangeInclusive<i32> = 126..=255;
 
 /// What programs write when they lack an option or a protocol, in lower case.
-const UNABLE: [&str; 7] =
-    ["usage:", "unrecognized option", "invalid option", "unknown option", "not an http", "applet not found", "bad address"];
+const UNABLE: [&str; 7] = [
+    "usage:",
+    "unrecognized option",
+    "invalid option",
+    "unknown option",
+    "not an http",
+    "applet not found",
+    "bad address",
+];
 
 fn of_end(result: ExecResult) -> Ran {
     match result.exit {

@@ -72,7 +72,11 @@ pub const MOVED: &str = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n
 pub const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
 pub fn http(port: u16) -> Probe {
-    Probe::Http(HttpProbe { url: format!("http://{{address}}:{port}/healthz"), status: 200, body: Some("ok".to_owned()) })
+    Probe::Http(HttpProbe {
+        url: format!("http://{{address}}:{port}/healthz"),
+        status: 200,
+        body: Some("ok".to_owned()),
+    })
 }
 
 pub fn tcp(port: u16) -> Probe {
@@ -134,7 +138,12 @@ pub struct Here;
 
 /// Whether this machine has a program, for tests that can do without it.
 pub fn here_is(program: &str) -> bool {
-    std::process::Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status().unwrap().success()
+    std::process::Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .stdout(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
 }
 
 #[async_trait]

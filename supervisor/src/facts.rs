@@ -6,12 +6,7 @@ use anyhow::Context;
 use holdfast_policies::{hostfile::HostFile, names::Incarnation, state::HostFacts};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::{
-    datagram::Counters,
-    metrics::RaftView,
-    node::Node,
-    rpc,
-};
+use crate::{datagram::Counters, metrics::RaftView, node::Node, rpc};
 
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +25,9 @@ pub fn machine_id(file: &HostFile) -> anyhow::Result<String> {
     let sources = ["/sys/class/dmi/id/product_uuid", "/etc/machine-id"];
     let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok().map(|text| text.trim().to_lowercase());
     let found = sources.iter().find_map(|path| read(path).filter(|id| !id.is_empty()));
-    found.with_context(|| format!("what this machine is: none of {} can be read; set machine_id in the host file", sources.join(", ")))
+    found.with_context(|| {
+        format!("what this machine is: none of {} can be read; set machine_id in the host file", sources.join(", "))
+    })
 }
 
 /// Gathers what the host says when it joins.

@@ -42,9 +42,23 @@ impl Handler for Front {
             }
             Channel::Client => {
                 let request: Request = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+                let request = attributed(request, &peer);
                 serde_json::to_vec(&self.counter.serve_here(request).await).map_err(|error| error.to_string())
             }
         }
+    }
+}
+
+/// Names the host through which an operator speaks: a person's name is that host's word, and no more (S3).
+fn attributed(request: Request, peer: &HostName) -> Request {
+    let through = |person: String| format!("{person} through {peer}");
+    match request {
+        Request::Apply { sources, by, dry_run } => Request::Apply { sources, by: through(by), dry_run },
+        Request::Migrate { guest, to, by } => Request::Migrate { guest, to, by: through(by) },
+        Request::Drain { host, by } => Request::Drain { host, by: through(by) },
+        Request::Resume { host, by } => Request::Resume { host, by: through(by) },
+        Request::ConfirmOff { host, person } => Request::ConfirmOff { host, person: through(person) },
+        asked @ (Request::Status | Request::Explain { .. } | Request::Journal { .. }) => asked,
     }
 }
 

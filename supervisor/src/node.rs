@@ -102,7 +102,9 @@ impl Node {
     #[must_use]
     pub fn address(&self, host: &HostName) -> Option<SocketAddr> {
         let committed = self.read(|state| state.hosts.get(host).map(|known| known.facts.address));
-        committed.or_else(|| self.view.borrow().hosts.get(host).copied()).or_else(|| self.file.voters.get(host).copied())
+        committed
+            .or_else(|| self.view.borrow().hosts.get(host).copied())
+            .or_else(|| self.file.voters.get(host).copied())
     }
 
     /// The voter that leads, if this host is a voter and knows.

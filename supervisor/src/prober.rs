@@ -17,7 +17,12 @@ use holdfast_policies::{
     sync::{SightReport, View},
     time::{Moment, millis},
 };
-use holdfast_probes::{ask::ask, ask::{Place, Target}, clients::Clients, streak::Streak};
+use holdfast_probes::{
+    ask::ask,
+    ask::{Place, Target},
+    clients::Clients,
+    streak::Streak,
+};
 use tokio::{
     sync::Semaphore,
     task::JoinHandle,
@@ -73,7 +78,14 @@ impl Sights {
     }
 
     /// Folds an answer in. Returns the new state when it has changed.
-    fn fold(&self, subject: &Subject, epoch: Epoch, service: &Service, answer: &Observation, now: Moment) -> Option<SightState> {
+    fn fold(
+        &self,
+        subject: &Subject,
+        epoch: Epoch,
+        service: &Service,
+        answer: &Observation,
+        now: Moment,
+    ) -> Option<SightState> {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Seen {
             epoch,
@@ -273,7 +285,8 @@ impl Look {
         tracing::info!(%guest, %service, %vantage, ?state, detail = %answer.detail, "a service looks different");
         self.node.sync_now.notify_one();
         let word = serde_json::json!({ "epoch": self.epoch, "state": state, "detail": answer.detail });
-        if let Err(error) = self.node.gossip.set(&format!("sight.{guest}.{service}.{vantage}"), &word.to_string()).await {
+        if let Err(error) = self.node.gossip.set(&format!("sight.{guest}.{service}.{vantage}"), &word.to_string()).await
+        {
             tracing::debug!(%error, "a sight was not gossiped");
         }
     }
@@ -308,7 +321,8 @@ mod tests {
         let before = observers(&all, &guest, &service, &host("a"), 2);
         let bystander = all.iter().find(|name| !before.contains(name) && name.as_str() != "a").unwrap();
         let fewer: BTreeSet<HostName> = all.iter().filter(|name| *name != bystander).cloned().collect();
-        let after: BTreeSet<HostName> = observers(&fewer, &guest, &service, &host("a"), 2).into_iter().cloned().collect();
+        let after: BTreeSet<HostName> =
+            observers(&fewer, &guest, &service, &host("a"), 2).into_iter().cloned().collect();
         assert_eq!(before.into_iter().cloned().collect::<BTreeSet<_>>(), after);
     }
 }

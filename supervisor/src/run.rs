@@ -87,8 +87,9 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)?;
     let identity =
         Identity { host: file.host.clone(), role: Role::Supervisor, incarnation: incarnation.clone(), started: stamp };
-    let datagrams =
-        Datagrams::bind(file.listen, keyring, identity).await.with_context(|| format!("listening on {}", file.listen))?;
+    let datagrams = Datagrams::bind(file.listen, keyring, identity)
+        .await
+        .with_context(|| format!("listening on {}", file.listen))?;
     let gossip = GossipConfig {
         host: file.host.clone(),
         cluster: file.cluster.clone(),
@@ -132,9 +133,10 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let coordinator = consensus.map(|consensus| start_coordinator(&node, consensus, &stop)).transpose()?;
     let counter = Arc::new(Counter::new(Arc::clone(&node), coordinator.clone()));
     let front = Front { node: Arc::clone(&node), coordinator: coordinator.clone(), counter: Arc::clone(&counter) };
-    let server = rpc::Server::serve(node.file.listen, pki::server_config(&tls)?, Arc::new(front), rpc::Limits::default())
-        .await
-        .with_context(|| format!("listening on {}", node.file.listen))?;
+    let server =
+        rpc::Server::serve(node.file.listen, pki::server_config(&tls)?, Arc::new(front), rpc::Limits::default())
+            .await
+            .with_context(|| format!("listening on {}", node.file.listen))?;
     let people = serve_people(&node, counter).await?;
 
     let sights = Sights::default();

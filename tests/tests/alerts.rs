@@ -85,7 +85,8 @@ fn page(lab: &Lab, path: &str) -> Result<String, String> {
 
 /// The alerts that are firing and have this key.
 fn firing(lab: &Lab, key: &str) -> Result<Vec<Value>, String> {
-    let mut alerts: Vec<Value> = serde_json::from_str(&page(lab, "/api/v2/alerts")?).map_err(|error| error.to_string())?;
+    let mut alerts: Vec<Value> =
+        serde_json::from_str(&page(lab, "/api/v2/alerts")?).map_err(|error| error.to_string())?;
     alerts.retain(|alert| alert["labels"]["key"] == key);
     Ok(alerts)
 }
@@ -104,5 +105,9 @@ fn none(lab: &Lab, key: &str) -> Result<(), String> {
 fn received(lab: &Lab, status: &str) -> f64 {
     let wanted = format!("alertmanager_alerts_received_total{{status=\"{status}\"");
     let metrics = page(lab, "/metrics").unwrap();
-    metrics.lines().filter(|line| line.starts_with(&wanted)).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    metrics
+        .lines()
+        .filter(|line| line.starts_with(&wanted))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
 }

@@ -1,0 +1,147 @@
+//! The command line against a live cluster: exit codes, JSON, the story of a failover, and one image for one guest.
+
+use std::time::Duration;
+
+use holdfast_tests::lab::{
+    Scene, left_out,
+    scene::{GUEST, LIMIT},
+    wait,
+};
+use serde_json::Value;
+
+/// The other guest's name and address.
+const OTHER: &str = "twin-1";
+const OTHER_ADDRESS: &str = "10.77.0.101";
+
+#[test]
+fn exit_codes_and_json_are_as_documented() {
+    if left_out("exit_codes_and_json_are_as_documented") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, leader) = scene.arranged(false).unwrap();
+    let lab = &scene.lab;
+    let code = |arguments: &[&str]| lab.holdfast(&host, arguments).unwrap().code;
+    // Done, whoever is asked, and so already.
+    for from in scene.others(&[]) {
+        let status = lab.holdfast_json(&from, &["status"]).unwrap();
+        assert_eq!((status["leader"].as_str(), status["quorum"].as_bool()), (Some(leader.as_str()), Some(true)));
+        assert_eq!(status["guests"][GUEST]["host"], host.as_str());
+    }
+    assert_eq!(code(&["host", "resume", &leader]), Some(0));
+    assert_eq!(lab.holdfast_json(&host, &["journal", "--last", "3"]).unwrap().as_array().unwrap().len(), 3);
+    // Refused.
+    for refused in [
+        ["explain", "nobody-1"].as_slice(),
+        &["guest", "migrate", "nobody-1"],
+        &["guest", "migrate", GUEST, "--to", &host],
+        &["guest", "migrate", GUEST, "--to", "nowhere"],
+        &["host", "drain", "nowhere"],
+        &["host", "confirm-off", &leader, "--operator", "ann"],
+    ] {
+        assert_eq!(code(refused), Some(1), "{refused:?}");
+        let mut json = refused.to_vec();
+        json.push("--json");
+        let answer: Value = serde_json::from_str(&lab.holdfast(&host, &json).unwrap().out).unwrap();
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+    // A wrong command line, and files with mistakes: all of them are shown, and nothing changes.
+    assert_eq!(code(&["host", "confirm-off", &leader]), Some(2));
+    assert_eq!(code(&["fly"]), Some(2));
+    let version = scene.shown("/policy_version").unwrap();
+    let wrong = lab.shared().join("wrong.yaml");
+    std::fs::write(&wrong, "guests:\n  web-9: { colour: red }\npolicies:\n  web: { ladder: [fly: {}] }\n").unwrap();
+    let answer = lab.holdfast(&host, &["apply", "/srv/holdfast/wrong.yaml", "--json"]).unwrap();
+    let told: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(answer.code, Some(2));
+    assert!(told["findings"].as_array().is_some_and(|findings| findings.len() >= 2), "{told}");
+    assert_eq!(scene.shown("/policy_version").unwrap(), version);
+    // No quorum, and nobody there: it may work later.
+    for down in scene.others(&[&host]) {
+        lab.kill_supervisor(&down).unwrap();
+    }
+    assert_eq!(code(&["status"]), Some(3));
+    assert_eq!(code(&["guest", "migrate", GUEST]), Some(3));
+    lab.kill_supervisor(&host).unwrap();
+    assert_eq!(code(&["status", "--json"]), Some(3));
+    for down in scene.others(&[]) {
+        lab.start_supervisor(&down).unwrap();
+    }
+    assert_eq!(scene.lab.wait_guest_healthy(GUEST, LIMIT).unwrap(), host);
+    scene.answered_throughout().unwrap();
+    assert_eq!(scene.presses(), 0);
+}
+
+#[test]
+fn a_failover_is_explained_with_its_proof_and_stages() {
+    if left_out("a_failover_is_explained_with_its_proof_and_stages") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, leader) = scene.arranged(false).unwrap();
+    let before = scene.lab.holdfast_json(&leader, &["explain", GUEST]).unwrap();
+    assert!(before["bound"].as_array().is_some_and(|bounds| bounds.iter().all(|bound| bound["detect_ms"].is_u64())));
+    scene.lab.power_cut(&host).unwrap();
+    let new_host = scene.moved_after_proof(&host, LIMIT).unwrap();
+    let incident = wait::until("the end of the incident", LIMIT, || {
+        let newest = scene.incidents().map_err(|error| format!("{error:#}"))?.into_iter().next().unwrap_or_default();
+        if newest["open"] == false { Ok(newest) } else { Err(newest.to_string()) }
+    })
+    .unwrap();
+    assert_eq!((incident["key"].as_str(), incident["rung"].as_str()), (Some("guest/web-1"), Some("failover")));
+    assert!(incident["proof"].as_str().is_some_and(|proof| proof.contains(&host)), "{incident}");
+    assert!(incident["opened_at"].is_string() && incident["resolved_at"].is_string());
+    for stage in ["detect_ms", "fence_ms", "place_ms", "start_ms", "verify_ms"] {
+        assert!(incident["stages"][stage].as_u64().is_some_and(|ms| ms < 30_000), "{stage} in {}", incident["stages"]);
+    }
+    let total: u64 = incident["stages"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let outage_ms = scene.outage_ms();
+    eprintln!("longest gap: {outage_ms:.0} ms, explained: {total} ms: {}", incident["stages"]);
+    assert!((total as f64) < outage_ms + 5_000.0, "more time is explained than has passed");
+    // The story is in order, and names both hosts.
+    let story = incident["story"].as_array().unwrap();
+    assert!(story.is_sorted_by_key(|line| line["at_ms"].as_u64()), "{story:?}");
+    let told = |word: &str| story.iter().any(|line| line["what"].as_str().is_some_and(|what| what.contains(word)));
+    assert!(told(&host) && told(&new_host), "{story:?}");
+    let status = scene.lab.status().unwrap().value;
+    assert_eq!(status["hosts"][&host]["life"], "gone");
+    assert_eq!(scene.presses(), 0, "a dead host needs no power button, only its word that it is off");
+}
+
+#[test]
+fn one_image_under_two_names_never_runs_twice() {
+    if left_out("one_image_under_two_names_never_runs_twice") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let host = scene.calm().unwrap();
+    let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    let version = scene.shown("/policy_version").unwrap();
+    // Two definitions on one image are refused (R28).
+    let twin = scene.lab.guest_yaml(OTHER, OTHER_ADDRESS).replace("labels: { app: web }", "labels: { app: twin }");
+    let same = twin.replace(&format!("/srv/holdfast/{OTHER}.raw"), &format!("/srv/holdfast/{GUEST}.raw"));
+    let refused = scene.apply(&same).unwrap_err();
+    assert!(format!("{refused:#}").contains("Some(2)"), "{refused:#}");
+    assert_eq!(scene.shown("/policy_version").unwrap(), version);
+    // Under another path it cannot be seen in the files; then its lock stands against every start.
+    std::os::unix::fs::symlink(format!("{GUEST}.raw"), scene.lab.disk(OTHER)).unwrap();
+    scene.apply(&twin).unwrap();
+    wait::until("starts that fail", LIMIT, || {
+        let journal = scene.journal().map_err(|error| format!("{error:#}"))?;
+        let failed = journal.iter().filter(|line| line.contains(OTHER) && line.contains("could not")).count();
+        if failed >= 2 { Ok(()) } else { Err(format!("{journal:?}")) }
+    })
+    .unwrap();
+    wait::pause(Duration::from_secs(3)).unwrap();
+    assert_ne!(scene.shown(&format!("/guests/{OTHER}/state")).unwrap(), "running");
+    assert_eq!(scene.calm().unwrap(), host);
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+    // Nobody wants it any more: that ends the trying.
+    wait::until("the twin to be gone", LIMIT, || {
+        scene.apply("").map_err(|error| format!("{error:#}"))?;
+        let twin = scene.shown(&format!("/guests/{OTHER}")).map_err(|error| format!("{error:#}"))?;
+        if twin.is_null() { Ok(()) } else { Err(twin.to_string()) }
+    })
+    .unwrap();
+    assert_eq!(scene.presses(), 0);
+}

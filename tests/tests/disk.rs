@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_tests::lab::{HostSpec, Scene, command::run_ok, cluster::API_PORT, left_out, scene::LIMIT, wait};
+use holdfast_tests::lab::{HostSpec, Scene, cluster::API_PORT, command::run_ok, left_out, scene::LIMIT, wait};
 
 /// Size of the small disk: enough for a supervisor's start.
 const SIZE: &str = "size=24m";
@@ -116,7 +116,8 @@ fn comment(number: u32, bytes: usize) -> String {
 fn keep_files(folder: &Path, mount: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let aside = folder.with_extension("aside");
     fs::create_dir_all(&aside)?;
-    let copy = |from: &Path, to: &Path| run_ok(&["cp", "-a", &format!("{}/.", from.display()), &to.to_string_lossy()], LIMIT);
+    let copy =
+        |from: &Path, to: &Path| run_ok(&["cp", "-a", &format!("{}/.", from.display()), &to.to_string_lossy()], LIMIT);
     copy(folder, &aside)?;
     mount()?;
     copy(&aside, folder).map(drop)

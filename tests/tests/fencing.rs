@@ -13,13 +13,6 @@ const STAY: Duration = Duration::from_secs(10);
 
 /// That the guest starts nowhere else for [`STAY`], and that meanwhile somebody is told how to release it.
 fn stays_and_calls_a_human(scene: &Scene, host: &str) {
-    let told = scene.lab.wait_status("an incident that says what a human has to do", LIMIT, |status| {
-        let mut open = status.value["incidents"].as_array()?.iter().filter(|incident| incident["open"] == true);
-        let command = format!("host confirm-off {host}");
-        open.find(|incident| incident["human"].as_str().is_some_and(|human| human.contains(&command)))?;
-        Some(())
-    });
-    told.unwrap();
     scene
         .never(STAY, |scene| {
             let open = scene.lab.guest_qemu_pids(GUEST);
@@ -27,6 +20,13 @@ fn stays_and_calls_a_human(scene: &Scene, host: &str) {
             Ok(())
         })
         .unwrap();
+    let told = scene.lab.wait_status("an incident that says what a human has to do", LIMIT, |status| {
+        let mut open = status.value["incidents"].as_array()?.iter().filter(|incident| incident["open"] == true);
+        let command = format!("host confirm-off {host}");
+        open.find(|incident| incident["human"].as_str().is_some_and(|human| human.contains(&command)))?;
+        Some(())
+    });
+    told.unwrap();
     assert_eq!(scene.shown(&format!("/guests/{GUEST}/host")).unwrap(), host);
     assert_eq!(scene.shown(&format!("/hosts/{host}/life")).unwrap(), "fencing");
 }
@@ -68,7 +68,10 @@ fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
     .unwrap();
     scene.moved_after_proof(&host, LIMIT).unwrap();
     let told = scene.incidents().unwrap();
-    assert!(told.iter().any(|incident| incident["proof"].as_str().is_some_and(|proof| proof.contains("ann"))), "{told:?}");
+    assert!(
+        told.iter().any(|incident| incident["proof"].as_str().is_some_and(|proof| proof.contains("ann"))),
+        "{told:?}"
+    );
     let proof = scene.shown(&format!("/hosts/{host}/proof")).unwrap();
     assert!(proof.as_str().is_some_and(|proof| proof.contains("ann")), "{proof}");
 }

@@ -31,18 +31,30 @@ fn garbage_on_every_socket_is_counted_and_changes_nothing() {
     })
     .unwrap();
     let daemons = |scene: &Scene| {
-        let pids = |name: &String| [Daemon::Guard, Daemon::Supervisor].map(|daemon| scene.lab.daemon_pid(name, daemon).unwrap());
+        let pids = |name: &String| {
+            [Daemon::Guard, Daemon::Supervisor].map(|daemon| scene.lab.daemon_pid(name, daemon).unwrap())
+        };
         scene.others(&[]).iter().map(pids).collect::<Vec<_>>()
     };
     let pids = daemons(&scene);
 
     for target in [&leader, &host] {
-        let before = (counted(&scene.lab, target, "holdfast_datagrams_dropped_total"), counted(&scene.lab, target, "holdfast_rpc_refused_total"));
+        let before = (
+            counted(&scene.lab, target, "holdfast_datagrams_dropped_total"),
+            counted(&scene.lab, target, "holdfast_rpc_refused_total"),
+        );
         over_the_network(&scene.lab, target);
         on_unix_sockets(&scene.lab, target);
         wait::until("counters that grow", LIMIT, || {
-            let after = (counted(&scene.lab, target, "holdfast_datagrams_dropped_total"), counted(&scene.lab, target, "holdfast_rpc_refused_total"));
-            if after.0 >= before.0 + 50.0 && after.1 >= before.1 + 3.0 { Ok(()) } else { Err(format!("{before:?} then {after:?}")) }
+            let after = (
+                counted(&scene.lab, target, "holdfast_datagrams_dropped_total"),
+                counted(&scene.lab, target, "holdfast_rpc_refused_total"),
+            );
+            if after.0 >= before.0 + 50.0 && after.1 >= before.1 + 3.0 {
+                Ok(())
+            } else {
+                Err(format!("{before:?} then {after:?}"))
+            }
         })
         .unwrap();
     }

@@ -22,7 +22,10 @@ fn a_guest_of_a_member_without_a_vote_moves_and_survives_its_host() {
     }
     scene.calm().unwrap();
     let status = scene.lab.holdfast_json("m1", &["status"]).unwrap();
-    assert_eq!((&status["hosts"]["m1"]["voter"], &status["hosts"]["w1"]["runs_guests"]), (&false.into(), &false.into()));
+    assert_eq!(
+        (&status["hosts"]["m1"]["voter"], &status["hosts"]["w1"]["runs_guests"]),
+        (&false.into(), &false.into())
+    );
     assert_eq!(status["guests"][GUEST]["host"], "m1");
 
     scene.lab.power_cut("m1").unwrap();

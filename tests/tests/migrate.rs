@@ -79,7 +79,7 @@ fn a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place() {
         scene.client.wait_up(LIMIT).unwrap();
         assert_eq!(scene.qemu().unwrap().0, host);
         if !victim_is_source {
-            assert_eq!((host, scene.who().unwrap()), (source, who), "its source was well");
+            assert_eq!((&host, scene.who().unwrap()), (&source, who), "its source was well");
         }
         // It stays there.
         let place = scene.qemu().unwrap();

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Each package of the workspace, and the packages of the workspace that it may use, in tests too (DESIGN section 3).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("holdfast-policies", &[]),
-    ("holdfast-probes", &[]),
+    ("holdfast-probes", &["holdfast-policies"]),
     ("holdfast-fencing", &["holdfast-policies"]),
     ("holdfast", &["holdfast-policies", "holdfast-probes", "holdfast-fencing"]),
     ("holdfast-tests", &["holdfast", "holdfast-policies", "holdfast-probes", "holdfast-fencing"]),
@@ -54,7 +54,7 @@ const BANNED_BELOW_POLICIES: &[(&str, &str)] = &[
     ("crossbeam-", "threads: the order of effects would depend on them"),
     ("tempfile", "files"),
     ("memmap2", "files"),
-    ("serde_json", "files"),
+    ("redb", "files"),
     ("sysinfo", "the machine"),
     ("tracing", "the core reports by values, not by logs"),
     ("log", "the core reports by values, not by logs"),

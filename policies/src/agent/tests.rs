@@ -69,9 +69,9 @@ fn results(agent: &Agent) -> Vec<(u64, bool)> {
 fn a_start_is_written_down_before_it_is_carried_out() {
     let mut agent = agent(known());
     let actions = take(&mut agent, reply(vec![start(1, 5)]));
-    let written = actions.iter().rposition(|action| {
-        matches!(action, Action::Persist(disk) if disk.highest.get(&name("web")) == Some(&epoch(5)))
-    });
+    let written = actions.iter().rposition(
+        |action| matches!(action, Action::Persist(disk) if disk.highest.get(&name("web")) == Some(&epoch(5))),
+    );
     let begun = actions.iter().position(|action| matches!(action, Action::Carry(_)));
     assert!(written.unwrap() < begun.unwrap(), "{actions:?}");
 }
@@ -97,7 +97,9 @@ fn an_agent_refuses_an_epoch_older_than_one_that_it_has_begun() {
 fn a_release_raises_the_floor_before_it_is_carried_out_and_needs_no_lease() {
     let mut agent = agent(known());
     let actions = take(&mut agent, SyncReply { lease_ms: None, ..reply(vec![release(1, 5)]) });
-    assert!(matches!(&actions[..], [.., Action::Persist(disk), Action::Carry(_)] if disk.floors[&name("web")] == epoch(5)));
+    assert!(
+        matches!(&actions[..], [.., Action::Persist(disk), Action::Carry(_)] if disk.floors[&name("web")] == epoch(5))
+    );
     assert!(agent.check_epoch(&name("web"), epoch(5)).is_err());
     assert!(agent.check_epoch(&name("web"), epoch(6)).is_ok());
 }

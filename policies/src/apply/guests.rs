@@ -29,7 +29,10 @@ impl ClusterState {
         // A host that joined or rebooted since the proof was made has not been asked.
         for (host, known) in self.hosts.iter().filter(|(_, known)| known.facts.guests) {
             if hosts.get(host) != Some(&known.facts.incarnation) && !matches!(known.life, Life::Gone { .. }) {
-                return Err(Refused::Host { host: host.clone(), why: "has not said that the guest is not there".to_owned() });
+                return Err(Refused::Host {
+                    host: host.clone(),
+                    why: "has not said that the guest is not there".to_owned(),
+                });
             }
         }
         self.note(context, Event::GuestFree { guest: guest.clone(), proof: proof.clone() });
@@ -37,7 +40,12 @@ impl ClusterState {
         Ok(())
     }
 
-    pub(super) fn guest_adopted(&mut self, context: &mut Context, guest: &GuestName, tenure: Tenure) -> Result<(), Refused> {
+    pub(super) fn guest_adopted(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        tenure: Tenure,
+    ) -> Result<(), Refused> {
         let known = self.known(guest)?;
         if !matches!(known.phase, Phase::Unplaced) {
             return Err(Self::refuse_phase(guest, known, "unplaced"));
@@ -144,7 +152,8 @@ impl ClusterState {
         incident.did(format!("Holdfast takes the rung {} (try {tries}): {why}.", rung.name()));
         if let Rung::Page { severity } = rung {
             incident.severity = severity;
-            incident.human = Some(format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`)."));
+            incident.human =
+                Some(format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`)."));
         }
         let rung = rung.name().to_owned();
         self.note(context, Event::RungTaken { guest: guest.clone(), rung, attempt: tries, why, evidence });
@@ -164,7 +173,9 @@ impl ClusterState {
             Rung::RestartService { run, .. } => {
                 let kind = OrderKind::RestartService { guest: guest.clone(), epoch: tenure.epoch, run: run.clone() };
                 let order = self.order(context, &tenure.host, kind)?;
-                if let Some(Phase::Running { action, verified, .. }) = self.guests.get_mut(guest).map(|known| &mut known.phase) {
+                if let Some(Phase::Running { action, verified, .. }) =
+                    self.guests.get_mut(guest).map(|known| &mut known.phase)
+                {
                     *action = Some(order);
                     *verified = false;
                 }
@@ -190,7 +201,8 @@ impl ClusterState {
             }
             // What was verified before does not hold: only the probes' next word ends the incident.
             Rung::Page { .. } => {
-                if let Some(Phase::Running { verified, .. }) = self.guests.get_mut(guest).map(|known| &mut known.phase) {
+                if let Some(Phase::Running { verified, .. }) = self.guests.get_mut(guest).map(|known| &mut known.phase)
+                {
                     *verified = false;
                 }
             }
@@ -199,7 +211,13 @@ impl ClusterState {
     }
 
     /// Orders whatever boot the host has joined with to stop the guest up to its epoch and say when nothing is left.
-    pub(super) fn release_now(&mut self, context: &mut Context, guest: &GuestName, why: &str, avoid: BTreeSet<HostName>) {
+    pub(super) fn release_now(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        why: &str,
+        avoid: BTreeSet<HostName>,
+    ) {
         let Some(tenure) = self.guests.get(guest).and_then(|known| match &known.phase {
             Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => {
                 Some(tenure.clone())
@@ -268,17 +286,13 @@ impl ClusterState {
     }
 
     /// A tenure of the guest has ended with its host.
-    pub(super) fn tenure_gone(
-        &mut self,
-        context: &mut Context,
-        guest: &GuestName,
-        host: &HostName,
-        proof: &Proof,
-    ) {
+    pub(super) fn tenure_gone(&mut self, context: &mut Context, guest: &GuestName, host: &HostName, proof: &Proof) {
         let Some(known) = self.guests.get(guest) else { return };
         match &known.phase {
             Phase::Unplaced | Phase::Free { .. } => {}
-            Phase::Starting { .. } | Phase::Running { .. } => self.free(context, guest, proof.clone(), host, BTreeSet::new()),
+            Phase::Starting { .. } | Phase::Running { .. } => {
+                self.free(context, guest, proof.clone(), host, BTreeSet::new())
+            }
             Phase::Releasing { avoid, .. } => {
                 let avoid = avoid.clone();
                 self.free(context, guest, proof.clone(), host, avoid);

@@ -14,7 +14,12 @@ use crate::{
 
 impl ClusterState {
     /// Orders whatever boot the half's host has joined with to release it.
-    pub(super) fn release_half(&mut self, context: &mut Context, guest: &GuestName, half: Option<&Tenure>) -> Option<OrderId> {
+    pub(super) fn release_half(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        half: Option<&Tenure>,
+    ) -> Option<OrderId> {
         let half = half?;
         self.order(context, &half.host, OrderKind::Release { guest: guest.clone(), epoch: half.epoch }).ok()
     }

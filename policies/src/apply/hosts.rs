@@ -13,12 +13,20 @@ use crate::{
 };
 
 impl ClusterState {
-    pub(super) fn host_joined(&mut self, context: &mut Context, host: HostName, facts: HostFacts) -> Result<(), Refused> {
+    pub(super) fn host_joined(
+        &mut self,
+        context: &mut Context,
+        host: HostName,
+        facts: HostFacts,
+    ) -> Result<(), Refused> {
         let incarnation = facts.incarnation.clone();
         let mut same_boot = false;
         match self.hosts.get_mut(&host) {
             None => {
-                self.hosts.insert(host.clone(), Host { facts, mode: Mode::default(), life: Life::Up, past: Vec::new(), joined: context.index });
+                self.hosts.insert(
+                    host.clone(),
+                    Host { facts, mode: Mode::default(), life: Life::Up, past: Vec::new(), joined: context.index },
+                );
             }
             Some(known) if known.facts.machine_id != facts.machine_id => {
                 let why = format!("was machine {} and says it is machine {}", known.facts.machine_id, facts.machine_id);
@@ -61,13 +69,19 @@ impl ClusterState {
     /// A new boot answers for the old one: it is ordered to release every guest that the old boot may have run (R10).
     fn ask_new_boot(&mut self, context: &mut Context, host: &HostName, incarnation: &Incarnation) {
         self.drop_orders(|order_host, order_incarnation| order_host == host && order_incarnation != incarnation);
-        for guest in self.guests_on(|tenure_host, tenure_incarnation| tenure_host == host && tenure_incarnation != incarnation)
+        for guest in
+            self.guests_on(|tenure_host, tenure_incarnation| tenure_host == host && tenure_incarnation != incarnation)
         {
             if let Some(Phase::Migrating(_)) = self.guests.get(&guest).map(|known| &known.phase) {
                 self.half_rebooted(context, &guest, host);
             } else {
                 self.guest_hit(context, &guest, format!("{guest} is down: its host {host} has booted anew"), None);
-                self.release_now(context, &guest, &format!("{host} has booted anew"), std::collections::BTreeSet::new());
+                self.release_now(
+                    context,
+                    &guest,
+                    &format!("{host} has booted anew"),
+                    std::collections::BTreeSet::new(),
+                );
             }
         }
     }
@@ -155,7 +169,10 @@ impl ClusterState {
     ) -> Result<(), Refused> {
         let device = self.policies.fencing.get(host).and_then(|levels| levels.get(level)).cloned();
         let Some(device @ FenceLevel::Ipmi(_)) = device else {
-            return Err(Refused::Host { host: host.clone(), why: format!("has no power device at level {}", level + 1) });
+            return Err(Refused::Host {
+                host: host.clone(),
+                why: format!("has no power device at level {}", level + 1),
+            });
         };
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         let target_incarnation = known.facts.incarnation.clone();
@@ -198,7 +215,12 @@ impl ClusterState {
         incident.guests = guests;
     }
 
-    pub(super) fn fence_superseded(&mut self, context: &mut Context, host: &HostName, why: String) -> Result<(), Refused> {
+    pub(super) fn fence_superseded(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        why: String,
+    ) -> Result<(), Refused> {
         let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         let Life::Fencing(Fence { attempt: None, .. }) = &known.life else {
             return Err(Refused::Already { why: format!("{host} has no fence that could be superseded") });
@@ -255,7 +277,10 @@ impl ClusterState {
             incident.stamps.proven = Some(at);
             incident.proof = Some((proof.word().to_owned(), proof.to_string()));
         }
-        self.note(context, Event::HostGone { host: host.clone(), incarnation: incarnation.clone(), proof: proof.clone() });
+        self.note(
+            context,
+            Event::HostGone { host: host.clone(), incarnation: incarnation.clone(), proof: proof.clone() },
+        );
         self.drop_orders(|on, boot| *on == host && *boot == incarnation);
         for guest in &guests {
             self.tenure_gone(context, guest, &host, &proof);
@@ -264,13 +289,22 @@ impl ClusterState {
         Ok(())
     }
 
-    pub(super) fn mode_set(&mut self, context: &mut Context, host: &HostName, mode: Mode, by: String) -> Result<(), Refused> {
+    pub(super) fn mode_set(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        mode: Mode,
+        by: String,
+    ) -> Result<(), Refused> {
         let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         if known.mode == mode {
             return Err(Refused::Already { why: format!("{host} is in that mode") });
         }
         if mode == Mode::Draining && known.life != Life::Up {
-            return Err(Refused::Host { host: host.clone(), why: "is not well; only a living host can be drained".to_owned() });
+            return Err(Refused::Host {
+                host: host.clone(),
+                why: "is not well; only a living host can be drained".to_owned(),
+            });
         }
         known.mode = mode;
         let word = match mode {

@@ -45,16 +45,14 @@ impl ClusterState {
         }
         let definition = self.policies.guests.get(guest).map(|declared| declared.qemu.clone());
         let definition = definition.ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
-        let target = Tenure {
-            host: to.clone(),
-            incarnation: host.facts.incarnation.clone(),
-            epoch: self.epoch(context),
-        };
+        let target =
+            Tenure { host: to.clone(), incarnation: host.facts.incarnation.clone(), epoch: self.epoch(context) };
         let kind = OrderKind::Receive { guest: guest.clone(), epoch: target.epoch, definition };
         let order = self.order(context, to, kind)?;
         let from = source.host.clone();
         let step = MigrationStep::Receiving { order };
-        let migration = Migration { source: Some(source), target: Some(target), step, failure: None, release_failed: None };
+        let migration =
+            Migration { source: Some(source), target: Some(target), step, failure: None, release_failed: None };
         self.set_phase(context, guest, Phase::Migrating(migration));
         self.note(context, Event::MigrationOrdered { guest: guest.clone(), from, to: to.clone(), why });
         Ok(())
@@ -145,9 +143,16 @@ impl ClusterState {
         self.settle(context, guest, migration, None);
     }
 
-    pub(super) fn resume_ended(&mut self, context: &mut Context, guest: &GuestName, id: OrderId, outcome: OrderOutcome) {
+    pub(super) fn resume_ended(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        id: OrderId,
+        outcome: OrderOutcome,
+    ) {
         let Some(mut migration) = self.migration(guest) else { return };
-        let (MigrationStep::Switched { resume, .. } | MigrationStep::Returning { resume, .. }) = &mut migration.step else {
+        let (MigrationStep::Switched { resume, .. } | MigrationStep::Returning { resume, .. }) = &mut migration.step
+        else {
             return;
         };
         if *resume != Some(id) {
@@ -162,7 +167,13 @@ impl ClusterState {
     }
 
     /// Ends the migration when nothing is outstanding; otherwise keeps it.
-    pub(super) fn settle(&mut self, context: &mut Context, guest: &GuestName, migration: Migration, proof: Option<Proof>) {
+    pub(super) fn settle(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        migration: Migration,
+        proof: Option<Proof>,
+    ) {
         // The probes have yet to confirm it where it ended; that also ends the incident that the move belonged to.
         let (since, verified, action) = (context.index, false, None);
         match (&migration.step, &migration.source, &migration.target, proof) {

@@ -66,9 +66,14 @@ impl ClusterState {
                 if base_version != self.policy_version {
                     return Err(Refused::Version { is: self.policy_version, base: base_version });
                 }
-                let forgotten = |name: &GuestName, guest: &Guest| !policies.guests.contains_key(name) && !guest.is_between();
-                let gone: Vec<GuestName> =
-                    self.guests.iter().filter(|(name, guest)| forgotten(name, guest)).map(|(name, _)| name.clone()).collect();
+                let forgotten =
+                    |name: &GuestName, guest: &Guest| !policies.guests.contains_key(name) && !guest.is_between();
+                let gone: Vec<GuestName> = self
+                    .guests
+                    .iter()
+                    .filter(|(name, guest)| forgotten(name, guest))
+                    .map(|(name, _)| name.clone())
+                    .collect();
                 for name in &gone {
                     self.forget_guest(context, name);
                 }
@@ -112,7 +117,12 @@ impl ClusterState {
     }
 
     /// Makes an order for the boot with which the host has joined.
-    pub(crate) fn order(&mut self, context: &mut Context, host: &HostName, kind: OrderKind) -> Result<OrderId, Refused> {
+    pub(crate) fn order(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        kind: OrderKind,
+    ) -> Result<OrderId, Refused> {
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         let incarnation = known.facts.incarnation.clone();
         self.last_order += 1;

@@ -17,7 +17,12 @@ use crate::{
 pub const START_TRIES_PER_HOST: u32 = 2;
 
 impl ClusterState {
-    pub(super) fn order_ended(&mut self, context: &mut Context, id: OrderId, outcome: OrderOutcome) -> Result<(), Refused> {
+    pub(super) fn order_ended(
+        &mut self,
+        context: &mut Context,
+        id: OrderId,
+        outcome: OrderOutcome,
+    ) -> Result<(), Refused> {
         let order = self.orders.remove(&id).ok_or(Refused::NoOrder { order: id })?;
         let what = order.kind.to_string();
         let host = order.host.clone();
@@ -81,7 +86,14 @@ impl ClusterState {
         }
     }
 
-    fn release_ended(&mut self, context: &mut Context, guest: &GuestName, epoch: Epoch, order: &Order, outcome: OrderOutcome) {
+    fn release_ended(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        epoch: Epoch,
+        order: &Order,
+        outcome: OrderOutcome,
+    ) {
         let Some(known) = self.guests.get_mut(guest) else { return };
         match (&mut known.phase, outcome) {
             (Phase::Releasing { tenure, order: waited, avoid, .. }, OrderOutcome::Done { .. })

@@ -151,8 +151,10 @@ fn contradiction(round: &Round<'_>, decision: &mut Decision, host: &HostName, in
     let reading = round.evidence.hosts.get(host).and_then(|known| known.power.as_ref());
     let asked = reading.filter(|reading| reading.power == Power::Off && reading.incarnation == *incarnation);
     if fresh && asked.is_none_or(|reading| life >= Some(reading.asked)) {
-        let summary = format!("{host} was proven off, and the same boot is heard again: its power device is not to be trusted");
-        let human = format!("Check the wiring of the power device of {host}, and reboot {host}: until then it runs nothing.");
+        let summary =
+            format!("{host} was proven off, and the same boot is heard again: its power device is not to be trusted");
+        let human =
+            format!("Check the wiring of the power device of {host}, and reboot {host}: until then it runs nothing.");
         open(round, decision, key, Severity::Critical, summary, Some(human));
     } else {
         close(round, decision, &key);
@@ -320,7 +322,8 @@ fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: &HostName) 
     match round.hosts.get(name).map(|judgement| judgement.verdict) {
         Some(HostVerdict::SupervisorDown) => {
             let summary = format!("the supervisor of {name} is silent, but {name} is alive");
-            let human = format!("Its guests run on. Start the supervisor of {name} again, or look why it does not start.");
+            let human =
+                format!("Its guests run on. Start the supervisor of {name} again, or look why it does not start.");
             open(round, decision, key, Severity::Warning, summary, Some(human));
         }
         Some(HostVerdict::Healthy | HostVerdict::Gone) => close(round, decision, &key),

@@ -152,7 +152,8 @@ fn free(
             judgement.doing = format!("no host can run it: {}", reasons.join("; "));
             if !busy && round.age(since) > Duration::from_secs(5) {
                 let summary = format!("{name} waits: no host can run it");
-                let human = format!("Make room for {name} or bring a host back; Holdfast keeps trying. {}", reasons.join("; "));
+                let human =
+                    format!("Make room for {name} or bring a host back; Holdfast keeps trying. {}", reasons.join("; "));
                 open(round, decision, key, Severity::Critical, summary, Some(human));
             }
         }
@@ -208,7 +209,8 @@ enum Condition {
 
 fn trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) -> Condition {
     let host = &run.tenure.host;
-    let ill = |why: String| Condition::Ill { trouble: Trouble::Guest, why, evidence: vec![format!("{host} reports it")] };
+    let ill =
+        |why: String| Condition::Ill { trouble: Trouble::Guest, why, evidence: vec![format!("{host} reports it")] };
     match round.evidence.report(host, run.name).filter(|report| report.epoch == run.tenure.epoch) {
         Some(report) => match &report.condition {
             GuestCondition::Exited { detail } => return ill(format!("its QEMU has ended ({detail})")),
@@ -217,7 +219,9 @@ fn trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, judgement:
                 return Condition::NotToBeJudged(format!("it is paused ({reason}); that is not a failure"));
             }
             GuestCondition::IoError { detail } => {
-                return Condition::NotToBeJudged(format!("its storage failed ({detail}); restarting it would not help"));
+                return Condition::NotToBeJudged(format!(
+                    "its storage failed ({detail}); restarting it would not help"
+                ));
             }
             GuestCondition::Unknown { detail } => {
                 return Condition::NotToBeJudged(format!("{host} cannot tell how it is ({detail})"));
@@ -276,7 +280,8 @@ fn ill(
     }
     match step {
         NextStep::Take { rung } => {
-            let to = rungs.get(rung).filter(|rung| matches!(rung, Rung::Migrate { .. })).and_then(|_| target(round, run));
+            let to =
+                rungs.get(rung).filter(|rung| matches!(rung, Rung::Migrate { .. })).and_then(|_| target(round, run));
             let last_well = last_well(round, run);
             judgement.doing = format!("{why}: taking rung {}", rung + 1);
             decision.commands.push(Change::Climb { guest: run.name.clone(), rung, to, why, evidence, last_well });

@@ -66,7 +66,13 @@ pub(super) fn judge_all(
 
 /// Judges one host.
 #[must_use]
-pub fn judge(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: Moment, host: &HostName) -> HostJudgement {
+pub fn judge(
+    state: &ClusterState,
+    evidence: &Evidence,
+    timing: &Timing,
+    now: Moment,
+    host: &HostName,
+) -> HostJudgement {
     let Some(known) = state.hosts.get(host) else { return unknown() };
     let incarnation = &known.facts.incarnation;
     let nothing = HostEvidence::default();
@@ -145,7 +151,8 @@ fn agreement(
         let age = if Some(*voter) == evidence.me.as_ref() {
             own.map(|at| now.since(at))
         } else {
-            let answer = heard.answers.get(*voter).filter(|answer| answer.counts && now.since(answer.asked) < ANSWER_AGE_MAX);
+            let answer =
+                heard.answers.get(*voter).filter(|answer| answer.counts && now.since(answer.asked) < ANSWER_AGE_MAX);
             answer.and_then(|answer| answer.age.map(|age| age + now.since(answer.asked)))
         };
         let Some(age) = age else {

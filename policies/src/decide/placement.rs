@@ -67,7 +67,9 @@ pub(super) fn choose(
     }
     candidates.sort();
     match candidates.first() {
-        Some((_, _, _, name, free)) => Ok(((*name).clone(), format!("{free} MiB of its memory are free, the most of all"))),
+        Some((_, _, _, name, free)) => {
+            Ok(((*name).clone(), format!("{free} MiB of its memory are free, the most of all")))
+        }
         None => Err(reasons),
     }
 }

@@ -57,7 +57,8 @@ pub fn judge(
         .flatten()
         .filter(|(_, sight)| sight.epoch == epoch && now.since(sight.at) <= fresh_for)
         .collect();
-    let count = |state| u32::try_from(fresh.iter().filter(|(_, sight)| sight.state == state).count()).unwrap_or(u32::MAX);
+    let count =
+        |state| u32::try_from(fresh.iter().filter(|(_, sight)| sight.state == state).count()).unwrap_or(u32::MAX);
     let (failing, passing) = (count(SightState::Failing), count(SightState::Passing));
     let verdict = match (failing, passing) {
         (0, 0) => ServiceVerdict::Unknown,

@@ -216,7 +216,8 @@ impl World {
         for (_, about, reading) in arrived {
             self.take_reading(about, reading);
         }
-        let heard: Vec<_> = self.nodes[leader].heard.iter().map(|(host, heard)| (host.clone(), heard.clone())).collect();
+        let heard: Vec<_> =
+            self.nodes[leader].heard.iter().map(|(host, heard)| (host.clone(), heard.clone())).collect();
         for (host, heard) in heard {
             if self.state.is_current(&host, &heard.incarnation) {
                 self.evidence.hosts.entry(host).or_default().heard = Some(heard);
@@ -323,9 +324,8 @@ impl World {
         let state = &self.state;
         let here = Epoch { generation: state.generation, index: state.applied };
         let up = state.hosts.get(&request.host).is_some_and(|host| host.life == Life::Up);
-        let mine = |order: &&crate::order::Order| {
-            order.host == request.host && order.incarnation == request.facts.incarnation
-        };
+        let mine =
+            |order: &&crate::order::Order| order.host == request.host && order.incarnation == request.facts.incarnation;
         let wrong = superseded(state, &request.host, &request.reports);
         let epoch_of = |guest: &GuestName| request.reports.iter().find(|report| report.guest == *guest).unwrap().epoch;
         SyncReply {
@@ -436,7 +436,8 @@ impl World {
                     .nodes
                     .iter()
                     .flat_map(|node| {
-                        let up = node.machines.iter().filter(|(guest, machine)| node.answers(guest, machine.epoch, now));
+                        let up =
+                            node.machines.iter().filter(|(guest, machine)| node.answers(guest, machine.epoch, now));
                         up.map(|(guest, machine)| (guest.clone(), (node.name.clone(), machine.epoch)))
                     })
                     .collect();
@@ -460,9 +461,9 @@ impl World {
         let agent = &self.nodes[index].supervisor.as_ref().unwrap().agent;
         let unable = job.order.kind.needs_lease() && !agent.may_act(clock);
         let floored = match &job.order.kind {
-            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } | OrderKind::Resume { guest, epoch } => {
-                agent.check_epoch(guest, *epoch).is_err()
-            }
+            OrderKind::Start { guest, epoch, .. }
+            | OrderKind::Receive { guest, epoch, .. }
+            | OrderKind::Resume { guest, epoch } => agent.check_epoch(guest, *epoch).is_err(),
             _ => false,
         };
         let mut reading = None;
@@ -471,7 +472,14 @@ impl World {
         } else {
             self.effect(index, job, &mut reading)
         };
-        self.tell(|| format!("hv-{index} {} {} {}: {done}", if crash { "crashes after" } else { "ends" }, job.order.id, job.order.kind));
+        self.tell(|| {
+            format!(
+                "hv-{index} {} {} {}: {done}",
+                if crash { "crashes after" } else { "ends" },
+                job.order.id,
+                job.order.kind
+            )
+        });
         if crash {
             return;
         }
@@ -558,7 +566,9 @@ impl World {
         let now = self.now;
         let target = (0..self.nodes.len()).find(|other| {
             let machine = self.nodes[*other].machines.get(guest);
-            *other != index && self.nodes[*other].connected(now) && machine.is_some_and(|m| m.state == Vm::Incoming(false))
+            *other != index
+                && self.nodes[*other].connected(now)
+                && machine.is_some_and(|m| m.state == Vm::Incoming(false))
         });
         let Some(target) = target.filter(|_| self.nodes[index].connected(now)) else { return false };
         if self.faults && self.random.one_in(6) {
@@ -594,7 +604,8 @@ impl World {
 
     fn all_run(&self) -> bool {
         self.guests.iter().all(|guest| {
-            let Some(Phase::Running { tenure, verified: true, .. }) = self.state.guests.get(guest).map(|known| &known.phase)
+            let Some(Phase::Running { tenure, verified: true, .. }) =
+                self.state.guests.get(guest).map(|known| &known.phase)
             else {
                 return false;
             };
@@ -732,8 +743,10 @@ impl World {
         while self.at_rest_since.is_none_or(|since| self.now - since < 3_000) {
             self.step();
             if self.now > end {
-                let phases: Vec<_> = self.state.guests.iter().map(|(name, guest)| format!("{name}: {:?}", guest.phase)).collect();
-                let lives: Vec<_> = self.state.hosts.iter().map(|(name, host)| format!("{name}: {:?}", host.life)).collect();
+                let phases: Vec<_> =
+                    self.state.guests.iter().map(|(name, guest)| format!("{name}: {:?}", guest.phase)).collect();
+                let lives: Vec<_> =
+                    self.state.hosts.iter().map(|(name, host)| format!("{name}: {:?}", host.life)).collect();
                 panic!("not at rest {bound} ms {when} (L1): {phases:#?} {lives:#?} {:#?}", self.proposals);
             }
         }

@@ -22,7 +22,8 @@ impl Scene {
     fn new(hosts: &[&str], guests: &[&str]) -> Self {
         let stage = Stage::new(hosts, guests);
         let voters = hosts.iter().map(|text| host(text)).collect();
-        let evidence = Evidence { quorum_since: Some(Moment(1_000)), me: Some(host("a")), voters, ..Evidence::default() };
+        let evidence =
+            Evidence { quorum_since: Some(Moment(1_000)), me: Some(host("a")), voters, ..Evidence::default() };
         let mut scene = Self { stage, evidence, now: 100_000 };
         scene.all_well();
         scene

@@ -126,7 +126,13 @@ pub(super) fn check(seen: &Seen, findings: &Findings<'_>) {
     }
 }
 
-fn unique<N: std::fmt::Display>(all: &[(String, N, Place)], kind: &str, owner: &str, why: &str, findings: &Findings<'_>) {
+fn unique<N: std::fmt::Display>(
+    all: &[(String, N, Place)],
+    kind: &str,
+    owner: &str,
+    why: &str,
+    findings: &Findings<'_>,
+) {
     let mut first: BTreeMap<&str, (&N, Place)> = BTreeMap::new();
     for (thing, name, place) in all {
         match first.get(thing.as_str()) {
@@ -169,7 +175,10 @@ fn overlap<'s>(
                 quoted(other.as_str()),
                 quoted(guest.as_str())
             ),
-            format!("a guest falls under one policy; the other begins at {}", findings.name(first.place.min(second.place))),
+            format!(
+                "a guest falls under one policy; the other begins at {}",
+                findings.name(first.place.min(second.place))
+            ),
         );
     }
 }
@@ -177,8 +186,10 @@ fn overlap<'s>(
 fn needs(name: &GuestName, guest: &GuestSeen, policy_name: &PolicyName, policy: &PolicySeen, findings: &Findings<'_>) {
     let (name, policy_name) = (quoted(name.as_str()), quoted(policy_name.as_str()));
     if let (false, Some(service)) = (guest.addressed, &policy.needs_address) {
-        let what =
-            format!("guest {name} has no `address`, at which policy {policy_name} asks its service {}", quoted(service.as_str()));
+        let what = format!(
+            "guest {name} has no `address`, at which policy {policy_name} asks its service {}",
+            quoted(service.as_str())
+        );
         findings.hint(guest.place, what, "add `address: 10.0.0.5`, the guest's own");
     }
     let Some(off) = guest.agent_off else { return };

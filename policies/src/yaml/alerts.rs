@@ -48,10 +48,15 @@ fn receiver(item: &Value<'_>) -> Option<Receiver> {
     let chosen = item.variant("receiver", RECEIVERS, &[])?;
     if chosen.name == "pagerduty" {
         let fields = chosen.fields(&PAGERDUTY)?;
-        let routing_key_file = fields.need("routing_key_file", "routing_key_file: /etc/holdfast/pagerduty", Value::absolute_path);
+        let routing_key_file =
+            fields.need("routing_key_file", "routing_key_file: /etc/holdfast/pagerduty", Value::absolute_path);
         let min_severity = least(&fields);
         let url = fields.or("url", "https://events.pagerduty.com".to_owned(), |v| v.url(false));
-        return Some(Receiver::Pagerduty { routing_key_file: routing_key_file?, min_severity: min_severity?, url: url? });
+        return Some(Receiver::Pagerduty {
+            routing_key_file: routing_key_file?,
+            min_severity: min_severity?,
+            url: url?,
+        });
     }
     let fields = chosen.fields(&PLAIN)?;
     let url = fields.need("url", "url: \"http://10.0.0.9:9093\"", |v| v.url(false));

@@ -14,7 +14,10 @@ const LEVELS_LATER: &[&str] = &["agent", "redfish", "lease"];
 const IPMI: Keys = Keys {
     known: &["address", "port", "user", "password_file", "suite", "wiring_verified_by", "timeout"],
     later: &[],
-    renamed: &[("password", "passwords stay out of policies: write it to a file on every host and name that as `password_file`")],
+    renamed: &[(
+        "password",
+        "passwords stay out of policies: write it to a file on every host and name that as `password_file`",
+    )],
 };
 const OPERATOR: Keys = Keys { known: &[], later: &[], renamed: &[] };
 
@@ -98,8 +101,10 @@ fn controller(value: &Value<'_>) -> Option<String> {
 fn user(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     if text.len() > USER_BYTES_MAX {
-        return value
-            .wrong(format!("user {} is longer than {USER_BYTES_MAX} bytes", quoted(text)), "IPMI allows no longer names");
+        return value.wrong(
+            format!("user {} is longer than {USER_BYTES_MAX} bytes", quoted(text)),
+            "IPMI allows no longer names",
+        );
     }
     Some(text.to_owned())
 }
@@ -107,8 +112,9 @@ fn user(value: &Value<'_>) -> Option<String> {
 fn suite(value: &Value<'_>) -> Option<u8> {
     match value.number(0..=u8::MAX)? {
         suite @ (3 | 17) => Some(suite),
-        other => {
-            value.wrong(format!("cipher suite {other} is not supported"), "17 (SHA-256), or 3 (SHA-1) for older controllers")
-        }
+        other => value.wrong(
+            format!("cipher suite {other} is not supported"),
+            "17 (SHA-256), or 3 (SHA-1) for older controllers",
+        ),
     }
 }

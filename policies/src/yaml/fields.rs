@@ -27,7 +27,14 @@ pub(super) struct Fields<'t> {
 
 impl Findings<'_> {
     /// Whether a word is one of those known; if not, says what it is instead.
-    pub(super) fn check_word(&self, kind: &str, word: &str, at: Place, known: &[&'static str], later: &[&'static str]) -> bool {
+    pub(super) fn check_word(
+        &self,
+        kind: &str,
+        word: &str,
+        at: Place,
+        known: &[&'static str],
+        later: &[&'static str],
+    ) -> bool {
         if known.contains(&word) {
             return true;
         }
@@ -56,7 +63,9 @@ impl<'t> Value<'t> {
         };
         for entry in entries {
             match keys.renamed.iter().find(|(wrong, _)| *wrong == entry.key) {
-                Some((wrong, right)) => self.findings.hint(entry.place, format!("unknown key {}", quoted(wrong)), *right),
+                Some((wrong, right)) => {
+                    self.findings.hint(entry.place, format!("unknown key {}", quoted(wrong)), *right)
+                }
                 None => {
                     self.findings.check_word("key", &entry.key, entry.place, keys.known, keys.later);
                 }
@@ -87,7 +96,10 @@ impl<'t> Fields<'t> {
     }
 
     /// An optional value. `None` is a finding, `Some(None)` an absent key.
-    #[expect(clippy::option_option, reason = "a mistake and an absent key are two different things, and both are common")]
+    #[expect(
+        clippy::option_option,
+        reason = "a mistake and an absent key are two different things, and both are common"
+    )]
     pub(super) fn optional<T>(&self, key: &str, read: impl FnOnce(&Value<'t>) -> Option<T>) -> Option<Option<T>> {
         match self.section(key) {
             None => Some(None),

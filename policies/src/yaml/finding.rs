@@ -36,7 +36,8 @@ impl fmt::Display for Finding {
         if !self.excerpt.trim().is_empty() {
             let before = if self.excerpt.starts_with('…') { 1 } else { self.column.saturating_sub(1) };
             // A tab stays a tab, so that the caret stands below its character whatever the width of a tab is.
-            let indent: String = self.excerpt.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let indent: String =
+                self.excerpt.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             write!(f, "\n  {}\n  {indent}^", self.excerpt)?;
         }
         match &self.hint {

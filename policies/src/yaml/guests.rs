@@ -73,7 +73,8 @@ pub(super) fn labels(value: &Value<'_>) -> Option<Labels> {
 fn label(entry: &Value<'_>) -> Option<String> {
     let text = entry.text()?;
     if entry.name.len() > LABEL_BYTES_MAX || text.len() > LABEL_BYTES_MAX {
-        return entry.wrong(format!("label {} is longer than {LABEL_BYTES_MAX} bytes", quoted(entry.name)), "shorten it");
+        return entry
+            .wrong(format!("label {} is longer than {LABEL_BYTES_MAX} bytes", quoted(entry.name)), "shorten it");
     }
     Some(text.to_owned())
 }
@@ -89,7 +90,8 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     let nics = fields.or("nics", Vec::new(), |v| nics(v, name, seen));
     let agent = fields.or("agent", true, Value::boolean);
     let watchdog = fields.optional("watchdog", |v| v.one_of(&[("i6300esb", WatchdogModel::I6300esb)]));
-    let accel = fields.or("accel", Accel::Auto, |v| v.one_of(&[("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)]));
+    let accel = fields
+        .or("accel", Accel::Auto, |v| v.one_of(&[("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)]));
     let machine = fields.or("machine", "q35".to_owned(), machine);
     if agent == Some(false) {
         seen.guest(name, value.at).agent_off = Some(fields.place("agent"));
@@ -132,7 +134,10 @@ fn machine(value: &Value<'_>) -> Option<String> {
     if text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
         return Some(text.to_owned());
     }
-    value.wrong(format!("{} is not a QEMU machine type", quoted(text)), "write its name alone: `q35`, `pc`, `pc-q35-7.2`")
+    value.wrong(
+        format!("{} is not a QEMU machine type", quoted(text)),
+        "write its name alone: `q35`, `pc`, `pc-q35-7.2`",
+    )
 }
 
 fn disks(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<Vec<Disk>> {
@@ -144,7 +149,8 @@ fn disks(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<Vec<Dis
 fn disk(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<Disk> {
     let fields = value.fields(&DISK)?;
     let path = fields.need("path", "path: /shared/guest.img", Value::absolute_path);
-    let format = fields.or("format", DiskFormat::Raw, |v| v.one_of(&[("raw", DiskFormat::Raw), ("qcow2", DiskFormat::Qcow2)]));
+    let format =
+        fields.or("format", DiskFormat::Raw, |v| v.one_of(&[("raw", DiskFormat::Raw), ("qcow2", DiskFormat::Qcow2)]));
     if let Some(path) = &path {
         seen.disks.push((path.display().to_string(), name.clone(), fields.place("path")));
     }
@@ -183,7 +189,9 @@ fn bridge(value: &Value<'_>) -> Option<String> {
 fn mac(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let octet = |part: &str| {
-        (part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit())).then(|| u8::from_str_radix(part, 16).ok()).flatten()
+        (part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
+            .then(|| u8::from_str_radix(part, 16).ok())
+            .flatten()
     };
     let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
     match octets.as_deref() {

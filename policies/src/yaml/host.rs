@@ -53,8 +53,8 @@ const INTERVAL_MIN: Span = Span::ms(20);
 pub(super) fn read(root: &Value<'_>) -> Option<HostFile> {
     let fields = root.fields(&HOST)?;
     let host = fields.need("host", "host: hv-a", Value::named::<HostName>);
-    let cluster =
-        fields.need("cluster", "cluster: the id that `holdfast init` printed", |v| v.named::<HostName>().map(String::from));
+    let cluster = fields
+        .need("cluster", "cluster: the id that `holdfast init` printed", |v| v.named::<HostName>().map(String::from));
     let state_dir = fields.or("state_dir", PathBuf::from("/var/lib/holdfast"), Value::path);
     let run_dir = fields.or("run_dir", PathBuf::from("/run/holdfast"), Value::path);
     let listen = fields.need("listen", "listen: 10.0.0.1:7400", socket);
@@ -70,7 +70,11 @@ pub(super) fn read(root: &Value<'_>) -> Option<HostFile> {
     if let (Some(listen), Some(Some(api))) = (listen, api)
         && listen == api
     {
-        root.findings.hint(fields.place("api"), "`api` is the same address as `listen`", "give the API a port of its own");
+        root.findings.hint(
+            fields.place("api"),
+            "`api` is the same address as `listen`",
+            "give the API a port of its own",
+        );
     }
     if let (Some(host), Some(listen), Some(voters)) = (&host, listen, &voters) {
         reachable(host, listen, voters, &fields, root);
@@ -145,7 +149,8 @@ fn reachable(
     let Some(dialled) = voters.get(host) else { return };
     let heard = listen.port() == dialled.port() && (listen.ip().is_unspecified() || listen.ip() == dialled.ip());
     if !heard {
-        let what = format!("this host listens on {listen}, but the voter {} is reached at {dialled}", quoted(host.as_str()));
+        let what =
+            format!("this host listens on {listen}, but the voter {} is reached at {dialled}", quoted(host.as_str()));
         root.findings.hint(fields.place("listen"), what, "write the same address and port in both places");
     }
 }

@@ -11,7 +11,8 @@ use crate::{
 };
 
 const RESTART_SERVICE: Keys = Keys { known: &["run", "tries", "wait"], later: &[], renamed: &[] };
-const TRIED: Keys = Keys { known: &["tries", "wait"], later: &[], renamed: &[("run", "only `restart_service` runs a command")] };
+const TRIED: Keys =
+    Keys { known: &["tries", "wait"], later: &[], renamed: &[("run", "only `restart_service` runs a command")] };
 const PAGE: Keys = Keys { known: &["severity"], later: &[], renamed: &[] };
 
 const RUNGS: &[&str] = &["restart_service", "reset_guest", "failover", "migrate", "page"];
@@ -27,7 +28,8 @@ const WAIT_MIN: Span = Span::ms(100);
 pub(super) fn read(value: &Value<'_>) -> Option<Vec<Rung>> {
     let items = value.list("write `- reset_guest: { tries: 1 }` and so on below it")?;
     if items.is_empty() {
-        return value.wrong("the ladder has no rung: nothing would be done", "add at least `- page: { severity: critical }`");
+        return value
+            .wrong("the ladder has no rung: nothing would be done", "add at least `- page: { severity: critical }`");
     }
     if items.len() > RUNGS_MAX {
         return value.wrong(format!("the ladder has more than {RUNGS_MAX} rungs"), "use `tries` to repeat a rung");

@@ -113,7 +113,10 @@ fn fits(sources: &[Source<'_>], findings: &Findings<'_>) -> bool {
     for (file, source) in sources.iter().enumerate() {
         bytes = bytes.saturating_add(source.text.len());
         if bytes > INPUT_BYTES_MAX {
-            findings.add(Place::start(file), format!("the input is larger than {INPUT_BYTES_MAX} bytes; nothing of it was read"));
+            findings.add(
+                Place::start(file),
+                format!("the input is larger than {INPUT_BYTES_MAX} bytes; nothing of it was read"),
+            );
             return false;
         }
     }

@@ -20,8 +20,11 @@ const POLICY: Keys = Keys {
     later: &["placement"],
     renamed: &[("matches", "write `match: { app: web }`")],
 };
-const SERVICE: Keys =
-    Keys { known: &["probe", "every", "timeout", "fails_after", "recovers_after", "from"], later: &["slow"], renamed: &[] };
+const SERVICE: Keys = Keys {
+    known: &["probe", "every", "timeout", "fails_after", "recovers_after", "from"],
+    later: &["slow"],
+    renamed: &[],
+};
 const FROM: Keys = Keys { known: &["inside", "hosts", "agree"], later: &[], renamed: &[] };
 const HTTP: Keys = Keys { known: &["url", "status", "body"], later: &[], renamed: &[] };
 const TCP: Keys = Keys { known: &["port"], later: &[], renamed: &[] };
@@ -63,8 +66,9 @@ fn policy(value: &Value<'_>, name: &PolicyName, seen: &mut Seen) -> Option<Polic
     }
     let ladder = fields.need("ladder", "ladder: [{ reset_guest: {} }, { failover: {} }, { page: {} }]", ladder::read);
     sketch.restarts_service = ladder.iter().flatten().any(|rung| rung.name() == "restart_service");
-    let on_degraded = fields
-        .or("on_degraded", OnDegraded::Alert, |v| v.one_of(&[("alert", OnDegraded::Alert), ("migrate", OnDegraded::Migrate)]));
+    let on_degraded = fields.or("on_degraded", OnDegraded::Alert, |v| {
+        v.one_of(&[("alert", OnDegraded::Alert), ("migrate", OnDegraded::Migrate)])
+    });
     let cool_down = fields.or("cool_down", Span::secs(300), Value::span);
     let boot_grace = fields.or("boot_grace", Span::secs(60), Value::span);
     Some(Policy {
@@ -80,8 +84,10 @@ fn policy(value: &Value<'_>, name: &PolicyName, seen: &mut Seen) -> Option<Polic
 fn matches(value: &Value<'_>) -> Option<Labels> {
     let labels = guests::labels(value)?;
     if labels.is_empty() {
-        return value
-            .wrong("`match` is empty: the policy would match every guest", "name at least one label: `match: { app: web }`");
+        return value.wrong(
+            "`match` is empty: the policy would match every guest",
+            "name at least one label: `match: { app: web }`",
+        );
     }
     Some(labels)
 }
@@ -167,12 +173,17 @@ fn vantages(service: &Fields<'_>, probe: Option<&Probe>) -> Option<Vantages> {
     }
     let vantages = hosts + u32::from(inside);
     if vantages == 0 {
-        return value.wrong("nobody would look: `inside` is false and `hosts` is 0", "set `inside: true` or `hosts: 2`");
+        return value
+            .wrong("nobody would look: `inside` is false and `hosts` is 0", "set `inside: true` or `hosts: 2`");
     }
     let agree = agree.unwrap_or(vantages.min(2));
     if agree > vantages {
         let what = format!("`agree` is {agree}, but there are only {vantages} vantages: {}", sum(inside, hosts));
-        value.findings.hint(from.place("agree"), what, format!("set `agree` to at most {vantages}, or look from more hosts"));
+        value.findings.hint(
+            from.place("agree"),
+            what,
+            format!("set `agree` to at most {vantages}, or look from more hosts"),
+        );
         return None;
     }
     Some(Vantages { inside, hosts, agree })

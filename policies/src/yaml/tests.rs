@@ -139,7 +139,10 @@ alerts: [{ pagerduty: { routing_key_file: /k } }]
     assert_eq!((guest.qemu.accel, guest.qemu.machine.as_str()), (Accel::Auto, "q35"));
     assert_eq!(guest.qemu.disks[0].format, DiskFormat::Raw);
     let policy = policies.policies.values().next().unwrap();
-    assert_eq!((policy.cool_down, policy.boot_grace, policy.on_degraded), (Span::secs(300), Span::secs(60), OnDegraded::Alert));
+    assert_eq!(
+        (policy.cool_down, policy.boot_grace, policy.on_degraded),
+        (Span::secs(300), Span::secs(60), OnDegraded::Alert)
+    );
     let [ping, port, web] = policy.services.values().collect::<Vec<_>>()[..] else { panic!() };
     assert_eq!((web.every, web.timeout, web.fails_after, web.recovers_after), (Span::secs(2), Span::secs(1), 3, 2));
     assert_eq!(web.from, Vantages { inside: true, hosts: 2, agree: 2 });
@@ -298,7 +301,8 @@ alerts:
 
 #[test]
 fn a_syntax_error_is_one_finding_and_other_files_are_still_checked() {
-    let sources = [Source { name: "a.yaml", text: "guests: { a: [ }\n" }, Source { name: "b.yaml", text: "gests: {}\n" }];
+    let sources =
+        [Source { name: "a.yaml", text: "guests: { a: [ }\n" }, Source { name: "b.yaml", text: "gests: {}\n" }];
     let findings = parse(&sources).unwrap_err();
     assert_eq!(findings.len(), 2, "{}", show(&findings));
     assert_eq!((findings[0].line, findings[0].column, findings[0].what.starts_with("not YAML: ")), (1, 14, true));

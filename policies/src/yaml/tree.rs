@@ -85,10 +85,13 @@ pub(super) fn read(file: usize, text: &str, findings: &Findings<'_>) -> Vec<Node
     options.emit_comments = false;
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
-    let mut builder = Builder { file, findings, open: Vec::new(), documents: Vec::new(), anchors: BTreeMap::new(), nodes: 0 };
+    let mut builder =
+        Builder { file, findings, open: Vec::new(), documents: Vec::new(), anchors: BTreeMap::new(), nodes: 0 };
     for next in Parser::new_from_str_with_options(text, options) {
         let step = match next {
-            Ok((event, span)) => builder.event(event, builder.place(span.start), span.start.index() == span.end.index()),
+            Ok((event, span)) => {
+                builder.event(event, builder.place(span.start), span.start.index() == span.end.index())
+            }
             Err(error) => Err((builder.place(*error.marker()), format!("not YAML: {}", error.info()))),
         };
         if let Err((place, what)) = step {
@@ -133,7 +136,11 @@ impl Builder<'_> {
     /// `empty`: the event stands for nothing that is written.
     fn event(&mut self, event: Event<'_>, place: Place, empty: bool) -> Step {
         if event.tag().is_some() {
-            self.findings.hint(place, "YAML tags are not supported", "leave the tag out; quote a value that must be text");
+            self.findings.hint(
+                place,
+                "YAML tags are not supported",
+                "leave the tag out; quote a value that must be text",
+            );
         }
         match event {
             Event::Scalar(text, style, anchor, _) => {
@@ -149,7 +156,9 @@ impl Builder<'_> {
                 self.begin(Open::Map { place, anchor, entries, keys, key: Key::Awaited }, place)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open::List { place, anchor, items }) => self.put(Node { place, content: Content::List(items) }, anchor),
+                Some(Open::List { place, anchor, items }) => {
+                    self.put(Node { place, content: Content::List(items) }, anchor)
+                }
                 Some(Open::Map { place, anchor, entries, .. }) => {
                     self.put(Node { place, content: Content::Map(entries) }, anchor)
                 }
@@ -221,7 +230,11 @@ fn accept_key(node: Node, keys: &mut BTreeMap<String, Place>, findings: &Finding
         }
     };
     if text == "<<" {
-        findings.hint(place, "merge keys (`<<`) are not supported", "write the values out, or use an alias for a whole value");
+        findings.hint(
+            place,
+            "merge keys (`<<`) are not supported",
+            "write the values out, or use an alias for a whole value",
+        );
         return Key::Refused;
     }
     if let Some(first) = keys.get(&text) {

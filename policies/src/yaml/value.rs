@@ -78,9 +78,10 @@ impl<'t> Value<'t> {
             Content::Scalar { text, .. } if text.len() > TEXT_BYTES_MAX => {
                 self.wrong(format!("{} is longer than {TEXT_BYTES_MAX} bytes", quoted(self.name)), "shorten it")
             }
-            Content::Scalar { text, .. } if text.contains(|c: char| c.is_control()) => {
-                self.wrong(format!("{} has a line break or another control character", quoted(self.name)), "write it on one line")
-            }
+            Content::Scalar { text, .. } if text.contains(|c: char| c.is_control()) => self.wrong(
+                format!("{} has a line break or another control character", quoted(self.name)),
+                "write it on one line",
+            ),
             Content::Scalar { text, .. } => Some(text),
             _ => self.unexpected("text", "write a single value here"),
         }
@@ -116,7 +117,9 @@ impl<'t> Value<'t> {
         let text = self.text()?;
         match Span::try_from(text.to_owned()) {
             Ok(span) => Some(span),
-            Err(_) => self.unexpected("a duration of at most 30 days", "write a number and a unit: 250ms, 1s, 1.5s, 2m, 1h"),
+            Err(_) => {
+                self.unexpected("a duration of at most 30 days", "write a number and a unit: 250ms, 1s, 1.5s, 2m, 1h")
+            }
         }
     }
 
@@ -238,7 +241,9 @@ impl<'t> Value<'t> {
                     );
                     return None;
                 }
-                [] => return self.unexpected(&format!("a {kind}"), &format!("one of {}", listed(known.iter().copied()))),
+                [] => {
+                    return self.unexpected(&format!("a {kind}"), &format!("one of {}", listed(known.iter().copied())));
+                }
             },
             Content::Scalar { text, plain: true } if !text.is_empty() => {
                 Value { name: text, at: self.node.place, node: &BLANK, findings: self.findings }

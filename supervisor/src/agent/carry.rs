@@ -75,9 +75,7 @@ fn why(error: &dyn std::error::Error) -> String {
 
 async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Duration) -> OrderOutcome {
     match kind {
-        OrderKind::Start { guest, epoch, definition } => {
-            start(node, driver, guest, *epoch, definition, How::Run).await
-        }
+        OrderKind::Start { guest, epoch, definition } => start(node, driver, guest, *epoch, definition, How::Run).await,
         OrderKind::Receive { guest, epoch, definition } => {
             start(node, driver, guest, *epoch, definition, How::Incoming).await
         }

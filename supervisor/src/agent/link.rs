@@ -77,7 +77,9 @@ async fn ask(
         }
     } else {
         let called = node.rpc.call(&voter, address, Channel::Sync, body, DEADLINE).await;
-        called.map_err(|error| error.to_string()).and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()))
+        called
+            .map_err(|error| error.to_string())
+            .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()))
     };
     (voter, answered)
 }

@@ -160,7 +160,9 @@ impl Work {
     /// What runs here. An inventory that cannot be taken is not an empty one: no sync goes out then (S5).
     async fn reports(&self) -> Result<Vec<GuestReport>, String> {
         match &self.parts.node.driver {
-            Some(driver) => driver.inventory().await.map_err(|error| format!("what runs here cannot be known: {error}")),
+            Some(driver) => {
+                driver.inventory().await.map_err(|error| format!("what runs here cannot be known: {error}"))
+            }
             None => Ok(Vec::new()),
         }
     }

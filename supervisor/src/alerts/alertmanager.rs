@@ -77,7 +77,12 @@ mod tests {
     #[test]
     fn a_change_of_severity_or_story_keeps_every_label() {
         let before = incident(7);
-        let mut after = Incident { severity: holdfast_policies::model::Severity::Info, seq: 9, summary: "Worse.".into(), ..before.clone() };
+        let mut after = Incident {
+            severity: holdfast_policies::model::Severity::Info,
+            seq: 9,
+            summary: "Worse.".into(),
+            ..before.clone()
+        };
         after.did("More.".into());
         assert_eq!(alert(&before, 5)["labels"], alert(&after, 6)["labels"]);
         assert_ne!(alert(&before, 5)["annotations"], alert(&after, 5)["annotations"]);

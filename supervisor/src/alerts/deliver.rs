@@ -78,7 +78,11 @@ impl Deliverer {
             Ok(response) => judge(request, response).await,
             Err(error) => {
                 let perhaps_taken = !error.is_connect() && !error.is_builder();
-                Delivery::Retry { after: None, detail: shown(request, &with_causes(&error.without_url())), perhaps_taken }
+                Delivery::Retry {
+                    after: None,
+                    detail: shown(request, &with_causes(&error.without_url())),
+                    perhaps_taken,
+                }
             }
         }
     }

@@ -22,7 +22,12 @@ const SENTENCE_MAX: usize = 1_024;
 /// Guests named in the details; a pager is no inventory.
 const GUESTS_MAX: usize = 50;
 
-pub(super) fn render(base: &str, cluster: &str, incident: &Incident, secrets: &Secrets) -> Result<Request, RenderError> {
+pub(super) fn render(
+    base: &str,
+    cluster: &str,
+    incident: &Incident,
+    secrets: &Secrets,
+) -> Result<Request, RenderError> {
     let key = secrets.routing_key.as_ref().ok_or(RenderError::NoRoutingKey)?;
     let url = request::join(base, "/v2/enqueue")?;
     let action = if incident.is_open() { "trigger" } else { "resolve" };
@@ -62,7 +67,8 @@ fn payload(cluster: &str, incident: &Incident) -> Value {
 fn details(cluster: &str, incident: &Incident) -> Value {
     let mut details = Map::new();
     let mut say = |key: &str, value: Value| details.insert(key.to_owned(), value);
-    let nothing = if incident.is_open() { "Nothing for the moment; Holdfast is at it." } else { "Nothing; it is over." };
+    let nothing =
+        if incident.is_open() { "Nothing for the moment; Holdfast is at it." } else { "Nothing; it is over." };
     say("what_you_must_do", json!(cut(incident.human.as_deref().unwrap_or(nothing), SENTENCE_MAX)));
     say("what_happened", json!(cut(&incident.summary, SENTENCE_MAX)));
     say("what_holdfast_did", incident.done.iter().map(|sentence| cut(sentence, SENTENCE_MAX)).collect());
@@ -94,9 +100,15 @@ mod tests {
         let mut bad = Vec::new();
         let top = ["routing_key", "event_action", "dedup_key", "client", "client_url", "links", "images", "payload"];
         let inner = ["summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"];
-        let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let keys =
+            |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
         bad.extend(keys(event).iter().filter(|key| !top.contains(&key.as_str())).map(|key| format!("unknown {key}")));
-        bad.extend(keys(&event["payload"]).iter().filter(|key| !inner.contains(&key.as_str())).map(|key| format!("unknown payload.{key}")));
+        bad.extend(
+            keys(&event["payload"])
+                .iter()
+                .filter(|key| !inner.contains(&key.as_str()))
+                .map(|key| format!("unknown payload.{key}")),
+        );
         let mut text = |at: &str, least: usize, most: usize| match event.pointer(at).and_then(Value::as_str) {
             Some(text) if (least..=most).contains(&text.chars().count()) => {}
             other => bad.push(format!("{at} is {other:?}")),
@@ -162,7 +174,8 @@ mod tests {
             ..incident(u64::MAX)
         };
         let event = event(&incident);
-        let complaints: Vec<_> = complaints(&event).into_iter().filter(|complaint| !complaint.contains("size")).collect();
+        let complaints: Vec<_> =
+            complaints(&event).into_iter().filter(|complaint| !complaint.contains("size")).collect();
         assert_eq!(complaints, Vec::<String>::new());
         assert!(event["dedup_key"].as_str().unwrap().ends_with(&format!("#{}", u64::MAX)));
         let empty = Incident { key: String::new(), summary: String::new(), ..super::super::tests::incident(1) };

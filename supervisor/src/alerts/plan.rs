@@ -15,8 +15,8 @@ use holdfast_policies::{
     time::{Moment, millis},
 };
 
-use super::{AlertState, Delivered, Delivery, Trouble, kind};
 use super::super::metrics::{Label, ReceiverKind};
+use super::{AlertState, Delivered, Delivery, Trouble, kind};
 
 /// Sends under way at once per receiver: hides a slow receiver's latency without flooding it.
 pub const IN_FLIGHT_MAX: usize = 4;
@@ -191,7 +191,8 @@ enum Need {
 /// Decides what to send and confirm, and when to look again.
 #[must_use]
 pub fn plan(state: &AlertState, attempts: &Attempts, now: Moment) -> Plan {
-    let mut plan = Plan { tallies: ReceiverKind::ALL.iter().map(|kind| (*kind, Tally::default())).collect(), ..Plan::default() };
+    let mut plan =
+        Plan { tallies: ReceiverKind::ALL.iter().map(|kind| (*kind, Tally::default())).collect(), ..Plan::default() };
     if !state.active {
         return plan;
     }
@@ -207,7 +208,10 @@ pub fn plan(state: &AlertState, attempts: &Attempts, now: Moment) -> Plan {
             plan.confirm(&key, incident, attempt, now);
             match need {
                 Need::Send { again } => {
-                    due.push((Reverse(incident.severity), Due { incident: incident.id, receiver: receiver.clone(), seq: incident.seq, again }));
+                    due.push((
+                        Reverse(incident.severity),
+                        Due { incident: incident.id, receiver: receiver.clone(), seq: incident.seq, again },
+                    ));
                 }
                 Need::Wait { until, why } => plan.look_again(until, why),
                 Need::Nothing | Need::InFlight { .. } | Need::Rejected => {}
@@ -255,7 +259,9 @@ impl Plan {
     fn tally(&mut self, kind: ReceiverKind, need: &Need) {
         let Some((_, tally)) = self.tallies.iter_mut().find(|(each, _)| *each == kind) else { return };
         match need {
-            Need::Send { again: false } | Need::InFlight { fresh: true } | Need::Wait { why: Wake::Retry, .. } => tally.pending += 1,
+            Need::Send { again: false } | Need::InFlight { fresh: true } | Need::Wait { why: Wake::Retry, .. } => {
+                tally.pending += 1
+            }
             Need::Rejected => tally.rejected += 1,
             Need::Nothing | Need::Send { again: true } | Need::InFlight { fresh: false } | Need::Wait { .. } => {}
         }

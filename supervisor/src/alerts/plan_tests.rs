@@ -113,14 +113,20 @@ fn alertmanager_hears_every_minute_that_an_incident_is_open_and_at_once_from_a_n
     assert_eq!(plan(&state, &book, after(59)).next, Some((after(60), Wake::Resend)));
     one(&state, &mut book, after(60), &Delivery::Rejected { detail: "404".into() });
     one(&state, &mut book, after(120), &Delivery::Accepted);
-    state.incidents[0] = Incident { resolved: Some(WallTime(9)), seq: 2, delivered: state.incidents[0].delivered.clone(), ..incident(1) };
+    state.incidents[0] = Incident {
+        resolved: Some(WallTime(9)),
+        seq: 2,
+        delivered: state.incidents[0].delivered.clone(),
+        ..incident(1)
+    };
     assert!(!one(&state, &mut book, after(121), &Delivery::Accepted).again);
     assert_eq!(plan(&state, &book, after(9_999)).sends, []);
 }
 
 #[test]
 fn the_gravest_four_go_first_and_no_more_at_once() {
-    let severities = [Severity::Info, Severity::Warning, Severity::Error, Severity::Critical, Severity::Warning, Severity::Critical];
+    let severities =
+        [Severity::Info, Severity::Warning, Severity::Error, Severity::Critical, Severity::Warning, Severity::Critical];
     let incidents = (1..).zip(severities).map(|(id, severity)| Incident { severity, ..incident(id) }).collect();
     let (state, mut book) = (state(pagerduty(Severity::Info), incidents), Attempts::default());
     let sends = plan(&state, &book, START).sends;

@@ -116,6 +116,7 @@ fn origin(url: &Url) -> String {
 /// The parts of a URL that may be secrets: credentials, path and query. A bare `/` is in every text and hides nothing.
 fn hidden_in(url: &Url) -> impl Iterator<Item = Secret> {
     let parts = [url.password(), url.query(), Some(url.path()).filter(|path| path.len() > 1)];
-    let parts: Vec<Secret> = parts.into_iter().flatten().filter(|part| !part.is_empty()).map(|part| Secret(part.to_owned())).collect();
+    let parts: Vec<Secret> =
+        parts.into_iter().flatten().filter(|part| !part.is_empty()).map(|part| Secret(part.to_owned())).collect();
     parts.into_iter()
 }

@@ -59,9 +59,10 @@ async fn serve(mut stream: TcpStream, log: Arc<Mutex<Vec<Seen>>>, answers: &[&st
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.to_lowercase().split_once("content-length: ").map_or(0, |(_, rest)| {
-                rest.lines().next().unwrap().trim().parse::<usize>().unwrap()
-            });
+            let length = head
+                .to_lowercase()
+                .split_once("content-length: ")
+                .map_or(0, |(_, rest)| rest.lines().next().unwrap().trim().parse::<usize>().unwrap());
             if body.len() >= length {
                 let path = head.split(' ').nth(1).unwrap().to_owned();
                 let number = {
@@ -69,9 +70,13 @@ async fn serve(mut stream: TcpStream, log: Arc<Mutex<Vec<Seen>>>, answers: &[&st
                     log.push(Seen { path, body: serde_json::from_str(body).unwrap_or_default() });
                     log.len() - 1
                 };
-                let body = format!("you said {}", body.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<String>());
+                let body = format!(
+                    "you said {}",
+                    body.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<String>()
+                );
                 let answer = answers.get(number).or(answers.last()).unwrap();
-                let reply = format!("HTTP/1.1 {answer}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                let reply =
+                    format!("HTTP/1.1 {answer}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
                 let _ = stream.write_all(reply.as_bytes()).await;
                 return;
             }

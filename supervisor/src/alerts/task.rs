@@ -13,8 +13,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AlertState, Attempts, Deliverer, Delivered, Delivery, Due, Plan, Trouble, kind, plan, read_secrets, render,
     super::metrics::{Metrics, SendResult},
+    AlertState, Attempts, Delivered, Deliverer, Delivery, Due, Plan, Trouble, kind, plan, read_secrets, render,
     with_causes,
 };
 
@@ -37,7 +37,8 @@ pub async fn run(
     deliverer: Deliverer,
     stop: CancellationToken,
 ) {
-    let mut teller = Teller { book: Attempts::default(), sends: JoinSet::new(), due: HashMap::new(), metrics, clock, deliverer };
+    let mut teller =
+        Teller { book: Attempts::default(), sends: JoinSet::new(), due: HashMap::new(), metrics, clock, deliverer };
     loop {
         let state = states.borrow_and_update().clone();
         let deadline = teller.turn(&state, &confirmations, &trouble);

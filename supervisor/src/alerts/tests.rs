@@ -71,7 +71,8 @@ impl Lead {
         let (confirm, mut confirmed) = mpsc::channel::<Delivered>(4);
         let (trouble, trouble_seen) = watch::channel(Vec::new());
         let deliverer = Deliverer::new().unwrap();
-        let task = run(states_seen, confirm, trouble, metrics.clone(), Arc::new(now), deliverer, CancellationToken::new());
+        let task =
+            run(states_seen, confirm, trouble, metrics.clone(), Arc::new(now), deliverer, CancellationToken::new());
         let commits = states.clone();
         let commit = async move {
             while let Some(delivered) = confirmed.recv().await {
@@ -136,7 +137,9 @@ async fn a_pager_that_stumbles_is_told_again_and_hears_the_end() {
     lead.all_told().await;
     let seen = stub.seen();
     assert_eq!(actions(&stub), ["trigger", "trigger", "trigger", "resolve"]);
-    assert!(seen.iter().all(|seen| seen.path == "/v2/enqueue" && seen.body["dedup_key"] == "holdfast/prod/guest/web-1#7"));
+    assert!(
+        seen.iter().all(|seen| seen.path == "/v2/enqueue" && seen.body["dedup_key"] == "holdfast/prod/guest/web-1#7")
+    );
     let page = lead.metrics.render();
     assert!(page.contains("holdfast_alert_sends_total{receiver=\"pagerduty\",result=\"retried\"} 2"), "{page}");
     assert!(page.contains("holdfast_alert_sends_total{receiver=\"pagerduty\",result=\"accepted\"} 2"), "{page}");
@@ -159,22 +162,34 @@ impl Write for Log {
 async fn a_refusal_is_not_repeated_but_shown_and_nothing_secret_is_logged() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let stub = Stub::start(&["400 Bad Request", "202 Accepted"]).await;
     let (receiver, file) = pager(&stub);
     let hook = Receiver::Webhook { url: "http://127.0.0.1:1/T0/hunter2".to_owned(), min_severity: Severity::Info };
     let mut lead = Lead::start(vec![receiver, hook], vec![incident(7)]);
-    let troubles = lead.trouble.wait_for(|troubles| troubles.len() == 2 && troubles.iter().any(|trouble| trouble.tries >= 2)).await;
+    let troubles = lead
+        .trouble
+        .wait_for(|troubles| troubles.len() == 2 && troubles.iter().any(|trouble| trouble.tries >= 2))
+        .await;
     let troubles = troubles.unwrap().clone();
-    assert!(troubles.iter().any(|trouble| trouble.rejected && trouble.detail.contains("400") && trouble.detail.contains("(secret)")), "{troubles:?}");
+    assert!(
+        troubles
+            .iter()
+            .any(|trouble| trouble.rejected && trouble.detail.contains("400") && trouble.detail.contains("(secret)")),
+        "{troubles:?}"
+    );
     // The webhook's second try came a second later; the pager was left alone meanwhile.
     assert_eq!(stub.seen().len(), 1);
     assert!(lead.metrics.render().contains("holdfast_alerts_rejected{receiver=\"pagerduty\"} 1"));
     // Nobody reads a key that others can read; the next change waits until that is mended.
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
     lead.incident(|incident| incident.summary = "Still so.".to_owned());
-    lead.trouble.wait_for(|troubles| troubles.iter().any(|trouble| trouble.detail.contains("make it 0600"))).await.unwrap();
+    lead.trouble
+        .wait_for(|troubles| troubles.iter().any(|trouble| trouble.detail.contains("make it 0600")))
+        .await
+        .unwrap();
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
     until("the mended key is used", async || (stub.seen().len() == 2).then_some(())).await;
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -207,7 +222,9 @@ async fn alertmanager(hook: &str) -> Option<(Child, String, tempfile::TempDir)> 
     match child {
         Ok(child) => Some((child, format!("http://127.0.0.1:{port}"), folder)),
         Err(_) if std::env::var_os("HOLDFAST_NO_LAB").is_some_and(|value| value == "1") => None,
-        Err(error) => panic!("prometheus-alertmanager cannot be run ({error}); install it, or set HOLDFAST_NO_LAB=1 to do without"),
+        Err(error) => panic!(
+            "prometheus-alertmanager cannot be run ({error}); install it, or set HOLDFAST_NO_LAB=1 to do without"
+        ),
     }
 }
 
@@ -228,7 +245,8 @@ async fn a_real_alertmanager_shows_one_alert_through_every_change_and_ends_it() 
     let receiver = Receiver::Alertmanager { url: base.clone(), min_severity: Severity::Info };
     let lead = Lead::start(vec![receiver], vec![Incident { opened, severity: Severity::Error, ..incident(7) }]);
     lead.all_told().await;
-    let first = until("the alert is active", async || active(&client, &base).await.filter(|alerts| alerts.len() == 1)).await;
+    let first =
+        until("the alert is active", async || active(&client, &base).await.filter(|alerts| alerts.len() == 1)).await;
     assert_eq!(first[0]["labels"]["alertname"], "HoldfastIncident");
     lead.incident(|incident| {
         incident.severity = Severity::Critical;
@@ -236,13 +254,22 @@ async fn a_real_alertmanager_shows_one_alert_through_every_change_and_ends_it() 
     });
     lead.all_told().await;
     let second = until("the change is shown", async || {
-        active(&client, &base).await.filter(|alerts| alerts[0]["annotations"]["summary"] == "Guest web-1 is being moved.")
+        active(&client, &base)
+            .await
+            .filter(|alerts| alerts[0]["annotations"]["summary"] == "Guest web-1 is being moved.")
     })
     .await;
-    assert_eq!((second.len(), &second[0]["fingerprint"]), (1, &first[0]["fingerprint"]), "a change made a second alert");
+    assert_eq!(
+        (second.len(), &second[0]["fingerprint"]),
+        (1, &first[0]["fingerprint"]),
+        "a change made a second alert"
+    );
     assert_eq!(second[0]["annotations"]["severity"], "critical");
     lead.incident(|incident| incident.resolved = Some(now().wall));
     lead.all_told().await;
     until("the alert has ended", async || active(&client, &base).await.filter(Vec::is_empty)).await;
-    until("the end is announced", async || stub.seen().iter().any(|seen| seen.body["status"] == "resolved").then_some(())).await;
+    until("the end is announced", async || {
+        stub.seen().iter().any(|seen| seen.body["status"] == "resolved").then_some(())
+    })
+    .await;
 }

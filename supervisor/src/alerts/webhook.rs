@@ -27,7 +27,10 @@ mod tests {
         told.delivered.insert("webhook:https://hooks.example/T0/other".to_owned(), 1);
         let request = render("https://user:hunter2@hooks.example/T1/path?token=abc", "prod", &told).unwrap();
         let body = String::from_utf8(request.body.clone()).unwrap();
-        assert!(!body.contains("other") && body.contains("\"cluster\":\"prod\"") && body.contains("\"seq\":1"), "{body}");
+        assert!(
+            !body.contains("other") && body.contains("\"cluster\":\"prod\"") && body.contains("\"seq\":1"),
+            "{body}"
+        );
         let shown = format!("{request:?} {}", request.without_secrets("POST /T1/path?token=abc by hunter2"));
         for secret in ["hunter2", "T1", "abc"] {
             assert!(!shown.contains(secret), "{shown}");

@@ -12,7 +12,7 @@ use holdfast_policies::{
 };
 use tokio::sync::oneshot;
 
-use super::{Brain, Coordinator, Input};
+use super::{Coordinator, Input, brain::Brain};
 use crate::{
     clock,
     desk::{Answer, Denied, Desk, Facts, Request, explain, journal, of_refusal, plan, status},
@@ -57,7 +57,10 @@ impl Brain {
             term: consensus.term,
             voters: self.node.voters().into_keys().collect(),
             now: clock::wall(),
-            alert_troubles: troubles.iter().map(|trouble| format!("{}: {}", trouble.receiver, trouble.detail)).collect(),
+            alert_troubles: troubles
+                .iter()
+                .map(|trouble| format!("{}: {}", trouble.receiver, trouble.detail))
+                .collect(),
         }
     }
 
@@ -88,29 +91,37 @@ impl Brain {
     /// What cannot be seen in the files alone.
     fn check_against_cluster(&self, policies: &Policies) -> Result<(), Denied> {
         let known: Vec<HostName> = self.node.read(|state| state.hosts.keys().cloned().collect());
-        let stranger = policies.fencing.keys().find(|host| !known.contains(host) && !self.node.file.voters.contains_key(*host));
+        let stranger =
+            policies.fencing.keys().find(|host| !known.contains(host) && !self.node.file.voters.contains_key(*host));
         if let Some(host) = stranger {
             let hosts: Vec<&str> = known.iter().map(HostName::as_str).collect();
-            let text = format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", "));
+            let text =
+                format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", "));
             return Err(Denied::Refused(text));
         }
         let busy = self.node.read(|state| {
             let removed = state.guests.iter().filter(|(name, _)| !policies.guests.contains_key(*name));
-            let unsettled = |phase: &Phase| !matches!(phase, Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. });
+            let unsettled =
+                |phase: &Phase| !matches!(phase, Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. });
             removed.filter(|(_, guest)| unsettled(&guest.phase)).map(|(name, _)| name.to_string()).next()
         });
         match busy {
-            Some(guest) => Err(Denied::Refused(format!("{guest} is being started, stopped or moved; remove it when that is over"))),
+            Some(guest) => {
+                Err(Denied::Refused(format!("{guest} is being started, stopped or moved; remove it when that is over")))
+            }
             None => Ok(()),
         }
     }
 
     async fn migrate(&mut self, guest: GuestName, to: Option<HostName>, by: &str) -> Result<Answer, Denied> {
-        let home = self.node.read(|state| state.guests.get(&guest).map(|known| known.home().map(|home| home.host.clone())));
+        let home =
+            self.node.read(|state| state.guests.get(&guest).map(|known| known.home().map(|home| home.host.clone())));
         let home = home.ok_or_else(|| Denied::Unknown(format!("there is no guest {guest}")))?;
         let to = match to {
             Some(to) => to,
-            None => self.roomiest(home.as_ref()).ok_or_else(|| Denied::Refused(format!("no other host can take {guest}")))?,
+            None => self
+                .roomiest(home.as_ref())
+                .ok_or_else(|| Denied::Refused(format!("no other host can take {guest}")))?,
         };
         let what = format!("{guest} moves to {to}");
         self.done(Change::Migrate { guest, to, why: format!("{by} asked for it") }, what).await
@@ -124,17 +135,22 @@ impl Brain {
                 self.report.hosts.get(name).is_some_and(|judgement| judgement.verdict == Healthy)
             };
             let hosts = state.hosts.iter().filter(|(name, host)| {
-                Some(*name) != but && host.facts.guests && host.mode == Mode::Active && host.life == Life::Up && well(name)
+                Some(*name) != but
+                    && host.facts.guests
+                    && host.mode == Mode::Active
+                    && host.life == Life::Up
+                    && well(name)
             });
-            hosts.max_by_key(|(name, host)| {
-                let used: u64 = state
-                    .guests_of(name)
-                    .filter_map(|(guest, _)| state.policies.guests.get(guest))
-                    .map(|declared| u64::from(declared.qemu.memory_mib))
-                    .sum();
-                host.facts.memory_mib.saturating_sub(used)
-            })
-            .map(|(name, _)| name.clone())
+            hosts
+                .max_by_key(|(name, host)| {
+                    let used: u64 = state
+                        .guests_of(name)
+                        .filter_map(|(guest, _)| state.policies.guests.get(guest))
+                        .map(|declared| u64::from(declared.qemu.memory_mib))
+                        .sum();
+                    host.facts.memory_mib.saturating_sub(used)
+                })
+                .map(|(name, _)| name.clone())
         })
     }
 
@@ -158,7 +174,8 @@ impl Brain {
         let fresh_ms = millis(self.node.file.timing.suspect_after.0);
         let proof = Proof::operator(host, &incarnation, person, heard_ago_ms, fresh_ms)
             .map_err(|refused| Denied::Refused(refused.to_string()))?;
-        self.done(Change::HostGone { proof, last_well: None }, format!("{host} counts as off, by the word of {person}")).await
+        self.done(Change::HostGone { proof, last_well: None }, format!("{host} counts as off, by the word of {person}"))
+            .await
     }
 }
 

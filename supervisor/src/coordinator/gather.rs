@@ -72,7 +72,9 @@ fn may_see(state: &ClusterState, from: &HostName, report: &SightReport) -> bool 
     let declared = state.policies.policy_of(&report.guest);
     let own = match &report.vantage {
         Vantage::Host(vantage) => vantage == from,
-        Vantage::Inside => state.guests.get(&report.guest).and_then(|guest| guest.home()).is_some_and(|home| home.host == *from),
+        Vantage::Inside => {
+            state.guests.get(&report.guest).and_then(|guest| guest.home()).is_some_and(|home| home.host == *from)
+        }
     };
     own && declared.is_some_and(|(_, policy)| policy.services.contains_key(&report.service))
 }
@@ -198,7 +200,11 @@ mod tests {
         assert_eq!(sights(&state, "h1", vec![sight_of("http", from("h2"), &state)]), 0, "another host's vantage");
         assert_eq!(sights(&state, "h1", vec![sight_of("http", Vantage::Inside, &state)]), 0, "another host's guest");
         assert_eq!(sights(&state, "h2", vec![sight_of("http", Vantage::Inside, &state)]), 1);
-        assert_eq!(sights(&state, "h1", vec![sight_of("smtp", from("h1"), &state)]), 0, "a service that is not declared");
+        assert_eq!(
+            sights(&state, "h1", vec![sight_of("smtp", from("h1"), &state)]),
+            0,
+            "a service that is not declared"
+        );
     }
 
     /// h1 is back under a new boot and is being fenced by h2.

@@ -40,7 +40,8 @@ impl Numbers {
     fn recoveries(&mut self, metrics: &Metrics, state: &ClusterState) {
         let ended = self.open.iter().filter_map(|id| state.incidents.get(id)).filter(|incident| !incident.is_open());
         ended.for_each(|incident| metrics.recovered(&incident.stamps.stages()));
-        self.open = state.incidents.values().filter(|incident| incident.is_open()).map(|incident| incident.id).collect();
+        self.open =
+            state.incidents.values().filter(|incident| incident.is_open()).map(|incident| incident.id).collect();
     }
 
     fn fences(&mut self, metrics: &Metrics, state: &ClusterState) {

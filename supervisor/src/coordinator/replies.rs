@@ -18,9 +18,10 @@ pub fn reply(state: &ClusterState, request: &SyncRequest, round: Round, lease: D
     let refused = why_no_lease(state, request);
     // Counted from the start of the round: what was true then is all that a majority has confirmed.
     let left = lease.saturating_sub(now.since(round.began));
-    let orders = state.orders.values().filter(|order| {
-        order.host == request.host && order.incarnation == request.facts.incarnation
-    });
+    let orders = state
+        .orders
+        .values()
+        .filter(|order| order.host == request.host && order.incarnation == request.facts.incarnation);
     SyncReply {
         nonce: request.nonce,
         authority,
@@ -50,7 +51,8 @@ fn why_no_lease(state: &ClusterState, request: &SyncRequest) -> Option<String> {
 
 fn superseded_epochs(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoch)> {
     let wrong = superseded(state, &request.host, &request.reports);
-    let epoch = |guest: &GuestName| request.reports.iter().find(|report| report.guest == *guest).map(|report| report.epoch);
+    let epoch =
+        |guest: &GuestName| request.reports.iter().find(|report| report.guest == *guest).map(|report| report.epoch);
     wrong.into_iter().filter_map(|guest| epoch(&guest).map(|epoch| (guest, epoch))).collect()
 }
 

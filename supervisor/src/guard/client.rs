@@ -95,7 +95,7 @@ impl GuardClient {
     /// # Errors
     /// [`ClientError`]
     pub async fn revoke(&self) -> Result<(), ClientError> {
-        self.done(Request::Revoke).await
+        self.done(Request::Revoke {}).await
     }
 
     /// Registers a guest's cgroup, which must be done before the guest is started.
@@ -127,7 +127,7 @@ impl GuardClient {
     /// # Errors
     /// [`ClientError`]
     pub async fn query(&self) -> Result<Status, ClientError> {
-        match self.call(Request::Query).await? {
+        match self.call(Request::Query {}).await? {
             Reply::Status(status) => Ok(status),
             Reply::Done | Reply::Refused { .. } => Err(ClientError::Answer { source: None }),
         }

@@ -33,7 +33,7 @@ pub enum Request {
         deadline: Moment,
     },
     /// There is no lease.
-    Revoke,
+    Revoke {},
     /// A guest is about to run in this cgroup.
     Register {
         /// Which.
@@ -52,7 +52,7 @@ pub enum Request {
         addresses: Vec<SocketAddr>,
     },
     /// How is it?
-    Query,
+    Query {},
 }
 
 /// An answer.

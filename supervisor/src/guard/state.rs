@@ -88,11 +88,11 @@ impl State {
     pub(super) fn apply(&mut self, request: Request, now: Moment) -> Result<Reply, Refused> {
         match request {
             Request::Grant { deadline } => self.grant(deadline, now)?,
-            Request::Revoke => self.deadline = None,
+            Request::Revoke {} => self.deadline = None,
             Request::Register { guest, cgroup } => self.register(guest, cgroup)?,
             Request::Unregister { guest } => self.guests.retain(|known| known.guest != guest),
             Request::Voters { addresses } => self.replace_voters(addresses)?,
-            Request::Query => return Ok(Reply::Status(self.status())),
+            Request::Query {} => return Ok(Reply::Status(self.status())),
         }
         Ok(Reply::Done)
     }
@@ -169,7 +169,7 @@ mod tests {
         assert!(matches!(state.apply(grant(9_001), now), Err(Refused::TooFar { .. })));
         assert_eq!(state.lease_left(Moment(4_000)), Some(Duration::from_secs(1)));
         assert_eq!(state.lease_left(Moment(6_000)), Some(Duration::ZERO));
-        state.apply(Request::Revoke, now).unwrap();
+        state.apply(Request::Revoke {}, now).unwrap();
         assert_eq!(state.lease_left(now), None);
         assert_eq!(state.apply(grant(2_000), now), Ok(Reply::Done));
     }
@@ -187,7 +187,7 @@ mod tests {
         }
         assert_eq!(state.apply(register(0), Moment(0)), Ok(Reply::Done));
         assert_eq!(state.apply(register(GUESTS_MAX), Moment(0)), Err(Refused::Full));
-        let full = serde_json::to_vec(&state.apply(Request::Query, Moment(0)).unwrap()).unwrap();
+        let full = serde_json::to_vec(&state.apply(Request::Query {}, Moment(0)).unwrap()).unwrap();
         assert!(u64::try_from(full.len()).unwrap() < REPLY_BYTES_MAX / 2);
         state.apply(Request::Unregister { guest: guest(0) }, Moment(0)).unwrap();
         assert_eq!(state.apply(register(GUESTS_MAX), Moment(0)), Ok(Reply::Done));

@@ -19,7 +19,9 @@ use holdfast_policies::{
     incident::Stages,
     names::{GuestName, HostName, ServiceName},
 };
-use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 pub use self::labels::{GuestState, Label, ProbeOutcome, ReceiverKind, SendResult, Stage, VantageKind, Verdict};
 use self::{names::Name, probes::ProbeMetrics};
@@ -144,7 +146,14 @@ impl Metrics {
     }
 
     /// Counts one probe that this host asked.
-    pub fn probed(&self, guest: &GuestName, service: &ServiceName, from: VantageKind, outcome: ProbeOutcome, took: Duration) {
+    pub fn probed(
+        &self,
+        guest: &GuestName,
+        service: &ServiceName,
+        from: VantageKind,
+        outcome: ProbeOutcome,
+        took: Duration,
+    ) {
         self.probes.probed(guest, service, from, outcome, took);
     }
 
@@ -274,7 +283,12 @@ fn counters(registry: &Registry, (name, help): Name, labels: &[&str]) -> Result<
     Ok(counters)
 }
 
-fn histograms(registry: &Registry, (name, help): Name, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+fn histograms(
+    registry: &Registry,
+    (name, help): Name,
+    labels: &[&str],
+    buckets: &[f64],
+) -> Result<HistogramVec, prometheus::Error> {
     let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
     registry.register(Box::new(histograms.clone()))?;
     Ok(histograms)

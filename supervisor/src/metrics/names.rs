@@ -34,29 +34,37 @@ pub const RAFT_LEADER: Name = ("holdfast_raft_leader", "1 while this supervisor 
 /// Quorum.
 pub const QUORUM: Name = ("holdfast_quorum", "1 while this supervisor knows of a coordinator that a majority follows.");
 /// Gossip membership.
-pub const GOSSIP_LIVE: Name = ("holdfast_gossip_live_members", "Supervisors that gossip holds for alive, this one included.");
+pub const GOSSIP_LIVE: Name =
+    ("holdfast_gossip_live_members", "Supervisors that gossip holds for alive, this one included.");
 /// Lease.
 pub const LEASE_LEFT: Name =
     ("holdfast_lease_left_seconds", "Time until this host loses the right to run guests; 0 without a lease.");
 /// Alerts that wait.
-pub const ALERTS_PENDING: Name =
-    ("holdfast_alerts_pending", "Incident changes that a receiver has not confirmed; only the coordinator counts them.");
+pub const ALERTS_PENDING: Name = (
+    "holdfast_alerts_pending",
+    "Incident changes that a receiver has not confirmed; only the coordinator counts them.",
+);
 /// Alerts that were refused.
-pub const ALERTS_REJECTED: Name =
-    ("holdfast_alerts_rejected", "Incident changes that a receiver refused for good; only the coordinator counts them.");
+pub const ALERTS_REJECTED: Name = (
+    "holdfast_alerts_rejected",
+    "Incident changes that a receiver refused for good; only the coordinator counts them.",
+);
 /// Alert sends.
-pub const ALERT_SENDS: Name = ("holdfast_alert_sends_total", "Attempts to tell a receiver something, by what came of them.");
+pub const ALERT_SENDS: Name =
+    ("holdfast_alert_sends_total", "Attempts to tell a receiver something, by what came of them.");
 /// Dropped datagrams.
 pub const DATAGRAMS_DROPPED: Name =
     ("holdfast_datagrams_dropped_total", "Datagrams that arrived and were thrown away, by reason.");
 /// Refused calls.
-pub const RPC_REFUSED: Name = ("holdfast_rpc_refused_total", "Calls from other supervisors that were refused, by reason.");
+pub const RPC_REFUSED: Name =
+    ("holdfast_rpc_refused_total", "Calls from other supervisors that were refused, by reason.");
 /// Open orders.
 pub const ORDERS_OPEN: Name = ("holdfast_orders_open", "Orders that are committed and not yet reported or superseded.");
 /// Fences.
 pub const FENCES: Name = ("holdfast_fences_total", "Fences that ended, by result.");
 /// Event loop lateness.
-pub const LOOP_LATE: Name = ("holdfast_loop_late_seconds", "How late the event loop of this supervisor was when it was last measured.");
+pub const LOOP_LATE: Name =
+    ("holdfast_loop_late_seconds", "How late the event loop of this supervisor was when it was last measured.");
 
 /// All of them, for tests and documentation.
 pub const ALL: &[Name] = &[

@@ -34,7 +34,12 @@ pub(super) struct ProbeMetrics {
 impl ProbeMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            latency: super::histograms(registry, names::PROBE_LATENCY, &["guest", "service", "vantage"], LATENCY_BUCKETS)?,
+            latency: super::histograms(
+                registry,
+                names::PROBE_LATENCY,
+                &["guest", "service", "vantage"],
+                LATENCY_BUCKETS,
+            )?,
             outcomes: super::counters(registry, names::PROBES, &["guest", "service", "vantage", "outcome"])?,
             services: Mutex::new(BTreeSet::new()),
         })

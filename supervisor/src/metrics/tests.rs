@@ -43,11 +43,18 @@ fn populated() -> Metrics {
 
 /// Runs promtool with `text` on its standard input; `None` where the tool was expressly waived.
 fn promtool(arguments: &[&str], text: &str) -> Option<()> {
-    let child = Command::new("promtool").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(_) if std::env::var_os("HOLDFAST_NO_LAB").is_some_and(|value| value == "1") => return None,
-        Err(error) => panic!("promtool cannot be run ({error}); install prometheus, or set HOLDFAST_NO_LAB=1 to do without"),
+        Err(error) => {
+            panic!("promtool cannot be run ({error}); install prometheus, or set HOLDFAST_NO_LAB=1 to do without")
+        }
     };
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -74,7 +81,8 @@ fn every_named_metric_is_on_the_page_and_every_rule_asks_for_a_named_one() {
     for (name, help) in names::ALL {
         assert!(page.contains(&format!("# HELP {name} {help}")), "{name} is not on the page");
     }
-    let words = RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("holdfast_"));
+    let words =
+        RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("holdfast_"));
     for word in words {
         assert!(names::ALL.iter().any(|(name, _)| *name == word), "the rules ask for {word}, which does not exist");
     }
@@ -102,5 +110,7 @@ fn services_beyond_the_bound_share_one_series() {
     let page = metrics.render();
     let series = page.lines().filter(|line| line.starts_with("holdfast_probes_total{")).count();
     assert_eq!(series, probes::SERVICES_MAX + 1);
-    assert!(page.contains("holdfast_probes_total{guest=\"_other\",outcome=\"fail\",service=\"_other\",vantage=\"host\"} 5"));
+    assert!(
+        page.contains("holdfast_probes_total{guest=\"_other\",outcome=\"fail\",service=\"_other\",vantage=\"host\"} 5")
+    );
 }

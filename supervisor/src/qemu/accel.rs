@@ -38,7 +38,11 @@ pub fn choose(wanted: Accel, trial: &KvmTrial) -> Result<Accelerator, String> {
 
 /// Finds out whether KVM works, once; the answer does not change before the next boot.
 pub async fn try_kvm(binary: &Path) -> KvmTrial {
-    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(|error| format!("/dev/kvm: {error}"))?;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .map_err(|error| format!("/dev/kvm: {error}"))?;
     let processor = std::fs::read_to_string("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo: {error}"))?;
     if cfg!(target_arch = "x86_64") && !has_virtualisation(&processor) {
         return Err("the processor offers neither vmx nor svm".to_owned());
@@ -64,7 +68,11 @@ async fn run_trial(binary: &Path) -> KvmTrial {
         _ = stdin.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n").await;
         let output = child.wait_with_output().await.map_err(|error| error.to_string())?;
         drop(stdin);
-        return if output.status.success() { Ok(()) } else { Err(clean(String::from_utf8_lossy(&output.stderr).trim())) };
+        return if output.status.success() {
+            Ok(())
+        } else {
+            Err(clean(String::from_utf8_lossy(&output.stderr).trim()))
+        };
     }
     Err("no pipe to the trial machine".to_owned())
 }

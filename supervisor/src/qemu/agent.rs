@@ -84,7 +84,12 @@ impl AgentChannel {
     }
 
     /// The connection is out of its place while it is used, so that it is gone when this future is dropped midway.
-    async fn exchange(&self, place: &mut Option<Connection>, name: &str, arguments: &Value) -> Result<Value, ChannelError> {
+    async fn exchange(
+        &self,
+        place: &mut Option<Connection>,
+        name: &str,
+        arguments: &Value,
+    ) -> Result<Value, ChannelError> {
         let mut connection = match place.take() {
             Some(connection) => connection,
             None => Connection::open(&self.inner.socket).await.map_err(unavailable)?,
@@ -212,7 +217,10 @@ mod tests {
     const LONG: Duration = Duration::from_secs(5);
 
     /// An agent that answers as `answer` says; `None` leaves a command unanswered.
-    fn agent(view: View, answer: impl Fn(usize, &str) -> Option<String> + Send + 'static) -> (tempfile::TempDir, AgentChannel) {
+    fn agent(
+        view: View,
+        answer: impl Fn(usize, &str) -> Option<String> + Send + 'static,
+    ) -> (tempfile::TempDir, AgentChannel) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("qga");
         let listener = UnixListener::bind(&socket).unwrap();

@@ -110,7 +110,8 @@ impl Machine<'_> {
         });
         line.add("-blockdev", file.to_string());
         line.add("-blockdev", format.to_string());
-        let device = format!("virtio-blk-pci,id=vd{index},drive=disk{index},werror=stop,rerror=stop,bootindex={}", index + 1);
+        let device =
+            format!("virtio-blk-pci,id=vd{index},drive=disk{index},werror=stop,rerror=stop,bootindex={}", index + 1);
         line.add("-device", device);
     }
 

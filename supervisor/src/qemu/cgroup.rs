@@ -126,7 +126,10 @@ impl Cgroup {
         }
     }
 
-    #[expect(deprecated, reason = "a File keeps its descriptor as long as it lives, and the replacement is an unsafe function")]
+    #[expect(
+        deprecated,
+        reason = "a File keeps its descriptor as long as it lives, and the replacement is an unsafe function"
+    )]
     fn watch(&self) -> Option<AsyncFd<File>> {
         let mut file = File::open(self.path.join("cgroup.events")).ok()?;
         file.read_to_string(&mut String::new()).ok()?;

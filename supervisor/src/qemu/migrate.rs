@@ -84,7 +84,8 @@ pub async fn listen(monitor: &MonitorClient, address: IpAddr) -> Result<String, 
 /// Where an incoming guest listens.
 pub async fn listening(monitor: &MonitorClient, address: IpAddr) -> Result<String, AskError> {
     let answer = monitor.execute(QueryMigrate {}, ANSWER_DEADLINE).await?;
-    let port = answer.pointer("/socket-address/0/port").and_then(Value::as_str).and_then(|port| port.parse::<u16>().ok());
+    let port =
+        answer.pointer("/socket-address/0/port").and_then(Value::as_str).and_then(|port| port.parse::<u16>().ok());
     let port = port.ok_or_else(|| AskError::Refused(clean(&format!("does not say where it listens: {answer}"))))?;
     Ok(format!("tcp:{}:{port}", host_of(address)))
 }
@@ -103,7 +104,12 @@ fn host_of(address: IpAddr) -> String {
 ///
 /// # Errors
 /// See [`SendError`].
-pub async fn send<F>(monitor: &MonitorClient, uri: &str, deadline: Duration, go: F) -> Result<MigrationOutcome, SendError>
+pub async fn send<F>(
+    monitor: &MonitorClient,
+    uri: &str,
+    deadline: Duration,
+    go: F,
+) -> Result<MigrationOutcome, SendError>
 where
     F: Future<Output = bool>,
 {

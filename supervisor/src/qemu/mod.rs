@@ -49,6 +49,7 @@ use tokio::{
     time::timeout,
 };
 
+use self::{accel::KvmTrial, cgroup::Cgroup, monitor::ANSWER_DEADLINE, record::Files, registry::Registry};
 pub use self::{
     agent::AgentChannel,
     condition::{ARRIVED, MigrationStatus},
@@ -56,7 +57,6 @@ pub use self::{
     migrate::{MigrationOutcome, SendError},
     monitor::AskError,
 };
-use self::{accel::KvmTrial, cgroup::Cgroup, monitor::ANSWER_DEADLINE, record::Files, registry::Registry};
 
 /// Events that may wait for their reader. They only wake it up: what is dropped shows in the inventory.
 const EVENTS: usize = 256;
@@ -227,7 +227,13 @@ impl Driver {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub async fn send_to<F>(&self, guest: &GuestName, uri: &str, deadline: Duration, go: F) -> Result<MigrationOutcome, SendError>
+    pub async fn send_to<F>(
+        &self,
+        guest: &GuestName,
+        uri: &str,
+        deadline: Duration,
+        go: F,
+    ) -> Result<MigrationOutcome, SendError>
     where
         F: Future<Output = bool> + Send + 'static,
     {

@@ -196,7 +196,8 @@ impl Monitor {
     /// Connects, negotiates and asks for what events will keep up to date.
     async fn open(&mut self) -> Result<Session, WireError> {
         let (lines, write) = wire::connect(&self.monitored.files.qmp()).await?;
-        let mut session = Session { lines, write, next_id: 0, pending: BTreeMap::new(), status_asked: None, status_due: false };
+        let mut session =
+            Session { lines, write, next_id: 0, pending: BTreeMap::new(), status_asked: None, status_due: false };
         while session.lines.message().await?.greeting.is_none() {}
         for (name, purpose) in [
             ("qmp_capabilities", Purpose::Nothing),

@@ -58,7 +58,8 @@ impl Process {
     /// The process that has this number at the moment.
     pub fn find(pid: i32) -> io::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let start_ticks = parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is odd")))?;
+        let start_ticks =
+            parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is odd")))?;
         Ok(Self { pid, start_ticks })
     }
 

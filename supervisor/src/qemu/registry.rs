@@ -153,7 +153,9 @@ impl Registry {
         let report = |(guest, entry): (&GuestName, &Entry)| {
             let (epoch, condition) = match &entry.state {
                 State::Absent => return None,
-                State::Starting { epoch, .. } => (*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() }),
+                State::Starting { epoch, .. } => {
+                    (*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() })
+                }
                 State::Here(here) => (here.epoch, here.monitor.view().condition),
             };
             Some(GuestReport { guest: guest.clone(), epoch, condition })
@@ -215,7 +217,9 @@ impl Inner {
                 self.enter(guest, record.epoch, Some(&record), foreign);
             }
             Ok(None) => {}
-            Err(error) => self.enter(guest, Epoch::default(), None, Some(format!("its record cannot be read: {error}"))),
+            Err(error) => {
+                self.enter(guest, Epoch::default(), None, Some(format!("its record cannot be read: {error}")))
+            }
         }
     }
 

@@ -100,7 +100,12 @@ impl Lab {
             if answer.code == Some(3) { Err(answer.err) } else { Ok(answer) }
         })?;
         if !answered.ok() {
-            bail!("on {host}, holdfast {} ended with {:?}: {}", arguments.join(" "), answered.code, answered.err.trim());
+            bail!(
+                "on {host}, holdfast {} ended with {:?}: {}",
+                arguments.join(" "),
+                answered.code,
+                answered.err.trim()
+            );
         }
         Ok(answered.out)
     }
