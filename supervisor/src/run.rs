@@ -84,7 +84,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let consensus = start_consensus(&file, Arc::clone(&replica) as Arc<RwLock<dyn Machine>>, client.clone()).await?;
 
     let keyring = Arc::new(Keyring::load(&file.gossip_keys).context("reading the gossip keys")?);
-    let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)?;
+    let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)
+        .with_context(|| format!("writing the start stamp in {}", file.state_dir.display()))?;
     let identity =
         Identity { host: file.host.clone(), role: Role::Supervisor, incarnation: incarnation.clone(), started: stamp };
     let datagrams = Datagrams::bind(file.listen, keyring, identity)

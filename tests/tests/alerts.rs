@@ -1,5 +1,7 @@
 //! Alerts reach a real Prometheus Alertmanager: an incident is one alert from its beginning to its end, whoever leads.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what a test's helper cannot do fails the test")]
+
 use std::time::Duration;
 
 use holdfast_tests::lab::{

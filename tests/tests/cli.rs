@@ -29,12 +29,12 @@ fn exit_codes_and_json_are_as_documented() {
         assert_eq!(status["guests"][GUEST]["host"], host.as_str());
     }
     assert_eq!(code(&["host", "resume", &leader]), Some(0));
+    assert_eq!(code(&["guest", "migrate", GUEST, "--to", &host]), Some(0));
     assert_eq!(lab.holdfast_json(&host, &["journal", "--last", "3"]).unwrap().as_array().unwrap().len(), 3);
     // Refused.
     for refused in [
         ["explain", "nobody-1"].as_slice(),
         &["guest", "migrate", "nobody-1"],
-        &["guest", "migrate", GUEST, "--to", &host],
         &["guest", "migrate", GUEST, "--to", "nowhere"],
         &["host", "drain", "nowhere"],
         &["host", "confirm-off", &leader, "--operator", "ann"],

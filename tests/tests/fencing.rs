@@ -1,5 +1,7 @@
 //! Power devices that lie, refuse or are not there: without proof nothing starts elsewhere, and a human is told what to do.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what a test's helper cannot do fails the test")]
+
 use std::time::Duration;
 
 use holdfast_tests::lab::{

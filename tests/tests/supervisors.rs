@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Scene, left_out,
+    Daemon, Scene, left_out,
     scene::{GUEST, LIMIT},
     wait,
 };
@@ -85,5 +85,25 @@ fn one_supervisor_alone_is_missed_but_its_host_is_not_fenced() {
     assert_eq!(scene.lab.wait_guest_healthy(GUEST, LIMIT).unwrap(), host);
     scene.answered_throughout().unwrap();
     assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+    assert_eq!(scene.presses(), 0);
+}
+
+#[test]
+fn a_supervisor_that_crashes_while_it_acts_does_it_once() {
+    if left_out("a_supervisor_that_crashes_while_it_acts_does_it_once") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    // Before the order, about when it is carried out, and after it: a start takes some hundred milliseconds.
+    for (delay_ms, on_leader) in [(0, true), (60, false), (150, true)] {
+        let (host, _) = scene.arranged(on_leader).unwrap();
+        let boots = scene.who().unwrap().1;
+        scene.kill_qemu().unwrap();
+        wait::pause(Duration::from_millis(delay_ms)).unwrap();
+        scene.lab.crash(&host, Daemon::Supervisor).unwrap();
+        scene.client.wait_down(LIMIT).unwrap();
+        scene.calm().unwrap();
+        assert_eq!(scene.who().unwrap().1, boots + 1, "crashed {delay_ms} ms after the guest");
+    }
     assert_eq!(scene.presses(), 0);
 }

@@ -659,10 +659,13 @@ fn only_what_another_host_has_taken_over_is_superseded() {
     stage.run("web", "a");
     let Phase::Running { tenure, .. } = stage.phase("web").clone() else { panic!("it runs") };
     let report = GuestReport { guest: name("web"), epoch: tenure.epoch, condition: GuestCondition::Running };
-    assert!(guests::superseded(&stage.state, &host("a"), &[report.clone()]).is_empty());
+    assert!(guests::superseded(&stage.state, &host("a"), std::slice::from_ref(&report)).is_empty());
     let reset = stage.climb("web", 1);
     stage.must(reset);
-    assert!(guests::superseded(&stage.state, &host("a"), &[report.clone()]).is_empty(), "its own start stops it");
+    assert!(
+        guests::superseded(&stage.state, &host("a"), std::slice::from_ref(&report)).is_empty(),
+        "its own start stops it"
+    );
     let gone = stage.gone("a");
     stage.must(gone);
     stage.place("web", "b");

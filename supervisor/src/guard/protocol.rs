@@ -23,7 +23,8 @@ pub const CGROUP_BYTES_MAX: usize = 256;
 /// Most beacon addresses: seven voters, and those of the membership before.
 pub const VOTERS_MAX: usize = 16;
 
-/// A question or an instruction. Each may be repeated without harm (S7).
+/// A question or an instruction. Each may be repeated without harm (S7). Those without keys have braces: serde checks for
+/// unknown keys only there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -96,4 +97,22 @@ pub struct Guest {
     pub guest: GuestName,
     /// Absolute path of the cgroup.
     pub cgroup: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_also_in_a_request_that_has_no_keys_of_its_own() {
+        for (text, accepted) in [
+            (r#"{"request":"revoke"}"#, true),
+            (r#"{"request":"query"}"#, true),
+            (r#"{"request":"revoke","more":1}"#, false),
+            (r#"{"request":"query","more":1}"#, false),
+        ] {
+            assert_eq!(serde_json::from_str::<Request>(text).is_ok(), accepted, "{text}");
+        }
+        assert_eq!(serde_json::to_string(&Request::Revoke {}).unwrap(), r#"{"request":"revoke"}"#);
+    }
 }

@@ -207,6 +207,8 @@ fn note_writers(image: &str, writers: &[Opener], identity: (u64, u64), record: &
 
 fn writes(opener: &Opener, image: &str, unlocked: &mut BTreeMap<(i32, String), f64>) -> bool {
     if opener.locked || opener.any_lock {
+        // Once it uses locks it writes only under them: the source of a migration keeps the image open for a while.
+        unlocked.insert((opener.pid, image.to_owned()), f64::INFINITY);
         return opener.locked;
     }
     let since = *unlocked.entry((opener.pid, image.to_owned())).or_insert_with(now_ms);
