@@ -175,7 +175,8 @@ impl Brain {
             return;
         }
         // Without authority a proposal would wait for a quorum; agents say it all again.
-        let confirmed = self.rounds.borrow().is_some();
+        // A round of an earlier term of this host says nothing of this one.
+        let confirmed = self.rounds.borrow().is_some_and(|round| Some(round.term) == self.led_term);
         if confirmed && self.is_ahead(&request) {
             self.halt(&request.host).await;
         }
