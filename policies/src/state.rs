@@ -23,7 +23,7 @@ use crate::{
     journal::Journal,
     model::Policies,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
-    order::Order,
+    order::{Order, OrderKind},
     proof::Proof,
     sync::Authority,
 };
@@ -371,6 +371,13 @@ impl ClusterState {
             let later = (seen.generation, seen.index) >= (self.generation, known.joined);
             known.facts.incarnation == *incarnation || (later && !known.past.contains(incarnation))
         })
+    }
+
+    /// The attempt to switch this host off that has not been reported yet, whatever is known of the host meanwhile.
+    #[must_use]
+    pub fn fence_under_way(&self, host: &HostName) -> Option<OrderId> {
+        let aims = |order: &&Order| matches!(&order.kind, OrderKind::Fence { target, .. } if target == host);
+        self.orders.values().find(aims).map(|order| order.id)
     }
 
     /// Guests that this host may run.

@@ -7,7 +7,7 @@ use crate::{
     model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId},
     order::OrderKind,
-    proof::Proof,
+    proof::{Proof, ProofKind},
     state::{ClusterState, Fence, Guest, Host, HostFacts, Life, Mode, PAST_BOOTS_MAX, Phase},
     time::WallTime,
 };
@@ -20,6 +20,7 @@ impl ClusterState {
         facts: HostFacts,
     ) -> Result<(), Refused> {
         let incarnation = facts.incarnation.clone();
+        let under_way = self.fence_under_way(&host);
         let mut same_boot = false;
         match self.hosts.get_mut(&host) {
             None => {
@@ -44,7 +45,7 @@ impl ClusterState {
                 return Err(Refused::Host { host, why: format!("has booted anew since its boot {incarnation}") });
             }
             Some(known) => {
-                if let Life::Fencing(Fence { attempt: Some(order), .. }) = &known.life {
+                if let Some(order) = under_way {
                     let why = format!("is being fenced ({order}) and cannot join until that has ended");
                     return Err(Refused::Host { host, why });
                 }
@@ -247,6 +248,7 @@ impl ClusterState {
         let Some((host, incarnation)) = proof.host_gone().map(|(host, boot)| (host.clone(), boot.clone())) else {
             return Err(Refused::Already { why: "the proof is not about a host".to_owned() });
         };
+        let under_way = self.fence_under_way(&host);
         let known = self.hosts.get_mut(&host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         if known.facts.incarnation != incarnation {
             return Err(Refused::Host { host, why: "has booted anew".to_owned() });
@@ -254,8 +256,10 @@ impl ClusterState {
         if let Life::Gone { .. } = known.life {
             return Err(Refused::Already { why: format!("{host} is proven gone already") });
         }
-        if let Life::Fencing(Fence { attempt: Some(order), .. }) = &known.life {
-            // The executor's own report must come first, or its `off` could hit the host's next boot (R20).
+        let by_person = matches!(proof.kind(), ProofKind::Operator { .. });
+        if let Some(order) = under_way.filter(|_| !by_person) {
+            // The executor's own report comes first. A person does not have to wait for a device that hangs: the guests
+            // are freed, and the host's next boot stays out until the attempt has ended (R20).
             return Err(Refused::Host { host, why: format!("has a fence attempt under way ({order})") });
         }
         known.life = Life::Gone { proof: proof.clone() };

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     fixture::{Stage, boot, declaration, done, facts, failed, host, name},
+    proof::Proof,
     state::{Life, MigrationStep, PAST_BOOTS_MAX},
     sync::Authority,
 };
@@ -54,6 +55,21 @@ fn proof_waits_for_the_fence_attempt_that_is_under_way() {
     stage.end("b", done());
     stage.must(gone);
     assert!(matches!(stage.phase("web"), Phase::Free { .. }));
+}
+
+#[test]
+fn a_persons_word_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for_its_end() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    let proof = Proof::operator(&host("a"), &boot("a.1"), "ann", None, 1_500).unwrap();
+    stage.must(Change::HostGone { proof, last_well: None });
+    assert!(matches!(stage.phase("web"), Phase::Free { .. }));
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+    assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
+    stage.end("b", failed());
+    stage.must(join);
 }
 
 #[test]

@@ -33,7 +33,12 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         let incarnation = &host.facts.incarnation;
         wonder(round, decision, name, incarnation, host);
         match &host.life {
-            Life::Gone { .. } => contradiction(round, decision, name, incarnation),
+            Life::Gone { .. } => {
+                contradiction(round, decision, name, incarnation);
+                if let Some(attempt) = round.state.fence_under_way(name) {
+                    overdue(round, decision, attempt);
+                }
+            }
             Life::Up | Life::Fencing(Fence { attempt: None, .. }) if proven(round, decision, name, incarnation) => {}
             Life::Up => consider(round, decision, name, incarnation),
             Life::Fencing(fence) => carry_on(round, decision, name, fence, &mut free_slot),
