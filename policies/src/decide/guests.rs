@@ -23,6 +23,9 @@ use crate::{
     time::{Span, millis},
 };
 
+/// How long a guest that came back from a move may still be reported as sent away: some syncs.
+const SENT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Pause before a failed stop is tried again.
 const STOP_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -225,6 +228,10 @@ fn trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, judgement:
             }
             GuestCondition::Unknown { detail } => {
                 return Condition::NotToBeJudged(format!("{host} cannot tell how it is ({detail})"));
+            }
+            // The move was given up, and yet everything was sent: nothing will let its virtual CPUs run again.
+            GuestCondition::Sent if round.age(run.since) >= SENT_PATIENCE => {
+                return ill("it was sent away, and its move was given up".to_owned());
             }
             GuestCondition::Running | GuestCondition::Incoming | GuestCondition::Sent => {}
         },

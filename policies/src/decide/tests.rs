@@ -506,6 +506,16 @@ fn a_paused_guest_is_not_failed() {
 }
 
 #[test]
+fn a_guest_that_stays_sent_away_after_its_move_was_given_up_is_reset() {
+    let mut scene = four();
+    scene.report("web", "d", GuestCondition::Sent);
+    assert!(scene.words().is_empty(), "a sync of before the end of the move may say so");
+    scene.later(11_000);
+    scene.report("web", "d", GuestCondition::Sent);
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
 fn a_guest_that_has_ended_is_reset_without_waiting_for_probes() {
     let mut scene = four();
     scene.report("web", "d", GuestCondition::Exited { detail: "signal 9".to_owned() });
