@@ -31,6 +31,9 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout:
     let mut missing = String::new();
     if probe.status == 200 && url.starts_with("http://") {
         match guest.run(wget(&url, guest.seconds())).await {
+            Ran::Ended(ExecResult { exit: Exit::Code(code), .. }) if COULD_NOT_RUN.contains(&code) => {
+                missing = "wget: it cannot be run; ".to_owned();
+            }
             Ran::Ended(result) => return of_wget(&result, probe),
             Ran::Missing(why) => missing = format!("wget: {why}; "),
             Ran::Judged(finding) => return finding,
@@ -68,9 +71,13 @@ fn is_http(url: &str) -> bool {
     url.starts_with("http://") || url.starts_with("https://")
 }
 
+/// `timeout` bounds the whole, also a body that drips. `wget -T` would not, and Debian's busybox crashes on it.
 fn wget(url: &str, seconds: u64) -> Vec<String> {
-    words(&["wget", "-q", "-O", "-", "-T", &seconds.to_string(), url])
+    words(&["timeout", &seconds.to_string(), "wget", "-q", "-O", "-", url])
 }
+
+/// Exit codes with which `timeout` says that it could not run the program (timeout(1)).
+const COULD_NOT_RUN: [i32; 2] = [126, 127];
 
 /// The certificate is not checked: it cannot be valid for a loopback address, and nobody stands in between.
 fn curl(url: &str, limit: Duration) -> Vec<String> {
