@@ -14,6 +14,7 @@ pub mod agent;
 pub mod alerts;
 pub mod api;
 pub mod bootstrap;
+pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod consensus;

@@ -63,19 +63,19 @@ const BANNED_BELOW_POLICIES: &[(&str, &str)] = &[
 /// All that lies at the top of the repository. What is new belongs into one of these.
 const TOP: &[&str] = &[
     ".ci",
+    ".clippy.toml",
     ".gitignore",
+    ".rustfmt.toml",
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
     "README.md",
-    "clippy.toml",
     "docs",
     "examples",
     "fencing",
     "policies",
     "probes",
-    "rustfmt.toml",
     "supervisor",
     "tests",
 ];

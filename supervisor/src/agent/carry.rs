@@ -16,6 +16,7 @@ use holdfast_probes::channel::{Exit, GuestChannel};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    causes::with_causes,
     clock,
     node::Node,
     qemu::{Driver, How, ResumeError},
@@ -62,17 +63,6 @@ fn failed(detail: impl AsRef<str>) -> OrderOutcome {
     OrderOutcome::Failed { detail: clean(detail.as_ref()) }
 }
 
-/// An error with its causes, in one line.
-fn why(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
-}
-
 async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Duration) -> OrderOutcome {
     match kind {
         OrderKind::Start { guest, epoch, definition } => start(node, driver, guest, *epoch, definition, How::Run).await,
@@ -88,7 +78,7 @@ async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Dura
             let go = async move { lease.is_valid() };
             match driver.send_to(guest, uri, deadline.saturating_sub(Duration::from_secs(5)), go).await {
                 Ok(sent) => done(format!("sent in {:?}, paused for {:?}", sent.total, sent.downtime)),
-                Err(error) => failed(why(&error)),
+                Err(error) => failed(with_causes(&error)),
             }
         }
         OrderKind::Resume { guest, epoch } => resume(node, driver, guest, *epoch).await,
@@ -116,13 +106,13 @@ async fn start(
         Ok(reports) => {
             let older = reports.iter().any(|report| report.guest == *guest && report.epoch != epoch);
             if older && let Err(error) = driver.stop(guest).await {
-                return failed(format!("what is left of it could not be stopped: {}", why(&error)));
+                return failed(format!("what is left of it could not be stopped: {}", with_causes(&error)));
             }
         }
-        Err(error) => return failed(format!("it cannot be known what runs here: {}", why(&error))),
+        Err(error) => return failed(format!("it cannot be known what runs here: {}", with_causes(&error))),
     }
     if let Err(error) = node.guard.register(guest, &driver.cgroup_of(guest)).await {
-        return failed(format!("the guard did not take it: {}", why(&error)));
+        return failed(format!("the guard did not take it: {}", with_causes(&error)));
     }
     // The last look right before the act, when nothing of it waits any more: neither a lease that has run out meanwhile
     // (R14) nor an epoch that has been released meanwhile (R9) starts anything.
@@ -138,7 +128,7 @@ async fn start(
             detail: format!("QEMU was up after {} ms", began.elapsed().as_millis()),
             uri: started.uri,
         },
-        Err(error) => failed(why(&error)),
+        Err(error) => failed(with_causes(&error)),
     }
 }
 
@@ -148,18 +138,18 @@ async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Ep
     match driver.stop(guest).await {
         Ok(()) => {
             if let Err(error) = node.guard.unregister(guest).await {
-                tracing::warn!(%guest, error = %why(&error), "the guard still counts a guest that is gone");
+                tracing::warn!(%guest, error = %with_causes(&error), "the guard still counts a guest that is gone");
             }
             done("nothing of it is left here")
         }
-        Err(error) => failed(why(&error)),
+        Err(error) => failed(with_causes(&error)),
     }
 }
 
 async fn restart_service(driver: &Driver, guest: &GuestName, run: &[String], deadline: Duration) -> OrderOutcome {
     let channel = match driver.agent(guest).await {
         Ok(channel) => channel,
-        Err(error) => return failed(why(&error)),
+        Err(error) => return failed(with_causes(&error)),
     };
     match channel.exec(run, deadline.saturating_sub(Duration::from_secs(1))).await {
         Ok(result) => match result.exit {
@@ -186,7 +176,7 @@ async fn resume(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epo
             Err(ResumeError::NotPaused(_)) if began.elapsed() < ARRIVAL && arriving(driver, guest).await => {
                 sleep(ARRIVAL_PAUSE).await;
             }
-            Err(error) => return failed(why(&error)),
+            Err(error) => return failed(with_causes(&error)),
         }
     }
 }

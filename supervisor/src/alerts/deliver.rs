@@ -9,7 +9,7 @@ use reqwest::{
     redirect::Policy,
 };
 
-use super::{request::Request, with_causes};
+use super::{super::causes::with_causes, request::Request};
 
 /// Longest time for one request, from the look-up of the name to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -120,17 +120,6 @@ fn rfc3339(time: WallTime) -> String {
     format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or_default())
 }
 
-/// An error and all its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
-}
-
 /// The first `most` characters, ending in an ellipsis when something was cut.
 fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {

@@ -13,9 +13,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::metrics::{Metrics, SendResult},
+    super::{
+        causes::with_causes,
+        metrics::{Metrics, SendResult},
+    },
     AlertState, Attempts, Delivered, Deliverer, Delivery, Due, Plan, Trouble, kind, plan, read_secrets, render,
-    with_causes,
 };
 
 /// Reads both clocks.

@@ -1,5 +1,6 @@
 //! `holdfast init`: keys, certificates and host files of a new cluster, one folder per host.
 
+use crate::causes::with_causes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -18,7 +19,7 @@ use super::{
     },
     arguments::Init,
     init_files,
-    outcome::{Failure, Reply, chain},
+    outcome::{Failure, Reply},
 };
 
 /// Most voters: more make every commit slower and no cluster safer.
@@ -46,8 +47,9 @@ pub(super) struct Plan {
 pub(super) fn init(order: &Init) -> Result<Reply, Failure> {
     let plan = plan(order).map_err(|why| Failure::Usage(format!("error: {why}")))?;
     let folder = &order.out;
-    let fail =
-        |error: &dyn std::error::Error| Failure::Failed(format!("cannot make {}: {}", folder.display(), chain(error)));
+    let fail = |error: &dyn std::error::Error| {
+        Failure::Failed(format!("cannot make {}: {}", folder.display(), with_causes(error)))
+    };
     if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
         let why = "it is not empty; keys are never overwritten";
         return Err(Failure::Failed(format!("cannot make {}: {why}", folder.display())));
@@ -135,7 +137,7 @@ fn write_gossip_keys(plan: &Plan, out: &Path) -> Result<(), String> {
         match &made {
             Some(key) => write_new(&path, key, 0o600).map_err(|error| error.to_string())?,
             None => {
-                create_key(&path).map_err(|error| chain(&error))?;
+                create_key(&path).map_err(|error| with_causes(&error))?;
                 made = Some(fs::read_to_string(&path).map_err(|error| error.to_string())?);
             }
         }

@@ -1,5 +1,6 @@
 //! What a command came to, as text or JSON, and its exit code.
 
+use crate::causes::with_causes;
 use std::io::{self, Write};
 
 use holdfast_policies::yaml::Finding;
@@ -75,22 +76,11 @@ fn count(findings: &[Finding]) -> String {
     format!("{} mistake{plural}", findings.len())
 }
 
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
 impl From<HostFileError> for Failure {
     fn from(error: HostFileError) -> Self {
         match error {
             HostFileError::Findings(findings) => Self::Findings(findings),
-            HostFileError::Read { .. } => Self::Failed(chain(&error)),
+            HostFileError::Read { .. } => Self::Failed(with_causes(&error)),
         }
     }
 }
@@ -98,12 +88,12 @@ impl From<HostFileError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match &error {
-            ClientError::Refused { code, .. } if !code.is_server_error() => Self::Failed(chain(&error)),
-            ClientError::Garbled(_) => Self::Failed(chain(&error)),
+            ClientError::Refused { code, .. } if !code.is_server_error() => Self::Failed(with_causes(&error)),
+            ClientError::Garbled(_) => Self::Failed(with_causes(&error)),
             ClientError::Unreachable { .. }
             | ClientError::Deadline { .. }
             | ClientError::Broken(_)
-            | ClientError::Refused { .. } => Self::Unavailable(chain(&error)),
+            | ClientError::Refused { .. } => Self::Unavailable(with_causes(&error)),
         }
     }
 }
