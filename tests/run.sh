@@ -10,10 +10,17 @@ need_cargo
 if [ "${HOLDFAST_NO_LAB:-}" = 1 ]; then
   echo "HOLDFAST_NO_LAB=1: the tests with real guests, BMCs and network namespaces are left out" >&2
 else
-  install_missing "${lab_packages[@]}" "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules"
+  install_missing "${lab_packages[@]}" "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules" \
+    "openssl   speaks to supervisors with a host's certificate" \
+    "redis-server   answers probes" "nginx-light   answers probes" "postgresql   answers probes" \
+    "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
+    "monitoring-plugins-basic   brings plugins, which probes run" \
+    "fence-agents   switch simulated controllers in tests" "python3-venv   runs the Redfish emulator"
+  tests/lab/redfish.sh > /dev/null
   tests/lab/guest.sh .cache/guest
 fi
-# The lab runs these programs; cargo test alone does not build all of them.
-cargo build --workspace --locked --bins
+# The lab runs these programs; cargo test alone does not build all of them. Together with the tests, what both need is built
+# once: alone, the programs would need some crates with fewer features.
+cargo build --workspace --locked --lib --bins --tests
 # Documentation has no tests of its own: the last summary is that of the tests which cross rooms.
 exec cargo test --workspace --locked --lib --tests --no-fail-fast "$@"

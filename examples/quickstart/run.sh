@@ -1,7 +1,7 @@
 #!/bin/bash
 # Holdfast's quickstart: three hosts on this machine keep a service in a real guest alive through five failures.
 #
-#   run.sh [--json] [--keep]     --help tells more
+#   run.sh [--json] [--keep | --idle SECONDS]     --help tells more
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(cd "$here/../.." && pwd)

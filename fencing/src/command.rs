@@ -1,117 +1,210 @@
-//! Run one outside program in its own process group, with bounded output; dropping the run kills the whole group.
+//! Programs of one's own that ask and switch. How they end is all that counts:
+//!
+//! | exit code | `status` | `off`, `on` | `machine_id` |
+//! | --- | --- | --- | --- |
+//! | 0 | on | accepted | the UUID is on its standard output |
+//! | 2 | off | unknown | unknown |
+//! | 3 | refused | refused | it cannot tell |
+//! | any other | unknown | unknown | unknown |
 
-use std::{io, process::Stdio};
+use std::time::Duration;
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
+use async_trait::async_trait;
+use holdfast_policies::{model::CommandDevice, observe::clean};
+
+use crate::{
+    device::{Answer, Power, PowerDevice},
+    machine_id::normalize,
+    program::{Ended, run},
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
-};
 
-/// Most of each output stream that is kept, in bytes; what writes more has its pipe closed.
-const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
+const DONE: i32 = 0;
+const IS_OFF: i32 = 2;
+const WILL_NOT: i32 = 3;
 
-/// How a program ended.
+/// Programs that switch one host.
 #[derive(Debug)]
-pub(crate) struct Ended {
-    /// Its exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
+pub struct Command {
+    settings: CommandDevice,
 }
 
-/// Runs a program to its end. The caller bounds the time by dropping the future.
-///
-/// The environment holds only `PATH`, `LC_ALL=C` and what is given: secrets go there, never into the arguments.
-///
-/// # Errors
-/// When the program cannot be started or waited for.
-pub(crate) async fn run(program: &str, arguments: &[String], environment: &[(&str, &str)]) -> io::Result<Ended> {
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("LC_ALL", "C");
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    command.envs(environment.iter().copied()).current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let mut group = Group::of(&child);
-    let (stdout, stderr) = tokio::join!(read(child.stdout.take()), read(child.stderr.take()));
-    // The leader is reaped only here: until then its id cannot be given to another group.
-    let status = child.wait().await?;
-    group.leader = None;
-    Ok(Ended { code: status.code(), stdout: stdout?, stderr: stderr? })
-}
-
-async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    if let Some(stream) = stream {
-        stream.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await?;
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A process group that dies with this value, unless its leader was reaped.
-struct Group {
-    leader: Option<Pid>,
-}
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self { leader: child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) }
+impl Command {
+    /// Programs with these arguments; nothing is run before the first call.
+    #[must_use]
+    pub fn new(settings: CommandDevice) -> Self {
+        Self { settings }
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.leader {
-            // An error means that the group has ended already.
-            let _ = killpg(leader, Signal::SIGKILL);
+async fn within(words: &[String], deadline: Duration) -> Result<Ended, Answer<i32>> {
+    let Some((program, arguments)) = words.split_first() else { return Err(Answer::refused("no program is declared")) };
+    match tokio::time::timeout(deadline, run(program, arguments, &[])).await {
+        Ok(Ok(ended)) => Ok(ended),
+        Ok(Err(error)) => Err(Answer::refused(format!("cannot run {program}: {error}"))),
+        Err(_) => Err(Answer::unknown(format!("{program} had not ended after {deadline:.1?}"))),
+    }
+}
+
+/// Runs a program; the answer is its exit code, if that is one of those expected.
+async fn code(words: &[String], deadline: Duration, expected: &[i32]) -> Answer<i32> {
+    match within(words, deadline).await {
+        Err(answer) => answer,
+        Ok(ended) => judged(&ended, words, expected),
+    }
+}
+
+fn judged(ended: &Ended, words: &[String], expected: &[i32]) -> Answer<i32> {
+    let program = words.first().map(String::as_str).unwrap_or_default();
+    let said = clean(ended.stderr.lines().last().unwrap_or_default().trim());
+    match ended.code {
+        Some(code) if expected.contains(&code) => Answer::Confirmed(code),
+        Some(WILL_NOT) => Answer::refused(format!("{program} refuses: {said}")),
+        Some(code) => Answer::unknown(format!("{program} ended with exit code {code}: {said}")),
+        None => Answer::unknown(format!("{program} was killed")),
+    }
+}
+
+async fn switch(words: &[String], deadline: Duration) -> Answer<()> {
+    match code(words, deadline, &[DONE]).await {
+        Answer::Confirmed(_) => Answer::Confirmed(()),
+        Answer::Refused { detail } => Answer::Refused { detail },
+        Answer::Unknown { detail } => Answer::Unknown { detail },
+    }
+}
+
+#[async_trait]
+impl PowerDevice for Command {
+    async fn status(&self, deadline: Duration) -> Answer<Power> {
+        match code(&self.settings.status, deadline, &[DONE, IS_OFF]).await {
+            Answer::Confirmed(IS_OFF) => Answer::Confirmed(Power::Off),
+            Answer::Confirmed(_) => Answer::Confirmed(Power::On),
+            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Unknown { detail } => Answer::Unknown { detail },
+        }
+    }
+
+    async fn off(&self, deadline: Duration) -> Answer<()> {
+        switch(&self.settings.off, deadline).await
+    }
+
+    async fn on(&self, deadline: Duration) -> Answer<()> {
+        match &self.settings.on {
+            Some(words) => switch(words, deadline).await,
+            None => Answer::refused("no program is declared that switches on"),
+        }
+    }
+
+    /// A program may wait for the power to go; a quarter of the level is left for asking whether it is gone.
+    fn patience(&self) -> Duration {
+        self.settings.timeout.0 * 3 / 4
+    }
+
+    fn describe(&self) -> String {
+        format!("command {}", clean(&self.settings.off.join(" ")))
+    }
+
+    async fn machine_id(&self, deadline: Duration) -> Answer<String> {
+        let Some(words) = &self.settings.machine_id else {
+            return Answer::refused("it cannot tell which machine is behind it: no program for that is declared");
+        };
+        match within(words, deadline).await {
+            Err(Answer::Refused { detail }) => Answer::Refused { detail },
+            Err(Answer::Unknown { detail }) => Answer::Unknown { detail },
+            Err(Answer::Confirmed(_)) => Answer::unknown("it did not end"),
+            Ok(ended) => match judged(&ended, words, &[DONE]) {
+                Answer::Confirmed(_) => normalize(&ended.stdout)
+                    .map_or_else(|| Answer::unknown("what it prints is no UUID"), Answer::Confirmed),
+                Answer::Refused { detail } => Answer::Refused { detail },
+                Answer::Unknown { detail } => Answer::Unknown { detail },
+            },
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
+pub(crate) mod tests {
+    use std::fs;
+
+    use holdfast_policies::time::Span;
+    use tempfile::TempDir;
 
     use super::*;
 
-    fn shell(script: &str) -> [String; 2] {
-        ["-c".to_owned(), script.to_owned()]
+    /// Keeps the power in a file, and obeys fault files.
+    const SCRIPT: &str = r#"D=$1
+[ -e "$D/slow" ] && sleep "$(cat "$D/slow")"
+[ -e "$D/fail" ] && { echo "no route" >&2; exit 1; }
+[ -e "$D/refuse" ] && { echo "not on sundays" >&2; exit 3; }
+case $2 in
+status) [ "$(cat "$D/power")" = 1 ] && exit 0; exit 2;;
+off) echo off >> "$D/log"; [ -e "$D/stuck" ] || echo 0 > "$D/power";;
+on) [ -e "$D/stuck" ] || echo 1 > "$D/power";;
+machine_id) echo 33221100-5544-7766-8899-AABBCCDDEEFF;;
+esac
+exit 0
+"#;
+
+    /// Programs in a folder of their own.
+    pub(crate) struct Programs {
+        folder: TempDir,
+    }
+
+    impl Programs {
+        pub(crate) fn new() -> Self {
+            let programs = Self { folder: tempfile::tempdir().unwrap() };
+            programs.fault("script", SCRIPT);
+            programs.set_power(true);
+            programs
+        }
+
+        pub(crate) fn settings(&self) -> CommandDevice {
+            let folder = self.folder.path().display().to_string();
+            let words = |what: &str| vec!["sh".to_owned(), format!("{folder}/script"), folder.clone(), what.to_owned()];
+            CommandDevice {
+                status: words("status"),
+                off: words("off"),
+                on: Some(words("on")),
+                machine_id: Some(words("machine_id")),
+                wiring_verified_by: None,
+                timeout: Span::secs(4),
+            }
+        }
+
+        pub(crate) fn device(&self) -> Command {
+            Command::new(self.settings())
+        }
+
+        pub(crate) fn fault(&self, name: &str, content: &str) {
+            fs::write(self.folder.path().join(name), content).unwrap();
+        }
+
+        pub(crate) fn set_power(&self, on: bool) {
+            self.fault("power", if on { "1\n" } else { "0\n" });
+        }
+
+        pub(crate) fn is_on(&self) -> bool {
+            fs::read_to_string(self.folder.path().join("power")).unwrap().trim() == "1"
+        }
+
+        pub(crate) fn offs(&self) -> u32 {
+            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            log.lines().count().try_into().unwrap()
+        }
     }
 
     #[tokio::test]
-    async fn output_without_end_is_cut_and_ends_the_program() {
-        let ended =
-            tokio::time::timeout(Duration::from_secs(10), run("sh", &shell("exec yes"), &[])).await.unwrap().unwrap();
-        assert_eq!(ended.stdout.len() as u64, OUTPUT_BYTES_MAX);
-        assert_eq!(ended.code, None);
-    }
-
-    #[tokio::test]
-    async fn dropping_a_run_kills_its_descendants_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("pid");
-        let script = shell(&format!("sleep 60 & echo $! > {0}.part; mv {0}.part {0}; wait", file.display()));
-        let running = tokio::spawn(async move { run("sh", &script, &[]).await.map(|_| ()) });
-        let limit = tokio::time::Instant::now() + Duration::from_secs(10);
-        while !file.exists() && tokio::time::Instant::now() < limit {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let pid = std::fs::read_to_string(&file).unwrap();
-        running.abort();
-        let stat = format!("/proc/{}/stat", pid.trim());
-        let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
-        while lives() && tokio::time::Instant::now() < limit {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert!(!lives());
+    async fn exit_codes_are_told_apart() {
+        const CALL: Duration = Duration::from_secs(10);
+        let programs = Programs::new();
+        programs.fault("refuse", "");
+        let Answer::Refused { detail } = programs.device().off(CALL).await else { panic!() };
+        assert_eq!(detail, "sh refuses: not on sundays");
+        let mut settings = programs.settings();
+        (settings.on, settings.machine_id) = (None, None);
+        settings.status = vec!["/nonexistent/program".to_owned()];
+        let device = Command::new(settings);
+        assert!(matches!(device.on(CALL).await, Answer::Refused { .. }));
+        assert!(matches!(device.machine_id(CALL).await, Answer::Refused { .. }));
+        assert!(matches!(device.status(CALL).await, Answer::Refused { .. }));
     }
 }

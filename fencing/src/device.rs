@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+/// What suffices for devices that answer at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whether a device says that its host has power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Power {
@@ -54,10 +57,19 @@ pub trait PowerDevice: Send + Sync {
     /// Orders power off. `Confirmed` means that the device accepted the order, not that the host is off.
     async fn off(&self, deadline: Duration) -> Answer<()>;
 
+    /// Orders power on. `Confirmed` means that the device accepted the order, not that the host is on.
+    async fn on(&self, deadline: Duration) -> Answer<()>;
+
+    /// Longest time that one call may take of a level's: one that hangs must leave time for others, and a late `off` must
+    /// be bounded (PROTOCOL R20). Devices that wait for the power to go before they answer need more.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
     /// What this device is, for people and the journal; carries no secret.
     fn describe(&self) -> String;
 
-    /// The UUID of the machine behind the device, lower case with hyphens. Devices disagree about its byte order: compare with
+    /// The UUID of the machine behind the device, lower case with hyphens; `Refused` where it cannot tell. Devices disagree about its byte order: compare with
     /// [`crate::machine_id::same_machine`].
     async fn machine_id(&self, deadline: Duration) -> Answer<String>;
 }

@@ -108,9 +108,17 @@ impl FakeDevice {
         let shows = match state.manner {
             Manner::Works | Manner::Slow(_) => Some(Instant::now()),
             Manner::ShowsAfter(later) => Some(Instant::now() + later),
-            _ => None,
+            Manner::Stuck | Manner::Fails | Manner::Refuses | Manner::Mute => None,
         };
         state.off_from = state.off_from.or(shows);
+    }
+
+    fn take_on(&self) {
+        let mut state = self.state();
+        match state.manner {
+            Manner::Works | Manner::Slow(_) | Manner::ShowsAfter(_) => state.off_from = None,
+            Manner::Stuck | Manner::Fails | Manner::Refuses | Manner::Mute => {}
+        }
     }
 }
 
@@ -122,6 +130,10 @@ impl PowerDevice for FakeDevice {
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
         self.answer(deadline, Self::take_off).await
+    }
+
+    async fn on(&self, deadline: Duration) -> Answer<()> {
+        self.answer(deadline, Self::take_on).await
     }
 
     fn describe(&self) -> String {

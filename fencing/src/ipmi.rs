@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use holdfast_policies::{model::IpmiDevice, observe::clean};
+use holdfast_policies::{
+    model::{IpmiDevice, IpmiInterface, IpmiPrivilege},
+    observe::clean,
+};
 
 use crate::{
-    command::{Ended, run},
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
     password,
+    program::{Ended, run},
 };
 
 /// One controller.
@@ -56,9 +59,18 @@ impl Ipmi {
         let settings = &self.settings;
         let (port, suite) = (settings.port.to_string(), settings.suite.to_string());
         // One try of one second each: our caller repeats, and by default a dead controller costs 20 s.
-        let fixed = ["-I", "lanplus", "-H", &settings.address, "-p", &port, "-U", &settings.user, "-E"];
-        let tries = ["-C", &suite, "-N", "1", "-R", "1"];
-        let arguments: Vec<_> = fixed.iter().chain(&tries).chain(words).map(|word| (*word).to_owned()).collect();
+        let session: &[&str] = match settings.interface {
+            IpmiInterface::Lanplus => &["-I", "lanplus", "-C", &suite],
+            IpmiInterface::Lan => &["-I", "lan"],
+        };
+        let privilege = match settings.privilege {
+            IpmiPrivilege::Administrator => "ADMINISTRATOR",
+            IpmiPrivilege::Operator => "OPERATOR",
+        };
+        let whom = ["-H", &settings.address, "-p", &port, "-U", &settings.user, "-E", "-L", privilege];
+        let tries = ["-N", "1", "-R", "1"];
+        let all = session.iter().chain(&whom).chain(&tries).chain(words);
+        let arguments: Vec<_> = all.map(|word| (*word).to_owned()).collect();
         run("ipmitool", &arguments, &[("IPMI_PASSWORD", password)]).await
     }
 
@@ -93,6 +105,10 @@ impl PowerDevice for Ipmi {
         self.within(deadline, &["chassis", "power", "off"], parse_off).await
     }
 
+    async fn on(&self, deadline: Duration) -> Answer<()> {
+        self.within(deadline, &["chassis", "power", "on"], parse_on).await
+    }
+
     fn describe(&self) -> String {
         let IpmiDevice { address, port, user, .. } = &self.settings;
         format!("ipmi {user}@{address}:{port}")
@@ -113,6 +129,10 @@ fn parse_power(output: &str) -> Option<Power> {
 
 fn parse_off(output: &str) -> Option<()> {
     (output.trim_end() == "Chassis Power Control: Down/Off").then_some(())
+}
+
+fn parse_on(output: &str) -> Option<()> {
+    (output.trim_end() == "Chassis Power Control: Up/On").then_some(())
 }
 
 fn parse_guid(output: &str) -> Option<String> {
@@ -141,6 +161,8 @@ fn of_session<T>(said: &str) -> Answer<T> {
         Answer::refused("the controller does not know this user")
     } else if has("no matching cipher suite") || has("no cipher suite match") {
         Answer::refused("the controller refuses this cipher suite: older ones want 3, newer ones 17")
+    } else if has("unauthorized role") || has("invalid role") || has("Privilege Level") {
+        Answer::refused("the controller does not grant this user that privilege")
     } else if has("Get Auth Capabilities error") {
         Answer::unknown("the controller does not answer")
     } else {

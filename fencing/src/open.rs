@@ -1,16 +1,23 @@
-//! From a declared fence level to the device that carries it out.
+//! From declared power devices to those that carry it out.
 
 use std::sync::Arc;
 
-use holdfast_policies::model::FenceLevel;
+use holdfast_policies::model::{FenceLevel, PowerDevice as Declared};
 
-use crate::{device::PowerDevice, ipmi::Ipmi};
+use crate::{agent::Agent, command::Command, device::PowerDevice, ipmi::Ipmi, redfish::Redfish, webhook::Webhook};
 
-/// The power device of a level; `None` where only a human can act. Nothing is contacted.
+/// The power devices of a level; none where it has none. Nothing is contacted.
 #[must_use]
-pub fn device(level: &FenceLevel) -> Option<Arc<dyn PowerDevice>> {
-    match level {
-        FenceLevel::Ipmi(settings) => Some(Arc::new(Ipmi::new(settings.clone()))),
-        FenceLevel::Operator {} => None,
+pub fn devices(level: &FenceLevel) -> Vec<Arc<dyn PowerDevice>> {
+    level.devices().iter().map(device).collect()
+}
+
+fn device(declared: &Declared) -> Arc<dyn PowerDevice> {
+    match declared {
+        Declared::Ipmi(settings) => Arc::new(Ipmi::new(settings.clone())),
+        Declared::Redfish(settings) => Arc::new(Redfish::new(settings.clone())),
+        Declared::Agent(settings) => Arc::new(Agent::new(settings.clone())),
+        Declared::Webhook(settings) => Arc::new(Webhook::new(settings.clone())),
+        Declared::Command(settings) => Arc::new(Command::new(settings.clone())),
     }
 }

@@ -18,8 +18,6 @@ use crate::{
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Longest pause between readings.
 const PAUSE_LAST: Duration = Duration::from_millis(500);
-/// Longest single call: one that hangs must leave time for others, and a late `off` must be bounded (PROTOCOL R20).
-const CALL_MAX: Duration = Duration::from_secs(5);
 /// How often an accepted off may be sent: some controllers accept one and do nothing.
 const ACCEPTED_MAX: u32 = 3;
 /// How often an off may be sent at all, answered or not.
@@ -118,7 +116,7 @@ impl<'a> Level<'a> {
 
     async fn status(&self, device: &dyn PowerDevice) -> (Reading, Answer<Power>) {
         let asked_after = self.began.elapsed();
-        let deadline = self.left().min(CALL_MAX);
+        let deadline = self.left().min(device.patience());
         let answer = timeout(deadline, device.status(deadline)).await.unwrap_or_else(|_| late(deadline));
         self.remember(device, Asked::Status, asked_after, in_words(&answer, power_word));
         let answered_after = self.began.elapsed();
@@ -127,7 +125,7 @@ impl<'a> Level<'a> {
 
     async fn off(&self, device: &dyn PowerDevice) -> Answer<()> {
         let asked_after = self.began.elapsed();
-        let deadline = self.left().min(CALL_MAX);
+        let deadline = self.left().min(device.patience());
         let answer = timeout(deadline, device.off(deadline)).await.unwrap_or_else(|_| late(deadline));
         self.remember(device, Asked::Off, asked_after, in_words(&answer, |()| "accepted"));
         answer

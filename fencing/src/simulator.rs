@@ -150,6 +150,8 @@ pub fn settings(port: u16, password_file: PathBuf) -> IpmiDevice {
         user: "admin".to_owned(),
         password_file,
         suite: 3,
+        privilege: Default::default(),
+        interface: Default::default(),
         wiring_verified_by: None,
         timeout: Span::secs(5),
     }

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    decide::SETTLE,
+    go_ahead::{GoAhead, withdrawn},
     hostfile::Timing,
     names::{Epoch, GuestName, Incarnation, OrderId},
     order::{Order, OrderKind, OrderOutcome},
@@ -88,6 +90,10 @@ pub struct Agent {
     carried: BTreeSet<OrderId>,
     results: BTreeMap<OrderId, (OrderOutcome, Option<AgedReading>)>,
     view: u64,
+    /// Fence orders that are not wanted any more, by the newest reply (R20).
+    withdrawn: BTreeSet<OrderId>,
+    /// When the first reply's request was sent: what an earlier process of this boot has begun, it began before.
+    began: Option<Moment>,
 }
 
 impl Agent {
@@ -95,7 +101,14 @@ impl Agent {
     #[must_use]
     pub fn new(incarnation: Incarnation, timing: Timing, disk: Disk, lease: Option<Moment>) -> Self {
         let (carried, results) = (BTreeSet::new(), BTreeMap::new());
-        Self { incarnation, timing, disk, lease, carried, results, view: 0 }
+        let withdrawn = BTreeSet::new();
+        Self { incarnation, timing, disk, lease, carried, results, view: 0, withdrawn, began: None }
+    }
+
+    /// Fence orders that are not wanted any more: no further `off` is sent for them (R20).
+    #[must_use]
+    pub fn withdrawn(&self) -> &BTreeSet<OrderId> {
+        &self.withdrawn
     }
 
     /// What it keeps on disk.
@@ -176,18 +189,39 @@ impl Agent {
                 actions.push(Action::Grant(deadline));
             }
         }
+        self.began.get_or_insert(sent);
+        self.withdrawn = withdrawn(&reply.go_aheads);
         self.forget(&reply.orders);
-        for order in reply.orders {
-            self.consider(order, now, &mut actions);
+        // R10: what has been given up is never started again, also by an order that was taken before.
+        if self.raise_floors(&reply.superseded) {
+            actions.push(Action::Persist(self.disk.clone()));
         }
         for (guest, epoch) in reply.superseded {
             actions.push(Action::StopSuperseded { guest, epoch });
+        }
+        for order in reply.orders {
+            match reply.go_aheads.get(&order.id).copied() {
+                Some(GoAhead::Given) | None => self.consider(order, now, &mut actions),
+                // It stays listed, and is considered again at the next sync.
+                Some(GoAhead::Waits) => {}
+                Some(GoAhead::Withdrawn) => self.withdraw(&order, now, &mut actions),
+            }
         }
         if let Some(view) = reply.view {
             self.view = view.index;
             actions.push(Action::Look(Box::new(view)));
         }
         Ok(actions)
+    }
+
+    fn raise_floors(&mut self, given_up: &[(GuestName, Epoch)]) -> bool {
+        let mut raised = false;
+        for (guest, epoch) in given_up {
+            let floor = self.disk.floors.entry(guest.clone()).or_default();
+            raised |= *floor < *epoch;
+            *floor = (*floor).max(*epoch);
+        }
+        raised
     }
 
     /// An order has been carried out, or could not be.
@@ -212,6 +246,18 @@ impl Agent {
         let open: BTreeSet<OrderId> = open.iter().map(|order| order.id).collect();
         self.results.retain(|id, _| open.contains(id));
         self.disk.begun.retain(|id| open.contains(id));
+    }
+
+    /// Ends an order that is not wanted any more and has not begun. What has begun ends by itself, without a further
+    /// `off`; and what an earlier process of this boot may have begun is given the time to end (R20).
+    fn withdraw(&mut self, order: &Order, now: Moment, actions: &mut Vec<Action>) {
+        let known = self.carried.contains(&order.id) || self.results.contains_key(&order.id);
+        let settled = order.deadline.0 + SETTLE;
+        let over = self.began.is_some_and(|began| now.since(began) >= settled);
+        if !known && over && order.incarnation == self.incarnation {
+            let detail = "the coordinator has withdrawn it, and it was not begun".to_owned();
+            actions.extend(self.on_done(order.id, OrderOutcome::Done { detail, uri: None }, None));
+        }
     }
 
     fn consider(&mut self, order: Order, now: Moment, actions: &mut Vec<Action>) {
@@ -260,12 +306,15 @@ impl Agent {
                 self.check_epoch(guest, *epoch)?;
                 self.disk.highest.insert(guest.clone(), *epoch);
             }
-            OrderKind::Release { guest, epoch } => {
+            OrderKind::Release { guest, epoch, .. } => {
                 let floor = self.disk.floors.entry(guest.clone()).or_default();
                 *floor = (*floor).max(*epoch);
             }
             OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch)?,
-            OrderKind::RestartService { .. } | OrderKind::Send { .. } | OrderKind::Fence { .. } => {}
+            OrderKind::RestartService { .. }
+            | OrderKind::Reboot { .. }
+            | OrderKind::Send { .. }
+            | OrderKind::Fence { .. } => {}
         }
         if !order.kind.is_idempotent() {
             self.disk.begun.insert(order.id);

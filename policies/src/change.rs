@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    armed::Armed,
+    fence_path::LevelTest,
+    fit::Unfit,
+    ladder::LadderKind,
     model::{Policies, Severity},
-    names::{GuestName, HostName, Incarnation, OrderId},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::OrderOutcome,
     proof::Proof,
-    state::{HostFacts, Mode, Tenure},
+    state::{HostFacts, Mode, Tenure, Wanted},
     time::WallTime,
 };
 
@@ -67,6 +71,126 @@ pub enum Change {
         /// When the host was last heard.
         last_well: Option<WallTime>,
     },
+    /// What a boot has armed against itself, as its agent said (R9): the ground of its leases from here on.
+    HostArmed {
+        /// The host.
+        host: HostName,
+        /// The boot.
+        incarnation: Incarnation,
+        /// What.
+        armed: Option<Armed>,
+        /// The longest lease that it may be granted, in milliseconds.
+        lease_ms: u64,
+        /// The index of the newest view that its agent had.
+        known_view: u64,
+        /// The newest index that its agent had seen.
+        seen: u64,
+    },
+    /// A boot is silent: no leader grants it a lease before it has said again what it has armed, so that its last grant is
+    /// known.
+    LeaseClosed {
+        /// The host.
+        host: HostName,
+        /// The boot.
+        incarnation: Incarnation,
+    },
+    /// A boot that was proven gone is alive, and has released everything that it may not run any more (R10).
+    HostReturned {
+        /// The host.
+        host: HostName,
+        /// The boot.
+        incarnation: Incarnation,
+        /// The newest index that its agent had seen.
+        seen: u64,
+    },
+    /// A host that is back has stopped the guest because its lease had run out (R14): it is released and started anew.
+    StoppedByLease {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// A host that has announced to go releases the guests that run there; they wait for it, where policies say so.
+    Vacated {
+        /// The host.
+        host: HostName,
+    },
+    /// A fence of the host is so long ago that it does not count towards a quarantine any more.
+    FenceForgotten {
+        /// The host.
+        host: HostName,
+        /// The log index of its first attempt.
+        attempted: u64,
+    },
+    /// A quarantined host may have guests again.
+    QuarantineLifted {
+        /// The host.
+        host: HostName,
+        /// The machine that has the name from here on, where another one than before shall have it.
+        machine_id: Option<String>,
+        /// Who; `None` after a calm time. For a contested name it takes a person, who says with it that no other machine
+        /// and no earlier boot under this name runs anything (R11).
+        by: Option<String>,
+    },
+    /// A power device has called the host off while it lived (R9).
+    DeviceDistrusted {
+        /// The host.
+        host: HostName,
+        /// The level.
+        level: usize,
+        /// Who heard the host when.
+        why: String,
+    },
+    /// An operator has checked the power devices of the host.
+    DeviceTrusted {
+        /// The host.
+        host: HostName,
+        /// Who.
+        by: String,
+    },
+    /// A host that was fenced is to be switched on again.
+    PowerOnOrdered {
+        /// The host.
+        host: HostName,
+        /// Who asks the device.
+        executor: HostName,
+        /// Which level.
+        level: usize,
+    },
+    /// A host without guests is to be switched off and on, to see that it works.
+    DrillBegun {
+        /// The host.
+        host: HostName,
+        /// Who switches it.
+        executor: HostName,
+        /// By which level.
+        level: usize,
+        /// Who has it done.
+        by: String,
+    },
+    /// A drill is over.
+    DrillEnded {
+        /// The host.
+        host: HostName,
+        /// Why it failed, if it did.
+        failed: Option<String>,
+    },
+    /// The power devices of a host were asked while nothing was wrong; nothing was switched.
+    FenceTested {
+        /// The host.
+        host: HostName,
+        /// Who asked.
+        executor: HostName,
+        /// The machine id that the host had told, with which those of the devices were compared.
+        machine_id: String,
+        /// What the devices answered.
+        levels: Vec<LevelTest>,
+    },
+    /// An operator has said that fencing goes on in the present storm (R21).
+    StormHoldReleased {
+        /// Who.
+        by: String,
+    },
+    /// The storm that an operator had released is over: the next one holds again.
+    StormEnded,
     /// A guest that was never placed is proven to run nowhere.
     GuestFree {
         /// The guest.
@@ -96,6 +220,9 @@ pub enum Change {
         guest: GuestName,
         /// Index of the rung.
         rung: usize,
+        /// On which ladder.
+        #[serde(default)]
+        ladder: LadderKind,
         /// For `migrate`: where to.
         to: Option<HostName>,
         /// What happened.
@@ -111,6 +238,42 @@ pub enum Change {
         guest: GuestName,
         /// Where to.
         to: HostName,
+        /// Why.
+        why: String,
+    },
+    /// An operator moves a guest: while it runs where that is possible, else by a stop and a start.
+    MoveAsked {
+        /// The guest.
+        guest: GuestName,
+        /// Where to.
+        to: HostName,
+        /// By a stop and a start in any case.
+        cold: bool,
+        /// Who.
+        by: String,
+    },
+    /// An operator has looked after a guest: its failed starts and rungs are forgotten, and it is tried anew.
+    LookedAfter {
+        /// The guest.
+        guest: GuestName,
+        /// Who.
+        by: String,
+    },
+    /// A host has something of the guest without a right to run it: it is to stop that.
+    StrayFound {
+        /// The guest.
+        guest: GuestName,
+        /// Where it was found.
+        host: HostName,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// The host whose guest is kept, if there is one.
+        keep: Option<HostName>,
+    },
+    /// A running guest is to stop, and to stay so for as long as the reason holds.
+    Stop {
+        /// The guest.
+        guest: GuestName,
         /// Why.
         why: String,
     },
@@ -183,6 +346,22 @@ pub enum Change {
         /// Who.
         by: String,
     },
+    /// An operator has said what is wanted of a guest.
+    WantedSet {
+        /// The guest.
+        guest: GuestName,
+        /// What.
+        wanted: Wanted,
+        /// Who.
+        by: String,
+    },
+    /// An operator has suspended deciding, or resumed it.
+    SuspensionSet {
+        /// Whether it is suspended from here on.
+        suspended: bool,
+        /// Who.
+        by: String,
+    },
 }
 
 /// What came of applying a command.
@@ -225,6 +404,24 @@ pub enum Refused {
         is: String,
         /// The phase that the command needs.
         needed: String,
+    },
+    /// The guest is not to be touched, or not in this way.
+    #[error("{guest} cannot be changed: {why}")]
+    Guest {
+        /// The guest.
+        guest: GuestName,
+        /// Why not.
+        why: String,
+    },
+    /// The guest may not go to the host.
+    #[error("{guest} cannot go to {host}: {why}")]
+    Target {
+        /// The guest.
+        guest: GuestName,
+        /// The host.
+        host: HostName,
+        /// Why not.
+        why: Unfit,
     },
     /// The host cannot take part.
     #[error("{host} {why}")]

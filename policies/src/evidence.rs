@@ -7,9 +7,12 @@ use std::{
 };
 
 use crate::{
+    armed::Armed,
     names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     proof::PowerReading,
+    state::Host,
+    sync::Authority,
     time::Moment,
 };
 
@@ -18,6 +21,8 @@ use crate::{
 pub struct Evidence {
     /// The first read round of this leadership that a majority confirmed; before it nothing counts (R18).
     pub quorum_since: Option<Moment>,
+    /// When this leadership's authority began: no earlier leader can have granted a lease after it (R18).
+    pub authority_since: Option<Moment>,
     /// The coordinator itself.
     pub me: Option<HostName>,
     /// Hosts with a vote.
@@ -28,6 +33,8 @@ pub struct Evidence {
     pub services: BTreeMap<GuestName, BTreeMap<ServiceName, BTreeMap<Vantage, Sight>>>,
     /// When log entries were applied here.
     pub marks: Marks,
+    /// When this host last tried to hand the lead over (R29); kept from one leadership to the next.
+    pub handed_over: Option<Moment>,
 }
 
 /// What was heard of one host.
@@ -45,6 +52,28 @@ pub struct HostEvidence {
     pub reports: BTreeMap<GuestName, GuestReport>,
     /// Why the host doubts itself, if it does.
     pub unwell: Option<String>,
+    /// The newest lease that this leader has granted, whether the reply arrived or not: to which boot, and when the time
+    /// from which it counts began.
+    pub granted: Option<Heard>,
+    /// The newest authority that its agent had seen when it last synced.
+    pub seen: Authority,
+    /// What it said in its newest sync that it has armed.
+    pub armed: Option<Armed>,
+    /// Whether it said in its newest sync that it has a watchdog that it can arm.
+    pub has_watchdog: Option<bool>,
+    /// The newest sign of a boot that is not the one that has joined.
+    pub other_boot: Option<OtherBoot>,
+}
+
+/// A boot of a host that is heard and has not joined: the machine lives, whatever has become of the boot that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherBoot {
+    /// Which.
+    pub incarnation: Incarnation,
+    /// When the coordinator first learned of it.
+    pub since: Moment,
+    /// When it was last heard, by the coordinator or by another voter.
+    pub at: Moment,
 }
 
 /// A sign of life.
@@ -88,6 +117,10 @@ pub struct Sight {
 pub enum SightState {
     /// It passes.
     Passing,
+    /// It passes, and too many of its answers take too long.
+    Slow,
+    /// It begins and ceases to answer more often than the policy allows.
+    Flapping,
     /// It has failed as often in a row as the policy says.
     Failing,
     /// Nothing can be said yet, or nothing could be asked.
@@ -136,7 +169,29 @@ impl Marks {
     }
 }
 
+impl HostEvidence {
+    /// Notes at `now` that a boot was heard at `at` which is not the one that has joined. A newer sign of another boot
+    /// takes its place.
+    pub fn hear_other(&mut self, incarnation: &Incarnation, at: Moment, now: Moment) {
+        match &mut self.other_boot {
+            Some(known) if known.incarnation == *incarnation => known.at = known.at.max(at),
+            Some(known) if known.at >= at => {}
+            Some(_) | None => {
+                self.other_boot = Some(OtherBoot { incarnation: incarnation.clone(), since: now, at });
+            }
+        }
+    }
+}
+
 impl Evidence {
+    /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was
+    /// late on its way.
+    #[must_use]
+    pub fn other_boot(&self, name: &HostName, host: &Host) -> Option<&OtherBoot> {
+        let other = self.hosts.get(name)?.other_boot.as_ref()?;
+        (!host.knows_boot(&other.incarnation)).then_some(other)
+    }
+
     /// The newest sign of life of this boot that reached the coordinator itself.
     #[must_use]
     pub fn last_life(&self, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {

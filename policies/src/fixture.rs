@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     change::{Applied, Change, Command, Refused},
+    ladder::LadderKind,
     model::{
         Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung,
         Service, Severity, TcpProbe, Vantages,
@@ -11,8 +12,10 @@ use crate::{
     names::{GuestName, HostName, Incarnation, OrderId, PolicyName, ServiceName},
     order::{Order, OrderOutcome},
     proof::{Power, PowerReading, Proof},
+    rules::GuestNeeds,
     state::{ClusterState, HostFacts, Migration, Phase},
     time::{Moment, Span, WallTime},
+    tuning::Tuning,
 };
 
 pub fn name(text: &str) -> GuestName {
@@ -32,22 +35,25 @@ pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
             disks: Vec::new(),
             nics: Vec::new(),
             agent: true,
+            holdfast_agent: false,
             watchdog: None,
             accel: Accel::Auto,
             machine: "q35".to_owned(),
         },
+        needs: GuestNeeds::default(),
     };
     let policy = Policy {
         matches: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         services: BTreeMap::from([(
             ServiceName::new("http").unwrap(),
             Service {
-                probe: Probe::Tcp(TcpProbe { port: 80 }),
+                probe: Probe::Tcp(TcpProbe::to(80)),
                 every: Span::ms(500),
                 timeout: Span::ms(500),
                 fails_after: 3,
                 recovers_after: 2,
                 from: Vantages { inside: false, hosts: 2, agree: 2 },
+                tuning: Tuning::default(),
             },
         )]),
         ladder: vec![
@@ -56,17 +62,20 @@ pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
             Rung::Failover { tries: 2, wait: Span::secs(8) },
             Rung::Page { severity: Severity::Critical },
         ],
+        on_storage_error: Vec::new(),
         on_degraded: OnDegraded::Alert,
         cool_down: Span::secs(20),
         boot_grace: Span::secs(6),
     };
     let device = || {
-        FenceLevel::Ipmi(IpmiDevice {
+        FenceLevel::ipmi(IpmiDevice {
             address: "10.0.9.1".to_owned(),
             port: 623,
             user: "holdfast".to_owned(),
             password_file: "/etc/holdfast/ipmi".into(),
             suite: 17,
+            privilege: Default::default(),
+            interface: Default::default(),
             wiring_verified_by: Some("ann".to_owned()),
             timeout: Span::secs(20),
         })
@@ -75,7 +84,7 @@ pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
         guests: guests.iter().map(|name| (name.clone(), guest())).collect(),
         policies: BTreeMap::from([(PolicyName::new("web").unwrap(), policy)]),
         fencing: hosts.iter().map(|host| (host.clone(), vec![device()])).collect(),
-        alerts: Vec::new(),
+        ..Policies::default()
     }
 }
 
@@ -179,7 +188,15 @@ impl Stage {
 
     pub fn climb(&mut self, guest: &str, rung: usize) -> Change {
         let (guest, why) = (name(guest), "http does not answer".to_owned());
-        Change::Climb { guest, rung, to: None, why, evidence: Vec::new(), last_well: None }
+        Change::Climb {
+            guest,
+            rung,
+            ladder: LadderKind::Recovery,
+            to: None,
+            why,
+            evidence: Vec::new(),
+            last_well: None,
+        }
     }
 
     /// The only open order of the host.

@@ -47,9 +47,37 @@ pub struct HostFile {
     /// The QEMU driver.
     #[serde(default)]
     pub qemu: QemuHost,
+    /// The watchdog that switches this host off when it cannot stop its guests itself. None: there is none.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogFile>,
     /// Timing; the same on every host of a cluster.
     #[serde(default)]
     pub timing: Timing,
+}
+
+/// A watchdog that the guard arms while this host has to stop its guests at the end of its lease (R14).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchdogFile {
+    /// Its device. Default `/dev/watchdog`.
+    pub device: PathBuf,
+    /// How long after the last pet it fires; whole seconds, as drivers count. A longer one forgives longer stalls of this
+    /// machine; guests of a host that was lost by its lease alone start that much later. A longer one than before counts from the host's
+    /// next boot: until then somebody may count on the shorter one. Default 10s.
+    pub timeout: Span,
+}
+
+impl WatchdogFile {
+    /// Shortest time-out: the guard pets four times a second, and a machine under load may hold it up for a second.
+    pub const TIMEOUT_MIN: Span = Span::secs(2);
+    /// Longest time-out: nobody wants guests to wait longer than that for a start elsewhere.
+    pub const TIMEOUT_MAX: Span = Span::secs(300);
+}
+
+impl Default for WatchdogFile {
+    fn default() -> Self {
+        Self { device: PathBuf::from("/dev/watchdog"), timeout: Span::secs(10) }
+    }
 }
 
 /// Certificate files in PEM.

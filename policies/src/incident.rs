@@ -29,6 +29,9 @@ pub struct Incident {
     pub resolved: Option<WallTime>,
     /// Number of changes so far.
     pub seq: u64,
+    /// The log index of the newest change; 0 when it was made before this was recorded.
+    #[serde(default)]
+    pub changed: u64,
     /// What happened, in one sentence.
     pub summary: String,
     /// What Holdfast did, sentence by sentence; at most [`DONE_MAX`].

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    armed::Armed,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::OrderOutcome,
     proof::Proof,
@@ -36,6 +37,19 @@ pub enum Event {
     FenceFailed { host: HostName, detail: String },
     FenceSuperseded { host: HostName, why: String },
     HostGone { host: HostName, incarnation: Incarnation, proof: Proof },
+    HostArmed { host: HostName, armed: Option<Armed> },
+    HostReturned { host: HostName, incarnation: Incarnation },
+    HostQuarantined { host: HostName, why: String },
+    QuarantineLifted { host: HostName, by: Option<String> },
+    DeviceDistrusted { host: HostName, level: usize, why: String },
+    DeviceTrusted { host: HostName, by: String },
+    PowerOnOrdered { host: HostName, executor: HostName, level: usize },
+    DrillBegun { host: HostName, executor: HostName, level: usize, by: String },
+    DrillEnded { host: HostName, level: usize, failed: Option<String> },
+    FenceTested { host: HostName, executor: HostName, level: usize, error: Option<String> },
+    WiringVerified { host: HostName, level: usize, device: usize, how: String },
+    StormHoldReleased { by: String },
+    StormEnded,
     GuestFree { guest: GuestName, proof: Proof },
     GuestAdopted { guest: GuestName, host: HostName, epoch: Epoch },
     GuestPlaced { guest: GuestName, host: HostName, epoch: Epoch, why: String },
@@ -49,6 +63,11 @@ pub enum Event {
     OrderEnded { order: OrderId, host: HostName, what: String, outcome: OrderOutcome },
     PoliciesApplied { version: u64, by: String },
     ModeSet { host: HostName, mode: String, by: String },
+    GuestGivenUp { guest: GuestName, why: String },
+    LookedAfter { guest: GuestName, by: String },
+    MoveAsked { guest: GuestName, to: HostName, cold: bool, by: String },
+    WantedSet { guest: GuestName, wanted: String, by: String },
+    SuspensionSet { suspended: bool, by: String },
     IncidentResolved { key: String },
 }
 
@@ -66,16 +85,34 @@ impl Event {
             | Self::RungTaken { guest, .. }
             | Self::MigrationOrdered { guest, .. }
             | Self::MigrationSwitched { guest, .. }
-            | Self::MigrationEnded { guest, .. } => Some(guest),
+            | Self::MigrationEnded { guest, .. }
+            | Self::GuestGivenUp { guest, .. }
+            | Self::LookedAfter { guest, .. }
+            | Self::MoveAsked { guest, .. }
+            | Self::WantedSet { guest, .. } => Some(guest),
             Self::HostJoined { .. }
             | Self::HostFailed { .. }
             | Self::FenceOrdered { .. }
             | Self::FenceFailed { .. }
             | Self::FenceSuperseded { .. }
             | Self::HostGone { .. }
+            | Self::HostArmed { .. }
+            | Self::HostReturned { .. }
+            | Self::HostQuarantined { .. }
+            | Self::QuarantineLifted { .. }
+            | Self::DeviceDistrusted { .. }
+            | Self::DeviceTrusted { .. }
+            | Self::PowerOnOrdered { .. }
+            | Self::DrillBegun { .. }
+            | Self::DrillEnded { .. }
+            | Self::FenceTested { .. }
+            | Self::WiringVerified { .. }
+            | Self::StormHoldReleased { .. }
+            | Self::StormEnded
             | Self::OrderEnded { .. }
             | Self::PoliciesApplied { .. }
             | Self::ModeSet { .. }
+            | Self::SuspensionSet { .. }
             | Self::IncidentResolved { .. } => None,
         }
     }
@@ -90,6 +127,17 @@ impl Event {
             | Self::FenceFailed { host, .. }
             | Self::FenceSuperseded { host, .. }
             | Self::HostGone { host, .. }
+            | Self::HostArmed { host, .. }
+            | Self::HostReturned { host, .. }
+            | Self::HostQuarantined { host, .. }
+            | Self::QuarantineLifted { host, .. }
+            | Self::DeviceDistrusted { host, .. }
+            | Self::DeviceTrusted { host, .. }
+            | Self::PowerOnOrdered { host, .. }
+            | Self::DrillBegun { host, .. }
+            | Self::DrillEnded { host, .. }
+            | Self::FenceTested { host, .. }
+            | Self::WiringVerified { host, .. }
             | Self::ModeSet { host, .. } => host == name,
             _ => false,
         }
@@ -107,6 +155,44 @@ impl fmt::Display for Event {
             Self::FenceFailed { host, detail } => write!(f, "fencing {host} failed: {detail}"),
             Self::FenceSuperseded { host, why } => write!(f, "the fence of {host} is superseded: {why}"),
             Self::HostGone { host, proof, .. } => write!(f, "{host} is proven gone: {proof}"),
+            Self::HostArmed { host, armed: Some(armed) } => write!(f, "{host} has armed {armed}"),
+            Self::HostArmed { host, armed: None } => write!(f, "{host} has armed nothing"),
+            Self::HostReturned { host, incarnation } => {
+                write!(
+                    f,
+                    "{host} is back without a reboot (boot {incarnation}): it has nothing left of what it may not run"
+                )
+            }
+            Self::HostQuarantined { host, why } => write!(f, "{host} is quarantined: {why}"),
+            Self::QuarantineLifted { host, by: Some(by) } => write!(f, "{by} has lifted the quarantine of {host}"),
+            Self::QuarantineLifted { host, by: None } => {
+                write!(f, "the quarantine of {host} is over: it has been calm for an hour")
+            }
+            Self::DeviceDistrusted { host, level, why } => {
+                write!(f, "the power device of {host} at level {} is not trusted any more: {why}", level + 1)
+            }
+            Self::DeviceTrusted { host, by } => write!(f, "{by} has checked the power devices of {host}"),
+            Self::PowerOnOrdered { host, executor, level } => {
+                write!(f, "{executor} is ordered to switch {host} on again (level {})", level + 1)
+            }
+            Self::DrillBegun { host, executor, level, by } => {
+                write!(f, "{by} has {executor} switch {host} off and on for a drill (level {})", level + 1)
+            }
+            Self::DrillEnded { host, level, failed: None } => {
+                write!(f, "the drill of {host} succeeded: level {} switched it off and on, and it is back", level + 1)
+            }
+            Self::DrillEnded { host, failed: Some(why), .. } => write!(f, "the drill of {host} failed: {why}"),
+            Self::FenceTested { host, executor, level, error: None } => {
+                write!(f, "the power device of {host} at level {} answers {executor}", level + 1)
+            }
+            Self::FenceTested { host, executor, level, error: Some(error) } => {
+                write!(f, "the power device of {host} at level {} does not answer {executor}: {error}", level + 1)
+            }
+            Self::WiringVerified { host, level, device, how } => {
+                write!(f, "power device {} of level {} of {host} is its own, by {how}", device + 1, level + 1)
+            }
+            Self::StormHoldReleased { by } => write!(f, "{by} has released the storm hold: fencing goes on"),
+            Self::StormEnded => write!(f, "the storm is over: the next one holds fencing again"),
             Self::GuestFree { guest, proof } => write!(f, "{guest} may be started: {proof}"),
             Self::GuestAdopted { guest, host, epoch } => {
                 write!(f, "{guest} was found running on {host} (epoch {epoch})")
@@ -134,6 +220,17 @@ impl fmt::Display for Event {
             },
             Self::PoliciesApplied { version, by } => write!(f, "policies version {version} applied by {by}"),
             Self::ModeSet { host, mode, by } => write!(f, "{host} is set to {mode} by {by}"),
+            Self::GuestGivenUp { guest, why } => {
+                write!(f, "{guest} is not started any more, a person has to look: {why}")
+            }
+            Self::LookedAfter { guest, by } => write!(f, "{by} has looked after {guest}, it is tried anew"),
+            Self::MoveAsked { guest, to, cold: false, by } => write!(f, "{by} moves {guest} to {to}"),
+            Self::MoveAsked { guest, to, cold: true, by } => {
+                write!(f, "{by} moves {guest} to {to} by a stop and a start")
+            }
+            Self::WantedSet { guest, wanted, by } => write!(f, "{guest} is wanted {wanted} by {by}"),
+            Self::SuspensionSet { suspended: true, by } => write!(f, "{by} has suspended deciding"),
+            Self::SuspensionSet { suspended: false, by } => write!(f, "{by} has resumed deciding"),
             Self::IncidentResolved { key } => write!(f, "{key} is well again"),
         }
     }

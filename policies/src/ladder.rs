@@ -1,6 +1,15 @@
 //! Ladders: which rung comes next for a trouble (S8: the smallest kill that can help).
+//!
+//! ```text
+//! (start) --take--> rung 1, try 1 --its wait is over--> try 2 ... --its tries are spent--> rung 2 ... --> a human
+//!    ^                  | recovered
+//!    +---- well for the whole cool-down ----+      failing again within it goes on where the ladder stood
+//! ```
+//! A try counts within the cool-down only; a human may have the ladder begin anew at any time.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Policies, Rung, Severity},
@@ -16,6 +25,30 @@ pub enum Trouble {
     Service,
     /// The guest itself is gone or stuck.
     Guest,
+    /// The guest is there, stopped by QEMU because its storage failed: neither it nor its services are at fault.
+    Storage,
+}
+
+/// One of a guest's ladders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum LadderKind {
+    /// For services and guests that fail.
+    #[default]
+    Recovery,
+    /// For storage that fails.
+    Storage,
+}
+
+impl Trouble {
+    /// The ladder that is climbed for it.
+    #[must_use]
+    pub fn ladder(self) -> LadderKind {
+        match self {
+            Self::Service | Self::Guest => LadderKind::Recovery,
+            Self::Storage => LadderKind::Storage,
+        }
+    }
 }
 
 /// What the ladder says.
@@ -35,16 +68,26 @@ pub enum NextStep {
     Exhausted,
 }
 
-/// The ladder of a guest: its policy's, or one for guests that have only themselves.
+/// A ladder of a guest: its policy's, or one for guests that have only themselves.
 #[must_use]
-pub fn ladder_of(policies: &Policies, guest: &GuestName) -> Vec<Rung> {
-    match policies.policy_of(guest) {
-        Some((_, policy)) if !policy.ladder.is_empty() => policy.ladder.clone(),
-        _ => vec![
+pub fn ladder_of(policies: &Policies, guest: &GuestName, kind: LadderKind) -> Vec<Rung> {
+    let policy = policies.policy_of(guest).map(|(_, policy)| policy);
+    let declared = policy.map(|policy| match kind {
+        LadderKind::Recovery => &policy.ladder,
+        LadderKind::Storage => &policy.on_storage_error,
+    });
+    match (declared.filter(|rungs| !rungs.is_empty()), kind) {
+        (Some(rungs), _) => rungs.clone(),
+        (None, LadderKind::Recovery) => vec![
             Rung::ResetGuest { tries: 2, wait: Span::secs(60) },
             Rung::Failover { tries: 2, wait: Span::secs(90) },
             Rung::Page { severity: Severity::Critical },
         ],
+        // Storage that hiccuped is often back within seconds. Nothing is killed: whatever is started anew finds the same
+        // storage, and has lost what the stopped guest still holds in its memory.
+        (None, LadderKind::Storage) => {
+            vec![Rung::ResumeGuest { tries: 2, wait: Span::secs(10) }, Rung::Page { severity: Severity::Critical }]
+        }
     }
 }
 
@@ -52,15 +95,11 @@ pub fn ladder_of(policies: &Policies, guest: &GuestName) -> Vec<Rung> {
 #[must_use]
 pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, trouble: Trouble) -> NextStep {
     let applies = |rung: &Rung| match (rung, trouble) {
-        (Rung::RestartService { .. } | Rung::Migrate { .. }, Trouble::Guest) => false,
-        (
-            Rung::RestartService { .. }
-            | Rung::ResetGuest { .. }
-            | Rung::Failover { .. }
-            | Rung::Migrate { .. }
-            | Rung::Page { .. },
-            _,
-        ) => true,
+        (Rung::RestartService { .. } | Rung::RebootGuest { .. } | Rung::Migrate { .. }, trouble) => {
+            trouble == Trouble::Service
+        }
+        (Rung::ResumeGuest { .. }, trouble) => trouble == Trouble::Storage,
+        (Rung::ResetGuest { .. } | Rung::Failover { .. } | Rung::Page { .. }, _) => true,
     };
     let from = |start: usize| {
         let found = rungs.iter().enumerate().skip(start).find(|(_, rung)| applies(rung));
@@ -68,7 +107,7 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
     };
     let Some(position) = position else { return from(0) };
     let Some(rung) = rungs.get(position.rung) else { return NextStep::Exhausted };
-    let waits = !position.recovered && !position.failed && trouble == Trouble::Service;
+    let waits = !position.recovered && !position.failed && trouble != Trouble::Guest;
     if waits && age < rung.wait().0 {
         return NextStep::Wait { left: rung.wait().0.saturating_sub(age) };
     }
@@ -92,7 +131,7 @@ mod tests {
     }
 
     fn at(rung: usize, tries: u32) -> Position {
-        Position { rung, tries, acted: 1, recovered: false, failed: false }
+        Position { rung, tries, acted: 1, ..Position::default() }
     }
 
     #[test]
@@ -100,6 +139,24 @@ mod tests {
         let first = |trouble| next_step(&rungs(), None, Duration::ZERO, trouble);
         assert_eq!(first(Trouble::Service), NextStep::Take { rung: 0 });
         assert_eq!(first(Trouble::Guest), NextStep::Take { rung: 1 });
+    }
+
+    #[test]
+    fn failed_storage_is_waited_for_and_nothing_that_needs_a_running_guest_is_tried() {
+        let rungs = [
+            Rung::ResumeGuest { tries: 2, wait: Span::secs(10) },
+            Rung::RebootGuest { tries: 1, wait: Span::secs(10) },
+            Rung::Page { severity: Severity::Critical },
+        ];
+        let step = |position: Option<&Position>, secs, trouble| {
+            next_step(&rungs, position, Duration::from_secs(secs), trouble)
+        };
+        assert_eq!(step(None, 0, Trouble::Storage), NextStep::Take { rung: 0 });
+        assert_eq!(step(Some(&at(0, 1)), 3, Trouble::Storage), NextStep::Wait { left: Duration::from_secs(7) });
+        assert_eq!(step(Some(&at(0, 1)), 10, Trouble::Storage), NextStep::Take { rung: 0 });
+        assert_eq!(step(Some(&at(0, 2)), 10, Trouble::Storage), NextStep::Take { rung: 2 });
+        assert_eq!(step(None, 0, Trouble::Service), NextStep::Take { rung: 1 });
+        assert_eq!(step(None, 0, Trouble::Guest), NextStep::Take { rung: 2 });
     }
 
     #[test]

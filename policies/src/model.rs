@@ -3,13 +3,23 @@
 //! These types are what the rest of Holdfast works with. How they are written in YAML, and how mistakes are
 //! shown, is in [`crate::yaml`].
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::{
+    fence_level::{FenceLevel, LeaseLevel},
+    power_device::{
+        AgentDevice, CommandDevice, IpmiDevice, IpmiInterface, IpmiPrivilege, PowerDevice, RedfishAuth, RedfishDevice,
+        TlsTrust, WebhookDevice,
+    },
+    probe::{ExecProbe, HttpProbe, Probe, Statuses, TcpProbe},
+};
 use crate::{
-    names::{GuestName, HostName, PolicyName, ServiceName},
+    names::{GuestName, HostName, PolicyName, RuleName, ServiceName},
+    rules::{ClusterSettings, GuestNeeds, HostDeclaration, Rule},
     time::Span,
+    tuning::Tuning,
 };
 
 /// Labels by key.
@@ -26,6 +36,15 @@ pub struct Policies {
     pub fencing: BTreeMap<HostName, Vec<FenceLevel>>,
     /// Whom to tell.
     pub alerts: Vec<Receiver>,
+    /// What is said of hosts: labels and capacities beyond what they report of themselves.
+    #[serde(default)]
+    pub hosts: BTreeMap<HostName, HostDeclaration>,
+    /// Where guests may run, together and apart, and in which order they start.
+    #[serde(default)]
+    pub rules: BTreeMap<RuleName, Rule>,
+    /// What holds for the whole cluster.
+    #[serde(default)]
+    pub cluster: ClusterSettings,
 }
 
 /// One guest.
@@ -39,6 +58,9 @@ pub struct GuestDeclaration {
     pub address: Option<IpAddr>,
     /// The machine itself.
     pub qemu: QemuDefinition,
+    /// What placement, starting and moving must know of it.
+    #[serde(default)]
+    pub needs: GuestNeeds,
 }
 
 /// A guest as the QEMU driver starts it.
@@ -56,6 +78,10 @@ pub struct QemuDefinition {
     pub nics: Vec<Nic>,
     /// Whether there is a channel for the QEMU guest agent. Default true.
     pub agent: bool,
+    /// Whether there is a channel for Holdfast's own agent, `holdfast-guest`. Default false: a guest that has it moves live
+    /// only between machines that were started with it.
+    #[serde(default)]
+    pub holdfast_agent: bool,
     /// Emulated hardware watchdog.
     pub watchdog: Option<WatchdogModel>,
     /// Hardware acceleration. Default auto.
@@ -133,6 +159,10 @@ pub struct Policy {
     pub services: BTreeMap<ServiceName, Service>,
     /// What to do, from the smallest kill to the largest.
     pub ladder: Vec<Rung>,
+    /// What to do when QEMU has stopped the guest because its storage failed. Empty, as by default: a human is called and
+    /// nothing is killed, because a guest that is started anew finds the same storage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_storage_error: Vec<Rung>,
     /// What to do with a guest that is well on a host that is not, or that vantages disagree about.
     pub on_degraded: OnDegraded,
     /// How long a recovery must hold before the ladder begins again at its first rung. Default 5m.
@@ -156,6 +186,20 @@ pub struct Service {
     pub recovers_after: u32,
     /// From where to look.
     pub from: Vantages,
+    /// Slowness, flapping, grace, and what it cannot answer without.
+    #[serde(flatten)]
+    pub tuning: Tuning,
+}
+
+/// For so many intervals an answer is good.
+const FRESH_INTERVALS: u32 = 3;
+
+impl Service {
+    /// How long an answer says something: some intervals, the time that an answer may take, and a second for its way.
+    #[must_use]
+    pub fn fresh_for(&self) -> Duration {
+        self.every.0 * FRESH_INTERVALS + self.timeout.0 + Duration::from_secs(1)
+    }
 }
 
 /// From where a service is asked, and how many of them must agree that it failed.
@@ -169,45 +213,6 @@ pub struct Vantages {
     pub agree: u32,
 }
 
-/// One question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Probe {
-    /// Asks over HTTP.
-    Http(HttpProbe),
-    /// Connects over TCP.
-    Tcp(TcpProbe),
-    /// Asks the guest agent whether it is there.
-    AgentPing {},
-    /// Runs a command in the guest, through its agent; exit code 0 passes.
-    Exec(ExecProbe),
-}
-
-/// Asks over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpProbe {
-    /// `http://` or `https://`; `{address}` stands for the guest's address.
-    pub url: String,
-    /// The status that passes. Default 200.
-    pub status: u16,
-    /// Text that the body must contain.
-    pub body: Option<String>,
-}
-
-/// Connects over TCP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TcpProbe {
-    /// The port at the guest's address.
-    pub port: u16,
-}
-
-/// Runs a command in the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecProbe {
-    /// Program and arguments; no shell.
-    pub run: Vec<String>,
-}
-
 /// One rung of a ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -216,6 +221,21 @@ pub enum Rung {
     RestartService {
         /// Program and arguments; no shell.
         run: Vec<String>,
+        /// How often before the next rung. Default 1.
+        tries: u32,
+        /// How long to wait for the service to answer. Default 10s.
+        wait: Span,
+    },
+    /// Asks the guest, through its agent, to reboot: its programs end in order, its file systems are left clean, and its
+    /// QEMU goes on.
+    RebootGuest {
+        /// How often before the next rung. Default 1.
+        tries: u32,
+        /// How long the reboot may take, and the service to answer again. Default 60s.
+        wait: Span,
+    },
+    /// Lets a guest run again that QEMU has stopped because its storage failed. Where that still fails, it stops again.
+    ResumeGuest {
         /// How often before the next rung. Default 1.
         tries: u32,
         /// How long to wait for the service to answer. Default 10s.
@@ -258,6 +278,8 @@ pub enum OnDegraded {
     Alert,
     /// Move it to a host that is well, and tell somebody.
     Migrate,
+    /// Climb the ladder as for a failure when a service is slow or flaps; tell somebody of the rest.
+    Ladder,
 }
 
 /// How urgent an alert is.
@@ -272,36 +294,6 @@ pub enum Severity {
     Error,
     /// A human must act.
     Critical,
-}
-
-/// One way to make a host be off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FenceLevel {
-    /// The host's baseboard management controller over IPMI 2.0.
-    Ipmi(IpmiDevice),
-    /// A human confirms with `holdfast host confirm-off`.
-    Operator {},
-}
-
-/// A baseboard management controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IpmiDevice {
-    /// Name or address of the controller.
-    pub address: String,
-    /// UDP port. Default 623.
-    pub port: u16,
-    /// User with operator privilege.
-    pub user: String,
-    /// File with the password, on every host, readable by root only.
-    pub password_file: PathBuf,
-    /// Cipher suite. Default 17; older controllers want 3.
-    pub suite: u8,
-    /// Who has checked that this controller is wired to this host (R9). Without it the controller can switch the host
-    /// off, but its word is no proof.
-    pub wiring_verified_by: Option<String>,
-    /// Longest time for the whole level. Default 20s.
-    pub timeout: Span,
 }
 
 /// Where alerts go.
@@ -337,7 +329,13 @@ impl Policies {
     /// The policy that a guest falls under, if any: the first, by name, whose labels it all has.
     #[must_use]
     pub fn policy_of(&self, guest: &GuestName) -> Option<(&PolicyName, &Policy)> {
-        let labels = &self.guests.get(guest)?.labels;
+        self.policy_for(self.guests.get(guest)?)
+    }
+
+    /// The policy that a guest with this declaration falls under, if any.
+    #[must_use]
+    pub fn policy_for(&self, declared: &GuestDeclaration) -> Option<(&PolicyName, &Policy)> {
+        let labels = &declared.labels;
         self.policies
             .iter()
             .find(|(_, policy)| policy.matches.iter().all(|(key, value)| labels.get(key) == Some(value)))
@@ -350,6 +348,8 @@ impl Rung {
     pub fn tries(&self) -> u32 {
         match self {
             Self::RestartService { tries, .. }
+            | Self::RebootGuest { tries, .. }
+            | Self::ResumeGuest { tries, .. }
             | Self::ResetGuest { tries, .. }
             | Self::Failover { tries, .. }
             | Self::Migrate { tries, .. } => *tries,
@@ -362,6 +362,8 @@ impl Rung {
     pub fn wait(&self) -> Span {
         match self {
             Self::RestartService { wait, .. }
+            | Self::RebootGuest { wait, .. }
+            | Self::ResumeGuest { wait, .. }
             | Self::ResetGuest { wait, .. }
             | Self::Failover { wait, .. }
             | Self::Migrate { wait, .. } => *wait,
@@ -374,6 +376,8 @@ impl Rung {
     pub fn name(&self) -> &'static str {
         match self {
             Self::RestartService { .. } => "restart_service",
+            Self::RebootGuest { .. } => "reboot_guest",
+            Self::ResumeGuest { .. } => "resume_guest",
             Self::ResetGuest { .. } => "reset_guest",
             Self::Failover { .. } => "failover",
             Self::Migrate { .. } => "migrate",

@@ -93,6 +93,10 @@ name!(
     PolicyName
 );
 name!(
+    /// One entry under `rules:`.
+    RuleName
+);
+name!(
     /// One boot of one host: made at boot, in storage that dies with the host (R11).
     Incarnation
 );

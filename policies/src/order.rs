@@ -3,7 +3,7 @@
 //! An order is replicated state from its commit until its result commits. It is addressed to one boot of one host;
 //! it may be delivered twice, late, or after a crash, and the outcome is the same (S7).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,9 @@ use crate::{
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     time::Span,
 };
+
+/// How long an agent may take to kill a guest and see that nothing is left of it.
+const STOP_DEADLINE: Span = Span::secs(20);
 
 /// One thing that one agent is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub struct Order {
     /// What.
     pub kind: OrderKind,
 }
+
+/// How long it may take until a host that was switched on has power: the slowest controllers show it after 11 s.
+pub const SWITCH_ON: Duration = Duration::from_secs(60);
 
 /// What an order asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,18 @@ pub enum OrderKind {
         guest: GuestName,
         /// Up to which epoch.
         epoch: Epoch,
+        /// Whether it may go in order first.
+        #[serde(default)]
+        how: StopHow,
+    },
+    /// Have the guest's agent reboot it.
+    Reboot {
+        /// The guest.
+        guest: GuestName,
+        /// The assignment it belongs to.
+        epoch: Epoch,
+        /// How long it may take until the machine begins anew.
+        within: Span,
     },
     /// Run a command in the guest that restarts a service.
     RestartService {
@@ -94,7 +112,48 @@ pub enum OrderKind {
         level: usize,
         /// The device.
         device: FenceLevel,
+        /// What is to be switched.
+        #[serde(default)]
+        switch: Switch,
     },
+}
+
+/// How a guest is stopped. However it is done, nothing of it is left in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum StopHow {
+    /// At once, as by a power cut: for what is ill, or has no right to run.
+    #[default]
+    PullPlug,
+    /// The guest is asked to shut down, and its plug is pulled when it has not.
+    ShutDown {
+        /// How long it may take for that.
+        within: Span,
+    },
+}
+
+/// What an order does to a host's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// Off, confirmed.
+    #[default]
+    Off,
+    /// For a drill: off, confirmed, and on again.
+    OffAndOn,
+    /// On, after a fence. It never switches anything off.
+    On,
+}
+
+impl Switch {
+    /// Whether it can end a boot.
+    #[must_use]
+    pub fn switches_off(self) -> bool {
+        match self {
+            Self::Off | Self::OffAndOn => true,
+            Self::On => false,
+        }
+    }
 }
 
 impl OrderKind {
@@ -103,7 +162,8 @@ impl OrderKind {
     pub fn guest(&self) -> Option<(&GuestName, Epoch)> {
         match self {
             Self::Start { guest, epoch, .. }
-            | Self::Release { guest, epoch }
+            | Self::Release { guest, epoch, .. }
+            | Self::Reboot { guest, epoch, .. }
             | Self::RestartService { guest, epoch, .. }
             | Self::Receive { guest, epoch, .. }
             | Self::Send { guest, epoch, .. }
@@ -121,7 +181,7 @@ impl OrderKind {
             | Self::Send { .. }
             | Self::Resume { .. }
             | Self::Fence { .. } => true,
-            Self::RestartService { .. } => true,
+            Self::RestartService { .. } | Self::Reboot { .. } => true,
             Self::Release { .. } => false,
         }
     }
@@ -131,7 +191,7 @@ impl OrderKind {
     pub fn is_idempotent(&self) -> bool {
         match self {
             Self::Start { .. } | Self::Release { .. } | Self::Resume { .. } | Self::Fence { .. } => true,
-            Self::RestartService { .. } | Self::Receive { .. } | Self::Send { .. } => false,
+            Self::RestartService { .. } | Self::Reboot { .. } | Self::Receive { .. } | Self::Send { .. } => false,
         }
     }
 
@@ -140,13 +200,14 @@ impl OrderKind {
     pub fn deadline(&self) -> Span {
         match self {
             Self::Start { .. } | Self::Receive { .. } | Self::Resume { .. } => Span::secs(30),
-            Self::Release { .. } => Span::secs(20),
+            Self::Release { how: StopHow::PullPlug, .. } => STOP_DEADLINE,
+            Self::Release { how: StopHow::ShutDown { within }, .. } => Span(STOP_DEADLINE.0 + within.0),
+            Self::Reboot { within, .. } => *within,
             Self::RestartService { .. } => Span::secs(30),
             Self::Send { .. } => Span::secs(300),
-            Self::Fence { device, .. } => match device {
-                FenceLevel::Ipmi(ipmi) => ipmi.timeout,
-                FenceLevel::Operator {} => Span::secs(0),
-            },
+            Self::Fence { device, switch: Switch::Off, .. } => device.timeout(),
+            Self::Fence { device, switch: Switch::OffAndOn, .. } => Span(device.timeout().0 + SWITCH_ON),
+            Self::Fence { switch: Switch::On, .. } => Span(SWITCH_ON),
         }
     }
 }
@@ -155,12 +216,24 @@ impl fmt::Display for OrderKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start { guest, epoch, .. } => write!(f, "start {guest} under epoch {epoch}"),
-            Self::Release { guest, epoch } => write!(f, "release {guest} up to epoch {epoch}"),
+            Self::Release { guest, epoch, how: StopHow::PullPlug } => write!(f, "release {guest} up to epoch {epoch}"),
+            Self::Release { guest, epoch, how: StopHow::ShutDown { within } } => {
+                write!(f, "release {guest} up to epoch {epoch}, after a shutdown within {within}")
+            }
+            Self::Reboot { guest, within, .. } => write!(f, "reboot {guest} within {within}"),
             Self::RestartService { guest, run, .. } => write!(f, "run `{}` in {guest}", run.join(" ")),
             Self::Receive { guest, .. } => write!(f, "receive {guest}"),
             Self::Send { guest, uri, .. } => write!(f, "send {guest} to {uri}"),
             Self::Resume { guest, epoch } => write!(f, "resume {guest} under epoch {epoch}"),
-            Self::Fence { target, level, .. } => write!(f, "fence {target} by level {}", level + 1),
+            Self::Fence { target, level, switch: Switch::Off, .. } => {
+                write!(f, "fence {target} by level {}", level + 1)
+            }
+            Self::Fence { target, level, switch: Switch::On, .. } => {
+                write!(f, "switch {target} on by level {}", level + 1)
+            }
+            Self::Fence { target, level, switch: Switch::OffAndOn, .. } => {
+                write!(f, "switch {target} off and on by level {}", level + 1)
+            }
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Proofs: why we know that a host no longer runs a guest (PROTOCOL R8, R9).
 //!
 //! A [`Proof`] has no public fields and no constructor but the checked ones below, so there is no way to write "free"
-//! into a guest's state, and so no way to order a start on another host, without one of these reasons. `LeaseExpired`
-//! does not exist: nothing in this version can construct it.
+//! into a guest's state, and so no way to order a start on another host, without one of these reasons.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    lease::{Ground, Longest},
     names::{Epoch, GuestName, HostName, Incarnation},
-    time::Moment,
+    time::{Moment, Span, millis},
 };
 
 /// Why we know. Made only by the functions of this module; read with [`Proof::kind`].
@@ -32,6 +32,20 @@ pub enum ProofKind {
         devices: Vec<String>,
         /// Who or what has verified that these devices are wired to this host.
         wiring: String,
+    },
+    /// The lease of the host's boot has run out, and with it the time in which its guard, or else its watchdog, stops
+    /// whatever runs there.
+    LeaseExpired {
+        /// The host.
+        host: HostName,
+        /// The boot that was armed.
+        incarnation: Incarnation,
+        /// What was waited for since the last possible grant.
+        longest: Longest,
+        /// The watchdog.
+        watchdog: String,
+        /// The log index from which on the boot got no lease.
+        closed: u64,
     },
     /// The host's agent answered a committed release: nothing of the guest is left there.
     Reported {
@@ -129,6 +143,20 @@ pub enum NoProof {
         /// How long ago.
         ago_ms: u64,
     },
+    /// The host may be granted another lease at any moment.
+    #[error("{host} may still be granted a lease")]
+    LeaseOpen {
+        /// The host.
+        host: HostName,
+    },
+    /// Its lease, its guard and its watchdog may not have had their time yet.
+    #[error("the guests of {host} are stopped for certain in {left_ms} ms")]
+    LeaseLasts {
+        /// The host.
+        host: HostName,
+        /// How much longer.
+        left_ms: u64,
+    },
     /// Some host has not said that the guest is not there.
     #[error("{missing} has not said that the guest is not there")]
     Missing {
@@ -162,6 +190,27 @@ impl Proof {
         let wiring = wiring.ok_or_else(|| NoProof::WiringUnverified { host: host.clone() })?.to_owned();
         let devices = reading.devices.clone();
         Ok(Self(ProofKind::PowerOff { host: host.clone(), incarnation: incarnation.clone(), devices, wiring }))
+    }
+
+    /// Proof by time: from the last possible grant of a lease, no sooner than the whole wait after it (R9).
+    ///
+    /// # Errors
+    /// [`NoProof`]: leases may still be granted, or how much longer it takes.
+    pub fn lease_expired(
+        host: &HostName,
+        incarnation: &Incarnation,
+        ground: &Ground,
+        last_grant: Moment,
+        now: Moment,
+    ) -> Result<Self, NoProof> {
+        let host = host.clone();
+        let Some(closed) = ground.closed else { return Err(NoProof::LeaseOpen { host }) };
+        let left = last_grant.plus(ground.longest.wait()).since(now);
+        if !left.is_zero() {
+            return Err(NoProof::LeaseLasts { host, left_ms: millis(left) });
+        }
+        let (longest, watchdog) = (ground.longest, ground.watchdog.clone());
+        Ok(Self(ProofKind::LeaseExpired { host, incarnation: incarnation.clone(), longest, watchdog, closed }))
     }
 
     /// Proof from a person's word. `heard_ago_ms` is the age of the freshest sign of life, if there ever was one.
@@ -217,9 +266,9 @@ impl Proof {
     #[must_use]
     pub fn host_gone(&self) -> Option<(&HostName, &Incarnation)> {
         match &self.0 {
-            ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. } => {
-                Some((host, incarnation))
-            }
+            ProofKind::PowerOff { host, incarnation, .. }
+            | ProofKind::LeaseExpired { host, incarnation, .. }
+            | ProofKind::Operator { host, incarnation, .. } => Some((host, incarnation)),
             ProofKind::Reported { .. } | ProofKind::NotHere { .. } => None,
         }
     }
@@ -229,6 +278,7 @@ impl Proof {
     pub fn word(&self) -> &'static str {
         match &self.0 {
             ProofKind::PowerOff { .. } => "power_off",
+            ProofKind::LeaseExpired { .. } => "lease_expired",
             ProofKind::Reported { .. } => "reported",
             ProofKind::Operator { .. } => "operator",
             ProofKind::NotHere { .. } => "not_here",
@@ -241,6 +291,15 @@ impl fmt::Display for Proof {
         match &self.0 {
             ProofKind::PowerOff { host, devices, wiring, .. } => {
                 write!(f, "{} says that {host} is off (wiring verified by {wiring})", devices.join(" and "))
+            }
+            ProofKind::LeaseExpired { host, longest, watchdog, .. } => {
+                let lease = Span::ms(longest.lease_ms);
+                let (guard, fires) = (Span::ms(longest.guard_ms), Span::ms(longest.watchdog_ms));
+                write!(
+                    f,
+                    "the lease of {host} ran out ({lease}), and its guard ({guard}) and its watchdog {watchdog} ({fires}) \
+                     have had their time"
+                )
             }
             ProofKind::Reported { host, guest, epoch, .. } => {
                 write!(f, "{host} reports that nothing of {guest} up to epoch {epoch} is left there")

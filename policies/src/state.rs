@@ -19,8 +19,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    fence_path::{Drill, PathTest, Wired},
     incident::Incident,
     journal::Journal,
+    ladder::LadderKind,
     model::Policies,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::{Order, OrderKind},
@@ -57,6 +59,12 @@ pub struct ClusterState {
     pub journal: Journal,
     /// The newest index that changed what agents need to know of (guests' places, hosts, policies).
     pub view_changed: u64,
+    /// Nothing is decided while this is set, except what was under way before.
+    #[serde(default)]
+    pub suspended: Option<Suspension>,
+    /// An operator has said that fencing goes on in the present storm (R21).
+    #[serde(default)]
+    pub storm_release: Option<StormRelease>,
 }
 
 /// What a host says of itself when it joins.
@@ -91,6 +99,122 @@ pub struct Host {
     /// The log index at which this boot joined.
     #[serde(default)]
     pub joined: u64,
+    /// The log index at which its mode was set; 0 when it never was.
+    #[serde(default)]
+    pub mode_since: u64,
+    /// The log index at which what has been decided about its boot changed last.
+    #[serde(default)]
+    pub life_since: u64,
+    /// Why it gets no guests for the time being, whatever else is well with it.
+    #[serde(default)]
+    pub quarantine: Option<Quarantine>,
+    /// The log indexes of its newest fences that came to an attempt, for as long as they count towards a quarantine.
+    #[serde(default)]
+    pub fences: Vec<u64>,
+    /// Levels of its fencing whose device has called it off while it lived (R9): what they say proves nothing, and they
+    /// are not asked to switch anything off, which may be another machine.
+    #[serde(default)]
+    pub distrusted: BTreeSet<usize>,
+    /// What is known of the ways to switch it off, by level and by who asked.
+    #[serde(default)]
+    pub paths: Vec<PathTest>,
+    /// Power devices that are known to be its own without a person's word (R9).
+    #[serde(default)]
+    pub wired: Vec<Wired>,
+    /// Tries to switch it on again since it was fenced.
+    #[serde(default)]
+    pub powered_on: Option<PowerOn>,
+    /// A drill of its fencing that is under way.
+    #[serde(default)]
+    pub drill: Option<Drill>,
+    /// Guests that it has released for its announced departure, and that wait for it to come back.
+    #[serde(default)]
+    pub kept: BTreeSet<GuestName>,
+    /// What is committed about its lease, where that is a level of its fencing (R9).
+    #[serde(default)]
+    pub lease: crate::lease::HostLease,
+}
+
+/// Tries to switch a fenced host on again; then a person looks after it.
+pub const POWER_ON_TRIES_MAX: u32 = 3;
+
+/// Tries to switch a fenced host on again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerOn {
+    /// The order that is being carried out, if any.
+    pub order: Option<OrderId>,
+    /// Tries made.
+    pub tries: u32,
+    /// The log index of the newest.
+    pub since: u64,
+}
+
+/// Fences remembered per host: more than any sensible limit per hour.
+pub const FENCES_KEPT_MAX: usize = 64;
+
+/// A host gets no guests until somebody, or a calm time, says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Why.
+    pub cause: QuarantineCause,
+    /// The log index that began it.
+    pub since: u64,
+}
+
+/// Why a host is quarantined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuarantineCause {
+    /// Another machine came under its name (R11).
+    OtherMachine {
+        /// Which machine it says it is.
+        claims: String,
+    },
+    /// A boot that was over is alive beside the one that came after it (R11).
+    TwoBoots {
+        /// The boot that should be over.
+        other: Incarnation,
+    },
+    /// It was fenced too often.
+    FencedOften {
+        /// How often within the hour.
+        times: u32,
+    },
+}
+
+impl Quarantine {
+    /// Whether nobody knows which machine the name means, so that nothing said about it proves anything (R11).
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        match self.cause {
+            QuarantineCause::OtherMachine { .. } | QuarantineCause::TwoBoots { .. } => true,
+            QuarantineCause::FencedOften { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Quarantine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.cause {
+            QuarantineCause::OtherMachine { claims } => write!(f, "machine {claims} has come under its name"),
+            QuarantineCause::TwoBoots { other } => write!(f, "its boot {other}, which should be over, is alive"),
+            QuarantineCause::FencedOften { times } => write!(f, "it was fenced {times} times within an hour"),
+        }
+    }
+}
+
+impl Host {
+    /// Whether nobody knows which machine the name means (R11).
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        self.quarantine.as_ref().is_some_and(Quarantine::is_contested)
+    }
+
+    /// Whether this boot has joined, now or at an earlier time.
+    #[must_use]
+    pub fn knows_boot(&self, incarnation: &Incarnation) -> bool {
+        self.facts.incarnation == *incarnation || self.past.contains(incarnation)
+    }
 }
 
 /// Earlier boots remembered per host. A sync that is older than so many boots does not come in any more.
@@ -105,6 +229,73 @@ pub enum Mode {
     Active,
     /// Its guests move away, and it gets no new ones.
     Draining,
+    /// Hands off: its guests are left as they are, whatever happens to them, it gets no new ones, and it is not fenced.
+    Maintenance,
+    /// It has said that it is about to go: it gets no new guests, and its silence is no failure.
+    Leaving {
+        /// It means to come back.
+        reboot: bool,
+    },
+}
+
+impl Mode {
+    /// The word for it, as in status, journal and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+            Self::Leaving { reboot: true } => "rebooting",
+            Self::Leaving { reboot: false } => "shutting_down",
+        }
+    }
+}
+
+/// What operators want of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// It runs and answers.
+    #[default]
+    Running,
+    /// It does not run.
+    Stopped,
+    /// It is left alone, however it is.
+    Unmanaged,
+}
+
+impl Wanted {
+    /// The word for it, as in status, journal and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Unmanaged => "unmanaged",
+        }
+    }
+}
+
+/// Deciding has been suspended by an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Who.
+    pub by: String,
+    /// The log index that began it. What was under way then is finished first.
+    pub since: u64,
+    /// Guests that were being brought back or moved then, and do not run yet.
+    #[serde(default)]
+    pub under_way: BTreeSet<GuestName>,
+}
+
+/// Fencing goes on although many hosts are silent at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StormRelease {
+    /// Who said so.
+    pub by: String,
+    /// The log index of the word.
+    pub since: u64,
 }
 
 /// What has been decided about a host's boot.
@@ -150,6 +341,30 @@ pub struct Guest {
     pub ladder: Ladder,
     /// Starts that failed since it last ran, by host.
     pub start_failures: BTreeMap<HostName, u32>,
+    /// What operators want of it.
+    #[serde(default)]
+    pub wanted: Wanted,
+    /// Where it is going, from the commit of a move until it runs or the move has failed.
+    #[serde(default)]
+    pub heading: Option<Heading>,
+    /// The host that an operator has moved it to, while it runs there: only a required rule or a drain moves it away.
+    #[serde(default)]
+    pub settled: Option<HostName>,
+    /// Why it is not started any more before a person has looked after it, if so.
+    #[serde(default)]
+    pub given_up: Option<String>,
+    /// Hosts that were ordered to stop what they had of it without a right, with the log index of the newest such order.
+    #[serde(default)]
+    pub strays: BTreeMap<HostName, u64>,
+}
+
+/// Where a guest is going.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heading {
+    /// The host.
+    pub to: HostName,
+    /// The operator who asked for it; `None` when it was decided here.
+    pub by: Option<String>,
 }
 
 /// A host's right to run a guest, from the commit of its start until proof (R8).
@@ -274,7 +489,7 @@ pub struct Ladder {
 }
 
 /// A place on a ladder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Position {
     /// Index of the rung.
     pub rung: usize,
@@ -286,24 +501,42 @@ pub struct Position {
     pub recovered: bool,
     /// The newest try could not be carried out, so there is nothing to wait for.
     pub failed: bool,
+    /// Which ladder.
+    #[serde(default)]
+    pub ladder: LadderKind,
 }
 
 impl Guest {
     /// A guest just declared.
     #[must_use]
     pub fn declared() -> Self {
-        Self { phase: Phase::Unplaced, ladder: Ladder::default(), start_failures: BTreeMap::new() }
+        Self {
+            phase: Phase::Unplaced,
+            ladder: Ladder::default(),
+            start_failures: BTreeMap::new(),
+            wanted: Wanted::default(),
+            heading: None,
+            settled: None,
+            given_up: None,
+            strays: BTreeMap::new(),
+        }
     }
 
     /// Every host that may run it.
     #[must_use]
     pub fn tenures(&self) -> Vec<&Tenure> {
+        self.halves().into_iter().flatten().collect()
+    }
+
+    /// The same, without an allocation: of ten thousand guests many are asked for it in every round.
+    #[must_use]
+    pub fn halves(&self) -> [Option<&Tenure>; 2] {
         match &self.phase {
-            Phase::Unplaced | Phase::Free { .. } => Vec::new(),
+            Phase::Unplaced | Phase::Free { .. } => [None, None],
             Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => {
-                vec![tenure]
+                [Some(tenure), None]
             }
-            Phase::Migrating(migration) => migration.source.iter().chain(&migration.target).collect(),
+            Phase::Migrating(migration) => [migration.source.as_ref(), migration.target.as_ref()],
         }
     }
 
@@ -334,6 +567,8 @@ impl Guest {
     pub fn word(&self) -> &'static str {
         match &self.phase {
             Phase::Unplaced => "unplaced",
+            Phase::Free { .. } if self.wanted == Wanted::Stopped => "stopped",
+            Phase::Free { .. } if self.given_up.is_some() => "failed",
             Phase::Free { .. } => "waiting",
             Phase::Starting { .. } => "starting",
             Phase::Running { .. } => "running",
@@ -353,7 +588,7 @@ impl ClusterState {
     /// The open incident with this key, if any.
     #[must_use]
     pub fn open_incident(&self, key: &str) -> Option<&Incident> {
-        self.incidents.values().rev().find(|incident| incident.key == key && incident.is_open())
+        self.incidents.values().rev().find(|incident| incident.is_open() && incident.key == key)
     }
 
     /// Whether this is the boot that the host has joined with.
@@ -364,25 +599,35 @@ impl ClusterState {
 
     /// Whether a sync of this boot may make it join. `seen` is the newest authority that the request says its sender has
     /// seen: a boot that comes after the known one has seen its join after one round trip, a late request of an earlier
-    /// boot never has (R11).
+    /// boot never has. An earlier boot that has seen it is alive beside the known one: its join is what quarantines the
+    /// name. A name that is contested already takes nobody in (R11).
     #[must_use]
     pub fn may_join(&self, host: &HostName, incarnation: &Incarnation, seen: Authority) -> bool {
         self.hosts.get(host).is_none_or(|known| {
             let later = (seen.generation, seen.index) >= (self.generation, known.joined);
-            known.facts.incarnation == *incarnation || (later && !known.past.contains(incarnation))
+            !known.is_contested() && (known.facts.incarnation == *incarnation || later)
         })
     }
 
-    /// The attempt to switch this host off that has not been reported yet, whatever is known of the host meanwhile.
+    /// Whether what this machine and boot says is the word of the host that has joined, and not of another under its name.
+    #[must_use]
+    pub fn speaks_for(&self, host: &HostName, facts: &HostFacts) -> bool {
+        self.hosts.get(host).is_some_and(|known| {
+            known.facts.incarnation == facts.incarnation && known.facts.machine_id == facts.machine_id
+        })
+    }
+
+    /// The attempt to switch this host off that may still do so, whatever is known of the host or of the executor meanwhile
+    /// (R20).
     #[must_use]
     pub fn fence_under_way(&self, host: &HostName) -> Option<OrderId> {
-        let aims = |order: &&Order| matches!(&order.kind, OrderKind::Fence { target, .. } if target == host);
+        let aims = |order: &&Order| matches!(&order.kind, OrderKind::Fence { target, switch, .. } if target == host && switch.switches_off());
         self.orders.values().find(aims).map(|order| order.id)
     }
 
     /// Guests that this host may run.
     pub fn guests_of<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = (&'a GuestName, &'a Guest)> {
-        self.guests.iter().filter(move |(_, guest)| guest.tenures().iter().any(|tenure| tenure.host == *host))
+        self.guests.iter().filter(move |(_, guest)| guest.halves().into_iter().flatten().any(|half| half.host == *host))
     }
 
     /// The incident key of a guest.

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    armed::Armed,
     evidence::SightState,
+    go_ahead::GoAhead,
     model::Policies,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
     observe::GuestReport,
@@ -37,6 +39,12 @@ pub struct SyncRequest {
     pub unwell: Option<String>,
     /// The index of the newest view that it has.
     pub known_view: u64,
+    /// What its guard has armed (R9); `None` from a guard that arms nothing.
+    #[serde(default)]
+    pub armed: Option<Armed>,
+    /// Whether its host file names a watchdog that its guard can arm; `None` from a supervisor that does not say.
+    #[serde(default)]
+    pub has_watchdog: Option<bool>,
 }
 
 /// What came of one order.
@@ -112,6 +120,9 @@ pub struct SyncReply {
     pub why_no_lease: Option<String>,
     /// The open orders for this boot of this host.
     pub orders: Vec<Order>,
+    /// Which of them, among the fences, are still wanted; what is not named here is to be carried out.
+    #[serde(default)]
+    pub go_aheads: BTreeMap<OrderId, GoAhead>,
     /// Guests whose assignment has been replaced, up to which epoch: to be stopped (R10).
     pub superseded: Vec<(GuestName, Epoch)>,
     /// Floors for an agent that has lost its own (R12).

@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use holdfast_policies::{model::Probe, observe::Observation};
 use tokio::time::Instant;
 
-use crate::{agent_ping, channel::GuestChannel, clients::Clients, exec, finding::Finding, http, inside, tcp};
+use crate::{agent_ping, channel::GuestChannel, exec, finding::Finding, inside, kinds};
+#[cfg(feature = "network")]
+use crate::{asker::Asker, clients::Clients, dns, grpc, http, mysql, ping, plugin, postgres, redis, tcp, tls};
 
 /// Whom to ask, and from where.
 #[derive(Clone)]
@@ -20,6 +22,7 @@ pub struct Target {
 #[derive(Clone)]
 pub enum Place {
     /// From this host, over the network.
+    #[cfg(feature = "network")]
     Network(Arc<Clients>),
     /// In the guest, through its agent.
     Inside(Arc<dyn GuestChannel>),
@@ -41,29 +44,78 @@ pub async fn ask(probe: &Probe, target: &Target, timeout: Duration) -> Observati
 }
 
 async fn put(probe: &Probe, target: &Target, timeout: Duration) -> Finding {
-    match (&target.place, probe) {
-        (Place::Network(clients), Probe::Http(http)) => http::ask(clients, http, target.address).await,
-        (Place::Network(_), Probe::Tcp(tcp)) => tcp::ask(tcp, target.address).await,
-        (Place::Network(_), Probe::AgentPing {} | Probe::Exec(_)) => {
-            Finding::unknown("only the guest's agent can be asked this, not the network")
+    match &target.place {
+        #[cfg(feature = "network")]
+        Place::Network(clients) => {
+            let asker = Asker::new(clients, target.address, timeout);
+            asker.without_secrets(over_network(probe, &asker).await)
         }
-        (Place::Inside(channel), Probe::Http(http)) => inside::http(channel.as_ref(), http, timeout).await,
-        (Place::Inside(channel), Probe::Tcp(tcp)) => inside::tcp(channel.as_ref(), tcp, timeout).await,
-        (Place::Inside(channel), Probe::AgentPing {}) => agent_ping::ask(channel.as_ref(), timeout).await,
-        (Place::Inside(channel), Probe::Exec(exec)) => exec::ask(channel.as_ref(), exec, timeout).await,
+        Place::Inside(channel) => in_guest(probe, channel.as_ref(), timeout).await,
+    }
+}
+
+#[cfg(feature = "network")]
+async fn over_network(probe: &Probe, asker: &Asker<'_>) -> Finding {
+    match probe {
+        Probe::Http(http) => http::ask(asker, http).await,
+        Probe::Tcp(tcp) => tcp::ask(asker, tcp).await,
+        Probe::Tls(tls) => tls::ask(asker, tls).await,
+        Probe::Dns(dns) => dns::ask(asker, dns).await,
+        Probe::Grpc(grpc) => grpc::ask(asker, grpc).await,
+        Probe::Postgres(sql) => postgres::ask(asker, sql).await,
+        Probe::Mysql(sql) => mysql::ask(asker, sql).await,
+        Probe::Redis(redis) => redis::ask(asker, redis).await,
+        Probe::Ping {} => ping::ask(asker).await,
+        Probe::Plugin(plugin) => plugin::ask(asker, plugin).await,
+        Probe::AgentPing {}
+        | Probe::Exec(_)
+        | Probe::File(_)
+        | Probe::Systemd(_)
+        | Probe::Process(_)
+        | Probe::Metric(_)
+        | Probe::Heartbeat(_) => Finding::unknown("only the guest's agent can be asked this, not the network"),
+    }
+}
+
+async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, timeout: Duration) -> Finding {
+    if let Some((outcome, detail)) = channel.answer(probe, timeout).await {
+        return Finding { outcome, detail };
+    }
+    match probe {
+        Probe::Http(http) => inside::http(channel, http, timeout).await,
+        Probe::Tcp(tcp) => inside::tcp(channel, tcp, timeout).await,
+        Probe::AgentPing {} => agent_ping::ask(channel, timeout).await,
+        Probe::Exec(exec) => exec::ask(channel, exec, timeout).await,
+        Probe::File(file) => kinds::file(channel, file, timeout).await,
+        Probe::Systemd(unit) => kinds::systemd(channel, unit, timeout).await,
+        Probe::Process(process) => kinds::process(channel, process, timeout).await,
+        Probe::Metric(metric) => kinds::metric(channel, metric, timeout).await,
+        Probe::Heartbeat(beat) => kinds::heartbeat(channel, beat, timeout).await,
+        Probe::Tls(_)
+        | Probe::Dns(_)
+        | Probe::Grpc(_)
+        | Probe::Postgres(_)
+        | Probe::Mysql(_)
+        | Probe::Redis(_)
+        | Probe::Ping {}
+        | Probe::Plugin(_) => Finding::unknown("only hosts can ask this, not the guest's agent"),
     }
 }
 
 /// What silence until the deadline means.
 ///
 /// In the guest, a service is asked by way of the agent, so silence may be the agent's and says nothing about the service.
+/// A plugin that does not end may hang for a reason of its own.
 fn silence(probe: &Probe, place: &Place, timeout: Duration) -> Finding {
     match (place, probe) {
-        (Place::Inside(_), Probe::Http(_) | Probe::Tcp(_)) => {
-            Finding::unknown(format!("the guest's agent gave no result within {timeout:?}"))
-        }
         (Place::Inside(_), Probe::Exec(_)) => exec::still_running(timeout),
         (Place::Inside(_), Probe::AgentPing {}) => agent_ping::silent(timeout),
+        (Place::Inside(_), _) => Finding::unknown(format!("the guest's agent gave no result within {timeout:?}")),
+        #[cfg(feature = "network")]
+        (Place::Network(_), Probe::Plugin(_)) => {
+            Finding::unknown(format!("the plugin has not ended within {timeout:?} and was killed"))
+        }
+        #[cfg(feature = "network")]
         (Place::Network(_), _) => Finding::fail(format!("no answer within {timeout:?}")),
     }
 }

@@ -1,8 +1,9 @@
 //! The way into a guest: what a probe needs from a guest agent, without saying which agent.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
+use holdfast_policies::{model::Probe, observe::Outcome, probe::Processes};
 
 /// A channel to the agent inside one guest.
 ///
@@ -21,6 +22,47 @@ pub trait GuestChannel: Send + Sync {
     /// # Errors
     /// See [`ChannelError`]; a program that ran and failed is not an error.
     async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError>;
+
+    /// Have a whole probe answered in the guest, where an agent there can and may do that; `None` where not, and the
+    /// probe has to be asked by running programs.
+    async fn answer(&self, _probe: &Probe, _deadline: Duration) -> Option<(Outcome, String)> {
+        None
+    }
+
+    /// Count processes without running a program; `None` where this way in cannot.
+    async fn count(&self, _which: &Processes) -> Option<Counted> {
+        None
+    }
+
+    /// Look at a file without running a program, and `read` its beginning; `None` where this way in cannot.
+    async fn look_at(&self, _path: &Path, _read: bool) -> Option<Looked> {
+        None
+    }
+}
+
+/// What came of counting processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// So many are there.
+    There(u32),
+    /// The file that should hold a process number holds none.
+    NoNumber,
+}
+
+/// What came of a look at a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// It is there.
+    There {
+        /// Since it was written last, by the guest's clock; zero for files of the future.
+        age: Duration,
+        /// Its beginning, if that was asked for.
+        content: String,
+    },
+    /// It is not there.
+    Missing,
+    /// It cannot be read.
+    Unreadable,
 }
 
 /// How a program inside a guest ended.

@@ -1,47 +1,143 @@
-//! The HTTP clients of one supervisor: no proxy, no redirects, no connection kept, so that every probe really asks.
+//! What all probes of one supervisor share: trusted authorities, ways to speak TLS, and patterns, each made once and kept.
 
-use std::{fmt, io, sync::OnceLock};
-
-use reqwest::{
-    Client, ClientBuilder,
-    dns::{Addrs, Name, Resolve, Resolving},
-    redirect,
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
-/// HTTP clients, made once and shared by all probes.
+use holdfast_policies::{
+    probe::{TlsSettings, pattern},
+    secret::closed,
+};
+use regex::bytes::Regex;
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{io::AsyncReadExt, sync::OnceCell};
+
+use crate::unchecked::Unchecked;
+
+/// What probes share.
 pub struct Clients {
-    plain: Client,
-    tls: OnceLock<Result<Client, String>>,
+    provider: Arc<CryptoProvider>,
+    system: OnceCell<Arc<RootCertStore>>,
+    configs: Mutex<BTreeMap<Key, Kept>>,
+    patterns: Mutex<BTreeMap<String, Arc<Regex>>>,
 }
 
-/// Why there are no HTTP clients.
+/// Why probes cannot be asked.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make an http client")]
+#[error("cannot speak tls")]
 pub struct ClientsError {
     #[source]
-    cause: reqwest::Error,
+    cause: rustls::Error,
 }
 
+/// Most ways to speak TLS, and most patterns, that are kept: more are made anew each time. Each takes some kilobytes,
+/// those with the system's authorities share them.
+const KEPT_MAX: usize = 256;
+/// Largest certificate file, in bytes: a whole system's authorities take 250 KB.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+type Key = (TlsSettings, Vec<Vec<u8>>);
+
+/// A way to speak TLS, and the files it was made of as they were then.
+struct Kept {
+    files: Vec<Stamp>,
+    config: Arc<ClientConfig>,
+}
+
+/// A file's time and size: a certificate that is renewed counts with the next question.
+type Stamp = (SystemTime, u64);
+
 impl Clients {
-    /// Makes the client for `http://`; the one for `https://` is made when it is first needed, because it reads the
-    /// system's certificates.
+    /// Makes what is needed for plain connections; the system's certificates are read when they are first needed.
     ///
     /// # Errors
-    /// [`ClientsError`] when the client cannot be built.
+    /// [`ClientsError`] when there is no cryptography for TLS.
     pub fn new() -> Result<Self, ClientsError> {
-        // Whoever installed a provider first keeps it; ours is only needed where nobody did.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let plain = bare().tls_certs_only([]).build().map_err(|cause| ClientsError { cause })?;
-        Ok(Self { plain, tls: OnceLock::new() })
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        // That this works now makes sure that it does later.
+        ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|cause| ClientsError { cause })?;
+        Ok(Self { provider, system: OnceCell::new(), configs: Mutex::default(), patterns: Mutex::default() })
     }
 
-    /// The client for a URL, or why there is none.
-    pub(crate) fn for_url(&self, url: &str) -> Result<&Client, &str> {
-        if !url.starts_with("https://") {
-            return Ok(&self.plain);
+    /// A pattern, built once and kept.
+    pub(crate) fn pattern(&self, text: &str) -> Result<Arc<Regex>, String> {
+        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = patterns.get(text) {
+            return Ok(Arc::clone(known));
         }
-        let made = self.tls.get_or_init(|| bare().build().map_err(|error| deepest(&error)));
-        made.as_ref().map_err(String::as_str)
+        let built = Arc::new(pattern::build(text)?);
+        if patterns.len() >= KEPT_MAX {
+            patterns.clear();
+        }
+        patterns.insert(text.to_owned(), Arc::clone(&built));
+        Ok(built)
+    }
+
+    /// How to speak TLS, offering these protocols.
+    pub(crate) async fn tls(&self, settings: &TlsSettings, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, String> {
+        let key: Key = (settings.clone(), protocols.iter().map(|protocol| protocol.to_vec()).collect());
+        let mut files = Vec::new();
+        for path in [&settings.ca_file, &settings.certificate_file, &settings.key_file].into_iter().flatten() {
+            files.push(stamp(path).await?);
+        }
+        let kept = |configs: &BTreeMap<Key, Kept>| {
+            configs.get(&key).filter(|kept| kept.files == files).map(|kept| Arc::clone(&kept.config))
+        };
+        if let Some(config) = kept(&self.configs.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(config);
+        }
+        let mut config = self.build(settings).await?;
+        config.alpn_protocols.clone_from(&key.1);
+        // Each question greets anew: what resumes a session does not show the certificate.
+        config.resumption = Resumption::disabled();
+        let config = Arc::new(config);
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if configs.len() >= KEPT_MAX {
+            configs.clear();
+        }
+        configs.insert(key, Kept { files, config: Arc::clone(&config) });
+        Ok(config)
+    }
+
+    async fn build(&self, settings: &TlsSettings) -> Result<ClientConfig, String> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = if settings.verify {
+            let verifier = self.verifier(settings).await?;
+            builder.with_webpki_verifier(verifier)
+        } else {
+            let unchecked = Arc::new(Unchecked::new(&self.provider));
+            builder.dangerous().with_custom_certificate_verifier(unchecked)
+        };
+        match (&settings.certificate_file, &settings.key_file) {
+            (Some(certificate), Some(key)) => {
+                let (chain, key) = (certificates(certificate).await?, private_key(key).await?);
+                builder.with_client_auth_cert(chain, key).map_err(|error| format!("{}: {error}", certificate.display()))
+            }
+            (None, _) | (_, None) => Ok(builder.with_no_client_auth()),
+        }
+    }
+
+    /// Checks certificates by the authorities that are trusted.
+    pub(crate) async fn verifier(&self, settings: &TlsSettings) -> Result<Arc<WebPkiServerVerifier>, String> {
+        let roots = match &settings.ca_file {
+            Some(path) => Arc::new(authorities(path).await?),
+            None => Arc::clone(self.system.get_or_try_init(system_authorities).await?),
+        };
+        let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
+        builder.build().map_err(|error| error.to_string())
     }
 }
 
@@ -51,45 +147,56 @@ impl fmt::Debug for Clients {
     }
 }
 
-fn bare() -> ClientBuilder {
-    Client::builder()
-        .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .http1_only()
-        .pool_max_idle_per_host(0)
-        .retry(reqwest::retry::never())
-        .dns_resolver(Names)
-}
-
-/// The innermost cause of an error: the part that people understand.
-pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(cause) = error.source() {
-        error = cause;
+async fn system_authorities() -> Result<Arc<RootCertStore>, String> {
+    let read = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
+    let found = read.map_err(|error| error.to_string())?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err("this host trusts no authority: install ca-certificates, or set `ca_file`".to_owned());
     }
-    error.to_string()
+    Ok(Arc::new(roots))
 }
 
-/// A name that could not be resolved; its own type, so that it is told apart from a refusal by the service.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot resolve {name:?}: {cause}")]
-pub(crate) struct Unresolved {
-    name: String,
-    cause: io::Error,
-}
-
-/// The system's resolver, with errors of a type of ours.
-struct Names;
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            match tokio::net::lookup_host((name.as_str(), 0)).await {
-                Ok(found) => Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs),
-                Err(cause) => Err(Unresolved { name: name.as_str().to_owned(), cause }.into()),
-            }
-        })
+async fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path).await? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
     }
+    Ok(roots)
+}
+
+async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let (text, _) = content(path).await?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match read {
+        Ok(found) if found.is_empty() => Err(format!("{}: it holds no certificate in PEM", path.display())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let (text, mode) = content(path).await?;
+    closed(path, mode).map_err(|error| error.to_string())?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A file and its mode.
+async fn content(path: &Path) -> Result<(Vec<u8>, u32), String> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let metadata = file.metadata().await.map_err(failed)?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(format!("{}: it has more than {FILE_BYTES_MAX} bytes", path.display()));
+    }
+    let mut content = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut content).await.map_err(failed)?;
+    Ok((content, std::os::unix::fs::PermissionsExt::mode(&metadata.permissions())))
+}
+
+async fn stamp(path: &PathBuf) -> Result<Stamp, String> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
+    Ok((metadata.modified().map_err(failed)?, metadata.len()))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use holdfast_policies::{
-    model::Probe,
+    model::{Probe, Statuses},
     observe::{Observation, Outcome},
 };
 
@@ -166,7 +166,7 @@ async fn curl_stands_in_for_wget_and_shows_other_statuses() {
     let target = agent(Says::Well, only_curl);
     let Probe::Http(mut probe) = http(80) else { unreachable!() };
     assert_eq!(outcome(&Probe::Http(probe.clone()), &target).await, Outcome::Fail);
-    probe.status = 204;
+    probe.status = Statuses::only(204);
     assert_eq!(outcome(&Probe::Http(probe.clone()), &target).await, Outcome::Fail, "a header is not the body");
     probe.body = None;
     assert_eq!(outcome(&Probe::Http(probe), &target).await, Outcome::Pass);

@@ -1,12 +1,12 @@
-//! A command in the guest, through its agent: exit code 0 passes.
+//! A command in the guest, through its agent: its exit code, and what it says.
 
 use std::time::Duration;
 
-use holdfast_policies::model::ExecProbe;
+use holdfast_policies::probe::{ExecProbe, pattern};
 
 use crate::{
     channel::{ChannelError, ExecResult, Exit, GuestChannel},
-    finding::Finding,
+    finding::{Finding, contains, first_line},
 };
 
 /// Runs the command once.
@@ -15,11 +15,31 @@ pub(crate) async fn ask(channel: &dyn GuestChannel, probe: &ExecProbe, timeout: 
         return Finding::unknown("no command is given");
     }
     match channel.exec(&probe.run, timeout).await {
-        Ok(ExecResult { exit: Exit::Code(0), .. }) => Finding::pass("exit code 0"),
-        Ok(result) => Finding::fail(how_it_ended(&result)),
+        Ok(result) => of_result(&result, probe),
         Err(ChannelError::Deadline) => still_running(timeout),
         Err(error) => Finding::unknown(error.to_string()),
     }
+}
+
+fn of_result(result: &ExecResult, probe: &ExecProbe) -> Finding {
+    let passes = |code: i32| u8::try_from(code).is_ok_and(|code| probe.codes.contains(&code));
+    let code = match result.exit {
+        Exit::Code(code) if passes(code) => code,
+        Exit::Code(_) | Exit::Signal(_) => return Finding::fail(how_it_ended(result)),
+    };
+    if let Some(text) = probe.output.as_deref().filter(|text| !contains(&result.stdout, text.as_bytes())) {
+        return Finding::fail(format!("its output does not contain {text:?}; {}", how_it_ended(result)));
+    }
+    if let Some(text) = &probe.output_matches {
+        match pattern::build(text) {
+            Ok(pattern) if !pattern.is_match(&result.stdout) => {
+                return Finding::fail(format!("its output does not match {text:?}; {}", how_it_ended(result)));
+            }
+            Ok(_) => {}
+            Err(why) => return Finding::unknown(format!("the pattern {text:?} cannot be used: {why}")),
+        }
+    }
+    Finding::pass(format!("exit code {code}"))
 }
 
 /// The command has not ended by the deadline.
@@ -37,13 +57,4 @@ pub(crate) fn how_it_ended(result: &ExecResult) -> String {
         Some(line) => format!("{end}: {line}"),
         None => end,
     }
-}
-
-/// Longest part of a guest's output that is looked at for a detail, in bytes; a detail is shorter still.
-const LINE_BYTES_MAX: usize = 1024;
-
-fn first_line(output: &[u8]) -> Option<String> {
-    let output = output.get(..LINE_BYTES_MAX).unwrap_or(output);
-    let text = String::from_utf8_lossy(output);
-    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }

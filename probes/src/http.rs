@@ -1,84 +1,279 @@
-//! HTTP over the network: status, and text in the body.
+//! HTTP over the network: one connection for each question, redirects only as far as they are wanted, nothing unpacked.
+//!
+//! What an answer costs is bounded: the head, the part of the body that is read, and with the caller's deadline the time.
 
-use std::{error::Error, io, net::IpAddr};
-
-use holdfast_policies::model::HttpProbe;
-use reqwest::Response;
-
-use crate::{
-    clients::{Clients, Unresolved, deepest},
-    finding::{BODY_BYTES_MAX, Finding, is_theirs, of_body},
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
 };
 
-/// What stands for the guest's address in a URL.
-pub(crate) const ADDRESS: &str = "{address}";
+use futures_util::future::{Either, select};
+use holdfast_policies::probe::{ADDRESS, HttpProbe, HttpVersion, Method};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    HeaderMap, Request,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{HeaderName, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use url::{Host, Url};
+
+use crate::{
+    address::fill_in,
+    asker::{Asker, connect},
+    finding::{BODY_BYTES_MAX, Finding},
+    http2,
+    judge::{self, Answer},
+    stream::Stream,
+    trust,
+};
+
+/// Largest head of a response, in bytes: servers send a few kilobytes, browsers give up at about 256 KiB.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Most headers of a response.
+const HEADERS_MAX: usize = 128;
 
 /// Asks over HTTP; the caller bounds the time.
-pub(crate) async fn ask(clients: &Clients, probe: &HttpProbe, address: Option<IpAddr>) -> Finding {
-    let Some(url) = fill_in(&probe.url, address) else {
-        return Finding::unknown("the guest has no address");
-    };
-    let client = match clients.for_url(&url) {
-        Ok(client) => client,
-        Err(why) => return Finding::unknown(format!("cannot ask over https from here: {why}")),
-    };
-    match client.get(url).send().await {
-        Ok(response) => judge(response, probe).await,
-        Err(error) => of_error(&error),
+pub(crate) async fn ask(asker: &Asker<'_>, probe: &HttpProbe) -> Finding {
+    match converse(asker, probe).await {
+        Ok(finding) | Err(finding) => finding,
     }
 }
 
-/// The URL with the address in it; an IPv6 address gets its brackets.
-pub(crate) fn fill_in(url: &str, address: Option<IpAddr>) -> Option<String> {
-    if !url.contains(ADDRESS) {
-        return Some(url.to_owned());
+async fn converse(asker: &Asker<'_>, probe: &HttpProbe) -> Result<Finding, Finding> {
+    let pattern = probe.body_matches.as_deref().map(|text| asker.pattern(text)).transpose()?;
+    let mut step = Step::first(asker, probe).await?;
+    let mut left = probe.redirects;
+    loop {
+        let answer = step.take(asker, probe).await?;
+        let Some(next) = step.redirected(&answer).filter(|_| probe.redirects > 0) else {
+            return Ok(judge::of_answer(&answer, probe, pattern.as_deref(), &format!("status {}", answer.status)));
+        };
+        if left == 0 {
+            return Err(Finding::fail(format!("more than {} redirects", probe.redirects)));
+        }
+        left -= 1;
+        step = next?;
     }
-    let host = match address? {
-        IpAddr::V4(four) => four.to_string(),
-        IpAddr::V6(six) => format!("[{six}]"),
-    };
-    // Operators may have written the brackets themselves.
-    Some(url.replace("[{address}]", &host).replace(ADDRESS, &host))
 }
 
-async fn judge(mut response: Response, probe: &HttpProbe) -> Finding {
-    let status = response.status().as_u16();
-    if status != probe.status {
-        return Finding::fail(format!("status {status}, wanted {}", probe.status));
+/// One request on the way to an answer.
+struct Step {
+    url: Url,
+    place: Option<SocketAddr>,
+    method: Method,
+    headers: HeaderMap,
+    content: Bytes,
+}
+
+impl Step {
+    async fn first(asker: &Asker<'_>, probe: &HttpProbe) -> Result<Self, Finding> {
+        let address = asker.address();
+        let url = fill_in(&probe.url, address.as_ref().ok().copied());
+        let Some(url) = url else { return Err(Finding::unknown("the guest has no address")) };
+        let url = readable(&url)?;
+        let place = match &probe.connect_to {
+            Some(written) => Some(place(written, address.as_ref().ok().copied(), &url)?),
+            None => None,
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in &probe.headers {
+            insert(&mut headers, name, value)?;
+        }
+        for (name, file) in &probe.header_files {
+            insert(&mut headers, name, &asker.secret(file).await?)?;
+        }
+        let content = Bytes::from(probe.send.clone().unwrap_or_default());
+        Ok(Self { url, place, method: probe.method, headers, content })
     }
-    let mut body = Vec::new();
-    while body.len() < BODY_BYTES_MAX {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend(chunk.iter().take(BODY_BYTES_MAX - body.len())),
-            Ok(None) => break,
-            Err(error) => return of_error(&error),
+
+    async fn take(&self, asker: &Asker<'_>, probe: &HttpProbe) -> Result<Answer, Finding> {
+        let stream = self.open(asker, probe).await?;
+        match probe.version {
+            HttpVersion::One => over_one(stream, self.request(false)?.map(|()| Full::new(self.content.clone()))).await,
+            HttpVersion::Two => {
+                let reply = http2::exchange(stream, self.request(true)?, self.content.clone()).await?;
+                Ok(Answer { status: reply.status, location: location(&reply.headers), body: reply.body })
+            }
         }
     }
-    of_body(&body, probe.body.as_deref(), &format!("status {status}"))
-}
 
-/// Judges an error by its innermost causes: what this vantage could not do is `Unknown`, what the other side did is `Fail`.
-fn of_error(error: &reqwest::Error) -> Finding {
-    let why = deepest(error);
-    if error.is_builder() || ours(error) {
-        Finding::unknown(format!("cannot ask from here: {why}"))
-    } else {
-        Finding::fail(why)
+    async fn open(&self, asker: &Asker<'_>, probe: &HttpProbe) -> Result<Stream, Finding> {
+        let protocols: &[&[u8]] = match probe.version {
+            HttpVersion::One => &[b"http/1.1"],
+            HttpVersion::Two => &[b"h2"],
+        };
+        let host = host(&self.url)?;
+        let secured = match self.url.scheme() {
+            "https" => Some(asker.tls(&probe.tls, host.trim_matches(['[', ']']), protocols).await?),
+            _ => None,
+        };
+        let places = match (self.place, self.url.host()) {
+            (Some(place), _) => vec![place],
+            (None, Some(Host::Ipv4(four))) => vec![(four, port(&self.url)).into()],
+            (None, Some(Host::Ipv6(six))) => vec![(six, port(&self.url)).into()],
+            (None, _) => asker.resolve(host, port(&self.url)).await?,
+        };
+        let plain = first_of(&places).await?;
+        match secured {
+            Some(secured) => secured.greet(plain).await,
+            None => Ok(Stream::Plain(plain)),
+        }
+    }
+
+    fn request(&self, absolute: bool) -> Result<Request<()>, Finding> {
+        let url = &self.url;
+        let target = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let named = match url.port() {
+            Some(port) => format!("{}:{port}", host(url)?),
+            None => host(url)?.to_owned(),
+        };
+        let named = match self.headers.get("host") {
+            Some(own) => own.to_str().map_err(|error| unaskable(&error))?.to_owned(),
+            None => named,
+        };
+        let uri = if absolute { format!("{}://{named}{target}", url.scheme()) } else { target };
+        let mut request = Request::builder()
+            .method(self.method.word())
+            .uri(uri)
+            .header("user-agent", concat!("holdfast/", env!("CARGO_PKG_VERSION")))
+            .header("accept", "*/*")
+            .body(())
+            .map_err(|error| unaskable(&error))?;
+        let headers = request.headers_mut();
+        headers.extend(self.headers.clone());
+        headers.remove("host");
+        if !absolute {
+            insert(headers, "host", &named)?;
+            insert(headers, "connection", "close")?;
+        }
+        Ok(request)
+    }
+
+    /// Where an answer leads, if anywhere. What was meant for one place is not told to another.
+    fn redirected(&self, answer: &Answer) -> Option<Result<Self, Finding>> {
+        if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+            return None;
+        }
+        let url = self.url.join(answer.location.as_deref()?).ok()?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Some(Err(Finding::fail("it redirects to something that is not http")));
+        }
+        let same = url.origin() == self.url.origin();
+        let again = matches!(answer.status, 307 | 308) || !matches!(self.method, Method::Post | Method::Put);
+        Some(Ok(Self {
+            place: self.place.filter(|_| same),
+            headers: if same { self.headers.clone() } else { HeaderMap::new() },
+            method: if again { self.method } else { Method::Get },
+            content: if again && same { self.content.clone() } else { Bytes::new() },
+            url,
+        }))
     }
 }
 
-fn ours(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
+fn readable(text: &str) -> Result<Url, Finding> {
+    let url = Url::parse(text).map_err(|error| Finding::unknown(format!("{text:?} is no url: {error}")))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        _ => Err(Finding::unknown(format!("{text:?} is not an http or https url"))),
+    }
+}
+
+fn place(written: &str, address: Option<IpAddr>, url: &Url) -> Result<SocketAddr, Finding> {
+    let filled = match (written, address) {
+        (ADDRESS, Some(address)) => address.to_string(),
+        _ => fill_in(written, address).ok_or_else(|| Finding::unknown("the guest has no address"))?,
+    };
+    let alone = || filled.parse::<IpAddr>().map(|address| SocketAddr::from((address, port(url))));
+    filled.parse().or_else(|_| alone()).map_err(|_| Finding::unknown(format!("{written:?} is no place to connect to")))
+}
+
+fn host(url: &Url) -> Result<&str, Finding> {
+    url.host_str().ok_or_else(|| Finding::unknown("the url names no host"))
+}
+
+fn port(url: &Url) -> u16 {
+    url.port_or_known_default().unwrap_or(80)
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Finding> {
+    let bad =
+        || Finding::unknown(format!("the header {name:?} cannot be sent: it has characters that headers cannot have"));
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+    headers.insert(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+    Ok(())
+}
+
+fn unaskable(error: &dyn Error) -> Finding {
+    Finding::unknown(format!("the request cannot be made: {error}"))
+}
+
+async fn first_of(places: &[SocketAddr]) -> Result<tokio::net::TcpStream, Finding> {
+    let mut failed = Finding::unknown("there is no address to connect to");
+    for place in places {
+        match connect(*place).await {
+            Ok(stream) => return Ok(stream),
+            Err(finding) => failed = finding,
+        }
+    }
+    Err(failed)
+}
+
+async fn over_one(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, Finding> {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| of_error(&error))?;
+    let exchange = async move {
+        let response = sender.send_request(request).await.map_err(|error| of_error(&error))?;
+        let (head, body) = response.into_parts();
+        Ok(Answer { status: head.status.as_u16(), location: location(&head.headers), body: beginning(body).await? })
+    };
+    // Both are dropped together, so that nothing goes on after the deadline.
+    match select(pin!(exchange), pin!(connection)).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right((_, exchange)) => exchange.await,
+    }
+}
+
+async fn beginning(mut body: Incoming) -> Result<Vec<u8>, Finding> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| of_error(&error))?;
+        let Some(chunk) = frame.data_ref() else { continue };
+        read.extend(chunk.iter().take(BODY_BYTES_MAX - read.len()));
+        if read.len() >= BODY_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+fn location(headers: &HeaderMap) -> Option<String> {
+    headers.get("location").and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// Judges an error by its causes: what this vantage could not do is `Unknown`, what the other side did is `Fail`.
+fn of_error(error: &hyper::Error) -> Finding {
+    // The library tells this kind of error by its text alone.
+    if error.is_parse() && error.to_string().contains("too large") {
+        return Finding::fail(format!("the response's head is larger than {HEAD_BYTES_MAX} bytes"));
+    }
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    let mut last = error.to_string();
     while let Some(error) = next {
-        if error.is::<Unresolved>() {
-            return true;
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return trust::of_io(error);
         }
-        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return !is_theirs(errno);
-        }
+        last = error.to_string();
         next = error.source();
     }
-    false
+    Finding::fail(last)
 }
 
 #[cfg(test)]
@@ -86,12 +281,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_address_gets_brackets_once() {
-        let six = "fd00::7".parse().ok();
-        for url in ["http://{address}:80/", "http://[{address}]:80/"] {
-            assert_eq!(fill_in(url, six).unwrap(), "http://[fd00::7]:80/");
+    fn a_place_to_connect_to_takes_the_port_of_the_url_where_it_has_none() {
+        let url = Url::parse("https://shop.example/").unwrap();
+        for (written, address, wanted) in [
+            ("{address}", "10.0.0.5", "10.0.0.5:443"),
+            ("{address}", "fd00::5", "[fd00::5]:443"),
+            ("{address}:8443", "fd00::5", "[fd00::5]:8443"),
+            ("10.0.0.9:81", "10.0.0.5", "10.0.0.9:81"),
+        ] {
+            assert_eq!(place(written, address.parse().ok(), &url).unwrap().to_string(), wanted);
         }
-        assert_eq!(fill_in("http://{address}/", None), None);
-        assert_eq!(fill_in("http://app.example/", None).unwrap(), "http://app.example/");
+        assert!(place("{address}", None, &url).is_err());
+    }
+
+    #[test]
+    fn what_was_meant_for_one_place_is_not_told_to_another() {
+        let step = Step {
+            url: Url::parse("https://a.example/x").unwrap(),
+            place: "10.0.0.1:443".parse().ok(),
+            method: Method::Post,
+            headers: HeaderMap::from_iter([(HeaderName::from_static("authorization"), HeaderValue::from_static("s"))]),
+            content: Bytes::from_static(b"secret"),
+        };
+        let to = |status, location: &str| {
+            let answer = Answer { status, location: Some(location.to_owned()), body: Vec::new() };
+            step.redirected(&answer).unwrap().unwrap()
+        };
+        let same = to(307, "/y");
+        assert_eq!((same.url.as_str(), same.method, same.headers.len()), ("https://a.example/y", Method::Post, 1));
+        let other = to(307, "https://b.example/");
+        assert!(other.headers.is_empty() && other.content.is_empty() && other.place.is_none());
+        assert_eq!(to(303, "/z").method, Method::Get);
     }
 }

@@ -8,14 +8,16 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policies::model::{HttpProbe, TcpProbe};
+use holdfast_policies::probe::{HttpProbe, Method, Statuses, TcpProbe, pattern};
+use regex::bytes::Regex;
 use tokio::time::Instant;
 
 use crate::{
+    address::fill_in,
     channel::{ChannelError, ExecResult, Exit, GuestChannel},
     exec::how_it_ended,
-    finding::{Finding, of_body},
-    http::fill_in,
+    finding::Finding,
+    judge::{self, Answer},
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -27,20 +29,27 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout:
     let Some(url) = fill_in(&probe.url, Some(LOOPBACK)).filter(|url| is_http(url)) else {
         return Finding::unknown(format!("{:?} is not an http or https url", probe.url));
     };
+    if let Some(why) = probe.not_inside() {
+        return Finding::unknown(format!("this cannot be asked in the guest: {why}"));
+    }
+    let pattern = match probe.body_matches.as_deref().map(pattern::build).transpose() {
+        Ok(pattern) => pattern,
+        Err(why) => return Finding::unknown(format!("the pattern cannot be used: {why}")),
+    };
     let guest = Guest::new(channel, timeout);
     let mut missing = String::new();
-    if probe.status == 200 && url.starts_with("http://") {
+    if wget_can(probe) && url.starts_with("http://") {
         match guest.run(wget(&url, guest.seconds())).await {
             Ran::Ended(ExecResult { exit: Exit::Code(code), .. }) if COULD_NOT_RUN.contains(&code) => {
                 missing = "wget: it cannot be run; ".to_owned();
             }
-            Ran::Ended(result) => return of_wget(&result, probe),
+            Ran::Ended(result) => return of_wget(&result, probe, pattern.as_ref()),
             Ran::Missing(why) => missing = format!("wget: {why}; "),
             Ran::Judged(finding) => return finding,
         }
     }
-    match guest.run(curl(&url, guest.remaining())).await {
-        Ran::Ended(result) => of_curl(&result, probe),
+    match guest.run(curl(&url, probe, guest.remaining())).await {
+        Ran::Ended(result) => of_curl(&result, probe, pattern.as_ref()),
         Ran::Missing(why) => Finding::unknown(format!("the guest has no program to ask with: {missing}curl: {why}")),
         Ran::Judged(finding) => finding,
     }
@@ -50,6 +59,9 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout:
 ///
 /// The second form is for builds of busybox whose `nc` lacks `-z`: it connects, then runs `true` in its place.
 pub(crate) async fn tcp(channel: &dyn GuestChannel, probe: &TcpProbe, timeout: Duration) -> Finding {
+    if let Some(why) = probe.not_inside() {
+        return Finding::unknown(format!("this cannot be asked in the guest: {why}"));
+    }
     let guest = Guest::new(channel, timeout);
     let seconds = guest.seconds().to_string();
     let port = probe.port.to_string();
@@ -79,19 +91,37 @@ fn wget(url: &str, seconds: u64) -> Vec<String> {
 /// Exit codes with which `timeout` says that it could not run the program (timeout(1)).
 const COULD_NOT_RUN: [i32; 2] = [126, 127];
 
+/// A plain question for a plain success.
+fn wget_can(probe: &HttpProbe) -> bool {
+    probe.status == Statuses::only(200) && probe.method == Method::Get && probe.headers.is_empty()
+}
+
 /// The certificate is not checked: it cannot be valid for a loopback address, and nobody stands in between.
-fn curl(url: &str, limit: Duration) -> Vec<String> {
+fn curl(url: &str, probe: &HttpProbe, limit: Duration) -> Vec<String> {
     let seconds = format!("{:.1}", limit.as_secs_f64().max(0.1));
-    words(&["curl", "-sS", "-i", "-k", "--noproxy", "*", "-m", &seconds, url])
+    let mut argv = words(&["curl", "-sS", "-i", "-k", "--noproxy", "*", "-m", &seconds]);
+    match probe.method {
+        Method::Get => {}
+        Method::Head => argv.push("-I".to_owned()),
+        Method::Options | Method::Post | Method::Put => argv.extend(words(&["-X", probe.method.word()])),
+    }
+    for (name, value) in &probe.headers {
+        argv.extend(words(&["-H", &format!("{name}: {value}")]));
+    }
+    if let Some(content) = &probe.send {
+        argv.extend(words(&["--data-raw", content]));
+    }
+    argv.push(url.to_owned());
+    argv
 }
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn of_wget(result: &ExecResult, probe: &HttpProbe) -> Finding {
+fn of_wget(result: &ExecResult, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
     match result.exit {
-        Exit::Code(0) => of_body(&result.stdout, probe.body.as_deref(), "wget succeeded"),
+        Exit::Code(0) => judge::of_body(&result.stdout, probe, pattern, "wget succeeded"),
         _ => Finding::fail(format!("wget: {}", how_it_ended(result))),
     }
 }
@@ -100,9 +130,9 @@ fn of_wget(result: &ExecResult, probe: &HttpProbe) -> Finding {
 /// memory, options, certificate files.
 const CURL_COULD_NOT_ASK: [i32; 13] = [1, 2, 3, 4, 5, 6, 23, 26, 27, 41, 43, 48, 77];
 
-fn of_curl(result: &ExecResult, probe: &HttpProbe) -> Finding {
+fn of_curl(result: &ExecResult, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
     match result.exit {
-        Exit::Code(0) => of_curl_output(&result.stdout, probe),
+        Exit::Code(0) => of_curl_output(&result.stdout, probe, pattern),
         Exit::Code(code) if CURL_COULD_NOT_ASK.contains(&code) => {
             Finding::unknown(format!("curl: {}", how_it_ended(result)))
         }
@@ -111,16 +141,15 @@ fn of_curl(result: &ExecResult, probe: &HttpProbe) -> Finding {
 }
 
 /// Headers come first in the output, so the status survives when a long body was cut.
-fn of_curl_output(output: &[u8], probe: &HttpProbe) -> Finding {
+fn of_curl_output(output: &[u8], probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
     let Some(status) = status_of(output) else {
         return Finding::unknown("curl shows no http status");
     };
-    if status != probe.status {
-        return Finding::fail(format!("status {status}, wanted {}", probe.status));
-    }
     let end =
         output.windows(4).position(|window| window == b"\r\n\r\n").map_or(output.len(), |at| at.saturating_add(4));
-    of_body(output.get(end..).unwrap_or_default(), probe.body.as_deref(), &format!("status {status}"))
+    let body = output.get(end..).unwrap_or_default().to_vec();
+    let answer = Answer { status, location: None, body };
+    judge::of_answer(&answer, probe, pattern, &format!("status {status}"))
 }
 
 fn status_of(output: &[u8]) -> Option<u16> {
@@ -132,7 +161,7 @@ fn status_of(output: &[u8]) -> Option<u16> {
 }
 
 /// What became of a program in the guest.
-enum Ran {
+pub(crate) enum Ran {
     /// It ended, and what it says is about the service.
     Ended(ExecResult),
     /// It is not there, or cannot do what was asked of it.
@@ -142,7 +171,7 @@ enum Ran {
 }
 
 /// One guest, asked within one limit.
-struct Guest<'a> {
+pub(crate) struct Guest<'a> {
     channel: &'a dyn GuestChannel,
     end_of_programs: Instant,
     end: Instant,
@@ -150,7 +179,7 @@ struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// A fifth of the time is kept for asking the agent whether it is the program or the agent that is silent.
-    fn new(channel: &'a dyn GuestChannel, timeout: Duration) -> Self {
+    pub(crate) fn new(channel: &'a dyn GuestChannel, timeout: Duration) -> Self {
         let began = Instant::now();
         Self { channel, end_of_programs: began + timeout * 4 / 5, end: began + timeout }
     }
@@ -164,7 +193,7 @@ impl<'a> Guest<'a> {
         self.remaining().as_secs().max(1)
     }
 
-    async fn run(&self, argv: Vec<String>) -> Ran {
+    pub(crate) async fn run(&self, argv: Vec<String>) -> Ran {
         match self.channel.exec(&argv, self.remaining()).await {
             Ok(result) => of_end(result),
             Err(ChannelError::Refused(why)) => Ran::Missing(why),

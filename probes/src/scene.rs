@@ -72,19 +72,16 @@ pub const MOVED: &str = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n
 pub const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
 pub fn http(port: u16) -> Probe {
-    Probe::Http(HttpProbe {
-        url: format!("http://{{address}}:{port}/healthz"),
-        status: 200,
-        body: Some("ok".to_owned()),
-    })
+    let url = format!("http://{{address}}:{port}/healthz");
+    Probe::Http(Box::new(HttpProbe { body: Some("ok".to_owned()), ..HttpProbe::get(url) }))
 }
 
 pub fn tcp(port: u16) -> Probe {
-    Probe::Tcp(TcpProbe { port })
+    Probe::Tcp(TcpProbe::to(port))
 }
 
 pub fn exec(run: &[&str]) -> Probe {
-    Probe::Exec(ExecProbe { run: run.iter().map(|word| (*word).to_owned()).collect() })
+    Probe::Exec(ExecProbe::plain(run.iter().map(|word| (*word).to_owned()).collect()))
 }
 
 pub fn network() -> Target {

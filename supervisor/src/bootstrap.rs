@@ -1,7 +1,15 @@
 //! Birth of a voter: its one-time ticket, its node id, and the founding membership (R23, R24).
 //!
 //! `holdfast init` lays a ticket beside each voter's certificate. It is used up when the store is made; a voter whose
-//! store is lost has no ticket left, and so does not come back under its old id.
+//! store is lost has no ticket left, and so does not come back under its old id. Its way back, and that of a host which
+//! never voted, is an invitation: a new id, which the coordinator has committed for this host before it says so.
+//!
+//! ```text
+//!  ticket ------> founds --+
+//!                          +--> takes part (store, node.json) --> removed, or store lost --+
+//!  invitation --> joins  --+                                                               |
+//!       ^------------------------------ `holdfast voter add` ------------------------------+
+//! ```
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use holdfast_policies::hostfile::HostFile;
 use serde::{Deserialize, Serialize};
 
@@ -18,95 +26,273 @@ use crate::{
     consensus::{ConsensusConfig, Place, Tuning},
 };
 
-/// The content of a ticket, and of the file that keeps the id once it is used.
+/// The content of a ticket, of an invitation, and of the file that keeps the id once it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Id {
     node_id: u64,
 }
 
-/// A ticket that lies where `init` has put it.
-#[derive(Debug)]
-pub struct Ticket {
-    path: PathBuf,
+/// Where everything lies.
+#[derive(Debug, Clone)]
+pub struct Papers {
+    /// The ticket, beside the certificate.
+    ticket: PathBuf,
+    /// The id of the store.
+    id: PathBuf,
+    /// The id of a store that is to be made.
+    invitation: PathBuf,
+    /// The id under which this host voted, until it was removed.
+    removed: PathBuf,
+    /// The folder of the store.
+    store: PathBuf,
 }
 
-impl Ticket {
-    /// Uses the ticket up, so that no other store is ever made with it.
-    ///
-    /// # Errors
-    /// When it cannot be removed: the store would then not be safe from a second birth.
-    pub fn use_up(self) -> anyhow::Result<()> {
-        match fs::rename(&self.path, self.path.with_extension("used")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("using up the ticket {}", self.path.display()))
-            }
-            _ => Ok(()),
+/// How a host takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// It has no vote, and nothing says that it should.
+    None,
+    /// It is named as a voter, and has no store to vote with (R24).
+    Lost,
+    /// It is a founder that has not been born, or not been seen to be.
+    Founds {
+        /// Its id.
+        node_id: u64,
+    },
+    /// It makes a store under an id that the coordinator has given it.
+    Joins {
+        /// Its id.
+        node_id: u64,
+    },
+    /// It has a store.
+    Goes {
+        /// Its id.
+        node_id: u64,
+    },
+}
+
+impl Papers {
+    /// Where the host file says.
+    #[must_use]
+    pub fn of(file: &HostFile) -> Self {
+        let beside = file.tls.certificate.parent().unwrap_or_else(|| Path::new("/"));
+        Self {
+            ticket: beside.join("bootstrap"),
+            id: file.state_dir.join("node.json"),
+            invitation: file.state_dir.join("invitation.json"),
+            removed: file.state_dir.join("removed.json"),
+            store: file.state_dir.join("raft"),
         }
     }
-}
 
-/// What a voter is born with.
-#[derive(Debug)]
-pub struct Birth {
-    /// How to start consensus.
-    pub config: ConsensusConfig,
-    /// The founding membership.
-    pub voters: BTreeMap<u64, Place>,
-    /// To be used up once the store is made.
-    pub ticket: Ticket,
-}
-
-/// Prepares the start of consensus; `None` on hosts without a vote.
-///
-/// # Errors
-/// A voter without store and without ticket, or with a damaged one.
-pub fn prepare(file: &HostFile) -> anyhow::Result<Option<Birth>> {
-    let store_dir = file.state_dir.join("raft");
-    let id_file = file.state_dir.join("node.json");
-    let ticket = ticket_path(file);
-    let born = id_file.exists() && store_dir.join("raft.redb").exists();
-    let founding = founding_voters(file);
-    let is_voter = file.voters.contains_key(&file.host);
-    if !is_voter {
-        return Ok(None);
+    /// How this host takes part; `named` is whether the host file names it as a voter.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn part(&self, named: bool) -> anyhow::Result<Part> {
+        let has_store = self.store.join("raft.redb").exists();
+        let own = read_id(&self.id)?;
+        // Ids only grow: an invitation to an id that this host has had is one that a crash has left behind.
+        if let Some(node_id) = read_id(&self.invitation)?.filter(|invited| own.is_none_or(|own| own < *invited)) {
+            return Ok(Part::Joins { node_id });
+        }
+        let ticket = if named { read_id(&self.ticket)? } else { None };
+        match (own, ticket) {
+            // A crash may have come before the ticket was used up.
+            (own, Some(node_id)) if own.map_or(!has_store, |own| own == node_id) => Ok(Part::Founds { node_id }),
+            (Some(node_id), _) if has_store => Ok(Part::Goes { node_id }),
+            _ if named && !self.removed.exists() => Ok(Part::Lost),
+            _ => Ok(Part::None),
+        }
     }
-    let id = if born {
-        read_id(&id_file)?
-    } else {
-        ensure!(
-            ticket.exists(),
-            "{} is a voter, but has neither a store in {} nor a ticket in {}: its store was lost. It must not vote under \
-             its old id again (R24); remove it from the voters, or restore the whole machine",
-            file.host,
-            store_dir.display(),
-            ticket.display()
-        );
-        let id = read_id(&ticket)?;
-        write_durably(&id_file, &serde_json::to_vec(&id)?)?;
-        id
-    };
-    let config = ConsensusConfig {
-        cluster: file.cluster.clone(),
-        node_id: id.node_id,
-        store_dir,
-        create: !born,
-        tuning: Tuning::default(),
-    };
-    Ok(Some(Birth { config, voters: founding, ticket: Ticket { path: ticket } }))
-}
 
-/// The ticket lies beside the certificate.
-fn ticket_path(file: &HostFile) -> PathBuf {
-    file.tls.certificate.parent().unwrap_or_else(|| Path::new("/")).join("bootstrap")
+    /// What is to be known to start consensus; makes room for a store that is to be made.
+    ///
+    /// # Errors
+    /// When what is left of an older store cannot be moved away.
+    pub fn config(&self, cluster: &str, node_id: u64, part: &Part) -> anyhow::Result<ConsensusConfig> {
+        let create = match part {
+            Part::Joins { .. } => {
+                self.set_aside()?;
+                true
+            }
+            Part::Founds { .. } => {
+                write_id(&self.id, node_id)?;
+                true
+            }
+            Part::Goes { .. } | Part::None | Part::Lost => false,
+        };
+        let (cluster, store_dir) = (cluster.to_owned(), self.store.clone());
+        Ok(ConsensusConfig { cluster, node_id, store_dir, create, tuning: Tuning::default() })
+    }
+
+    /// Uses up what let the store be made, so that no other is ever made with it. Before that is done, nobody must hear
+    /// of this node: a store that is made again must not have promised anything. It is done at every start, because a
+    /// crash may have come in between at the first.
+    ///
+    /// # Errors
+    /// When it cannot be: the store would then not be safe from a second birth.
+    pub fn use_up(&self, node_id: u64) -> anyhow::Result<()> {
+        // On a full disk nothing can be written, and nothing needs to be.
+        if self.raft_id() != Some(node_id) {
+            write_id(&self.id, node_id)?;
+        }
+        match fs::rename(&self.ticket, self.ticket.with_extension("used")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("using up the ticket {}", self.ticket.display()));
+            }
+            _ => {}
+        }
+        remove(&self.invitation)?;
+        remove(&self.removed)
+    }
+
+    /// Keeps the id that the coordinator has committed for this host, for the next start.
+    ///
+    /// # Errors
+    /// When it is not on disk.
+    pub fn invite(&self, node_id: u64) -> anyhow::Result<()> {
+        write_id(&self.invitation, node_id)
+    }
+
+    /// This host is not in the membership any more: its store takes part in nothing.
+    ///
+    /// # Errors
+    /// When that cannot be kept.
+    pub fn remove(&self, node_id: u64) -> anyhow::Result<()> {
+        write_id(&self.removed, node_id)?;
+        self.set_aside()
+    }
+
+    /// The id of this host's store, as far as it can be read.
+    #[must_use]
+    pub fn raft_id(&self) -> Option<u64> {
+        read_id(&self.id).ok().flatten()
+    }
+
+    /// Moves a store away that takes part in nothing any more. One is kept, for whoever wants to know what was in it.
+    fn set_aside(&self) -> anyhow::Result<()> {
+        let aside = self.store.with_extension("old");
+        if self.store.exists() {
+            match fs::remove_dir_all(&aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing {}", aside.display()));
+                }
+                _ => {}
+            }
+            fs::rename(&self.store, &aside).with_context(|| format!("moving {} away", self.store.display()))?;
+        }
+        remove(&self.id)
+    }
 }
 
 /// Node ids by the order of the voters' names: the same on every host.
-fn founding_voters(file: &HostFile) -> BTreeMap<u64, Place> {
+#[must_use]
+pub fn founding_voters(file: &HostFile) -> BTreeMap<u64, Place> {
     let places = file.voters.iter().map(|(host, address)| Place { host: host.clone(), address: *address });
     (1..).zip(places).collect()
 }
 
-fn read_id(path: &Path) -> anyhow::Result<Id> {
-    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("{} is not a node id", path.display()))
+fn write_id(path: &Path, node_id: u64) -> anyhow::Result<()> {
+    let written = serde_json::to_vec(&Id { node_id }).map_err(io::Error::from);
+    written.and_then(|id| write_durably(path, &id)).with_context(|| format!("writing {}", path.display()))
+}
+
+fn read_id(path: &Path) -> anyhow::Result<Option<u64>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let id: Id = serde_json::from_slice(&bytes).with_context(|| format!("{} is not a node id", path.display()))?;
+    Ok(Some(id.node_id))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn papers(folder: &Path) -> Papers {
+        let at = |name: &str| folder.join(name);
+        let (ticket, id, invitation) = (at("bootstrap"), at("node.json"), at("invitation.json"));
+        Papers { ticket, id, invitation, removed: at("removed.json"), store: at("raft") }
+    }
+
+    fn make_store(papers: &Papers) {
+        fs::create_dir_all(&papers.store).unwrap();
+        fs::write(papers.store.join("raft.redb"), b"x").unwrap();
+    }
+
+    #[test]
+    fn a_ticket_makes_one_store_and_a_lost_store_makes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = papers(folder.path());
+        assert_eq!(papers.part(false).unwrap(), Part::None);
+        write_id(&papers.ticket, 2).unwrap();
+        let founds = Part::Founds { node_id: 2 };
+        assert_eq!(papers.part(true).unwrap(), founds);
+        assert!(papers.config("c", 2, &founds).unwrap().create);
+        make_store(&papers);
+        assert_eq!(papers.part(true).unwrap(), founds, "a crash has come before the ticket was used up");
+        papers.use_up(2).unwrap();
+        for named in [true, false] {
+            assert_eq!(papers.part(named).unwrap(), Part::Goes { node_id: 2 }, "what counts is the membership (R23)");
+        }
+        fs::remove_dir_all(&papers.store).unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::Lost);
+    }
+
+    #[test]
+    fn an_invitation_is_used_once_and_never_leads_back_to_an_older_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = papers(folder.path());
+        write_id(&papers.id, 2).unwrap();
+        make_store(&papers);
+        papers.invite(57).unwrap();
+        let joins = Part::Joins { node_id: 57 };
+        assert_eq!(papers.part(true).unwrap(), joins);
+        assert!(papers.config("c", 57, &joins).unwrap().create);
+        assert!(
+            !papers.store.exists() && papers.store.with_extension("old").exists(),
+            "the old store is out of the way"
+        );
+        make_store(&papers);
+        assert_eq!(papers.part(true).unwrap(), joins, "nobody has heard of that store yet");
+        write_id(&papers.id, 57).unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 57 }, "a crash has come before it was used up");
+        papers.use_up(57).unwrap();
+        // Whoever restores an old ticket or invitation gets nowhere with it.
+        fs::remove_dir_all(&papers.store).unwrap();
+        for paper in [&papers.ticket, &papers.invitation] {
+            write_id(paper, 2).unwrap();
+            assert_eq!(papers.part(true).unwrap(), Part::Lost);
+        }
+        papers.invite(57).unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::Lost);
+    }
+
+    #[test]
+    fn a_removed_voter_keeps_quiet_until_it_is_added_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = papers(folder.path());
+        write_id(&papers.id, 2).unwrap();
+        make_store(&papers);
+        papers.remove(2).unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::None);
+        papers.invite(60).unwrap();
+        let joins = Part::Joins { node_id: 60 };
+        assert_eq!(papers.part(true).unwrap(), joins);
+        papers.config("c", 60, &joins).unwrap();
+        make_store(&papers);
+        papers.use_up(60).unwrap();
+        assert_eq!(papers.part(false).unwrap(), Part::Goes { node_id: 60 });
+    }
 }

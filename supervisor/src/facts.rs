@@ -6,7 +6,12 @@ use anyhow::Context;
 use holdfast_policies::{hostfile::HostFile, names::Incarnation, state::HostFacts};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::{datagram::Counters, metrics::RaftView, node::Node, rpc};
+use crate::{
+    datagram::Counters,
+    metrics::RaftView,
+    node::{Complaint, Node},
+    rpc,
+};
 
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
@@ -67,7 +72,11 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
             (*before..count).for_each(|_| node.metrics.rpc_refused(reason));
             *before = count;
         }
-        if let Some(consensus) = &node.consensus {
+        node.metrics.set_vote_lost(node.health.complaint(Complaint::Vote).is_some());
+        if node.consensus.is_some() && node.taking_part().is_none() {
+            node.metrics.set_raft(RaftView::default());
+        }
+        if let Some(consensus) = node.taking_part() {
             let status = consensus.status();
             node.metrics.set_raft(RaftView {
                 term: status.term,

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use holdfast::{cli, guard, run};
 
 fn main() -> ExitCode {
-    cli::main(cli::Entry { run: run::run, guard: |file| guard::run(&file) })
+    cli::main(cli::Entry { run: run::run, guard: |file, take_over| guard::run(&file, take_over) })
 }

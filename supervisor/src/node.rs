@@ -1,10 +1,10 @@
 //! What every part of a running supervisor shares.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use holdfast_policies::{
     hostfile::HostFile,
-    names::{Epoch, GuestName, HostName, Incarnation},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     state::ClusterState,
     time::Moment,
 };
@@ -46,8 +46,12 @@ pub struct Node {
     pub started: Moment,
     /// The replicated state, on voters.
     pub replica: SharedReplica,
-    /// Consensus, on voters.
+    /// Consensus, on hosts that take part in it; it may have stopped: see [`Node::taking_part`].
     pub consensus: Option<Consensus>,
+    /// The raft node id of this host, where it has one, even if consensus could not be started.
+    pub raft_id: Option<u64>,
+    /// What the coordinator told of the voters, for when consensus here does not.
+    pub told: Told,
     /// Calls other supervisors.
     pub rpc: rpc::Client,
     /// Sends datagrams.
@@ -72,6 +76,8 @@ pub struct Node {
     pub lease: Lease,
     /// Epochs that nothing of may run here any more.
     pub released: Released,
+    /// Fence orders that are not wanted any more.
+    pub withdrawn: Withdrawn,
 }
 
 impl Node {
@@ -88,14 +94,21 @@ impl Node {
         &self.file.host
     }
 
+    /// Consensus, while it has not stopped on this host: only then may its state and its word be used.
+    #[must_use]
+    pub fn taking_part(&self) -> Option<&Consensus> {
+        self.consensus.as_ref().filter(|consensus| consensus.health().is_ok())
+    }
+
     /// The voters and where they listen: the committed membership where it is known, the host file before (R23).
     #[must_use]
     pub fn voters(&self) -> BTreeMap<HostName, SocketAddr> {
-        let committed = self.consensus.as_ref().map(|consensus| consensus.status().voters).unwrap_or_default();
-        if committed.is_empty() {
-            return self.file.voters.clone();
+        let own = self.taking_part().map(Consensus::voters).unwrap_or_default();
+        if !own.is_empty() {
+            return own;
         }
-        committed.into_values().map(|place| (place.host, place.address)).collect()
+        let told = self.told.get();
+        if told.is_empty() { self.file.voters.clone() } else { told }
     }
 
     /// Where a host's supervisor listens, as far as is known here.
@@ -110,7 +123,7 @@ impl Node {
     /// The voter that leads, if this host is a voter and knows.
     #[must_use]
     pub fn leader(&self) -> Option<HostName> {
-        let leadership = self.consensus.as_ref()?.leadership();
+        let leadership = self.taking_part()?.leadership();
         let leader = leadership.borrow().leader.clone();
         leader.map(|(_, host)| host)
     }
@@ -133,6 +146,23 @@ impl Node {
         let time = self.file.timing.suspect_after.0;
         let connected = self.health.connected_since().is_some_and(|since| now.since(since) >= time);
         connected && !self.health.doubted_within(now, time) && self.hears_majority(now)
+    }
+}
+
+/// The voters, as the coordinator told them to a host without a working copy of the membership.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<Mutex<BTreeMap<HostName, SocketAddr>>>);
+
+impl Told {
+    /// The newest word of the coordinator; empty before the first.
+    #[must_use]
+    pub fn get(&self) -> BTreeMap<HostName, SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes in a newer one.
+    pub fn set(&self, voters: BTreeMap<HostName, SocketAddr>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = voters;
     }
 }
 
@@ -164,10 +194,37 @@ impl Released {
     }
 }
 
+/// Fence orders that the coordinator has withdrawn, for the tasks that carry them out: no further `off` is sent (R20).
+#[derive(Debug, Clone, Default)]
+pub struct Withdrawn(Arc<Mutex<BTreeSet<OrderId>>>);
+
+impl Withdrawn {
+    /// What the newest reply says.
+    pub fn set(&self, orders: &BTreeSet<OrderId>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(orders);
+    }
+
+    /// Whether the order is withdrawn.
+    #[must_use]
+    pub fn contains(&self, order: OrderId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&order)
+    }
+}
+
+/// What a supervisor can complain of for longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Complaint {
+    /// It should vote and cannot.
+    Vote,
+    /// The agent's memory cannot be written.
+    Memory,
+}
+
 /// Whether a supervisor trusts itself: one whose own loop was late doubts what it thinks it has seen.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     unwell_until: Arc<AtomicU64>,
+    complaints: Arc<Mutex<BTreeMap<Complaint, String>>>,
     /// 0: it does not hear a majority.
     connected_since: Arc<AtomicU64>,
 }
@@ -200,10 +257,38 @@ impl Health {
         Some(self.connected_since.load(Ordering::Relaxed)).filter(|since| *since > 0).map(Moment)
     }
 
-    /// Why it doubts itself, if it does.
+    /// Notes what is wrong with this host until [`Self::settle`].
+    pub fn complain(&self, complaint: Complaint, why: String) {
+        self.complaints().insert(complaint, why);
+    }
+
+    /// That is well again.
+    pub fn settle(&self, complaint: Complaint) {
+        self.complaints().remove(&complaint);
+    }
+
+    /// What was complained of last in this matter.
+    #[must_use]
+    pub fn complaint(&self, complaint: Complaint) -> Option<String> {
+        self.complaints().get(&complaint).cloned()
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, BTreeMap<Complaint, String>> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it doubts what it sees, because its loop was late.
+    #[must_use]
+    pub fn doubts(&self, now: Moment) -> bool {
+        now.0 < self.unwell_until.load(Ordering::Relaxed)
+    }
+
+    /// Why this host is not well, if it is not: it doubts what it sees, or complains of something else.
     #[must_use]
     pub fn unwell(&self, now: Moment) -> Option<String> {
-        (now.0 < self.unwell_until.load(Ordering::Relaxed)).then(|| "its own event loop was late".to_owned())
+        let late = self.doubts(now).then(|| "its own event loop was late".to_owned());
+        let all: Vec<String> = late.into_iter().chain(self.complaints().values().cloned()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 
@@ -274,5 +359,16 @@ mod tests {
         health.doubt(Moment(10_000));
         assert!(health.doubted_within(Moment(11_000), time) && !health.doubted_within(Moment(11_500), time));
         assert!(health.unwell(Moment(14_000)).is_some() && health.unwell(Moment(15_000)).is_none());
+    }
+
+    #[test]
+    fn a_supervisor_without_its_vote_is_unwell_and_still_trusts_its_ears() {
+        let (health, now) = (Health::default(), Moment(10));
+        health.complain(Complaint::Vote, "no room".to_owned());
+        health.complain(Complaint::Memory, "no room either".to_owned());
+        assert_eq!(health.unwell(now).as_deref(), Some("no room; no room either"));
+        assert!(!health.doubts(now));
+        health.settle(Complaint::Memory);
+        assert_eq!(health.unwell(now).as_deref(), Some("no room"));
     }
 }

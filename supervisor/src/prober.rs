@@ -14,6 +14,7 @@ use holdfast_policies::{
     model::Service,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
+    sight::{Track, timed},
     sync::{SightReport, View},
     time::{Moment, millis},
 };
@@ -21,13 +22,12 @@ use holdfast_probes::{
     ask::ask,
     ask::{Place, Target},
     clients::Clients,
-    streak::Streak,
 };
 use tokio::{
     sync::Semaphore,
-    task::JoinHandle,
     time::{MissedTickBehavior, interval_at},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     clock,
@@ -52,10 +52,8 @@ pub struct Sights {
 
 struct Seen {
     epoch: Epoch,
-    streak: Streak,
-    state: SightState,
+    track: Track,
     asked: Moment,
-    passed: Option<Moment>,
     detail: String,
 }
 
@@ -69,9 +67,9 @@ impl Sights {
             service: service.clone(),
             vantage: vantage.clone(),
             epoch: seen.epoch,
-            state: seen.state,
+            state: seen.track.state(),
             age_ms: millis(now.since(seen.asked)),
-            passed_ago_ms: seen.passed.map(|passed| millis(now.since(passed))),
+            passed_ago_ms: seen.track.passed().map(|passed| millis(now.since(passed))),
             detail: seen.detail.clone(),
         });
         report.collect()
@@ -87,28 +85,43 @@ impl Sights {
         now: Moment,
     ) -> Option<SightState> {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Seen {
-            epoch,
-            streak: Streak::default(),
-            state: SightState::Unknown,
-            asked: now,
-            passed: None,
-            detail: String::new(),
-        };
+        let fresh = || Seen { epoch, track: Track::default(), asked: now, detail: String::new() };
         let seen = all.entry(subject.clone()).or_insert_with(fresh);
         if seen.epoch != epoch {
             *seen = fresh();
         }
-        seen.streak.fold(answer.outcome);
+        let changed = seen.track.fold(service, answer.outcome, answer.latency, now);
         seen.asked = now;
-        seen.detail.clone_from(&answer.detail);
-        let first_pass = seen.passed.is_none();
-        if matches!(answer.outcome, Outcome::Pass | Outcome::Slow) {
-            seen.passed = Some(now);
+        seen.detail = seen.track.reason(service, now).unwrap_or_else(|| answer.detail.clone());
+        changed
+    }
+
+    /// Notes that the guest's own agent has seen a service die, where the view says that it is asked inside. Returns whether
+    /// that changes anything: a guest may tell of services that nobody has declared.
+    pub fn died(
+        &self,
+        view: &View,
+        guest: &GuestName,
+        epoch: Epoch,
+        service: &ServiceName,
+        detail: &str,
+        now: Moment,
+    ) -> bool {
+        let declared = view.policies.policy_of(guest).and_then(|(_, policy)| policy.services.get(service));
+        let Some(declared) = declared.filter(|declared| declared.from.inside) else { return false };
+        if view.homes.get(guest).is_none_or(|(_, at)| *at != epoch) {
+            return false;
         }
-        let before = seen.state;
-        seen.state = next_state(before, seen.streak, first_pass, service);
-        (seen.state != before).then_some(seen.state)
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Seen { epoch, track: Track::default(), asked: now, detail: String::new() };
+        let seen = all.entry((guest.clone(), service.clone(), Vantage::Inside)).or_insert_with(fresh);
+        if seen.epoch != epoch {
+            *seen = fresh();
+        }
+        seen.track.died(declared, now);
+        seen.asked = now;
+        detail.clone_into(&mut seen.detail);
+        true
     }
 
     fn retain(&self, keep: impl Fn(&Subject) -> bool) {
@@ -116,23 +129,11 @@ impl Sights {
     }
 }
 
-/// The first pass after a start counts at once, whatever failed while it booted; later it takes as many as the policy says.
-fn next_state(before: SightState, streak: Streak, first_pass: bool, service: &Service) -> SightState {
-    let needed = if before == SightState::Failing && !first_pass { service.recovers_after } else { 1 };
-    if streak.fails_in_row >= service.fails_after {
-        SightState::Failing
-    } else if streak.passes_in_row >= needed {
-        SightState::Passing
-    } else {
-        before
-    }
-}
-
 /// Runs the prober for as long as the supervisor runs.
 pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
     let slots = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks: BTreeMap<Subject, (Epoch, Service, Task)> = BTreeMap::new();
+    let mut tasks: BTreeMap<Subject, (Epoch, Service, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
         let view = views.borrow_and_update().clone();
         let wanted = wanted(&node, &view).await;
@@ -157,21 +158,13 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
                     service: service.clone(),
                     address,
                 };
-                (epoch, service, Task(tokio::spawn(look.run())))
+                (epoch, service, AbortOnDropHandle::new(tokio::spawn(look.run())))
             });
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RECONSIDER_EVERY) => {}
         }
-    }
-}
-
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -240,8 +233,9 @@ impl Look {
         let mut turn = interval_at(tokio::time::Instant::now() + jitter, every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            turn.tick().await;
+            let due = turn.tick().await;
             let Ok(_slot) = self.slots.acquire().await else { return };
+            self.node.metrics.probe_late(due.elapsed());
             let answer = self.look().await;
             self.note(&answer).await;
         }
@@ -260,7 +254,8 @@ impl Look {
             }
         };
         let target = Target { address: self.address, place };
-        ask(&self.service.probe, &target, self.service.timeout.0).await
+        let answer = ask(&self.service.probe, &target, self.service.timeout.0).await;
+        Observation { outcome: timed(answer.outcome, answer.latency, &self.service), ..answer }
     }
 
     async fn note(&self, answer: &Observation) {

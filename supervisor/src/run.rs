@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{self, disk},
     alerts::{self, Deliverer},
-    api, bootstrap, clock,
+    api, clock,
     consensus::{Consensus, Machine},
     coordinator::{Coordinator, Counter, Input},
     datagram::{Datagrams, Identity, Keyring, Role, start_stamp},
@@ -31,12 +31,12 @@ use crate::{
     guard::{self, GuardClient},
     handler::Front,
     metrics::Metrics,
-    node::{Health, Lease, Node, Released},
+    node::{Health, Lease, Node, Released, Told, Withdrawn},
     pki,
     prober::{self, Sights},
     qemu::{Driver, DriverConfig, cgroup2_mount},
     replica::Replica,
-    rpc,
+    rpc, vote,
 };
 
 /// Confirmed alerts that may wait to be committed; what does not fit is confirmed again later.
@@ -45,8 +45,11 @@ const CONFIRMATIONS: usize = 64;
 /// How long the guard is waited for at start; it is a unit of its own and may come a moment later.
 const GUARD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the supervisor looks whether its own loop is late.
-const SELF_WATCH_EVERY: Duration = Duration::from_millis(50);
+/// How long after the coordinator's end it is asked whether consensus has stopped, which ends it too.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the supervisor looks whether its own loop is late: several times in the shortest silence that counts.
+const SELF_WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs a supervisor until it is told to stop. Guests are not touched by that (S5).
 ///
@@ -81,7 +84,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let memory = file.state_dir.join("agent.json");
     let remembered = disk::load(&memory, &file.cluster)?;
     let replica = Replica::born();
-    let consensus = start_consensus(&file, Arc::clone(&replica) as Arc<RwLock<dyn Machine>>, client.clone()).await?;
+    let begun = vote::begin(&file, Arc::clone(&replica) as Arc<RwLock<dyn Machine>>, client.clone()).await?;
+    let consensus = begun.consensus;
 
     let keyring = Arc::new(Keyring::load(&file.gossip_keys).context("reading the gossip keys")?);
     let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)
@@ -115,6 +119,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         started,
         replica,
         consensus: consensus.clone(),
+        raft_id: begun.raft_id,
+        told: Told::default(),
         rpc: client,
         sender: datagrams.sender.clone(),
         heard: datagrams.heard.clone(),
@@ -127,6 +133,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         health: Health::default(),
         lease,
         released: Released::default(),
+        withdrawn: Withdrawn::default(),
         file,
     });
 
@@ -138,7 +145,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         rpc::Server::serve(node.file.listen, pki::server_config(&tls)?, Arc::new(front), rpc::Limits::default())
             .await
             .with_context(|| format!("listening on {}", node.file.listen))?;
-    let people = serve_people(&node, counter).await?;
+    let people = serve_people(&node, Arc::clone(&counter)).await?;
 
     let sights = Sights::default();
     tokio::spawn(prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
@@ -157,7 +164,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         views,
     }));
     tracing::info!(host = %node.host(), incarnation = %node.incarnation, "supervisor up");
-    let ended = wait_for_the_end(&node, agent, coordinator.as_ref()).await;
+    let vote = tokio::spawn(vote::look_after(Arc::clone(&node), counter, coordinator.clone(), begun.lost));
+    let ended = wait_for_the_end(&node, agent, coordinator.as_ref(), vote).await;
     stop.cancel();
     drop((people, server, datagrams.running, datagrams.beacons));
     ended
@@ -183,25 +191,6 @@ async fn wait_for_guard(guard: &GuardClient, incarnation: &Incarnation) -> anyho
             }
         }
     }
-}
-
-async fn start_consensus(
-    file: &HostFile,
-    machine: Arc<RwLock<dyn Machine>>,
-    client: rpc::Client,
-) -> anyhow::Result<Option<Consensus>> {
-    let Some(birth) = bootstrap::prepare(file)? else { return Ok(None) };
-    let fresh = birth.config.create;
-    let consensus = Consensus::start(birth.config, machine, client).await?;
-    // Also by a store that was made before: a crash may have come in between, and a ticket must not survive it (R24).
-    birth.ticket.use_up()?;
-    if fresh || consensus.status().last_log.is_none() {
-        match consensus.initialize(birth.voters).await {
-            Ok(()) => tracing::info!("the cluster is founded"),
-            Err(error) => tracing::info!(%error, "the cluster was not founded here"),
-        }
-    }
-    Ok(Some(consensus))
 }
 
 async fn open_driver(
@@ -285,7 +274,7 @@ async fn watch_oneself(node: Arc<Node>) {
     let mut tick = tokio::time::interval(SELF_WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = clock::moment();
-    let mut told = false;
+    let mut told: Option<String> = None;
     loop {
         tick.tick().await;
         let now = clock::moment();
@@ -297,8 +286,8 @@ async fn watch_oneself(node: Arc<Node>) {
         }
         node.health.note_connected(node.hears_majority(now), now);
         let unwell = node.health.unwell(now);
-        if unwell.is_some() != told {
-            told = unwell.is_some();
+        if unwell != told {
+            told.clone_from(&unwell);
             match unwell {
                 Some(why) => {
                     if let Err(error) = node.gossip.set("unwell", &why).await {
@@ -316,11 +305,16 @@ async fn wait_for_the_end(
     node: &Arc<Node>,
     agent: tokio::task::JoinHandle<()>,
     coordinator: Option<&Coordinator>,
+    vote: tokio::task::JoinHandle<String>,
 ) -> anyhow::Result<()> {
     let coordinator_ended = async {
-        match coordinator {
-            Some(coordinator) => coordinator.ended().await,
-            None => std::future::pending().await,
+        let (Some(coordinator), Some(consensus)) = (coordinator, &node.consensus) else {
+            return std::future::pending().await;
+        };
+        coordinator.ended().await;
+        // When consensus has stopped it may end: this supervisor goes on without a vote.
+        if tokio::time::timeout(STOP_PATIENCE, consensus.stopped()).await.is_ok() {
+            std::future::pending::<()>().await;
         }
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -329,6 +323,7 @@ async fn wait_for_the_end(
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         joined = agent => Err(anyhow::anyhow!("the agent's task has ended: {joined:?}")),
+        why = vote => Err(anyhow::anyhow!("{}", why.unwrap_or_else(|error| format!("nobody looks after the vote: {error}")))),
         () = coordinator_ended => Err(anyhow::anyhow!("the coordinator's task has ended")),
         () = node.gossip.stopped() => Err(anyhow::anyhow!("gossip has stopped")),
     };

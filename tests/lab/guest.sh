@@ -87,6 +87,8 @@ for port in /sys/class/virtio-ports/*; do
 done
 channel=/dev/virtio-ports/org.qemu.guest_agent.0
 [ -e $channel ] && qemu-ga -m virtio-serial -p $channel -d -f /run/qga.pid -t /run -l /run/qga.log
+# What a kit has put in.
+[ -x /etc/rc.app ] && /etc/rc.app
 [ -n "$lab_watchdog" ] && [ -e /dev/watchdog ] && watchdog -T $lab_watchdog -t 2 /dev/watchdog
 exec /bin/init
 I
@@ -96,8 +98,13 @@ cat > "$root/bin/restart-app" <<'I'
 killall -9 httpd 2> /dev/null
 exec httpd -p 8080 -h /www < /dev/null > /dev/null 2>&1
 I
-# Ways to hurt the application, for the lab: killed, hanging, and the whole kernel gone.
+# Ways to hurt the application, for the lab: slow on demand, killed, hanging, and the whole kernel gone.
 printf '#!/bin/sh\nkillall -9 httpd\n' > "$root/www/cgi-bin/crash"
+printf '#!/bin/sh\n[ -e /run/lazy ] && sleep 1\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' > "$root/www/cgi-bin/lazy"
+for word in on off; do
+  [ $word = on ] && what=': > /run/lazy' || what='rm -f /run/lazy'
+  printf '#!/bin/sh\n%s\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' "$what" > "$root/www/cgi-bin/lazy-$word"
+done
 printf '#!/bin/sh\nkillall -STOP httpd\n' > "$root/www/cgi-bin/hang"
 printf '#!/bin/sh\necho c > /proc/sysrq-trigger\n' > "$root/www/cgi-bin/panic"
 cat > "$root/www/cgi-bin/who" <<'I'
@@ -108,9 +115,9 @@ printf 'Content-Type: application/json\r\n\r\n{"name":"%s","boot_id":"%s","uptim
 I
 cat > "$root/sbin/shutdown" <<'I'
 #!/bin/sh
-# Called by the guest agent: shutdown -P|-H|-r +0 "message"
+# Called by the guest agent: shutdown [-h] -P|-H|-r +0 "message"
 sync; umount /data 2> /dev/null
-case "$1" in -r) reboot -f;; -H) halt -f;; *) poweroff -f;; esac
+case " $* " in *" -r "*) reboot -f;; *" -H "*) halt -f;; *) poweroff -f;; esac
 I
 echo ok > "$root/www/healthz"
 echo "hello from a Holdfast guest" > "$root/www/index.html"

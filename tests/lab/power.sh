@@ -1,5 +1,5 @@
 #!/bin/bash
-# The power of one lab host: power.sh LAB HOST on|off|state
+# The power of one lab host: power.sh LAB HOST on|off|reset|state
 #
 # A host is one killable unit: a cgroup v2 subtree, a network namespace and own PID, mount, UTS, IPC and cgroup
 # namespaces. "off" takes the links down first, as real power loss does: a namespace that outlives its processes would
@@ -26,6 +26,8 @@ off() {
   echo 1 > "$cgroup/cgroup.kill"
   for _ in $(seq 400); do populated || break; sleep 0.005; done
   populated && { echo "$host: processes survive cgroup.kill" >&2; return 1; }
+  # Without power no watchdog counts.
+  [ -e "$disk/watchdog/power" ] && echo off > "$disk/watchdog/power"
   # A frozen group would freeze the next boot too.
   echo 0 > "$cgroup/cgroup.freeze"
   find "$cgroup" -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null
@@ -74,5 +76,6 @@ on() {
 case ${3:-} in
   state) if populated; then echo on; else echo off; fi;;
   on|off) exec 9> "$disk/power.lock"; flock 9; "$3";;
-  *) echo "usage: power.sh LAB HOST on|off|state" >&2; exit 2;;
+  reset) exec 9> "$disk/power.lock"; flock 9; off && on;;
+  *) echo "usage: power.sh LAB HOST on|off|reset|state" >&2; exit 2;;
 esac

@@ -1,4 +1,8 @@
-//! The lab (real hosts, guests and power switches on one machine), the quickstart, and what lab tests share.
+//! The lab (real hosts, guests and power switches on one machine), the quickstart, the benchmarks, scenarios, and what lab
+//! tests share.
 
+pub mod bench;
 pub mod lab;
 pub mod quickstart;
+pub mod scenario;
+pub mod simulator;

@@ -1,4 +1,4 @@
-//! A full disk under the raft log: that supervisor stops voting and says so, and no guest is harmed.
+//! A full disk under the raft log: that supervisor stops voting and says so, and goes on with everything else.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
@@ -8,7 +8,15 @@ use std::{
     time::Duration,
 };
 
-use holdfast_tests::lab::{Daemon, HostSpec, Scene, cluster::API_PORT, command::run_ok, left_out, scene::LIMIT, wait};
+use holdfast_tests::lab::{
+    Daemon, HostSpec, Scene,
+    cluster::API_PORT,
+    command::run_ok,
+    guest::PORT,
+    left_out,
+    scene::{ADDRESS, LIMIT},
+    wait,
+};
 
 /// Size of the small disk: enough for a supervisor's start.
 const SIZE: &str = "size=24m";
@@ -47,8 +55,8 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_voter_with_a_full_disk_stops_voting_and_harms_no_guest() {
-    if left_out("a_voter_with_a_full_disk_stops_voting_and_harms_no_guest") {
+fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
+    if left_out("a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests") {
         return;
     }
     let names = ["h1", "h2", "h3"];
@@ -65,6 +73,7 @@ fn a_voter_with_a_full_disk_stops_voting_and_harms_no_guest() {
     for on_leader in [false, true] {
         let (host, _) = scene.arranged(on_leader).unwrap();
         let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+        let supervisor = scene.lab.daemon_pid(&host, Daemon::Supervisor).unwrap();
         let disk = &disks.iter().find(|(name, _)| *name == host).unwrap().1;
         disk.fill();
         until_it_stops(&scene, &host);
@@ -78,30 +87,57 @@ fn a_voter_with_a_full_disk_stops_voting_and_harms_no_guest() {
         assert_ne!(scene.shown("/policy_version").unwrap(), version);
         wait::pause(Duration::from_secs(5)).unwrap();
         scene.answered_throughout().unwrap();
-        assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+        assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu.clone(), who.clone()));
         assert_eq!(scene.presses(), 0);
 
-        disk.free();
-        // It may be between two tries to start already.
-        let _ = scene.lab.crash(&host, Daemon::Supervisor);
+        // Its supervisor goes on without its vote, says so, and carries orders out.
+        let unwell = scene.shown(&format!("/hosts/{host}/unwell")).unwrap();
+        assert!(unwell.as_str().is_some_and(|why| why.contains("votes no more")), "{unwell}");
+        restart_the_service(&mut scene);
+        assert_eq!(scene.lab.daemon_pid(&host, Daemon::Supervisor).unwrap(), supervisor, "it has not ended");
+        // It also starts on the full disk.
+        scene.lab.crash(&host, Daemon::Supervisor).unwrap();
         scene.calm().unwrap();
-        wait::until("a well voter", LIMIT, || health(&scene, &host)).unwrap();
+        restart_the_service(&mut scene);
+        assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+
+        // With room it votes again, without anybody's help.
+        disk.free();
+        wait::until("a well voter", LIMIT, || page(&scene, &host, "/readyz").map(drop)).unwrap();
+        scene.calm().unwrap();
+        wait::until("three voters that answer", LIMIT, || {
+            let list = scene.lab.holdfast_json(&host, &["voter", "list"]).map_err(|error| format!("{error:#}"))?;
+            let answers = |voter: &serde_json::Value| voter["votes"] == true && voter["answers"] == true;
+            let all = list["voters"].as_array().unwrap();
+            if all.len() == 3 && all.iter().all(answers) { Ok(()) } else { Err(list.to_string()) }
+        })
+        .unwrap();
         assert_eq!(scene.presses(), 0);
     }
     drop(disks);
     drop(scene);
 }
 
-/// What `/healthz` of a host says.
-fn health(scene: &Scene, host: &str) -> Result<(), String> {
+/// Kills the guest's service and waits until the host has restarted it: the guest is not reset.
+fn restart_the_service(scene: &mut Scene) {
+    let who = scene.who().unwrap();
+    let _ = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), "/cgi-bin/crash");
+    scene.client.wait_down(LIMIT).unwrap();
+    scene.calm().unwrap();
+    assert_eq!(scene.who().unwrap(), who, "it is the same boot of the guest");
+}
+
+/// A page of a host's read-only API.
+fn page(scene: &Scene, host: &str, path: &str) -> Result<String, String> {
     let address = format!("{}:{API_PORT}", scene.lab.address(host).unwrap());
-    scene.lab.client_get(&address, "/healthz").map(drop).map_err(|error| format!("{error:#}"))
+    scene.lab.client_get(&address, path).map_err(|error| format!("{error:#}"))
 }
 
 /// Has the cluster write until a voter has noticed that it cannot.
 fn until_it_stops(scene: &Scene, host: &str) {
     for number in 0..APPLIED_MAX {
-        if health(scene, host).is_err() {
+        if page(scene, host, "/metrics").is_ok_and(|text| text.contains("\nholdfast_vote_lost 1\n")) {
+            assert!(page(scene, host, "/readyz").is_err());
             return;
         }
         // Fails when the coordinator itself goes down on it; the next one takes it.

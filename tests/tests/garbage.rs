@@ -23,50 +23,193 @@ fn garbage_on_every_socket_is_counted_and_changes_nothing() {
     let mut scene = Scene::three().unwrap();
     let host = scene.calm().unwrap();
     let leader = scene.leader().unwrap();
-    let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
-    // What belongs to the start may still be being written down.
-    let journal = wait::until("a journal at rest", LIMIT, || {
-        let before = scene.journal().map_err(|error| format!("{error:#}"))?;
-        wait::pause(Duration::from_secs(2)).map_err(|error| error.to_string())?;
-        let after = scene.journal().map_err(|error| format!("{error:#}"))?;
-        if before == after { Ok(after) } else { Err(format!("{after:?}")) }
-    })
-    .unwrap();
-    let daemons = |scene: &Scene| {
-        let pids = |name: &String| {
-            [Daemon::Guard, Daemon::Supervisor].map(|daemon| scene.lab.daemon_pid(name, daemon).unwrap())
-        };
-        scene.others(&[]).iter().map(pids).collect::<Vec<_>>()
-    };
-    let pids = daemons(&scene);
-
+    let before = Standing::of(&scene);
     for target in [&leader, &host] {
-        let before = (
-            counted(&scene.lab, target, "holdfast_datagrams_dropped_total"),
-            counted(&scene.lab, target, "holdfast_rpc_refused_total"),
-        );
+        let counts = || {
+            (
+                counted(&scene.lab, target, "holdfast_datagrams_dropped_total"),
+                counted(&scene.lab, target, "holdfast_rpc_refused_total"),
+            )
+        };
+        let first = counts();
         over_the_network(&scene.lab, target);
         on_unix_sockets(&scene.lab, target);
         wait::until("counters that grow", LIMIT, || {
-            let after = (
-                counted(&scene.lab, target, "holdfast_datagrams_dropped_total"),
-                counted(&scene.lab, target, "holdfast_rpc_refused_total"),
-            );
-            if after.0 >= before.0 + 50.0 && after.1 >= before.1 + 3.0 {
+            let now = counts();
+            if now.0 >= first.0 + 50.0 && now.1 >= first.1 + 3.0 {
                 Ok(())
             } else {
-                Err(format!("{before:?} then {after:?}"))
+                Err(format!("{first:?} then {now:?}"))
             }
         })
         .unwrap();
     }
+    before.still_holds(&scene);
+}
 
-    scene.lab.wait_hosts_healthy(LIMIT).unwrap();
-    scene.answered_throughout().unwrap();
-    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
-    assert_eq!(daemons(&scene), pids, "a daemon has ended");
-    assert_eq!(scene.journal().unwrap(), journal);
-    assert_eq!(scene.presses(), 0);
+#[test]
+fn garbage_from_a_host_of_the_cluster_is_refused_and_counted_and_changes_nothing() {
+    if left_out("garbage_from_a_host_of_the_cluster_is_refused_and_counted_and_changes_nothing") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    scene.calm().unwrap();
+    let leader = scene.leader().unwrap();
+    let [speaker, follower] = <[String; 2]>::try_from(scene.others(&[&leader])).unwrap();
+    let before = Standing::of(&scene);
+    for target in [&leader, &follower] {
+        let of_kind =
+            |kind: &str| counted(&scene.lab, target, &format!("holdfast_rpc_refused_total{{reason=\"{kind}\"}}"));
+        let first = (of_kind("frame"), of_kind("request"));
+        // What is no frame ends the connection without an answer.
+        let broken = broken_frames();
+        for bytes in &broken {
+            assert_eq!(spoken(&scene.lab, &speaker, target, bytes), b"", "a broken frame was answered");
+        }
+        // What is no request is refused, one by one, and the connection goes on.
+        let requests = no_requests();
+        let bytes: Vec<u8> = requests.iter().zip(0..).flat_map(|((tag, body), id)| frame(id, *tag, body)).collect();
+        let answers = answers(&spoken(&scene.lab, &speaker, target, &bytes));
+        let mut ids: Vec<u64> = answers.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..requests.len() as u64).collect::<Vec<_>>());
+        assert!(answers.iter().all(|(_, tag)| *tag == REFUSAL), "{answers:?}");
+        wait::until("counters that grow", LIMIT, || {
+            let now = (of_kind("frame"), of_kind("request"));
+            let grown = (now.0 - first.0, now.1 - first.1);
+            let wanted = (broken.len() as f64, requests.len() as f64);
+            if grown == wanted { Ok(()) } else { Err(format!("grown by {grown:?}, not {wanted:?}")) }
+        })
+        .unwrap();
+    }
+    before.still_holds(&scene);
+}
+
+/// What garbage must not change.
+struct Standing {
+    qemu: (String, i32),
+    who: (String, u64),
+    daemons: Vec<[i32; 2]>,
+    journal: Vec<String>,
+    leader: String,
+}
+
+/// The journal without the tests of power devices, which are made whenever their time has come.
+fn decisions(scene: &Scene) -> anyhow::Result<Vec<String>> {
+    Ok(scene.journal()?.into_iter().filter(|line| !line.contains("power device")).collect())
+}
+
+impl Standing {
+    fn of(scene: &Scene) -> Self {
+        // What belongs to the start may still be being written down.
+        let journal = wait::until("a journal at rest", LIMIT, || {
+            let before = decisions(scene).map_err(|error| format!("{error:#}"))?;
+            wait::pause(Duration::from_secs(2)).map_err(|error| error.to_string())?;
+            let after = decisions(scene).map_err(|error| format!("{error:#}"))?;
+            if before == after { Ok(after) } else { Err(format!("{after:?}")) }
+        })
+        .unwrap();
+        let (qemu, who, leader) = (scene.qemu().unwrap(), scene.who().unwrap(), scene.leader().unwrap());
+        Self { qemu, who, daemons: daemons(scene), journal, leader }
+    }
+
+    fn still_holds(&self, scene: &Scene) {
+        scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+        scene.answered_throughout().unwrap();
+        assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (self.qemu.clone(), self.who.clone()));
+        assert_eq!(daemons(scene), self.daemons, "a daemon has ended");
+        assert_eq!(decisions(scene).unwrap(), self.journal);
+        assert_eq!(scene.leader().unwrap(), self.leader);
+        assert_eq!(scene.presses(), 0);
+    }
+}
+
+fn daemons(scene: &Scene) -> Vec<[i32; 2]> {
+    let pids =
+        |name: &String| [Daemon::Guard, Daemon::Supervisor].map(|daemon| scene.lab.daemon_pid(name, daemon).unwrap());
+    scene.others(&[]).iter().map(pids).collect()
+}
+
+/// Tag of an answer that is a refusal.
+const REFUSAL: u8 = 1;
+/// Tags of the channels for raft, syncs, operators' requests, and ages.
+const CHANNELS: [u8; 4] = [1, 2, 3, 4];
+/// The largest frame that is taken, without its length field.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Length, id, tag, body, as `supervisor/src/rpc/frame.rs` describes it.
+fn frame(id: u64, tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(9 + body.len()).unwrap();
+    [&length.to_be_bytes()[..], &id.to_be_bytes(), &[tag], body].concat()
+}
+
+/// The ids and tags of the frames in `bytes`, which must be whole.
+fn answers(mut bytes: &[u8]) -> Vec<(u64, u8)> {
+    let mut found = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (frame, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).unwrap();
+        let (id, rest_of_frame) = frame.split_first_chunk().unwrap();
+        found.push((u64::from_be_bytes(*id), *rest_of_frame.first().unwrap()));
+        bytes = rest;
+    }
+    found
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0_u8; bytes];
+    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    noise
+}
+
+/// Each ends its connection: random bytes that announce too much, one byte too much, too little, and no channel.
+fn broken_frames() -> Vec<Vec<u8>> {
+    let oversized = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
+    vec![
+        [&[0xff][..], &noise(100_000)].concat(),
+        [&oversized[..], &noise(1_000)].concat(),
+        [&8_u32.to_be_bytes()[..], &noise(8)].concat(),
+        frame(1, 0, b"{}"),
+        frame(1, 99, b"{\"request\":\"status\"}"),
+    ]
+}
+
+/// Well-formed frames whose body is no request of the channel.
+fn no_requests() -> Vec<(u8, Vec<u8>)> {
+    let bodies = [
+        Vec::new(),
+        noise(5_000),
+        b"null".to_vec(),
+        b"{".to_vec(),
+        b"{\"explode\":{}}".to_vec(),
+        // Plausible beginnings, cut off.
+        b"{\"host\":\"h1\",\"facts\":{\"incarnation\":\"".to_vec(),
+        b"{\"confirm_off\":{\"host\":\"h1\"".to_vec(),
+        b"{\"confirm_off\":{\"host\":\"h1\",\"person\":7}}".to_vec(),
+        b"{\"cluster\":\"lab\",\"from\":1,\"to\":2,\"message\":{\"Append\":{}}}".to_vec(),
+        // Deeper than any parser should follow.
+        vec![b'['; 1_000_000],
+    ];
+    let mut all: Vec<(u8, Vec<u8>)> =
+        CHANNELS.into_iter().flat_map(|tag| bodies.iter().map(move |body| (tag, body.clone()))).collect();
+    // As much as fits, once.
+    all.push((CHANNELS[1], vec![b' '; FRAME_BYTES_MAX - 9]));
+    all
+}
+
+/// What `target` answers to bytes that `speaker` sends with its own certificate, until it hangs up or says nothing more.
+fn spoken(lab: &Lab, speaker: &str, target: &str, bytes: &[u8]) -> Vec<u8> {
+    let files = lab.host_file(speaker).parent().unwrap().display().to_string();
+    let folder = lab.place().dir.display().to_string();
+    std::fs::write(format!("{folder}/said"), bytes).unwrap();
+    let line = format!(
+        "(cat {folder}/said; sleep 3) | openssl s_client -quiet -no_ign_eof -tls1_3 -connect {}:{PORT} -CAfile {files}/ca.pem \
+         -verify_return_error -cert {files}/{speaker}.pem -key {files}/{speaker}.key > {folder}/answered 2> {folder}/openssl.out; true",
+        lab.address(target).unwrap()
+    );
+    lab.shell("cl", &line, Duration::from_secs(30)).unwrap();
+    let log = std::fs::read_to_string(format!("{folder}/openssl.out")).unwrap();
+    assert!(log.contains("verify return:1"), "no TLS session: {log}");
+    std::fs::read(format!("{folder}/answered")).unwrap()
 }
 
 /// The sum of a metric over its labels.
@@ -100,8 +243,7 @@ fn over_the_network(lab: &Lab, host: &str) {
 /// What a confused local program might send.
 fn on_unix_sockets(lab: &Lab, host: &str) {
     let pid = lab.daemon_pid(host, Daemon::Supervisor).unwrap();
-    let mut noise = vec![0_u8; 200_000];
-    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    let noise = noise(200_000);
     let wordy = "{\"request\":\"grant\",\"deadline\":".to_owned() + &"9".repeat(100) + "}\n";
     let local = "POST /v1/ask HTTP/1.1\r\nhost: x\r\ncontent-length: 40\r\n\r\n{\"confirm_off\":{\"host\":\"h1\",\"person\":7}}";
     for (socket, garbage) in [

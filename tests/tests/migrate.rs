@@ -8,9 +8,6 @@ use holdfast_tests::lab::{
     wait,
 };
 
-/// Longest gap for the outside client during a live migration.
-const GAP_MS_MAX: f64 = 2_000.0;
-
 #[test]
 fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     if left_out("a_guest_moves_and_a_host_is_drained_without_a_reboot") {
@@ -21,7 +18,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     let who = scene.who().unwrap();
     let second = scene.others(&[&first]).remove(0);
     scene.migrate(&second).unwrap();
-    let moved_ms = scene.outage_ms();
+    scene.answered_throughout().unwrap();
     assert_eq!(scene.who().unwrap(), who, "it was booted again");
 
     scene.calm().unwrap();
@@ -34,7 +31,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
             status.value["hosts"][&second]["guests"].as_array()?.is_empty().then(|| host.to_owned())
         })
         .unwrap();
-    let drained_ms = scene.outage_ms();
+    scene.answered_throughout().unwrap();
     assert_eq!(scene.who().unwrap(), who, "it was booted again");
     assert_eq!(scene.qemu().unwrap().0, third);
     // A drained host takes no guests, not even by order, until it is resumed.
@@ -43,10 +40,8 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     scene.lab.holdfast_soon(&from, &["host", "resume", &second, "--operator", "ann"]).unwrap();
     scene.calm().unwrap();
     scene.migrate(&second).unwrap();
-    let back_ms = scene.outage_ms();
+    scene.answered_throughout().unwrap();
     assert_eq!(scene.who().unwrap(), who, "it was booted again");
-    eprintln!("longest gap: {moved_ms:.0} ms moved, {drained_ms:.0} ms drained, {back_ms:.0} ms moved back");
-    assert!(moved_ms.max(drained_ms).max(back_ms) < GAP_MS_MAX);
     assert_eq!(scene.presses(), 0);
 }
 
@@ -88,4 +83,44 @@ fn a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place() {
         scene.lab.power_on(victim).unwrap();
         scene.calm().unwrap();
     }
+}
+
+#[test]
+fn a_guest_does_not_move_to_a_host_that_does_not_see_its_locks() {
+    if left_out("a_guest_does_not_move_to_a_host_that_does_not_see_its_locks") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, leader) = scene.arranged(false).unwrap();
+    let target = scene.others(&[&host, &leader]).remove(0);
+    let (place, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    // To the target, the image is a file that nobody else has open: so does storage look whose locks stop at the host.
+    let image = format!("/srv/holdfast/{GUEST}.raw");
+    let line = format!("cp --sparse=always {image} /run/other.raw && mount --bind /run/other.raw {image}");
+    assert!(scene.lab.exec(&target, &["sh", "-c", &line], LIMIT).unwrap().ok());
+    let from = scene.lab.status().unwrap().from;
+    scene.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", &target]).unwrap();
+    wait::until("a move that is given up for its locks", LIMIT, || {
+        let journal = scene.journal().map_err(|error| format!("{error:#}"))?;
+        let told = journal.iter().any(|line| line.contains("its lock is not seen here") && line.contains(&image));
+        if told { Ok(()) } else { Err(format!("{journal:?}")) }
+    })
+    .unwrap();
+    assert_eq!(scene.calm().unwrap(), host);
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (place, who));
+
+    // Policies that would bring a guest of that image onto such storage are refused as well.
+    let mut files = scene.declaration().unwrap();
+    files[0].1 = files[0].1.replace(&format!("path: {image}"), &format!("path: {image}x"));
+    let lines = format!("cp --sparse=always {image} {image}x");
+    assert!(scene.lab.exec(&host, &["sh", "-c", &lines], LIMIT).unwrap().ok());
+    let line = format!("mount --bind /run/other.raw {image}x");
+    assert!(scene.lab.exec(&target, &["sh", "-c", &line], LIMIT).unwrap().ok());
+    let refused = format!("{:#}", scene.lab.apply_texts(&from, &files).unwrap_err());
+    assert!(refused.contains("does not see that") && refused.contains(&format!("{image}x of {GUEST}")), "{refused}");
+    assert!(scene.lab.exec(&target, &["umount", &format!("{image}x")], LIMIT).unwrap().ok());
+
+    assert!(scene.lab.exec(&target, &["umount", &image], LIMIT).unwrap().ok());
+    scene.migrate(&target).unwrap();
+    assert_eq!(scene.presses(), 0);
 }

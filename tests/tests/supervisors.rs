@@ -67,7 +67,7 @@ fn one_supervisor_alone_is_missed_but_its_host_is_not_fenced() {
             .wait_status("an incident of the dead supervisor", LIMIT, |status| {
                 let open = |incident: &&serde_json::Value| incident["key"] == key.as_str() && incident["open"] == true;
                 status.value["incidents"].as_array()?.iter().find(open)?["human"].as_str()?;
-                (status.host_verdict(victim) == Some("supervisor_down")).then_some(())
+                matches!(status.host_verdict(victim), Some("supervisor_down" | "isolated")).then_some(())
             })
             .unwrap();
         wait::pause(LONG).unwrap();

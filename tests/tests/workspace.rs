@@ -9,11 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_policies::yaml::{Source, parse, parse_host};
+use holdfast_policies::yaml::{Finding, Source, parse, parse_host};
+use holdfast_tests::simulator::breaks::Break;
 use serde_json::Value;
 
 /// Each package of the workspace, and the packages of the workspace that it may use, in tests too (DESIGN section 3).
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("base2histogram", &[]),
     ("holdfast-policies", &[]),
     ("holdfast-probes", &["holdfast-policies"]),
     ("holdfast-fencing", &["holdfast-policies"]),
@@ -89,8 +91,8 @@ fn packages_use_each_other_in_one_direction_only() -> Result<()> {
     let known: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
     ensure!(graph.members == known, "the packages are {:?}, the list says {known:?}", graph.members);
     for (name, allowed) in MAY_USE {
-        let used = graph.uses.get(*name).context("every member has its dependencies")?;
-        for other in used.iter().filter(|other| known.contains(other.as_str())) {
+        // A package that uses nothing has no entry.
+        for other in graph.uses.get(*name).into_iter().flatten().filter(|other| known.contains(other.as_str())) {
             ensure!(allowed.contains(&other.as_str()), "{name} must not use {other} (DESIGN section 3)");
         }
     }
@@ -113,12 +115,18 @@ fn nothing_below_the_deciding_core_waits_reads_clocks_or_rolls_dice() -> Result<
 
 #[test]
 fn every_policy_that_operators_are_shown_is_accepted() -> Result<()> {
-    let mut seen = 0;
+    // The files of the folder are one declaration: one may name what another declares.
+    let mut files = Vec::new();
     for file in files_below(&top().join("examples/policies"))?.iter().filter(|file| has_ending(file, "yaml")) {
-        accepted(&name_of(file), &fs::read_to_string(file)?)?;
-        seen += 1;
+        files.push((name_of(file), fs::read_to_string(file)?));
     }
-    ensure!(seen > 0, "examples/policies holds no policies");
+    ensure!(!files.is_empty(), "examples/policies holds no policies");
+    let sources: Vec<Source<'_>> = files.iter().map(|(name, text)| Source { name, text }).collect();
+    all_accepted(&sources)?;
+    // Each kit is one by itself.
+    for kit in files_below(&top().join("examples/kits"))? {
+        accepted(&name_of(&kit), &fs::read_to_string(&kit)?)?;
+    }
     let mut pages = vec![top().join("README.md")];
     pages.extend(files_below(&top().join("docs"))?);
     for page in pages.iter().filter(|page| has_ending(page, "md")) {
@@ -151,17 +159,24 @@ fn the_top_of_the_repository_holds_nothing_unexpected() -> Result<()> {
 fn the_safety_page_names_only_code_and_tests_that_exist() -> Result<()> {
     let page = fs::read_to_string(top().join("docs/SAFETY.md"))?;
     let tests = all_tests()?;
-    let (mut named_tests, mut named_code) = (0, 0);
+    let (mut named_tests, mut named_code, mut named_checks) = (0, 0, 0);
+    let mut broken = BTreeSet::new();
     for item in items(&page) {
-        if let Some(names) = item.strip_prefix("- Tests:") {
+        if let Some(names) = item.strip_prefix("- Tests:").or_else(|| item.strip_prefix("- Lab:")) {
             for name in quoted(names) {
                 ensure!(tests.contains(name), "docs/SAFETY.md names the test {name}, which does not exist");
                 named_tests += 1;
             }
         } else if let Some(places) = item.strip_prefix("- Code:") {
             named_code += code_exists(places)?;
+        } else if let Some(words) = item.strip_prefix("- Simulator:") {
+            named_checks += code_exists(words)?;
+            broken.extend(breaks_named(words).map(str::to_owned));
         }
     }
+    let known: BTreeSet<String> = Break::ALL.iter().map(ToString::to_string).collect();
+    ensure!(broken == known, "docs/SAFETY.md names the breaks {broken:?}, and the simulator has {known:?}");
+    ensure!(named_checks > 20, "docs/SAFETY.md has lost its simulator lines");
     ensure!(named_tests > 20 && named_code > 20, "docs/SAFETY.md has lost its form");
     Ok(())
 }
@@ -284,11 +299,18 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Policies, or a host file; both say what is wrong where.
 fn accepted(name: &str, text: &str) -> Result<()> {
     let source = Source { name, text };
-    let findings = if text.lines().any(|line| line.starts_with("host:")) {
-        parse_host(&source).err()
+    if text.lines().any(|line| line.starts_with("host:")) {
+        nothing_found(parse_host(&source).err())
     } else {
-        parse(&[source]).err()
-    };
+        all_accepted(&[source])
+    }
+}
+
+fn all_accepted(sources: &[Source<'_>]) -> Result<()> {
+    nothing_found(parse(sources).err())
+}
+
+fn nothing_found(findings: Option<Vec<Finding>>) -> Result<()> {
     let shown: Vec<String> = findings.iter().flatten().map(ToString::to_string).collect();
     ensure!(shown.is_empty(), "{}", shown.join("\n"));
     Ok(())
@@ -328,6 +350,13 @@ fn items(page: &str) -> Vec<String> {
 /// What stands between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
+}
+
+/// The rules after the word "break" or "breaks".
+fn breaks_named(text: &str) -> impl Iterator<Item = &str> {
+    let named = text.trim_start().strip_prefix("break").unwrap_or_default().trim_start_matches('s');
+    let rules = named.split("found by").next().unwrap_or_default().split([' ', ',']);
+    rules.filter(|word| word.strip_prefix('R').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
 }
 
 /// Checks an item such as: `policies/src/proof.rs` `power_off`, `operator`; `other.rs` `name`. Returns how many it names.

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     fixture::{boot, declaration, done, failed, host, name},
     model::QemuDefinition,
+    order::StopHow,
     time::Span,
 };
 
@@ -32,7 +33,7 @@ fn start(id: u64, index: u64) -> Order {
 }
 
 fn release(id: u64, index: u64) -> Order {
-    order(id, OrderKind::Release { guest: name("web"), epoch: epoch(index) })
+    order(id, OrderKind::Release { guest: name("web"), epoch: epoch(index), how: StopHow::PullPlug })
 }
 
 fn reply(orders: Vec<Order>) -> SyncReply {
@@ -42,6 +43,7 @@ fn reply(orders: Vec<Order>) -> SyncReply {
         lease_ms: Some(4_000),
         why_no_lease: None,
         orders,
+        go_aheads: BTreeMap::new(),
         superseded: Vec::new(),
         floors: None,
         view: None,
@@ -235,4 +237,51 @@ fn a_failed_result_is_sent_until_it_is_committed() {
     assert_eq!(agent.on_done(OrderId(1), failed(), None), [Action::SyncNow]);
     take(&mut agent, reply(vec![start(1, 5)]));
     assert_eq!(results(&agent), [(1, false)]);
+}
+
+fn fence(id: u64) -> Order {
+    let device = crate::fixture::declaration(&[], &[host("d")]).fencing[&host("d")][0].clone();
+    order(
+        id,
+        OrderKind::Fence {
+            target: host("d"),
+            target_incarnation: boot("d.1"),
+            level: 0,
+            device,
+            switch: crate::order::Switch::Off,
+        },
+    )
+}
+
+fn told(agent: &mut Agent, said: GoAhead, at: u64) -> Vec<Action> {
+    let reply = SyncReply { go_aheads: BTreeMap::from([(OrderId(1), said)]), ..reply(vec![fence(1)]) };
+    agent.on_reply(reply, 7, Moment(at), Moment(at + 50)).unwrap()
+}
+
+#[test]
+fn a_fence_is_begun_only_while_it_is_wanted() {
+    let mut agent = agent(known());
+    assert!(carried(&told(&mut agent, GoAhead::Waits, 1_000)).is_empty(), "R20: the target may be well");
+    assert!(agent.results(Moment(2_000), |_| None).is_empty(), "and it stays open");
+    assert_eq!(carried(&told(&mut agent, GoAhead::Given, 2_000)), [OrderId(1)]);
+    assert!(agent.withdrawn().is_empty());
+    told(&mut agent, GoAhead::Withdrawn, 3_000);
+    assert_eq!(agent.withdrawn(), &BTreeSet::from([OrderId(1)]), "what has begun sends no further off");
+    assert!(agent.results(Moment(90_000), |_| None).is_empty(), "and ends by its own report");
+    told(&mut agent, GoAhead::Given, 4_000);
+    assert!(agent.withdrawn().is_empty(), "the target is silent again");
+}
+
+#[test]
+fn a_withdrawn_fence_ends_when_nothing_of_it_can_have_begun() {
+    let mut agent = agent(known());
+    told(&mut agent, GoAhead::Withdrawn, 1_000);
+    assert!(agent.results(Moment(2_000), |_| None).is_empty(), "R20: an earlier process may have begun it");
+    // The deadline of 30 s, and 10 s for the device to settle.
+    told(&mut agent, GoAhead::Withdrawn, 40_900);
+    assert!(agent.results(Moment(2_000), |_| None).is_empty());
+    assert!(carried(&told(&mut agent, GoAhead::Withdrawn, 41_000)).is_empty());
+    let results = agent.results(Moment(41_000), |_| None);
+    let ended = results.iter().map(|result| (result.order, result.reading.is_none())).collect::<Vec<_>>();
+    assert_eq!(ended, [(OrderId(1), true)], "ended, and no proof of anything");
 }

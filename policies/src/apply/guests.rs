@@ -7,13 +7,13 @@ use crate::{
     change::Refused,
     incident::Stamps,
     journal::Event,
-    ladder::ladder_of,
+    ladder::{LadderKind, ladder_of},
     model::{Rung, Severity},
     names::{GuestName, HostName},
-    order::OrderKind,
+    order::{OrderKind, StopHow},
     proof::{Proof, ProofKind},
     state::{ClusterState, Guest, Life, Phase, Position, Tenure},
-    time::WallTime,
+    time::{Span, WallTime},
 };
 
 impl ClusterState {
@@ -53,6 +53,9 @@ impl ClusterState {
         if !self.is_current(&tenure.host, &tenure.incarnation) {
             return Err(Refused::Host { host: tenure.host, why: "has booted anew".to_owned() });
         }
+        if self.release_under_way(guest, &tenure.host).is_some() {
+            return Err(Refused::Host { host: tenure.host, why: "is stopping it".to_owned() });
+        }
         let (host, epoch) = (tenure.host.clone(), tenure.epoch);
         self.note(context, Event::GuestAdopted { guest: guest.clone(), host, epoch });
         let phase = Phase::Running { tenure, since: context.index, verified: false, action: None };
@@ -72,6 +75,7 @@ impl ClusterState {
         let Phase::Free { proof, .. } = &known.phase else {
             return Err(Self::refuse_phase(guest, known, "free"));
         };
+        self.meant_to_run(guest)?;
         let proof = (proof.word().to_owned(), proof.to_string());
         let first = known.ladder.position.is_none() && self.open_incident(&Self::guest_key(guest)).is_none();
         let target = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
@@ -112,7 +116,7 @@ impl ClusterState {
         &mut self,
         context: &mut Context,
         guest: &GuestName,
-        rung_index: usize,
+        (ladder, rung_index): (LadderKind, usize),
         to: Option<&HostName>,
         why: String,
         evidence: Vec<String>,
@@ -122,10 +126,12 @@ impl ClusterState {
         let Phase::Running { tenure, action: None, .. } = &known.phase else {
             return Err(Self::refuse_phase(guest, known, "running without an action under way"));
         };
+        self.meant_to_run(guest)?;
         let tenure = tenure.clone();
-        let same = known.ladder.position.as_ref().filter(|position| position.rung == rung_index);
+        let here = |position: &&Position| position.rung == rung_index && position.ladder == ladder;
+        let same = known.ladder.position.as_ref().filter(here);
         let tries = same.map_or(1, |position| position.tries.saturating_add(1));
-        let rungs = ladder_of(&self.policies, guest);
+        let rungs = ladder_of(&self.policies, guest, ladder);
         let Some(rung) = rungs.get(rung_index).cloned() else {
             return Err(Refused::Already { why: format!("the ladder of {guest} has no rung {}", rung_index + 1) });
         };
@@ -136,7 +142,7 @@ impl ClusterState {
         self.take(context, guest, &tenure, &rung, to)?;
         if let Some(known) = self.guests.get_mut(guest) {
             let (acted, recovered, failed) = (context.index, false, false);
-            known.ladder.position = Some(Position { rung: rung_index, tries, acted, recovered, failed });
+            known.ladder.position = Some(Position { rung: rung_index, tries, acted, recovered, failed, ladder });
         }
         let at = context.at;
         let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest}: {why}"));
@@ -152,8 +158,15 @@ impl ClusterState {
         incident.did(format!("Holdfast takes the rung {} (try {tries}): {why}.", rung.name()));
         if let Rung::Page { severity } = rung {
             incident.severity = severity;
-            incident.human =
-                Some(format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`)."));
+            incident.human = Some(match ladder {
+                LadderKind::Recovery => {
+                    format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`).")
+                }
+                LadderKind::Storage => format!(
+                    "The storage of {guest} failed, and QEMU has stopped it where it was. Mend the storage, then run \
+                     `holdfast guest start {guest}`: it is let run again."
+                ),
+            });
         }
         let rung = rung.name().to_owned();
         self.note(context, Event::RungTaken { guest: guest.clone(), rung, attempt: tries, why, evidence });
@@ -172,13 +185,15 @@ impl ClusterState {
         match rung {
             Rung::RestartService { run, .. } => {
                 let kind = OrderKind::RestartService { guest: guest.clone(), epoch: tenure.epoch, run: run.clone() };
-                let order = self.order(context, &tenure.host, kind)?;
-                if let Some(Phase::Running { action, verified, .. }) =
-                    self.guests.get_mut(guest).map(|known| &mut known.phase)
-                {
-                    *action = Some(order);
-                    *verified = false;
-                }
+                self.act_on(context, guest, tenure, kind)?;
+            }
+            Rung::RebootGuest { wait, .. } => {
+                let kind = OrderKind::Reboot { guest: guest.clone(), epoch: tenure.epoch, within: *wait };
+                self.act_on(context, guest, tenure, kind)?;
+            }
+            Rung::ResumeGuest { .. } => {
+                let kind = OrderKind::Resume { guest: guest.clone(), epoch: tenure.epoch };
+                self.act_on(context, guest, tenure, kind)?;
             }
             Rung::ResetGuest { .. } => {
                 // The same boot of the same host: its agent stops the old process before it starts the new one.
@@ -193,7 +208,7 @@ impl ClusterState {
             }
             Rung::Failover { .. } => {
                 let avoid = BTreeSet::from([tenure.host.clone()]);
-                self.release_now(context, guest, "its ladder says failover", avoid);
+                self.release_now(context, guest, "its ladder says failover", avoid, StopHow::PullPlug);
             }
             Rung::Migrate { .. } => {
                 let to = to.ok_or_else(|| Refused::Already { why: "no host to move to".to_owned() })?.clone();
@@ -210,6 +225,42 @@ impl ClusterState {
         Ok(())
     }
 
+    /// Orders something of a guest that goes on running where it is.
+    fn act_on(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        tenure: &Tenure,
+        kind: OrderKind,
+    ) -> Result<(), Refused> {
+        let order = self.order(context, &tenure.host, kind)?;
+        if let Some(Phase::Running { action, verified, .. }) = self.guests.get_mut(guest).map(|known| &mut known.phase)
+        {
+            *action = Some(order);
+            *verified = false;
+        }
+        Ok(())
+    }
+
+    /// How a guest that is well is stopped, as its operator wants it.
+    pub(super) fn in_order(&self, guest: &GuestName) -> StopHow {
+        let declared = self.policies.guests.get(guest);
+        let within = declared.map_or(Span::ms(0), |declared| declared.needs.stop_timeout);
+        if within.0.is_zero() { StopHow::PullPlug } else { StopHow::ShutDown { within } }
+    }
+
+    pub(super) fn stop(&mut self, context: &mut Context, guest: &GuestName, why: &str) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        if !matches!(known.phase, Phase::Running { .. }) {
+            return Err(Self::refuse_phase(guest, known, "running"));
+        }
+        self.in_hand(guest)?;
+        self.head(guest, None);
+        let how = self.in_order(guest);
+        self.release_now(context, guest, why, BTreeSet::new(), how);
+        Ok(())
+    }
+
     /// Orders whatever boot the host has joined with to stop the guest up to its epoch and say when nothing is left.
     pub(super) fn release_now(
         &mut self,
@@ -217,6 +268,7 @@ impl ClusterState {
         guest: &GuestName,
         why: &str,
         avoid: BTreeSet<HostName>,
+        how: StopHow,
     ) {
         let Some(tenure) = self.guests.get(guest).and_then(|known| match &known.phase {
             Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => {
@@ -227,7 +279,7 @@ impl ClusterState {
             return;
         };
         self.drop_guest_orders(guest);
-        let kind = OrderKind::Release { guest: guest.clone(), epoch: tenure.epoch };
+        let kind = OrderKind::Release { guest: guest.clone(), epoch: tenure.epoch, how };
         let order = self.order(context, &tenure.host, kind).ok();
         let host = tenure.host.clone();
         self.note(context, Event::GuestReleasing { guest: guest.clone(), host, why: why.to_owned() });
@@ -244,7 +296,8 @@ impl ClusterState {
         match &known.phase {
             Phase::Releasing { order: None, avoid, .. } => {
                 let avoid = avoid.clone();
-                self.release_now(context, guest, "the last attempt to stop it did not succeed", avoid);
+                let why = "the last attempt to stop it did not succeed";
+                self.release_now(context, guest, why, avoid, StopHow::PullPlug);
                 Ok(())
             }
             Phase::Migrating(_) => self.clear_again(context, guest),
@@ -279,9 +332,11 @@ impl ClusterState {
 
     pub(super) fn ladder_reset(&mut self, guest: &GuestName) -> Result<(), Refused> {
         let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
-        if known.ladder.position.take().is_none() {
+        // One that has been given up waits for a person, however long.
+        if known.given_up.is_some() || !known.has_failures() {
             return Err(Refused::Already { why: format!("the ladder of {guest} is at its start") });
         }
+        known.forget_failures();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::Context;
 use crate::{
     change::Refused,
     names::{Epoch, GuestName, HostName, OrderId},
-    order::{Order, OrderKind, OrderOutcome},
+    order::{Order, OrderKind, OrderOutcome, StopHow},
     proof::Proof,
     state::{ClusterState, Migration, MigrationStep, Tenure},
 };
@@ -21,7 +21,12 @@ impl ClusterState {
         half: Option<&Tenure>,
     ) -> Option<OrderId> {
         let half = half?;
-        self.order(context, &half.host, OrderKind::Release { guest: guest.clone(), epoch: half.epoch }).ok()
+        self.order(
+            context,
+            &half.host,
+            OrderKind::Release { guest: guest.clone(), epoch: half.epoch, how: StopHow::PullPlug },
+        )
+        .ok()
     }
 
     /// A half has answered its release.
@@ -136,6 +141,7 @@ impl ClusterState {
         why: &str,
     ) {
         self.drop_guest_orders(guest);
+        self.head(guest, None);
         let source = self.release_half(context, guest, migration.source.as_ref());
         let target = self.release_half(context, guest, migration.target.as_ref());
         migration.step = MigrationStep::Clearing { source, target };

@@ -25,6 +25,7 @@ impl ClusterState {
             opened: context.at,
             resolved: None,
             seq: 0,
+            changed: context.index,
             summary: summary.to_owned(),
             done: Vec::new(),
             human: None,
@@ -35,6 +36,7 @@ impl ClusterState {
             delivered: BTreeMap::new(),
         });
         incident.seq += 1;
+        incident.changed = context.index;
         incident
     }
 

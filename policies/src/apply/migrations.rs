@@ -18,31 +18,22 @@ use crate::{
     change::Refused,
     journal::Event,
     names::{GuestName, HostName, OrderId},
-    order::{OrderKind, OrderOutcome},
+    order::{OrderKind, OrderOutcome, StopHow},
     proof::Proof,
-    state::{ClusterState, Life, Migration, MigrationStep, Mode, Phase, Tenure},
+    state::{ClusterState, Migration, MigrationStep, Phase, Tenure},
 };
 
 impl ClusterState {
-    pub(super) fn migrate(
+    /// Begins a live migration. The caller has checked that the guest may go there.
+    pub(super) fn receive(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
+        source: Tenure,
         to: &HostName,
         why: String,
     ) -> Result<(), Refused> {
-        let known = self.known(guest)?;
-        let Phase::Running { tenure: source, action: None, .. } = &known.phase else {
-            return Err(Self::refuse_phase(guest, known, "running without an action under way"));
-        };
-        let source = source.clone();
         let host = self.hosts.get(to).ok_or_else(|| Refused::NoHost { host: to.clone() })?;
-        if source.host == *to {
-            return Err(Refused::Already { why: format!("{guest} runs on {to}") });
-        }
-        if host.life != Life::Up || host.mode != Mode::Active || !host.facts.guests {
-            return Err(Refused::Host { host: to.clone(), why: "takes no guests".to_owned() });
-        }
         let definition = self.policies.guests.get(guest).map(|declared| declared.qemu.clone());
         let definition = definition.ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
         let target =
@@ -106,7 +97,7 @@ impl ClusterState {
                 // The committed point: from this entry on only the target may run the guest.
                 let kind = OrderKind::Resume { guest: guest.clone(), epoch: target.epoch };
                 let resume = Some(self.order(context, &target.host, kind)?);
-                let kind = OrderKind::Release { guest: guest.clone(), epoch: source.epoch };
+                let kind = OrderKind::Release { guest: guest.clone(), epoch: source.epoch, how: StopHow::PullPlug };
                 let release = Some(self.order(context, &source.host, kind)?);
                 migration.step = MigrationStep::Switched { resume, release };
                 self.set_phase(context, guest, Phase::Migrating(migration));
@@ -207,9 +198,10 @@ impl ClusterState {
 fn proof_host(proof: &Proof) -> Option<HostName> {
     use crate::proof::ProofKind;
     match proof.kind() {
-        ProofKind::PowerOff { host, .. } | ProofKind::Reported { host, .. } | ProofKind::Operator { host, .. } => {
-            Some(host.clone())
-        }
+        ProofKind::PowerOff { host, .. }
+        | ProofKind::LeaseExpired { host, .. }
+        | ProofKind::Reported { host, .. }
+        | ProofKind::Operator { host, .. } => Some(host.clone()),
         ProofKind::NotHere { .. } => None,
     }
 }

@@ -3,12 +3,25 @@
 //! A command was decided on an older state than the one that it meets, so each checks again that it still fits;
 //! one that does not is refused and changes nothing (S7).
 
+mod departures;
+mod devices;
+mod drills;
+pub(crate) mod failures;
+mod fences;
 mod guests;
 mod halves;
 mod hosts;
 mod incidents;
+mod leases;
 mod migrations;
-pub(crate) mod orders;
+mod moves;
+mod orders;
+mod paths;
+mod power_on;
+mod quarantine;
+mod storm;
+mod strays;
+mod wishes;
 
 use crate::{
     change::{Applied, Change, Command, Refused},
@@ -32,6 +45,8 @@ impl ClusterState {
         let mut context = Context { index, at: command.at, applied: Applied::default() };
         if let Err(refused) = self.change(&mut context, command.what) {
             context.applied.refused = Some(refused);
+        } else {
+            self.forget_kept();
         }
         self.applied = index;
         context.applied
@@ -46,13 +61,39 @@ impl ClusterState {
             Change::FenceAttempted { host, executor, level } => self.fence_attempted(context, &host, &executor, level),
             Change::FenceSuperseded { host, why } => self.fence_superseded(context, &host, why),
             Change::HostGone { proof, last_well } => self.host_gone(context, proof, last_well),
+            Change::HostArmed { host, incarnation, armed, lease_ms, known_view, seen } => {
+                let said = leases::Said { armed, lease_ms, known_view, seen };
+                self.host_armed(context, host, &incarnation, said)
+            }
+            Change::LeaseClosed { host, incarnation } => self.lease_closed(context, &host, &incarnation),
+            Change::HostReturned { host, incarnation, seen } => self.host_returned(context, &host, &incarnation, seen),
+            Change::StoppedByLease { guest } => self.stopped_by_lease(context, &guest),
+            Change::Vacated { host } => self.vacated(context, &host),
+            Change::FenceForgotten { host, attempted } => self.fence_forgotten(&host, attempted),
+            Change::QuarantineLifted { host, machine_id, by } => self.quarantine_lifted(context, &host, machine_id, by),
+            Change::DeviceDistrusted { host, level, why } => self.device_distrusted(context, host, level, why),
+            Change::DeviceTrusted { host, by } => self.device_trusted(context, host, by),
+            Change::PowerOnOrdered { host, executor, level } => self.power_on_ordered(context, &host, &executor, level),
+            Change::DrillBegun { host, executor, level, by } => self.drill_begun(context, &host, &executor, level, by),
+            Change::DrillEnded { host, failed } => self.drill_ended(context, &host, failed),
+            Change::FenceTested { host, executor, machine_id, levels } => {
+                self.fence_tested(context, &host, &executor, &machine_id, levels)
+            }
+            Change::StormHoldReleased { by } => self.storm_hold_released(context, by),
+            Change::StormEnded => self.storm_ended(context),
             Change::GuestFree { guest, proof } => self.guest_free(context, &guest, proof),
             Change::GuestAdopted { guest, tenure } => self.guest_adopted(context, &guest, tenure),
             Change::Place { guest, host, why } => self.place(context, &guest, &host, why),
-            Change::Climb { guest, rung, to, why, evidence, last_well } => {
-                self.climb(context, &guest, rung, to.as_ref(), why, evidence, last_well)
+            Change::Climb { guest, rung, ladder, to, why, evidence, last_well } => {
+                self.climb(context, &guest, (ladder, rung), to.as_ref(), why, evidence, last_well)
             }
             Change::Migrate { guest, to, why } => self.migrate(context, &guest, &to, why),
+            Change::MoveAsked { guest, to, cold, by } => self.move_asked(context, &guest, to, cold, by),
+            Change::LookedAfter { guest, by } => self.looked_after(context, &guest, by),
+            Change::StrayFound { guest, host, epoch, keep } => {
+                self.stray_found(context, &guest, host, epoch, keep.as_ref())
+            }
+            Change::Stop { guest, why } => self.stop(context, &guest, &why),
             Change::ReleaseAgain { guest } => self.release_again(context, &guest),
             Change::Verified { guest } => self.verified(context, &guest),
             Change::LadderReset { guest } => self.ladder_reset(&guest),
@@ -80,6 +121,8 @@ impl ClusterState {
                 for name in policies.guests.keys() {
                     self.guests.entry(name.clone()).or_insert_with(Guest::declared);
                 }
+                self.trust_what_changed(&policies);
+                self.lease_levels_set(context, &policies);
                 self.policies = *policies;
                 self.sources = sources;
                 self.policy_version += 1;
@@ -88,6 +131,8 @@ impl ClusterState {
                 Ok(())
             }
             Change::ModeSet { host, mode, by } => self.mode_set(context, &host, mode, by),
+            Change::WantedSet { guest, wanted, by } => self.wanted_set(context, &guest, wanted, by),
+            Change::SuspensionSet { suspended, by } => self.suspension_set(context, suspended, by),
         }
     }
 
@@ -96,7 +141,8 @@ impl ClusterState {
     fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
         self.guests.remove(guest);
         self.drop_guest_orders(guest);
-        for key in [Self::guest_key(guest), format!("placement/{guest}"), format!("degraded/{guest}")] {
+        for about in ["guest", "placement", "degraded", "leave", "order", "twice"] {
+            let key = format!("{about}/{guest}");
             self.resolve(context, &key);
         }
     }
@@ -141,6 +187,16 @@ impl ClusterState {
     pub(crate) fn set_phase(&mut self, context: &mut Context, guest: &GuestName, phase: Phase) {
         let Some(known) = self.guests.get_mut(guest) else { return };
         known.phase = phase;
+        if let Phase::Running { tenure, .. } = &known.phase {
+            let moved = known.heading.take().is_some_and(|heading| heading.by.is_some() && heading.to == tenure.host);
+            let stayed = known.settled.as_ref() == Some(&tenure.host);
+            known.given_up = None;
+            known.settled = (moved || stayed).then(|| tenure.host.clone());
+            // What a suspension let finish has finished.
+            if let Some(suspension) = &mut self.suspended {
+                suspension.under_way.remove(guest);
+            }
+        }
         if !known.is_between() && !self.policies.guests.contains_key(guest) {
             self.forget_guest(context, guest);
         }
@@ -148,5 +204,7 @@ impl ClusterState {
     }
 }
 
+#[cfg(test)]
+mod faults_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! Results of orders: each moves exactly the phase that waits for it.
 
-use std::collections::BTreeSet;
-
 use super::Context;
 use crate::{
     change::Refused,
@@ -10,11 +8,8 @@ use crate::{
     names::{Epoch, GuestName, HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
     proof::Proof,
-    state::{ClusterState, Life, Phase},
+    state::{ClusterState, Phase},
 };
-
-/// Starts that may fail on one host before another host is tried; then as many on it again when all others have failed too.
-pub const START_TRIES_PER_HOST: u32 = 2;
 
 impl ClusterState {
     pub(super) fn order_ended(
@@ -24,18 +19,28 @@ impl ClusterState {
         outcome: OrderOutcome,
     ) -> Result<(), Refused> {
         let order = self.orders.remove(&id).ok_or(Refused::NoOrder { order: id })?;
+        let outcome = self.without_contested_word(&order, outcome);
         let what = order.kind.to_string();
         let host = order.host.clone();
         self.note(context, Event::OrderEnded { order: id, host, what, outcome: outcome.clone() });
         self.view(context);
         match &order.kind {
             OrderKind::Start { guest, .. } => self.start_ended(context, guest, &order, outcome),
-            OrderKind::Release { guest, epoch } => self.release_ended(context, guest, *epoch, &order, outcome),
-            OrderKind::RestartService { guest, .. } => self.restart_ended(context, guest, id, outcome),
+            OrderKind::Release { guest, epoch, .. } => self.release_ended(context, guest, *epoch, &order, outcome),
+            OrderKind::RestartService { guest, .. } | OrderKind::Reboot { guest, .. } => {
+                let failed = matches!(outcome, OrderOutcome::Failed { .. });
+                self.rung_ended(context, guest, id, failed);
+            }
             OrderKind::Receive { guest, .. } => self.receive_ended(context, guest, id, outcome)?,
             OrderKind::Send { guest, .. } => self.send_ended(context, guest, id, outcome)?,
-            OrderKind::Resume { guest, .. } => self.resume_ended(context, guest, id, outcome),
+            OrderKind::Resume { guest, .. } => {
+                // One that stops again at once is given its wait all the same: storage takes its time to come back.
+                self.rung_ended(context, guest, id, false);
+                self.resume_ended(context, guest, id, outcome);
+            }
             OrderKind::Fence { target, .. } => {
+                self.drill_switched(context, target, id, &outcome);
+                self.power_on_ended(context, target, id, &outcome);
                 let error = match outcome {
                     OrderOutcome::Done { .. } => None,
                     OrderOutcome::Failed { detail } => Some(detail),
@@ -67,21 +72,8 @@ impl ClusterState {
                 self.note(context, Event::GuestStarted { guest: guest.clone(), host, detail });
             }
             OrderOutcome::Failed { detail } => {
-                let failures = known.start_failures.entry(tenure.host.clone()).or_default();
-                *failures = failures.saturating_add(1);
-                let failures = known.start_failures.clone();
-                let tried = |name: &HostName| failures.get(name).is_some_and(|count| *count >= START_TRIES_PER_HOST);
-                let mut able = self.hosts.iter().filter(|(_, host)| host.facts.guests && host.life == Life::Up);
-                let everywhere = able.all(|(name, _)| tried(name));
-                let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} does not start"));
-                incident.did(format!("The start of {guest} on {} failed: {detail}.", tenure.host));
-                if everywhere {
-                    incident.severity = Severity::Critical;
-                    incident.human =
-                        Some(format!("{guest} starts on no host: look at why ({detail}). Holdfast keeps trying."));
-                }
-                // It may be half alive: nothing starts elsewhere before the host has said that nothing is left.
-                self.release_now(context, guest, &format!("its start failed: {detail}"), BTreeSet::new());
+                let host = tenure.host.clone();
+                self.start_failed(context, guest, &host, &detail);
             }
         }
     }
@@ -103,10 +95,13 @@ impl ClusterState {
                 let proof = Proof::reported(&order.host, &order.incarnation, guest, epoch);
                 self.free(context, guest, proof.clone(), &order.host, avoid);
                 let at = context.at;
+                let nowhere = self.starts_nowhere(guest);
                 if self.open_incident(&Self::guest_key(guest)).is_some() {
                     let incident = self.incident(context, &Self::guest_key(guest), "");
                     incident.stamps.proven = Some(at);
-                    incident.human = None;
+                    if !nowhere {
+                        incident.human = None;
+                    }
                     incident.proof = Some((proof.word().to_owned(), proof.to_string()));
                 }
             }
@@ -115,6 +110,10 @@ impl ClusterState {
             {
                 *waited = None;
                 *failed = Some((context.index, detail.clone()));
+                self.stop_failed(context, guest, &order.host, &detail);
+            }
+            // A stray that cannot be stopped: nothing starts while it may run.
+            (Phase::Unplaced | Phase::Free { .. }, OrderOutcome::Failed { detail }) => {
                 self.stop_failed(context, guest, &order.host, &detail);
             }
             (Phase::Migrating(_), outcome) => self.half_released(context, guest, epoch, order, outcome),
@@ -133,14 +132,14 @@ impl ClusterState {
         ));
     }
 
-    fn restart_ended(&mut self, context: &mut Context, guest: &GuestName, id: OrderId, outcome: OrderOutcome) {
+    /// The order of a rung that leaves the guest where it is has ended; the probes say whether it has helped.
+    fn rung_ended(&mut self, context: &mut Context, guest: &GuestName, id: OrderId, failed: bool) {
         let Some(known) = self.guests.get_mut(guest) else { return };
         let Phase::Running { action, .. } = &mut known.phase else { return };
         if *action != Some(id) {
             return;
         }
         *action = None;
-        let failed = matches!(outcome, OrderOutcome::Failed { .. });
         if let Some(position) = &mut known.ladder.position {
             position.failed = failed;
         }

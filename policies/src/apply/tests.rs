@@ -3,10 +3,14 @@
 use super::*;
 use crate::{
     fixture::{Stage, boot, declaration, done, facts, failed, host, name},
+    model::Severity,
     proof::Proof,
     state::{Life, MigrationStep, PAST_BOOTS_MAX},
     sync::Authority,
 };
+
+mod modes;
+mod quarantine;
 
 fn attempt(stage: &mut Stage, target: &str, executor: &str) {
     stage.must(Change::FenceAttempted { host: host(target), executor: host(executor), level: 0 });
@@ -45,16 +49,18 @@ fn a_fence_that_is_only_opened_or_failed_frees_nobody() {
 }
 
 #[test]
-fn proof_waits_for_the_fence_attempt_that_is_under_way() {
+fn an_off_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for_its_end() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     stage.run("web", "a");
     stage.fence("a");
     attempt(&mut stage, "a", "b");
     let gone = stage.gone("a");
-    assert!(matches!(stage.refused(gone.clone()), Refused::Host { .. }), "R20: the executor reports first");
-    stage.end("b", done());
     stage.must(gone);
-    assert!(matches!(stage.phase("web"), Phase::Free { .. }));
+    assert!(matches!(stage.phase("web"), Phase::Free { .. }), "the boot that the proof names is over (R9)");
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+    assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
+    stage.end("b", done());
+    stage.must(join);
 }
 
 #[test]
@@ -108,12 +114,9 @@ fn a_proof_of_the_newest_boot_also_ends_what_its_earlier_boots_may_have_run() {
 }
 
 #[test]
-fn a_late_sync_of_an_earlier_boot_does_not_undo_the_newer_one() {
+fn boots_remembered_are_bounded() {
     let mut stage = Stage::new(&["a", "b"], &[]);
-    stage.join("a", "a.2");
-    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.1") };
-    assert!(matches!(stage.refused(join), Refused::Host { .. }));
-    for number in 3..=PAST_BOOTS_MAX + 5 {
+    for number in 2..=PAST_BOOTS_MAX + 5 {
         stage.join("a", &format!("a.{number}"));
     }
     assert_eq!(stage.state.hosts[&host("a")].past.len(), PAST_BOOTS_MAX);
@@ -128,15 +131,43 @@ fn a_boot_joins_only_when_it_has_seen_the_join_of_the_one_before() {
     assert!(stage.state.may_join(&host("a"), &boot("a.1"), Authority::default()), "its own facts may change");
     assert!(!stage.state.may_join(&host("a"), &boot("a.2"), seen(joined - 1)), "it may be older than the known boot");
     assert!(stage.state.may_join(&host("a"), &boot("a.2"), seen(joined)));
+    let before = seen(stage.index);
     stage.join("a", "a.2");
-    assert!(!stage.state.may_join(&host("a"), &boot("a.1"), seen(stage.index)));
+    assert!(
+        !stage.state.may_join(&host("a"), &boot("a.1"), before),
+        "a late sync of a boot that is over undoes nothing"
+    );
 }
 
 #[test]
-fn another_machine_under_a_known_name_is_refused() {
-    let mut stage = Stage::new(&["a"], &[]);
-    let facts = crate::state::HostFacts { machine_id: "other".to_owned(), ..facts("a", "a.2") };
-    assert!(matches!(stage.refused(Change::HostJoined { host: host("a"), facts }), Refused::Host { .. }));
+fn a_storm_hold_is_released_for_the_storm_that_there_is_and_not_in_advance() {
+    let mut stage = Stage::new(&["a", "b"], &[]);
+    let release = Change::StormHoldReleased { by: "ann".to_owned() };
+    assert!(matches!(stage.refused(release.clone()), Refused::Already { .. }));
+    let key = "storm".to_owned();
+    let (severity, summary) = (Severity::Critical, "held".to_owned());
+    stage.must(Change::IncidentOpened { key, severity, summary, human: None, guests: Vec::new() });
+    stage.must(release);
+    stage.must(Change::StormEnded);
+    assert!(matches!(stage.refused(Change::StormEnded), Refused::Already { .. }));
+}
+
+#[test]
+fn a_device_that_was_distrusted_is_trusted_again_by_a_word_or_a_new_declaration() {
+    let distrust = Change::DeviceDistrusted { host: host("a"), level: 0, why: "it lied".to_owned() };
+    for by_word in [true, false] {
+        let mut stage = Stage::new(&["a", "b"], &[]);
+        stage.must(distrust.clone());
+        assert!(matches!(stage.refused(distrust.clone()), Refused::Already { .. }));
+        if by_word {
+            stage.must(Change::DeviceTrusted { host: host("a"), by: "ann".to_owned() });
+        } else {
+            stage.declare(stage.state.policies.clone());
+            assert!(!stage.state.hosts[&host("a")].distrusted.is_empty(), "nothing about the device has changed");
+            stage.declare(declaration(&[], &[]));
+        }
+        assert!(stage.state.hosts[&host("a")].distrusted.is_empty());
+    }
 }
 
 #[test]
@@ -206,13 +237,28 @@ fn a_guest_that_starts_nowhere_calls_a_human() {
 }
 
 #[test]
-fn an_executor_that_reboots_frees_the_attempt_for_another() {
-    let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
-    stage.run("web", "a");
-    stage.fence("a");
-    attempt(&mut stage, "a", "b");
-    stage.join("b", "b.2");
-    attempt(&mut stage, "a", "c");
+fn an_attempt_counts_on_when_its_executor_reboots_or_goes() {
+    for goes in [true, false] {
+        let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
+        stage.run("web", "a");
+        stage.fence("a");
+        attempt(&mut stage, "a", "b");
+        let order = stage.order("b").id;
+        if goes {
+            let gone = stage.gone("b");
+            stage.must(gone);
+        } else {
+            stage.join("b", "b.2");
+        }
+        let again = Change::FenceAttempted { host: host("a"), executor: host("c"), level: 0 };
+        assert!(matches!(stage.refused(again.clone()), Refused::Already { .. }), "R20");
+        let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+        assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
+        stage.must(Change::OrderEnded { order, outcome: failed() });
+        stage.must(again);
+        stage.end("c", failed());
+        stage.must(join);
+    }
 }
 
 #[test]

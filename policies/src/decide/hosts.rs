@@ -1,26 +1,28 @@
 //! Host verdicts (R16–R19): a host has failed only when nobody who counts has heard it.
 //!
 //! ```text
-//! Healthy --no sync, but heard--> SupervisorDown
+//! Healthy --no sync, but heard--> SupervisorDown --for longer than its lease--> Isolated
+//!    |      (if only in a boot that has not joined)
 //!    | nothing heard for suspect_after          | nothing heard either
 //!    v                                          v
 //! Suspect --a majority of the other voters says so too--> Failed
 //! ```
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     evidence::{Evidence, HostEvidence},
     hostfile::Timing,
+    lease::SafeAt,
     names::{HostName, Incarnation},
     state::{ClusterState, Life},
     time::{Moment, Span},
 };
 
 /// Oldest voter's answer that still counts. Answers are asked for anew every 200 ms while a host is silent.
-const ANSWER_AGE_MAX: Duration = Duration::from_millis(1_000);
+pub(super) const ANSWER_AGE_MAX: Duration = Duration::from_millis(1_000);
 
 /// What a host amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub enum HostVerdict {
     Healthy,
     /// It does not sync, but it is heard: its supervisor is down, it is not (R16).
     SupervisorDown,
+    /// It is heard, and has not synced for longer than its lease: it may start nothing, and where its lease is a level of
+    /// its fencing it stops its guests (R19).
+    Isolated,
     /// The coordinator does not hear it.
     Suspect,
     /// A majority of the other voters does not hear it either.
@@ -53,6 +58,13 @@ pub struct HostJudgement {
     pub evidence: Vec<String>,
     /// Why it doubts itself, if it does.
     pub unwell: Option<String>,
+    /// What is waited for before more is decided about it, and at most how much longer in milliseconds;
+    /// [`FOREVER`](super::FOREVER) where only a person or a power device can end the wait.
+    #[serde(default)]
+    pub waits: Option<(String, u64)>,
+    /// From when on its guests cannot run any more by its lease, where they wait for that.
+    #[serde(default)]
+    pub safe_at: Option<SafeAt>,
 }
 
 pub(super) fn judge_all(
@@ -61,7 +73,36 @@ pub(super) fn judge_all(
     timing: &Timing,
     now: Moment,
 ) -> BTreeMap<HostName, HostJudgement> {
-    state.hosts.keys().map(|host| (host.clone(), judge(state, evidence, timing, now, host))).collect()
+    let passes = Passes { state, evidence, known: OnceCell::new() };
+    state.hosts.keys().map(|host| (host.clone(), judge_with(&passes, timing, now, host))).collect()
+}
+
+/// The newest pass, seen from elsewhere, of any guest on each host's present boot. Gathered in one walk over the guests,
+/// and only once some host is not heard otherwise.
+struct Passes<'a> {
+    state: &'a ClusterState,
+    evidence: &'a Evidence,
+    known: OnceCell<BTreeMap<&'a HostName, Moment>>,
+}
+
+impl<'a> Passes<'a> {
+    fn newest(&self, host: &HostName) -> Option<Moment> {
+        self.known.get_or_init(|| self.gather()).get(host).copied()
+    }
+
+    fn gather(&self) -> BTreeMap<&'a HostName, Moment> {
+        let mut passes = BTreeMap::new();
+        for (name, guest) in &self.state.guests {
+            for tenure in guest.halves().into_iter().flatten() {
+                let pass = self.evidence.last_pass_from_others(name, tenure.epoch, &tenure.host);
+                if let Some(pass) = pass.filter(|_| self.state.is_current(&tenure.host, &tenure.incarnation)) {
+                    let newest = passes.entry(&tenure.host).or_insert(pass);
+                    *newest = pass.max(*newest);
+                }
+            }
+        }
+        passes
+    }
 }
 
 /// Judges one host.
@@ -73,17 +114,30 @@ pub fn judge(
     now: Moment,
     host: &HostName,
 ) -> HostJudgement {
+    judge_with(&Passes { state, evidence, known: OnceCell::new() }, timing, now, host)
+}
+
+fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName) -> HostJudgement {
+    let (state, evidence) = (passes.state, passes.evidence);
     let Some(known) = state.hosts.get(host) else { return unknown() };
     let incarnation = &known.facts.incarnation;
     let nothing = HostEvidence::default();
     let heard = evidence.hosts.get(host).unwrap_or(&nothing);
-    let quorum_since = evidence.quorum_since.unwrap_or(now);
+    // A boot that has just joined has not had the time to be heard, however long the coordinator has listened.
+    let quorum_since = evidence.quorum_since.unwrap_or(now).max(evidence.marks.at(known.joined));
     let own = evidence.last_life(host, incarnation);
     let synced = heard.sync.as_ref().filter(|sync| sync.incarnation == *incarnation).map(|sync| sync.at);
     let unsynced = now.since(synced.unwrap_or(quorum_since));
-    let silent = now.since(newest_sign(state, evidence, host, incarnation).unwrap_or(quorum_since));
-    let never = own.is_none() && heard.answers.values().all(|answer| answer.age.is_none());
-    let (agreed, said) = agreement(evidence, heard, timing, now, host, own, never, quorum_since);
+    // A boot that has not joined is the same machine, alive: its supervisor is what is missing (R16).
+    let other = evidence.other_boot(host, known).map(|other| other.at);
+    let word = newest_word(evidence, host, incarnation).max(other);
+    let is_heard = word.is_some_and(|word| now.since(word) < timing.suspect_after.0);
+    // Passes matter only where nothing else is fresh, and something is left to be decided.
+    let is_gone = matches!(known.life, Life::Gone { .. });
+    let sign = if is_heard || is_gone { word } else { word.max(passes.newest(host)) };
+    let silent = now.since(sign.unwrap_or(quorum_since));
+    let never = own.is_none() && other.is_none() && heard.answers.values().all(|answer| answer.age.is_none());
+    let (agreed, said) = agreement(evidence, heard, timing, now, host, own.max(other), never, quorum_since);
     let suspect_after = timing.suspect_after.0;
     let verdict = match &known.life {
         Life::Gone { .. } => HostVerdict::Gone,
@@ -93,7 +147,8 @@ pub fn judge(
             } else if silent >= suspect_after {
                 if agreed { HostVerdict::Failed } else { HostVerdict::Suspect }
             } else if unsynced >= suspect_after {
-                HostVerdict::SupervisorDown
+                let past = super::leases::is_past_lease(unsynced.as_millis(), timing.lease);
+                if past { HostVerdict::Isolated } else { HostVerdict::SupervisorDown }
             } else if synced.is_none() {
                 HostVerdict::Unknown
             } else {
@@ -108,11 +163,21 @@ pub fn judge(
         unsynced_ms: ms(unsynced),
         evidence: said,
         unwell: heard.unwell.clone(),
+        waits: None,
+        safe_at: None,
     }
 }
 
 fn unknown() -> HostJudgement {
-    HostJudgement { verdict: HostVerdict::Unknown, silent_ms: 0, unsynced_ms: 0, evidence: Vec::new(), unwell: None }
+    HostJudgement {
+        verdict: HostVerdict::Unknown,
+        silent_ms: 0,
+        unsynced_ms: 0,
+        evidence: Vec::new(),
+        unwell: None,
+        waits: None,
+        safe_at: None,
+    }
 }
 
 /// The freshest sign of life of any kind: to the coordinator, to another voter, or to whoever probes a guest there (R16).
@@ -122,13 +187,18 @@ pub(super) fn newest_sign(
     host: &HostName,
     incarnation: &Incarnation,
 ) -> Option<Moment> {
-    let answers = evidence.hosts.get(host).into_iter().flat_map(|known| known.answers.values());
-    let voters = answers.filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
     let tenures = state.guests.iter().flat_map(|(name, guest)| guest.tenures().into_iter().map(move |t| (name, t)));
     let passes = tenures
         .filter(|(_, tenure)| tenure.host == *host && tenure.incarnation == *incarnation)
         .filter_map(|(name, tenure)| evidence.last_pass_from_others(name, tenure.epoch, host));
-    voters.chain(passes).chain(evidence.last_life(host, incarnation)).max()
+    passes.chain(newest_word(evidence, host, incarnation)).max()
+}
+
+/// The freshest sign of life to the coordinator or to another voter.
+fn newest_word(evidence: &Evidence, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
+    let answers = evidence.hosts.get(host).into_iter().flat_map(|known| known.answers.values());
+    let voters = answers.filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
+    voters.chain(evidence.last_life(host, incarnation)).max()
 }
 
 /// Whether a majority of the other voters has not heard the host for `suspect_after`, and what each said (R17).
@@ -146,18 +216,22 @@ fn agreement(
     let mut said = Vec::new();
     let mut silent_voters = 0_usize;
     let others: Vec<&HostName> = evidence.voters.iter().filter(|voter| *voter != host).collect();
-    let grace_over = never && now.since(quorum_since) >= timing.join_grace.0;
+    // R19: voters that were restarted after they heard it will never hear it. Whoever did hear it has to have missed it
+    // for so much longer that they would have heard it too.
+    let own_silence = own.map_or(Duration::MAX, |at| now.since(at));
+    let missed = never || own_silence >= timing.suspect_after.0 + timing.join_grace.0;
+    let grace_over = missed && now.since(quorum_since) >= timing.join_grace.0;
     for voter in &others {
+        if !counts(evidence, heard, now, voter) {
+            continue;
+        }
         let age = if Some(*voter) == evidence.me.as_ref() {
             own.map(|at| now.since(at))
         } else {
-            let answer =
-                heard.answers.get(*voter).filter(|answer| answer.counts && now.since(answer.asked) < ANSWER_AGE_MAX);
-            answer.and_then(|answer| answer.age.map(|age| age + now.since(answer.asked)))
+            heard.answers.get(*voter).and_then(|answer| answer.age.map(|age| age + now.since(answer.asked)))
         };
         let Some(age) = age else {
-            let asked = heard.answers.contains_key(*voter) || Some(*voter) == evidence.me.as_ref();
-            if grace_over && asked {
+            if grace_over {
                 silent_voters += 1;
                 said.push(format!("{voter} has never heard it"));
             }
@@ -169,4 +243,13 @@ fn agreement(
         }
     }
     (silent_voters * 2 > others.len(), said)
+}
+
+/// Whether a voter's word counts at this moment: it has answered a moment ago, and counts itself (R17). The coordinator's
+/// own word counts unless it doubts itself.
+fn counts(evidence: &Evidence, heard: &HostEvidence, now: Moment, voter: &HostName) -> bool {
+    if Some(voter) == evidence.me.as_ref() {
+        return evidence.hosts.get(voter).is_none_or(|me| me.unwell.is_none());
+    }
+    heard.answers.get(voter).is_some_and(|answer| answer.counts && now.since(answer.asked) < ANSWER_AGE_MAX)
 }

@@ -3,22 +3,42 @@
 //! `decide` looks at the whole replicated state and at all evidence, never at "what changed". Running it twice gives
 //! the same answer; what it proposed and what was committed meanwhile makes the proposal fall away.
 
+mod attempts;
+mod capacity;
+mod departures;
+mod drills;
 mod fences;
+mod go_aheads;
 pub mod guests;
 pub mod hosts;
+mod leadership;
+mod leases;
+mod paths;
 pub mod placement;
+mod power_on;
+mod proofs;
+mod quarantine;
+mod restraint;
 pub mod services;
+mod storm;
+mod supervisors;
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub(crate) use attempts::SETTLE;
+pub use drills::{DRILL_LIMIT, drill};
 pub use hosts::{HostJudgement, HostVerdict};
+pub use leadership::HandOver;
+pub use paths::PathToTest;
 use serde::{Deserialize, Serialize};
-pub use services::{ServiceJudgement, ServiceVerdict};
+pub use services::{Degradation, ServiceJudgement, ServiceVerdict};
 
 use crate::{
     change::Change,
     evidence::Evidence,
+    go_ahead::GoAheads,
     hostfile::Timing,
+    lease::SafeAt,
     names::{GuestName, HostName, Incarnation, ServiceName},
     state::{ClusterState, Life},
     time::{Moment, Now, WallTime},
@@ -36,7 +56,19 @@ pub struct Decision {
     pub wishes: Vec<Wish>,
     /// Why this, why not that, and what is waited for.
     pub report: Report,
+    /// Power devices that are to be asked while nothing is wrong; harmless.
+    pub test: Option<PathToTest>,
+    /// The lead is to go to another voter; that this was tried belongs into [`Evidence::handed_over`].
+    pub hand_over: Option<HandOver>,
+    /// Which fences are still wanted; said with every reply until the next round.
+    pub go_aheads: GoAheads,
 }
+
+/// Bound of a wait that only a person or a power device can end, in milliseconds.
+pub const FOREVER: u64 = u64::MAX;
+
+/// What is waited for, and at most how many milliseconds; [`FOREVER`] where nothing bounds it.
+pub(crate) type Waits = Option<(String, u64)>;
 
 /// A question that the coordinator wants answered.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +100,25 @@ pub struct Report {
     pub storm_hold: Option<String>,
 }
 
+impl Report {
+    /// The same, with what every vantage says of services that are healthy: for whoever shows it, because most rounds are
+    /// shown to nobody.
+    #[must_use]
+    pub fn with_words(&self, state: &ClusterState, evidence: &Evidence, now: Moment) -> Self {
+        let mut told = self.clone();
+        for (name, judgement) in &mut told.guests {
+            let home = state.guests.get(name).and_then(|guest| guest.home());
+            let (Some(home), Some((_, policy))) = (home, state.policies.policy_of(name)) else { continue };
+            for (service, judged) in &mut judgement.services {
+                if let Some(declared) = policy.services.get(service).filter(|_| judged.evidence.is_empty()) {
+                    judged.evidence = services::words(evidence, now, name, home.epoch, service, declared);
+                }
+            }
+        }
+        told
+    }
+}
+
 /// What was found about a guest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GuestJudgement {
@@ -86,6 +137,8 @@ pub(crate) struct Round<'a> {
     pub timing: &'a Timing,
     pub now: Now,
     pub hosts: BTreeMap<HostName, HostJudgement>,
+    /// Where guests go.
+    pub plan: placement::Plan<'a>,
 }
 
 /// Decides what is to be done.
@@ -96,19 +149,62 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
         return decision;
     }
     let judged = hosts::judge_all(state, evidence, timing, now.moment);
-    let round = Round { state, evidence, timing, now, hosts: judged };
-    fences::decide(&round, &mut decision);
+    let plan = placement::Plan::of(state, evidence, now, &judged);
+    let round = Round { state, evidence, timing, now, hosts: judged, plan };
+    storm::decide(&round, &mut decision);
+    let mut waits = fences::decide(&round, &mut decision);
+    go_aheads::decide(&round, &mut decision);
+    let safe: BTreeMap<HostName, SafeAt> =
+        round.state.hosts.keys().filter_map(|name| Some((name.clone(), leases::pending(&round, name)?))).collect();
+    for (name, safe) in &safe {
+        // Whichever proof comes first: what bounds the wait is told.
+        if waits.get(name).is_none_or(|(_, left)| *left >= safe.left_ms) {
+            waits.insert(name.clone(), leases::wait(safe));
+        }
+    }
+    quarantine::decide(&round, &mut decision);
+    drills::decide(&round, &mut decision);
+    power_on::decide(&round, &mut decision);
+    paths::decide(&round, &mut decision);
+    decision.hand_over = leadership::hand_over(&round);
     guests::decide(&round, &mut decision);
+    departures::decide(&round, &mut decision);
+    capacity::decide(&round, &mut decision);
     decision.report.hosts = round.hosts;
+    for (host, waits) in waits {
+        if let Some(judgement) = decision.report.hosts.get_mut(&host) {
+            judgement.waits = Some(waits);
+        }
+    }
+    for (name, guest) in waiting_guests(state, &safe) {
+        let judgement = decision.report.guests.entry(name.clone()).or_default();
+        if judgement.waits.as_ref().is_none_or(|(_, left)| *left < guest.left_ms || *left == FOREVER) {
+            judgement.waits = Some(leases::wait(guest));
+        }
+    }
+    for (host, safe) in safe {
+        if let Some(judgement) = decision.report.hosts.get_mut(&host) {
+            judgement.safe_at = Some(safe);
+        }
+    }
     decision.commands.truncate(COMMANDS_PER_ROUND);
     decision
 }
 
+/// The guests that wait for the leases of hosts to have run out, each with the wait of its host.
+fn waiting_guests<'a>(
+    state: &'a ClusterState,
+    safe: &'a BTreeMap<HostName, SafeAt>,
+) -> impl Iterator<Item = (&'a GuestName, &'a SafeAt)> {
+    safe.iter().flat_map(|(host, safe)| state.guests_of(host).map(move |(name, _)| (name, safe)))
+}
+
 impl Round<'_> {
-    /// Whether the host syncs, is not fenced (then it has no lease, R20), and so can carry out orders.
+    /// Whether the host syncs, is not fenced (then it has no lease, R20), is the one that has the name (R11), and so can
+    /// carry out orders.
     pub(crate) fn answers(&self, host: &HostName) -> bool {
-        let up = self.state.hosts.get(host).is_some_and(|known| known.life == Life::Up);
-        up && self.hosts.get(host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy)
+        let healthy = self.hosts.get(host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
+        healthy && self.state.hosts.get(host).is_some_and(|known| known.life == Life::Up && !known.is_contested())
     }
 
     /// The wall-clock time of a moment in the past.

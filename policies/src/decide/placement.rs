@@ -1,102 +1,241 @@
-//! Placement: where a free or moving guest goes. Memory is hard; among hosts with room, the one with most room left.
+//! Placement: where free and moving guests go. A thin layer over [`crate::plan`]: who is to be placed in this round, and
+//! the answer for each.
 
-use std::{cmp::Reverse, collections::BTreeMap};
-
-use super::Round;
-use crate::{
-    apply::orders::START_TRIES_PER_HOST,
-    names::{GuestName, HostName},
-    state::{ClusterState, Life, MigrationStep, Mode, Phase},
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
 };
 
-/// Starts that one host carries out at once (boot storm).
-pub const STARTS_PER_HOST: usize = 2;
+use super::{HostJudgement, HostVerdict, guests::free::is_to_be_placed};
+use crate::{
+    evidence::Evidence,
+    model::Policies,
+    names::{GuestName, HostName},
+    plan::{self, Ask, GuestAt, Move, Place, Placement, Problem, Reasons, Room, Standing, Subject, Until},
+    state::{ClusterState, Guest},
+    time::Now,
+};
 
-/// Why a guest can be placed nowhere: a reason for each host.
-pub type Unplaceable = BTreeMap<HostName, String>;
+pub use crate::plan::STARTS_PER_HOST;
 
-/// What this round has placed already: memory in MiB and number of starts, by host.
-pub(super) type Planned = BTreeMap<HostName, (u64, usize)>;
+/// Guests that one round places together, by priority: some times what a round may propose, so that those who are cut
+/// off wait for a round, not for a place.
+const GUESTS_PER_ROUND: usize = 256;
 
-/// The reason that passes by itself: a host that could take the guest after the starts that it is busy with.
-const BUSY: &str = "is busy starting";
+/// Longest pause between two rounds of starts that failed everywhere.
+const START_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Chooses a host.
-pub(super) fn choose(
-    round: &Round<'_>,
+/// Where guests go in this round.
+pub(crate) struct Plan<'a> {
+    pub problem: Problem<'a>,
+    /// What is taken, this round's placements among it.
+    room: Room,
+    placement: Placement,
+    /// What rules want of running guests.
+    moves: Vec<Move>,
+    /// Hosts whose guests take more than there is, before anything is placed in this round: of what, how much they take,
+    /// and how much there is.
+    pub overfull: Vec<(&'a HostName, &'a str, u64, u64)>,
+}
+
+/// Why a guest is placed nowhere in this round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unplaceable {
+    /// No host can take it.
+    Nowhere(Reasons),
+    /// A host will take it when something has passed.
+    Soon {
+        /// Which.
+        host: HostName,
+        /// What it waits for.
+        until: String,
+    },
+    /// Guests of higher priority are placed first.
+    Turn,
+}
+
+impl fmt::Display for Unplaceable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere(reasons) => reasons.fmt(f),
+            Self::Soon { host, until } => write!(f, "{host} {until}"),
+            Self::Turn => f.write_str("guests of higher priority are placed first"),
+        }
+    }
+}
+
+impl Unplaceable {
+    /// Whether it passes by itself, so that no human has to make room.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Nowhere(_) => false,
+            Self::Soon { .. } | Self::Turn => true,
+        }
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Places all guests that are ready to be placed.
+    pub(super) fn of(
+        state: &'a ClusterState,
+        evidence: &Evidence,
+        now: Now,
+        judged: &BTreeMap<HostName, HostJudgement>,
+    ) -> Self {
+        let problem = problem(state, judged);
+        let mut ready: Vec<GuestAt> = problem.homeless();
+        let age = |index| evidence.marks.age(index, now.moment);
+        ready.retain(|at| is_to_be_placed(state, problem.guest_name(*at), age));
+        ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
+        ready.truncate(GUESTS_PER_ROUND);
+        let mut room = Room::of(&problem);
+        let overfull = room.overfull(&problem);
+        let ask = Ask { guests: ready, ..Ask::default() };
+        let placement = plan::place(&problem, &mut room, &ask);
+        let moves = plan::moves(&problem, &room);
+        Self { problem, room, placement, moves, overfull }
+    }
+
+    /// All guests of the state, those of the highest priority first.
+    pub(super) fn by_priority(&self) -> Vec<Subject<'a>> {
+        self.problem.by_priority()
+    }
+
+    /// What rules want of a running guest, if it is not where they want it.
+    pub(super) fn wanted_move(&self, guest: &GuestName) -> Option<&Move> {
+        if self.moves.is_empty() {
+            return None;
+        }
+        let at = self.problem.guest(guest)?;
+        self.moves.iter().find(|found| found.guest == at)
+    }
+
+    /// Why rules want a running guest elsewhere, whether a host is there for it or not.
+    pub(super) fn reason_to_move(&self, guest: &GuestName) -> Option<String> {
+        if self.moves.is_empty() && self.placement.moves.is_empty() {
+            return None;
+        }
+        let at = self.problem.guest(guest)?;
+        let follows = || self.placement.moves.iter().any(|(mover, _)| *mover == at);
+        let wanted = self.wanted_move(guest).map(|wanted| wanted.why.clone());
+        wanted.or_else(|| follows().then(|| "its set has room for all of it only elsewhere".to_owned()))
+    }
+
+    /// For whom a running guest of best effort has to make room, if for anybody.
+    pub(super) fn gives_way_to(&self, guest: &GuestName) -> Option<String> {
+        if self.placement.preempted.is_empty() {
+            return None;
+        }
+        let at = self.problem.guest(guest)?;
+        let found = self.placement.preempted.iter().find(|preemption| preemption.guest == at)?;
+        let below: Vec<&str> = found.below.iter().map(|at| self.problem.guest_name(*at).as_str()).collect();
+        Some(below.join(", "))
+    }
+
+    /// Where a guest that runs nowhere starts in this round.
+    pub(super) fn answer(&self, guest: &GuestName) -> Result<(HostName, String), Unplaceable> {
+        let at = self.problem.guest(guest);
+        self.told(at.and_then(|at| self.placement.places.get(&at)).ok_or(Unplaceable::Turn)?)
+    }
+
+    fn told(&self, place: &Place) -> Result<(HostName, String), Unplaceable> {
+        match place {
+            Place::On { host, why } => Ok((self.problem.host_name(*host).clone(), why.to_string())),
+            Place::Later { host, until } => {
+                let until = self.problem.until(until);
+                Err(Unplaceable::Soon { host: self.problem.host_name(*host).clone(), until })
+            }
+            Place::Nowhere { reasons } => Err(Unplaceable::Nowhere(reasons.clone())),
+        }
+    }
+
+    /// Chooses a host for one guest that runs, beside all that this round places.
+    pub(super) fn choose(
+        &self,
+        guest: &GuestName,
+        avoid: impl Fn(&HostName) -> bool,
+    ) -> Result<(HostName, String), Unplaceable> {
+        let nowhere = || Unplaceable::Nowhere(Reasons::default());
+        let at = self.problem.guest(guest).ok_or_else(nowhere)?;
+        let planned = self.wanted_move(guest).and_then(|wanted| Some((wanted.to?, &wanted.why)));
+        if let Some((host, why)) = planned.filter(|(host, _)| !avoid(self.problem.host_name(*host))) {
+            return Ok((self.problem.host_name(host).clone(), why.clone()));
+        }
+        let excluded: BTreeSet<_> = self.problem.hosts().filter(|host| avoid(self.problem.host_name(*host))).collect();
+        let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, ..Ask::default() };
+        let placement = plan::place(&self.problem, &mut self.room.clone(), &ask);
+        match placement.places.get(&at).ok_or_else(nowhere)? {
+            // The others follow it: somebody has to go first.
+            Place::Later { host, until: Until::SetMoved { .. } } => {
+                Ok((self.problem.host_name(*host).clone(), "its whole set has room there".to_owned()))
+            }
+            place @ (Place::On { .. } | Place::Later { .. } | Place::Nowhere { .. }) => self.told(place),
+        }
+    }
+}
+
+/// The host that an operator's move goes to when none is named: what this round would choose, other than the guest's own
+/// and one that doubts itself.
+///
+/// # Errors
+/// [`Unplaceable`], with the reason for every host.
+pub fn where_to(
+    state: &ClusterState,
+    evidence: &Evidence,
+    now: Now,
+    judged: &BTreeMap<HostName, HostJudgement>,
     guest: &GuestName,
-    avoid: impl Fn(&HostName) -> bool,
-    planned: &Planned,
-) -> Result<(HostName, String), Unplaceable> {
-    let needed = memory(round.state, guest);
-    let mut reasons = Unplaceable::new();
-    let mut candidates = Vec::new();
-    for (name, host) in &round.state.hosts {
-        let (planned_memory, planned_starts) = planned.get(name).copied().unwrap_or_default();
-        let free = host.facts.memory_mib.saturating_sub(used_memory(round.state, name, guest) + planned_memory);
-        let starting = starting_on(round.state, name) + planned_starts;
-        let reason = if !host.facts.guests {
-            Some("is a witness".to_owned())
-        } else if host.life != Life::Up {
-            Some("is fenced or gone".to_owned())
-        } else if host.mode != Mode::Active {
-            Some("is being drained".to_owned())
-        } else if !round.answers(name) {
-            Some("is not heard".to_owned())
-        } else if avoid(name) {
-            Some("is to be avoided".to_owned())
-        } else if free < needed {
-            Some(format!("has {free} MiB of memory left, {needed} MiB are needed"))
-        } else if starting >= STARTS_PER_HOST {
-            Some(format!("{BUSY} {starting} other guests"))
-        } else {
-            None
-        };
-        match reason {
-            Some(reason) => {
-                reasons.insert(name.clone(), reason);
-            }
-            None => {
-                let unwell = round.hosts.get(name).is_some_and(|judgement| judgement.unwell.is_some());
-                // Start failures: tries here, then hosts with fewer failed rounds, then here again (DESIGN section 8).
-                let failures = round.state.guests.get(guest).and_then(|known| known.start_failures.get(name));
-                let failed_rounds = failures.map_or(0, |failures| failures / START_TRIES_PER_HOST);
-                candidates.push((failed_rounds, unwell, Reverse(free), name, free));
-            }
+) -> Result<HostName, Unplaceable> {
+    let plan = Plan::of(state, evidence, now, judged);
+    let found = match state.guests.get(guest).and_then(Guest::home) {
+        Some(home) => {
+            let unwell = |host: &HostName| judged.get(host).is_some_and(|judgement| judgement.unwell.is_some());
+            plan.choose(guest, |host| *host == home.host || unwell(host))
         }
-    }
-    candidates.sort();
-    match candidates.first() {
-        Some((_, _, _, name, free)) => {
-            Ok(((*name).clone(), format!("{free} MiB of its memory are free, the most of all")))
-        }
-        None => Err(reasons),
+        None => plan.answer(guest),
+    };
+    found.map(|(host, _)| host)
+}
+
+/// The cluster as placement sees it, by what is thought of its hosts.
+#[must_use]
+pub fn problem<'a>(state: &'a ClusterState, judged: &BTreeMap<HostName, HostJudgement>) -> Problem<'a> {
+    problem_under(&state.policies, state, judged)
+}
+
+/// The same under other policies, such as proposed ones.
+#[must_use]
+pub fn problem_under<'a>(
+    policies: &'a Policies,
+    state: &'a ClusterState,
+    judged: &BTreeMap<HostName, HostJudgement>,
+) -> Problem<'a> {
+    let quarantined = |host: &HostName| state.hosts.get(host).is_some_and(|known| known.quarantine.is_some());
+    let stands = |host: &HostName| if quarantined(host) { Standing::Unheard } else { standing(judged.get(host)) };
+    Problem::under(policies, state, stands)
+}
+
+/// What the planner has to know of a verdict.
+fn standing(judgement: Option<&HostJudgement>) -> Standing {
+    match judgement {
+        Some(judgement) if judgement.verdict != HostVerdict::Healthy => Standing::Unheard,
+        Some(judgement) if judgement.unwell.is_some() => Standing::Unwell,
+        Some(_) => Standing::Well,
+        None => Standing::Unheard,
     }
 }
 
-/// Whether some host would take the guest once it has carried out the starts that it is busy with.
-pub(super) fn only_busy(reasons: &Unplaceable) -> bool {
-    reasons.values().any(|reason| reason.starts_with(BUSY))
+/// The pause before the next start, which grows with the starts that have failed.
+#[must_use]
+pub fn start_pause(guest: &Guest) -> Duration {
+    match guest.start_failures.values().sum::<u32>() {
+        0 => Duration::ZERO,
+        failures => Duration::from_millis(500 << failures.min(8)).min(START_PAUSE_MAX),
+    }
 }
 
-/// Memory that a guest needs, in MiB.
-pub(super) fn memory(state: &ClusterState, guest: &GuestName) -> u64 {
-    state.policies.guests.get(guest).map_or(0, |declared| u64::from(declared.qemu.memory_mib))
-}
-
-/// Memory that a host's tenures take, in MiB; a migrating guest counts on both hosts.
-fn used_memory(state: &ClusterState, host: &HostName, but: &GuestName) -> u64 {
-    state.guests_of(host).filter(|(name, _)| *name != but).map(|(name, _)| memory(state, name)).sum()
-}
-
-fn starting_on(state: &ClusterState, host: &HostName) -> usize {
-    let starts = state.guests.values().filter(|guest| match &guest.phase {
-        Phase::Starting { tenure, .. } => tenure.host == *host,
-        Phase::Migrating(migration) => {
-            matches!(migration.step, MigrationStep::Receiving { .. })
-                && migration.target.as_ref().is_some_and(|target| target.host == *host)
-        }
-        Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. } | Phase::Releasing { .. } => false,
-    });
-    starts.count()
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Service verdicts: consecutive failures at a vantage, and vantages that agree.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use crate::{
 pub enum ServiceVerdict {
     /// It answers.
     Healthy,
-    /// Some vantages say that it answers and others that it does not: the gray failure.
+    /// It answers, and yet not as it should: slowly, not everywhere, or only now and then.
     Degraded,
     /// Somebody says that it does not answer.
     Suspect,
@@ -33,14 +33,65 @@ pub enum ServiceVerdict {
 pub struct ServiceJudgement {
     /// The verdict.
     pub verdict: ServiceVerdict,
-    /// What each vantage says.
+    /// What each vantage says. Nothing in the report of a round where it is healthy: that is told when somebody asks
+    /// ([`Report::with_words`](super::Report::with_words)).
     pub evidence: Vec<String>,
+    /// For `Degraded`: in which way.
+    #[serde(default)]
+    pub degraded: Option<Degradation>,
+    /// A service without which this one cannot answer, and which does not: nothing is done about this one meanwhile.
+    #[serde(default)]
+    pub waits_for: Option<ServiceName>,
 }
 
-/// Sights older than this many intervals say nothing any more.
-const STALE_INTERVALS: u32 = 3;
+/// In which way a service is degraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Degradation {
+    /// Vantages differ: some get no answer, or a slow one, and the others a good one.
+    Disagreement,
+    /// As many vantages as the policy asks for get slow answers.
+    Slow,
+    /// It begins and ceases to answer again and again.
+    Flapping,
+}
 
-/// Judges one service of a guest under one assignment.
+impl fmt::Display for Degradation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disagreement => "vantages disagree",
+            Self::Slow => "slow",
+            Self::Flapping => "flapping",
+        })
+    }
+}
+
+impl ServiceJudgement {
+    /// A verdict that needs no explanation beyond its evidence.
+    #[must_use]
+    pub fn plain(verdict: ServiceVerdict, evidence: Vec<String>) -> Self {
+        Self { verdict, evidence, degraded: None, waits_for: None }
+    }
+
+    /// The verdict in words: `healthy`, `degraded (slow)`, `waits for network`.
+    #[must_use]
+    pub fn word(&self) -> String {
+        let verdict = match self.verdict {
+            ServiceVerdict::Healthy => "healthy",
+            ServiceVerdict::Degraded => "degraded",
+            ServiceVerdict::Suspect => "suspect",
+            ServiceVerdict::Failed => "failed",
+            ServiceVerdict::Unknown => "unknown",
+        };
+        match (&self.waits_for, self.degraded) {
+            (Some(need), _) => format!("waits for {need}"),
+            (None, Some(degraded)) => format!("{verdict} ({degraded})"),
+            (None, None) => verdict.to_owned(),
+        }
+    }
+}
+
+/// Judges one service of a guest under one assignment, by itself.
 #[must_use]
 pub fn judge(
     evidence: &Evidence,
@@ -50,29 +101,132 @@ pub fn judge(
     name: &ServiceName,
     service: &Service,
 ) -> ServiceJudgement {
-    let fresh_for = service.every.0 * STALE_INTERVALS + service.timeout.0 + Duration::from_secs(1);
-    let sights = evidence.services.get(guest).and_then(|services| services.get(name));
-    let fresh: Vec<(&Vantage, &Sight)> = sights
-        .into_iter()
-        .flatten()
-        .filter(|(_, sight)| sight.epoch == epoch && now.since(sight.at) <= fresh_for)
-        .collect();
+    let fresh = fresh(evidence, now, guest, epoch, name, service);
     let count =
         |state| u32::try_from(fresh.iter().filter(|(_, sight)| sight.state == state).count()).unwrap_or(u32::MAX);
     let (failing, passing) = (count(SightState::Failing), count(SightState::Passing));
-    let verdict = match (failing, passing) {
-        (0, 0) => ServiceVerdict::Unknown,
-        (0, _) => ServiceVerdict::Healthy,
-        (failing, _) if failing >= service.from.agree => ServiceVerdict::Failed,
-        (_, 0) => ServiceVerdict::Suspect,
-        (_, _) => ServiceVerdict::Degraded,
+    let (slow, flapping) = (count(SightState::Slow), count(SightState::Flapping));
+    let agree = service.from.agree;
+    let degraded = |how| (ServiceVerdict::Degraded, Some(how));
+    let (verdict, degraded) = match (failing, flapping, slow, passing) {
+        (failing, ..) if failing > 0 && failing >= agree => (ServiceVerdict::Failed, None),
+        (_, flapping, _, _) if flapping > 0 => degraded(Degradation::Flapping),
+        (0, _, 0, 0) => (ServiceVerdict::Unknown, None),
+        (0, _, 0, _) => (ServiceVerdict::Healthy, None),
+        (0, _, slow, _) if slow >= agree => degraded(Degradation::Slow),
+        (_, _, 0, 0) => (ServiceVerdict::Suspect, None),
+        (..) => degraded(Degradation::Disagreement),
     };
-    ServiceJudgement { verdict, evidence: fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect() }
+    let evidence = match verdict {
+        ServiceVerdict::Healthy => Vec::new(),
+        ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed | ServiceVerdict::Unknown => {
+            fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect()
+        }
+    };
+    ServiceJudgement { degraded, ..ServiceJudgement::plain(verdict, evidence) }
+}
+
+/// What each vantage says, in words.
+pub(super) fn words(
+    evidence: &Evidence,
+    now: Moment,
+    guest: &GuestName,
+    epoch: Epoch,
+    name: &ServiceName,
+    service: &Service,
+) -> Vec<String> {
+    let fresh = fresh(evidence, now, guest, epoch, name, service);
+    fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect()
+}
+
+type Fresh<'e> = Vec<(&'e Vantage, &'e Sight)>;
+
+fn fresh<'e>(
+    evidence: &'e Evidence,
+    now: Moment,
+    guest: &GuestName,
+    epoch: Epoch,
+    name: &ServiceName,
+    service: &Service,
+) -> Fresh<'e> {
+    let fresh_for = service.fresh_for();
+    let sights = evidence.services.get(guest).and_then(|services| services.get(name));
+    let is_fresh = |(_, sight): &(&Vantage, &Sight)| sight.epoch == epoch && now.since(sight.at) <= fresh_for;
+    sights.into_iter().flatten().filter(is_fresh).collect()
+}
+
+/// Judges all services of a guest: each by itself, then those that cannot answer because another one does not.
+#[must_use]
+pub fn judge_all(
+    evidence: &Evidence,
+    now: Moment,
+    guest: &GuestName,
+    epoch: Epoch,
+    services: &BTreeMap<ServiceName, Service>,
+) -> BTreeMap<ServiceName, ServiceJudgement> {
+    let mut judged: BTreeMap<ServiceName, ServiceJudgement> = services
+        .iter()
+        .map(|(name, service)| (name.clone(), judge(evidence, now, guest, epoch, name, service)))
+        .collect();
+    let passed = |name: &ServiceName| {
+        let service = services.get(name)?;
+        fresh(evidence, now, guest, epoch, name, service).iter().filter_map(|(_, sight)| sight.passed).max()
+    };
+    // Along a chain of needs the cause is the last one that fails; a chain is no longer than there are services.
+    for _ in services {
+        let waiting: Vec<(ServiceName, ServiceName)> = services
+            .iter()
+            .filter(|(name, _)| {
+                judged.get(*name).is_some_and(|own| own.waits_for.is_none() && is_in_doubt(own.verdict))
+            })
+            .filter_map(|(name, service)| {
+                let own = judged.get(name)?;
+                let held = |need: &&ServiceName| {
+                    let since = passed(name).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last));
+                    judged.get(*need).is_some_and(|other| holds_up(other, own, since))
+                };
+                Some((name.clone(), service.tuning.needs.iter().find(held)?.clone()))
+            })
+            .collect();
+        if waiting.is_empty() {
+            break;
+        }
+        for (name, need) in waiting {
+            if let Some(own) = judged.get_mut(&name) {
+                own.waits_for = Some(need);
+            }
+        }
+    }
+    judged
+}
+
+/// Whether there is something to wait for instead of acting: a service that answers is well, whatever it needs.
+fn is_in_doubt(verdict: ServiceVerdict) -> bool {
+    match verdict {
+        ServiceVerdict::Failed | ServiceVerdict::Suspect | ServiceVerdict::Degraded => true,
+        ServiceVerdict::Healthy | ServiceVerdict::Unknown => false,
+    }
+}
+
+/// Whether a need explains why another service does not answer as it should. `unheard` says that the need has not passed
+/// since the other one last did: it is asked again within its interval, may be failing too, and is waited for.
+fn holds_up(need: &ServiceJudgement, own: &ServiceJudgement, unheard: bool) -> bool {
+    match (need.verdict, own.verdict) {
+        (ServiceVerdict::Failed | ServiceVerdict::Suspect, _) => true,
+        (ServiceVerdict::Degraded, ServiceVerdict::Degraded) => true,
+        (ServiceVerdict::Healthy | ServiceVerdict::Degraded, ServiceVerdict::Failed | ServiceVerdict::Suspect) => {
+            unheard
+        }
+        // What nobody can tell explains nothing (S5), and one that answers well least of all.
+        (ServiceVerdict::Unknown | ServiceVerdict::Healthy | ServiceVerdict::Degraded, _) => false,
+    }
 }
 
 fn said(vantage: &Vantage, sight: &Sight, now: Moment) -> String {
     let word = match sight.state {
         SightState::Passing => "passes",
+        SightState::Slow => "is slow",
+        SightState::Flapping => "flaps",
         SightState::Failing => "fails",
         SightState::Unknown => "cannot tell",
     };
@@ -90,8 +244,7 @@ pub fn failed_service(
     epoch: Epoch,
 ) -> Option<String> {
     let (_, policy) = state.policies.policy_of(guest)?;
-    policy.services.iter().find_map(|(name, service)| {
-        let judgement = judge(evidence, now, guest, epoch, name, service);
-        (judgement.verdict == ServiceVerdict::Failed).then(|| format!("{name} of {guest} does not answer"))
-    })
+    let judged = judge_all(evidence, now, guest, epoch, &policy.services);
+    let failed = judged.iter().find(|(_, own)| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none());
+    failed.map(|(name, _)| format!("{name} of {guest} does not answer"))
 }

@@ -12,17 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use host::{Device, Job, Machine, Node, Vm, ms};
 use proptest::prelude::*;
 
-use super::{Wish, decide, guests::superseded};
+use super::{Wish, decide};
 use crate::{
     change::{Applied, Change, Command},
+    check::check,
     evidence::{Answer, Evidence, Heard, Sight},
     fixture::{declaration, name},
+    go_ahead::GoAheads,
     hostfile::Timing,
     names::{Epoch, GuestName, Incarnation, OrderId},
-    order::{OrderKind, OrderOutcome},
+    order::{Order, OrderKind, OrderOutcome},
     proof::{Power, PowerReading},
-    state::{ClusterState, Fence, Life, Mode, Phase},
-    sync::{AgedReading, Authority, SyncReply, SyncRequest, View},
+    state::{ClusterState, Host, Life, Mode, Phase, Wanted},
+    sync::{AgedReading, SyncReply, SyncRequest},
     time::{Moment, Now, Span, WallTime},
 };
 
@@ -35,6 +37,8 @@ const BOUND: u64 = 180_000;
 /// How long a service takes to answer after its machine runs, and how long it fails before a prober says so.
 const UP_AFTER: u64 = 1_500;
 const FAILING_AFTER: u64 = 1_500;
+/// How long a power device may take to do what it was told: what the product allows for it.
+const SETTLES: u64 = 10_000;
 /// Voters among the hosts: the first three.
 const VOTERS: usize = 3;
 
@@ -78,12 +82,15 @@ struct World {
     term: u64,
     elect_at: u64,
     evidence: Evidence,
+    go_aheads: GoAheads,
     nonces: BTreeMap<Incarnation, u64>,
     mail: Vec<(u64, Mail)>,
     readings: Vec<(u64, usize, PowerReading)>,
     broken: BTreeSet<GuestName>,
     restarted: BTreeMap<OrderId, u32>,
     guests: Vec<GuestName>,
+    /// What executors that lost their power had sent to devices: when it arrives, and of which order.
+    shots: Vec<(u64, Order)>,
     at_rest_since: Option<u64>,
 }
 
@@ -107,12 +114,14 @@ impl World {
             term: 0,
             elect_at: 0,
             evidence: Evidence::default(),
+            go_aheads: GoAheads::default(),
             nonces: BTreeMap::new(),
             mail: Vec::new(),
             readings: Vec::new(),
             broken: BTreeSet::new(),
             restarted: BTreeMap::new(),
             guests,
+            shots: Vec::new(),
             at_rest_since: None,
         };
         world.declare(&world.guests.clone());
@@ -121,7 +130,11 @@ impl World {
 
     fn declare(&mut self, guests: &[GuestName]) {
         let hosts: Vec<_> = self.nodes.iter().map(|node| node.name.clone()).collect();
-        let policies = Box::new(declaration(guests, &hosts));
+        let mut policies = Box::new(declaration(guests, &hosts));
+        // Every third guest cannot move while it runs.
+        for declared in policies.guests.values_mut().skip(1).step_by(3) {
+            declared.needs.live_migration = false;
+        }
         let base_version = self.state.policy_version;
         self.commit(Change::PoliciesApplied { policies, sources: BTreeMap::new(), base_version, by: "ann".to_owned() });
     }
@@ -152,6 +165,9 @@ impl World {
             before.applied = self.index;
             assert!(before == self.state, "a refused command has changed something (S7)");
         }
+        // Nobody here uses another's name, and no device calls a living host off.
+        assert!(!self.state.hosts.values().any(Host::is_contested), "a name is contested");
+        assert!(self.state.hosts.values().all(|host| host.distrusted.is_empty()), "a device is distrusted");
         if let Some(refused) = &applied.refused {
             let refused = refused.to_string();
             self.tell(|| format!("refused: {refused}"));
@@ -198,6 +214,7 @@ impl World {
             let leader = well[usize::try_from(self.random.below(well.len() as u64)).unwrap()];
             self.term += 1;
             self.leader = Some(leader);
+            self.go_aheads = GoAheads::default();
             self.evidence = Evidence {
                 quorum_since: Some(self.nodes[leader].clock(now)),
                 me: Some(self.nodes[leader].name.clone()),
@@ -226,7 +243,10 @@ impl World {
         self.evidence.marks = std::mem::take(&mut self.nodes[leader].marks);
         let now = Now { moment, wall: WallTime(self.now) };
         let decision = decide(&self.state, &self.evidence, &self.timing, now);
+        let judged = check(&self.state, &self.evidence, &self.timing, now.moment, &decision.commands);
+        assert!(judged.is_empty(), "the plan breaks promises: {judged:?}");
         self.nodes[leader].marks = std::mem::take(&mut self.evidence.marks);
+        self.go_aheads = decision.go_aheads;
         for wish in decision.wishes {
             self.fulfil(leader, wish);
         }
@@ -282,6 +302,9 @@ impl World {
         }
         if self.state.is_current(&name, &boot) {
             self.gather(leader, &request);
+        } else if self.state.may_join(&name, &boot, request.seen) {
+            let now = self.nodes[leader].clock(self.now);
+            self.evidence.hosts.entry(name).or_default().hear_other(&boot, now, now);
         }
         let reply = self.reply(&request);
         self.send(Mail::Reply(from, self.nodes[from].boot, Box::new(reply)));
@@ -321,31 +344,7 @@ impl World {
     }
 
     fn reply(&self, request: &SyncRequest) -> SyncReply {
-        let state = &self.state;
-        let here = Epoch { generation: state.generation, index: state.applied };
-        let up = state.hosts.get(&request.host).is_some_and(|host| host.life == Life::Up);
-        let mine =
-            |order: &&crate::order::Order| order.host == request.host && order.incarnation == request.facts.incarnation;
-        let wrong = superseded(state, &request.host, &request.reports);
-        let epoch_of = |guest: &GuestName| request.reports.iter().find(|report| report.guest == *guest).unwrap().epoch;
-        SyncReply {
-            nonce: request.nonce,
-            authority: Authority { generation: state.generation, term: self.term, index: state.applied },
-            lease_ms: (up && request.floors_known).then(|| ms(self.timing.lease.0)),
-            why_no_lease: None,
-            orders: state.orders.values().filter(mine).cloned().collect(),
-            superseded: wrong.into_iter().map(|guest| (guest.clone(), epoch_of(&guest))).collect(),
-            floors: (!request.floors_known).then(|| self.guests.iter().map(|guest| (guest.clone(), here)).collect()),
-            view: (request.known_view < state.view_changed).then(|| View {
-                index: state.view_changed,
-                homes: state
-                    .guests
-                    .iter()
-                    .filter_map(|(name, guest)| Some((name.clone(), (guest.home()?.host.clone(), guest.home()?.epoch))))
-                    .collect(),
-                ..View::default()
-            }),
-        }
+        crate::reply::reply(&self.state, request, self.term, self.timing.lease.0, &self.go_aheads)
     }
 
     // ---- the network ----
@@ -504,11 +503,11 @@ impl World {
                 }
                 true
             }
-            OrderKind::Release { guest, epoch } => {
+            OrderKind::Release { guest, epoch, .. } => {
                 self.nodes[index].machines.retain(|name, machine| name != guest || machine.epoch > *epoch);
                 true
             }
-            OrderKind::RestartService { guest, .. } => {
+            OrderKind::RestartService { guest, .. } | OrderKind::Reboot { guest, .. } => {
                 let times = self.restarted.entry(job.order.id).or_default();
                 *times += 1;
                 assert_eq!(*times, 1, "a service restart was done twice");
@@ -538,12 +537,9 @@ impl World {
                     Device::Unreachable | Device::Lying => return false,
                     Device::Good | Device::Slow => {}
                 }
-                let attempt = match &self.state.hosts[target].life {
-                    Life::Fencing(Fence { attempt, .. }) => *attempt,
-                    Life::Up | Life::Gone { .. } => None,
-                };
+                let attempt = self.state.fence_under_way(target);
                 assert_eq!(attempt, Some(job.order.id), "a late shot hits {target} (R20)");
-                self.nodes[about].lose_power();
+                self.lose_power(about);
                 self.nodes[about].back_on = self.random.one_in(2).then_some(now + 5_000 + self.random.below(20_000));
                 *reading = Some(AgedReading {
                     host: target.clone(),
@@ -622,7 +618,7 @@ impl World {
         let index = usize::try_from(self.random.below(count)).unwrap();
         let guest = self.guests[usize::try_from(self.random.below(self.guests.len() as u64)).unwrap()].clone();
         let until = now + 300 + self.random.below(9_000);
-        let kind = self.random.below(11);
+        let kind = self.random.below(14);
         self.tell(|| format!("fault {kind} hv-{index} {guest} until {until}"));
         let name = self.nodes[index].name.clone();
         match kind {
@@ -632,7 +628,7 @@ impl World {
                 self.crash_supervisor(busy.unwrap_or(index), until);
             }
             2 => {
-                self.nodes[index].lose_power();
+                self.lose_power(index);
                 self.nodes[index].back_on = Some(until + self.random.below(15_000));
             }
             3 => self.nodes[index].frozen_until = until,
@@ -658,8 +654,29 @@ impl World {
                 self.elect_at = now + 300 + self.random.below(900);
             }
             9 => {
-                let mode = if self.random.one_in(2) { Mode::Draining } else { Mode::Active };
+                let modes = [
+                    Mode::Active,
+                    Mode::Active,
+                    Mode::Draining,
+                    Mode::Maintenance,
+                    Mode::Leaving { reboot: true },
+                    Mode::Leaving { reboot: false },
+                ];
+                let mode = modes[usize::try_from(self.random.below(modes.len() as u64)).unwrap()];
                 self.commit(Change::ModeSet { host: name, mode, by: "ann".to_owned() });
+            }
+            10 => {
+                let wanted = [Wanted::Running, Wanted::Running, Wanted::Stopped, Wanted::Unmanaged];
+                let wanted = wanted[usize::try_from(self.random.below(4)).unwrap()];
+                self.commit(Change::WantedSet { guest, wanted, by: "ann".to_owned() });
+            }
+            11 => {
+                let suspended = self.random.one_in(3);
+                self.commit(Change::SuspensionSet { suspended, by: "ann".to_owned() });
+            }
+            12 => {
+                let cold = self.random.one_in(2);
+                self.commit(Change::MoveAsked { guest, to: name, cold, by: "ann".to_owned() });
             }
             _ if self.random.one_in(5) => {
                 let rest: Vec<_> = self.guests.iter().filter(|other| **other != guest).cloned().collect();
@@ -668,6 +685,33 @@ impl World {
             }
             _ => {
                 self.commit(Change::Migrate { guest, to: name, why: "ann wants it".to_owned() });
+            }
+        }
+    }
+
+    /// A host loses its power. What it had sent to a power device may arrive until the device has settled.
+    fn lose_power(&mut self, index: usize) {
+        let jobs = self.nodes[index].supervisor.iter().flat_map(|supervisor| supervisor.jobs.clone());
+        let begun: Vec<Job> = jobs.filter(|job| job.begun.is_some()).collect();
+        for job in begun {
+            if matches!(job.order.kind, OrderKind::Fence { .. }) && self.random.one_in(2) {
+                self.shots.push((self.now + self.random.below(SETTLES), job.order));
+            }
+        }
+        self.nodes[index].lose_power();
+    }
+
+    /// R20: a shot hits the boot that it was meant for, or one that has not joined yet.
+    fn shots_land(&mut self) {
+        let due: Vec<_> = self.shots.extract_if(.., |(at, _)| *at <= self.now).collect();
+        for (_, order) in due {
+            let OrderKind::Fence { target, target_incarnation, .. } = &order.kind else { continue };
+            let joined = &self.state.hosts[target].facts.incarnation;
+            assert_eq!(joined, target_incarnation, "a late shot of {} hits a later boot of {target} (R20)", order.id);
+            let about = self.node(target);
+            if self.nodes[about].on && self.nodes[about].device != Device::Unreachable {
+                self.lose_power(about);
+                self.nodes[about].back_on = Some(self.now + 5_000);
             }
         }
     }
@@ -702,8 +746,11 @@ impl World {
             let host = node.name.clone();
             self.commit(Change::ModeSet { host, mode: Mode::Active, by: "ann".to_owned() });
         }
+        self.commit(Change::SuspensionSet { suspended: false, by: "ann".to_owned() });
         for guest in self.guests.clone() {
-            self.commit(Change::LadderReset { guest });
+            let (wanted, by) = (Wanted::Running, "ann".to_owned());
+            self.commit(Change::WantedSet { guest: guest.clone(), wanted, by: by.clone() });
+            self.commit(Change::LookedAfter { guest, by });
         }
     }
 
@@ -716,6 +763,7 @@ impl World {
             self.beacons();
         }
         self.run_hosts();
+        self.shots_land();
         self.lead();
         self.deliver();
         self.commit_due();

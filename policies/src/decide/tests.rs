@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    check::check,
     evidence::{Answer, Heard, Sight, SightState},
     fixture::{Stage, boot, declaration, done, failed, host, name, off},
     names::Vantage,
@@ -10,16 +11,30 @@ use crate::{
     state::{Mode, Phase},
 };
 
+mod attempts;
+mod boots;
+mod degraded;
+mod departures;
+mod go_aheads;
+mod leases;
+mod paths;
+mod power_on;
+mod quarantine;
+mod restraint;
+mod storage;
+mod storms;
+mod who_counts;
+
 /// A stage, and what the coordinator `a` has heard; all hosts vote.
-struct Scene {
-    stage: Stage,
-    evidence: Evidence,
-    now: u64,
+pub(super) struct Scene {
+    pub stage: Stage,
+    pub evidence: Evidence,
+    pub now: u64,
 }
 
 impl Scene {
     /// Everybody is well at second 100.
-    fn new(hosts: &[&str], guests: &[&str]) -> Self {
+    pub fn new(hosts: &[&str], guests: &[&str]) -> Self {
         let stage = Stage::new(hosts, guests);
         let voters = hosts.iter().map(|text| host(text)).collect();
         let evidence =
@@ -29,7 +44,7 @@ impl Scene {
         scene
     }
 
-    fn all_well(&mut self) {
+    pub fn all_well(&mut self) {
         let hosts: Vec<String> = self.stage.state.hosts.keys().map(ToString::to_string).collect();
         for on in hosts {
             self.synced(&on, self.now);
@@ -38,7 +53,7 @@ impl Scene {
     }
 
     /// The newest sync and datagram of the host came at `at`; what may run there is reported as running.
-    fn synced(&mut self, on: &str, at: u64) {
+    pub fn synced(&mut self, on: &str, at: u64) {
         let known = &self.stage.state.hosts[&host(on)];
         let heard = Heard { at: Moment(at), incarnation: known.facts.incarnation.clone() };
         let here = self.stage.state.guests.iter().filter_map(|(guest, state)| {
@@ -52,13 +67,13 @@ impl Scene {
     }
 
     /// Nothing of the host came since so many milliseconds, and the other voters say the same.
-    fn silent(&mut self, on: &str, ms: u64) {
+    pub fn silent(&mut self, on: &str, ms: u64) {
         self.synced(on, self.now - ms);
         self.asked(on, Some(ms));
     }
 
     /// What every other voter answers at this moment.
-    fn asked(&mut self, on: &str, age: Option<u64>) {
+    pub fn asked(&mut self, on: &str, age: Option<u64>) {
         let others: Vec<HostName> = self.evidence.voters.iter().filter(|voter| **voter != host("a")).cloned().collect();
         for voter in others {
             let answer = Answer { asked: Moment(self.now), age: age.map(Duration::from_millis), counts: true };
@@ -66,55 +81,58 @@ impl Scene {
         }
     }
 
-    fn heard(&mut self, on: &str, ago: u64) {
+    pub fn heard(&mut self, on: &str, ago: u64) {
         let incarnation = self.stage.state.hosts[&host(on)].facts.incarnation.clone();
         let heard = Heard { at: Moment(self.now - ago), incarnation };
         self.evidence.hosts.entry(host(on)).or_default().heard = Some(heard);
     }
 
-    fn power(&mut self, on: &str, reading: PowerReading) {
+    pub fn power(&mut self, on: &str, reading: PowerReading) {
         self.evidence.hosts.entry(host(on)).or_default().power = Some(reading);
     }
 
-    fn report(&mut self, guest: &str, on: &str, condition: GuestCondition) {
+    pub fn report(&mut self, guest: &str, on: &str, condition: GuestCondition) {
         let epoch = self.stage.state.guests[&name(guest)].tenures()[0].epoch;
         let report = GuestReport { guest: name(guest), epoch, condition };
         self.evidence.hosts.entry(host(on)).or_default().reports.insert(name(guest), report);
     }
 
-    fn sight(&mut self, guest: &str, from: &str, state: SightState) {
+    pub fn sight(&mut self, guest: &str, from: &str, state: SightState) {
         let epoch = self.stage.state.guests[&name(guest)].tenures()[0].epoch;
         let at = Moment(self.now);
-        let passed = (state == SightState::Passing).then_some(at);
+        let passed = matches!(state, SightState::Passing | SightState::Slow).then_some(at);
         let sight = Sight { epoch, state, at, passed, detail: String::new() };
         let services = self.evidence.services.entry(name(guest)).or_default();
         let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
         sights.insert(Vantage::Host(host(from)), sight);
     }
 
-    fn later(&mut self, ms: u64) {
+    pub fn later(&mut self, ms: u64) {
         self.evidence.marks.applied(self.stage.index, Moment(self.now));
         self.now += ms;
         self.all_well();
     }
 
-    fn decide(&self) -> Decision {
+    pub fn decide(&self) -> Decision {
         let now = Now { moment: Moment(self.now), wall: WallTime(self.now) };
-        decide(&self.stage.state, &self.evidence, &Timing::default(), now)
+        let decision = decide(&self.stage.state, &self.evidence, &Timing::default(), now);
+        let judged = check(&self.stage.state, &self.evidence, &Timing::default(), now.moment, &decision.commands);
+        assert!(judged.is_empty(), "the plan breaks promises: {judged:?}");
+        decision
     }
 
-    fn verdict(&self, on: &str) -> HostVerdict {
+    pub fn verdict(&self, on: &str) -> HostVerdict {
         self.decide().report.hosts[&host(on)].verdict
     }
 
     /// The commands, each by its first word.
-    fn words(&self) -> Vec<String> {
+    pub fn words(&self) -> Vec<String> {
         let first = |change: &Change| format!("{change:?}").split([' ', '(']).next().unwrap_or_default().to_owned();
         self.decide().commands.iter().map(first).collect()
     }
 
     /// Applies what is decided until nothing is, and returns all of it.
-    fn settle(&mut self) -> Vec<String> {
+    pub fn settle(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         for _ in 0..20 {
             let commands = self.decide().commands;
@@ -132,7 +150,7 @@ impl Scene {
 }
 
 /// Four hosts, and a guest that runs on `d`.
-fn four() -> Scene {
+pub(super) fn four() -> Scene {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
     scene.stage.run("web", "d");
     scene.all_well();
@@ -177,16 +195,16 @@ fn a_silent_supervisor_with_a_living_guard_is_not_fenced() {
     scene.all_well();
     scene.silent("d", 20_000);
     scene.heard("d", 200);
-    assert_eq!(scene.verdict("d"), HostVerdict::SupervisorDown);
+    assert_eq!(scene.verdict("d"), HostVerdict::Isolated);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
 }
 
 #[test]
 fn a_host_that_another_voter_still_hears_is_not_fenced() {
     let mut scene = four();
-    scene.now += 5_000;
+    scene.now += 4_000;
     scene.all_well();
-    scene.silent("d", 5_000);
+    scene.silent("d", 4_000);
     let answer = Answer { asked: Moment(scene.now), age: Some(Duration::from_millis(300)), counts: true };
     scene.evidence.hosts.get_mut(&host("d")).unwrap().answers.insert(host("b"), answer);
     assert_eq!(scene.verdict("d"), HostVerdict::SupervisorDown);
@@ -195,9 +213,9 @@ fn a_host_that_another_voter_still_hears_is_not_fenced() {
 #[test]
 fn a_host_whose_guest_still_answers_a_prober_elsewhere_is_not_fenced() {
     let mut scene = four();
-    scene.now += 5_000;
+    scene.now += 4_000;
     scene.all_well();
-    scene.silent("d", 5_000);
+    scene.silent("d", 4_000);
     scene.sight("web", "b", SightState::Passing);
     assert_eq!(scene.verdict("d"), HostVerdict::SupervisorDown);
 }
@@ -303,7 +321,9 @@ fn an_unverified_device_calls_a_human_and_is_not_asked_to_switch_off_without_pau
     let mut scene = four();
     let mut policies = scene.stage.state.policies.clone();
     for levels in policies.fencing.values_mut() {
-        if let [crate::model::FenceLevel::Ipmi(device)] = &mut levels[..] {
+        if let [crate::model::FenceLevel::Power(devices)] = &mut levels[..]
+            && let [crate::model::PowerDevice::Ipmi(device)] = &mut devices[..]
+        {
             device.wiring_verified_by = None;
         }
     }
@@ -485,7 +505,7 @@ fn a_guest_that_is_found_running_on_one_host_is_adopted_there() {
     scene.evidence.hosts.get_mut(&host("b")).unwrap().reports.insert(name("new"), report.clone());
     assert_eq!(scene.words(), ["GuestAdopted"]);
     scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.insert(name("new"), report);
-    assert!(scene.words().is_empty(), "found twice: a human's matter");
+    assert!(!scene.words().contains(&"GuestAdopted".to_owned()), "found twice: {:?}", scene.words());
 }
 
 #[test]
@@ -493,7 +513,6 @@ fn a_paused_guest_is_not_failed() {
     let conditions = [
         GuestCondition::Paused { reason: "by hand".to_owned() },
         GuestCondition::Unknown { detail: "no answer".to_owned() },
-        GuestCondition::IoError { detail: "disk0".to_owned() },
     ];
     for condition in conditions {
         let mut scene = four();
@@ -589,6 +608,9 @@ fn a_host_starts_few_guests_at_once_and_nobody_is_paged_for_that() {
 #[test]
 fn starts_that_fail_go_here_then_elsewhere_then_here_again() {
     let mut scene = Scene::new(&["a", "b", "c"], &["web"]);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.policies.values_mut().for_each(|policy| policy.cool_down = crate::time::Span::secs(600));
+    scene.stage.declare(policies);
     let mut tried = Vec::new();
     for _ in 0..12 {
         scene.later(61_000);
@@ -679,5 +701,5 @@ fn only_what_another_host_has_taken_over_is_superseded() {
     let gone = stage.gone("a");
     stage.must(gone);
     stage.place("web", "b");
-    assert_eq!(guests::superseded(&stage.state, &host("a"), &[report]), [name("web")]);
+    assert_eq!(guests::superseded(&stage.state, &host("a"), &[report]), [(name("web"), tenure.epoch)]);
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     finding::{Findings, Place},
+    rules::Placement,
     text::quoted,
     value::Value,
 };
 use crate::{
-    model::{Labels, Probe, Service},
-    names::{GuestName, HostName, PolicyName, ServiceName},
+    model::{Labels, Service},
+    names::{GuestName, HostName, PolicyName, RuleName, ServiceName},
 };
 
 /// Most pairs of policies that are named for overlapping: the rest follows from them.
@@ -34,6 +35,18 @@ pub(super) struct Seen {
     pub(super) macs: Vec<(String, GuestName, Place)>,
     /// Controllers and which host they switch.
     pub(super) controllers: Vec<(String, HostName, Place)>,
+    /// Hosts with labels or capacities.
+    pub(super) hosts: BTreeMap<HostName, Place>,
+    /// Rules by name.
+    pub(super) rules: BTreeMap<RuleName, Place>,
+    /// Placements of policies, until all guests are known.
+    pub(super) placements: Vec<(PolicyName, Placement)>,
+    /// Where they stand.
+    pub(super) placement_places: Vec<Place>,
+    /// The section `cluster`.
+    pub(super) cluster: Option<Place>,
+    /// Where the failure domain is named.
+    pub(super) failure_domain: Option<Place>,
 }
 
 /// What matters about a guest to others.
@@ -44,8 +57,10 @@ pub(super) struct GuestSeen {
     pub(super) labels: Labels,
     /// Whether it has an address, right or wrong.
     pub(super) addressed: bool,
-    /// Where its agent is switched off.
+    /// Where QEMU's agent is switched off.
     pub(super) agent_off: Option<Place>,
+    /// Whether it has Holdfast's own, which answers most questions from inside and restarts services.
+    pub(super) own_agent: bool,
 }
 
 /// What matters about a policy to others.
@@ -58,6 +73,8 @@ pub(super) struct PolicySeen {
     pub(super) matches: Labels,
     /// Whether its ladder restarts services, which the guest's agent does.
     pub(super) restarts_service: bool,
+    /// Whether its ladder reboots guests, which QEMU's agent alone does.
+    pub(super) reboots: bool,
     /// A service that asks at the guest's address.
     needs_address: Option<ServiceName>,
     /// A service that cannot come to a verdict without the guest's agent.
@@ -67,7 +84,7 @@ pub(super) struct PolicySeen {
 impl Seen {
     /// The entry for a guest.
     pub(super) fn guest(&mut self, name: &GuestName, place: Place) -> &mut GuestSeen {
-        let new = || GuestSeen { place, labels: Labels::new(), addressed: true, agent_off: None };
+        let new = || GuestSeen { place, labels: Labels::new(), addressed: true, agent_off: None, own_agent: false };
         self.guests.entry(name.clone()).or_insert_with(new)
     }
 
@@ -78,6 +95,7 @@ impl Seen {
             match_place: place,
             matches: Labels::new(),
             restarts_service: false,
+            reboots: false,
             needs_address: None,
             needs_agent: None,
         })
@@ -93,12 +111,7 @@ impl Seen {
 impl PolicySeen {
     /// Notes what a service needs from every guest.
     pub(super) fn wants(&mut self, name: &ServiceName, service: &Service) {
-        let at_address = match &service.probe {
-            Probe::Http(http) => http.url.contains("{address}"),
-            Probe::Tcp(_) => service.from.hosts > 0,
-            Probe::AgentPing {} | Probe::Exec(_) => false,
-        };
-        if at_address && self.needs_address.is_none() {
+        if service.probe.needs_address(service.from.hosts) && self.needs_address.is_none() {
             self.needs_address = Some(name.clone());
         }
         if service.from.hosts < service.from.agree && self.needs_agent.is_none() {
@@ -193,15 +206,20 @@ fn needs(name: &GuestName, guest: &GuestSeen, policy_name: &PolicyName, policy: 
         findings.hint(guest.place, what, "add `address: 10.0.0.5`, the guest's own");
     }
     let Some(off) = guest.agent_off else { return };
-    if let Some(service) = &policy.needs_agent {
+    if let Some(service) = policy.needs_agent.as_ref().filter(|_| !guest.own_agent) {
         let what = format!(
             "guest {name} has no agent, without which policy {policy_name} cannot judge its service {}",
             quoted(service.as_str())
         );
         findings.hint(off, what, "set `agent: true`, or let the service be asked from as many `hosts` as must `agree`");
     }
-    if policy.restarts_service {
-        let what = format!("guest {name} has no agent, through which policy {policy_name} restarts services");
-        findings.hint(off, what, "set `agent: true`, or take `restart_service` off the ladder");
+    if policy.reboots && guest.own_agent {
+        let what = format!("guest {name} has no QEMU guest agent, through which alone policy {policy_name} reboots");
+        findings.hint(off, what, "set `agent: true`, or take `reboot_guest` off the ladder");
+    }
+    if (policy.restarts_service || policy.reboots) && !guest.own_agent {
+        let what =
+            format!("guest {name} has no agent, through which policy {policy_name} restarts services or reboots");
+        findings.hint(off, what, "set `agent: true`, or take `restart_service` and `reboot_guest` off the ladder");
     }
 }

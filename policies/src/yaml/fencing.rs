@@ -2,29 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{across::Seen, fields::Keys, text::quoted, value::Value};
+use super::{across::Seen, device, fields::Keys, text::quoted, value::Value};
 use crate::{
-    model::{FenceLevel, IpmiDevice},
+    model::{FenceLevel, LeaseLevel, PowerDevice},
     names::HostName,
-    time::Span,
 };
 
-const LEVELS: &[&str] = &["ipmi", "operator"];
-const LEVELS_LATER: &[&str] = &["agent", "redfish", "lease"];
-const IPMI: Keys = Keys {
-    known: &["address", "port", "user", "password_file", "suite", "wiring_verified_by", "timeout"],
-    later: &[],
-    renamed: &[(
-        "password",
-        "passwords stay out of policies: write it to a file on every host and name that as `password_file`",
-    )],
-};
+const LEVELS: &[&str] = &["ipmi", "redfish", "agent", "webhook", "command", "all", "lease", "operator"];
+const LEASE: Keys = Keys { known: &["watchdog_trusted_by"], later: &[], renamed: &[] };
 const OPERATOR: Keys = Keys { known: &[], later: &[], renamed: &[] };
 
 /// Most levels of one host; every level costs its time-out.
 const LEVELS_MAX: usize = 8;
-/// Longest user name in IPMI 2.0, in bytes.
-const USER_BYTES_MAX: usize = 16;
+/// Most devices of one level: power supplies that one machine has.
+const DEVICES_MAX: usize = 8;
 
 /// Reads the levels of all hosts of a section.
 pub(super) fn read(section: &Value<'_>, into: &mut BTreeMap<HostName, Vec<FenceLevel>>, seen: &mut Seen) {
@@ -50,71 +41,48 @@ fn levels(value: &Value<'_>, host: &HostName, seen: &mut Seen) -> Option<Vec<Fen
         );
     }
     let read: Vec<Option<FenceLevel>> = items.iter().map(|item| level(item, host, seen)).collect();
-    read.into_iter().collect()
+    let read: Option<Vec<FenceLevel>> = read.into_iter().collect();
+    let leases = read.iter().flatten().filter(|level| matches!(level, FenceLevel::Lease(_))).count();
+    if leases > 1 {
+        return value.wrong(
+            format!("host {} has {leases} `lease` levels", quoted(value.name)),
+            "a host has one lease; keep one of them",
+        );
+    }
+    read
 }
 
 fn level(item: &Value<'_>, host: &HostName, seen: &mut Seen) -> Option<FenceLevel> {
-    let chosen = item.variant("fence level", LEVELS, LEVELS_LATER)?;
+    let chosen = item.variant("fence level", LEVELS, &[])?;
     match chosen.name {
-        "ipmi" => ipmi(&chosen, host, seen).map(FenceLevel::Ipmi),
-        _ => chosen.fields(&OPERATOR).map(|_| FenceLevel::Operator {}),
+        "operator" => chosen.fields(&OPERATOR).map(|_| FenceLevel::Operator {}),
+        "lease" => lease(&chosen).map(FenceLevel::Lease),
+        "all" => all(&chosen, host, seen).map(FenceLevel::Power),
+        _ => device::read(&chosen, host, seen).map(|device| FenceLevel::Power(vec![device])),
     }
 }
 
-fn ipmi(value: &Value<'_>, host: &HostName, seen: &mut Seen) -> Option<IpmiDevice> {
-    let fields = value.fields(&IPMI)?;
-    let address = fields.need("address", "address: 10.0.9.1", controller);
-    let port = fields.or("port", 623, |v| v.number(1..=u16::MAX));
-    let user = fields.need("user", "user: holdfast", user);
-    let password_file = fields.need("password_file", "password_file: /etc/holdfast/ipmi", Value::absolute_path);
-    let suite = fields.or("suite", 17, suite);
-    let wiring_verified_by = fields.optional("wiring_verified_by", |v| v.text().map(str::to_owned));
-    let timeout = fields.or("timeout", Span::secs(20), |v| v.span_from(Span::secs(1)));
-    if let (Some(address), Some(port)) = (&address, port) {
-        let device = format!("{} port {port}", address.to_ascii_lowercase());
-        seen.controllers.push((device, host.clone(), fields.place("address")));
-    }
-    Some(IpmiDevice {
-        address: address?,
-        port: port?,
-        user: user?,
-        password_file: password_file?,
-        suite: suite?,
-        wiring_verified_by: wiring_verified_by?,
-        timeout: timeout?,
-    })
+fn lease(value: &Value<'_>) -> Option<LeaseLevel> {
+    let fields = value.fields(&LEASE)?;
+    let watchdog_trusted_by = fields.optional("watchdog_trusted_by", |v| v.text().map(str::to_owned))?;
+    Some(LeaseLevel { watchdog_trusted_by })
 }
 
-fn controller(value: &Value<'_>) -> Option<String> {
-    let text = value.text()?;
-    let is_address = text.parse::<std::net::IpAddr>().is_ok();
-    let is_name = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    if is_address || is_name {
-        return Some(text.to_owned());
-    }
-    value.wrong(
-        format!("{} is neither an address nor a host name", quoted(text)),
-        "write `address: 10.0.9.1`, without scheme; the port has its own key, `port`",
-    )
-}
-
-fn user(value: &Value<'_>) -> Option<String> {
-    let text = value.text()?;
-    if text.len() > USER_BYTES_MAX {
+/// Devices that must all say off, as those of a host with two power supplies.
+fn all(value: &Value<'_>, host: &HostName, seen: &mut Seen) -> Option<Vec<PowerDevice>> {
+    let items = value.list("write `all: [ { ipmi: { … } }, { agent: { … } } ]`")?;
+    if items.len() < 2 || items.len() > DEVICES_MAX {
         return value.wrong(
-            format!("user {} is longer than {USER_BYTES_MAX} bytes", quoted(text)),
-            "IPMI allows no longer names",
+            format!("`all` has {} devices", items.len()),
+            format!("give 2 to {DEVICES_MAX}; a single device is a level by itself, without `all`"),
         );
     }
-    Some(text.to_owned())
-}
-
-fn suite(value: &Value<'_>) -> Option<u8> {
-    match value.number(0..=u8::MAX)? {
-        suite @ (3 | 17) => Some(suite),
-        other => value.wrong(
-            format!("cipher suite {other} is not supported"),
-            "17 (SHA-256), or 3 (SHA-1) for older controllers",
-        ),
-    }
+    let read: Vec<Option<PowerDevice>> = items
+        .iter()
+        .map(|item| {
+            let chosen = item.variant("power device", device::KINDS, &[])?;
+            device::read(&chosen, host, seen)
+        })
+        .collect();
+    read.into_iter().collect()
 }

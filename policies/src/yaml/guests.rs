@@ -2,15 +2,52 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::{across::Seen, fields::Keys, text::quoted, value::Value};
+use super::{
+    across::Seen,
+    fields::{Fields, Keys},
+    hosts,
+    text::quoted,
+    value::Value,
+};
 use crate::{
     model::{Accel, Disk, DiskFormat, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition, WatchdogModel},
     names::GuestName,
+    rules::GuestNeeds,
 };
 
-const GUEST: Keys = Keys { known: &["labels", "priority", "address", "qemu"], later: &["libvirt"], renamed: &[] };
+const GUEST: Keys = Keys {
+    known: &[
+        "labels",
+        "priority",
+        "address",
+        "qemu",
+        "demand",
+        "stickiness",
+        "best_effort",
+        "live_migration",
+        "failback",
+        "start_tries",
+        "relocations",
+        "stop_timeout",
+    ],
+    later: &["libvirt"],
+    renamed: &[("desired", "what is wanted of a guest is said by `holdfast guest stop` and `holdfast guest start`")],
+};
 const QEMU: Keys = Keys {
-    known: &["memory", "cpus", "kernel", "initrd", "append", "disks", "nics", "agent", "watchdog", "accel", "machine"],
+    known: &[
+        "memory",
+        "cpus",
+        "kernel",
+        "initrd",
+        "append",
+        "disks",
+        "nics",
+        "agent",
+        "holdfast_agent",
+        "watchdog",
+        "accel",
+        "machine",
+    ],
     later: &[],
     renamed: &[("memory_mib", "write the unit with the number: `memory: 256MiB`")],
 };
@@ -19,6 +56,10 @@ const NIC: Keys = Keys { known: &["bridge", "mac"], later: &[], renamed: &[] };
 
 /// Highest priority. Priorities are ranks, not numbers to count with.
 const PRIORITY_MAX: u32 = 1000;
+/// Largest stickiness: that of the largest weight of a rule.
+const STICKINESS_MAX: i64 = 1_000_000;
+/// Most starts on one host, and most hosts that are tried: a bound, so that every row of tries ends.
+const TRIES_MAX: u32 = 100;
 /// Most virtual CPUs that QEMU's q35 machine is built for.
 const CPUS_MAX: u32 = 1024;
 /// Longest label key or value in bytes.
@@ -59,7 +100,30 @@ fn guest(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<GuestDe
         );
     }
     let qemu = fields.section("qemu").and_then(|qemu| self::qemu(&qemu, name, seen));
-    Some(GuestDeclaration { labels: labels?, priority: priority?, address: address?, qemu: qemu? })
+    let needs = needs(&fields);
+    Some(GuestDeclaration { labels: labels?, priority: priority?, address: address?, qemu: qemu?, needs: needs? })
+}
+
+fn needs(fields: &Fields<'_>) -> Option<GuestNeeds> {
+    let default = GuestNeeds::default();
+    let demand = fields.or("demand", default.demand, hosts::amounts);
+    let stickiness = fields.or("stickiness", default.stickiness, |v| v.signed(0..=STICKINESS_MAX));
+    let best_effort = fields.or("best_effort", default.best_effort, Value::boolean);
+    let live_migration = fields.or("live_migration", default.live_migration, Value::boolean);
+    let failback = fields.or("failback", default.failback, Value::boolean);
+    let start_tries = fields.or("start_tries", default.start_tries, |v| v.number(1..=TRIES_MAX));
+    let relocations = fields.optional("relocations", |v| v.number(0..=TRIES_MAX));
+    let stop_timeout = fields.or("stop_timeout", default.stop_timeout, Value::span);
+    Some(GuestNeeds {
+        demand: demand?,
+        stickiness: stickiness?,
+        best_effort: best_effort?,
+        live_migration: live_migration?,
+        failback: failback?,
+        start_tries: start_tries?,
+        relocations: relocations?,
+        stop_timeout: stop_timeout?,
+    })
 }
 
 /// Reads labels, of guests and of `match`.
@@ -89,6 +153,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     let disks = fields.or("disks", Vec::new(), |v| disks(v, name, seen));
     let nics = fields.or("nics", Vec::new(), |v| nics(v, name, seen));
     let agent = fields.or("agent", true, Value::boolean);
+    let holdfast_agent = fields.or("holdfast_agent", false, Value::boolean);
     let watchdog = fields.optional("watchdog", |v| v.one_of(&[("i6300esb", WatchdogModel::I6300esb)]));
     let accel = fields
         .or("accel", Accel::Auto, |v| v.one_of(&[("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)]));
@@ -96,6 +161,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     if agent == Some(false) {
         seen.guest(name, value.at).agent_off = Some(fields.place("agent"));
     }
+    seen.guest(name, value.at).own_agent = holdfast_agent == Some(true);
     for key in ["initrd", "append"] {
         if fields.has(key) && !fields.has("kernel") {
             value.findings.hint(
@@ -123,6 +189,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
         disks: disks?,
         nics: nics?,
         agent: agent?,
+        holdfast_agent: holdfast_agent?,
         watchdog: watchdog?,
         accel: accel?,
         machine: machine?,

@@ -8,7 +8,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    hostfile::{HostFile, QemuHost, Timing, TlsFiles},
+    hostfile::{HostFile, QemuHost, Timing, TlsFiles, WatchdogFile},
     names::HostName,
     time::Span,
 };
@@ -29,13 +29,15 @@ const HOST: Keys = Keys {
         "memory",
         "memory_mib",
         "qemu",
+        "watchdog",
         "timing",
     ],
-    later: &["libvirt", "watchdog"],
+    later: &["libvirt"],
     renamed: &[],
 };
 const TLS: Keys = Keys { known: &["ca", "certificate", "key"], later: &[], renamed: &[] };
 const QEMU: Keys = Keys { known: &["binary", "cgroup", "migrate_address", "log_dir"], later: &[], renamed: &[] };
+const WATCHDOG: Keys = Keys { known: &["device", "timeout"], later: &[], renamed: &[] };
 const TIMING: Keys = Keys {
     known: &["gossip_interval", "sync_every", "wonder_after", "suspect_after", "lease", "join_grace"],
     later: &[],
@@ -66,6 +68,7 @@ pub(super) fn read(root: &Value<'_>) -> Option<HostFile> {
     let machine_id = fields.optional("machine_id", |v| v.text().map(str::to_owned));
     let memory_mib = memory(&fields, root);
     let qemu = fields.or("qemu", QemuHost::default(), qemu);
+    let watchdog = fields.optional("watchdog", watchdog);
     let timing = fields.or("timing", Timing::default(), timing);
     if let (Some(listen), Some(Some(api))) = (listen, api)
         && listen == api
@@ -93,6 +96,7 @@ pub(super) fn read(root: &Value<'_>) -> Option<HostFile> {
         machine_id: machine_id?,
         memory_mib: memory_mib?,
         qemu: qemu?,
+        watchdog: watchdog?,
         timing: timing?,
     })
 }
@@ -192,6 +196,27 @@ fn qemu(value: &Value<'_>) -> Option<QemuHost> {
     let migrate_address = fields.optional("migrate_address", Value::address);
     let log_dir = fields.optional("log_dir", Value::path);
     Some(QemuHost { binary: binary?, cgroup: cgroup?, migrate_address: migrate_address?, log_dir: log_dir? })
+}
+
+fn watchdog(value: &Value<'_>) -> Option<WatchdogFile> {
+    let fields = value.fields(&WATCHDOG)?;
+    let default = WatchdogFile::default();
+    let device = fields.or("device", default.device, Value::absolute_path);
+    let timeout = fields.or("timeout", default.timeout, watchdog_timeout);
+    Some(WatchdogFile { device: device?, timeout: timeout? })
+}
+
+/// Drivers count whole seconds.
+fn watchdog_timeout(value: &Value<'_>) -> Option<Span> {
+    let timeout = value.span()?;
+    let (least, most) = (WatchdogFile::TIMEOUT_MIN, WatchdogFile::TIMEOUT_MAX);
+    if timeout.0.subsec_nanos() != 0 || !(least..=most).contains(&timeout) {
+        return value.wrong(
+            format!("a watchdog's time-out must be whole seconds from {least} to {most}, not {timeout}"),
+            "the default is 10s; a shorter one mistakes a stalled machine for a dead one, and guests wait for a longer one",
+        );
+    }
+    Some(timeout)
 }
 
 fn timing(value: &Value<'_>) -> Option<Timing> {

@@ -15,8 +15,9 @@ const TRIED: Keys =
     Keys { known: &["tries", "wait"], later: &[], renamed: &[("run", "only `restart_service` runs a command")] };
 const PAGE: Keys = Keys { known: &["severity"], later: &[], renamed: &[] };
 
-const RUNGS: &[&str] = &["restart_service", "reset_guest", "failover", "migrate", "page"];
-const RUNGS_LATER: &[&str] = &["reboot_guest"];
+const RUNGS: &[&str] = &["restart_service", "reboot_guest", "reset_guest", "failover", "migrate", "page"];
+/// What can be done for a guest that its storage has stopped: nothing that would have to run in it.
+const STORAGE_RUNGS: &[&str] = &["resume_guest", "reset_guest", "failover", "page"];
 /// Most rungs: each kind a few times.
 const RUNGS_MAX: usize = 16;
 /// Most tries on one rung.
@@ -24,8 +25,17 @@ const TRIES_MAX: u32 = 100;
 /// Shortest wait for recovery after a try: nothing restarts faster.
 const WAIT_MIN: Span = Span::ms(100);
 
-/// Reads the rungs and checks their order.
+/// Reads `ladder` and checks the order of its rungs.
 pub(super) fn read(value: &Value<'_>) -> Option<Vec<Rung>> {
+    rungs_of(value, RUNGS)
+}
+
+/// Reads `on_storage_error`.
+pub(super) fn on_storage_error(value: &Value<'_>) -> Option<Vec<Rung>> {
+    rungs_of(value, STORAGE_RUNGS)
+}
+
+fn rungs_of(value: &Value<'_>, known: &[&'static str]) -> Option<Vec<Rung>> {
     let items = value.list("write `- reset_guest: { tries: 1 }` and so on below it")?;
     if items.is_empty() {
         return value
@@ -37,7 +47,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<Vec<Rung>> {
     let mut highest: Option<(u8, &str)> = None;
     let mut rungs = Vec::new();
     for item in &items {
-        let Some(chosen) = item.variant("rung", RUNGS, RUNGS_LATER) else {
+        let Some(chosen) = item.variant("rung", known, &[]) else {
             rungs.push(None);
             continue;
         };
@@ -49,7 +59,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<Vec<Rung>> {
                     quoted(chosen.name),
                     quoted(before)
                 ),
-                "the order is `restart_service`, `reset_guest`, `failover` or `migrate`, `page`",
+                "the order is `restart_service`, `reboot_guest`, `reset_guest`, `failover` or `migrate`, `page`",
             ),
             _ => highest = Some((kill(chosen.name), chosen.name)),
         }
@@ -61,10 +71,11 @@ pub(super) fn read(value: &Value<'_>) -> Option<Vec<Rung>> {
 /// How much a rung takes down (S8).
 fn kill(name: &str) -> u8 {
     match name {
-        "restart_service" => 0,
-        "reset_guest" => 1,
-        "failover" | "migrate" => 2,
-        _ => 3,
+        "restart_service" | "resume_guest" => 0,
+        "reboot_guest" => 1,
+        "reset_guest" => 2,
+        "failover" | "migrate" => 3,
+        _ => 4,
     }
 }
 
@@ -75,6 +86,14 @@ fn rung(chosen: &Value<'_>) -> Option<Rung> {
             let run = fields.need("run", "run: [\"systemctl\", \"restart\", \"nginx\"]", Value::command);
             let (tries, wait) = tried(&fields, 10);
             Some(Rung::RestartService { run: run?, tries: tries?, wait: wait? })
+        }
+        "reboot_guest" => {
+            let (tries, wait) = tried(&chosen.fields(&TRIED)?, 60);
+            Some(Rung::RebootGuest { tries: tries?, wait: wait? })
+        }
+        "resume_guest" => {
+            let (tries, wait) = tried(&chosen.fields(&TRIED)?, 10);
+            Some(Rung::ResumeGuest { tries: tries?, wait: wait? })
         }
         "reset_guest" => {
             let (tries, wait) = tried(&chosen.fields(&TRIED)?, 60);

@@ -6,16 +6,23 @@
 
 mod across;
 mod alerts;
+mod cluster;
+mod device;
 mod diff;
 mod fencing;
 mod fields;
 mod finding;
 mod guests;
 mod host;
+mod hosts;
 mod ladder;
+mod outside_device;
 mod policy;
+mod probes;
+mod rules;
 mod text;
 mod tree;
+mod tuning;
 mod value;
 
 #[cfg(test)]
@@ -45,7 +52,8 @@ pub struct Source<'a> {
 }
 
 /// What may stand at the top of a policy file.
-const TOP: Keys = Keys { known: &["guests", "policies", "fencing", "alerts"], later: &[], renamed: &[] };
+const TOP: Keys =
+    Keys { known: &["guests", "policies", "fencing", "alerts", "hosts", "rules", "cluster"], later: &[], renamed: &[] };
 
 /// Reads the files of `holdfast apply` as one declaration. Their sections merge; a name may be declared once.
 ///
@@ -62,6 +70,8 @@ pub fn parse(sources: &[Source<'_>]) -> Result<Policies, Vec<Finding>> {
             }
         }
         across::check(&seen, &findings);
+        rules::settle(&mut policies, &seen, &findings);
+        cluster::check(&policies, &seen, &findings);
     }
     findings.into_result(policies)
 }
@@ -77,6 +87,15 @@ fn section(root: &Value<'_>, policies: &mut Policies, seen: &mut Seen) {
     }
     if let Some(value) = top.section("fencing") {
         fencing::read(&value, &mut policies.fencing, seen);
+    }
+    if let Some(value) = top.section("hosts") {
+        hosts::read(&value, &mut policies.hosts, seen);
+    }
+    if let Some(value) = top.section("rules") {
+        rules::read(&value, &mut policies.rules, seen);
+    }
+    if let Some(value) = top.section("cluster") {
+        cluster::read(&value, &mut policies.cluster, seen);
     }
     if let Some(value) = top.section("alerts") {
         alerts::read(&value, &mut policies.alerts, seen);

@@ -5,31 +5,28 @@ use std::collections::BTreeMap;
 use super::{
     across::Seen,
     fields::{Fields, Keys},
-    guests, ladder,
+    guests, ladder, probes, rules,
     text::quoted,
+    tuning,
     value::Value,
 };
 use crate::{
-    model::{ExecProbe, HttpProbe, Labels, OnDegraded, Policy, Probe, Service, TcpProbe, Vantages},
+    model::{Labels, OnDegraded, Policy, Probe, Rung, Service, Vantages},
     names::{PolicyName, ServiceName},
     time::Span,
 };
 
 const POLICY: Keys = Keys {
-    known: &["match", "services", "ladder", "on_degraded", "cool_down", "boot_grace"],
-    later: &["placement"],
+    known: &["match", "services", "ladder", "on_storage_error", "on_degraded", "cool_down", "boot_grace", "placement"],
+    later: &[],
     renamed: &[("matches", "write `match: { app: web }`")],
 };
 const SERVICE: Keys = Keys {
-    known: &["probe", "every", "timeout", "fails_after", "recovers_after", "from"],
-    later: &["slow"],
+    known: &["probe", "every", "timeout", "fails_after", "recovers_after", "from", "slow", "flaps", "grace", "needs"],
+    later: &[],
     renamed: &[],
 };
 const FROM: Keys = Keys { known: &["inside", "hosts", "agree"], later: &[], renamed: &[] };
-const HTTP: Keys = Keys { known: &["url", "status", "body"], later: &[], renamed: &[] };
-const TCP: Keys = Keys { known: &["port"], later: &[], renamed: &[] };
-const EXEC: Keys = Keys { known: &["run"], later: &[], renamed: &[] };
-const NOTHING: Keys = Keys { known: &[], later: &[], renamed: &[] };
 
 /// Shortest interval between two questions and shortest wait: below it, probing itself becomes the load.
 const EVERY_MIN: Span = Span::ms(50);
@@ -64,17 +61,31 @@ fn policy(value: &Value<'_>, name: &PolicyName, seen: &mut Seen) -> Option<Polic
     for (service, declared) in services.iter().flatten() {
         sketch.wants(service, declared);
     }
+    if let (Some(section), Some(services)) = (fields.section("services"), &services) {
+        tuning::check(&section, services);
+    }
     let ladder = fields.need("ladder", "ladder: [{ reset_guest: {} }, { failover: {} }, { page: {} }]", ladder::read);
-    sketch.restarts_service = ladder.iter().flatten().any(|rung| rung.name() == "restart_service");
+    let rungs = || ladder.iter().flatten();
+    sketch.restarts_service = rungs().any(|rung| matches!(rung, Rung::RestartService { .. }));
+    sketch.reboots = rungs().any(|rung| matches!(rung, Rung::RebootGuest { .. }));
+    let on_storage_error = fields.or("on_storage_error", Vec::new(), ladder::on_storage_error);
     let on_degraded = fields.or("on_degraded", OnDegraded::Alert, |v| {
-        v.one_of(&[("alert", OnDegraded::Alert), ("migrate", OnDegraded::Migrate)])
+        v.one_of(&[("alert", OnDegraded::Alert), ("migrate", OnDegraded::Migrate), ("ladder", OnDegraded::Ladder)])
     });
+    if let Some(value) = fields.section("placement")
+        && let Some(matches) = &matches
+        && let Some(placement) = rules::placement(&value, matches)
+    {
+        seen.placement_places.push(value.at);
+        seen.placements.push((name.clone(), placement));
+    }
     let cool_down = fields.or("cool_down", Span::secs(300), Value::span);
     let boot_grace = fields.or("boot_grace", Span::secs(60), Value::span);
     Some(Policy {
         matches: matches?,
         services: services?,
         ladder: ladder?,
+        on_storage_error: on_storage_error?,
         on_degraded: on_degraded?,
         cool_down: cool_down?,
         boot_grace: boot_grace?,
@@ -104,12 +115,13 @@ fn services(value: &Value<'_>) -> Option<BTreeMap<ServiceName, Service>> {
 
 fn service(value: &Value<'_>) -> Option<Service> {
     let fields = value.fields(&SERVICE)?;
-    let probe = fields.need("probe", "probe: { http: { url: \"http://{address}:8080/\" } }", probe);
+    let probe = fields.need("probe", "probe: { http: { url: \"http://{address}:8080/\" } }", probes::read);
     let every = fields.or("every", Span::secs(2), |v| v.span_from(EVERY_MIN));
     let timeout = fields.or("timeout", Span::secs(1), |v| v.span_from(TIMEOUT_MIN));
     let fails_after = fields.or("fails_after", 3, |v| v.number(1..=COUNT_MAX));
     let recovers_after = fields.or("recovers_after", 2, |v| v.number(1..=COUNT_MAX));
     let from = vantages(&fields, probe.as_ref());
+    let tuning = tuning::read(&fields, every, timeout);
     if let (Some(every), Some(timeout)) = (every, timeout)
         && timeout > every
     {
@@ -127,48 +139,30 @@ fn service(value: &Value<'_>) -> Option<Service> {
         fails_after: fails_after?,
         recovers_after: recovers_after?,
         from: from?,
+        tuning: tuning?,
     })
-}
-
-fn probe(value: &Value<'_>) -> Option<Probe> {
-    let chosen = value.variant("probe", &["http", "tcp", "agent_ping", "exec"], &[])?;
-    match chosen.name {
-        "http" => {
-            let fields = chosen.fields(&HTTP)?;
-            let url = fields.need("url", "url: \"http://{address}:8080/\"", |v| v.url(true));
-            let status = fields.or("status", 200, |v| v.number(100..=599));
-            let body = fields.optional("body", |v| v.text().map(str::to_owned));
-            Some(Probe::Http(HttpProbe { url: url?, status: status?, body: body? }))
-        }
-        "tcp" => {
-            let fields = chosen.fields(&TCP)?;
-            let port = fields.need("port", "port: 5432", |v| v.number(1..=u16::MAX));
-            Some(Probe::Tcp(TcpProbe { port: port? }))
-        }
-        "exec" => {
-            let fields = chosen.fields(&EXEC)?;
-            let run = fields.need("run", "run: [\"systemctl\", \"is-active\", \"nginx\"]", Value::command);
-            Some(Probe::Exec(ExecProbe { run: run? }))
-        }
-        _ => chosen.fields(&NOTHING).map(|_| Probe::AgentPing {}),
-    }
 }
 
 /// From where to look. Without a readable probe only what does not depend on it is checked.
 fn vantages(service: &Fields<'_>, probe: Option<&Probe>) -> Option<Vantages> {
-    let network = matches!(probe, Some(Probe::Http(_) | Probe::Tcp(_)) | None);
+    let network = probe.is_none_or(Probe::asked_by_hosts);
+    let not_inside = probe.and_then(Probe::not_inside);
     let default_hosts = if network { 2 } else { 0 };
     let Some(value) = service.section("from") else {
-        return Some(Vantages { inside: true, hosts: default_hosts, agree: default_hosts.max(1) });
+        return Some(Vantages { inside: not_inside.is_none(), hosts: default_hosts, agree: default_hosts.max(1) });
     };
     let from = value.fields(&FROM)?;
-    let inside = from.or("inside", true, Value::boolean);
+    let inside = from.or("inside", not_inside.is_none(), Value::boolean);
     let hosts = from.or("hosts", default_hosts, |v| v.number(0..=HOSTS_MAX));
     let agree = from.optional("agree", |v| v.number(1..=HOSTS_MAX + 1));
     let (inside, hosts, agree) = (inside?, hosts?, agree?);
     if !network && hosts > 0 {
         let what = "`hosts` must be 0: this probe runs in the guest, through its agent";
         value.findings.hint(from.place("hosts"), what, "leave `hosts` out");
+        return None;
+    }
+    if let (true, Some(why)) = (inside, not_inside) {
+        value.findings.hint(from.place("inside"), format!("`inside` must be false: {why}"), "leave `inside` out");
         return None;
     }
     let vantages = hosts + u32::from(inside);

@@ -1,16 +1,24 @@
 //! Promises of the YAML layer: the examples read, mistakes show where they stand, all at once, and no text breaks it.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::{Finding, INPUT_BYTES_MAX, Source, diff, parse, parse_host};
 use crate::{
-    hostfile::Timing,
-    model::{Accel, DiskFormat, FenceLevel, OnDegraded, Policies, Receiver, Rung, Severity, Vantages},
+    hostfile::{Timing, WatchdogFile},
+    model::{Accel, DiskFormat, OnDegraded, Policies, PowerDevice, Receiver, Rung, Severity, Vantages},
+    names::{GuestName, HostName, RuleName},
+    rules::{Hosts, OnShutdown, Rule, Score},
     time::Span,
 };
 
+mod fencing;
+
 const WEB: &str = include_str!("../../../examples/policies/web.yaml");
 const DATABASE: &str = include_str!("../../../examples/policies/database.yaml");
+const FENCING: &str = include_str!("../../../examples/policies/fencing.yaml");
+const RULES: &str = include_str!("../../../examples/policies/rules.yaml");
 const HOST: &str = include_str!("../../../examples/host.yaml");
 
 fn read(text: &str) -> Result<Policies, Vec<Finding>> {
@@ -34,13 +42,15 @@ fn show(findings: &[Finding]) -> String {
 
 #[test]
 fn the_examples_read_together() {
-    let sources = [Source { name: "web.yaml", text: WEB }, Source { name: "database.yaml", text: DATABASE }];
+    let sources = [("web.yaml", WEB), ("database.yaml", DATABASE), ("rules.yaml", RULES), ("fencing.yaml", FENCING)]
+        .map(|(name, text)| Source { name, text });
     let policies = parse(&sources).map_err(|findings| show(&findings)).unwrap();
-    assert_eq!(policies.guests.len(), 3);
+    assert_eq!(policies.guests.len(), 4);
+    assert_eq!((policies.rules.len(), policies.hosts.len(), policies.cluster.tolerate), (4, 3, 1));
     assert_eq!(policies.policies.len(), 2);
-    assert_eq!(policies.fencing.len(), 3);
+    assert_eq!(policies.fencing.len(), 8);
     assert_eq!(policies.alerts.len(), 2);
-    for guest in policies.guests.keys() {
+    for guest in policies.guests.keys().filter(|guest| guest.as_str() != "batch-1") {
         assert!(policies.policy_of(guest).is_some(), "{guest}");
     }
     let kinds: Vec<_> = policies.policies.values().flat_map(|p| &p.ladder).map(Rung::name).collect();
@@ -80,10 +90,10 @@ policies:
     ladder:
       - failover: { tries: 1 }
       - reset_guest: { tries: 1 }
-    placement: { apart: { app: web } }
+    placement: { apert: { app: web } }
 fencing:
   hv-a:
-    - lease
+    - lease: { trusted: ann }
 "#;
     let expected = r#"a.yaml:4:21: `memory` must be a memory size, not `256`
       qemu: { memory: 256, disks: [{ path: /srv/web.img }] }
@@ -92,7 +102,7 @@ fencing:
 a.yaml:8:5: unknown key `servces`; did you mean `services`?
       servces: {}
       ^
-  hint: allowed here: `match`, `services`, `ladder`, `on_degraded`, `cool_down`, `boot_grace`
+  hint: allowed here: `match`, `services`, `ladder`, `on_storage_error`, `on_degraded`, `cool_down`, `boot_grace`, `placement`
 a.yaml:12:16: `every` must be a duration of at most 30 days, not `yes`
           every: yes
                  ^
@@ -100,15 +110,15 @@ a.yaml:12:16: `every` must be a duration of at most 30 days, not `yes`
 a.yaml:15:9: `reset_guest` comes after `failover`: a ladder goes from the smallest kill to the largest
         - reset_guest: { tries: 1 }
           ^
-  hint: the order is `restart_service`, `reset_guest`, `failover` or `migrate`, `page`
-a.yaml:16:5: key `placement` is not available in this version
-      placement: { apart: { app: web } }
-      ^
-  hint: allowed here: `match`, `services`, `ladder`, `on_degraded`, `cool_down`, `boot_grace`
-a.yaml:19:7: fence level `lease` is not available in this version
-      - lease
-        ^
-  hint: allowed here: `ipmi`, `operator`
+  hint: the order is `restart_service`, `reboot_guest`, `reset_guest`, `failover` or `migrate`, `page`
+a.yaml:16:18: unknown key `apert`; did you mean `apart`?
+      placement: { apert: { app: web } }
+                   ^
+  hint: allowed here: `apart`, `together`, `prefer`, `require`, `avoid`, `start_after`
+a.yaml:19:16: unknown key `trusted`
+      - lease: { trusted: ann }
+                 ^
+  hint: allowed here: `watchdog_trusted_by`
 "#;
     assert_eq!(show(&read(text).unwrap_err()), expected);
 }
@@ -130,7 +140,10 @@ policies:
       - migrate: {}
       - failover:
       - page
-fencing: { h: [{ ipmi: { address: bmc, user: u, password_file: /p } }, { operator: {} }] }
+fencing:
+  h: [{ ipmi: { address: bmc, user: u, password_file: /p } }, { operator: {} }]
+  i: [lease]
+  j: [{ lease: { watchdog_trusted_by: ann } }]
 alerts: [{ pagerduty: { routing_key_file: /k } }]
 "#;
     let policies = read(text).map_err(|findings| show(&findings)).unwrap();
@@ -153,7 +166,7 @@ alerts: [{ pagerduty: { routing_key_file: /k } }]
     assert_eq!(waits, [secs(10), secs(60), secs(60), secs(90), secs(0)]);
     assert_eq!(policy.ladder[4], Rung::Page { severity: Severity::Critical });
     let levels = policies.fencing.values().next().unwrap();
-    let FenceLevel::Ipmi(ipmi) = &levels[0] else { panic!() };
+    let [PowerDevice::Ipmi(ipmi)] = levels[0].devices() else { panic!() };
     assert_eq!((ipmi.port, ipmi.suite, ipmi.timeout, &ipmi.wiring_verified_by), (623, 17, Span::secs(20), &None));
     let [Receiver::Pagerduty { min_severity, url, .. }] = &policies.alerts[..] else { panic!() };
     assert_eq!((*min_severity, url.as_str()), (Severity::Info, "https://events.pagerduty.com"));
@@ -269,15 +282,29 @@ policies:
 }
 
 #[test]
+fn holdfasts_own_agent_serves_for_all_but_a_reboot() {
+    let of = |rungs: &str| {
+        format!(
+            "guests:\n  g: {{ labels: {{ a: b }}, address: 10.0.0.1, qemu: {{ memory: 1GiB, kernel: /k, agent: false, holdfast_agent: true }} }}\n\
+             policies:\n  p: {{ match: {{ a: b }}, services: {{ s: {{ probe: {{ process: {{ name: x }} }} }} }}, ladder: {rungs} }}\n"
+        )
+    };
+    read(&of("[{ restart_service: { run: [x] } }]")).unwrap();
+    let reboot = mistakes(&of("[{ reboot_guest: {} }]"));
+    assert!(matches!(reboot.as_slice(), [one] if one.contains("no QEMU guest agent")), "{reboot:?}");
+}
+
+#[test]
 fn secrets_and_what_is_not_there_yet_have_their_own_words() {
     let text = r#"
 guests: { g: {} }
 fencing:
   h:
     - ipmi: { address: "10.0.9.1:623", user: u, password: secret }
-    - redfish: { address: x }
-    - agent: { name: fence_apc_snmp }
+    - lease
   i: []
+  j: [lease, { lease: { watchdog_trusted_by: ann } }]
+  k: [{ lease: { trusted: ann } }]
 alerts:
   - pagerduty: { routing_key: secret }
   - webhook: { url: "https://user:secret@host/" }
@@ -288,12 +315,12 @@ alerts:
         "a.yaml:2:11: guest `g` has no `qemu`; taking a guest's definition from its hypervisor is not available in this version",
         "a.yaml:5:24: `10.0.9.1:623` is neither an address nor a host name",
         "hint: passwords stay out of policies",
-        "a.yaml:6:7: fence level `redfish` is not available in this version",
-        "a.yaml:7:7: fence level `agent` is not available in this version",
-        "a.yaml:8:6: host `i` has 0 fence levels",
+        "a.yaml:7:6: host `i` has 0 fence levels",
+        "a.yaml:8:6: host `j` has 2 `lease` levels",
+        "a.yaml:9:18: unknown key `trusted`",
         "hint: keys stay out of policies",
-        "a.yaml:11:21: URL `https://user:secret@host/`: it contains a user or a password",
-        "a.yaml:12:5: unknown receiver `email`",
+        "a.yaml:12:21: URL `https://user:secret@host/`: it contains a user or a password",
+        "a.yaml:13:5: unknown receiver `email`",
     ] {
         assert!(shown.contains(expected), "{expected}\n---\n{shown}");
     }
@@ -363,6 +390,26 @@ libvirt: {}
         ]
     );
     assert_eq!(host_mistakes("# nothing\n"), ["1:1 the host file is empty"]);
+}
+
+#[test]
+fn a_watchdog_needs_whole_seconds_that_make_sense() {
+    let with = |watchdog: &str| HOST.replace("  timeout: 10s  ", &format!("  timeout: {watchdog}  "));
+    for good in ["2s", "1m", "5m", "3000ms"] {
+        let text = with(good);
+        let host = parse_host(&Source { name: "host.yaml", text: &text }).map_err(|findings| show(&findings)).unwrap();
+        assert_eq!(host.watchdog.unwrap().timeout, Span::try_from(good.to_owned()).unwrap());
+    }
+    for (bad, shown) in [("1s", "1s"), ("301s", "301s"), ("2500ms", "2500ms"), ("0s", "0s")] {
+        let what = format!("a watchdog's time-out must be whole seconds from 2s to 5m, not {shown}");
+        let found = host_mistakes(&with(bad));
+        assert!(matches!(found.as_slice(), [one] if one.ends_with(&what)), "{found:?}");
+    }
+    let found = host_mistakes(&HOST.replace("  device: /dev/watchdog", "  device: watchdog"));
+    assert!(matches!(found.as_slice(), [one] if one.contains("absolute path")), "{found:?}");
+    let without: String = HOST.lines().filter(|line| !line.contains("10s")).map(|line| format!("{line}\n")).collect();
+    let host = parse_host(&Source { name: "host.yaml", text: &without }).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(host.watchdog, Some(WatchdogFile::default()));
 }
 
 #[test]
@@ -457,4 +504,61 @@ proptest! {
         let _ = read(&text);
         let _ = read(&noise);
     }
+}
+
+const PLACED: &str = r#"
+guests:
+  web-1: { labels: { app: web }, qemu: { memory: 1GiB, disks: [{ path: /a.img }] }, demand: { gpu: 1 }, relocations: 3 }
+  web-2: { labels: { app: web }, qemu: { memory: 1GiB, disks: [{ path: /b.img }] }, live_migration: false }
+  db-1: { qemu: { memory: 1GiB, disks: [{ path: /c.img }] }, stickiness: 0, failback: true, best_effort: true }
+policies:
+  web:
+    match: { app: web }
+    ladder: [page]
+    placement: { apart: { app: web }, prefer: { zone: a }, require: { ssd: yes }, start_after: [db-1] }
+hosts:
+  hv-a: { labels: { zone: a, rack: r1, ssd: yes }, capacity: { gpu: 2 } }
+rules:
+  db: { hosts: { guests: [db-1], on: { hv-a: 100, hv-b: -5, hv-c: never }, required: true } }
+  racks: { apart: { guests: [web-1, db-1], required: false, by: rack, weight: 7, yields: db-1 } }
+cluster: { tolerate: 1, failure_domain: rack, refuse_beyond: true, on_shutdown: freeze, fences_per_hour: 3 }
+"#;
+
+#[test]
+fn placement_rules_needs_and_cluster_settings_read_as_they_are_meant() {
+    let policies = read(PLACED).map_err(|findings| show(&findings)).unwrap();
+    let guest = |name: &str| &policies.guests[&GuestName::new(name).unwrap()].needs;
+    assert_eq!(guest("web-1").demand, BTreeMap::from([("gpu".to_owned(), 1)]));
+    assert_eq!((guest("web-1").relocations, guest("web-1").stickiness), (Some(3), 1_000));
+    assert!(!guest("web-2").live_migration && guest("db-1").failback && guest("db-1").best_effort);
+    let rule = |name: &str| &policies.rules[&RuleName::new(name).unwrap()];
+    let Rule::Hosts { hosts: Hosts::Named(scores), required: true, .. } = rule("db") else { panic!() };
+    let expected = [("hv-a", Score::By(100)), ("hv-b", Score::By(-5)), ("hv-c", Score::Never)];
+    assert_eq!(*scores, expected.map(|(host, score)| (HostName::new(host).unwrap(), score)).into());
+    let Rule::Apart { required: false, by: Some(by), weight: 7, yields: Some(_), .. } = rule("racks") else { panic!() };
+    assert_eq!(by, "rack");
+    let made: Vec<&Rule> =
+        policies.rules.iter().filter(|(name, _)| name.as_str().starts_with("web.")).map(|r| r.1).collect();
+    let orders = made.iter().filter(|rule| matches!(rule, Rule::Order { required: true, .. })).count();
+    assert_eq!((made.len(), orders), (5, 2), "{made:?}");
+    let settings = &policies.cluster;
+    assert_eq!((settings.tolerate, settings.on_shutdown, settings.fences_per_hour), (1, OnShutdown::Freeze, Some(3)));
+}
+
+#[test]
+fn a_rule_that_could_never_hold_or_names_nobody_is_shown_where_it_stands() {
+    let with = |rules: &str| PLACED.replace("rules:\n", &format!("rules:\n{rules}\n"));
+    let only = |rules: &str, expected: &str| {
+        let found = mistakes(&with(rules));
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
+    };
+    only("  a: { order: { first: web-1, then: db-1 } }", "wait for each other in a circle");
+    only("  a: { together: { guests: [web-1, nobody] } }", "names `nobody`, which is no guest");
+    only("  a: { order: { first: web-1, then: web-1 } }", "cannot start after itself");
+    only("  a: { hosts: { guests: [web-1] } }", "names hosts either with `on` or by `labels`");
+    only("  a: { apart: { guests: {} } }", "no label is named");
+    only("  a: { hosts: { guests: [web-1], on: { hv-a: 01 } } }", "must be a whole number from -1000000");
+    only("  a: { beside: { guests: [web-1] } }", "unknown rule `beside`");
+    let nobody = PLACED.replace("failure_domain: rack", "failure_domain: row");
+    assert!(mistakes(&nobody)[0].contains("no host has the label `row`"), "{:?}", mistakes(&nobody));
 }

@@ -51,7 +51,8 @@ impl<'t> Value<'t> {
         None
     }
 
-    fn unexpected<T>(&self, expected: &str, example: &str) -> Option<T> {
+    /// Notes that something else stands here than what is expected.
+    pub(super) fn unexpected<T>(&self, expected: &str, example: &str) -> Option<T> {
         let found = match &self.node.content {
             Content::Map(_) => "a map".to_owned(),
             Content::List(_) => "a list".to_owned(),
@@ -87,6 +88,11 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// Whether a single value stands here, and not a list or a map.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.node.content, Content::Scalar { .. }) && !self.node.is_blank()
+    }
+
     /// A whole number in a range.
     pub(super) fn number<N>(&self, range: RangeInclusive<N>) -> Option<N>
     where
@@ -97,6 +103,19 @@ impl<'t> Value<'t> {
         // A leading zero means octal to some readers of YAML and nothing to others.
         let digits = digits.filter(|text| *text == "0" || !text.starts_with('0'));
         let number = digits.and_then(|text| text.parse::<u64>().ok()).and_then(|number| N::try_from(number).ok());
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => Some(number),
+            None => self.unexpected(&expected, "write digits only, without quotes or a unit"),
+        }
+    }
+
+    /// A whole number in a range, perhaps negative.
+    pub(super) fn signed(&self, range: RangeInclusive<i64>) -> Option<i64> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let text = self.plain().unwrap_or_default();
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let written = digits == "0" || (!digits.is_empty() && !digits.starts_with('0'));
+        let number = text.parse::<i64>().ok().filter(|_| written && digits.bytes().all(|b| b.is_ascii_digit()));
         match number.filter(|number| range.contains(number)) {
             Some(number) => Some(number),
             None => self.unexpected(&expected, "write digits only, without quotes or a unit"),

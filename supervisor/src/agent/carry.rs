@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use holdfast_fencing::{open_device, power_off::power_off_and_confirm, report::Outcome};
+use holdfast_fencing::{open_devices, power_off::power_off_and_confirm, power_on_and_confirm, report::Outcome};
 use holdfast_policies::{
     model::{FenceLevel, QemuDefinition},
     names::{Epoch, GuestName, HostName, Incarnation},
     observe::{GuestCondition, clean},
-    order::{Order, OrderKind, OrderOutcome},
+    order::{Order, OrderKind, OrderOutcome, SWITCH_ON, StopHow, Switch},
     proof::Power,
     sync::AgedReading,
     time::{Moment, millis},
@@ -45,8 +45,16 @@ impl Carried {
 /// Carries one order out, within its deadline.
 pub async fn carry(node: &Arc<Node>, order: &Order) -> Carried {
     let deadline = order.deadline.0;
-    if let OrderKind::Fence { target, target_incarnation, level, device } = &order.kind {
-        return fence(node, target, target_incarnation, *level, device, deadline).await;
+    if let OrderKind::Fence { target, target_incarnation, level, device, switch } = &order.kind {
+        let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
+        // R20: every off needs a go-ahead younger than one lease, and a lease is renewed by the coordinator alone.
+        let go_ahead = move || lease.is_valid() && !withdrawn.contains(id);
+        let off = |within| fence(target, target_incarnation, *level, device, within, go_ahead);
+        return match switch {
+            Switch::Off => off(deadline).await,
+            Switch::OffAndOn => switch_on(device, off(device.timeout().0).await).await,
+            Switch::On => switch_on(device, Carried::plain(done("it was off"))).await,
+        };
     }
     let Some(driver) = &node.driver else { return Carried::plain(failed("this host runs no guests")) };
     match timeout(deadline, act(node, driver, &order.kind, deadline)).await {
@@ -69,7 +77,13 @@ async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Dura
         OrderKind::Receive { guest, epoch, definition } => {
             start(node, driver, guest, *epoch, definition, How::Incoming).await
         }
-        OrderKind::Release { guest, epoch } => release(node, driver, guest, *epoch).await,
+        OrderKind::Release { guest, epoch, how } => release(node, driver, guest, *epoch, *how).await,
+        OrderKind::Reboot { guest, .. } => {
+            match driver.reboot(guest, deadline.saturating_sub(Duration::from_secs(1))).await {
+                Ok(took) => done(format!("it began anew after {} ms", took.as_millis())),
+                Err(error) => failed(with_causes(&error)),
+            }
+        }
         OrderKind::RestartService { guest, run, .. } => restart_service(driver, guest, run, deadline).await,
         // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
         OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
@@ -132,17 +146,24 @@ async fn start(
     }
 }
 
-async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epoch) -> OrderOutcome {
+async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epoch, how: StopHow) -> OrderOutcome {
     // First, so that a start which is still on its way finds it.
     node.released.raise(guest, epoch);
+    let how = match how {
+        StopHow::PullPlug => String::new(),
+        StopHow::ShutDown { within } => match driver.shut_down(guest, within.0).await {
+            Ok(took) => format!("it shut down in {} ms; ", took.as_millis()),
+            Err(error) => format!("its plug was pulled, because it did not shut down: {}; ", with_causes(&error)),
+        },
+    };
     match driver.stop(guest).await {
         Ok(()) => {
             if let Err(error) = node.guard.unregister(guest).await {
                 tracing::warn!(%guest, error = %with_causes(&error), "the guard still counts a guest that is gone");
             }
-            done("nothing of it is left here")
+            done(format!("{how}nothing of it is left here"))
         }
-        Err(error) => failed(with_causes(&error)),
+        Err(error) => failed(format!("{how}{}", with_causes(&error))),
     }
 }
 
@@ -186,19 +207,32 @@ async fn arriving(driver: &Driver, guest: &GuestName) -> bool {
     reports.iter().any(|report| report.guest == *guest && report.condition == GuestCondition::Incoming)
 }
 
+/// The second half of a drill, or the end of a fence: what was switched off is switched on, and seen to be on.
+async fn switch_on(level: &FenceLevel, carried: Carried) -> Carried {
+    let OrderOutcome::Done { detail, .. } = &carried.outcome else { return carried };
+    let began = Instant::now();
+    let devices = open_devices(level);
+    let outcome = match power_on_and_confirm(&devices, SWITCH_ON).await {
+        Ok(()) => done(format!("{detail}; on again after {} ms", began.elapsed().as_millis())),
+        Err(error) => failed(format!("{detail}, and it could not be switched on again: {error}")),
+    };
+    Carried { outcome, ..carried }
+}
+
 async fn fence(
-    node: &Arc<Node>,
     target: &HostName,
     incarnation: &Incarnation,
     level: usize,
     device: &FenceLevel,
     deadline: Duration,
+    go_ahead: impl Fn() -> bool + Send + Sync,
 ) -> Carried {
-    let Some(device) = open_device(device) else { return Carried::plain(failed("the level has no power device")) };
+    let devices = open_devices(device);
+    if devices.is_empty() {
+        return Carried::plain(failed("the level has no power device"));
+    }
     let asked = clock::moment();
-    // R20: every off needs a go-ahead younger than one lease, and a lease is renewed by the coordinator alone.
-    let lease = node.lease.clone();
-    let report = power_off_and_confirm(&[device], deadline, move || lease.is_valid()).await;
+    let report = power_off_and_confirm(&devices, deadline, go_ahead).await;
     for attempt in &report.attempts {
         tracing::info!(%target, device = %attempt.device, asked = ?attempt.asked, answer = %attempt.answer, "power device asked");
     }
@@ -219,6 +253,6 @@ async fn fence(
         }
         Outcome::StillOn { detail } => Carried::plain(failed(format!("{target} is still on: {detail}"))),
         Outcome::Unknown { detail } => Carried::plain(failed(detail)),
-        Outcome::NoGoAhead => Carried::plain(failed("the coordinator's go-ahead was too old")),
+        Outcome::NoGoAhead => Carried::plain(failed("the coordinator's go-ahead was withdrawn or too old")),
     }
 }

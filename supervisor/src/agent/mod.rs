@@ -2,11 +2,13 @@
 
 pub mod carry;
 pub mod disk;
+mod guarded;
 mod link;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use carry::Carried;
+use guarded::Guarded;
 use holdfast_policies::{
     agent::{Action, Agent},
     names::{Epoch, GuestName, HostName, OrderId},
@@ -21,7 +23,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{clock, coordinator::Coordinator, datagram::Nudged, node::Node, prober::Sights, qemu::GuestEvent};
+use crate::{
+    clock,
+    coordinator::Coordinator,
+    datagram::Nudged,
+    node::{Complaint, Node},
+    prober::Sights,
+    qemu::GuestEvent,
+};
 
 /// Orders and syncs that may end at once before their ends are taken in: more than one host ever has open.
 const ENDS: usize = 256;
@@ -55,7 +64,7 @@ pub struct Parts {
 }
 
 enum End {
-    Synced { nonce: u64, sent: Moment, first: Option<HostName>, result: Result<SyncReply, String> },
+    Synced { nonce: u64, sent: Moment, first: Option<HostName>, result: Result<Box<SyncReply>, String> },
     Carried { order: OrderId, carried: Carried },
 }
 
@@ -63,8 +72,11 @@ enum End {
 pub async fn run(mut parts: Parts) {
     let (sender, mut ends) = mpsc::channel(ENDS);
     let mut events = parts.events.take();
+    let guarded = Guarded::default();
+    tokio::spawn(guarded::look_after(Arc::clone(&parts.node), guarded.clone()));
     let mut work = Work {
         parts,
+        guarded,
         ends: sender,
         nonce: 0,
         syncing: 0,
@@ -82,8 +94,7 @@ pub async fn run(mut parts: Parts) {
             () = work.parts.node.sync_now.notified() => work.again = true,
             Some(_) = work.parts.nudges.recv() => work.again = true,
             Some(event) = next_event(&mut events) => {
-                tracing::info!(?event, "a guest has changed");
-                work.again = true;
+                work.again |= work.noticed(&event);
             }
             Some(end) = ends.recv() => work.take(end).await,
         }
@@ -108,6 +119,7 @@ async fn next_event(events: &mut Option<mpsc::Receiver<GuestEvent>>) -> Option<G
 
 struct Work {
     parts: Parts,
+    guarded: Guarded,
     ends: mpsc::Sender<End>,
     nonce: u64,
     /// Syncs under way. A second one does not wait for one that hangs, as when the leader has just died (R6).
@@ -121,6 +133,18 @@ struct Work {
 }
 
 impl Work {
+    /// Takes in what has changed about a guest; returns whether the coordinator is to hear of it at once.
+    fn noticed(&self, event: &GuestEvent) -> bool {
+        if let GuestEvent::Died { guest, epoch, service, detail } = event {
+            let view = self.parts.node.view.borrow().clone();
+            if !self.parts.sights.died(&view, guest, *epoch, service, detail, clock::moment()) {
+                return false;
+            }
+        }
+        tracing::info!(?event, "a guest has changed");
+        true
+    }
+
     async fn sync(&mut self) {
         // Grows from sync to sync, and over restarts of the supervisor within one boot.
         self.nonce = clock::moment().0.max(self.nonce + 1);
@@ -136,13 +160,14 @@ impl Work {
                 Err(error) => Err(error),
             };
             // The receiver lives as long as the supervisor.
-            let _ = ends.send(End::Synced { nonce, sent, first, result }).await;
+            let _ = ends.send(End::Synced { nonce, sent, first, result: result.map(Box::new) }).await;
         });
     }
 
     async fn request(&self) -> Result<SyncRequest, String> {
         let now = clock::moment();
         let agent = &self.parts.agent;
+        let (armed, told) = self.guarded.armed();
         Ok(SyncRequest {
             host: self.parts.node.host().clone(),
             facts: self.parts.facts.clone(),
@@ -153,7 +178,10 @@ impl Work {
             results: agent.results(now, |order| self.asked_at.get(&order).copied()),
             sights: self.parts.sights.report(now),
             unwell: self.parts.node.health.unwell(now),
-            known_view: agent.view(),
+            // A view that the guard has not been told of is not known yet: what is armed may change by it.
+            known_view: agent.view().min(told),
+            armed,
+            has_watchdog: Some(self.parts.node.file.watchdog.is_some()),
         })
     }
 
@@ -161,7 +189,10 @@ impl Work {
     async fn reports(&self) -> Result<Vec<GuestReport>, String> {
         match &self.parts.node.driver {
             Some(driver) => {
-                driver.inventory().await.map_err(|error| format!("what runs here cannot be known: {error}"))
+                let mut reports =
+                    driver.inventory().await.map_err(|error| format!("what runs here cannot be known: {error}"))?;
+                self.guarded.explain(&mut reports);
+                Ok(reports)
             }
             None => Ok(Vec::new()),
         }
@@ -173,7 +204,7 @@ impl Work {
                 self.syncing = self.syncing.saturating_sub(1);
                 self.first = first;
                 match result {
-                    Ok(reply) => self.synced(reply, nonce, sent).await,
+                    Ok(reply) => self.synced(*reply, nonce, sent).await,
                     Err(error) => self.not_synced(&error),
                 }
             }
@@ -205,7 +236,10 @@ impl Work {
         self.failures = 0;
         let why = reply.why_no_lease.clone();
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
-            Ok(actions) => self.act(actions).await,
+            Ok(actions) => {
+                self.parts.node.withdrawn.set(self.parts.agent.withdrawn());
+                self.act(actions).await;
+            }
             Err(stale) => tracing::warn!(%stale, "a reply was not used"),
         }
         if let Some(why) = why {
@@ -225,9 +259,10 @@ impl Work {
                     let path = self.parts.disk.clone();
                     let written = tokio::task::spawn_blocking(move || {
                         let content = serde_json::to_vec(&disk)?;
-                        disk::write_durably(&path, &content)
+                        disk::write_memory(&path, &content)
                     });
                     let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                    self.note_memory(written.as_ref().err());
                     if let Err(error) = written {
                         tracing::error!(%error, path = %self.parts.disk.display(), "the agent cannot write; it carries nothing out");
                         let mut undone: Vec<OrderId> = Vec::new();
@@ -257,6 +292,21 @@ impl Work {
                 }
                 Action::SyncNow => self.again = true,
             }
+        }
+    }
+
+    /// Tells everybody that this host carries nothing out, or that it does again.
+    fn note_memory(&self, failed: Option<&std::io::Error>) {
+        let health = &self.parts.node.health;
+        match failed {
+            Some(error) => {
+                let path = self.parts.disk.display();
+                health.complain(
+                    Complaint::Memory,
+                    format!("it carries no orders out: {path} cannot be written: {error}"),
+                );
+            }
+            None => health.settle(Complaint::Memory),
         }
     }
 

@@ -38,6 +38,7 @@ pub(super) fn incident(id: u64) -> Incident {
         opened: WallTime(1_767_323_045_000),
         resolved: None,
         seq: 1,
+        changed: 0,
         summary: "Guest web-1 does not answer on hv-a.".to_owned(),
         done: vec!["Fenced hv-a.".to_owned(), "Started web-1 on hv-b.".to_owned()],
         human: Some("Repair hv-a.".to_owned()),

@@ -3,15 +3,21 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use holdfast_policies::names::{GuestName, HostName};
+use holdfast_policies::{
+    names::{GuestName, HostName},
+    time::Span,
+};
 
 /// Longest name of a person, in characters: names are kept in the journal.
 const PERSON_CHARACTERS_MAX: usize = 100;
 
+/// Longest id of a machine, in characters: systemd's have 32.
+const MACHINE_CHARACTERS_MAX: usize = 100;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or it was so already
-  1  refused, or failed
+  1  refused, or failed; of `simulate`: not every guest would come back by itself
   2  the command line is wrong, or files have mistakes (all are shown)
   3  no quorum, or the supervisor cannot be reached: it may work later";
 
@@ -37,7 +43,12 @@ pub(super) enum Order {
     /// Runs this host's supervisor.
     Run,
     /// Runs this host's guard, which outlives the supervisor.
-    Guard,
+    Guard {
+        /// Takes over from a guard that runs, with its lease, its guests and its watchdog, and without a gap. Without
+        /// this, a second guard refuses to start.
+        #[arg(long)]
+        take_over: bool,
+    },
     /// Reads policy files (together), folders of them, or host files, and shows every mistake.
     Check {
         /// Files and folders.
@@ -55,6 +66,8 @@ pub(super) enum Order {
         #[command(flatten)]
         operator: Operator,
     },
+    /// Shows what the loss of hosts would come to: of the running cluster, or of policy files with --host.
+    Simulate(Simulate),
     /// Shows how everything is: what is wrong first.
     Status,
     /// Explains a guest: how it is, what protects it, and the story of its incidents.
@@ -68,24 +81,83 @@ pub(super) enum Order {
         #[arg(long, default_value_t = 50, value_name = "N")]
         last: usize,
     },
+    /// Suspends deciding: what is under way is finished, nothing else is begun. Guests run on, nobody is fenced.
+    Suspend {
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Lets deciding go on.
+    Resume {
+        #[command(flatten)]
+        operator: Operator,
+    },
     /// Does something to a guest.
     #[command(subcommand)]
     Guest(GuestOrder),
     /// Does something to a host.
     #[command(subcommand)]
     Host(HostOrder),
+    /// Shows or changes who votes.
+    #[command(subcommand)]
+    Voter(VoterOrder),
+    /// Asks the power devices of a host, or tries them.
+    #[command(subcommand)]
+    Fence(FenceOrder),
+    /// Lets fencing go on in the present storm: you have looked, and the silent hosts have really failed.
+    ReleaseStormHold {
+        #[command(flatten)]
+        operator: Operator,
+    },
 }
 
 /// What is to be done to a guest.
 #[derive(Debug, Subcommand)]
 pub(super) enum GuestOrder {
-    /// Moves a guest to another host while it runs.
+    /// Moves a guest to another host: while it runs, where it can move so.
     Migrate {
         /// Which.
         guest: GuestName,
         /// Where to; Holdfast chooses when it is not said.
         #[arg(long, value_name = "HOST")]
         to: Option<HostName>,
+        /// By a stop and a start in any case.
+        #[arg(long)]
+        cold: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Stops a guest; it stays stopped until it is started.
+    Stop {
+        /// Which.
+        guest: GuestName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Starts a guest that was stopped, or whose starts failed until a person was needed.
+    Start {
+        /// Which.
+        guest: GuestName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Leaves a guest alone, however it is: no restart, no move, no stop.
+    Unmanage {
+        /// Which.
+        guest: GuestName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Takes a guest that was left alone back into care.
+    Manage {
+        /// Which.
+        guest: GuestName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Says that you have looked after a guest: its failed starts and taken rungs are forgotten, and it is tried anew.
+    Cleanup {
+        /// Which.
+        guest: GuestName,
         #[command(flatten)]
         operator: Operator,
     },
@@ -101,7 +173,24 @@ pub(super) enum HostOrder {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Lets a drained host run guests again.
+    /// Leaves a host as it is: it gets no new guests, its guests are not helped, and it is not fenced.
+    Maintenance {
+        /// Which.
+        host: HostName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Says that a host is about to go down on purpose, so that its silence is no failure.
+    Leaving {
+        /// Which.
+        host: HostName,
+        /// It comes back soon: its guests may wait for it.
+        #[arg(long)]
+        reboot: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Lets a host that is drained, in maintenance or leaving run guests again.
     Resume {
         /// Which.
         host: HostName,
@@ -116,6 +205,114 @@ pub(super) enum HostOrder {
         #[arg(long, value_name = "NAME", value_parser = person)]
         operator: String,
     },
+    /// Says that a quarantined host may run guests again, and that no other machine and no earlier boot runs any under its
+    /// name.
+    LiftQuarantine {
+        /// Which.
+        host: HostName,
+        /// The machine that has the name from here on, where another one than before came under it.
+        #[arg(long, value_name = "ID", value_parser = machine)]
+        machine: Option<String>,
+        /// Your name; it is recorded.
+        #[arg(long, value_name = "NAME", value_parser = person)]
+        operator: String,
+    },
+    /// Says that you have checked which machine a host's power devices are wired to: their word counts again.
+    TrustDevice {
+        /// Which.
+        host: HostName,
+        /// Your name; it is recorded.
+        #[arg(long, value_name = "NAME", value_parser = person)]
+        operator: String,
+    },
+}
+
+/// What is to be done with the power devices of a host.
+#[derive(Debug, Subcommand)]
+pub(super) enum FenceOrder {
+    /// Asks every power device of a host for its status, from other hosts. Nothing is switched.
+    Test {
+        /// Which.
+        host: HostName,
+        /// Who is to ask them; without it several hosts do.
+        #[arg(long, value_name = "HOST")]
+        from: Option<HostName>,
+    },
+    /// Switches a drained host off, sees that it is off, switches it on, and waits for it to join again. It then counts as
+    /// verified that the power devices of that level are this host's.
+    Drill {
+        /// Which.
+        host: HostName,
+        /// By which of its levels.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        level: usize,
+        #[command(flatten)]
+        operator: Operator,
+    },
+}
+
+/// Who is to vote. A host whose raft store was lost comes back by `add` and then `promote`.
+#[derive(Debug, Subcommand)]
+pub(super) enum VoterOrder {
+    /// Shows the voters and the learners: who answers, and who has caught up.
+    List,
+    /// Gives a host the log under a new raft id; it does not vote yet.
+    Add {
+        /// Which.
+        host: HostName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Gives a host that has caught up its vote; the id under which it voted before leaves in the same change.
+    Promote {
+        /// Which.
+        host: HostName,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Takes a host's vote away, or takes an addition back.
+    Remove {
+        /// Which.
+        host: HostName,
+        /// Even when fewer than three voters are left.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+}
+
+/// What is supposed to be lost, and of which cluster.
+#[derive(Debug, Args)]
+pub(super) struct Simulate {
+    /// Policy files and folders, for a question about a cluster that need not exist; with --host.
+    #[arg(value_name = "DIR|FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// A host with its memory for guests, and its processors; once per host. Guests are placed on them first.
+    #[arg(long = "host", value_name = "NAME=SIZE[,CPUS]", value_parser = host_size)]
+    pub(super) hosts: Vec<(HostName, u64, u32)>,
+    /// A host that is lost; may be repeated.
+    #[arg(long, value_name = "HOST")]
+    pub(super) lose: Vec<HostName>,
+    /// All hosts with this label are lost, such as rack=r1; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(super) lose_domain: Vec<(String, String)>,
+    /// Any so many hosts are lost at once: the worst case is shown.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) any: Option<u32>,
+    /// --any counts failure domains (`cluster.failure_domain`) instead of hosts.
+    #[arg(long)]
+    pub(super) by_domain: bool,
+    /// How long a guest takes to boot until it answers.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = span)]
+    pub(super) boot: Span,
+}
+
+impl Simulate {
+    /// Whether it is about files, and not about the running cluster.
+    pub(super) fn is_offline(&self) -> bool {
+        !self.files.is_empty() || !self.hosts.is_empty()
+    }
 }
 
 /// Who says so.
@@ -166,6 +363,46 @@ fn person(text: &str) -> Result<String, String> {
     } else {
         Err(format!("a name has 1 to {PERSON_CHARACTERS_MAX} characters, none of them a control character"))
     }
+}
+
+/// A machine's id, as an incident names it.
+fn machine(text: &str) -> Result<String, String> {
+    let fits = (1..=MACHINE_CHARACTERS_MAX).contains(&text.chars().count());
+    if fits && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("a machine's id has 1 to {MACHINE_CHARACTERS_MAX} characters, and no spaces"))
+    }
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    Span::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as rack=r1")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Processors of a host of which nothing is said: enough not to matter much.
+const CPUS_DEFAULT: u32 = 16;
+
+fn host_size(text: &str) -> Result<(HostName, u64, u32), String> {
+    const FORM: &str = "write NAME=SIZE[,CPUS], such as hv-a=64GiB,16";
+    let (name, size) = text.split_once('=').ok_or(FORM)?;
+    let name = HostName::new(name).map_err(|error| error.to_string())?;
+    let (memory, cpus) = size.split_once(',').map_or((size, None), |(memory, cpus)| (memory, Some(cpus)));
+    let unit = memory.find(|character: char| !character.is_ascii_digit()).ok_or(FORM)?;
+    let (number, unit) = memory.split_at_checked(unit).ok_or(FORM)?;
+    let mib: u64 = match unit {
+        "MiB" => 1,
+        "GiB" => 1024,
+        "TiB" => 1024 * 1024,
+        _ => return Err(format!("{unit:?} is no unit of memory: MiB, GiB or TiB")),
+    };
+    let memory = number.parse::<u64>().ok().and_then(|number| number.checked_mul(mib)).ok_or(FORM)?;
+    let cpus = cpus.map_or(Ok(CPUS_DEFAULT), |cpus| cpus.parse().map_err(|_| FORM.to_owned()))?;
+    Ok((name, memory, cpus))
 }
 
 fn host_address(text: &str) -> Result<(HostName, IpAddr), String> {

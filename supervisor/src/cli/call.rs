@@ -4,17 +4,19 @@ use std::{path::PathBuf, time::Duration};
 
 use holdfast_policies::{
     hostfile::HostFile,
+    names::GuestName,
+    state::Wanted,
     yaml::{self, Source},
 };
 
 use super::{
     super::{
         api::{SOCKET_NAME, client},
-        desk::{Answer, JournalLine, Request},
+        desk::{Answer, JournalLine, Request, fence_text, simulation_text},
     },
-    arguments::{GuestOrder, HostOrder, Order},
+    arguments::{FenceOrder, GuestOrder, HostOrder, Operator, Order, VoterOrder},
     outcome::{Failure, Reply},
-    sources,
+    simulate, sources,
 };
 
 /// Longest wait for an answer: a little more than the supervisor itself gives a request.
@@ -27,7 +29,11 @@ pub(super) fn call(host: &HostFile, order: Order) -> Result<Reply, Failure> {
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
     let socket = host.run_dir.join(SOCKET_NAME);
     let answer = runtime.block_on(client::ask(&socket, &request, ANSWER_LIMIT))??;
-    Ok(Reply { text: text(&answer), json: answer.content() })
+    if let Answer::Simulated(simulation) = &answer {
+        return Ok(simulate::reply(simulation));
+    }
+    let no = matches!(&answer, Answer::FenceTested { said, .. } if !fence_text::all_reached(said));
+    Ok(Reply { text: text(&answer), json: answer.content(), code: u8::from(no) })
 }
 
 fn request(order: Order) -> Result<Request, Failure> {
@@ -36,16 +42,48 @@ fn request(order: Order) -> Result<Request, Failure> {
         Order::Explain { guest } => Request::Explain { guest },
         Order::Journal { last } => Request::Journal { last },
         Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name())?,
-        Order::Guest(GuestOrder::Migrate { guest, to, operator }) => {
-            Request::Migrate { guest, to, by: operator.name() }
+        Order::Guest(GuestOrder::Migrate { guest, to, cold, operator }) => {
+            Request::Migrate { guest, to, cold, by: operator.name() }
         }
         Order::Host(HostOrder::Drain { host, operator }) => Request::Drain { host, by: operator.name() },
+        Order::Guest(GuestOrder::Stop { guest, operator }) => want(guest, Wanted::Stopped, operator),
+        Order::Guest(GuestOrder::Start { guest, operator } | GuestOrder::Manage { guest, operator }) => {
+            want(guest, Wanted::Running, operator)
+        }
+        Order::Guest(GuestOrder::Unmanage { guest, operator }) => want(guest, Wanted::Unmanaged, operator),
+        Order::Suspend { operator } => Request::Suspend { suspended: true, by: operator.name() },
+        Order::Resume { operator } => Request::Suspend { suspended: false, by: operator.name() },
+        Order::Host(HostOrder::Maintenance { host, operator }) => Request::Maintain { host, by: operator.name() },
+        Order::Host(HostOrder::Leaving { host, reboot, operator }) => {
+            Request::Leave { host, reboot, by: operator.name() }
+        }
         Order::Host(HostOrder::Resume { host, operator }) => Request::Resume { host, by: operator.name() },
         Order::Host(HostOrder::ConfirmOff { host, operator }) => Request::ConfirmOff { host, person: operator },
-        Order::Init(_) | Order::Run | Order::Guard | Order::Check { .. } => {
+        Order::Simulate(order) => Request::Simulate(simulate::question(&order)?),
+        Order::Voter(VoterOrder::List) => Request::Voters,
+        Order::Voter(VoterOrder::Add { host, operator }) => Request::AddVoter { host, by: operator.name() },
+        Order::Voter(VoterOrder::Promote { host, operator }) => Request::PromoteVoter { host, by: operator.name() },
+        Order::Voter(VoterOrder::Remove { host, force, operator }) => {
+            Request::RemoveVoter { host, force, by: operator.name() }
+        }
+        Order::Guest(GuestOrder::Cleanup { guest, operator }) => Request::LookedAfter { guest, by: operator.name() },
+        Order::Host(HostOrder::LiftQuarantine { host, machine, operator }) => {
+            Request::LiftQuarantine { host, machine, by: operator }
+        }
+        Order::Host(HostOrder::TrustDevice { host, operator }) => Request::TrustDevice { host, by: operator },
+        Order::Fence(FenceOrder::Drill { host, level, operator }) => {
+            Request::DrillFence { host, level, by: operator.name() }
+        }
+        Order::Fence(FenceOrder::Test { host, from }) => Request::TestFence { host, from },
+        Order::ReleaseStormHold { operator } => Request::ReleaseStormHold { by: operator.name() },
+        Order::Init(_) | Order::Run | Order::Guard { .. } | Order::Check { .. } => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
         }
     })
+}
+
+fn want(guest: GuestName, wanted: Wanted, operator: Operator) -> Request {
+    Request::Want { guest, wanted, by: operator.name() }
 }
 
 /// Mistakes are shown here already, with the paths as they were given and without needing a quorum.
@@ -61,7 +99,10 @@ fn text(answer: &Answer) -> String {
         Answer::Status(status) => status.to_string(),
         Answer::Explanation(explanation) => explanation.to_string(),
         Answer::Journal(lines) => lines.iter().map(journal_line).collect(),
+        Answer::Voters(list) => list.to_string(),
+        Answer::Simulated(simulation) => simulation_text(simulation),
         Answer::Applied { version, changes, dry_run } => applied(*version, changes, *dry_run),
+        Answer::FenceTested { host, said } => fence_text::fence_text(host, said),
         Answer::Accepted { what } => format!("{what}\n"),
         Answer::Ignored { why } => format!("nothing to do: {why}\n"),
     }

@@ -170,5 +170,5 @@ fn told(plan: &Plan, folder: &Path) -> Reply {
     let witnesses: Vec<&str> = plan.witnesses.iter().map(HostName::as_str).collect();
     let json =
         json!({ "cluster": cluster, "out": out.to_string(), "hosts": hosts, "voters": voters, "witnesses": witnesses });
-    Reply { text, json }
+    Reply { text, json, code: 0 }
 }

@@ -8,6 +8,9 @@ mod init;
 mod init_files;
 mod logs;
 mod outcome;
+#[cfg(test)]
+mod quoted;
+mod simulate;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -32,8 +35,8 @@ pub use hostfile::{HostFileError, load_host_file};
 pub struct Entry {
     /// Runs the supervisor until it is told to stop.
     pub run: fn(HostFile) -> anyhow::Result<()>,
-    /// Runs the guard until it is told to stop.
-    pub guard: fn(HostFile) -> anyhow::Result<()>,
+    /// Runs the guard until it is killed; `true`: it takes over from one that runs.
+    pub guard: fn(HostFile, bool) -> anyhow::Result<()>,
 }
 
 /// Does what the process's arguments say. Exit codes: see `holdfast --help`.
@@ -59,13 +62,14 @@ fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
     match arguments.order {
         Order::Init(order) => init::init(&order),
         Order::Check { files } => check::check(&files),
+        Order::Simulate(order) if order.is_offline() => simulate::offline(&order),
         Order::Run => stay(entry.run, load_host_file(config)?),
-        Order::Guard => stay(entry.guard, load_host_file(config)?),
+        Order::Guard { take_over } => stay(|file| (entry.guard)(file, take_over), load_host_file(config)?),
         order => call::call(&load_host_file(config)?, order),
     }
 }
 
-fn stay(process: fn(HostFile) -> anyhow::Result<()>, host: HostFile) -> Result<Reply, Failure> {
+fn stay(process: impl FnOnce(HostFile) -> anyhow::Result<()>, host: HostFile) -> Result<Reply, Failure> {
     logs::begin();
     process(host).map_err(|error| Failure::Failed(format!("{error:#}")))?;
     Ok(Reply::text(String::new()))

@@ -16,12 +16,14 @@ use super::{
 pub(super) struct Reply {
     pub(super) text: String,
     pub(super) json: Value,
+    /// The exit code: 0, or 1 for an answer that is a no.
+    pub(super) code: u8,
 }
 
 impl Reply {
     /// A reply that is text, in JSON too.
     pub(super) fn text(text: String) -> Self {
-        Self { json: Value::String(text.clone()), text }
+        Self { json: Value::String(text.clone()), text, code: 0 }
     }
 }
 
@@ -111,9 +113,9 @@ impl From<Denied> for Failure {
 /// Prints what a command came to; returns the exit code.
 pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let (code, written) = match (result, json) {
-        (Ok(reply), true) if reply.text.is_empty() => (0, Ok(())),
-        (Ok(reply), true) => (0, writeln!(out, "{}", reply.json)),
-        (Ok(reply), false) => (0, out.write_all(reply.text.as_bytes())),
+        (Ok(reply), true) if reply.text.is_empty() => (reply.code, Ok(())),
+        (Ok(reply), true) => (reply.code, writeln!(out, "{}", reply.json)),
+        (Ok(reply), false) => (reply.code, out.write_all(reply.text.as_bytes())),
         (Err(failure), true) => (failure.code(), writeln!(out, "{}", failure.json())),
         (Err(failure), false) => (failure.code(), err.write_all(failure.text().as_bytes())),
     };

@@ -11,6 +11,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use holdfast_policies::{
+    plan::{Lose, Question},
+    state::Wanted,
+    time::Span,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -26,7 +31,7 @@ use super::{
     *,
 };
 
-const ENTRY: Entry = Entry { run: |_| Ok(()), guard: |_| anyhow::bail!("no guard today") };
+const ENTRY: Entry = Entry { run: |_| Ok(()), guard: |_, _| anyhow::bail!("no guard today") };
 
 /// What one call came to.
 struct Called {
@@ -238,6 +243,29 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
     assert_eq!(call(&["host", "drain", "h1", "--operator", "ann"]).code, 3);
     assert_eq!(call(&["host", "resume", "h1", "--operator", "ann"]).out, "nothing to do: it is active\n");
     assert_eq!(call(&["host", "confirm-off", "h1", "--operator", "ann"]).code, 0);
+    let plain = [
+        ["guest", "stop", "web-1"],
+        ["guest", "start", "web-1"],
+        ["guest", "unmanage", "web-1"],
+        ["guest", "manage", "web-1"],
+        ["host", "maintenance", "h1"],
+        ["host", "leaving", "h1"],
+        ["guest", "cleanup", "web-1"],
+        ["host", "lift-quarantine", "h1"],
+        ["host", "trust-device", "h1"],
+    ];
+    for command in plain {
+        assert_eq!(call(&[&command[..], &["--operator", "ann"]].concat()).code, 0, "{command:?}");
+    }
+    assert_eq!(call(&["host", "leaving", "h1", "--reboot", "--operator", "ann"]).code, 0);
+    assert_eq!(call(&["suspend", "--operator", "ann"]).code, 0);
+    assert_eq!(call(&["resume", "--operator", "ann"]).code, 0);
+    assert_eq!(call(&["release-storm-hold", "--operator", "ann"]).code, 0);
+    assert_eq!(call(&["guest", "migrate", "web-1", "--cold", "--operator", "ann"]).code, 0);
+    let machine = ["host", "lift-quarantine", "h1", "--machine", "m2", "--operator", "ann"];
+    assert_eq!(call(&machine).code, 0);
+    assert_eq!(call(&["host", "lift-quarantine", "h1"]).code, 2, "such a word has a name");
+    assert_eq!(call(&["simulate", "--lose", "h1", "--boot", "20s"]).out, "ordered\n");
     let unknown = call(&["explain", "web-9", "--json"]);
     assert_eq!((unknown.code, unknown.json()), (1, json!({ "error": "there is no guest web-9" })));
     fs::write(Path::new(policies).join("web.yaml"), "gusts: {}\n").unwrap();
@@ -248,16 +276,89 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
         let sources = [("web.yaml".to_owned(), "guests: {}\n".to_owned())].into();
         Request::Apply { sources, by: by(), dry_run }
     };
+    let want = |wanted| Request::Want { guest: guest("web-1"), wanted, by: by() };
     let expected = [
         Request::Status,
         Request::Status,
         apply(false),
         apply(true),
-        Request::Migrate { guest: guest("web-1"), to: Some(host("h2")), by: by() },
+        Request::Migrate { guest: guest("web-1"), to: Some(host("h2")), cold: false, by: by() },
         Request::Drain { host: host("h1"), by: by() },
         Request::Resume { host: host("h1"), by: by() },
         Request::ConfirmOff { host: host("h1"), person: by() },
+        want(Wanted::Stopped),
+        want(Wanted::Running),
+        want(Wanted::Unmanaged),
+        want(Wanted::Running),
+        Request::Maintain { host: host("h1"), by: by() },
+        Request::Leave { host: host("h1"), reboot: false, by: by() },
+        Request::LookedAfter { guest: guest("web-1"), by: by() },
+        Request::LiftQuarantine { host: host("h1"), machine: None, by: by() },
+        Request::TrustDevice { host: host("h1"), by: by() },
+        Request::Leave { host: host("h1"), reboot: true, by: by() },
+        Request::Suspend { suspended: true, by: by() },
+        Request::Suspend { suspended: false, by: by() },
+        Request::ReleaseStormHold { by: by() },
+        Request::Migrate { guest: guest("web-1"), to: None, cold: true, by: by() },
+        Request::LiftQuarantine { host: host("h1"), machine: Some("m2".to_owned()), by: by() },
+        Request::Simulate(Question {
+            lose: Lose::These { hosts: [host("h1")].into(), domains: BTreeSet::new() },
+            boot: Span::secs(20),
+        }),
         Request::Explain { guest: guest("web-9") },
     ];
     assert_eq!(*fake.0.lock().unwrap(), expected);
+}
+
+/// Two hosts of 8 GiB, two guests: `web-1` is placed on hv-a (of equals by name), `web-2` on hv-b (more is free there).
+fn simulated(folder: &Path, second_mib: u32, more: &[&str]) -> Called {
+    let guest = |name: &str, mib: u32| {
+        format!("  {name}:\n    qemu:\n      memory: {mib}MiB\n      disks:\n        - {{ path: /srv/{name}.raw }}\n")
+    };
+    let device = |host: &str| {
+        format!(
+            "  {host}:\n    - ipmi: {{ address: bmc-{host}, user: ha, password_file: /etc/bmc, timeout: 8s, \
+             wiring_verified_by: ann }}\n"
+        )
+    };
+    let text = format!(
+        "guests:\n{}{}fencing:\n{}{}",
+        guest("web-1", 2_048),
+        guest("web-2", second_mib),
+        device("hv-a"),
+        device("hv-b")
+    );
+    let path = folder.join("policies.yaml");
+    fs::write(&path, text).unwrap();
+    let hosts = ["simulate", path.to_str().unwrap(), "--host", "hv-a=8GiB,4", "--host", "hv-b=8GiB,4"];
+    holdfast(&[&hosts[..], more].concat())
+}
+
+#[test]
+fn a_simulated_loss_says_what_comes_back_when_and_ends_with_0_only_if_all_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let called = simulated(folder.path(), 2_048, &["--lose", "hv-a", "--boot", "30s"]);
+    assert_eq!((called.code, called.err.as_str()), (0, ""), "{}", called.out);
+    assert!(called.out.starts_with("SURVIVES"), "{}", called.out);
+    // Asked after 750 ms; or switched off after 1.5 s of silence, within 8 s. Then 30 s of boot.
+    assert!(called.out.contains("hv-a: proven off after 750ms to 9500ms"), "{}", called.out);
+    assert!(called.out.contains("web-1: hv-a -> hv-b, answers after 30750ms to 39500ms"), "{}", called.out);
+    let json = simulated(folder.path(), 2_048, &["--lose", "hv-a", "--json"]).json();
+    assert_eq!((&json["survives"], &json["starts"][0]["soonest_ms"]), (&json!(true), &json!(10_750)), "{json}");
+    assert_eq!(json["stays"], 1);
+
+    let full = simulated(folder.path(), 7_000, &["--any", "1"]);
+    assert_eq!(full.code, 1, "7000 and 2048 MiB are more than 8192 MiB: {}", full.out);
+    assert!(full.out.starts_with("DOES NOT SURVIVE") && full.out.contains("nowhere  web-"), "{}", full.out);
+
+    let says = |more: &[&str], code: u8, text: &str| {
+        let called = simulated(folder.path(), 2_048, more);
+        assert!(called.code == code && called.err.contains(text), "{more:?}: {} {}", called.code, called.err);
+    };
+    says(&[], 2, "say what is lost");
+    says(&["--lose", "hv-a", "--any", "1"], 2, "either --any or");
+    says(&["--lose", "hv-z"], 1, "there is no host hv-z");
+    says(&["--lose-domain", "rack=r1"], 1, "no host has the label rack=r1");
+    says(&["--lose", "hv-a", "--host", "hv-b=8GiB"], 2, "given twice");
+    says(&["--lose", "hv-a", "--host", "hv-c=8"], 2, "such as hv-a=64GiB,16");
 }

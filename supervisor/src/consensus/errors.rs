@@ -1,6 +1,6 @@
 //! What can go wrong with consensus, as its callers see it.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use holdfast_policies::names::HostName;
 
@@ -91,6 +91,9 @@ pub enum MembershipError {
     /// Nobody of that name is a voter.
     #[error("{0} is not a voter")]
     NotVoter(HostName),
+    /// No quorum answered in time: the change may yet be committed.
+    #[error("the change of the membership was not confirmed within {0:?}; it may yet happen")]
+    Unconfirmed(Duration),
     /// Anything else.
     #[error("the membership was not changed: {0}")]
     Raft(String),

@@ -1,14 +1,14 @@
 //! Who leads and how far the log is, as this node knows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use holdfast_policies::names::HostName;
-use openraft::{Raft, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver};
+use openraft::{Raft, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     machine::Applier,
-    types::{Place, Types},
+    types::{Membership, Place, Types},
 };
 
 /// Who leads, as far as this node knows. It is knowledge, not authority: that is [`super::Authority`].
@@ -43,9 +43,10 @@ pub struct Status {
     pub learners: BTreeMap<u64, Place>,
 }
 
-/// Keeps a [`Leadership`] up to date until raft stops; then nobody leads, as far as this node knows.
+/// Keeps a [`Leadership`] up to date until raft stops; then nobody leads, as far as this node knows. It listens to what
+/// changes with elections only: raft's other numbers change with every heartbeat.
 pub(super) fn follow(raft: &Raft<Types, Applier>) -> (watch::Receiver<Leadership>, JoinHandle<()>) {
-    let mut metrics = raft.metrics();
+    let mut metrics = raft.server_metrics();
     let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched()));
     let watching = tokio::spawn(async move {
         while metrics.changed().await.is_ok() {
@@ -60,19 +61,24 @@ pub(super) fn follow(raft: &Raft<Types, Applier>) -> (watch::Receiver<Leadership
     (receiver, watching)
 }
 
-fn leadership(metrics: &RaftMetrics<Types>) -> Leadership {
-    let running = metrics.running_state.is_ok();
+fn leadership(metrics: &RaftServerMetrics<Types>) -> Leadership {
     Leadership {
-        term: metrics.current_term,
-        leader: leader(metrics).filter(|_| running),
-        is_me: running && metrics.state == ServerState::Leader,
+        term: metrics.vote.leader_id.term,
+        leader: named(metrics.current_leader, &metrics.membership_config),
+        is_me: metrics.state == ServerState::Leader,
     }
 }
 
-fn leader(metrics: &RaftMetrics<Types>) -> Option<(u64, HostName)> {
-    let node_id = metrics.current_leader?;
-    let place = metrics.membership_config.get_node(&node_id)?;
-    Some((node_id, place.host.clone()))
+fn named(leader: Option<u64>, membership: &Membership) -> Option<(u64, HostName)> {
+    let node_id = leader?;
+    Some((node_id, membership.get_node(&node_id)?.host.clone()))
+}
+
+/// Who votes and where they listen; asked for many times a second, unlike all of [`status`].
+pub(super) fn voters(metrics: &RaftMetrics<Types>) -> BTreeMap<HostName, SocketAddr> {
+    let membership = metrics.membership_config.membership();
+    let places = membership.voter_ids().filter_map(|node_id| membership.get_node(&node_id));
+    places.map(|place| (place.host.clone(), place.address)).collect()
 }
 
 /// The numbers in raft's metrics.
@@ -85,7 +91,7 @@ pub(super) fn status(metrics: &RaftMetrics<Types>) -> Status {
         last_log: metrics.last_log_index,
         applied: metrics.last_applied.map(|log_id| log_id.index()),
         snapshot: metrics.snapshot.map(|log_id| log_id.index()),
-        leader: leader(metrics),
+        leader: named(metrics.current_leader, &metrics.membership_config),
         voters: membership.voter_ids().filter_map(place).collect(),
         learners: membership.learner_ids().filter_map(place).collect(),
     }

@@ -13,6 +13,7 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::{
+    health::Cause,
     store::{Store, blocking},
     types::{LogId, Membership, Snapshot, SnapshotMeta, Types},
 };
@@ -61,7 +62,7 @@ impl Applier {
 
     fn halt(&self, doing: &str, reason: &str) -> io::Error {
         let reason = format!("cannot {doing}: {reason}");
-        self.store.health().fail(&reason);
+        self.store.health().fail(Cause::Machine, &reason);
         io::Error::other(reason)
     }
 

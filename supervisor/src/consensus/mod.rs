@@ -9,6 +9,7 @@ mod health;
 mod leadership;
 mod log;
 mod machine;
+mod membership;
 mod network;
 mod propose;
 mod receive;
@@ -19,14 +20,18 @@ mod types;
 
 pub use config::{ConsensusConfig, Tuning};
 pub use errors::{MembershipError, ProposeError, StartError};
+pub use health::Cause;
 pub use leadership::{Leadership, Status};
 pub use machine::{Halt, Machine};
+pub use membership::{Roster, RosterEntry};
 pub use propose::{Applied, Authority, ENTRY_BYTES_MAX};
 pub use types::Place;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, RwLock},
+    time::Duration,
 };
 
 use holdfast_policies::names::HostName;
@@ -46,6 +51,9 @@ use self::{
     types::Types,
 };
 use super::rpc::Client;
+
+/// How often it is looked whether this node still takes part.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
 /// This host's part in the agreement; cheap to clone.
 #[derive(Clone)]
@@ -114,6 +122,8 @@ impl Consensus {
     /// # Errors
     /// The reason, for the peer: not a raft message, another cluster or node, or consensus stopped here.
     pub async fn handle_rpc(&self, peer: &HostName, body: &[u8]) -> Result<Vec<u8>, String> {
+        // Raft would refuse it too, and log an error for each of the leader's heartbeats.
+        self.health()?;
         self.inner.receiver.handle(peer, body).await
     }
 
@@ -127,26 +137,6 @@ impl Consensus {
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(MembershipError::AlreadyInitialised),
             Err(error) => Err(MembershipError::Raft(error.to_string())),
         }
-    }
-
-    /// Adds a node that receives the log and does not vote (R24); on the leader. Returns when it is committed, which
-    /// is before the node has caught up.
-    ///
-    /// # Errors
-    /// [`MembershipError::Raft`] when this node does not lead, or a change is under way.
-    pub async fn add_learner(&self, node_id: u64, place: Place) -> Result<(), MembershipError> {
-        let added = self.inner.raft.add_learner(node_id, place, false).await;
-        added.map(drop).map_err(|error| MembershipError::Raft(error.to_string()))
-    }
-
-    /// Makes exactly these nodes the voters; on the leader. Each must be a voter or a learner already; a voter left out
-    /// leaves the membership.
-    ///
-    /// # Errors
-    /// [`MembershipError::Raft`] when this node does not lead, a node is not known, or a change is under way.
-    pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), MembershipError> {
-        let changed = self.inner.raft.change_membership(voters, false).await;
-        changed.map(drop).map_err(|error| MembershipError::Raft(error.to_string()))
     }
 
     /// Asks the voter `host` to take the lead; on the leader. Whether it did is seen in [`Self::leadership`].
@@ -179,6 +169,12 @@ impl Consensus {
         leadership::status(&self.inner.raft.metrics().borrow_watched())
     }
 
+    /// Who votes and where they listen, by the newest membership that this node knows; nobody before birth.
+    #[must_use]
+    pub fn voters(&self) -> BTreeMap<HostName, SocketAddr> {
+        leadership::voters(&self.inner.raft.metrics().borrow_watched())
+    }
+
     /// The random number that this store got when it was made (R23, R24).
     #[must_use]
     pub fn store_id(&self) -> u64 {
@@ -196,6 +192,23 @@ impl Consensus {
         let metrics = self.inner.raft.metrics();
         let running = metrics.borrow_watched().running_state.clone();
         running.map_err(|error| error.to_string())
+    }
+
+    /// What stopped this node, if its store or its machine did.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.inner.store.health().cause()
+    }
+
+    /// Waits until this node takes no part any more; returns why.
+    pub async fn stopped(&self) -> String {
+        loop {
+            if let Err(reason) = self.health() {
+                return reason;
+            }
+            // Raft tells nobody why it stops; what it says last is not always that it has.
+            tokio::time::sleep(HEALTH_EVERY).await;
+        }
     }
 
     /// Stops taking part and makes the store's tail durable.

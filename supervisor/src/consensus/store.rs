@@ -12,7 +12,10 @@ use std::{
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{errors::StartError, health::Health};
+use super::{
+    errors::StartError,
+    health::{Cause, Health},
+};
 
 /// Single values, as JSON by name.
 const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
@@ -27,8 +30,9 @@ const SNAPSHOT_META: &str = "snapshot";
 const SNAPSHOT_DATA: &str = "data";
 /// Format of the store that this version writes.
 const FORMAT: u32 = 1;
-/// Memory for the database's pages, in bytes; the library's default of 1 GiB belongs to the guests.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Memory for the database's pages, in bytes: what is read often is in the machine, and the library's default of 1 GiB
+/// belongs to the guests.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Whose store this is; written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +197,7 @@ impl Store {
     /// Notes the failure and makes it an I/O error that names the file.
     pub(super) fn failed(&self, doing: &str, error: impl std::fmt::Display) -> io::Error {
         let reason = format!("cannot {doing} the raft store {}: {error}", self.path.display());
-        self.health.fail(&reason);
+        self.health.fail(Cause::Store, &reason);
         io::Error::other(reason)
     }
 }

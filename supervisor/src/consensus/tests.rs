@@ -1,6 +1,7 @@
 //! Tests of consensus: voters in one process, over real mutual TLS on loopback, with real stores.
 
 use std::{
+    collections::BTreeSet,
     fs,
     future::Future,
     os::unix::fs::PermissionsExt,
@@ -17,6 +18,7 @@ use super::{
     *,
 };
 
+mod faults;
 mod full_disk;
 mod voters;
 

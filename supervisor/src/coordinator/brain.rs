@@ -8,19 +8,27 @@ use std::{
 
 use holdfast_policies::{
     change::{Applied, Change, Command},
-    decide::{Report, decide},
+    check::check,
+    decide::{HandOver, Report, decide},
     evidence::{Evidence, Marks},
+    lease::to_record,
     model::Severity,
     names::HostName,
     sync::SyncRequest,
     time::{Moment, Now},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::MissedTickBehavior,
-};
+use tokio::sync::{mpsc, watch};
 
-use super::{Input, gather, numbers::Numbers, rounds::Round, wishes::Wishes};
+use super::{
+    Input, gather,
+    grants::Grants,
+    numbers::Numbers,
+    pace::{self, CALM_TICK, TICK},
+    paths::Tests,
+    replies::{self, STORE, Said},
+    rounds::Round,
+    wishes::Wishes,
+};
 use crate::{
     alerts::{AlertState, Delivered, Trouble},
     clock,
@@ -31,17 +39,14 @@ use crate::{
 /// Inputs taken in before deciding again.
 const INPUTS_PER_TURN: usize = 128;
 
-/// How often it decides when nothing happens: waits end at this precision.
-const TICK: Duration = Duration::from_millis(50);
-
-/// Leadership is handed over for being unwell at most this often (R29).
-const HAND_OVER_AGAIN_AFTER: Duration = Duration::from_secs(60);
-
 /// How long a refused change is not proposed again: each proposal is an entry of the log, refused or not.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// Refused changes remembered: a few per host that may not join.
 const REFUSED_MAX: usize = 64;
+
+/// The incident of a plan that the checker refused.
+const PLAN_KEY: &str = "plan";
 
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
@@ -52,12 +57,14 @@ pub(super) struct Brain {
     pub(super) consensus: Consensus,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) rounds: watch::Receiver<Option<Round>>,
+    /// Which fences are still wanted, for those who answer syncs.
+    pub(super) said: watch::Sender<Said>,
     pub(super) evidence: Evidence,
     pub(super) wishes: Wishes,
+    pub(super) tests: Tests,
     pub(super) report: Report,
     pub(super) alerts: watch::Sender<Arc<AlertState>>,
     pub(super) troubles: watch::Receiver<Vec<Trouble>>,
-    pub(super) handed_over: Option<Moment>,
     pub(super) led_term: Option<u64>,
     pub(super) refused: VecDeque<(Change, Moment)>,
     pub(super) doubting: bool,
@@ -67,8 +74,12 @@ pub(super) struct Brain {
     pub(super) nonces: BTreeMap<HostName, (String, u64)>,
     /// The state that alerts were last told of: its index, and whether this host led.
     pub(super) published: Option<(u64, bool)>,
-    /// An agent is ahead of this leader (R3).
+    /// An agent is ahead of this leader (R3), whether that is committed or not yet.
     pub(super) halted: bool,
+    /// When it was last looked whether the cluster tolerates what it must.
+    pub(super) tolerance_asked: Option<Moment>,
+    /// What leases were granted.
+    pub(super) grants: Grants,
 }
 
 impl Brain {
@@ -77,8 +88,9 @@ impl Brain {
         node: Arc<Node>,
         consensus: Consensus,
         inputs: mpsc::Sender<Input>,
-        rounds: watch::Receiver<Option<Round>>,
+        (rounds, said): (watch::Receiver<Option<Round>>, watch::Sender<Said>),
         (alerts, troubles): (watch::Sender<Arc<AlertState>>, watch::Receiver<Vec<Trouble>>),
+        grants: Grants,
     ) -> Self {
         let evidence =
             Evidence { me: Some(node.host().clone()), marks: Marks::new(node.started), ..Evidence::default() };
@@ -87,12 +99,13 @@ impl Brain {
             consensus,
             inputs,
             rounds,
+            said,
             evidence,
             wishes: Wishes::default(),
+            tests: Tests::default(),
             report: Report::default(),
             alerts,
             troubles,
-            handed_over: None,
             led_term: None,
             refused: VecDeque::new(),
             doubting: false,
@@ -101,14 +114,15 @@ impl Brain {
             nonces: BTreeMap::new(),
             published: None,
             halted: false,
+            tolerance_asked: None,
+            grants,
         }
     }
 
     /// Runs for as long as the supervisor runs.
     pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        let mut applied = self.consensus.applied();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut applied, mut leadership) = (self.consensus.applied(), self.consensus.leadership());
+        let mut rest = TICK;
         loop {
             let (idle_since, mut first) = (clock::moment(), None);
             tokio::select! {
@@ -123,9 +137,12 @@ impl Brain {
                     let index = *applied.borrow_and_update();
                     self.evidence.marks.applied(index, clock::moment());
                 }
-                _ = tick.tick() => {}
+                changed = leadership.changed() => if changed.is_err() {
+                    return;
+                },
+                () = tokio::time::sleep(rest) => {}
             }
-            self.notice_lateness(idle_since);
+            self.notice_lateness(idle_since, rest);
             if let Some(input) = first {
                 self.take(input).await;
             }
@@ -133,7 +150,7 @@ impl Brain {
                 let Ok(input) = inputs.try_recv() else { break };
                 self.take(input).await;
             }
-            self.turn().await;
+            rest = self.turn().await;
         }
     }
 
@@ -142,8 +159,16 @@ impl Brain {
         match input {
             Input::Sync { request, received } => self.take_sync(*request, received).await,
             Input::Power { host, reading } => gather::power(&mut self.evidence, &host, reading),
-            Input::Answer { host, voter, answer } => gather::answer(&mut self.evidence, &host, voter, answer),
+            Input::Answer { host, voter, answer, other_boot } => {
+                gather::answer(&mut self.evidence, &host, voter, answer, other_boot.as_ref(), now);
+            }
             Input::Asked(wish) => self.wishes.done(wish, now),
+            Input::Tested(tested) => {
+                self.tests.done();
+                if let Some(change) = tested.filter(|_| self.leads()) {
+                    self.propose(*change).await;
+                }
+            }
             Input::Delivered(Delivered { incident, receiver, seq }) => {
                 self.propose(Change::Delivered { incident, receiver, seq }).await;
             }
@@ -157,11 +182,11 @@ impl Brain {
         }
     }
 
-    /// It never rests for longer than a tick, unless this process was suspended or starved. That is noticed here too,
+    /// It never rests for longer than it meant to, unless this process was suspended or starved. That is noticed here too,
     /// because the task that watches for it may be woken later than this one.
-    fn notice_lateness(&self, idle_since: Moment) {
+    fn notice_lateness(&self, idle_since: Moment, rest: Duration) {
         let now = clock::moment();
-        if now.since(idle_since).saturating_sub(TICK) >= self.node.file.timing.wonder_after.0 {
+        if now.since(idle_since).saturating_sub(rest) >= self.node.file.timing.wonder_after.0 {
             self.node.health.doubt(now);
         }
     }
@@ -180,18 +205,22 @@ impl Brain {
         if confirmed && self.is_ahead(&request) {
             self.halt(&request.host).await;
         }
+        if self.halted() {
+            // What it says is heard, and nothing is made of it; it says all of it again.
+            self.note_sync(&request, received);
+            return;
+        }
         let joined =
             self.node.read(|state| state.hosts.get(&request.host).is_some_and(|known| known.facts == request.facts));
         if !joined && confirmed {
             self.join(&request).await;
         }
-        // R11: another boot, or another machine under the same name, does not push aside what the joined one says.
-        let current = self.node.read(|state| state.is_current(&request.host, &request.facts.incarnation));
-        if !current || !self.is_newest(&request) {
+        if !self.note_sync(&request, received) {
             return;
         }
-        let evidence = &mut self.evidence;
-        self.node.read(|state| gather::sync(evidence, state, &request, received));
+        if confirmed {
+            self.record_armed(&request).await;
+        }
         for result in &request.results {
             let own = self
                 .node
@@ -201,6 +230,31 @@ impl Brain {
                 self.propose(Change::OrderEnded { order, outcome }).await;
             }
         }
+    }
+
+    /// Has it committed what a host has armed, where that is something else than the record says (R9).
+    async fn record_armed(&mut self, request: &SyncRequest) {
+        let lease = self.node.file.timing.lease.0;
+        let change = self.node.read(|state| to_record(state, request, lease));
+        if let Some(change) = change.filter(|change| !self.is_refused(change)) {
+            self.propose(change).await;
+        }
+    }
+
+    /// Takes a sync in as evidence, unless it does not count.
+    fn note_sync(&mut self, request: &SyncRequest, received: Moment) -> bool {
+        // R11: another boot, or another machine under the same name, does not push aside what the joined one says.
+        let current = self.node.read(|state| state.speaks_for(&request.host, &request.facts));
+        if !current {
+            let evidence = &mut self.evidence;
+            self.node.read(|state| gather::unjoined(evidence, state, request, received));
+        }
+        if !current || !self.is_newest(request) {
+            return false;
+        }
+        let evidence = &mut self.evidence;
+        self.node.read(|state| gather::sync(evidence, state, request, received));
+        true
     }
 
     /// Syncs may overtake each other on their way; what an older one says of a host is not true any more.
@@ -215,24 +269,29 @@ impl Brain {
 
     /// Whether an agent has seen more than a confirmed leader has: somebody has restored an old store (R3).
     fn is_ahead(&self, request: &SyncRequest) -> bool {
-        let seen = request.seen;
-        self.node.read(|state| (seen.generation, seen.index) > (state.generation, state.applied))
+        let round = *self.rounds.borrow();
+        round.is_some_and(|round| self.node.read(|state| replies::is_ahead(state, request.seen, round)))
     }
 
-    /// Halts every decision of this leadership and calls a human: what is missing from the state may be a guest's
-    /// assignment (R3).
+    /// Whether nothing is decided any more: known to the whole cluster, or to this leader before that is committed.
+    pub(super) fn halted(&self) -> bool {
+        self.halted || self.node.read(replies::halted)
+    }
+
+    /// Halts every decision, of this leader and of those that follow, and calls a human: what is missing from the state
+    /// may be a guest's assignment (R3).
     async fn halt(&mut self, host: &HostName) {
-        if self.halted {
+        if self.node.read(replies::halted) {
             return;
         }
         self.halted = true;
         tracing::error!(%host, "an agent has seen more than this leader has; nothing is decided any more");
-        let human = "Somebody has restored an old copy of a voter's store. Stop that voter, let the others lead, and bring it \
-                     back under a new id. Until then nothing is started, moved or fenced.";
+        let human = "An old copy of the store has been restored on a majority of the voters. Guests run on; nothing is started, \
+                     moved or fenced, and hosts get no lease. Stop all supervisors and put the newest stores back; see                      \"Backup and loss\" in docs/OPERATING.md.";
         self.propose(Change::IncidentOpened {
-            key: "store".to_owned(),
+            key: STORE.to_owned(),
             severity: Severity::Critical,
-            summary: format!("{host} has seen decisions that this coordinator does not know"),
+            summary: format!("{host} has seen decisions that this cluster does not know any more"),
             human: Some(human.to_owned()),
             guests: Vec::new(),
         })
@@ -249,8 +308,9 @@ impl Brain {
         }
     }
 
-    /// One turn: bring the evidence up to date, decide, have it committed, ask what is wondered about.
-    async fn turn(&mut self) {
+    /// One turn: bring the evidence up to date, decide, have it committed, ask what is wondered about. Returns how long to
+    /// rest when nothing happens.
+    async fn turn(&mut self) -> Duration {
         let (leads, term) = {
             let leadership = self.consensus.leadership();
             let leadership = leadership.borrow();
@@ -262,11 +322,13 @@ impl Brain {
                 self.numbers.clear(&self.node.metrics);
             }
             self.publish(false);
-            return;
+            return CALM_TICK;
         }
         if self.led_term != Some(term) {
             gather::begin_anew(&mut self.evidence);
             self.led_term = Some(term);
+            // Hosts have to be heard before it is said what their loss would mean.
+            self.tolerance_asked = Some(clock::moment());
             self.halted = false;
         }
         let now = clock::now();
@@ -274,13 +336,17 @@ impl Brain {
         if confirmed && self.evidence.quorum_since.is_none() {
             tracing::info!(term, "this host coordinates");
             self.evidence.quorum_since = Some(now.moment);
+            self.evidence.authority_since = Some(now.moment);
         }
-        self.doubt_oneself(now.moment).await;
+        self.doubt_oneself(now.moment);
         let decision = self.decide(now);
         self.report = decision.report;
+        self.said.send_replace(Said { term, go_aheads: decision.go_aheads });
         // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
-        let commands = if confirmed && !self.halted { decision.commands } else { Vec::new() };
-        let listened = self.node.has_listened(now.moment);
+        let planned = if confirmed && !self.halted() { decision.commands } else { Vec::new() };
+        let commands = self.judged(planned, now.moment);
+        let listened = !commands.is_empty() && self.node.has_listened(now.moment);
+        let settled = confirmed && commands.is_empty() && decision.wishes.is_empty();
         for change in commands {
             // What a supervisor has not heard that slept, or was cut off, may be its own doing.
             let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });
@@ -291,25 +357,63 @@ impl Brain {
                 break;
             }
         }
+        if let Some(hand_over) = decision.hand_over.filter(|_| confirmed) {
+            self.hand_over(hand_over, now.moment).await;
+        }
         self.wishes.fulfil(decision.wishes, &self.node, &self.inputs, clock::moment());
+        if confirmed && !self.halted() {
+            self.tests.fulfil(decision.test, &self.node, &self.inputs, clock::moment());
+        }
+        if confirmed && !self.halted() {
+            self.tell_tolerance(now.moment).await;
+        }
         self.publish(true);
         if clock::moment().since(self.exported) >= EXPORT_EVERY {
             self.exported = clock::moment();
             let (node, numbers, report) = (&self.node, &mut self.numbers, &self.report);
             node.read(|state| numbers.export(&node.metrics, state, report));
         }
+        let settled = settled && self.node.read(|state| state.orders.is_empty());
+        if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
     }
 
     fn decide(&mut self, now: Now) -> holdfast_policies::decide::Decision {
-        let (node, evidence) = (&self.node, &mut self.evidence);
+        let (node, evidence, grants) = (&self.node, &mut self.evidence, &self.grants);
         node.read(|state| {
-            gather::refresh(evidence, node, state);
+            gather::refresh(evidence, node, state, now.moment);
+            grants.tell(evidence, state);
             decide(state, evidence, &node.file.timing, now)
         })
     }
 
+    /// A plan that breaks a promise is refused as a whole, and a human is called: nobody knows what else is wrong with it.
+    fn judged(&mut self, plan: Vec<Change>, now: Moment) -> Vec<Change> {
+        if plan.is_empty() {
+            return plan;
+        }
+        let (node, evidence) = (&self.node, &self.evidence);
+        let broken = node.read(|state| check(state, evidence, &node.file.timing, now, &plan));
+        let Some(first) = broken.first() else { return plan };
+        let all: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        tracing::error!(?plan, broken = %all.join("; "), "a plan was refused because it breaks a promise");
+        let summary = format!("a plan was refused because it breaks the promise {first}");
+        let known = node.read(|state| state.open_incident(PLAN_KEY).is_some_and(|open| open.summary == summary));
+        if known {
+            return Vec::new();
+        }
+        let human = "This is a defect of Holdfast: keep the coordinator's log and report it. What the plan was to do is not \
+                     done; move, restart or fence by hand what needs it.";
+        vec![Change::IncidentOpened {
+            key: PLAN_KEY.to_owned(),
+            severity: Severity::Critical,
+            summary,
+            human: Some(human.to_owned()),
+            guests: Vec::new(),
+        }]
+    }
+
     /// Has a change committed and wakes the agents that it concerns. Returns whether it was committed and accepted.
-    async fn propose(&mut self, what: Change) -> bool {
+    pub(super) async fn propose(&mut self, what: Change) -> bool {
         match self.commit(what.clone()).await {
             Ok(Applied { refused: None, .. }) => true,
             Ok(Applied { refused: Some(refused), .. }) => {
@@ -375,32 +479,22 @@ impl Brain {
         });
     }
 
-    /// A supervisor that doubts itself accuses nobody on what it gathered while it slept, and hands the lead over (R29).
-    async fn doubt_oneself(&mut self, now: Moment) {
-        let unwell = self.node.health.unwell(now).is_some();
-        if unwell && !self.doubting {
+    /// A supervisor that doubts itself accuses nobody on what it gathered while it slept.
+    fn doubt_oneself(&mut self, now: Moment) {
+        let unwell = self.node.health.doubts(now).then(|| self.node.health.unwell(now)).flatten();
+        if unwell.is_some() && !self.doubting {
             self.evidence.quorum_since = self.evidence.quorum_since.map(|_| now);
-            if self.handed_over.is_none_or(|at| now.since(at) >= HAND_OVER_AGAIN_AFTER) {
-                self.handed_over = Some(now);
-                self.hand_over(now).await;
-            }
         }
-        self.doubting = unwell;
+        self.doubting = unwell.is_some();
+        self.evidence.hosts.entry(self.node.host().clone()).or_default().unwell = unwell;
     }
 
-    async fn hand_over(&self, now: Moment) {
-        let fresh = self.node.file.timing.suspect_after.0;
-        let well = self.node.voters().into_keys().find(|voter| {
-            let unwell = self.evidence.hosts.get(voter).is_some_and(|known| known.unwell.is_some());
-            voter != self.node.host()
-                && !unwell
-                && self.node.heard.last_any(voter).is_some_and(|at| now.since(at) < fresh)
-        });
-        if let Some(voter) = well {
-            match self.consensus.transfer_to(&voter).await {
-                Ok(()) => tracing::warn!(to = %voter, "handed the lead over"),
-                Err(error) => tracing::warn!(%error, "the lead could not be handed over"),
-            }
+    /// R29. An attempt that fails counts too: the next one is a minute away.
+    async fn hand_over(&mut self, HandOver { to, why }: HandOver, now: Moment) {
+        self.evidence.handed_over = Some(now);
+        match self.consensus.transfer_to(&to).await {
+            Ok(()) => tracing::warn!(%to, %why, "handed the lead over"),
+            Err(error) => tracing::warn!(%to, %why, %error, "the lead could not be handed over"),
         }
     }
 }

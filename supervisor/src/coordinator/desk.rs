@@ -4,19 +4,31 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_policies::{
     change::{Applied, Change},
+    decide::{
+        drill,
+        placement::{problem, where_to},
+    },
+    lease::unarmed,
     model::Policies,
     names::{GuestName, HostName},
+    plan::{Deciders, Question, simulate},
     proof::Proof,
-    state::{Life, Mode, Phase},
+    state::{Mode, Phase, Wanted},
     time::millis,
 };
 use tokio::sync::oneshot;
 
-use super::{Coordinator, Input, brain::Brain};
+use super::{
+    Coordinator, Input,
+    brain::Brain,
+    patience::{TRY_FOR, may_repeat, try_for},
+    voters::VoterWish,
+};
 use crate::{
     clock,
-    desk::{Answer, Denied, Desk, Facts, Request, explain, journal, of_refusal, plan, status},
-    node::Node,
+    desk::{Answer, Denied, Desk, Facts, Request, VoterList, explain, journal, of_refusal, plan, status},
+    locks::{Keeper, survey},
+    node::{Complaint, Node},
     rpc::Channel,
 };
 
@@ -26,6 +38,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// How long one voter is waited for when a member asks them in turn.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Looks at a guest on a host that a simulation may take: some 50 ms, because nothing is decided meanwhile.
+const LOOKS_MAX: u64 = 1_000_000;
+
 impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
     pub(super) async fn serve(&mut self, request: Request) -> Result<Answer, Denied> {
@@ -33,18 +48,66 @@ impl Brain {
             return Err(Denied::NoLeader("this supervisor does not coordinate".to_owned()));
         }
         match request {
-            Request::Status => Ok(Answer::Status(self.node.read(|state| status(state, &self.report, &self.facts())))),
+            Request::Status => {
+                let now = clock::moment();
+                let told =
+                    |state: &_| status(state, &self.report.with_words(state, &self.evidence, now), &self.facts());
+                Ok(Answer::Status(self.node.read(told)))
+            }
             Request::Explain { guest } => {
-                let explained = self.node.read(|state| explain(state, &self.report, &guest, &self.node.file.timing));
+                let now = clock::moment();
+                let explained = self.node.read(|state| {
+                    let report = self.report.with_words(state, &self.evidence, now);
+                    explain(state, &report, &guest, &self.node.file.timing)
+                });
                 explained.map(Answer::Explanation).ok_or_else(|| Denied::Unknown(format!("there is no guest {guest}")))
             }
+            Request::Simulate(question) => self.simulate(&question),
             Request::Journal { last } => Ok(Answer::Journal(self.node.read(|state| journal(state, last)))),
             Request::Apply { sources, by, dry_run } => self.apply(sources, by, dry_run).await,
-            Request::Migrate { guest, to, by } => self.migrate(guest, to, &by).await,
+            Request::Migrate { guest, to, cold, by } => self.migrate(guest, to, cold, by).await,
             Request::Drain { host, by } => self.set_mode(host, Mode::Draining, by).await,
+            Request::Maintain { host, by } => self.set_mode(host, Mode::Maintenance, by).await,
+            Request::Leave { host, reboot, by } => self.set_mode(host, Mode::Leaving { reboot }, by).await,
+            Request::Want { guest, wanted, by } => self.want(guest, wanted, by).await,
+            Request::Suspend { suspended, by } => self.suspend(suspended, by).await,
             Request::Resume { host, by } => self.set_mode(host, Mode::Active, by).await,
             Request::ConfirmOff { host, person } => self.confirm_off(&host, &person).await,
+            Request::LookedAfter { guest, by } => {
+                let what = format!("{guest} is tried anew");
+                self.done(Change::LookedAfter { guest, by }, what).await
+            }
+            Request::LiftQuarantine { host, machine: machine_id, by } => {
+                let what = format!("{host} may run guests again, by the word of {by}");
+                self.done(Change::QuarantineLifted { host, machine_id, by: Some(by) }, what).await
+            }
+            Request::TrustDevice { host, by } => {
+                let what = format!("the word of the power devices of {host} counts again");
+                self.done(Change::DeviceTrusted { host, by }, what).await
+            }
+            Request::ReleaseStormHold { by } => {
+                self.done(Change::StormHoldReleased { by }, "fencing goes on in this storm".to_owned()).await
+            }
+            Request::DrillFence { host, level, by } => self.drill(host, level, by).await,
+            Request::TestFence { .. } => {
+                Err(Denied::Refused("power devices are not asked by the coordinator's task".to_owned()))
+            }
+            Request::Voters | Request::AddVoter { .. } | Request::PromoteVoter { .. } | Request::RemoveVoter { .. } => {
+                Err(Denied::Refused("the voters are not the coordinator's task's".to_owned()))
+            }
         }
+    }
+
+    /// Plays a loss through on the state as it is. It changes nothing.
+    fn simulate(&self, question: &Question) -> Result<Answer, Denied> {
+        let voters = self.node.voters().into_keys().collect();
+        let deciders = Deciders { voters, coordinator: Some(self.node.host().clone()) };
+        let timing = &self.node.file.timing;
+        let played = self.node.read(|state| {
+            let problem = problem(state, &self.report.hosts);
+            simulate(&problem, state, timing, &deciders, question, LOOKS_MAX)
+        });
+        played.map(Answer::Simulated).map_err(|bad| Denied::Unknown(bad.to_string()))
     }
 
     fn facts(&self) -> Facts {
@@ -65,6 +128,11 @@ impl Brain {
     }
 
     async fn done(&mut self, change: Change, what: String) -> Result<Answer, Denied> {
+        if self.halted() {
+            let why =
+                "nothing is decided, because an old copy of the store was restored; `holdfast status` says what to do";
+            return Err(Denied::Refused(why.to_owned()));
+        }
         match self.commit(change).await {
             Ok(Applied { refused: None, .. }) => Ok(Answer::Accepted { what }),
             Ok(Applied { refused: Some(refused), .. }) => of_refusal(refused),
@@ -99,6 +167,9 @@ impl Brain {
                 format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", "));
             return Err(Denied::Refused(text));
         }
+        if let Some(why) = self.node.read(|state| unarmed(state, &self.evidence, policies)) {
+            return Err(Denied::Refused(why));
+        }
         let busy = self.node.read(|state| {
             let removed = state.guests.iter().filter(|(name, _)| !policies.guests.contains_key(*name));
             let unsettled =
@@ -109,48 +180,35 @@ impl Brain {
             Some(guest) => {
                 Err(Denied::Refused(format!("{guest} is being started, stopped or moved; remove it when that is over")))
             }
-            None => Ok(()),
+            None => self.check_tolerance(policies),
         }
     }
 
-    async fn migrate(&mut self, guest: GuestName, to: Option<HostName>, by: &str) -> Result<Answer, Denied> {
-        let home =
-            self.node.read(|state| state.guests.get(&guest).map(|known| known.home().map(|home| home.host.clone())));
-        let home = home.ok_or_else(|| Denied::Unknown(format!("there is no guest {guest}")))?;
+    async fn migrate(
+        &mut self,
+        guest: GuestName,
+        to: Option<HostName>,
+        cold: bool,
+        by: String,
+    ) -> Result<Answer, Denied> {
         let to = match to {
             Some(to) => to,
-            None => self
-                .roomiest(home.as_ref())
-                .ok_or_else(|| Denied::Refused(format!("no other host can take {guest}")))?,
+            None => self.where_to(&guest)?,
         };
-        let what = format!("{guest} moves to {to}");
-        self.done(Change::Migrate { guest, to, why: format!("{by} asked for it") }, what).await
+        let how = if cold { " by a stop and a start" } else { "" };
+        let what = format!("{guest} moves to {to}{how}");
+        self.done(Change::MoveAsked { guest, to, cold, by }, what).await
     }
 
-    /// The well host with most room; the agent and the plan check again.
-    fn roomiest(&self, but: Option<&HostName>) -> Option<HostName> {
+    /// The planner's choice, by all rules.
+    fn where_to(&self, guest: &GuestName) -> Result<HostName, Denied> {
+        let now = clock::now();
         self.node.read(|state| {
-            let well = |name: &HostName| {
-                use holdfast_policies::decide::HostVerdict::Healthy;
-                self.report.hosts.get(name).is_some_and(|judgement| judgement.verdict == Healthy)
-            };
-            let hosts = state.hosts.iter().filter(|(name, host)| {
-                Some(*name) != but
-                    && host.facts.guests
-                    && host.mode == Mode::Active
-                    && host.life == Life::Up
-                    && well(name)
-            });
-            hosts
-                .max_by_key(|(name, host)| {
-                    let used: u64 = state
-                        .guests_of(name)
-                        .filter_map(|(guest, _)| state.policies.guests.get(guest))
-                        .map(|declared| u64::from(declared.qemu.memory_mib))
-                        .sum();
-                    host.facts.memory_mib.saturating_sub(used)
-                })
-                .map(|(name, _)| name.clone())
+            if !state.guests.contains_key(guest) {
+                return Err(Denied::Unknown(format!("there is no guest {guest}")));
+            }
+            where_to(state, &self.evidence, now, &self.report.hosts, guest)
+                .map_err(|why| Denied::Refused(format!("no other host can take {guest}: {why}")))
         })
     }
 
@@ -158,8 +216,36 @@ impl Brain {
         let what = match mode {
             Mode::Draining => format!("{host} is being drained"),
             Mode::Active => format!("{host} takes guests again"),
+            Mode::Maintenance => format!("{host} is in maintenance: its guests are left as they are"),
+            Mode::Leaving { .. } => format!("{host} is about to go down"),
         };
         self.done(Change::ModeSet { host, mode, by }, what).await
+    }
+
+    async fn want(&mut self, guest: GuestName, wanted: Wanted, by: String) -> Result<Answer, Denied> {
+        let what = match wanted {
+            Wanted::Running => format!("{guest} is kept running"),
+            Wanted::Stopped => format!("{guest} is stopped, and stays so"),
+            Wanted::Unmanaged => format!("{guest} is left alone, however it is"),
+        };
+        self.done(Change::WantedSet { guest, wanted, by }, what).await
+    }
+
+    async fn suspend(&mut self, suspended: bool, by: String) -> Result<Answer, Denied> {
+        let what = if suspended {
+            "deciding is suspended: what is under way is finished, nothing else is begun"
+        } else {
+            "deciding goes on"
+        };
+        self.done(Change::SuspensionSet { suspended, by }, what.to_owned()).await
+    }
+
+    async fn drill(&mut self, host: HostName, level: usize, by: String) -> Result<Answer, Denied> {
+        let level = level.checked_sub(1).ok_or_else(|| Denied::Refused("the first level is 1".to_owned()))?;
+        let executor = self.node.read(|state| drill(state, &self.report, self.node.host(), &host, level));
+        let executor = executor.map_err(Denied::Refused)?;
+        let what = format!("{executor} switches {host} off and on; `holdfast journal` tells how it ends");
+        self.done(Change::DrillBegun { host, executor, level, by }, what).await
     }
 
     async fn confirm_off(&mut self, host: &HostName, person: &str) -> Result<Answer, Denied> {
@@ -183,13 +269,20 @@ impl Brain {
 pub struct Counter {
     node: Arc<Node>,
     coordinator: Option<Coordinator>,
+    keeper: Keeper,
 }
 
 impl Counter {
     /// The counter of a host; only voters have a coordinator.
     #[must_use]
     pub fn new(node: Arc<Node>, coordinator: Option<Coordinator>) -> Self {
-        Self { node, coordinator }
+        Self { node, coordinator, keeper: Keeper::default() }
+    }
+
+    /// What tries locks of disk images for coordinators.
+    #[must_use]
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// Serves a request on this host, without forwarding it.
@@ -200,6 +293,22 @@ impl Counter {
         let Some(coordinator) = &self.coordinator else {
             return Err(Denied::NoLeader("this host has no vote".to_owned()));
         };
+        if let Some(why) = self.node.health.complaint(Complaint::Vote).filter(|_| self.node.taking_part().is_none()) {
+            return Err(Denied::NoLeader(format!("{} does not decide: {why}", self.node.host())));
+        }
+        let request = match for_voters(request) {
+            Ok((wish, by)) => {
+                let answered = tokio::time::timeout(DEADLINE, coordinator.voters(wish, &by)).await;
+                return answered
+                    .unwrap_or_else(|_| Err(Denied::NoLeader("no majority confirmed it in time".to_owned())));
+            }
+            Err(other) => other,
+        };
+        if let Request::TestFence { host, from } = request {
+            let tested = tokio::time::timeout(DEADLINE, coordinator.test_fence(host, from)).await;
+            return tested.unwrap_or_else(|_| Err(Denied::NoLeader("the power devices took too long".to_owned())));
+        }
+        self.survey(&request).await?;
         let (answer, answered) = oneshot::channel();
         let asked = async {
             coordinator.tell(Input::Desk { request, answer }).await;
@@ -211,36 +320,120 @@ impl Counter {
         }
     }
 
+    /// Locks are tried before policies reach the coordinator's task, which decides for others meanwhile (R28). Mistakes in
+    /// the files are that task's to tell.
+    async fn survey(&self, request: &Request) -> Result<(), Denied> {
+        let Request::Apply { sources, .. } = request else { return Ok(()) };
+        if self.node.leader().as_ref() != Some(self.node.host()) {
+            return Ok(());
+        }
+        let Ok((policies, _)) = self.node.read(|state| plan(&state.policies, sources)) else { return Ok(()) };
+        survey(&self.node, &self.keeper, &policies).await.map_err(Denied::Refused)
+    }
+
+    /// Asks whoever leads, once.
+    async fn attempt(&self, request: &Request) -> Result<Answer, Denied> {
+        let me = self.node.host();
+        let leader = self.node.leader();
+        if leader.as_ref() == Some(me) {
+            return self.serve_here(request.clone()).await;
+        }
+        if let Some(leader) = leader {
+            return tokio::select! {
+                answered = self.forward(&leader, request) => answered,
+                () = self.deposed(&leader), if may_repeat(request) => {
+                    Err(Denied::NoLeader(format!("{leader} did not answer before it lost the lead")))
+                }
+            };
+        }
+        // A member, or a voter that does not know: the voters are asked in turn.
+        let mut last = Denied::NoLeader("no voter could be asked".to_owned());
+        for voter in self.node.voters().into_keys().filter(|voter| voter != me) {
+            match self.forward(&voter, request).await {
+                Err(denied @ Denied::NoLeader(_)) => last = denied,
+                answered => return answered,
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits until this voter knows that `leader` leads no more: a dead one answers nothing.
+    async fn deposed(&self, leader: &HostName) {
+        let Some(consensus) = &self.node.consensus else { return std::future::pending().await };
+        let mut leadership = consensus.leadership();
+        let other = leadership.wait_for(|known| known.leader.as_ref().is_none_or(|(_, host)| host != leader));
+        // Consensus that has stopped answers nothing either.
+        let _ = other.await;
+    }
+
+    /// Who takes part in the agreement, by the word of whichever other voter coordinates; the one that is thought to lead
+    /// is asked first.
+    pub async fn roll_call(&self) -> Option<VoterList> {
+        let (me, leader) = (self.node.host(), self.node.leader());
+        let mut voters: Vec<HostName> = self.node.voters().into_keys().filter(|voter| voter != me).collect();
+        voters.sort_by_key(|voter| leader.as_ref() != Some(voter));
+        for voter in voters {
+            if let Ok(Answer::Voters(list)) = self.forward(&voter, &Request::Voters).await {
+                return Some(list);
+            }
+        }
+        None
+    }
+
     async fn forward(&self, to: &HostName, request: &Request) -> Result<Answer, Denied> {
         let unreachable = |error: String| Denied::NoLeader(format!("{to} could not be asked: {error}"));
         let address = self.node.address(to).ok_or_else(|| unreachable("its address is not known".to_owned()))?;
         let body = serde_json::to_vec(request).map_err(|error| unreachable(error.to_string()))?;
-        let called = self.node.rpc.call(to, address, Channel::Client, body, FORWARD_DEADLINE).await;
+        // Devices take their time, and policies are surveyed before they are decided about.
+        let slow = matches!(request, Request::TestFence { .. } | Request::Apply { .. });
+        let deadline = if slow { DEADLINE } else { FORWARD_DEADLINE };
+        let called = self.node.rpc.call(to, address, Channel::Client, body, deadline).await;
         let body = called.map_err(|error| unreachable(error.to_string()))?;
         serde_json::from_slice::<Result<Answer, Denied>>(&body).map_err(|error| unreachable(error.to_string()))?
+    }
+}
+
+/// What a request wants of the voters, and who says so; or the request itself.
+fn for_voters(request: Request) -> Result<(VoterWish, String), Request> {
+    match request {
+        Request::Voters => Ok((VoterWish::List, String::new())),
+        Request::AddVoter { host, by } => Ok((VoterWish::Add(host), by)),
+        Request::PromoteVoter { host, by } => Ok((VoterWish::Promote(host), by)),
+        Request::RemoveVoter { host, force, by } => Ok((VoterWish::Remove { host, force }, by)),
+        other @ (Request::Status
+        | Request::Explain { .. }
+        | Request::Simulate(_)
+        | Request::Journal { .. }
+        | Request::Apply { .. }
+        | Request::Migrate { .. }
+        | Request::Drain { .. }
+        | Request::Maintain { .. }
+        | Request::Leave { .. }
+        | Request::Want { .. }
+        | Request::Suspend { .. }
+        | Request::Resume { .. }
+        | Request::ConfirmOff { .. }
+        | Request::LookedAfter { .. }
+        | Request::LiftQuarantine { .. }
+        | Request::TrustDevice { .. }
+        | Request::TestFence { .. }
+        | Request::DrillFence { .. }
+        | Request::ReleaseStormHold { .. }) => Err(other),
     }
 }
 
 #[async_trait::async_trait]
 impl Desk for Counter {
     async fn ask(&self, request: Request) -> Result<Answer, Denied> {
-        let me = self.node.host();
-        let leader = self.node.leader();
-        if leader.as_ref() == Some(me) {
-            return self.serve_here(request).await;
+        if may_repeat(&request) {
+            return try_for(TRY_FOR, || self.attempt(&request)).await;
         }
-        if let Some(leader) = leader {
-            return self.forward(&leader, &request).await;
+        // Not before somebody leads; then once.
+        let known = try_for(TRY_FOR, || self.attempt(&Request::Status)).await;
+        match known {
+            Err(denied @ Denied::NoLeader(_)) => Err(denied),
+            Ok(_) | Err(_) => self.attempt(&request).await,
         }
-        // A member, or a voter that does not know: the voters are asked in turn.
-        let mut last = Denied::NoLeader("no voter could be asked".to_owned());
-        for voter in self.node.voters().into_keys().filter(|voter| voter != me) {
-            match self.forward(&voter, &request).await {
-                Err(denied @ Denied::NoLeader(_)) => last = denied,
-                answered => return answered,
-            }
-        }
-        Err(last)
     }
 
     fn metrics(&self) -> String {
@@ -249,11 +442,16 @@ impl Desk for Counter {
     }
 
     fn alive(&self) -> Result<(), String> {
-        self.node.consensus.as_ref().map_or(Ok(()), |consensus| consensus.health())
+        // Without its vote it works as an agent; who has to know learns that from `ready`.
+        Ok(())
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.alive()?;
+        let vote = self.node.health.complaint(Complaint::Vote);
+        let stopped = || self.node.consensus.as_ref().and_then(|consensus| consensus.health().err());
+        if let Some(why) = vote.or_else(stopped) {
+            return Err(why);
+        }
         if self.node.lease.left().is_some() { Ok(()) } else { Err("this host has no lease".to_owned()) }
     }
 }

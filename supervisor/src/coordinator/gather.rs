@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_policies::{
     evidence::{Answer, Evidence, Heard, Marks, Sight},
-    names::{HostName, Vantage},
+    names::{HostName, Incarnation, Vantage},
     observe::clean,
     order::{Order, OrderKind, OrderOutcome},
     proof::PowerReading,
@@ -19,7 +19,8 @@ use crate::{agent::carry::is_socket, node::Node};
 /// does not begin every wait anew (R18).
 pub fn begin_anew(evidence: &mut Evidence) {
     let marks = std::mem::replace(&mut evidence.marks, Marks::new(Moment(0)));
-    *evidence = Evidence { marks, me: evidence.me.clone(), ..Evidence::default() };
+    let (me, handed_over) = (evidence.me.clone(), evidence.handed_over);
+    *evidence = Evidence { marks, me, handed_over, ..Evidence::default() };
 }
 
 /// Notes what a sync says that was received at `now`. A host speaks for itself only: what it says for others is dropped.
@@ -27,6 +28,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     let host = evidence.hosts.entry(request.host.clone()).or_default();
     host.sync = Some(Heard { at: now, incarnation: request.facts.incarnation.clone() });
     host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect();
+    (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     host.unwell = request.unwell.as_deref().map(clean);
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
@@ -42,6 +44,15 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
         } else {
             tracing::debug!(host = %request.host, guest = %report.guest, vantage = %report.vantage, "not its sight to report");
         }
+    }
+}
+
+/// A boot that asks to join is a sign of life of its machine, whatever keeps it out for the time being (R16, R20).
+pub fn unjoined(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest, now: Moment) {
+    let incarnation = &request.facts.incarnation;
+    let same = state.hosts.get(&request.host).is_some_and(|host| host.facts.machine_id == request.facts.machine_id);
+    if same && state.may_join(&request.host, incarnation, request.seen) {
+        evidence.hosts.entry(request.host.clone()).or_default().hear_other(incarnation, now, now);
     }
 }
 
@@ -110,19 +121,33 @@ pub fn power(evidence: &mut Evidence, host: &HostName, reading: PowerReading) {
     }
 }
 
-/// Notes a voter's answer.
-pub fn answer(evidence: &mut Evidence, host: &HostName, voter: HostName, answer: Answer) {
-    evidence.hosts.entry(host.clone()).or_default().answers.insert(voter, answer);
+/// Notes a voter's answer, and what it has heard of a boot that has not joined.
+pub fn answer(
+    evidence: &mut Evidence,
+    host: &HostName,
+    voter: HostName,
+    answer: Answer,
+    other: Option<&(Incarnation, Duration)>,
+    now: Moment,
+) {
+    let known = evidence.hosts.entry(host.clone()).or_default();
+    if let Some((incarnation, age)) = other {
+        known.hear_other(incarnation, answer.asked.minus(*age), now);
+    }
+    known.answers.insert(voter, answer);
 }
 
 /// Brings the evidence up to date with what came by datagram, and drops what no longer has a subject.
-pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState) {
+pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState, now: Moment) {
     evidence.voters = node.voters().into_keys().collect();
     for (name, host) in &state.hosts {
         let incarnation = &host.facts.incarnation;
         if let Some(at) = node.heard.last_of(name, incarnation) {
             let heard = Heard { at, incarnation: incarnation.clone() };
             evidence.hosts.entry(name.clone()).or_default().heard = Some(heard);
+        }
+        if let Some(life) = node.heard.last_other(name, |boot| host.knows_boot(boot)) {
+            evidence.hosts.entry(name.clone()).or_default().hear_other(&life.incarnation, life.moment, now);
         }
     }
     evidence.hosts.retain(|name, _| state.hosts.contains_key(name));
@@ -136,7 +161,7 @@ mod tests {
     use holdfast_policies::{
         change::{Change, Command},
         evidence::SightState,
-        names::{Incarnation, OrderId, ServiceName},
+        names::{OrderId, ServiceName},
         proof::Power,
         state::HostFacts,
         sync::Authority,
@@ -168,6 +193,8 @@ mod tests {
             sights: Vec::new(),
             unwell: None,
             known_view: 0,
+            armed: None,
+            has_watchdog: None,
         }
     }
 
@@ -264,5 +291,22 @@ mod tests {
         for bad in ["exec:touch /tmp/x", "file:/etc/passwd", "unix:/run/x", "tcp:host:1", "tcp:10.0.0.1:1,exec=x", ""] {
             assert_eq!(uri_of(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_boot_that_asks_to_join_is_a_sign_of_life_of_its_machine_and_no_word_of_the_joined_boot() {
+        let (state, _) = fencing();
+        let mut evidence = Evidence::default();
+        let seen = Authority { generation: state.generation, term: 1, index: state.applied };
+        let asks = SyncRequest { seen, ..request("h1", "boot-h1-third") };
+        unjoined(&mut evidence, &state, &asks, Moment(700));
+        let known = &evidence.hosts[&host("h1")];
+        let other = known.other_boot.as_ref().map(|other| (other.incarnation.clone(), other.at));
+        assert_eq!(other, Some((boot("boot-h1-third"), Moment(700))));
+        assert_eq!((&known.sync, &known.heard), (&None, &None));
+        let mut evidence = Evidence::default();
+        let stranger = SyncRequest { facts: facts("boot-h1-third", "another machine"), ..asks.clone() };
+        unjoined(&mut evidence, &state, &stranger, Moment(700));
+        assert!(evidence.hosts.is_empty(), "R11: another machine under the same name");
     }
 }

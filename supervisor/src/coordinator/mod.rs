@@ -6,25 +6,33 @@
 mod brain;
 mod desk;
 mod gather;
+mod grants;
 mod numbers;
+mod pace;
+pub mod paths;
+mod patience;
 mod replies;
 mod rounds;
+mod tolerance;
+mod voters;
 pub mod wishes;
 
 use std::{sync::Arc, time::Duration};
 
 pub use desk::Counter;
 use holdfast_policies::{
+    change::Change,
     decide::Wish,
     evidence::Answer,
-    names::HostName,
+    names::{HostName, Incarnation},
     proof::PowerReading,
     sync::{SyncReply, SyncRequest},
     time::Moment,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, mpsc::error::TrySendError, oneshot, watch};
+pub use voters::VoterWish;
 
-use self::{brain::Brain, rounds::Round};
+use self::{brain::Brain, grants::Grants, replies::Said, rounds::Round, voters::OneChange};
 use crate::{
     alerts::{AlertState, Delivered},
     clock,
@@ -62,9 +70,13 @@ pub enum Input {
         voter: HostName,
         /// The answer.
         answer: Answer,
+        /// A boot that has not joined, and how long ago the voter heard it.
+        other_boot: Option<(Incarnation, Duration)>,
     },
     /// A question has ended.
     Asked(Wish),
+    /// Power devices have been asked while nothing was wrong; `None` when there was nothing to ask any more.
+    Tested(Option<Box<Change>>),
     /// A receiver has confirmed an alert.
     Delivered(Delivered),
     /// An operator wants something.
@@ -82,6 +94,10 @@ pub struct Coordinator {
     node: Arc<Node>,
     inputs: mpsc::Sender<Input>,
     rounds: watch::Receiver<Option<Round>>,
+    said: watch::Receiver<Said>,
+    change: OneChange,
+    consensus: Consensus,
+    grants: Grants,
 }
 
 impl Coordinator {
@@ -95,9 +111,19 @@ impl Coordinator {
     ) -> Self {
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let (round_sender, rounds) = watch::channel(None);
+        let (said_sender, said) = watch::channel(Said::default());
         tokio::spawn(rounds::keep(consensus.clone(), Arc::new(round_sender)));
-        let handle = Self { node: Arc::clone(&node), inputs: inputs.clone(), rounds: rounds.clone() };
-        let brain = Brain::new(node, consensus, inputs, rounds, (alerts, troubles));
+        let handle = Self {
+            node: Arc::clone(&node),
+            inputs: inputs.clone(),
+            rounds: rounds.clone(),
+            said,
+            change: OneChange::default(),
+            consensus: consensus.clone(),
+            grants: Grants::default(),
+        };
+        let grants = handle.grants.clone();
+        let brain = Brain::new(node, consensus, inputs, (rounds, said_sender), (alerts, troubles), grants);
         tokio::spawn(brain.run(receiver));
         handle
     }
@@ -115,16 +141,38 @@ impl Coordinator {
         self.inputs.closed().await;
     }
 
+    fn leads_in(&self, term: u64) -> bool {
+        let status = self.consensus.status();
+        status.term == term && status.leader.is_some_and(|(_, host)| host == *self.node.host())
+    }
+
     /// Serves one sync, if this host has authority.
     ///
     /// # Errors
     /// Why it cannot: the agent asks another voter.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncReply, String> {
         let input = Input::Sync { request: Box::new(request.clone()), received: clock::moment() };
-        self.inputs.try_send(input).map_err(|_| "the coordinator is overloaded".to_owned())?;
+        self.inputs.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => "the coordinator is overloaded".to_owned(),
+            TrySendError::Closed(_) => "this voter has stopped".to_owned(),
+        })?;
         let round = rounds::fresh(self.rounds.clone(), AUTHORITY_PATIENCE).await;
         let round = round.ok_or("this voter has no confirmed authority")?;
         let lease = self.node.file.timing.lease.0;
-        Ok(self.node.read(|state| replies::reply(state, &request, round, lease, clock::moment())))
+        let said = self.said.borrow().clone();
+        let reply = self.node.read(|state| {
+            let halted = replies::halted(state) || replies::is_ahead(state, request.seen, round);
+            if halted {
+                return None;
+            }
+            let reply = replies::reply(state, &request, round, lease, clock::moment(), &said);
+            self.grants.note(&request, &reply, round.began);
+            Some(reply)
+        });
+        // What was read may be another leader's already; it must not go out under this one's term (R3).
+        if !self.leads_in(round.term) {
+            return Err("this voter has lost the lead".to_owned());
+        }
+        reply.ok_or_else(|| "nothing is decided: an old copy of a store was restored".to_owned())
     }
 }

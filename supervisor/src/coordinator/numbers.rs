@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use holdfast_policies::{
     decide::{HostVerdict, Report, ServiceVerdict},
-    state::{ClusterState, Guest, Life, Phase},
+    state::{ClusterState, Guest, Life, Phase, Wanted},
 };
 
-use crate::metrics::{GuestState, Metrics, Verdict};
+use crate::metrics::{GuestState, Metrics, Modes, Verdict};
 
 /// Remembers which incidents were open, so that each recovery is counted once.
 #[derive(Debug, Default)]
@@ -20,11 +20,24 @@ impl Numbers {
     /// Exports one picture of the cluster.
     pub fn export(&mut self, metrics: &Metrics, state: &ClusterState, report: &Report) {
         metrics.set_hosts(report.hosts.iter().map(|(host, judgement)| (host, host_verdict(judgement.verdict))));
+        metrics.set_safe(report.hosts.iter().filter_map(|(host, judgement)| {
+            // Rounded up: at that second it is so.
+            Some((host, judgement.safe_at.as_ref()?.at.0.div_ceil(1_000)))
+        }));
         metrics.set_guests(state.guests.iter().map(|(name, guest)| (name, guest_state(guest))));
         let services = report.guests.iter().flat_map(|(guest, judgement)| {
             judgement.services.iter().map(move |(service, judged)| (guest, service, service_verdict(judged.verdict)))
         });
         metrics.set_services(services);
+        metrics.set_modes(&modes(state, report));
+        let fencing = state.hosts.iter().flat_map(|(name, host)| {
+            let levels = state.policies.levels_of(name).iter().enumerate().filter(|(_, level)| level.has_device());
+            levels.map(move |(level, _)| {
+                let proven = host.proven(level).map_or(0, |proven| proven.at.0 / 1_000);
+                (name, level.saturating_add(1), proven, state.wiring_of(name, level).is_some())
+            })
+        });
+        metrics.set_fencing(fencing);
         self.recoveries(metrics, state);
         self.fences(metrics, state);
     }
@@ -33,8 +46,11 @@ impl Numbers {
     pub fn clear(&mut self, metrics: &Metrics) {
         *self = Self::default();
         metrics.set_hosts([]);
+        metrics.set_safe([]);
         metrics.set_guests([]);
         metrics.set_services([]);
+        metrics.set_modes(&Modes::default());
+        metrics.set_fencing([]);
     }
 
     fn recoveries(&mut self, metrics: &Metrics, state: &ClusterState) {
@@ -59,10 +75,21 @@ impl Numbers {
     }
 }
 
+fn modes<'a>(state: &'a ClusterState, report: &Report) -> Modes<'a> {
+    let hosts = state.hosts.iter().map(|(name, host)| (name, host.mode, host.quarantine.is_some()));
+    let guests = state.guests.iter().map(|(name, guest)| (name, guest.wanted, guest.given_up.is_some()));
+    Modes {
+        hosts: hosts.collect(),
+        guests: guests.collect(),
+        suspended: state.suspended.is_some(),
+        storm_hold: report.storm_hold.is_some(),
+    }
+}
+
 fn host_verdict(verdict: HostVerdict) -> Verdict {
     match verdict {
         HostVerdict::Healthy => Verdict::Healthy,
-        HostVerdict::SupervisorDown => Verdict::Degraded,
+        HostVerdict::SupervisorDown | HostVerdict::Isolated => Verdict::Degraded,
         HostVerdict::Suspect => Verdict::Suspect,
         HostVerdict::Failed | HostVerdict::Gone => Verdict::Failed,
         HostVerdict::Unknown => Verdict::Unknown,
@@ -84,6 +111,7 @@ fn guest_state(guest: &Guest) -> GuestState {
         Phase::Running { .. } => GuestState::Running,
         Phase::Starting { .. } => GuestState::Starting,
         Phase::Migrating(_) => GuestState::Moving,
+        Phase::Releasing { .. } | Phase::Free { .. } if guest.wanted == Wanted::Stopped => GuestState::Stopped,
         Phase::Releasing { .. } | Phase::Free { .. } => GuestState::Failed,
         Phase::Unplaced => GuestState::Unknown,
     }

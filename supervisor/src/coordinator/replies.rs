@@ -1,80 +1,110 @@
-//! Replies to syncs: lease, orders and view, from state that a confirmed round has reached (R2, R3, R12, R20).
+//! Replies to syncs, in the authority of a confirmed round (R2, R3).
+//!
+//! An agent that has seen decisions which a confirmed state does not hold proves that somebody has restored an old store.
+//! From then on nobody gets a reply, neither a lease nor an order, and nothing is decided, whoever leads: the alert
+//! [`STORE`] is part of the state.
+
+use std::time::Duration;
 
 use holdfast_policies::{
-    decide::guests::superseded,
-    names::{Epoch, GuestName, HostName},
-    state::{ClusterState, Life},
-    sync::{Authority, SyncReply, SyncRequest, View},
-    time::{Moment, millis},
+    go_ahead::GoAheads,
+    state::ClusterState,
+    sync::{Authority, SyncReply, SyncRequest},
+    time::Moment,
 };
-use std::{collections::BTreeMap, time::Duration};
 
 use super::rounds::Round;
 
-/// Builds the reply to one request.
+/// The key of the alert that an old store was restored.
+pub const STORE: &str = "store";
+
+/// Whether everything is halted because an old store was restored (R3).
 #[must_use]
-pub fn reply(state: &ClusterState, request: &SyncRequest, round: Round, lease: Duration, now: Moment) -> SyncReply {
-    let authority = Authority { generation: state.generation, term: round.term, index: state.applied };
-    let refused = why_no_lease(state, request);
-    // Counted from the start of the round: what was true then is all that a majority has confirmed.
+pub fn halted(state: &ClusterState) -> bool {
+    state.open_incident(STORE).is_some()
+}
+
+/// Whether somebody has seen decisions that a confirmed leader does not know (R3). They may have a higher index than all
+/// that it has; or one that this term has written over since, because what stood there was of an earlier term.
+#[must_use]
+pub fn is_ahead(state: &ClusterState, seen: Authority, round: Round) -> bool {
+    let beyond = (seen.generation, seen.index) > (state.generation, state.applied);
+    let written_over = seen.generation == state.generation && seen.term < round.term && seen.index >= round.first;
+    beyond || written_over
+}
+
+/// Builds the reply to one request. Its lease is counted from the start of the round: what was true then is all that a
+/// majority has confirmed (R2).
+#[must_use]
+pub fn reply(
+    state: &ClusterState,
+    request: &SyncRequest,
+    round: Round,
+    lease: Duration,
+    now: Moment,
+    said: &Said,
+) -> SyncReply {
     let left = lease.saturating_sub(now.since(round.began));
-    let orders = state
-        .orders
-        .values()
-        .filter(|order| order.host == request.host && order.incarnation == request.facts.incarnation);
-    SyncReply {
-        nonce: request.nonce,
-        authority,
-        lease_ms: if refused.is_none() { Some(millis(left)) } else { None },
-        why_no_lease: refused,
-        orders: orders.cloned().collect(),
-        superseded: superseded_epochs(state, request),
-        floors: (!request.floors_known).then(|| floors(state, &request.host)),
-        view: (request.known_view < state.view_changed).then(|| view(state)),
+    holdfast_policies::reply::reply(state, request, round.term, left, said.in_term(round.term))
+}
+
+/// Which fences are still wanted, as the newest round of deciding in a term found (R20).
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// The term.
+    pub term: u64,
+    /// What was found.
+    pub go_aheads: GoAheads,
+}
+
+/// Nothing is given before the first round of a term.
+static NOTHING: GoAheads = GoAheads::nothing();
+
+impl Said {
+    fn in_term(&self, term: u64) -> &GoAheads {
+        if self.term == term { &self.go_aheads } else { &NOTHING }
     }
 }
 
-fn why_no_lease(state: &ClusterState, request: &SyncRequest) -> Option<String> {
-    let Some(host) = state.hosts.get(&request.host) else { return Some("it has not joined yet".to_owned()) };
-    if host.facts.incarnation != request.facts.incarnation {
-        return Some("its new boot has not joined yet".to_owned());
-    }
-    if !request.floors_known {
-        return Some("it has to learn its floors first".to_owned());
-    }
-    match &host.life {
-        Life::Up => None,
-        Life::Fencing(_) => Some("it is being fenced".to_owned()),
-        Life::Gone { .. } => Some("this boot was proven gone; reboot the host".to_owned()),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn superseded_epochs(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoch)> {
-    let wrong = superseded(state, &request.host, &request.reports);
-    let epoch =
-        |guest: &GuestName| request.reports.iter().find(|report| report.guest == *guest).map(|report| report.epoch);
-    wrong.into_iter().filter_map(|guest| epoch(&guest).map(|epoch| (guest, epoch))).collect()
-}
+    fn state(applied: u64) -> ClusterState {
+        ClusterState { applied, ..ClusterState::born() }
+    }
 
-/// Everything but the host's own assignments is below the floor.
-fn floors(state: &ClusterState, host: &HostName) -> BTreeMap<GuestName, Epoch> {
-    let here = Epoch { generation: state.generation, index: state.applied };
-    let floor = |guest: &holdfast_policies::state::Guest| {
-        let own = guest.tenures().into_iter().filter(|tenure| tenure.host == *host).map(|tenure| tenure.epoch).min();
-        own.map_or(here, |own| Epoch { index: own.index.saturating_sub(1), ..own })
-    };
-    state.guests.iter().map(|(name, guest)| (name.clone(), floor(guest))).collect()
-}
+    fn round(term: u64, first: u64) -> Round {
+        Round { began: Moment(0), term, index: first, first }
+    }
 
-fn view(state: &ClusterState) -> View {
-    let homes = state.guests.iter().filter_map(|(name, guest)| {
-        let home = guest.home()?;
-        Some((name.clone(), (home.host.clone(), home.epoch)))
-    });
-    View {
-        index: state.view_changed,
-        policies: state.policies.clone(),
-        homes: homes.collect(),
-        hosts: state.hosts.iter().map(|(name, host)| (name.clone(), host.facts.address)).collect(),
+    fn seen(term: u64, index: u64) -> Authority {
+        Authority { generation: 1, term, index }
+    }
+
+    #[test]
+    fn an_agent_that_has_seen_more_than_a_confirmed_leader_is_ahead_of_it() {
+        assert!(is_ahead(&state(50), seen(3, 51), round(4, 50)));
+        assert!(is_ahead(&state(50), seen(4, 51), round(4, 50)), "in the same term too");
+        assert!(is_ahead(&state(50), Authority { generation: 2, ..seen(1, 1) }, round(4, 50)));
+    }
+
+    #[test]
+    fn an_agent_is_ahead_although_the_restored_log_has_grown_past_what_it_has_seen() {
+        // It saw entry 50 in term 3. The leader's own entry 50 is of term 4, so that of term 3 is lost.
+        for applied in [50, 51, 900] {
+            assert!(is_ahead(&state(applied), seen(3, 50), round(4, 50)));
+            assert!(is_ahead(&state(applied), seen(3, 52), round(4, 50)));
+        }
+    }
+
+    #[test]
+    fn an_agent_that_has_seen_what_the_leader_has_or_less_is_not_ahead() {
+        for seen in [seen(3, 49), seen(4, 50), seen(4, 900), Authority::default()] {
+            assert!(!is_ahead(&state(900), seen, round(4, 50)), "{seen:?}");
+        }
+        // A generation that was forced has counted anew.
+        let forced = ClusterState { generation: 2, ..state(10) };
+        assert!(!is_ahead(&forced, seen(9, 5_000), round(1, 1)));
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_fencing::{
     device::{Answer as DeviceAnswer, Power as DevicePower},
-    open_device,
+    open_devices,
 };
 use holdfast_policies::{
     decide::Wish,
@@ -12,7 +12,7 @@ use holdfast_policies::{
     model::FenceLevel,
     names::{HostName, Incarnation},
     proof::{Power, PowerReading},
-    time::Moment,
+    time::{Moment, millis},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -48,6 +48,9 @@ pub struct AgesAnswer {
     pub age_ms: Option<u64>,
     /// Whether it counts: the voter is well, and has heard a majority for long enough.
     pub counts: bool,
+    /// The newest boot of that host that it has heard and that has not joined, and how long ago, in milliseconds.
+    #[serde(default)]
+    pub other_boot: Option<(Incarnation, u64)>,
 }
 
 /// Questions under way.
@@ -99,15 +102,33 @@ async fn ask_power(node: &Node, inputs: &mpsc::Sender<Input>, host: &HostName, i
     }
 }
 
-async fn read_power(incarnation: &Incarnation, level: usize, device: &FenceLevel) -> Option<PowerReading> {
-    let device = open_device(device)?;
+async fn read_power(incarnation: &Incarnation, level: usize, declared: &FenceLevel) -> Option<PowerReading> {
+    let devices = open_devices(declared);
+    if devices.is_empty() {
+        return None;
+    }
     let asked = clock::moment();
-    let power = match device.status(POWER_DEADLINE).await {
+    let answers = futures_util::future::join_all(devices.iter().map(|device| device.status(POWER_DEADLINE))).await;
+    let power = answers.into_iter().map(in_words_of_state).fold(Power::Off, together);
+    let devices = devices.iter().map(|device| device.describe()).collect();
+    Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices, level })
+}
+
+fn in_words_of_state(answer: DeviceAnswer<DevicePower>) -> Power {
+    match answer {
         DeviceAnswer::Confirmed(DevicePower::Off) => Power::Off,
         DeviceAnswer::Confirmed(DevicePower::On) => Power::On,
         DeviceAnswer::Refused { detail } | DeviceAnswer::Unknown { detail } => Power::Unknown { detail },
-    };
-    Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices: vec![device.describe()], level })
+    }
+}
+
+/// What the devices of one level say together: "on" when any says so, and "off" only when all do (R9).
+fn together(all: Power, one: Power) -> Power {
+    match (all, one) {
+        (Power::On, _) | (_, Power::On) => Power::On,
+        (Power::Unknown { detail }, _) | (_, Power::Unknown { detail }) => Power::Unknown { detail },
+        (Power::Off, Power::Off) => Power::Off,
+    }
 }
 
 async fn ask_voters(node: &Arc<Node>, inputs: &mpsc::Sender<Input>, host: &HostName, incarnation: &Incarnation) {
@@ -129,9 +150,10 @@ async fn ask_voter(
     let asked = clock::moment();
     let called = node.rpc.call(&voter, address, Channel::Ages, body, VOTER_DEADLINE).await;
     let answer = called.ok().and_then(|body| serde_json::from_slice::<AgesAnswer>(&body).ok());
-    let Some(AgesAnswer { age_ms, counts }) = answer else { return };
+    let Some(AgesAnswer { age_ms, counts, other_boot }) = answer else { return };
     let answer = Answer { asked, age: age_ms.map(Duration::from_millis), counts };
-    let _ = inputs.send(Input::Answer { host: host.clone(), voter, answer }).await;
+    let other_boot = other_boot.map(|(incarnation, age_ms)| (incarnation, Duration::from_millis(age_ms)));
+    let _ = inputs.send(Input::Answer { host: host.clone(), voter, answer, other_boot }).await;
 }
 
 /// Answers the question, on any voter.
@@ -139,6 +161,27 @@ async fn ask_voter(
 pub fn answer(node: &Node, question: &AgesQuestion) -> AgesAnswer {
     let now = clock::moment();
     let age = node.heard.last_of(&question.host, &question.incarnation).map(|at| now.since(at));
-    let well = node.health.unwell(now).is_none();
-    AgesAnswer { age_ms: age.map(holdfast_policies::time::millis), counts: well && node.has_listened(now) }
+    // A voter whose raft has stopped hears as well as any.
+    let counts = !node.health.doubts(now) && node.has_listened(now);
+    let known = node.read(|state| state.hosts.get(&question.host).cloned());
+    let joined =
+        |boot: &Incarnation| *boot == question.incarnation || known.as_ref().is_some_and(|h| h.knows_boot(boot));
+    let other = node.heard.last_other(&question.host, joined);
+    let other_boot = other.map(|life| (life.incarnation, millis(now.since(life.moment))));
+    AgesAnswer { age_ms: age.map(millis), counts, other_boot }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_off_only_when_all_of_its_devices_say_so() {
+        let unknown = || Power::Unknown { detail: "no answer".to_owned() };
+        let level = |devices: &[Power]| devices.iter().cloned().fold(Power::Off, together);
+        assert_eq!(level(&[Power::Off, Power::Off]), Power::Off);
+        assert_eq!(level(&[Power::Off, Power::On]), Power::On);
+        assert_eq!(level(&[unknown(), Power::On]), Power::On);
+        assert_eq!(level(&[Power::Off, unknown()]), unknown());
+    }
 }

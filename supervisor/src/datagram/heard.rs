@@ -84,6 +84,15 @@ impl Heard {
         lives.filter(|life| life.incarnation == *incarnation).map(|life| life.moment).max()
     }
 
+    /// The newest sign of life of any boot of a host that `known` does not know.
+    #[must_use]
+    pub fn last_other(&self, host: &HostName, known: impl Fn(&Incarnation) -> bool) -> Option<Life> {
+        let table = self.lock();
+        let lives =
+            [Role::Supervisor, Role::Guard].into_iter().filter_map(|role| table.get(&(host.clone(), role))).flatten();
+        lives.filter(|life| !known(&life.incarnation)).max_by_key(|life| life.moment).cloned()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,6 +120,9 @@ mod tests {
         assert_eq!(heard.last_of(&host, &boots[0]), Some(Moment(20)));
         assert_eq!(heard.last(&host, Role::Guard), Some(Life { moment: Moment(30), incarnation: boots[1].clone() }));
         assert_eq!(heard.last_of(&host, &boots[5]), None);
+        let other = heard.last_other(&host, |boot| *boot == boots[0]);
+        assert_eq!(other, Some(Life { moment: Moment(30), incarnation: boots[1].clone() }));
+        assert_eq!(heard.last_other(&host, |boot| boots[..2].contains(boot)), None);
         for boot in &boots {
             heard.record(&host, Role::Guard, boot, Moment(40));
         }

@@ -11,7 +11,8 @@ use holdfast_policies::{
     names::{HostName, Incarnation},
     time::Moment,
 };
-use tokio::{net::UdpSocket, sync::mpsc, task::JoinHandle};
+use tokio::{net::UdpSocket, sync::mpsc};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::clock, Beacon, Counters, Heard, Identity, Keyring, Kind, Message, Nudge, Receiver, Refusal, Role, Sealer,
@@ -79,13 +80,7 @@ pub struct Datagrams {
 
 /// The reading task; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Running(JoinHandle<()>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+pub struct Running(#[expect(dead_code, reason = "dropping it is all that it is for")] AbortOnDropHandle<()>);
 
 impl Datagrams {
     /// Opens the socket and starts the reading task.
@@ -106,7 +101,7 @@ impl Datagrams {
             counters: Arc::clone(&counters),
         };
         let receiver = Receiver::new(Arc::clone(&keyring), heard.clone(), Arc::clone(&counters));
-        let running = Running(tokio::spawn(read(Arc::clone(&socket), receiver, outlets)));
+        let running = Running(AbortOnDropHandle::new(tokio::spawn(read(Arc::clone(&socket), receiver, outlets))));
         let sealer = Arc::new(Sealer::new(keyring, identity));
         let sender = Sender { socket, sealer, counters: Arc::clone(&counters) };
         Ok(Self { sender, gossip, beacons, nudges, heard, counters, running })

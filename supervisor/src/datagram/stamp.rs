@@ -29,12 +29,34 @@ pub fn start_stamp(state_dir: &Path, role: Role, wall_ms: u64) -> io::Result<u64
     let last = read_stamp(&path)?;
     let stamp = last.map_or(wall_ms, |last| wall_ms.max(last.saturating_add(1)));
     let fresh = state_dir.join(format!("{name}.new"));
-    let mut file = fs::File::create(&fresh)?;
-    writeln!(file, "{stamp}")?;
-    file.sync_all()?;
-    fs::rename(&fresh, &path)?;
+    match replace(&fresh, &path, stamp) {
+        Err(error) if is_full(&error) && last.is_some() => {
+            let _ = fs::remove_file(&fresh);
+            write_over(&path, stamp)?;
+        }
+        written => written?,
+    }
     fs::File::open(state_dir)?.sync_all()?;
     Ok(stamp)
+}
+
+fn replace(fresh: &Path, path: &Path, stamp: u64) -> io::Result<()> {
+    let mut file = fs::File::create(fresh)?;
+    writeln!(file, "{stamp}")?;
+    file.sync_all()?;
+    fs::rename(fresh, path)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Writes a stamp over the last one, which has as many digits for the next centuries: a supervisor must also start on a
+/// full disk. It is one short write within one block, and a file that holds no number counts as absent.
+fn write_over(path: &Path, stamp: u64) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    writeln!(file, "{stamp}")?;
+    file.sync_all()
 }
 
 fn read_stamp(path: &Path) -> io::Result<Option<u64>> {
@@ -59,6 +81,8 @@ mod tests {
         assert_eq!(start_stamp(folder.path(), Role::Guard, 400).unwrap(), 1001);
         assert_eq!(start_stamp(folder.path(), Role::Supervisor, 400).unwrap(), 400);
         assert_eq!(start_stamp(folder.path(), Role::Guard, 5000).unwrap(), 5000);
+        write_over(&folder.path().join("stamp.guard"), 5001).unwrap();
+        assert_eq!(start_stamp(folder.path(), Role::Guard, 400).unwrap(), 5002);
         fs::write(folder.path().join("stamp.guard"), [0xff; 8]).unwrap();
         assert_eq!(start_stamp(folder.path(), Role::Guard, 7).unwrap(), 7);
     }

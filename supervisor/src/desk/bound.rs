@@ -5,7 +5,8 @@ use std::time::Duration;
 use holdfast_policies::{
     hostfile::Timing,
     ladder::{NextStep, Trouble, ladder_of, next_step},
-    model::{FenceLevel, IpmiDevice, Service},
+    lease::NoGround,
+    model::{FenceLevel, Service},
     names::{GuestName, HostName, ServiceName},
     state::ClusterState,
     time::{Span, millis},
@@ -54,7 +55,7 @@ pub(super) fn bounds(state: &ClusterState, guest: &GuestName, timing: &Timing) -
 }
 
 fn first_rung(state: &ClusterState, guest: &GuestName, trouble: Trouble) -> String {
-    let rungs = ladder_of(&state.policies, guest);
+    let rungs = ladder_of(&state.policies, guest, trouble.ladder());
     let first = match next_step(&rungs, None, Duration::ZERO, trouble) {
         NextStep::Take { rung } => rungs.get(rung),
         NextStep::Wait { .. } | NextStep::Exhausted => None,
@@ -74,21 +75,17 @@ fn app_failed(name: &ServiceName, service: &Service, timing: &Timing, act: Strin
 
 /// What is known of the power devices of the host that a guest is on.
 struct Fencing<'a> {
-    /// The first device whose word is proof.
-    proves: Option<&'a IpmiDevice>,
-    /// Any device that can switch it off.
-    switches: Option<&'a IpmiDevice>,
+    /// The first level whose devices' word is proof.
+    proves: Option<&'a FenceLevel>,
+    /// Any level that can switch it off.
+    switches: Option<&'a FenceLevel>,
 }
 
 fn fencing<'a>(state: &'a ClusterState, host: &HostName) -> Fencing<'a> {
-    let levels = state.policies.fencing.get(host).map_or(&[] as &[FenceLevel], Vec::as_slice);
-    let device = |level: &'a FenceLevel| match level {
-        FenceLevel::Ipmi(device) => Some(device),
-        FenceLevel::Operator {} => None,
-    };
-    let mut devices = levels.iter().filter_map(device);
-    let switches = devices.clone().next();
-    Fencing { proves: devices.find(|device| device.wiring_verified_by.is_some()), switches }
+    let mut levels = state.policies.levels_of(host).iter().enumerate().filter(|(_, level)| level.has_device());
+    let switches = levels.clone().map(|(_, level)| level).next();
+    let proves = levels.find(|(row, _)| state.wiring_of(host, *row).is_some()).map(|(_, level)| level);
+    Fencing { proves, switches }
 }
 
 fn host_failures(state: &ClusterState, guest: &GuestName, timing: &Timing) -> Vec<Bound> {
@@ -108,7 +105,7 @@ fn host_failures(state: &ClusterState, guest: &GuestName, timing: &Timing) -> Ve
     let silence = format!("nothing is heard of {host} for {suspect}, and a majority of the other voters says so too");
     let human = format!("; then a human runs `holdfast host confirm-off {host}`");
     let mut bounds = Vec::new();
-    if let Some(device) = fencing.proves {
+    if let Some(level) = fencing.proves {
         let asked = format!(
             "after {wonder} of silence its power device is asked (its answer takes its own time on top); off is proof"
         );
@@ -120,7 +117,7 @@ fn host_failures(state: &ClusterState, guest: &GuestName, timing: &Timing) -> Ve
             "failover",
             coordinator,
         ));
-        let off = format!("{silence}; then it is switched off, within {}", device.timeout);
+        let off = format!("{silence}; then it is switched off, within {}", level.timeout());
         bounds.push(bound("host frozen or cut off", agreed, "fence, failover", off));
         let tries = format!("{silence}; its power device is tried until it answers{human}");
         bounds.push(bound("host died, power device does not answer", agreed, "fence, page", tries));
@@ -128,10 +125,37 @@ fn host_failures(state: &ClusterState, guest: &GuestName, timing: &Timing) -> Ve
         let unverified =
             format!("{silence}; its power device can switch it off, but nobody has verified its wiring{human}");
         bounds.push(bound("host died", agreed, "fence, page", unverified));
-    } else {
+    } else if state.lease_ground(host).is_err() {
         bounds.push(bound("host died", agreed, "page", format!("{silence}; it has no power device{human}")));
     }
+    bounds.extend(by_lease(state, host));
     bounds
+}
+
+/// What the host's lease says when nothing else does, or is too slow (R9).
+fn by_lease(state: &ClusterState, host: &HostName) -> Option<Bound> {
+    let bound = |detect: Duration, act: &str, because: String| Bound {
+        failure: "host died or cut off, by its lease alone".to_owned(),
+        service: None,
+        detect_ms: millis(detect),
+        act: act.to_owned(),
+        because,
+    };
+    match state.lease_ground(host) {
+        Ok(ground) => {
+            let why = format!(
+                "{host} stops its guests when its lease runs out, and its watchdog {} resets it when it cannot: {} after \
+                 the last lease it was granted",
+                ground.watchdog, ground.longest
+            );
+            Some(bound(ground.longest.wait(), "failover", why))
+        }
+        Err(NoGround::NoLevel) => None,
+        Err(why) => {
+            let human = format!("a human runs `holdfast host confirm-off {host}`");
+            Some(bound(Duration::ZERO, "page", format!("its lease proves nothing: {why}; {human}")))
+        }
+    }
 }
 
 impl Bound {

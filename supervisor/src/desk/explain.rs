@@ -4,7 +4,7 @@ use holdfast_policies::{
     decide::Report,
     hostfile::Timing,
     names::{GuestName, HostName},
-    state::ClusterState,
+    state::{ClusterState, Wanted},
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,15 @@ pub struct Explanation {
     pub doing: String,
     /// What is waited for.
     pub waits: Option<String>,
+    /// What operators want of it.
+    #[serde(default)]
+    pub wanted: Wanted,
+    /// Why it is not started any more before a person has looked after it, if so.
+    #[serde(default)]
+    pub given_up: Option<String>,
+    /// The host that it is on its way to, and who has asked for that, if a person has.
+    #[serde(default)]
+    pub heading: Option<(HostName, Option<String>)>,
     /// What each service amounts to, and who says so.
     pub services: Vec<String>,
     /// The bound before the fact (L1).
@@ -49,10 +58,13 @@ pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing:
         host: tenure.map(|tenure| tenure.host.clone()),
         doing: doing.unwrap_or_else(|| known.word().to_owned()),
         waits: guest_waits(known, judgement),
+        wanted: known.wanted,
+        given_up: known.given_up.clone(),
+        heading: known.heading.as_ref().map(|heading| (heading.to.clone(), heading.by.clone())),
         services: services
             .map(|(name, service)| {
-                let verdict = super::words::service_verdict(service.verdict);
-                format!("{name} is {verdict}: {}", service.evidence.join("; "))
+                let verb = if service.waits_for.is_some() { "" } else { "is " };
+                format!("{name} {verb}{}: {}", service.word(), service.evidence.join("; "))
             })
             .collect(),
         bound: bound::bounds(state, guest, timing),

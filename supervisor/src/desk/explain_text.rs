@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use holdfast_policies::state::Wanted;
+
 use super::{
     explain::Explanation,
     story::{IncidentStory, StoryLine},
@@ -14,6 +16,18 @@ impl fmt::Display for Explanation {
         writeln!(f, "{} is {}{place}: {}", self.guest, self.state, self.doing)?;
         if let Some(waits) = &self.waits {
             writeln!(f, "  waits for {waits}")?;
+        }
+        match self.wanted {
+            Wanted::Running => {}
+            Wanted::Stopped | Wanted::Unmanaged => writeln!(f, "  operators want it {}", self.wanted.word())?,
+        }
+        if let Some(why) = &self.given_up {
+            let guest = &self.guest;
+            writeln!(f, "  given up: {why}; look after it, then run `holdfast guest cleanup {guest}`")?;
+        }
+        if let Some((to, by)) = &self.heading {
+            let by = by.as_ref().map(|by| format!(", as {by} has asked")).unwrap_or_default();
+            writeln!(f, "  on its way to {to}{by}")?;
         }
         for service in &self.services {
             writeln!(f, "  {service}")?;

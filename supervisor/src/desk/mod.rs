@@ -4,12 +4,15 @@
 mod bound;
 pub mod explain;
 mod explain_text;
+pub mod fence_text;
 mod journal;
+mod simulation_text;
 pub mod status;
 mod status_text;
 mod story;
 #[cfg(test)]
 pub(crate) mod tests;
+mod voters;
 mod words;
 
 use std::collections::BTreeMap;
@@ -19,6 +22,8 @@ use holdfast_policies::{
     change::Refused,
     model::Policies,
     names::{GuestName, HostName},
+    plan::{Question, Simulation},
+    state::Wanted,
     yaml::{self, Finding, Source},
 };
 use serde::{Deserialize, Serialize};
@@ -27,8 +32,10 @@ pub use self::{
     bound::Bound,
     explain::{Explanation, explain},
     journal::{JOURNAL_LINES_MAX, JournalLine, journal},
+    simulation_text::simulation_text,
     status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, Status, status},
     story::{IncidentStory, StoryLine},
+    voters::{Step, Unfit, VOTERS_MAX, VoterList, VoterStatus, warning as voters_warning},
     words::rfc3339,
 };
 
@@ -43,6 +50,8 @@ pub enum Request {
         /// Which.
         guest: GuestName,
     },
+    /// What would the loss of hosts come to?
+    Simulate(Question),
     /// The newest journal entries.
     Journal {
         /// How many; at most [`JOURNAL_LINES_MAX`] are answered.
@@ -57,12 +66,15 @@ pub enum Request {
         /// Only check and compare.
         dry_run: bool,
     },
-    /// A running guest is to move.
+    /// A guest is to move.
     Migrate {
         /// Which.
         guest: GuestName,
         /// Where to; Holdfast chooses when it is not said.
         to: Option<HostName>,
+        /// By a stop and a start in any case.
+        #[serde(default)]
+        cold: bool,
         /// Who says so.
         by: String,
     },
@@ -73,7 +85,39 @@ pub enum Request {
         /// Who says so.
         by: String,
     },
-    /// A drained host is to run guests again.
+    /// A host is to be left as it is: it gets no new guests, its guests are not helped, and it is not fenced.
+    Maintain {
+        /// Which.
+        host: HostName,
+        /// Who says so.
+        by: String,
+    },
+    /// A host is about to go down on purpose.
+    Leave {
+        /// Which.
+        host: HostName,
+        /// It means to come back.
+        reboot: bool,
+        /// Who says so.
+        by: String,
+    },
+    /// What is wanted of a guest.
+    Want {
+        /// Which.
+        guest: GuestName,
+        /// What.
+        wanted: Wanted,
+        /// Who says so.
+        by: String,
+    },
+    /// Deciding is to be suspended, or to go on.
+    Suspend {
+        /// Whether it is suspended from here on.
+        suspended: bool,
+        /// Who says so.
+        by: String,
+    },
+    /// A host that is drained, in maintenance or leaving is to run guests again.
     Resume {
         /// Which.
         host: HostName,
@@ -87,6 +131,75 @@ pub enum Request {
         /// Who has made sure.
         person: String,
     },
+    /// Who votes?
+    Voters,
+    /// A host is to get the log, under a raft id that nobody has had (R24).
+    AddVoter {
+        /// Which.
+        host: HostName,
+        /// Who says so.
+        by: String,
+    },
+    /// A host that has the log is to vote.
+    PromoteVoter {
+        /// Which.
+        host: HostName,
+        /// Who says so.
+        by: String,
+    },
+    /// A host is to vote no more.
+    RemoveVoter {
+        /// Which.
+        host: HostName,
+        /// Even when few voters are left.
+        force: bool,
+        /// Who says so.
+        by: String,
+    },
+    /// A person has looked after a guest: it is to be tried anew.
+    LookedAfter {
+        /// Which.
+        guest: GuestName,
+        /// Who has.
+        by: String,
+    },
+    /// A quarantined host may run guests again; a person answers for its name (R11).
+    LiftQuarantine {
+        /// Which.
+        host: HostName,
+        /// The machine that has the name from here on, where another one than before shall have it.
+        machine: Option<String>,
+        /// Who says so.
+        by: String,
+    },
+    /// A person has checked the wiring of a host's power devices (R9).
+    TrustDevice {
+        /// Which.
+        host: HostName,
+        /// Who has.
+        by: String,
+    },
+    /// What do the power devices of a host say? Nothing is switched.
+    TestFence {
+        /// Which.
+        host: HostName,
+        /// Who is to ask them; without it several do.
+        from: Option<HostName>,
+    },
+    /// A drained host is to be switched off and on, to see that it works and that it is this host.
+    DrillFence {
+        /// Which.
+        host: HostName,
+        /// By which of its levels; the first is 1.
+        level: usize,
+        /// Who says so.
+        by: String,
+    },
+    /// Fencing is to go on in the present storm (R21).
+    ReleaseStormHold {
+        /// Who says so.
+        by: String,
+    },
 }
 
 /// An answer.
@@ -97,8 +210,12 @@ pub enum Answer {
     Status(Status),
     /// To [`Request::Explain`].
     Explanation(Explanation),
+    /// To [`Request::Simulate`].
+    Simulated(Simulation),
     /// To [`Request::Journal`], oldest first.
     Journal(Vec<JournalLine>),
+    /// To [`Request::Voters`].
+    Voters(VoterList),
     /// To [`Request::Apply`].
     Applied {
         /// The version in force: the new one, or with `dry_run` the one that was compared with.
@@ -107,6 +224,13 @@ pub enum Answer {
         changes: Vec<String>,
         /// Nothing was changed.
         dry_run: bool,
+    },
+    /// To [`Request::TestFence`].
+    FenceTested {
+        /// Which.
+        host: HostName,
+        /// What its devices said.
+        said: Vec<fence_text::DeviceSaid>,
     },
     /// It is committed, and will be done.
     Accepted {
@@ -171,10 +295,13 @@ impl Answer {
         let content = match self {
             Self::Status(status) => serde_json::to_value(status),
             Self::Explanation(explanation) => serde_json::to_value(explanation),
+            Self::Simulated(simulation) => serde_json::to_value(simulation),
             Self::Journal(lines) => serde_json::to_value(lines),
+            Self::Voters(list) => serde_json::to_value(list),
             Self::Applied { version, changes, dry_run } => {
                 Ok(serde_json::json!({ "version": version, "changes": changes, "dry_run": dry_run }))
             }
+            Self::FenceTested { host, said } => Ok(serde_json::json!({ "host": host, "devices": said })),
             Self::Accepted { what } => Ok(serde_json::json!({ "what": what })),
             Self::Ignored { why } => Ok(serde_json::json!({ "why": why })),
         };
@@ -192,9 +319,12 @@ pub fn of_refusal(refused: Refused) -> Result<Answer, Denied> {
     match refused {
         Refused::Already { why } => Ok(Answer::Ignored { why }),
         Refused::NoHost { .. } | Refused::NoGuest { .. } => Err(Denied::Unknown(said)),
-        Refused::NoOrder { .. } | Refused::Phase { .. } | Refused::Host { .. } | Refused::Version { .. } => {
-            Err(Denied::Refused(said))
-        }
+        Refused::NoOrder { .. }
+        | Refused::Phase { .. }
+        | Refused::Guest { .. }
+        | Refused::Target { .. }
+        | Refused::Host { .. }
+        | Refused::Version { .. } => Err(Denied::Refused(said)),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use holdfast_policies::{
-    decide::{GuestJudgement, HostVerdict, Report, ServiceJudgement},
+    decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement},
     incident::{Incident, Stages},
+    lease::SafeAt,
     model::Severity,
     names::{GuestName, HostName, Incarnation, ServiceName},
-    state::{ClusterState, Fence, Guest, Host, Life, Mode, Phase},
+    state::{ClusterState, Fence, Guest, Host, Life, Mode, Phase, Wanted},
     time::WallTime,
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,9 @@ pub struct Status {
     pub policy_version: u64,
     /// Why fencing is held, if it is (S9).
     pub storm_hold: Option<String>,
+    /// Who has suspended deciding, if somebody has.
+    #[serde(default)]
+    pub suspended_by: Option<String>,
     /// Hosts that have joined.
     pub hosts: BTreeMap<HostName, HostStatus>,
     /// Declared guests.
@@ -90,8 +94,55 @@ pub struct HostStatus {
     pub proof: Option<String>,
     /// What is waited for.
     pub waits: Option<String>,
+    /// From when on its guests cannot run any more by its lease, where they wait for that.
+    #[serde(default)]
+    pub safe_at: Option<SafeStatus>,
     /// Why it doubts itself, if it does.
     pub unwell: Option<String>,
+    /// Why it is quarantined, if it is.
+    #[serde(default)]
+    pub quarantine: Option<String>,
+    /// Levels of its fencing whose device is not trusted (R9); the first is 1.
+    #[serde(default)]
+    pub distrusted: Vec<usize>,
+    /// Guests that wait for it to come back.
+    #[serde(default)]
+    pub kept: Vec<GuestName>,
+    /// What is known of its power devices, by level; the first is 1.
+    #[serde(default)]
+    pub fencing: BTreeMap<usize, LevelStatus>,
+    /// Who has it drilled, if somebody has.
+    #[serde(default)]
+    pub drilled_by: Option<String>,
+}
+
+/// What is known of one level of power devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelStatus {
+    /// How long ago, in milliseconds, all of its devices last answered; `None` when they never did.
+    pub proven_ago_ms: Option<u64>,
+    /// Who or what has verified that they are the host's own; without it their word is no proof (R9).
+    pub wiring: Option<String>,
+    /// Who could not reach them last, and why.
+    pub unreached: BTreeMap<HostName, String>,
+}
+
+/// From when on a host's guests cannot run any more by its lease (R9): `1.05` times the lease, the guard and the watchdog
+/// after the last grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SafeStatus {
+    /// When.
+    pub at: String,
+    /// How much longer, in milliseconds.
+    pub left_ms: u64,
+    /// When its last lease can have been granted.
+    pub granted_at: String,
+    /// The longest lease.
+    pub lease_ms: u64,
+    /// The longest time until its guard has stopped the guests, or has petted the watchdog for the last time.
+    pub guard_ms: u64,
+    /// The watchdog's time-out.
+    pub watchdog_ms: u64,
 }
 
 /// What has been decided about a host's boot.
@@ -109,8 +160,11 @@ pub enum HostLife {
 /// How a guest is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestStatus {
-    /// `unplaced`, `waiting`, `starting`, `running`, `stopping` or `migrating`.
+    /// `unplaced`, `waiting`, `starting`, `running`, `stopping`, `migrating`, `stopped` or `failed`.
     pub state: String,
+    /// What operators want of it.
+    #[serde(default)]
+    pub wanted: Wanted,
     /// The host that runs it, or may run it.
     pub host: Option<HostName>,
     /// Its assignment.
@@ -123,6 +177,15 @@ pub struct GuestStatus {
     pub waits: Option<String>,
     /// Its services.
     pub services: BTreeMap<ServiceName, ServiceJudgement>,
+    /// Why it is not started any more before a person has looked after it, if so.
+    #[serde(default)]
+    pub given_up: Option<String>,
+    /// The host that it is on its way to.
+    #[serde(default)]
+    pub heading: Option<HostName>,
+    /// Hosts that were ordered to stop what they had of it without a right.
+    #[serde(default)]
+    pub strays: Vec<HostName>,
 }
 
 /// One incident.
@@ -168,6 +231,7 @@ pub fn status(state: &ClusterState, report: &Report, facts: &Facts) -> Status {
         voters: facts.voters.clone(),
         policy_version: state.policy_version,
         storm_hold: report.storm_hold.clone(),
+        suspended_by: state.suspended.as_ref().map(|suspension| suspension.by.clone()),
         hosts: hosts.collect(),
         guests: guests.collect(),
         incidents: incidents(state, facts.now),
@@ -191,19 +255,65 @@ fn of_host(state: &ClusterState, report: &Report, facts: &Facts, name: &HostName
         voter: facts.voters.contains(name),
         runs_guests: host.facts.guests,
         memory_mib: host.facts.memory_mib,
-        waits: host_waits(host, guests.len()),
+        waits: host_waits(host, judgement, guests.len()),
+        safe_at: judgement.and_then(|judgement| judgement.safe_at.as_ref()).map(safe),
         guests,
         life,
         proof,
         unwell: judgement.and_then(|judgement| judgement.unwell.clone()),
+        quarantine: host.quarantine.as_ref().map(ToString::to_string),
+        distrusted: host.distrusted.iter().map(|level| level.saturating_add(1)).collect(),
+        kept: host.kept.iter().cloned().collect(),
+        fencing: fencing(state, name, host, facts.now),
+        drilled_by: host.drill.as_ref().map(|drill| drill.by.clone()),
     }
 }
 
-fn host_waits(host: &Host, guests: usize) -> Option<String> {
+fn safe(safe: &SafeAt) -> SafeStatus {
+    SafeStatus {
+        at: rfc3339(safe.at),
+        left_ms: safe.left_ms,
+        granted_at: rfc3339(safe.granted),
+        lease_ms: safe.longest.lease_ms,
+        guard_ms: safe.longest.guard_ms,
+        watchdog_ms: safe.longest.watchdog_ms,
+    }
+}
+
+fn fencing(state: &ClusterState, name: &HostName, host: &Host, now: WallTime) -> BTreeMap<usize, LevelStatus> {
+    let levels = state.policies.levels_of(name).iter().enumerate().filter(|(_, level)| level.has_device());
+    let status = |(level, _)| {
+        let failed = host.paths.iter().filter(|path| path.level == level);
+        let unreached = failed.filter_map(|path| Some((path.executor.clone(), path.error.clone()?)));
+        let status = LevelStatus {
+            proven_ago_ms: host.proven(level).map(|proven| now.0.saturating_sub(proven.at.0)),
+            wiring: state.wiring_of(name, level),
+            unreached: unreached.collect(),
+        };
+        (level.saturating_add(1), status)
+    };
+    levels.map(status).collect()
+}
+
+fn host_waits(host: &Host, judgement: Option<&HostJudgement>, guests: usize) -> Option<String> {
+    let judged = judgement.and_then(|judgement| judgement.waits.as_ref()).map(bounded);
     match (&host.life, host.mode) {
-        (Life::Fencing(fence), _) => Some(fence_waits(fence)),
+        (Life::Fencing(fence), _) => {
+            let fence = fence_waits(fence);
+            Some(judged.map_or_else(|| fence.clone(), |judged| format!("{judged}; {fence}")))
+        }
+        _ if judged.is_some() => judged,
         (Life::Up, Mode::Draining) if guests > 0 => Some(format!("{guests} guests to move away")),
         (Life::Up | Life::Gone { .. }, _) => None,
+    }
+}
+
+/// A wait with its bound.
+fn bounded((what, ms): &(String, u64)) -> String {
+    if *ms == FOREVER {
+        format!("{what}, however long it takes")
+    } else {
+        format!("{what}, at most {} more", lasted(*ms))
     }
 }
 
@@ -222,19 +332,23 @@ fn of_guest(guest: &Guest, judgement: Option<&GuestJudgement>) -> GuestStatus {
     let doing = judgement.map(|judgement| judgement.doing.clone()).filter(|doing| !doing.is_empty());
     GuestStatus {
         state: guest.word().to_owned(),
+        wanted: guest.wanted,
         host: tenure.map(|tenure| tenure.host.clone()),
         epoch: tenure.map(|tenure| tenure.epoch.to_string()),
         verified: matches!(guest.phase, Phase::Running { verified: true, .. }),
         doing: doing.unwrap_or_else(|| guest.word().to_owned()),
         waits: guest_waits(guest, judgement),
         services: judgement.map(|judgement| judgement.services.clone()).unwrap_or_default(),
+        given_up: guest.given_up.clone(),
+        heading: guest.heading.as_ref().map(|heading| heading.to.clone()),
+        strays: guest.strays.keys().cloned().collect(),
     }
 }
 
 /// What a guest waits for, as a sentence.
 pub(super) fn guest_waits(guest: &Guest, judgement: Option<&GuestJudgement>) -> Option<String> {
-    if let Some((what, ms)) = judgement.and_then(|judgement| judgement.waits.as_ref()) {
-        return Some(format!("{what}, at most {} more", lasted(*ms)));
+    if let Some(waits) = judgement.and_then(|judgement| judgement.waits.as_ref()) {
+        return Some(bounded(waits));
     }
     match &guest.phase {
         Phase::Starting { tenure, order } => Some(format!("{} to carry out {order}", tenure.host)),

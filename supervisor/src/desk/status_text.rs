@@ -4,12 +4,12 @@ use std::fmt;
 
 use holdfast_policies::{
     decide::{HostVerdict, ServiceVerdict},
-    state::Mode,
+    state::Wanted,
 };
 
 use super::{
-    status::{GuestStatus, HostLife, HostStatus, Status},
-    words::{Table, host_verdict, lasted, service_verdict, severity},
+    status::{GuestStatus, HostLife, HostStatus, LevelStatus, Status},
+    words::{Table, host_verdict, lasted, severity},
 };
 
 /// Longest list of names in one cell of a table.
@@ -58,6 +58,9 @@ impl Status {
                 .iter()
                 .map(|why| format!("STORM HOLD: {why}; nothing more is switched off until that ends.")),
         );
+        lines.extend(self.suspended_by.iter().map(|by| {
+            format!("SUSPENDED by {by}: nothing is decided until `holdfast resume`, except what was under way before.")
+        }));
         for incident in self.incidents.iter().filter(|incident| incident.open) {
             let (severity, ago) = (severity(incident.severity).to_uppercase(), lasted(incident.lasted_ms));
             lines.push(format!("{severity} {} for {ago}: {}", incident.key, incident.summary));
@@ -75,6 +78,32 @@ impl Status {
                 .iter()
                 .filter_map(|(name, host)| Some(format!("host {name} doubts itself: {}", host.unwell.as_ref()?))),
         );
+        for (name, host) in &self.hosts {
+            let quarantine =
+                host.quarantine.iter().map(|why| format!("host {name} is quarantined and gets no guests: {why}"));
+            let distrusted = host
+                .distrusted
+                .iter()
+                .map(|level| format!("host {name}: the power device of level {level} is not trusted, and not used"));
+            lines.extend(quarantine.chain(distrusted));
+            lines.extend(
+                host.drilled_by.iter().map(|by| format!("host {name} is switched off and on for a drill of {by}")),
+            );
+            let unverified = host.fencing.iter().filter(|(_, fencing)| fencing.wiring.is_none());
+            lines.extend(unverified.map(|(level, _)| {
+                format!("host {name}: nothing has verified that the power device of level {level} is its own")
+            }));
+        }
+        for (name, guest) in &self.guests {
+            let given_up = guest.given_up.iter().map(|why| {
+                format!("guest {name} is not started any more: {why}; look at it, then `holdfast guest cleanup {name}`")
+            });
+            let strays = guest
+                .strays
+                .iter()
+                .map(|host| format!("guest {name} is to be stopped on {host}, which may not run it"));
+            lines.extend(given_up.chain(strays));
+        }
         let troubled = self.guests.iter().filter(|(_, guest)| !is_well(guest));
         lines.extend(troubled.map(|(name, guest)| format!("guest {name} is {}: {}", guest.state, doing(guest))));
         lines.extend(self.alert_troubles.iter().map(|trouble| format!("alerts: {trouble}")));
@@ -82,12 +111,11 @@ impl Status {
     }
 
     fn host_table(&self) -> Table {
-        let mut table = Table::new(&["HOST", "VERDICT", "MODE", "VOTE", "MEMORY", "GUESTS", "LIFE"]);
+        let mut table = Table::new(&["HOST", "VERDICT", "MODE", "VOTE", "MEMORY", "GUESTS", "FENCING", "LIFE"]);
         for (name, host) in &self.hosts {
             let mode = match host.mode {
                 _ if !host.runs_guests => "witness",
-                Mode::Active => "active",
-                Mode::Draining => "draining",
+                mode => mode.word(),
             };
             let guests = match host.guests.len() {
                 0 => "-".to_owned(),
@@ -97,7 +125,9 @@ impl Status {
             let vote = if host.voter { "yes" } else { "-" };
             let verdict = host_verdict(host.verdict);
             let memory = format!("{} MiB", host.memory_mib);
-            table.row([name.as_str(), verdict, mode, vote, &memory, &guests, &life(host)].map(str::to_owned).into());
+            let fencing = fencing(host);
+            let cells = [name.as_str(), verdict, mode, vote, &memory, &guests, &fencing, &life(host)];
+            table.row(cells.map(str::to_owned).into());
         }
         table
     }
@@ -115,7 +145,19 @@ impl Status {
     }
 }
 
+/// How long ago the power devices of each level last answered.
+fn fencing(host: &HostStatus) -> String {
+    let ago =
+        |level: &LevelStatus| level.proven_ago_ms.map_or("untried".to_owned(), |ms| format!("{} ago", lasted(ms)));
+    if host.fencing.is_empty() { "-".to_owned() } else { host.fencing.values().map(ago).collect::<Vec<_>>().join(", ") }
+}
+
 fn is_well(guest: &GuestStatus) -> bool {
+    match guest.wanted {
+        Wanted::Running => {}
+        Wanted::Stopped => return matches!(guest.state.as_str(), "stopped" | "unplaced"),
+        Wanted::Unmanaged => return true,
+    }
     let healthy = guest.services.values().all(|service| service.verdict == ServiceVerdict::Healthy);
     guest.state == "running" && guest.verified && healthy
 }
@@ -128,7 +170,9 @@ fn life(host: &HostStatus) -> String {
     };
     let proof = host.proof.as_ref().map(|proof| format!(": {proof}")).unwrap_or_default();
     let waits = host.waits.as_ref().map(|waits| format!(", waits for {waits}")).unwrap_or_default();
-    format!("{word}{proof}{waits}")
+    let kept: Vec<&str> = host.kept.iter().map(|guest| guest.as_str()).collect();
+    let kept = if kept.is_empty() { String::new() } else { format!(", kept for it: {}", kept.join(",")) };
+    format!("{word}{proof}{waits}{kept}")
 }
 
 fn doing(guest: &GuestStatus) -> String {
@@ -145,7 +189,7 @@ fn services(guest: &GuestStatus) -> String {
         .services
         .iter()
         .filter(|(_, service)| service.verdict != ServiceVerdict::Healthy)
-        .map(|(name, service)| format!("{name} {}", service_verdict(service.verdict)))
+        .map(|(name, service)| format!("{name} {}", service.word()))
         .collect();
     match (all, ill.len()) {
         (0, _) => "-".to_owned(),

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
     change::{Change, Command, Refused},
-    decide::{GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
+    decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
     hostfile::Timing,
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::{Power, PowerReading, Proof},
-    state::{ClusterState, HostFacts},
+    state::{ClusterState, Heading, HostFacts, Quarantine, QuarantineCause, Wanted},
     time::{Moment, WallTime},
 };
 use serde_json::json;
@@ -96,11 +96,18 @@ pub(crate) fn failed_over() -> ClusterState {
 }
 
 fn report() -> Report {
-    let healthy =
-        ServiceJudgement { verdict: ServiceVerdict::Healthy, evidence: vec!["inside passes 1s ago (ok)".into()] };
+    let healthy = ServiceJudgement::plain(ServiceVerdict::Healthy, vec!["inside passes 1s ago (ok)".into()]);
     let services = BTreeMap::from([(ServiceName::new("http").unwrap(), healthy)]);
     let judgement = GuestJudgement { services, doing: "runs on h2".into(), waits: None };
-    let judged = |verdict| HostJudgement { verdict, silent_ms: 0, unsynced_ms: 0, evidence: vec![], unwell: None };
+    let judged = |verdict| HostJudgement {
+        verdict,
+        silent_ms: 0,
+        unsynced_ms: 0,
+        evidence: vec![],
+        unwell: None,
+        waits: None,
+        safe_at: None,
+    };
     let hosts = BTreeMap::from([(host("h1"), judged(HostVerdict::Gone)), (host("h2"), judged(HostVerdict::Healthy))]);
     Report { hosts, guests: BTreeMap::from([(guest("web-1"), judgement)]), storm_hold: None }
 }
@@ -127,17 +134,22 @@ fn the_status_has_the_published_shape() {
     let value = serde_json::to_value(shown()).unwrap();
     assert_eq!((&value["leader"], &value["quorum"], &value["term"]), (&json!("h2"), &json!(true), &json!(3)));
     assert_eq!((&value["storm_hold"], &value["policy_version"]), (&json!(null), &json!(1)));
+    assert_eq!(value["suspended_by"], json!(null));
     let (gone, well) = (&value["hosts"]["h1"], &value["hosts"]["h2"]);
     assert_eq!((&gone["verdict"], &gone["life"], &gone["guests"]), (&json!("gone"), &json!("gone"), &json!([])));
     assert_eq!(gone["proof"], "10.0.9.1 says that h1 is off (wiring verified by ann)");
     let expected = json!({
         "verdict": "healthy", "evidence": [], "incarnation": "boot-h2", "mode": "active", "voter": true, "runs_guests": true,
-        "memory_mib": 1024, "guests": ["web-1"], "life": "up", "proof": null, "waits": null, "unwell": null
+        "memory_mib": 1024, "guests": ["web-1"], "life": "up", "proof": null, "waits": null, "unwell": null,
+        "quarantine": null, "distrusted": [], "kept": [], "safe_at": null,
+        "fencing": {}, "drilled_by": null
     });
     assert_eq!(*well, expected);
+    assert_eq!(gone["fencing"], json!({ "1": { "proven_ago_ms": null, "wiring": "ann", "unreached": {} } }));
     let expected = json!({
-        "state": "running", "host": "h2", "epoch": "1.9", "verified": true, "doing": "runs on h2", "waits": null,
-        "services": { "http": { "verdict": "healthy", "evidence": ["inside passes 1s ago (ok)"] } }
+        "state": "running", "wanted": "running", "host": "h2", "epoch": "1.9", "verified": true, "doing": "runs on h2", "waits": null,
+        "services": { "http": { "verdict": "healthy", "evidence": ["inside passes 1s ago (ok)"], "degraded": null, "waits_for": null } },
+        "given_up": null, "heading": null, "strays": []
     });
     assert_eq!(value["guests"]["web-1"], expected);
     let incident = value["incidents"].as_array().unwrap().iter().find(|one| one["key"] == "guest/web-1").unwrap();
@@ -166,6 +178,35 @@ fn the_text_begins_with_what_is_wrong() {
     assert!(nothing.to_string().starts_with("All is well.\n"));
     let lost = Status { quorum: false, ..empty() };
     assert!(lost.to_string().starts_with("WRONG\n  NO QUORUM"));
+}
+
+#[test]
+fn what_keeps_a_host_from_guests_is_shown_with_what_ends_it() {
+    let (mut state, mut report) = (failed_over(), report());
+    let known = state.hosts.get_mut(&host("h2")).unwrap();
+    known.quarantine = Some(Quarantine { cause: QuarantineCause::FencedOften { times: 3 }, since: 1 });
+    known.distrusted.insert(0);
+    known.kept.insert(guest("web-1"));
+    report.hosts.get_mut(&host("h2")).unwrap().waits = Some(("a person to look".to_owned(), FOREVER));
+    let known = state.guests.get_mut(&guest("web-1")).unwrap();
+    known.given_up = Some("no image".to_owned());
+    known.strays.insert(host("h1"), 7);
+    let shown = status(&state, &report, &Facts::default());
+    let value = serde_json::to_value(&shown).unwrap();
+    let (on, of) = (&value["hosts"]["h2"], &value["guests"]["web-1"]);
+    assert_eq!((&on["quarantine"], &on["distrusted"]), (&json!("it was fenced 3 times within an hour"), &json!([1])));
+    assert_eq!((&on["kept"], &on["waits"]), (&json!(["web-1"]), &json!("a person to look, however long it takes")));
+    assert_eq!((&of["given_up"], &of["strays"]), (&json!("no image"), &json!(["h1"])));
+    let text = shown.to_string();
+    for line in [
+        "host h2 is quarantined and gets no guests: it was fenced 3 times within an hour",
+        "host h2: the power device of level 1 is not trusted, and not used",
+        "guest web-1 is not started any more: no image; look at it, then `holdfast guest cleanup web-1`",
+        "guest web-1 is to be stopped on h1, which may not run it",
+        "up, waits for a person to look, however long it takes, kept for it: web-1",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
 }
 
 fn empty() -> Status {
@@ -246,4 +287,26 @@ fn a_request_with_a_key_that_is_not_known_is_refused() {
     let request = r#"{"drain":{"host":"h1","by":"ann","force":true}}"#;
     assert!(serde_json::from_str::<Request>(request).is_err());
     assert_eq!(serde_json::to_string(&Request::Status).unwrap(), r#""status""#);
+}
+
+#[test]
+fn an_explanation_says_what_is_wanted_what_is_given_up_and_where_it_is_going() {
+    let mut state = failed_over();
+    let explained =
+        |state: &ClusterState| explain(state, &report(), &guest("web-1"), &Timing::default()).unwrap().to_string();
+    let calm = explained(&state);
+    let extra = ["\n  operators want it", "\n  given up:", "\n  on its way"];
+    assert!(extra.iter().all(|line| !calm.contains(line)), "{calm}");
+    let known = state.guests.get_mut(&guest("web-1")).unwrap();
+    known.wanted = Wanted::Unmanaged;
+    known.given_up = Some("every host has failed to start it".to_owned());
+    known.heading = Some(Heading { to: host("h1"), by: Some("ann".to_owned()) });
+    let text = explained(&state);
+    for line in [
+        "  operators want it unmanaged\n",
+        "  given up: every host has failed to start it; look after it, then run `holdfast guest cleanup web-1`\n",
+        "  on its way to h1, as ann has asked\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in\n{text}");
+    }
 }

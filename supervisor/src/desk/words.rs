@@ -2,12 +2,7 @@
 
 use std::fmt;
 
-use holdfast_policies::{
-    decide::{HostVerdict, ServiceVerdict},
-    incident::Stages,
-    model::Severity,
-    time::WallTime,
-};
+use holdfast_policies::{decide::HostVerdict, incident::Stages, model::Severity, time::WallTime};
 
 /// Wall-clock time as `2026-03-02T03:04:05.678Z`.
 #[must_use]
@@ -45,20 +40,11 @@ pub(super) fn host_verdict(verdict: HostVerdict) -> &'static str {
     match verdict {
         HostVerdict::Healthy => "healthy",
         HostVerdict::SupervisorDown => "supervisor down",
+        HostVerdict::Isolated => "isolated",
         HostVerdict::Suspect => "suspect",
         HostVerdict::Failed => "failed",
         HostVerdict::Gone => "gone",
         HostVerdict::Unknown => "unknown",
-    }
-}
-
-pub(super) fn service_verdict(verdict: ServiceVerdict) -> &'static str {
-    match verdict {
-        ServiceVerdict::Healthy => "healthy",
-        ServiceVerdict::Degraded => "degraded",
-        ServiceVerdict::Suspect => "suspect",
-        ServiceVerdict::Failed => "failed",
-        ServiceVerdict::Unknown => "unknown",
     }
 }
 

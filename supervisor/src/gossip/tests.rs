@@ -7,6 +7,8 @@ use super::{
     *,
 };
 
+mod faults;
+
 struct Node {
     gossip: Gossip,
     address: SocketAddr,
@@ -15,6 +17,17 @@ struct Node {
 }
 
 async fn node(name: &str, key: u8, generation: u64, seeds: &[SocketAddr]) -> Node {
+    advertising(name, key, generation, seeds, None).await
+}
+
+/// A member that tells others another address than its own.
+async fn advertising(
+    name: &str,
+    key: u8,
+    generation: u64,
+    seeds: &[SocketAddr],
+    advertise: Option<SocketAddr>,
+) -> Node {
     let identity = Identity {
         host: host(name),
         role: Role::Supervisor,
@@ -28,7 +41,7 @@ async fn node(name: &str, key: u8, generation: u64, seeds: &[SocketAddr]) -> Nod
         host: host(name),
         cluster: "test".to_owned(),
         generation,
-        advertise: address,
+        advertise: advertise.unwrap_or(address),
         seeds: seeds.to_vec(),
         interval: Duration::from_millis(50),
     };

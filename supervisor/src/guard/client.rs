@@ -122,6 +122,14 @@ impl GuardClient {
         self.done(Request::Voters { addresses }).await
     }
 
+    /// Says whether guests are stopped when the lease runs out, as committed policies have it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `Refused` also by a guard of an older version.
+    pub async fn stop_mode(&self, stops: bool) -> Result<(), ClientError> {
+        self.done(Request::StopMode { stops }).await
+    }
+
     /// Asks how it is.
     ///
     /// # Errors
@@ -129,14 +137,14 @@ impl GuardClient {
     pub async fn query(&self) -> Result<Status, ClientError> {
         match self.call(Request::Query {}).await? {
             Reply::Status(status) => Ok(status),
-            Reply::Done | Reply::Refused { .. } => Err(ClientError::Answer { source: None }),
+            Reply::Done | Reply::Refused { .. } | Reply::HandOver => Err(ClientError::Answer { source: None }),
         }
     }
 
     async fn done(&self, request: Request) -> Result<(), ClientError> {
         match self.call(request).await? {
             Reply::Done => Ok(()),
-            Reply::Status(_) | Reply::Refused { .. } => Err(ClientError::Answer { source: None }),
+            Reply::Status(_) | Reply::Refused { .. } | Reply::HandOver => Err(ClientError::Answer { source: None }),
         }
     }
 

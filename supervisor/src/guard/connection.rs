@@ -10,7 +10,7 @@ use nix::poll::PollFlags;
 
 use super::{
     protocol::{REQUEST_BYTES_MAX, Reply},
-    state::{Refused, State},
+    state::{Keep, Refused, State},
 };
 
 /// Most steps in one go, so that a busy connection cannot delay the beacon.
@@ -26,6 +26,8 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// Set after a request that cannot be bounded: say so, then hang up.
     closing: bool,
+    /// Whoever is at the other end wants to take over, and is answered by the guard itself.
+    takes_over: bool,
 }
 
 /// What came of reading or writing.
@@ -39,7 +41,7 @@ impl Connection {
     /// None when the stream cannot be made non-blocking.
     pub(super) fn new(stream: UnixStream) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
-        Some(Self { stream, input: Vec::new(), output: Vec::new(), closing: false })
+        Some(Self { stream, input: Vec::new(), output: Vec::new(), closing: false, takes_over: false })
     }
 
     pub(super) fn stream(&self) -> &UnixStream {
@@ -52,13 +54,16 @@ impl Connection {
     }
 
     /// Does what can be done without waiting. False: the connection is over.
-    pub(super) fn serve(&mut self, state: &mut State, now: Moment) -> bool {
+    pub(super) fn serve(&mut self, state: &mut State, now: Moment, keep: &Keep<'_>) -> bool {
         for _ in 0..STEPS_MAX {
+            if self.takes_over {
+                return true;
+            }
             let progress = if !self.output.is_empty() {
                 self.write()
             } else if self.closing {
                 Progress::Gone
-            } else if self.answer_one(state, now) {
+            } else if self.answer_one(state, now, keep) {
                 Progress::Some
             } else {
                 self.read()
@@ -73,11 +78,11 @@ impl Connection {
     }
 
     /// Answers the first whole line, if there is one, or gives up on one that is too long.
-    fn answer_one(&mut self, state: &mut State, now: Moment) -> bool {
+    fn answer_one(&mut self, state: &mut State, now: Moment, keep: &Keep<'_>) -> bool {
         let reply = match self.input.iter().position(|byte| *byte == b'\n') {
             Some(end) if end <= REQUEST_BYTES_MAX => {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
-                state.answer(line.trim_ascii(), now)
+                state.answer(line.trim_ascii(), now, keep)
             }
             None if self.input.len() <= REQUEST_BYTES_MAX => return false,
             Some(_) | None => {
@@ -86,8 +91,19 @@ impl Connection {
                 state.refuse(&Refused::Unreadable(format!("it is longer than {REQUEST_BYTES_MAX} bytes")))
             }
         };
-        self.output = line_of(&reply);
+        self.takes_over = reply == Reply::HandOver;
+        self.output = if self.takes_over { Vec::new() } else { line_of(&reply) };
         true
+    }
+
+    /// Whether everything is to be handed over to whoever is at the other end.
+    pub(super) fn takes_over(&self) -> bool {
+        self.takes_over
+    }
+
+    /// The bare stream.
+    pub(super) fn into_stream(self) -> UnixStream {
+        self.stream
     }
 
     fn read(&mut self) -> Progress {

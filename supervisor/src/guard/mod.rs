@@ -5,18 +5,31 @@
 //!  supervisor ── guard.sock: one JSON line, one JSON line back ──► guard ── beacon every 250 ms ──► every voter
 //! ```
 //!
-//! In this form **the guard kills nothing and holds no watchdog**: every host is a `keep` host, where the lease is the
-//! right to start guests and its end stops none (R14). Such a host never yields the proof `LeaseExpired`.
+//! On a `keep` host that is all: the lease is the right to start guests, and its end stops none (R14). On a `stop` host
+//! the guard also holds the watchdog, and when the lease runs out it kills every registered guest:
+//!
+//! ```text
+//!  duty (pure) ──► protector ──► cgroups: look, kill          state (pure) ◄── connection ◄── supervisor
+//!                      └───────► watchdog: pet, or let it fire      └──► memory: what a later guard must know
+//! ```
 //!
 //! One thread, no async runtime, nothing that waits for anything but `poll`. A supervisor that hangs up changes
 //! nothing. What it cannot read it refuses and counts.
 
+mod cgroups;
 mod client;
 mod connection;
+mod duty;
+mod handover;
 mod incarnation;
+mod kernel;
+mod last_words;
+mod memory;
+mod protector;
 mod protocol;
 mod server;
 mod state;
+mod watchdog;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -25,7 +38,7 @@ use holdfast_policies::hostfile::HostFile;
 
 pub use client::{ClientError, GuardClient};
 pub use incarnation::incarnation;
-pub use protocol::{Guest, Reply, Request, Status};
+pub use protocol::{Guest, Reply, Request, Status, Stopped};
 pub use server::{Guard, GuardConfig, GuardError};
 
 /// How often the beacon is sent (R16).
@@ -37,13 +50,16 @@ pub const SOCKET_NAME: &str = "guard.sock";
 /// The lock below `run_dir` that says that a guard runs.
 pub const LOCK_NAME: &str = "guard.lock";
 
-/// Runs the guard until it is killed. Paths in the host file must be absolute.
+/// Runs the guard until it is killed or another one takes over from it. `take_over`: from one that runs already, without
+/// a gap. Paths in the host file must be absolute.
 ///
 /// # Errors
-/// When another guard runs on this host, or when its keys, its folder or its socket cannot be used.
-pub fn run(host: &HostFile) -> anyhow::Result<()> {
+/// When another guard runs on this host and is not taken over from, or when its keys, its folder or its socket cannot be
+/// used.
+pub fn run(host: &HostFile, take_over: bool) -> anyhow::Result<()> {
     let config = GuardConfig::of(host);
-    let mut guard = Guard::open(&config).with_context(|| format!("guard of host {}", host.host))?;
+    let guard = if take_over { Guard::take_over(&config) } else { Guard::open(&config) };
+    let mut guard = guard.with_context(|| format!("guard of host {}", host.host))?;
     tracing::info!(incarnation = %guard.incarnation(), "the guard has started");
     guard.serve(|| false).with_context(|| format!("guard of host {}", host.host))
 }

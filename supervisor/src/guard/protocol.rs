@@ -7,6 +7,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use holdfast_policies::{
+    armed::Armed,
     names::{GuestName, Incarnation},
     time::Moment,
 };
@@ -52,6 +53,14 @@ pub enum Request {
         /// Their addresses.
         addresses: Vec<SocketAddr>,
     },
+    /// Whether the guests are stopped when the lease runs out (R14), as committed policies have it. Only a committed end of
+    /// it may be told here: with it the watchdog is disarmed (R15).
+    StopMode {
+        /// Whether they are.
+        stops: bool,
+    },
+    /// Hand everything over to whoever asks, a guard that is starting (R15).
+    HandOver {},
     /// How is it?
     Query {},
 }
@@ -69,6 +78,8 @@ pub enum Reply {
     },
     /// How it is.
     Status(Status),
+    /// Lock, socket and watchdog come with this answer.
+    HandOver,
 }
 
 /// How it is with the guard.
@@ -88,6 +99,26 @@ pub struct Status {
     pub voters: Vec<SocketAddr>,
     /// Requests refused since the start.
     pub refused: u64,
+    /// What is armed, and outside stop mode what would be.
+    #[serde(default)]
+    pub armed: Option<Armed>,
+    /// Why no watchdog is armed, although stop mode wants one.
+    #[serde(default)]
+    pub unarmed: Option<String>,
+    /// Guests that were killed because the lease had run out, until they are registered or unregistered again.
+    #[serde(default)]
+    pub stopped: Vec<Stopped>,
+}
+
+/// A guest that was killed because the lease had run out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Which.
+    pub guest: GuestName,
+    /// When its cgroup was empty.
+    pub at: Moment,
+    /// When the lease had run out; none: it was taken back.
+    pub lease_ended: Option<Moment>,
 }
 
 /// A guest and a cgroup of it.

@@ -1,11 +1,12 @@
-//! The guard's one thread: answers on its Unix socket, and sends the beacon when it is due.
+//! The guard's one thread: does its duty about guests and watchdog, answers on its Unix socket, and sends the beacon when
+//! it is due, in this order.
 
 use std::{
     collections::VecDeque,
     fs, io,
     net::{SocketAddr, UdpSocket},
     os::{
-        fd::AsFd as _,
+        fd::{AsFd as _, OwnedFd},
         unix::{
             fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
             net::UnixListener,
@@ -18,13 +19,12 @@ use std::{
 };
 
 use holdfast_policies::{
-    hostfile::HostFile,
+    hostfile::{HostFile, WatchdogFile},
     names::{HostName, Incarnation},
     time::{Moment, millis},
 };
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
@@ -35,7 +35,11 @@ use super::{
     },
     BEACON_EVERY, LOCK_NAME,
     connection::Connection,
-    incarnation, socket_path,
+    handover::{HandedOver, Offer, Step},
+    incarnation,
+    memory::{Keeper, Memory},
+    protector::Protector,
+    socket_path,
     state::State,
 };
 
@@ -63,6 +67,10 @@ pub struct GuardConfig {
     pub gossip_keys: Vec<PathBuf>,
     /// How long a lease lasts.
     pub lease: Duration,
+    /// The watchdog, if there is one.
+    pub watchdog: Option<WatchdogFile>,
+    /// Whether this process is a guard and nothing else: then it locks its memory and raises its priority in stop mode.
+    pub alone: bool,
 }
 
 impl GuardConfig {
@@ -77,6 +85,8 @@ impl GuardConfig {
             voters: host.voters.values().copied().collect(),
             gossip_keys: host.gossip_keys.clone(),
             lease: host.timing.lease.0,
+            watchdog: host.watchdog.clone(),
+            alone: true,
         }
     }
 }
@@ -89,6 +99,15 @@ pub enum GuardError {
     Running {
         /// The lock.
         lock: PathBuf,
+    },
+    /// Another one does, and could not be taken over from; it goes on.
+    #[error("the guard that holds {lock} did not hand over")]
+    HandOver {
+        /// The lock.
+        lock: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The keys are unusable.
     #[error("the gossip keys cannot be used")]
@@ -112,10 +131,14 @@ pub enum GuardError {
 pub struct Guard {
     host: HostName,
     state: State,
+    keeper: Keeper,
+    protector: Protector,
     listener: UnixListener,
     connections: VecDeque<Connection>,
     beacons: Beacons,
-    _lock: Flock<fs::File>,
+    /// A guard that wants to take over; while it gets ready nothing changes here.
+    offer: Option<Offer>,
+    lock: fs::File,
 }
 
 impl Guard {
@@ -124,17 +147,46 @@ impl Guard {
     /// # Errors
     /// [`GuardError`]
     pub fn open(config: &GuardConfig) -> Result<Self, GuardError> {
+        make_run_dir(config)?;
+        let lock = take_lock(&config.run_dir.join(LOCK_NAME))?;
+        Self::begin(config, lock)
+    }
+
+    /// Takes over from the guard that runs, if one does, without a gap.
+    ///
+    /// # Errors
+    /// [`GuardError`]; the guard that runs goes on.
+    pub fn take_over(config: &GuardConfig) -> Result<Self, GuardError> {
+        make_run_dir(config)?;
+        let lock = config.run_dir.join(LOCK_NAME);
+        match take_lock(&lock) {
+            Ok(lock) => return Self::begin(config, lock),
+            Err(GuardError::Running { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let failed = |source| GuardError::HandOver { lock: lock.clone(), source };
+        let (old, lock_file, listener, watchdog) =
+            HandedOver::ask(&socket_path(&config.run_dir)).map_err(failed)?.apart();
+        let mut guard = Self::build(config, lock_file, listener)?;
+        guard.adopt(watchdog);
+        HandedOver::take(old).map_err(failed)?;
+        Ok(guard)
+    }
+
+    fn begin(config: &GuardConfig, lock: fs::File) -> Result<Self, GuardError> {
+        let socket = socket_path(&config.run_dir);
+        let listener = listen(&socket).map_err(|source| GuardError::File { path: socket.clone(), source })?;
+        Self::build(config, lock, listener)
+    }
+
+    fn build(config: &GuardConfig, lock: fs::File, listener: UnixListener) -> Result<Self, GuardError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             |source| GuardError::File { path, source }
         };
         let run_dir = &config.run_dir;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(at(run_dir))?;
-        let lock = take_lock(&run_dir.join(LOCK_NAME))?;
         let incarnation = incarnation(run_dir).map_err(at(run_dir))?;
         let keyring = Arc::new(Keyring::load(&config.gossip_keys)?);
-        let socket = socket_path(run_dir);
-        let listener = listen(&socket).map_err(at(&socket))?;
         let now = clock::now();
         let identity = Identity {
             host: config.host.clone(),
@@ -142,10 +194,30 @@ impl Guard {
             incarnation: incarnation.clone(),
             started: stamp(&config.state_dir, now.wall.0),
         };
-        let state = State::new(incarnation, now.moment, config.lease * LEASES_AHEAD_MAX, config.voters.clone());
-        let beacons = Beacons::new(config.listen, Sealer::new(keyring, identity), now.moment);
-        let connections = VecDeque::new();
-        Ok(Self { host: config.host.clone(), state, listener, connections, beacons, _lock: lock })
+        let keeper = Keeper::new(run_dir);
+        let memory = keeper.load(&incarnation).map_err(at(&keeper.path))?;
+        tell_what_is_kept(&memory);
+        let state = State::new(memory, now.moment, config.lease * LEASES_AHEAD_MAX, config.voters.clone());
+        let mut protector = Protector::new(config.watchdog.clone(), config.alone).map_err(at(run_dir))?;
+        protector.take_in(&state);
+        Ok(Self {
+            host: config.host.clone(),
+            state,
+            keeper,
+            protector,
+            listener,
+            connections: VecDeque::with_capacity(CONNECTIONS_MAX),
+            offer: None,
+            beacons: Beacons::new(config.listen, Sealer::new(keyring, identity), now.moment),
+            lock,
+        })
+    }
+
+    fn adopt(&mut self, watchdog: Option<OwnedFd>) {
+        if let Some(watchdog) = watchdog {
+            let keeper = &self.keeper;
+            self.protector.adopt(watchdog, &mut self.state, &|memory| keeper.keep(memory), clock::moment());
+        }
     }
 
     /// The host's boot.
@@ -154,26 +226,70 @@ impl Guard {
         self.state.incarnation()
     }
 
-    /// Serves until `stop` says so; it is asked at least four times a second.
+    /// Serves until `stop` says so, which is asked at least four times a second, or until another guard has taken over.
     ///
     /// # Errors
     /// [`GuardError::Poll`]
     pub fn serve(&mut self, stop: impl Fn() -> bool) -> Result<(), GuardError> {
+        // Nobody is told that nothing is armed by a guard that is about to arm it.
+        self.protector.act(&self.state, clock::moment());
+        self.prepare();
         while !stop() {
-            self.wait()?;
-            self.accept();
-            let (state, now) = (&mut self.state, clock::moment());
-            self.connections.retain_mut(|connection| connection.serve(state, now));
+            self.protector.act(&self.state, clock::moment());
+            match self.offer.as_mut().map(|offer| offer.step(clock::moment())) {
+                None => self.answer(),
+                Some(Step::Waiting) => {}
+                Some(Step::Withdrawn) => {
+                    tracing::warn!("the guard that wanted to take over did not; this one goes on");
+                    self.offer = None;
+                }
+                Some(Step::Taken) => {
+                    tracing::info!("another guard has taken over");
+                    return Ok(());
+                }
+            }
             self.beacons.send_when_due(&self.host, &self.state, clock::moment());
+            self.wait()?;
         }
         Ok(())
     }
 
+    fn answer(&mut self) {
+        self.accept();
+        let (state, keeper, now) = (&mut self.state, &self.keeper, clock::moment());
+        self.connections.retain_mut(|connection| connection.serve(state, now, &|memory| keeper.keep(memory)));
+        self.prepare();
+        let asking = self.connections.iter().position(Connection::takes_over);
+        let Some(asking) = asking.and_then(|place| self.connections.remove(place)) else { return };
+        let (lock, listener, watchdog) = (self.lock.as_fd(), self.listener.as_fd(), self.protector.watchdog());
+        match Offer::make(asking.into_stream(), lock, listener, watchdog, now) {
+            Ok(offer) => self.offer = Some(offer),
+            Err(error) => tracing::warn!(%error, "nothing could be offered to the guard that wants to take over"),
+        }
+    }
+
+    fn prepare(&mut self) {
+        let keeper = &self.keeper;
+        self.protector.prepare(&mut self.state, &|memory| keeper.keep(memory), clock::moment());
+    }
+
     fn wait(&self) -> Result<(), GuardError> {
-        let left = millis(self.beacons.due.since(clock::moment())).min(millis(BEACON_EVERY));
+        let now = clock::moment();
+        let reasons = [Some(self.beacons.due.since(now)), self.state.unchanged_for(now), self.protector.hurry()];
+        let left = millis(reasons.into_iter().flatten().fold(BEACON_EVERY, Duration::min));
         let timeout = PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX));
-        let mut waits = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        waits.extend(self.connections.iter().map(|one| PollFd::new(one.stream().as_fd(), one.interest())));
+        // Places that no connection takes wait for nothing, and so do all but the offer's while there is one.
+        let listener = self.listener.as_fd();
+        let mut waits: [PollFd<'_>; 1 + CONNECTIONS_MAX] =
+            std::array::from_fn(|place| match (&self.offer, place.checked_sub(1)) {
+                (Some(offer), None) => PollFd::new(offer.stream().as_fd(), PollFlags::POLLIN),
+                (None, None) => PollFd::new(listener, PollFlags::POLLIN),
+                (Some(_), Some(_)) => PollFd::new(listener, PollFlags::empty()),
+                (None, Some(place)) => match self.connections.get(place) {
+                    Some(one) => PollFd::new(one.stream().as_fd(), one.interest()),
+                    None => PollFd::new(listener, PollFlags::empty()),
+                },
+            });
         match poll(&mut waits, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(GuardError::Poll(error)),
@@ -201,13 +317,29 @@ impl Guard {
     }
 }
 
-fn take_lock(path: &Path) -> Result<Flock<fs::File>, GuardError> {
+fn tell_what_is_kept(memory: &Memory) {
+    if memory.stops {
+        tracing::info!(
+            guests = memory.guests.len(),
+            deadline_ms = memory.deadline.map(|deadline| deadline.0),
+            "an earlier guard of this boot was in stop mode"
+        );
+    }
+}
+
+fn make_run_dir(config: &GuardConfig) -> Result<(), GuardError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.run_dir);
+    made.map_err(|source| GuardError::File { path: config.run_dir.clone(), source })
+}
+
+/// It is held as long as any descriptor of the file is open, in whichever process: nothing gives it back but that.
+fn take_lock(path: &Path) -> Result<fs::File, GuardError> {
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|source| GuardError::File { path: path.to_owned(), source })?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => Err(GuardError::Running { lock: path.to_owned() }),
-        Err((_, error)) => Err(GuardError::File { path: path.to_owned(), source: error.into() }),
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(GuardError::Running { lock: path.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(GuardError::File { path: path.to_owned(), source }),
     }
 }
 

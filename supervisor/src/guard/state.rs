@@ -1,31 +1,43 @@
-//! What the guard knows, and what each request makes of it. No clock and no I/O.
+//! What the guard knows, and what each request makes of it. No clock, and no I/O but what it is handed to be kept.
 
 use std::{
-    collections::BTreeSet,
+    io,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
     time::Duration,
 };
 
 use holdfast_policies::{
+    armed::{Armed, ArmedWatchdog},
     names::{GuestName, Incarnation},
     time::{Moment, millis},
 };
 
-use super::protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Reply, Request, Status, VOTERS_MAX};
+use super::{
+    duty::{Duty, GUARD_MAX, duty},
+    memory::Memory,
+    protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Reply, Request, Status, Stopped, VOTERS_MAX},
+};
 
 /// Everything that the guard knows.
 #[derive(Debug)]
 pub(super) struct State {
-    incarnation: Incarnation,
+    memory: Memory,
     pid: u32,
     started: Moment,
     lease_max: Duration,
-    deadline: Option<Moment>,
-    guests: BTreeSet<Guest>,
     voters: Vec<SocketAddr>,
     refused: u64,
+    watchdog: Result<ArmedWatchdog, String>,
+    stopped: Vec<Stopped>,
+    registrations: u64,
 }
+
+/// Why no watchdog is armed until it was tried.
+const UNOPENED: &str = "it has not been opened yet";
+
+/// Has a memory written to where the next guard of this boot finds it.
+pub(super) type Keep<'k> = dyn Fn(&Memory) -> io::Result<()> + 'k;
 
 /// Why a request was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,18 +54,25 @@ pub(super) enum Refused {
     Voters { count: usize },
     #[error("the request cannot be read: {0}")]
     Unreadable(String),
+    #[error("it cannot be kept: {0}")]
+    Unkept(String),
 }
 
 impl State {
-    /// A guard that starts with nothing but the voters of the host file. `lease_max` bounds how far ahead a deadline
-    /// may lie.
-    pub(super) fn new(incarnation: Incarnation, started: Moment, lease_max: Duration, voters: Vec<SocketAddr>) -> Self {
-        let pid = std::process::id();
-        Self { incarnation, pid, started, lease_max, deadline: None, guests: BTreeSet::new(), voters, refused: 0 }
+    /// A guard that starts with what an earlier one of this boot has kept, and the voters of the host file. `lease_max`
+    /// bounds how far ahead a deadline may lie.
+    pub(super) fn new(memory: Memory, started: Moment, lease_max: Duration, voters: Vec<SocketAddr>) -> Self {
+        let watchdog = Err(UNOPENED.to_owned());
+        let (pid, stopped) = (std::process::id(), Vec::new());
+        Self { memory, pid, started, lease_max, voters, refused: 0, watchdog, stopped, registrations: 1 }
     }
 
     pub(super) fn incarnation(&self) -> &Incarnation {
-        &self.incarnation
+        &self.memory.incarnation
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(super) fn voters(&self) -> &[SocketAddr] {
@@ -62,17 +81,75 @@ impl State {
 
     /// What is left of the lease; zero once it ran out.
     pub(super) fn lease_left(&self, now: Moment) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.since(now))
+        self.memory.deadline.map(|deadline| deadline.since(now))
     }
 
     pub(super) fn uptime(&self, now: Moment) -> Duration {
         now.since(self.started)
     }
 
+    /// What has to be done about guests and watchdog.
+    pub(super) fn duty(&self, now: Moment) -> Duty {
+        duty(self.memory.stops, self.memory.deadline, !self.memory.guests.is_empty(), now)
+    }
+
+    /// How long the duty stays as it is, unless a request comes.
+    pub(super) fn unchanged_for(&self, now: Moment) -> Option<Duration> {
+        let deadline = self.memory.deadline.filter(|deadline| self.memory.stops && now < *deadline)?;
+        Some(deadline.since(now))
+    }
+
+    /// A watchdog is armed, and told of from here on.
+    pub(super) fn note_watchdog(&mut self, watchdog: ArmedWatchdog, keep: &Keep<'_>) -> io::Result<()> {
+        let memory = Memory { counted_on: Some(watchdog.timeout_ms), ..self.memory.clone() };
+        if memory != self.memory {
+            keep(&memory)?;
+            self.memory = memory;
+        }
+        self.watchdog = Ok(watchdog);
+        Ok(())
+    }
+
+    /// No watchdog is armed, and why not. One that was counted on may be armed all the same, from before.
+    pub(super) fn note_unarmed(&mut self, why: String) {
+        self.watchdog = Err(why);
+    }
+
+    /// What has come of trying the watchdog outside stop mode: what it would be. Nobody counts on that.
+    pub(super) fn note_trial(&mut self, trial: Result<ArmedWatchdog, String>) {
+        self.watchdog = trial;
+    }
+
+    /// No watchdog is armed any more, by a committed end of stop mode.
+    pub(super) fn note_disarmed(&mut self, keep: &Keep<'_>) -> io::Result<()> {
+        let memory = Memory { counted_on: None, ..self.memory.clone() };
+        keep(&memory)?;
+        self.memory = memory;
+        self.watchdog = Err("it is disarmed".to_owned());
+        Ok(())
+    }
+
+    /// Grows whenever the registered guests have changed.
+    pub(super) fn registrations(&self) -> u64 {
+        self.registrations
+    }
+
+    /// Guests were killed at the end of the lease, and are gone.
+    pub(super) fn note_stopped(&mut self, guests: Vec<GuestName>, now: Moment) {
+        let lease_ended = self.memory.deadline;
+        self.stopped.retain(|known| !guests.contains(&known.guest));
+        self.stopped.extend(guests.into_iter().map(|guest| Stopped { guest, at: now, lease_ended }));
+    }
+
+    /// Why no watchdog is armed.
+    pub(super) fn unarmed(&self) -> Option<&str> {
+        self.watchdog.as_ref().err().map(String::as_str)
+    }
+
     /// Reads and answers one line.
-    pub(super) fn answer(&mut self, line: &[u8], now: Moment) -> Reply {
+    pub(super) fn answer(&mut self, line: &[u8], now: Moment, keep: &Keep<'_>) -> Reply {
         let result = match serde_json::from_slice(line) {
-            Ok(request) => self.apply(request, now),
+            Ok(request) => self.apply(request, now, keep),
             Err(error) => Err(Refused::Unreadable(error.to_string())),
         };
         result.unwrap_or_else(|refused| self.refuse(&refused))
@@ -85,38 +162,79 @@ impl State {
         Reply::Refused { reason: refused.to_string() }
     }
 
-    pub(super) fn apply(&mut self, request: Request, now: Moment) -> Result<Reply, Refused> {
+    pub(super) fn apply(&mut self, request: Request, now: Moment, keep: &Keep<'_>) -> Result<Reply, Refused> {
         match request {
-            Request::Grant { deadline } => self.grant(deadline, now)?,
-            Request::Revoke {} => self.deadline = None,
-            Request::Register { guest, cgroup } => self.register(guest, cgroup)?,
-            Request::Unregister { guest } => self.guests.retain(|known| known.guest != guest),
+            Request::Grant { deadline } => self.grant(deadline, now, keep)?,
+            Request::Revoke {} => self.change(Memory { deadline: None, ..self.memory.clone() }, keep)?,
+            Request::Register { guest, cgroup } => self.register(guest, cgroup, keep)?,
+            Request::Unregister { guest } => self.unregister(&guest, keep)?,
             Request::Voters { addresses } => self.replace_voters(addresses)?,
+            Request::StopMode { stops } => self.stop_mode(stops, keep)?,
+            Request::HandOver {} => return Ok(Reply::HandOver),
             Request::Query {} => return Ok(Reply::Status(self.status())),
         }
         Ok(Reply::Done)
     }
 
-    fn grant(&mut self, asked: Moment, now: Moment) -> Result<(), Refused> {
-        if let Some(granted) = self.deadline.filter(|granted| asked < *granted) {
+    /// A deadline that cannot be kept counts all the same: a later guard of this boot would stop guests too early, which
+    /// is safe, and this one would if it refused.
+    fn grant(&mut self, asked: Moment, now: Moment, keep: &Keep<'_>) -> Result<(), Refused> {
+        if let Some(granted) = self.memory.deadline.filter(|granted| asked < *granted) {
             return Err(Refused::Backwards { asked, granted });
         }
         if asked > now.plus(self.lease_max) {
             return Err(Refused::TooFar { asked, lease_max: self.lease_max });
         }
-        self.deadline = Some(asked);
+        self.memory.deadline = Some(asked);
+        if let Err(error) = keep(&self.memory) {
+            tracing::warn!(%error, "the lease cannot be kept for a later guard");
+        }
         Ok(())
     }
 
-    fn register(&mut self, guest: GuestName, cgroup: PathBuf) -> Result<(), Refused> {
+    fn register(&mut self, guest: GuestName, cgroup: PathBuf, keep: &Keep<'_>) -> Result<(), Refused> {
         if !is_plain(&cgroup) {
             return Err(Refused::Cgroup { path: cgroup });
         }
-        let guest = Guest { guest, cgroup };
-        if self.guests.len() >= GUESTS_MAX && !self.guests.contains(&guest) {
+        let mut memory = self.memory.clone();
+        let entry = Guest { guest: guest.clone(), cgroup };
+        if memory.guests.len() >= GUESTS_MAX && !memory.guests.contains(&entry) {
             return Err(Refused::Full);
         }
-        self.guests.insert(guest);
+        memory.guests.insert(entry);
+        self.change(memory, keep)?;
+        self.stopped.retain(|stopped| stopped.guest != guest);
+        Ok(())
+    }
+
+    fn unregister(&mut self, guest: &GuestName, keep: &Keep<'_>) -> Result<(), Refused> {
+        let mut memory = self.memory.clone();
+        memory.guests.retain(|known| known.guest != *guest);
+        self.change(memory, keep)?;
+        self.stopped.retain(|stopped| stopped.guest != *guest);
+        Ok(())
+    }
+
+    fn stop_mode(&mut self, stops: bool, keep: &Keep<'_>) -> Result<(), Refused> {
+        if self.memory.stops != stops {
+            tracing::info!(stops, "whether guests are stopped when the lease runs out has changed");
+        }
+        let begins = stops && !self.memory.stops;
+        self.change(Memory { stops, ..self.memory.clone() }, keep)?;
+        if begins {
+            // What a trial has shown is not armed yet.
+            self.watchdog = Err(UNOPENED.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Changes what is known once it is kept: what a later guard must not forget is not acted on before (R13).
+    fn change(&mut self, memory: Memory, keep: &Keep<'_>) -> Result<(), Refused> {
+        if memory != self.memory {
+            keep(&memory).map_err(|error| Refused::Unkept(error.to_string()))?;
+            self.registrations += u64::from(memory.guests != self.memory.guests);
+            self.memory = memory;
+        }
         Ok(())
     }
 
@@ -130,14 +248,22 @@ impl State {
 
     fn status(&self) -> Status {
         Status {
-            incarnation: self.incarnation.clone(),
+            incarnation: self.memory.incarnation.clone(),
             pid: self.pid,
             started: self.started,
-            deadline: self.deadline,
-            guests: self.guests.iter().cloned().collect(),
+            deadline: self.memory.deadline,
+            guests: self.memory.guests.iter().cloned().collect(),
             voters: self.voters.clone(),
             refused: self.refused,
+            armed: Some(self.armed()),
+            unarmed: self.watchdog.as_ref().err().filter(|_| self.memory.stops).cloned(),
+            stopped: self.stopped.clone(),
         }
+    }
+
+    fn armed(&self) -> Armed {
+        let watchdog = self.watchdog.as_ref().ok().cloned();
+        Armed { stops: self.memory.stops, guard_ms: millis(GUARD_MAX), watchdog }
     }
 }
 
@@ -151,7 +277,16 @@ mod tests {
     use super::{super::protocol::REPLY_BYTES_MAX, *};
 
     fn state() -> State {
-        State::new(Incarnation::new("boot-1").unwrap(), Moment(100), Duration::from_secs(8), Vec::new())
+        let memory = Memory::blank(Incarnation::new("boot-1").unwrap());
+        State::new(memory, Moment(100), Duration::from_secs(8), Vec::new())
+    }
+
+    fn kept(_: &Memory) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn full(_: &Memory) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
     }
 
     fn grant(deadline: u64) -> Request {
@@ -162,16 +297,16 @@ mod tests {
     fn a_deadline_goes_back_only_by_a_revocation() {
         let mut state = state();
         let now = Moment(1_000);
-        assert_eq!(state.apply(grant(5_000), now), Ok(Reply::Done));
-        assert_eq!(state.apply(grant(5_000), now), Ok(Reply::Done), "twice is as good as once");
+        assert_eq!(state.apply(grant(5_000), now, &kept), Ok(Reply::Done));
+        assert_eq!(state.apply(grant(5_000), now, &kept), Ok(Reply::Done), "twice is as good as once");
         let refused = Refused::Backwards { asked: Moment(4_999), granted: Moment(5_000) };
-        assert_eq!(state.apply(grant(4_999), now), Err(refused));
-        assert!(matches!(state.apply(grant(9_001), now), Err(Refused::TooFar { .. })));
+        assert_eq!(state.apply(grant(4_999), now, &kept), Err(refused));
+        assert!(matches!(state.apply(grant(9_001), now, &kept), Err(Refused::TooFar { .. })));
         assert_eq!(state.lease_left(Moment(4_000)), Some(Duration::from_secs(1)));
         assert_eq!(state.lease_left(Moment(6_000)), Some(Duration::ZERO));
-        state.apply(Request::Revoke {}, now).unwrap();
+        state.apply(Request::Revoke {}, now, &kept).unwrap();
         assert_eq!(state.lease_left(now), None);
-        assert_eq!(state.apply(grant(2_000), now), Ok(Reply::Done));
+        assert_eq!(state.apply(grant(2_000), now, &kept), Ok(Reply::Done));
     }
 
     #[test]
@@ -183,14 +318,14 @@ mod tests {
             cgroup: PathBuf::from(format!("/{}", "c".repeat(CGROUP_BYTES_MAX - 1))),
         };
         for index in 0..GUESTS_MAX {
-            assert_eq!(state.apply(register(index), Moment(0)), Ok(Reply::Done));
+            assert_eq!(state.apply(register(index), Moment(0), &kept), Ok(Reply::Done));
         }
-        assert_eq!(state.apply(register(0), Moment(0)), Ok(Reply::Done));
-        assert_eq!(state.apply(register(GUESTS_MAX), Moment(0)), Err(Refused::Full));
-        let full = serde_json::to_vec(&state.apply(Request::Query {}, Moment(0)).unwrap()).unwrap();
+        assert_eq!(state.apply(register(0), Moment(0), &kept), Ok(Reply::Done));
+        assert_eq!(state.apply(register(GUESTS_MAX), Moment(0), &kept), Err(Refused::Full));
+        let full = serde_json::to_vec(&state.apply(Request::Query {}, Moment(0), &kept).unwrap()).unwrap();
         assert!(u64::try_from(full.len()).unwrap() < REPLY_BYTES_MAX / 2);
-        state.apply(Request::Unregister { guest: guest(0) }, Moment(0)).unwrap();
-        assert_eq!(state.apply(register(GUESTS_MAX), Moment(0)), Ok(Reply::Done));
+        state.apply(Request::Unregister { guest: guest(0) }, Moment(0), &kept).unwrap();
+        assert_eq!(state.apply(register(GUESTS_MAX), Moment(0), &kept), Ok(Reply::Done));
     }
 
     #[test]
@@ -207,8 +342,85 @@ mod tests {
             b"{\"request\":\"register\",\"guest\":\"../g\",\"cgroup\":\"/x\"}",
         ];
         for line in lines {
-            assert!(matches!(state.answer(line, Moment(0)), Reply::Refused { .. }), "{line:?}");
+            assert!(matches!(state.answer(line, Moment(0), &kept), Reply::Refused { .. }), "{line:?}");
         }
         assert_eq!(state.status(), Status { refused: 7, ..before });
+    }
+
+    #[test]
+    fn what_a_later_guard_must_know_is_not_acted_on_before_it_is_kept() {
+        let mut state = state();
+        let now = Moment(1_000);
+        state.apply(Request::StopMode { stops: true }, now, &kept).unwrap();
+        let guest = GuestName::new("web-1").unwrap();
+        let register = Request::Register { guest: guest.clone(), cgroup: PathBuf::from("/c/web-1") };
+        state.apply(register.clone(), now, &kept).unwrap();
+        let before = state.memory().clone();
+        for request in [
+            Request::StopMode { stops: false },
+            Request::Revoke {},
+            Request::Register { guest: GuestName::new("web-2").unwrap(), cgroup: PathBuf::from("/c/web-2") },
+            Request::Unregister { guest },
+        ] {
+            // Nothing was granted yet, so that a revocation changes nothing and needs nothing kept.
+            let changes = request != Request::Revoke {};
+            assert_eq!(
+                matches!(state.apply(request.clone(), now, &full), Err(Refused::Unkept(_))),
+                changes,
+                "{request:?}"
+            );
+            assert_eq!(*state.memory(), before, "{request:?}");
+        }
+        assert_eq!(state.apply(register, now, &full), Ok(Reply::Done), "it is kept already");
+        assert_eq!(state.apply(grant(2_000), now, &full), Ok(Reply::Done), "a lease must not end for a full disk");
+        assert_eq!(state.duty(now), Duty::Watch);
+    }
+
+    #[test]
+    fn a_trial_is_not_armed_and_what_is_armed_is_counted_on_until_it_is_disarmed() {
+        let mut state = state();
+        let now = Moment(1_000);
+        let watchdog = ArmedWatchdog { identity: "wd".to_owned(), timeout_ms: 10_000, is_virtual: false };
+        let tried = Armed { stops: false, guard_ms: 1_000, watchdog: Some(watchdog.clone()) };
+        state.note_trial(Ok(watchdog.clone()));
+        assert_eq!((state.status().armed, state.memory().counted_on), (Some(tried.clone()), None));
+        state.apply(Request::StopMode { stops: true }, now, &kept).unwrap();
+        let armed = Armed { stops: true, watchdog: None, ..tried.clone() };
+        assert_eq!(state.status().armed, Some(armed.clone()));
+        assert!(state.status().unarmed.is_some());
+        assert!(state.note_watchdog(watchdog.clone(), &full).is_err());
+        assert_eq!(state.status().armed, Some(armed), "what is not kept is not told");
+        state.note_watchdog(watchdog.clone(), &kept).unwrap();
+        assert_eq!(state.status().armed.unwrap().watchdog, Some(watchdog));
+        assert_eq!((state.status().unarmed, state.memory().counted_on), (None, Some(10_000)));
+        state.apply(Request::StopMode { stops: false }, now, &kept).unwrap();
+        assert_eq!((state.status().armed, state.memory().counted_on), (Some(tried), Some(10_000)));
+        state.note_disarmed(&kept).unwrap();
+        assert_eq!(state.memory().counted_on, None);
+    }
+
+    #[test]
+    fn a_guest_that_the_guard_stopped_is_told_until_it_is_started_or_forgotten() {
+        let mut state = state();
+        let names = ["web-1", "web-2"].map(|name| GuestName::new(name).unwrap());
+        state.note_stopped(names.to_vec(), Moment(9));
+        state.note_stopped(vec![names[0].clone()], Moment(19));
+        let told: Vec<_> = state.status().stopped.iter().map(|stopped| (stopped.guest.clone(), stopped.at)).collect();
+        assert_eq!(told, [(names[1].clone(), Moment(9)), (names[0].clone(), Moment(19))]);
+        let register = Request::Register { guest: names[0].clone(), cgroup: PathBuf::from("/c") };
+        state.apply(register, Moment(20), &kept).unwrap();
+        state.apply(Request::Unregister { guest: names[1].clone() }, Moment(20), &kept).unwrap();
+        assert_eq!(state.status().stopped, []);
+    }
+
+    #[test]
+    fn the_guard_wakes_exactly_when_the_lease_ends_in_stop_mode() {
+        let mut state = state();
+        let now = Moment(1_000);
+        state.apply(grant(1_007), now, &kept).unwrap();
+        assert_eq!(state.unchanged_for(now), None, "a keep host does nothing then");
+        state.apply(Request::StopMode { stops: true }, now, &kept).unwrap();
+        assert_eq!(state.unchanged_for(now), Some(Duration::from_millis(7)));
+        assert_eq!(state.unchanged_for(Moment(1_007)), None);
     }
 }

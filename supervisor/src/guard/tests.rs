@@ -50,6 +50,8 @@ fn config(folder: &Path, voters: Vec<SocketAddr>) -> GuardConfig {
         voters,
         gossip_keys: vec![key],
         lease: Duration::from_secs(4),
+        watchdog: None,
+        alone: false,
     }
 }
 
@@ -127,7 +129,7 @@ async fn a_second_guard_refuses_to_start_and_a_later_one_is_found_by_the_same_cl
     let _second = start(&config);
     let after = client.query().await.unwrap();
     assert_eq!(after.incarnation, before.incarnation, "a guard's start makes no incarnation");
-    assert_eq!(after.deadline, None);
+    assert_eq!(after.deadline, before.deadline);
 }
 
 #[tokio::test]
@@ -150,4 +152,162 @@ async fn garbage_is_refused_and_counted_and_does_not_stop_the_guard() {
     let _idle: Vec<_> = (0..20).map(|_| UnixStream::connect(config.run_dir.join(SOCKET_NAME)).unwrap()).collect();
     let status = GuardClient::connect(&config.run_dir).await.unwrap().query().await.unwrap();
     assert_eq!(status.refused, 2);
+}
+
+/// A folder that looks like a guest's cgroup with something in it.
+fn cgroup(folder: &Path, guest: &str) -> std::path::PathBuf {
+    std::fs::create_dir_all(folder.join("cgroups").join(guest)).unwrap();
+    std::fs::write(folder.join("cgroups/cgroup.procs"), "").unwrap();
+    let cgroup = folder.join("cgroups").join(guest);
+    std::fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+    std::fs::write(cgroup.join("cgroup.kill"), "").unwrap();
+    cgroup
+}
+
+fn was_killed(cgroup: &Path) -> bool {
+    !std::fs::read(cgroup.join("cgroup.kill")).unwrap().is_empty()
+}
+
+/// Waits until the cgroup is killed, and then is empty as the kernel would make it.
+async fn die(cgroup: &Path) {
+    wait_until("the guest is killed", || was_killed(cgroup)).await;
+    std::fs::write(cgroup.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+}
+
+async fn wait_until(what: &str, done: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 20 s: {what}");
+}
+
+#[tokio::test]
+async fn in_stop_mode_the_end_of_the_lease_kills_each_registered_guest_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let _guard = start(&config);
+    let client = GuardClient::connect(&config.run_dir).await.unwrap();
+    let (web, db) = (GuestName::new("web-1").unwrap(), GuestName::new("db-1").unwrap());
+    let (web_cgroup, db_cgroup) = (cgroup(folder.path(), "web-1"), folder.path().join("cgroups/db-1"));
+    client.stop_mode(true).await.unwrap();
+    let deadline = clock::moment().plus(Duration::from_millis(300));
+    client.grant(deadline).await.unwrap();
+    client.register(&web, &web_cgroup).await.unwrap();
+    client.register(&db, &db_cgroup).await.unwrap();
+    die(&web_cgroup).await;
+    assert!(clock::moment() >= deadline, "not before the lease's end");
+    let mut status = client.query().await.unwrap();
+    while status.stopped.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        status = client.query().await.unwrap();
+    }
+    let told: Vec<_> = status.stopped.iter().map(|stopped| (&stopped.guest, stopped.lease_ended)).collect();
+    assert_eq!(told, [(&web, Some(deadline))], "db-1 was registered, but never made");
+    let armed = status.armed.unwrap();
+    assert!(armed.stops && armed.watchdog.is_none());
+    assert_eq!(status.unarmed.as_deref(), Some("the host file names no watchdog"));
+
+    // One that comes late, whose start was under way when the lease ended, is killed, too.
+    let late = cgroup(folder.path(), "db-1");
+    die(&late).await;
+    let both = async {
+        while client.query().await.unwrap().stopped.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("both are told of");
+    client.grant(clock::moment().plus(Duration::from_secs(4))).await.unwrap();
+    client.register(&db, &late).await.unwrap();
+    let stopped = client.query().await.unwrap().stopped;
+    assert_eq!(stopped.iter().map(|stopped| &stopped.guest).collect::<Vec<_>>(), [&web], "db-1 was started again");
+}
+
+#[tokio::test]
+async fn outside_stop_mode_the_end_of_the_lease_touches_no_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let _guard = start(&config);
+    let client = GuardClient::connect(&config.run_dir).await.unwrap();
+    let web = cgroup(folder.path(), "web-1");
+    client.stop_mode(true).await.unwrap();
+    client.grant(clock::moment().plus(Duration::from_secs(4))).await.unwrap();
+    client.register(&GuestName::new("web-1").unwrap(), &web).await.unwrap();
+    client.stop_mode(false).await.unwrap();
+    client.revoke().await.unwrap();
+    // Several turns of the guard's loop later.
+    for _ in 0..50 {
+        assert!(!client.query().await.unwrap().armed.unwrap().stops);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!was_killed(&web));
+}
+
+#[tokio::test]
+async fn a_guard_that_is_started_again_in_stop_mode_remembers_and_stops_what_has_outlived_its_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let first = start(&config);
+    let client = GuardClient::connect(&config.run_dir).await.unwrap();
+    let web = cgroup(folder.path(), "web-1");
+    client.stop_mode(true).await.unwrap();
+    client.grant(clock::moment().plus(Duration::from_secs(4))).await.unwrap();
+    client.register(&GuestName::new("web-1").unwrap(), &web).await.unwrap();
+    drop(first);
+    assert!(!was_killed(&web), "the guard's end is not the lease's");
+
+    let second = start(&config);
+    let status = client.query().await.unwrap();
+    assert!(status.armed.unwrap().stops && status.deadline.is_some());
+    assert_eq!(status.guests.len(), 1);
+    assert!(!was_killed(&web));
+    client.revoke().await.unwrap();
+    drop(second);
+    let _third = start(&config);
+    die(&web).await;
+}
+
+#[tokio::test]
+async fn a_guard_takes_over_from_one_that_runs_and_knows_all_it_knew() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let first = start(&config);
+    let client = GuardClient::connect(&config.run_dir).await.unwrap();
+    let web = cgroup(folder.path(), "web-1");
+    let deadline = clock::moment().plus(Duration::from_secs(4));
+    client.stop_mode(true).await.unwrap();
+    client.grant(deadline).await.unwrap();
+    client.register(&GuestName::new("web-1").unwrap(), &web).await.unwrap();
+    let before = client.query().await.unwrap();
+
+    let mut second = Guard::take_over(&config).unwrap();
+    wait_until("the first guard has ended", || first.thread.as_ref().is_some_and(JoinHandle::is_finished)).await;
+    drop(first);
+    assert!(matches!(Guard::open(&config), Err(GuardError::Running { .. })), "the lock has passed on");
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || second.serve(|| asked.load(Ordering::Relaxed)).unwrap());
+    let _second = Running { stop, thread: Some(thread) };
+    let after = client.query().await.unwrap();
+    assert_eq!((after.deadline, &after.guests, after.armed), (Some(deadline), &before.guests, before.armed));
+    assert!(after.started >= before.started && !was_killed(&web));
+}
+
+#[tokio::test]
+async fn a_guard_whose_successor_gives_up_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let _guard = start(&config);
+    let client = GuardClient::connect(&config.run_dir).await.unwrap();
+    let mut raw = UnixStream::connect(config.run_dir.join(SOCKET_NAME)).unwrap();
+    raw.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    raw.write_all(b"{\"request\":\"hand_over\"}\n").unwrap();
+    let mut answer = [0; 64];
+    assert!(raw.read(&mut answer).unwrap() > 0);
+    raw.write_all(b"tak").unwrap();
+    drop(raw);
+    client.grant(clock::moment().plus(Duration::from_secs(4))).await.unwrap();
+    assert!(client.query().await.unwrap().deadline.is_some());
 }

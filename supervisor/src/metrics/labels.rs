@@ -40,6 +40,34 @@ label! {
 }
 
 label! {
+    /// What operators, or the host itself, want of a host.
+    HostMode {
+        /// It runs guests.
+        Active => "active",
+        /// Its guests move away.
+        Draining => "draining",
+        /// It is left alone.
+        Maintenance => "maintenance",
+        /// It is about to go, and means to come back.
+        Rebooting => "rebooting",
+        /// It is about to go.
+        ShuttingDown => "shutting_down",
+    }
+}
+
+label! {
+    /// What operators want of a guest.
+    Wish {
+        /// It runs and answers.
+        Running => "running",
+        /// It does not run.
+        Stopped => "stopped",
+        /// It is left alone.
+        Unmanaged => "unmanaged",
+    }
+}
+
+label! {
     /// What a guest is at.
     GuestState {
         /// Its virtual CPUs run.

@@ -5,6 +5,7 @@
 //! A page is never rendered between the clearing and the filling of such a set.
 
 mod labels;
+mod modes;
 pub mod names;
 mod probes;
 #[cfg(test)]
@@ -24,7 +25,8 @@ use prometheus::{
 };
 
 pub use self::labels::{GuestState, Label, ProbeOutcome, ReceiverKind, SendResult, Stage, VantageKind, Verdict};
-use self::{names::Name, probes::ProbeMetrics};
+pub use self::modes::Modes;
+use self::{modes::ModeMetrics, names::Name, probes::ProbeMetrics};
 
 /// Upper bounds of the failover stage buckets, in seconds: the promised seconds finely, fence level time-outs coarsely.
 const STAGE_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0];
@@ -35,8 +37,10 @@ pub struct Metrics {
     /// Held while a set of gauges is replaced and while a page is rendered.
     page: Mutex<()>,
     host_verdict: IntGaugeVec,
+    host_safe_at: IntGaugeVec,
     guest_state: IntGaugeVec,
     service_verdict: IntGaugeVec,
+    modes: ModeMetrics,
     probes: ProbeMetrics,
     stage: HistogramVec,
     raft_term: IntGauge,
@@ -44,6 +48,7 @@ pub struct Metrics {
     raft_last_log: IntGauge,
     raft_leader: IntGauge,
     quorum: IntGauge,
+    vote_lost: IntGauge,
     gossip_live: IntGauge,
     lease_left: Gauge,
     alerts_pending: IntGaugeVec,
@@ -53,6 +58,8 @@ pub struct Metrics {
     rpc_refused: IntCounterVec,
     orders_open: IntGauge,
     fences: IntCounterVec,
+    fencing_proven: IntGaugeVec,
+    fencing_wired: IntGaugeVec,
     loop_late: Gauge,
 }
 
@@ -81,9 +88,11 @@ impl Metrics {
         let r = &registry;
         let metrics = Self {
             page: Mutex::new(()),
+            host_safe_at: gauges(r, names::HOST_SAFE_AT, &["host"])?,
             host_verdict: gauges(r, names::HOST_VERDICT, &["host", "verdict"])?,
             guest_state: gauges(r, names::GUEST_STATE, &["guest", "state"])?,
             service_verdict: gauges(r, names::SERVICE_VERDICT, &["guest", "service", "verdict"])?,
+            modes: ModeMetrics::new(r)?,
             probes: ProbeMetrics::new(r)?,
             stage: histograms(r, names::FAILOVER_STAGE, &["stage"], STAGE_BUCKETS)?,
             raft_term: gauge(r, names::RAFT_TERM)?,
@@ -91,6 +100,7 @@ impl Metrics {
             raft_last_log: gauge(r, names::RAFT_LAST_LOG)?,
             raft_leader: gauge(r, names::RAFT_LEADER)?,
             quorum: gauge(r, names::QUORUM)?,
+            vote_lost: gauge(r, names::VOTE_LOST)?,
             gossip_live: gauge(r, names::GOSSIP_LIVE)?,
             lease_left: seconds(r, names::LEASE_LEFT)?,
             alerts_pending: gauges(r, names::ALERTS_PENDING, &["receiver"])?,
@@ -100,6 +110,8 @@ impl Metrics {
             rpc_refused: counters(r, names::RPC_REFUSED, &["reason"])?,
             orders_open: gauge(r, names::ORDERS_OPEN)?,
             fences: counters(r, names::FENCES, &["result"])?,
+            fencing_proven: gauges(r, names::FENCING_PROVEN, &["host", "level"])?,
+            fencing_wired: gauges(r, names::FENCING_WIRED, &["host", "level"])?,
             loop_late: seconds(r, names::LOOP_LATE)?,
             registry,
         };
@@ -127,6 +139,28 @@ impl Metrics {
         }
     }
 
+    /// Replaces what is shown of hosts whose leases are waited for: the Unix time, in seconds, from which on they are safe.
+    pub fn set_safe<'a>(&self, hosts: impl IntoIterator<Item = (&'a HostName, u64)>) {
+        let _page = self.page();
+        self.host_safe_at.reset();
+        for (host, seconds) in hosts {
+            put(&self.host_safe_at, &[host.as_str()], i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Replaces what is shown of all levels of power devices: the host, the level from 1, when it was last proven in seconds
+    /// since 1970, and whether its wiring is verified.
+    pub fn set_fencing<'a>(&self, levels: impl IntoIterator<Item = (&'a HostName, usize, u64, bool)>) {
+        let _page = self.page();
+        self.fencing_proven.reset();
+        self.fencing_wired.reset();
+        for (host, level, proven, wired) in levels {
+            let level = level.to_string();
+            put(&self.fencing_proven, &[host.as_str(), &level], i64::try_from(proven).unwrap_or(i64::MAX));
+            put(&self.fencing_wired, &[host.as_str(), &level], i64::from(wired));
+        }
+    }
+
     /// Replaces what is shown of all guests.
     pub fn set_guests<'a>(&self, guests: impl IntoIterator<Item = (&'a GuestName, GuestState)>) {
         let _page = self.page();
@@ -134,6 +168,12 @@ impl Metrics {
         for (guest, state) in guests {
             one_of(&self.guest_state, &[guest.as_str()], state);
         }
+    }
+
+    /// Replaces what is shown of modes and holds.
+    pub fn set_modes(&self, modes: &Modes<'_>) {
+        let _page = self.page();
+        self.modes.set(modes);
     }
 
     /// Replaces what is shown of all services.
@@ -155,6 +195,11 @@ impl Metrics {
         took: Duration,
     ) {
         self.probes.probed(guest, service, from, outcome, took);
+    }
+
+    /// Notes how long after its turn a probe was asked.
+    pub fn probe_late(&self, by: Duration) {
+        self.probes.late(by);
     }
 
     /// Forgets the probe series of every service that `keep` refuses; called when policies change.
@@ -187,6 +232,11 @@ impl Metrics {
         self.raft_last_log.set(shown(view.last_log));
         self.raft_leader.set(i64::from(view.leader));
         self.quorum.set(i64::from(view.quorum));
+    }
+
+    /// Shows whether this host should vote and cannot.
+    pub fn set_vote_lost(&self, lost: bool) {
+        self.vote_lost.set(i64::from(lost));
     }
 
     /// Shows how many supervisors gossip holds for alive.

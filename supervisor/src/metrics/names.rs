@@ -10,8 +10,34 @@ pub const BUILD_INFO: Name = ("holdfast_build_info", "Always 1; the label tells 
 /// Host verdicts.
 pub const HOST_VERDICT: Name =
     ("holdfast_host_verdict", "1 for the verdict that the coordinator holds about the host, 0 for the others.");
+/// What operators, or the host itself, want of hosts.
+pub const HOST_MODE: Name = (
+    "holdfast_host_mode",
+    "1 for the mode that the host is in, 0 for the others; only the coordinator shows it, as all that follow of hosts, guests and holds.",
+);
+/// Quarantine.
+pub const HOST_QUARANTINED: Name =
+    ("holdfast_host_quarantined", "1 while the host gets no guests because it is quarantined.");
+/// What operators want of guests.
+pub const GUEST_WANTED: Name = ("holdfast_guest_wanted", "1 for what operators want of the guest, 0 for the others.");
+/// Guests that are not started any more.
+pub const GUEST_GIVEN_UP: Name = (
+    "holdfast_guest_given_up",
+    "1 while the guest is not started any more, because every start has failed and a person is to look after it.",
+);
+/// Suspension.
+pub const SUSPENDED: Name = ("holdfast_suspended", "1 while an operator has suspended all deciding.");
+/// Storm hold.
+pub const STORM_HOLD: Name =
+    ("holdfast_storm_hold", "1 while fencing is held because too many hosts are silent at once.");
 /// Guest states.
 pub const GUEST_STATE: Name = ("holdfast_guest_state", "1 for the state that the guest is in, 0 for the others.");
+/// From when on guests are safe to start elsewhere.
+pub const HOST_SAFE_AT: Name = (
+    "holdfast_host_safe_at_timestamp_seconds",
+    "Unix time from which on the guests of a silent host cannot run there any more by its lease; absent for all others.",
+);
+
 /// Service verdicts.
 pub const SERVICE_VERDICT: Name =
     ("holdfast_service_verdict", "1 for the verdict that the coordinator holds about the service, 0 for the others.");
@@ -20,6 +46,11 @@ pub const PROBE_LATENCY: Name =
     ("holdfast_probe_latency_seconds", "How long probes from this host took, whatever they came to.");
 /// Probe outcomes.
 pub const PROBES: Name = ("holdfast_probes_total", "Probes asked from this host, by what they came to.");
+/// Probe lateness.
+pub const PROBE_LATE: Name = (
+    "holdfast_probe_late_seconds",
+    "How long after its turn each probe of this host was asked: this host was busy, or had too many to ask at once.",
+);
 /// Failover stages.
 pub const FAILOVER_STAGE: Name =
     ("holdfast_failover_stage_seconds", "How long each stage of a recovery took: detect, fence, place, start, verify.");
@@ -33,6 +64,9 @@ pub const RAFT_LAST_LOG: Name = ("holdfast_raft_last_log_index", "Newest log ind
 pub const RAFT_LEADER: Name = ("holdfast_raft_leader", "1 while this supervisor is the coordinator.");
 /// Quorum.
 pub const QUORUM: Name = ("holdfast_quorum", "1 while this supervisor knows of a coordinator that a majority follows.");
+/// A vote that is not there.
+pub const VOTE_LOST: Name =
+    ("holdfast_vote_lost", "1 while this host should vote and cannot, as when the disk of its raft store is full.");
 /// Gossip membership.
 pub const GOSSIP_LIVE: Name =
     ("holdfast_gossip_live_members", "Supervisors that gossip holds for alive, this one included.");
@@ -62,6 +96,16 @@ pub const RPC_REFUSED: Name =
 pub const ORDERS_OPEN: Name = ("holdfast_orders_open", "Orders that are committed and not yet reported or superseded.");
 /// Fences.
 pub const FENCES: Name = ("holdfast_fences_total", "Fences that ended, by result.");
+/// When fencing was last tried.
+pub const FENCING_PROVEN: Name = (
+    "holdfast_fencing_proven_timestamp_seconds",
+    "When all power devices of the level last answered, in seconds since 1970; 0 when they never did.",
+);
+/// Whose devices they are.
+pub const FENCING_WIRED: Name = (
+    "holdfast_fencing_wired",
+    "1 when it is verified that the power devices of the level are the host's own, else 0: then their word is no proof.",
+);
 /// Event loop lateness.
 pub const LOOP_LATE: Name =
     ("holdfast_loop_late_seconds", "How late the event loop of this supervisor was when it was last measured.");
@@ -70,16 +114,24 @@ pub const LOOP_LATE: Name =
 pub const ALL: &[Name] = &[
     BUILD_INFO,
     HOST_VERDICT,
+    HOST_MODE,
+    HOST_QUARANTINED,
+    GUEST_WANTED,
+    GUEST_GIVEN_UP,
+    SUSPENDED,
+    STORM_HOLD,
     GUEST_STATE,
     SERVICE_VERDICT,
     PROBE_LATENCY,
     PROBES,
+    PROBE_LATE,
     FAILOVER_STAGE,
     RAFT_TERM,
     RAFT_APPLIED,
     RAFT_LAST_LOG,
     RAFT_LEADER,
     QUORUM,
+    VOTE_LOST,
     GOSSIP_LIVE,
     LEASE_LEFT,
     ALERTS_PENDING,
@@ -89,5 +141,7 @@ pub const ALL: &[Name] = &[
     RPC_REFUSED,
     ORDERS_OPEN,
     FENCES,
+    FENCING_PROVEN,
+    FENCING_WIRED,
     LOOP_LATE,
 ];

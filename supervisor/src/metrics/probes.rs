@@ -24,9 +24,13 @@ pub(super) const OTHER: &str = "_other";
 /// Upper bounds of the latency buckets, in seconds: from a healthy answer to the longest sensible time-out.
 const LATENCY_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Upper bounds of the lateness buckets, in seconds: from what timers cost to whole intervals missed.
+const LATE_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
 /// Both families and the services that are in them.
 pub(super) struct ProbeMetrics {
     latency: HistogramVec,
+    late: HistogramVec,
     outcomes: IntCounterVec,
     services: Mutex<BTreeSet<(String, String)>>,
 }
@@ -40,6 +44,7 @@ impl ProbeMetrics {
                 &["guest", "service", "vantage"],
                 LATENCY_BUCKETS,
             )?,
+            late: super::histograms(registry, names::PROBE_LATE, &[], LATE_BUCKETS)?,
             outcomes: super::counters(registry, names::PROBES, &["guest", "service", "vantage", "outcome"])?,
             services: Mutex::new(BTreeSet::new()),
         })
@@ -59,6 +64,12 @@ impl ProbeMetrics {
             series.observe(took.as_secs_f64());
         }
         super::count(&self.outcomes, &[guest, service, from.word(), outcome.word()], 1);
+    }
+
+    pub(super) fn late(&self, by: Duration) {
+        if let Ok(series) = self.late.get_metric_with_label_values(&[] as &[&str]) {
+            series.observe(by.as_secs_f64());
+        }
     }
 
     /// Whether this service has series of its own; gives it some while there is room.

@@ -9,6 +9,7 @@ use std::{
 use holdfast_policies::{
     incident::Stages,
     names::{GuestName, HostName, ServiceName},
+    state::{Mode, Wanted},
 };
 
 use super::*;
@@ -26,7 +27,16 @@ fn populated() -> Metrics {
     metrics.set_hosts([(&host, Verdict::Suspect)]);
     metrics.set_guests([(&web, GuestState::Running)]);
     metrics.set_services([(&web, &http, Verdict::Healthy)]);
+    metrics.set_safe([(&host, 1_800_000_000)]);
+    metrics.set_fencing([(&host, 1, 1_800_000_000, true)]);
+    metrics.set_modes(&Modes {
+        hosts: vec![(&host, Mode::Draining, true)],
+        guests: vec![(&web, Wanted::Running, true)],
+        suspended: true,
+        storm_hold: true,
+    });
     metrics.probed(&web, &http, VantageKind::Inside, ProbeOutcome::Pass, Duration::from_millis(3));
+    metrics.probe_late(Duration::from_millis(2));
     metrics.recovered(&Stages { detect_ms: Some(1_500), fence_ms: Some(900), ..Stages::default() });
     metrics.set_raft(RaftView { term: 3, applied: 41, last_log: 42, leader: true, quorum: true });
     metrics.set_gossip_live(3);
@@ -93,6 +103,7 @@ fn a_guest_that_is_gone_leaves_no_series_behind() {
     let metrics = populated();
     metrics.set_guests([(&guest("db-1"), GuestState::Failed)]);
     metrics.set_services([]);
+    metrics.set_modes(&Modes::default());
     metrics.retain_probes(|_, _| false);
     let page = metrics.render();
     assert!(!page.contains("web-1"), "{page}");
@@ -113,4 +124,21 @@ fn services_beyond_the_bound_share_one_series() {
     assert!(
         page.contains("holdfast_probes_total{guest=\"_other\",outcome=\"fail\",service=\"_other\",vantage=\"host\"} 5")
     );
+}
+
+#[test]
+fn modes_and_holds_are_on_the_page() {
+    let page = populated().render();
+    for line in [
+        "holdfast_host_mode{host=\"hv-a\",mode=\"draining\"} 1",
+        "holdfast_host_mode{host=\"hv-a\",mode=\"active\"} 0",
+        "holdfast_host_quarantined{host=\"hv-a\"} 1",
+        "holdfast_guest_wanted{guest=\"web-1\",wanted=\"running\"} 1",
+        "holdfast_guest_wanted{guest=\"web-1\",wanted=\"stopped\"} 0",
+        "holdfast_guest_given_up{guest=\"web-1\"} 1",
+        "holdfast_suspended 1",
+        "holdfast_storm_hold 1",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line} is not on the page\n{page}");
+    }
 }

@@ -7,7 +7,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use holdfast_policies::observe::{GuestCondition, clean};
+use holdfast_policies::{
+    model::Probe,
+    observe::{GuestCondition, Outcome, clean},
+};
 use holdfast_probes::channel::{ChannelError, ExecResult, Exit, GuestChannel};
 use qapi::{Command, qga};
 use serde_json::Value;
@@ -19,6 +22,7 @@ use tokio::{
 
 use super::{
     condition::View,
+    own::{OwnAgent, Unanswered},
     wire::{self, Lines, Message, WireError},
 };
 
@@ -39,8 +43,11 @@ pub struct AgentChannel {
 }
 
 struct Inner {
-    socket: PathBuf,
+    /// The QEMU guest agent's; `None` for a guest that has only Holdfast's own.
+    socket: Option<PathBuf>,
     view: watch::Receiver<View>,
+    /// Holdfast's own agent, which is asked first where it is there.
+    own: Option<OwnAgent>,
     callers: Semaphore,
     connection: Mutex<Option<Connection>>,
 }
@@ -51,10 +58,16 @@ struct Connection {
 }
 
 impl AgentChannel {
-    /// The agent behind `socket`, in a guest that is as `view` says.
-    pub fn new(socket: PathBuf, view: watch::Receiver<View>) -> Self {
-        let inner = Inner { socket, view, callers: Semaphore::new(CALLERS_MAX), connection: Mutex::new(None) };
-        Self { inner: Arc::new(inner) }
+    /// The agents of a guest that is as `view` says: QEMU's behind `socket`, and Holdfast's own.
+    pub fn new(socket: Option<PathBuf>, view: watch::Receiver<View>, own: Option<OwnAgent>) -> Self {
+        let (callers, connection) = (Semaphore::new(CALLERS_MAX), Mutex::new(None));
+        Self { inner: Arc::new(Inner { socket, view, own, callers, connection }) }
+    }
+
+    /// Holdfast's own agent, if it is there and the guest runs.
+    fn own(&self) -> Option<&OwnAgent> {
+        let runs = self.inner.view.borrow().condition == GuestCondition::Running;
+        self.inner.own.as_ref().filter(|own| runs && own.is_here())
     }
 
     async fn command<C: Command>(&self, command: C, deadline: Instant) -> Result<C::Ok, ChannelError> {
@@ -92,7 +105,10 @@ impl AgentChannel {
     ) -> Result<Value, ChannelError> {
         let mut connection = match place.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.inner.socket).await.map_err(unavailable)?,
+            None => {
+                let none = || ChannelError::Unavailable("the guest is defined without QEMU's agent".to_owned());
+                Connection::open(self.inner.socket.as_ref().ok_or_else(none)?).await.map_err(unavailable)?
+            }
         };
         let answer = match connection.exchange(name, arguments).await {
             Err(WireError::TooLong) => return Err(ChannelError::Refused(WireError::TooLong.to_string())),
@@ -144,17 +160,68 @@ impl Connection {
     }
 }
 
+/// What the guest's agent can have the guest do to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// Shut down and switch off.
+    Off,
+    /// Shut down and begin anew.
+    Reboot,
+}
+
+/// How long a refusal of a shutdown is waited for: the agent tells that it could not, and says nothing when it could.
+const REFUSAL: Duration = Duration::from_millis(500);
+
+impl AgentChannel {
+    /// Asks the guest to end itself. `Ok` says that the agent is there, has taken the command and has not refused it.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn power(&self, power: Power, deadline: Duration) -> Result<(), ChannelError> {
+        // One that does not answer would not take the command either, and its silence would look like success.
+        self.ping_qemus(deadline).await?;
+        let _caller = self.caller()?;
+        let busy = |_| ChannelError::Unavailable("other questions are before this one".to_owned());
+        let mut place = timeout_at(Instant::now() + deadline, self.inner.connection.lock()).await.map_err(busy)?;
+        let mode = match power {
+            Power::Off => "powerdown",
+            Power::Reboot => "reboot",
+        };
+        let arguments = serde_json::json!({ "mode": mode });
+        match tokio::time::timeout(REFUSAL, self.exchange(&mut place, qga::guest_shutdown::NAME, &arguments)).await {
+            Ok(Err(refused @ ChannelError::Refused(_))) => Err(refused),
+            // A connection that breaks now is that of a guest on its way down.
+            Ok(Ok(_) | Err(ChannelError::Unavailable(_) | ChannelError::Deadline)) | Err(_) => Ok(()),
+        }
+    }
+}
+
 #[async_trait]
 impl GuestChannel for AgentChannel {
     async fn ping(&self, deadline: Duration) -> Result<(), ChannelError> {
-        let deadline = Instant::now() + deadline;
-        let _caller = self.caller()?;
-        self.command(qga::guest_ping {}, deadline).await.map(|_| ())
+        match &self.inner.own {
+            _ if self.own().is_some() => Ok(()),
+            // It was there under this QEMU, and there is nobody else to ask.
+            Some(own) if own.is_silent() && self.inner.socket.is_none() => Err(ChannelError::Deadline),
+            Some(_) | None => self.ping_qemus(deadline).await,
+        }
+    }
+
+    async fn answer(&self, probe: &Probe, deadline: Duration) -> Option<(Outcome, String)> {
+        self.own()?.answer(probe, deadline).await
     }
 
     /// A program that outlives the deadline goes on in the guest: the agent cannot end it.
     async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
         let deadline = Instant::now() + deadline;
+        if let Some(own) = self.own() {
+            match own.exec(argv, deadline.saturating_duration_since(Instant::now())).await {
+                // What its own config does not allow may still be asked of the other agent, if the guest has it. What may
+                // have been done is not done again.
+                Err(Unanswered::Refused(_)) if self.inner.socket.is_some() => {}
+                ended => return ended.map_err(ChannelError::from),
+            }
+        }
         let _caller = self.caller()?;
         let Some((path, arguments)) = argv.split_first() else {
             return Err(ChannelError::Refused("no program named".to_owned()));
@@ -182,6 +249,13 @@ impl GuestChannel for AgentChannel {
 }
 
 impl AgentChannel {
+    /// Whether QEMU's agent answers.
+    async fn ping_qemus(&self, deadline: Duration) -> Result<(), ChannelError> {
+        let deadline = Instant::now() + deadline;
+        let _caller = self.caller()?;
+        self.command(qga::guest_ping {}, deadline).await.map(|_| ())
+    }
+
     fn caller(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ChannelError> {
         let full = |_| ChannelError::Unavailable(format!("{CALLERS_MAX} callers are busy with this agent"));
         self.inner.callers.try_acquire().map_err(full)
@@ -250,12 +324,12 @@ mod tests {
             }
         });
         let (_, view) = watch::channel(view);
-        let channel = AgentChannel::new(socket, view);
+        let channel = AgentChannel::new(Some(socket), view, None);
         (folder, channel)
     }
 
     fn running() -> View {
-        View { condition: GuestCondition::Running, migration: None, agent_open: Some(true) }
+        View { condition: GuestCondition::Running, migration: None, agent_open: Some(true), resets: 0 }
     }
 
     #[tokio::test]
@@ -284,6 +358,20 @@ mod tests {
         let argv = ["/bin/none".to_owned()];
         assert_eq!(channel.exec(&argv, LONG).await, Err(ChannelError::Refused("no such program".into())));
         assert!(matches!(channel.exec(&[], LONG).await, Err(ChannelError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_is_taken_in_silence_refused_in_words_and_not_asked_of_nobody() {
+        let (_folder, channel) =
+            agent(running(), |_, name| (name == "guest-ping").then(|| "{\"return\": {}}\n".to_owned()));
+        assert_eq!(channel.power(Power::Reboot, LONG).await, Ok(()));
+        let refusal = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such mode\"}}\n";
+        let (_folder, channel) = agent(running(), move |_, name| {
+            Some(if name == "guest-ping" { "{\"return\": {}}\n".to_owned() } else { refusal.to_owned() })
+        });
+        assert_eq!(channel.power(Power::Off, LONG).await, Err(ChannelError::Refused("no such mode".into())));
+        let (_folder, channel) = agent(running(), |_, _| None);
+        assert_eq!(channel.power(Power::Off, SHORT).await, Err(ChannelError::Deadline));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use holdfast_policies::{
     model::{Disk, DiskFormat, KernelBoot, Nic, QemuDefinition, WatchdogModel},
     names::GuestName,
 };
+use holdfast_probes::guest_agent::protocol::PORT_NAME;
 use serde_json::json;
 
 use super::{How, accel::Accelerator, record::Files};
@@ -51,8 +52,14 @@ impl Machine<'_> {
         for (index, (nic, tap)) in self.definition.nics.iter().zip(self.taps).enumerate() {
             network(&mut line, index, nic, tap);
         }
+        if self.definition.agent || self.definition.holdfast_agent {
+            line.add("-device", "virtio-serial-pci,id=serial-bus");
+        }
         if self.definition.agent {
             self.agent(&mut line);
+        }
+        if self.definition.holdfast_agent {
+            self.own_agent(&mut line);
         }
         self.health(&mut line);
         if self.how == How::Incoming {
@@ -117,10 +124,15 @@ impl Machine<'_> {
 
     fn agent(&self, line: &mut Line) {
         let socket = path(&self.files.qga());
-        line.add("-device", "virtio-serial-pci,id=serial-bus");
         line.add("-chardev", format!("socket,id={AGENT_CHARDEV},path={socket},server=on,wait=off"));
         let port = format!("virtserialport,id={AGENT_PORT},chardev={AGENT_CHARDEV},name=org.qemu.guest_agent.0");
         line.add("-device", port);
+    }
+
+    fn own_agent(&self, line: &mut Line) {
+        let socket = path(&self.files.own());
+        line.add("-chardev", format!("socket,id=holdfast,path={socket},server=on,wait=off"));
+        line.add("-device", format!("virtserialport,id=holdfast-port,chardev=holdfast,name={PORT_NAME}"));
     }
 
     /// A panicked guest is paused, so that it is seen as panicked and its memory can still be dumped. A guest that does
@@ -189,6 +201,7 @@ mod tests {
             disks: vec![Disk { path: "/srv/a,b.raw".into(), format: DiskFormat::Raw }],
             nics: vec![Nic { bridge: "br0".into(), mac: "52:54:00:77:00:64".into() }],
             agent: true,
+            holdfast_agent: true,
             watchdog: Some(WatchdogModel::I6300esb),
             accel: Accel::Auto,
             machine: "q35".into(),
@@ -224,6 +237,8 @@ mod tests {
             ("-netdev", "ifname=hf0n0,script=no,downscript=no"),
             ("-device", "mac=52:54:00:77:00:64,romfile="),
             ("-device", "name=org.qemu.guest_agent.0"),
+            ("-chardev", "id=holdfast,path=/run/holdfast/guests/web-1/own.sock,server=on,wait=off"),
+            ("-device", "chardev=holdfast,name=holdfast.0"),
             ("-device", "pvpanic"),
             ("-device", "i6300esb"),
             ("-action", "panic=pause,watchdog=reset"),
@@ -244,6 +259,7 @@ mod tests {
     fn what_a_definition_lacks_is_not_on_the_command_line() {
         let mut bare = definition();
         (bare.disks, bare.nics, bare.agent, bare.watchdog) = (vec![], vec![], false, None);
+        bare.holdfast_agent = false;
         let boot = KernelBoot { kernel: "/boot/k".into(), initrd: Some("/boot/i,1".into()), append: "a=b,c".into() };
         bare.kernel = Some(boot);
         let argv = argv(&bare, How::Run, Accelerator::Tcg, false);

@@ -57,6 +57,8 @@ pub struct View {
     pub migration: Option<MigrationStatus>,
     /// Whether an agent listens in the guest, if that is known.
     pub agent_open: Option<bool>,
+    /// How often the machine has begun anew by itself, as by a reboot, since its monitor was first spoken to.
+    pub resets: u32,
 }
 
 /// What the translation depends on besides QEMU's word.

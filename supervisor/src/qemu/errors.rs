@@ -1,10 +1,11 @@
 //! Why the driver could not do something. Each variant is a thing that the agent handles differently.
 
-use std::io;
+use std::{io, time::Duration};
 
 use holdfast_policies::names::{Epoch, GuestName};
+use holdfast_probes::channel::ChannelError;
 
-use super::{monitor::AskError, net::NetError};
+use super::{locks::LockError, monitor::AskError, net::NetError};
 
 /// Why the driver as a whole cannot work, or cannot say what runs here. Never to be read as "nothing runs".
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,9 @@ pub enum StartError {
     /// A tap device could not be made.
     #[error("network")]
     Network(#[from] NetError),
+    /// Nothing would keep a second guest from writing one of its disks (R28).
+    #[error("the locks of a disk do not work")]
+    Locks(#[from] LockError),
     /// A file, a folder, a cgroup or a process could not be made.
     #[error("cannot {what}")]
     Host {
@@ -91,6 +95,32 @@ pub enum StopError {
         /// Who is left.
         processes: Vec<i32>,
     },
+}
+
+/// Why a guest did not shut down or reboot when it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutDownError {
+    /// The host has no such guest.
+    #[error("no such guest here")]
+    Absent,
+    /// It could not do anything.
+    #[error("the guest is {0}")]
+    NotRunning(String),
+    /// Its agent cannot be asked, or refuses.
+    #[error("the guest's agent")]
+    Agent(#[from] ChannelError),
+    /// There is no way into it.
+    #[error("the guest cannot be asked")]
+    NoAgent(#[from] AgentError),
+    /// QEMU gives no answer or refuses.
+    #[error("monitor")]
+    Monitor(#[from] AskError),
+    /// It was asked, and nothing came of it.
+    #[error("the guest was asked, and had not done it after {0:?}")]
+    Deadline(Duration),
+    /// It was to begin anew, and is gone instead.
+    #[error("the guest ended instead")]
+    Ended,
 }
 
 /// Why a guest was not resumed.

@@ -28,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a cancelled migration may take to end, and a guest to run again.
 const END_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a cancellation may seem to hang before QEMU's sending thread is woken once more.
+const WAKE_AFTER: Duration = Duration::from_millis(500);
+
 /// What a finished migration took, as QEMU measured it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationOutcome {
@@ -193,7 +196,8 @@ async fn give_up(monitor: &MonitorClient, detail: String) -> Result<MigrationOut
 /// Cancels a migration that this guest may have under way. `Some`: everything had already been sent.
 pub async fn cancel(monitor: &MonitorClient) -> Result<Option<MigrationOutcome>, AskError> {
     monitor.execute(qmp::migrate_cancel {}, ANSWER_DEADLINE).await?;
-    let deadline = Instant::now() + END_DEADLINE;
+    let began = Instant::now();
+    let deadline = began + END_DEADLINE;
     let mut changes = monitor.watch();
     loop {
         let progress = look(monitor).await?;
@@ -201,6 +205,7 @@ pub async fn cancel(monitor: &MonitorClient) -> Result<Option<MigrationOutcome>,
             MigrationStatus::Completed => return Ok(Some(progress.outcome)),
             MigrationStatus::Failed | MigrationStatus::Cancelled => return Ok(None),
             MigrationStatus::Other(_) => return Ok(None),
+            MigrationStatus::Cancelling if began.elapsed() >= WAKE_AFTER => wake(monitor).await,
             _ if Instant::now() >= deadline => return Err(AskError::Deadline(END_DEADLINE)),
             _ => {}
         }
@@ -208,9 +213,19 @@ pub async fn cancel(monitor: &MonitorClient) -> Result<Option<MigrationOutcome>,
     }
 }
 
+/// A cancellation that comes right before QEMU waits for the word to hand over does not end that wait (seen with 7.2), and
+/// the guest would stay stopped. The word ends it, and what has been cancelled is not handed over any more.
+async fn wake(monitor: &MonitorClient) {
+    let state = qmp::MigrationStatus::cancelling;
+    if let Err(error) = monitor.execute(qmp::migrate_continue { state }, ANSWER_DEADLINE).await {
+        // It has ended in this very moment.
+        tracing::debug!(%error, "QEMU's sending thread was not woken");
+    }
+}
+
 /// Makes a guest that was not sent run again here. QEMU does that by itself, except when it could not tell whether the
 /// guest ran before.
-async fn keep(monitor: &MonitorClient, detail: String) -> SendError {
+pub async fn keep(monitor: &MonitorClient, detail: String) -> SendError {
     let wait = |condition| wait_for(monitor, condition, END_DEADLINE / 2);
     if !wait(GuestCondition::Running).await {
         if let Err(error) = monitor.execute(qmp::cont {}, ANSWER_DEADLINE).await {

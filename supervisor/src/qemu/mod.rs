@@ -17,13 +17,18 @@ mod argv;
 mod cgroup;
 mod condition;
 mod errors;
+mod holder;
 mod launch;
+pub(crate) mod locks;
 mod logs;
 mod migrate;
 mod monitor;
 mod net;
+mod orphan;
+mod own;
 mod record;
 mod registry;
+mod shutdown;
 mod start;
 mod storage;
 #[cfg(test)]
@@ -40,7 +45,7 @@ use std::{
 
 use holdfast_policies::{
     model::QemuDefinition,
-    names::{Epoch, GuestName},
+    names::{Epoch, GuestName, ServiceName},
     observe::{GuestCondition, GuestReport},
 };
 use serde::{Deserialize, Serialize};
@@ -53,7 +58,8 @@ use self::{accel::KvmTrial, cgroup::Cgroup, monitor::ANSWER_DEADLINE, record::Fi
 pub use self::{
     agent::AgentChannel,
     condition::{ARRIVED, MigrationStatus},
-    errors::{AgentError, DriverError, ResumeError, StartError, StopError},
+    errors::{AgentError, DriverError, ResumeError, ShutDownError, StartError, StopError},
+    locks::LockError,
     migrate::{MigrationOutcome, SendError},
     monitor::AskError,
 };
@@ -127,6 +133,17 @@ pub enum GuestEvent {
         /// Whether it listens.
         connected: bool,
     },
+    /// Holdfast's own agent in the guest has seen a service die.
+    Died {
+        /// Which guest.
+        guest: GuestName,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// Which service.
+        service: ServiceName,
+        /// How it knows.
+        detail: String,
+    },
 }
 
 /// The guests of this host; cheap to clone.
@@ -143,7 +160,8 @@ struct Inner {
 }
 
 impl Driver {
-    /// Opens the driver and adopts everything that still runs. Nothing that runs is touched.
+    /// Opens the driver and adopts everything that still runs. Nothing that runs is touched, but for one thing: a guest that
+    /// an earlier supervisor was sending away is kept, because nobody is left to hand it over.
     ///
     /// # Errors
     /// The cgroup or the records cannot be used.
@@ -151,7 +169,9 @@ impl Driver {
         let (events, receiver) = mpsc::channel(EVENTS);
         let inner = Inner { config, registry: Registry::default(), events, kvm: OnceCell::new() };
         inner.adopt()?;
-        Ok((Self { inner: Arc::new(inner) }, receiver))
+        let inner = Arc::new(inner);
+        orphan::keep_what_was_being_sent(&inner);
+        Ok((Self { inner }, receiver))
     }
 
     /// Every guest that has a record or a process here, as last seen: an exit at once, any other change by event, and
@@ -244,16 +264,6 @@ impl Driver {
             migrate::send(&monitor, &uri, deadline, go).await
         });
         send.await.unwrap_or_else(|error| Err(SendError::Unknown(error.to_string())))
-    }
-
-    /// Cancels a migration that an earlier supervisor began and did not finish; the guest then runs on here. `Some`:
-    /// everything had already been sent.
-    ///
-    /// # Errors
-    /// See [`AskError`].
-    pub async fn cancel_send(&self, guest: &GuestName) -> Result<Option<MigrationOutcome>, AskError> {
-        let monitor = self.inner.registry.monitor(guest).ok_or(AskError::Gone)?;
-        migrate::cancel(&monitor).await
     }
 
     /// The way into a guest.

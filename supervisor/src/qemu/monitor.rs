@@ -123,8 +123,12 @@ pub struct Monitored {
 pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, JoinHandle<()>) {
     let (asks, asked) = mpsc::channel(QUEUE);
     let detail = monitored.foreign.clone().unwrap_or_else(|| "not asked yet".to_owned());
-    let (sender, view) =
-        watch::channel(View { condition: GuestCondition::Unknown { detail }, migration: None, agent_open: None });
+    let (sender, view) = watch::channel(View {
+        condition: GuestCondition::Unknown { detail },
+        migration: None,
+        agent_open: None,
+        resets: 0,
+    });
     let task = Monitor { monitored, events, view: sender, asked, told: Told::default(), last_answer: Instant::now() };
     (MonitorClient { asks, view }, tokio::spawn(task.run()))
 }
@@ -151,7 +155,8 @@ impl Monitor {
         let cgroup = self.monitored.cgroup.clone();
         let gone = tokio::select! {
             () = cgroup.wait_empty() => true,
-            () = self.keep_asking() => false,
+            // A stop forgets the guest as soon as nothing of it is left, which may be before this task has heard of it.
+            () = self.keep_asking() => matches!(cgroup.populated(), Ok(false)),
         };
         if gone {
             self.exited().await;
@@ -307,6 +312,7 @@ impl Monitor {
                 let action = clean(word("action"));
                 self.tell(GuestEvent::Watchdog { guest: guest.clone(), epoch: *epoch, action });
             }
+            "RESET" => self.view.send_modify(|view| view.resets = view.resets.saturating_add(1)),
             "BLOCK_IO_ERROR" => self.told.io_error = condition::io_error(data),
             "SHUTDOWN" => self.told.shutdown = Some(clean(word("reason"))),
             _ => {}

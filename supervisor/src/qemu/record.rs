@@ -101,6 +101,11 @@ impl Files {
         self.folder.join("qga.sock")
     }
 
+    /// Holdfast's own agent in the guest.
+    pub fn own(&self) -> PathBuf {
+        self.folder.join("own.sock")
+    }
+
     /// QEMU's process number, written by itself.
     pub fn pid(&self) -> PathBuf {
         self.folder.join("pid")

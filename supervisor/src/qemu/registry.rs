@@ -16,7 +16,7 @@ use super::{
     AgentChannel, AgentError, DriverError, How, Inner, StartError,
     cgroup::{self, Cgroup},
     monitor::{self, MonitorClient, Monitored},
-    net,
+    net, own,
     record::{self, Files, Process, Record},
     storage::Needs,
 };
@@ -98,6 +98,11 @@ impl Registry {
             Some(State::Here(here)) => here.agent.clone().ok_or(AgentError::None),
             Some(State::Absent | State::Starting { .. }) | None => Err(AgentError::Absent),
         }
+    }
+
+    /// Every guest with an entry.
+    pub fn guests(&self) -> Vec<GuestName> {
+        self.entries().keys().cloned().collect()
     }
 
     /// Under which epoch, and how, a guest was started here.
@@ -239,7 +244,12 @@ impl Inner {
         };
         let (monitor, task) = monitor::spawn(monitored, self.events.clone());
         let has_agent = record.is_some_and(|record| record.definition.agent);
-        let agent = has_agent.then(|| AgentChannel::new(files.qga(), monitor.watch()));
+        let own = record.is_some_and(|record| record.definition.holdfast_agent).then(|| {
+            let (guest, socket, view) = (guest.clone(), files.own(), monitor.watch());
+            own::spawn(own::Port { guest, epoch, socket, view }, self.events.clone())
+        });
+        let agent = (has_agent || own.is_some())
+            .then(|| AgentChannel::new(has_agent.then(|| files.qga()), monitor.watch(), own));
         let exclusive = record.map(|record| record.exclusive.clone()).unwrap_or_default();
         self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, task });
     }

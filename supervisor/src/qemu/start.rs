@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{
     AskError, CLEAN_UP_DEADLINE, How, Inner, StartError, Started, accel,
     argv::Machine,
-    launch, migrate,
+    holder, launch, locks, migrate,
     monitor::MonitorClient,
     net,
     record::{Process, Record},
@@ -49,6 +49,7 @@ pub async fn start(
     }
     inner.forget(guest).await.map_err(host("remove what an earlier run left"))?;
     let needs = storage::look(guest, definition).await.map_err(host("look at its disks"))?;
+    locks::check(definition, how).await?;
     let kvm = inner.kvm.get_or_init(|| accel::try_kvm(&inner.config.binary)).await;
     let accelerator = accel::choose(definition.accel, kvm).map_err(StartError::Acceleration)?;
     inner.registry.reserve(guest, epoch, &needs)?;
@@ -151,7 +152,10 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
     let cgroup = inner.cgroup(guest);
     let error = match error {
         StartError::Failed(detail) | StartError::MayStillRun(detail) => {
-            StartError::Failed(format!("{detail}; {}", inner.files(guest).log_tail()))
+            let last_words = inner.files(guest).log_tail();
+            let holder = holder::of(&record.definition, &last_words).await;
+            let holder = holder.map(|holder| format!("; {holder}")).unwrap_or_default();
+            StartError::Failed(format!("{detail}; {last_words}{holder}"))
         }
         other => other,
     };

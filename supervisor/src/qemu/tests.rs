@@ -71,6 +71,7 @@ fn empty_machine() -> QemuDefinition {
         disks: vec![],
         nics: vec![],
         agent: true,
+        holdfast_agent: false,
         watchdog: None,
         accel: Accel::Tcg,
         machine: "q35".into(),
@@ -99,6 +100,30 @@ fn process(host: &Host, name: &str) -> i32 {
 
 fn send_signal(pid: i32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+}
+
+/// The driver forgets a guest as soon as it is gone; its task may hear of both at once.
+#[tokio::test]
+async fn a_guest_that_is_forgotten_in_the_moment_of_its_end_is_still_reported_to_have_ended() {
+    let Some(host) = Host::new("forgotten") else { return };
+    cgroup::make_base(&host.config.cgroup).unwrap();
+    // Which of the two is looked at first is left to chance.
+    for _ in 0..32 {
+        let (events, mut told) = mpsc::channel(EVENTS);
+        let monitored = monitor::Monitored {
+            guest: guest("gone"),
+            epoch: epoch(1),
+            how: How::Run,
+            files: Files::new(&host.config.run_dir, &guest("gone")),
+            cgroup: Cgroup::new(&host.config.cgroup, "gone"),
+            taps: Vec::new(),
+            foreign: None,
+        };
+        let (client, task) = monitor::spawn(monitored, events);
+        drop(client);
+        timeout(LONG, task).await.expect("the task ends").unwrap();
+        assert!(matches!(told.recv().await, Some(GuestEvent::Changed(report)) if exited(&report.condition)));
+    }
 }
 
 #[tokio::test]
@@ -230,4 +255,53 @@ async fn a_guest_is_handed_over_only_with_the_word() {
     until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
     target.resume(&name).await.unwrap();
     source.stop(&name).await.unwrap();
+}
+
+/// A supervisor's life up to the moment in which a guest is stopped, and only the word to hand it over is missing.
+fn dies_while_sending(config: DriverConfig, name: &GuestName, uri: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (source, mut events) = Driver::open(config).await.unwrap();
+        source.start(name, epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+        until(&mut events, |condition| *condition == GuestCondition::Running).await;
+        let word = std::future::pending();
+        let sending = source.send_to(name, uri, LONG * 10, word);
+        let stopped = until(&mut events, |condition| matches!(condition, GuestCondition::Paused { .. }));
+        tokio::select! {
+            sent = sending => panic!("{sent:?}"),
+            _ = stopped => {}
+        }
+    });
+    // All of its tasks end here, as with its process.
+    runtime.shutdown_timeout(LONG);
+}
+
+#[tokio::test]
+async fn a_guest_whose_supervisor_died_while_it_was_sent_runs_on() {
+    let (Some(one), Some(two)) = (Host::new("orphan"), Host::new("haven")) else { return };
+    let (target, mut target_events) = two.open().await;
+    let name = guest("mover");
+    let receive = || async {
+        target.start(&name, epoch(2), &empty_machine(), How::Incoming, || Ok(())).await.unwrap().uri.unwrap()
+    };
+    let (config, mover, uri) = (one.config.clone(), name.clone(), receive().await);
+    tokio::task::spawn_blocking(move || dies_while_sending(config, &mover, &uri)).await.unwrap();
+    let (source, mut events) = one.open().await;
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    target.stop(&name).await.unwrap();
+    assert_eq!(source.inventory().await.unwrap()[0].condition, GuestCondition::Running);
+    // It can still be sent.
+    source.send_to(&name, &receive().await, LONG, async { true }).await.unwrap();
+    until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
+
+    // Another start of the supervisor leaves what was wholly sent, and what has arrived, as they are.
+    drop((source, events));
+    let (source, mut events) = one.open().await;
+    until(&mut events, |condition| *condition == GuestCondition::Sent).await;
+    drop((target, target_events));
+    let (target, mut target_events) = two.open().await;
+    until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(source.inventory().await.unwrap()[0].condition, GuestCondition::Sent);
+    assert_eq!(target.inventory().await.unwrap()[0].condition, GuestCondition::Paused { reason: ARRIVED.into() });
 }

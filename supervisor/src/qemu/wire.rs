@@ -69,7 +69,7 @@ pub struct Refusal {
 /// Both halves of a connection.
 pub async fn connect(socket: &Path) -> io::Result<(Lines, OwnedWriteHalf)> {
     let (read, write) = UnixStream::connect(socket).await?.into_split();
-    Ok((Lines { read, buffer: Vec::new(), searched: 0 }, write))
+    Ok((Lines::of(read), write))
 }
 
 /// Sends one command; `id` comes back with its answer.
@@ -92,6 +92,11 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Of a socket that is connected.
+    pub fn of(read: OwnedReadHalf) -> Self {
+        Self { read, buffer: Vec::new(), searched: 0 }
+    }
+
     /// The next line without its end. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Vec<u8>, WireError> {
         loop {

@@ -36,7 +36,7 @@ type Reply = Result<Vec<u8>, CallError>;
 pub(super) struct Connection {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Frame>,
-    permits: [(Channel, Semaphore); 4],
+    permits: [(Channel, Semaphore); Channel::ALL.len()],
     tasks: [JoinHandle<()>; 2],
 }
 

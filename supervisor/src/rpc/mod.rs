@@ -30,11 +30,15 @@ pub enum Channel {
     Client = 3,
     /// How long ago a voter last heard a host (R17).
     Ages = 4,
+    /// Whether locks on disk images reach other hosts (R28).
+    Locks = 5,
+    /// What power devices say, by the coordinator's wish.
+    Paths = 6,
 }
 
 impl Channel {
     /// Every channel.
-    pub const ALL: [Self; 4] = [Self::Raft, Self::Sync, Self::Client, Self::Ages];
+    pub const ALL: [Self; 6] = [Self::Raft, Self::Sync, Self::Client, Self::Ages, Self::Locks, Self::Paths];
 
     fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|channel| *channel as u8 == byte)

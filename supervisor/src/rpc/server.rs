@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use holdfast_policies::names::HostName;
 use rustls::ServerConfig;
 use tokio::{
@@ -217,15 +219,12 @@ async fn read_requests(
 
 async fn answer(handler: Arc<dyn Handler>, peer: HostName, channel: Channel, request: Frame) -> Frame {
     let id = request.id;
-    // A task of its own, so that a handler's panic is a refusal and not a request without reply.
-    let mut work = tokio::spawn(async move { handler.handle(peer, channel, request.body).await });
-    let result = match tokio::time::timeout(HANDLE_TIMEOUT, &mut work).await {
+    // A handler's panic is a refusal and not a request without reply.
+    let work = AssertUnwindSafe(handler.handle(peer, channel, request.body)).catch_unwind();
+    let result = match tokio::time::timeout(HANDLE_TIMEOUT, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err("the handler failed".to_owned()),
-        Err(_) => {
-            work.abort();
-            Err(format!("not done within {HANDLE_TIMEOUT:?}"))
-        }
+        Err(_) => Err(format!("not done within {HANDLE_TIMEOUT:?}")),
     };
     match result {
         Ok(body) if body.len() <= BODY_BYTES_MAX => Frame { id, tag: ANSWER, body },

@@ -3,7 +3,7 @@
 
 use std::{process::ExitCode, thread, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use holdfast_tests::{
     lab::{Place, client, wait},
     quickstart::{self, Options},
@@ -15,6 +15,7 @@ use tokio::{
 
 const HELP: &str = "\
 Usage: run.sh [--json] [--keep]    run five failures against three hosts and a guest
+       run.sh [--json] --idle N    measure memory and processor time of idle supervisors for N seconds
        run.sh --stop               end what --keep left running
 
   --json   print the result as one JSON object; progress goes to standard error
@@ -53,6 +54,11 @@ fn called() -> Result<()> {
         ["--help" | "-h"] => {
             println!("{HELP}");
             Ok(())
+        }
+        [flags @ .., "--idle", seconds] => {
+            let (options, seconds) = (options(flags)?, seconds.parse().context("--idle takes a number of seconds")?);
+            clean_up_on_signals()?;
+            quickstart::idle(options, Duration::from_secs(seconds))
         }
         flags => {
             let options = options(flags)?;

@@ -51,6 +51,9 @@ impl Lab {
         if let Some(memory) = spec.memory_mib {
             own.push(("memory_mib", memory.to_string()));
         }
+        if let Some(watchdog) = self.watchdog_yaml(spec) {
+            own.push(("watchdog", watchdog));
+        }
         Ok(fs::write(&path, format!("{}{}", replaced(&text, &own), spec.extra))?)
     }
 
@@ -210,13 +213,18 @@ impl Lab {
         self.holdfast_soon(host, &["apply", &folder.to_string_lossy()]).map(drop)
     }
 
-    /// Fencing by IPMI for all hosts, as policy YAML. A BMC of the lab answers at once or never, so attempts are short.
+    /// Fencing of all hosts, as policy YAML: by the lease alone where there is a watchdog, which is virtual as the lab's hosts
+    /// are, and by IPMI elsewhere. A BMC of the lab answers at once or never, so attempts are short.
     ///
     /// # Errors
     /// When there are more hosts than the lab can number.
     pub fn fencing_yaml(&self) -> Result<String> {
         let mut text = "fencing:\n".to_owned();
         for spec in self.hosts() {
+            if spec.watchdog_seconds.is_some() {
+                text += &format!("  {}:\n    - lease: {{ watchdog_trusted_by: the lab }}\n", spec.name);
+                continue;
+            }
             let address = self.bmc(&spec.name).address()?;
             text += &format!(
                 "  {}:\n    - ipmi: {{ address: {address}, user: {}, password_file: {}, suite: 3, timeout: 4s, wiring_verified_by: the lab }}\n",

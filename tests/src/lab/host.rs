@@ -34,6 +34,8 @@ pub struct HostSpec {
     pub witness: bool,
     /// Memory for guests in MiB, as its host file declares it.
     pub memory_mib: Option<u64>,
+    /// The time-out of its watchdog in seconds; none: it has no watchdog.
+    pub watchdog_seconds: Option<u32>,
     /// Lines added to its host file.
     pub extra: String,
 }
@@ -42,13 +44,26 @@ impl HostSpec {
     /// A voter that runs guests.
     #[must_use]
     pub fn voter(name: &str) -> Self {
-        Self { name: name.to_owned(), voter: true, witness: false, memory_mib: Some(1024), extra: String::new() }
+        Self {
+            name: name.to_owned(),
+            voter: true,
+            witness: false,
+            memory_mib: Some(1024),
+            watchdog_seconds: None,
+            extra: String::new(),
+        }
     }
 
     /// A member without a vote.
     #[must_use]
     pub fn member(name: &str) -> Self {
         Self { voter: false, ..Self::voter(name) }
+    }
+
+    /// A voter that runs guests and has a watchdog.
+    #[must_use]
+    pub fn watched(name: &str, watchdog_seconds: u32) -> Self {
+        Self { watchdog_seconds: Some(watchdog_seconds), ..Self::voter(name) }
     }
 
     /// A witness.
@@ -197,6 +212,14 @@ impl Lab {
         self.start(host, Daemon::Supervisor)
     }
 
+    /// Stops a daemon where it stands (SIGSTOP), or lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn suspend(&self, host: &str, daemon: Daemon, suspended: bool) -> Result<()> {
+        self.signal(host, daemon, if suspended { Signal::SIGSTOP } else { Signal::SIGCONT })
+    }
+
     /// Whether a daemon is started at the host's next boots.
     ///
     /// # Errors
@@ -206,7 +229,11 @@ impl Lab {
         if start { fs::remove_file(mark).or(Ok(())) } else { fs::write(mark, b"").map_err(Into::into) }
     }
 
-    fn want(&self, host: &str, daemon: Daemon, wanted: bool) -> Result<()> {
+    pub(super) fn run_dir(&self, host: &str) -> Result<PathBuf> {
+        Ok(run_dir(self.init_pid(host)?))
+    }
+
+    pub(super) fn want(&self, host: &str, daemon: Daemon, wanted: bool) -> Result<()> {
         let mark = run_dir(self.init_pid(host)?).join(format!("lab/want-{}", daemon.name()));
         if wanted { fs::write(mark, b"").map_err(Into::into) } else { fs::remove_file(mark).or(Ok(())) }
     }

@@ -1,7 +1,7 @@
 //! The lab: hosts as killable units on one machine, with real guests, real power switches and an outside client.
 //!
 //! Each host is a cgroup v2 subtree with its own network, PID, mount, UTS, IPC and cgroup namespaces ([`HostSpec`],
-//! `lab/power.sh`, `lab/hostinit.sh`). Its BMC is a real `ipmi_sim` whose button cuts or restores exactly that unit.
+//! `lab/power.sh`, `lab/hostinit.sh`). Its watchdog, if it has one, resets exactly that unit, too. Its BMC is a real `ipmi_sim` whose button cuts or restores exactly that unit.
 //! What the tests assert is seen from outside: by the client ([`Client`]) and by the image watcher ([`Lab::double_runs`]).
 //!
 //! ```text
@@ -14,15 +14,19 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod command;
+mod guard;
 pub mod guest;
 mod host;
+pub mod kits;
 pub mod network;
 mod place;
+pub mod redfish;
 pub mod scene;
 #[cfg(test)]
 mod selftest;
 pub mod wait;
 mod watch;
+mod watchdog;
 
 use std::{
     fs,
@@ -41,6 +45,7 @@ pub use self::{
     place::Place,
     scene::Scene,
     watch::{DoubleRun, Tenure},
+    watchdog::WatchdogEvent,
 };
 
 /// Most hosts of a lab: their BMCs are at 10.78.0.101 and up, below the management bridge's 254.
@@ -94,6 +99,7 @@ impl Lab {
         lab.write_files().context("cannot write the lab's files")?;
         network::build(&lab.place).context("cannot build the lab's networks")?;
         lab.start_bmcs().context("cannot start the lab's BMCs")?;
+        lab.start_watchdogs().context("cannot start the lab's watchdogs")?;
         if lab.options.binary.is_some() {
             lab.init()?;
         }
@@ -253,7 +259,13 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("HOLDFAST_BINARY") {
         return Ok(PathBuf::from(path));
     }
+    built("holdfast")
+}
+
+/// A program that was built beside this one.
+fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("holdfast")).find(|path| path.is_file());
-    found.with_context(|| format!("no `holdfast` beside {}; build it with: cargo build -p holdfast", own.display()))
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found
+        .with_context(|| format!("no `{name}` beside {}; build it with: cargo build --workspace --bins", own.display()))
 }

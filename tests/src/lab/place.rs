@@ -101,6 +101,7 @@ impl Place {
             let _ = command::run(&["ip", "netns", "del", &name], QUICK);
         }
         remove_cgroup(&cgroup);
+        super::watchdog::unmount_below(&self.dir);
         if std::env::var_os("HOLDFAST_LAB_KEEP_LOGS").is_none() {
             let _ = fs::remove_dir_all(&self.dir);
         }

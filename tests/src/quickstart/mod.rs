@@ -1,6 +1,7 @@
 //! The quickstart: three hosts, one guest, five failures, and what an outside client saw of them.
 
 mod failures;
+mod idle;
 mod report;
 mod show;
 
@@ -61,6 +62,14 @@ pub fn run(options: Options) -> Result<()> {
         bail!("the disk image was written by two guests at once; this must never happen");
     }
     Ok(())
+}
+
+/// Measures what supervisors cost when nothing happens for `time`, and prints it.
+///
+/// # Errors
+/// When something does not come up, or a supervisor takes far more than it should.
+pub fn idle(options: Options, time: Duration) -> Result<()> {
+    idle::run(options.json, time)
 }
 
 /// Takes down what `--keep` left running; returns how many.

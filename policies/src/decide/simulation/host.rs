@@ -236,6 +236,8 @@ impl Node {
             sights,
             unwell: None,
             known_view: supervisor.agent.view(),
+            armed: None,
+            has_watchdog: None,
         }
     }
 

@@ -81,9 +81,43 @@ async fn a_learner_gets_snapshot_and_log_and_then_a_vote() {
     nodes.insert(2, site.start(2, true).await.unwrap());
     nodes[&1].consensus.add_learner(2, site.places[&2].clone()).await.unwrap();
     until("the learner caught up", || nodes[&2].lines() == nodes[&1].lines()).await;
+    assert_eq!(nodes[&2].consensus.roster(), None, "only the leader knows who answers");
+    let learner = || nodes[&1].consensus.roster().unwrap().nodes[&2].clone();
+    until("the leader knows", || learner().answers && learner().behind == Some(0)).await;
+    let roster = nodes[&1].consensus.roster().unwrap();
+    assert!(!learner().votes && roster.nodes[&1].leads && roster.unfinished.is_none());
+    assert!(roster.next_id >= 100, "no founder's id");
     nodes[&1].consensus.set_voters(BTreeSet::from([1, 2])).await.unwrap();
     until("both know the voters", || nodes.values().all(|node| node.consensus.status().voters == site.places)).await;
     propose(&nodes, "together").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_id_takes_the_place_of_a_dead_one_in_one_change() {
+    let mut site = Site::new(3);
+    let mut nodes = site.cluster().await;
+    propose(&nodes, "one").await;
+    let leader = propose(&nodes, "two").await.0;
+    let dead = nodes.keys().copied().find(|node_id| *node_id != leader).unwrap();
+    nodes.remove(&dead).unwrap().consensus.shutdown().await;
+    let new_id = nodes[&leader].consensus.roster().unwrap().next_id;
+    site.places.insert(new_id, Place { host: host(new_id), address: site.places[&dead].address });
+    nodes.insert(new_id, site.start(new_id, true).await.unwrap());
+    nodes[&leader].consensus.add_learner(new_id, site.places[&new_id].clone()).await.unwrap();
+    assert!(nodes[&leader].consensus.roster().unwrap().next_id > new_id, "ids are never used again");
+    let entry = |node_id| nodes[&leader].consensus.roster().unwrap().nodes.get(&node_id).cloned();
+    until("it answers", || entry(new_id).is_some_and(|entry| entry.answers && entry.behind == Some(0))).await;
+    let voters: BTreeSet<u64> = nodes.keys().copied().collect();
+    nodes[&leader].consensus.set_voters(voters.clone()).await.unwrap();
+    let roster = nodes[&leader].consensus.roster().unwrap();
+    assert_eq!(roster.nodes.keys().copied().collect::<BTreeSet<u64>>(), voters, "the dead one is in it no more");
+    assert!(roster.unfinished.is_none());
+
+    // The other old voter is not needed any more.
+    let other = nodes.keys().copied().find(|node_id| ![leader, new_id].contains(node_id)).unwrap();
+    nodes.remove(&other).unwrap().consensus.shutdown().await;
+    propose(&nodes, "three").await;
+    until("both have it", || nodes.values().all(|node| node.lines() == ["one", "two", "three"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,220 @@
+//! Requests to a Redfish service: who asks, what is taken for an answer, and what a refusal says.
+
+use std::time::Duration;
+
+use holdfast_policies::{
+    model::{RedfishAuth, RedfishDevice},
+    observe::clean,
+};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::{causes::with_causes, password, tls};
+
+/// Largest answer that is read, in bytes: descriptions of systems have some 50 KB.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How long the end of a session may take, in the background.
+const LOGOUT_LIMIT: Duration = Duration::from_secs(5);
+/// Where sessions are made when the service does not say it.
+const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+const TOKEN: &str = "X-Auth-Token";
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It will not be done.
+    Refused(String),
+    /// Nobody knows whether it was done.
+    Unknown(String),
+}
+
+/// A service that believes who we are.
+#[derive(Debug)]
+pub(super) struct Service {
+    client: Client,
+    /// `https://address:port`.
+    base: String,
+    who: Who,
+}
+
+enum Who {
+    Basic { user: String, password: String },
+    Session { token: String, path: Option<String> },
+}
+
+impl std::fmt::Debug for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Basic { .. } => "Basic",
+            Self::Session { .. } => "Session",
+        })
+    }
+}
+
+impl Service {
+    /// Reads the password, and logs in where a session is wanted.
+    pub(super) async fn open(settings: &RedfishDevice) -> Result<Self, Trouble> {
+        let password =
+            password::read(&settings.password_file).await.map_err(|error| Trouble::Refused(with_causes(&error)))?;
+        let client = tls::client(&settings.trust).await.map_err(|error| Trouble::Refused(with_causes(&error)))?;
+        let base = base(&settings.address, settings.port);
+        let user = settings.user.clone();
+        match settings.auth {
+            RedfishAuth::Basic => Ok(Self { client, base, who: Who::Basic { user, password } }),
+            RedfishAuth::Session => {
+                let body = json!({ "UserName": user, "Password": password });
+                let request = client.post(format!("{base}{SESSIONS}")).json(&body);
+                let (response, _) = answer("log in", request).await?;
+                let header = |name: &str| response.get(name)?.to_str().ok().map(str::to_owned);
+                let token = header(TOKEN)
+                    .ok_or_else(|| Trouble::Refused("the service logs in without giving a token".to_owned()))?;
+                let path = header("Location").and_then(|location| local(&base, &location));
+                Ok(Self { client, base, who: Who::Session { token, path } })
+            }
+        }
+    }
+
+    /// Reads a resource.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Trouble> {
+        let request = self.as_us(self.client.get(self.url(path)?));
+        let (_, body) = answer(path, request).await?;
+        body.ok_or_else(|| Trouble::Unknown(format!("{} is no JSON", clean(path))))
+    }
+
+    /// Carries out an action. That the service takes it does not mean that anything happens.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<(), Trouble> {
+        let request = self.as_us(self.client.post(self.url(path)?)).json(body);
+        let (_, body) = answer(path, request).await?;
+        let state = body.as_ref().and_then(|task| task.get("TaskState")?.as_str());
+        match state {
+            Some(over @ ("Exception" | "Killed" | "Cancelled")) => {
+                Err(Trouble::Refused(format!("the service made a task of it that ended as {over}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn as_us(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.who {
+            Who::Basic { user, password } => request.basic_auth(user, Some(password)),
+            Who::Session { token, .. } => request.header(TOKEN, token),
+        }
+    }
+
+    /// Links lead to this service and nowhere else: whoever they led to would be told our password.
+    fn url(&self, path: &str) -> Result<String, Trouble> {
+        let path = local(&self.base, path)
+            .ok_or_else(|| Trouble::Refused(format!("the service points to {}, which is not its own", clean(path))))?;
+        Ok(format!("{}{path}", self.base))
+    }
+}
+
+impl Drop for Service {
+    /// Services have room for few sessions, so that one left behind costs somebody a login.
+    fn drop(&mut self) {
+        let Who::Session { token, path: Some(path) } = &self.who else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let request = self.client.delete(format!("{}{path}", self.base)).header(TOKEN, token);
+        runtime.spawn(async move {
+            if !matches!(tokio::time::timeout(LOGOUT_LIMIT, request.send()).await, Ok(Ok(_))) {
+                tracing::debug!("a redfish session was left to end by itself");
+            }
+        });
+    }
+}
+
+fn base(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("https://[{address}]:{port}") } else { format!("https://{address}:{port}") }
+}
+
+/// The path of a link to the service itself.
+fn local(base: &str, link: &str) -> Option<String> {
+    let path = link.strip_prefix(base).unwrap_or(link);
+    let fine = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '#', ' ']);
+    fine.then(|| path.to_owned())
+}
+
+/// Sends a request and reads what comes back, if it is a success.
+async fn answer(what: &str, request: RequestBuilder) -> Result<(header::HeaderMap, Option<Value>), Trouble> {
+    let request = request.header(header::ACCEPT, "application/json").header("OData-Version", "4.0");
+    let mut response = request.send().await.map_err(|error| of_error(&error))?;
+    let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
+    let bytes = body(response).await?;
+    let parsed = serde_json::from_slice::<Value>(&bytes).ok();
+    if status.is_success() {
+        return Ok((headers, parsed));
+    }
+    Err(of_status(what, status, parsed.as_ref()))
+}
+
+async fn body(mut response: Response) -> Result<Vec<u8>, Trouble> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| of_error(&error))? {
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(Trouble::Unknown(format!("the answer is longer than {BODY_BYTES_MAX} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn of_error(error: &reqwest::Error) -> Trouble {
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    let said = clean(&deepest.to_string());
+    if tls::is_distrust(error) { Trouble::Refused(said) } else { Trouble::Unknown(said) }
+}
+
+fn of_status(what: &str, status: StatusCode, body: Option<&Value>) -> Trouble {
+    let said = body.and_then(message).map(|said| format!(": {}", clean(said))).unwrap_or_default();
+    let code = status.as_u16();
+    let what = clean(what);
+    match code {
+        401 => Trouble::Refused(format!("the service does not take this user and password{said}")),
+        403 => Trouble::Refused(format!("the user may not do this ({what}){said}")),
+        // What is busy, starting or in trouble may do it later, or may have done it.
+        408 | 409 | 412 | 423 | 425 | 429 | 500 | 502..=599 => {
+            Trouble::Unknown(format!("the service answers {code} to {what}{said}"))
+        }
+        300..=399 => Trouble::Refused(format!("the service sends us elsewhere ({code} to {what})")),
+        _ => Trouble::Refused(format!("the service answers {code} to {what}{said}")),
+    }
+}
+
+/// The first message of an error, as services nest it.
+fn message(body: &Value) -> Option<&str> {
+    let error = body.get("error")?;
+    let extended = error.get("@Message.ExtendedInfo").and_then(|info| info.get(0)?.get("Message")?.as_str());
+    extended.or_else(|| error.get("message")?.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_nowhere_else() {
+        let base = base("fd00::1", 443);
+        assert_eq!(base, "https://[fd00::1]:443");
+        let fine = |link: &str| local(&base, link);
+        assert_eq!(fine("/redfish/v1/Systems/1").unwrap(), "/redfish/v1/Systems/1");
+        assert_eq!(fine("https://[fd00::1]:443/redfish/v1").unwrap(), "/redfish/v1");
+        for odd in
+            ["//evil/x", "https://evil/", "https://[fd00::1]:443.evil/", "@evil/", "", "redfish", "/a b", "/\\evil"]
+        {
+            assert_eq!(fine(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_carries_the_words_of_the_service() {
+        let body = json!({ "error": { "@Message.ExtendedInfo": [{ "Message": "no\nprivilege" }], "message": "x" } });
+        let trouble = of_status("/x", StatusCode::FORBIDDEN, Some(&body));
+        assert_eq!(trouble, Trouble::Refused("the user may not do this (/x): no privilege".to_owned()));
+        assert!(matches!(of_status("/x", StatusCode::SERVICE_UNAVAILABLE, None), Trouble::Unknown(_)));
+        assert!(matches!(of_status("/x", StatusCode::NOT_IMPLEMENTED, None), Trouble::Refused(_)));
+    }
+}

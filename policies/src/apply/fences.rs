@@ -1,0 +1,182 @@
+//! Fences: opened, attempted, ended, superseded (S3, R20).
+//!
+//! An attempt is an open order, and it counts for as long as it may still switch the host off: whatever is proven of the
+//! host meanwhile, and whatever becomes of the executor. Only its end lets the host's next boot in.
+
+use super::Context;
+use crate::{
+    change::Refused,
+    journal::Event,
+    model::{FenceLevel, Severity},
+    names::{GuestName, HostName, Incarnation, OrderId},
+    order::{OrderKind, Switch},
+    state::{ClusterState, FENCES_KEPT_MAX, Fence, Guest, Life, Mode, Phase},
+    time::WallTime,
+};
+
+impl ClusterState {
+    pub(super) fn fence_opened(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        incarnation: &Incarnation,
+        evidence: Vec<String>,
+        last_well: Option<WallTime>,
+    ) -> Result<(), Refused> {
+        let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        if known.facts.incarnation != *incarnation {
+            return Err(Refused::Host { host: host.clone(), why: "has booted anew".to_owned() });
+        }
+        if known.life != Life::Up {
+            return Err(Refused::Already { why: format!("{host} is fenced or gone already") });
+        }
+        // Decided before, committed after: what operators said in between counts.
+        if known.mode == Mode::Maintenance {
+            return Err(Refused::Host { host: host.clone(), why: "is in maintenance and is not fenced".to_owned() });
+        }
+        if known.is_contested() {
+            let why = "is not fenced while its name is contested".to_owned();
+            return Err(Refused::Host { host: host.clone(), why });
+        }
+        if self.suspended.is_some() {
+            let why = "is not fenced while deciding is suspended".to_owned();
+            return Err(Refused::Host { host: host.clone(), why });
+        }
+        known.life_since = context.index;
+        known.lease.close(context.index);
+        known.life = Life::Fencing(Fence {
+            opened: context.index,
+            evidence: evidence.clone(),
+            attempt: None,
+            attempts: 0,
+            next_level: 0,
+            failed: None,
+            last_error: None,
+        });
+        let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
+        let (at, summary) = (context.at, format!("{host} has failed"));
+        let incident = self.incident(context, &Self::host_key(host), &summary);
+        incident.stamps.began = last_well;
+        incident.stamps.detected = Some(at);
+        incident.guests.clone_from(&guests);
+        for guest in guests {
+            self.guest_hit(context, &guest, format!("{guest} is down: its host {host} has failed"), last_well);
+        }
+        self.note(context, Event::HostFailed { host: host.clone(), incarnation: incarnation.clone(), evidence });
+        Ok(())
+    }
+
+    pub(super) fn fence_attempted(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        executor: &HostName,
+        level: usize,
+    ) -> Result<(), Refused> {
+        let device = self.policies.levels_of(host).get(level).cloned();
+        let Some(device) = device.filter(FenceLevel::has_device) else {
+            return Err(Refused::Host {
+                host: host.clone(),
+                why: format!("has no power device at level {}", level + 1),
+            });
+        };
+        let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        let target_incarnation = known.facts.incarnation.clone();
+        let Life::Fencing(Fence { attempt: None, attempts, .. }) = &known.life else {
+            return Err(Refused::Already { why: format!("{host} is not waiting for a fence attempt") });
+        };
+        if known.is_contested() {
+            let why = "is not fenced while its name is contested".to_owned();
+            return Err(Refused::Host { host: host.clone(), why });
+        }
+        let first = *attempts == 0;
+        let kind = OrderKind::Fence { target: host.clone(), target_incarnation, level, device, switch: Switch::Off };
+        let id = self.order(context, executor, kind)?;
+        if let Some(Life::Fencing(fence)) = self.hosts.get_mut(host).map(|known| &mut known.life) {
+            fence.attempt = Some(id);
+            fence.attempts = fence.attempts.saturating_add(1);
+        }
+        self.note(context, Event::FenceOrdered { host: host.clone(), executor: executor.clone(), level });
+        if first {
+            self.count_fence(context, host);
+        }
+        Ok(())
+    }
+
+    /// Remembers a fence, and quarantines a host that has had too many.
+    fn count_fence(&mut self, context: &Context, host: &HostName) {
+        let Some(known) = self.hosts.get_mut(host) else { return };
+        if known.fences.len() >= FENCES_KEPT_MAX {
+            known.fences.remove(0);
+        }
+        known.fences.push(context.index);
+        let times = u32::try_from(known.fences.len()).unwrap_or(u32::MAX);
+        if self.policies.cluster.fences_per_hour.is_some_and(|limit| times >= limit) {
+            self.quarantine(context, host, crate::state::QuarantineCause::FencedOften { times });
+        }
+    }
+
+    pub(super) fn fence_forgotten(&mut self, host: &HostName, attempted: u64) -> Result<(), Refused> {
+        let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        let before = known.fences.len();
+        known.fences.retain(|index| *index != attempted);
+        if known.fences.len() == before {
+            return Err(Refused::Already { why: format!("that fence of {host} is forgotten") });
+        }
+        Ok(())
+    }
+
+    /// Records how a fence attempt ended. That the device said off becomes proof by its own command.
+    pub(super) fn fence_ended(&mut self, context: &mut Context, host: &HostName, id: OrderId, error: Option<String>) {
+        let levels = self.policies.fencing.get(host).map_or(0, Vec::len);
+        let Some(Life::Fencing(fence)) = self.hosts.get_mut(host).map(|known| &mut known.life) else { return };
+        if fence.attempt != Some(id) {
+            return;
+        }
+        fence.attempt = None;
+        // Also after "done": where that does not become proof, the next attempt has to wait like after a failure.
+        fence.failed = Some(context.index);
+        let Some(error) = error else { return };
+        fence.last_error = Some(error.clone());
+        fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
+        self.note(context, Event::FenceFailed { host: host.clone(), detail: error.clone() });
+        let waits_for_lease = self.lease_ground(host).is_ok();
+        let human = format!(
+            "Make sure that {host} is off (pull its power if need be), then run `holdfast host confirm-off {host} --operator YOUR-NAME`. \
+             Until then its guests start nowhere else."
+        );
+        let guests = self.guests_of(host).map(|(name, _)| name.clone()).collect();
+        let incident = self.incident(context, &Self::host_key(host), "");
+        incident.summary = format!("{host} has failed and could not be switched off: {error}");
+        // Where its lease ends the wait, nobody has to get up.
+        if !waits_for_lease {
+            incident.severity = Severity::Critical;
+            incident.human = Some(human);
+        }
+        incident.guests = guests;
+    }
+
+    pub(super) fn fence_superseded(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        why: String,
+    ) -> Result<(), Refused> {
+        let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        let Life::Fencing(Fence { attempt: None, .. }) = &known.life else {
+            return Err(Refused::Already { why: format!("{host} has no fence that could be superseded") });
+        };
+        known.life = Life::Up;
+        known.life_since = context.index;
+        // Guests that are not well for another reason keep their incidents until the probes confirm them.
+        let well = |guest: &Guest| matches!(guest.phase, Phase::Running { verified: true, .. });
+        let guests: Vec<GuestName> =
+            self.guests_of(host).filter(|(_, guest)| well(guest)).map(|(name, _)| name.clone()).collect();
+        self.note(context, Event::FenceSuperseded { host: host.clone(), why });
+        self.resolve(context, &Self::host_key(host));
+        for guest in guests {
+            self.resolve(context, &Self::guest_key(&guest));
+        }
+        Ok(())
+    }
+}

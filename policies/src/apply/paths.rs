@@ -1,0 +1,113 @@
+//! What was found when power devices were asked while nothing was wrong (R9).
+
+use super::Context;
+use crate::{
+    change::Refused,
+    fence_path::{LevelTest, Machine, PATHS_MAX, PathTest, Proven, Wired, WiredBy},
+    journal::Event,
+    model::FenceLevel,
+    names::HostName,
+    state::ClusterState,
+};
+
+impl ClusterState {
+    pub(super) fn fence_tested(
+        &mut self,
+        context: &Context,
+        host: &HostName,
+        executor: &HostName,
+        machine_id: &str,
+        tests: Vec<LevelTest>,
+    ) -> Result<(), Refused> {
+        let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        if known.facts.machine_id != machine_id {
+            return Err(Refused::Host {
+                host: host.clone(),
+                why: "is another machine than was asked about".to_owned(),
+            });
+        }
+        let levels = self.policies.levels_of(host);
+        let fits = |test: &LevelTest| {
+            levels
+                .get(test.level)
+                .map(FenceLevel::devices)
+                .is_some_and(|devices| !devices.is_empty() && devices.len() == test.devices.len())
+        };
+        if tests.is_empty() || !tests.iter().all(fits) {
+            let why = "has other power devices than were asked".to_owned();
+            return Err(Refused::Host { host: host.clone(), why });
+        }
+        for test in tests {
+            self.path_tested(context, host, executor, &test);
+            self.machines_told(context, host, &test);
+        }
+        Ok(())
+    }
+
+    fn path_tested(&mut self, context: &Context, host: &HostName, executor: &HostName, test: &LevelTest) {
+        let Some(known) = self.hosts.get_mut(host) else { return };
+        let (level, error) = (test.level, test.error());
+        let before = known.path(level, executor).cloned();
+        let proven = match &error {
+            None => Some(Proven { index: context.index, at: context.at }),
+            Some(_) => before.as_ref().and_then(|before| before.proven),
+        };
+        let (executor, took_ms) = (executor.clone(), test.took_ms());
+        let path = PathTest {
+            level,
+            executor: executor.clone(),
+            index: context.index,
+            at: context.at,
+            took_ms,
+            error,
+            proven,
+        };
+        known.paths.retain(|path| path.level != level || path.executor != executor);
+        if known.paths.len() >= PATHS_MAX {
+            known.paths.sort_by_key(|path| path.index);
+            known.paths.remove(0);
+        }
+        known.paths.push(path.clone());
+        // What is as it was is no news: every device is asked every day.
+        let failed = |path: &PathTest| path.error.is_some();
+        if before.as_ref().is_none_or(|before| failed(before) != failed(&path)) {
+            self.note(context, Event::FenceTested { host: host.clone(), executor, level, error: path.error });
+        }
+    }
+
+    fn machines_told(&mut self, context: &Context, host: &HostName, test: &LevelTest) {
+        let level = test.level;
+        for (device, told) in test.devices.iter().enumerate() {
+            match &told.machine {
+                Machine::Same => self.wire(context, host, level, device, WiredBy::MachineId),
+                Machine::Other { says } => {
+                    if let Some(known) = self.hosts.get_mut(host) {
+                        known.wired.retain(|wired| wired.level != level || wired.device != device);
+                    }
+                    let why = format!("{} says that it is of machine {says}, which is not {host}", told.device);
+                    // Refused when it is not trusted already.
+                    let _ = self.device_distrusted(context, host.clone(), level, why);
+                }
+                Machine::Untold { .. } | Machine::Unknown { .. } => {}
+            }
+        }
+    }
+
+    /// Remembers that a device is the host's own.
+    pub(super) fn wire(&mut self, context: &Context, host: &HostName, level: usize, device: usize, how: WiredBy) {
+        let Some(known) = self.hosts.get_mut(host) else { return };
+        if known.wired.iter().any(|wired| wired.level == level && wired.device == device) {
+            return;
+        }
+        known.wired.push(Wired { level, device, how: how.clone(), since: context.index });
+        self.note(context, Event::WiringVerified { host: host.clone(), level, device, how: how.to_string() });
+    }
+
+    /// What was found of devices counts for the machine and the declaration that it was found of.
+    pub(super) fn forget_paths(&mut self, host: &HostName) {
+        if let Some(known) = self.hosts.get_mut(host) {
+            known.wired.clear();
+            known.paths.clear();
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Modes of hosts, and what they mean for what was decided before.
+
+use super::*;
+use crate::state::Mode;
+
+fn set_mode(on: &str, mode: Mode) -> Change {
+    Change::ModeSet { host: host(on), mode, by: "ann".to_owned() }
+}
+
+#[test]
+fn maintenance_and_draining_outlast_a_reboot_and_leaving_ends_with_it() {
+    for (mode, after) in [
+        (Mode::Maintenance, Mode::Maintenance),
+        (Mode::Draining, Mode::Draining),
+        (Mode::Leaving { reboot: true }, Mode::Active),
+        (Mode::Leaving { reboot: false }, Mode::Active),
+    ] {
+        let mut stage = Stage::new(&["a", "b"], &[]);
+        stage.must(set_mode("a", mode));
+        stage.join("a", "a.2");
+        assert_eq!(stage.state.hosts[&host("a")].mode, after, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_host_that_is_fenced_or_gone_is_neither_drained_nor_set_to_maintenance_nor_announced_to_leave() {
+    for mode in [Mode::Draining, Mode::Maintenance, Mode::Leaving { reboot: true }, Mode::Leaving { reboot: false }] {
+        let mut fenced = Stage::new(&["a", "b"], &[]);
+        fenced.fence("a");
+        let mut gone = Stage::new(&["a", "b"], &[]);
+        let proof = gone.gone("a");
+        gone.must(proof);
+        for mut stage in [fenced, gone] {
+            assert!(matches!(stage.refused(set_mode("a", mode)), Refused::Host { .. }), "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fence_that_was_decided_before_maintenance_or_suspension_is_not_opened_after_it() {
+    let open = Change::FenceOpened { host: host("a"), incarnation: boot("a.1"), evidence: Vec::new(), last_well: None };
+    let suspend = Change::SuspensionSet { suspended: true, by: "ann".to_owned() };
+    for first in [set_mode("a", Mode::Maintenance), suspend] {
+        let mut stage = Stage::new(&["a", "b"], &[]);
+        stage.must(first);
+        assert!(matches!(stage.refused(open.clone()), Refused::Host { .. }));
+    }
+}

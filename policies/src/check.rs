@@ -1,0 +1,556 @@
+//! The checker: judges every plan against the promises before anything of it is proposed.
+//!
+//! It shares no code with the planner: it counts memory, evidence and rights by itself, from the replicated state and the
+//! evidence alone, and it knows no wishes, only what must not be. A plan that breaks a promise is a defect of the
+//! planner; it is refused as a whole, and a human is told, because nobody knows what else it got wrong.
+
+mod room;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::Change,
+    evidence::{Evidence, is_there},
+    hostfile::Timing,
+    ladder::{LadderKind, ladder_of},
+    model::Rung,
+    names::{GuestName, HostName},
+    proof::{Proof, ProofKind},
+    state::{ClusterState, Guest, Host, Life, Mode, Phase, Wanted},
+    time::{Moment, millis},
+};
+
+/// Silence of a supervisor after which a guest that waits there may be acted on without the other voters (R16).
+const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A promise that a plan would break.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// The promise or rule: `S2`, `R20`.
+    pub promise: String,
+    /// What the plan says, and why that breaks it.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.what)
+    }
+}
+
+/// Judges a plan. An empty answer means that no promise known here is broken.
+#[must_use]
+pub fn check(
+    state: &ClusterState,
+    evidence: &Evidence,
+    timing: &Timing,
+    now: Moment,
+    plan: &[Change],
+) -> Vec<Violation> {
+    let (started, sent) = (BTreeSet::new(), Vec::new());
+    let mut check = Check { state, evidence, timing, now, plan, found: Vec::new(), started, sent };
+    if evidence.quorum_since.is_none() && !plan.is_empty() {
+        check.breaks("S4", "decides something without a quorum".to_owned());
+    }
+    check.fences_at_once();
+    for change in plan {
+        check.one(change);
+    }
+    check.found
+}
+
+/// Whether a device call for this host may be running: its executor lives on in the boot that was ordered (R21).
+fn is_being_fenced(state: &ClusterState, host: &Host) -> bool {
+    let Life::Fencing(fence) = &host.life else { return false };
+    let order = fence.attempt.as_ref().and_then(|attempt| state.orders.get(attempt));
+    order.is_some_and(|order| {
+        let executor = state.hosts.get(&order.host);
+        executor.is_some_and(|known| known.life == Life::Up && known.facts.incarnation == order.incarnation)
+    })
+}
+
+struct Check<'a> {
+    state: &'a ClusterState,
+    evidence: &'a Evidence,
+    timing: &'a Timing,
+    now: Moment,
+    plan: &'a [Change],
+    found: Vec<Violation>,
+    /// Guests that this plan starts, moves or climbs a rung for: each at most once.
+    started: BTreeSet<&'a GuestName>,
+    /// Guests that this plan sends to hosts.
+    sent: Vec<(&'a GuestName, &'a HostName)>,
+}
+
+impl<'a> Check<'a> {
+    /// No two fences at once where one runs at a time.
+    fn fences_at_once(&mut self) {
+        // By part of the cluster: fences that this plan begins, and fences that are under way.
+        let mut parts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for change in self.plan {
+            if let Change::FenceAttempted { host, .. } = change {
+                parts.entry(self.state.policies.fenced_one_by_one_with(host)).or_default().0 += 1;
+            }
+        }
+        for (name, host) in &self.state.hosts {
+            if is_being_fenced(self.state, host) {
+                parts.entry(self.state.policies.fenced_one_by_one_with(name)).or_default().1 += 1;
+            }
+        }
+        for (begun, under_way) in parts.into_values() {
+            if begun > 1 || (begun > 0 && under_way > 0) {
+                self.breaks("S9", format!("would have {} fences under way at once", begun + under_way));
+            }
+        }
+    }
+
+    fn breaks(&mut self, promise: &str, what: String) {
+        self.found.push(Violation { promise: promise.to_owned(), what });
+    }
+
+    fn one(&mut self, change: &'a Change) {
+        match change {
+            Change::Place { guest, host, .. } => self.place(guest, host),
+            Change::Migrate { guest, to, .. } => self.migrate(guest, to),
+            Change::Climb { guest, rung, ladder, to, .. } => self.climb(guest, *ladder, *rung, to.as_ref()),
+            Change::Stop { guest, .. } => {
+                self.once(guest);
+                if !matches!(self.phase(guest), Some(Phase::Running { .. } | Phase::Starting { .. })) {
+                    self.breaks("S7", format!("stops {guest}, which neither runs nor starts"));
+                }
+            }
+            Change::StrayFound { guest, host, epoch, .. } => {
+                let rightful = |tenure: &&crate::state::Tenure| tenure.host == *host && tenure.epoch <= *epoch;
+                let known = self.state.guests.get(guest);
+                if known.is_some_and(|known| known.tenures().iter().any(rightful)) {
+                    self.breaks("S6", format!("has {host} stop {guest}, which it has the right to run"));
+                }
+            }
+            Change::FenceOpened { host, evidence, .. } => self.fence(host, evidence),
+            Change::FenceAttempted { host, executor, .. } => self.attempt(host, executor),
+            Change::DrillBegun { host, .. } => {
+                if self.state.guests_of(host).next().is_some() {
+                    self.breaks("S8", format!("switches {host} off for a drill while guests run there"));
+                }
+            }
+            Change::Vacated { host } => {
+                if !matches!(self.state.hosts.get(host).map(|known| known.mode), Some(Mode::Leaving { .. })) {
+                    self.breaks("S8", format!("stops the guests of {host}, which has not announced to go"));
+                }
+            }
+            Change::HostGone { proof, .. } => self.gone(proof),
+            Change::HostReturned { host, .. } => {
+                let there = |seen: &crate::evidence::HostEvidence| {
+                    seen.reports.values().any(|report| is_there(&report.condition))
+                };
+                if self.evidence.hosts.get(host).is_none_or(there) {
+                    self.breaks("R10", format!("takes {host} in again, which was proven gone and runs something"));
+                }
+            }
+            Change::StoppedByLease { guest } => self.once(guest),
+            Change::GuestFree { guest, proof } => self.free(guest, proof),
+            Change::GuestAdopted { guest, .. } => {
+                if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
+                    self.breaks("S1", format!("adopts {guest}, which has a place already"));
+                }
+            }
+            // These are reported, wished for by people, or start nothing and stop nothing.
+            Change::HostJoined { .. }
+            | Change::HostArmed { .. }
+            | Change::LeaseClosed { .. }
+            | Change::MoveAsked { .. }
+            | Change::LookedAfter { .. }
+            | Change::FenceSuperseded { .. }
+            | Change::FenceForgotten { .. }
+            | Change::QuarantineLifted { .. }
+            | Change::DeviceDistrusted { .. }
+            | Change::DeviceTrusted { .. }
+            | Change::DrillEnded { .. }
+            | Change::PowerOnOrdered { .. }
+            | Change::FenceTested { .. }
+            | Change::StormHoldReleased { .. }
+            | Change::StormEnded
+            | Change::ReleaseAgain { .. }
+            | Change::Verified { .. }
+            | Change::LadderReset { .. }
+            | Change::OrderEnded { .. }
+            | Change::IncidentOpened { .. }
+            | Change::IncidentResolved { .. }
+            | Change::Delivered { .. }
+            | Change::PoliciesApplied { .. }
+            | Change::ModeSet { .. }
+            | Change::WantedSet { .. }
+            | Change::SuspensionSet { .. } => {}
+        }
+    }
+
+    fn phase(&self, guest: &GuestName) -> Option<&'a Phase> {
+        self.state.guests.get(guest).map(|known| &known.phase)
+    }
+
+    fn once(&mut self, guest: &'a GuestName) {
+        if !self.started.insert(guest) {
+            self.breaks("S1", format!("does two things to {guest} at once"));
+        }
+        match self.state.guests.get(guest).map(|known| known.wanted) {
+            None => self.breaks("S10", format!("acts on {guest}, which nobody has declared")),
+            Some(Wanted::Unmanaged) => self.breaks("S8", format!("acts on {guest}, which is to be left alone")),
+            Some(Wanted::Running | Wanted::Stopped) => {}
+        }
+    }
+
+    /// Only a guest that carries its proof is started, once, where it may run and has room.
+    fn place(&mut self, guest: &'a GuestName, host: &'a HostName) {
+        self.once(guest);
+        match self.state.guests.get(guest) {
+            Some(Guest { phase: Phase::Free { .. }, wanted: Wanted::Running, .. }) => {}
+            Some(Guest { phase: Phase::Free { .. }, wanted, .. }) => {
+                self.breaks("S8", format!("starts {guest}, which is wanted {}", wanted.word()));
+            }
+            Some(known) => self.breaks("S2", format!("starts {guest} on {host} while it is {}", known.word())),
+            None => {}
+        }
+        self.alone(guest, None);
+        self.takes(guest, host);
+    }
+
+    /// S1, S2: nothing is started while a host that is heard has something of the guest, or has been ordered, before or
+    /// by this very plan, to stop it and has not reported. `home` is the host that has the right to it.
+    fn alone(&mut self, guest: &'a GuestName, home: Option<&HostName>) {
+        let elsewhere = |host: &HostName| Some(host) != home;
+        let releases = |order: &crate::order::Order| matches!(&order.kind, crate::order::OrderKind::Release { guest: of, .. } if of == guest);
+        let ordered = self.state.orders.values().find(|order| releases(order) && elsewhere(&order.host));
+        if let Some(order) = ordered {
+            self.breaks("S2", format!("starts {guest} while {} is to stop it", order.host));
+        }
+        let stray =
+            self.plan.iter().any(|change| matches!(change, Change::StrayFound { guest: of, .. } if of == guest));
+        if stray {
+            self.breaks("S1", format!("starts {guest}, and says that it is elsewhere"));
+        }
+        let since = match self.phase(guest) {
+            Some(Phase::Free { since, .. } | Phase::Running { since, .. }) => *since,
+            _ => return,
+        };
+        let told_after = self.evidence.marks.at(since).plus(self.timing.sync_every.0 * 2);
+        for (host, known) in self.state.hosts.iter().filter(|(host, _)| elsewhere(host)) {
+            let Some(seen) = self.evidence.hosts.get(host) else { continue };
+            let speaks = known.life == Life::Up && known.facts.guests && !known.is_contested();
+            let fresh = seen.sync.as_ref().is_some_and(|sync| {
+                let age = self.now.since(sync.at);
+                sync.incarnation == known.facts.incarnation && sync.at > told_after && age < self.timing.suspect_after.0
+            });
+            let there = seen.reports.get(guest).is_some_and(|report| is_there(&report.condition));
+            if speaks && fresh && there {
+                self.breaks("S1", format!("starts {guest}, of which {host} has something"));
+            }
+        }
+    }
+
+    fn takes(&mut self, guest: &'a GuestName, host: &'a HostName) {
+        let Some(known) = self.state.hosts.get(host) else {
+            self.breaks("S10", format!("sends {guest} to {host}, which has never joined"));
+            return;
+        };
+        if known.life != Life::Up {
+            self.breaks("R20", format!("sends {guest} to {host}, which is fenced or gone"));
+        }
+        if !known.facts.guests {
+            self.breaks("S10", format!("sends {guest} to {host}, which runs no guests"));
+        }
+        if known.mode != Mode::Active {
+            self.breaks("S8", format!("sends {guest} to {host}, which is {}", known.mode.word()));
+        }
+        self.holds(guest, host);
+    }
+
+    fn migrate(&mut self, guest: &'a GuestName, to: &'a HostName) {
+        self.once(guest);
+        match self.phase(guest) {
+            Some(Phase::Running { tenure, .. }) if tenure.host == *to => {
+                self.breaks("S8", format!("moves {guest} to {to}, where it is"));
+            }
+            Some(Phase::Running { tenure, .. }) => self.alone(guest, Some(&tenure.host)),
+            _ => self.breaks("S2", format!("moves {guest}, which does not run")),
+        }
+        self.takes(guest, to);
+    }
+
+    /// S8: a rung comes after those below it, and each has its budget.
+    fn climb(&mut self, guest: &'a GuestName, ladder: LadderKind, rung: usize, to: Option<&'a HostName>) {
+        self.once(guest);
+        let Some(known) = self.state.guests.get(guest) else { return };
+        if !matches!(known.phase, Phase::Running { action: None, .. }) {
+            self.breaks("S7", format!("takes a rung for {guest} while it is {}", known.word()));
+        }
+        if let Phase::Running { tenure, .. } = &known.phase {
+            self.alone(guest, Some(&tenure.host));
+        }
+        let rungs = ladder_of(&self.state.policies, guest, ladder);
+        let Some(taken) = rungs.get(rung) else {
+            self.breaks("S8", format!("takes rung {} of {guest}, which has {}", rung + 1, rungs.len()));
+            return;
+        };
+        if let Some(position) = known.ladder.position.as_ref().filter(|position| position.ladder == ladder) {
+            if rung < position.rung {
+                self.breaks("S8", format!("takes rung {} of {guest} after rung {}", rung + 1, position.rung + 1));
+            }
+            if rung == position.rung && position.tries >= taken.tries() {
+                self.breaks("S8", format!("takes {} of {guest} a {}th time", taken.name(), position.tries + 1));
+            }
+        }
+        if let (Rung::Migrate { .. }, Some(to)) = (taken, to) {
+            self.takes(guest, to);
+        }
+    }
+
+    /// S3, R16, R17: a fence names its evidence, and the evidence is counted here once more.
+    fn fence(&mut self, host: &'a HostName, said: &[String]) {
+        if said.is_empty() {
+            self.breaks("S3", format!("fences {host} and names no evidence"));
+        }
+        let Some(known) = self.state.hosts.get(host) else {
+            self.breaks("S3", format!("fences {host}, which has never joined"));
+            return;
+        };
+        if matches!(known.mode, Mode::Maintenance) {
+            self.breaks("S8", format!("fences {host}, which is in maintenance"));
+        }
+        if self.evidence.me.as_ref() == Some(host) {
+            self.breaks("S3", format!("fences {host}, which is the coordinator itself"));
+        }
+        let heard = self.evidence.hosts.get(host);
+        let boot = &known.facts.incarnation;
+        let synced = heard.and_then(|heard| heard.sync.as_ref()).filter(|sync| sync.incarnation == *boot);
+        if let Some(sync) = synced
+            && self.now.since(sync.at) < self.timing.suspect_after.0
+        {
+            self.breaks("R16", format!("fences {host}, which synced {} ms ago", millis(self.now.since(sync.at))));
+        }
+        let unsynced = synced.map_or(Duration::MAX, |sync| self.now.since(sync.at));
+        let (silent, asked) = self.silent_for(host);
+        if silent * 2 <= asked && unsynced < SUPERVISOR_PATIENCE {
+            self.breaks("R17", format!("fences {host} by {silent} of {asked} other voters"));
+        }
+    }
+
+    /// How many of the other voters have not heard the host for long enough, and how many other voters there are.
+    fn silent_for(&self, host: &HostName) -> (usize, usize) {
+        let long = |age: Duration| age >= self.timing.suspect_after.0;
+        let heard = self.evidence.hosts.get(host);
+        let others = self.evidence.voters.iter().filter(|voter| *voter != host);
+        let says_silent = |voter: &&HostName| {
+            if self.evidence.me.as_ref() == Some(*voter) {
+                let newest = heard.and_then(|heard| heard.sync.iter().chain(&heard.heard).map(|sign| sign.at).max());
+                return newest.is_none_or(|at| long(self.now.since(at)));
+            }
+            let answer = heard.and_then(|heard| heard.answers.get(*voter)).filter(|answer| answer.counts);
+            answer.is_some_and(|answer| answer.age.is_none_or(|age| long(age + self.now.since(answer.asked))))
+        };
+        (others.clone().filter(says_silent).count(), others.count())
+    }
+
+    fn attempt(&mut self, host: &'a HostName, executor: &'a HostName) {
+        let fencing = self.state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Fencing(_)));
+        if !fencing {
+            self.breaks("S3", format!("has {host} switched off without a fence that is open"));
+        }
+        if host == executor {
+            self.breaks("S3", format!("has {host} switch itself off"));
+        }
+        if self.state.hosts.get(executor).is_none_or(|known| known.life != Life::Up) {
+            self.breaks("R20", format!("has {host} switched off by {executor}, which has no lease"));
+        }
+        if self.state.fence_under_way(host).is_some() {
+            self.breaks("R20", format!("has {host} switched off twice at once"));
+        }
+    }
+
+    /// R9: a proof of power names the boot that has joined, and nothing was heard of it since.
+    fn gone(&mut self, proof: &Proof) {
+        let (host, boot) = match proof.kind() {
+            ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. } => {
+                (host, incarnation)
+            }
+            ProofKind::LeaseExpired { host, incarnation, longest, .. } => {
+                self.lease_ran_out(host, incarnation, longest.wait());
+                return;
+            }
+            ProofKind::Reported { .. } | ProofKind::NotHere { .. } => {
+                self.breaks("R9", "takes a guest's proof for a host's".to_owned());
+                return;
+            }
+        };
+        if !self.state.is_current(host, boot) {
+            self.breaks("R9", format!("proves the boot {boot} of {host}, which is not the one that has joined"));
+        }
+        let heard = self.evidence.hosts.get(host);
+        let Some(reading) = heard.and_then(|heard| heard.power.as_ref()) else { return };
+        let signs = heard.into_iter().flat_map(|heard| heard.sync.iter().chain(&heard.heard));
+        let newest = signs.filter(|sign| sign.incarnation == *boot).map(|sign| sign.at).max();
+        if newest.is_some_and(|at| at >= reading.asked) {
+            self.breaks("R9", format!("calls {host} off, which was heard after its power device was asked"));
+        }
+    }
+
+    /// R9, R18: a lease has run out only when neither a grant, nor the beginning of this authority, is younger than the wait;
+    /// and not while its host syncs.
+    fn lease_ran_out(&mut self, host: &HostName, boot: &crate::names::Incarnation, wait: Duration) {
+        if !self.state.is_current(host, boot) {
+            self.breaks("R9", format!("proves the boot {boot} of {host}, which is not the one that has joined"));
+        }
+        let heard = self.evidence.hosts.get(host);
+        let granted = heard.and_then(|heard| heard.granted.as_ref()).filter(|granted| granted.incarnation == *boot);
+        let signs = granted.map(|granted| granted.at).into_iter().chain(self.evidence.authority_since);
+        if signs.max().is_none_or(|newest| self.now.since(newest) < wait) {
+            self.breaks("R9", format!("proves {host} gone by a lease that may last"));
+        }
+        let synced = heard.and_then(|heard| heard.sync.as_ref()).filter(|sync| sync.incarnation == *boot);
+        if synced.is_some_and(|sync| self.now.since(sync.at) < self.timing.suspect_after.0) {
+            self.breaks("R9", format!("proves {host} gone by its lease, which syncs"));
+        }
+    }
+
+    fn free(&mut self, guest: &GuestName, proof: &Proof) {
+        if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
+            self.breaks("S2", format!("frees {guest}, which has been placed, without its host's word"));
+        }
+        if !matches!(proof.kind(), ProofKind::NotHere { .. }) {
+            self.breaks("R8", format!("places {guest} for the first time on a proof about something else"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evidence::{Answer, Heard},
+        fixture::{Stage, host, name, off},
+    };
+
+    fn well(stage: &Stage) -> Evidence {
+        let mut evidence = Evidence { quorum_since: Some(Moment(0)), me: Some(host("a")), ..Evidence::default() };
+        evidence.voters = stage.state.hosts.keys().cloned().collect();
+        for (name, known) in &stage.state.hosts {
+            let heard = Heard { at: Moment(9_900), incarnation: known.facts.incarnation.clone() };
+            evidence.hosts.entry(name.clone()).or_default().sync = Some(heard);
+        }
+        evidence
+    }
+
+    fn promises(stage: &Stage, evidence: &Evidence, plan: &[Change]) -> Vec<String> {
+        let found = check(&stage.state, evidence, &Timing::default(), Moment(10_000), plan);
+        found.into_iter().map(|violation| violation.promise).collect()
+    }
+
+    fn place(guest: &str, on: &str) -> Change {
+        Change::Place { guest: name(guest), host: host(on), why: String::new() }
+    }
+
+    fn fence(of: &str, evidence: &[&str]) -> Change {
+        let evidence = evidence.iter().map(|said| (*said).to_owned()).collect();
+        let incarnation = crate::fixture::boot(&format!("{of}.1"));
+        Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None }
+    }
+
+    #[test]
+    fn a_guest_that_may_run_somewhere_is_never_placed() {
+        let mut stage = Stage::new(&["a", "b"], &["g"]);
+        stage.run("g", "a");
+        let evidence = well(&stage);
+        assert_eq!(promises(&stage, &evidence, &[place("g", "b")]), ["S2"]);
+        assert_eq!(promises(&stage, &evidence, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_guest_is_neither_placed_nor_climbed_for_while_another_host_has_something_of_it() {
+        let mut stage = Stage::new(&["a", "b", "c"], &["g"]);
+        stage.run("g", "a");
+        let climb = Change::Climb {
+            guest: name("g"),
+            rung: 0,
+            ladder: crate::ladder::LadderKind::Recovery,
+            to: None,
+            why: String::new(),
+            evidence: Vec::new(),
+            last_well: None,
+        };
+        let mut evidence = well(&stage);
+        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), [""; 0]);
+        let epoch = stage.state.guests[&name("g")].tenures()[0].epoch;
+        let found = Change::StrayFound { guest: name("g"), host: host("b"), epoch, keep: Some(host("a")) };
+        assert_eq!(promises(&stage, &evidence, &[found.clone(), climb.clone()]), ["S1"], "both in one plan");
+
+        let report = |condition| crate::observe::GuestReport { guest: name("g"), epoch, condition };
+        let reports = |evidence: &mut Evidence, condition| {
+            evidence.hosts.get_mut(&host("b")).unwrap().reports.insert(name("g"), report(condition));
+        };
+        reports(&mut evidence, crate::observe::GuestCondition::Running);
+        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), ["S1"], "b has it");
+        reports(&mut evidence, crate::observe::GuestCondition::Exited { detail: String::new() });
+        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), [""; 0], "b had it");
+
+        stage.must(found);
+        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), ["S2"], "b has not reported");
+        stage.end("b", crate::fixture::done());
+        assert_eq!(promises(&stage, &evidence, &[climb]), [""; 0]);
+    }
+
+    #[test]
+    fn nothing_is_decided_without_a_quorum() {
+        let stage = Stage::new(&["a", "b"], &["g"]);
+        let evidence = Evidence { quorum_since: None, ..well(&stage) };
+        assert!(promises(&stage, &evidence, &[place("g", "b")]).contains(&"S4".to_owned()));
+    }
+
+    #[test]
+    fn a_fence_names_its_evidence_and_spares_who_synced() {
+        let stage = Stage::new(&["a", "b", "c"], &["g"]);
+        let mut evidence = well(&stage);
+        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), ["R16", "R17"]);
+        let seen = evidence.hosts.get_mut(&host("b")).unwrap();
+        seen.sync.as_mut().unwrap().at = Moment(7_000);
+        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), ["R17"]);
+        let (asked, age) = (Moment(9_900), Some(Duration::from_millis(2_900)));
+        let answers = &mut evidence.hosts.get_mut(&host("b")).unwrap().answers;
+        answers.insert(host("c"), Answer { asked, age, counts: false });
+        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), ["R17"]);
+        evidence.hosts.get_mut(&host("b")).unwrap().answers.get_mut(&host("c")).unwrap().counts = true;
+        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), [""; 0]);
+        assert_eq!(promises(&stage, &evidence, &[fence("b", &[])]), ["S3"]);
+        evidence.hosts.get_mut(&host("a")).unwrap().sync = None;
+        assert!(promises(&stage, &evidence, &[fence("a", &["c says so"])]).contains(&"S3".to_owned()));
+    }
+
+    #[test]
+    fn a_reading_older_than_a_sign_of_life_proves_nothing() {
+        let stage = Stage::new(&["a", "b", "c"], &["g"]);
+        let mut evidence = well(&stage);
+        let reading = off("b", Moment(9_950));
+        let proof = Proof::power_off(&host("b"), &crate::fixture::boot("b.1"), &reading, Some("ann"), None).unwrap();
+        let plan = [Change::HostGone { proof, last_well: None }];
+        evidence.hosts.get_mut(&host("b")).unwrap().power = Some(reading);
+        assert_eq!(promises(&stage, &evidence, &plan), [""; 0]);
+        evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(9_950);
+        assert_eq!(promises(&stage, &evidence, &plan), ["R9"]);
+    }
+
+    #[test]
+    fn memory_is_counted_once_more() {
+        let mut stage = Stage::new(&["a", "b"], &["g", "h"]);
+        for declared in stage.state.policies.guests.values_mut() {
+            declared.qemu.memory_mib = 5_000;
+        }
+        let evidence = well(&stage);
+        assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "b")]), [""; 0]);
+        assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "a")]), ["L1"]);
+        assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("g", "b")]), ["S1"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! Fence attempts: by which device and executor, one at a time, and for how long each one counts (R20, R21).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Decision, FOREVER, Round, Waits,
+    fences::{Subject, open},
+    leases::{pending, wait},
+};
+use crate::{
+    change::Change,
+    lease::NoGround,
+    model::{FenceLevel, Severity},
+    names::{HostName, OrderId},
+    order::{Order, OrderKind, OrderOutcome},
+    state::{ClusterState, Fence, Life},
+    time::millis,
+};
+
+/// Longest pause between two fence attempts; the first retry comes after a second.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What an `off` may still do after the attempt that sent it has ended (R20): the slowest controllers take some seconds.
+pub(crate) const SETTLE: Duration = Duration::from_secs(10);
+
+/// The one device call that may run at a time: it is held only while it runs, so that a device that does not answer
+/// blocks no other fence (R21).
+pub(super) struct Slot {
+    /// How much longer the call takes at most, in milliseconds, by the failure domain of the host that is switched; one name
+    /// stands for the whole cluster where it is one.
+    held: BTreeMap<String, u64>,
+}
+
+impl Slot {
+    pub(super) fn of(round: &Round<'_>) -> Self {
+        let mut slot = Self { held: BTreeMap::new() };
+        for order in round.state.orders.values().filter(|order| is_running(round, order)) {
+            if let OrderKind::Fence { target, .. } = &order.kind {
+                slot.hold(round, target, left_of(round, order));
+            }
+        }
+        slot
+    }
+
+    fn hold(&mut self, round: &Round<'_>, target: &HostName, left: u64) {
+        let held = self.held.entry(round.state.policies.fenced_one_by_one_with(target)).or_default();
+        *held = left.max(*held);
+    }
+}
+
+/// How many fences of all hosts count as recent; [`Change::FenceForgotten`] takes them back after an hour.
+fn recent(round: &Round<'_>) -> usize {
+    round.state.hosts.values().map(|host| host.fences.len()).sum()
+}
+
+/// Orders the next attempt of an open fence.
+pub(super) fn attempt(
+    round: &Round<'_>,
+    decision: &mut Decision,
+    subject: &Subject<'_>,
+    fence: &Fence,
+    slot: &mut Slot,
+) -> Waits {
+    let name = subject.name;
+    if let Some(quarantine) = subject.host.quarantine.as_ref().filter(|quarantine| quarantine.is_contested()) {
+        return Some((format!("a person to settle whose name it is: {quarantine}"), FOREVER));
+    }
+    if let Some(hold) = &decision.report.storm_hold {
+        return Some((format!("fencing is held: {hold}"), FOREVER));
+    }
+    let budget = round.state.policies.cluster.fences_per_hour_in_all;
+    if let Some(budget) = budget.filter(|budget| fence.attempts == 0 && recent(round) >= *budget as usize) {
+        // Its lease ends the wait without a person.
+        if let Some(safe) = pending(round, name) {
+            return Some(wait(&safe));
+        }
+        over_budget(round, decision, name, budget);
+        return Some((format!("an hour with fewer than {budget} fences, or a person's word that it is off"), FOREVER));
+    }
+    if let Some(left) = slot.held.get(&round.state.policies.fenced_one_by_one_with(name)).copied() {
+        return Some(("the device call that runs for another host".to_owned(), left));
+    }
+    let left = pause(fence.attempts).saturating_sub(fence.failed.map_or(Duration::MAX, |failed| round.age(failed)));
+    if !left.is_zero() {
+        return Some((format!("the pause after attempt {}", fence.attempts), millis(left)));
+    }
+    let levels = round.state.policies.levels_of(name);
+    let Some(level) = next_device(levels, fence.next_level, &subject.host.distrusted) else {
+        // Its lease ends the wait without a person.
+        if let Some(safe) = pending(round, name) {
+            return Some(wait(&safe));
+        }
+        nobody_can(round, decision, name, !subject.host.distrusted.is_empty());
+        return Some(("a person's word that it is off".to_owned(), FOREVER));
+    };
+    let Some(executor) = executor(round, name, level, fence.attempts) else {
+        return Some(("a host that can ask its power device".to_owned(), FOREVER));
+    };
+    slot.hold(round, name, levels.get(level).map_or(0, |level| millis(level.timeout().0)));
+    decision.commands.push(Change::FenceAttempted { host: name.clone(), executor, level });
+    None
+}
+
+/// The pause before the attempt after so many; none before the first.
+fn pause(attempts: u32) -> Duration {
+    if attempts == 0 { Duration::ZERO } else { Duration::from_secs(1 << attempts.min(5)).min(RETRY_MAX) / 2 }
+}
+
+/// The next level with a device; one that is not trusted may be wired to another machine.
+pub(super) fn next_device(levels: &[FenceLevel], from: usize, distrusted: &BTreeSet<usize>) -> Option<usize> {
+    let count = levels.len();
+    let mut turn = (0..count).map(|step| (from + step) % count).filter(|level| !distrusted.contains(level));
+    turn.find(|level| levels.get(*level).is_some_and(FenceLevel::has_device))
+}
+
+fn over_budget(round: &Round<'_>, decision: &mut Decision, name: &HostName, budget: u32) {
+    let summary =
+        format!("{name} has failed, and is not fenced: {budget} fences within an hour are all that is allowed");
+    let human = format!(
+        "Find out what switches so many hosts off. Make sure that {name} is off, then run `holdfast host confirm-off {name} \
+         --operator YOUR-NAME`; or raise `fences_per_hour_in_all`."
+    );
+    open(round, decision, ClusterState::host_key(name), Severity::Critical, summary, Some(human));
+}
+
+fn nobody_can(round: &Round<'_>, decision: &mut Decision, name: &HostName, distrusted: bool) {
+    let lack = if distrusted { "its power device is not trusted" } else { "no power device is declared for it" };
+    let lease = match round.state.lease_ground(name) {
+        Ok(_) | Err(NoGround::NoLevel) => String::new(),
+        Err(why) => format!("; its lease proves nothing: {why}"),
+    };
+    let summary = format!("{name} has failed, and {lack}{lease}");
+    let human = format!(
+        "Make sure that {name} is off, then run `holdfast host confirm-off {name} --operator YOUR-NAME`. Until then its guests \
+         start nowhere else."
+    );
+    open(round, decision, ClusterState::host_key(name), Severity::Critical, summary, Some(human));
+}
+
+/// The coordinator first, because its word needs no further trip, unless it is known not to reach the device; others in turn when an attempt has failed.
+pub(super) fn executor(round: &Round<'_>, target: &HostName, level: usize, attempts: u32) -> Option<HostName> {
+    let me = round.evidence.me.iter().filter(|me| *me != target).filter(|me| round.state.hosts.contains_key(*me));
+    let others = round.state.hosts.keys().filter(|host| *host != target && Some(*host) != round.evidence.me.as_ref());
+    let mut able: Vec<&HostName> = me.chain(others).filter(|host| round.answers(host)).collect();
+    // Who could not reach the device when nothing was wrong hardly can when something is.
+    let known = round.state.hosts.get(target);
+    able.sort_by_key(|host| known.and_then(|known| known.path(level, host)).is_some_and(|path| path.error.is_some()));
+    let turn = usize::try_from(attempts).unwrap_or(0).checked_rem(able.len())?;
+    able.get(turn).map(|host| (*host).clone())
+}
+
+/// R20: an attempt of which nothing can be left ends as failed, though nobody has reported it.
+pub(super) fn overdue(round: &Round<'_>, decision: &mut Decision, attempt: OrderId) {
+    let Some(order) = round.state.orders.get(&attempt) else { return };
+    if left_of(round, order) > 0 {
+        return;
+    }
+    let detail = match over_since(round, order) {
+        Some(_) => format!("its executor {} has gone, and whatever it had begun has ended", order.host),
+        None => format!("its executor {} has been silent for longer than an attempt may take", order.host),
+    };
+    decision.commands.push(Change::OrderEnded { order: attempt, outcome: OrderOutcome::Failed { detail } });
+}
+
+/// How much longer an attempt counts at most, unless its executor reports, in milliseconds (R20).
+///
+/// An executor whose boot is over has begun nothing since: its deadline and the device's settling remain. One that is
+/// only silent may have begun with the lease of its last sync, and then has its deadline.
+pub(super) fn left_of(round: &Round<'_>, order: &Order) -> u64 {
+    let age = round.age(order.issued);
+    let left = match over_since(round, order) {
+        Some(over) => {
+            let settled = SETTLE.saturating_sub(round.age(over));
+            (order.deadline.0 + SETTLE).saturating_sub(age).max(settled)
+        }
+        None => {
+            let unsynced = round.hosts.get(&order.host).map_or(0, |judgement| judgement.unsynced_ms);
+            let longest = longest_lease(round) + order.deadline.0 + SETTLE;
+            longest.saturating_sub(age.min(Duration::from_millis(unsynced)))
+        }
+    };
+    millis(left)
+}
+
+/// Whether a device call of this order can still be running. Without a go-ahead younger than one lease its executor
+/// sends no more `off` (R20), and one whose boot is over sends nothing at all.
+fn is_running(round: &Round<'_>, order: &Order) -> bool {
+    let OrderKind::Fence { switch, .. } = &order.kind else { return false };
+    if !switch.switches_off() {
+        return false;
+    }
+    let unsynced = round.hosts.get(&order.host).map(|judgement| Duration::from_millis(judgement.unsynced_ms));
+    over_since(round, order).is_none() && unsynced.is_none_or(|unsynced| unsynced < longest_lease(round))
+}
+
+/// The log index at which the boot that was to carry the order out was known to be over, if it is.
+fn over_since(round: &Round<'_>, order: &Order) -> Option<u64> {
+    let executor = round.state.hosts.get(&order.host)?;
+    let replaced = (executor.facts.incarnation != order.incarnation).then_some(executor.joined);
+    replaced.or(matches!(executor.life, Life::Gone { .. }).then_some(executor.life_since))
+}
+
+/// The longest that an executor may act after its last sync, with the margin for drift (R1).
+fn longest_lease(round: &Round<'_>) -> Duration {
+    round.timing.lease.0 * 21 / 20
+}

@@ -1,0 +1,90 @@
+//! Drills: who may be switched off on purpose and by whom, and how a drill ends.
+//!
+//! ```text
+//! ordered ---> switching: off, confirmed, on ---> returning: its next boot is waited for ---> done
+//!                       | failed, or lost                          | not back in time
+//!                       +------------------------> failed <--------+
+//! ```
+
+use std::time::Duration;
+
+use super::{Decision, HostVerdict, Report, Round};
+use crate::{
+    change::Change,
+    fence_path::{Drill, DrillStep},
+    model::FenceLevel,
+    names::HostName,
+    state::{ClusterState, Life, Mode},
+};
+
+/// How long a host may take from the beginning of its drill until it is back: large servers test their memory for minutes.
+pub const DRILL_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Who switches a host off and on for a drill, or why it may not be done.
+///
+/// # Errors
+/// Why not, in a sentence.
+pub fn drill(
+    state: &ClusterState,
+    report: &Report,
+    coordinator: &HostName,
+    host: &HostName,
+    level: usize,
+) -> Result<HostName, String> {
+    let known = state.hosts.get(host).ok_or_else(|| format!("there is no host {host}"))?;
+    if !state.policies.levels_of(host).get(level).is_some_and(FenceLevel::has_device) {
+        return Err(format!("{host} has no power device at level {}", level + 1));
+    }
+    if host == coordinator {
+        return Err(format!("{host} coordinates, and would switch itself off: restart its supervisor first"));
+    }
+    let guests = state.guests_of(host).count();
+    if !matches!(known.mode, Mode::Draining | Mode::Maintenance) || guests > 0 {
+        return Err(format!("{host} is not drained ({guests} guests): run `holdfast host drain {host}` first"));
+    }
+    let well = |name: &HostName| report.hosts.get(name).is_some_and(|it| it.verdict == HostVerdict::Healthy);
+    if let Some(unwell) = state.hosts.keys().find(|name| !well(name)) {
+        return Err(format!("{unwell} is not well: one thing at a time"));
+    }
+    if report.storm_hold.is_some() || state.suspended.is_some() || state.hosts.values().any(|it| it.drill.is_some()) {
+        return Err("fencing is held, deciding is suspended, or another drill is under way".to_owned());
+    }
+    let mut others: Vec<&HostName> =
+        state.hosts.iter().filter(|(name, it)| *name != host && it.life == Life::Up).map(|(name, _)| name).collect();
+    // Whoever is known to reach it first.
+    others.sort_by_key(|other| known.path(level, other).is_none_or(|path| path.error.is_some()));
+    others.first().map(|first| (*first).clone()).ok_or_else(|| format!("no other host can switch {host}"))
+}
+
+/// Ends drills that are over.
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
+    for (name, host) in &round.state.hosts {
+        if let Some(drill) = &host.drill
+            && let Some(failed) = over(round, name, drill)
+        {
+            decision.commands.push(Change::DrillEnded { host: name.clone(), failed });
+        }
+    }
+}
+
+/// Whether a drill is over: `Some(None)` when it has succeeded.
+#[expect(clippy::option_option, reason = "not over, over well, and over badly are three things")]
+fn over(round: &Round<'_>, name: &HostName, drill: &Drill) -> Option<Option<String>> {
+    let known = round.state.hosts.get(name)?;
+    match &drill.step {
+        DrillStep::Switching { order } if !round.state.orders.contains_key(order) => {
+            Some(Some("whoever was to switch it has gone, and nobody knows what came of it".to_owned()))
+        }
+        DrillStep::Returning { .. } if known.facts.incarnation != drill.incarnation && round.answers(name) => {
+            Some(None)
+        }
+        DrillStep::Switching { .. } | DrillStep::Returning { .. } => (round.age(drill.begun) >= DRILL_LIMIT)
+            .then(|| Some(format!("{name} was not back {} minutes after it began", DRILL_LIMIT.as_secs() / 60))),
+    }
+}
+
+/// Whether a host is silent because somebody wants to see whether it can be switched off, so that nothing is made of it.
+pub(super) fn is_drilled(round: &Round<'_>, name: &HostName) -> bool {
+    let drilled = round.state.hosts.get(name).is_some_and(|known| known.drill.is_some());
+    drilled && round.state.guests_of(name).next().is_none()
+}

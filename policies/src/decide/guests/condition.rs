@@ -1,0 +1,129 @@
+//! How a running guest is: well, ill, or not to be judged (S5: unknown is not failed).
+
+use std::time::Duration;
+
+use super::{
+    super::{Degradation, GuestJudgement, Round, ServiceJudgement, ServiceVerdict, services},
+    running::Run,
+};
+use crate::{
+    ladder::Trouble,
+    model::{OnDegraded, Policy},
+    observe::GuestCondition,
+};
+
+/// How long a guest that came back from a move may still be reported as sent away: some syncs.
+const SENT_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn judge_services(
+    round: &Round<'_>,
+    run: &Run<'_>,
+    policy: Option<&Policy>,
+    judgement: &mut GuestJudgement,
+) {
+    let Some(policy) = policy else { return };
+    let (now, epoch) = (round.now.moment, run.tenure.epoch);
+    judgement.services = services::judge_all(round.evidence, now, run.name, epoch, &policy.services);
+}
+
+/// What is made of a running guest.
+pub(super) enum Condition {
+    Well,
+    NotToBeJudged(String),
+    Ill { trouble: Trouble, why: String, evidence: Vec<String> },
+}
+
+/// What its host reports of it comes first, then what its probes say.
+pub(super) fn trouble(
+    round: &Round<'_>,
+    run: &Run<'_>,
+    policy: Option<&Policy>,
+    judgement: &GuestJudgement,
+) -> Condition {
+    let host = &run.tenure.host;
+    let ill =
+        |why: String| Condition::Ill { trouble: Trouble::Guest, why, evidence: vec![format!("{host} reports it")] };
+    match round.evidence.report(host, run.name).filter(|report| report.epoch == run.tenure.epoch) {
+        Some(report) => match &report.condition {
+            GuestCondition::Exited { detail } => return ill(format!("its QEMU has ended ({detail})")),
+            GuestCondition::Panicked => return ill("its kernel has panicked".to_owned()),
+            GuestCondition::Paused { reason } => {
+                return Condition::NotToBeJudged(format!("it is paused ({reason}); that is not a failure"));
+            }
+            GuestCondition::IoError { detail } => {
+                let (trouble, why) =
+                    (Trouble::Storage, format!("its storage failed ({detail}), and QEMU has stopped it"));
+                return Condition::Ill { trouble, why, evidence: vec![format!("{host} reports it")] };
+            }
+            GuestCondition::Unknown { detail } => {
+                return Condition::NotToBeJudged(format!("{host} cannot tell how it is ({detail})"));
+            }
+            // The move was given up, and yet everything was sent: nothing will let its virtual CPUs run again.
+            GuestCondition::Sent if round.age(run.since) >= SENT_PATIENCE => {
+                return ill("it was sent away, and its move was given up".to_owned());
+            }
+            GuestCondition::Running | GuestCondition::Incoming | GuestCondition::Sent => {}
+        },
+        // Absent from a whole inventory that was taken after the start was reported.
+        None => {
+            let synced = round.evidence.hosts.get(host).and_then(|seen| seen.sync.as_ref());
+            let started = round.evidence.marks.at(run.since).plus(round.timing.sync_every.0 * 2);
+            if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
+                return ill("its host has nothing of it".to_owned());
+            }
+            return Condition::NotToBeJudged("its host has not reported it yet".to_owned());
+        }
+    }
+    service_trouble(round, run, policy, judgement)
+}
+
+/// A service that has failed, or is so degraded that its policy climbs the ladder for it. One that waits for another is
+/// that one's trouble.
+fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) -> Condition {
+    let Some(policy) = policy else { return Condition::Well };
+    let mut booting = None;
+    for (name, own) in judgement.services.iter().filter(|(_, own)| own.waits_for.is_none()) {
+        let Some(why) = ill_in_which_way(policy, own) else { continue };
+        let grace = policy.services.get(name).and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
+        if is_booting(round, run, grace.0) {
+            booting = booting.or(Some(format!("{name} {why} yet; it has {grace} to boot")));
+            continue;
+        }
+        let evidence = own.evidence.clone();
+        return Condition::Ill { trouble: Trouble::Service, why: format!("{name} {why}"), evidence };
+    }
+    booting.map_or(Condition::Well, Condition::NotToBeJudged)
+}
+
+fn ill_in_which_way(policy: &Policy, own: &ServiceJudgement) -> Option<&'static str> {
+    match (own.verdict, own.degraded, policy.on_degraded) {
+        (ServiceVerdict::Failed, ..) => Some("does not answer"),
+        (ServiceVerdict::Degraded, Some(Degradation::Slow), OnDegraded::Ladder) => Some("is slow"),
+        (ServiceVerdict::Degraded, Some(Degradation::Flapping), OnDegraded::Ladder) => Some("flaps"),
+        (
+            ServiceVerdict::Degraded | ServiceVerdict::Healthy | ServiceVerdict::Suspect | ServiceVerdict::Unknown,
+            ..,
+        ) => None,
+    }
+}
+
+/// It was started so lately that it may still be coming up, and nothing has been tried to help it.
+fn is_booting(round: &Round<'_>, run: &Run<'_>, grace: Duration) -> bool {
+    let restarted = run.guest.ladder.position.as_ref().is_some_and(|position| !position.recovered && !position.failed);
+    !run.verified && !restarted && round.age(run.since) < grace
+}
+
+/// Whether a service has come up as far as its policy asks: one that is merely slow has, unless that is what it is on the
+/// ladder for.
+pub(super) fn has_come_up(own: &ServiceJudgement, on_degraded: OnDegraded) -> bool {
+    match (own.verdict, own.degraded) {
+        (ServiceVerdict::Healthy, _) => true,
+        (ServiceVerdict::Degraded, Some(Degradation::Slow)) => match on_degraded {
+            OnDegraded::Alert | OnDegraded::Migrate => true,
+            OnDegraded::Ladder => false,
+        },
+        (ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed | ServiceVerdict::Unknown, _) => {
+            false
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A guest that this cluster never placed: found running on one host, or proven to run on none (R8).
+
+use std::collections::BTreeMap;
+
+use super::{
+    GuestJudgement, Pass,
+    strays::{self, Stray},
+};
+use crate::{
+    change::Change,
+    evidence::is_there,
+    hands_off::HandsOff,
+    names::{GuestName, HostName, Incarnation},
+    proof::Proof,
+    state::{Life, Tenure},
+};
+
+impl Pass<'_, '_> {
+    /// A guest that this cluster never placed: found running on one host, or proven to run on none (R8).
+    pub(super) fn unplaced(&mut self, name: &GuestName, judgement: &mut GuestJudgement) {
+        let round = self.round;
+        if let Some(hands_off @ HandsOff::Suspended { .. }) = round.state.hands_off(name) {
+            judgement.doing = format!("not looked for yet; {hands_off}");
+            return;
+        }
+        let mut found = Vec::new();
+        let mut said: BTreeMap<HostName, Incarnation> = BTreeMap::new();
+        let mut could_run = Vec::new();
+        for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests) {
+            if matches!(known.life, Life::Gone { .. }) {
+                continue;
+            }
+            could_run.push(host.clone());
+            let incarnation = &known.facts.incarnation;
+            let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };
+            match seen.reports.get(name).filter(|report| is_there(&report.condition)) {
+                Some(report) => {
+                    let (host, incarnation) = (host.clone(), incarnation.clone());
+                    found.push(Tenure { host, incarnation, epoch: report.epoch });
+                }
+                None => {
+                    said.insert(host.clone(), incarnation.clone());
+                }
+            }
+        }
+        let strays = self.found(name, 0);
+        self.tell_strays(name, if strays.len() > 1 { &strays } else { &[] }, "at once");
+        match (found.as_slice(), Proof::not_here(could_run.clone(), &said)) {
+            ([tenure], _) if said.len() + 1 == could_run.len() => {
+                self.decision.commands.push(Change::GuestAdopted { guest: name.clone(), tenure: tenure.clone() });
+                judgement.doing = format!("found on {}", tenure.host);
+            }
+            ([], Ok(proof)) if !could_run.is_empty() => {
+                self.decision.commands.push(Change::GuestFree { guest: name.clone(), proof });
+                "about to be placed for the first time".clone_into(&mut judgement.doing);
+            }
+            ([], Ok(_)) => "waiting for a host that runs guests".clone_into(&mut judgement.doing),
+            ([], Err(missing)) => judgement.doing = format!("waiting before the first placement: {missing}"),
+            (found, _) if found.len() > 1 => self.found_twice(name, &strays, judgement),
+            (found, _) => {
+                let hosts: Vec<&str> = found.iter().map(|tenure| tenure.host.as_str()).collect();
+                judgement.doing = format!("found on {}, waiting for every host's word", hosts.join(" and "));
+            }
+        }
+    }
+
+    /// One is kept and adopted when it is the only one left, and never are both stopped.
+    fn found_twice(&mut self, name: &GuestName, strays: &[Stray<'_>], judgement: &mut GuestJudgement) {
+        let on = strays::on(strays);
+        judgement.doing = match (self.round.state.hands_off(name), strays::keeper(self.round, name, strays)) {
+            (Some(hands_off), _) => format!("found on {on}; {hands_off}"),
+            (None, None) => format!("found on {on}, waiting for whoever moves it"),
+            (None, Some(keep)) => {
+                self.stop_strays(name, strays, Some(keep));
+                format!("found on {on}: it is kept on {keep} and stopped elsewhere, then adopted")
+            }
+        };
+    }
+}

@@ -1,0 +1,154 @@
+//! A guest that is proven to run nowhere: where it starts next, and when.
+
+use std::time::Duration;
+
+use super::{
+    super::{fences::open, placement},
+    GuestJudgement, Pass,
+    order::{self, Waits},
+    running::COOL_DOWN,
+    strays,
+};
+use crate::{
+    change::Change,
+    model::Severity,
+    names::{GuestName, HostName},
+    state::{ClusterState, Guest, Phase, Wanted},
+    time::millis,
+};
+
+/// How long a guest may find no host before a human is called.
+const PLACE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a guest that was stopped to be moved waits for the host that it is going to before it starts at another.
+pub(super) const HEADING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The fields of [`crate::state::Phase::Free`], and whose they are.
+pub(super) struct Free<'a> {
+    pub name: &'a GuestName,
+    pub guest: &'a Guest,
+    pub last: Option<&'a HostName>,
+    pub since: u64,
+}
+
+/// Where a guest that is being moved starts.
+enum Headed {
+    There { host: HostName, why: String },
+    Waits,
+    Nowhere,
+}
+
+impl Pass<'_, '_> {
+    pub(super) fn free(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) {
+        if self.stays_down(free.name, free.guest, judgement) || self.strays_of_free(free, judgement) {
+            return;
+        }
+        self.decay(free);
+        if let Some((doing, waits)) = held(self.round.state, free.name, free.guest, self.round.age(free.since)) {
+            (judgement.doing, judgement.waits) = (doing, waits);
+            return;
+        }
+        let chosen = match self.headed(free, judgement) {
+            Headed::There { host, why } => Ok((host, why)),
+            Headed::Waits => return,
+            Headed::Nowhere => self.round.plan.answer(free.name),
+        };
+        match chosen {
+            Ok((host, why)) => self.place(free, host, why, judgement),
+            Err(reasons) => self.unplaceable(free, &reasons, judgement),
+        }
+    }
+
+    /// Whatever a host has of a guest that is proven to run nowhere has no right to be there, and nothing starts before it
+    /// is gone.
+    fn strays_of_free(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) -> bool {
+        let strays = self.found(free.name, free.since);
+        self.tell_strays(free.name, &strays, "although it was proven to run nowhere");
+        self.stop_strays(free.name, &strays, None);
+        if !strays.is_empty() {
+            judgement.doing =
+                format!("found on {}, where it has no right to run: it is stopped there", strays::on(&strays));
+            return true;
+        }
+        let mut asked = free.guest.strays.keys();
+        let open = asked.find(|host| strays::release_of(self.round.state, free.name, host).is_some());
+        if let Some(host) = open {
+            judgement.doing = format!("{host} has not said yet that nothing of it is left there");
+        }
+        open.is_some()
+    }
+
+    /// A failed start counts within the cool-down: one of long ago says nothing of the next.
+    fn decay(&mut self, free: &Free<'_>) {
+        let cool_down =
+            self.round.state.policies.policy_of(free.name).map_or(COOL_DOWN, |(_, policy)| policy.cool_down.0);
+        let calm = self.round.age(free.since) >= cool_down + placement::start_pause(free.guest);
+        if !free.guest.start_failures.is_empty() && calm {
+            self.decision.commands.push(Change::LadderReset { guest: free.name.clone() });
+        }
+    }
+
+    /// A guest that is being moved starts where it is going, unless that host cannot take it any more.
+    fn headed(&self, free: &Free<'_>, judgement: &mut GuestJudgement) -> Headed {
+        let Some(heading) = &free.guest.heading else { return Headed::Nowhere };
+        match self.round.plan.choose(free.name, |host| *host != heading.to) {
+            Ok((host, _)) => {
+                let why = heading.by.as_ref().map_or("it moves there".to_owned(), |by| format!("{by} moves it there"));
+                Headed::There { host, why }
+            }
+            Err(reasons) => {
+                let age = self.round.age(free.since);
+                if age >= HEADING_PATIENCE && !reasons.passes() {
+                    return Headed::Nowhere;
+                }
+                judgement.doing = format!("waiting to start on {}, where it moves: {reasons}", heading.to);
+                let left = HEADING_PATIENCE.saturating_sub(age);
+                judgement.waits = Some(("that host, then for any other".to_owned(), millis(left)));
+                Headed::Waits
+            }
+        }
+    }
+
+    fn place(&mut self, free: &Free<'_>, host: HostName, why: String, judgement: &mut GuestJudgement) {
+        judgement.doing = format!("about to start on {host}");
+        let why = if Some(&host) == free.last { format!("it ran there last, and {why}") } else { why };
+        self.decision.commands.push(Change::Place { guest: free.name.clone(), host, why });
+        self.close("placement", free.name);
+    }
+
+    fn unplaceable(&mut self, free: &Free<'_>, reasons: &placement::Unplaceable, judgement: &mut GuestJudgement) {
+        judgement.doing = format!("no host can run it: {reasons}");
+        if !reasons.passes() && self.round.age(free.since) > PLACE_PATIENCE {
+            let (name, key) = (free.name, format!("placement/{}", free.name));
+            let summary = format!("{name} waits: no host can run it");
+            let human = format!("Make room for {name} or bring a host back; Holdfast keeps trying. {reasons}");
+            open(self.round, self.decision, key, Severity::Critical, summary, Some(human));
+        }
+    }
+}
+
+/// Whether a guest takes part in placement at this moment: what [`Pass::free`] does not place takes no room from others.
+/// `age` is the time since a log index was applied.
+pub(in crate::decide) fn is_to_be_placed(
+    state: &ClusterState,
+    name: &GuestName,
+    age: impl Fn(u64) -> Duration,
+) -> bool {
+    let Some(guest) = state.guests.get(name) else { return false };
+    let Phase::Free { since, .. } = &guest.phase else { return false };
+    let wanted = guest.wanted == Wanted::Running && guest.given_up.is_none();
+    // One that is being moved asks for its host by itself: placed here as well, it would take its own room twice.
+    let heads = guest.heading.is_some() && age(*since) < HEADING_PATIENCE;
+    let wanted = wanted && !heads;
+    wanted && state.hands_off(name).is_none() && held(state, name, guest, age(*since)).is_none()
+}
+
+/// Why a guest that is to run, and has waited for so long, is not placed at this moment, whatever room there is.
+fn held(state: &ClusterState, name: &GuestName, guest: &Guest, waited: Duration) -> Option<Waits> {
+    order::waits_for(state, name, waited).or_else(|| {
+        let left = placement::start_pause(guest).saturating_sub(waited);
+        let failures: u32 = guest.start_failures.values().sum();
+        let waits = || Some(("the next try".to_owned(), millis(left)));
+        (!left.is_zero()).then(|| (format!("waiting after {failures} failed starts"), waits()))
+    })
+}

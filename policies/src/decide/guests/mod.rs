@@ -1,0 +1,141 @@
+//! Guests: what each one needs next, from its phase, from what is wanted of it, and from what is seen of it.
+//!
+//! ```text
+//! Unplaced --first--> Free --free--> Starting ----> Running --running--> (ladder, moves, stop) --> Releasing
+//!                      ^                                                                            |
+//!                      +------------------------------- proof --------------------------------------+
+//! ```
+//! Each phase has its file. Whatever is decided here is only proposed: applying it checks again (S7). What operators
+//! want comes first ([`wanted`]), and every phase says in `doing` what is waited for.
+
+mod condition;
+mod first;
+pub(super) mod free;
+mod glance;
+mod moves;
+mod order;
+mod reasons;
+mod running;
+mod strays;
+mod wanted;
+
+use std::time::Duration;
+
+use super::{Decision, GuestJudgement, Round};
+use crate::{
+    change::Change,
+    evidence::is_there,
+    names::{Epoch, GuestName, HostName},
+    observe::GuestReport,
+    plan::Subject,
+    state::{ClusterState, Phase, Tenure},
+    time::millis,
+};
+
+/// Pause before a failed stop is tried again.
+pub(super) const STOP_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// One pass over all guests: what has been decided for some bears on the next.
+struct Pass<'a, 'b> {
+    round: &'a Round<'b>,
+    decision: &'a mut Decision,
+    /// Moves under way, and those that this pass begins.
+    moving: usize,
+    glance: glance::Glance<'b>,
+}
+
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
+    let moving = round.state.guests.values().filter(|guest| moves::is_moving(round, guest)).count();
+    let mut pass = Pass { round, decision, moving, glance: glance::Glance::of(round) };
+    let subjects = round.plan.by_priority();
+    let mut judged = Vec::with_capacity(subjects.len());
+    for subject in subjects {
+        let judgement = pass.guest(&subject);
+        pass.tell_circle(subject.name);
+        judged.push((subject.name.clone(), judgement));
+    }
+    // Made at once: that costs less than so many insertions.
+    pass.decision.report.guests = judged.into_iter().collect();
+}
+
+impl Pass<'_, '_> {
+    fn guest(&mut self, subject: &Subject<'_>) -> GuestJudgement {
+        let Subject { name, guest, declared, .. } = *subject;
+        let mut judgement = GuestJudgement::default();
+        match &guest.phase {
+            Phase::Unplaced => self.unplaced(name, &mut judgement),
+            Phase::Free { last, since, .. } => {
+                let free = free::Free { name, guest, last: last.as_ref(), since: *since };
+                self.free(&free, &mut judgement);
+            }
+            Phase::Starting { tenure, order } => {
+                judgement.doing = format!("starting on {}", tenure.host);
+                judgement.waits = self.left_of(*order, "the report of the start");
+            }
+            Phase::Running { tenure, since, verified, action } => {
+                let (since, verified) = (*since, *verified);
+                let run = running::Run { name, guest, declared, tenure, since, verified, action: *action };
+                self.running(&run, &mut judgement);
+            }
+            Phase::Releasing { tenure, order, failed, .. } => {
+                self.releasing(name, tenure, *order, failed.as_ref(), &mut judgement);
+            }
+            Phase::Migrating(migration) => self.migrating(name, migration, &mut judgement),
+        }
+        judgement
+    }
+
+    /// A stop that was ordered is waited for; one that failed is tried again, and nothing else is done about it (S2).
+    fn releasing(
+        &mut self,
+        name: &GuestName,
+        tenure: &Tenure,
+        order: Option<crate::names::OrderId>,
+        failed: Option<&(u64, String)>,
+        judgement: &mut GuestJudgement,
+    ) {
+        let host = &tenure.host;
+        judgement.doing = format!("stopping on {host}");
+        if let Some(order) = order {
+            judgement.waits = self.left_of(order, "the word that nothing of it is left");
+            return;
+        }
+        let left = failed.map(|(index, _)| STOP_AGAIN_AFTER.saturating_sub(self.round.age(*index)));
+        let left = left.unwrap_or_default();
+        if let Some((_, why)) = failed {
+            judgement.doing = format!("it could not be stopped on {host} ({why}), so it starts nowhere else");
+        }
+        if let Some(hands_off) = wanted::left_as_it_is(self.round.state, name) {
+            judgement.doing = format!("{}; {hands_off}", judgement.doing);
+        } else if !left.is_zero() {
+            judgement.waits = Some(("the next try to stop it".to_owned(), millis(left)));
+        } else if self.round.answers(host) {
+            self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
+        } else {
+            judgement.waits = Some((format!("{host}, which is not well heard"), 0));
+        }
+    }
+
+    /// How long the agent may still take for an order, counted from when it was issued.
+    fn left_of(&self, order: crate::names::OrderId, what: &str) -> Option<(String, u64)> {
+        let order = self.round.state.orders.get(&order)?;
+        let left = order.deadline.0.saturating_sub(self.round.age(order.issued));
+        Some((format!("{what}, by {}", order.host), millis(left)))
+    }
+}
+
+/// Guests that a host runs although another assignment has replaced theirs, and under which: its agent is to stop them (R10).
+#[must_use]
+pub fn superseded(state: &ClusterState, host: &HostName, reports: &[GuestReport]) -> Vec<(GuestName, Epoch)> {
+    let wrong = reports.iter().filter(|report| {
+        let Some(guest) = state.guests.get(&report.guest) else { return false };
+        let newest = guest.tenures().into_iter().map(|tenure| tenure.epoch).max();
+        // A newer assignment to this very host stops the older one itself, as the first part of its start.
+        let here = guest.tenures().iter().any(|tenure| tenure.host == *host && tenure.epoch >= report.epoch);
+        is_there(&report.condition) && !here && newest.is_some_and(|newest| newest > report.epoch)
+    });
+    wrong.map(|report| (report.guest.clone(), report.epoch)).collect()
+}
+
+#[cfg(test)]
+mod tests;

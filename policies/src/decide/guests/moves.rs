@@ -1,0 +1,142 @@
+//! Moves: why a guest that runs goes elsewhere, and how a move under way is kept going.
+//!
+//! A guest that cannot stay and has nowhere to go runs on where it is, and says what it waits for.
+
+use std::time::Duration;
+
+use super::{
+    super::{Round, fences::open, placement::Unplaceable},
+    GuestJudgement, Pass, STOP_AGAIN_AFTER,
+    free::HEADING_PATIENCE,
+    reasons::{Reason, reason_to_move},
+    running::Run,
+};
+use crate::{
+    change::Change,
+    model::{Policy, Severity},
+    names::{GuestName, HostName, OrderId},
+    order::OrderOutcome,
+    state::{Guest, Migration, MigrationStep, Phase, Tenure},
+    time::millis,
+};
+
+/// Pause before a guest that has just come to rest is moved: a move that fails is not tried again in the same breath.
+const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Moves under way at once, cluster-wide: each one takes a host's network for itself.
+const MOVES_AT_ONCE: usize = 1;
+
+/// How long after its deadline an order of a move, to a host that is not heard, counts as failed. Nothing is proven by
+/// that: the half is still asked to release, and the guest runs on where it was (R4).
+const MOVE_OVERDUE_AFTER: Duration = Duration::from_secs(30);
+
+/// Whether the guest takes one of the places of [`MOVES_AT_ONCE`]. What is only cleaned up or waits for a host does not.
+pub(super) fn is_moving(round: &Round<'_>, guest: &Guest) -> bool {
+    match &guest.phase {
+        Phase::Migrating(migration) => match migration.step {
+            MigrationStep::Receiving { .. } | MigrationStep::Sending { .. } | MigrationStep::Switched { .. } => true,
+            MigrationStep::Returning { .. } | MigrationStep::Clearing { .. } => false,
+        },
+        Phase::Releasing { failed: None, .. } | Phase::Starting { .. } => guest.heading.is_some(),
+        Phase::Free { since, .. } => guest.heading.is_some() && round.age(*since) < HEADING_PATIENCE,
+        Phase::Unplaced | Phase::Releasing { .. } | Phase::Running { .. } => false,
+    }
+}
+
+/// The only question that moves put to placement: which other host would take the guest. One that doubts itself is none,
+/// except for a guest that cannot stay.
+pub(super) fn target(round: &Round<'_>, run: &Run<'_>, reason: Option<&Reason>) -> Result<HostName, Unplaceable> {
+    let elsewhere = |host: &HostName| *host != run.tenure.host && reason.is_none_or(|reason| reason.allows(host));
+    let unwell = |host: &HostName| round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_some());
+    let ask = |avoid: &dyn Fn(&HostName) -> bool| round.plan.choose(run.name, avoid).map(|(host, _)| host);
+    match ask(&|host| !elsewhere(host) || unwell(host)) {
+        Err(_) if reason.is_some_and(Reason::is_urgent) => ask(&|host| !elsewhere(host)),
+        found => found,
+    }
+}
+
+impl Pass<'_, '_> {
+    /// A guest that runs, and may have a reason to be elsewhere.
+    pub(super) fn consider_move(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
+        let Some(reason) = reason_to_move(self.round, run, policy, judgement) else {
+            self.close("leave", run.name);
+            return;
+        };
+        let rested = self.round.age(run.since);
+        let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
+        if self.moving >= MOVES_AT_ONCE {
+            judgement.doing = waits("another move to end");
+        } else if rested < MOVE_AGAIN_AFTER {
+            judgement.doing = waits("its newest start or move to settle");
+            judgement.waits = Some(("the move".to_owned(), millis(MOVE_AGAIN_AFTER.saturating_sub(rested))));
+        } else {
+            match target(self.round, run, Some(&reason)) {
+                Ok(to) => self.move_to(run, to, &reason, judgement),
+                Err(reasons) if reason.is_urgent() => {
+                    judgement.doing = waits(&format!("a host that can take it: {}", reasons));
+                    if !reasons.passes() {
+                        self.call_about_staying(run, &reason, &reasons);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn move_to(&mut self, run: &Run<'_>, to: HostName, reason: &Reason, judgement: &mut GuestJudgement) {
+        self.moving += 1;
+        let declared = self.round.state.policies.guests.get(run.name);
+        let how =
+            if declared.is_some_and(|declared| declared.needs.live_migration) { "" } else { " by a stop and a start" };
+        judgement.doing = format!("about to move to {to}{how}: {reason}");
+        self.decision.commands.push(Change::Migrate { guest: run.name.clone(), to, why: reason.to_string() });
+        self.close("leave", run.name);
+    }
+
+    /// Whoever drains a host sees what holds it.
+    fn call_about_staying(&mut self, run: &Run<'_>, reason: &Reason, reasons: &Unplaceable) {
+        let (name, host) = (run.name, &run.tenure.host);
+        let summary = format!("{name} cannot leave {host} ({reason}): no other host can take it");
+        let human = format!("Make room for {name} elsewhere, or stop it; it runs on meanwhile. {}", reasons);
+        let key = format!("leave/{name}");
+        open(self.round, self.decision, key, Severity::Warning, summary, Some(human));
+    }
+
+    /// Orders that failed or were lost are given again; everything else comes by results.
+    pub(super) fn migrating(&mut self, name: &GuestName, migration: &Migration, judgement: &mut GuestJudgement) {
+        let round = self.round;
+        let host = |half: &Option<Tenure>| half.as_ref().map_or("nowhere".to_owned(), |half| half.host.to_string());
+        judgement.doing = format!("moving from {} to {}", host(&migration.source), host(&migration.target));
+        if let Some(failure) = &migration.failure {
+            judgement.doing = format!("the move failed ({failure}), what is left of it is removed");
+        }
+        let unasked = |half: &Option<Tenure>, order: &Option<OrderId>| {
+            order.is_none() && half.as_ref().is_some_and(|half| round.answers(&half.host))
+        };
+        let missing = match &migration.step {
+            MigrationStep::Receiving { order } | MigrationStep::Sending { order } => {
+                judgement.waits = self.left_of(*order, "the report");
+                self.overdue(*order);
+                false
+            }
+            MigrationStep::Switched { release, .. } => unasked(&migration.source, release),
+            MigrationStep::Returning { release, .. } => unasked(&migration.target, release),
+            MigrationStep::Clearing { source, target } => {
+                unasked(&migration.source, source) || unasked(&migration.target, target)
+            }
+        };
+        let again = migration.release_failed.is_none_or(|index| round.age(index) >= STOP_AGAIN_AFTER);
+        if missing && again {
+            self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
+        }
+    }
+
+    /// An order of a move whose host has fallen silent does not hold the guest for ever.
+    fn overdue(&mut self, id: OrderId) {
+        let Some(order) = self.round.state.orders.get(&id) else { return };
+        if self.round.age(order.issued) >= order.deadline.0 + MOVE_OVERDUE_AFTER && !self.round.answers(&order.host) {
+            let detail = format!("{} has been silent for longer than it may take", order.host);
+            self.decision.commands.push(Change::OrderEnded { order: id, outcome: OrderOutcome::Failed { detail } });
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The order in which guests start and stop (`Rule::Order`).
+//!
+//! Required: the second guest starts only when the first one runs and its services have answered. Not required: it waits
+//! only while the first one is really on its way up. Symmetrical and required: when the first one is stopped for good, the
+//! second is stopped before it. Rules that go round in a circle are refused when they are declared; should one be there
+//! all the same, it holds nobody, and somebody is told.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{super::fences::open, Pass};
+use crate::{
+    model::{Policies, Severity},
+    names::GuestName,
+    rules::Rule,
+    state::{ClusterState, Guest, Phase, Wanted},
+    time::millis,
+};
+
+/// How long a guest waits for one that it would merely like to start after: a boot and a try more.
+const FIRST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a guest waits for: in words, and at most for how many more milliseconds, where that is known.
+pub(super) type Waits = (String, Option<(String, u64)>);
+
+/// The guest that has to be ready before this one starts; this one has waited for so long.
+pub(super) fn waits_for(state: &ClusterState, name: &GuestName, waited: Duration) -> Option<Waits> {
+    rules_before(&state.policies, name).find_map(|(first, required, _)| {
+        let known = state.guests.get(first);
+        let ready = |known: &Guest| {
+            let stays = !required || known.wanted != Wanted::Stopped;
+            stays && matches!(known.phase, Phase::Running { verified: true, .. })
+        };
+        if known.is_some_and(ready) {
+            return None;
+        }
+        if required {
+            let how = known.map_or("not declared", |known| how(known));
+            let text = format!("it starts when {first} is ready, which is {how}");
+            return Some((text, Some((format!("{first} to run and answer"), 0))));
+        }
+        let left = FIRST_PATIENCE.saturating_sub(waited);
+        let coming = known.is_some_and(|known| is_coming(state, first, known));
+        (coming && !left.is_zero()).then(|| {
+            let text = format!("it starts after {first}, which is {}", known.map_or("unknown", |known| how(known)));
+            (text, Some((format!("{first} to run and answer, or no longer than that"), millis(left))))
+        })
+    })
+}
+
+fn how(guest: &Guest) -> &'static str {
+    match (&guest.phase, guest.wanted) {
+        (Phase::Running { .. }, Wanted::Stopped) => "wanted stopped",
+        (Phase::Running { .. }, _) => "running and does not answer yet",
+        (Phase::Unplaced | Phase::Free { .. }, Wanted::Unmanaged) => "unmanaged",
+        _ => guest.word(),
+    }
+}
+
+/// Whether both are to be started: the first one is on its way, and nothing has been told that keeps it down.
+fn is_coming(state: &ClusterState, first: &GuestName, guest: &Guest) -> bool {
+    let stuck = state.open_incident(&format!("placement/{first}")).is_some();
+    guest.wanted == Wanted::Running && guest.given_up.is_none() && !stuck && state.hands_off(first).is_none()
+}
+
+/// Why a running guest stops before one that it cannot run without.
+pub(super) fn stops_before(state: &ClusterState, name: &GuestName) -> Option<String> {
+    let stopped = |first: &GuestName| state.guests.get(first).is_some_and(|known| known.wanted == Wanted::Stopped);
+    let mut firsts = rules_before(&state.policies, name);
+    firsts
+        .find(|(first, required, symmetrical)| *required && *symmetrical && stopped(first))
+        .map(|(first, _, _)| format!("it does not run without {first}, which an operator wants stopped"))
+}
+
+/// The guest that has to be down before this one stops.
+pub(super) fn stops_after<'a>(state: &'a ClusterState, name: &GuestName) -> Option<&'a GuestName> {
+    let up = |then: &GuestName| {
+        let known = state.guests.get(then).filter(|_| state.hands_off(then).is_none());
+        known.filter(|known| !known.tenures().is_empty())
+    };
+    state.policies.rules.values().find_map(|rule| match rule {
+        Rule::Order { first, then, required, symmetrical: true } if first == name => {
+            let follows = up(then).is_some_and(|known| *required || known.wanted == Wanted::Stopped);
+            (follows && !is_circle(&state.policies, first, then)).then_some(then)
+        }
+        Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
+    })
+}
+
+impl Pass<'_, '_> {
+    /// A circle is told, because it holds nobody.
+    pub(super) fn tell_circle(&mut self, name: &GuestName) {
+        let policies = &self.round.state.policies;
+        let circles = policies.rules.iter().filter(|(_, rule)| match rule {
+            Rule::Order { first, then, .. } => then == name && is_circle(policies, first, then),
+            Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => false,
+        });
+        let names: Vec<&str> =
+            if self.glance.orders { circles.map(|(rule, _)| rule.as_str()).collect() } else { Vec::new() };
+        if names.is_empty() {
+            self.close("order", name);
+            return;
+        }
+        let summary = format!("the rules that say when {name} starts go round in a circle: {}", names.join(", "));
+        let human = "Say which guest comes first; until then these rules hold nobody.".to_owned();
+        open(self.round, self.decision, format!("order/{name}"), Severity::Warning, summary, Some(human));
+    }
+}
+
+/// What comes before a guest, with whether that is required and symmetrical; circles are left out.
+fn rules_before<'a>(
+    policies: &'a Policies,
+    name: &'a GuestName,
+) -> impl Iterator<Item = (&'a GuestName, bool, bool)> + use<'a> {
+    policies.rules.values().filter_map(move |rule| match rule {
+        Rule::Order { first, then, required, symmetrical } if then == name && !is_circle(policies, first, then) => {
+            Some((first, *required, *symmetrical))
+        }
+        Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
+    })
+}
+
+/// Whether what has to be ready first has itself to wait for `then`.
+fn is_circle(policies: &Policies, first: &GuestName, then: &GuestName) -> bool {
+    let mut reached = BTreeSet::from([first]);
+    let mut open = vec![first];
+    while let Some(at) = open.pop() {
+        if at == then {
+            return true;
+        }
+        for rule in policies.rules.values() {
+            if let Rule::Order { first, then, .. } = rule
+                && then == at
+                && reached.insert(first)
+            {
+                open.push(first);
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,180 @@
+//! Why a running guest goes elsewhere.
+//!
+//! Nothing that runs is disturbed because elsewhere would be a little nicer, and an operator's move is not undone: only a
+//! required rule or a drain moves a guest away from where an operator has put it.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use super::{
+    super::{Degradation, Round, ServiceVerdict},
+    GuestJudgement,
+    running::Run,
+};
+use crate::{
+    fit::host_rule_broken,
+    model::{OnDegraded, Policies, Policy},
+    names::{GuestName, HostName, RuleName, ServiceName},
+    rules::{Rule, Score},
+    state::Life,
+};
+
+/// How long a host must have been back before guests return to it: one that falls again at once is none to return to.
+const FAILBACK_AFTER: Duration = Duration::from_secs(60);
+
+/// What [`Score::Must`] counts among likings: more than all weights together.
+const MUST: i64 = i64::MAX / 1_024;
+
+/// Why a guest goes elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A required rule says that it does not run here.
+    Rule { rule: RuleName, host: HostName },
+    /// Its host is being drained.
+    Drain { host: HostName },
+    /// What the planner found: rules between guests, room, or hosts that it likes better.
+    Planned { why: String, required: bool },
+    /// Its host is not well, and its policy says that it moves then.
+    Unwell { host: HostName, why: String },
+    /// A service of it is slow here, and its policy says that it moves then.
+    Slow { service: ServiceName, host: HostName },
+    /// The hosts that it likes better are back.
+    Failback { to: BTreeSet<HostName> },
+}
+
+impl Reason {
+    /// Whether it cannot stay.
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Rule { .. } | Self::Drain { .. } => true,
+            Self::Planned { required, .. } => *required,
+            Self::Unwell { .. } | Self::Slow { .. } | Self::Failback { .. } => false,
+        }
+    }
+
+    /// Whether a move to this host answers it.
+    pub(super) fn allows(&self, host: &HostName) -> bool {
+        match self {
+            Self::Rule { .. } | Self::Drain { .. } | Self::Planned { .. } | Self::Unwell { .. } | Self::Slow { .. } => {
+                true
+            }
+            Self::Failback { to } => to.contains(host),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule { rule, host } => write!(f, "the rule {rule} forbids {host}"),
+            Self::Drain { host } => write!(f, "{host} is being drained"),
+            Self::Planned { why, .. } => f.write_str(why),
+            Self::Unwell { host, why } => write!(f, "{host} is not well: {why}"),
+            Self::Slow { service, host } => write!(f, "{service} is slow on {host}"),
+            Self::Failback { to } => {
+                let to: Vec<&str> = to.iter().map(HostName::as_str).collect();
+                write!(f, "it goes back, its rules prefer {}", to.join(" or "))
+            }
+        }
+    }
+}
+
+/// The most urgent reason, if there is any.
+pub(super) fn reason_to_move(
+    round: &Round<'_>,
+    run: &Run<'_>,
+    policy: Option<&Policy>,
+    judgement: &GuestJudgement,
+) -> Option<Reason> {
+    must_leave(round, run).or_else(|| {
+        // Where an operator has put it, it stays.
+        let free_to_go = run.guest.settled.as_ref() != Some(&run.tenure.host);
+        free_to_go
+            .then(|| {
+                unwell(round, run, policy)
+                    .or_else(|| slow(round, run, policy?, judgement))
+                    .or_else(|| failback(round, run))
+                    .or_else(|| liked(round, run))
+            })
+            .flatten()
+    })
+}
+
+/// Whether the guest must leave its host. The hook for whoever knows all rules: this one knows those about hosts.
+pub(super) fn must_leave(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
+    let host = &run.tenure.host;
+    if let Some(rule) = host_rule_broken(&round.state.policies, run.name, host) {
+        return Some(Reason::Rule { rule: rule.clone(), host: host.clone() });
+    }
+    if round.state.is_draining(host) {
+        return Some(Reason::Drain { host: host.clone() });
+    }
+    planned(round, run).filter(Reason::is_urgent)
+}
+
+/// What the planner says of where it runs.
+fn planned(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
+    let why = round.plan.reason_to_move(run.name)?;
+    let required = round.plan.wanted_move(run.name).is_none_or(|wanted| wanted.required);
+    Some(Reason::Planned { why, required })
+}
+
+/// A host that is liked so much better that its stickiness does not hold it. One that goes back waits for its hosts to
+/// be calm.
+fn liked(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
+    let found = planned(round, run)?;
+    let goes_back = run.declared?.needs.failback;
+    (!goes_back).then_some(found)
+}
+
+fn unwell(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>) -> Option<Reason> {
+    policy.filter(|policy| policy.on_degraded == OnDegraded::Migrate)?;
+    let host = &run.tenure.host;
+    let why = round.hosts.get(host)?.unwell.clone()?;
+    Some(Reason::Unwell { host: host.clone(), why })
+}
+
+/// A service that as many vantages as must agree find slow. A move that did not help is not repeated before the cool-down is
+/// over: then the guest is not what its host makes it.
+fn slow(round: &Round<'_>, run: &Run<'_>, policy: &Policy, judgement: &GuestJudgement) -> Option<Reason> {
+    let rested = round.age(run.since) >= policy.cool_down.0;
+    let mut slow = judgement.services.iter().filter(|(_, own)| {
+        own.verdict == ServiceVerdict::Degraded && own.degraded == Some(Degradation::Slow) && own.waits_for.is_none()
+    });
+    let (service, _) = slow.next().filter(|_| rested && policy.on_degraded == OnDegraded::Migrate)?;
+    Some(Reason::Slow { service: service.clone(), host: run.tenure.host.clone() })
+}
+
+/// The hosts that are well again and liked better than this one, for a guest that goes back.
+fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
+    let policies = &round.state.policies;
+    if !run.declared?.needs.failback {
+        return None;
+    }
+    let likes = |host: &HostName| liking(policies, run.name, host);
+    let here = likes(&run.tenure.host);
+    let back = |host: &HostName| {
+        let known = round.state.hosts.get(host);
+        let calm = known.is_some_and(|known| round.age(known.joined) >= FAILBACK_AFTER && known.life == Life::Up);
+        calm && round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
+    };
+    let best = round.state.hosts.keys().filter(|host| back(host)).map(likes).max().filter(|best| *best > here)?;
+    let to = round.state.hosts.keys().filter(|host| back(host) && likes(host) == best).cloned().collect();
+    Some(Reason::Failback { to })
+}
+
+/// How much the rules about hosts like this one for the guest.
+fn liking(policies: &Policies, guest: &GuestName, host: &HostName) -> i64 {
+    let labels = policies.hosts.get(host).map(|declared| &declared.labels);
+    let likings = policies.rules.values().map(|rule| match rule {
+        Rule::Hosts { guests, hosts, .. } if guests.among(&policies.guests).contains(guest) => {
+            match hosts.score(host, labels) {
+                Some(Score::Must) => MUST,
+                Some(Score::Never) => -MUST,
+                Some(Score::By(liking)) => liking.clamp(-MUST, MUST),
+                None => 0,
+            }
+        }
+        Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } | Rule::Order { .. } => 0,
+    });
+    likings.fold(0, i64::saturating_add)
+}

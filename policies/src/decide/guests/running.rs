@@ -1,0 +1,320 @@
+//! A guest that runs: its ladder when it is ill, its ends and its moves when it is well.
+
+use std::time::Duration;
+
+use super::{
+    super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open},
+    Pass,
+    condition::{Condition, has_come_up, judge_services, trouble},
+    moves::target,
+    reasons::must_leave,
+};
+use crate::{
+    change::Change,
+    evidence::HostEvidence,
+    fit::host_rule_broken,
+    hands_off::HandsOff,
+    ladder::{NextStep, Trouble, ladder_of, next_step},
+    model::{GuestDeclaration, OnDegraded, Policy, Rung, Severity},
+    names::{GuestName, OrderId},
+    observe::{GuestCondition, GuestReport},
+    order::OrderKind,
+    state::{ClusterState, Guest, Position, Tenure, Wanted},
+    time::{WallTime, millis},
+};
+
+/// Cool-down of a guest without a policy.
+pub(super) const COOL_DOWN: Duration = Duration::from_secs(300);
+
+/// The fields of [`crate::state::Phase::Running`], and whose they are.
+pub(super) struct Run<'a> {
+    pub name: &'a GuestName,
+    pub guest: &'a Guest,
+    pub declared: Option<&'a GuestDeclaration>,
+    pub tenure: &'a Tenure,
+    pub since: u64,
+    pub verified: bool,
+    pub action: Option<OrderId>,
+}
+
+impl Pass<'_, '_> {
+    pub(super) fn running(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) {
+        let round = self.round;
+        judgement.doing = format!("runs on {}", run.tenure.host);
+        let policy = run.declared.and_then(|declared| round.state.policies.policy_for(declared));
+        let policy = policy.map(|(_, policy)| policy);
+        judge_services(round, run, policy, judgement);
+        let stray = self.strays_of_running(run);
+        if self.is_to_stop(run, judgement) {
+            return;
+        }
+        if let Some(order) = run.action {
+            let what = round.state.orders.get(&order).map_or("a rung", |order| match &order.kind {
+                OrderKind::RestartService { .. } => "restarting a service",
+                OrderKind::Reboot { .. } => "rebooting",
+                OrderKind::Resume { .. } => "being let run again",
+                OrderKind::Start { .. }
+                | OrderKind::Release { .. }
+                | OrderKind::Receive { .. }
+                | OrderKind::Send { .. }
+                | OrderKind::Fence { .. } => "a rung",
+            });
+            what.clone_into(&mut judgement.doing);
+            judgement.waits = self.left_of(order, "the report of it");
+            return;
+        }
+        if !round.answers(&run.tenure.host) {
+            judgement.doing = format!("its host {} is not well heard", run.tenure.host);
+            return;
+        }
+        if let Some(stray) = stray {
+            // S1: whatever starts here would run beside what is there, on the same disks.
+            judgement.doing = format!("{}; {stray}", judgement.doing);
+            return;
+        }
+        if stopped_by_lease(round, run) {
+            judgement.doing = format!("{} stopped it when its lease ran out: it is started anew", run.tenure.host);
+            if round.state.hands_off(run.name).is_none() {
+                self.decision.commands.push(Change::StoppedByLease { guest: run.name.clone() });
+            }
+            return;
+        }
+        if waits_for_lease(round, run) {
+            judgement.doing = format!("{} has no lease yet, and may have stopped it for that", run.tenure.host);
+            return;
+        }
+        match trouble(round, run, policy, judgement) {
+            Condition::Well => self.well(run, policy, judgement),
+            Condition::NotToBeJudged(why) => {
+                judgement.doing = why;
+                held(round, run, judgement);
+            }
+            Condition::Ill { trouble, why, evidence } => match round.state.hands_off(run.name) {
+                Some(hands_off) => judgement.doing = format!("{why}; {hands_off}"),
+                None => self.ill(run, trouble, why, evidence, judgement),
+            },
+        }
+    }
+
+    fn ill(
+        &mut self,
+        run: &Run<'_>,
+        trouble: Trouble,
+        why: String,
+        evidence: Vec<String>,
+        judgement: &mut GuestJudgement,
+    ) {
+        let round = self.round;
+        let rungs = ladder_of(&round.state.policies, run.name, trouble.ladder());
+        match self.step(run, &rungs, trouble, judgement) {
+            NextStep::Take { rung } => {
+                let to = rungs
+                    .get(rung)
+                    .filter(|rung| matches!(rung, Rung::Migrate { .. }))
+                    .and_then(|_| target(round, run, None).ok());
+                let last_well = last_well(round, run);
+                judgement.doing = format!("{why}: taking rung {}", rung + 1);
+                let guest = run.name.clone();
+                self.decision.commands.push(Change::Climb {
+                    guest,
+                    rung,
+                    ladder: trouble.ladder(),
+                    to,
+                    why,
+                    evidence,
+                    last_well,
+                });
+            }
+            NextStep::Wait { left } => {
+                judgement.doing = format!("{why}: waiting for the newest try to help");
+                judgement.waits = Some(("the rung's wait".to_owned(), millis(left)));
+                held(round, run, judgement);
+            }
+            NextStep::Exhausted => {
+                judgement.doing = format!("{why}: every rung was taken, a human has been called");
+                // A ladder that ends without `page` still ends with a human.
+                if !rungs.iter().any(|rung| matches!(rung, Rung::Page { .. })) {
+                    let key = ClusterState::guest_key(run.name);
+                    let summary = format!("{}: {why}, and every rung of its ladder was taken", run.name);
+                    let human = format!("Look at {} (`holdfast explain {}`).", run.name, run.name);
+                    open(round, self.decision, key, Severity::Critical, summary, Some(human));
+                }
+                // What nobody can heal here does not hold up a drain.
+                if trouble == Trouble::Service && must_leave(round, run).is_some() {
+                    let policy = round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
+                    self.consider_move(run, policy, judgement);
+                }
+            }
+        }
+    }
+
+    fn step(&self, run: &Run<'_>, rungs: &[Rung], trouble: Trouble, judgement: &GuestJudgement) -> NextStep {
+        let position = run.guest.ladder.position.as_ref().filter(|position| position.ladder == trouble.ladder());
+        // A rung that starts the guest gets its wait from when the guest runs, however long the way there was.
+        let age = position.map_or(Duration::ZERO, |position| self.round.age(position.acted.max(run.since)));
+        let mut step = next_step(rungs, position, age, trouble);
+        if let (Some(left), Trouble::Service, NextStep::Take { .. }) =
+            (window_left(self.round, run, judgement, age), trouble, step)
+        {
+            return NextStep::Wait { left };
+        }
+        for _ in rungs {
+            let NextStep::Take { rung } = step else { break };
+            if !rungs.get(rung).is_some_and(|taken| self.is_vain(run, taken)) {
+                break;
+            }
+            // The rung cannot be taken, the next one may help.
+            let spent =
+                Position { rung, tries: u32::MAX, failed: true, ladder: trouble.ladder(), ..Position::default() };
+            step = next_step(rungs, Some(&spent), age, trouble);
+        }
+        step
+    }
+
+    /// Whether a rung would move the guest nowhere, or start it on a host that a required rule forbids.
+    fn is_vain(&self, run: &Run<'_>, rung: &Rung) -> bool {
+        match rung {
+            Rung::Migrate { .. } => target(self.round, run, None).is_err(),
+            Rung::ResetGuest { .. } => {
+                host_rule_broken(&self.round.state.policies, run.name, &run.tenure.host).is_some()
+            }
+            Rung::RestartService { .. }
+            | Rung::RebootGuest { .. }
+            | Rung::ResumeGuest { .. }
+            | Rung::Failover { .. }
+            | Rung::Page { .. } => false,
+        }
+    }
+
+    fn well(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
+        let host = &run.tenure.host;
+        if !run.verified {
+            let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
+            if judgement.services.values().all(|own| has_come_up(own, on_degraded)) {
+                self.decision.commands.push(Change::Verified { guest: run.name.clone() });
+                judgement.doing = format!("runs on {host}, all services answer");
+            } else {
+                judgement.doing = format!("runs on {host}, waiting for its services to answer");
+                held(self.round, run, judgement);
+            }
+            return;
+        }
+        self.degraded(run, judgement);
+        if let Some(hands_off) = self.hands_off(run) {
+            judgement.doing = format!("runs on {host}; {hands_off}");
+            return;
+        }
+        let cool_down = policy.map_or(COOL_DOWN, |policy| policy.cool_down.0);
+        if run.guest.ladder.position.as_ref().is_some_and(|position| self.round.age(position.acted) >= cool_down) {
+            self.decision.commands.push(Change::LadderReset { guest: run.name.clone() });
+        }
+        self.consider_move(run, policy, judgement);
+    }
+
+    /// Why nothing is done to a running guest. Where all hosts are active, and nothing is suspended, only its own wish says so.
+    pub(super) fn hands_off(&self, run: &Run<'_>) -> Option<HandsOff> {
+        let state = self.round.state;
+        let unusual = !self.glance.all_active || state.suspended.is_some() || run.guest.wanted == Wanted::Unmanaged;
+        unusual.then(|| state.hands_off_of(run.name, run.guest)).flatten()
+    }
+
+    /// A service that answers, and not as it should: slowly, not everywhere, or only now and then. Those who see it are
+    /// named, and somebody is told, once for all of it.
+    fn degraded(&mut self, run: &Run<'_>, judgement: &GuestJudgement) {
+        let mut degraded = judgement
+            .services
+            .iter()
+            .filter_map(|(name, own)| Some((name, own, own.degraded.filter(|_| own.waits_for.is_none())?)));
+        let Some((name, own, how)) = degraded.next() else {
+            self.close("degraded", run.name);
+            return;
+        };
+        let who = |word: &str| {
+            let side = own.evidence.iter().filter(|said| said.contains(word));
+            side.filter_map(|said| said.split(' ').next()).collect::<Vec<_>>().join(", ")
+        };
+        let guest = run.name;
+        let summary = match how {
+            Degradation::Disagreement if who(" fails ").is_empty() => {
+                format!("{name} of {guest} is slow for {}, and answers the others well", who(" is slow "))
+            }
+            Degradation::Disagreement => {
+                format!("{name} of {guest} does not answer {}, and answers the others", who(" fails "))
+            }
+            Degradation::Slow => format!("{name} of {guest} is slow, as seen by {}", who(" is slow ")),
+            Degradation::Flapping => {
+                format!(
+                    "{name} of {guest} is flapping: it begins and ceases to answer {} again and again",
+                    who(" flaps ")
+                )
+            }
+        };
+        open(self.round, self.decision, format!("degraded/{guest}"), Severity::Warning, summary, None);
+    }
+}
+
+/// Whether a host that was without a lease since the guest started has nothing of it running: it has protected itself, and
+/// the guest is not to blame (R14).
+fn stopped_by_lease(round: &Round<'_>, run: &Run<'_>) -> bool {
+    let Some(reopened) = round.state.lease_reopened_since(run.tenure) else { return false };
+    let Some(seen) = round.evidence.hosts.get(&run.tenure.host) else { return false };
+    let nothing_runs = seen.reports.get(run.name).is_none_or(|report| {
+        report.epoch <= run.tenure.epoch && matches!(report.condition, GuestCondition::Exited { .. })
+    });
+    nothing_runs && told_since(round, reopened, seen)
+}
+
+/// Whether a guest has ended on a host that gets no lease at present, or has not synced since it gets one again: whose fault
+/// that is shows with the next sync (R14).
+fn waits_for_lease(round: &Round<'_>, run: &Run<'_>) -> bool {
+    let host = &run.tenure.host;
+    let record = round.state.hosts.get(host).and_then(|known| known.lease.record.as_ref());
+    let closed = record.is_some_and(|record| record.closed.is_some());
+    let reopened = round.state.lease_reopened_since(run.tenure);
+    if !closed && reopened.is_none() {
+        return false;
+    }
+    let Some(seen) = round.evidence.hosts.get(host) else { return false };
+    let ended = |report: &GuestReport| matches!(report.condition, GuestCondition::Exited { .. });
+    let untold = reopened.is_some_and(|reopened| !told_since(round, reopened, seen));
+    seen.reports.get(run.name).is_some_and(ended) && (closed || untold)
+}
+
+/// Whether the host has synced since it gets leases again.
+fn told_since(round: &Round<'_>, reopened: u64, seen: &HostEvidence) -> bool {
+    seen.sync.as_ref().is_some_and(|sync| sync.at > round.evidence.marks.at(reopened))
+}
+
+/// For how long after a try what made the guest ill still shows what was before it: slowness and flapping are seen over a
+/// window, which the rung's own wait may be shorter than.
+fn window_left(round: &Round<'_>, run: &Run<'_>, judgement: &GuestJudgement, age: Duration) -> Option<Duration> {
+    let tried = run.guest.ladder.position.as_ref().filter(|position| !position.recovered && !position.failed);
+    tried?;
+    let (_, policy) = round.state.policies.policy_of(run.name)?;
+    let judged = &judgement.services;
+    if judged.values().any(|own| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none()) {
+        return None;
+    }
+    let windows = judged.iter().filter_map(|(name, own)| {
+        let tuning = &policy.services.get(name)?.tuning;
+        match own.degraded? {
+            Degradation::Slow => tuning.slow.map(|slow| slow.over.0),
+            Degradation::Flapping => tuning.flaps.map(|flaps| flaps.settled_after()),
+            Degradation::Disagreement => None,
+        }
+    });
+    windows.max().map(|window| window.saturating_sub(age)).filter(|left| !left.is_zero())
+}
+
+/// A guest that cannot stay, and is not in a condition to be moved, says so.
+fn held(round: &Round<'_>, run: &Run<'_>, judgement: &mut GuestJudgement) {
+    if let Some(reason) = must_leave(round, run).filter(|_| round.state.hands_off(run.name).is_none()) {
+        judgement.doing = format!("{}; {reason}, and it goes when that is over", judgement.doing);
+    }
+}
+
+fn last_well(round: &Round<'_>, run: &Run<'_>) -> Option<WallTime> {
+    let services = round.evidence.services.get(run.name)?;
+    let newest = services.values().flatten().filter_map(|(_, sight)| sight.passed).max()?;
+    Some(round.wall(newest))
+}

@@ -1,0 +1,142 @@
+//! Strays: what hosts report of a guest without a right to run it. A guest found running twice.
+//!
+//! ```text
+//! state says where  -> that one is kept, the others are stopped (by supersession, or by an order where their epoch is newer)
+//! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so
+//! state says nothing-> (Unplaced) one is kept: rules, then what runs, then the well host; the others are ordered to stop,
+//!                      and the one that is left is adopted
+//! ```
+//! Never both: an order names the host whose guest is kept, and applying refuses it when that one is being stopped.
+
+use super::{
+    super::{Round, fences::open},
+    Pass, STOP_AGAIN_AFTER,
+    running::Run,
+};
+use crate::{
+    change::Change,
+    fit::host_rule_broken,
+    model::Severity,
+    names::{Epoch, GuestName, HostName},
+    observe::GuestCondition,
+    order::OrderKind,
+    state::{ClusterState, Mode},
+};
+
+/// A guest that a host reports.
+pub(super) struct Stray<'a> {
+    pub host: &'a HostName,
+    pub epoch: Epoch,
+    condition: &'a GuestCondition,
+}
+
+/// Which one is kept of a guest that was never placed and is found on several hosts; `None` while somebody moves it.
+pub(super) fn keeper<'a>(round: &Round<'_>, name: &GuestName, found: &[Stray<'a>]) -> Option<&'a HostName> {
+    let moves = |stray: &Stray<'_>| matches!(stray.condition, GuestCondition::Incoming | GuestCondition::Sent);
+    if found.iter().any(moves) {
+        return None;
+    }
+    let worse = |stray: &&Stray<'_>| {
+        let host = round.state.hosts.get(stray.host);
+        (
+            release_of(round.state, name, stray.host).is_some(),
+            host_rule_broken(&round.state.policies, name, stray.host).is_some(),
+            *stray.condition != GuestCondition::Running,
+            host.is_none_or(|host| host.mode != Mode::Active),
+            round.hosts.get(stray.host).is_some_and(|judgement| judgement.unwell.is_some()),
+            std::cmp::Reverse(stray.epoch),
+            stray.host.clone(),
+        )
+    };
+    found.iter().min_by_key(worse).map(|stray| stray.host)
+}
+
+/// The open order to release the guest on a host.
+pub(super) fn release_of(state: &ClusterState, name: &GuestName, host: &HostName) -> Option<crate::names::OrderId> {
+    let releases = |order: &&crate::order::Order| {
+        matches!(&order.kind, OrderKind::Release { guest, .. } if guest == name) && order.host == *host
+    };
+    state.orders.values().find(releases).map(|order| order.id)
+}
+
+impl<'b> Pass<'_, 'b> {
+    /// What hosts that answer report of the guest, from syncs that came well after this log index.
+    pub(super) fn found(&self, name: &GuestName, since: u64) -> Vec<Stray<'b>> {
+        let Some(hosts) = self.glance.reported.get(name) else { return Vec::new() };
+        let evidence = self.round.evidence;
+        let told_after = evidence.marks.at(since).plus(self.round.timing.sync_every.0 * 2);
+        let stray = |host: &&'b HostName| {
+            let seen =
+                evidence.hosts.get(*host).filter(|seen| seen.sync.as_ref().is_some_and(|sync| sync.at > told_after))?;
+            let report = seen.reports.get(name)?;
+            Some(Stray { host, epoch: report.epoch, condition: &report.condition })
+        };
+        hosts.iter().filter_map(stray).collect()
+    }
+
+    /// Whoever has a guest twice has to look at its disks.
+    pub(super) fn tell_strays(&mut self, name: &GuestName, strays: &[Stray<'_>], although: &str) {
+        if strays.is_empty() {
+            self.close("twice", name);
+            return;
+        }
+        let summary = format!("{name} was found on {} {although}", on(strays));
+        let human = format!(
+            "Look who started {name} there and whether its disks are sound. Holdfast keeps one and stops the rest."
+        );
+        open(self.round, self.decision, format!("twice/{name}"), Severity::Critical, summary, Some(human));
+    }
+
+    /// Orders every stray but the kept one to be stopped, each again after a pause.
+    pub(super) fn stop_strays(&mut self, name: &GuestName, strays: &[Stray<'_>], keep: Option<&HostName>) {
+        let asked = self.round.state.guests.get(name).map(|guest| &guest.strays);
+        for stray in strays.iter().filter(|stray| Some(stray.host) != keep) {
+            let newest = asked.and_then(|asked| asked.get(stray.host));
+            let again = newest.is_none_or(|index| self.round.age(*index) >= STOP_AGAIN_AFTER);
+            if again && release_of(self.round.state, name, stray.host).is_none() {
+                let (guest, host, epoch) = (name.clone(), stray.host.clone(), stray.epoch);
+                self.decision.commands.push(Change::StrayFound { guest, host, epoch, keep: keep.cloned() });
+            }
+        }
+    }
+
+    /// A guest that runs where the state says, and is reported elsewhere as well: why nothing is started or moved meanwhile.
+    pub(super) fn strays_of_running(&mut self, run: &Run<'_>) -> Option<String> {
+        let mut strays = Vec::new();
+        let reported = self.glance.reported.get(run.name);
+        if reported.is_some_and(|hosts| hosts.iter().any(|host| **host != run.tenure.host)) {
+            strays = self.found(run.name, run.since);
+            strays.retain(|stray| *stray.host != run.tenure.host);
+        }
+        if !strays.is_empty() && self.hands_off(run).is_none() {
+            // An older epoch is stopped by its agent without an order, as soon as it syncs (R10).
+            let newer: Vec<Stray<'_>> =
+                strays.iter().filter(|stray| stray.epoch >= run.tenure.epoch).map(Stray::again).collect();
+            self.stop_strays(run.name, &newer, Some(&run.tenure.host));
+        }
+        self.tell_strays(run.name, &strays, &format!("although it runs on {}", run.tenure.host));
+        if !strays.is_empty() {
+            return Some(format!("found on {} as well, where it is stopped first", on(&strays)));
+        }
+        if run.guest.strays.is_empty() { None } else { self.being_released(run.name, &run.tenure.host) }
+    }
+
+    /// A host, other than this one, that has been ordered to stop what it has of the guest, and has not reported.
+    pub(super) fn being_released(&self, name: &GuestName, but: &HostName) -> Option<String> {
+        let asked = self.round.state.guests.get(name)?.strays.keys().filter(|host| *host != but);
+        let mut open = asked.filter(|host| release_of(self.round.state, name, host).is_some());
+        open.next().map(|host| format!("{host} has not said yet that nothing of it is left there"))
+    }
+}
+
+impl<'a> Stray<'a> {
+    fn again(&self) -> Self {
+        Self { host: self.host, epoch: self.epoch, condition: self.condition }
+    }
+}
+
+/// The hosts of strays, in words.
+pub(super) fn on(strays: &[Stray<'_>]) -> String {
+    let hosts: Vec<&str> = strays.iter().map(|stray| stray.host.as_str()).collect();
+    hosts.join(" and ")
+}

@@ -1,0 +1,143 @@
+//! Starts that fail, and what they count for.
+
+use super::*;
+use crate::{
+    change::Refused,
+    fixture::{done, failed},
+    time::Span,
+};
+
+/// A guest whose starts all fail; the scene is brought to the next start each time.
+fn failing(start_tries: u32, relocations: Option<u32>) -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c"], &["web"]);
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.cool_down = Span::secs(600));
+        let needs = &mut policies.guests.get_mut(&name("web")).unwrap().needs;
+        (needs.start_tries, needs.relocations) = (start_tries, relocations);
+    });
+    scene
+}
+
+/// Tries until nothing is tried any more, at most so often; where.
+fn tries(scene: &mut Scene, most: usize) -> Vec<String> {
+    let mut tried = Vec::new();
+    while tried.len() < most {
+        scene.later(61_000);
+        scene.settle();
+        let on = home(scene, "web");
+        if on == "nowhere" {
+            break;
+        }
+        scene.stage.end(&on, failed());
+        scene.stage.end(&on, done());
+        tried.push(on);
+    }
+    tried
+}
+
+#[test]
+fn a_guest_that_has_had_its_relocations_waits_for_a_person() {
+    for (start_tries, relocations, expected) in [
+        (1, Some(0), vec!["a"]),
+        (3, Some(0), vec!["a", "a", "a"]),
+        (2, Some(1), vec!["a", "a", "b", "b"]),
+        (1, Some(4), vec!["a", "b", "c", "a", "b"]),
+    ] {
+        let mut scene = failing(start_tries, relocations);
+        assert_eq!(tries(&mut scene, 20), expected, "{start_tries} {relocations:?}");
+        assert_eq!(scene.stage.state.guests[&name("web")].word(), "failed");
+        assert!(doing(&scene, "web").starts_with("failed, needs a person"), "{}", doing(&scene, "web"));
+        let incident = scene.stage.state.open_incident("guest/web").unwrap();
+        assert_eq!(incident.severity, crate::model::Severity::Critical);
+        assert!(incident.human.is_some());
+        let place = Change::Place { guest: name("web"), host: host("c"), why: String::new() };
+        assert!(matches!(scene.stage.refused(place), Refused::Guest { .. }), "a proposal of before");
+    }
+}
+
+#[test]
+fn without_a_bound_every_host_is_tried_again_and_again() {
+    let mut scene = failing(1, None);
+    assert_eq!(tries(&mut scene, 7), ["a", "b", "c", "a", "b", "c", "a"]);
+}
+
+#[test]
+fn a_person_who_has_looked_has_the_guest_tried_anew() {
+    let by = || "ann".to_owned();
+    for change in [
+        Change::WantedSet { guest: name("web"), wanted: Wanted::Running, by: by() },
+        Change::LookedAfter { guest: name("web"), by: by() },
+    ] {
+        let mut scene = failing(1, Some(1));
+        tries(&mut scene, 20);
+        assert!(matches!(scene.stage.refused(Change::LadderReset { guest: name("web") }), Refused::Already { .. }));
+        scene.stage.must(change.clone());
+        assert!(matches!(scene.stage.refused(change), Refused::Already { .. }));
+        assert_eq!(tries(&mut scene, 20), ["a", "b"]);
+    }
+}
+
+#[test]
+fn a_failed_start_counts_within_the_cool_down_only() {
+    let mut scene = failing(2, Some(0));
+    tries(&mut scene, 1);
+    // No host takes it for longer than the cool-down.
+    for on in ["a", "b", "c"] {
+        set_mode(&mut scene, on, Mode::Draining);
+    }
+    scene.later(599_000);
+    scene.settle();
+    assert!(!scene.stage.state.guests[&name("web")].start_failures.is_empty());
+    scene.later(3_000);
+    scene.settle();
+    assert!(scene.stage.state.guests[&name("web")].start_failures.is_empty());
+}
+
+#[test]
+fn a_try_of_the_ladder_counts_until_the_guest_has_been_well_for_its_cool_down() {
+    let mut scene = crate::decide::tests::four();
+    let restart = scene.stage.climb("web", 0);
+    scene.stage.must(restart);
+    scene.stage.end("d", done());
+    scene.stage.must(Change::Verified { guest: name("web") });
+    scene.later(19_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["LadderReset"]);
+}
+
+#[test]
+fn the_call_that_a_guest_starts_nowhere_stands_until_it_runs() {
+    let mut scene = failing(1, None);
+    tries(&mut scene, 3);
+    assert!(scene.stage.state.open_incident("guest/web").unwrap().human.is_some());
+}
+
+#[test]
+fn a_rung_that_would_start_a_guest_where_a_rule_forbids_it_is_passed_over() {
+    for (forbidden, rung) in [(None, 0), (Some("b"), 0), (Some("d"), 1)] {
+        let mut scene = crate::decide::tests::four();
+        redeclare(&mut scene, |policies| {
+            let wait = Span::secs(60);
+            for policy in policies.policies.values_mut() {
+                policy.ladder = vec![
+                    crate::model::Rung::ResetGuest { tries: 2, wait },
+                    crate::model::Rung::Failover { tries: 2, wait },
+                ];
+            }
+        });
+        if let Some(on) = forbidden {
+            rule(&mut scene, hosts_rule("web", &[(on, Score::Never)], false));
+        }
+        scene.later(20_000);
+        scene.report("web", "d", crate::observe::GuestCondition::Panicked);
+        let climbs = scene.decide().commands;
+        let taken = climbs.iter().find_map(|change| match change {
+            Change::Climb { rung, .. } => Some(*rung),
+            _ => None,
+        });
+        assert_eq!(taken, Some(rung), "{forbidden:?} is forbidden");
+    }
+}

@@ -1,0 +1,295 @@
+//! Operators' moves, cold moves, drains and going back.
+
+use super::*;
+use crate::{
+    change::Refused,
+    decide::tests::four,
+    fit::Unfit,
+    fixture::{done, facts, failed},
+    state::Phase,
+};
+
+#[test]
+fn a_guest_that_cannot_move_while_it_runs_is_stopped_and_starts_at_the_target() {
+    let mut scene = four();
+    cold_only(&mut scene, "web");
+    scene.stage.must(ask_move("web", "b"));
+    assert!(scene.stage.orders("d")[0].starts_with("release"), "{:?}", scene.stage.orders("d"));
+    scene.later(1_000);
+    assert!(scene.words().is_empty(), "S2: not before the word that nothing of it is left");
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert_eq!(home(&scene, "web"), "b");
+    scene.stage.end("b", done());
+    let known = &scene.stage.state.guests[&name("web")];
+    assert_eq!((&known.heading, &known.settled), (&None, &Some(host("b"))));
+}
+
+#[test]
+fn an_operator_may_ask_for_a_cold_move_of_a_guest_that_could_move_live() {
+    let mut scene = four();
+    scene.stage.must(Change::MoveAsked { guest: name("web"), to: host("b"), cold: true, by: "ann".to_owned() });
+    assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+}
+
+#[test]
+fn a_cold_move_whose_target_has_died_meanwhile_starts_at_another_host() {
+    let mut scene = four();
+    cold_only(&mut scene, "web");
+    scene.stage.must(ask_move("web", "b"));
+    let gone = scene.stage.gone("b");
+    scene.stage.must(gone);
+    scene.stage.end("d", done());
+    later_without(&mut scene, "b", 1_000);
+    assert!(scene.settle().is_empty());
+    assert!(doing(&scene, "web").contains("waiting to start on b"), "{}", doing(&scene, "web"));
+    later_without(&mut scene, "b", 5_000);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert_ne!(home(&scene, "web"), "b");
+}
+
+#[test]
+fn a_cold_move_whose_start_fails_goes_on_like_any_start_that_failed() {
+    let mut scene = four();
+    cold_only(&mut scene, "web");
+    scene.stage.must(ask_move("web", "b"));
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    scene.settle();
+    for _ in 0..2 {
+        assert_eq!(scene.stage.state.orders.len(), 1);
+        let on = home(&scene, "web");
+        scene.stage.end(&on, failed());
+        scene.stage.end(&on, done());
+        scene.later(5_000);
+        scene.settle();
+    }
+    assert_ne!(home(&scene, "web"), "b", "two tries there are enough");
+}
+
+#[test]
+fn a_move_is_ignored_where_it_is_so_already() {
+    let mut scene = four();
+    assert!(matches!(scene.stage.refused(ask_move("web", "d")), Refused::Already { .. }));
+    scene.stage.must(ask_move("web", "b"));
+    assert!(matches!(scene.stage.refused(ask_move("web", "b")), Refused::Already { .. }));
+    assert!(matches!(scene.stage.refused(ask_move("web", "a")), Refused::Phase { .. }));
+}
+
+#[test]
+fn a_move_is_denied_with_the_reason() {
+    let why = |scene: &mut Scene, to: &str| match scene.stage.refused(ask_move("web", to)) {
+        Refused::Target { why, .. } => why,
+        other => panic!("{other}"),
+    };
+    let mut scene = four();
+    let witness = crate::state::HostFacts { guests: false, ..facts("w", "w.1") };
+    scene.stage.must(Change::HostJoined { host: host("w"), facts: witness });
+    assert_eq!(why(&mut scene, "w"), Unfit::Witness);
+    set_mode(&mut scene, "a", Mode::Draining);
+    assert_eq!(why(&mut scene, "a"), Unfit::Mode { mode: "draining".to_owned() });
+    scene.stage.fence("b");
+    assert_eq!(why(&mut scene, "b"), Unfit::NotUp);
+    rule(&mut scene, hosts_rule("web", &[("c", Score::Never)], false));
+    assert!(matches!(why(&mut scene, "c"), Unfit::Rule { .. }));
+    assert!(matches!(scene.stage.refused(ask_move("web", "x")), Refused::NoHost { .. }));
+    assert!(matches!(scene.stage.refused(ask_move("x", "a")), Refused::NoGuest { .. }));
+}
+
+#[test]
+fn a_move_to_a_host_without_room_or_beside_a_guest_to_keep_apart_from_is_denied() {
+    let mut scene = Scene::new(&["a", "b"], &["web", "db"]);
+    scene.stage.run("web", "a");
+    scene.stage.run("db", "b");
+    let apart = |by: Option<&str>| Rule::Apart {
+        guests: Guests::Named(vec![name("web"), name("db")]),
+        required: true,
+        yields: None,
+        weight: 0,
+        by: by.map(str::to_owned),
+    };
+    rule(&mut scene, apart(None));
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    assert!(matches!(refused, Refused::Target { why: Unfit::Rule { .. }, .. }), "{refused}");
+    redeclare(&mut scene, |policies| {
+        policies.rules.clear();
+        policies.guests.get_mut(&name("db")).unwrap().qemu.memory_mib = 8_000;
+    });
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    let no_room = Unfit::NoRoom { what: "memory_mib".to_owned(), free: 192, needed: 1_024 };
+    assert!(matches!(&refused, Refused::Target { why, .. } if *why == no_room), "{refused}");
+}
+
+#[test]
+fn a_guest_that_is_stopped_unmanaged_or_suspended_is_not_moved_and_one_in_maintenance_is() {
+    let mut scene = four();
+    suspend(&mut scene, true);
+    assert!(matches!(scene.stage.refused(ask_move("web", "a")), Refused::Guest { .. }));
+    suspend(&mut scene, false);
+    for wanted in [Wanted::Stopped, Wanted::Unmanaged] {
+        want(&mut scene, "web", wanted);
+        assert!(matches!(scene.stage.refused(ask_move("web", "a")), Refused::Guest { .. }));
+    }
+    want(&mut scene, "web", Wanted::Running);
+    set_mode(&mut scene, "d", Mode::Maintenance);
+    cold_only(&mut scene, "web");
+    scene.stage.must(ask_move("web", "a"));
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"], "what an operator moves is not left down");
+}
+
+#[test]
+fn a_waiting_guest_is_placed_where_an_operator_says() {
+    let mut scene = Scene::new(&["a", "b", "c"], &["web"]);
+    scene.stage.must(ask_move("web", "c"));
+    scene.settle();
+    assert_eq!(home(&scene, "web"), "c");
+}
+
+/// `web` prefers `d`, goes back there, and runs on `a`, where `moved` has put it.
+fn away(moved: impl Fn(&mut Scene)) -> Scene {
+    let mut scene = four();
+    rule(&mut scene, hosts_rule("web", &[("d", Score::By(100))], false));
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = true);
+    moved(&mut scene);
+    scene.stage.end("a", done());
+    scene.stage.end("d", done());
+    scene.stage.end("a", done());
+    scene.stage.end("d", done());
+    scene.stage.must(Change::Verified { guest: name("web") });
+    assert_eq!(home(&scene, "web"), "a");
+    scene.later(120_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene
+}
+
+#[test]
+fn a_guest_that_fails_back_goes_to_the_host_that_it_prefers_when_that_is_well_again() {
+    let mut scene = away(|scene| scene.stage.migrate("web", "a"));
+    scene.stage.join("d", "d.2");
+    scene.evidence.marks.applied(scene.stage.index, crate::time::Moment(scene.now));
+    scene.later(30_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.words(), Vec::<String>::new(), "it could fall again at once");
+    scene.later(31_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["Migrate"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Migrating(m) if m.target.as_ref().unwrap().host == host("d")));
+}
+
+#[test]
+fn a_guest_that_does_not_fail_back_stays() {
+    let mut scene = away(|scene| scene.stage.migrate("web", "a"));
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = false);
+    assert_eq!(scene.words(), Vec::<String>::new());
+}
+
+#[test]
+fn an_operators_move_is_not_undone_but_by_a_required_rule_or_a_drain() {
+    let mut scene = away(|scene| scene.stage.must(ask_move("web", "a")));
+    assert_eq!(scene.words(), Vec::<String>::new());
+    scene.evidence.hosts.get_mut(&host("a")).unwrap().unwell = Some("late".to_owned());
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.on_degraded = crate::model::OnDegraded::Migrate);
+    });
+    assert_eq!(scene.words(), Vec::<String>::new());
+    let before = scene.stage.state.clone();
+    rule(&mut scene, hosts_rule("web", &[("a", Score::Never)], false));
+    assert_eq!(scene.words(), ["Migrate"]);
+    scene.stage.state = before;
+    set_mode(&mut scene, "a", Mode::Draining);
+    assert_eq!(scene.words(), ["Migrate"]);
+}
+
+#[test]
+fn a_drain_moves_cold_what_cannot_move_live_and_one_guest_at_a_time() {
+    let mut scene = Scene::new(&["a", "b"], &["g1", "g2"]);
+    for guest in ["g1", "g2"] {
+        scene.stage.run(guest, "a");
+        cold_only(&mut scene, guest);
+    }
+    set_mode(&mut scene, "a", Mode::Draining);
+    let calm = |scene: &mut Scene| {
+        scene.later(20_000);
+        for guest in ["g1", "g2"] {
+            if home(scene, guest) != "nowhere" {
+                seen(scene, guest, SightState::Passing);
+            }
+        }
+    };
+    calm(&mut scene);
+    assert_eq!(scene.settle(), ["Migrate"]);
+    assert!(doing(&scene, "g2").contains("waits for another move to end"), "{}", doing(&scene, "g2"));
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    seen(&mut scene, "g2", SightState::Passing);
+    assert_eq!(scene.settle(), ["Place"], "the first one starts before the second one stops");
+    calm(&mut scene);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.stage.end("b", done());
+    calm(&mut scene);
+    assert_eq!(scene.settle(), ["Verified", "Migrate"]);
+}
+
+#[test]
+fn a_drained_guest_that_has_nowhere_to_go_runs_on_and_says_what_holds_it() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    scene.stage.run("web", "a");
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = 6_000);
+    set_mode(&mut scene, "b", Mode::Maintenance);
+    set_mode(&mut scene, "a", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert_eq!(home(&scene, "web"), "a");
+    let said = doing(&scene, "web");
+    assert!(said.contains("a is being drained") && said.contains("b "), "{said}");
+    set_mode(&mut scene, "a", Mode::Active);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn a_guest_whose_ladder_is_at_its_end_does_not_hold_up_a_drain() {
+    let mut scene = four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    set_mode(&mut scene, "d", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(scene.settle(), ["Migrate"]);
+}
+
+#[test]
+fn a_move_whose_host_has_fallen_silent_is_given_up_and_frees_nobody() {
+    let mut scene = four();
+    scene.stage.migrate("web", "a");
+    scene.later(1_000);
+    scene.now += 59_000;
+    for on in ["b", "c", "d"] {
+        scene.synced(on, scene.now);
+    }
+    scene.heard("a", 100);
+    assert!(scene.words().contains(&"OrderEnded".to_owned()), "{:?}", scene.words());
+    for command in scene.decide().commands {
+        scene.stage.apply(command);
+    }
+    assert_eq!(scene.stage.may_run("web"), ["a".to_owned(), "d".to_owned()].into(), "R8: until there is proof");
+}
+
+#[test]
+fn a_guest_that_is_moved_does_not_take_the_last_room_at_its_target_twice() {
+    let mut scene = four();
+    cold_only(&mut scene, "web");
+    // There is room for one of this size on each host, and it would be placed where it is going.
+    redeclare(&mut scene, |policies| {
+        policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = 5_000;
+    });
+    rule(&mut scene, hosts_rule("web", &[("b", Score::By(100))], false));
+    scene.stage.must(ask_move("web", "b"));
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"], "{}", doing(&scene, "web"));
+    assert_eq!(home(&scene, "web"), "b");
+}

@@ -1,0 +1,138 @@
+//! What starts after what, and stops before it.
+
+use super::*;
+use crate::{fixture::done, state::Phase};
+
+fn order(first: &str, then: &str, required: bool, symmetrical: bool) -> Rule {
+    Rule::Order { first: name(first), then: name(then), required, symmetrical }
+}
+
+fn db_first(required: bool) -> Scene {
+    let mut scene = Scene::new(&["a", "b"], &["db", "web"]);
+    rule(&mut scene, order("db", "web", required, true));
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().priority = 200);
+    scene.later(1_000);
+    scene
+}
+
+#[test]
+fn a_guest_starts_when_the_one_that_it_needs_runs_and_answers() {
+    for required in [true, false] {
+        let mut scene = db_first(required);
+        assert_eq!(scene.settle(), ["Place"]);
+        assert!(matches!(scene.stage.phase("db"), Phase::Starting { .. }));
+        let takes_part = |scene: &Scene| {
+            let age = |index| scene.evidence.marks.age(index, crate::time::Moment(scene.now));
+            crate::decide::guests::free::is_to_be_placed(&scene.stage.state, &name("web"), age)
+        };
+        assert!(!takes_part(&scene), "what waits takes no room from others");
+        assert!(doing(&scene, "web").contains("db"), "{}", doing(&scene, "web"));
+        let on = home(&scene, "db");
+        scene.stage.end(&on, done());
+        scene.later(1_000);
+        assert_eq!(scene.settle(), Vec::<String>::new(), "it runs, and nobody has seen it answer");
+        seen(&mut scene, "db", SightState::Passing);
+        scene.stage.must(Change::Verified { guest: name("db") });
+        assert!(takes_part(&scene));
+        assert_eq!(scene.settle(), ["Place"]);
+        assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
+    }
+}
+
+#[test]
+fn without_what_it_needs_a_guest_waits_and_without_what_it_would_like_it_starts() {
+    for (required, expected) in [(true, vec![]), (false, vec!["Place"])] {
+        let mut scene = db_first(required);
+        want(&mut scene, "db", Wanted::Stopped);
+        assert_eq!(scene.settle(), expected, "{required}");
+    }
+    let mut unplaceable = db_first(false);
+    redeclare(&mut unplaceable, |policies| policies.guests.get_mut(&name("db")).unwrap().qemu.memory_mib = 100_000);
+    assert_eq!(unplaceable.settle(), Vec::<String>::new());
+    unplaceable.later(6_000);
+    let words = unplaceable.settle();
+    assert!(words.contains(&"Place".to_owned()), "db cannot be started, so web does not wait for it: {words:?}");
+}
+
+#[test]
+fn a_guest_that_would_only_like_to_start_after_another_does_not_wait_for_ever() {
+    let mut scene = db_first(false);
+    scene.settle();
+    let on = home(&scene, "db");
+    scene.stage.end(&on, done());
+    scene.later(100_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(30_000);
+    assert_eq!(scene.settle(), ["Place"]);
+}
+
+/// Both run.
+fn both(first: Rule) -> Scene {
+    let mut scene = Scene::new(&["a", "b"], &["db", "web"]);
+    scene.stage.run("db", "a");
+    scene.stage.run("web", "b");
+    rule(&mut scene, first);
+    scene.later(1_000);
+    for guest in ["db", "web"] {
+        seen(&mut scene, guest, SightState::Passing);
+    }
+    scene
+}
+
+#[test]
+fn a_guest_is_stopped_before_the_one_that_it_needs() {
+    let mut scene = both(order("db", "web", true, true));
+    want(&mut scene, "db", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+    assert!(matches!(scene.stage.phase("db"), Phase::Running { .. }));
+    assert!(doing(&scene, "db").contains("stops when web is down"), "{}", doing(&scene, "db"));
+    scene.stage.end("b", done());
+    assert_eq!(scene.settle(), ["Stop"]);
+    scene.stage.end("a", done());
+    scene.later(60_000);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "web waits for db");
+    want(&mut scene, "db", Wanted::Running);
+    assert_eq!(scene.settle(), ["Place"]);
+}
+
+#[test]
+fn an_order_of_starts_alone_stops_nobody() {
+    let mut scene = both(order("db", "web", true, false));
+    want(&mut scene, "db", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
+}
+
+#[test]
+fn a_guest_that_is_left_alone_holds_up_no_stop() {
+    let mut scene = both(order("db", "web", true, true));
+    want(&mut scene, "web", Wanted::Unmanaged);
+    want(&mut scene, "db", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
+}
+
+#[test]
+fn a_failure_of_the_first_guest_does_not_stop_the_second() {
+    let mut scene = both(order("db", "web", true, true));
+    let gone = scene.stage.gone("a");
+    scene.stage.must(gone);
+    later_without(&mut scene, "a", 1_000);
+    scene.sight("web", "b", SightState::Passing);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
+}
+
+#[test]
+fn rules_that_go_round_in_a_circle_hold_nobody_and_are_told() {
+    let mut scene = Scene::new(&["a", "b"], &["x", "y", "z"]);
+    for (first, then) in [("x", "y"), ("y", "z"), ("z", "x")] {
+        rule(&mut scene, order(first, then, true, true));
+    }
+    let words = scene.settle();
+    assert_eq!(words.iter().filter(|word| *word == "Place").count(), 3, "{words:?}");
+    assert_eq!(words.iter().filter(|word| *word == "IncidentOpened").count(), 3, "{words:?}");
+    redeclare(&mut scene, |policies| policies.rules.clear());
+    assert_eq!(scene.settle(), ["IncidentResolved"; 3]);
+}

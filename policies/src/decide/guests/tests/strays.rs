@@ -1,0 +1,172 @@
+//! Guests that are found where they have no right to be, or twice.
+
+use super::*;
+use crate::{
+    change::Refused,
+    decide::tests::four,
+    fixture::{declaration, done, failed},
+    names::Epoch,
+    observe::{GuestCondition, GuestReport},
+    state::Phase,
+};
+
+/// The host's newest sync says that it has the guest under this epoch.
+fn has(scene: &mut Scene, guest: &str, on: &str, epoch: Epoch) {
+    let report = GuestReport { guest: name(guest), epoch, condition: GuestCondition::Running };
+    scene.evidence.hosts.get_mut(&host(on)).unwrap().reports.insert(name(guest), report);
+}
+
+/// `new` was just declared, and runs on `b` and `c` already.
+fn twice() -> Scene {
+    let mut scene = four();
+    let hosts: Vec<_> = scene.stage.state.hosts.keys().cloned().collect();
+    scene.stage.declare(declaration(&[name("web"), name("new")], &hosts));
+    scene.later(1_000);
+    for on in ["b", "c"] {
+        has(&mut scene, "new", on, Epoch::default());
+    }
+    seen(&mut scene, "web", SightState::Passing);
+    scene
+}
+
+fn stopped_on(scene: &Scene) -> Vec<String> {
+    let hosts = ["a", "b", "c", "d"].into_iter();
+    hosts
+        .filter(|on| scene.stage.orders(on).iter().any(|order| order.starts_with("release new")))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn of_a_guest_that_is_found_twice_one_is_kept_the_other_is_stopped_and_then_the_kept_one_is_adopted() {
+    let mut scene = twice();
+    assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+    assert_eq!(stopped_on(&scene), ["c"]);
+    assert!(matches!(scene.stage.phase("new"), Phase::Unplaced), "nothing is adopted while both are there");
+    scene.stage.end("c", done());
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.remove(&name("new"));
+    assert_eq!(scene.settle(), ["IncidentResolved", "GuestAdopted"]);
+    assert_eq!(home(&scene, "new"), "b");
+}
+
+#[test]
+fn the_one_that_rules_allow_is_kept() {
+    let mut scene = twice();
+    rule(&mut scene, hosts_rule("new", &[("b", Score::Never)], false));
+    scene.settle();
+    assert_eq!(stopped_on(&scene), ["b"]);
+}
+
+#[test]
+fn never_are_both_stopped_even_when_two_coordinators_choose_differently() {
+    let mut scene = twice();
+    scene.settle();
+    assert_eq!(stopped_on(&scene), ["c"]);
+    let other =
+        Change::StrayFound { guest: name("new"), host: host("b"), epoch: Epoch::default(), keep: Some(host("c")) };
+    assert!(matches!(scene.stage.refused(other), Refused::Host { .. }));
+    let none = Change::StrayFound { guest: name("new"), host: host("b"), epoch: Epoch::default(), keep: None };
+    assert!(matches!(scene.stage.refused(none), Refused::Phase { .. }));
+    // Its evidence says otherwise, and still the choice that is being carried out stands.
+    rule(&mut scene, hosts_rule("new", &[("b", Score::Never)], false));
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    let epoch = Epoch::default();
+    let tenure = crate::state::Tenure { host: host("c"), incarnation: crate::fixture::boot("c.1"), epoch };
+    let adopt = Change::GuestAdopted { guest: name("new"), tenure };
+    assert!(matches!(scene.stage.refused(adopt), Refused::Host { .. }), "it is being stopped there");
+}
+
+#[test]
+fn a_stray_that_cannot_be_stopped_is_told_and_asked_again_and_nothing_starts() {
+    let mut scene = twice();
+    scene.settle();
+    scene.stage.end("c", failed());
+    assert!(scene.stage.state.open_incident("guest/new").unwrap().human.is_some());
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(10_000);
+    for on in ["b", "c"] {
+        has(&mut scene, "new", on, Epoch::default());
+    }
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["StrayFound"]);
+}
+
+#[test]
+fn a_guest_that_somebody_else_moves_is_not_touched() {
+    let mut scene = twice();
+    let report = GuestReport { guest: name("new"), epoch: Epoch::default(), condition: GuestCondition::Incoming };
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.insert(name("new"), report);
+    assert_eq!(scene.words(), ["IncidentOpened"]);
+}
+
+#[test]
+fn a_guest_that_is_left_alone_is_not_stopped_where_it_is_found_twice() {
+    let mut scene = twice();
+    want(&mut scene, "new", Wanted::Unmanaged);
+    assert_eq!(scene.words(), ["IncidentOpened"]);
+}
+
+#[test]
+fn nothing_starts_while_a_host_has_a_guest_that_is_proven_to_run_nowhere() {
+    let mut scene = four();
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 2_000);
+    has(&mut scene, "web", "b", Epoch::default());
+    assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+    scene.stage.end("b", done());
+    assert_eq!(scene.settle(), Vec::<String>::new(), "it is still reported, and was just asked");
+    later_without(&mut scene, "d", 1_000);
+    assert_eq!(scene.settle(), ["IncidentResolved", "Place"]);
+}
+
+#[test]
+fn what_the_state_says_is_kept_of_a_guest_that_is_reported_elsewhere_too() {
+    let mut scene = four();
+    scene.later(2_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let newest = Epoch { generation: 9, index: 9 };
+    has(&mut scene, "web", "b", newest);
+    assert_eq!(scene.settle(), ["StrayFound", "IncidentOpened"]);
+    assert!(scene.stage.orders("b")[0].starts_with("release web"), "{:?}", scene.stage.orders("b"));
+    assert!(scene.stage.orders("d").is_empty());
+    let mut older = four();
+    older.later(2_000);
+    seen(&mut older, "web", SightState::Passing);
+    has(&mut older, "web", "b", Epoch::default());
+    assert_eq!(older.settle(), ["IncidentOpened"], "R10: the agent of b stops it when it syncs");
+}
+
+#[test]
+fn nothing_is_started_or_moved_before_a_stray_elsewhere_is_reported_to_be_stopped() {
+    for epoch in [Epoch { generation: 9, index: 9 }, Epoch::default()] {
+        let mut scene = four();
+        scene.later(20_000);
+        // Somebody has moved it by hand: its host has nothing of it, and another host runs it.
+        scene.evidence.hosts.get_mut(&host("d")).unwrap().reports.remove(&name("web"));
+        has(&mut scene, "web", "b", epoch);
+        let words = scene.settle();
+        assert!(!words.contains(&"Climb".to_owned()), "{epoch:?}: {words:?}");
+        assert!(doing(&scene, "web").contains("b"), "{}", doing(&scene, "web"));
+        scene.evidence.hosts.get_mut(&host("b")).unwrap().reports.remove(&name("web"));
+        if epoch != Epoch::default() {
+            assert!(!scene.settle().contains(&"Climb".to_owned()), "b has not reported yet");
+            assert!(doing(&scene, "web").contains("b has not said"), "{}", doing(&scene, "web"));
+            scene.stage.end("b", done());
+        }
+        assert!(scene.settle().contains(&"Climb".to_owned()), "{epoch:?}: then it is brought back");
+    }
+}
+
+#[test]
+fn a_drain_waits_for_a_stray_too() {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.settle();
+    set_mode(&mut scene, "d", crate::state::Mode::Draining);
+    assert!(scene.words().contains(&"Migrate".to_owned()), "{:?}", scene.words());
+    has(&mut scene, "web", "b", Epoch { generation: 9, index: 9 });
+    let words = scene.settle();
+    assert!(words.contains(&"StrayFound".to_owned()) && !words.contains(&"Migrate".to_owned()), "{words:?}");
+}

@@ -1,0 +1,92 @@
+//! Wanted stopped, and started again.
+
+use super::*;
+use crate::{
+    decide::tests::four,
+    fixture::{done, failed},
+    state::Phase,
+};
+
+#[test]
+fn a_guest_that_is_wanted_stopped_is_stopped_and_stays_down() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    assert!(scene.stage.orders("d")[0].starts_with("release"), "{:?}", scene.stage.orders("d"));
+    scene.stage.end("d", done());
+    scene.later(60_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    assert_eq!(scene.stage.state.guests[&name("web")].word(), "stopped");
+    assert!(doing(&scene, "web").starts_with("stopped"), "{}", doing(&scene, "web"));
+}
+
+#[test]
+fn a_stopped_guest_that_is_wanted_running_is_placed_again() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Stopped);
+    scene.settle();
+    scene.stage.end("d", done());
+    want(&mut scene, "web", Wanted::Running);
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"]);
+}
+
+#[test]
+fn a_stop_that_fails_is_told_and_tried_again_and_starts_nothing_elsewhere() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Stopped);
+    scene.settle();
+    scene.stage.end("d", failed());
+    let incident = scene.stage.state.open_incident("guest/web").unwrap();
+    assert!(incident.human.as_ref().unwrap().contains("may still run on d"), "{incident:?}");
+    want(&mut scene, "web", Wanted::Running);
+    scene.later(9_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    assert!(doing(&scene, "web").contains("could not be stopped on d"), "{}", doing(&scene, "web"));
+    want(&mut scene, "web", Wanted::Stopped);
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["ReleaseAgain"]);
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Free { .. }));
+}
+
+#[test]
+fn a_guest_that_is_wanted_stopped_while_it_starts_is_stopped_when_it_runs() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    scene.stage.place("web", "a");
+    want(&mut scene, "web", Wanted::Stopped);
+    scene.later(1_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Stop"]);
+}
+
+#[test]
+fn a_stopped_guest_is_not_started_by_a_proposal_of_before() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    let place = scene.decide().commands;
+    want(&mut scene, "web", Wanted::Stopped);
+    assert!(matches!(scene.stage.refused(place[0].clone()), crate::change::Refused::Guest { .. }));
+}
+
+#[test]
+fn a_guest_that_is_wanted_stopped_is_not_restarted_when_its_host_dies() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Stopped);
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 60_000);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Free { .. }));
+}
+
+#[test]
+fn a_service_that_fails_does_not_keep_a_guest_from_being_stopped() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Stopped);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(scene.words(), ["Stop"]);
+}

@@ -1,0 +1,116 @@
+//! Ways to switch hosts off are tried while nothing is wrong: each device now and then, by one host after the other, one
+//! at a time. Two others ask each device as soon as it is declared: with two ways known, the loss of one of them leaves one.
+//! What does not work is told to people before it is needed.
+
+use std::time::Duration;
+
+use super::{
+    Decision, Round,
+    fences::{close, open},
+};
+use crate::{
+    fence_path::TEST_EVERY,
+    model::{FenceLevel, Severity},
+    names::HostName,
+    state::{Host, Life},
+    time::Span,
+};
+
+/// Rest after a way has failed before it is tried again: a controller restarts within minutes.
+const AGAIN_AFTER: Duration = Duration::from_secs(300);
+
+/// How long a coordinator leads before it tries any: until then it has not heard who is there.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A way that has not worked for so many intervals is told to people.
+const STALE_AFTER: u32 = 3;
+
+/// A way that is to be tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathToTest {
+    /// Whose power devices.
+    pub host: HostName,
+    /// Who asks them.
+    pub executor: HostName,
+}
+
+/// Decides which way is tried next, and tells of those that do not work.
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
+    for (name, host) in &round.state.hosts {
+        if has_device(round, name) {
+            tell(round, decision, name, host);
+        } else {
+            close(round, decision, &key(name));
+        }
+    }
+    let leads_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
+    if round.state.suspended.is_none() && leads_for >= SETTLED_AFTER {
+        let due = round.state.hosts.iter().filter(|(name, host)| has_device(round, name) && host.life == Life::Up);
+        decision.test = due.into_iter().find_map(|(name, host)| due_for(round, name, host));
+    }
+}
+
+fn has_device(round: &Round<'_>, name: &HostName) -> bool {
+    round.state.policies.levels_of(name).iter().any(FenceLevel::has_device)
+}
+
+fn key(name: &HostName) -> String {
+    format!("path/{name}")
+}
+
+/// Who is to ask the host's devices now, if somebody is: whoever has never, then whoever did longest ago.
+fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest> {
+    let newest = host.paths.iter().max_by_key(|path| path.index);
+    let few = host.paths.iter().all(|path| Some(&path.executor) == newest.map(|newest| &newest.executor));
+    let is_old = newest.is_none_or(|newest| {
+        let rest = if newest.error.is_some() { AGAIN_AFTER } else { jittered(every(round), name) };
+        round.age(newest.index) >= rest
+    });
+    // A host that is silent has its devices asked in earnest.
+    if !(few || is_old) || !round.answers(name) || host.drill.is_some() || round.state.fence_under_way(name).is_some() {
+        return None;
+    }
+    let able = round.state.hosts.keys().filter(|other| *other != name && round.answers(other));
+    let last = |other: &HostName| host.paths.iter().filter(|path| path.executor == *other).map(|path| path.index).max();
+    let executor = able.min_by_key(|other| last(other))?;
+    // A second way is looked for at once, where somebody is there to know it.
+    (is_old || last(executor).is_none()).then(|| PathToTest { host: name.clone(), executor: executor.clone() })
+}
+
+fn every(round: &Round<'_>) -> Duration {
+    round.state.policies.cluster.test_fencing_every.unwrap_or(TEST_EVERY).0
+}
+
+/// Up to an eighth later, by the host's name: hosts that joined together are not all asked together for ever.
+fn jittered(every: Duration, name: &HostName) -> Duration {
+    let sum = name.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    every + every / 8 * (sum % 16) / 16
+}
+
+/// Tells of levels that nobody has reached of late.
+fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+    let broken: Vec<String> = (0..round.state.policies.levels_of(name).len())
+        .filter_map(|level| trouble(round, host, level).map(|trouble| format!("level {}: {trouble}", level + 1)))
+        .collect();
+    if broken.is_empty() {
+        close(round, decision, &key(name));
+        return;
+    }
+    let summary = format!("{name} could not be switched off now: {}", broken.join("; "));
+    let human = format!(
+        "Look after the power device, or its settings in `fencing:`; `holdfast fence test {name}` asks it again. Until then \
+         a failure of {name} may need a person."
+    );
+    open(round, decision, key(name), Severity::Warning, summary, Some(human));
+}
+
+/// Why a level would not work: no host that tried it last reached it, or nobody has for long.
+fn trouble(round: &Round<'_>, host: &Host, level: usize) -> Option<String> {
+    if let Some((executor, error)) = host.fails(level) {
+        return Some(format!("{executor} got no answer: {error}"));
+    }
+    let stale = every(round) * STALE_AFTER;
+    let proven = host.proven(level)?;
+    let is_stale = round.age(proven.index) >= stale;
+    is_stale.then(|| format!("it has not been tried for {}", Span(stale)))
+}

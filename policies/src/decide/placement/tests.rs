@@ -1,0 +1,210 @@
+//! Placement in whole rounds of deciding.
+
+use crate::{
+    change::Change,
+    decide::{Decision, decide},
+    evidence::{Evidence, Heard, Sight, SightState},
+    fixture::{Stage, done, failed, host, name},
+    hostfile::Timing,
+    names::{RuleName, ServiceName, Vantage},
+    observe::{GuestCondition, GuestReport},
+    rules::{Guests, Hosts, Rule, Score},
+    time::{Moment, Now, WallTime},
+};
+
+const NOW: Moment = Moment(100_000);
+
+/// All hosts sync and every guest that runs answers.
+fn all_well(stage: &Stage) -> Evidence {
+    let mut evidence = Evidence { quorum_since: Some(Moment(1_000)), me: Some(host("a")), ..Evidence::default() };
+    evidence.marks.applied(stage.index, Moment(2_000));
+    for (on, known) in &stage.state.hosts {
+        let heard = Some(Heard { at: NOW, incarnation: known.facts.incarnation.clone() });
+        let seen = evidence.hosts.entry(on.clone()).or_default();
+        (seen.sync, seen.heard) = (heard.clone(), heard);
+    }
+    for (of, guest) in &stage.state.guests {
+        for tenure in guest.tenures() {
+            let report = GuestReport { guest: of.clone(), epoch: tenure.epoch, condition: GuestCondition::Running };
+            evidence.hosts.entry(tenure.host.clone()).or_default().reports.insert(of.clone(), report);
+            let (state, epoch) = (SightState::Passing, tenure.epoch);
+            let sight = Sight { epoch, state, at: NOW, passed: Some(NOW), detail: String::new() };
+            let services = evidence.services.entry(of.clone()).or_default();
+            let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
+            sights.insert(Vantage::Host(host("c")), sight);
+        }
+    }
+    evidence
+}
+
+fn round(stage: &Stage) -> Decision {
+    decide(&stage.state, &all_well(stage), &Timing::default(), Now { moment: NOW, wall: WallTime(NOW.0) })
+}
+
+fn declare(stage: &mut Stage, rules: Vec<Rule>, best_effort: &[&str]) {
+    let mut policies = stage.state.policies.clone();
+    for (number, rule) in rules.into_iter().enumerate() {
+        policies.rules.insert(RuleName::new(format!("rule-{number}")).unwrap(), rule);
+    }
+    for of in best_effort {
+        let guest = policies.guests.get_mut(&name(of)).unwrap();
+        (guest.needs.best_effort, guest.priority) = (true, 10);
+    }
+    stage.declare(policies);
+}
+
+fn named(guests: &[&str]) -> Guests {
+    Guests::Named(guests.iter().map(|text| name(text)).collect())
+}
+
+#[test]
+fn all_free_guests_are_placed_in_one_round_as_their_rules_want_it() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
+    let apart = Rule::Apart { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0, by: None };
+    let together = Rule::Together { guests: named(&["g2", "g3"]), required: true, yields: None, weight: 0 };
+    declare(&mut stage, vec![apart, together], &[]);
+    let placed = round(&stage).commands;
+    assert_eq!(placed.len(), 3, "{placed:?}");
+    let on = |of: &str| {
+        placed.iter().find_map(|change| match change {
+            Change::Place { guest, host, .. } if *guest == name(of) => Some(host.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(on("g2"), on("g3"));
+    assert_ne!(on("g1"), on("g2"));
+}
+
+#[test]
+fn a_running_guest_that_breaks_a_required_rule_moves_to_where_it_does_not() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1"]);
+    stage.run("g1", "a");
+    assert!(round(&stage).commands.is_empty());
+    let hosts = Hosts::Named([(host("c"), Score::Must)].into());
+    declare(&mut stage, vec![Rule::Hosts { guests: named(&["g1"]), hosts, required: true }], &[]);
+    let commands = round(&stage).commands;
+    assert!(matches!(&commands[..], [Change::Migrate { to, .. }] if *to == host("c")), "{commands:?}");
+}
+
+#[test]
+fn a_guest_of_best_effort_is_stopped_for_the_one_that_finds_no_other_room_and_nobody_is_paged() {
+    let mut stage = Stage::new(&["a"], &["g1", "spare"]);
+    let mut policies = stage.state.policies.clone();
+    for guest in policies.guests.values_mut() {
+        guest.qemu.memory_mib = 5_000;
+    }
+    stage.declare(policies);
+    declare(&mut stage, Vec::new(), &["spare"]);
+    stage.run("spare", "a");
+    let decision = round(&stage);
+    assert!(matches!(&decision.commands[..], [Change::Stop { guest, .. }] if *guest == name("spare")), "{decision:?}");
+    assert!(decision.report.guests[&name("g1")].doing.contains("spare has given way"), "{:?}", decision.report);
+    assert!(decision.report.guests[&name("spare")].doing.contains("no other room for g1"), "{:?}", decision.report);
+}
+
+#[test]
+fn a_member_whose_set_has_to_move_waits_while_the_set_goes_first() {
+    let mut stage = Stage::new(&["a", "b"], &["big", "g1", "g2"]);
+    let mut policies = stage.state.policies.clone();
+    policies.guests.get_mut(&name("big")).unwrap().qemu.memory_mib = 7_000;
+    stage.declare(policies);
+    stage.run("big", "a");
+    stage.run("g1", "a");
+    declare(
+        &mut stage,
+        vec![Rule::Together { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0 }],
+        &[],
+    );
+    let commands = round(&stage).commands;
+    assert!(
+        matches!(&commands[..], [Change::Migrate { guest, to, .. }] if *guest == name("g1") && *to == host("b")),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn a_host_where_a_start_has_failed_gets_its_other_tries_before_another_host_is_tried() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    let mut policies = stage.state.policies.clone();
+    policies.guests.get_mut(&name("g1")).unwrap().needs.start_tries = 3;
+    stage.declare(policies);
+    // There is more room on b.
+    stage.run("g2", "a");
+    stage.place("g1", "a");
+    for expected in ["a", "a", "b"] {
+        stage.end("a", failed());
+        stage.end("a", done());
+        let commands = round(&stage).commands;
+        let to = commands.iter().find_map(|command| match command {
+            Change::Place { guest, host, .. } if *guest == name("g1") => Some(host.clone()),
+            _ => None,
+        });
+        assert_eq!(to, Some(host(expected)), "{commands:?}");
+        if expected == "a" {
+            stage.place("g1", "a");
+        }
+    }
+}
+
+fn opened(decision: &Decision) -> Vec<(&str, &str)> {
+    let opened = decision.commands.iter().filter_map(|change| match change {
+        Change::IncidentOpened { key, summary, .. } => Some((key.as_str(), summary.as_str())),
+        _ => None,
+    });
+    opened.collect()
+}
+
+#[test]
+fn a_running_guest_that_rules_allow_nowhere_goes_on_and_people_are_told() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
+    stage.run("g1", "a");
+    stage.run("g2", "a");
+    stage.run("g3", "b");
+    let apart = Rule::Apart { guests: named(&["g1", "g2", "g3"]), required: true, yields: None, weight: 0, by: None };
+    declare(&mut stage, vec![apart], &[]);
+    let decision = round(&stage);
+    let told = opened(&decision);
+    let stays =
+        |(key, summary): &(&str, &str)| key.starts_with("leave/") && summary.contains("no other host can take it");
+    assert!(!told.is_empty() && told.iter().all(stays), "{decision:?}");
+    assert_eq!(decision.commands.len(), told.len(), "nothing is stopped for it: {:?}", decision.commands);
+}
+
+#[test]
+fn a_host_whose_guests_take_more_than_it_has_is_told_of_until_they_do_not() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "a");
+    let declare_slots = |stage: &mut Stage, slots: u64| {
+        let mut policies = stage.state.policies.clone();
+        policies.hosts.entry(host("a")).or_default().capacity.insert("slots".to_owned(), slots);
+        for guest in policies.guests.values_mut() {
+            guest.needs.demand.insert("slots".to_owned(), 2);
+        }
+        stage.declare(policies);
+    };
+    declare_slots(&mut stage, 4);
+    assert!(round(&stage).commands.is_empty(), "they fit");
+    declare_slots(&mut stage, 3);
+    let decision = round(&stage);
+    assert_eq!(opened(&decision), [("capacity/a", "the guests of a take 4 of slots, and it has 3")]);
+    assert_eq!(decision.commands.len(), 1, "nothing that runs is disturbed: {:?}", decision.commands);
+    stage.apply(decision.commands[0].clone());
+    assert!(round(&stage).commands.is_empty(), "told once");
+    declare_slots(&mut stage, 4);
+    let commands = round(&stage).commands;
+    assert!(matches!(&commands[..], [Change::IncidentResolved { key }] if key == "capacity/a"), "{commands:?}");
+}
+
+#[test]
+fn what_is_said_of_healthy_services_is_told_when_somebody_asks() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1"]);
+    stage.run("g1", "a");
+    let evidence = all_well(&stage);
+    let report = round(&stage).report;
+    let said = |report: &crate::decide::Report| {
+        report.guests[&name("g1")].services[&ServiceName::new("http").unwrap()].evidence.clone()
+    };
+    assert!(said(&report).is_empty(), "most rounds are shown to nobody");
+    assert_eq!(said(&report.with_words(&stage.state, &evidence, NOW)), ["host:c passes 0s ago ()"]);
+}

@@ -1,0 +1,105 @@
+//! Storm hold (S9, R21): many hosts that fall silent together have one cause until somebody knows better.
+//!
+//! A failure domain counts once, however many of its hosts are silent: that a rack fails is one failure. What is proven
+//! off, or expected to be silent, does not count; what is proven gone is not part of the whole either. Hosts that are cut
+//! off together come back one after another, so the hold outlasts the storm by the time in which the last one is heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Decision, HostVerdict, Round,
+    fences::{close, open},
+    proofs::is_proven_off,
+    restraint::is_missed,
+};
+use crate::{change::Change, model::Severity, names::HostName, state::ClusterState};
+
+/// Hosts that fall silent within so long of each other have one cause until somebody knows better (S9).
+const STORM_WINDOW_MS: u64 = 30_000;
+
+/// What is said while the hold outlasts the storm. It names nobody: a change of it would begin the wait anew.
+const FADING: &str = "fencing is held a moment longer: hosts are heard again after a storm, and not all of them yet";
+
+/// Finds out whether fencing is held, says so, and ends an operator's release with the storm that it was meant for.
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
+    let key = ClusterState::STORM_KEY.to_owned();
+    match (storm(round), &round.state.storm_release) {
+        (Some(storm), None) => {
+            let human = "One lost switch, storage or power feed looks like many dead hosts: find it. Holdfast switches no host \
+                         off meanwhile. For each host that is really off, run `holdfast host confirm-off HOST --operator YOUR-NAME`; \
+                         if they have really failed, run `holdfast release-storm-hold --operator YOUR-NAME`.";
+            let summary = format!("fencing is held: {storm}");
+            open(round, decision, key, Severity::Critical, summary, Some(human.to_owned()));
+            decision.report.storm_hold = Some(storm);
+        }
+        (Some(storm), Some(release)) => {
+            let summary = format!("{storm}, and fencing goes on: {} has released the hold", release.by);
+            open(round, decision, key, Severity::Critical, summary, None);
+        }
+        (None, None) if fades(round) => {
+            open(round, decision, key, Severity::Critical, FADING.to_owned(), None);
+            decision.report.storm_hold = Some(FADING.to_owned());
+        }
+        (None, release) => {
+            if release.is_some() {
+                decision.commands.push(Change::StormEnded);
+            }
+            close(round, decision, &key);
+        }
+    }
+}
+
+/// Whether the hold outlasts the storm for a moment. Hosts that were cut off together are heard again one after another:
+/// the first ones end the storm, and the others are still silent then.
+fn fades(round: &Round<'_>) -> bool {
+    let Some(incident) = round.state.open_incident(ClusterState::STORM_KEY) else { return false };
+    // What has not been committed yet has not begun to count.
+    let left = incident.summary != FADING || round.age(incident.changed) < round.timing.suspect_after.0;
+    left && silent(round).next().is_some()
+}
+
+/// The hosts whose silence counts, and for how many milliseconds each has been silent.
+fn silent<'a>(round: &'a Round<'_>) -> impl Iterator<Item = (u64, &'a HostName)> {
+    let is_silent = |verdict| matches!(verdict, HostVerdict::Suspect | HostVerdict::Failed);
+    let silent = round.hosts.iter().filter(move |(name, judged)| is_silent(judged.verdict) && counts(round, name));
+    silent.map(|(name, judged)| (judged.silent_ms, name))
+}
+
+/// More than one failure domain, and more than a third of them, fell silent within [`STORM_WINDOW_MS`] and are silent
+/// still. A host that fell silent long before has its own cause, and must not hold the fence of the next one for ever.
+fn storm(round: &Round<'_>) -> Option<String> {
+    let total = whole(round).len();
+    let mut silent: Vec<(u64, &HostName)> = silent(round).collect();
+    silent.sort_unstable();
+    let together = |(since, _): &(u64, &HostName)| {
+        let window = *since..=since.saturating_add(STORM_WINDOW_MS);
+        let within = silent.iter().filter(|(other, _)| window.contains(other));
+        within.map(|(_, name)| (domain(round.state, name), *name)).collect::<Vec<_>>()
+    };
+    let domains =
+        |hosts: &Vec<(String, &HostName)>| hosts.iter().map(|(domain, _)| domain.clone()).collect::<BTreeSet<_>>();
+    let most = silent.iter().map(together).max_by_key(|hosts| domains(hosts).len())?;
+    let failed = domains(&most).len();
+    let mut names: Vec<&str> = most.iter().map(|(_, name)| name.as_str()).collect();
+    names.sort_unstable();
+    (failed > 1 && failed * 3 > total).then(|| format!("{} are silent at once", names.join(", ")))
+}
+
+/// The failure domains that there are, with a host of each: those of which silence would be missed.
+fn whole<'a>(round: &Round<'a>) -> BTreeMap<String, &'a HostName> {
+    let gone = |name: &HostName| round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Gone);
+    let hosts = round.state.hosts.iter().filter(|(name, host)| is_missed(host) && !gone(name));
+    hosts.map(|(name, _)| (domain(round.state, name), name)).collect()
+}
+
+/// Whether the silence of this host is part of a storm.
+fn counts(round: &Round<'_>, name: &HostName) -> bool {
+    round.state.hosts.get(name).is_some_and(is_missed) && !is_proven_off(round, name)
+}
+
+/// The failure domain of a host: what its label says, else the host itself. A label's value is never a host's name.
+fn domain(state: &ClusterState, host: &HostName) -> String {
+    let label = state.policies.cluster.failure_domain.as_ref();
+    let declared = label.and_then(|label| state.policies.hosts.get(host)?.labels.get(label));
+    declared.map_or_else(|| format!("host/{host}"), |value| format!("domain/{value}"))
+}

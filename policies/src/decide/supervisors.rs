@@ -1,0 +1,96 @@
+//! Silent supervisors on living hosts: told, and no reason for a fence by themselves (R16).
+
+use std::time::Duration;
+
+use super::{
+    Decision, HostVerdict, Round,
+    fences::{close, open},
+    hosts::newest_sign,
+    restraint::is_missed,
+    services,
+};
+use crate::{
+    evidence::OtherBoot,
+    model::Severity,
+    names::HostName,
+    state::{Fence, Life, Migration, MigrationStep, Phase},
+};
+
+/// Silence of a supervisor that no restart or upgrade should take (R16).
+pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tells of a supervisor that is silent on a living host.
+pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
+    let key = format!("supervisor/{name}");
+    let expected = round.state.hosts.get(name).is_some_and(|host| !is_missed(host));
+    match round.hosts.get(name).map(|judgement| judgement.verdict) {
+        Some(HostVerdict::SupervisorDown | HostVerdict::Isolated) if !expected => {
+            let summary = format!("the supervisor of {name} is silent, but {name} is alive");
+            let guests = match round.state.policies.lease_level(name) {
+                Some(_) => {
+                    "It stops its guests when its lease runs out, and they start elsewhere once that is certain."
+                }
+                None => "Its guests run on.",
+            };
+            let human = format!("{guests} Start the supervisor of {name} again, or look why it does not start.");
+            open(round, decision, key, Severity::Warning, summary, Some(human));
+        }
+        Some(HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated) => {
+            close(round, decision, &key);
+        }
+        Some(HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown) | None => {}
+    }
+}
+
+/// The boot that a host is heard in, while that one has not joined and nothing else is heard of the host. Whatever the boot
+/// before it ran has ended; only its supervisor can say so.
+pub(super) fn booted_anew<'a>(round: &Round<'a>, name: &HostName) -> Option<&'a OtherBoot> {
+    let host = round.state.hosts.get(name)?;
+    let other = round.evidence.other_boot(name, host)?;
+    let known = newest_sign(round.state, round.evidence, name, &host.facts.incarnation);
+    let fresh = round.now.moment.since(other.at) < round.timing.suspect_after.0;
+    (fresh && known.is_none_or(|known| known < other.at)).then_some(other)
+}
+
+/// For how long a new boot could have joined: it is kept out while a fence attempt is under way (R20).
+pub(super) fn could_join_for(round: &Round<'_>, name: &HostName, anew: &OtherBoot) -> Duration {
+    let age = round.now.moment.since(anew.since);
+    match round.state.hosts.get(name).map(|host| &host.life) {
+        Some(Life::Fencing(Fence { attempt: Some(_), .. })) => Duration::ZERO,
+        Some(Life::Fencing(Fence { failed: Some(failed), .. })) => age.min(round.age(*failed)),
+        Some(Life::Fencing(Fence { failed: None, .. }) | Life::Up | Life::Gone { .. }) | None => age,
+    }
+}
+
+/// A guest that fails, or waits for an answer, on a host whose supervisor has been down for so long that nobody there
+/// will help it (R16).
+pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -> Option<String> {
+    let judgement = round
+        .hosts
+        .get(name)
+        .filter(|judgement| matches!(judgement.verdict, HostVerdict::SupervisorDown | HostVerdict::Isolated))?;
+    if let Some(anew) = booted_anew(round, name) {
+        let age = could_join_for(round, name, anew);
+        let guests = round.state.guests_of(name).count();
+        let stuck = format!(
+            "it has booted anew ({}) and has not joined for {} s, and {guests} guests wait for its word",
+            anew.incarnation,
+            age.as_secs()
+        );
+        return (guests > 0 && age >= SUPERVISOR_PATIENCE).then_some(stuck);
+    }
+    if Duration::from_millis(judgement.unsynced_ms) < SUPERVISOR_PATIENCE {
+        return None;
+    }
+    let failed = round.state.guests_of(name).find_map(|(guest, known)| {
+        if let Phase::Starting { .. } | Phase::Releasing { .. } = &known.phase {
+            return Some(format!("{guest} is {} there", known.word()));
+        }
+        if let Phase::Migrating(Migration { step: MigrationStep::Clearing { .. }, .. }) = &known.phase {
+            return Some(format!("what its move has left of {guest} is there"));
+        }
+        let home = known.home().filter(|home| home.host == *name)?;
+        services::failed_service(round.state, round.evidence, round.now.moment, guest, home.epoch)
+    })?;
+    Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
+}

@@ -1,0 +1,129 @@
+//! Fence attempts and power devices (R9, R20, R21), and what each host waits for.
+
+use super::{restraint::set_mode, *};
+
+/// `d` is being fenced by `a`; `b` coordinates, and `a` has booted anew (`true`) or is proven gone.
+fn executor_over(reboots: bool) -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
+    scene.stage.run("web", "d");
+    scene.stage.run("db", "e");
+    scene.later(600_000);
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.evidence.me = Some(host("b"));
+    if reboots {
+        scene.stage.join("a", "a.2");
+    } else {
+        let gone = scene.stage.gone("a");
+        scene.stage.must(gone);
+    }
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    scene
+}
+
+#[test]
+fn the_attempt_of_an_executor_that_is_over_counts_until_its_shot_cannot_be_late() {
+    for reboots in [true, false] {
+        let mut scene = executor_over(reboots);
+        for (ms, over) in [(29_999, false), (1, true)] {
+            scene.later(ms);
+            scene.silent("d", 30_000);
+            let ended = scene.words().contains(&"OrderEnded".to_owned());
+            assert_eq!(ended, over, "R20: its deadline and the device's settling; reboots: {reboots}");
+        }
+        scene.settle();
+        scene.later(1_000);
+        scene.silent("d", 60_000);
+        assert_eq!(scene.settle(), ["FenceAttempted"], "then another tries");
+    }
+}
+
+#[test]
+fn an_executor_that_dies_late_still_leaves_its_device_time_to_settle() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.later(600_000);
+    scene.silent("d", 2_000);
+    scene.settle();
+    scene.evidence.me = Some(host("b"));
+    scene.later(28_000);
+    scene.silent("d", 30_000);
+    scene.stage.join("a", "a.2");
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    scene.later(9_999);
+    scene.silent("d", 40_000);
+    assert!(!scene.words().contains(&"OrderEnded".to_owned()), "{:?}", scene.words());
+    scene.later(1);
+    scene.silent("d", 40_000);
+    assert!(scene.words().contains(&"OrderEnded".to_owned()));
+}
+
+#[test]
+fn the_attempt_of_an_executor_that_is_over_does_not_hold_up_the_fence_of_another_host() {
+    let mut scene = executor_over(true);
+    scene.later(1_000);
+    scene.silent("d", 60_000);
+    scene.silent("e", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "R21: no device call runs");
+    assert_eq!(scene.stage.orders("b"), ["fence e by level 1"]);
+}
+
+#[test]
+fn an_off_reading_frees_the_guests_while_an_attempt_is_under_way_and_keeps_the_next_boot_out() {
+    let mut scene = executor_over(true);
+    scene.later(1_000);
+    scene.silent("d", 3_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+    let (what, left) = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
+    assert!(what.contains("before it may join again") && left == 29_000, "{what} {left}");
+    scene.later(29_000);
+    assert!(scene.words().contains(&"OrderEnded".to_owned()));
+}
+
+#[test]
+fn a_device_that_called_a_living_host_off_proves_nothing_any_more_and_is_not_asked_to_switch_off() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.power("d", off("d", Moment(scene.now - 9_999)));
+    assert!(scene.words().is_empty(), "what is heard may have been late on its way");
+    scene.later(1);
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"]);
+    assert!(scene.words().is_empty(), "it is told once, and stays told");
+    scene.later(60_000);
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(
+        scene.settle(),
+        ["FenceOpened", "IncidentOpened"],
+        "R9: no proof, and no shot that hits another machine"
+    );
+    scene.stage.must(Change::DeviceTrusted { host: host("d"), by: "ann".to_owned() });
+    assert_eq!(scene.words()[0], "HostGone");
+}
+
+#[test]
+fn every_wait_has_its_reason_and_its_bound() {
+    let waits = |scene: &Scene| scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
+    let mut scene = four();
+    assert_eq!(scene.decide().report.hosts[&host("d")].waits, None);
+    scene.later(10_000);
+    scene.silent("d", 10_000);
+    scene.heard("d", 100);
+    assert_eq!(waits(&scene).1, 20_000, "{:?}", waits(&scene));
+    set_mode(&mut scene, "d", Mode::Leaving { reboot: false });
+    scene.silent("d", 10_000);
+    let (what, left) = waits(&scene);
+    assert!(what.contains("has announced its shutdown") && left == 110_000, "{what} {left}");
+    set_mode(&mut scene, "d", Mode::Maintenance);
+    let (what, left) = waits(&scene);
+    assert!(what.contains("d is in maintenance") && left == FOREVER, "{what} {left}");
+    set_mode(&mut scene, "d", Mode::Active);
+    scene.settle();
+    let (what, left) = waits(&scene);
+    assert!(what.contains("the report of the fence attempt") && left == 34_200, "{what} {left}");
+    scene.stage.end("a", failed());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    let (what, left) = waits(&scene);
+    assert!(what.contains("the pause after attempt 1") && left == 1_000, "{what} {left}");
+}

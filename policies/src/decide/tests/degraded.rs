@@ -1,0 +1,226 @@
+//! Services that answer, and not as they should: slowly, or only now and then; and services that another one holds up.
+
+use super::*;
+use crate::{
+    model::{OnDegraded, Policy},
+    time::Span,
+    tuning::{Flaps, Slow},
+};
+
+fn service(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+/// Four hosts and a guest on `d`, under a policy as the test wants it.
+fn under(change: impl Fn(&mut Policy)) -> Scene {
+    let mut scene = four();
+    let mut policies = scene.stage.state.policies.clone();
+    policies.policies.values_mut().for_each(|policy| {
+        for service in policy.services.values_mut() {
+            service.tuning.slow = Some(Slow { above: Span::ms(300), share: 50, over: Span::secs(30) });
+            service.tuning.flaps = Some(Flaps { more_than: 4, over: Span::secs(120) });
+        }
+        change(policy);
+    });
+    scene.stage.declare(policies);
+    scene.later(60_000);
+    scene
+}
+
+fn seen(scene: &mut Scene, state: SightState) {
+    ["a", "b"].iter().for_each(|from| scene.sight("web", from, state));
+}
+
+fn judged(scene: &Scene) -> ServiceJudgement {
+    scene.decide().report.guests[&name("web")].services[&service("http")].clone()
+}
+
+fn open_summaries(scene: &Scene) -> Vec<String> {
+    scene.stage.state.incidents.values().filter(|one| one.is_open()).map(|one| one.summary.clone()).collect()
+}
+
+#[test]
+fn a_slow_service_is_degraded_and_told_with_who_sees_it_and_nothing_is_restarted() {
+    let mut scene = under(|_| {});
+    seen(&mut scene, SightState::Slow);
+    assert_eq!((judged(&scene).verdict, judged(&scene).degraded), (ServiceVerdict::Degraded, Some(Degradation::Slow)));
+    assert_eq!(judged(&scene).word(), "degraded (slow)");
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert_eq!(open_summaries(&scene), ["http of web is slow, as seen by host:a, host:b"]);
+    seen(&mut scene, SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn one_slow_vantage_of_two_is_a_disagreement_that_names_it() {
+    for on_degraded in [OnDegraded::Alert, OnDegraded::Migrate, OnDegraded::Ladder] {
+        let mut scene = under(|policy| policy.on_degraded = on_degraded);
+        scene.later(600_000);
+        scene.sight("web", "a", SightState::Passing);
+        scene.sight("web", "b", SightState::Slow);
+        assert_eq!(scene.settle(), ["IncidentOpened"], "{on_degraded:?}");
+        assert_eq!(open_summaries(&scene), ["http of web is slow for host:b, and answers the others well"]);
+    }
+}
+
+#[test]
+fn slowness_is_never_counted_as_failure() {
+    let mut scene = under(|_| {});
+    scene.sight("web", "a", SightState::Slow);
+    scene.sight("web", "b", SightState::Failing);
+    assert_eq!(judged(&scene).degraded, Some(Degradation::Disagreement));
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
+}
+
+#[test]
+fn on_degraded_ladder_climbs_for_slowness_and_gives_a_try_the_whole_window() {
+    let mut scene = under(|policy| policy.on_degraded = OnDegraded::Ladder);
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.settle(), ["Climb"]);
+    assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
+    scene.stage.end("d", done());
+    // The rung waits 3s; what was slow before it is still in the window of 30s.
+    scene.later(5_000);
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.words(), Vec::<String>::new());
+    scene.later(26_000);
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.settle(), ["Climb"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }), "the next rung resets the guest");
+}
+
+#[test]
+fn a_ladder_that_is_climbed_for_slowness_ends_when_it_is_quick_again() {
+    let mut scene = under(|policy| policy.on_degraded = OnDegraded::Ladder);
+    seen(&mut scene, SightState::Slow);
+    scene.settle();
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    seen(&mut scene, SightState::Passing);
+    assert_eq!(scene.settle(), ["Verified"]);
+}
+
+#[test]
+fn a_failure_amid_slowness_is_not_kept_waiting_by_the_window() {
+    let mut scene = under(|policy| policy.on_degraded = OnDegraded::Ladder);
+    seen(&mut scene, SightState::Slow);
+    scene.settle();
+    scene.stage.end("d", done());
+    scene.later(4_000);
+    seen(&mut scene, SightState::Failing);
+    assert_eq!(scene.settle(), ["Climb"]);
+}
+
+#[test]
+fn a_service_that_comes_up_slow_has_come_up_where_slowness_is_only_told() {
+    for (on_degraded, expected) in [(OnDegraded::Alert, true), (OnDegraded::Migrate, true), (OnDegraded::Ladder, false)]
+    {
+        let mut scene = under(|policy| policy.on_degraded = on_degraded);
+        let climb = scene.stage.climb("web", 0);
+        scene.stage.must(climb);
+        scene.stage.end("d", done());
+        scene.later(100);
+        seen(&mut scene, SightState::Slow);
+        assert_eq!(scene.words().contains(&"Verified".to_owned()), expected, "{on_degraded:?}");
+    }
+}
+
+#[test]
+fn on_degraded_migrate_moves_a_slow_guest_once_in_a_cool_down() {
+    let mut scene = under(|policy| policy.on_degraded = OnDegraded::Migrate);
+    scene.later(100);
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.settle(), ["IncidentOpened", "Migrate"]);
+    let mut scene = under(|policy| {
+        policy.on_degraded = OnDegraded::Migrate;
+        policy.cool_down = Span::secs(3_600);
+    });
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "it has not run here for the cool-down");
+}
+
+#[test]
+fn a_flapping_service_is_one_alert_and_no_restarts() {
+    let mut scene = under(|_| {});
+    for state in [SightState::Flapping, SightState::Flapping] {
+        scene.later(1_000);
+        seen(&mut scene, state);
+        scene.settle();
+    }
+    assert_eq!(judged(&scene).word(), "degraded (flapping)");
+    let told = open_summaries(&scene);
+    assert!(told.len() == 1 && told[0].contains("http of web is flapping"), "{told:?}");
+    assert!(scene.stage.orders("d").is_empty());
+    seen(&mut scene, SightState::Failing);
+    assert_eq!(scene.words(), ["Climb"], "one that stays down is down");
+}
+
+/// `http` needs `net`; both are seen from `a` and `b`.
+fn with_need() -> Scene {
+    under(|policy| {
+        let mut http = policy.services[&service("http")].clone();
+        policy.services.insert(service("net"), http.clone());
+        http.tuning.needs.insert(service("net"));
+        policy.services.insert(service("http"), http);
+    })
+}
+
+fn sees(scene: &mut Scene, of: &str, state: SightState, passed_ago: Option<u64>) {
+    let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
+    let passed = passed_ago.map(|ago| Moment(scene.now - ago));
+    for from in ["a", "b"] {
+        let sight = Sight { epoch, state, at: Moment(scene.now), passed, detail: String::new() };
+        let services = scene.evidence.services.entry(name("web")).or_default();
+        services.entry(service(of)).or_default().insert(Vantage::Host(host(from)), sight);
+    }
+}
+
+#[test]
+fn while_the_network_fails_what_needs_it_neither_climbs_nor_alerts() {
+    let mut scene = with_need();
+    sees(&mut scene, "net", SightState::Passing, Some(0));
+    sees(&mut scene, "http", SightState::Failing, Some(5_000));
+    let decision = scene.decide();
+    assert!(matches!(&decision.commands[..], [Change::Climb { why, .. }] if why == "http does not answer"));
+    sees(&mut scene, "net", SightState::Failing, Some(5_000));
+    let decision = scene.decide();
+    assert!(matches!(&decision.commands[..], [Change::Climb { why, .. }] if why == "net does not answer"));
+    let judged = &decision.report.guests[&name("web")].services[&service("http")];
+    assert_eq!((judged.verdict, judged.word()), (ServiceVerdict::Failed, "waits for net".to_owned()));
+}
+
+#[test]
+fn one_that_fails_first_waits_until_what_it_needs_has_been_asked_since() {
+    let mut scene = with_need();
+    sees(&mut scene, "http", SightState::Failing, Some(2_000));
+    sees(&mut scene, "net", SightState::Passing, Some(2_500));
+    assert_eq!(scene.words(), Vec::<String>::new(), "nobody has heard net since http last passed");
+    sees(&mut scene, "net", SightState::Passing, Some(400));
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
+fn a_need_that_nobody_could_ask_holds_nothing_up() {
+    let mut scene = with_need();
+    sees(&mut scene, "http", SightState::Failing, Some(2_000));
+    sees(&mut scene, "net", SightState::Unknown, None);
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
+fn a_service_has_its_own_grace_after_the_start() {
+    for (grace, expected) in [(Some(Span::secs(30)), 0), (None, 1)] {
+        let mut scene = under(|policy| {
+            policy.services.values_mut().for_each(|service| service.tuning.grace = grace);
+        });
+        scene.stage.must(Change::Stop { guest: name("web"), why: "anew".to_owned() });
+        scene.stage.end("d", done());
+        scene.stage.place("web", "d");
+        scene.stage.end("d", done());
+        scene.all_well();
+        scene.later(10_000);
+        seen(&mut scene, SightState::Failing);
+        assert_eq!(scene.words().len(), expected, "{grace:?}: the policy's own grace is 6s");
+    }
+}

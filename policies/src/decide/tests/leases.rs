@@ -1,0 +1,331 @@
+//! The lease as a level of fencing: closed when its host is silent, a proof by time, and the way back.
+
+use super::*;
+use crate::{
+    armed::{Armed, ArmedWatchdog},
+    evidence::Heard,
+    model::{FenceLevel, LeaseLevel},
+    state::Life,
+};
+
+fn armed() -> Armed {
+    let watchdog = ArmedWatchdog { identity: "iTCO_wdt".to_owned(), timeout_ms: 10_000, is_virtual: false };
+    Armed { stops: true, guard_ms: 1_000, watchdog: Some(watchdog) }
+}
+
+/// Four hosts and a guest that runs on `d`, whose fencing is these levels, and whose boot has said what it has armed.
+fn with(levels: Vec<FenceLevel>, armed: Option<Armed>) -> Scene {
+    let mut scene = four();
+    scene.evidence.authority_since = Some(Moment(1_000));
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.insert(host("d"), levels);
+    scene.stage.declare(policies);
+    arm(&mut scene, armed);
+    scene.later(10_000);
+    scene
+}
+
+fn arm(scene: &mut Scene, armed: Option<Armed>) {
+    let (incarnation, index) = (scene.stage.state.hosts[&host("d")].facts.incarnation.clone(), scene.stage.index);
+    scene.stage.must(Change::HostArmed {
+        host: host("d"),
+        incarnation,
+        armed,
+        lease_ms: 4_000,
+        known_view: index,
+        seen: index,
+    });
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+}
+
+fn lease_only() -> Scene {
+    with(vec![FenceLevel::Lease(LeaseLevel::default())], Some(armed()))
+}
+
+/// The newest lease was granted so long ago.
+fn granted(scene: &mut Scene, ago: u64) {
+    let incarnation = scene.stage.state.hosts[&host("d")].facts.incarnation.clone();
+    let heard = Heard { at: Moment(scene.now - ago), incarnation };
+    scene.evidence.hosts.entry(host("d")).or_default().granted = Some(heard);
+}
+
+#[test]
+fn a_host_that_is_armed_and_syncs_is_left_alone() {
+    let mut scene = lease_only();
+    granted(&mut scene, 100);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    assert_eq!(scene.decide().report.hosts[&host("d")].safe_at, None);
+}
+
+#[test]
+fn a_lease_that_has_run_out_with_guard_and_watchdog_frees_the_guests_to_the_millisecond() {
+    let mut scene = lease_only();
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_100);
+    assert_eq!(scene.settle(), ["LeaseClosed", "FenceOpened"]);
+    let granted_at = scene.now - 2_100;
+    scene.now = granted_at + 4_200 + 11_000 - 1;
+    scene.all_well();
+    scene.silent("d", 15_000);
+    granted(&mut scene, 15_199);
+    let judged = scene.decide();
+    assert!(judged.commands.is_empty(), "a millisecond too early: {:?}", judged.commands);
+    let safe = judged.report.hosts[&host("d")].safe_at.clone().unwrap();
+    assert_eq!((safe.left_ms, safe.at.0), (1, scene.now + 1));
+    scene.now += 1;
+    scene.all_well();
+    scene.silent("d", 15_000);
+    granted(&mut scene, 15_200);
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+}
+
+#[test]
+fn what_is_waited_for_is_told_with_its_time_and_its_parts() {
+    let mut scene = lease_only();
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    scene.settle();
+    let waits = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
+    assert_eq!(waits.0, "safe at 00:02:03Z: lease 4s and 5 % + guard 1s + watchdog 10s, last granted 00:01:48Z");
+    assert_eq!(waits.1, 13_200);
+}
+
+#[test]
+fn nobody_is_called_while_a_lease_ends_the_wait_and_somebody_where_it_does_not() {
+    let paged =
+        |scene: &Scene| scene.stage.state.open_incident("host/d").is_some_and(|incident| incident.human.is_some());
+    for (what, calls) in [(Some(armed()), false), (None, true)] {
+        let mut scene = with(vec![FenceLevel::Lease(LeaseLevel::default())], what);
+        scene.settle();
+        scene.silent("d", 2_000);
+        granted(&mut scene, 2_000);
+        scene.settle();
+        assert_eq!(paged(&scene), calls);
+    }
+}
+
+#[test]
+fn a_host_that_relies_on_its_lease_and_has_no_watchdog_is_told_of_at_once() {
+    let mut scene = with(vec![FenceLevel::Lease(LeaseLevel::default())], Some(Armed { watchdog: None, ..armed() }));
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let told = scene.stage.state.open_incident("lease/d").unwrap().summary.clone();
+    assert_eq!(told, "d relies on its lease, and it has no watchdog armed");
+    arm(&mut scene, Some(armed()));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn without_a_ground_no_time_is_long_enough() {
+    for what in [None, Some(Armed { stops: false, ..armed() }), Some(Armed { watchdog: None, ..armed() })] {
+        let mut scene = with(vec![FenceLevel::Lease(LeaseLevel::default())], what);
+        scene.settle();
+        scene.now += 1_000_000;
+        scene.all_well();
+        scene.silent("d", 900_000);
+        scene.settle();
+        assert!(!matches!(scene.stage.state.hosts[&host("d")].life, Life::Gone { .. }));
+    }
+}
+
+#[test]
+fn an_isolated_host_is_not_fenced_and_its_guests_are_freed_by_its_lease() {
+    let mut scene = lease_only();
+    scene.silent("d", 5_000);
+    granted(&mut scene, 5_000);
+    scene.heard("d", 100);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    assert_eq!(scene.verdict("d"), HostVerdict::Isolated);
+    assert_eq!(scene.settle(), ["LeaseClosed", "IncidentOpened"]);
+    scene.now += 10_300;
+    scene.all_well();
+    scene.silent("d", 15_300);
+    scene.heard("d", 100);
+    granted(&mut scene, 15_300);
+    assert_eq!(scene.settle(), ["HostGone", "IncidentResolved", "Place"]);
+    let told = scene.stage.state.open_incident("fencing/d");
+    assert_eq!(told, None, "that it is alive contradicts nothing");
+}
+
+#[test]
+fn a_storm_holds_no_proof_by_lease() {
+    let mut scene = lease_only();
+    for on in ["b", "c", "d"] {
+        scene.silent(on, 3_000);
+    }
+    granted(&mut scene, 3_000);
+    let words = scene.settle();
+    assert!(words.contains(&"LeaseClosed".to_owned()) && !words.contains(&"FenceOpened".to_owned()), "{words:?}");
+    scene.now += 13_000;
+    scene.all_well();
+    for on in ["b", "c", "d"] {
+        scene.silent(on, 16_000);
+    }
+    granted(&mut scene, 16_000);
+    assert!(scene.decide().report.storm_hold.is_some());
+    assert!(scene.words().contains(&"HostGone".to_owned()));
+}
+
+#[test]
+fn a_new_leader_counts_from_its_own_authority() {
+    let mut scene = lease_only();
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    scene.settle();
+    scene.now += 60_000;
+    scene.all_well();
+    scene.silent("d", 62_000);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().granted = None;
+    scene.evidence.authority_since = Some(Moment(scene.now - 15_199));
+    assert!(!scene.words().contains(&"HostGone".to_owned()));
+    scene.evidence.authority_since = Some(Moment(scene.now - 15_200));
+    assert!(scene.words().contains(&"HostGone".to_owned()));
+}
+
+#[test]
+fn a_power_device_that_is_faster_is_not_waited_with() {
+    let device = scene_device();
+    let mut scene = with(vec![device, FenceLevel::Lease(LeaseLevel::default())], Some(armed()));
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    assert_eq!(scene.settle(), ["LeaseClosed", "FenceOpened", "FenceAttempted"]);
+    scene.stage.end("a", failed());
+    assert_eq!(scene.stage.state.open_incident("host/d").unwrap().human, None, "the lease ends the wait");
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+    let proof = match &scene.stage.state.hosts[&host("d")].life {
+        Life::Gone { proof } => proof.word(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(proof, "power_off");
+}
+
+fn scene_device() -> FenceLevel {
+    declaration(&[name("web")], &[host("d")]).fencing[&host("d")][0].clone()
+}
+
+/// `d` is proven gone by its lease, and `web` runs elsewhere.
+fn gone() -> Scene {
+    let mut scene = lease_only();
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    scene.settle();
+    scene.now += 20_000;
+    scene.all_well();
+    scene.silent("d", 22_000);
+    scene.settle();
+    assert!(matches!(scene.stage.state.hosts[&host("d")].life, Life::Gone { .. }));
+    scene
+}
+
+fn back(scene: &mut Scene, seen: u64) {
+    scene.now += 1_000;
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now - 900));
+    scene.all_well();
+    scene.evidence.hosts.entry(host("d")).or_default().seen =
+        crate::sync::Authority { generation: 1, term: 1, index: seen };
+}
+
+#[test]
+fn a_boot_that_is_back_joins_again_once_it_has_learned_of_the_proof_and_runs_nothing() {
+    let mut scene = gone();
+    let since = scene.stage.state.hosts[&host("d")].life_since;
+    let index = scene.stage.index;
+    back(&mut scene, since - 1);
+    assert!(!scene.words().contains(&"HostReturned".to_owned()), "it has not learned of the proof");
+    back(&mut scene, index);
+    let report = GuestReport {
+        guest: name("web"),
+        epoch: scene.stage.state.hosts[&host("d")].lease.owes[&name("web")],
+        condition: GuestCondition::Running,
+    };
+    scene.evidence.hosts.entry(host("d")).or_default().reports.insert(name("web"), report);
+    assert!(!scene.words().contains(&"HostReturned".to_owned()), "it runs what it may not run");
+    back(&mut scene, index);
+    assert!(scene.words().contains(&"HostReturned".to_owned()));
+    scene.settle();
+    let known = &scene.stage.state.hosts[&host("d")];
+    assert_eq!((&known.life, known.lease.owes.is_empty()), (&Life::Up, true));
+    assert!(known.lease.record.as_ref().unwrap().closed.is_some(), "no lease before it has said what it has armed");
+}
+
+#[test]
+fn a_boot_that_is_back_is_told_all_that_it_may_not_run_any_more() {
+    use crate::{
+        reply::reply,
+        sync::{Authority, SyncRequest},
+    };
+    let scene = gone();
+    let known = &scene.stage.state.hosts[&host("d")];
+    let request = |seen: u64| SyncRequest {
+        host: host("d"),
+        facts: known.facts.clone(),
+        nonce: 1,
+        seen: Authority { generation: 1, term: 1, index: seen },
+        floors_known: true,
+        reports: Vec::new(),
+        results: Vec::new(),
+        sights: Vec::new(),
+        unwell: None,
+        known_view: 0,
+        armed: Some(armed()),
+        has_watchdog: None,
+    };
+    let answer = |seen| {
+        reply(&scene.stage.state, &request(seen), 1, Duration::from_secs(4), &crate::go_ahead::GoAheads::nothing())
+    };
+    assert_eq!(answer(known.life_since - 1).superseded, [(name("web"), known.lease.owes[&name("web")])]);
+    assert_eq!(answer(known.life_since - 1).lease_ms, None);
+    assert_eq!(answer(known.life_since).superseded, [], "it has been told");
+}
+
+#[test]
+fn a_boot_that_was_called_off_wrongly_comes_back_only_after_its_last_start_must_have_ended() {
+    let mut scene = four();
+    scene.now += 10_000;
+    scene.all_well();
+    let change = scene.stage.gone("d");
+    scene.stage.must(change);
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    let index = scene.stage.index;
+    for (after, returns) in [(34_000, false), (300, true)] {
+        scene.now += after;
+        scene.synced("d", scene.now);
+        scene.evidence.hosts.entry(host("d")).or_default().seen =
+            crate::sync::Authority { generation: 1, term: 1, index };
+        assert_eq!(scene.words().contains(&"HostReturned".to_owned()), returns, "after {after} ms more");
+    }
+}
+
+#[test]
+fn a_guest_that_its_host_stopped_by_lease_is_started_anew_and_climbs_no_rung() {
+    let mut scene = lease_only();
+    scene.silent("d", 5_000);
+    granted(&mut scene, 5_000);
+    scene.heard("d", 100);
+    scene.settle();
+    // It is back before anything was proven.
+    arm(&mut scene, Some(armed()));
+    scene.later(1_000);
+    scene.report("web", "d", GuestCondition::Exited { detail: "killed".to_owned() });
+    let words = scene.settle();
+    assert!(words.contains(&"StoppedByLease".to_owned()) && !words.contains(&"Climb".to_owned()), "{words:?}");
+    assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+    scene.stage.end("d", done());
+    scene.settle();
+    assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
+    assert_eq!(scene.stage.state.guests[&name("web")].ladder.position, None);
+}
+
+#[test]
+fn a_host_in_maintenance_keeps_its_guests_whatever_its_lease() {
+    let mut scene = lease_only();
+    restraint::set_mode(&mut scene, "d", Mode::Maintenance);
+    scene.silent("d", 5_000);
+    granted(&mut scene, 5_000);
+    scene.now += 100_000;
+    scene.all_well();
+    scene.silent("d", 100_000);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+}

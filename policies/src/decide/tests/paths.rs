@@ -1,0 +1,247 @@
+//! Ways to switch hosts off are tried while nothing is wrong, and drills (R9).
+
+use super::*;
+use crate::{
+    decide::{DRILL_LIMIT, drill},
+    fence_path::{DeviceTest, DrillStep, LevelTest, Machine},
+    model::Severity,
+};
+
+const EVERY_MS: u64 = 24 * 3_600_000;
+
+fn tested(target: &str, executor: &str, power: Power, machine: Machine) -> Change {
+    let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine };
+    Change::FenceTested {
+        host: host(target),
+        executor: host(executor),
+        machine_id: crate::fixture::facts(target, "x").machine_id,
+        levels: vec![LevelTest { level: 0, devices: vec![device] }],
+    }
+}
+
+impl Stage {
+    /// Nobody has verified any wiring.
+    fn unverify(&mut self) {
+        let mut policies = self.state.policies.clone();
+        for levels in policies.fencing.values_mut() {
+            if let [crate::model::FenceLevel::Power(devices)] = &mut levels[..]
+                && let [crate::model::PowerDevice::Ipmi(device)] = &mut devices[..]
+            {
+                device.wiring_verified_by = None;
+            }
+        }
+        self.declare(policies);
+    }
+}
+
+fn unknown() -> Power {
+    Power::Unknown { detail: "no route".to_owned() }
+}
+
+impl Scene {
+    /// Who is to ask whose devices.
+    fn test(&self) -> Option<(String, String)> {
+        self.decide().test.map(|test| (test.host.to_string(), test.executor.to_string()))
+    }
+
+    fn tell(&mut self, change: Change) {
+        self.stage.must(change);
+        self.evidence.marks.applied(self.stage.index, Moment(self.now));
+    }
+
+    /// Tries every way that is due, successfully; returns them.
+    fn test_all(&mut self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        while let Some((target, executor)) = self.test() {
+            self.tell(tested(&target, &executor, Power::On, Machine::Same));
+            all.push((target, executor));
+            assert!(all.len() < 100, "{all:?}");
+        }
+        all
+    }
+}
+
+#[test]
+fn every_host_is_tried_by_two_others_and_then_again_after_a_day_by_whoever_did_it_longest_ago() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    let first = scene.test_all();
+    assert_eq!(first.len(), 8, "{first:?}");
+    assert!(first.iter().all(|(target, executor)| target != executor));
+    scene.later(EVERY_MS - 1);
+    assert_eq!(scene.test(), None);
+    scene.later(EVERY_MS / 8 + 1);
+    let again = scene.test_all();
+    assert_eq!(again.len(), 4, "{again:?}");
+    assert!(again.iter().all(|pair| !first.contains(pair)), "by somebody else: {again:?}");
+}
+
+#[test]
+fn nothing_is_tried_while_a_host_is_silent_or_deciding_is_suspended_or_just_after_an_election() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    scene.evidence.quorum_since = Some(Moment(scene.now - 9_999));
+    assert_eq!(scene.test(), None);
+    scene.evidence.quorum_since = Some(Moment(1_000));
+    scene.now += 60_000;
+    scene.all_well();
+    for silent in ["b", "c", "d"] {
+        scene.silent(silent, 60_000);
+    }
+    assert_eq!(scene.test(), None, "nobody else is there to ask");
+    scene.all_well();
+    scene.stage.must(Change::SuspensionSet { suspended: true, by: "ann".to_owned() });
+    assert_eq!(scene.test(), None);
+}
+
+#[test]
+fn a_way_that_fails_is_told_and_tried_again_and_one_that_works_ends_it() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    scene.test_all();
+    for executor in ["a", "b", "c"] {
+        scene.tell(tested("d", executor, unknown(), Machine::Unknown { why: String::new() }));
+    }
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let incident = scene.stage.state.open_incident("path/d").unwrap();
+    assert_eq!(incident.severity, Severity::Warning);
+    assert!(incident.summary.contains("level 1: c got no answer: bmc: no route"), "{}", incident.summary);
+    assert_eq!(scene.test(), None);
+    scene.later(300_000);
+    let (target, executor) = scene.test().unwrap();
+    assert_eq!(target, "d");
+    scene.tell(tested("d", &executor, Power::On, Machine::Same));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn one_executor_of_two_that_cannot_reach_a_device_is_no_incident_and_is_not_asked_first() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.test_all();
+    scene.tell(tested("d", "a", unknown(), Machine::Unknown { why: String::new() }));
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(600_000);
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    let order = scene.stage.state.orders.values().next().unwrap();
+    assert_ne!(order.host, host("a"), "the coordinator is known not to reach it");
+}
+
+#[test]
+fn a_device_that_tells_the_hosts_machine_id_needs_no_persons_word() {
+    let mut scene = four();
+    scene.stage.unverify();
+    scene.now += 1_000;
+    scene.all_well();
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
+    scene.tell(tested("d", "a", Power::On, Machine::Same));
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0).as_deref(), Some("its machine id"));
+    scene.now += 1_000;
+    scene.all_well();
+    scene.synced("d", scene.now - 900);
+    scene.power("d", off("d", Moment(scene.now - 100)));
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+}
+
+#[test]
+fn a_device_of_another_machine_is_distrusted_whatever_a_person_has_said() {
+    let mut scene = four();
+    scene.tell(tested("d", "a", Power::On, Machine::Other { says: "m-9".to_owned() }));
+    assert!(scene.stage.state.hosts[&host("d")].distrusted.contains(&0));
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.power("d", off("d", Moment(scene.now)));
+    scene.now += 1_000;
+    scene.synced("d", scene.now - 1_500);
+    assert!(!scene.words().contains(&"HostGone".to_owned()));
+}
+
+#[test]
+fn what_was_found_counts_for_the_declaration_and_machine_it_was_found_of() {
+    let mut scene = four();
+    scene.stage.unverify();
+    scene.tell(tested("d", "a", Power::On, Machine::Same));
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("d")).unwrap().push(crate::model::FenceLevel::Operator {});
+    scene.stage.declare(policies);
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
+    let mut other = tested("d", "a", Power::On, Machine::Same);
+    if let Change::FenceTested { machine_id, .. } = &mut other {
+        machine_id.push('x');
+    }
+    assert!(matches!(scene.stage.refused(other), crate::change::Refused::Host { .. }));
+}
+
+fn drilled() -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    scene.stage.unverify();
+    scene.test_all();
+    scene.stage.state.hosts.get_mut(&host("d")).unwrap().wired.clear();
+    super::restraint::set_mode(&mut scene, "d", Mode::Draining);
+    scene.later(60_000);
+    let executor = drill(&scene.stage.state, &scene.decide().report, &host("a"), &host("d"), 0).unwrap();
+    let begun = Change::DrillBegun { host: host("d"), executor, level: 0, by: "ann".to_owned() };
+    scene.tell(begun);
+    scene
+}
+
+#[test]
+fn a_drill_that_ends_well_verifies_the_wiring() {
+    let mut scene = drilled();
+    let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
+    scene.now += 5_000;
+    scene.all_well();
+    scene.silent("d", 5_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), Vec::<String>::new(), "nothing is made of its silence");
+    scene.stage.end(&executor, done());
+    let step = &scene.stage.state.hosts[&host("d")].drill.as_ref().unwrap().step;
+    assert!(matches!(step, DrillStep::Returning { .. }));
+    scene.stage.join("d", "d.2");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["DrillEnded"]);
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0).as_deref(), Some("a drill of ann"));
+}
+
+#[test]
+fn a_drill_during_which_another_host_went_away_verifies_nothing() {
+    let mut scene = drilled();
+    let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
+    scene.stage.end(&executor, done());
+    scene.stage.join("d", "d.2");
+    scene.stage.join("c", "c.2");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["DrillEnded"]);
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None, "one switch feeds two hosts");
+}
+
+#[test]
+fn a_drill_that_fails_or_lasts_too_long_is_told() {
+    for lasts in [false, true] {
+        let mut scene = drilled();
+        let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
+        if lasts {
+            scene.stage.end(&executor, done());
+            scene.later(u64::try_from(DRILL_LIMIT.as_millis()).unwrap());
+            assert!(scene.settle().contains(&"DrillEnded".to_owned()));
+        } else {
+            scene.stage.end(&executor, failed());
+        }
+        assert!(scene.stage.state.open_incident("drill/d").unwrap().human.is_some(), "lasts: {lasts}");
+        assert!(scene.stage.state.hosts[&host("d")].drill.is_none());
+    }
+}
+
+#[test]
+fn only_a_drained_host_among_well_ones_is_drilled_and_never_by_itself() {
+    let mut scene = four();
+    let may =
+        |scene: &Scene, target: &str| drill(&scene.stage.state, &scene.decide().report, &host("a"), &host(target), 0);
+    assert!(may(&scene, "d").unwrap_err().contains("is not drained (1 guests)"));
+    super::restraint::set_mode(&mut scene, "a", Mode::Draining);
+    super::restraint::set_mode(&mut scene, "c", Mode::Draining);
+    assert!(may(&scene, "a").unwrap_err().contains("coordinates"));
+    assert_ne!(may(&scene, "c").unwrap(), host("c"));
+    scene.later(60_000);
+    scene.silent("b", 60_000);
+    assert!(may(&scene, "c").unwrap_err().contains("b is not well"));
+    let by_itself = Change::DrillBegun { host: host("c"), executor: host("c"), level: 0, by: "ann".to_owned() };
+    assert!(matches!(scene.stage.refused(by_itself), crate::change::Refused::Host { .. }));
+}

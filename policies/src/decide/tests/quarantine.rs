@@ -1,0 +1,49 @@
+//! Quarantine (R11), and hosts that are fenced often.
+
+use super::*;
+
+#[test]
+fn a_quarantined_host_gets_no_guests_until_it_has_been_calm() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.cluster.fences_per_hour = Some(1);
+    scene.stage.declare(policies);
+    scene.stage.fence("a");
+    scene.stage.must(Change::FenceAttempted { host: host("a"), executor: host("b"), level: 0 });
+    scene.stage.end("b", done());
+    let gone = scene.stage.gone("a");
+    scene.stage.must(gone);
+    scene.stage.join("a", "a.2");
+    let mut policies = scene.stage.state.policies.clone();
+    policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = 4_096;
+    scene.stage.declare(policies);
+    scene.later(1_000);
+    scene.settle();
+    assert_eq!(scene.stage.may_run("web"), ["b".to_owned()].into());
+    scene.later(3_598_000);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    scene.later(2_000);
+    assert_eq!(scene.settle(), ["FenceForgotten", "QuarantineLifted"]);
+}
+
+/// A guest runs on `d`, and another machine has come under the name of `d`.
+fn contested() -> Scene {
+    let mut scene = four();
+    let facts = crate::state::HostFacts { machine_id: "other".to_owned(), ..crate::fixture::facts("d", "d.9") };
+    scene.stage.must(Change::HostJoined { host: host("d"), facts });
+    scene.later(60_000);
+    scene
+}
+
+#[test]
+fn a_contested_host_is_neither_fenced_nor_proven_off_nor_given_anything_to_do() {
+    let mut scene = contested();
+    scene.silent("d", 2_000);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    let waits = scene.decide().report.hosts[&host("d")].waits.clone();
+    assert!(waits.is_some_and(|(what, ms)| what.contains("machine other") && ms == FOREVER));
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(scene.words().is_empty(), "R11: {:?}", scene.words());
+    scene.stage.must(Change::QuarantineLifted { host: host("d"), machine_id: None, by: Some("ann".to_owned()) });
+    assert_eq!(scene.words()[0], "HostGone");
+}

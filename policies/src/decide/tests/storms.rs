@@ -1,0 +1,133 @@
+//! Storm hold (S9, R21).
+
+use super::*;
+
+/// Six hosts; guests run on `d`, `e` and `f`, which are in one rack.
+fn racks(label: bool) -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f"], &["g1", "g2", "g3"]);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.cluster.failure_domain = label.then(|| "rack".to_owned());
+    for (index, on) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
+        let rack = if index < 3 { format!("r{index}") } else { "r9".to_owned() };
+        let declared = policies.hosts.entry(host(on)).or_default();
+        declared.labels.insert("rack".to_owned(), rack);
+    }
+    scene.stage.declare(policies);
+    for (guest, on) in [("g1", "d"), ("g2", "e"), ("g3", "f")] {
+        scene.stage.run(guest, on);
+    }
+    scene.later(600_000);
+    scene
+}
+
+#[test]
+fn a_declared_failure_domain_counts_once() {
+    for (label, held) in [(false, true), (true, false)] {
+        let mut scene = racks(label);
+        for on in ["d", "e", "f"] {
+            scene.silent(on, 2_000);
+        }
+        assert_eq!(scene.decide().report.storm_hold.is_some(), held, "label: {label}");
+    }
+    let mut two = racks(true);
+    for on in ["c", "d", "e", "f"] {
+        two.silent(on, 2_000);
+    }
+    assert!(two.decide().report.storm_hold.is_some(), "two racks of four");
+}
+
+#[test]
+fn what_is_proven_off_is_no_part_of_a_storm_and_what_is_only_said_to_be_off_is() {
+    for (verified, held) in [(true, false), (false, true)] {
+        let mut scene = four();
+        let mut policies = scene.stage.state.policies.clone();
+        if let [crate::model::FenceLevel::Power(devices)] = &mut policies.fencing.get_mut(&host("c")).unwrap()[..]
+            && let [crate::model::PowerDevice::Ipmi(device)] = &mut devices[..]
+        {
+            device.wiring_verified_by = verified.then(|| "ann".to_owned());
+        }
+        scene.stage.declare(policies);
+        scene.later(60_000);
+        scene.silent("c", 2_000);
+        scene.silent("d", 2_000);
+        scene.power("c", off("c", Moment(scene.now)));
+        assert_eq!(scene.decide().report.storm_hold.is_some(), held, "verified: {verified}");
+    }
+}
+
+#[test]
+fn hosts_that_are_gone_do_not_make_the_whole_look_larger() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.later(60_000);
+    scene.silent("c", 2_000);
+    scene.silent("d", 2_000);
+    assert!(scene.decide().report.storm_hold.is_none(), "two of seven");
+    for on in ["e", "f"] {
+        let gone = scene.stage.gone(on);
+        scene.stage.must(gone);
+    }
+    assert!(scene.decide().report.storm_hold.is_some(), "two of five");
+}
+
+#[test]
+fn an_operator_releases_the_hold_for_the_present_storm_only() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.silent("c", 2_000);
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.stage.must(Change::StormHoldReleased { by: "ann".to_owned() });
+    assert_eq!(scene.settle(), ["IncidentOpened", "FenceOpened", "FenceAttempted"]);
+    let summary = &scene.stage.state.open_incident("storm").unwrap().summary;
+    assert!(summary.contains("ann has released the hold"), "{summary}");
+    scene.stage.end("a", failed());
+    scene.all_well();
+    assert!(scene.settle().contains(&"StormEnded".to_owned()));
+    scene.later(60_000);
+    scene.silent("c", 2_000);
+    scene.silent("d", 2_000);
+    assert!(scene.decide().report.storm_hold.is_some(), "the next storm holds again");
+}
+
+#[test]
+fn a_host_that_is_heard_a_moment_after_the_others_of_its_storm_is_not_fenced() {
+    for released in [false, true] {
+        let mut scene = four();
+        scene.later(60_000);
+        scene.silent("c", 8_000);
+        scene.silent("d", 8_000);
+        assert_eq!(scene.settle(), ["IncidentOpened"]);
+        if released {
+            scene.stage.must(Change::StormHoldReleased { by: "ann".to_owned() });
+        }
+        scene.later(0);
+        scene.silent("d", 8_000);
+        let words = scene.settle();
+        assert_eq!(words.contains(&"FenceOpened".to_owned()), released, "released: {released}: {words:?}");
+        if !released {
+            scene.later(250);
+            assert_eq!(scene.settle(), ["IncidentResolved"], "and all is well");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_stays_silent_after_a_storm_is_fenced_when_the_others_have_been_back_for_a_moment() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.silent("c", 8_000);
+    scene.silent("d", 8_000);
+    scene.settle();
+    scene.later(1_000);
+    scene.silent("d", 9_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "the wait begins when the others are heard, not before");
+    for (ms, expected) in [(1_499, [].as_slice()), (1, &["IncidentResolved", "FenceOpened", "FenceAttempted"])] {
+        scene.now += ms;
+        for on in ["a", "b", "c"] {
+            scene.synced(on, scene.now);
+        }
+        scene.asked("d", Some(10_500));
+        assert_eq!(scene.settle(), expected, "after {ms} ms more");
+    }
+}

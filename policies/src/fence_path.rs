@@ -1,0 +1,227 @@
+//! Ways to switch a host off, and what is known of them while nothing is wrong: who has asked which device when, what it
+//! said, and whether it is the host's own (R9).
+//!
+//! A way that nobody has tried fails on the day that it is needed. So every device is asked now and then, by one host after
+//! the other; nothing is switched by that.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    names::{HostName, Incarnation, OrderId},
+    proof::Power,
+    state::{ClusterState, Host},
+    time::{Span, WallTime},
+};
+
+/// How often a way is tried when nothing else is declared. A day is what a person needs to repair it before the next
+/// failure, mostly.
+pub const TEST_EVERY: Span = Span(Duration::from_secs(24 * 3600));
+
+/// Ways remembered per host: 8 levels, each asked by 8 others.
+pub const PATHS_MAX: usize = 64;
+
+/// What the devices of one level answered to one question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelTest {
+    /// Position of the level among the host's levels.
+    pub level: usize,
+    /// What each of its devices answered, in their order.
+    pub devices: Vec<DeviceTest>,
+}
+
+/// What one device answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceTest {
+    /// Which device; carries no secret.
+    pub device: String,
+    /// What it says of the host's power.
+    pub power: Power,
+    /// How long that took, in milliseconds.
+    pub took_ms: u64,
+    /// Whether it says that it is the host's own.
+    pub machine: Machine,
+}
+
+/// Which machine is behind a device, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Machine {
+    /// The host.
+    Same,
+    /// Another one.
+    Other {
+        /// The machine id that the device tells.
+        says: String,
+    },
+    /// The device cannot tell.
+    Untold {
+        /// Why.
+        why: String,
+    },
+    /// It could not be asked.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One way: a level, asked by one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathTest {
+    /// Position of the level.
+    pub level: usize,
+    /// Who asked.
+    pub executor: HostName,
+    /// The log index of the newest try.
+    pub index: u64,
+    /// When it was.
+    pub at: WallTime,
+    /// How long its slowest device took, in milliseconds.
+    pub took_ms: u64,
+    /// Why not every device answered, if so.
+    pub error: Option<String>,
+    /// When every device answered last.
+    pub proven: Option<Proven>,
+}
+
+/// When a way worked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// The log index.
+    pub index: u64,
+    /// For people.
+    pub at: WallTime,
+}
+
+/// A device that is known to be the host's own, without a person's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wired {
+    /// Position of the level.
+    pub level: usize,
+    /// Position of the device in it.
+    pub device: usize,
+    /// How it is known.
+    pub how: WiredBy,
+    /// The log index of that.
+    pub since: u64,
+}
+
+/// How it is known that a device is the host's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WiredBy {
+    /// The machine id that the device tells is the one that the host reads of itself.
+    MachineId,
+    /// It switched the host off and on, and no other host went away meanwhile.
+    Drill {
+        /// Who had it done.
+        by: String,
+    },
+}
+
+impl std::fmt::Display for WiredBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::MachineId => write!(f, "its machine id"),
+            Self::Drill { by } => write!(f, "a drill of {by}"),
+        }
+    }
+}
+
+/// The whole thing, done on purpose to a host without guests: off, confirmed, on again, joined again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// Who has it done.
+    pub by: String,
+    /// Position of the level that is tried.
+    pub level: usize,
+    /// The boot that it ends.
+    pub incarnation: Incarnation,
+    /// The log index that began it.
+    pub begun: u64,
+    /// How far it has come.
+    pub step: DrillStep,
+}
+
+/// How far a drill has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrillStep {
+    /// An executor switches it off, and on again.
+    Switching {
+        /// The order.
+        order: OrderId,
+    },
+    /// It was off and is on again; its next boot is waited for.
+    Returning {
+        /// What the executor reported.
+        detail: String,
+    },
+}
+
+impl LevelTest {
+    /// Why not every device answered, if so.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        let unknown = |test: &DeviceTest| match &test.power {
+            Power::Unknown { detail } => Some(format!("{}: {detail}", test.device)),
+            Power::On | Power::Off => None,
+        };
+        let errors: Vec<String> = self.devices.iter().filter_map(unknown).collect();
+        (!errors.is_empty()).then(|| errors.join("; "))
+    }
+
+    /// How long its slowest device took, in milliseconds.
+    #[must_use]
+    pub fn took_ms(&self) -> u64 {
+        self.devices.iter().map(|test| test.took_ms).max().unwrap_or(0)
+    }
+}
+
+impl Host {
+    /// When a level was last proven to be reachable, by whomever.
+    #[must_use]
+    pub fn proven(&self, level: usize) -> Option<Proven> {
+        let paths = self.paths.iter().filter(|path| path.level == level);
+        paths.filter_map(|path| path.proven).max_by_key(|proven| proven.index)
+    }
+
+    /// Why a level would not work now: none of the hosts that tried it reached it the last time. The newest of them, and
+    /// what it met. `None` when one did, or nobody has tried.
+    #[must_use]
+    pub fn fails(&self, level: usize) -> Option<(&HostName, &str)> {
+        let paths = || self.paths.iter().filter(|path| path.level == level);
+        let newest = paths().max_by_key(|path| path.index)?;
+        let error = newest.error.as_deref()?;
+        paths().all(|path| path.error.is_some()).then_some((&newest.executor, error))
+    }
+
+    /// The newest try of a level by a host.
+    #[must_use]
+    pub fn path(&self, level: usize, executor: &HostName) -> Option<&PathTest> {
+        self.paths.iter().find(|path| path.level == level && path.executor == *executor)
+    }
+
+    fn wired(&self, level: usize, device: usize) -> Option<&Wired> {
+        self.wired.iter().find(|wired| wired.level == level && wired.device == device)
+    }
+}
+
+impl ClusterState {
+    /// Who or what has verified that every device of a level is wired to the host (R9); `None` when that of any is not
+    /// verified.
+    #[must_use]
+    pub fn wiring_of(&self, host: &HostName, level: usize) -> Option<String> {
+        let known = self.hosts.get(host);
+        let devices = self.policies.levels_of(host).get(level)?.devices();
+        let verified = |(position, device): (usize, &crate::model::PowerDevice)| {
+            let found = known.and_then(|known| known.wired(level, position)).map(|wired| wired.how.to_string());
+            device.wiring().map(str::to_owned).or(found)
+        };
+        let mut by: Vec<String> = devices.iter().enumerate().map(verified).collect::<Option<_>>()?;
+        by.dedup();
+        (!by.is_empty()).then(|| by.join(", "))
+    }
+}

@@ -1,0 +1,168 @@
+//! Whether a guest may go to a host, as far as the replicated state tells: what an operator's move is checked against.
+//!
+//! Placement knows more (who answers, what else is planned, what would be better); what is refused here is wrong whatever
+//! placement says.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{GuestDeclaration, Policies},
+    names::{GuestName, HostName, RuleName},
+    rules::{Hosts, Rule, Score},
+    state::{ClusterState, Life, Mode},
+};
+
+/// Why a guest may not go to a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfit {
+    /// The host runs no guests.
+    #[error("it is a witness and runs no guests")]
+    Witness,
+    /// The host is fenced or gone.
+    #[error("it is fenced or gone")]
+    NotUp,
+    /// The host takes no guests.
+    #[error("it is {mode} and takes no guests")]
+    Mode {
+        /// The word for its mode.
+        mode: String,
+    },
+    /// The host is quarantined.
+    #[error("it is quarantined: {why}")]
+    Quarantined {
+        /// Why.
+        why: String,
+    },
+    /// A required rule forbids it.
+    #[error("the required rule {rule} forbids it")]
+    Rule {
+        /// The rule.
+        rule: RuleName,
+    },
+    /// The host has no room.
+    #[error("it has {free} of {what} left, and {needed} are needed")]
+    NoRoom {
+        /// The name of the capacity.
+        what: String,
+        /// How much is left.
+        free: u64,
+        /// How much the guest takes.
+        needed: u64,
+    },
+}
+
+/// The required rule about hosts that a guest breaks by being on this one, if any. [`Score::Must`] and [`Score::Never`] are
+/// meant even where a rule is only preferred otherwise.
+#[must_use]
+pub fn host_rule_broken<'a>(policies: &'a Policies, guest: &GuestName, host: &HostName) -> Option<&'a RuleName> {
+    if policies.rules.is_empty() {
+        return None;
+    }
+    let labels = policies.hosts.get(host).map(|declared| &declared.labels);
+    let broken = |rule: &Rule| match rule {
+        Rule::Hosts { guests, hosts, required } => {
+            guests.among(&policies.guests).contains(guest)
+                && match hosts.score(host, labels) {
+                    Some(Score::Never) => true,
+                    Some(Score::Must) => false,
+                    Some(Score::By(_)) => has_must(hosts),
+                    None => *required || has_must(hosts),
+                }
+        }
+        Rule::Together { .. } | Rule::Apart { .. } | Rule::Order { .. } => false,
+    };
+    policies.rules.iter().find(|(_, rule)| broken(rule)).map(|(name, _)| name)
+}
+
+fn has_must(hosts: &Hosts) -> bool {
+    match hosts {
+        Hosts::Named(scores) => scores.values().any(|score| *score == Score::Must),
+        Hosts::Labelled(_, score) => *score == Score::Must,
+    }
+}
+
+impl ClusterState {
+    /// Why the host takes no guests at all.
+    #[must_use]
+    pub fn takes_no_guests(&self, host: &HostName) -> Option<Unfit> {
+        let known = self.hosts.get(host)?;
+        if !known.facts.guests {
+            return Some(Unfit::Witness);
+        }
+        if let Some(quarantine) = &known.quarantine {
+            return Some(Unfit::Quarantined { why: quarantine.to_string() });
+        }
+        match (&known.life, known.mode) {
+            (Life::Fencing(_) | Life::Gone { .. }, _) => Some(Unfit::NotUp),
+            (Life::Up, Mode::Active) => None,
+            (Life::Up, mode @ (Mode::Draining | Mode::Maintenance | Mode::Leaving { .. })) => {
+                Some(Unfit::Mode { mode: mode.word().to_owned() })
+            }
+        }
+    }
+
+    /// Why this guest may not go to this host; `None` when nothing in the state speaks against it.
+    #[must_use]
+    pub fn unfit(&self, guest: &GuestName, host: &HostName) -> Option<Unfit> {
+        let rule = |rule: &RuleName| Unfit::Rule { rule: rule.clone() };
+        self.takes_no_guests(host)
+            .or_else(|| host_rule_broken(&self.policies, guest, host).map(rule))
+            .or_else(|| self.company_broken(guest, host).map(rule))
+            .or_else(|| self.no_room(guest, host))
+    }
+
+    /// The required rule between guests that this one would break on the host, if any.
+    fn company_broken(&self, guest: &GuestName, host: &HostName) -> Option<&RuleName> {
+        let declared = &self.policies.guests;
+        let runs = |other: &GuestName, place: &dyn Fn(&HostName) -> bool| {
+            let tenures = self.guests.get(other).map(crate::state::Guest::tenures).unwrap_or_default();
+            tenures.iter().any(|tenure| place(&tenure.host))
+        };
+        let broken = |rule: &Rule| match rule {
+            Rule::Apart { guests, required: true, by, .. } => {
+                let near = |other: &HostName| other == host || self.shares(by.as_deref(), other, host);
+                let guests = guests.among(declared);
+                guests.contains(guest) && guests.iter().any(|other| *other != guest && runs(other, &near))
+            }
+            Rule::Together { guests, required: true, .. } => {
+                let guests = guests.among(declared);
+                guests.contains(guest) && guests.iter().any(|other| *other != guest && runs(other, &|on| on != host))
+            }
+            Rule::Apart { .. } | Rule::Together { .. } | Rule::Hosts { .. } | Rule::Order { .. } => false,
+        };
+        self.policies.rules.iter().find(|(_, rule)| broken(rule)).map(|(name, _)| name)
+    }
+
+    /// Whether two hosts have the same value of a label.
+    fn shares(&self, label: Option<&str>, one: &HostName, other: &HostName) -> bool {
+        let Some(label) = label else { return false };
+        let value = |host: &HostName| self.policies.hosts.get(host).and_then(|declared| declared.labels.get(label));
+        value(one).is_some_and(|value_of_one| value(other) == Some(value_of_one))
+    }
+
+    fn no_room(&self, guest: &GuestName, host: &HostName) -> Option<Unfit> {
+        let declared = self.policies.guests.get(guest)?;
+        let capacity = self.policies.hosts.get(host).map(|known| known.capacity.clone()).unwrap_or_default();
+        let reported = self.hosts.get(host).map(|known| ("memory_mib".to_owned(), known.facts.memory_mib));
+        let capacity: BTreeMap<String, u64> = reported.into_iter().chain(capacity).collect();
+        capacity.into_iter().find_map(|(what, all)| {
+            let others = self.guests_of(host).filter(|(name, _)| *name != guest);
+            let used = others.filter_map(|(name, _)| self.policies.guests.get(name)).map(|other| takes(other, &what));
+            let (free, needed) = (all.saturating_sub(used.fold(0, u64::saturating_add)), takes(declared, &what));
+            (free < needed).then_some(Unfit::NoRoom { what, free, needed })
+        })
+    }
+}
+
+/// How much of a capacity a guest takes.
+fn takes(guest: &GuestDeclaration, what: &str) -> u64 {
+    let own = match what {
+        "memory_mib" => u64::from(guest.qemu.memory_mib),
+        "cpus" => u64::from(guest.qemu.cpus),
+        _ => 0,
+    };
+    guest.needs.demand.get(what).copied().unwrap_or(own)
+}

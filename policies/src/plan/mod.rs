@@ -1,0 +1,147 @@
+//! Planning: where guests go, what would have to move, and what the cluster survives. Pure, and the same every time.
+//!
+//! For an operator who knows Pacemaker:
+//!
+//! | here | there | differs in |
+//! | --- | --- | --- |
+//! | `required` rules, [`Score::Must`](crate::rules::Score::Must), `Never` | scores of (minus) infinity | a guest for which no host is left waits; one that runs is moved, and never just stopped |
+//! | [`Score::By`](crate::rules::Score::By), weights | finite scores | they are summed, and the highest sum wins before anything about room is looked at |
+//! | stickiness | `resource-stickiness` | default 1000; it is weighed only against rules: room alone never moves what runs |
+//! | keep-together | colocation with infinity, in both directions | the set is looked at as one guest, so that no order of placing paints it into a corner |
+//! | keep-apart | colocation with minus infinity | also by a label of the hosts, such as `rack`; a host without the label is a domain of its own |
+//! | priority | `priority` | the higher one is placed first; a guest that *runs* gives way only if it is `best_effort` |
+//! | capacity | `placement-strategy=balanced` with utilization | memory is always hard, declared capacities are hard, processors are hard where they are declared and a weight elsewhere |
+//! | `start_tries` | `migration-threshold` | a host where starts failed is not banned: it comes after those where fewer rounds of starts failed |
+//! | starts at once per host | `batch-limit`, per host | a host that is busy starting is told apart from one that cannot take a guest |
+//!
+//! How a host is chosen, the first difference decides:
+//! 1. it takes guests at all, no required rule is broken, and there is room: else it is out, and the reason is kept;
+//! 2. it is not one to be avoided (the guest has just failed there);
+//! 3. fewer rounds of starts have failed there;
+//! 4. it does not doubt itself;
+//! 5. rules like it more (the sum of scores and of the weights of preferred rules);
+//! 6. it is not busy with other starts: among equals nobody waits;
+//! 7. its processors are less overcommitted;
+//! 8. more of its memory is free; then fewer guests; then its name.
+//!
+//! How many guests are placed at once ([`place`]): by priority; of equals, those with fewest hosts to choose from, then
+//! the largest. One that finds no room may push what *this round* has placed to other hosts: while fewer than
+//! [`EXHAUSTIVE_UNITS`] sets or guests have been placed, every way is tried, so that whenever there is a place for all,
+//! all are placed; beyond, chains of up to three pushes are tried. Both end after [`LOOKS_MAX`] looks in one call; then
+//! [`Placement::cut`] is set, and "nowhere" means "not found". Guests that run are not moved to make room, except that a
+//! keep-together set moves as one when a member of it can start only elsewhere. At last guests of best effort and of
+//! lower priority are asked to give way, as few and as unimportant ones as will do; the guest that needs their room
+//! waits until they are proven gone.
+//!
+//! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
+//! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it
+//! home. [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
+//!
+//! A guest that moves counts on both of its hosts. A rule that names a required first guest keeps the second from being
+//! placed while the first one neither runs nor gets a place.
+
+mod moves;
+mod order;
+mod problem;
+mod reason;
+mod repair;
+mod room;
+mod rules;
+mod simulate;
+mod solve;
+mod survive;
+mod table;
+mod tolerate;
+
+use std::collections::BTreeMap;
+
+pub use moves::{Move, moves};
+pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
+pub use reason::{Reason, Reasons, Why};
+pub use repair::EXHAUSTIVE_UNITS;
+pub use room::Room;
+pub use simulate::{
+    BadQuestion, Deciders, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate, unproven,
+};
+pub use solve::{Ask, LOOKS_MAX, Place, STARTS_PER_HOST, Until, place};
+pub use survive::{
+    COMBINATIONS_MAX, Fate, QUESTION_LOOKS_MAX, Survival, Verdict, WhatIf, admission, admission_within, if_lost,
+};
+pub use table::{GuestAt, HostAt};
+pub use tolerate::{intolerance, waiting_for_people};
+
+use crate::names::{GuestName, HostName};
+
+/// What one call came to.
+#[derive(Debug, Clone, Default)]
+pub struct Placement {
+    /// Where each guest goes.
+    pub places: BTreeMap<GuestAt, Place>,
+    /// The guests in the order in which they are to be placed; those that go nowhere last.
+    pub order: Vec<GuestAt>,
+    /// Running guests of best effort that have to give way.
+    pub preempted: Vec<Preemption>,
+    /// Running guests that have to follow, so that their set stays together.
+    pub moves: Vec<(GuestAt, HostAt)>,
+    /// The search for ways to make room was cut short: what goes nowhere may have had a place.
+    pub cut: bool,
+}
+
+/// A running guest of best effort that has to give way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preemption {
+    /// Who.
+    pub guest: GuestAt,
+    /// Where it runs.
+    pub host: HostAt,
+    /// For whom.
+    pub below: Vec<GuestAt>,
+}
+
+impl<'a> Problem<'a> {
+    /// The name of a guest.
+    #[must_use]
+    pub fn guest_name(&self, guest: GuestAt) -> &'a GuestName {
+        self.guests[guest].name
+    }
+
+    /// The name of a host.
+    #[must_use]
+    pub fn host_name(&self, host: HostAt) -> &'a HostName {
+        self.hosts[host].name
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = HostAt> + use<'a> {
+        self.hosts.keys()
+    }
+
+    /// A guest's priority.
+    #[must_use]
+    pub fn priority(&self, guest: GuestAt) -> u32 {
+        self.guests[guest].priority
+    }
+
+    /// What has to pass, in words.
+    #[must_use]
+    pub fn until(&self, until: &Until) -> String {
+        let names = |guests: &[GuestAt]| {
+            let names: Vec<&str> = guests.iter().map(|guest| self.guest_name(*guest).as_str()).collect();
+            names.join(", ")
+        };
+        match until {
+            Until::Busy { starting } => format!("is busy starting {starting} other guests"),
+            Until::Gone { guests } => format!("has room when {} has given way", names(guests)),
+            Until::SetMoved { guests } => {
+                format!("has room for its whole set: {} is to move there first", names(guests))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod moving;
+#[cfg(test)]
+mod property;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What running guests would have to move: those on hosts that rules forbid, too near to others or away from their set,
+//! and those that are liked so much more elsewhere that their stickiness does not hold them.
+
+use super::{
+    problem::{Problem, Stage},
+    room::Room,
+    solve::{Ask, Solver},
+    table::{GuestAt, HostAt},
+};
+
+/// Moves named in one call. They are carried out a few at a time, and looked for anew each time.
+const MOVES_MAX: usize = 64;
+
+/// Guests and sets for which all hosts are looked at in one call, those of the least priority first: only those that break
+/// a rule, or that some rule could like elsewhere by more than their stickiness, need it.
+const SEARCHED_MAX: usize = 100;
+
+/// A running guest that is not where rules want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Who.
+    pub guest: GuestAt,
+    /// Where it runs.
+    pub from: HostAt,
+    /// Where it goes; `None`: a required rule is broken, and no host would keep it.
+    pub to: Option<HostAt>,
+    /// Why.
+    pub why: String,
+    /// A required rule is broken where it runs; otherwise it is only liked better elsewhere.
+    pub required: bool,
+    /// It can move while it runs; otherwise it is stopped and started.
+    pub live: bool,
+}
+
+/// Moves that rules want of running guests. Room alone is never a reason, and a guest about which no rule speaks stays.
+#[must_use]
+pub fn moves(problem: &Problem<'_>, room: &Room) -> Vec<Move> {
+    if !problem.has_rules() {
+        return Vec::new();
+    }
+    let ask = Ask { keep_best_effort: true, ..Ask::default() };
+    let mut solver = Solver::new(problem, room.clone(), &ask, &[]);
+    let mut found = Vec::new();
+    let mut searched = 0;
+    let mut seen = vec![false; problem.sets.len()];
+    let mut guests: Vec<GuestAt> = problem.guests.keys().filter(|guest| is_bound(problem, *guest)).collect();
+    // The least important of those that are too near to each other moves.
+    guests.sort_by_key(|guest| {
+        (problem.guests[*guest].rank.0, !problem.guests[*guest].rank.1, std::cmp::Reverse(*guest))
+    });
+    for guest in guests {
+        let unit = match problem.guests[guest].set {
+            None => vec![guest],
+            Some(set) => {
+                let first = seen.get_mut(set).is_some_and(|seen| !std::mem::replace(seen, true));
+                let members = problem.sets.get(set).into_iter().flatten().copied();
+                members.filter(|member| first && is_bound(problem, *member)).collect()
+            }
+        };
+        if !unit.is_empty() {
+            searched += usize::from(look(&mut solver, &unit, &mut found));
+        }
+        if found.len() >= MOVES_MAX || searched >= SEARCHED_MAX {
+            break;
+        }
+    }
+    found
+}
+
+/// Whether it runs undisturbed, and rules have a say in where.
+fn is_bound(problem: &Problem<'_>, guest: GuestAt) -> bool {
+    let known = &problem.guests[guest];
+    known.stage == Stage::Running && known.wanted && !(known.host_rules.is_empty() && known.groups.is_empty())
+}
+
+/// Looks at guests that belong together as one. Returns whether all hosts had to be looked at.
+fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) -> bool {
+    let problem = solver.problem;
+    let at: Vec<(GuestAt, HostAt)> =
+        unit.iter().filter_map(|guest| Some((*guest, problem.guests[*guest].home?))).collect();
+    let Some((_, first)) = at.first().copied() else { return false };
+    // Where a set has to be while one of it is under way.
+    let anchors = solver.anchors(unit);
+    let mut reach: Vec<HostAt> = anchors.iter().filter_map(|guest| solver.where_is(*guest)).collect();
+    for guest in unit {
+        solver.room.leave(problem, *guest);
+    }
+    let broken = broken(solver, &at, &anchors);
+    let here = solver.score(unit, first);
+    if broken.is_none() && !could_be_worth_it(solver, unit, first) {
+        for guest in unit {
+            solver.room.enter(problem, *guest);
+        }
+        return false;
+    }
+    // Where most of them are counts most: as few as can be are disturbed.
+    if broken.is_some() && reach.is_empty() {
+        reach = homes_by_count(&at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).take(1).collect();
+    }
+    let best = solver.best(unit, (!reach.is_empty()).then_some(&reach));
+    let there = best.map(|(rank, _)| (rank.9, solver.score(unit, rank.9)));
+    for guest in unit {
+        solver.room.enter(problem, *guest);
+    }
+    match (broken, there) {
+        (Some(why), there) => {
+            for (guest, from) in at.into_iter().filter(|(_, from)| Some(*from) != there.map(|(host, _)| host)) {
+                note(solver, found, guest, from, there.map(|(host, _)| host), why.clone(), true);
+            }
+        }
+        (None, Some((host, score))) if host != first && is_worth_it(problem, unit, first, (host, score), here) => {
+            for (guest, from) in at {
+                let why = format!(
+                    "rules score {} {score} for it, and {} {here}",
+                    problem.host_name(host),
+                    problem.host_name(from)
+                );
+                note(solver, found, guest, from, Some(host), why, false);
+            }
+        }
+        (None, _) => {}
+    }
+    true
+}
+
+fn note(
+    solver: &mut Solver<'_, '_>,
+    found: &mut Vec<Move>,
+    guest: GuestAt,
+    from: HostAt,
+    to: Option<HostAt>,
+    why: String,
+    required: bool,
+) {
+    if let Some(to) = to {
+        // It counts on both, so that no later move takes the room.
+        solver.room.take(solver.problem, guest, to);
+        solver.moves.push((guest, to));
+    }
+    found.push(Move { guest, from, to, why, required, live: solver.problem.guests[guest].live_migration });
+}
+
+fn homes_by_count(at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
+    let count = |host: &HostAt| at.iter().filter(|(_, other)| other == host).count();
+    let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
+    homes.sort_by_key(|host| (std::cmp::Reverse(count(host)), *host));
+    homes.dedup();
+    homes
+}
+
+/// The required rule that guests break where they run, if any. They are not counted in the room.
+fn broken(solver: &Solver<'_, '_>, at: &[(GuestAt, HostAt)], anchors: &[GuestAt]) -> Option<String> {
+    let problem = solver.problem;
+    for (guest, host) in at {
+        if let Err(reason) = problem.liking(*guest, *host) {
+            return Some(format!("{} {reason}", problem.host_name(*host)));
+        }
+        for row in &problem.guests[*guest].groups {
+            let group = &problem.groups[*row];
+            // One that is about to move away is not near any more.
+            let leaves = |other: &(GuestAt, HostAt)| {
+                let from = problem.guests[other.0].home;
+                group.members.contains(&other.0) && from.is_some_and(|from| group.domain[from] == group.domain[*host])
+            };
+            let leaving = u32::try_from(solver.moves.iter().filter(|other| leaves(other)).count()).unwrap_or(u32::MAX);
+            if group.required && !group.together && solver.room.near(problem, *row, *host) > leaving {
+                return Some(format!("{} keeps it apart from another guest that runs there", group.name));
+            }
+        }
+    }
+    let home = at.first().map(|(_, host)| *host);
+    let set_is_split =
+        at.iter().any(|(_, host)| Some(*host) != home) || anchors.iter().any(|anchor| solver.where_is(*anchor) != home);
+    set_is_split.then(|| "it is kept together with others that run elsewhere".to_owned())
+}
+
+/// Whether any host could be liked so much more than theirs, going by what rules could give at most.
+fn could_be_worth_it(solver: &Solver<'_, '_>, unit: &[GuestAt], from: HostAt) -> bool {
+    let problem = solver.problem;
+    let mut most = 0_i64;
+    for guest in unit {
+        let known = &problem.guests[*guest];
+        for rule in known.host_rules.iter().filter_map(|row| problem.host_rules.get(*row)) {
+            most = most.saturating_add(rule.highest);
+        }
+        for group in known.groups.iter().map(|row| &problem.groups[*row]).filter(|group| !group.required) {
+            let others = i64::try_from(group.members.len()).unwrap_or(i64::MAX);
+            most = most.saturating_add(group.weight.saturating_abs().saturating_mul(others));
+        }
+    }
+    let liked = |guest: &GuestAt| problem.liking(*guest, from).unwrap_or(0);
+    let here = unit.iter().map(liked).fold(0, i64::saturating_add).min(solver.score(unit, from));
+    let goes_back = unit.iter().any(|guest| problem.guests[*guest].failback);
+    most > here && (goes_back || most.saturating_sub(here) > hold(problem, unit))
+}
+
+fn hold(problem: &Problem<'_>, unit: &[GuestAt]) -> i64 {
+    unit.iter().map(|guest| problem.guests[*guest].stickiness).fold(0, i64::saturating_add)
+}
+
+/// Whether what rules make of another host outweighs what holds a guest where it is: nothing, if it is to go back to the
+/// host that rules prefer.
+fn is_worth_it(problem: &Problem<'_>, unit: &[GuestAt], from: HostAt, (to, score): (HostAt, i64), here: i64) -> bool {
+    let liked =
+        |host: HostAt| unit.iter().map(|guest| problem.liking(*guest, host).unwrap_or(0)).fold(0, i64::saturating_add);
+    let goes_back = unit.iter().any(|guest| problem.guests[*guest].failback) && liked(to) > liked(from);
+    score > here && (goes_back || score.saturating_sub(here) > hold(problem, unit))
+}

@@ -1,0 +1,86 @@
+//! What running guests have to move, situation by situation.
+
+use super::tests::{change, guest, named, rule, scores};
+use super::*;
+use crate::{
+    fixture::{Stage, host, name},
+    rules::{Hosts, Rule, Score},
+};
+
+/// Each move as `guest from to`.
+fn wanted(stage: &Stage) -> Vec<String> {
+    let problem = Problem::of(&stage.state, |_| Standing::Well);
+    let word = |found: &Move| {
+        let to = found.to.map_or("nowhere", |to| problem.host_name(to).as_str());
+        format!("{} {} {to}", problem.guest_name(found.guest), problem.host_name(found.from))
+    };
+    moves(&problem, &Room::of(&problem)).iter().map(word).collect()
+}
+
+fn likes(guests: &[&str], hosts: Hosts) -> Rule {
+    Rule::Hosts { guests: named(guests), hosts, required: false }
+}
+
+#[test]
+fn nothing_that_runs_is_disturbed_because_elsewhere_is_a_little_nicer() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "a");
+    assert!(wanted(&stage).is_empty(), "room is no reason");
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(1_000))])));
+    assert!(wanted(&stage).is_empty(), "as much as its stickiness is not more");
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(1_001))])));
+    assert_eq!(wanted(&stage), ["g1 a b"]);
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(1))])));
+    change(&mut stage, |policies| guest(policies, "g1").needs.failback = true);
+    assert_eq!(wanted(&stage), ["g1 a b"], "it goes back");
+}
+
+#[test]
+fn a_required_rule_that_a_running_guest_breaks_moves_it() {
+    let mut stage = Stage::new(&["a", "b"], &["g1"]);
+    stage.run("g1", "a");
+    rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never)])));
+    assert_eq!(wanted(&stage), ["g1 a b"]);
+    rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never), ("b", Score::Never)])));
+    assert_eq!(wanted(&stage), ["g1 a nowhere"]);
+}
+
+#[test]
+fn of_guests_too_near_to_each_other_the_least_important_move() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
+    for of in ["g1", "g2", "g3"] {
+        stage.run(of, "a");
+    }
+    change(&mut stage, |policies| guest(policies, "g2").priority = 50);
+    let all = || named(&["g1", "g2", "g3"]);
+    rule(&mut stage, "apart", Rule::Apart { guests: all(), required: true, yields: None, weight: 0, by: None });
+    assert_eq!(wanted(&stage), ["g2 a b", "g3 a c"]);
+    let yields = Some(name("g1"));
+    rule(&mut stage, "apart", Rule::Apart { guests: all(), required: true, yields, weight: 0, by: None });
+    assert_eq!(wanted(&stage), ["g1 a b", "g2 a c"]);
+}
+
+#[test]
+fn a_set_that_is_split_comes_together_where_most_of_it_is_and_moves_as_one() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
+    stage.run("g1", "a");
+    stage.run("g2", "b");
+    stage.run("g3", "b");
+    let guests = named(&["g1", "g2", "g3"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    assert_eq!(wanted(&stage), ["g1 a b"]);
+    rule(&mut stage, "never", likes(&["g3"], scores(&[("a", Score::Never), ("b", Score::Never)])));
+    assert_eq!(wanted(&stage), ["g1 a c", "g2 b c", "g3 b c"]);
+}
+
+#[test]
+fn a_move_goes_only_where_there_is_room() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "old"]);
+    change(&mut stage, |policies| guest(policies, "old").qemu.memory_mib = 8_000);
+    stage.run("old", "b");
+    stage.run("g1", "a");
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(9_999))])));
+    assert!(wanted(&stage).is_empty());
+    assert_eq!(stage.may_run("g1").into_iter().collect::<Vec<_>>(), [host("a").to_string()]);
+}

@@ -1,0 +1,436 @@
+//! The problem of placing, apart from how the cluster came into it: hosts with what they have, guests with what they
+//! need, and rules resolved to rows.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BTreeSet,
+};
+
+use super::{
+    reason::Reason,
+    rules::{Group, HostRule, OrderRule, Resolver},
+    table::{GroupAt, GuestAt, HostAt, Key, Table},
+};
+use crate::{
+    model::{GuestDeclaration, Labels, Policies},
+    names::{GuestName, HostName},
+    state::{ClusterState, Guest, Host, Life, Migration, MigrationStep, Mode, Phase, Tenure, Wanted},
+};
+
+/// The dimension of memory, in MiB: hard on every host.
+pub const MEMORY: &str = "memory_mib";
+
+/// The dimension of processors: hard where it is declared as a capacity, else a weight.
+pub const CPUS: &str = "cpus";
+
+/// What the coordinator thinks of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It syncs and is well.
+    Well,
+    /// It syncs and doubts itself.
+    Unwell,
+    /// It does not sync, so it can carry out nothing.
+    Unheard,
+}
+
+/// Hosts, guests and rules, as placement sees them.
+#[derive(Debug)]
+pub struct Problem<'a> {
+    pub(super) hosts: Table<HostAt, PlanHost<'a>>,
+    pub(super) guests: Table<GuestAt, PlanGuest<'a>>,
+    /// Starts that each host has to carry out already.
+    pub(super) starts: Table<HostAt, u32>,
+    /// Memory, processors, then the declared capacities by name.
+    pub(super) dimensions: Vec<Dimension<'a>>,
+    pub(super) host_rules: Vec<HostRule<'a>>,
+    pub(super) groups: Table<GroupAt, Group<'a>>,
+    pub(super) orders: Vec<OrderRule<'a>>,
+    /// Guests that are kept together, by what rules require.
+    pub(super) sets: Vec<Vec<GuestAt>>,
+    /// The settings' failure domain label.
+    pub(super) failure_domain: Option<&'a str>,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct PlanHost<'a> {
+    pub(super) name: &'a HostName,
+    pub(super) labels: Option<&'a Labels>,
+    /// Why it takes no guest, if it takes none.
+    pub(super) out: Option<Reason>,
+    /// It will not come back by itself: losing it again means nothing.
+    pub(super) gone: bool,
+    pub(super) unwell: bool,
+    pub(super) cores: u64,
+}
+
+/// What a guest takes and a host has of one thing.
+#[derive(Debug)]
+pub struct Dimension<'a> {
+    pub(super) name: &'a str,
+    /// `None`: not limited.
+    pub(super) capacity: Table<HostAt, Option<u64>>,
+    pub(super) demand: Table<GuestAt, u64>,
+}
+
+/// Where a guest is in its life, as far as placement minds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It runs nowhere.
+    Free,
+    /// It is being started.
+    Starting,
+    /// It runs, and nothing else is under way.
+    Running,
+    /// It is being stopped.
+    Stopping,
+    /// It is between two hosts.
+    Moving,
+}
+
+/// One guest.
+#[derive(Debug)]
+pub struct PlanGuest<'a> {
+    pub(super) name: &'a GuestName,
+    pub(super) declared: Option<&'a GuestDeclaration>,
+    pub(super) known: Option<&'a Guest>,
+    pub(super) priority: u32,
+    pub(super) stage: Stage,
+    /// Whether operators want it to run.
+    pub(super) wanted: bool,
+    /// The hosts that may run it: none, one, or two while it moves. It counts on all of them.
+    pub(super) here: [Option<HostAt>; 2],
+    /// Where it answers.
+    pub(super) home: Option<HostAt>,
+    /// Where it will answer when what is under way has succeeded.
+    pub(super) bound: Option<HostAt>,
+    /// The target of its move, until it has arrived.
+    pub(super) receives: Option<HostAt>,
+    /// Hosts that it should not start on, if there are others.
+    pub(super) avoid: Vec<HostAt>,
+    /// Starts that failed, by host.
+    pub(super) failed: Vec<(HostAt, u32)>,
+    /// Starts on one host before another is tried; at least 1.
+    pub(super) start_tries: u32,
+    pub(super) stickiness: i64,
+    pub(super) best_effort: bool,
+    pub(super) live_migration: bool,
+    pub(super) failback: bool,
+    /// Rows of `host_rules`.
+    pub(super) host_rules: Vec<usize>,
+    pub(super) groups: Vec<GroupAt>,
+    /// The row of `sets` that it is in.
+    pub(super) set: Option<usize>,
+    /// The priority by which it is placed: that of the least one which it gives way to, if it gives way.
+    pub(super) rank: (u32, bool),
+}
+
+/// A guest that the state knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its name.
+    pub name: &'a GuestName,
+    /// What is known of it.
+    pub guest: &'a Guest,
+    /// What is declared of it.
+    pub declared: Option<&'a GuestDeclaration>,
+    /// How important it is.
+    pub priority: u32,
+}
+
+impl<'a> Problem<'a> {
+    /// The problem as it stands, under the policies that hold.
+    #[must_use]
+    pub fn of(state: &'a ClusterState, standing: impl Fn(&HostName) -> Standing) -> Self {
+        Self::under(&state.policies, state, standing)
+    }
+
+    /// The problem as it would stand under other policies, such as proposed ones.
+    #[must_use]
+    pub fn under(policies: &'a Policies, state: &'a ClusterState, standing: impl Fn(&HostName) -> Standing) -> Self {
+        let hosts: Vec<PlanHost<'a>> =
+            state.hosts.iter().map(|(name, host)| plan_host(policies, name, host, standing(name))).collect();
+        let hosts = Table::new(hosts);
+        let guests = joined(policies, state).into_iter().map(|known| plan_guest(&hosts, known)).collect();
+        let guests = Table::new(guests);
+        let dimensions = dimensions(policies, state, &hosts, &guests);
+        let starts = starts(&hosts, &guests);
+        let mut problem = Self {
+            starts,
+            hosts,
+            guests,
+            dimensions,
+            host_rules: Vec::new(),
+            groups: Table::new(Vec::new()),
+            orders: Vec::new(),
+            sets: Vec::new(),
+            failure_domain: policies.cluster.failure_domain.as_deref(),
+        };
+        Resolver::resolve(&mut problem, policies);
+        problem
+    }
+
+    /// The row of a host.
+    #[must_use]
+    pub fn host(&self, name: &HostName) -> Option<HostAt> {
+        find_host(&self.hosts, name)
+    }
+
+    /// The row of a guest.
+    #[must_use]
+    pub fn guest(&self, name: &GuestName) -> Option<GuestAt> {
+        let rows = self.guests.rows();
+        rows.binary_search_by(|guest| guest.name.cmp(name)).ok().map(GuestAt::of)
+    }
+
+    /// Whether any rule speaks of places.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        !self.host_rules.is_empty() || !self.groups.is_empty()
+    }
+
+    /// The guests that the state knows, those of the highest priority first, and by name.
+    #[must_use]
+    pub fn by_priority(&self) -> Vec<Subject<'a>> {
+        let subject = |guest: &PlanGuest<'a>| {
+            Some(Subject { name: guest.name, guest: guest.known?, declared: guest.declared, priority: guest.priority })
+        };
+        let mut subjects: Vec<Subject<'a>> = self.guests.rows().iter().filter_map(subject).collect();
+        subjects.sort_by_key(|subject| Reverse(subject.priority));
+        subjects
+    }
+
+    /// Guests that are wanted and run nowhere.
+    #[must_use]
+    pub fn homeless(&self) -> Vec<GuestAt> {
+        let homeless = |guest: &PlanGuest<'_>| guest.wanted && guest.stage == Stage::Free;
+        self.guests.iter().filter(|(_, guest)| homeless(guest)).map(|(at, _)| at).collect()
+    }
+
+    /// What rules make of a guest on a host: how much it is liked, or the rule that forbids it.
+    pub(super) fn liking(&self, guest: GuestAt, host: HostAt) -> Result<i64, Reason> {
+        let mut sum = 0_i64;
+        for row in &self.guests[guest].host_rules {
+            let Some(rule) = self.host_rules.get(*row) else { continue };
+            match rule.scores[host] {
+                Some(score) => sum = sum.saturating_add(score),
+                None => return Err(Reason::Ruled { rule: rule.name.clone() }),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What a guest takes of a dimension; 0 for a dimension that does not exist.
+    pub(super) fn demand(&self, guest: GuestAt, dimension: usize) -> u64 {
+        self.dimensions.get(dimension).map_or(0, |dimension| dimension.demand[guest])
+    }
+}
+
+impl PlanGuest<'_> {
+    pub(super) fn hosts(&self) -> impl Iterator<Item = HostAt> + use<> {
+        self.here.into_iter().flatten()
+    }
+
+    /// How often starts there have failed as often as they are tried in a row.
+    pub(super) fn failed_rounds(&self, host: HostAt) -> u32 {
+        self.failures(host) / self.start_tries
+    }
+
+    /// Whether starts have failed there, and tries are left before another host is tried.
+    pub(super) fn is_being_tried(&self, host: HostAt) -> bool {
+        !self.failures(host).is_multiple_of(self.start_tries)
+    }
+
+    fn failures(&self, host: HostAt) -> u32 {
+        self.failed.iter().find(|(at, _)| *at == host).map_or(0, |(_, count)| *count)
+    }
+
+    /// It stays where it is unless somebody moves it, so that others of its set have to come to it.
+    pub(super) fn is_anchored(&self) -> bool {
+        match self.stage {
+            Stage::Starting | Stage::Running | Stage::Moving => true,
+            Stage::Free | Stage::Stopping => false,
+        }
+    }
+}
+
+fn find_host(hosts: &Table<HostAt, PlanHost<'_>>, name: &HostName) -> Option<HostAt> {
+    hosts.rows().binary_search_by(|host| host.name.cmp(name)).ok().map(HostAt::of)
+}
+
+fn plan_host<'a>(policies: &'a Policies, name: &'a HostName, host: &'a Host, standing: Standing) -> PlanHost<'a> {
+    let mode = match host.mode {
+        Mode::Active => None,
+        Mode::Draining | Mode::Maintenance | Mode::Leaving { .. } => Some(Reason::Mode { mode: host.mode }),
+    };
+    let life = match host.life {
+        Life::Up => None,
+        Life::Fencing(_) | Life::Gone { .. } => Some(Reason::Down),
+    };
+    let witness = (!host.facts.guests).then_some(Reason::Witness);
+    let unheard = (standing == Standing::Unheard).then_some(Reason::Unheard);
+    PlanHost {
+        name,
+        labels: policies.hosts.get(name).map(|declared| &declared.labels),
+        out: witness.or(life).or(mode).or(unheard),
+        gone: matches!(host.life, Life::Gone { .. }) || !host.facts.guests,
+        unwell: standing == Standing::Unwell,
+        cores: u64::from(host.facts.cores),
+    }
+}
+
+/// A guest, what is declared of it, and what is known of it.
+type Known<'a> = (&'a GuestName, Option<&'a GuestDeclaration>, Option<&'a Guest>);
+
+/// Guests that are declared, known or both, by name: one walk over both lists.
+fn joined<'a>(policies: &'a Policies, state: &'a ClusterState) -> Vec<Known<'a>> {
+    let mut all = Vec::with_capacity(state.guests.len());
+    let (mut declared, mut known) = (policies.guests.iter().peekable(), state.guests.iter().peekable());
+    loop {
+        let order = match (declared.peek(), known.peek()) {
+            (None, None) => return all,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let declaration = if order == Ordering::Greater { None } else { declared.next() };
+        let guest = if order == Ordering::Less { None } else { known.next() };
+        let name = declaration.map(|(name, _)| name).or(guest.map(|(name, _)| name));
+        all.extend(name.map(|name| (name, declaration.map(|(_, one)| one), guest.map(|(_, one)| one))));
+    }
+}
+
+fn plan_guest<'a>(hosts: &Table<HostAt, PlanHost<'a>>, (name, declared, known): Known<'a>) -> PlanGuest<'a> {
+    let needs = declared.map(|declared| &declared.needs);
+    let priority = declared.map_or(0, |declared| declared.priority);
+    let tries = needs.map_or(1, |needs| needs.start_tries.max(1));
+    let halves = known.map_or([None, None], Guest::halves);
+    let here = halves.map(|half| find_host(hosts, &half?.host));
+    let at =
+        |tenure: &Tenure| halves.into_iter().zip(here).find(|(half, _)| *half == Some(tenure)).and_then(|(_, at)| at);
+    let failures = |(host, count): (&HostName, &u32)| Some((find_host(hosts, host)?, *count));
+    PlanGuest {
+        name,
+        declared,
+        known,
+        priority,
+        stage: known.map_or(Stage::Free, stage),
+        wanted: declared.is_some() && known.is_none_or(|known| known.wanted == Wanted::Running),
+        here,
+        home: known.and_then(Guest::home).and_then(at),
+        bound: known.and_then(bound).and_then(at),
+        receives: known.and_then(receives).and_then(at),
+        avoid: avoided(known).into_iter().flatten().filter_map(|host| find_host(hosts, host)).collect(),
+        failed: known.into_iter().flat_map(|known| &known.start_failures).filter_map(failures).collect(),
+        start_tries: tries,
+        stickiness: needs.map_or(0, |needs| needs.stickiness),
+        best_effort: needs.is_some_and(|needs| needs.best_effort),
+        live_migration: needs.is_some_and(|needs| needs.live_migration),
+        failback: needs.is_some_and(|needs| needs.failback),
+        host_rules: Vec::new(),
+        groups: Vec::new(),
+        set: None,
+        rank: (priority, false),
+    }
+}
+
+fn stage(guest: &Guest) -> Stage {
+    match &guest.phase {
+        Phase::Unplaced | Phase::Free { .. } => Stage::Free,
+        Phase::Starting { .. } => Stage::Starting,
+        Phase::Running { .. } => Stage::Running,
+        Phase::Releasing { .. } => Stage::Stopping,
+        Phase::Migrating(migration) => match migration.step {
+            MigrationStep::Clearing { .. } => Stage::Stopping,
+            MigrationStep::Receiving { .. }
+            | MigrationStep::Sending { .. }
+            | MigrationStep::Switched { .. }
+            | MigrationStep::Returning { .. } => Stage::Moving,
+        },
+    }
+}
+
+fn bound(guest: &Guest) -> Option<&Tenure> {
+    match &guest.phase {
+        Phase::Unplaced | Phase::Free { .. } => None,
+        Phase::Starting { tenure, .. } | Phase::Running { tenure, .. } | Phase::Releasing { tenure, .. } => {
+            Some(tenure)
+        }
+        Phase::Migrating(migration) => match migration.step {
+            MigrationStep::Returning { .. } => migration.source.as_ref(),
+            MigrationStep::Receiving { .. }
+            | MigrationStep::Sending { .. }
+            | MigrationStep::Switched { .. }
+            | MigrationStep::Clearing { .. } => migration.target.as_ref(),
+        },
+    }
+}
+
+fn receives(guest: &Guest) -> Option<&Tenure> {
+    match &guest.phase {
+        Phase::Migrating(Migration { target, step: MigrationStep::Receiving { .. }, .. }) => target.as_ref(),
+        Phase::Unplaced
+        | Phase::Free { .. }
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Releasing { .. }
+        | Phase::Migrating(_) => None,
+    }
+}
+
+fn avoided(guest: Option<&Guest>) -> Option<&BTreeSet<HostName>> {
+    match &guest?.phase {
+        Phase::Free { avoid, .. } | Phase::Releasing { avoid, .. } => Some(avoid),
+        Phase::Unplaced | Phase::Starting { .. } | Phase::Running { .. } | Phase::Migrating(_) => None,
+    }
+}
+
+fn starts(hosts: &Table<HostAt, PlanHost<'_>>, guests: &Table<GuestAt, PlanGuest<'_>>) -> Table<HostAt, u32> {
+    let mut starts = Table::filled(hosts.len(), 0);
+    for (_, guest) in guests.iter() {
+        let host = match guest.stage {
+            Stage::Starting => guest.bound,
+            Stage::Moving => guest.receives,
+            Stage::Free | Stage::Running | Stage::Stopping => None,
+        };
+        if let Some(host) = host {
+            starts[host] += 1;
+        }
+    }
+    starts
+}
+
+fn dimensions<'a>(
+    policies: &'a Policies,
+    state: &ClusterState,
+    hosts: &Table<HostAt, PlanHost<'a>>,
+    guests: &Table<GuestAt, PlanGuest<'a>>,
+) -> Vec<Dimension<'a>> {
+    let declared = policies.hosts.values().flat_map(|host| host.capacity.keys()).map(String::as_str);
+    let custom: BTreeSet<&str> = declared.filter(|name| ![MEMORY, CPUS].contains(name)).collect();
+    let dimension = |name: &'a str| {
+        let capacity = |host: &PlanHost<'_>| {
+            let declared = policies.hosts.get(host.name).and_then(|declared| declared.capacity.get(name).copied());
+            let reported = || state.hosts.get(host.name).filter(|_| name == MEMORY).map(|host| host.facts.memory_mib);
+            declared.or_else(reported)
+        };
+        let demand = |guest: &PlanGuest<'_>| guest.declared.map_or(0, |declared| wants(declared, name));
+        Dimension {
+            name,
+            capacity: Table::new(hosts.rows().iter().map(capacity).collect()),
+            demand: Table::new(guests.rows().iter().map(demand).collect()),
+        }
+    };
+    [MEMORY, CPUS].into_iter().chain(custom).map(dimension).collect()
+}
+
+/// A demand that is named counts; memory and processors are known from the machine itself where it is not.
+fn wants(declared: &GuestDeclaration, dimension: &str) -> u64 {
+    let machine = match dimension {
+        MEMORY => u64::from(declared.qemu.memory_mib),
+        CPUS => u64::from(declared.qemu.cpus),
+        _ => 0,
+    };
+    declared.needs.demand.get(dimension).copied().unwrap_or(machine)
+}

@@ -1,0 +1,190 @@
+//! What is taken where: the running sum of guests on hosts, against which fits and scores are measured.
+
+use super::{
+    problem::Problem,
+    reason::Reason,
+    table::{GroupAt, GuestAt, HostAt, Table},
+};
+use crate::names::HostName;
+
+/// What is taken on every host.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// By dimension, as in the problem.
+    used: Vec<Table<HostAt, u64>>,
+    guests: Table<HostAt, u32>,
+    pub(super) starts: Table<HostAt, u32>,
+    /// By rule: members in each domain; a domain's number is that of a host in it.
+    members: Table<GroupAt, Vec<u32>>,
+    /// Hosts that are supposed to be lost.
+    pub(super) lost: Table<HostAt, bool>,
+}
+
+impl Room {
+    /// What is taken by the guests where they are; one that moves counts on both hosts.
+    #[must_use]
+    pub fn of(problem: &Problem<'_>) -> Self {
+        let hosts = problem.hosts.len();
+        let mut room = Self {
+            used: problem.dimensions.iter().map(|_| Table::filled(hosts, 0)).collect(),
+            guests: Table::filled(hosts, 0),
+            starts: problem.starts.clone(),
+            members: Table::filled(problem.groups.len(), vec![0; hosts]),
+            lost: Table::filled(hosts, false),
+        };
+        for at in problem.guests.keys() {
+            room.enter(problem, at);
+        }
+        room
+    }
+
+    /// Counts a guest wherever it may run.
+    pub(super) fn enter(&mut self, problem: &Problem<'_>, guest: GuestAt) {
+        self.count_here(problem, guest, 1);
+    }
+
+    /// Forgets a guest wherever it may run.
+    pub(super) fn leave(&mut self, problem: &Problem<'_>, guest: GuestAt) {
+        self.count_here(problem, guest, -1);
+    }
+
+    fn count_here(&mut self, problem: &Problem<'_>, guest: GuestAt, sign: i32) {
+        let known = &problem.guests[guest];
+        for host in known.hosts() {
+            self.count_host(problem, guest, host, sign);
+        }
+        for group in &known.groups {
+            let mut domains: Vec<u32> = known.hosts().map(|host| problem.groups[*group].domain[host]).collect();
+            domains.dedup();
+            for domain in domains {
+                self.count_domain(*group, domain, sign);
+            }
+        }
+    }
+
+    /// Puts a guest on a host.
+    pub(super) fn take(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) {
+        self.count(problem, guest, host, 1);
+        self.starts[host] += 1;
+    }
+
+    /// Takes a guest that was put there off again.
+    pub(super) fn give(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) {
+        self.count(problem, guest, host, -1);
+        self.starts[host] = self.starts[host].saturating_sub(1);
+    }
+
+    fn count(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt, sign: i32) {
+        self.count_host(problem, guest, host, sign);
+        for group in &problem.guests[guest].groups {
+            self.count_domain(*group, problem.groups[*group].domain[host], sign);
+        }
+    }
+
+    fn count_host(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt, sign: i32) {
+        for (dimension, used) in problem.dimensions.iter().zip(&mut self.used) {
+            let demand = dimension.demand[guest];
+            used[host] = if sign > 0 { used[host].saturating_add(demand) } else { used[host].saturating_sub(demand) };
+        }
+        self.guests[host] = self.guests[host].saturating_add_signed(sign);
+    }
+
+    fn count_domain(&mut self, group: GroupAt, domain: u32, sign: i32) {
+        let row = usize::try_from(domain).unwrap_or(usize::MAX);
+        if let Some(count) = self.members[group].get_mut(row) {
+            *count = count.saturating_add_signed(sign);
+        }
+    }
+
+    /// Members of a group in the domain of a host.
+    pub(super) fn near(&self, problem: &Problem<'_>, group: GroupAt, host: HostAt) -> u32 {
+        let row = usize::try_from(problem.groups[group].domain[host]).unwrap_or(usize::MAX);
+        self.members[group].get(row).copied().unwrap_or(0)
+    }
+
+    /// Whether a guest that is not counted there may be put on a host, as far as room and distance to others go.
+    pub(super) fn fits(&self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) -> Result<(), Reason> {
+        for (dimension, used) in problem.dimensions.iter().zip(&self.used) {
+            let needed = dimension.demand[guest];
+            let Some(capacity) = dimension.capacity[host].filter(|_| needed > 0) else { continue };
+            let left = capacity.saturating_sub(used[host]);
+            if left < needed {
+                return Err(Reason::Full { dimension: dimension.name.to_owned(), left, needed });
+            }
+        }
+        for at in &problem.guests[guest].groups {
+            let group = &problem.groups[*at];
+            if group.required && !group.together && self.near(problem, *at, host) > 0 {
+                return Err(Reason::Near { rule: group.name.clone(), by: group.by.map(str::to_owned) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts guests on a host together, or none of them.
+    pub(super) fn take_all(&mut self, problem: &Problem<'_>, guests: &[GuestAt], host: HostAt) -> Result<(), Reason> {
+        for (count, guest) in guests.iter().enumerate() {
+            match self.fits(problem, *guest, host) {
+                Ok(()) => self.take(problem, *guest, host),
+                Err(reason) => {
+                    self.give_all(problem, guests.get(..count).unwrap_or_default(), host);
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_all(&mut self, problem: &Problem<'_>, guests: &[GuestAt], host: HostAt) {
+        for guest in guests {
+            self.give(problem, *guest, host);
+        }
+    }
+
+    /// What preferences make of a guest on a host, apart from rules that require or forbid.
+    pub(super) fn score(&self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) -> i64 {
+        let mut score = problem.liking(guest, host).unwrap_or(i64::MIN);
+        for at in &problem.guests[guest].groups {
+            let group = &problem.groups[*at];
+            if !group.required {
+                let weight = group.weight.saturating_mul(i64::from(self.near(problem, *at, host)));
+                let weight = if group.together { weight } else { weight.saturating_neg() };
+                score = score.saturating_add(weight);
+            }
+        }
+        score
+    }
+
+    /// Memory left on a host in MiB; `None` when it is not limited.
+    pub(super) fn free(&self, problem: &Problem<'_>, host: HostAt) -> Option<u64> {
+        let (dimension, used) = problem.dimensions.iter().zip(&self.used).next()?;
+        dimension.capacity[host].map(|capacity| capacity.saturating_sub(used[host]))
+    }
+
+    /// By how many hundredths of its cores a host's guests would ask for more than it has, with so many more.
+    pub(super) fn strain(&self, problem: &Problem<'_>, host: HostAt, more: u64) -> u64 {
+        let cores = problem.hosts[host].cores.max(1);
+        let asked = self.used.get(1).map_or(0, |used| used[host]).saturating_add(more);
+        asked.saturating_sub(cores).saturating_mul(100) / cores
+    }
+
+    /// Hosts on which more is taken than there is, once each: of what, how much is taken, and how much there is.
+    pub(crate) fn overfull<'a>(&self, problem: &Problem<'a>) -> Vec<(&'a HostName, &'a str, u64, u64)> {
+        let over = |host: HostAt| {
+            problem.dimensions.iter().zip(&self.used).find_map(|(dimension, used)| {
+                let capacity = dimension.capacity[host]?;
+                (used[host] > capacity).then(|| (problem.hosts[host].name, dimension.name, used[host], capacity))
+            })
+        };
+        problem.hosts.keys().filter(|host| !problem.hosts[*host].gone).filter_map(over).collect()
+    }
+
+    /// Memory taken on a host, in MiB.
+    pub(super) fn used_memory(&self, host: HostAt) -> u64 {
+        self.used.first().map_or(0, |used| used[host])
+    }
+
+    pub(super) fn guests(&self, host: HostAt) -> u32 {
+        self.guests[host]
+    }
+}

@@ -1,0 +1,95 @@
+//! Replies to syncs: lease, orders, floors and view, from state that a confirmed round has reached (R2, R10, R12, R20).
+//! The coordinator and every simulation answer by this one function.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    decide::guests::superseded,
+    go_ahead::GoAheads,
+    names::{Epoch, GuestName, HostName},
+    order::Order,
+    state::{ClusterState, Guest, Life},
+    sync::{Authority, SyncReply, SyncRequest, View},
+    time::millis,
+};
+
+/// Builds the reply to one request, for a leader of this term. `lease` is what a majority has confirmed: it counts from the
+/// start of the round. `go_aheads` are those of this leader's newest round of deciding in this term.
+#[must_use]
+pub fn reply(
+    state: &ClusterState,
+    request: &SyncRequest,
+    term: u64,
+    lease: Duration,
+    go_aheads: &GoAheads,
+) -> SyncReply {
+    let why_no_lease = why_no_lease(state, request).or_else(|| state.lease_withheld(request, lease));
+    let orders = || {
+        let own = |order: &&Order| order.host == request.host && order.incarnation == request.facts.incarnation;
+        state.orders.values().filter(own)
+    };
+    SyncReply {
+        nonce: request.nonce,
+        authority: Authority { generation: state.generation, term, index: state.applied },
+        lease_ms: why_no_lease.is_none().then(|| millis(lease)),
+        why_no_lease,
+        orders: orders().cloned().collect(),
+        go_aheads: go_aheads.among(orders()),
+        superseded: given_up(state, request),
+        floors: (!request.floors_known).then(|| floors(state, &request.host)),
+        view: (request.known_view < state.view_changed).then(|| view(state)),
+    }
+}
+
+fn why_no_lease(state: &ClusterState, request: &SyncRequest) -> Option<String> {
+    let Some(host) = state.hosts.get(&request.host) else { return Some("it has not joined yet".to_owned()) };
+    if host.facts.incarnation != request.facts.incarnation {
+        return Some("its new boot has not joined yet".to_owned());
+    }
+    if !request.floors_known {
+        return Some("it has to learn its floors first".to_owned());
+    }
+    match &host.life {
+        Life::Up => None,
+        Life::Fencing(_) => Some("it is being fenced".to_owned()),
+        Life::Gone { .. } => {
+            Some("this boot was proven gone; it is taken in again when nothing of its guests is left there".to_owned())
+        }
+    }
+}
+
+/// What the host is to stop and never to start again: what has been replaced, and after proof all that its boot could run,
+/// until it has heard of that and has nothing left (R10).
+fn given_up(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoch)> {
+    let mut gone = superseded(state, &request.host, &request.reports);
+    let Some(host) = state.hosts.get(&request.host) else { return gone };
+    let runs = request.reports.iter().any(|report| crate::evidence::is_there(&report.condition));
+    if matches!(host.life, Life::Gone { .. }) && (runs || request.seen.index < host.life_since) {
+        gone.retain(|(guest, _)| !host.lease.owes.contains_key(guest));
+        gone.extend(host.lease.owes.iter().map(|(guest, epoch)| (guest.clone(), *epoch)));
+    }
+    gone
+}
+
+/// Everything but the host's own assignments is below the floor.
+fn floors(state: &ClusterState, host: &HostName) -> BTreeMap<GuestName, Epoch> {
+    let here = Epoch { generation: state.generation, index: state.applied };
+    let floor = |guest: &Guest| {
+        let own = guest.tenures().into_iter().filter(|tenure| tenure.host == *host).map(|tenure| tenure.epoch).min();
+        own.map_or(here, |own| Epoch { index: own.index.saturating_sub(1), ..own })
+    };
+    state.guests.iter().map(|(name, guest)| (name.clone(), floor(guest))).collect()
+}
+
+fn view(state: &ClusterState) -> View {
+    let homes = state.guests.iter().filter_map(|(name, guest)| {
+        let home = guest.home()?;
+        Some((name.clone(), (home.host.clone(), home.epoch)))
+    });
+    View {
+        index: state.view_changed,
+        policies: state.policies.clone(),
+        homes: homes.collect(),
+        hosts: state.hosts.iter().map(|(name, host)| (name.clone(), host.facts.address)).collect(),
+    }
+}

@@ -1,0 +1,239 @@
+//! What operators declare about places: hosts' labels and capacities, what guests need, and rules between them.
+//!
+//! A rule says what must or should hold; [`Score`] says how much. What is required is never broken: a guest for which no
+//! host is left waits. What is preferred gives way, the smallest weight first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::Labels,
+    names::{GuestName, HostName},
+    time::Span,
+};
+
+/// What is said of a host beyond what it reports of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HostDeclaration {
+    /// What rules and failure domains match on.
+    pub labels: Labels,
+    /// Capacities by name, in units of the operator's choice; a guest's demand of the same name counts against it. What
+    /// is not named here is not limited. `memory_mib` and `cpus` override what the host reports.
+    pub capacity: BTreeMap<String, u64>,
+}
+
+/// What placement, starting and moving must know of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestNeeds {
+    /// What it takes of its host's declared capacities, by name.
+    pub demand: BTreeMap<String, u64>,
+    /// How much better another host must be before a guest that runs well is moved there: it is weighed against the
+    /// scores of rules. Default 1000: nothing that runs is disturbed because elsewhere would be a little nicer.
+    pub stickiness: i64,
+    /// It may be stopped when a guest of higher priority finds no room otherwise.
+    pub best_effort: bool,
+    /// It can move while it runs. Where not, a move is a stop and a start.
+    pub live_migration: bool,
+    /// It goes back to the host that its rules prefer when that host is there again.
+    pub failback: bool,
+    /// Starts on one host before another is tried. Default 2.
+    pub start_tries: u32,
+    /// Hosts that are tried after the first one before a human is called; `None`: all of them, again and again.
+    pub relocations: Option<u32>,
+    /// How long it may take to shut down when it is stopped or moved in order; then its plug is pulled. `0s` pulls it at
+    /// once. Raising it makes drains of hosts whose guests hang take longer.
+    #[serde(default = "stop_timeout")]
+    pub stop_timeout: Span,
+}
+
+/// Most guests shut down in some seconds; one whose services hang would take systemd's 90 seconds for each, and a drain or
+/// an operator should not wait so long for what is killed then anyway.
+fn stop_timeout() -> Span {
+    Span::secs(30)
+}
+
+impl Default for GuestNeeds {
+    fn default() -> Self {
+        Self {
+            demand: BTreeMap::new(),
+            stickiness: 1_000,
+            best_effort: false,
+            live_migration: true,
+            failback: false,
+            start_tries: 2,
+            relocations: None,
+            stop_timeout: stop_timeout(),
+        }
+    }
+}
+
+/// How much a host is liked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Score {
+    /// The guest runs nowhere else.
+    Must,
+    /// The guest never runs there.
+    Never,
+    /// More is better; negative is worse than a host that is not named.
+    By(i64),
+}
+
+/// Which guests a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guests {
+    /// These.
+    Named(Vec<GuestName>),
+    /// Those with all these labels.
+    Labelled(Labels),
+}
+
+/// Which hosts a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hosts {
+    /// These, each with how much it is liked.
+    Named(BTreeMap<HostName, Score>),
+    /// Those with all these labels.
+    Labelled(Labels, Score),
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// Where guests run.
+    Hosts {
+        /// Which guests.
+        guests: Guests,
+        /// How much each host is liked.
+        hosts: Hosts,
+        /// They run on no host that is not named.
+        required: bool,
+    },
+    /// Guests that share a host.
+    Together {
+        /// Which guests.
+        guests: Guests,
+        /// Whether it must be so.
+        required: bool,
+        /// The one that gives way where not all can run; by default the one with the least priority.
+        #[serde(default)]
+        yields: Option<GuestName>,
+        /// How much it weighs where it is not required.
+        weight: i64,
+    },
+    /// Guests that do not share a host.
+    Apart {
+        /// Which guests.
+        guests: Guests,
+        /// Whether it must be so.
+        required: bool,
+        /// The one that gives way where not all can run; by default the one with the least priority.
+        #[serde(default)]
+        yields: Option<GuestName>,
+        /// How much it weighs where it is not required.
+        weight: i64,
+        /// Apart by this label of the hosts, such as `rack`, instead of by host.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// A guest that starts when another one is ready.
+    Order {
+        /// What has to be ready.
+        first: GuestName,
+        /// What starts then.
+        then: GuestName,
+        /// The second does not run without the first; where not, the order matters only when both are to be started.
+        required: bool,
+        /// The second is also stopped before the first.
+        symmetrical: bool,
+    },
+}
+
+/// What an announced shutdown of a host does to its guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum OnShutdown {
+    /// A reboot keeps them for the host; a shutdown starts them elsewhere.
+    #[default]
+    Conditional,
+    /// They move away first.
+    Migrate,
+    /// They start elsewhere, whether the host comes back or not.
+    Failover,
+    /// They wait for the host.
+    Freeze,
+}
+
+/// What holds for the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ClusterSettings {
+    /// Hosts (or failure domains) that may be lost at once with every guest still finding a place. Default 0: not asked.
+    pub tolerate: u32,
+    /// The label of hosts that names a failure domain, such as `rack`; without it each host is one.
+    pub failure_domain: Option<String>,
+    /// Policies under which `tolerate` does not hold are refused, instead of accepted with an alert.
+    pub refuse_beyond: bool,
+    /// What an announced shutdown does.
+    pub on_shutdown: OnShutdown,
+    /// Fences of one host within an hour before it is quarantined; `None`: no limit.
+    pub fences_per_hour: Option<u32>,
+    /// Guests are moved to better hosts while nothing is wrong.
+    pub rebalance: bool,
+    /// A host that was fenced is switched on again, unless it is quarantined.
+    #[serde(default)]
+    pub power_on_after_fence: bool,
+    /// Fences of all hosts within an hour before no other is begun; `None`: no limit.
+    #[serde(default)]
+    pub fences_per_hour_in_all: Option<u32>,
+    /// Whether one fence runs at a time in the cluster, or one in each failure domain.
+    #[serde(default)]
+    pub fences_at_once: FencesAtOnce,
+    /// How often power devices are asked while nothing is wrong; `None`: every day.
+    #[serde(default)]
+    pub test_fencing_every: Option<Span>,
+}
+
+/// How many device calls may switch hosts off at a time (R21).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum FencesAtOnce {
+    /// One in the cluster: whatever is wrong with the evidence costs one host at most before somebody looks.
+    #[default]
+    One,
+    /// One in each failure domain.
+    OnePerFailureDomain,
+}
+
+impl Guests {
+    /// The guests meant, among the declared ones.
+    pub fn among<'a>(
+        &'a self,
+        declared: &'a BTreeMap<GuestName, crate::model::GuestDeclaration>,
+    ) -> BTreeSet<&'a GuestName> {
+        match self {
+            Self::Named(names) => names.iter().filter(|name| declared.contains_key(*name)).collect(),
+            Self::Labelled(labels) => {
+                let all = |guest: &Labels| labels.iter().all(|(key, value)| guest.get(key) == Some(value));
+                declared.iter().filter(|(_, guest)| all(&guest.labels)).map(|(name, _)| name).collect()
+            }
+        }
+    }
+}
+
+impl Hosts {
+    /// How much a host is liked; `None` when the rule does not speak of it.
+    #[must_use]
+    pub fn score(&self, host: &HostName, labels: Option<&Labels>) -> Option<Score> {
+        match self {
+            Self::Named(scores) => scores.get(host).copied(),
+            Self::Labelled(wanted, score) => {
+                let has = |key: &String, value: &String| labels.is_some_and(|labels| labels.get(key) == Some(value));
+                wanted.iter().all(|(key, value)| has(key, value)).then_some(*score)
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Fence levels and their power devices, right and wrong.
+
+use super::*;
+use crate::model::{AgentDevice, FenceLevel, IpmiDevice, IpmiInterface, IpmiPrivilege, RedfishAuth, TlsTrust};
+
+fn levels(text: &str) -> Vec<FenceLevel> {
+    let policies = read(text).map_err(|findings| show(&findings)).unwrap();
+    policies.fencing.into_values().next().unwrap()
+}
+
+#[test]
+fn every_kind_of_device_reads_with_its_defaults() {
+    let levels = levels(
+        r#"
+fencing:
+  h:
+    - ipmi: { address: bmc, user: u, password_file: /p, privilege: operator, interface: lan }
+    - redfish: { address: bmc-r, user: u, password_file: /p }
+    - agent: { name: fence_apc_snmp, options: { ip: 10.0.9.9, plug: 7 }, password_file: /p }
+    - webhook: { url: "https://w/power", key_file: /k, host: node1 }
+    - command: { status: [p, status], off: [p, off] }
+    - operator
+"#,
+    );
+    let [PowerDevice::Webhook(webhook)] = levels[3].devices() else { panic!() };
+    assert_eq!((webhook.host.as_str(), &webhook.trust), ("node1", &TlsTrust::System));
+    let [PowerDevice::Command(command)] = levels[4].devices() else { panic!() };
+    assert_eq!((command.off.join(" ").as_str(), &command.on, &command.machine_id), ("p off", &None, &None));
+    let [PowerDevice::Ipmi(ipmi)] = levels[0].devices() else { panic!() };
+    assert_eq!((ipmi.privilege, ipmi.interface), (IpmiPrivilege::Operator, IpmiInterface::Lan));
+    let [PowerDevice::Redfish(redfish)] = levels[1].devices() else { panic!() };
+    assert_eq!((redfish.port, redfish.auth, &redfish.trust), (443, RedfishAuth::Basic, &TlsTrust::System));
+    assert_eq!((&redfish.system, redfish.timeout), (&None, Span::secs(20)));
+    let [PowerDevice::Agent(AgentDevice { name, options, .. })] = levels[2].devices() else { panic!() };
+    assert_eq!((name.as_str(), options["plug"].as_str()), ("fence_apc_snmp", "7"));
+    assert!(matches!(levels[5], FenceLevel::Operator {}));
+}
+
+#[test]
+fn a_level_of_several_devices_is_as_slow_as_its_slowest_and_as_verified_as_its_least() {
+    let levels = levels(
+        r#"
+fencing:
+  h:
+    - all:
+        - ipmi: { address: a, user: u, password_file: /p, wiring_verified_by: ann }
+        - redfish: { address: b, user: u, password_file: /p, timeout: 40s }
+    - all: [{ ipmi: { address: c, user: u, password_file: /p, wiring_verified_by: ann } }, { agent: { name: fence_apc, wiring_verified_by: bob } }]
+"#,
+    );
+    assert_eq!((levels[0].devices().len(), levels[0].timeout(), levels[0].wiring()), (2, Span::secs(40), None));
+    assert_eq!(levels[1].wiring().as_deref(), Some("ann, bob"));
+}
+
+#[test]
+fn a_fingerprint_reads_however_it_was_printed() {
+    let hex = "ab".repeat(32);
+    let colons = vec!["AB"; 32].join(":");
+    for written in [hex.clone(), colons.clone(), format!("sha256:{hex}"), format!("\"sha256:{colons}\"")] {
+        let text = format!(
+            "fencing: {{ h: [{{ redfish: {{ address: b, user: u, password_file: /p, fingerprint: {written} }} }}] }}\n"
+        );
+        let levels = levels(&text);
+        let [PowerDevice::Redfish(redfish)] = levels[0].devices() else { panic!() };
+        assert_eq!(redfish.trust, TlsTrust::Fingerprint(hex.clone()));
+    }
+}
+
+#[test]
+fn an_ipmi_device_of_an_older_log_has_the_settings_that_it_was_asked_with() {
+    let old = r#"{"address":"a","port":623,"user":"u","password_file":"/p","suite":17,"wiring_verified_by":null,"timeout":"20s"}"#;
+    let ipmi: IpmiDevice = serde_json::from_str(old).unwrap();
+    assert_eq!((ipmi.privilege, ipmi.interface), (IpmiPrivilege::Administrator, IpmiInterface::Lanplus));
+}
+
+#[test]
+fn mistakes_in_devices_are_shown_where_they_stand() {
+    let text = r#"
+fencing:
+  h:
+    - ipmi: { address: a, user: u, password_file: /p, privilege: admin }
+    - redfish: { address: "https://b/", user: u, password_file: p }
+    - redfish: { url: "https://b/", user: u, password_file: /p, insecure: true }
+    - redfish: { address: b, user: u, password_file: /p, ca_file: /c, fingerprint: 00 }
+    - redfish: { address: b, user: u, password_file: /p, fingerprint: 00, system: ../1 }
+    - agent: { name: /usr/sbin/fence_apc, options: { password: secret, "a=b": 1, ip: " x" } }
+    - all: [{ ipmi: { address: c, user: u, password_file: /p } }]
+    - all: [{ operator: {} }, { lease: {} }]
+  i:
+    - ipmi: { address: d, user: u, password_file: /p }
+    - agent: { name: fence_apc, options: { ip: x, plug: 1 } }
+  j:
+    - redfish: { address: D, port: 623, user: u, password_file: /p }
+    - agent: { name: fence_apc, options: { plug: 1, ip: x } }
+  k:
+    - webhook: { url: "http://w/", key: x }
+    - command: { status: "p status", off: [] }
+"#;
+    let shown = show(&read(text).unwrap_err());
+    for expected in [
+        "a.yaml:4:66: unknown privilege `admin`",
+        "a.yaml:5:27: `https://b/` is neither an address nor a host name",
+        "a.yaml:5:65: `password_file` must be an absolute path",
+        "a.yaml:6:18: unknown key `url`",
+        "hint: write its host as `address`",
+        "hint: give the certificate's SHA-256 as `fingerprint`",
+        "a.yaml:7:84: `ca_file` and `fingerprint` exclude each other",
+        "a.yaml:8:71: `00` is no SHA-256 fingerprint",
+        "a.yaml:8:83: `../1` is no system of a Redfish service",
+        "a.yaml:9:22: `/usr/sbin/fence_apc` is no fence agent",
+        "a.yaml:9:54: option `password` is not given here",
+        "a.yaml:9:72: `a=b` is no option of a fence agent",
+        "a.yaml:9:86: option `ip` begins or ends with a blank",
+        "a.yaml:10:12: `all` has 1 devices",
+        "a.yaml:11:15: unknown power device `operator`",
+        "a.yaml:19:23: URL `http://w/`: anybody on the way could say",
+        "hint: keys stay out of policies",
+        "a.yaml:20:26: `status` must be a list",
+        "controller `d port 623` is already that of host `i`",
+        "controller `fence_apc ip=x plug=1` is already that of host `i`",
+    ] {
+        assert!(shown.contains(expected), "{expected}\n---\n{shown}");
+    }
+    assert!(!shown.contains("secret\n  hint: one"), "{shown}");
+}

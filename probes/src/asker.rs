@@ -1,0 +1,174 @@
+//! What every question over the network needs: the guest's address, connections, and files of this host.
+//!
+//! Whatever fails here before the service is reached is this vantage's own trouble, and makes the answer `Unknown` (S5).
+
+use std::{
+    fmt::Display,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use holdfast_policies::{
+    probe::TlsSettings,
+    secret::{SECRET_BYTES_MAX, closed, one_line},
+};
+use regex::bytes::Regex;
+use rustls::pki_types::ServerName;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio_rustls::TlsConnector;
+
+use crate::{clients::Clients, finding::Finding, io_error::of_io_error, stream::Stream, trust};
+
+/// One question in the asking: from where, to whom, and how long this vantage may take for its own part.
+pub(crate) struct Asker<'a> {
+    pub clients: &'a Clients,
+    address: Option<IpAddr>,
+    own_part_by: Instant,
+    again_after: Duration,
+    /// What was read of secrets, so that no answer that repeats one is shown with it.
+    secrets: Mutex<Vec<String>>,
+}
+
+impl<'a> Asker<'a> {
+    /// Half of the time is for what this vantage has to do itself, so that a name server or a file system of its own
+    /// that hangs is not taken for a service that hangs.
+    pub fn new(clients: &'a Clients, address: Option<IpAddr>, timeout: Duration) -> Self {
+        let own_part_by = Instant::now() + timeout / 2;
+        Self { clients, address, own_part_by, again_after: timeout / 3, secrets: Mutex::default() }
+    }
+
+    /// After how long a datagram counts as lost and is sent again.
+    pub fn again_after(&self) -> Duration {
+        self.again_after
+    }
+
+    /// The guest's address.
+    pub fn address(&self) -> Result<IpAddr, Finding> {
+        self.address.ok_or_else(|| Finding::unknown("the guest has no address"))
+    }
+
+    /// Does something that only concerns this vantage.
+    pub async fn own<T, E: Display>(
+        &self,
+        what: &str,
+        doing: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Finding> {
+        match tokio::time::timeout_at(self.own_part_by, doing).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Finding::unknown(format!("cannot {what}: {error}"))),
+            Err(_) => Err(Finding::unknown(format!("cannot {what}: it takes too long here"))),
+        }
+    }
+
+    /// Connects to a port of the guest, and no more.
+    pub async fn reach(&self, port: u16) -> Result<TcpStream, Finding> {
+        reach((self.address()?, port).into()).await
+    }
+
+    /// Connects to a port of the guest, to talk.
+    pub async fn connect(&self, port: u16) -> Result<TcpStream, Finding> {
+        connect((self.address()?, port).into()).await
+    }
+
+    /// Connects to a port of the guest, over TLS where it is set.
+    pub async fn open(&self, port: u16, tls: Option<&TlsSettings>, protocols: &[&[u8]]) -> Result<Stream, Finding> {
+        let address = self.address()?;
+        let secured = match tls {
+            None => None,
+            Some(settings) => Some(self.tls(settings, &address.to_string(), protocols).await?),
+        };
+        let plain = connect((address, port).into()).await?;
+        match secured {
+            None => Ok(Stream::Plain(plain)),
+            Some(secured) => secured.greet(plain).await,
+        }
+    }
+
+    /// Makes ready to speak TLS, before the service is asked anything. `host` is checked unless another name is set.
+    pub async fn tls(&self, settings: &TlsSettings, host: &str, protocols: &[&[u8]]) -> Result<Secured, Finding> {
+        let config = self.own("prepare tls", self.clients.tls(settings, protocols)).await?;
+        let name = settings.server_name.as_deref().unwrap_or(host).trim_end_matches('.').to_owned();
+        let name = ServerName::try_from(name.clone())
+            .map_err(|_| Finding::unknown(format!("{name:?} cannot be the name in a certificate")))?;
+        Ok(Secured { connector: TlsConnector::from(config), name })
+    }
+
+    /// Addresses of a host.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Finding> {
+        let asked = async {
+            let found: Vec<_> = tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect();
+            if found.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(found) }
+        };
+        self.own(&format!("resolve {host:?}"), asked).await
+    }
+
+    /// A secret of this host.
+    pub async fn secret(&self, path: &Path) -> Result<String, Finding> {
+        let secret = self.own("read a secret", secret(path)).await?;
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        Ok(secret)
+    }
+
+    /// The finding without any secret that was read for it: services repeat what they are told.
+    pub fn without_secrets(&self, mut finding: Finding) -> Finding {
+        for secret in self.secrets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            finding.detail = finding.detail.replace(secret, "***");
+            let escaped = format!("{secret:?}");
+            finding.detail = finding.detail.replace(escaped.trim_matches('"'), "***");
+        }
+        finding
+    }
+
+    /// A pattern, built once and kept.
+    pub fn pattern(&self, text: &str) -> Result<Arc<Regex>, Finding> {
+        self.clients
+            .pattern(text)
+            .map_err(|why| Finding::unknown(format!("the pattern {text:?} cannot be used: {why}")))
+    }
+}
+
+/// Most addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 4;
+
+async fn reach(place: SocketAddr) -> Result<TcpStream, Finding> {
+    TcpStream::connect(place).await.map_err(|error| of_io_error(&error))
+}
+
+/// Connects to one place, to talk.
+pub(crate) async fn connect(place: SocketAddr) -> Result<TcpStream, Finding> {
+    let stream = reach(place).await?;
+    // Requests are small and wait for nothing else.
+    stream.set_nodelay(true).map_err(|error| of_io_error(&error))?;
+    Ok(stream)
+}
+
+/// A name and a way to speak TLS to it.
+pub(crate) struct Secured {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Secured {
+    /// Greets over TLS.
+    pub async fn greet(self, plain: TcpStream) -> Result<Stream, Finding> {
+        match self.connector.connect(self.name, plain).await {
+            Ok(secured) => Ok(Stream::Tls(Box::new(secured))),
+            Err(error) => Err(trust::of_handshake(&error)),
+        }
+    }
+}
+
+async fn secret(path: &Path) -> Result<String, String> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    // The open file is examined, not its name, so that it cannot be exchanged in between.
+    let mode = file.metadata().await.map_err(failed)?.permissions().mode();
+    closed(path, mode).map_err(|error| error.to_string())?;
+    let mut content = Vec::new();
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut content).await.map_err(failed)?;
+    one_line(path, content, SECRET_BYTES_MAX).map_err(|error| error.to_string())
+}

@@ -1,0 +1,192 @@
+//! What the kinds that look into the guest promise, asked of this machine as if it were the guest.
+
+use std::{io::Write, time::Duration};
+
+use holdfast_policies::{
+    model::Probe,
+    observe::{Observation, Outcome},
+    probe::{Comparison, ExecProbe, FileProbe, HeartbeatProbe, MetricProbe, ProcessProbe, Processes, SystemdProbe},
+    time::Span,
+};
+use tempfile::NamedTempFile;
+
+use crate::{
+    ChannelError, Exit, ask,
+    scene::{Here, Manner, Says, Scripted, inside, network, server},
+};
+
+/// Programs are started, on a machine that may be busy; only what comes of it matters here.
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn here(probe: &Probe) -> Observation {
+    let observation = ask(probe, &inside(Here), LIMIT).await;
+    println!("{probe:?}: {observation:?}");
+    observation
+}
+
+fn written(content: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file
+}
+
+fn aged(file: &NamedTempFile, seconds: u64) {
+    let at = std::time::SystemTime::now() - Duration::from_secs(seconds);
+    file.as_file().set_modified(at).unwrap();
+}
+
+fn file(at: &NamedTempFile) -> FileProbe {
+    FileProbe { path: at.path().to_owned(), max_age: None, contains: None, matches: None }
+}
+
+fn heartbeat(at: &NamedTempFile) -> Probe {
+    let (max_age, down_for) = (Span::secs(30), Span::secs(600));
+    Probe::Heartbeat(HeartbeatProbe { file: at.path().to_owned(), max_age, down_for })
+}
+
+fn process(which: Processes, least: u32, most: Option<u32>) -> Probe {
+    Probe::Process(ProcessProbe { which, least, most })
+}
+
+fn metric(port: u16, name: &str, op: Comparison) -> Probe {
+    let url = format!("http://{{address}}:{port}/metrics");
+    Probe::Metric(MetricProbe { url, name: name.to_owned(), labels: [].into(), op, value: 1.into() })
+}
+
+/// One of each kind.
+fn kinds() -> Vec<Probe> {
+    let path = NamedTempFile::new().unwrap();
+    vec![
+        Probe::File(file(&path)),
+        heartbeat(&path),
+        process(Processes::Name("sh".to_owned()), 1, None),
+        process(Processes::PidFile(path.path().to_owned()), 1, None),
+        Probe::Systemd(SystemdProbe { unit: "app.service".to_owned(), steady_for: Span::secs(10) }),
+        metric(1, "up", Comparison::Equal),
+    ]
+}
+
+#[tokio::test]
+async fn a_file_is_there_fresh_and_says_the_right_thing_or_it_fails() {
+    let at = written("replicas: 3\nstate: ok\n");
+    aged(&at, 100);
+    let judged = async |set: fn(&mut FileProbe)| {
+        let mut probe = file(&at);
+        set(&mut probe);
+        here(&Probe::File(probe)).await.outcome
+    };
+    assert_eq!(judged(|_| ()).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.max_age = Some(Span::secs(1_000))).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.max_age = Some(Span::secs(50))).await, Outcome::Fail);
+    assert_eq!(judged(|probe| probe.contains = Some("state: ok".to_owned())).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.contains = Some("state: ill".to_owned())).await, Outcome::Fail);
+    assert_eq!(judged(|probe| probe.matches = Some("(?m)^replicas: [2-9]$".to_owned())).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.matches = Some("replicas: [4-9]".to_owned())).await, Outcome::Fail);
+    assert_eq!(judged(|probe| probe.path = "/nowhere/at all".into()).await, Outcome::Fail);
+    assert_eq!(judged(|probe| probe.path = "/$(touch /tmp/holdfast-was-a-shell)".into()).await, Outcome::Fail);
+    assert!(!std::path::Path::new("/tmp/holdfast-was-a-shell").exists(), "a path was read as shell");
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_stops_fails_unless_the_application_said_that_it_goes_down() {
+    let beat = written("");
+    assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Pass);
+    aged(&beat, 60);
+    assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Fail);
+    let down = written("down for an upgrade\n");
+    assert_eq!(here(&heartbeat(&down)).await.outcome, Outcome::Unknown);
+    aged(&down, 60);
+    assert_eq!(here(&heartbeat(&down)).await.outcome, Outcome::Unknown);
+    aged(&down, 700);
+    let late = here(&heartbeat(&down)).await;
+    assert!(late.outcome == Outcome::Fail && late.detail.contains("has not come back"), "{late:?}");
+}
+
+#[tokio::test]
+async fn processes_are_counted_by_name_and_by_pid_file_and_the_dead_do_not_count() {
+    let name = format!("hf{}", std::process::id());
+    let program = std::env::temp_dir().join(&name);
+    let _ = std::fs::remove_file(&program);
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut children: Vec<_> =
+        (0..2).map(|_| std::process::Command::new(&program).arg("600").spawn().unwrap()).collect();
+    let of = |least, most| process(Processes::Name(name.clone()), least, most);
+    assert_eq!(here(&of(2, Some(2))).await.outcome, Outcome::Pass);
+    assert_eq!(here(&of(3, None)).await.outcome, Outcome::Fail);
+    assert_eq!(here(&of(0, Some(1))).await.outcome, Outcome::Fail);
+    let pid_file = written(&format!("{}\n", children[0].id()));
+    let by_file = process(Processes::PidFile(pid_file.path().to_owned()), 1, None);
+    assert_eq!(here(&by_file).await.outcome, Outcome::Pass);
+    // Killed and not waited for: a zombie.
+    children[0].kill().unwrap();
+    let mut outcome = here(&by_file).await.outcome;
+    for _ in 0..100 {
+        if outcome == Outcome::Fail {
+            break;
+        }
+        outcome = here(&by_file).await.outcome;
+    }
+    assert_eq!(outcome, Outcome::Fail);
+    assert_eq!(here(&of(2, None)).await.outcome, Outcome::Fail);
+    for child in &mut children {
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    std::fs::remove_file(&program).unwrap();
+    let odd = written("no number\n");
+    assert_eq!(here(&process(Processes::PidFile(odd.path().to_owned()), 1, None)).await.outcome, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn a_metric_is_compared_and_a_page_that_cannot_be_had_fails() {
+    const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n# TYPE up gauge\nup 1\nupper 7\n\n\n";
+    let port = server(Manner::Says(PAGE)).await;
+    assert_eq!(here(&metric(port, "up", Comparison::Equal)).await.outcome, Outcome::Pass);
+    assert_eq!(here(&metric(port, "upper", Comparison::Less)).await.outcome, Outcome::Fail);
+    assert_eq!(here(&metric(port, "none", Comparison::Equal)).await.outcome, Outcome::Unknown);
+    let closed = crate::scene::closed_port().await;
+    assert_eq!(here(&metric(closed, "up", Comparison::Equal)).await.outcome, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn a_command_passes_with_the_codes_and_the_output_that_are_wanted() {
+    let judged = async |set: fn(&mut ExecProbe)| {
+        let run = ["sh", "-c", "echo lag 12; exit 3"].map(str::to_owned).to_vec();
+        let mut probe = ExecProbe { codes: vec![0, 3], ..ExecProbe::plain(run) };
+        set(&mut probe);
+        here(&Probe::Exec(probe)).await.outcome
+    };
+    assert_eq!(judged(|_| ()).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.codes = vec![0]).await, Outcome::Fail);
+    assert_eq!(judged(|probe| probe.output = Some("lag".to_owned())).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.output = Some("log".to_owned())).await, Outcome::Fail);
+    assert_eq!(judged(|probe| probe.output_matches = Some(r"^lag \d{1,2}\n$".to_owned())).await, Outcome::Pass);
+    assert_eq!(judged(|probe| probe.output_matches = Some(r"^lag \d$".to_owned())).await, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn what_an_agent_cannot_look_at_is_unknown() {
+    let unavailable: fn(&[String]) -> Says = |_| Says::Error(ChannelError::Unavailable("no socket".to_owned()));
+    let no_shell: fn(&[String]) -> Says = |_| Says::Error(ChannelError::Refused("no such file".to_owned()));
+    let no_tool: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(126), "", "sh: stat: not found");
+    let gibberish: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(0), "what?", "");
+    let silent: fn(&[String]) -> Says = |_| Says::Nothing;
+    for probe in kinds() {
+        for exec in [unavailable, no_shell, no_tool, gibberish] {
+            let target = inside(Scripted { ping: Says::Well, exec });
+            let observation = ask(&probe, &target, Duration::from_millis(400)).await;
+            assert_eq!(observation.outcome, Outcome::Unknown, "{probe:?}: {observation:?}");
+        }
+        let silent = inside(Scripted { ping: Says::Nothing, exec: silent });
+        assert_eq!(ask(&probe, &silent, Duration::from_millis(100)).await.outcome, Outcome::Unknown, "{probe:?}");
+        assert_eq!(ask(&probe, &network(), LIMIT).await.outcome, Outcome::Unknown, "{probe:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_hangs_while_the_agent_answers_fails_the_service() {
+    for probe in kinds() {
+        let target = inside(Scripted { ping: Says::Well, exec: |_| Says::Error(ChannelError::Deadline) });
+        assert_eq!(ask(&probe, &target, Duration::from_millis(400)).await.outcome, Outcome::Fail, "{probe:?}");
+    }
+}

@@ -1,0 +1,345 @@
+//! What every kind of question over the network promises: deadline, bounds, `Unknown` where it could not be asked, and no
+//! secret in what it tells.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use holdfast_policies::{
+    model::{HttpProbe, Probe, TcpProbe},
+    observe::{DETAIL_BYTES_MAX, Observation, Outcome},
+    probe::{
+        DnsProbe, Grade, GrpcProbe, HttpVersion, PluginProbe, RecordKind, RedisProbe, SqlProbe, TlsProbe, TlsSettings,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+};
+
+use crate::{
+    Target, ask,
+    scene::{Here, closed_port, inside, network},
+};
+
+const LIMIT: Duration = Duration::from_secs(2);
+/// What scheduling on a busy machine may add, before this vantage says itself that it was late.
+const SLACK: Duration = Duration::from_secs(20);
+
+fn lenient() -> TlsSettings {
+    TlsSettings { verify: false, ..TlsSettings::default() }
+}
+
+fn sql(port: u16, password_file: Option<PathBuf>) -> SqlProbe {
+    SqlProbe {
+        port,
+        user: "holdfast".to_owned(),
+        password_file,
+        database: String::new(),
+        query: "SELECT 1".to_owned(),
+        expect: Some("1".to_owned()),
+        tls: None,
+    }
+}
+
+fn redis(port: u16, password_file: Option<PathBuf>) -> RedisProbe {
+    let (command, expect) = (vec!["PING".to_owned()], Some("PONG".to_owned()));
+    RedisProbe { port, user: None, password_file, command, expect, tls: None }
+}
+
+/// Every kind that speaks to a port of the guest over TCP.
+fn conversations(port: u16) -> Vec<Probe> {
+    let http = HttpProbe::get(format!("http://{{address}}:{port}/"));
+    let https = HttpProbe { tls: lenient(), ..HttpProbe::get(format!("https://{{address}}:{port}/")) };
+    let http2 = HttpProbe { version: HttpVersion::Two, ..http.clone() };
+    let secure_sql = SqlProbe { tls: Some(lenient()), ..sql(port, None) };
+    vec![
+        Probe::Http(Box::new(http)),
+        Probe::Http(Box::new(https)),
+        Probe::Http(Box::new(http2)),
+        Probe::Tcp(TcpProbe { expect: Some("220 ".to_owned()), ..TcpProbe::to(port) }),
+        Probe::Tls(TlsProbe { port, tls: lenient(), days_left: None, expiring: Grade::Slow }),
+        Probe::Grpc(GrpcProbe { port, service: String::new(), tls: None }),
+        Probe::Postgres(sql(port, None)),
+        Probe::Postgres(secure_sql.clone()),
+        Probe::Mysql(sql(port, None)),
+        Probe::Mysql(secure_sql),
+        Probe::Redis(redis(port, None)),
+    ]
+}
+
+fn dns(port: u16) -> Probe {
+    let name = "www.example".to_owned();
+    Probe::Dns(DnsProbe { name, kind: RecordKind::A, server: None, port, expect: Vec::new() })
+}
+
+fn plugin(script: &str) -> Probe {
+    let run = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    Probe::Plugin(PluginProbe { run, warning: Grade::Slow })
+}
+
+async fn asked(probe: &Probe, target: &Target) -> Observation {
+    let began = Instant::now();
+    let observation = ask(probe, target, LIMIT).await;
+    assert!(began.elapsed() < LIMIT + SLACK, "{probe:?} took {:?}", began.elapsed());
+    assert!(observation.detail.len() <= DETAIL_BYTES_MAX, "{probe:?}: {observation:?}");
+    assert!(!observation.detail.contains(char::is_control), "{probe:?}: {observation:?}");
+    observation
+}
+
+/// Asks all at once, of the same target.
+async fn all_asked(probes: impl IntoIterator<Item = Probe>, target: &Target) -> Vec<(Probe, Observation)> {
+    let asking = probes.into_iter().map(|probe| async move {
+        let seen = asked(&probe, target).await;
+        (probe, seen)
+    });
+    join_all(asking).await
+}
+
+/// A machine so busy that this process overslept is no failure of the promise: the answer is then `Unknown`, and says so.
+fn is(observation: &Observation, wanted: Outcome) -> bool {
+    observation.outcome == wanted || observation.detail.starts_with("this vantage itself was late")
+}
+
+/// A server that does the same to every connection, and counts those that are open.
+async fn server<F, D>(serve: F) -> (u16, Arc<AtomicUsize>)
+where
+    F: Fn(TcpStream) -> D + Send + 'static,
+    D: Future<Output = std::io::Result<()>> + Send + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let open = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&open);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (serving, count) = (serve(stream), Arc::clone(&count));
+            tokio::spawn(async move {
+                let _ = serving.await;
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (port, open)
+}
+
+/// Reads to the end and says nothing.
+async fn mute(mut stream: TcpStream) -> std::io::Result<()> {
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_mute_service_fails_by_the_deadline_whatever_the_kind() {
+    let (port, _) = server(mute).await;
+    for (probe, seen) in all_asked(conversations(port), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let seen = asked(&dns(silent.local_addr().unwrap().port()), &network()).await;
+    assert!(is(&seen, Outcome::Fail), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_fails_whatever_the_kind() {
+    let port = closed_port().await;
+    for (probe, seen) in all_asked(conversations(port).into_iter().chain([dns(port)]), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_up_fails_whatever_the_kind() {
+    let (port, _) = server(|stream| async move {
+        drop(stream);
+        Ok(())
+    })
+    .await;
+    for (probe, seen) in all_asked(conversations(port), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_says_nonsense_without_end_fails_in_bounded_memory_whatever_the_kind() {
+    for byte in [0u8, b'x', b'*', b'$', b'1', 0x7f, 0xff] {
+        let (port, _) = server(move |mut stream| async move {
+            loop {
+                stream.write_all(&[byte; 16 * 1024]).await?;
+            }
+        })
+        .await;
+        for (probe, seen) in all_asked(conversations(port), &network()).await {
+            assert!(is(&seen, Outcome::Fail), "{byte} {probe:?}: {seen:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_drips_fails_by_the_deadline_whatever_the_kind() {
+    let (port, _) = server(|mut stream| async move {
+        loop {
+            stream.write_all(b"1").await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for (probe, seen) in all_asked(conversations(port), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_from_here_is_unknown_whatever_the_kind() {
+    // The kernel refuses to connect to the broadcast address, and sends nothing.
+    let unreachable = Target { address: Some(IpAddr::V4(Ipv4Addr::BROADCAST)), ..network() };
+    let no_address = Target { address: None, ..network() };
+    for target in [unreachable, no_address] {
+        for probe in conversations(80).into_iter().chain([dns(53), Probe::Ping {}]) {
+            let seen = asked(&probe, &target).await;
+            assert_eq!(seen.outcome, Outcome::Unknown, "{probe:?}: {seen:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_of_this_host_that_are_missing_or_open_to_others_make_it_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("open");
+    std::fs::write(&open, "secret\n").unwrap();
+    std::fs::set_permissions(&open, PermissionsExt::from_mode(0o644)).unwrap();
+    let (port, _) = server(mute).await;
+    for file in [Path::new("/nowhere/file"), &open] {
+        let file = Some(file.to_owned());
+        let mut http = HttpProbe::get(format!("http://{{address}}:{port}/"));
+        http.header_files.insert("Authorization".to_owned(), file.clone().unwrap());
+        let tls = TlsSettings { ca_file: file.clone(), ..TlsSettings::default() };
+        let https = HttpProbe { tls: tls.clone(), ..HttpProbe::get(format!("https://{{address}}:{port}/")) };
+        for probe in [
+            Probe::Http(Box::new(http)),
+            Probe::Http(Box::new(https)),
+            Probe::Tls(TlsProbe { port, tls, days_left: None, expiring: Grade::Slow }),
+            Probe::Postgres(sql(port, file.clone())),
+            Probe::Mysql(sql(port, file.clone())),
+            Probe::Redis(redis(port, file)),
+        ] {
+            let seen = asked(&probe, &network()).await;
+            assert_eq!(seen.outcome, Outcome::Unknown, "{probe:?}: {seen:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn kinds_that_only_hosts_ask_are_unknown_in_the_guest() {
+    let all = conversations(80).into_iter().chain([dns(53), Probe::Ping {}, plugin("exit 0")]);
+    for probe in all.filter(|probe| probe.not_inside().is_some()) {
+        let seen = asked(&probe, &inside(Here)).await;
+        assert_eq!(seen.outcome, Outcome::Unknown, "{probe:?}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_dropped_leaves_no_connection_behind() {
+    let (port, open) = server(mute).await;
+    for probe in conversations(port) {
+        let target = network();
+        let asking = tokio::spawn(async move { ask(&probe, &target, Duration::from_secs(60)).await });
+        until("the connection", || open.load(Ordering::SeqCst) == 1).await;
+        asking.abort();
+        until("its end", || open.load(Ordering::SeqCst) == 0).await;
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < limit, "{what} has not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_repeats_what_it_is_told_gets_no_secret_into_the_detail() {
+    const SECRET: &str = "correct horse \"battery\"";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let (port, _) = server(|mut stream| async move {
+        let mut said = vec![0; 2048];
+        let count = stream.read(&mut said).await?;
+        let said = String::from_utf8_lossy(&said[..count]).into_owned();
+        let answer = if said.starts_with('*') {
+            format!("-ERR unknown command {}\r\n", said.replace("\r\n", " "))
+        } else {
+            let body = serde_json::json!({ "echo": said }).to_string();
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        };
+        stream.write_all(answer.as_bytes()).await
+    })
+    .await;
+    let mut http = HttpProbe::get(format!("http://{{address}}:{port}/"));
+    http.header_files.insert("A".to_owned(), file.clone());
+    http.json.insert("/echo".to_owned(), "nothing".into());
+    for probe in [Probe::Http(Box::new(http)), Probe::Redis(redis(port, Some(file)))] {
+        let seen = asked(&probe, &network()).await;
+        assert_ne!(seen.outcome, Outcome::Pass);
+        assert!(!seen.detail.contains("horse"), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_is_judged_by_its_exit_code_and_figures_are_kept_out() {
+    for (script, wanted) in [
+        ("echo 'OK - fine | time=1s'", Outcome::Pass),
+        ("exit 1", Outcome::Slow),
+        ("exit 2", Outcome::Fail),
+        ("exit 3", Outcome::Unknown),
+        ("exit 77", Outcome::Unknown),
+        ("kill -9 $$", Outcome::Unknown),
+        ("exec yes", Outcome::Unknown),
+        ("sleep 60", Outcome::Unknown),
+        ("test \"$LC_ALL\" = C && test -z \"$CARGO\" || exit 2", Outcome::Pass),
+    ] {
+        let seen = asked(&plugin(script), &network()).await;
+        assert!(is(&seen, wanted), "{script}: {seen:?}");
+        assert!(!seen.detail.contains("time="), "{seen:?}");
+    }
+    let missing = PluginProbe { run: vec!["/nowhere/check_x".to_owned()], warning: Grade::Fail };
+    assert_eq!(asked(&Probe::Plugin(missing), &network()).await.outcome, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn a_plugin_gets_the_guests_address_as_an_argument_and_no_shell() {
+    let words = ["/bin/echo", "-H", "{address}", "$(id)"].map(str::to_owned).to_vec();
+    let seen = asked(&Probe::Plugin(PluginProbe { run: words, warning: Grade::Slow }), &network()).await;
+    assert_eq!((seen.outcome, seen.detail.as_str()), (Outcome::Pass, "-H 127.0.0.1 $(id)"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_is_killed_with_all_that_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!("sleep 60 & echo $! > {0}.part; mv {0}.part {0}; wait", file.display());
+    let seen = ask(&plugin(&script), &network(), Duration::from_secs(5)).await;
+    assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    until("the end of what it started", || !std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")))
+        .await;
+}
+
+#[tokio::test]
+async fn this_machine_answers_its_own_echo_requests() {
+    let seen = asked(&Probe::Ping {}, &network()).await;
+    let allowed = nix::unistd::geteuid().is_root();
+    assert!(is(&seen, Outcome::Pass) || (!allowed && seen.outcome == Outcome::Unknown), "{seen:?}");
+}

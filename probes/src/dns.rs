@@ -1,0 +1,144 @@
+//! Asks a name server for a name, and compares the answers.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RecordType},
+};
+use holdfast_policies::probe::{DnsProbe, RecordKind};
+use tokio::{io::AsyncWriteExt, net::UdpSocket};
+
+use crate::{
+    asker::{Asker, connect},
+    finding::Finding,
+    io_error::of_io_error,
+    stream::{Stream, broken, read_exactly},
+};
+
+/// Largest answer over UDP without extensions is 512 bytes; more is room for servers that send more unasked.
+const DATAGRAM_BYTES_MAX: usize = 4096;
+
+/// Asks over UDP, and over TCP where the answer is too long for it; the caller bounds the time.
+pub(crate) async fn ask(asker: &Asker<'_>, probe: &DnsProbe) -> Finding {
+    match converse(asker, probe).await {
+        Ok(finding) | Err(finding) => finding,
+    }
+}
+
+async fn converse(asker: &Asker<'_>, probe: &DnsProbe) -> Result<Finding, Finding> {
+    let address = match probe.server {
+        Some(server) => server,
+        None => asker.address()?,
+    };
+    let place = SocketAddr::from((address, probe.port));
+    let question = question(probe)?;
+    let packet = question.to_vec().map_err(|error| Finding::unknown(error.to_string()))?;
+    let mut answer = over_udp(asker, place, &question, &packet).await?;
+    if answer.metadata.truncation {
+        answer = over_tcp(place, &question, &packet).await?;
+    }
+    Ok(judge(&answer, probe))
+}
+
+fn question(probe: &DnsProbe) -> Result<Message, Finding> {
+    let mut name =
+        Name::from_ascii(&probe.name).map_err(|error| Finding::unknown(format!("{:?}: {error}", probe.name)))?;
+    name.set_fqdn(true);
+    let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(name, record_type(probe.kind)));
+    Ok(message)
+}
+
+async fn over_udp(asker: &Asker<'_>, place: SocketAddr, question: &Message, packet: &[u8]) -> Result<Message, Finding> {
+    let any: SocketAddr = match place {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let failed = |error: std::io::Error| of_io_error(&error);
+    let socket =
+        UdpSocket::bind(any).await.map_err(|error| Finding::unknown(format!("cannot ask from here: {error}")))?;
+    // Connected, so that only this server's datagrams come in, and a closed port is reported.
+    socket.connect(place).await.map_err(failed)?;
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        socket.send(packet).await.map_err(failed)?;
+        let listening = async {
+            loop {
+                let count = socket.recv(&mut buffer).await.map_err(failed)?;
+                let received = buffer.get(..count).unwrap_or_default();
+                if let Some(answer) = matching(received, question) {
+                    return Ok(answer);
+                }
+            }
+        };
+        // A datagram that is lost is sent again; the caller ends this.
+        if let Ok(answer) = tokio::time::timeout(asker.again_after(), listening).await {
+            return answer;
+        }
+    }
+}
+
+async fn over_tcp(place: SocketAddr, question: &Message, packet: &[u8]) -> Result<Message, Finding> {
+    let mut stream = Stream::Plain(connect(place).await?);
+    let length = u16::try_from(packet.len()).map_err(|error| Finding::unknown(error.to_string()))?;
+    stream.write_all(&length.to_be_bytes()).await.map_err(|error| broken(&error))?;
+    stream.write_all(packet).await.map_err(|error| broken(&error))?;
+    let mut length = [0; 2];
+    read_exactly(&mut stream, &mut length).await?;
+    // At most 64 KiB, by the two bytes that the length has.
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    read_exactly(&mut stream, &mut answer).await?;
+    matching(&answer, question).ok_or_else(|| Finding::fail("the answer is not one to the question"))
+}
+
+fn matching(received: &[u8], question: &Message) -> Option<Message> {
+    let answer = Message::from_vec(received).ok()?;
+    let fits = answer.metadata.id == question.metadata.id
+        && answer.metadata.message_type == MessageType::Response
+        && answer.queries == question.queries;
+    fits.then_some(answer)
+}
+
+fn judge(answer: &Message, probe: &DnsProbe) -> Finding {
+    if answer.metadata.response_code != ResponseCode::NoError {
+        return Finding::fail(format!("the server answers: {}", answer.metadata.response_code));
+    }
+    let kind = record_type(probe.kind);
+    let found: Vec<String> = answer
+        .answers
+        .iter()
+        .filter(|record| record.record_type() == kind)
+        .map(|record| comparable(&record.data.to_string()))
+        .collect();
+    if found.is_empty() {
+        return Finding::fail(format!("the name has no record of type {kind}"));
+    }
+    match probe.expect.iter().find(|wanted| !found.contains(&comparable(wanted))) {
+        Some(missing) => Finding::fail(format!("{missing} is not among the answers: {}", found.join(", "))),
+        None => Finding::pass(format!("{} answers: {}", found.len(), found.join(", "))),
+    }
+}
+
+/// Names are alike in any case, with and without the last dot; addresses are alike however they are written.
+fn comparable(answer: &str) -> String {
+    match answer.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => answer.trim_matches('"').trim_end_matches('.').to_ascii_lowercase(),
+    }
+}
+
+fn record_type(kind: RecordKind) -> RecordType {
+    match kind {
+        RecordKind::A => RecordType::A,
+        RecordKind::Aaaa => RecordType::AAAA,
+        RecordKind::Cname => RecordType::CNAME,
+        RecordKind::Mx => RecordType::MX,
+        RecordKind::Ns => RecordType::NS,
+        RecordKind::Ptr => RecordType::PTR,
+        RecordKind::Soa => RecordType::SOA,
+        RecordKind::Srv => RecordType::SRV,
+        RecordKind::Txt => RecordType::TXT,
+    }
+}

@@ -1,0 +1,95 @@
+//! The way into the guest for somebody who is in it: programs run as children.
+
+use std::{path::Path, pin::pin, process::Stdio, time::Duration};
+
+use async_trait::async_trait;
+use holdfast_policies::probe::Processes;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+    time::timeout,
+};
+
+use super::{look, protocol::OUTPUT_BYTES_MAX};
+use crate::channel::{ChannelError, Counted, ExecResult, Exit, GuestChannel, Looked};
+
+/// How long the output of a program that has ended is read on.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// This very machine.
+pub(super) struct Local;
+
+#[async_trait]
+impl GuestChannel for Local {
+    async fn ping(&self, _: Duration) -> Result<(), ChannelError> {
+        Ok(())
+    }
+
+    async fn count(&self, which: &Processes) -> Option<Counted> {
+        let which = which.clone();
+        tokio::task::spawn_blocking(move || look::count(&which)).await.ok()
+    }
+
+    async fn look_at(&self, path: &Path, read: bool) -> Option<Looked> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || look::file(&path, read)).await.ok()
+    }
+
+    /// A program that outlives the deadline is killed, with all of its process group.
+    async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
+        let Some((program, arguments)) = argv.split_first() else {
+            return Err(ChannelError::Refused("no program named".to_owned()));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).process_group(0);
+        let mut child = command.spawn().map_err(|error| ChannelError::Refused(format!("{program}: {error}")))?;
+        let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+        let (from_out, from_err) = (child.stdout.take(), child.stderr.take());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let ended = async {
+            let mut reading = pin!(async { tokio::join!(keep(from_out, &mut stdout), keep(from_err, &mut stderr)) });
+            tokio::select! {
+                status = child.wait() => {
+                    // What it has left running on purpose may hold its output open for ever.
+                    let _ = timeout(LINGER, &mut reading).await;
+                    status
+                }
+                _ = &mut reading => child.wait().await,
+            }
+        };
+        let status = timeout(deadline, ended).await.map_err(|_| ChannelError::Deadline)?;
+        // A service that the program has started stays.
+        group.0 = None;
+        let status = status.map_err(|error| ChannelError::Refused(error.to_string()))?;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        let exit = status.code().map(Exit::Code).or(signal.map(Exit::Signal));
+        let exit = exit.ok_or_else(|| ChannelError::Refused("it ended in no known way".to_owned()))?;
+        Ok(ExecResult { exit, stdout, stderr })
+    }
+}
+
+/// Keeps the first part of what a program says. The rest is read and thrown away, so that it does not hang on it.
+async fn keep(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut from) = from else { return };
+    let mut chunk = [0; 4096];
+    while let Ok(read) = from.read(&mut chunk).await
+        && read > 0
+    {
+        let room = OUTPUT_BYTES_MAX.saturating_sub(kept.len());
+        kept.extend_from_slice(chunk.get(..read.min(room)).unwrap_or_default());
+    }
+}
+
+/// Ends a program that has not ended in time, with all of its process group.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Usually nobody is left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}

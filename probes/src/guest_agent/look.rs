@@ -1,0 +1,82 @@
+//! Looks at the guest's own processes and files without running programs: cheap enough for several in a second.
+
+use std::{fs, io::Read, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+
+use holdfast_policies::probe::Processes;
+
+use crate::{
+    channel::{Counted, Looked},
+    finding::BODY_BYTES_MAX,
+};
+
+/// Most that is read of a file with a process number: PostgreSQL's has some lines more.
+const PID_BYTES_MAX: u64 = 256;
+
+/// `O_NONBLOCK`, so that opening a pipe waits for nobody (open(2)).
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
+/// Counts processes. The dead that nobody has waited for do not count.
+pub(super) fn count(which: &Processes) -> Counted {
+    match which {
+        Processes::Name(name) => Counted::There(of_name(name)),
+        Processes::PidFile(path) => match number_in(path) {
+            Ok(Some(number)) => Counted::There(u32::from(living(number).is_some())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Counted::There(0),
+            Ok(None) | Err(_) => Counted::NoNumber,
+        },
+    }
+}
+
+/// The process number that a file begins with.
+pub(super) fn number_in(path: &Path) -> std::io::Result<Option<u32>> {
+    let text = read_beginning(path, PID_BYTES_MAX)?;
+    Ok(text.split_whitespace().next().and_then(|word| word.parse().ok()))
+}
+
+/// Whoever may write a file's folder may put a pipe or a device there, which would hold the agent for ever: only plain files
+/// are read, and not far.
+fn read_beginning(path: &Path, most: u64) -> std::io::Result<String> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a plain file"));
+    }
+    let mut content = Vec::new();
+    file.take(most).read_to_end(&mut content)?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+fn of_name(name: &str) -> u32 {
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    u32::try_from(numbers.filter_map(living).filter(|own| own == name).count()).unwrap_or(u32::MAX)
+}
+
+/// The name of a process that lives.
+pub(super) fn living(number: u32) -> Option<String> {
+    let stat = fs::read(format!("/proc/{number}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // `12 (name) S ...`; the name may hold any, parentheses too (proc_pid_stat(5)).
+    let (before, after) = stat.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    let state = after.trim_start().chars().next()?;
+    (!matches!(state, 'Z' | 'X')).then(|| name.to_owned())
+}
+
+/// Looks at a file, and reads its beginning if that is asked for.
+pub(super) fn file(path: &Path, read: bool) -> Looked {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Looked::Missing,
+        Err(_) => return Looked::Unreadable,
+    };
+    // One of the future is as fresh as can be.
+    let age = metadata.modified().ok().map(|at| at.elapsed().unwrap_or_default());
+    let Some(age) = age.map(|age| Duration::from_secs(age.as_secs())) else { return Looked::Unreadable };
+    if !read {
+        return Looked::There { age, content: String::new() };
+    }
+    match read_beginning(path, u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX)) {
+        Ok(content) => Looked::There { age, content },
+        Err(_) => Looked::Unreadable,
+    }
+}

@@ -1,0 +1,28 @@
+//! Holdfast's own agent in the guest, and what it says over its port.
+//!
+//! ```text
+//!   host: supervisor ──unix socket── QEMU ──virtio-serial── /dev/virtio-ports/holdfast.0 ── holdfast-guest
+//!            hello, ask ───────────────────────────────────────────────►  only what its config allows
+//!            ◄──────────────────────────── here, found, ended, refused      watch: pid files, units
+//!            ◄──────────────────────────── died  (at once, unasked)
+//!                                               127.0.0.1:7412 ◄── applications that report in
+//! ```
+//! One JSON object in each line, in both directions; no network between host and guest. The agent runs the same probes as
+//! everybody, with itself as the way in. It holds no state that matters: after a restart of either side a `hello` brings both up to date.
+
+pub mod config;
+mod local;
+mod look;
+pub mod protocol;
+mod reports;
+pub mod serve;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    config::GuestConfig,
+    protocol::{FromGuest, ToGuest, What},
+    serve::Agent,
+};

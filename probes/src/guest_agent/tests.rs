@@ -1,0 +1,308 @@
+//! What the agent does over its port, and what it refuses to do.
+
+use std::{process::Child, time::Duration};
+
+use holdfast_policies::{
+    model::Probe,
+    observe::Outcome,
+    probe::{ExecProbe, FileProbe, HeartbeatProbe, ProcessProbe, Processes},
+    time::Span,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf, duplex, split},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{
+    FromGuest, GuestConfig, ToGuest, What,
+    protocol::{self, line, next_line},
+    serve::Agent,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The host's end of a port.
+struct Host {
+    read: BufReader<ReadHalf<DuplexStream>>,
+    write: WriteHalf<DuplexStream>,
+    rest: Vec<u8>,
+    agent: Option<u64>,
+}
+
+impl Host {
+    fn of(config: &str) -> Self {
+        Self::with(GuestConfig::parse(config).unwrap())
+    }
+
+    fn with(config: GuestConfig) -> Self {
+        let agent = Agent::new(config);
+        let (ours, theirs) = duplex(1 << 20);
+        tokio::spawn(async move {
+            let (read, write) = split(theirs);
+            agent.serve(read, write).await
+        });
+        let (read, write) = split(ours);
+        Self { read: BufReader::new(read), write, rest: Vec::new(), agent: None }
+    }
+
+    async fn says(&mut self, message: &ToGuest) {
+        self.write.write_all(&line(message)).await.unwrap();
+    }
+
+    async fn hears(&mut self) -> FromGuest {
+        let line = timeout(LIMIT, next_line(&mut self.read, &mut self.rest)).await.unwrap().unwrap().unwrap();
+        let message = serde_json::from_slice(&line).unwrap();
+        if let FromGuest::Here { agent, .. } = &message {
+            self.agent = Some(*agent);
+        }
+        message
+    }
+
+    async fn ask(&mut self, id: u64, within_ms: u64, what: What) {
+        while self.agent.is_none() {
+            self.hears().await;
+        }
+        let agent = self.agent.unwrap_or_default();
+        self.says(&ToGuest::Ask { id, agent, within_ms, what }).await;
+    }
+
+    async fn asks(&mut self, id: u64, what: What) -> FromGuest {
+        self.ask(id, 10_000, what).await;
+        loop {
+            let answer = self.hears().await;
+            if answer.answers() == Some(id) {
+                return answer;
+            }
+        }
+    }
+}
+
+fn words(run: &[&str]) -> Vec<String> {
+    run.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn sleeper() -> Child {
+    std::process::Command::new("sleep").arg("600").spawn().unwrap()
+}
+
+#[tokio::test]
+async fn it_says_that_it_is_here_and_does_what_it_is_allowed_to() {
+    let mut host =
+        Host::of("allow: { commands: [[sh, -c, 'echo out; echo err >&2; exit 3']], files: [/proc/self/status] }");
+    assert!(matches!(host.hears().await, FromGuest::Here { ref down, .. } if down.is_empty()));
+    let run = words(&["sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let answer = host.asks(7, What::Exec { run: run.clone() }).await;
+    let expected =
+        FromGuest::Ended { id: 7, code: Some(3), signal: None, stdout: "out\n".into(), stderr: "err\n".into() };
+    assert_eq!(answer, expected);
+    let probe = ExecProbe { codes: vec![3], ..ExecProbe::plain(run) };
+    let answer = host.asks(8, What::Probe(Box::new(Probe::Exec(probe)))).await;
+    assert!(matches!(answer, FromGuest::Found { id: 8, outcome: Outcome::Pass, .. }), "{answer:?}");
+    let file = FileProbe { path: "/proc/self/status".into(), max_age: None, contains: None, matches: None };
+    let answer = host.asks(9, What::Probe(Box::new(Probe::File(file)))).await;
+    assert!(matches!(answer, FromGuest::Found { outcome: Outcome::Pass, .. }), "{answer:?}");
+    let answer = host.asks(10, What::Probe(Box::new(Probe::AgentPing {}))).await;
+    assert!(matches!(&answer, FromGuest::Found { outcome: Outcome::Pass, detail, .. } if detail.contains("ms late")));
+}
+
+#[tokio::test]
+async fn what_its_config_does_not_name_is_refused_whoever_asks() {
+    let mut host = Host::of("allow: { commands: [['true']], files: [/etc/hostname], processes: [nginx] }");
+    let file = |path: &str| Probe::File(FileProbe { path: path.into(), max_age: None, contains: None, matches: None });
+    let process = |which| Probe::Process(ProcessProbe { which, least: 1, most: None });
+    let refused = [
+        What::Exec { run: words(&["true", "--and", "more"]) },
+        What::Exec { run: Vec::new() },
+        What::Exec { run: words(&["reboot"]) },
+        What::Probe(Box::new(file("/etc/shadow"))),
+        What::Probe(Box::new(process(Processes::Name("sshd".to_owned())))),
+        What::Probe(Box::new(process(Processes::PidFile("/etc/shadow".into())))),
+    ];
+    for (id, what) in (1..).zip(refused) {
+        let answer = host.asks(id, what.clone()).await;
+        assert!(matches!(answer, FromGuest::Refused { .. }), "{what:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_death_is_told_at_once_and_again_to_whoever_says_hello_until_the_service_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let mut child = sleeper();
+    std::fs::write(&pid_file, child.id().to_string()).unwrap();
+    let mut host = Host::of(&format!("watch: {{ web: {{ pid_file: {} }} }}", pid_file.display()));
+    host.hears().await;
+    // The watching begins some moments after the start; a death before that would be none.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let killed = std::time::Instant::now();
+    child.kill().unwrap();
+    let FromGuest::Died(down) = host.hears().await else { panic!("no death") };
+    println!("told after {:?}", killed.elapsed());
+    assert_eq!((down.service.as_str(), down.detail), ("web", format!("its process {} has ended", child.id())));
+    host.says(&ToGuest::Hello { number: 7 }).await;
+    assert!(matches!(host.hears().await, FromGuest::Here { ref down, .. } if down.len() == 1));
+    child.wait().unwrap();
+    let mut child = sleeper();
+    std::fs::write(&pid_file, child.id().to_string()).unwrap();
+    timeout(LIMIT, async {
+        loop {
+            host.says(&ToGuest::Hello { number: 7 }).await;
+            if matches!(host.hears().await, FromGuest::Here { ref down, .. } if down.is_empty()) {
+                break;
+            }
+        }
+    })
+    .await
+    .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn it_looks_at_processes_and_files_without_running_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, pid_file) = (folder.path().join("said"), folder.path().join("pid"));
+    std::fs::write(&file, "all is well").unwrap();
+    let mut child = sleeper();
+    std::fs::write(&pid_file, child.id().to_string()).unwrap();
+    let (shown, shown_pid, missing) = (file.display(), pid_file.display(), folder.path().join("none"));
+    let config =
+        format!("allow: {{ files: [{shown}, {shown_pid}, {}], processes: [sleep, nobody] }}", missing.display());
+    let mut host = Host::of(&config);
+    let named = |name: &str| Processes::Name(name.to_owned());
+    let process = |which| Probe::Process(ProcessProbe { which, least: 1, most: None });
+    let file_probe = |path: &std::path::Path, text: &str| {
+        Probe::File(FileProbe {
+            path: path.into(),
+            max_age: Some(Span::secs(600)),
+            contains: Some(text.to_owned()),
+            matches: None,
+        })
+    };
+    let by_pid_file = || process(Processes::PidFile(pid_file.clone()));
+    let mut asks = async |probe: Probe| match host.asks(1, What::Probe(Box::new(probe))).await {
+        FromGuest::Found { outcome, .. } => outcome,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(asks(process(named("sleep"))).await, Outcome::Pass);
+    assert_eq!(asks(process(named("nobody"))).await, Outcome::Fail);
+    assert_eq!(asks(by_pid_file()).await, Outcome::Pass);
+    assert_eq!(asks(file_probe(&file, "well")).await, Outcome::Pass);
+    assert_eq!(asks(file_probe(&file, "ill")).await, Outcome::Fail);
+    assert_eq!(asks(file_probe(&missing, "well")).await, Outcome::Fail);
+    // Dead, and not yet waited for.
+    child.kill().unwrap();
+    while super::look::living(child.id()).is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asks(by_pid_file()).await, Outcome::Fail);
+    child.wait().unwrap();
+    std::fs::write(&pid_file, "no number").unwrap();
+    assert_eq!(asks(by_pid_file()).await, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn an_application_reports_by_put_and_only_those_that_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = GuestConfig::parse(&format!("heartbeat: {{ listen: '{free}', services: [shop] }}")).unwrap();
+    config.heartbeat.as_mut().unwrap().folder = folder.path().join("beats");
+    let mut host = Host::with(config);
+    host.hears().await;
+    let beat = |down_for| {
+        let file = folder.path().join("beats/shop");
+        Probe::Heartbeat(HeartbeatProbe { file, max_age: Span::secs(60), down_for: Span::secs(down_for) })
+    };
+    let mut asks = async |id, probe| host.asks(id, What::Probe(Box::new(probe))).await;
+    for (path, said, status, outcome) in [
+        ("/heartbeat/shop", "", 204, Outcome::Pass),
+        ("/heartbeat/shop", "down", 204, Outcome::Unknown),
+        ("/heartbeat/shop", "what?", 400, Outcome::Unknown),
+        ("/heartbeat/other", "", 404, Outcome::Unknown),
+        ("/heartbeat/../shop", "up", 404, Outcome::Unknown),
+        ("/heartbeat/shop", &"x".repeat(100_000), 413, Outcome::Unknown),
+        ("/heartbeat/shop", "up", 204, Outcome::Pass),
+    ] {
+        assert_eq!(put(free, path, said).await, status, "{path} {said:.10}");
+        let answer = asks(1, beat(60)).await;
+        assert!(
+            matches!(&answer, FromGuest::Found { outcome: is, .. } if *is == outcome),
+            "{path} {said:.10}: {answer:?}"
+        );
+    }
+}
+
+/// The status of an answer to a PUT.
+async fn put(to: std::net::SocketAddr, path: &str, said: &str) -> u16 {
+    let connect = async {
+        loop {
+            if let Ok(stream) = TcpStream::connect(to).await {
+                break stream;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut stream = timeout(LIMIT, connect).await.unwrap();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: guest\r\nContent-Length: {}\r\n\r\n", said.len());
+    // One that is refused before its end is not read to it.
+    let _ = stream.write_all(format!("{head}{said}").as_bytes()).await;
+    let mut answer = vec![0; 64];
+    let read = timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
+    std::str::from_utf8(&answer[..read]).unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_old_question_and_one_of_a_later_version_are_refused() {
+    let mut host = Host::of("allow: { commands: [['true']] }");
+    host.hears().await;
+    let run = What::Exec { run: words(&["true"]) };
+    let agent = host.agent.unwrap().wrapping_add(1);
+    host.says(&ToGuest::Ask { id: 4, agent, within_ms: 1_000, what: run }).await;
+    assert!(matches!(host.hears().await, FromGuest::Refused { id: 4, .. }));
+    host.write.write_all(b"{\"ask\": {\"id\": 5, \"what\": {\"sing\": {}}}}\n").await.unwrap();
+    assert!(matches!(host.hears().await, FromGuest::Refused { id: 5, .. }));
+}
+
+#[tokio::test]
+async fn garbage_too_long_lines_and_half_ones_leave_it_as_it_was() {
+    let mut host = Host::of("allow: { commands: [['true']] }");
+    host.hears().await;
+    host.write.write_all(b"{\"ask\": {\"id\"\n\xff\xfe\n[]\n\n").await.unwrap();
+    let long = vec![b'x'; protocol::LINE_BYTES_MAX + 10];
+    host.write.write_all(&long).await.unwrap();
+    host.write.write_all(b"\n").await.unwrap();
+    let answer = host.asks(3, What::Exec { run: words(&["true"]) }).await;
+    assert!(matches!(answer, FromGuest::Ended { id: 3, code: Some(0), .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn output_is_cut_and_what_does_not_end_is_killed_with_its_children() {
+    let endless = "yes | head -c 1000000; echo done >&2";
+    let hangs = "sleep 600 & sleep 600";
+    let mut host = Host::of(&format!("allow: {{ commands: [[sh, -c, '{endless}'], [sh, -c, '{hangs}']] }}"));
+    let FromGuest::Ended { stdout, stderr, .. } = host.asks(1, What::Exec { run: words(&["sh", "-c", endless]) }).await
+    else {
+        panic!()
+    };
+    assert_eq!((stdout.len(), stderr.as_str()), (protocol::OUTPUT_BYTES_MAX, "done\n"));
+    host.ask(2, 300, What::Exec { run: words(&["sh", "-c", hangs]) }).await;
+    assert_eq!(host.hears().await, FromGuest::Late { id: 2 });
+}
+
+#[test]
+fn a_config_that_names_something_else_is_refused_with_its_place() {
+    let wrong = GuestConfig::parse("watch: {}\nalow: {}\n").unwrap_err().to_string();
+    assert!(wrong.contains("alow") && wrong.contains('2'), "{wrong}");
+    assert!(GuestConfig::parse("watch: { web: { pidfile: /x } }").is_err());
+    let open = GuestConfig::parse("heartbeat: { listen: '0.0.0.0:7412', services: [] }").unwrap_err().to_string();
+    assert!(open.contains("127.0.0.1"), "{open}");
+    assert_eq!(GuestConfig::parse("{}").unwrap(), GuestConfig::default());
+}
+
+#[test]
+fn the_config_that_operators_are_shown_is_accepted() {
+    let shown = GuestConfig::parse(include_str!("../../../examples/packaging/guest.yaml")).unwrap();
+    assert_eq!(shown.watch.len(), 2);
+    assert!(shown.may_run(&words(&["systemctl", "restart", "nginx"])).is_ok());
+}

@@ -1,0 +1,143 @@
+//! Metrics of a Prometheus page that the guest serves to itself (text exposition format 0.0.4).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use holdfast_policies::probe::MetricProbe;
+
+use super::look;
+use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding};
+
+/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on.
+const PAGE: &str = r#"page=$(timeout "$3" wget -q -O - "$1"); code=$?
+if [ $code -ge 126 ]; then
+  command -v curl > /dev/null || { echo "neither wget nor curl can be run" >&2; exit 126; }
+  page=$(curl -sS -f -k --noproxy '*' -m "$3" "$1"); code=$?
+fi
+[ $code -eq 0 ] || exit 5
+printf '%s\n' "$page" | grep "^$2[{ ]" | head -n 1000
+exit 0"#;
+
+/// Reads the page and compares.
+pub(crate) async fn metric(channel: &dyn GuestChannel, probe: &MetricProbe, timeout: Duration) -> Finding {
+    let url = probe.url.replace(holdfast_policies::probe::ADDRESS, "127.0.0.1");
+    // Whole seconds, rounded up; the channel's own deadline is the finer one.
+    let seconds = timeout.as_secs().max(1).to_string();
+    let said = match look(channel, PAGE, &[&url, &probe.name, &seconds], timeout).await {
+        Ok(said) => said,
+        Err(finding) => return finding,
+    };
+    match said.code {
+        0 => of_page(&said.text, probe),
+        5 => Finding::fail(format!("{url} cannot be read: {}", how_it_ended(&said.result))),
+        _ => said.odd(),
+    }
+}
+
+fn of_page(page: &str, probe: &MetricProbe) -> Finding {
+    let wanted = probe.value.as_f64().unwrap_or(f64::NAN);
+    let has =
+        |labels: &BTreeMap<String, String>| probe.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+    let series: Vec<f64> = page
+        .lines()
+        .filter_map(|line| read(line, &probe.name))
+        .filter(|(labels, _)| has(labels))
+        .map(|(_, v)| v)
+        .collect();
+    let wrong = series.iter().find(|found| !probe.op.holds(**found, wanted));
+    match (series.first(), wrong) {
+        // An exporter that has nothing to say of it accuses nobody (S5).
+        (None, _) => Finding::unknown(format!("the page has no series {} with these labels", probe.name)),
+        (Some(_), Some(found)) => {
+            Finding::fail(format!("{} is {found}, wanted {} {}", probe.name, probe.op, probe.value))
+        }
+        (Some(found), None) if series.len() == 1 => Finding::pass(format!("{} is {found}", probe.name)),
+        (Some(_), None) => {
+            Finding::pass(format!("all {} series of {} are {} {}", series.len(), probe.name, probe.op, probe.value))
+        }
+    }
+}
+
+/// One line: its labels and its value; `None` for another metric, a comment, or what is no line of this format.
+fn read(line: &str, name: &str) -> Option<(BTreeMap<String, String>, f64)> {
+    let rest = line.strip_prefix(name)?;
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(inside) => labels(inside)?,
+        None if rest.starts_with([' ', '\t']) => (BTreeMap::new(), rest),
+        None => return None,
+    };
+    let value = rest.split_ascii_whitespace().next()?;
+    Some((labels, value.parse().ok()?))
+}
+
+/// Labels up to the closing brace, and what comes after it. Values may hold escaped quotes, braces and commas.
+fn labels(text: &str) -> Option<(BTreeMap<String, String>, &str)> {
+    let (mut labels, mut rest) = (BTreeMap::new(), text);
+    loop {
+        rest = rest.trim_start_matches([' ', ',']);
+        if let Some(after) = rest.strip_prefix('}') {
+            return Some((labels, after));
+        }
+        let (key, after) = rest.split_once("=\"")?;
+        let (mut value, mut end, mut escaped) = (String::new(), None, false);
+        for (at, c) in after.char_indices() {
+            match (escaped, c) {
+                (true, 'n') => value.push('\n'),
+                (true, c) => value.push(c),
+                (false, '\\') => {}
+                (false, '"') => {
+                    end = Some(at);
+                    break;
+                }
+                (false, c) => value.push(c),
+            }
+            escaped = !escaped && c == '\\';
+        }
+        rest = after.get(end?.saturating_add(1)..)?;
+        labels.insert(key.trim().to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::{observe::Outcome, probe::Comparison};
+
+    use super::*;
+
+    const PAGE: &str = r#"pg_up 1
+pg_lag{db="a",role="x"} 3.5 1700000000000
+pg_lag{db="b, \"c\"}",} 9
+pg_lagging 7
+pg_odd NaN
+pg_high +Inf
+pg_broken{a="b 5
+"#;
+
+    fn judged(name: &str, labels: &[(&str, &str)], op: Comparison, value: i64) -> Outcome {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let probe = MetricProbe { url: String::new(), name: name.to_owned(), labels, op, value: value.into() };
+        of_page(PAGE, &probe).outcome
+    }
+
+    #[test]
+    fn series_are_chosen_by_name_and_labels_and_all_of_them_must_hold() {
+        use Comparison::{AtLeast, Equal, Greater, Less, NotEqual};
+        assert_eq!(judged("pg_up", &[], Equal, 1), Outcome::Pass);
+        assert_eq!(judged("pg_lag", &[], Less, 10), Outcome::Pass);
+        assert_eq!(judged("pg_lag", &[], Less, 5), Outcome::Fail, "one of two is more");
+        assert_eq!(judged("pg_lag", &[("db", "a")], Less, 5), Outcome::Pass);
+        assert_eq!(judged("pg_lag", &[("db", "b, \"c\"}")], AtLeast, 9), Outcome::Pass);
+        assert_eq!(judged("pg_high", &[], Greater, 9), Outcome::Pass);
+        for op in [Equal, NotEqual, Less, AtLeast] {
+            assert_eq!(judged("pg_odd", &[], op, 1), Outcome::Fail, "what is no number compares with nothing");
+        }
+    }
+
+    #[test]
+    fn a_series_that_is_not_there_is_unknown() {
+        for (name, labels) in
+            [("pg_none", &[][..]), ("pg_lag", &[("db", "z")][..]), ("pg_broken", &[][..]), ("pg", &[][..])]
+        {
+            assert_eq!(judged(name, labels, Comparison::Equal, 1), Outcome::Unknown, "{name}");
+        }
+    }
+}

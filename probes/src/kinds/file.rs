@@ -1,0 +1,112 @@
+//! Files in the guest: whether one is there, is fresh, and says the right thing; and those that an application writes to
+//! say that it is alive.
+
+use std::{path::Path, time::Duration};
+
+use holdfast_policies::{
+    probe::{FileProbe, HeartbeatProbe, pattern},
+    time::Span,
+};
+
+use super::{look, word};
+use crate::{
+    channel::{GuestChannel, Looked},
+    finding::{BODY_BYTES_MAX, Finding, contains},
+};
+
+/// The age is taken by the guest's own clock, which wrote the file. Content is cut at 64 KiB, as [`BODY_BYTES_MAX`] says.
+const FILE: &str = r#"[ -e "$1" ] || exit 3
+at=$(stat -c %Y "$1") || exit 126
+now=$(date +%s) || exit 126
+echo "$((now - at))"
+[ "$2" = content ] || exit 0
+[ -f "$1" ] && [ -r "$1" ] || exit 4
+head -c 65536 "$1""#;
+
+/// What was found of a file.
+struct Found {
+    age: Duration,
+    content: String,
+}
+
+/// Looks at a file.
+pub(crate) async fn file(channel: &dyn GuestChannel, probe: &FileProbe, timeout: Duration) -> Finding {
+    let read = probe.contains.is_some() || probe.matches.is_some();
+    let found = match found(channel, &probe.path, read, timeout).await {
+        Ok(found) => found,
+        Err(finding) => return finding,
+    };
+    let age = shown(found.age);
+    if let Some(most) = probe.max_age.filter(|most| found.age > most.0) {
+        return Finding::fail(format!("it was last written {age} ago, which is longer than {most}"));
+    }
+    let content = found.content.as_bytes().get(..BODY_BYTES_MAX).unwrap_or(found.content.as_bytes());
+    if let Some(text) = probe.contains.as_deref().filter(|text| !contains(content, text.as_bytes())) {
+        return Finding::fail(format!("it does not contain {text:?}"));
+    }
+    if let Some(text) = &probe.matches {
+        match pattern::build(text) {
+            Ok(pattern) if !pattern.is_match(content) => return Finding::fail(format!("it does not match {text:?}")),
+            Ok(_) => {}
+            Err(why) => return Finding::unknown(format!("the pattern {text:?} cannot be used: {why}")),
+        }
+    }
+    Finding::pass(format!("it is there, last written {age} ago"))
+}
+
+/// Looks for the newest heartbeat.
+pub(crate) async fn heartbeat(channel: &dyn GuestChannel, probe: &HeartbeatProbe, timeout: Duration) -> Finding {
+    let found = match found(channel, &probe.file, true, timeout).await {
+        Ok(found) => found,
+        Err(finding) => return finding,
+    };
+    let age = shown(found.age);
+    if found.content.split_whitespace().next() == Some("down") {
+        return if found.age <= probe.down_for.0 {
+            Finding::unknown(format!("it said {age} ago that it goes down"))
+        } else {
+            Finding::fail(format!(
+                "it said {age} ago that it goes down, and has not come back within {}",
+                probe.down_for
+            ))
+        };
+    }
+    if found.age > probe.max_age.0 {
+        return Finding::fail(format!("the newest heartbeat is {age} old, which is longer than {}", probe.max_age));
+    }
+    Finding::pass(format!("a heartbeat {age} ago"))
+}
+
+async fn found(channel: &dyn GuestChannel, path: &Path, read: bool, timeout: Duration) -> Result<Found, Finding> {
+    let looked = match channel.look_at(path, read).await {
+        Some(looked) => looked,
+        None => by_program(channel, &word(path), read, timeout).await?,
+    };
+    match looked {
+        Looked::There { age, content } => Ok(Found { age, content }),
+        Looked::Missing => Err(Finding::fail(format!("{} is not there", path.display()))),
+        Looked::Unreadable => Err(Finding::unknown(format!("{} cannot be read", path.display()))),
+    }
+}
+
+async fn by_program(channel: &dyn GuestChannel, path: &str, read: bool, timeout: Duration) -> Result<Looked, Finding> {
+    let said = look(channel, FILE, &[path, if read { "content" } else { "" }], timeout).await?;
+    match said.code {
+        3 => return Ok(Looked::Missing),
+        4 => return Ok(Looked::Unreadable),
+        0 => {}
+        _ => return Err(said.odd()),
+    }
+    let (age, content) = said.text.split_once('\n').unwrap_or((&said.text, ""));
+    match age.trim().parse::<i64>() {
+        // A clock that was set back makes files of the future; they are as fresh as can be.
+        Ok(age) => {
+            Ok(Looked::There { age: Duration::from_secs(age.max(0).unsigned_abs()), content: content.to_owned() })
+        }
+        Err(_) => Err(said.odd()),
+    }
+}
+
+fn shown(age: Duration) -> Span {
+    Span(age)
+}

@@ -1,0 +1,132 @@
+//! A plugin of the monitoring-plugins convention, on the host that asks: exit code 0 is OK, 1 WARNING, 2 CRITICAL, and
+//! anything else says that it could not ask.
+
+use std::{io, process::Stdio};
+
+use holdfast_policies::probe::{ADDRESS, Grade, PluginProbe};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+};
+
+use crate::{
+    asker::Asker,
+    finding::{Finding, first_line},
+};
+
+/// Most of its output that is read, in bytes (the convention's own limit); what writes more has its pipe closed.
+const OUTPUT_BYTES_MAX: u64 = 4 * 1024;
+
+/// Runs it; dropping this kills it and all that it has started.
+pub(crate) async fn ask(asker: &Asker<'_>, probe: &PluginProbe) -> Finding {
+    match run(asker, probe).await {
+        Ok(finding) | Err(finding) => finding,
+    }
+}
+
+async fn run(asker: &Asker<'_>, probe: &PluginProbe) -> Result<Finding, Finding> {
+    let mut words = Vec::new();
+    for word in &probe.run {
+        words.push(match word.contains(ADDRESS) {
+            true => word.replace(ADDRESS, &asker.address()?.to_string()),
+            false => word.clone(),
+        });
+    }
+    let Some((program, arguments)) = words.split_first() else { return Err(Finding::unknown("no plugin is given")) };
+    let cannot = |error: io::Error| Finding::unknown(format!("cannot run {program}: {error}"));
+    let mut command = Command::new(program);
+    // What the supervisor has in its environment is none of the plugin's business.
+    command.args(arguments).env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    let mut child = command.spawn().map_err(cannot)?;
+    let group = Group::of(&child);
+    let (stdout, stderr) = tokio::join!(read(child.stdout.take()), read(child.stderr.take()));
+    // The leader is reaped only here: until then its id cannot be given to another group.
+    let status = child.wait().await.map_err(cannot)?;
+    group.has_ended();
+    let said = said(&stdout.map_err(cannot)?).or_else(|| said(&stderr.unwrap_or_default()));
+    Ok(judge(status.code(), said, probe.warning))
+}
+
+async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(stream) = stream {
+        stream.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
+/// The first line without the figures behind its bar.
+fn said(output: &[u8]) -> Option<String> {
+    let line = first_line(output)?;
+    let text = line.split('|').next().unwrap_or_default().trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn judge(code: Option<i32>, said: Option<String>, warning: Grade) -> Finding {
+    let said = said.unwrap_or_else(|| "the plugin says nothing".to_owned());
+    match (code, warning) {
+        (Some(0), _) => Finding::pass(said),
+        (Some(1), Grade::Slow) => Finding::slow(said),
+        (Some(1), Grade::Fail) | (Some(2), _) => Finding::fail(said),
+        (Some(code), _) => Finding::unknown(format!("exit code {code}: {said}")),
+        (None, _) => Finding::unknown(format!("a signal ended the plugin: {said}")),
+    }
+}
+
+/// A process group that dies with this value, unless its leader was reaped.
+struct Group {
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self { leader: child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) }
+    }
+
+    fn has_ended(mut self) {
+        self.leader = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.leader {
+            // An error means that the group has ended already.
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::observe::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_mean_what_the_convention_says_and_odd_ones_nothing() {
+        for (code, warning, wanted) in [
+            (Some(0), Grade::Slow, Outcome::Pass),
+            (Some(1), Grade::Slow, Outcome::Slow),
+            (Some(1), Grade::Fail, Outcome::Fail),
+            (Some(2), Grade::Slow, Outcome::Fail),
+            (Some(3), Grade::Fail, Outcome::Unknown),
+            (Some(127), Grade::Fail, Outcome::Unknown),
+            (None, Grade::Fail, Outcome::Unknown),
+        ] {
+            assert_eq!(judge(code, None, warning).outcome, wanted, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn figures_are_kept_out() {
+        assert_eq!(said(b"\nTCP OK - 0.01 s|time=0.01s;;;0\nmore\n").unwrap(), "TCP OK - 0.01 s");
+        assert_eq!(said(b"|query=1.0;;;;\n"), None);
+    }
+}

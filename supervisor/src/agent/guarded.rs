@@ -1,0 +1,210 @@
+//! What the guard is told besides the lease, and what it tells: stop mode as committed policies have it (R14), every guest
+//! that runs here, what it has armed (R9), and which guests it has stopped.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use holdfast_policies::{
+    armed::Armed,
+    names::GuestName,
+    observe::{GuestCondition, GuestReport},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    causes::with_causes,
+    guard::{ClientError, Status, Stopped},
+    node::Node,
+    qemu::Driver,
+};
+
+/// How often the guard is asked how it is. What it has armed reaches the coordinator that much later at most, and until
+/// then nobody counts on it.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the guard may take to open its watchdog after it was told of stop mode.
+const ARM_TIME: Duration = Duration::from_millis(50);
+
+/// What the guard has last said. A guard that does not answer is taken to be as it was: what it has armed stays armed
+/// without it.
+#[derive(Debug, Clone, Default)]
+pub struct Guarded {
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Up to which view the guard has been told.
+    view: u64,
+    status: Option<Status>,
+}
+
+impl Guarded {
+    /// What is armed, as far as is known, and up to which view of the declarations the guard has been told. Whoever counts
+    /// on the one must look at the other: a newer view may have ended stop mode and begun it again.
+    #[must_use]
+    pub fn armed(&self) -> (Option<Armed>, u64) {
+        let known = self.known();
+        (known.status.as_ref().and_then(|status| status.armed.clone()), known.view)
+    }
+
+    /// Says of guests that the guard has stopped that it has, and why.
+    pub fn explain(&self, reports: &mut [GuestReport]) {
+        let stopped = self.known().status.as_ref().map(|status| status.stopped.clone()).unwrap_or_default();
+        for report in reports {
+            let GuestCondition::Exited { detail } = &mut report.condition else { continue };
+            if let Some(stopped) = stopped.iter().find(|stopped| stopped.guest == report.guest) {
+                *detail = explanation(stopped);
+            }
+        }
+    }
+
+    /// Returns what was known before.
+    fn note(&self, status: Status, view: u64) -> Option<Status> {
+        let mut known = self.known();
+        known.view = view;
+        known.status.replace(status)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn explanation(stopped: &Stopped) -> String {
+    match stopped.lease_ended {
+        Some(ended) => {
+            let after = stopped.at.since(ended).as_millis();
+            format!("stopped by the guard: the lease had run out, and it was gone {after} ms later")
+        }
+        None => "stopped by the guard: there was no lease".to_owned(),
+    }
+}
+
+/// Tells the guard and asks it, for as long as the supervisor runs.
+pub async fn look_after(node: Arc<Node>, guarded: Guarded) {
+    let mut tick = interval(ASK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut view = node.view.clone();
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            // The sender lives as long as the agent.
+            changed = view.changed() => if changed.is_err() { return },
+        }
+        let result = round(&node, &guarded).await;
+        match (&result, failing) {
+            (Err(error), false) => tracing::warn!(error = with_causes(error), "the guard was not told everything"),
+            (Ok(()), true) => tracing::info!("the guard knows everything again"),
+            (Err(_), true) | (Ok(()), false) => {}
+        }
+        failing = result.is_err();
+    }
+}
+
+async fn round(node: &Node, guarded: &Guarded) -> Result<(), ClientError> {
+    let mut status = node.guard.query().await?;
+    let (view, wanted) = wanted(node);
+    let stops_now = status.armed.as_ref().is_some_and(|armed| armed.stops);
+    if let Some(stops) = wanted.filter(|stops| *stops != stops_now) {
+        tracing::info!(stops, "telling the guard whether guests are stopped when the lease runs out");
+        node.guard.stop_mode(stops).await?;
+        tokio::time::sleep(ARM_TIME).await;
+        status = node.guard.query().await?;
+    }
+    if let Some(driver) = &node.driver {
+        register_all(node, driver, &status).await?;
+    }
+    let (armed, unarmed, stopped) = (status.armed.clone(), status.unarmed.clone(), status.stopped.clone());
+    let before = guarded.note(status, view);
+    if before.as_ref().and_then(|before| before.unarmed.as_ref()) != unarmed.as_ref()
+        && let Some(why) = unarmed
+    {
+        tracing::error!(why, "this host is to stop its guests at the end of its lease, but has no watchdog");
+    }
+    let known = before.as_ref().map(|before| before.stopped.as_slice()).unwrap_or_default();
+    pass_on(node, stopped.iter().filter(|stopped| !known.contains(stopped))).await;
+    if before.is_none_or(|before| before.armed != armed || before.stopped != stopped) {
+        node.sync_now.notify_one();
+    }
+    Ok(())
+}
+
+/// The newest view, and whether this host is in stop mode by it; none while that is not known.
+fn wanted(node: &Node) -> (u64, Option<bool>) {
+    let view = node.view.borrow();
+    (view.index, (view.index > 0).then(|| view.policies.lease_level(node.host()).is_some()))
+}
+
+/// A guest that runs here without the guard's knowing, started under an older one, would outlive the lease (R13).
+async fn register_all(node: &Node, driver: &Driver, status: &Status) -> Result<(), ClientError> {
+    let known: BTreeSet<&GuestName> = status.guests.iter().map(|guest| &guest.guest).collect();
+    // What cannot be known here keeps the sync from going out, too, and with it the lease.
+    let reports = driver.inventory().await.unwrap_or_default();
+    for report in reports {
+        let gone = matches!(report.condition, GuestCondition::Exited { .. });
+        if !gone && !known.contains(&report.guest) {
+            tracing::info!(guest = %report.guest, "the guard did not know this guest");
+            node.guard.register(&report.guest, &driver.cgroup_of(&report.guest)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The guard's last words reach those who can still be reached, should this host be cut off from the coordinator alone.
+async fn pass_on(node: &Node, stopped: impl Iterator<Item = &Stopped>) {
+    for stopped in stopped {
+        let why = explanation(stopped);
+        tracing::error!(guest = %stopped.guest, why, "the guard has stopped a guest");
+        if let Err(error) = node.gossip.set("last_words", &format!("{}: {why}", stopped.guest)).await {
+            tracing::debug!(%error, "last words were not gossiped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::{names::Epoch, names::Incarnation, time::Moment};
+
+    use super::*;
+
+    #[test]
+    fn a_guest_that_the_guard_stopped_is_reported_with_its_reason_and_any_other_exit_as_it_was() {
+        let stopped =
+            Stopped { guest: GuestName::new("web-1").unwrap(), at: Moment(5_012), lease_ended: Some(Moment(5_000)) };
+        let status = Status {
+            incarnation: Incarnation::new("boot").unwrap(),
+            pid: 1,
+            started: Moment(0),
+            deadline: Some(Moment(5_000)),
+            guests: Vec::new(),
+            voters: Vec::new(),
+            refused: 0,
+            armed: None,
+            unarmed: None,
+            stopped: vec![stopped],
+        };
+        let guarded = Guarded::default();
+        let exited = || GuestCondition::Exited { detail: "signal 9".to_owned() };
+        let report = |guest: &str, condition| GuestReport {
+            guest: GuestName::new(guest).unwrap(),
+            epoch: Epoch::default(),
+            condition,
+        };
+        let mut reports =
+            [report("web-1", exited()), report("web-2", exited()), report("web-1", GuestCondition::Running)];
+        let before = reports.clone();
+        guarded.explain(&mut reports);
+        assert_eq!(reports, before, "nothing is known of the guard yet");
+        guarded.note(status, 7);
+        assert_eq!(guarded.armed(), (None, 7));
+        guarded.explain(&mut reports);
+        let detail = "stopped by the guard: the lease had run out, and it was gone 12 ms later".to_owned();
+        assert_eq!(reports[0].condition, GuestCondition::Exited { detail });
+        assert_eq!(reports[1..], before[1..]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Every command that a text of ours tells a person to run exists, as it is written there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser as _, error::ErrorKind};
+
+use super::arguments::Arguments;
+
+/// Texts that tell people what to run, from the root of the repository.
+const TEXTS: [&str; 6] = ["policies/src", "supervisor/src", "docs", "README.md", "CHANGELOG.md", "examples"];
+
+/// Commands that a text may name although they do not exist: it says so itself.
+const NOT_BUILT: [&str; 1] = ["recover"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn texts(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| texts(&entry.unwrap().path(), found));
+    } else if path.ends_with("cli/quoted.rs") {
+        // Its examples of what is wrong are none of our texts.
+    } else if path.extension().is_some_and(|ending| ["rs", "md"].contains(&ending.to_str().unwrap())) {
+        found.push(path.to_owned());
+    }
+}
+
+/// The text of a file with its line breaks inside quotes undone: a Rust string goes on after `\`, Markdown anywhere.
+fn joined(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(|line| line.trim().trim_start_matches("//").trim_start()).collect();
+    lines.join(" ").replace("\\ ", " ")
+}
+
+/// What stands between backticks and begins with the name of the program, and the lines of shell in Markdown.
+fn quoted(text: &str) -> Vec<String> {
+    let inline = joined(&text.replace("```", ""));
+    let mut found: Vec<String> =
+        inline.split('`').filter(|part| part.starts_with("holdfast ")).map(str::to_owned).collect();
+    let shell = text.lines().map(str::trim).filter(|line| line.starts_with("holdfast "));
+    found.extend(shell.map(|line| line.split('#').next().unwrap_or_default().trim().to_owned()));
+    found
+}
+
+/// The words of a command line. Placeholders (`{host}`, `HOST`, `DIR`) are arguments like others; a name in quotes is one.
+fn words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut inside = false;
+    for c in command.chars() {
+        match c {
+            '"' => inside = !inside,
+            ' ' if !inside => words.push(String::new()),
+            c => words.last_mut().unwrap().extend(match c {
+                '{' | '}' => None,
+                c => Some(c),
+            }),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    // `{}` and `{name}` alike stand for something.
+    let placeholder = command.contains("{}").then(|| "placeholder".to_owned());
+    words.into_iter().chain(placeholder).collect()
+}
+
+/// What is wrong with a command, if anything is. A text may name a command without saying what it is done to.
+fn complaint(command: &str) -> Option<String> {
+    let words = words(command);
+    if words.get(1).is_some_and(|word| NOT_BUILT.contains(&word.as_str())) {
+        return None;
+    }
+    match Arguments::try_parse_from(&words) {
+        Ok(_) => None,
+        Err(error) => match error.kind() {
+            ErrorKind::MissingRequiredArgument
+            | ErrorKind::MissingSubcommand
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion => None,
+            _ => Some(format!("`{command}`: {error}")),
+        },
+    }
+}
+
+#[test]
+fn every_command_that_a_text_tells_people_to_run_exists() {
+    let mut files = Vec::new();
+    TEXTS.iter().for_each(|path| texts(&root().join(path), &mut files));
+    let commands: Vec<(PathBuf, String)> = files
+        .into_iter()
+        .flat_map(|file| {
+            let text = fs::read_to_string(&file).unwrap();
+            quoted(&text).into_iter().map(move |command| (file.clone(), command))
+        })
+        .collect();
+    assert!(commands.len() > 40, "only {} commands were found: {commands:#?}", commands.len());
+    let wrong: Vec<String> = commands
+        .iter()
+        .filter_map(|(file, command)| Some(format!("{}: {}", file.display(), complaint(command)?)))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_seen() {
+    for wrong in
+        ["holdfast host maintains hv-b", "holdfast host drain hv-b --now", "holdfast explode", "holdfast status now"]
+    {
+        assert!(complaint(wrong).is_some(), "{wrong}");
+    }
+    for right in
+        ["holdfast host drain {host}", "holdfast explain {}", "holdfast guest migrate", "holdfast status --json"]
+    {
+        assert_eq!(complaint(right), None, "{right}");
+    }
+    let text = "// run `holdfast host \\\n    // drain HOST` there\n```sh\nholdfast status   # all\n```\n";
+    assert_eq!(quoted(text), ["holdfast host  drain HOST", "holdfast status"]);
+}

@@ -1,0 +1,106 @@
+//! Patience with an election: what people ask meanwhile is asked again for a moment, instead of sending them away.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::desk::{Answer, Denied, Request};
+
+/// How long a request that nobody could take is tried again: a little longer than an election and the new leader's first
+/// read round take. With the longest wait for one answer (8 s) it stays below what the API gives a request (10 s).
+pub(super) const TRY_FOR: Duration = Duration::from_millis(1_500);
+
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether a request may be made twice when nobody knows what came of the first time. All of these say the second time
+/// that it is so already; a guest that is being moved would be refused a
+/// second move although the first was taken, and a voter that is being changed likewise. A person's word that trust is
+/// due again is about what that person has looked at: said twice, it would also cover what has come up in between.
+pub(super) fn may_repeat(request: &Request) -> bool {
+    match request {
+        Request::Status
+        | Request::Explain { .. }
+        | Request::Simulate(_)
+        | Request::Journal { .. }
+        | Request::TestFence { .. }
+        | Request::Apply { .. }
+        | Request::Drain { .. }
+        | Request::Maintain { .. }
+        | Request::Leave { .. }
+        | Request::Want { .. }
+        | Request::Suspend { .. }
+        | Request::Voters
+        | Request::Resume { .. }
+        | Request::ConfirmOff { .. }
+        | Request::LookedAfter { .. } => true,
+        Request::Migrate { .. }
+        | Request::AddVoter { .. }
+        | Request::PromoteVoter { .. }
+        | Request::RemoveVoter { .. }
+        | Request::LiftQuarantine { .. }
+        | Request::TrustDevice { .. }
+        | Request::DrillFence { .. }
+        | Request::ReleaseStormHold { .. } => false,
+    }
+}
+
+/// Tries until somebody takes the request, or `time` is over; the last try may last longer.
+pub(super) async fn try_for<F>(time: Duration, mut attempt: impl FnMut() -> F) -> Result<Answer, Denied>
+where
+    F: Future<Output = Result<Answer, Denied>>,
+{
+    let began = Instant::now();
+    loop {
+        match attempt().await {
+            Err(Denied::NoLeader(_)) if began.elapsed() + PAUSE < time => sleep(PAUSE).await,
+            answered => return answered,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn accepted() -> Result<Answer, Denied> {
+        Ok(Answer::Accepted { what: "done".to_owned() })
+    }
+
+    /// Nobody leads for so many tries; then `then`. Returns what was answered, and after how many tries.
+    async fn nobody_leads_for(
+        tries: u32,
+        time: Duration,
+        then: Result<Answer, Denied>,
+    ) -> (Result<Answer, Denied>, u32) {
+        let made = Cell::new(0);
+        let attempt = || {
+            made.set(made.get() + 1);
+            let answer =
+                if made.get() <= tries { Err(Denied::NoLeader("an election".to_owned())) } else { then.clone() };
+            std::future::ready(answer)
+        };
+        (try_for(time, attempt).await, made.get())
+    }
+
+    #[tokio::test]
+    async fn a_request_during_an_election_is_taken_by_the_next_leader() {
+        assert_eq!(nobody_leads_for(2, TRY_FOR, accepted()).await, (accepted(), 3));
+    }
+
+    #[tokio::test]
+    async fn patience_ends_and_says_that_nobody_leads() {
+        let began = Instant::now();
+        let (answer, tries) = nobody_leads_for(u32::MAX, PAUSE * 3, accepted()).await;
+        assert!(matches!(answer, Err(Denied::NoLeader(_))), "{answer:?}");
+        assert!(tries > 1 && tries <= 3 && began.elapsed() < PAUSE * 3, "{tries} in {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_answer_and_not_tried_again() {
+        let refused = Err(Denied::Refused("no".to_owned()));
+        assert_eq!(nobody_leads_for(0, TRY_FOR, refused.clone()).await, (refused, 1));
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether the cluster would survive the losses that its settings say it must: told before the fact, and asked before
+//! policies take effect.
+
+use std::time::Duration;
+
+use holdfast_policies::{
+    change::Change,
+    decide::placement::{problem, problem_under},
+    model::{Policies, Severity},
+    plan::{intolerance, waiting_for_people},
+    time::Moment,
+};
+
+use super::brain::Brain;
+use crate::desk::Denied;
+
+/// How often the answer is looked for: it changes with guests and hosts, and nothing is decided on it.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Looks at a guest on a host for one answer: some milliseconds, because deciding waits meanwhile. A cluster for which they do
+/// not suffice is told that nobody knows.
+const LOOKS_MAX: u64 = 200_000;
+
+/// The incident that it is told under.
+const KEY: &str = "tolerate";
+
+impl Brain {
+    /// Tells people when `tolerate` does not hold, and when it holds again.
+    pub(super) async fn tell_tolerance(&mut self, now: Moment) {
+        if self.tolerance_asked.is_some_and(|at| now.since(at) < EVERY) {
+            return;
+        }
+        self.tolerance_asked = Some(now);
+        let change = self.node.read(|state| {
+            let room = intolerance(&problem(state, &self.report.hosts), &state.policies.cluster, LOOKS_MAX);
+            let told: Vec<String> = room.into_iter().chain(waiting_for_people(state)).collect();
+            let told = (!told.is_empty()).then(|| told.join("; and "));
+            let open = state.open_incident(KEY);
+            match (told, open) {
+                (Some(told), open) if open.is_none_or(|open| open.summary != told) => {
+                    let human = "Add a host or memory, take guests away, or mend the power devices that are named, before a host \
+                                 fails. `holdfast simulate --any 1` shows the cases.";
+                    Some(Change::IncidentOpened {
+                        key: KEY.to_owned(),
+                        severity: Severity::Warning,
+                        summary: told,
+                        human: Some(human.to_owned()),
+                        guests: Vec::new(),
+                    })
+                }
+                (None, Some(_)) => Some(Change::IncidentResolved { key: KEY.to_owned() }),
+                (Some(_), _) | (None, None) => None,
+            }
+        });
+        if let Some(change) = change {
+            self.propose(change).await;
+        }
+    }
+
+    /// Policies under which `tolerate` would cease to hold are refused where the settings say so. Where it does not hold
+    /// already, they take effect, so that whoever mends it is not locked out.
+    pub(super) fn check_tolerance(&self, policies: &Policies) -> Result<(), Denied> {
+        if !policies.cluster.refuse_beyond {
+            return Ok(());
+        }
+        let refused = self.node.read(|state| {
+            let judged = &self.report.hosts;
+            let before = intolerance(&problem(state, judged), &policies.cluster, LOOKS_MAX);
+            let after = intolerance(&problem_under(policies, state, judged), &policies.cluster, LOOKS_MAX);
+            after.filter(|_| before.is_none())
+        });
+        match refused {
+            Some(why) => Err(Denied::Refused(format!("`refuse_beyond` is set, and {why}"))),
+            None => Ok(()),
+        }
+    }
+}

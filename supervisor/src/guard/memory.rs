@@ -1,0 +1,111 @@
+//! What the guard must not forget when it is started again within one boot (R13): stop mode, the lease, the registered
+//! guests, and that a watchdog was counted on. It is kept in `run_dir`, which dies with the host.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use holdfast_policies::{names::Incarnation, time::Moment};
+use serde::{Deserialize, Serialize};
+
+use super::protocol::Guest;
+
+/// The file below `run_dir`.
+const FILE_NAME: &str = "guard.json";
+/// Longest file read, in bytes: as many guests as may be registered take half of it.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Memory {
+    /// The boot that it belongs to.
+    pub(super) incarnation: Incarnation,
+    /// Whether guests are stopped when the lease runs out (R14).
+    pub(super) stops: bool,
+    /// The time-out in milliseconds of a watchdog that was armed and told of, so that somebody may count on it.
+    pub(super) counted_on: Option<u64>,
+    /// When the lease ends or ended; none: none was granted, or it was taken back.
+    pub(super) deadline: Option<Moment>,
+    /// The registered guests.
+    pub(super) guests: BTreeSet<Guest>,
+}
+
+impl Memory {
+    /// Nothing, of this boot.
+    pub(super) fn blank(incarnation: Incarnation) -> Self {
+        Self { incarnation, stops: false, counted_on: None, deadline: None, guests: BTreeSet::new() }
+    }
+}
+
+/// Where it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Keeper {
+    /// The file.
+    pub(super) path: PathBuf,
+}
+
+impl Keeper {
+    /// In this folder.
+    pub(super) fn new(run_dir: &Path) -> Self {
+        Self { path: run_dir.join(FILE_NAME) }
+    }
+
+    /// What an earlier guard of this boot has kept; blank when there was none.
+    ///
+    /// # Errors
+    /// When there is a file that cannot be read. It is not taken for none: its guests would run on without a lease.
+    pub(super) fn load(&self, incarnation: &Incarnation) -> io::Result<Memory> {
+        let file = match fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::blank(incarnation.clone())),
+            Err(error) => return Err(error),
+        };
+        let mut text = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+        let memory: Memory = serde_json::from_slice(&text)?;
+        Ok(if memory.incarnation == *incarnation { memory } else { Memory::blank(incarnation.clone()) })
+    }
+
+    /// Replaces what is kept. It outlives this process, and need not outlive the host.
+    ///
+    /// # Errors
+    /// When it cannot be written; then what was kept before still is.
+    pub(super) fn keep(&self, memory: &Memory) -> io::Result<()> {
+        let fresh = self.path.with_extension("new");
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&serde_json::to_vec(memory)?)?;
+        fs::rename(&fresh, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::names::GuestName;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_within_the_boot_and_in_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keeper, boot) = (Keeper::new(folder.path()), Incarnation::new("boot-1").unwrap());
+        assert_eq!(keeper.load(&boot).unwrap(), Memory::blank(boot.clone()));
+        let guest = Guest { guest: GuestName::new("web-1").unwrap(), cgroup: PathBuf::from("/c/web-1") };
+        let (deadline, guests) = (Some(Moment(7)), BTreeSet::from([guest]));
+        let memory = Memory { incarnation: boot.clone(), stops: true, counted_on: Some(10_000), deadline, guests };
+        keeper.keep(&memory).unwrap();
+        assert_eq!(keeper.load(&boot).unwrap(), memory);
+        let other = Incarnation::new("boot-2").unwrap();
+        assert_eq!(keeper.load(&other).unwrap(), Memory::blank(other));
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_not_a_blank_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE_NAME), "{\"stops\":true").unwrap();
+        assert!(Keeper::new(folder.path()).load(&Incarnation::new("boot-1").unwrap()).is_err());
+    }
+}

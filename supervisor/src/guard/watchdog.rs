@@ -1,0 +1,271 @@
+//! One armed watchdog: from its opening on it fires unless it is petted in time.
+//!
+//! ```text
+//!  open (the driver arms it) ─► set the time-out, read it back ─► pet, pet, … ─► magic close, by a committed disarm only
+//!                                                                     └─ no pet within the time-out: the host is reset
+//! ```
+//!
+//! Whoever drops it without [`Watchdog::disarm`] leaves it armed: then somebody must open it and pet it in time.
+
+use std::{
+    ffi::c_int,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use holdfast_policies::{
+    armed::ArmedWatchdog,
+    hostfile::WatchdogFile,
+    observe::clean,
+    time::{Moment, millis},
+};
+use nix::{
+    errno::Errno,
+    sys::stat::{major, minor},
+};
+
+use super::kernel;
+
+/// How often it is petted: eight times in the shortest time-out that a host file may ask for.
+pub(super) const PET_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest time-out taken over from a driver that does not do as it is told, in seconds. What waits longer protects
+/// nobody.
+const TIMEOUT_SECONDS_MAX: c_int = 600;
+
+/// `WDIOF_SETTIMEOUT`: its time-out can be set.
+const CAN_SET_TIMEOUT: u32 = 0x0080;
+/// `WDIOF_MAGICCLOSE`: closing it disarms it only after a `V`.
+const CAN_CLOSE: u32 = 0x0100;
+/// `WDIOF_PRETIMEOUT`: it can give notice before it fires.
+const CAN_GIVE_NOTICE: u32 = 0x0200;
+/// How long before it fires the kernel may give notice, in seconds; only where the time-out is several times that.
+const NOTICE_SECONDS: c_int = 1;
+
+/// What softdog calls itself.
+const SOFTDOG: &str = "Software Watchdog";
+
+/// The major number of miscellaneous devices, of which `/dev/watchdog` is one; the first watchdog device has that name.
+const MISC_MAJOR: u64 = 10;
+
+/// Why a watchdog could not be armed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WatchdogError {
+    #[error("it cannot be opened")]
+    Open(#[source] io::Error),
+    #[error("it is no watchdog")]
+    Support(#[source] Errno),
+    #[error("it does not tell its time-out")]
+    Timeout(#[source] Errno),
+    #[error("its time-out is {seconds} s whatever it is told; from 1 to {TIMEOUT_SECONDS_MAX} s would do")]
+    Unfit { seconds: c_int },
+}
+
+/// An open, armed watchdog.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    device: File,
+    armed: ArmedWatchdog,
+    can_close: bool,
+    due: Moment,
+    /// So that a lasting failure is told once.
+    failing: bool,
+}
+
+impl Watchdog {
+    /// Opens and arms it. `counted_on`: the time-out in milliseconds that somebody counts on since an earlier guard armed it:
+    /// then it gets no longer one, and is left to fire if it turns out to be unfit (R15). One that nobody counts on is
+    /// disarmed again then.
+    pub(super) fn open(wanted: &WatchdogFile, counted_on: Option<u64>, now: Moment) -> Result<Self, WatchdogError> {
+        let device = OpenOptions::new().write(true).open(&wanted.device).map_err(WatchdogError::Open)?;
+        let support = kernel::watchdog_support(device.as_fd()).map_err(WatchdogError::Support)?;
+        let timeout_ms = counted_on.unwrap_or(u64::MAX).min(millis(wanted.timeout.0));
+        match set_up(&device, timeout_ms, support) {
+            Ok(armed) => Ok(Self::armed_as(device, armed, support.options, now)),
+            Err(error) => {
+                if counted_on.is_none()
+                    && let Err(error) = magic_close(device)
+                {
+                    tracing::error!(%error, device = %wanted.device.display(), "the watchdog cannot be disarmed again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens it and disarms it at once, to see what it is. One that cannot be disarmed comes back, to be petted on.
+    pub(super) fn try_out(wanted: &WatchdogFile, now: Moment) -> Result<(ArmedWatchdog, Option<Self>), WatchdogError> {
+        let opened = Self::open(wanted, None, now)?;
+        Ok((opened.armed.clone(), opened.disarm()))
+    }
+
+    /// Takes over a device that another guard has armed.
+    pub(super) fn take_over(device: OwnedFd, now: Moment) -> Result<Self, WatchdogError> {
+        let device = File::from(device);
+        let support = kernel::watchdog_support(device.as_fd()).map_err(WatchdogError::Support)?;
+        let armed = describe(&device, support)?;
+        Ok(Self::armed_as(device, armed, support.options, now))
+    }
+
+    fn armed_as(device: File, armed: ArmedWatchdog, options: u32, now: Moment) -> Self {
+        let can_close = options & CAN_CLOSE != 0 && !is_for_ever(&device);
+        Self { device, armed, can_close, due: now, failing: false }
+    }
+
+    /// What it is.
+    pub(super) fn armed(&self) -> &ArmedWatchdog {
+        &self.armed
+    }
+
+    /// The descriptor, to be handed over.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    /// Pets it, when it is time to. A failure changes nothing: it fires then, as it is meant to.
+    pub(super) fn pet_when_due(&mut self, now: Moment) {
+        if now < self.due {
+            return;
+        }
+        self.due = now.plus(PET_EVERY);
+        let failure = self.device.write_all(b"\0").err();
+        match (&failure, self.failing) {
+            (Some(error), false) => tracing::error!(%error, "the watchdog cannot be petted; it will reset this host"),
+            (None, true) => tracing::info!("the watchdog can be petted again"),
+            (Some(_), true) | (None, false) => {}
+        }
+        self.failing = failure.is_some();
+    }
+
+    /// Disarms it, because it has been committed that nobody counts on it (R15). One that cannot be disarmed comes back,
+    /// and is to be petted for ever.
+    pub(super) fn disarm(self) -> Option<Self> {
+        if !self.can_close {
+            tracing::warn!("this watchdog cannot be disarmed before the next boot; it is petted on");
+            return Some(self);
+        }
+        if let Err(error) = magic_close(self.device) {
+            tracing::error!(%error, "the watchdog could not be disarmed; it may reset this host");
+        }
+        None
+    }
+}
+
+fn magic_close(mut device: File) -> io::Result<()> {
+    device.write_all(b"V")
+}
+
+fn set_up(device: &File, timeout_ms: u64, support: kernel::WatchdogInfo) -> Result<ArmedWatchdog, WatchdogError> {
+    let seconds = c_int::try_from(timeout_ms / 1_000).unwrap_or(c_int::MAX);
+    if support.options & CAN_SET_TIMEOUT != 0
+        && let Err(error) = kernel::set_watchdog_timeout(device.as_fd(), seconds)
+    {
+        tracing::warn!(%error, seconds, "the watchdog did not take its time-out");
+    }
+    let armed = describe(device, support)?;
+    if armed.timeout_ms != timeout_ms {
+        tracing::warn!(wanted_ms = timeout_ms, timeout_ms = armed.timeout_ms, "the watchdog has a time-out of its own");
+    }
+    // It is a courtesy: what the kernel logs a second before the end may tell why.
+    if support.options & CAN_GIVE_NOTICE != 0
+        && armed.timeout_ms >= 4_000 * u64::from(NOTICE_SECONDS.unsigned_abs())
+        && let Err(error) = kernel::set_watchdog_pretimeout(device.as_fd(), NOTICE_SECONDS)
+    {
+        tracing::debug!(%error, "the watchdog gives no notice before it fires");
+    }
+    Ok(armed)
+}
+
+/// What the driver says of the device, the time-out read back from it (R9).
+fn describe(device: &File, support: kernel::WatchdogInfo) -> Result<ArmedWatchdog, WatchdogError> {
+    let seconds = kernel::watchdog_timeout(device.as_fd()).map_err(WatchdogError::Timeout)?;
+    if !(1..=TIMEOUT_SECONDS_MAX).contains(&seconds) {
+        return Err(WatchdogError::Unfit { seconds });
+    }
+    let identity = identity(&support.identity);
+    let is_virtual = identity == SOFTDOG || !is_device(device) || is_virtual_machine(Path::new("/"));
+    Ok(ArmedWatchdog { identity, timeout_ms: u64::from(seconds.unsigned_abs()) * 1_000, is_virtual })
+}
+
+fn identity(padded: &[u8]) -> String {
+    let text: Vec<u8> = padded.iter().copied().take_while(|byte| *byte != 0).collect();
+    clean(String::from_utf8_lossy(&text).trim())
+}
+
+/// Anything else is some process's imitation of one, and ends with it.
+fn is_device(device: &File) -> bool {
+    device.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+/// Whether this host is itself a virtual machine, whose watchdog stops whenever the machine is paused (R9).
+fn is_virtual_machine(root: &Path) -> bool {
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let processor = read("proc/cpuinfo");
+    let flags = processor.lines().filter(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let mut words = flags.flat_map(str::split_whitespace);
+    let firmware = read("sys/class/dmi/id/sys_vendor") + &read("sys/class/dmi/id/product_name");
+    words.any(|word| word == "hypervisor") || MACHINES.iter().any(|machine| firmware.contains(machine))
+}
+
+/// What the firmware of virtual machines calls them, for processors that do not tell.
+const MACHINES: [&str; 9] =
+    ["QEMU", "KVM", "VMware", "VirtualBox", "Xen", "Bochs", "OpenStack", "Google Compute Engine", "Virtual Machine"];
+
+/// Whether the driver was told never to let it be disarmed (`nowayout`). `/dev/watchdog` is a second name of watchdog0.
+fn is_for_ever(device: &File) -> bool {
+    let Ok(metadata) = device.metadata() else { return true };
+    let (major, minor) = (major(metadata.rdev()), minor(metadata.rdev()));
+    let folder = if major == MISC_MAJOR {
+        PathBuf::from("/sys/class/watchdog/watchdog0")
+    } else {
+        PathBuf::from(format!("/sys/dev/char/{major}:{minor}"))
+    };
+    is_device(device) && fs::read_to_string(folder.join("nowayout")).is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_watchdog_is_not_armed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watchdog");
+        let wanted = WatchdogFile { device: path.clone(), ..WatchdogFile::default() };
+        assert!(matches!(Watchdog::open(&wanted, None, Moment(0)), Err(WatchdogError::Open(_))));
+        fs::write(&path, "").unwrap();
+        assert!(matches!(Watchdog::open(&wanted, None, Moment(0)), Err(WatchdogError::Support(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"", "nothing was written into somebody's file");
+    }
+
+    #[test]
+    fn a_virtual_machine_is_known_by_its_processor_or_its_firmware() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert!(!is_virtual_machine(folder.path()));
+        write("proc/cpuinfo", "model name\t: hypervisor 3000\nflags\t\t: fpu vme lahf_lm\n");
+        write("sys/class/dmi/id/sys_vendor", "Dell Inc.\n");
+        assert!(!is_virtual_machine(folder.path()));
+        write("sys/class/dmi/id/product_name", "KVM\n");
+        assert!(is_virtual_machine(folder.path()));
+        write("sys/class/dmi/id/product_name", "PowerEdge R640\n");
+        write("proc/cpuinfo", "flags\t\t: fpu vme hypervisor lahf_lm\n");
+        assert!(is_virtual_machine(folder.path()));
+    }
+
+    #[test]
+    fn an_identity_is_read_up_to_its_padding() {
+        assert_eq!(identity(b"i6300ESB timer\0\0\0"), "i6300ESB timer");
+        assert_eq!(identity(&[b'x'; 32]), "x".repeat(32));
+    }
+}

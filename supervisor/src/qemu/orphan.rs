@@ -1,0 +1,83 @@
+//! Migrations whose supervisor has died: cancelled by the next one, so that the guest runs on here.
+//!
+//! A send is followed by the supervisor that began it, and by no other: its order is not done twice. What goes on without it
+//! ends badly, since QEMU stops the guest before it hands it over and waits for a word that nobody will give. Until
+//! everything was sent the source alone may run the guest (R22), so keeping it is safe; a guest that was wholly sent stays
+//! as it is, paused, for the coordinator to judge.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use holdfast_policies::{names::GuestName, observe::GuestCondition};
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    Inner,
+    condition::{MigrationStatus, View},
+    migrate,
+};
+
+/// How often a cancellation is tried that QEMU does not answer, and the pause between two tries.
+const TRIES: (u32, Duration) = (30, Duration::from_secs(2));
+
+/// Looks at every guest that was adopted, as soon as its QEMU answers.
+pub fn keep_what_was_being_sent(inner: &Arc<Inner>) {
+    for guest in inner.registry.guests() {
+        if let Some(monitor) = inner.registry.monitor(&guest) {
+            // Neither holds the driver, or the way to the monitor: they end with it.
+            tokio::spawn(keep(Arc::downgrade(inner), guest, monitor.watch()));
+        }
+    }
+}
+
+async fn keep(inner: Weak<Inner>, guest: GuestName, mut changes: watch::Receiver<View>) {
+    let known = changes.wait_for(|view| !matches!(view.condition, GuestCondition::Unknown { .. })).await;
+    if !known.is_ok_and(|view| is_being_sent(&view)) {
+        return;
+    }
+    for _ in 0..TRIES.0 {
+        match inner.upgrade() {
+            Some(inner) if !cancelled(&inner, &guest).await => {}
+            Some(_) | None => return,
+        }
+        sleep(TRIES.1).await;
+    }
+}
+
+/// Cancels once. False when QEMU did not say what came of it.
+async fn cancelled(inner: &Inner, guest: &GuestName) -> bool {
+    let gate = inner.registry.gate(guest);
+    let _gate = gate.lock().await;
+    let Some(monitor) = inner.registry.monitor(guest) else { return true };
+    match migrate::cancel(&monitor).await {
+        Ok(Some(_)) => tracing::warn!(%guest, "an earlier supervisor had sent it away; it stays paused here"),
+        Ok(None) => {
+            let kept = migrate::keep(&monitor, "its supervisor died while it was sent".to_owned()).await;
+            tracing::warn!(%guest, %kept, "a migration without a supervisor was cancelled");
+        }
+        Err(error) => {
+            tracing::warn!(%guest, %error, "a migration without a supervisor cannot be cancelled yet");
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether a guest is on its way from here to another host. One that arrives has other conditions until all of it is here.
+fn is_being_sent(view: &View) -> bool {
+    let here = match &view.condition {
+        GuestCondition::Incoming | GuestCondition::Sent | GuestCondition::Exited { .. } => false,
+        GuestCondition::Running
+        | GuestCondition::Paused { .. }
+        | GuestCondition::Panicked
+        | GuestCondition::IoError { .. }
+        | GuestCondition::Unknown { .. } => true,
+    };
+    let under_way = match &view.migration {
+        None | Some(MigrationStatus::Completed | MigrationStatus::Failed | MigrationStatus::Cancelled) => false,
+        Some(_) => true,
+    };
+    here && under_way
+}

@@ -1,0 +1,502 @@
+//! The way into a guest through Holdfast's own agent there, for guests that have one.
+//!
+//! One task per guest holds the connection to the port. Whoever asks waits for an answer with its number; what the guest
+//! tells unasked, that a service has died, becomes an event at once. An agent that has not been heard for a while is not
+//! asked: then the QEMU guest agent serves.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use holdfast_policies::{
+    model::Probe,
+    names::{Epoch, GuestName, ServiceName},
+    observe::{GuestCondition, Outcome, clean},
+};
+use holdfast_probes::{
+    channel::{ChannelError, ExecResult},
+    guest_agent::{FromGuest, ToGuest, What, protocol},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::unix::OwnedWriteHalf,
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, interval, sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    GuestEvent,
+    condition::View,
+    wire::{self, WireError},
+};
+
+/// Questions that may wait for the task; there are a handful of askers.
+const QUEUE: usize = 32;
+
+/// Questions that may be unanswered at once; the agent in the guest answers no more either.
+const PENDING_MAX: usize = 32;
+
+/// How often the agent is greeted; its answer tells that it is there, and who is down.
+const HELLO_EVERY: Duration = Duration::from_secs(2);
+
+/// After so long without a word the agent counts as silent.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Pause between two attempts to connect.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+/// How long the guest may take to take what is written.
+const WRITE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Deaths that one guest may tell at once, and then one in a second: each makes this host sync. What is told beyond that, the
+/// probes tell. A guest is not trusted to be sparing.
+const DEATHS_AT_ONCE: u64 = 16;
+
+/// Whose agent it is, and how to reach it.
+pub struct Port {
+    /// Which guest.
+    pub guest: GuestName,
+    /// Under which assignment.
+    pub epoch: Epoch,
+    /// The port's other end.
+    pub socket: PathBuf,
+    /// How the guest is.
+    pub view: watch::Receiver<View>,
+}
+
+/// How it is with the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// Nothing was heard of it since the guest is watched.
+    Never,
+    /// It was heard lately.
+    Here,
+    /// It was heard, and is not any more.
+    Silent,
+}
+
+/// Why a question to the agent has no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// It was not asked, or would not: somebody else may be.
+    Refused(String),
+    /// It was asked, and nobody knows what came of it.
+    Lost(ChannelError),
+}
+
+impl From<Unanswered> for ChannelError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Refused(why) => Self::Refused(why),
+            Unanswered::Lost(error) => error,
+        }
+    }
+}
+
+/// One guest's own agent; cheap to clone.
+#[derive(Clone)]
+pub struct OwnAgent {
+    questions: mpsc::Sender<Question>,
+    presence: watch::Receiver<Presence>,
+    _task: Arc<AbortOnDropHandle<()>>,
+}
+
+struct Question {
+    what: What,
+    within: Duration,
+    reply: oneshot::Sender<FromGuest>,
+}
+
+/// Starts the task.
+pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
+    let (questions, asked) = mpsc::channel(QUEUE);
+    let (said, presence) = watch::channel(Presence::Never);
+    let talk = Talk {
+        port,
+        events,
+        presence: said,
+        asked,
+        next_id: 0,
+        pending: BTreeMap::new(),
+        agent: None,
+        hello: protocol::by_chance(),
+        greeted: false,
+        down: BTreeMap::new(),
+        deaths_left: DEATHS_AT_ONCE,
+        refilled: Instant::now(),
+    };
+    OwnAgent { questions, presence, _task: Arc::new(AbortOnDropHandle::new(tokio::spawn(talk.run()))) }
+}
+
+impl OwnAgent {
+    /// Whether it was heard lately.
+    pub fn is_here(&self) -> bool {
+        *self.presence.borrow() == Presence::Here
+    }
+
+    /// Whether it was heard under this QEMU, and is not any more.
+    pub fn is_silent(&self) -> bool {
+        *self.presence.borrow() == Presence::Silent
+    }
+
+    /// Runs a program in the guest.
+    pub async fn exec(&self, run: &[String], deadline: Duration) -> Result<ExecResult, Unanswered> {
+        let odd = |what: &str| Unanswered::Lost(ChannelError::Refused(what.to_owned()));
+        match self.ask(What::Exec { run: run.to_vec() }, deadline).await? {
+            FromGuest::Ended { code, signal, stdout, stderr, .. } => {
+                let exit = FromGuest::exit(code, signal).ok_or_else(|| odd("it does not say how it ended"))?;
+                Ok(ExecResult { exit, stdout: stdout.into_bytes(), stderr: stderr.into_bytes() })
+            }
+            FromGuest::Late { .. } => Err(Unanswered::Lost(ChannelError::Deadline)),
+            FromGuest::Refused { why, .. } => Err(Unanswered::Refused(clean(&why))),
+            FromGuest::Here { .. } | FromGuest::Found { .. } | FromGuest::Died(_) => {
+                Err(odd("it answered something else"))
+            }
+        }
+    }
+
+    /// Answers a probe; `None` where the agent is absent or does not answer this one.
+    pub async fn answer(&self, probe: &Probe, deadline: Duration) -> Option<(Outcome, String)> {
+        if !self.is_here() {
+            return None;
+        }
+        match self.ask(What::Probe(Box::new(probe.clone())), deadline).await {
+            Ok(FromGuest::Found { outcome, detail, .. }) => Some((outcome, clean(&detail))),
+            // An agent that is mute is what this kind asks about, and says nothing about any other.
+            Err(Unanswered::Lost(ChannelError::Deadline)) if matches!(probe, Probe::AgentPing {}) => {
+                Some((Outcome::Fail, "the agent was there, and does not answer".to_owned()))
+            }
+            Err(Unanswered::Lost(error)) => Some((Outcome::Unknown, error.to_string())),
+            Ok(
+                FromGuest::Refused { .. }
+                | FromGuest::Here { .. }
+                | FromGuest::Ended { .. }
+                | FromGuest::Late { .. }
+                | FromGuest::Died(_),
+            )
+            | Err(Unanswered::Refused(_)) => None,
+        }
+    }
+
+    async fn ask(&self, what: What, deadline: Duration) -> Result<FromGuest, Unanswered> {
+        let (reply, answer) = oneshot::channel();
+        // The guest's own limit comes first, so that it is the agent that tells of a program that hangs.
+        let question = Question { what, within: deadline - deadline / 8, reply };
+        let full = |_| Unanswered::Refused("other questions are before this one".to_owned());
+        self.questions.try_send(question).map_err(full)?;
+        match timeout(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Unanswered::Lost(ChannelError::Unavailable("the agent's port is closed".to_owned()))),
+            Err(_) => Err(Unanswered::Lost(ChannelError::Deadline)),
+        }
+    }
+}
+
+struct Talk {
+    port: Port,
+    events: mpsc::Sender<GuestEvent>,
+    presence: watch::Sender<Presence>,
+    asked: mpsc::Receiver<Question>,
+    next_id: u64,
+    pending: BTreeMap<u64, oneshot::Sender<FromGuest>>,
+    /// The number of the agent's start.
+    agent: Option<u64>,
+    /// The number of this connection's greetings.
+    hello: u64,
+    /// Whether one of them was answered. What comes before may have been said long ago, to nobody.
+    greeted: bool,
+    /// Deaths that were told already, of [`protocol::SERVICES_MAX`] services at most.
+    down: BTreeMap<ServiceName, String>,
+    deaths_left: u64,
+    refilled: Instant,
+}
+
+impl Talk {
+    async fn run(mut self) {
+        while !matches!(self.port.view.borrow().condition, GuestCondition::Exited { .. }) {
+            let error = match self.talk().await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            tracing::debug!(guest = %self.port.guest, %error, "the port of the guest's own agent");
+            self.silent();
+            self.pending.clear();
+            // Whoever asks meanwhile is told at once that nobody is there.
+            while self.asked.try_recv().is_ok() {}
+            sleep(RECONNECT).await;
+        }
+    }
+
+    /// Until the connection fails, or nobody is left to ask.
+    async fn talk(&mut self) -> Result<(), WireError> {
+        let (mut lines, mut write) = wire::connect(&self.port.socket).await?;
+        (self.hello, self.greeted) = (protocol::by_chance(), false);
+        let mut hello = interval(HELLO_EVERY);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                line = lines.next() => {
+                    let line = line?;
+                    if line.len() <= protocol::LINE_BYTES_MAX && let Ok(message) = serde_json::from_slice(&line) {
+                        heard = Instant::now();
+                        self.heard(message, heard);
+                    }
+                }
+                question = self.asked.recv() => match question {
+                    Some(question) => self.put(&mut write, question).await?,
+                    None => return Ok(()),
+                },
+                _ = hello.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        self.silent();
+                    }
+                    send(&mut write, &ToGuest::Hello { number: self.hello }).await?;
+                }
+            }
+        }
+    }
+
+    fn silent(&self) {
+        self.presence.send_if_modified(|presence| {
+            let was_here = *presence == Presence::Here;
+            if was_here {
+                *presence = Presence::Silent;
+            }
+            was_here
+        });
+    }
+
+    async fn put(&mut self, write: &mut OwnedWriteHalf, question: Question) -> Result<(), WireError> {
+        self.pending.retain(|_, reply| !reply.is_closed());
+        // Dropping the question tells its asker.
+        let Some(agent) = self.agent.filter(|_| self.pending.len() < PENDING_MAX) else { return Ok(()) };
+        self.next_id += 1;
+        let within_ms = holdfast_policies::time::millis(question.within);
+        let ask = ToGuest::Ask { id: self.next_id, agent, within_ms, what: question.what };
+        self.pending.insert(self.next_id, question.reply);
+        send(write, &ask).await
+    }
+
+    fn heard(&mut self, message: FromGuest, now: Instant) {
+        if let Some(id) = message.answers() {
+            // An asker that gave up has dropped its end.
+            _ = self.pending.remove(&id).map(|reply| reply.send(message));
+            return;
+        }
+        match message {
+            FromGuest::Here { agent, hello, down, .. } => {
+                self.agent = Some(agent);
+                self.presence.send_replace(Presence::Here);
+                if hello == Some(self.hello) {
+                    self.greeted = true;
+                    self.are_down(down, now);
+                }
+            }
+            FromGuest::Died(down) if self.greeted => {
+                let detail = clean(&down.detail);
+                if self.down.len() < protocol::SERVICES_MAX {
+                    self.down.insert(down.service.clone(), detail.clone());
+                }
+                self.died(down.service, detail, now);
+            }
+            FromGuest::Died(_)
+            | FromGuest::Ended { .. }
+            | FromGuest::Late { .. }
+            | FromGuest::Found { .. }
+            | FromGuest::Refused { .. } => {}
+        }
+    }
+
+    /// Tells of those that were not down when that was said last.
+    fn are_down(&mut self, down: Vec<protocol::Down>, now: Instant) {
+        let down = down.into_iter().take(protocol::SERVICES_MAX).map(|down| (down.service, clean(&down.detail)));
+        let told = std::mem::replace(&mut self.down, down.collect());
+        for (service, detail) in self.down.clone() {
+            if told.get(&service) != Some(&detail) {
+                self.died(service, detail, now);
+            }
+        }
+    }
+
+    fn died(&mut self, service: ServiceName, detail: String, now: Instant) {
+        let gained = now.duration_since(self.refilled).as_secs();
+        if gained > 0 {
+            (self.deaths_left, self.refilled) = ((self.deaths_left + gained).min(DEATHS_AT_ONCE), now);
+        }
+        let Some(left) = self.deaths_left.checked_sub(1) else { return };
+        self.deaths_left = left;
+        let Port { guest, epoch, .. } = &self.port;
+        let event = GuestEvent::Died { guest: guest.clone(), epoch: *epoch, service, detail };
+        if let Err(error) = self.events.try_send(event) {
+            tracing::warn!(%guest, %error, "the death of a service was not told; the probes will tell it");
+        }
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, message: &ToGuest) -> Result<(), WireError> {
+    let line = protocol::line(message);
+    let sent = timeout(WRITE_LIMIT, write.write_all(&line)).await;
+    sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(WireError::Socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::names::ServiceName;
+    use holdfast_probes::{
+        channel::Exit,
+        guest_agent::{Agent, GuestConfig},
+    };
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// The real agent, with a socket in place of the virtio port.
+    async fn guest(config: String) -> (tempfile::TempDir, OwnAgent, mpsc::Receiver<GuestEvent>) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("port");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let agent = Agent::new(GuestConfig::parse(&config).unwrap());
+            let (stream, _) = listener.accept().await.unwrap();
+            let (read, write) = stream.into_split();
+            agent.serve(read, write).await
+        });
+        let (_, view) = watch::channel(running());
+        let (events, told) = mpsc::channel(16);
+        let port = Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view };
+        let own = spawn(port, events);
+        let here = |presence: &Presence| *presence == Presence::Here;
+        timeout(LONG, own.presence.clone().wait_for(here)).await.unwrap().unwrap();
+        (folder, own, told)
+    }
+
+    #[tokio::test]
+    async fn programs_and_probes_are_answered_and_refusals_leave_the_question_to_others() {
+        let (_folder, own, _told) = guest("allow: { commands: [[echo, hi]] }".to_owned()).await;
+        let result = own.exec(&["echo".to_owned(), "hi".to_owned()], LONG).await.unwrap();
+        assert_eq!((result.exit, result.stdout.as_slice()), (Exit::Code(0), b"hi\n".as_slice()));
+        assert!(matches!(own.exec(&["reboot".to_owned()], LONG).await, Err(Unanswered::Refused(_))));
+        let ping = own.answer(&Probe::AgentPing {}, LONG).await.unwrap();
+        assert_eq!(ping.0, Outcome::Pass);
+        let exec = |word: &str| Probe::Exec(holdfast_policies::probe::ExecProbe::plain(vec![word.to_owned()]));
+        assert_eq!(own.answer(&exec("reboot"), LONG).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_death_in_the_guest_becomes_an_event_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid_file = folder.path().join("pid");
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        std::fs::write(&pid_file, child.id().to_string()).unwrap();
+        let (_folder, _own, mut told) =
+            guest(format!("watch: {{ http: {{ pid_file: {} }} }}", pid_file.display())).await;
+        sleep(Duration::from_millis(200)).await;
+        child.kill().unwrap();
+        let event = timeout(LONG, told.recv()).await.unwrap().unwrap();
+        child.wait().unwrap();
+        assert!(
+            matches!(&event, GuestEvent::Died { service, .. } if *service == ServiceName::new("http").unwrap()),
+            "{event:?}"
+        );
+    }
+
+    /// A guest that says what it likes.
+    struct Liar {
+        own: OwnAgent,
+        told: mpsc::Receiver<GuestEvent>,
+        lines: wire::Lines,
+        write: OwnedWriteHalf,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Liar {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("port");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let (_, view) = watch::channel(running());
+            let (events, told) = mpsc::channel(256);
+            let own =
+                spawn(Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view }, events);
+            // Whoever accepts can speak as whoever connects.
+            let (read, write) = listener.accept().await.unwrap().0.into_split();
+            Self { own, told, lines: wire::Lines::of(read), write, _folder: folder }
+        }
+
+        /// The number of the next greeting.
+        async fn greeting(&mut self) -> u64 {
+            loop {
+                let line = timeout(LONG, self.lines.next()).await.unwrap().unwrap();
+                if let ToGuest::Hello { number } = serde_json::from_slice(&line).unwrap() {
+                    return number;
+                }
+            }
+        }
+
+        async fn says(&mut self, message: &FromGuest) {
+            send_line(&mut self.write, message).await;
+        }
+
+        /// Waits until all that was said has been heard.
+        async fn is_heard(&mut self) {
+            let here = FromGuest::Here { version: String::new(), agent: 1, hello: None, late_ms: 0, down: Vec::new() };
+            self.says(&here).await;
+            let here = |presence: &Presence| *presence == Presence::Here;
+            timeout(LONG, self.own.presence.clone().wait_for(here)).await.unwrap().unwrap();
+        }
+    }
+
+    async fn send_line(write: &mut OwnedWriteHalf, message: &FromGuest) {
+        write.write_all(&protocol::line(message)).await.unwrap();
+    }
+
+    fn running() -> View {
+        View { condition: GuestCondition::Running, migration: None, agent_open: None, resets: 0 }
+    }
+
+    fn down(service: usize) -> protocol::Down {
+        protocol::Down { service: ServiceName::new(format!("s{service}")).unwrap(), detail: "it has ended".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_this_connection_is_no_news() {
+        let mut guest = Liar::new().await;
+        guest.says(&FromGuest::Died(down(1))).await;
+        let hello = Some(guest.greeting().await);
+        let old = FromGuest::Here { version: String::new(), agent: 1, hello: Some(1), late_ms: 0, down: vec![down(2)] };
+        guest.says(&old).await;
+        let here = FromGuest::Here { version: String::new(), agent: 1, hello, late_ms: 0, down: vec![down(3)] };
+        guest.says(&here).await;
+        let event = timeout(LONG, guest.told.recv()).await.unwrap().unwrap();
+        assert!(matches!(&event, GuestEvent::Died { service, .. } if service.as_str() == "s3"), "{event:?}");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_tells_deaths_without_end_costs_a_handful_of_syncs_and_no_memory() {
+        let mut guest = Liar::new().await;
+        let hello = Some(guest.greeting().await);
+        guest.says(&FromGuest::Here { version: String::new(), agent: 1, hello, late_ms: 0, down: Vec::new() }).await;
+        for service in 0..2_000 {
+            guest.says(&FromGuest::Died(down(service))).await;
+        }
+        guest.is_heard().await;
+        let mut told = 0;
+        while guest.told.try_recv().is_ok() {
+            told += 1;
+        }
+        // One more for each second that this took.
+        assert!((1..100).contains(&told), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_at_is_nobody_to_ask() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, view) = watch::channel(running());
+        let (events, _told) = mpsc::channel(16);
+        let (guest, socket) = (GuestName::new("web-1").unwrap(), folder.path().join("port"));
+        let own = spawn(Port { guest, epoch: Epoch::default(), socket, view }, events);
+        assert!(!own.is_here());
+        assert_eq!(own.answer(&Probe::AgentPing {}, Duration::from_millis(100)).await, None);
+    }
+}

@@ -1,0 +1,239 @@
+//! A host's vote: how it is begun, what becomes of a supervisor that loses it, and how it comes back (R24).
+//!
+//! A supervisor whose raft has stopped, or could not start, goes on as agent, prober, gossiper and client of the guard:
+//! its guests are supervised, and its syncs go to the other voters. It decides and votes nothing in this process. When
+//! its disk is well again, or the coordinator has given this host another raft id, it ends and is started again by
+//! whatever keeps it running, which touches no guest.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use holdfast_policies::hostfile::HostFile;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::{
+    bootstrap::{Papers, Part, founding_voters},
+    consensus::{Cause, Consensus, Machine, StartError},
+    coordinator::{Coordinator, Counter},
+    desk::VoterList,
+    node::{Complaint, Node},
+    rpc,
+};
+
+/// How often it is looked after the vote.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a host that does not lead asks who votes: a voter that was removed is not told so by raft.
+const ROLL_CALL_EVERY: Duration = Duration::from_secs(2);
+
+/// A vote is not tried again sooner than this after it was lost: a disk that fails now and then must not make a
+/// supervisor that is started all the time.
+const REST: Duration = Duration::from_secs(5);
+
+/// Room that must be there before a vote is tried again, in bytes: a store that opens grows a little.
+const ROOM_BYTES: usize = 2 * 1024 * 1024;
+
+/// In so many roll calls one after the other must a host be missing before it believes that it was removed.
+const MISSED_CALLS: u32 = 2;
+
+/// A vote that this process does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why, for people.
+    pub why: String,
+    /// Whether it can be had again when the disk can be written.
+    pub by_disk: bool,
+}
+
+/// What became of the start.
+pub struct Begun {
+    /// Consensus, where this host takes part.
+    pub consensus: Option<Consensus>,
+    /// The raft node id of this host, if it has one.
+    pub raft_id: Option<u64>,
+    /// Why it does not take part, though it should.
+    pub lost: Option<Lost>,
+}
+
+/// Starts consensus where this host takes part. A store that is lost or cannot be used costs the vote and nothing else.
+///
+/// # Errors
+/// A store of another cluster, node or version: somebody has mixed up files, and should know at once.
+pub async fn begin(file: &HostFile, machine: Arc<RwLock<dyn Machine>>, client: rpc::Client) -> anyhow::Result<Begun> {
+    let papers = Papers::of(file);
+    let part = papers.part(file.voters.contains_key(&file.host))?;
+    let (node_id, founds) = match &part {
+        Part::None => return Ok(Begun { consensus: None, raft_id: None, lost: None }),
+        Part::Lost => {
+            let why = format!(
+                "its raft store was lost; it must not vote under its old id again (R24): `holdfast voter add {}` on \
+                 another voter brings it back",
+                file.host
+            );
+            tracing::error!(why, "this host has no vote");
+            return Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: Some(Lost { why, by_disk: false }) });
+        }
+        Part::Founds { node_id } => (*node_id, true),
+        Part::Joins { node_id } | Part::Goes { node_id } => (*node_id, false),
+    };
+    match take_part(file, &papers, &part, node_id, founds, machine, client).await {
+        Ok(consensus) => Ok(Begun { consensus: Some(consensus), raft_id: Some(node_id), lost: None }),
+        Err(error) => {
+            let lost = weigh(&error)?;
+            tracing::error!(why = lost.why, "this supervisor starts without its vote");
+            Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: Some(lost) })
+        }
+    }
+}
+
+async fn take_part(
+    file: &HostFile,
+    papers: &Papers,
+    part: &Part,
+    node_id: u64,
+    founds: bool,
+    machine: Arc<RwLock<dyn Machine>>,
+    client: rpc::Client,
+) -> anyhow::Result<Consensus> {
+    let config = papers.config(&file.cluster, node_id, part)?;
+    let consensus = Consensus::start(config, machine, client).await?;
+    papers.use_up(node_id)?;
+    let founder = founds || founding_voters(file).get(&node_id).is_some_and(|place| place.host == file.host);
+    if founder && consensus.status().last_log.is_none() {
+        match consensus.initialize(founding_voters(file)).await {
+            Ok(()) => tracing::info!("the cluster is founded"),
+            Err(error) => tracing::info!(%error, "the cluster was not founded here"),
+        }
+    }
+    Ok(consensus)
+}
+
+/// What a failed start costs: the vote, or the whole start.
+fn weigh(error: &anyhow::Error) -> anyhow::Result<Lost> {
+    let why = format!("it cannot vote: {error:#}");
+    match error.downcast_ref::<StartError>() {
+        Some(StartError::Store { source, .. }) => Ok(Lost { why, by_disk: is_full(source) }),
+        Some(StartError::Halted(_) | StartError::NoStore { .. }) => Ok(Lost { why, by_disk: false }),
+        Some(
+            StartError::OtherCluster { .. }
+            | StartError::OtherNode { .. }
+            | StartError::Format { .. }
+            | StartError::Tuning(_),
+        ) => Err(anyhow::anyhow!("{error:#}")),
+        None => {
+            let full = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full));
+            Ok(Lost { why, by_disk: full })
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Looks after the vote for as long as the supervisor runs. Returns, with the reason, when it should be started again.
+pub async fn look_after(
+    node: Arc<Node>,
+    counter: Arc<Counter>,
+    coordinator: Option<Coordinator>,
+    lost: Option<Lost>,
+) -> String {
+    let papers = Papers::of(&node.file);
+    let mut lost = lost.map(|lost| (lost, Instant::now()));
+    let mut called = Instant::now();
+    let (mut missed, mut guarded) = (0, node.file.voters.values().copied().collect::<Vec<_>>());
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if lost.is_none() {
+            lost = node.consensus.as_ref().and_then(stopped).map(|lost| (lost, Instant::now()));
+        }
+        if let Some((lost, since)) = &lost {
+            node.health.complain(Complaint::Vote, lost.why.clone());
+            if lost.by_disk && since.elapsed() >= REST && has_room(&node.file.state_dir).await {
+                return "the disk of the raft store can be written again; starting again to vote".to_owned();
+            }
+        }
+        if let Some(coordinator) = &coordinator {
+            coordinator.finish_change().await;
+        }
+        let leads = node.leader().is_some_and(|leader| leader == *node.host());
+        if !leads && called.elapsed() >= ROLL_CALL_EVERY {
+            if let Some(list) = counter.roll_call().await {
+                node.told.set(list.places());
+                missed = if node.raft_id.is_some_and(|own| !list.has(own)) { missed + 1 } else { 0 };
+                if let Some(why) = obey(&node, &papers, &list, missed) {
+                    return why;
+                }
+            }
+            called = Instant::now();
+        }
+        tell_guard(&node, &mut guarded).await;
+    }
+}
+
+/// Why consensus has stopped, if it has.
+fn stopped(consensus: &Consensus) -> Option<Lost> {
+    let why = consensus.health().err()?;
+    let by_disk = consensus.cause() != Some(Cause::Machine);
+    let why = format!("it votes no more: {why}");
+    tracing::error!(why, "this supervisor goes on without its vote");
+    Some(Lost { why, by_disk })
+}
+
+/// Joins, or leaves, as the coordinator says that the membership has it. Whoever takes part under an older id, and knows a
+/// leader, keeps that vote.
+fn obey(node: &Node, papers: &Papers, list: &VoterList, missed: u32) -> Option<String> {
+    let invited = list.invited(node.host(), node.raft_id).filter(|_| node.leader().is_none());
+    let done = match (invited, node.raft_id) {
+        (Some(node_id), _) => papers.invite(node_id).map(|()| format!("starting again to join as raft node {node_id}")),
+        (None, Some(own)) if missed >= MISSED_CALLS => {
+            papers.remove(own).map(|()| format!("raft node {own} was removed; starting again without a vote"))
+        }
+        (None, _) => return None,
+    };
+    match done {
+        Ok(why) => Some(why),
+        Err(error) => {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "a change of this host's part among the voters cannot be kept"
+            );
+            None
+        }
+    }
+}
+
+/// The guard's beacons go to whoever votes at present.
+async fn tell_guard(node: &Node, told: &mut Vec<std::net::SocketAddr>) {
+    let voters: Vec<_> = node.voters().into_values().collect();
+    if voters == *told {
+        return;
+    }
+    match node.guard.voters(voters.clone()).await {
+        Ok(()) => *told = voters,
+        Err(error) => tracing::debug!(%error, "the guard was not told who votes"),
+    }
+}
+
+async fn has_room(folder: &Path) -> bool {
+    let folder = folder.to_owned();
+    tokio::task::spawn_blocking(move || try_room(&folder).is_ok()).await.unwrap_or(false)
+}
+
+/// Whether so much can really be written and synced. What is said to be free may be reserved.
+fn try_room(folder: &Path) -> io::Result<()> {
+    let path = folder.join("room.probe");
+    let tried = fs::File::create(&path).and_then(|mut file| {
+        file.write_all(&vec![1; ROOM_BYTES])?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(&path);
+    tried.and(removed)
+}

@@ -1,0 +1,64 @@
+//! `bench planner [--json]`: how long one round of deciding takes, by size of the cluster.
+//! `bench probes [--json]`: how many questions to services one core asks in a second.
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+use holdfast_tests::bench::{
+    planner::{Measured, SIZES, measure},
+    probes,
+};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let json = match words.as_slice() {
+        ["planner"] => false,
+        ["planner", "--json"] => true,
+        ["probes"] => return probes(false),
+        ["probes", "--json"] => return probes(true),
+        // What `bench probes` asks.
+        ["probes", "--serve"] => return probes::serve(),
+        _ => bail!("usage: bench planner|probes [--json]"),
+    };
+    let measured = SIZES.iter().map(|(hosts, guests)| measure(*hosts, *guests)).collect::<Result<Vec<Measured>>>()?;
+    if json {
+        println!("{}", serde_json::to_string(&measured)?);
+        return Ok(());
+    }
+    println!("one round of deciding after a host was lost; the median and the best of 15, one core");
+    println!(
+        "{:>6} {:>7} {:>5} {:>9} {:>9} {:>8} {:>8}",
+        "hosts", "guests", "free", "median ms", "best ms", "CPU ms", "RSS MiB"
+    );
+    for size in measured {
+        let Measured { hosts, guests, free, ms, best_ms, cpu_ms, rss_mb, .. } = size;
+        println!("{hosts:>6} {guests:>7} {free:>5} {ms:>9.2} {best_ms:>9.2} {cpu_ms:>8.2} {rss_mb:>8.1}");
+    }
+    Ok(())
+}
+
+fn probes(json: bool) -> Result<()> {
+    let measured = probes::measure()?;
+    if json {
+        println!("{}", serde_json::to_string(&measured)?);
+        return Ok(());
+    }
+    let probes::Measured { tcp_per_s, http_per_s, tcp_per_core_s, http_per_core_s, rss_mb } = measured;
+    println!("questions of one thread to a server on this machine, each over a new connection");
+    println!("{:>6} {:>10} {:>20}", "", "per second", "per second of a core");
+    println!("{:>6} {tcp_per_s:>10.0} {tcp_per_core_s:>20.0}", "tcp");
+    println!("{:>6} {http_per_s:>10.0} {http_per_core_s:>20.0}", "http");
+    println!("memory: {rss_mb:.1} MiB");
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Guests with a real program each, and the recovery kits that are meant for them (`kits.sh`, `examples/kits`).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Lab, built,
+    cluster::accel,
+    command::run_ok,
+    guest::{self, append, image_dir, mac},
+    network,
+};
+
+/// A kit, and the guest that it is tried on.
+#[derive(Debug, Clone, Copy)]
+pub struct Kit {
+    /// The guest.
+    pub guest: &'static str,
+    /// Its address.
+    pub address: &'static str,
+    /// The file in `examples/kits`, without its ending.
+    pub file: &'static str,
+    /// The guest's first files, below the folder that `kits.sh` fills.
+    initrd: &'static str,
+    /// The disk that it begins with there; `None` for an empty one.
+    disk: Option<&'static str>,
+    /// What `match` asks for.
+    app: &'static str,
+    memory_mib: u32,
+}
+
+/// Redis.
+pub const REDIS: Kit = Kit {
+    guest: "redis-1",
+    address: "10.77.0.111",
+    file: "redis",
+    initrd: "redis.initrd",
+    disk: None,
+    app: "redis",
+    memory_mib: 224,
+};
+/// nginx.
+pub const NGINX: Kit = Kit {
+    guest: "nginx-1",
+    address: "10.77.0.112",
+    file: "nginx",
+    initrd: "nginx.initrd",
+    disk: None,
+    app: "nginx",
+    memory_mib: 224,
+};
+/// PostgreSQL, with its data on the guest's disk.
+pub const POSTGRES: Kit = Kit {
+    guest: "postgres-1",
+    address: "10.77.0.113",
+    file: "postgresql",
+    initrd: "postgres.initrd",
+    disk: Some("postgres.raw"),
+    app: "postgres",
+    memory_mib: 384,
+};
+
+/// How long the files of the kits may take to make.
+const BUILD_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where `kits.sh` puts what it makes.
+fn kits_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/kits")
+}
+
+impl Lab {
+    /// Makes the files of the kits unless they are there, and shows them to the hosts as `/srv/holdfast/kits`.
+    ///
+    /// # Errors
+    /// When a program is not installed.
+    pub fn build_kits(&self) -> Result<()> {
+        let (script, agent) = (super::script("kits.sh"), built("holdfast-guest")?);
+        let words = [script.as_os_str(), image_dir().as_os_str(), agent.as_os_str(), kits_dir().as_os_str()]
+            .map(ToOwned::to_owned);
+        run_ok(&words, BUILD_LIMIT)?;
+        std::os::unix::fs::symlink(kits_dir().canonicalize()?, self.shared().join("kits"))?;
+        Ok(())
+    }
+
+    /// Gives the guest of a kit its disk, and the client an entry for its address.
+    ///
+    /// # Errors
+    /// When the kits were not built.
+    pub fn make_kit_guest(&self, kit: &Kit) -> Result<()> {
+        let disk = kit.disk.map_or_else(|| image_dir().join("data.raw"), |disk| kits_dir().join(disk));
+        let copy = ["cp".as_ref(), "--sparse=always".as_ref(), disk.as_os_str(), self.disk(kit.guest).as_os_str()]
+            .map(ToOwned::to_owned);
+        run_ok(&copy, Duration::from_secs(20))?;
+        network::introduce(&self.place, kit.address, &mac(kit.address))
+    }
+
+    /// The guest's definition and the kit's policy as they stand in the repository, but for the folder of secrets, the CA of
+    /// the lab's certificate, limits that software emulation does not keep, and a cool-down that a test does not wait for.
+    ///
+    /// # Errors
+    /// When the kit cannot be read.
+    pub fn kit_yaml(&self, kit: &Kit) -> Result<[(String, String); 2]> {
+        let Kit { guest, address, app, memory_mib, initrd, .. } = kit;
+        let definition = format!(
+            "guests:\n  {guest}:\n    labels: {{ app: {app} }}\n    address: {address}\n    qemu:\n      memory: {memory_mib}MiB\n      \
+             cpus: 1\n      kernel: /srv/holdfast/guest/vmlinux\n      initrd: /srv/holdfast/kits/{initrd}\n      append: \"{}\"\n      \
+             disks: [{{ path: /srv/holdfast/{guest}.raw, format: raw }}]\n      nics: [{{ bridge: br0, mac: \"{}\" }}]\n      \
+             agent: true\n      holdfast_agent: true\n      accel: {}\n",
+            append(guest, address),
+            mac(address),
+            accel()
+        );
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kits").join(format!("{}.yaml", kit.file));
+        let policy = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let mut policy = policy
+            .replace("/etc/holdfast/redis", "/srv/holdfast/kits/secret")
+            .replace("/etc/holdfast/postgres", "/srv/holdfast/kits/secret")
+            .replace(
+                "server_name: www.example.org,",
+                "server_name: www.example.org, ca_file: /srv/holdfast/kits/ca.pem,",
+            );
+        policy = policy.lines().filter(|line| !line.contains("slow:")).map(|line| format!("{line}\n")).collect();
+        for emulated in ["timeout: 500ms", "timeout: 800ms"] {
+            policy = policy.replace(emulated, "timeout: 1s");
+        }
+        policy = policy.replace("    cool_down: 30m\n", "") + "    cool_down: 5s\n";
+        Ok([(format!("{guest}.yaml"), definition), (format!("{guest}-policy.yaml"), policy)])
+    }
+}
+
+/// The port at which the guest of a kit tells who it is, and hurts its program.
+pub const SIDE_PORT: u16 = guest::PORT;

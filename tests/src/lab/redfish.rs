@@ -1,0 +1,74 @@
+//! Simulated Redfish services: sushy-tools' emulator in the management namespace, at the address of the host's BMC, whose
+//! power button is the host's real power.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{Lab, bmc, command::run_ok, place::QUICK, wait};
+
+/// Longest time for installing the emulator, which is done once.
+const INSTALL_LIMIT: Duration = Duration::from_secs(300);
+/// Longest time until a service answers.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// The lab's user with the lab's password; the emulator knows bcrypt alone.
+const USER_LINE: &str = "holdfast:$2b$04$jvuE06s32eD1UmjM2xjxGemj/PVCaCxOLLNsGuk4wAIf.RumxW6dq\n";
+
+impl Lab {
+    /// Starts the Redfish service of a host; returns it as a power device in policy YAML, whose wiring nobody has verified.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_redfish(&self, host: &str) -> Result<String> {
+        let installed = run_ok(&[super::script("redfish.sh")], INSTALL_LIMIT).context("cannot install sushy-tools")?;
+        let folder = self.place.dir.join("redfish");
+        fs::create_dir_all(&folder)?;
+        let path = |ending: &str| folder.join(format!("{host}.{ending}")).to_string_lossy().into_owned();
+        let (address, system) = (self.bmc(host).address()?, self.bmc(host).system_uuid()?);
+        let (certificate, key) = (path("cert"), path("key"));
+        run_ok(
+            &[
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-subj",
+                "/CN=bmc",
+            ]
+            .into_iter()
+            .chain(["-keyout", &key, "-out", &certificate])
+            .collect::<Vec<_>>(),
+            QUICK,
+        )?;
+        fs::write(path("users"), USER_LINE)?;
+        let config = format!(
+            "SUSHY_EMULATOR_LISTEN_IP = '{address}'\nSUSHY_EMULATOR_LISTEN_PORT = 443\nSUSHY_EMULATOR_SSL_CERT = '{certificate}'\n\
+             SUSHY_EMULATOR_SSL_KEY = '{key}'\nSUSHY_EMULATOR_AUTH_FILE = '{users}'\nSUSHY_EMULATOR_FAKE_DRIVER = True\n\
+             SUSHY_EMULATOR_STATE_DIR = '{folder}'\nSUSHY_EMULATOR_FAKE_SYSTEMS = [{{'uuid': '{system}', 'name': '{host}', \
+             'power_state': 'On', 'external_notifier': False, 'nics': []}}]\n",
+            users = path("users"),
+            folder = folder.join(host).display(),
+        );
+        fs::create_dir_all(folder.join(host))?;
+        fs::write(path("conf"), config)?;
+        let script = super::script("redfish.py").to_string_lossy().into_owned();
+        let (lab, conf) = (self.place.dir.to_string_lossy().into_owned(), path("conf"));
+        self.helper(&format!("redfish-{host}"), "mg", &[installed.trim(), &script, &lab, host, &conf])?;
+        wait::until(&format!("the Redfish service of {host}"), READY_LIMIT, || {
+            let line = format!("exec 3<>/dev/tcp/{address}/443");
+            let answer = self.shell("mg", &line, QUICK).map_err(|error| format!("{error:#}"))?;
+            if answer.ok() { Ok(()) } else { Err(answer.err) }
+        })?;
+        let printed = run_ok(&["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", &certificate], QUICK)?;
+        let (_, fingerprint) = printed.trim().split_once('=').context("openssl prints no fingerprint")?;
+        Ok(format!(
+            "redfish: {{ address: {address}, user: {}, password_file: {}, fingerprint: \"{fingerprint}\", timeout: 8s }}",
+            bmc::USER,
+            bmc::PASSWORD_FILE
+        ))
+    }
+}

@@ -1,0 +1,280 @@
+//! The situation that a scenario begins with, made by commands and by agents that really carry them out; only what no
+//! command can say (what a guest looks like from outside, what was counted before) is written into the world directly.
+
+use std::collections::BTreeMap;
+
+use holdfast_policies::{
+    change::Change,
+    names::{Epoch, GuestName, HostName},
+    proof::{Power, PowerReading, Proof},
+    state::{Life, Mode, Phase, Wanted},
+    time::Moment,
+};
+use serde_json::Value;
+
+use super::{
+    events::Script,
+    format::{Host, Kind, Scenario, Vm as Declared},
+    host::{Machine, Node, Vm},
+    map,
+    names::Names,
+    world::{Alone, Faults, Quorum, World, ZERO},
+};
+
+/// Hosts that are lost when a snapshot begins fell silent so long after one another, in milliseconds: nothing says that
+/// they fell silent at once, and a storm would hold every fence (S9).
+const LOST_APART: u64 = 40_000;
+
+/// A world in the situation that the scenario begins with, and what is to happen in it.
+#[must_use]
+pub fn build(scenario: &Scenario) -> (World, Script) {
+    let names = Names::of(scenario);
+    let nodes = scenario.hosts.iter().filter_map(|host| {
+        let mut node = Node::new(names.host(&host.name)?.clone(), map::host_memory(host));
+        node.unwell = map::ill_health(host);
+        Some(node)
+    });
+    let mut world = World::new(names.clone(), nodes.collect(), map::fencing(scenario));
+    world.now = ZERO - 30_000;
+    let (timing, now) = (world.timing, world.now);
+    for (node, host) in world.nodes.iter_mut().zip(&scenario.hosts) {
+        if !["off", "joining"].contains(&host.state.as_str()) {
+            node.power_on(timing, now);
+        }
+    }
+    world.pass(2_000);
+    let added: Vec<&String> =
+        scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_ref()).collect();
+    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+        world.declared.insert(vm.name.clone(), vm.clone());
+    }
+    declare(&mut world, scenario);
+    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+        guest(&mut world, scenario, vm);
+    }
+    world.pass(5_000);
+    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+        as_it_looks(&mut world, vm);
+    }
+    world.pass(1_000);
+    while world.now < ZERO {
+        world.step();
+    }
+    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+        // How it will misbehave, it does from the beginning on and not before.
+        if let Some(name) = world.names.guest(&vm.name).cloned() {
+            world.faults.insert(name, faults(&world.names, vm));
+        }
+        under_way(&mut world, vm);
+    }
+    let mut lost = 0;
+    for host in &scenario.hosts {
+        as_host(&mut world, host, &mut lost);
+    }
+    authority(&mut world, scenario);
+    world.depose();
+    world.recording = true;
+    let mut script = Script::of(scenario, &world);
+    for host in scenario.hosts.iter().filter(|host| host.state == "shutting-down") {
+        script.leaves(&world, &host.name);
+    }
+    (world, script)
+}
+
+/// Declares what is declared at the moment.
+pub fn declare(world: &mut World, scenario: &Scenario) {
+    let policies = Box::new(map::policies(scenario, &world.names, &world.declared));
+    let (sources, base_version) = (BTreeMap::new(), world.state.policy_version);
+    world.commit(Change::PoliciesApplied { policies, sources, base_version, by: "the scenario".to_owned() });
+}
+
+/// Commits that a guest runs nowhere, by the word of every host that could run it.
+pub fn set_free(world: &mut World, guest: &GuestName) {
+    let asked = world.state.hosts.iter().filter(|(_, host)| !matches!(host.life, Life::Gone { .. }));
+    let said: BTreeMap<_, _> = asked.map(|(name, host)| (name.clone(), host.facts.incarnation.clone())).collect();
+    if let Ok(proof) = Proof::not_here(said.keys().cloned(), &said) {
+        world.commit(Change::GuestFree { guest: guest.clone(), proof });
+    }
+}
+
+/// Notes where a guest is kept.
+pub fn kept_on(world: &mut World, guest: &GuestName, host: &HostName) {
+    if let Some(Phase::Free { last, .. }) = world.state.guests.get_mut(guest).map(|known| &mut known.phase) {
+        *last = Some(host.clone());
+    }
+}
+
+/// What is wanted of a guest, in the product's words.
+#[must_use]
+pub fn wanted(scenario: &Scenario, vm: &Declared) -> Wanted {
+    let unmarked = vm.ha_enabled == Some(false) && !scenario.cluster.recover_unmarked_vms;
+    if vm.managed == Some(false) || unmarked { Wanted::Unmanaged } else { desired(vm.desired.as_deref()) }
+}
+
+/// What is wanted of a guest, from the word alone.
+#[must_use]
+pub fn desired(word: Option<&str>) -> Wanted {
+    match word {
+        Some("stopped" | "disabled") => Wanted::Stopped,
+        Some("ignored") => Wanted::Unmanaged,
+        Some(_) | None => Wanted::Running,
+    }
+}
+
+fn guest(world: &mut World, scenario: &Scenario, vm: &Declared) {
+    let Some(name) = world.names.guest(&vm.name).cloned() else { return };
+    set_free(world, &name);
+    let host = vm.host.as_ref().or(vm.recorded_host.as_ref()).and_then(|host| world.names.host(host)).cloned();
+    if let Some(host) = &host {
+        kept_on(world, &name, host);
+    }
+    let runs = matches!(vm.state.as_deref(), Some("running" | "failed" | "lost" | "migrating" | "paused"));
+    let there = host.filter(|host| vm.host.is_some() && runs && world.state.hosts.contains_key(host));
+    if let Some(host) = there {
+        let from = vm.pending_ops.iter().find(|op| op.op.starts_with("migrate")).and_then(|op| op.from.as_ref());
+        let host = from.and_then(|from| world.names.host(from)).cloned().unwrap_or(host);
+        world.commit(Change::Place { guest: name.clone(), host, why: "it is there".to_owned() });
+    }
+    let wanted = wanted(scenario, vm);
+    if wanted != Wanted::Running {
+        world.commit(Change::WantedSet { guest: name.clone(), wanted, by: "the scenario".to_owned() });
+    }
+    if let Some(known) = world.state.guests.get_mut(&name) {
+        known.start_failures = vm
+            .failures
+            .iter()
+            .filter_map(|(host, count)| Some((world.names.host(host)?.clone(), count_of(count)?)))
+            .collect();
+    }
+}
+
+fn count_of(value: &Value) -> Option<u32> {
+    map::weight(value).map(|count| u32::try_from(count.max(0)).unwrap_or(u32::MAX))
+}
+
+/// How a guest will misbehave. A stop that has failed fails again: nothing says that its cause has gone.
+fn faults(names: &Names, vm: &Declared) -> Faults {
+    let stop = vm.failed_ops.iter().any(|op| op.op == "stop" && op.result.as_deref() != Some("ok"));
+    let mut faults = Faults { stop, ..Faults::default() };
+    let Some(Value::Object(said)) = &vm.faults else { return faults };
+    for (key, value) in said {
+        let count = || match value {
+            Value::Bool(true) => u64::MAX,
+            other => other.as_u64().unwrap_or(0),
+        };
+        match key.as_str() {
+            "only_on_host" => faults.only_on = value.as_str().and_then(|host| names.host(host)).cloned(),
+            key if key.contains("stop") => faults.stop = count() > 0,
+            key if key.contains("migrat") || key.contains("move") => faults.moves = count(),
+            key if key.contains("start") => faults.starts = count(),
+            _ => {}
+        }
+    }
+    faults
+}
+
+/// What no command can say.
+fn as_it_looks(world: &mut World, vm: &Declared) {
+    let Some(name) = world.names.guest(&vm.name).cloned() else { return };
+    if world.is_reported_running(&name) {
+        world.commit(Change::Verified { guest: name.clone() });
+    }
+    let state = match vm.state.as_deref() {
+        Some("failed") => Vm::Failed,
+        Some("paused") => Vm::Paused,
+        Some(_) | None => Vm::Running,
+    };
+    for node in &mut world.nodes {
+        if let Some(machine) = node.machines.get_mut(&name) {
+            machine.state = state;
+        }
+    }
+    // What is found on a host that is not the assigned one was started under an older assignment.
+    for host in vm.active_on.iter().filter_map(|host| world.names.host(host).cloned()).collect::<Vec<_>>() {
+        if let Some(node) = world.node(&host) {
+            node.machines.entry(name.clone()).or_insert(Machine { epoch: Epoch::default(), state, ill: None });
+        }
+    }
+}
+
+/// What has been ordered and not yet carried out when the scenario begins.
+fn under_way(world: &mut World, vm: &Declared) {
+    let Some(guest) = world.names.guest(&vm.name).cloned() else { return };
+    let host = |text: &Option<String>| text.as_ref().and_then(|text| world.names.host(text)).cloned();
+    let why = || "it was under way".to_owned();
+    let moved = vm.pending_ops.iter().filter(|op| op.op.starts_with("migrate")).find_map(|op| host(&op.to));
+    let started = vm.pending_ops.iter().filter(|op| op.op == "start").find_map(|op| host(&op.host));
+    if let Some(to) = moved {
+        world.commit(Change::Migrate { guest, to, why: why() });
+    } else if let Some(host) = started {
+        world.commit(Change::Place { guest, host, why: why() });
+    }
+}
+
+fn as_host(world: &mut World, host: &Host, lost: &mut u64) {
+    let Some(name) = world.names.host(&host.name).cloned() else { return };
+    let mode = match host.state.as_str() {
+        "standby" => Some(Mode::Draining),
+        "maintenance" | "down-in-maintenance" => Some(Mode::Maintenance),
+        "shutting-down" => Some(Mode::Leaving { reboot: false }),
+        _ => None,
+    };
+    if let Some(mode) = mode {
+        world.commit(Change::ModeSet { host: name.clone(), mode, by: "the scenario".to_owned() });
+    }
+    let gone = ["lost", "failed"].contains(&host.state.as_str()) || host.fence_pending;
+    if gone {
+        *lost += 1;
+        let since = world.now - LOST_APART * *lost;
+        if let Some(node) = world.node(&name) {
+            (node.network, node.heard, node.authority) = (false, since, since);
+        }
+    }
+    let incarnation = world.state.hosts.get(&name).map(|known| known.facts.incarnation.clone());
+    let Some(incarnation) = incarnation else { return };
+    if host.state == "failed" || host.fence_pending {
+        let evidence = vec!["it is to be fenced since before the scenario began".to_owned()];
+        world.commit(Change::FenceOpened {
+            host: name.clone(),
+            incarnation: incarnation.clone(),
+            evidence,
+            last_well: None,
+        });
+    }
+    if ["down", "down-in-maintenance"].contains(&host.state.as_str()) {
+        if let Some(node) = world.node(&name) {
+            node.power_off();
+            node.orderly = true;
+        }
+        let reading = PowerReading {
+            incarnation: incarnation.clone(),
+            asked: Moment(world.now),
+            power: Power::Off,
+            devices: vec!["bmc".to_owned()],
+            level: 0,
+        };
+        if let Ok(proof) = Proof::power_off(&name, &incarnation, &reading, Some("the scenario"), None) {
+            world.commit(Change::HostGone { proof, last_well: None });
+        }
+    }
+}
+
+/// Who decides, and what hosts do without authority.
+fn authority(world: &mut World, scenario: &Scenario) {
+    let policy = scenario.cluster.no_quorum_policy.as_deref();
+    world.quorum = match &scenario.cluster.quorum {
+        Some(Value::Bool(false)) if policy == Some("ignore") => Quorum::Given,
+        Some(Value::Bool(false)) => Quorum::Lost,
+        Some(Value::String(text)) if text.contains("majority") => Quorum::Majority,
+        Some(Value::Bool(true)) => Quorum::Given,
+        _ if scenario.mode == Kind::Timeline => Quorum::Majority,
+        _ => Quorum::Given,
+    };
+    let lease = 4_000;
+    world.alone = match (world.fencing, policy) {
+        (map::Fencing::Itself(seconds), _) => Alone::GoDown(lease + seconds * 1_000),
+        (_, Some("self-fence" | "suicide" | "fence")) => Alone::GoDown(lease),
+        (_, Some("stop" | "demote")) => Alone::StopGuests(lease),
+        (_, _) => Alone::Keep,
+    };
+}

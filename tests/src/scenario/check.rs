@@ -1,0 +1,190 @@
+//! Checking a scenario before it is run: mistakes in the file, and what Holdfast does not claim to have.
+
+use std::collections::BTreeSet;
+
+use super::format::{Scenario, Vm};
+
+/// States of hosts that are known.
+const HOST_STATES: &[&str] = &[
+    "up",
+    "off",
+    "down",
+    "lost",
+    "failed",
+    "standby",
+    "maintenance",
+    "down-in-maintenance",
+    "joining",
+    "shutting-down",
+    "spare",
+];
+/// States of guests that are known.
+const VM_STATES: &[&str] = &["running", "stopped", "failed", "lost", "waiting", "migrating", "paused"];
+/// What can be wanted of a guest.
+const DESIRED: &[&str] = &["running", "stopped", "disabled", "ignored"];
+/// Kinds of rules that are known.
+const RULES: &[&str] = &["host-affinity", "host-score", "together", "apart", "order"];
+/// Kinds of events that are known.
+const EVENTS: &[&str] = &[
+    "power-on",
+    "power-off",
+    "network-loss",
+    "network-restore",
+    "host-shutdown",
+    "host-reboot",
+    "host-failure-confirmed",
+    "maintenance-on",
+    "maintenance-off",
+    "agent-restart",
+    "agent-dead",
+    "supervisor-stop",
+    "state-store-loss",
+    "state-store-restore",
+    "quorum-lost",
+    "suspend-ha",
+    "resume-ha",
+    "vm-desired",
+    "vm-move",
+    "vm-stop",
+    "vm-add",
+    "vm-remove",
+    "vm-lock",
+    "vm-moved-outside",
+    "vm-crash",
+    "vm-health-failed",
+    "vm-size",
+    "vm-load",
+];
+/// What can be done without a quorum.
+const NO_QUORUM: &[&str] = &["ignore", "freeze", "stop", "self-fence", "suicide", "fence", "demote"];
+/// What an announced shutdown can do.
+const SHUTDOWN: &[&str] = &["conditional", "migrate", "drain", "failover", "freeze"];
+/// Most hosts, guests, rules and events of a scenario: an order of magnitude above what Holdfast is made for.
+const MOST: [usize; 4] = [500, 10_000, 5_000, 20_000];
+
+/// Words that Holdfast has nothing for.
+#[must_use]
+pub fn unsupported(scenario: &Scenario) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for host in scenario.hosts.iter().filter(|host| !HOST_STATES.contains(&host.state.as_str())) {
+        found.insert(format!("host:{}", host.state));
+    }
+    for vm in &scenario.vms {
+        of_vm(vm, &mut found);
+    }
+    for rule in scenario.rules.iter().filter(|rule| !RULES.contains(&rule.kind.as_str())) {
+        found.insert(format!("rule:{}", rule.kind));
+    }
+    for event in &scenario.events {
+        if !EVENTS.contains(&event.kind.as_str()) {
+            found.insert(format!("event:{}", event.kind));
+        }
+        if let Some(desired) = event.desired.as_ref().filter(|desired| !DESIRED.contains(&desired.as_str())) {
+            found.insert(format!("vm:desired:{desired}"));
+        }
+    }
+    let cluster = &scenario.cluster;
+    let leaves = scenario.events.iter().any(|event| ["host-shutdown", "host-reboot"].contains(&event.kind.as_str()));
+    if let Some(policy) = cluster
+        .no_quorum_policy
+        .as_ref()
+        .filter(|policy| !NO_QUORUM.contains(&policy.as_str()) && matters_without(scenario))
+    {
+        found.insert(format!("no-quorum-policy:{policy}"));
+    }
+    if let Some(policy) =
+        cluster.shutdown_policy.as_ref().filter(|policy| !SHUTDOWN.contains(&policy.as_str()) && leaves)
+    {
+        found.insert(format!("cluster:shutdown_policy:{policy}"));
+    }
+    if let Some(question) = scenario.expect.question.as_ref().filter(|q| super::question::asked(q).is_none()) {
+        found.insert(format!("question:{}", question.kind));
+    }
+    found.into_iter().collect()
+}
+
+/// Whether it matters what is done without a quorum.
+fn matters_without(scenario: &Scenario) -> bool {
+    scenario.mode == super::format::Kind::Timeline
+        || matches!(scenario.cluster.quorum, Some(serde_json::Value::Bool(false)))
+}
+
+fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {
+    if let Some(state) = vm.state.as_ref().filter(|state| !VM_STATES.contains(&state.as_str())) {
+        found.insert(format!("vm:state:{state}"));
+    }
+    if let Some(desired) = vm.desired.as_ref().filter(|desired| !DESIRED.contains(&desired.as_str())) {
+        found.insert(format!("vm:desired:{desired}"));
+    }
+    for (op, then) in &vm.on_fail {
+        if !super::on_fail::KNOWN.contains(&then.as_str()) {
+            found.insert(format!("vm:on_fail:{op}:{then}"));
+        }
+    }
+}
+
+/// Mistakes: names that nothing has, names that two have. Each says where it stands.
+#[must_use]
+pub fn mistakes(scenario: &Scenario) -> Vec<String> {
+    let mut found = too_much(scenario);
+    let hosts: BTreeSet<&str> = scenario.hosts.iter().map(|host| host.name.as_str()).collect();
+    let added = scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_deref());
+    let vms: BTreeSet<&str> = scenario.vms.iter().map(|vm| vm.name.as_str()).chain(added).collect();
+    if hosts.len() < scenario.hosts.len() {
+        found.push("hosts: two hosts have one name".to_owned());
+    }
+    if scenario.vms.iter().map(|vm| vm.name.as_str()).collect::<BTreeSet<_>>().len() < scenario.vms.len() {
+        found.push("vms: two guests have one name".to_owned());
+    }
+    let host = |text: &str, at: String| (!hosts.contains(text)).then(|| format!("{at}: there is no host {text:?}"));
+    let vm = |text: &str, at: String| (!vms.contains(text)).then(|| format!("{at}: there is no guest {text:?}"));
+    for (index, known) in scenario.vms.iter().enumerate() {
+        let named = known.host.iter().chain(&known.recorded_host).chain(&known.active_on);
+        found.extend(named.filter_map(|text| host(text, format!("vms[{index}]"))));
+    }
+    for (index, rule) in scenario.rules.iter().enumerate() {
+        let named = rule.vms.iter().chain(&rule.first).chain(&rule.then).chain(&rule.dependent);
+        found.extend(named.filter_map(|text| vm(text, format!("rules[{index}]"))));
+        let places = rule.hosts.iter().map(|host| host.parts().0).chain(rule.scores.keys().map(String::as_str));
+        found.extend(places.filter_map(|text| host(text, format!("rules[{index}]"))));
+    }
+    for (index, event) in scenario.events.iter().enumerate() {
+        let at = || format!("events[{index}] ({})", event.kind);
+        found.extend(event.host.iter().chain(&event.to).filter_map(|text| host(text, at())));
+        found.extend(event.vm.iter().filter_map(|text| vm(text, at())));
+        if !(event.at.is_finite() && (0.0..=100_000.0).contains(&event.at)) {
+            found.push(format!("{}: {} is not a second of a scenario", at(), event.at));
+        }
+    }
+    found
+}
+
+/// What is more than can be run in reasonable time.
+fn too_much(scenario: &Scenario) -> Vec<String> {
+    let counts = [scenario.hosts.len(), scenario.vms.len(), scenario.rules.len(), scenario.events.len()];
+    let named = ["hosts", "vms", "rules", "events"].into_iter().zip(counts).zip(MOST);
+    named
+        .filter(|((_, count), most)| count > most)
+        .map(|((what, count), most)| format!("{what}: {count} are more than {most}"))
+        .collect()
+}
+
+/// Keys that are not known here, as notes; a scenario with them is run all the same.
+#[must_use]
+pub fn notes(scenario: &Scenario) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut add = |at: String, more: &super::format::More| {
+        found.extend(more.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| format!("{at}.{key}")));
+    };
+    add("cluster".to_owned(), &scenario.cluster.more);
+    for host in &scenario.hosts {
+        add(format!("hosts.{}", host.name), &host.more);
+    }
+    for vm in &scenario.vms {
+        add(format!("vms.{}", vm.name), &vm.more);
+    }
+    for (index, rule) in scenario.rules.iter().enumerate() {
+        add(format!("rules[{index}]"), &rule.more);
+    }
+    found
+}

@@ -1,0 +1,375 @@
+//! From a scenario's vocabulary to what an operator of Holdfast would have declared.
+//!
+//! - A host's score is what a rule weighs; `must` is a weight that nothing else outweighs, because the guest may still
+//!   run elsewhere when that host is gone; hosts that are required are a required rule.
+//! - A weight of a preferred host counts more than any stickiness where the guest is to go back, and less than it where
+//!   not: that is what going back means.
+//! - A spare host is one that every guest would rather not run on.
+//! - Resources other than memory may have fractions; they are counted in thousandths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_policies::{
+    model::{
+        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Service,
+        Vantages,
+    },
+    names::{GuestName, HostName, PolicyName, RuleName, ServiceName},
+    rules::{ClusterSettings, GuestNeeds, Guests, HostDeclaration, Hosts, OnShutdown, Rule, Score},
+    time::Span,
+};
+use serde_json::Value;
+
+use super::{
+    format::{self, Scenario, Vm},
+    names::Names,
+};
+
+/// What outweighs every sum of scores that a scenario may state.
+const ABSOLUTE: i64 = 1_000_000_000;
+/// Scores and failures from here on are without end in Pacemaker's words.
+const INFINITE: i64 = 1_000_000;
+/// One step of a preference, so that it counts more than ties do.
+const PREFERENCE: i64 = 10_000;
+/// Memory of a host whose memory is not limited, in MiB.
+const UNLIMITED_MIB: u64 = 1 << 40;
+/// The name of the service that answers for a guest's health.
+pub const HEALTH: &str = "health";
+
+/// How hosts of a scenario are made to be off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fencing {
+    /// By a power device.
+    Device,
+    /// By themselves, so many seconds after they have lost their right; then their device says off.
+    Itself(u64),
+    /// By somebody else, who says so.
+    External,
+    /// By nobody.
+    Nobody,
+}
+
+/// How hosts are fenced.
+#[must_use]
+pub fn fencing(scenario: &Scenario) -> Fencing {
+    match &scenario.cluster.fencing {
+        None | Some(Value::Bool(true)) => Fencing::Device,
+        Some(Value::Bool(false) | Value::Null) => Fencing::Nobody,
+        Some(Value::String(text)) if text.contains("self-fence") || text.contains("watchdog") => {
+            let number = text.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
+            Fencing::Itself(number.and_then(|digits| digits.parse().ok()).unwrap_or(60))
+        }
+        Some(Value::String(text)) if text.contains("external") => Fencing::External,
+        Some(Value::String(text)) if ["false", "none", "no"].contains(&text.as_str()) => Fencing::Nobody,
+        Some(_) => Fencing::Device,
+    }
+}
+
+/// Everything that an operator would have declared for the guests that are declared at the moment.
+#[must_use]
+pub fn policies(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) -> Policies {
+    let guests = vms.values().filter_map(|vm| Some((names.guest(&vm.name)?.clone(), guest(scenario, vm))));
+    let device = fencing(scenario) == Fencing::Device || matches!(fencing(scenario), Fencing::Itself(_));
+    let fenced = scenario.hosts.iter().filter(|_| device).filter_map(|host| names.host(&host.name));
+    Policies {
+        guests: guests.collect(),
+        policies: policy(scenario),
+        fencing: fenced.map(|host| (host.clone(), vec![power_device()])).collect(),
+        hosts: scenario
+            .hosts
+            .iter()
+            .filter_map(|host| Some((names.host(&host.name)?.clone(), host_declaration(host))))
+            .collect(),
+        rules: rules(scenario, names, vms),
+        cluster: ClusterSettings { on_shutdown: on_shutdown(scenario), ..ClusterSettings::default() },
+        ..Policies::default()
+    }
+}
+
+fn on_shutdown(scenario: &Scenario) -> OnShutdown {
+    match scenario.cluster.shutdown_policy.as_deref() {
+        Some("migrate" | "drain") => OnShutdown::Migrate,
+        Some("failover") => OnShutdown::Failover,
+        Some("freeze") => OnShutdown::Freeze,
+        Some(_) | None => OnShutdown::Conditional,
+    }
+}
+
+fn host_declaration(host: &format::Host) -> HostDeclaration {
+    let counted = host.capacity.iter().filter(|(name, _)| *name != "memory_mib");
+    HostDeclaration {
+        capacity: counted.map(|(name, amount)| (name.clone(), thousandths(*amount))).collect(),
+        ..HostDeclaration::default()
+    }
+}
+
+/// Memory for guests of a host, in MiB.
+#[must_use]
+pub fn host_memory(host: &format::Host) -> u64 {
+    host.capacity.get("memory_mib").map_or(UNLIMITED_MIB, |mib| whole(*mib))
+}
+
+fn thousandths(amount: f64) -> u64 {
+    whole((amount * 1_000.0).round())
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+fn whole(amount: f64) -> u64 {
+    amount.clamp(0.0, 1e15) as u64
+}
+
+fn guest(scenario: &Scenario, vm: &Vm) -> GuestDeclaration {
+    let mut demand: BTreeMap<String, f64> = vm.demand.clone();
+    if let Some(cpu) = vm.cpu {
+        demand.entry("cpu".to_owned()).or_insert(cpu);
+    }
+    let memory = demand.remove("memory_mib").or(vm.memory_mib).unwrap_or(0.0);
+    let demand: BTreeMap<String, u64> =
+        demand.iter().map(|(name, amount)| (name.clone(), thousandths(*amount))).collect();
+    GuestDeclaration {
+        labels: BTreeMap::from([("app".to_owned(), "guest".to_owned())]),
+        priority: priority(scenario, vm),
+        address: None,
+        qemu: QemuDefinition {
+            memory_mib: u32::try_from(whole(memory)).unwrap_or(u32::MAX),
+            cpus: 1,
+            kernel: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            agent: true,
+            holdfast_agent: false,
+            watchdog: None,
+            accel: Accel::Auto,
+            machine: "q35".to_owned(),
+        },
+        needs: needs(scenario, vm, demand),
+    }
+}
+
+/// The rank among the scenario's priorities, which may be negative or broken.
+fn priority(scenario: &Scenario, vm: &Vm) -> u32 {
+    let mine = vm.priority.unwrap_or(0.0);
+    let lower: BTreeSet<u64> = scenario
+        .vms
+        .iter()
+        .map(|other| other.priority.unwrap_or(0.0))
+        .filter(|other| *other < mine)
+        .map(f64::to_bits)
+        .collect();
+    100 + u32::try_from(lower.len()).unwrap_or(u32::MAX - 100)
+}
+
+fn needs(scenario: &Scenario, vm: &Vm, demand: BTreeMap<String, u64>) -> GuestNeeds {
+    let default = GuestNeeds::default();
+    let said = vm.stickiness.as_ref().and_then(weight);
+    // What does not go back is not moved to where it would be liked better either.
+    let stickiness = match (said, vm.failback) {
+        (Some(said), _) => said,
+        (None, Some(false)) => ABSOLUTE / 10,
+        (None, _) => default.stickiness,
+    };
+    let hosts = u32::try_from(scenario.hosts.len()).unwrap_or(u32::MAX);
+    let per_host = vm.max_failures_per_host.as_ref().and_then(weight).and_then(|n| u32::try_from(n).ok());
+    GuestNeeds {
+        demand,
+        stickiness,
+        live_migration: vm.live_migratable.unwrap_or(true),
+        failback: vm.failback.unwrap_or(false),
+        start_tries: match (vm.max_restart, per_host) {
+            (Some(again), _) => again.saturating_add(1),
+            (None, Some(per_host)) => per_host.max(1),
+            (None, None) => default.start_tries,
+        },
+        relocations: vm.max_relocate.or(per_host.map(|_| hosts.saturating_sub(1))),
+        stop_timeout: default.stop_timeout,
+        best_effort: gives_way(scenario, vm),
+    }
+}
+
+/// Whether a running guest gives way to those of higher priority: where the scenario ranks its guests and looks at one
+/// situation, that is what the ranks are for.
+fn gives_way(scenario: &Scenario, vm: &Vm) -> bool {
+    let rank = |vm: &Vm| vm.priority.unwrap_or(0.0);
+    scenario.mode == format::Kind::Snapshot && scenario.vms.iter().any(|other| rank(other) > rank(vm))
+}
+
+/// A number, or infinity in words.
+#[must_use]
+pub fn weight(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => {
+            #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+            let whole = number.as_f64().map(|number| number.clamp(-1e9, 1e9) as i64);
+            whole
+        }
+        Value::String(text) => match text.to_lowercase().trim_start_matches('+') {
+            "infinity" | "inf" | "must" => Some(ABSOLUTE),
+            "-infinity" | "-inf" | "never" => Some(-ABSOLUTE),
+            other => other.parse().ok(),
+        },
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn score(value: &Value) -> Option<Score> {
+    let weight = weight(value)?;
+    Some(if weight <= -INFINITE { Score::Never } else { Score::By(weight) })
+}
+
+fn rules(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) -> BTreeMap<RuleName, Rule> {
+    let mut rules: Vec<Rule> = scenario.rules.iter().filter_map(|rule| mapped(rule, names)).collect();
+    let declared: Vec<GuestName> = vms.keys().filter_map(|vm| names.guest(vm).cloned()).collect();
+    let spare = scenario.hosts.iter().filter(|host| host.state == "spare").filter_map(|host| names.host(&host.name));
+    let spare: BTreeMap<HostName, Score> = spare.map(|host| (host.clone(), Score::By(-ABSOLUTE / 100))).collect();
+    if !spare.is_empty() {
+        rules.push(Rule::Hosts {
+            guests: Guests::Named(declared.clone()),
+            hosts: Hosts::Named(spare),
+            required: false,
+        });
+    }
+    let red = scenario.hosts.iter().filter(|host| is_red(host)).filter_map(|host| names.host(&host.name));
+    let red: BTreeMap<HostName, Score> = red.map(|host| (host.clone(), Score::Never)).collect();
+    if !red.is_empty() {
+        rules.push(Rule::Hosts { guests: Guests::Named(declared.clone()), hosts: Hosts::Named(red), required: false });
+    }
+    if scenario.cluster.run_only_where_allowed {
+        rules.extend(declared.into_iter().map(|guest| only_where_allowed(scenario, names, guest)));
+    }
+    rules.extend(vms.values().filter_map(|vm| where_it_failed(names, vm)));
+    let named = rules.into_iter().enumerate();
+    named.filter_map(|(index, rule)| Some((RuleName::new(format!("rule-{:03}", index + 1)).ok()?, rule))).collect()
+}
+
+/// Hosts on which a guest has failed as often as it may are out of the question for it.
+fn where_it_failed(names: &Names, vm: &Vm) -> Option<Rule> {
+    let most = vm.max_failures_per_host.as_ref().and_then(weight).filter(|most| *most > 0).unwrap_or(INFINITE);
+    let failed = vm.failures.iter().filter(|(_, count)| weight(count).is_some_and(|count| count >= most));
+    let hosts: BTreeMap<HostName, Score> =
+        failed.filter_map(|(host, _)| Some((names.host(host)?.clone(), Score::Never))).collect();
+    let guests = Guests::Named(vec![names.guest(&vm.name)?.clone()]);
+    (!hosts.is_empty()).then_some(Rule::Hosts { guests, hosts: Hosts::Named(hosts), required: false })
+}
+
+/// The hosts that any rule allows the guest, and no others.
+fn only_where_allowed(scenario: &Scenario, names: &Names, guest: GuestName) -> Rule {
+    let text = names.of_guest(&guest);
+    let mine = scenario.rules.iter().filter(|rule| rule.vms.contains(&text));
+    let scored = mine.clone().flat_map(|rule| {
+        rule.scores
+            .iter()
+            .filter(|(_, value)| weight(value).is_some_and(|weight| weight >= 0))
+            .map(|(host, _)| host.as_str())
+    });
+    let affine = mine.clone().flat_map(|rule| rule.hosts.iter().map(|host| host.parts().0));
+    let hosts = scored.chain(affine).filter_map(|host| names.host(host));
+    Rule::Hosts {
+        guests: Guests::Named(vec![guest]),
+        hosts: Hosts::Named(hosts.map(|host| (host.clone(), Score::By(0))).collect()),
+        required: true,
+    }
+}
+
+fn mapped(rule: &format::Rule, names: &Names) -> Option<Rule> {
+    let guests = || Guests::Named(rule.vms.iter().filter_map(|vm| names.guest(vm).cloned()).collect());
+    let yields = rule.dependent.as_ref().and_then(|vm| names.guest(vm).cloned());
+    let said = rule.weight.as_ref().and_then(weight);
+    let opposite = said.is_some_and(|weight| weight < 0);
+    let required = rule.required.unwrap_or_else(|| said.is_none_or(|weight| weight.abs() >= INFINITE));
+    let weight = said.map_or(PREFERENCE, i64::abs);
+    match rule.kind.as_str() {
+        "host-affinity" => {
+            let required = rule.required.unwrap_or(true);
+            let hosts = rule.hosts.iter().filter_map(|host| {
+                let (name, weight) = host.parts();
+                #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+                let weight = weight.clamp(-10_000.0, 10_000.0) as i64;
+                let liked = if required { weight } else { weight.saturating_add(1) };
+                Some((names.host(name)?.clone(), Score::By(liked * PREFERENCE)))
+            });
+            Some(Rule::Hosts { guests: guests(), hosts: Hosts::Named(hosts.collect()), required })
+        }
+        "host-score" => {
+            let scores =
+                rule.scores.iter().filter_map(|(host, value)| Some((names.host(host)?.clone(), score(value)?)));
+            Some(Rule::Hosts { guests: guests(), hosts: Hosts::Named(scores.collect()), required: false })
+        }
+        "together" if !opposite => Some(Rule::Together { guests: guests(), required, yields, weight }),
+        "apart" if opposite => Some(Rule::Together { guests: guests(), required, yields, weight }),
+        // What likes to be together with less than nothing likes to be apart.
+        "together" | "apart" => Some(Rule::Apart { guests: guests(), required, yields, weight, by: None }),
+        "order" => Some(Rule::Order {
+            first: names.guest(rule.first.as_ref()?)?.clone(),
+            then: names.guest(rule.then.as_ref()?)?.clone(),
+            required: rule.required.unwrap_or(true),
+            symmetrical: rule.symmetrical.unwrap_or(true),
+        }),
+        _ => None,
+    }
+}
+
+/// One policy for all: a service that answers as long as nobody says that the guest is not well.
+fn policy(scenario: &Scenario) -> BTreeMap<PolicyName, Policy> {
+    let service = Service {
+        probe: Probe::AgentPing {},
+        every: Span::ms(500),
+        timeout: Span::ms(500),
+        fails_after: 3,
+        recovers_after: 2,
+        from: Vantages { inside: true, hosts: 0, agree: 1 },
+        tuning: holdfast_policies::tuning::Tuning::default(),
+    };
+    let policy = Policy {
+        matches: BTreeMap::from([("app".to_owned(), "guest".to_owned())]),
+        services: ServiceName::new(HEALTH).into_iter().map(|name| (name, service.clone())).collect(),
+        ladder: Vec::new(),
+        on_storage_error: Vec::new(),
+        on_degraded: if scenario.hosts.iter().any(|host| ill_health(host).is_some()) {
+            OnDegraded::Migrate
+        } else {
+            OnDegraded::Alert
+        },
+        // What has failed counts for as long as a scenario lasts.
+        cool_down: Span::secs(24 * 3_600),
+        boot_grace: Span::secs(10),
+    };
+    PolicyName::new("guest").into_iter().map(|name| (name, policy.clone())).collect()
+}
+
+/// Whether a host is so ill that nothing may run there.
+fn is_red(host: &format::Host) -> bool {
+    match &host.health {
+        Some(Value::String(text)) => text.to_lowercase() == "red",
+        Some(number @ Value::Number(_)) => weight(number).is_some_and(|score| score <= -INFINITE),
+        _ => false,
+    }
+}
+
+/// What is said against a host's health, if anything is.
+#[must_use]
+pub fn ill_health(host: &format::Host) -> Option<String> {
+    match host.health.as_ref()? {
+        Value::Bool(false) => Some("it is not healthy".to_owned()),
+        Value::String(text) if !["ok", "good", "green", "healthy"].contains(&text.to_lowercase().as_str()) => {
+            Some(format!("its health is {text}"))
+        }
+        Value::Number(score) if score.as_f64().is_some_and(|score| score < 0.0) => {
+            Some(format!("its health is {score}"))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn power_device() -> FenceLevel {
+    FenceLevel::ipmi(IpmiDevice {
+        address: "10.0.9.1".to_owned(),
+        port: 623,
+        user: "holdfast".to_owned(),
+        password_file: "/etc/holdfast/ipmi".into(),
+        suite: 17,
+        privilege: Default::default(),
+        interface: Default::default(),
+        wiring_verified_by: Some("the scenario".to_owned()),
+        timeout: Span::secs(20),
+    })
+}

@@ -1,0 +1,106 @@
+//! Scenarios: a situation and what happens in it go in as a neutral JSON file, what Holdfast makes of it comes out.
+//!
+//! The runner translates and simulates hosts; every decision is the product's own (`holdfast_policies`). Words for which
+//! Holdfast has nothing are told as unsupported instead of being guessed at. Where a scenario's wish and a promise of
+//! the design collide, the promise wins:
+//! - a lost host is fenced only when it may run something (S8), and its guests start elsewhere only with proof (S2), so
+//!   that without fencing they wait for a person;
+//! - without a quorum nothing is decided (S4), except by decree (`no_quorum_policy: ignore`).
+//!
+//! `HOLDFAST_STORY=1` prints every command.
+
+pub mod build;
+pub mod check;
+pub mod events;
+pub mod format;
+pub mod host;
+pub mod judge;
+pub mod map;
+pub mod names;
+pub mod on_fail;
+mod orders;
+pub mod outcome;
+pub mod question;
+pub mod world;
+
+use serde_json::{Value, json};
+
+use format::{Kind, Outcome, Scenario};
+
+/// Seconds in which a snapshot's decisions are carried out: a fence, its retries, a start, and one try more.
+const SNAPSHOT_SECONDS: f64 = 240.0;
+/// Seconds after the newest event when a timeline does not say.
+const SETTLE_SECONDS: f64 = 300.0;
+
+/// What came of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ran {
+    /// It was run.
+    Outcome(Box<Outcome>),
+    /// It was a question.
+    Answer(Value),
+    /// It needs what Holdfast does not have.
+    Unsupported(Vec<String>),
+}
+
+/// Why a file could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BadScenario {
+    /// It is not a scenario.
+    #[error("it is not a scenario (line {}, column {})", source.line(), source.column())]
+    Shape {
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// It speaks of things that it does not have.
+    #[error("it contradicts itself: {}", found.join("; "))]
+    Mistakes {
+        /// Where and what.
+        found: Vec<String>,
+    },
+}
+
+/// Reads a scenario.
+///
+/// # Errors
+/// [`BadScenario`], with place and cause.
+pub fn read(text: &str) -> Result<Scenario, BadScenario> {
+    let scenario: Scenario = serde_json::from_str(text).map_err(|source| BadScenario::Shape { source })?;
+    let found = check::mistakes(&scenario);
+    if found.is_empty() { Ok(scenario) } else { Err(BadScenario::Mistakes { found }) }
+}
+
+/// Runs a scenario.
+#[must_use]
+pub fn run(scenario: &Scenario) -> Ran {
+    let unsupported = check::unsupported(scenario);
+    if !unsupported.is_empty() {
+        return Ran::Unsupported(unsupported);
+    }
+    match scenario.mode {
+        Kind::Question => Ran::Answer(question::answer(scenario)),
+        Kind::Snapshot | Kind::Timeline => {
+            let followed = on_fail::followed(scenario);
+            let scenario = if scenario.mode == Kind::Snapshot { &followed } else { scenario };
+            let (mut world, script) = build::build(scenario);
+            let settle = match scenario.mode {
+                Kind::Timeline => scenario.settle_seconds.unwrap_or(SETTLE_SECONDS).clamp(0.0, 100_000.0),
+                Kind::Snapshot | Kind::Question => SNAPSHOT_SECONDS,
+            };
+            script.run(&mut world, scenario, settle);
+            Ran::Outcome(Box::new(outcome::outcome(&world)))
+        }
+    }
+}
+
+impl Ran {
+    /// As it is printed.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        match self {
+            Self::Outcome(outcome) => json!(outcome),
+            Self::Answer(answer) => json!({ "answer": answer }),
+            Self::Unsupported(words) => json!({ "unsupported": words }),
+        }
+    }
+}

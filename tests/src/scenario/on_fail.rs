@@ -1,0 +1,70 @@
+//! What a failed operation leads to, where a scenario says so by operation: rewritten into the situation that follows.
+//!
+//! Holdfast has one answer to each kind of failure (a guest that fails is started again, one that cannot be stopped waits
+//! for a person). What a scenario wants instead is what an operator would then have said: leave it alone, stop it, put
+//! the host on standby, switch the host off.
+
+use super::{
+    format::{Op, Scenario, Vm},
+    map::{Fencing, fencing},
+};
+
+/// What failures can lead to; others are not guessed at.
+pub const KNOWN: &[&str] =
+    &["ignore", "block", "stop", "restart", "standby", "fence", "stonith", "restart-container", "migrate", "relocate"];
+
+/// The scenario after what its failures have led to.
+#[must_use]
+pub fn followed(scenario: &Scenario) -> Scenario {
+    let mut followed = scenario.clone();
+    let fenced = fencing(scenario) != Fencing::Nobody;
+    for index in 0..followed.vms.len() {
+        let Some(vm) = followed.vms.get_mut(index) else { continue };
+        for (host, then) in failures(vm) {
+            match then.as_str() {
+                "ignore" => ignored(vm),
+                "block" if !stop_failed(vm) => vm.managed = Some(false),
+                "stop" if !stop_failed(vm) => vm.desired = Some("stopped".to_owned()),
+                "standby" | "fence" | "stonith" => {
+                    let state = if then == "standby" { "standby" } else { "failed" };
+                    let is_up = |state: &str| ["up", "standby"].contains(&state);
+                    let known = followed.hosts.iter_mut().find(|known| Some(&known.name) == host.as_ref());
+                    if let Some(known) = known.filter(|known| is_up(&known.state) && (state == "standby" || fenced)) {
+                        state.clone_into(&mut known.state);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    followed
+}
+
+/// Where something failed, and what that is to lead to.
+fn failures(vm: &Vm) -> Vec<(Option<String>, String)> {
+    let failed = |op: &&Op| op.result.as_deref().is_some_and(|result| !["ok", "success"].contains(&result));
+    let mut found: Vec<_> = vm
+        .failed_ops
+        .iter()
+        .filter(failed)
+        .filter_map(|op| Some((op.host.clone().or_else(|| vm.host.clone()), vm.on_fail.get(&op.op)?.clone())))
+        .collect();
+    // A guest that has failed without a word about an operation was found to have failed.
+    if found.is_empty() && vm.failed_ops.is_empty() && vm.state.as_deref() == Some("failed") {
+        found.extend(vm.on_fail.get("monitor").map(|then| (vm.host.clone(), then.clone())));
+    }
+    found
+}
+
+fn stop_failed(vm: &Vm) -> bool {
+    vm.failed_ops.iter().any(|op| op.op == "stop")
+}
+
+/// As if the operation had succeeded.
+fn ignored(vm: &mut Vm) {
+    let stopped = stop_failed(vm);
+    vm.failed_ops.retain(|op| vm.on_fail.get(&op.op).map(String::as_str) != Some("ignore"));
+    if vm.state.as_deref() == Some("failed") && !stopped {
+        vm.state = Some("running".to_owned());
+    }
+}

@@ -1,0 +1,262 @@
+//! The agent's shell on a simulated host: syncs over the network, writes before it acts, carries orders out.
+
+use holdfast_policies::{
+    agent::{Action, Disk},
+    evidence::SightState,
+    names::{Epoch, GuestName, HostName, ServiceName, Vantage},
+    observe::GuestReport,
+    sync::{Authority, SightReport, SyncReply, SyncRequest},
+    time::millis,
+};
+
+use super::{Ms, breaks::Break, host::Job, network::Transit, queue::Event, world::World};
+
+/// How long a service fails before a prober says so.
+const FAILING_AFTER: Ms = 1_500;
+/// How long a supervisor doubts itself after it stood still (R17).
+const DOUBTS_FOR: Ms = 5_000;
+/// Hosts that look at one guest, its own included.
+const VANTAGES: usize = 4;
+
+impl World {
+    pub(super) fn sync_due(&mut self, host: usize, life: u32) {
+        let now = self.now;
+        let every = millis(self.timing.sync_every.0);
+        let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
+        if supervisor.due <= now {
+            supervisor.due = now + every;
+            self.sync(host);
+        }
+        let due = self.hosts[host].supervisor.as_ref().map_or(now + every, |supervisor| supervisor.due);
+        self.queue.push(due.max(now + 1), Event::SyncDue { host, life });
+    }
+
+    /// Something has happened that should not wait for the next turn.
+    pub(super) fn sync_soon(&mut self, host: usize) {
+        let now = self.now;
+        let every = millis(self.timing.sync_every.0);
+        if !self.hosts[host].serves(now) {
+            return;
+        }
+        if let Some(supervisor) = &mut self.hosts[host].supervisor {
+            supervisor.due = now + every;
+        }
+        self.sync(host);
+    }
+
+    fn sync(&mut self, host: usize) {
+        let Some(request) = self.request(host) else { return };
+        let life = self.hosts[host].life;
+        let voters = self.voters.len();
+        let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
+        if !supervisor.answered && self.broken != Some(Break::R6) {
+            supervisor.asks += 1;
+        }
+        supervisor.answered = false;
+        // Its own coordinator first; another voter when the one before has not answered (R6).
+        let voter = (host + supervisor.asks) % voters;
+        match self.network.send(host, voter, self.now, &mut self.random) {
+            Transit::Lost => {}
+            Transit::After(wait) => {
+                let request = Box::new(request);
+                self.queue.push(self.now + wait, Event::Sync { voter, via: None, from: host, life, request });
+            }
+            Transit::Twice(wait, again) => {
+                let request = Box::new(request);
+                let late = Event::Sync { voter, via: None, from: host, life, request: request.clone() };
+                self.queue.push(self.now + again, late);
+                self.queue.push(self.now + wait, Event::Sync { voter, via: None, from: host, life, request });
+            }
+        }
+    }
+
+    fn request(&mut self, host: usize) -> Option<SyncRequest> {
+        let now = self.now;
+        let sights = self.sights(host);
+        let known = &mut self.hosts[host];
+        let (clock, facts, name) = (known.clock(now), known.facts(), known.name.clone());
+        let reports = known.machines.iter().map(|(guest, machine)| GuestReport {
+            guest: guest.clone(),
+            epoch: machine.epoch,
+            condition: machine.condition(),
+        });
+        let reports = reports.collect();
+        let armed = if self.guarded { known.guard.says(now, self.broken) } else { None };
+        let unwell = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR);
+        let supervisor = known.supervisor.as_mut()?;
+        supervisor.nonce = clock.0.max(supervisor.nonce + 1);
+        supervisor.sent.insert(supervisor.nonce, (clock, now));
+        if supervisor.sent.len() > 64 {
+            supervisor.sent.pop_first();
+        }
+        let readings = &supervisor.readings;
+        Some(SyncRequest {
+            host: name,
+            facts,
+            nonce: supervisor.nonce,
+            seen: supervisor.agent.disk().authority,
+            floors_known: supervisor.agent.disk().floors_known,
+            reports,
+            results: supervisor.agent.results(clock, |order| readings.get(&order).copied()),
+            sights,
+            unwell: unwell.then(|| "it stood still".to_owned()),
+            known_view: supervisor.agent.view(),
+            armed,
+            has_watchdog: None,
+        })
+    }
+
+    /// What this host sees of services.
+    fn sights(&mut self, host: usize) -> Vec<SightReport> {
+        let now = self.now;
+        let count = self.hosts.len();
+        let Some(supervisor) = &self.hosts[host].supervisor else { return Vec::new() };
+        if supervisor.view.homes.is_empty() {
+            return Vec::new();
+        }
+        let homes: Vec<(GuestName, usize, Epoch)> = supervisor
+            .view
+            .homes
+            .iter()
+            .filter_map(|(guest, (home, epoch))| Some((guest.clone(), self.host_index(home)?, *epoch)))
+            .filter(|(_, home, _)| (host + count - home) % count < VANTAGES)
+            .collect();
+        let mut sights = Vec::with_capacity(homes.len());
+        for (guest, home, epoch) in homes {
+            let blind = self.hosts[host].blind.get(&guest).is_some_and(|until| *until > now);
+            let passes = !blind
+                && self.network.open(host, home, now)
+                && self.network.open(home, host, now)
+                && self.hosts[home].answers(&guest, epoch, now);
+            let services = self.services_of(&guest);
+            let vantage = Vantage::Host(self.hosts[host].name.clone());
+            let Some(supervisor) = &mut self.hosts[host].supervisor else { continue };
+            let state = if passes {
+                supervisor.failing_since.remove(&(guest.clone(), epoch));
+                SightState::Passing
+            } else {
+                let since = *supervisor.failing_since.entry((guest.clone(), epoch)).or_insert(now);
+                if now - since >= FAILING_AFTER { SightState::Failing } else { SightState::Unknown }
+            };
+            if supervisor.failing_since.len() > 256 {
+                supervisor.failing_since.pop_first();
+            }
+            for service in services {
+                let (guest, vantage, detail) = (guest.clone(), vantage.clone(), String::new());
+                let passed_ago_ms = passes.then_some(0);
+                sights.push(SightReport { guest, service, vantage, epoch, state, age_ms: 0, passed_ago_ms, detail });
+            }
+        }
+        sights
+    }
+
+    fn services_of(&self, guest: &GuestName) -> Vec<ServiceName> {
+        let policy = self.truth.state.policies.policy_of(guest);
+        policy.map(|(_, policy)| policy.services.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Takes a reply in.
+    pub(super) fn on_reply(&mut self, host: usize, by: usize, began: Ms, mut reply: SyncReply) {
+        let clock = self.hosts[host].clock(self.now);
+        let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
+        let nonce = reply.nonce;
+        let Some((sent, sent_at)) = supervisor.sent.get(&nonce).copied() else { return };
+        let seen = supervisor.agent.disk().authority;
+        let authority = reply.authority;
+        let grants = reply.lease_ms;
+        let floors = reply.floors.is_some();
+        if self.broken == Some(Break::R3) {
+            reply.authority = later(seen, authority);
+        }
+        if self.broken == Some(Break::R7) {
+            super::breaks::number_anew(&mut reply);
+        }
+        let counted_from = if self.broken == Some(Break::R9Reply) { clock } else { sent };
+        let Ok(actions) = supervisor.agent.on_reply(reply, nonce, counted_from, clock) else { return };
+        supervisor.answered = true;
+        if self.broken != Some(Break::R3) {
+            supervisor.sent.retain(|known, _| *known > nonce);
+        }
+        supervisor.actions.extend(actions);
+        self.check_reply(host, by, began, seen, authority);
+        if let Some(lease_ms) = grants {
+            self.check_lease(host, sent_at, lease_ms);
+        }
+        if floors {
+            self.hosts[host].floors_lost = false;
+        }
+        self.act(host);
+    }
+
+    /// Does what the agent says, in order; what follows a write waits for the disk.
+    pub(super) fn act(&mut self, host: usize) {
+        loop {
+            let life = self.hosts[host].life;
+            let lazy = self.broken == Some(Break::R9Floors);
+            let faulty = self.faulty();
+            let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
+            if supervisor.writing {
+                return;
+            }
+            let Some(action) = supervisor.actions.pop_front() else { return };
+            match action {
+                Action::Persist(disk) => {
+                    let wait = if lazy { 3_000 } else { self.random.between(1, 8) };
+                    supervisor.writing = !lazy;
+                    self.queue.push(self.now + wait, Event::Written { host, life, disk: Box::new(disk) });
+                }
+                Action::Grant(deadline) => self.hosts[host].lease = Some(deadline),
+                Action::Carry(order) => {
+                    let fails = faulty && self.random.one_in(14);
+                    supervisor.jobs.push(Job { order, begun: None, fails, shot: false });
+                    self.begin_jobs(host);
+                }
+                Action::StopSuperseded { guest, epoch } => {
+                    if !self.hosts[host].holds_on_to(&guest, self.now) {
+                        self.hosts[host].machines.retain(|name, machine| *name != guest || machine.epoch > epoch);
+                    }
+                }
+                Action::Look(view) => {
+                    supervisor.view = *view.clone();
+                    self.guard_learns(host, &view);
+                }
+                Action::SyncNow => supervisor.due = self.now,
+            }
+        }
+    }
+
+    pub(super) fn written(&mut self, host: usize, disk: Disk) {
+        self.hosts[host].disk = disk;
+        if let Some(supervisor) = &mut self.hosts[host].supervisor {
+            supervisor.writing = false;
+        }
+        self.act(host);
+    }
+
+    /// The process ends in the middle of whatever it was doing: some of that has its effect, and tells nobody.
+    pub(super) fn crash_supervisor(&mut self, host: usize) {
+        let jobs = self.hosts[host].supervisor.as_ref().map(|supervisor| supervisor.jobs.clone()).unwrap_or_default();
+        for job in jobs.iter().filter(|job| job.begun.is_some() && !job.shot) {
+            if self.random.one_in(2) && !self.is_over() {
+                self.finish(host, job);
+            }
+        }
+        self.hosts[host].end_supervisor();
+        self.guard_left_alone(host);
+        if host < self.voters.len() {
+            self.voters[host].crash();
+        }
+    }
+
+    pub(super) fn host_index(&self, name: &HostName) -> Option<usize> {
+        self.indices.get(name).copied()
+    }
+}
+
+fn later(seen: Authority, got: Authority) -> Authority {
+    Authority {
+        generation: seen.generation.max(got.generation),
+        term: seen.term.max(got.term),
+        index: seen.index.max(got.index),
+    }
+}

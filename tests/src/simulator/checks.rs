@@ -1,0 +1,445 @@
+//! The promises of DESIGN section 2 and the rules of PROTOCOL.md, checked against what is really so. Each check names
+//! the promise that it guards.
+
+use holdfast_policies::{
+    change::{Change, Refused},
+    names::{Epoch, GuestName, HostName, OrderId},
+    order::{OrderKind, OrderOutcome},
+    proof::ProofKind,
+    state::{Life, Mode},
+    sync::Authority,
+    time::millis,
+};
+
+use super::{Ms, consensus::LogEntry, guest::Vm, host::boot_of, world::World};
+
+/// A voter that has heard a host without a gap for this long, until now, does not say that the host is dead.
+const HEARD_WELL: Ms = 4_000;
+/// An executor acts for one lease at most on what it was told last; a leader has to notice first.
+const GO_AHEAD: Ms = 5_000;
+/// A supervisor that is silent for longer may have its host fenced for the sake of a guest (R16).
+const SUPERVISOR_PATIENCE: Ms = 28_000;
+/// Silence that everybody must have noticed.
+const SILENT: Ms = 3_500;
+/// A proposal that took longer to commit than this has waited for a quorum.
+const STALE: Ms = 500;
+/// A well host that reaches the coordinator has a lease after this.
+const LEASE_PATIENCE: Ms = 12_000;
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The promise or rule.
+    pub promise: &'static str,
+    /// What happened.
+    pub what: String,
+    /// When, in simulated milliseconds.
+    pub at: Ms,
+}
+
+/// What is really committed, from outside.
+#[derive(Default)]
+pub struct Truth {
+    /// The entries' numbers, in order.
+    pub log: Vec<u64>,
+    /// The state that they make.
+    pub state: holdfast_policies::state::ClusterState,
+    /// Since when each host may not get a lease: a fence is open, or it is proven gone.
+    pub shut_since: Vec<Option<Ms>>,
+    /// The newest epoch that ran, by guest, and on which host.
+    pub newest: std::collections::BTreeMap<GuestName, (Epoch, usize)>,
+}
+
+impl World {
+    /// Notes the first promise that was broken; what follows from it is not looked at.
+    pub(super) fn violate(&mut self, promise: &'static str, what: String) {
+        if self.violation.is_none() {
+            self.story.note(self.skipped + self.now, || format!("VIOLATION of {promise}: {what}"));
+            self.violation = Some(Violation { promise, what, at: self.skipped + self.now });
+        }
+    }
+
+    /// S6, and whatever can be seen when an entry is committed.
+    pub(super) fn committed(&mut self, index: usize, entry: &LogEntry, at: Ms) {
+        if let Some(known) = self.truth.log.get(index) {
+            if *known != entry.id {
+                self.violate("S6", format!("entry {} was committed, and another one in its place", index + 1));
+            }
+            return;
+        }
+        self.truth.log.push(entry.id);
+        let Some(command) = &entry.command else { return };
+        let number = index as u64 + 1;
+        let change = &command.what;
+        let order = match change {
+            Change::OrderEnded { order, .. } => self.truth.state.orders.get(order).cloned(),
+            _ => None,
+        };
+        let joined = match change {
+            Change::HostJoined { host, .. } => self.truth.state.hosts.get(host).map(|known| known.facts.clone()),
+            _ => None,
+        };
+        let before = self.random.one_in(400).then(|| self.truth.state.clone());
+        let applied = self.truth.state.apply(number, (**command).clone());
+        if let (Some(mut before), Some(refused)) = (before, &applied.refused) {
+            before.applied = number;
+            if before != self.truth.state {
+                self.violate("S7", format!("a command was refused ({refused}) and changed something"));
+            }
+        }
+        self.tell_committed(number, change, applied.refused.as_ref(), at);
+        if applied.refused.is_some() {
+            return;
+        }
+        self.note_shut();
+        match change {
+            Change::HostGone { proof, .. } => self.check_gone(proof.kind()),
+            Change::GuestFree { guest, .. } => self.check_nowhere(guest),
+            Change::OrderEnded { outcome: OrderOutcome::Done { .. }, .. } => {
+                if let Some(order) = order
+                    && let OrderKind::Release { guest, epoch, .. } = &order.kind
+                {
+                    self.check_released(&order.host, guest, *epoch);
+                }
+            }
+            Change::FenceOpened { host, evidence, .. } => self.check_fence(host, evidence),
+            Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
+            Change::HostJoined { host, facts } => {
+                let twice = joined.is_some_and(|before| before.incarnation != facts.incarnation);
+                self.check_joined(host, boot_of(&facts.incarnation), twice);
+            }
+            _ => {}
+        }
+        self.spring(change);
+    }
+
+    fn tell_committed(&mut self, number: u64, change: &Change, refused: Option<&Refused>, at: Ms) {
+        if !self.story.told {
+            return;
+        }
+        let said: Vec<String> = self
+            .truth
+            .state
+            .journal
+            .entries()
+            .rev()
+            .take_while(|entry| entry.index == number)
+            .map(|entry| format!("journal: {}", entry.what))
+            .collect();
+        for line in said.into_iter().rev() {
+            self.story.note(at, || line);
+        }
+        if let Some(refused) = refused {
+            let text: String = format!("{change:?}").chars().take(160).collect();
+            self.story.note(at, || format!("refused: {refused} ({text})"));
+        }
+    }
+
+    fn note_shut(&mut self) {
+        for index in 0..self.hosts.len() {
+            let known = self.truth.state.hosts.get(&self.hosts[index].name);
+            let shut = known.is_some_and(|known| known.life != Life::Up);
+            let since = &mut self.truth.shut_since[index];
+            *since = if shut { since.or(Some(self.now)) } else { None };
+        }
+    }
+
+    // ---- starting and running ----
+
+    /// S2, S4, R7, R14, R20: what must be so when virtual CPUs begin to run under a new assignment.
+    pub(super) fn check_start(&mut self, host: usize, guest: &GuestName, epoch: Epoch) {
+        self.check_elsewhere(host, guest, false);
+        self.check_lease_holds(host, guest);
+        let (newest, by) = self.truth.newest.get(guest).copied().unwrap_or_default();
+        // The same start may be done again by the same host, after a crash in the middle (S7).
+        if epoch < newest || (epoch == newest && by != host && epoch != Epoch::default()) {
+            let name = &self.hosts[host].name;
+            self.violate(
+                "R7",
+                format!("{name} starts {guest} under epoch {epoch}, and epoch {newest} has run already"),
+            );
+        }
+        self.truth.newest.insert(guest.clone(), (epoch.max(newest), host));
+    }
+
+    /// R22, S2: who may let a paused half run.
+    pub(super) fn check_resume(&mut self, host: usize, guest: &GuestName, epoch: Epoch) {
+        self.check_elsewhere(host, guest, true);
+        self.check_lease_holds(host, guest);
+        let state = self.hosts[host].machines.get(guest).map(|machine| machine.state);
+        let name = self.hosts[host].name.clone();
+        if state == Some(Vm::Incoming(true)) && !self.is_switched_to(guest, &name, epoch) {
+            self.violate("R22", format!("{name} lets {guest} run before the switch is committed"));
+        }
+    }
+
+    /// S2: whatever else may have run the guest is gone, released, or (for a resume) paused for good.
+    fn check_elsewhere(&mut self, host: usize, guest: &GuestName, resume: bool) {
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            let Some(machine) = self.hosts[other].machines.get(guest) else { continue };
+            let harmless = match machine.state {
+                Vm::Exited => true,
+                Vm::Incoming(_) | Vm::Sent => resume,
+                Vm::Running | Vm::Paused | Vm::Panicked => false,
+            };
+            if !harmless {
+                let (name, state) = (self.hosts[host].name.clone(), machine.state);
+                let there = self.hosts[other].name.clone();
+                self.violate("S2", format!("{name} lets {guest} run, and {there} still has it ({state:?})"));
+            }
+        }
+    }
+
+    /// S4, R14: virtual CPUs begin to run only while the lease really lasts.
+    fn check_lease_holds(&mut self, host: usize, guest: &GuestName) {
+        let until = self.hosts[host].lease_until;
+        if self.now > until {
+            let name = self.hosts[host].name.clone();
+            let ago = self.now - until;
+            self.violate("R14", format!("{name} lets {guest} run, and its lease ran out {ago} ms ago"));
+        }
+    }
+
+    /// S1: no guest's virtual CPUs run on two hosts.
+    pub(super) fn check_running(&mut self, guest: &GuestName) {
+        let runs = |machine: &super::guest::Machine| machine.state == Vm::Running;
+        let on: Vec<&str> = self
+            .hosts
+            .iter()
+            .filter(|host| host.machines.get(guest).is_some_and(runs))
+            .map(|host| host.name.as_str())
+            .collect();
+        if on.len() > 1 {
+            let on = on.join(" and ");
+            self.violate("S1", format!("{guest} runs on {on}"));
+        }
+    }
+
+    // ---- proofs ----
+
+    /// S2, R9: a boot whose lease ran out, with its guard's and its watchdog's time, has nothing left that runs or could.
+    fn check_ran_out(&mut self, host: &HostName, incarnation: &holdfast_policies::names::Incarnation) {
+        let Some(index) = self.host_index(host) else { return };
+        let known = &self.hosts[index];
+        if !known.on || known.boot_number() != boot_of(incarnation) {
+            return;
+        }
+        let left = known.machines.iter().find(|(_, machine)| machine.state != Vm::Exited);
+        if let Some((guest, machine)) = left {
+            let (guest, state) = (guest.clone(), machine.state);
+            self.violate("S2", format!("{host} is proven gone by its lease, and has {guest} still ({state:?}, R9)"));
+        }
+    }
+
+    /// S2, R9: a boot that is proven gone is really gone.
+    fn check_gone(&mut self, proof: &ProofKind) {
+        if let ProofKind::LeaseExpired { host, incarnation, .. } = proof {
+            self.check_ran_out(host, incarnation);
+            return;
+        }
+        let (ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. }) = proof
+        else {
+            return;
+        };
+        let Some(index) = self.host_index(host) else { return };
+        let known = &self.hosts[index];
+        if known.on && known.boot_number() == boot_of(incarnation) {
+            self.violate("S2", format!("{host} is proven gone, and its boot {incarnation} is on (R9)"));
+        }
+    }
+
+    /// S2, R8: a guest that was never placed, and is said to be nowhere, is nowhere.
+    fn check_nowhere(&mut self, guest: &GuestName) {
+        let there =
+            self.hosts.iter().find(|host| host.machines.get(guest).is_some_and(|known| known.state != Vm::Exited));
+        if let Some(host) = there {
+            let name = host.name.clone();
+            self.violate("S2", format!("{guest} is said to be on no host, and {name} has it (R8)"));
+        }
+    }
+
+    /// S2, R9: what is reported released is not there, and its floor is on disk.
+    fn check_released(&mut self, host: &HostName, guest: &GuestName, epoch: Epoch) {
+        let Some(index) = self.host_index(host) else { return };
+        let known = &self.hosts[index];
+        let left = known.machines.get(guest).filter(|machine| machine.epoch <= epoch && machine.state != Vm::Exited);
+        if let Some(machine) = left {
+            let state = machine.state;
+            self.violate("S2", format!("{host} has reported {guest} released, and has it still ({state:?}, R9)"));
+            return;
+        }
+        let floor = known.disk.floors.get(guest).copied().unwrap_or_default();
+        if floor < epoch && !known.floors_lost && known.disk.floors_known {
+            self.violate(
+                "R9",
+                format!("{host} has reported {guest} released up to {epoch}; its floor on disk is {floor}"),
+            );
+        }
+    }
+
+    // ---- fences ----
+
+    /// S3, R13, R16, R17: a fence has evidence, and its host is no machine that is up and connected to a majority of the
+    /// other voters, and of which only the supervisor is down.
+    fn check_fence(&mut self, host: &HostName, evidence: &[String]) {
+        if evidence.is_empty() {
+            self.violate("S3", format!("the fence of {host} names no evidence"));
+        }
+        let Some(target) = self.host_index(host) else { return };
+        let now = self.now;
+        let others: Vec<usize> = (0..self.voters.len()).filter(|voter| *voter != target).collect();
+        let hear = others.iter().filter(|voter| self.hears_well(**voter, target, HEARD_WELL)).count();
+        let unserved = now.saturating_sub(self.served[target]);
+        if hear * 2 > others.len() && unserved < SUPERVISOR_PATIENCE {
+            let count = others.len();
+            self.violate(
+                "S3",
+                format!("{host} is to be fenced, and {hear} of {count} other voters can hear its machine well (R16)"),
+            );
+        }
+    }
+
+    /// S9, R21: no active fence is decided while many hosts are silent to the coordinator and not known to be off.
+    fn check_storm(&mut self, host: &HostName, proposed: Ms) {
+        let Some(leader) = self.coordinator() else { return };
+        // What waited for a quorum was decided on what was so then.
+        if self.now - proposed > STALE {
+            return;
+        }
+        let silent: Vec<&str> = (0..self.hosts.len())
+            .filter(|index| *index != leader)
+            .filter(|index| {
+                let known = &self.hosts[*index];
+                let committed = self.truth.state.hosts.get(&known.name);
+                let counts =
+                    committed.is_some_and(|host| host.mode == Mode::Active && !matches!(host.life, Life::Gone { .. }));
+                let heard = self.hosts[leader].heard[*index].map_or(0, |(at, _)| self.now - at);
+                let synced = self.now.saturating_sub(self.served[*index]);
+                counts && known.on && (SILENT..20_000).contains(&heard) && synced > SILENT
+            })
+            .map(|index| self.hosts[index].name.as_str())
+            .collect();
+        if silent.len() > 1 && silent.len() * 3 > self.truth.state.hosts.len() {
+            let silent = silent.join(", ");
+            self.violate("S9", format!("{host} is to be switched off while {silent} are silent at once (R21)"));
+        }
+    }
+
+    /// S3, R20: a power device switches a host off only for the fence attempt that is open.
+    pub(super) fn check_shot(&mut self, target: usize, order: OrderId) {
+        let name = self.hosts[target].name.clone();
+        if self.truth.state.fence_under_way(&name) != Some(order) {
+            self.violate("R20", format!("{order} switches {name} off, and is not the fence attempt that is open"));
+        }
+    }
+
+    /// S3, S6, R20: nothing is switched off any more that a majority of the other voters has heard well for longer than an
+    /// executor may act on what it was told.
+    pub(super) fn check_still_wanted(&mut self, target: usize) {
+        let others: Vec<usize> = (0..self.voters.len()).filter(|voter| *voter != target).collect();
+        let hear = others.iter().filter(|voter| self.hears_well(**voter, target, GO_AHEAD)).count();
+        let unserved = self.now.saturating_sub(self.served[target]);
+        let back_for = self.now.saturating_sub(self.served_since[target]);
+        if hear * 2 > others.len() && unserved < SUPERVISOR_PATIENCE && back_for >= GO_AHEAD {
+            let (name, count) = (self.hosts[target].name.clone(), others.len());
+            self.violate(
+                "S3",
+                format!("{name} is switched off, and {hear} of {count} other voters hear it well (R20)"),
+            );
+        }
+    }
+
+    /// An agent got a reply: whatever waits for its supervisor has no reason to from here on.
+    pub(super) fn note_served(&mut self, host: usize) {
+        if self.now.saturating_sub(self.served[host]) >= SUPERVISOR_PATIENCE {
+            self.served_since[host] = self.now;
+        }
+        self.served[host] = self.now;
+    }
+
+    /// Whether a voter could have heard the machine that is on there without a gap for so long, if its guard did its duty.
+    fn hears_well(&self, voter: usize, target: usize, for_long: Ms) -> bool {
+        let (now, known) = (self.now, &self.hosts[voter]);
+        let fresh =
+            known.audible[target].is_some_and(|(at, boot)| now - at < 600 && boot == self.hosts[target].boot_number());
+        known.serves(now) && fresh && now - known.audible_since[target] >= for_long
+    }
+
+    // ---- authority and leases ----
+
+    /// R3: an agent's word never goes back.
+    pub(super) fn check_reply(&mut self, host: usize, _by: usize, _began: Ms, seen: Authority, got: Authority) {
+        let newest = &mut self.authorities[host];
+        let before = *newest;
+        *newest = Authority {
+            generation: before.generation.max(got.generation),
+            term: before.term.max(got.term),
+            index: before.index.max(got.index),
+        };
+        if got.generation < seen.generation || got.term < seen.term || got.index < seen.index {
+            let name = self.hosts[host].name.clone();
+            self.violate("R3", format!("{name} accepts {got:?} after {seen:?}"));
+        }
+    }
+
+    /// R2, R10, R12, R20: no lease outlasts what a majority confirmed.
+    pub(super) fn check_lease(&mut self, host: usize, sent: Ms, lease_ms: u64) {
+        // The agent counts on its own clock, which may be slow by 2 %.
+        let until = sent + lease_ms * 51 / 50;
+        let lease = millis(self.timing.lease.0);
+        if self.hosts[host].floors_lost {
+            let name = self.hosts[host].name.clone();
+            self.violate("R12", format!("{name} has lost its floors and takes a lease"));
+        }
+        if let Some(since) = self.truth.shut_since[host]
+            && until > since + lease * 21 / 20 + 5
+        {
+            let name = self.hosts[host].name.clone();
+            let ago = self.now - since;
+            self.violate("R2", format!("{name} takes a lease {ago} ms after a fence of it was committed (R20)"));
+        }
+        self.hosts[host].lease_until = self.hosts[host].lease_until.max(until);
+    }
+
+    /// R11: a boot joins once.
+    fn check_joined(&mut self, host: &HostName, number: u32, anew: bool) {
+        let Some(index) = self.host_index(host) else { return };
+        let boot = self.hosts[index].boot;
+        if anew && self.joined[index].is_some_and(|(joined, known)| joined == boot && known != number) {
+            self.violate("R11", format!("{host} joins with another incarnation, and has not booted"));
+        }
+        self.joined[index] = Some((boot, number));
+    }
+
+    /// R6: a host that reaches a majority of the voters, and so the coordinator, has a lease.
+    pub(super) fn check_reach(&mut self) {
+        let now = self.now;
+        let leader = self.coordinator();
+        if leader.is_none() {
+            self.led_since = now;
+        }
+        for host in 0..self.hosts.len() {
+            if !leader.is_some_and(|leader| self.reaches(host, leader)) {
+                self.reaching[host] = now;
+            } else if now - self.reaching[host].max(self.led_since) >= LEASE_PATIENCE
+                && self.hosts[host].lease_until < now
+            {
+                let name = self.hosts[host].name.clone();
+                self.violate("R6", format!("{name} reaches the coordinator through a voter, and has no lease"));
+            }
+        }
+    }
+
+    /// Whether a host is well, and reaches a majority of the voters over links without a fault, each of which reaches
+    /// the coordinator so.
+    fn reaches(&self, host: usize, leader: usize) -> bool {
+        let now = self.now;
+        let both = |one: usize, other: usize| self.network.good(one, other, now) && self.network.good(other, one, now);
+        let open = |voter: &usize| self.hosts[*voter].serves(now) && both(host, *voter) && both(leader, *voter);
+        let reached = (0..self.voters.len()).filter(open).count();
+        let up = self.truth.state.hosts.get(&self.hosts[host].name).is_some_and(|known| {
+            known.life == Life::Up && boot_of(&known.facts.incarnation) == self.hosts[host].boot_number()
+        });
+        self.hosts[host].serves(now) && up && reached * 2 > self.voters.len()
+    }
+}

@@ -1,0 +1,573 @@
+//! Consensus as the voters of a simulated cluster have it: a log with terms for each voter, elections over the simulated
+//! network, entries that count only when a majority has them on disk.
+//!
+//! ```text
+//! Follower --silence, and a majority would vote (pre-vote)--> Candidate --majority--> Leader
+//!    ^------------------- a higher term, or a living leader -----+----------------------+
+//! ```
+//! A leader that is cut off goes on believing that it leads until it learns of a higher term; what it may still answer is
+//! decided by its read rounds, as in the product. Snapshots are left out: a log is sent from where it differs.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use holdfast_policies::{change::Command, evidence::Marks, state::ClusterState, time::Moment};
+
+use super::{Ms, breaks::Break, coordinator::Brain, network::Transit, queue::Event, world::World};
+
+/// How often a leader speaks to its followers. Each such round is also a read round (R2).
+pub const HEARTBEAT: Ms = 100;
+/// A follower that has heard a leader within this votes for nobody else.
+pub const ELECTION_MIN: Ms = 300;
+/// Longest silence before a follower stands.
+pub const ELECTION_MAX: Ms = 600;
+/// Rounds without an answer that are remembered: more than one election's worth.
+const ROUNDS_MAX: usize = 16;
+/// Entries sent at once.
+const BATCH: usize = 256;
+
+/// One entry of a log.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The term of the leader that made it.
+    pub term: u64,
+    /// Unique in the whole run.
+    pub id: u64,
+    /// When it was made.
+    pub proposed: Ms,
+    /// What it says; `None` for a leader's first entry.
+    pub command: Option<Box<Command>>,
+}
+
+/// What voters tell each other.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields say what their names say")]
+pub enum Message {
+    /// "Would you vote for me", or "vote for me".
+    Ask { term: u64, length: usize, last_term: u64, pre: bool },
+    /// The answer.
+    Vote { term: u64, granted: bool, pre: bool },
+    /// A leader's entries, if any, and how far it has committed.
+    Append { term: u64, previous: usize, previous_term: u64, entries: Vec<LogEntry>, commit: usize, round: u64 },
+    /// The answer: how much of the follower's log on disk is the leader's.
+    Appended { term: u64, fits: bool, length: usize, round: u64 },
+}
+
+/// What a voter is.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields say what their names say")]
+pub enum Role {
+    /// It follows.
+    Follower,
+    /// It asks for votes; who has granted one.
+    Candidate { votes: BTreeSet<usize>, pre: bool },
+    /// It leads: what each voter has, and rounds that are being confirmed.
+    Leader { has: Vec<usize>, sent: Vec<usize>, rounds: VecDeque<(u64, Ms, BTreeSet<usize>)> },
+}
+
+/// One voter's part.
+pub struct Voter {
+    /// Its host.
+    pub host: usize,
+    /// The newest term that it knows; on disk.
+    pub term: u64,
+    /// For whom it has voted in that term; on disk.
+    pub voted: Option<usize>,
+    /// Its log; the first `synced` entries are on disk.
+    pub log: Vec<LogEntry>,
+    /// See `log`.
+    pub synced: usize,
+    /// Entries known to be committed.
+    pub commit: usize,
+    /// Entries applied to `state`.
+    pub applied: usize,
+    /// The replicated state, as far as this voter has applied it.
+    pub state: ClusterState,
+    /// What it is.
+    pub role: Role,
+    /// Whom it takes for the leader.
+    pub leader: Option<usize>,
+    /// When it last heard a leader.
+    pub heard_leader: Ms,
+    /// When it stands for election.
+    pub stand_at: Ms,
+    /// It lost its store and may not vote before an operator has promoted it (R24).
+    pub learner: bool,
+    /// When entries were applied here.
+    pub marks: Marks,
+    /// The coordinator's task.
+    pub brain: Brain,
+    /// The newest read round that a majority confirmed: when it began, and in which term.
+    pub confirmed: Option<(Ms, u64)>,
+    round: u64,
+}
+
+impl Voter {
+    /// A voter with an empty store.
+    #[must_use]
+    pub fn new(host: usize) -> Self {
+        Self {
+            host,
+            term: 0,
+            voted: None,
+            log: Vec::new(),
+            synced: 0,
+            commit: 0,
+            applied: 0,
+            state: ClusterState::born(),
+            role: Role::Follower,
+            leader: None,
+            heard_leader: 0,
+            stand_at: 0,
+            learner: false,
+            marks: Marks::new(Moment(0)),
+            brain: Brain::default(),
+            confirmed: None,
+            round: 0,
+        }
+    }
+
+    /// The process has ended: what was not on disk is lost.
+    pub fn crash(&mut self) {
+        self.log.truncate(self.synced);
+        self.commit = self.commit.min(self.synced).max(self.applied.min(self.synced));
+        self.role = Role::Follower;
+        self.leader = None;
+        self.confirmed = None;
+        self.brain = Brain::default();
+    }
+
+    /// The store is gone.
+    pub fn wipe(&mut self, host: usize) {
+        *self = Self::new(host);
+    }
+
+    /// Whether it takes itself for the leader.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leader { .. })
+    }
+
+    fn last_term(&self) -> u64 {
+        self.log.last().map_or(0, |entry| entry.term)
+    }
+
+    fn term_at(&self, length: usize) -> u64 {
+        length.checked_sub(1).and_then(|index| self.log.get(index)).map_or(0, |entry| entry.term)
+    }
+}
+
+impl World {
+    fn majority(&self) -> usize {
+        self.voters.len() / 2 + 1
+    }
+
+    /// A voter's process has started.
+    pub(super) fn start_voter(&mut self, voter: usize) {
+        let now = self.now;
+        let clock = self.hosts[voter].clock(now);
+        let life = self.hosts[voter].life;
+        let stand_at = now + self.random.between(ELECTION_MIN, ELECTION_MAX);
+        let known = &mut self.voters[voter];
+        known.marks = Marks::new(clock);
+        known.heard_leader = now;
+        known.stand_at = stand_at;
+        self.queue.push(stand_at, Event::Election { voter, life });
+    }
+
+    fn reset_election(&mut self, voter: usize) {
+        let wait = self.random.between(ELECTION_MIN, ELECTION_MAX);
+        self.voters[voter].stand_at = self.now + wait;
+    }
+
+    pub(super) fn election_due(&mut self, voter: usize, life: u32) {
+        let known = &self.voters[voter];
+        if self.now < known.stand_at || known.leads() {
+            let at = known.stand_at.max(self.now + ELECTION_MIN);
+            self.queue.push(at, Event::Election { voter, life });
+            return;
+        }
+        if !known.learner {
+            self.stand(voter, true);
+        }
+        self.reset_election(voter);
+        let at = self.voters[voter].stand_at;
+        self.queue.push(at, Event::Election { voter, life });
+    }
+
+    fn stand(&mut self, voter: usize, pre: bool) {
+        let known = &mut self.voters[voter];
+        let term = known.term + 1;
+        if !pre {
+            known.term = term;
+            known.voted = Some(voter);
+            known.confirmed = None;
+        }
+        known.role = Role::Candidate { votes: BTreeSet::from([voter]), pre };
+        known.leader = None;
+        let (length, last_term) = (known.log.len(), known.last_term());
+        for other in (0..self.voters.len()).filter(|other| *other != voter) {
+            self.tell_voter(voter, other, Message::Ask { term, length, last_term, pre });
+        }
+        self.count_votes(voter);
+    }
+
+    fn count_votes(&mut self, voter: usize) {
+        let majority = self.majority();
+        let Role::Candidate { votes, pre } = &self.voters[voter].role else { return };
+        if votes.len() < majority {
+            return;
+        }
+        if *pre { self.stand(voter, false) } else { self.lead(voter) }
+    }
+
+    fn lead(&mut self, voter: usize) {
+        let (now, count, life) = (self.now, self.voters.len(), self.hosts[voter].life);
+        let known = &mut self.voters[voter];
+        let term = known.term;
+        known.role = Role::Leader { has: vec![0; count], sent: vec![known.log.len(); count], rounds: VecDeque::new() };
+        known.leader = Some(voter);
+        known.brain = Brain::default();
+        self.story.note(self.real(), || format!("{} leads in term {term}", self.hosts[voter].name));
+        self.append_own(voter, None);
+        self.queue.push(now, Event::Heartbeat { voter, life, term });
+        self.queue.push(now + 1, Event::Think { voter, life, term });
+    }
+
+    /// Adds an entry to a leader's log; returns how long the log is with it.
+    pub(super) fn append_own(&mut self, voter: usize, command: Option<Box<Command>>) -> usize {
+        self.entry_ids += 1;
+        let id = self.entry_ids;
+        let (proposed, known) = (self.now, &mut self.voters[voter]);
+        let term = known.term;
+        known.log.push(LogEntry { term, id, proposed, command });
+        let length = known.log.len();
+        let delay = self.random.between(1, 4);
+        let life = self.hosts[voter].life;
+        self.queue.push(self.now + delay, Event::Synced { voter, life, length, term, answer: None });
+        for other in (0..self.voters.len()).filter(|other| *other != voter) {
+            self.send_entries(voter, other, 0);
+        }
+        length
+    }
+
+    fn send_entries(&mut self, voter: usize, to: usize, round: u64) {
+        let known = &mut self.voters[voter];
+        let Role::Leader { sent, .. } = &mut known.role else { return };
+        let previous = sent[to].min(known.log.len());
+        let end = known.log.len().min(previous + BATCH);
+        sent[to] = end;
+        let entries: Vec<LogEntry> = known.log[previous..end].to_vec();
+        let message = Message::Append {
+            term: known.term,
+            previous,
+            previous_term: known.term_at(previous),
+            entries,
+            commit: known.commit,
+            round,
+        };
+        self.tell_voter(voter, to, message);
+    }
+
+    pub(super) fn heartbeat(&mut self, voter: usize, life: u32, term: u64) {
+        let now = self.now;
+        let known = &mut self.voters[voter];
+        if known.term != term {
+            return;
+        }
+        known.round += 1;
+        let round = known.round;
+        let Role::Leader { rounds, .. } = &mut known.role else { return };
+        if rounds.len() >= ROUNDS_MAX {
+            rounds.pop_front();
+        }
+        rounds.push_back((round, now, BTreeSet::from([voter])));
+        for other in (0..self.voters.len()).filter(|other| *other != voter) {
+            self.send_entries(voter, other, round);
+        }
+        self.queue.push(now + HEARTBEAT, Event::Heartbeat { voter, life, term });
+    }
+
+    fn tell_voter(&mut self, from: usize, to: usize, message: Message) {
+        match self.network.send(from, to, self.now, &mut self.random) {
+            Transit::Lost => {}
+            Transit::After(wait) => self.queue.push(self.now + wait, Event::Raft { to, from, message }),
+            Transit::Twice(wait, again) => {
+                self.queue.push(self.now + again, Event::Raft { to, from, message: message.clone() });
+                self.queue.push(self.now + wait, Event::Raft { to, from, message });
+            }
+        }
+    }
+
+    fn step_down(&mut self, voter: usize, term: u64) {
+        let known = &mut self.voters[voter];
+        if term > known.term {
+            known.term = term;
+            known.voted = None;
+        }
+        if known.leads() {
+            known.brain = Brain::default();
+            known.confirmed = None;
+            known.leader = None;
+        }
+        known.role = Role::Follower;
+        self.reset_election(voter);
+    }
+
+    pub(super) fn on_raft(&mut self, to: usize, from: usize, message: Message) {
+        match message {
+            Message::Ask { term, length, last_term, pre } => {
+                self.asked_for_vote(to, from, term, length, last_term, pre)
+            }
+            Message::Vote { term, granted, pre } => {
+                if term > self.voters[to].term && !pre {
+                    self.step_down(to, term);
+                    return;
+                }
+                let own = self.voters[to].term + u64::from(pre);
+                if let Role::Candidate { votes, pre: asking } = &mut self.voters[to].role
+                    && granted
+                    && *asking == pre
+                    && term == own
+                {
+                    votes.insert(from);
+                    self.count_votes(to);
+                }
+            }
+            Message::Append { term, previous, previous_term, entries, commit, round } => {
+                self.append(to, from, term, previous, previous_term, entries, commit, round);
+            }
+            Message::Appended { term, fits, length, round } => self.appended(to, from, term, fits, length, round),
+        }
+    }
+
+    fn asked_for_vote(&mut self, to: usize, from: usize, term: u64, length: usize, last_term: u64, pre: bool) {
+        let now = self.now;
+        let known = &self.voters[to];
+        if known.learner {
+            return;
+        }
+        let leader_lives = known.leads()
+            && known.confirmed.is_some_and(|(began, _)| now.saturating_sub(began) < ELECTION_MIN)
+            || (known.leader.is_some() && now.saturating_sub(known.heard_leader) < ELECTION_MIN);
+        if leader_lives {
+            return;
+        }
+        if !pre && term > known.term {
+            self.step_down(to, term);
+        }
+        let known = &mut self.voters[to];
+        let new_enough = (last_term, length) >= (known.last_term(), known.log.len());
+        let granted = if pre {
+            term > known.term && new_enough
+        } else {
+            term == known.term && new_enough && known.voted.is_none_or(|voted| voted == from)
+        };
+        let answer_term = if pre { term } else { known.term };
+        if granted && !pre {
+            known.voted = Some(from);
+            known.heard_leader = now;
+            self.reset_election(to);
+        }
+        self.tell_voter(to, from, Message::Vote { term: answer_term, granted, pre });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message, taken apart")]
+    fn append(
+        &mut self,
+        to: usize,
+        from: usize,
+        term: u64,
+        previous: usize,
+        previous_term: u64,
+        entries: Vec<LogEntry>,
+        commit: usize,
+        round: u64,
+    ) {
+        if term < self.voters[to].term {
+            let term = self.voters[to].term;
+            self.tell_voter(to, from, Message::Appended { term, fits: false, length: 0, round: 0 });
+            return;
+        }
+        if term > self.voters[to].term || !matches!(self.voters[to].role, Role::Follower) {
+            self.step_down(to, term);
+        }
+        self.reset_election(to);
+        let now = self.now;
+        let life = self.hosts[to].life;
+        let known = &mut self.voters[to];
+        known.leader = Some(from);
+        known.heard_leader = now;
+        if previous > known.log.len() || known.term_at(previous) != previous_term {
+            let length = known.log.len().min(previous.saturating_sub(1));
+            let answer = Message::Appended { term, fits: false, length, round };
+            self.tell_voter(to, from, answer);
+            return;
+        }
+        let count = entries.len();
+        let mut added = false;
+        for (offset, entry) in entries.into_iter().enumerate() {
+            let index = previous + offset;
+            match known.log.get(index) {
+                Some(own) if own.term == entry.term => {}
+                Some(_) => {
+                    known.log.truncate(index);
+                    known.synced = known.synced.min(index);
+                    known.log.push(entry);
+                    added = true;
+                }
+                None => {
+                    known.log.push(entry);
+                    added = true;
+                }
+            }
+        }
+        let length = previous + count;
+        let answer = Message::Appended { term, fits: true, length, round };
+        let commit = commit.min(length);
+        if added {
+            let delay = self.random.between(1, 4);
+            let answer = Some((from, answer));
+            self.queue.push(now + delay, Event::Synced { voter: to, life, length, term, answer });
+        } else if self.voters[to].synced >= length {
+            self.tell_voter(to, from, answer);
+        } else {
+            // A repeated message overtook the disk: it says nothing of entries that are not there yet.
+            let length = self.voters[to].synced;
+            self.tell_voter(to, from, Message::Appended { term, fits: true, length, round });
+        }
+        self.learn_commit(to, commit);
+    }
+
+    pub(super) fn log_synced(&mut self, voter: usize, length: usize, term: u64, answer: Option<(usize, Message)>) {
+        let known = &mut self.voters[voter];
+        // What a newer leader has replaced meanwhile is synced by its own event.
+        if known.term == term || known.term_at(length) == term {
+            known.synced = known.synced.max(length.min(known.log.len()));
+        }
+        if let Some((to, message)) = answer {
+            if known.term == term {
+                self.tell_voter(voter, to, message);
+            }
+        } else {
+            let length = known.synced;
+            if let Role::Leader { has, .. } = &mut known.role {
+                has[voter] = has[voter].max(length);
+            }
+            self.advance(voter);
+        }
+    }
+
+    fn appended(&mut self, leader: usize, from: usize, term: u64, fits: bool, length: usize, round: u64) {
+        if term > self.voters[leader].term {
+            self.step_down(leader, term);
+            return;
+        }
+        let majority = self.majority();
+        let known = &mut self.voters[leader];
+        if term != known.term {
+            return;
+        }
+        let learner = self.voters[from].learner;
+        let known = &mut self.voters[leader];
+        let Role::Leader { has, sent, rounds } = &mut known.role else { return };
+        if fits {
+            has[from] = has[from].max(length);
+            if sent[from] < length {
+                sent[from] = length;
+            }
+        } else {
+            sent[from] = length;
+            has[from] = has[from].min(length);
+        }
+        if let Some((_, began, who)) = rounds.iter_mut().find(|(number, _, _)| *number == round)
+            && !learner
+        {
+            who.insert(from);
+            if who.len() >= majority {
+                let began = *began;
+                rounds.retain(|(number, _, _)| *number > round);
+                self.round_confirmed(leader, began);
+            }
+        }
+        if !fits {
+            self.send_entries(leader, from, 0);
+        }
+        self.advance(leader);
+        if learner {
+            self.promote(leader, from);
+        }
+    }
+
+    /// A leader may answer from a round only when an entry of its own term is committed and applied.
+    fn round_confirmed(&mut self, leader: usize, began: Ms) {
+        let known = &mut self.voters[leader];
+        if known.term_at(known.applied) != known.term {
+            return;
+        }
+        let term = known.term;
+        if known.confirmed.is_none_or(|(before, of)| of != term || before < began) {
+            known.confirmed = Some((began, term));
+        }
+        self.authority(leader);
+    }
+
+    fn advance(&mut self, leader: usize) {
+        let majority = self.majority();
+        let known = &self.voters[leader];
+        let Role::Leader { has, .. } = &known.role else { return };
+        let counts = |voter: &usize| !self.voters[*voter].learner;
+        let mut lengths: Vec<usize> =
+            (0..self.voters.len()).map(|voter| if counts(&voter) { has[voter] } else { 0 }).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        let reached = lengths.get(majority - 1).copied().unwrap_or(0).min(known.log.len());
+        if reached > known.commit && known.term_at(reached) == known.term {
+            self.learn_commit(leader, reached);
+        }
+    }
+
+    fn learn_commit(&mut self, voter: usize, commit: usize) {
+        let known = &mut self.voters[voter];
+        if commit > known.commit {
+            known.commit = commit.min(known.log.len());
+        }
+        while self.voters[voter].applied < self.voters[voter].commit && !self.is_over() {
+            self.apply_next(voter);
+        }
+    }
+
+    fn apply_next(&mut self, voter: usize) {
+        let (now, wall) = (self.now, self.real());
+        let clock = self.hosts[voter].clock(now);
+        let known = &mut self.voters[voter];
+        let index = known.applied;
+        let Some(entry) = known.log.get(index).cloned() else { return };
+        known.applied += 1;
+        let number = known.applied as u64;
+        let applied = entry.command.as_ref().map(|command| known.state.apply(number, (**command).clone()));
+        known.marks.applied(number, clock);
+        self.committed(index, &entry, wall);
+        if let Some(applied) = applied
+            && self.voters[voter].leads()
+        {
+            self.own_applied(voter, number, &applied);
+        }
+    }
+
+    /// A voter that lost its store votes again once an operator has promoted it: it has all that is committed then (R24).
+    fn promote(&mut self, leader: usize, learner: usize) {
+        let commit = self.voters[leader].commit;
+        let caught_up = self.voters[learner].synced >= commit && commit > 0;
+        if caught_up && self.voters[leader].confirmed.is_some_and(|(began, _)| self.now - began < 400) {
+            self.voters[learner].learner = false;
+            // It has forgotten for whom it voted in this term; it was not for somebody else than who leads.
+            self.voters[learner].voted = Some(leader);
+            self.story.note(self.real(), || format!("{} has caught up and votes again", self.hosts[learner].name));
+        }
+    }
+
+    /// A voter's store is lost. Under R24 it comes back as a learner.
+    pub(super) fn lose_store(&mut self, voter: usize) {
+        self.voters[voter].wipe(voter);
+        self.voters[voter].learner = self.broken != Some(Break::R24);
+    }
+}

@@ -1,0 +1,533 @@
+//! The world: everything that is really so, and the loop that has one event after the other happen.
+//!
+//! Time jumps from event to event. Where the whole cluster is at rest, it is in a cycle that only repeats itself: then
+//! whole stretches of time are left out ([`World::skipped`]) until the plan has something happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_policies::{
+    change::Change,
+    hostfile::Timing,
+    names::{GuestName, HostName, OrderId},
+    state::{ClusterState, Life, Mode},
+    sync::Authority,
+    time::WallTime,
+};
+
+use super::{
+    Ms,
+    breaks::Break,
+    checks::{Truth, Violation},
+    consensus::Voter,
+    faults::{Happening, Moment, Plan},
+    guest::{Machine, Vm},
+    host::Host,
+    network::Network,
+    queue::{Event, Queue},
+    random::Random,
+    setup::Setup,
+    story::Story,
+};
+
+/// How often a guard sends its beacon.
+const BEACON: Ms = 250;
+/// Rest that is long enough to leave time out.
+const RESTED: Ms = 1_200;
+/// How often the checks that are about stretches of time are made.
+const LOOK: Ms = 1_000;
+/// L1: after the faults have stopped everything is at rest within this: a slow fence, its retries, pauses between failed
+/// starts, and a ladder climbed once.
+pub const BOUND: Ms = 180_000;
+
+/// A simulated cluster.
+pub struct World {
+    pub(super) now: Ms,
+    pub(super) skipped: Ms,
+    pub(super) random: Random,
+    pub(super) chance: bool,
+    pub(super) timing: Timing,
+    pub(super) queue: Queue,
+    pub(super) network: Network,
+    /// The hosts, in the order of the setup.
+    pub hosts: Vec<Host>,
+    /// The voters; voter `i` is on host `i`.
+    pub voters: Vec<Voter>,
+    /// What is really committed.
+    pub truth: Truth,
+    /// The story, when it is told.
+    pub story: Story,
+    pub(super) violation: Option<Violation>,
+    pub(super) broken: Option<Break>,
+    pub(super) indices: BTreeMap<HostName, usize>,
+    pub(super) entry_ids: u64,
+    pub(super) sick: BTreeMap<GuestName, Ms>,
+    pub(super) slow_devices: BTreeSet<HostName>,
+    pub(super) hangs_at_boot: BTreeSet<usize>,
+    pub(super) restarted: BTreeMap<OrderId, u32>,
+    pub(super) armed: Vec<(Moment, Happening)>,
+    pub(super) sprung: Vec<Happening>,
+    pub(super) authorities: Vec<Authority>,
+    pub(super) joined: Vec<Option<(u32, u32)>>,
+    pub(super) served: Vec<Ms>,
+    /// Since when each host has been served without a gap that would have cost it its fence.
+    pub(super) served_since: Vec<Ms>,
+    pub(super) reaching: Vec<Ms>,
+    pub(super) led_since: Ms,
+    pub(super) rest_since: Option<Ms>,
+    pub(super) healing_since: Option<Ms>,
+    /// Rounds of deciding so far.
+    pub decisions: u64,
+    /// Events so far.
+    pub events: u64,
+    /// Hosts have guards and watchdogs that matter.
+    pub(super) guarded: bool,
+    pub(super) to_declare: Option<holdfast_policies::model::Policies>,
+    plan: Plan,
+    planned: usize,
+    looked: Ms,
+    unhealed: Option<String>,
+}
+
+impl World {
+    /// A world at birth: every host is on, every supervisor is about to start, and nothing is declared yet.
+    #[must_use]
+    pub fn new(setup: &Setup, plan: Plan) -> Self {
+        let mut random = Random::new(setup.seed, 3);
+        let count = setup.hosts.len();
+        let mut hosts: Vec<Host> = Vec::new();
+        for (index, host) in setup.hosts.iter().enumerate() {
+            let drift = if setup.chance { random.between(990, 1_011) } else { 1_000 };
+            hosts.push(Host::new(index, host, count, drift, setup.broken));
+        }
+        let mut world = Self {
+            now: 0,
+            skipped: 0,
+            random,
+            chance: setup.chance,
+            timing: setup.timing,
+            queue: Queue::default(),
+            network: Network::new(count),
+            voters: (0..setup.voters).map(Voter::new).collect(),
+            truth: Truth { state: ClusterState::born(), shut_since: vec![None; count], ..Truth::default() },
+            story: Story::default(),
+            violation: None,
+            broken: setup.broken,
+            indices: hosts.iter().enumerate().map(|(index, host)| (host.name.clone(), index)).collect(),
+            entry_ids: 0,
+            sick: BTreeMap::new(),
+            slow_devices: BTreeSet::new(),
+            hangs_at_boot: BTreeSet::new(),
+            restarted: BTreeMap::new(),
+            armed: Vec::new(),
+            sprung: Vec::new(),
+            authorities: vec![Authority::default(); count],
+            joined: vec![None; count],
+            served: vec![0; count],
+            served_since: vec![0; count],
+            reaching: vec![0; count],
+            led_since: 0,
+            rest_since: None,
+            healing_since: None,
+            decisions: 0,
+            events: 0,
+            guarded: setup.guarded,
+            to_declare: None,
+            plan,
+            planned: 0,
+            looked: 0,
+            unhealed: None,
+            hosts,
+        };
+        for (guest, on) in &setup.running {
+            let machine = Machine { epoch: Default::default(), state: Vm::Running, since: 0, ill: false };
+            world.hosts[*on].machines.insert(guest.clone(), machine);
+        }
+        for host in 0..count {
+            world.queue.push(0, Event::SupervisorUp { host, boot: 1, life: 0 });
+            let phase = world.random.below(BEACON);
+            world.queue.push(phase, Event::Beacon { host, boot: 1 });
+            if setup.guarded {
+                world.queue.push(phase, Event::Guard { host, boot: 1 });
+            }
+        }
+        world.declare(setup.policies.clone());
+        world
+    }
+
+    /// Has an operator declare policies; tried until a coordinator takes it.
+    pub fn declare(&mut self, policies: holdfast_policies::model::Policies) {
+        self.to_declare = Some(policies);
+    }
+
+    /// Simulated time since birth.
+    #[must_use]
+    pub fn real(&self) -> Ms {
+        self.skipped + self.now
+    }
+
+    /// The state that is committed.
+    #[must_use]
+    pub fn state(&self) -> &ClusterState {
+        &self.truth.state
+    }
+
+    /// The first promise that was broken.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// What did not come to rest within the bound of L1.
+    #[must_use]
+    pub fn unhealed(&self) -> Option<&str> {
+        self.unhealed.as_deref()
+    }
+
+    /// Whether there is nothing more to be learned from this run.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.violation.is_some() || self.unhealed.is_some()
+    }
+
+    /// Whether the cluster has been at rest for a while: every guest answers where it is committed to be, and nothing is
+    /// under way.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.rest_since.is_some_and(|since| self.now - since >= RESTED)
+    }
+
+    /// Whether faults may be made by chance.
+    pub(super) fn faulty(&self) -> bool {
+        self.chance && self.healing_since.is_none() && self.planned > 0
+    }
+
+    /// Lets the world go on until `end`, or until something is over.
+    pub fn run_until(&mut self, end: Ms) {
+        while !self.is_over() && self.real() < end {
+            let due = self.plan.get(self.planned).map_or(end, |(at, _)| *at).min(end);
+            if self.real() >= due {
+                let (_, what) = self.plan[self.planned].clone();
+                self.planned += 1;
+                if !matches!(what, Happening::Heal) {
+                    self.healing_since = None;
+                }
+                self.happen(&what);
+                continue;
+            }
+            if self.is_at_rest() && self.healing_since.is_none() {
+                self.skipped += due - self.real();
+                continue;
+            }
+            self.step(due);
+        }
+    }
+
+    /// Has the next event happen, if it is due before `limit`.
+    fn step(&mut self, limit: Ms) {
+        let next = self.queue.next_at().unwrap_or(Ms::MAX);
+        if self.skipped.saturating_add(next) > limit {
+            self.now = limit - self.skipped;
+            return;
+        }
+        let Some((at, event)) = self.queue.pop() else { return };
+        self.now = self.now.max(at);
+        self.events += 1;
+        self.dispatch(event);
+        while let Some(what) = self.sprung.pop() {
+            self.happen(&what);
+        }
+        if self.now - self.looked >= LOOK {
+            self.looked = self.now;
+            self.look();
+        }
+    }
+
+    /// When an event of this host can be handled: a machine or a process that stands still finds it later.
+    fn wakes(&self, host: usize, process: bool) -> Option<Ms> {
+        let known = &self.hosts[host];
+        let still = if process { known.supervisor.as_ref().map_or(0, |known| known.frozen_until) } else { 0 };
+        let until = known.frozen_until.max(still);
+        (until > self.now).then_some(until)
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        let (host, process) = event.place();
+        if let Some(host) = host
+            && let Some(until) = self.wakes(host, process)
+        {
+            let boot = self.hosts[host].boot;
+            let event = match event {
+                held @ Event::Held { .. } => held,
+                event => Event::Held { host, boot, event: Box::new(event) },
+            };
+            self.queue.push(until, event);
+            return;
+        }
+        if let Some(host) = host
+            && (!self.hosts[host].on || self.hosts[host].hung || (process && self.hosts[host].supervisor.is_none()))
+        {
+            return;
+        }
+        let lives = |host: usize, life: u32| self.hosts[host].life == life;
+        match event {
+            Event::SyncDue { host, life } if lives(host, life) => self.sync_due(host, life),
+            Event::Beacon { host, boot } if self.hosts[host].boot == boot => self.beacon(host, boot),
+            Event::Guard { host, boot } if self.hosts[host].boot == boot => self.guard_due(host, boot),
+            Event::Watchdog { host, boot, number } => self.watchdog_due(host, boot, number),
+            Event::BeaconHeard { at, of, boot } => {
+                let now = self.now;
+                self.hosts[at].hear(of, boot, now);
+            }
+            Event::Sync { voter, via, from, life, request } => self.on_sync(voter, via, from, life, request),
+            Event::Reply { host, life, by, began, reply } if lives(host, life) => {
+                self.note_served(host);
+                self.on_reply(host, by, began, *reply);
+            }
+            Event::Nudge { host } => self.sync_soon(host),
+            Event::Written { host, life, disk } if lives(host, life) => self.written(host, *disk),
+            Event::JobEnd { host, life, order } if lives(host, life) => self.job_ended(host, order),
+            Event::Raft { to, from, message } => self.on_raft(to, from, message),
+            Event::Synced { voter, life, length, term, answer } if lives(voter, life) => {
+                self.log_synced(voter, length, term, answer);
+            }
+            Event::Heartbeat { voter, life, term } if lives(voter, life) => self.heartbeat(voter, life, term),
+            Event::Election { voter, life } if lives(voter, life) => self.election_due(voter, life),
+            Event::Think { voter, life, term } if lives(voter, life) => {
+                self.think(voter, life, term);
+                self.notice_rest(voter);
+            }
+            Event::Power { voter, term, about, reading } => self.power_read(voter, term, about, reading),
+            Event::Ask { voter, by, term, about, boot, asked } => self.asked(voter, by, term, about, boot, asked),
+            Event::Answered { voter, term, from, about, boot, said } => {
+                self.answered(voter, term, from, about, &boot, *said);
+            }
+            Event::Held { host, boot, event } => {
+                if self.hosts[host].boot == boot {
+                    self.dispatch(*event);
+                }
+            }
+            Event::LateOff { target, order } => self.power_off(target, Some(order)),
+            Event::PowerOn { host, boot } => self.power_on(host, boot),
+            Event::SupervisorUp { host, boot, life } => {
+                if self.hosts[host].boot == boot && lives(host, life) {
+                    self.start_supervisor(host);
+                }
+            }
+            Event::Operator { what, tries } => self.operator(*what, tries),
+            // Of a process or a boot that has ended since.
+            Event::SyncDue { .. }
+            | Event::Beacon { .. }
+            | Event::Guard { .. }
+            | Event::Reply { .. }
+            | Event::Written { .. }
+            | Event::JobEnd { .. }
+            | Event::Synced { .. }
+            | Event::Heartbeat { .. }
+            | Event::Election { .. }
+            | Event::Think { .. } => {}
+        }
+    }
+
+    fn power_on(&mut self, host: usize, boot: u32) {
+        if self.hosts[host].on || self.hosts[host].boot != boot {
+            return;
+        }
+        let now = self.now;
+        self.rest_since = None;
+        let known = &mut self.hosts[host];
+        known.on = true;
+        known.boot += 1;
+        known.hung = self.hangs_at_boot.remove(&host);
+        known.name_boot();
+        let (boot, life) = (known.boot, known.life);
+        self.story.note(self.skipped + now, || format!("{} boots", self.hosts[host].name));
+        if self.broken == Some(Break::R10) {
+            self.autostart(host);
+        }
+        if self.hosts[host].hung {
+            return;
+        }
+        let wait = self.random.between(300, 3_000);
+        self.queue.push(now + wait, Event::SupervisorUp { host, boot, life });
+        self.queue.push(now + 200, Event::Beacon { host, boot });
+        if self.guarded {
+            self.queue.push(now + 200, Event::Guard { host, boot });
+        }
+    }
+
+    fn autostart(&mut self, host: usize) {
+        for (guest, epoch) in std::mem::take(&mut self.hosts[host].autostart) {
+            let machine = Machine { epoch, state: Vm::Running, since: self.now, ill: false };
+            self.hosts[host].machines.insert(guest.clone(), machine);
+            self.check_running(&guest);
+        }
+    }
+
+    fn start_supervisor(&mut self, host: usize) {
+        let (now, timing) = (self.now, self.timing);
+        if self.hosts[host].supervisor.is_some() || self.hosts[host].hung {
+            return;
+        }
+        if self.broken == Some(Break::R13) {
+            self.hosts[host].lease = None;
+        }
+        self.hosts[host].life += 1;
+        self.hosts[host].name_boot();
+        self.hosts[host].begin_supervisor(timing, now);
+        let life = self.hosts[host].life;
+        self.queue.push(now + self.random.below(50), Event::SyncDue { host, life });
+        if host < self.voters.len() {
+            self.start_voter(host);
+        }
+    }
+
+    /// The guard's beacon, to every voter.
+    fn beacon(&mut self, host: usize, boot: u32) {
+        let now = self.now;
+        let number = self.hosts[host].boot_number();
+        let silent = self.broken == Some(Break::R13) && self.hosts[host].supervisor.is_none();
+        for voter in 0..self.voters.len() {
+            if self.network.good(host, voter, now) {
+                // A good link takes a millisecond or two, which no silence is measured in.
+                match (self.hosts[voter].serves(now), silent) {
+                    (true, false) => self.hosts[voter].hear(host, number, now),
+                    (true, true) => self.hosts[voter].could_hear(host, number, now),
+                    (false, _) => {}
+                }
+                continue;
+            }
+            if silent {
+                continue;
+            }
+            match self.network.send(host, voter, now, &mut self.random) {
+                super::network::Transit::Lost => {}
+                super::network::Transit::After(wait) | super::network::Transit::Twice(wait, _) => {
+                    self.queue.push(now + wait, Event::BeaconHeard { at: voter, of: host, boot: number });
+                }
+            }
+        }
+        self.queue.push(now + BEACON, Event::Beacon { host, boot });
+        if host < self.voters.len() {
+            self.listen(host);
+        }
+        let known = &mut self.hosts[host];
+        if !known.serves(now) {
+            known.well_since = now;
+        }
+    }
+
+    /// Whether a voter hears a majority of the voters (R17).
+    fn listen(&mut self, voter: usize) {
+        let now = self.now;
+        let known = &mut self.hosts[voter];
+        let fresh = |heard: &&Option<(Ms, u32)>| heard.is_some_and(|(at, _)| now - at < 1_500);
+        let hears = known.heard.iter().take(self.voters.len()).filter(fresh).count();
+        if hears * 2 > self.voters.len() && known.supervisor.is_some() {
+            known.connected_since.get_or_insert(now);
+        } else {
+            known.connected_since = None;
+        }
+    }
+
+    /// What is looked at every second: promises about stretches of time, and what operators do after the faults.
+    fn look(&mut self) {
+        self.check_reach();
+        if let Some(policies) = self.to_declare.take() {
+            let change = Change::PoliciesApplied {
+                policies: Box::new(policies.clone()),
+                sources: BTreeMap::new(),
+                base_version: self.truth.state.policy_version,
+                by: "ann".to_owned(),
+            };
+            if !self.operate(change) {
+                self.to_declare = Some(policies);
+            }
+        }
+        let Some(since) = self.healing_since else { return };
+        if self.is_at_rest() {
+            self.healing_since = None;
+        } else if self.now - since > BOUND {
+            let why = self.why_not_at_rest();
+            self.story.note(self.skipped + self.now, || format!("UNHEALED: {why}"));
+            self.unhealed = Some(why);
+        } else if (self.now - since) / LOOK % 5 == 4 {
+            self.look_after();
+        }
+    }
+
+    fn notice_rest(&mut self, voter: usize) {
+        let rests = self.coordinator() == Some(voter)
+            && self.brain_rests(voter)
+            && self.to_declare.is_none()
+            && self.truth.state.orders.is_empty()
+            && self.truth.state.suspended.is_none()
+            && !self.truth.state.guests.is_empty()
+            && self.all_active()
+            && self.all_run()
+            && self.hosts_rest();
+        self.rest_since = if rests { self.rest_since.or(Some(self.now)) } else { None };
+    }
+
+    /// Whether a host is joined and serves, or is known to be gone and stays so.
+    fn host_rests(&self, index: usize) -> bool {
+        let (now, host) = (self.now, &self.hosts[index]);
+        let known = self.truth.state.hosts.get(&host.name);
+        match known.map(|known| &known.life) {
+            None | Some(Life::Fencing(_)) => false,
+            Some(Life::Gone { .. }) => !host.on || host.hung,
+            Some(Life::Up) => {
+                let boot = known.map(|known| super::host::boot_of(&known.facts.incarnation));
+                host.serves(now) && boot == Some(host.boot_number()) && host.lease_until > now
+            }
+        }
+    }
+
+    fn hosts_rest(&self) -> bool {
+        (0..self.hosts.len()).all(|host| self.host_rests(host)) && self.voters.iter().all(|voter| !voter.learner)
+    }
+
+    fn why_not_at_rest(&self) -> String {
+        let state = &self.truth.state;
+        let mut why = Vec::new();
+        match self.coordinator() {
+            None => why.push("nobody coordinates".to_owned()),
+            Some(voter) if !self.brain_rests(voter) => {
+                why.push(format!("{} has something to decide: {}", self.hosts[voter].name, self.brain_wants(voter)));
+            }
+            Some(_) => {}
+        }
+        for (name, guest) in &state.guests {
+            if !self.guest_rests(name, guest) {
+                let phase: String = format!("{:?}", guest.phase).chars().take(160).collect();
+                why.push(format!("{name} is {} (ladder {:?}, {phase})", guest.word(), guest.ladder.position));
+            }
+        }
+        for (index, host) in self.hosts.iter().enumerate() {
+            if !self.host_rests(index) {
+                let known = state.hosts.get(&host.name);
+                let life: String = format!("{:?}", known.map(|known| &known.life)).chars().take(200).collect();
+                let on = if host.on { "on" } else { "off" };
+                why.push(format!("{} is {on}, boot {}, {life}", host.name, host.boot));
+            }
+        }
+        why.extend(
+            state
+                .hosts
+                .iter()
+                .filter(|(_, host)| host.mode != Mode::Active)
+                .map(|(name, host)| format!("{name} is {}", host.mode.word())),
+        );
+        why.extend(
+            self.voters.iter().filter(|voter| voter.learner).map(|voter| format!("voter {} learns", voter.host)),
+        );
+        why.extend(state.orders.values().map(|order| format!("{} to {}: {}", order.id, order.host, order.kind)));
+        why.extend(state.suspended.as_ref().map(|_| "deciding is suspended".to_owned()));
+        why.join("; ")
+    }
+
+    /// The wall clock of the world, for people.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        WallTime(self.real())
+    }
+}

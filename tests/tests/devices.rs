@@ -1,0 +1,137 @@
+//! Power devices of other kinds than IPMI, levels of several, tests and drills of fencing, on real guests and power.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what a test's helper cannot do fails the test")]
+
+use std::time::{Duration, Instant};
+
+use holdfast_tests::lab::{
+    Fault, Lab, Scene, bmc, left_out,
+    scene::{GUEST, LIMIT},
+    wait,
+};
+
+/// How long a guest has to stay whose host is not proven off. Several attempts fall into it.
+const STAY: Duration = Duration::from_secs(10);
+
+/// Applies the scene's guest with another fencing: one level for each host, as it is made.
+fn fence_by(scene: &Scene, level: impl Fn(&Lab, &str) -> String) {
+    let lines: String = scene
+        .lab
+        .hosts()
+        .iter()
+        .map(|spec| format!("  {}:\n    - {}\n", spec.name, level(&scene.lab, &spec.name)))
+        .collect();
+    let mut files = scene.declaration().unwrap();
+    files.retain(|(name, _)| *name != "fencing.yaml");
+    files.push(("fencing.yaml", format!("fencing:\n{lines}")));
+    let from = scene.lab.status().unwrap().from;
+    scene.lab.apply_texts(&from, &files).unwrap();
+}
+
+/// Waits until it is known how the wiring of every host's first level was verified.
+fn wired(scene: &Scene, how: &str) {
+    scene
+        .lab
+        .wait_status(&format!("wiring verified by {how}"), LIMIT, |status| {
+            let hosts = status.value["hosts"].as_object()?;
+            hosts.values().all(|host| host["fencing"]["1"]["wiring"] == how).then_some(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn redfish_verifies_its_wiring_by_itself_and_switches_a_frozen_host_off() {
+    if left_out("redfish_verifies_its_wiring_by_itself_and_switches_a_frozen_host_off") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    fence_by(&scene, |lab, host| lab.start_redfish(host).unwrap());
+    let (host, leader) = scene.arranged(false).unwrap();
+    wired(&scene, "its machine id");
+
+    let began = Instant::now();
+    let tested = scene.lab.holdfast_json(&leader, &["fence", "test", &host]).unwrap();
+    let devices = tested["devices"].as_array().unwrap();
+    assert_eq!(devices.len(), 2, "asked by both others: {tested}");
+    assert!(devices.iter().all(|said| said["power"] == "on" && said["machine"] == "its own"), "{tested}");
+    eprintln!("fence test took {:?}", began.elapsed());
+    assert_eq!(scene.presses(), 0, "a test switches nothing");
+
+    scene.lab.freeze(&host).unwrap();
+    scene.moved_after_proof(&host, LIMIT).unwrap();
+    let proof = scene.shown(&format!("/hosts/{host}/proof")).unwrap();
+    assert!(
+        proof.as_str().is_some_and(|proof| proof.contains("redfish") && proof.contains("its machine id")),
+        "{proof}"
+    );
+}
+
+#[test]
+fn a_level_of_two_devices_of_which_one_lies_is_no_proof_before_both_say_off() {
+    if left_out("a_level_of_two_devices_of_which_one_lies_is_no_proof_before_both_say_off") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    // The second says "off" of everything, at any time.
+    let liar = "command: { status: [sh, -c, \"exit 2\"], off: [\"true\", HOST], wiring_verified_by: the lab }";
+    fence_by(&scene, |lab, host| {
+        let address = lab.bmc(host).address().unwrap();
+        let ipmi = format!(
+            "ipmi: {{ address: {address}, user: {}, password_file: {}, suite: 3, timeout: 4s, wiring_verified_by: the lab }}",
+            bmc::USER,
+            bmc::PASSWORD_FILE
+        );
+        format!("all: [{{ {ipmi} }}, {{ {} }}]", liar.replace("HOST", host))
+    });
+    let (host, _) = scene.arranged(false).unwrap();
+    scene.lab.bmc(&host).fault(Fault::Stuck).unwrap();
+    scene.lab.freeze(&host).unwrap();
+    scene
+        .never(STAY, |scene| {
+            let open = scene.lab.guest_qemu_pids(GUEST);
+            anyhow::ensure!(open.iter().all(|(at, _)| *at == host), "started without proof: {open:?}");
+            Ok(())
+        })
+        .unwrap();
+    scene.lab.bmc(&host).fault(Fault::None).unwrap();
+    scene.moved_after_proof(&host, LIMIT).unwrap();
+}
+
+#[test]
+fn a_fence_agent_is_drilled_and_then_its_word_is_proof() {
+    if left_out("a_fence_agent_is_drilled_and_then_its_word_is_proof") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    fence_by(&scene, |lab, host| {
+        let address = lab.bmc(host).address().unwrap();
+        format!(
+            "agent: {{ name: fence_ipmilan, password_file: {}, options: {{ ip: {address}, username: {}, lanplus: 1, cipher: 3, power_wait: 0 }} }}",
+            bmc::PASSWORD_FILE,
+            bmc::USER
+        )
+    });
+    let (guest_on, leader) = scene.arranged(true).unwrap();
+    let host = scene.others(&[&leader]).remove(0);
+    let refused = scene.lab.holdfast(&leader, &["fence", "drill", &guest_on, "--operator", "ann"]).unwrap();
+    assert_eq!(refused.code, Some(1), "a host that is not drained: {}", refused.out);
+    scene.lab.holdfast_soon(&leader, &["host", "drain", &host, "--operator", "ann"]).unwrap();
+    scene.lab.holdfast_soon(&leader, &["fence", "drill", &host, "--operator", "ann"]).unwrap();
+    wait::until("the drill to end well", 3 * LIMIT, || {
+        let journal = scene.journal().map_err(|error| format!("{error:#}"))?;
+        let told = format!("the drill of {host} ");
+        let ended = journal.iter().find(|line| line.starts_with(&told)).ok_or("it goes on")?;
+        if ended.contains("succeeded") { Ok(()) } else { panic!("{ended}") }
+    })
+    .unwrap();
+    scene.answered_throughout().unwrap();
+    let wiring = scene.shown(&format!("/hosts/{host}/fencing/1/wiring")).unwrap();
+    assert_eq!(wiring, "a drill of ann");
+
+    scene.lab.holdfast_soon(&leader, &["host", "resume", &host, "--operator", "ann"]).unwrap();
+    scene.calm().unwrap();
+    scene.migrate(&host).unwrap();
+    scene.calm().unwrap();
+    scene.lab.freeze(&host).unwrap();
+    scene.moved_after_proof(&host, 2 * LIMIT).unwrap();
+}

@@ -1,0 +1,103 @@
+//! What is seen and done inside a guest: an application that answers slowly, a reboot by the guest's agent, a clean stop.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
+
+use holdfast_tests::lab::{
+    Scene,
+    guest::PORT,
+    left_out,
+    scene::{ADDRESS, GUEST, LIMIT},
+    wait,
+};
+
+#[test]
+fn a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutdown() {
+    if left_out("a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutdown") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    declare(&scene);
+    scene.calm().unwrap();
+
+    // Slow, as its users see it: told, named, and nothing is restarted.
+    let (who, qemu) = (scene.who().unwrap(), scene.qemu().unwrap());
+    ask(&scene, "/cgi-bin/lazy-on");
+    let degraded = format!("/guests/{GUEST}/services/http");
+    wait::until("a service that is degraded for being slow", LIMIT, || {
+        let service = scene.shown(&degraded).map_err(|error| format!("{error:#}"))?;
+        if service["verdict"] == "degraded" && service["degraded"] == "slow" {
+            Ok(())
+        } else {
+            Err(service.to_string())
+        }
+    })
+    .unwrap();
+    wait::until("the incident of it", LIMIT, || {
+        let incidents = scene.shown("/incidents").map_err(|error| format!("{error:#}"))?.to_string();
+        if incidents.contains("is slow, as seen by") { Ok(()) } else { Err(incidents) }
+    })
+    .unwrap();
+    ask(&scene, "/cgi-bin/lazy-off");
+    scene.calm().unwrap();
+    assert_eq!((scene.who().unwrap(), scene.qemu().unwrap()), (who.clone(), qemu.clone()), "something was restarted");
+
+    // Dead: the guest is rebooted by its own agent, and its QEMU goes on.
+    ask(&scene, "/cgi-bin/crash");
+    wait::until("another boot of the guest", LIMIT, || {
+        let now = scene.who().map_err(|error| format!("{error:#}"))?;
+        if now.0 == who.0 { Err("the same boot".to_owned()) } else { Ok(()) }
+    })
+    .unwrap();
+    scene.calm().unwrap();
+    let journal = scene.journal().unwrap();
+    assert_eq!(scene.qemu().unwrap(), qemu, "its QEMU was replaced: {journal:?}");
+    assert_eq!(scene.who().unwrap().1, who.1 + 1, "it was booted once");
+    assert!(journal.iter().any(|line| line.contains("it began anew after")), "{journal:?}");
+
+    // Stopped by an operator: it shuts down.
+    let from = scene.lab.status().unwrap().from;
+    scene.lab.holdfast_soon(&from, &["guest", "stop", GUEST]).unwrap();
+    let stopped = |scene: &Scene| scene.shown(&format!("/guests/{GUEST}/state"));
+    wait::until("a stopped guest", LIMIT, || {
+        let state = stopped(&scene).map_err(|error| format!("{error:#}"))?;
+        if state == "stopped" { Ok(()) } else { Err(state.to_string()) }
+    })
+    .unwrap();
+    let journal = scene.journal().unwrap();
+    assert!(journal.iter().any(|line| line.contains("it shut down in")), "{journal:?}");
+    assert_eq!(scene.presses(), 0);
+}
+
+fn ask(scene: &Scene, path: &str) {
+    // An application that ends while it answers does not answer.
+    let answer = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), path);
+    eprintln!("{path}: {answer:?}");
+}
+
+/// The scene's declaration, with a probe whose answer can be made slow, and a ladder that begins with a reboot.
+fn declare(scene: &Scene) {
+    let mut files = scene.declaration().unwrap();
+    let (_, web) = files.iter_mut().find(|(name, _)| *name == "web.yaml").unwrap();
+    let Some(at) = web.find("policies:") else { panic!("no policies in {web}") };
+    web.truncate(at);
+    web.push_str(
+        r#"policies:
+  web:
+    match: { app: web }
+    services:
+      http:
+        probe: { http: { url: "http://{address}:8080/cgi-bin/lazy", body: "ok" } }
+        every: 2s
+        timeout: 2s
+        slow: { above: 700ms, share: 50%, over: 10s }
+        from: { inside: false, hosts: 2, agree: 2 }
+    ladder:
+      - reboot_guest: { tries: 1, wait: 60s }
+      - reset_guest: { tries: 20, wait: 60s }
+      - page: { severity: critical }
+    cool_down: 10s
+"#,
+    );
+    let from = scene.lab.status().unwrap().from;
+    scene.lab.apply_texts(&from, &files).unwrap();
+}

@@ -1,0 +1,107 @@
+//! The recovery kits of `examples/kits` on guests that run the real programs, with Holdfast's own agent in them: each program
+//! is healthy by every probe of its kit, is restarted when it has died (Redis, PostgreSQL) or hangs (nginx), and PostgreSQL's
+//! rows outlive its host.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what a test's helper cannot do fails the test")]
+
+use holdfast_tests::lab::{
+    Scene,
+    kits::{Kit, NGINX, POSTGRES, REDIS, SIDE_PORT},
+    left_out,
+    scene::{GUEST, LIMIT},
+    wait,
+};
+use serde_json::Value;
+
+#[test]
+fn kits_restart_real_programs_that_have_died_or_hang_and_a_database_outlives_its_host() {
+    if left_out("kits_restart_real_programs_that_have_died_or_hang_and_a_database_outlives_its_host") {
+        return;
+    }
+    let scene = Scene::three().unwrap();
+    scene.lab.build_kits().unwrap();
+    // One guest at a time: two processors emulate no more of them and still answer in time.
+    stop(&scene, GUEST);
+    let mut files: Vec<(String, String)> =
+        scene.declaration().unwrap().into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+    for (kit, hurt) in [(REDIS, "kill"), (NGINX, "stop"), (POSTGRES, "kill")] {
+        scene.lab.make_kit_guest(&kit).unwrap();
+        files.extend(scene.lab.kit_yaml(&kit).unwrap());
+        let from = scene.lab.status().unwrap().from;
+        scene.lab.apply_texts(&from, &files).unwrap();
+        eprintln!("{} is well on {}", kit.guest, well(&scene, &kit));
+        survives(&scene, &kit, hurt);
+        if kit.guest != POSTGRES.guest {
+            stop(&scene, kit.guest);
+        }
+    }
+
+    // The host of the database loses power: the table that only its disk holds takes rows again, elsewhere.
+    let host = well(&scene, &POSTGRES);
+    scene.lab.power_cut(&host).unwrap();
+    wait::until("the database elsewhere", LIMIT * 3, || {
+        let status = scene.lab.status().map_err(|error| format!("{error:#}"))?;
+        let there =
+            status.guest_host(POSTGRES.guest).is_some_and(|at| at != host) && status.guest_healthy(POSTGRES.guest);
+        if there { Ok(()) } else { Err(status.value["guests"][POSTGRES.guest].to_string()) }
+    })
+    .unwrap();
+    assert_eq!(scene.presses(), 0);
+}
+
+fn stop(scene: &Scene, guest: &str) {
+    let from = scene.lab.status().unwrap().from;
+    scene.lab.holdfast_soon(&from, &["guest", "stop", guest, "--operator", "ann"]).unwrap();
+    wait::until(&format!("{guest} stopped"), LIMIT, || {
+        let state = scene.shown(&format!("/guests/{guest}/state")).map_err(|error| format!("{error:#}"))?;
+        if state == "stopped" { Ok(()) } else { Err(state.to_string()) }
+    })
+    .unwrap();
+}
+
+/// Its program dies or hangs: it is restarted, and the guest runs on.
+fn survives(scene: &Scene, kit: &Kit, hurt: &str) {
+    let (booted, before) = (boot(scene, kit), incidents(scene, kit).len());
+    scene.lab.client_get(&side(kit), &format!("/cgi-bin/app?{hurt}")).unwrap();
+    let incident = wait::until(&format!("{} after {hurt}: an incident that is over", kit.guest), LIMIT * 2, || {
+        let all = incidents(scene, kit);
+        let newest = all.first().cloned().unwrap_or_default();
+        if all.len() > before && newest["open"] == false { Ok(newest) } else { Err(newest.to_string()) }
+    })
+    .unwrap();
+    assert_eq!(incident["rung"], "restart_service", "{incident}");
+    well(scene, kit);
+    eprintln!("{} after {hurt}: {}", kit.guest, incident["stages"]);
+    assert_eq!(boot(scene, kit), booted, "{} was booted again", kit.guest);
+}
+
+fn side(kit: &Kit) -> String {
+    format!("{}:{SIDE_PORT}", kit.address)
+}
+
+/// Waits until every service of the kit is healthy; returns the guest's host.
+fn well(scene: &Scene, kit: &Kit) -> String {
+    wait::until(&format!("{} with all its services", kit.guest), LIMIT * 3, || {
+        let status = scene.lab.status().map_err(|error| format!("{error:#}"))?;
+        let guest = &status.value["guests"][kit.guest];
+        let services = guest["services"].as_object().ok_or("no services")?;
+        let healthy = services.values().all(|service| service["verdict"] == "healthy");
+        match status.guest_host(kit.guest) {
+            Some(host) if healthy && !services.is_empty() && status.guest_healthy(kit.guest) => Ok(host.to_owned()),
+            _ => Err(guest.to_string()),
+        }
+    })
+    .unwrap()
+}
+
+fn boot(scene: &Scene, kit: &Kit) -> String {
+    let who = scene.lab.client_get(&side(kit), "/cgi-bin/who").unwrap();
+    let who: Value = serde_json::from_str(&who).unwrap();
+    who["boot_id"].as_str().unwrap().to_owned()
+}
+
+fn incidents(scene: &Scene, kit: &Kit) -> Vec<Value> {
+    let from = scene.lab.status().unwrap().from;
+    let story = scene.lab.holdfast_json(&from, &["explain", kit.guest]).unwrap();
+    story["incidents"].as_array().cloned().unwrap_or_default()
+}

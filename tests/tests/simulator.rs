@@ -1,0 +1,111 @@
+//! The simulator's own tests: a seed repeats a run exactly, every promise holds over many seeds, and every rule that can
+//! be switched off is missed. The dev profile optimises the packages that are simulated, so that all seeds fit into a test.
+
+use std::collections::BTreeSet;
+
+use holdfast_tests::simulator::{
+    Happening, Setup, World,
+    breaks::{Break, NOT_EXPRESSIBLE},
+    report::{End, Options, find_break, words},
+};
+
+/// Seeds that every test run tries. `simulator run --seeds 1000000` is a night's work.
+const SEEDS: u64 = 2_000;
+/// Threads that share them.
+const THREADS: u64 = 2;
+/// Open findings among them that are put up with: more would be no exceptions.
+const OPEN_MAX: usize = 5;
+/// Seeds that each broken rule gets here. `simulator breaks` gives them 2,000.
+const SEEDS_PER_BREAK: u64 = 40;
+
+#[test]
+fn a_seed_repeats_its_run_exactly() {
+    let options = Options { minutes: 12, ..Options::default() };
+    for seed in [3, 7, 11] {
+        let (setup, plan) = options.of(seed);
+        let once = options.run_plan(&setup, plan.clone(), true);
+        assert_eq!(once, options.run_plan(&setup, plan.clone(), true));
+        let untold = options.run_plan(&setup, plan, false);
+        assert_eq!((once.end, once.events, once.entries), (untold.end, untold.events, untold.entries));
+    }
+}
+
+/// The seeds of `seeds/open.txt` are left out: their cause is known and not removed yet. Few may be so.
+#[test]
+fn every_promise_is_kept_over_many_seeds() {
+    let options = Options::default();
+    let lines = include_str!("../seeds/open.txt").lines().filter(|line| !line.starts_with('#'));
+    let open: BTreeSet<u64> =
+        lines.filter_map(|line| line.split_whitespace().next()).map(|seed| seed.parse().unwrap()).collect();
+    assert!(open.iter().filter(|seed| **seed <= SEEDS).count() <= OPEN_MAX, "open seeds: {open:?}");
+    let bad: Vec<u64> = std::thread::scope(|scope| {
+        let (options, open) = (&options, &open);
+        let tried = move |first: u64| {
+            let mine = (first..=SEEDS).step_by(usize::try_from(THREADS).unwrap());
+            mine.filter(|seed| !open.contains(seed) && options.run(*seed).end != End::Well).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (1..=THREADS).map(|first| scope.spawn(move || tried(first))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    if let Some(seed) = bad.iter().min() {
+        panic!("seeds {bad:?} of {SEEDS} are not well\n{}", options.explain(*seed, &options.run(*seed).end));
+    }
+}
+
+/// Each line of `seeds/regressions.txt` is a seed that once was not well; what follows it says why.
+#[test]
+fn seeds_that_once_were_bad_are_well() {
+    let options = Options::default();
+    for line in include_str!("../seeds/regressions.txt").lines() {
+        let Some(seed) = line.split_whitespace().next().filter(|word| !word.starts_with('#')) else { continue };
+        let seed = seed.parse().unwrap();
+        let outcome = options.run(seed);
+        assert_eq!(outcome.end, End::Well, "seed {seed}: {}", words(&outcome.end));
+    }
+}
+
+/// Each line of `seeds/breaks.txt` is a rule and a seed at which its break shows.
+#[test]
+fn every_broken_rule_is_found() {
+    let options = Options::default();
+    let known: Vec<(&str, u64)> = include_str!("../seeds/breaks.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(rule, seed)| (rule, seed.trim().parse().unwrap()))
+        .collect();
+    for rule in Break::ALL.iter().filter(|rule| rule.is_found()) {
+        let seeds = known.iter().filter(|(name, _)| *name == rule.rule()).map(|(_, seed)| *seed);
+        let shown = seeds.into_iter().any(|seed| find_break(&options, *rule, seed, 1).is_some());
+        // A change of the product moves chance along: then a few more seeds are tried.
+        assert!(
+            shown || find_break(&options, *rule, 1, SEEDS_PER_BREAK).is_some(),
+            "{rule} is broken ({}), and nothing is found",
+            rule.what()
+        );
+    }
+}
+
+#[test]
+fn every_rule_is_broken_or_said_to_be_out_of_reach() {
+    for number in 1..=29 {
+        let rule = format!("R{number}");
+        let broken = Break::ALL.iter().any(|known| known.rule() == rule);
+        let out_of_reach = NOT_EXPRESSIBLE.iter().any(|(known, _)| *known == rule);
+        assert!(broken != out_of_reach, "{rule}");
+    }
+}
+
+#[test]
+fn a_world_can_be_driven_by_hand() {
+    let setup = Setup::plain(3, Setup::random(1, 3, 3, None).policies);
+    let mut world = World::new(&setup, Vec::new());
+    world.run_until(30_000);
+    assert!(world.is_at_rest(), "{:?}", world.violation());
+    let guests = world.hosts[0].machines.clone();
+    assert!(!guests.is_empty(), "something runs on the first host");
+    world.happen(&Happening::PowerCut { host: 0, back: None });
+    world.run_until(60_000);
+    assert_eq!((world.violation(), world.unhealed()), (None, None));
+    assert!(guests.keys().all(|guest| world.hosts[1..].iter().any(|host| host.machines.contains_key(guest))));
+}

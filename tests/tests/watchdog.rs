@@ -1,0 +1,215 @@
+//! Hosts whose only fence is their lease: the guard stops their guests itself, and where it cannot, the watchdog resets the
+//! host. A guard or a supervisor that is away for a moment costs nothing (R13–R15).
+
+#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
+use std::time::Duration;
+
+use holdfast_tests::lab::{
+    Daemon, HostSpec, Scene,
+    clock::now_ms,
+    left_out,
+    scene::{GUEST, LIMIT},
+    wait,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// The time-out of the lab's watchdogs.
+const SECONDS: u32 = 4;
+const TIMEOUT_MS: f64 = 4_000.0;
+/// How much later than due a reset may be seen on a busy machine.
+const LATE_MS: f64 = 3_000.0;
+/// The guard pets four times a second, so that the last pet may be that old when it dies.
+const PET_MS: f64 = 300.0;
+/// Longer than a lease and a watchdog's time-out together.
+const LONG: Duration = Duration::from_secs(9);
+
+fn watched() -> Scene {
+    let scene = Scene::with(["h1", "h2", "h3"].map(|name| HostSpec::watched(name, SECONDS)).to_vec(), "").unwrap();
+    scene.lab.wait_armed(LIMIT).unwrap();
+    scene
+}
+
+/// Waits for the first reset after `begin_ms`, and returns how long it took.
+fn fired_after(scene: &Scene, host: &str, begin_ms: f64) -> f64 {
+    let fired = wait::until(&format!("the watchdog of {host}"), LIMIT, || {
+        let fired = scene.lab.watchdog_fired(host).map_err(|error| format!("{error:#}"))?;
+        fired.into_iter().find(|at| *at > begin_ms).ok_or_else(|| "it has not fired".to_owned())
+    });
+    fired.unwrap() - begin_ms
+}
+
+fn is_due(took_ms: f64) -> bool {
+    (TIMEOUT_MS - PET_MS..TIMEOUT_MS + LATE_MS).contains(&took_ms)
+}
+
+#[test]
+fn a_dead_or_frozen_guard_has_its_host_reset() {
+    if left_out("a_dead_or_frozen_guard_has_its_host_reset") {
+        return;
+    }
+    let mut scene = watched();
+    let (guests_host, _) = scene.arranged(true).unwrap();
+    let victim = scene.others(&[&guests_host])[0].clone();
+    let boot = scene.lab.guard_status(&victim).unwrap()["incarnation"].clone();
+
+    let begin = now_ms();
+    scene.lab.kill_guard(&victim).unwrap();
+    let took = fired_after(&scene, &victim, begin);
+    println!("guard killed: reset after {took:.0} ms");
+    assert!(is_due(took), "{took} ms");
+    let again = scene.lab.wait_guard(&victim, "another boot", LIMIT, |status| {
+        Some(status["incarnation"].clone()).filter(|now| *now != boot)
+    });
+    let boot = again.unwrap();
+    scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+    scene.lab.wait_armed(LIMIT).unwrap();
+
+    let begin = now_ms();
+    scene.lab.suspend(&victim, Daemon::Guard, true).unwrap();
+    let took = fired_after(&scene, &victim, begin);
+    println!("guard stopped: reset after {took:.0} ms");
+    assert!(is_due(took), "{took} ms");
+    let again =
+        scene.lab.wait_guard(&victim, "another boot", LIMIT, |status| (status["incarnation"] != boot).then_some(()));
+    again.unwrap();
+    assert_eq!(scene.calm().unwrap(), guests_host);
+}
+
+#[test]
+fn at_the_end_of_its_lease_a_host_is_rid_of_its_guests_and_is_not_reset() {
+    if left_out("at_the_end_of_its_lease_a_host_is_rid_of_its_guests_and_is_not_reset") {
+        return;
+    }
+    let mut scene = watched();
+    let (host, _) = scene.arranged(false).unwrap();
+    scene.lab.cut_link(&host).unwrap();
+    let status = scene.lab.wait_guard(&host, "a stopped guest", LIMIT, |status| {
+        (!status["stopped"].as_array()?.is_empty()).then(|| status.clone())
+    });
+    let status = status.unwrap();
+    let stopped = &status["stopped"][0];
+    assert_eq!(stopped["guest"], GUEST);
+    let after = stopped["at"].as_u64().unwrap() - stopped["lease_ended"].as_u64().unwrap();
+    println!("the guest was gone {after} ms after the end of the lease");
+    assert!(after <= status["armed"]["guard_ms"].as_u64().unwrap(), "{status}");
+    let open = scene.lab.guest_qemu_pids(GUEST);
+    assert!(open.iter().all(|(at, _)| *at != host), "{open:?}");
+    scene
+        .never(LONG, |scene| {
+            anyhow::ensure!(scene.lab.is_on(&host), "{host} was reset");
+            scene.lab.no_watchdog_fired()
+        })
+        .unwrap();
+    let log = scene.lab.log_tail(&host, "guard", 50);
+    assert!(log.contains("the lease has run out and this host is in stop mode: stopping its guests"), "{log}");
+    scene.lab.restore_link(&host).unwrap();
+    scene.calm().unwrap();
+}
+
+#[test]
+fn a_supervisor_or_guard_that_is_back_within_the_lease_costs_nothing() {
+    if left_out("a_supervisor_or_guard_that_is_back_within_the_lease_costs_nothing") {
+        return;
+    }
+    let mut scene = watched();
+    let (host, _) = scene.arranged(false).unwrap();
+    let qemu = scene.qemu().unwrap();
+    scene.lab.crash(&host, Daemon::Supervisor).unwrap();
+    scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+    wait::pause(LONG).unwrap();
+    scene.lab.crash(&host, Daemon::Guard).unwrap();
+    scene.lab.wait_armed(LIMIT).unwrap();
+    wait::pause(LONG).unwrap();
+    assert_eq!(scene.qemu().unwrap(), qemu);
+    scene.lab.no_watchdog_fired().unwrap();
+}
+
+#[test]
+fn a_guard_that_takes_over_goes_on_petting() {
+    if left_out("a_guard_that_takes_over_goes_on_petting") {
+        return;
+    }
+    let mut scene = watched();
+    let (host, _) = scene.arranged(false).unwrap();
+    let qemu = scene.qemu().unwrap();
+    let before = scene.lab.guard_status(&host).unwrap();
+    let opened = || scene.lab.watchdog_events(&host).unwrap().iter().filter(|event| event.what == "opened").count();
+    let opened_before = opened();
+    let new = scene.lab.take_over_guard(&host).unwrap();
+    let after = scene.lab.guard_status(&host).unwrap();
+    assert_eq!((&after["guests"], &after["armed"]), (&before["guests"], &before["armed"]));
+    wait::pause(LONG).unwrap();
+    assert_eq!(scene.qemu().unwrap(), qemu);
+    scene.lab.no_watchdog_fired().unwrap();
+    assert_eq!(opened(), opened_before, "handed over, not opened anew");
+
+    // It is the new one that does it.
+    let begin = now_ms();
+    kill(Pid::from_raw(new), Signal::SIGKILL).unwrap();
+    let took = fired_after(&scene, &host, begin);
+    assert!(is_due(took), "{took} ms");
+    scene.calm().unwrap();
+}
+
+#[test]
+fn a_cut_off_stop_host_stops_its_guests_and_they_start_elsewhere_by_lease_alone() {
+    if left_out("a_cut_off_stop_host_stops_its_guests_and_they_start_elsewhere_by_lease_alone") {
+        return;
+    }
+    let mut scene = watched();
+    let (host, _) = scene.arranged(false).unwrap();
+    let begin = now_ms();
+    scene.lab.cut_link(&host).unwrap();
+    let (gone, started) = wait::until("a start elsewhere", LIMIT, || {
+        let open = scene.lab.guest_qemu_pids(GUEST);
+        match open.iter().find(|(at, _)| *at != host) {
+            Some(_) => Ok((open.iter().all(|(at, _)| *at != host), now_ms())),
+            None => Err(format!("open in {open:?}")),
+        }
+    })
+    .unwrap();
+    assert!(gone, "it was started elsewhere while it ran on {host}");
+    let status = scene.lab.guard_status(&host).unwrap();
+    let deadline = status["deadline"].as_f64().unwrap();
+    let (guard, watchdog) =
+        (status["armed"]["guard_ms"].as_f64().unwrap(), status["armed"]["watchdog"]["timeout_ms"].as_f64().unwrap());
+    println!(
+        "started elsewhere {:.0} ms after the cut; the lease ended after {:.0} ms, guard {guard:.0} ms, watchdog {watchdog:.0} ms",
+        started - begin,
+        deadline - begin
+    );
+    assert!(started >= deadline + guard + watchdog, "{started} is before {deadline} + {guard} + {watchdog}");
+    assert_ne!(scene.lab.wait_guest_healthy(GUEST, LIMIT).unwrap(), host);
+    let proof = scene.shown(&format!("/hosts/{host}/proof")).unwrap();
+    println!("proof: {proof}");
+    assert!(proof.as_str().is_some_and(|proof| proof.contains("lease")), "{proof}");
+    assert!(scene.lab.is_on(&host));
+    scene.lab.no_watchdog_fired().unwrap();
+    scene.lab.restore_link(&host).unwrap();
+    scene.calm().unwrap();
+}
+
+#[test]
+fn a_stop_host_that_stands_still_is_reset_before_its_guests_start_elsewhere() {
+    if left_out("a_stop_host_that_stands_still_is_reset_before_its_guests_start_elsewhere") {
+        return;
+    }
+    let mut scene = watched();
+    let (host, _) = scene.arranged(false).unwrap();
+    let boots = scene.who().unwrap().1;
+    let begin = now_ms();
+    scene.lab.freeze(&host).unwrap();
+    let took = fired_after(&scene, &host, begin);
+    assert!(is_due(took), "{took} ms");
+    scene
+        .lab
+        .wait_status("the guest anew", LIMIT, |status| {
+            (status.guest_healthy(GUEST) && scene.who().is_ok_and(|who| who.1 == boots + 1)).then_some(())
+        })
+        .unwrap();
+    scene.calm().unwrap();
+}
