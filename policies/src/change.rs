@@ -181,6 +181,8 @@ pub enum Change {
         executor: HostName,
         /// The machine id that the host had told, with which those of the devices were compared.
         machine_id: String,
+        /// The version of the policies that declare the devices which were asked.
+        policy_version: u64,
         /// What the devices answered.
         levels: Vec<LevelTest>,
     },

@@ -82,6 +82,9 @@ pub struct PathTest {
     pub took_ms: u64,
     /// Why not every device answered, if so.
     pub error: Option<String>,
+    /// How often it has failed since it worked last.
+    #[serde(default)]
+    pub failures: u32,
     /// When every device answered last.
     pub proven: Option<Proven>,
 }

@@ -76,8 +76,8 @@ impl ClusterState {
             Change::PowerOnOrdered { host, executor, level } => self.power_on_ordered(context, &host, &executor, level),
             Change::DrillBegun { host, executor, level, by } => self.drill_begun(context, &host, &executor, level, by),
             Change::DrillEnded { host, failed } => self.drill_ended(context, &host, failed),
-            Change::FenceTested { host, executor, machine_id, levels } => {
-                self.fence_tested(context, &host, &executor, &machine_id, levels)
+            Change::FenceTested { host, executor, machine_id, policy_version, levels } => {
+                self.fence_tested(context, &host, &executor, (&machine_id, policy_version), levels)
             }
             Change::StormHoldReleased { by } => self.storm_hold_released(context, by),
             Change::StormEnded => self.storm_ended(context),

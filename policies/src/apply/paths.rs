@@ -16,7 +16,7 @@ impl ClusterState {
         context: &Context,
         host: &HostName,
         executor: &HostName,
-        machine_id: &str,
+        (machine_id, policy_version): (&str, u64),
         tests: Vec<LevelTest>,
     ) -> Result<(), Refused> {
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
@@ -25,6 +25,11 @@ impl ClusterState {
                 host: host.clone(),
                 why: "is another machine than was asked about".to_owned(),
             });
+        }
+        // The answer of another device would verify the wiring of one that nobody has asked.
+        if policy_version != self.policy_version {
+            let why = "may have other power devices by now than were asked".to_owned();
+            return Err(Refused::Host { host: host.clone(), why });
         }
         let levels = self.policies.levels_of(host);
         let fits = |test: &LevelTest| {
@@ -52,6 +57,10 @@ impl ClusterState {
             None => Some(Proven { index: context.index, at: context.at }),
             Some(_) => before.as_ref().and_then(|before| before.proven),
         };
+        let failures = match &error {
+            None => 0,
+            Some(_) => before.as_ref().map_or(0, |before| before.failures).saturating_add(1),
+        };
         let (executor, took_ms) = (executor.clone(), test.took_ms());
         let path = PathTest {
             level,
@@ -60,6 +69,7 @@ impl ClusterState {
             at: context.at,
             took_ms,
             error,
+            failures,
             proven,
         };
         known.paths.retain(|path| path.level != level || path.executor != executor);

@@ -16,8 +16,9 @@ use crate::{
     time::Span,
 };
 
-/// Rest after a way has failed before it is tried again: a controller restarts within minutes.
-const AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// Rest after a way has failed for the first time before it is tried again, twice as long after each time that follows, and
+/// the longest: what hiccups is well within seconds, and a controller restarts within minutes.
+const AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
 /// How long a coordinator leads before it tries any: until then it has not heard who is there.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest
     let newest = host.paths.iter().max_by_key(|path| path.index);
     let few = host.paths.iter().all(|path| Some(&path.executor) == newest.map(|newest| &newest.executor));
     let is_old = newest.is_none_or(|newest| {
-        let rest = if newest.error.is_some() { AGAIN_AFTER } else { jittered(every(round), name) };
+        let rest = if newest.error.is_some() { rest_after(newest.failures) } else { jittered(every(round), name) };
         round.age(newest.index) >= rest
     });
     // A host that is silent has its devices asked in earnest.
@@ -75,6 +76,11 @@ fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest
     let executor = able.min_by_key(|other| last(other))?;
     // A second way is looked for at once, where somebody is there to know it.
     (is_old || last(executor).is_none()).then(|| PathToTest { host: name.clone(), executor: executor.clone() })
+}
+
+fn rest_after(failures: u32) -> Duration {
+    let (first, longest) = AGAIN_AFTER;
+    first.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(longest)
 }
 
 fn every(round: &Round<'_>) -> Duration {

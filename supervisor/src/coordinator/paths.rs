@@ -106,11 +106,11 @@ impl Tests {
 
 /// Has an executor ask the devices of a host; the change that says what came of it. `None` where there is nothing to ask.
 pub async fn run(node: &Arc<Node>, host: &HostName, executor: &HostName) -> Option<Change> {
-    let (machine_id, unique, levels) = node.read(|state| {
+    let (machine_id, policy_version, unique, levels) = node.read(|state| {
         let machine_id = state.hosts.get(host)?.facts.machine_id.clone();
         let levels = state.policies.levels_of(host).iter().enumerate().filter(|(_, level)| level.has_device());
         let levels: BTreeMap<usize, FenceLevel> = levels.map(|(row, level)| (row, level.clone())).collect();
-        (!levels.is_empty()).then(|| (machine_id.clone(), is_unique(state, &machine_id), levels))
+        (!levels.is_empty()).then(|| (machine_id.clone(), state.policy_version, is_unique(state, &machine_id), levels))
     })?;
     let question = PathQuestion { levels };
     let told = ask(node, executor, &question).await;
@@ -126,6 +126,7 @@ pub async fn run(node: &Arc<Node>, host: &HostName, executor: &HostName) -> Opti
         host: host.clone(),
         executor: executor.clone(),
         machine_id: machine_id.clone(),
+        policy_version,
         levels: levels.collect(),
     })
 }

@@ -15,6 +15,16 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const USER_LINE: &str = "holdfast:$2b$04$jvuE06s32eD1UmjM2xjxGemj/PVCaCxOLLNsGuk4wAIf.RumxW6dq\n";
 
 impl Lab {
+    /// What the Redfish services have written so far.
+    #[must_use]
+    pub fn redfish_said(&self) -> String {
+        let said = |spec: &super::HostSpec| {
+            let log = self.place.dir.join(format!("redfish-{}.out", spec.name));
+            format!("{}:\n{}", spec.name, fs::read_to_string(log).unwrap_or_else(|error| error.to_string()))
+        };
+        self.hosts().iter().map(said).collect()
+    }
+
     /// Starts the Redfish service of a host; returns it as a power device in policy YAML, whose wiring nobody has verified.
     ///
     /// # Errors

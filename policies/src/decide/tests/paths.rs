@@ -9,16 +9,6 @@ use crate::{
 
 const EVERY_MS: u64 = 24 * 3_600_000;
 
-fn tested(target: &str, executor: &str, power: Power, machine: Machine) -> Change {
-    let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine };
-    Change::FenceTested {
-        host: host(target),
-        executor: host(executor),
-        machine_id: crate::fixture::facts(target, "x").machine_id,
-        levels: vec![LevelTest { level: 0, devices: vec![device] }],
-    }
-}
-
 impl Stage {
     /// Nobody has verified any wiring.
     fn unverify(&mut self) {
@@ -39,6 +29,23 @@ fn unknown() -> Power {
 }
 
 impl Scene {
+    /// What the first level of a host says, as its executor reports it under the policies of now.
+    fn answer(&self, target: &str, executor: &str, power: Power, machine: Machine) -> Change {
+        let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine };
+        Change::FenceTested {
+            host: host(target),
+            executor: host(executor),
+            machine_id: crate::fixture::facts(target, "x").machine_id,
+            policy_version: self.stage.state.policy_version,
+            levels: vec![LevelTest { level: 0, devices: vec![device] }],
+        }
+    }
+
+    fn tested(&mut self, target: &str, executor: &str, power: Power, machine: Machine) {
+        let answer = self.answer(target, executor, power, machine);
+        self.tell(answer);
+    }
+
     /// Who is to ask whose devices.
     fn test(&self) -> Option<(String, String)> {
         self.decide().test.map(|test| (test.host.to_string(), test.executor.to_string()))
@@ -53,7 +60,7 @@ impl Scene {
     fn test_all(&mut self) -> Vec<(String, String)> {
         let mut all = Vec::new();
         while let Some((target, executor)) = self.test() {
-            self.tell(tested(&target, &executor, Power::On, Machine::Same));
+            self.tested(&target, &executor, Power::On, Machine::Same);
             all.push((target, executor));
             assert!(all.len() < 100, "{all:?}");
         }
@@ -97,17 +104,31 @@ fn a_way_that_fails_is_told_and_tried_again_and_one_that_works_ends_it() {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
     scene.test_all();
     for executor in ["a", "b", "c"] {
-        scene.tell(tested("d", executor, unknown(), Machine::Unknown { why: String::new() }));
+        scene.tested("d", executor, unknown(), Machine::Unknown { why: String::new() });
     }
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     let incident = scene.stage.state.open_incident("path/d").unwrap();
     assert_eq!(incident.severity, Severity::Warning);
     assert!(incident.summary.contains("level 1: c got no answer: bmc: no route"), "{}", incident.summary);
     assert_eq!(scene.test(), None);
-    scene.later(300_000);
-    let (target, executor) = scene.test().unwrap();
-    assert_eq!(target, "d");
-    scene.tell(tested("d", &executor, Power::On, Machine::Same));
+    for rest in [15_000, 30_000, 30_000, 30_000, 60_000] {
+        scene.later(rest - 1);
+        assert_eq!(scene.test(), None, "too early for a try {rest} ms after the last");
+        scene.later(1);
+        let (target, executor) = scene.test().unwrap();
+        assert_eq!(target, "d");
+        scene.tested("d", &executor, unknown(), Machine::Unknown { why: String::new() });
+    }
+    for _ in 0..20 {
+        scene.later(300_000);
+        let (_, executor) = scene.test().unwrap();
+        scene.tested("d", &executor, unknown(), Machine::Unknown { why: String::new() });
+    }
+    scene.later(299_999);
+    assert_eq!(scene.test(), None, "a controller that is dead is asked every five minutes");
+    scene.later(1);
+    let (_, executor) = scene.test().unwrap();
+    scene.tested("d", &executor, Power::On, Machine::Same);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
 }
 
@@ -116,7 +137,7 @@ fn one_executor_of_two_that_cannot_reach_a_device_is_no_incident_and_is_not_aske
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
     scene.stage.run("web", "d");
     scene.test_all();
-    scene.tell(tested("d", "a", unknown(), Machine::Unknown { why: String::new() }));
+    scene.tested("d", "a", unknown(), Machine::Unknown { why: String::new() });
     assert_eq!(scene.settle(), Vec::<String>::new());
     scene.later(600_000);
     scene.silent("d", 2_000);
@@ -132,7 +153,7 @@ fn a_device_that_tells_the_hosts_machine_id_needs_no_persons_word() {
     scene.now += 1_000;
     scene.all_well();
     assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
-    scene.tell(tested("d", "a", Power::On, Machine::Same));
+    scene.tested("d", "a", Power::On, Machine::Same);
     assert_eq!(scene.stage.state.wiring_of(&host("d"), 0).as_deref(), Some("its machine id"));
     scene.now += 1_000;
     scene.all_well();
@@ -144,7 +165,7 @@ fn a_device_that_tells_the_hosts_machine_id_needs_no_persons_word() {
 #[test]
 fn a_device_of_another_machine_is_distrusted_whatever_a_person_has_said() {
     let mut scene = four();
-    scene.tell(tested("d", "a", Power::On, Machine::Other { says: "m-9".to_owned() }));
+    scene.tested("d", "a", Power::On, Machine::Other { says: "m-9".to_owned() });
     assert!(scene.stage.state.hosts[&host("d")].distrusted.contains(&0));
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     scene.power("d", off("d", Moment(scene.now)));
@@ -157,12 +178,15 @@ fn a_device_of_another_machine_is_distrusted_whatever_a_person_has_said() {
 fn what_was_found_counts_for_the_declaration_and_machine_it_was_found_of() {
     let mut scene = four();
     scene.stage.unverify();
-    scene.tell(tested("d", "a", Power::On, Machine::Same));
+    scene.tested("d", "a", Power::On, Machine::Same);
     let mut policies = scene.stage.state.policies.clone();
     policies.fencing.get_mut(&host("d")).unwrap().push(crate::model::FenceLevel::Operator {});
+    let asked_before = scene.answer("d", "a", Power::On, Machine::Same);
     scene.stage.declare(policies);
     assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
-    let mut other = tested("d", "a", Power::On, Machine::Same);
+    assert!(matches!(scene.stage.refused(asked_before), crate::change::Refused::Host { .. }));
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None, "another device may have answered");
+    let mut other = scene.answer("d", "a", Power::On, Machine::Same);
     if let Change::FenceTested { machine_id, .. } = &mut other {
         machine_id.push('x');
     }
