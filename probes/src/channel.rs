@@ -94,7 +94,10 @@ pub enum ChannelError {
     /// The agent answered with an error, such as "no such program".
     #[error("guest agent refused: {0}")]
     Refused(String),
-    /// The agent was asked and the deadline passed without a result.
+    /// The agent was asked, and has been silent since: nobody knows what came of it.
     #[error("guest agent gave no result before the deadline")]
     Deadline,
+    /// The agent was there until the deadline, and says that the program has not ended by then.
+    #[error("the program has not ended before the deadline, as the guest agent says")]
+    Late,
 }

@@ -137,9 +137,17 @@ async fn a_silent_agent_fails_its_own_questions_and_says_nothing_about_services(
 
 #[tokio::test]
 async fn a_program_that_hangs_while_the_agent_answers_fails_the_service() {
-    let target = agent(Says::Well, |_| Says::Error(ChannelError::Deadline));
+    let target = agent(Says::Well, |_| Says::Error(ChannelError::Late));
     for probe in [http(80), tcp(80)] {
         assert_eq!(outcome(&probe, &target).await, Outcome::Fail);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_silent_about_a_program_accuses_no_service_even_if_another_agent_answers() {
+    let target = agent(Says::Well, |_| Says::Error(ChannelError::Deadline));
+    for probe in [http(80), tcp(80)] {
+        assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) async fn ask(channel: &dyn GuestChannel, probe: &ExecProbe, timeout: 
     }
     match channel.exec(&probe.run, timeout).await {
         Ok(result) => of_result(&result, probe),
-        Err(ChannelError::Deadline) => still_running(timeout),
+        Err(ChannelError::Deadline | ChannelError::Late) => still_running(timeout),
         Err(error) => Finding::unknown(error.to_string()),
     }
 }

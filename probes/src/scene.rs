@@ -151,7 +151,7 @@ impl GuestChannel for Here {
     async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
         let mut command = tokio::process::Command::new(&argv[0]);
         command.args(&argv[1..]).stdin(Stdio::null()).kill_on_drop(true);
-        let ended = tokio::time::timeout(deadline, command.output()).await.map_err(|_| ChannelError::Deadline)?;
+        let ended = tokio::time::timeout(deadline, command.output()).await.map_err(|_| ChannelError::Late)?;
         let output = ended.map_err(|error| ChannelError::Refused(error.to_string()))?;
         let exit = output.status.code().map_or(Exit::Signal(9), Exit::Code);
         Ok(ExecResult { exit, stdout: output.stdout, stderr: output.stderr })

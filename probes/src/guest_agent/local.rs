@@ -59,7 +59,7 @@ impl GuestChannel for Local {
                 _ = &mut reading => child.wait().await,
             }
         };
-        let status = timeout(deadline, ended).await.map_err(|_| ChannelError::Deadline)?;
+        let status = timeout(deadline, ended).await.map_err(|_| ChannelError::Late)?;
         // A service that the program has started stays.
         group.0 = None;
         let status = status.map_err(|error| ChannelError::Refused(error.to_string()))?;

@@ -151,7 +151,7 @@ impl Agent {
         match what {
             What::Exec { run } => match Local.exec(&run, within).await {
                 Ok(result) => ended(id, result),
-                Err(ChannelError::Deadline) => FromGuest::Late { id },
+                Err(ChannelError::Late) => FromGuest::Late { id },
                 Err(error) => FromGuest::Refused { id, why: clean(&error.to_string()) },
             },
             What::Probe(probe) => {

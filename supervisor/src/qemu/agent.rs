@@ -36,6 +36,9 @@ pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// First and longest pause between two looks at whether a program has ended.
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
+/// An agent that answered so lately is there: twice the longest pause between two looks.
+const HEARD_LATELY: Duration = Duration::from_millis(200);
+
 /// One guest's agent; cheap to clone.
 #[derive(Clone)]
 pub struct AgentChannel {
@@ -191,7 +194,9 @@ impl AgentChannel {
         match tokio::time::timeout(REFUSAL, self.exchange(&mut place, qga::guest_shutdown::NAME, &arguments)).await {
             Ok(Err(refused @ ChannelError::Refused(_))) => Err(refused),
             // A connection that breaks now is that of a guest on its way down.
-            Ok(Ok(_) | Err(ChannelError::Unavailable(_) | ChannelError::Deadline)) | Err(_) => Ok(()),
+            Ok(Ok(_) | Err(ChannelError::Unavailable(_) | ChannelError::Deadline | ChannelError::Late)) | Err(_) => {
+                Ok(())
+            }
         }
     }
 }
@@ -234,14 +239,17 @@ impl GuestChannel for AgentChannel {
             capture_output: Some(qga::GuestExecCaptureOutput::flag(true)),
         };
         let pid = self.command(exec, deadline).await?.pid;
-        let mut pause = POLL.0;
+        let (mut pause, mut heard) = (POLL.0, Instant::now());
         loop {
-            let status = self.command(qga::guest_exec_status { pid }, deadline).await?;
-            if status.exited {
-                return result(status);
+            match self.command(qga::guest_exec_status { pid }, deadline).await {
+                Ok(status) if status.exited => return result(status),
+                Ok(_) => heard = Instant::now(),
+                // The deadline fell into a question that the agent has had no time to answer.
+                Err(ChannelError::Deadline) if heard.elapsed() < HEARD_LATELY => return Err(ChannelError::Late),
+                Err(error) => return Err(error),
             }
             if timeout_at(deadline, sleep(pause)).await.is_err() {
-                return self.reachable().and(Err(ChannelError::Deadline));
+                return self.reachable().and(Err(ChannelError::Late));
             }
             pause = (pause * 3 / 2).min(POLL.1);
         }
@@ -372,6 +380,21 @@ mod tests {
         assert_eq!(channel.power(Power::Off, LONG).await, Err(ChannelError::Refused("no such mode".into())));
         let (_folder, channel) = agent(running(), |_, _| None);
         assert_eq!(channel.power(Power::Off, SHORT).await, Err(ChannelError::Deadline));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_told_apart_from_an_agent_that_does() {
+        let argv = ["/bin/sleep".to_owned()];
+        let begun = || Some("{\"return\": {\"pid\": 7}}\n".to_owned());
+        let (_folder, channel) = agent(running(), move |_, name| match name {
+            "guest-exec" => begun(),
+            _ => Some("{\"return\": {\"exited\": false}}\n".to_owned()),
+        });
+        assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Late));
+        let (_folder, channel) = agent(running(), |_, _| None);
+        assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Deadline));
+        let (_folder, channel) = agent(running(), move |_, name| begun().filter(|_| name == "guest-exec"));
+        assert_eq!(channel.exec(&argv, 2 * HEARD_LATELY).await, Err(ChannelError::Deadline));
     }
 
     #[tokio::test]

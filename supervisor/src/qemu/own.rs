@@ -146,7 +146,7 @@ impl OwnAgent {
                 let exit = FromGuest::exit(code, signal).ok_or_else(|| odd("it does not say how it ended"))?;
                 Ok(ExecResult { exit, stdout: stdout.into_bytes(), stderr: stderr.into_bytes() })
             }
-            FromGuest::Late { .. } => Err(Unanswered::Lost(ChannelError::Deadline)),
+            FromGuest::Late { .. } => Err(Unanswered::Lost(ChannelError::Late)),
             FromGuest::Refused { why, .. } => Err(Unanswered::Refused(clean(&why))),
             FromGuest::Here { .. } | FromGuest::Found { .. } | FromGuest::Died(_) => {
                 Err(odd("it answered something else"))
