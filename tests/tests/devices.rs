@@ -35,9 +35,10 @@ fn wired(scene: &Scene, how: &str) {
         let hosts = status.value["hosts"].as_object()?;
         hosts.values().all(|host| host["fencing"]["1"]["wiring"] == how).then_some(())
     });
-    if let Err(error) = known {
-        panic!("{error:#}\nthe services say:\n{}", scene.lab.redfish_said());
+    if known.is_err() {
+        eprintln!("the services say:\n{}", scene.lab.redfish_said());
     }
+    known.unwrap();
 }
 
 #[test]

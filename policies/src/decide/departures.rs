@@ -52,6 +52,10 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         }
         _ => true,
     });
+    // Mostly no host is about to go, and then no guest has to be looked up.
+    if round.state.hosts.values().all(|host| host.kept.is_empty()) {
+        return;
+    }
     for (guest, judgement) in &mut decision.report.guests {
         if let Some((keeper, left)) = keeper(round, guest).filter(|(keeper, _)| !round.is_fit_to_start(keeper)) {
             judgement.doing = format!("kept for {keeper}, which has announced to go");

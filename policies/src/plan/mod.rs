@@ -67,7 +67,7 @@ pub use solve::{Ask, LOOKS_MAX, Place, STARTS_PER_HOST, Until, place};
 pub use survive::{
     COMBINATIONS_MAX, Fate, QUESTION_LOOKS_MAX, Survival, Verdict, WhatIf, admission, admission_within, if_lost,
 };
-pub use table::{GuestAt, HostAt};
+pub use table::{GuestAt, HostAt, Table};
 pub use tolerate::{intolerance, waiting_for_people};
 
 use crate::names::{GuestName, HostName};
@@ -109,6 +109,12 @@ impl<'a> Problem<'a> {
     #[must_use]
     pub fn host_name(&self, host: HostAt) -> &'a HostName {
         self.hosts[host].name
+    }
+
+    /// A row for every host, made from its name.
+    #[must_use]
+    pub fn for_each_host<V>(&self, make: impl FnMut(&'a HostName) -> V) -> Table<HostAt, V> {
+        Table::new(self.hosts.rows().iter().map(|host| host.name).map(make).collect())
     }
 
     /// All hosts.

@@ -137,6 +137,8 @@ pub struct Subject<'a> {
     pub declared: Option<&'a GuestDeclaration>,
     /// How important it is.
     pub priority: u32,
+    /// The host where it answers, if the state knows that host.
+    pub home: Option<HostAt>,
 }
 
 impl<'a> Problem<'a> {
@@ -194,7 +196,8 @@ impl<'a> Problem<'a> {
     #[must_use]
     pub fn by_priority(&self) -> Vec<Subject<'a>> {
         let subject = |guest: &PlanGuest<'a>| {
-            Some(Subject { name: guest.name, guest: guest.known?, declared: guest.declared, priority: guest.priority })
+            let PlanGuest { name, declared, priority, home, .. } = *guest;
+            Some(Subject { name, guest: guest.known?, declared, priority, home })
         };
         let mut subjects: Vec<Subject<'a>> = self.guests.rows().iter().filter_map(subject).collect();
         subjects.sort_by_key(|subject| Reverse(subject.priority));

@@ -43,7 +43,7 @@ pub(super) fn trouble(
     let host = &run.tenure.host;
     let ill =
         |why: String| Condition::Ill { trouble: Trouble::Guest, why, evidence: vec![format!("{host} reports it")] };
-    match round.evidence.report(host, run.name).filter(|report| report.epoch == run.tenure.epoch) {
+    match run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch) {
         Some(report) => match &report.condition {
             GuestCondition::Exited { detail } => return ill(format!("its QEMU has ended ({detail})")),
             GuestCondition::Panicked => return ill("its kernel has panicked".to_owned()),
@@ -66,7 +66,7 @@ pub(super) fn trouble(
         },
         // Absent from a whole inventory that was taken after the start was reported.
         None => {
-            let synced = round.evidence.hosts.get(host).and_then(|seen| seen.sync.as_ref());
+            let synced = run.here.seen.and_then(|seen| seen.sync.as_ref());
             let started = round.evidence.marks.at(run.since).plus(round.timing.sync_every.0 * 2);
             if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
                 return ill("its host has nothing of it".to_owned());

@@ -1,14 +1,35 @@
-//! What is looked up for every guest in every round, gathered once: which incidents are open, and who reports what.
+//! What is looked up for every guest in every round, gathered once: which incidents are open, how it is with the guest's
+//! host, and who else reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{super::Round, Pass};
 use crate::{
     change::Change,
-    evidence::is_there,
+    evidence::{HostEvidence, is_there},
     names::{GuestName, HostName},
-    state::{ClusterState, Mode},
+    observe::GuestReport,
+    plan::{HostAt, Subject, Table},
+    state::{ClusterState, Host, Mode, Phase},
 };
+
+/// A host, for the guests that are there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Here<'b> {
+    /// Whether it can carry out orders.
+    pub answers: bool,
+    /// What the state knows of it.
+    pub known: Option<&'b Host>,
+    /// What has been heard of it.
+    pub seen: Option<&'b HostEvidence>,
+}
+
+impl<'b> Here<'b> {
+    /// What it said of a guest in its newest sync.
+    pub(super) fn report(&self, guest: &GuestName) -> Option<&'b GuestReport> {
+        self.seen?.reports.get(guest)
+    }
+}
 
 /// Gathered from the whole state and all evidence.
 pub(super) struct Glance<'b> {
@@ -17,7 +38,10 @@ pub(super) struct Glance<'b> {
     /// What stands behind the first slash in them: mostly the guests that they are about. For most guests there is none, and
     /// no key needs to be made to see that.
     about: BTreeSet<&'b str>,
-    /// Hosts that answer and have something of a guest.
+    /// All hosts of the plan.
+    pub hosts: Table<HostAt, Here<'b>>,
+    /// Hosts that answer and have something of a guest; those are left out that have all the guests that are to run there
+    /// and nothing else, as most hosts do in most rounds.
     pub reported: BTreeMap<&'b GuestName, Vec<&'b HostName>>,
     /// Whether rules say in which order guests start.
     pub orders: bool,
@@ -26,22 +50,50 @@ pub(super) struct Glance<'b> {
 }
 
 impl<'b> Glance<'b> {
-    pub(super) fn of(round: &Round<'b>) -> Self {
+    pub(super) fn of(round: &Round<'b>, subjects: &[Subject<'b>]) -> Self {
         let state: &'b ClusterState = round.state;
         let open = state.incidents.values().filter(|incident| incident.is_open());
         let open: BTreeSet<&str> = open.map(|incident| incident.key.as_str()).collect();
         let about = open.iter().filter_map(|key| key.split_once('/')).map(|(_, about)| about).collect();
-        let mut reported: BTreeMap<&'b GuestName, Vec<&'b HostName>> = BTreeMap::new();
-        for (host, _) in state.hosts.iter().filter(|(host, known)| known.facts.guests && round.answers(host)) {
-            let reports = round.evidence.hosts.get(host).into_iter().flat_map(|seen| &seen.reports);
-            for (guest, _) in reports.filter(|(_, report)| is_there(&report.condition)) {
-                reported.entry(guest).or_default().push(host);
-            }
-        }
+        let hosts = round.plan.problem.for_each_host(|name| Here {
+            answers: round.answers(name),
+            known: state.hosts.get(name),
+            seen: round.evidence.hosts.get(name),
+        });
+        let reported = reported(round, &hosts, subjects);
         let order = |rule: &crate::rules::Rule| matches!(rule, crate::rules::Rule::Order { .. });
         let all_active = state.hosts.values().all(|host| host.mode == Mode::Active);
-        Self { open, about, reported, orders: state.policies.rules.values().any(order), all_active }
+        Self { open, about, hosts, reported, orders: state.policies.rules.values().any(order), all_active }
     }
+}
+
+/// Who reports guests, but for hosts that report as many as are to run there, and exactly those.
+fn reported<'b>(
+    round: &Round<'b>,
+    hosts: &Table<HostAt, Here<'b>>,
+    subjects: &[Subject<'b>],
+) -> BTreeMap<&'b GuestName, Vec<&'b HostName>> {
+    let mut expected = round.plan.problem.for_each_host(|_| 0_usize);
+    let running = subjects.iter().filter(|subject| matches!(subject.guest.phase, Phase::Running { .. }));
+    for (at, name) in running.filter_map(|subject| Some((subject.home?, subject.name))) {
+        if hosts[at].report(name).is_some_and(|report| is_there(&report.condition)) {
+            expected[at] += 1;
+        }
+    }
+    let mut reported: BTreeMap<&'b GuestName, Vec<&'b HostName>> = BTreeMap::new();
+    for (at, here) in
+        hosts.iter().filter(|(_, here)| here.answers && here.known.is_some_and(|known| known.facts.guests))
+    {
+        let there =
+            || here.seen.into_iter().flat_map(|seen| &seen.reports).filter(|(_, report)| is_there(&report.condition));
+        if there().count() == expected[at] {
+            continue;
+        }
+        for (guest, _) in there() {
+            reported.entry(guest).or_default().push(round.plan.problem.host_name(at));
+        }
+    }
+    reported
 }
 
 impl Pass<'_, '_> {

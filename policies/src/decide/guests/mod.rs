@@ -46,8 +46,8 @@ struct Pass<'a, 'b> {
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let moving = round.state.guests.values().filter(|guest| moves::is_moving(round, guest)).count();
-    let mut pass = Pass { round, decision, moving, glance: glance::Glance::of(round) };
     let subjects = round.plan.by_priority();
+    let mut pass = Pass { round, decision, moving, glance: glance::Glance::of(round, &subjects) };
     let mut judged = Vec::with_capacity(subjects.len());
     for subject in subjects {
         let judgement = pass.guest(&subject);
@@ -60,7 +60,7 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
 
 impl Pass<'_, '_> {
     fn guest(&mut self, subject: &Subject<'_>) -> GuestJudgement {
-        let Subject { name, guest, declared, .. } = *subject;
+        let Subject { name, guest, declared, home, .. } = *subject;
         let mut judgement = GuestJudgement::default();
         match &guest.phase {
             Phase::Unplaced => self.unplaced(name, &mut judgement),
@@ -74,7 +74,8 @@ impl Pass<'_, '_> {
             }
             Phase::Running { tenure, since, verified, action } => {
                 let (since, verified) = (*since, *verified);
-                let run = running::Run { name, guest, declared, tenure, since, verified, action: *action };
+                let here = home.map(|at| self.glance.hosts[at]).unwrap_or_default();
+                let run = running::Run { name, guest, declared, tenure, here, since, verified, action: *action };
                 self.running(&run, &mut judgement);
             }
             Phase::Releasing { tenure, order, failed, .. } => {

@@ -15,7 +15,7 @@ use crate::{
     model::{OnDegraded, Policies, Policy},
     names::{GuestName, HostName, RuleName, ServiceName},
     rules::{Rule, Score},
-    state::Life,
+    state::{Life, Mode},
 };
 
 /// How long a host must have been back before guests return to it: one that falls again at once is none to return to.
@@ -105,7 +105,8 @@ pub(super) fn must_leave(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
     if let Some(rule) = host_rule_broken(&round.state.policies, run.name, host) {
         return Some(Reason::Rule { rule: rule.clone(), host: host.clone() });
     }
-    if round.state.is_draining(host) {
+    let is_active = run.here.known.is_some_and(|known| known.mode == Mode::Active);
+    if !is_active && round.state.is_draining(host) {
         return Some(Reason::Drain { host: host.clone() });
     }
     planned(round, run).filter(Reason::is_urgent)

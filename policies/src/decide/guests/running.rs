@@ -6,6 +6,7 @@ use super::{
     super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open},
     Pass,
     condition::{Condition, has_come_up, judge_services, trouble},
+    glance::Here,
     moves::target,
     reasons::must_leave,
 };
@@ -32,6 +33,8 @@ pub(super) struct Run<'a> {
     pub guest: &'a Guest,
     pub declared: Option<&'a GuestDeclaration>,
     pub tenure: &'a Tenure,
+    /// Its host.
+    pub here: Here<'a>,
     pub since: u64,
     pub verified: bool,
     pub action: Option<OrderId>,
@@ -63,7 +66,7 @@ impl Pass<'_, '_> {
             judgement.waits = self.left_of(order, "the report of it");
             return;
         }
-        if !round.answers(&run.tenure.host) {
+        if !run.here.answers {
             judgement.doing = format!("its host {} is not well heard", run.tenure.host);
             return;
         }
@@ -256,8 +259,8 @@ impl Pass<'_, '_> {
 /// Whether a host that was without a lease since the guest started has nothing of it running: it has protected itself, and
 /// the guest is not to blame (R14).
 fn stopped_by_lease(round: &Round<'_>, run: &Run<'_>) -> bool {
-    let Some(reopened) = round.state.lease_reopened_since(run.tenure) else { return false };
-    let Some(seen) = round.evidence.hosts.get(&run.tenure.host) else { return false };
+    let Some(reopened) = reopened_since(round, run) else { return false };
+    let Some(seen) = run.here.seen else { return false };
     let nothing_runs = seen.reports.get(run.name).is_none_or(|report| {
         report.epoch <= run.tenure.epoch && matches!(report.condition, GuestCondition::Exited { .. })
     });
@@ -267,17 +270,22 @@ fn stopped_by_lease(round: &Round<'_>, run: &Run<'_>) -> bool {
 /// Whether a guest has ended on a host that gets no lease at present, or has not synced since it gets one again: whose fault
 /// that is shows with the next sync (R14).
 fn waits_for_lease(round: &Round<'_>, run: &Run<'_>) -> bool {
-    let host = &run.tenure.host;
-    let record = round.state.hosts.get(host).and_then(|known| known.lease.record.as_ref());
+    let record = run.here.known.and_then(|known| known.lease.record.as_ref());
     let closed = record.is_some_and(|record| record.closed.is_some());
-    let reopened = round.state.lease_reopened_since(run.tenure);
+    let reopened = reopened_since(round, run);
     if !closed && reopened.is_none() {
         return false;
     }
-    let Some(seen) = round.evidence.hosts.get(host) else { return false };
+    let Some(seen) = run.here.seen else { return false };
     let ended = |report: &GuestReport| matches!(report.condition, GuestCondition::Exited { .. });
     let untold = reopened.is_some_and(|reopened| !told_since(round, reopened, seen));
     seen.reports.get(run.name).is_some_and(ended) && (closed || untold)
+}
+
+/// When the guest's host got leases again after it had got none, if that was since the guest started.
+fn reopened_since(round: &Round<'_>, run: &Run<'_>) -> Option<u64> {
+    run.here.known.filter(|known| known.lease.reopened > 0)?;
+    round.state.lease_reopened_since(run.tenure)
 }
 
 /// Whether the host has synced since it gets leases again.
