@@ -220,6 +220,4 @@ impl Round<'_> {
 }
 
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
