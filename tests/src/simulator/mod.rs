@@ -38,6 +38,7 @@ pub mod network;
 pub mod queue;
 pub mod random;
 pub mod report;
+pub mod rules;
 pub mod setup;
 pub mod shrink;
 pub mod story;

@@ -9,6 +9,8 @@ use super::{
     breaks::Break,
     checks::Violation,
     faults::{Plan, random_plan},
+    random::Random,
+    rules,
     setup::Setup,
     shrink,
     story::clock,
@@ -26,11 +28,14 @@ pub struct Options {
     pub minutes: u64,
     /// The rule that is switched off.
     pub broken: Option<Break>,
+    /// Whether some worlds have rules about places, capacities and failure domains. Without, a seed is what it was before
+    /// there were any.
+    pub places: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts_min: 3, hosts_max: 9, minutes: 30, broken: None }
+        Self { hosts_min: 3, hosts_max: 9, minutes: 30, broken: None, places: true }
     }
 }
 
@@ -66,7 +71,11 @@ impl Options {
     /// The setup and the plan of a seed.
     #[must_use]
     pub fn of(&self, seed: u64) -> (Setup, Plan) {
-        let setup = Setup::random(seed, self.hosts_min, self.hosts_max, self.broken);
+        let mut setup = Setup::random(seed, self.hosts_min, self.hosts_max, self.broken);
+        let mut random = Random::new(seed, 6);
+        if self.places && self.broken.is_none() && random.one_in(2) {
+            rules::draw(&mut setup, &mut random);
+        }
         let plan = random_plan(&setup, self.minutes);
         (setup, plan)
     }

@@ -464,7 +464,8 @@ impl World {
             && !self.truth.state.guests.is_empty()
             && self.all_active()
             && self.all_run()
-            && self.hosts_rest();
+            && self.hosts_rest()
+            && super::rules::broken(&self.truth.state).is_none();
         self.rest_since = if rests { self.rest_since.or(Some(self.now)) } else { None };
     }
 
@@ -522,6 +523,7 @@ impl World {
         );
         why.extend(state.orders.values().map(|order| format!("{} to {}: {}", order.id, order.host, order.kind)));
         why.extend(state.suspended.as_ref().map(|_| "deciding is suspended".to_owned()));
+        why.extend(super::rules::broken(state));
         why.join("; ")
     }
 
