@@ -78,6 +78,39 @@ fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
     assert!(proof.as_str().is_some_and(|proof| proof.contains("ann")), "{proof}");
 }
 
+/// The switch in front of all power devices dies, and a host with it.
+#[test]
+fn a_host_that_dies_while_no_power_device_is_reached_has_one_human_asked_once_and_its_guest_waits() {
+    if left_out("a_host_that_dies_while_no_power_device_is_reached_has_one_human_asked_once_and_its_guest_waits") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, _) = scene.arranged(false).unwrap();
+    for spec in scene.lab.hosts() {
+        scene.lab.bmc(&spec.name).fault(Fault::Unreachable).unwrap();
+    }
+    scene.lab.power_cut(&host).unwrap();
+    stays_and_calls_a_human(&scene, &host);
+    let asking = |scene: &Scene| {
+        let asks = |incident: &&serde_json::Value| {
+            incident["human"].as_str().is_some_and(|human| human.contains("host confirm-off"))
+        };
+        let incidents = scene.shown("/incidents").unwrap();
+        incidents.as_array().unwrap().iter().filter(asks).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(asking(&scene).len(), 1, "{:?}", asking(&scene));
+    let from = scene.lab.status().unwrap().from;
+    wait::until("the word to be taken", LIMIT, || {
+        let confirm = ["host", "confirm-off", &host, "--operator", "ann"];
+        let answer = scene.lab.holdfast(&from, &confirm).map_err(|error| format!("{error:#}"))?;
+        if answer.ok() { Ok(()) } else { Err(answer.err) }
+    })
+    .unwrap();
+    scene.moved_after_proof(&host, LIMIT).unwrap();
+    // The others are reached by no device either, and nobody is asked to look after hosts that are well.
+    assert!(asking(&scene).len() <= 1, "{:?}", asking(&scene));
+}
+
 #[test]
 fn a_refused_password_and_an_idle_button_are_no_proof() {
     if left_out("a_refused_password_and_an_idle_button_are_no_proof") {

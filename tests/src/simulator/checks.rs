@@ -1,6 +1,8 @@
 //! The promises of DESIGN section 2 and the rules of PROTOCOL.md, checked against what is really so. Each check names
 //! the promise that it guards.
 
+use std::collections::BTreeSet;
+
 use holdfast_policies::{
     change::{Change, Refused},
     names::{Epoch, GuestName, HostName, OrderId},
@@ -306,7 +308,16 @@ impl World {
         if self.now - proposed > STALE {
             return;
         }
-        let silent: Vec<&str> = (0..self.hosts.len())
+        // A declared failure domain counts once.
+        let policies = &self.truth.state.policies;
+        let domain = |name: &HostName| match &policies.cluster.failure_domain {
+            Some(label) => policies.hosts.get(name).and_then(|host| host.labels.get(label)).map(String::as_str),
+            None => None,
+        };
+        let domains = |hosts: &mut dyn Iterator<Item = &HostName>| {
+            hosts.map(|name| domain(name).unwrap_or(name.as_str()).to_owned()).collect::<BTreeSet<_>>().len()
+        };
+        let silent: Vec<&HostName> = (0..self.hosts.len())
             .filter(|index| *index != leader)
             .filter(|index| {
                 let known = &self.hosts[*index];
@@ -317,10 +328,11 @@ impl World {
                 let synced = self.now.saturating_sub(self.served[*index]);
                 counts && known.on && (SILENT..20_000).contains(&heard) && synced > SILENT
             })
-            .map(|index| self.hosts[index].name.as_str())
+            .map(|index| &self.hosts[index].name)
             .collect();
-        if silent.len() > 1 && silent.len() * 3 > self.truth.state.hosts.len() {
-            let silent = silent.join(", ");
+        let failed = domains(&mut silent.iter().copied());
+        if failed > 1 && failed * 3 > domains(&mut self.truth.state.hosts.keys()) {
+            let silent = silent.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
             self.violate("S9", format!("{host} is to be switched off while {silent} are silent at once (R21)"));
         }
     }
