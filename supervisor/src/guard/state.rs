@@ -28,6 +28,9 @@ pub(super) struct State {
     lease_max: Duration,
     voters: Vec<SocketAddr>,
     refused: u64,
+    /// So that what lasts is logged once: who reads the log may be stuck, and the guard must not wait for that.
+    refusing: bool,
+    unkept: bool,
     watchdog: Result<ArmedWatchdog, String>,
     stopped: Vec<Stopped>,
     registrations: u64,
@@ -64,7 +67,19 @@ impl State {
     pub(super) fn new(memory: Memory, started: Moment, lease_max: Duration, voters: Vec<SocketAddr>) -> Self {
         let watchdog = Err(UNOPENED.to_owned());
         let (pid, stopped) = (std::process::id(), Vec::new());
-        Self { memory, pid, started, lease_max, voters, refused: 0, watchdog, stopped, registrations: 1 }
+        Self {
+            memory,
+            pid,
+            started,
+            lease_max,
+            voters,
+            refused: 0,
+            refusing: false,
+            unkept: false,
+            watchdog,
+            stopped,
+            registrations: 1,
+        }
     }
 
     pub(super) fn incarnation(&self) -> &Incarnation {
@@ -158,7 +173,10 @@ impl State {
     /// Counts and words a refusal.
     pub(super) fn refuse(&mut self, refused: &Refused) -> Reply {
         self.refused += 1;
-        tracing::warn!(reason = %refused, "the guard refused a request");
+        if !self.refusing {
+            tracing::warn!(reason = %refused, "the guard refuses requests");
+        }
+        self.refusing = true;
         Reply::Refused { reason: refused.to_string() }
     }
 
@@ -173,6 +191,7 @@ impl State {
             Request::HandOver {} => return Ok(Reply::HandOver),
             Request::Query {} => return Ok(Reply::Status(self.status())),
         }
+        self.refusing = false;
         Ok(Reply::Done)
     }
 
@@ -186,9 +205,13 @@ impl State {
             return Err(Refused::TooFar { asked, lease_max: self.lease_max });
         }
         self.memory.deadline = Some(asked);
-        if let Err(error) = keep(&self.memory) {
-            tracing::warn!(%error, "the lease cannot be kept for a later guard");
+        let failure = keep(&self.memory).err();
+        match (&failure, self.unkept) {
+            (Some(error), false) => tracing::warn!(%error, "the lease cannot be kept for a later guard"),
+            (None, true) => tracing::info!("the lease can be kept again"),
+            (Some(_), true) | (None, false) => {}
         }
+        self.unkept = failure.is_some();
         Ok(())
     }
 
