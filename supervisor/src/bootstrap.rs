@@ -52,7 +52,7 @@ pub struct Papers {
 pub enum Part {
     /// It has no vote, and nothing says that it should.
     None,
-    /// It is named as a voter, and has no store to vote with (R24).
+    /// It is named as a voter, or has been one, and has no store to vote with (R24).
     Lost,
     /// It is a founder that has not been born, or not been seen to be.
     Founds {
@@ -98,10 +98,13 @@ impl Papers {
         }
         let ticket = if named { read_id(&self.ticket)? } else { None };
         match (own, ticket) {
-            // A crash may have come before the ticket was used up.
-            (own, Some(node_id)) if own.map_or(!has_store, |own| own == node_id) => Ok(Part::Founds { node_id }),
+            (None, Some(node_id)) if !has_store => Ok(Part::Founds { node_id }),
+            // A crash may have come before the ticket was used up. One that comes back later founds nothing.
+            (Some(own), Some(node_id)) if own == node_id && (has_store || !self.used_ticket().exists()) => {
+                Ok(Part::Founds { node_id })
+            }
             (Some(node_id), _) if has_store => Ok(Part::Goes { node_id }),
-            _ if named && !self.removed.exists() => Ok(Part::Lost),
+            (own, _) if (named || own.is_some()) && !self.removed.exists() => Ok(Part::Lost),
             _ => Ok(Part::None),
         }
     }
@@ -137,7 +140,7 @@ impl Papers {
         if self.raft_id() != Some(node_id) {
             write_id(&self.id, node_id)?;
         }
-        match fs::rename(&self.ticket, self.ticket.with_extension("used")) {
+        match fs::rename(&self.ticket, self.used_ticket()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("using up the ticket {}", self.ticket.display()));
             }
@@ -145,6 +148,10 @@ impl Papers {
         }
         remove(&self.invitation)?;
         remove(&self.removed)
+    }
+
+    fn used_ticket(&self) -> PathBuf {
+        self.ticket.with_extension("used")
     }
 
     /// Keeps the id that the coordinator has committed for this host, for the next start.
@@ -170,8 +177,18 @@ impl Papers {
         read_id(&self.id).ok().flatten()
     }
 
-    /// Moves a store away that takes part in nothing any more. One is kept, for whoever wants to know what was in it.
+    /// Moves a store away that takes part in nothing any more, and forgets its id.
     fn set_aside(&self) -> anyhow::Result<()> {
+        self.move_store()?;
+        remove(&self.id)
+    }
+
+    /// Moves the store away and keeps its id, so that no other is made under it (R24). One is kept, for whoever wants to know
+    /// what was in it.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn move_store(&self) -> anyhow::Result<()> {
         let aside = self.store.with_extension("old");
         if self.store.exists() {
             match fs::remove_dir_all(&aside) {
@@ -182,7 +199,7 @@ impl Papers {
             }
             fs::rename(&self.store, &aside).with_context(|| format!("moving {} away", self.store.display()))?;
         }
-        remove(&self.id)
+        Ok(())
     }
 }
 
@@ -247,7 +264,11 @@ mod tests {
             assert_eq!(papers.part(named).unwrap(), Part::Goes { node_id: 2 }, "what counts is the membership (R23)");
         }
         fs::remove_dir_all(&papers.store).unwrap();
-        assert_eq!(papers.part(true).unwrap(), Part::Lost);
+        for named in [true, false] {
+            assert_eq!(papers.part(named).unwrap(), Part::Lost);
+        }
+        write_id(&papers.ticket, 2).unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::Lost, "a ticket that comes back founds nothing");
     }
 
     #[test]

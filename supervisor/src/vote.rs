@@ -68,7 +68,7 @@ pub async fn begin(file: &HostFile, machine: Arc<RwLock<dyn Machine>>, client: r
     let papers = Papers::of(file);
     let part = papers.part(file.voters.contains_key(&file.host))?;
     let (node_id, founds) = match &part {
-        Part::None => return Ok(Begun { consensus: None, raft_id: None, lost: None }),
+        Part::None => return Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: None }),
         Part::Lost => {
             let why = format!(
                 "its raft store was lost; it must not vote under its old id again (R24): `holdfast voter add {}` on \
@@ -153,6 +153,9 @@ pub async fn look_after(
         tick.tick().await;
         if lost.is_none() {
             lost = node.consensus.as_ref().and_then(stopped).map(|lost| (lost, Instant::now()));
+            if node.consensus.as_ref().and_then(Consensus::cause) == Some(Cause::Restored) {
+                give_up(&papers, &mut lost);
+            }
         }
         if let Some((lost, since)) = &lost {
             node.health.complain(Complaint::Vote, lost.why.clone());
@@ -181,10 +184,22 @@ pub async fn look_after(
 /// Why consensus has stopped, if it has.
 fn stopped(consensus: &Consensus) -> Option<Lost> {
     let why = consensus.health().err()?;
-    let by_disk = consensus.cause() != Some(Cause::Machine);
+    let by_disk = !matches!(consensus.cause(), Some(Cause::Machine | Cause::Restored));
     let why = format!("it votes no more: {why}");
     tracing::error!(why, "this supervisor goes on without its vote");
     Some(Lost { why, by_disk })
+}
+
+/// A store that has forgotten its promises is moved out of the way, so that no later start votes with it, when nobody is
+/// left who remembers them.
+fn give_up(papers: &Papers, lost: &mut Option<(Lost, Instant)>) {
+    let Some((lost, _)) = lost else { return };
+    lost.why = match papers.move_store() {
+        Ok(()) => format!("{}; `holdfast voter add` on another voter brings it back under a new id (R24)", lost.why),
+        Err(error) => {
+            format!("{}; it has to be deleted by hand, before this supervisor is started again: {error:#}", lost.why)
+        }
+    };
 }
 
 /// Joins, or leaves, as the coordinator says that the membership has it. Whoever takes part under an older id, and knows a

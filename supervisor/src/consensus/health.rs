@@ -9,6 +9,8 @@ pub enum Cause {
     Store,
     /// What is committed cannot be applied: a restart would meet the same entry again (R26).
     Machine,
+    /// Its store has forgotten what was promised with it (R24): another one, under another id, has to take its place.
+    Restored,
 }
 
 /// Shared by store and machine; what is noted first is the cause and stays.

@@ -11,6 +11,7 @@ mod log;
 mod machine;
 mod membership;
 mod network;
+mod promises;
 mod propose;
 mod receive;
 mod store;
@@ -36,9 +37,10 @@ use std::{
 
 use holdfast_policies::names::HostName;
 use openraft::{
-    Raft,
+    Raft, RaftLogReader as _,
     async_runtime::watch::WatchReceiver,
     errors::{InitializeError, RaftError},
+    storage::RaftLogStorage as _,
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -46,9 +48,10 @@ use self::{
     log::Log,
     machine::Applier,
     network::{Network, Sender},
+    promises::{Promised, Promises},
     receive::Receiver,
     store::Store,
-    types::Types,
+    types::{SnapshotMeta, Types},
 };
 use super::rpc::Client;
 
@@ -104,7 +107,9 @@ impl Consensus {
         let store = Arc::new(store);
         let (applied_sender, applied) = watch::channel(0);
         let applier = Applier::new(machine, Arc::clone(&store), applied_sender);
-        let sender = Sender { cluster: config.cluster.clone(), node_id: config.node_id, client };
+        let reached = reached(&store).await.map_err(|error| StartError::Halted(error.to_string()))?;
+        let promises = Promises::default();
+        let sender = Sender { cluster: config.cluster.clone(), node_id: config.node_id, client, promises };
         let raft =
             Raft::new(config.node_id, raft_config, Network(Arc::new(sender)), Log::new(Arc::clone(&store)), applier)
                 .await
@@ -113,7 +118,8 @@ impl Consensus {
                     StartError::Halted(cause)
                 })?;
         let (leadership, watching) = leadership::follow(&raft);
-        let receiver = Receiver::new(config.cluster, config.node_id, raft.clone());
+        let health = store.health().clone();
+        let receiver = Receiver::new(config.cluster, config.node_id, raft.clone(), reached, health);
         Ok(Self { inner: Arc::new(Inner { raft, store, receiver, applied, leadership, watching }) })
     }
 
@@ -221,4 +227,14 @@ impl Consensus {
             let _ = Log::new(Arc::clone(&self.inner.store)).flush().await;
         }
     }
+}
+
+/// How far a store had gone when it was opened.
+async fn reached(store: &Arc<Store>) -> std::io::Result<Promised> {
+    let mut log = Log::new(Arc::clone(store));
+    let (vote, state) = (log.read_vote().await?, log.get_log_state().await?);
+    let snapshot = store::blocking(store, |store| store.snapshot::<SnapshotMeta>()).await?;
+    // After a crash a snapshot may be stored and the log before it not yet purged.
+    let last = state.last_log_id.max(snapshot.and_then(|(meta, _)| meta.last_log_id));
+    Ok(Promised::on_disk(vote.as_ref(), last.as_ref()))
 }

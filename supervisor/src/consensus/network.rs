@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::rpc::{CallError, Channel, Client},
+    promises::{Promised, Promises},
     types::{Place, Snapshot, SnapshotMeta, Types, Vote, bytes_as_text},
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Sender {
     pub(super) cluster: String,
     pub(super) node_id: u64,
     pub(super) client: Client,
+    pub(super) promises: Promises,
 }
 
 /// One message, with who sends it to whom: a store of another cluster, or a node under a changed id, is refused (R23).
@@ -38,6 +40,9 @@ pub(super) struct Envelope {
     pub(super) cluster: String,
     pub(super) from: u64,
     pub(super) to: u64,
+    /// What the receiver has promised the sender (R24).
+    #[serde(default)]
+    pub(super) promised: Promised,
     pub(super) message: Message,
 }
 
@@ -97,7 +102,9 @@ struct OtherReply;
 impl Link {
     async fn call(&self, message: Message, timeout: Duration) -> Result<Reply, RPCError<Types>> {
         let sender = &self.sender;
-        let envelope = Envelope { cluster: sender.cluster.clone(), from: sender.node_id, to: self.target, message };
+        let promised = sender.promises.of(self.target);
+        let (cluster, from) = (sender.cluster.clone(), sender.node_id);
+        let envelope = Envelope { cluster, from, to: self.target, promised, message };
         let body = serde_json::to_vec(&envelope).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let called = sender.client.call(&self.place.host, self.place.address, Channel::Raft, body, timeout).await;
         match called {
@@ -123,8 +130,14 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let timeout =
             if request.entries.is_empty() { option.soft_ttl() } else { APPEND_TIMEOUT.max(option.soft_ttl()) };
+        let promised = Promised::with(&request).for_good(&request);
         match self.call(Message::Append(request), timeout).await? {
-            Reply::Append(response) => Ok(response),
+            Reply::Append(response) => {
+                if response.is_success() {
+                    self.sender.promises.note(self.target, promised);
+                }
+                Ok(response)
+            }
             _ => other_reply(),
         }
     }

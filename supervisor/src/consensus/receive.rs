@@ -1,14 +1,16 @@
 //! Raft's messages from other voters: checked, handed to raft, answered.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use holdfast_policies::names::HostName;
 use openraft::{Raft, async_runtime::watch::WatchReceiver};
 use tokio::sync::Mutex;
 
 use super::{
+    health::{Cause, Health},
     machine::Applier,
     network::{Envelope, Message, Part, Reply},
+    promises::Promised,
     types::{Snapshot, SnapshotMeta, Types, Vote},
 };
 
@@ -22,6 +24,9 @@ pub(super) struct Receiver {
     raft: Raft<Types, Applier>,
     /// The one snapshot that is arriving; a new one replaces it.
     arriving: Mutex<Option<Arriving>>,
+    /// How far this node has gone: what was on its store when it started, and what it has acknowledged since.
+    reached: std::sync::Mutex<Promised>,
+    health: Health,
 }
 
 struct Arriving {
@@ -32,8 +37,15 @@ struct Arriving {
 }
 
 impl Receiver {
-    pub(super) fn new(cluster: String, node_id: u64, raft: Raft<Types, Applier>) -> Arc<Self> {
-        Arc::new(Self { cluster, node_id, raft, arriving: Mutex::new(None) })
+    pub(super) fn new(
+        cluster: String,
+        node_id: u64,
+        raft: Raft<Types, Applier>,
+        reached: Promised,
+        health: Health,
+    ) -> Arc<Self> {
+        let (arriving, reached) = (Mutex::new(None), std::sync::Mutex::new(reached));
+        Arc::new(Self { cluster, node_id, raft, arriving, reached, health })
     }
 
     /// Answers one message of `peer`.
@@ -41,9 +53,17 @@ impl Receiver {
         let envelope: Envelope =
             serde_json::from_slice(body).map_err(|error| format!("not a raft message: {error}"))?;
         self.check(peer, &envelope)?;
+        self.check_memory(peer, envelope.promised)?;
         let raft = &self.raft;
         let reply = match envelope.message {
-            Message::Append(request) => Reply::Append(raft.append_entries(request).await.map_err(text)?),
+            Message::Append(request) => {
+                let promises = Promised::with(&request);
+                let response = raft.append_entries(request).await.map_err(text)?;
+                if response.is_success() {
+                    self.reach(promises);
+                }
+                Reply::Append(response)
+            }
             Message::Vote(request) => Reply::Vote(raft.vote(request).await.map_err(text)?),
             Message::PreVote(request) => Reply::Vote(raft.pre_vote(request).await.map_err(text)?),
             Message::Transfer(request) => Reply::Transfer(raft.handle_transfer_leader(request).await.map_err(text)?),
@@ -74,6 +94,35 @@ impl Receiver {
             None if membership.nodes().next().is_none() => Ok(()),
             None => Err(format!("{peer} is not known here as node {}", envelope.from)),
         }
+    }
+
+    /// R24: a store that has forgotten what it had promised was restored from an older copy, or replaced. It must neither vote
+    /// nor stand for election.
+    fn check_memory(&self, peer: &HostName, promised: Promised) -> Result<(), String> {
+        if self.reached().covers(promised) {
+            return Ok(());
+        }
+        let why = format!(
+            "its raft store has forgotten what it had acknowledged to {peer}: an older copy was put in its place"
+        );
+        self.health.fail(Cause::Restored, &why);
+        let raft = self.raft.clone();
+        // Not waited for: it may be this very message that keeps raft busy.
+        tokio::spawn(async move {
+            if let Err(error) = raft.shutdown().await {
+                tracing::warn!(%error, "raft did not stop cleanly");
+            }
+        });
+        Err(why)
+    }
+
+    fn reached(&self) -> Promised {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reach(&self, promised: Promised) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        *reached = reached.max(promised);
     }
 
     async fn part(&self, from: u64, part: Part) -> Result<Reply, String> {

@@ -78,8 +78,13 @@ async fn a_voter_whose_disk_is_full_stops_voting_with_a_clear_error() {
     assert!(health.contains("cannot write the raft store") && health.contains("full.redb"), "{health}");
     let others: BTreeMap<_, _> = nodes.iter().filter(|(id, _)| **id != 3).collect();
     let vote = openraft::raft::VoteRequest::new(types::Vote::new(99, 1), None);
-    let envelope =
-        network::Envelope { cluster: "lab".to_owned(), from: 1, to: 3, message: network::Message::Vote(vote) };
+    let envelope = network::Envelope {
+        cluster: "lab".to_owned(),
+        from: 1,
+        to: 3,
+        promised: Promised::default(),
+        message: network::Message::Vote(vote),
+    };
     let asked = nodes[&3].consensus.handle_rpc(&host(1), &serde_json::to_vec(&envelope).unwrap()).await;
     assert!(asked.is_err(), "it does not vote");
     until("another leads", || others.values().any(|node| node.leads())).await;

@@ -154,7 +154,14 @@ async fn a_message_of_another_cluster_node_or_host_is_refused() {
     let envelope = |cluster: &str, from, to, speaks_for| {
         let vote = openraft::raft::VoteRequest::new(types::Vote::new(99, speaks_for), None);
         let message = network::Message::Vote(vote);
-        serde_json::to_vec(&network::Envelope { cluster: cluster.to_owned(), from, to, message }).unwrap()
+        serde_json::to_vec(&network::Envelope {
+            cluster: cluster.to_owned(),
+            from,
+            to,
+            promised: Promised::default(),
+            message,
+        })
+        .unwrap()
     };
     for (peer, body, reason) in [
         (host(leader), b"garbage".to_vec(), "not a raft message"),
@@ -197,5 +204,50 @@ async fn an_unknown_entry_halts_apply_with_a_clear_error() {
         assert!(matches!(nodes[&1].consensus.propose(b"two".to_vec()).await, Err(ProposeError::Halted(_))));
         until("it does not seem to lead", || !nodes[&1].leads()).await;
         nodes[&1].consensus.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_restored_from_an_older_copy_does_not_vote_again() {
+    let site = Site::new(3);
+    let mut nodes = site.cluster().await;
+    let (leader, _) = propose(&nodes, "one").await;
+    let other = *nodes.keys().find(|id| **id != leader).unwrap();
+    until("everybody applied", || nodes.values().all(|node| node.lines() == ["one"])).await;
+    let stop = async |nodes: &mut BTreeMap<u64, Node>| {
+        let node = nodes.remove(&other).unwrap();
+        node.consensus.shutdown().await;
+    };
+    let (store, copy) = (site.config(other, false).store_dir, site.directory.path().join("copy"));
+    stop(&mut nodes).await;
+    // A healthy store comes back, as often as it likes, whatever was acknowledged in between.
+    nodes.insert(other, site.restart(other).await);
+    propose(&nodes, "two").await;
+    until("it caught up", || nodes[&other].lines() == ["one", "two"]).await;
+    stop(&mut nodes).await;
+    copy_files(&store, &copy);
+    nodes.insert(other, site.restart(other).await);
+    propose(&nodes, "three").await;
+    until("it caught up", || nodes[&other].lines() == ["one", "two", "three"]).await;
+    // The acknowledgement that this is committed comes with the next entry or heartbeat.
+    propose(&nodes, "four").await;
+    until("it caught up", || nodes[&other].lines().len() == 4).await;
+    assert_eq!(nodes[&other].consensus.health(), Ok(()));
+    stop(&mut nodes).await;
+
+    fs::remove_dir_all(&store).unwrap();
+    copy_files(&copy, &store);
+    nodes.insert(other, site.restart(other).await);
+    until("it knows that it has forgotten", || nodes[&other].consensus.cause() == Some(Cause::Restored)).await;
+    let why = nodes[&other].consensus.health().unwrap_err();
+    assert!(why.contains("has forgotten what it had acknowledged"), "{why}");
+    assert_eq!(propose(&nodes, "five").await.1.reply, b"5", "the others go on");
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
