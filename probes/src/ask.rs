@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use holdfast_policies::{model::Probe, observe::Observation};
 use tokio::time::Instant;
 
-use crate::{agent_ping, channel::GuestChannel, exec, finding::Finding, inside, kinds};
 #[cfg(feature = "network")]
-use crate::{asker::Asker, clients::Clients, dns, grpc, http, mysql, ping, plugin, postgres, redis, tcp, tls};
+use crate::network::{asker::Asker, clients::Clients, dns, grpc, http, mysql, ping, plugin, postgres, redis, tcp, tls};
+use crate::{agent_ping, channel::GuestChannel, exec, finding::Finding, inside, kinds};
 
 /// Whom to ask, and from where.
 #[derive(Clone)]
@@ -108,7 +108,6 @@ async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, timeout: Duration) 
 /// A plugin that does not end may hang for a reason of its own.
 fn silence(probe: &Probe, place: &Place, timeout: Duration) -> Finding {
     match (place, probe) {
-        (Place::Inside(_), Probe::Exec(_)) => exec::still_running(timeout),
         (Place::Inside(_), Probe::AgentPing {}) => agent_ping::silent(timeout),
         (Place::Inside(_), _) => Finding::unknown(format!("the guest's agent gave no result within {timeout:?}")),
         #[cfg(feature = "network")]

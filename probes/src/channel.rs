@@ -47,6 +47,8 @@ pub enum Counted {
     There(u32),
     /// The file that should hold a process number holds none.
     NoNumber,
+    /// Processes cannot be looked at.
+    Unseen,
 }
 
 /// What came of a look at a file.

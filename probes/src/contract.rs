@@ -1,5 +1,13 @@
 //! What every kind of question promises: its deadline, its bounds, and `Unknown` where it could not be asked.
 
+mod authority;
+mod dns;
+mod http;
+mod kinds;
+mod network;
+mod real;
+mod scene;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
@@ -12,7 +20,7 @@ use holdfast_policies::{
 
 use crate::{
     ChannelError, ExecResult, Exit, GuestChannel, Target, ask,
-    scene::{
+    contract::scene::{
         HEAD, Here, MOVED, Manner, OK, Says, Scripted, WRONG_BODY, WRONG_STATUS, closed_port, exec, here_is, http,
         inside, network, server, tcp,
     },
@@ -119,26 +127,24 @@ async fn an_agent_that_cannot_be_asked_makes_everything_unknown() {
 }
 
 #[tokio::test]
-async fn a_silent_agent_fails_its_own_questions_and_says_nothing_about_services() {
+async fn a_silent_agent_fails_the_question_whether_it_is_there_and_says_nothing_about_services() {
     for silence in [Says::Error(ChannelError::Deadline), Says::Nothing] {
         let exec_silence: fn(&[String]) -> Says = match silence {
             Says::Nothing => |_| Says::Nothing,
             _ => |_| Says::Error(ChannelError::Deadline),
         };
         let target = agent(silence, exec_silence);
-        for probe in [http(80), tcp(80)] {
+        for probe in [http(80), tcp(80), exec(&["true"])] {
             assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
         }
-        for probe in [exec(&["true"]), PING] {
-            assert_eq!(outcome(&probe, &target).await, Outcome::Fail);
-        }
+        assert_eq!(outcome(&PING, &target).await, Outcome::Fail);
     }
 }
 
 #[tokio::test]
 async fn a_program_that_hangs_while_the_agent_answers_fails_the_service() {
     let target = agent(Says::Well, |_| Says::Error(ChannelError::Late));
-    for probe in [http(80), tcp(80)] {
+    for probe in [http(80), tcp(80), exec(&["true"])] {
         assert_eq!(outcome(&probe, &target).await, Outcome::Fail);
     }
 }
@@ -148,6 +154,16 @@ async fn an_agent_that_is_silent_about_a_program_accuses_no_service_even_if_anot
     let target = agent(Says::Well, |_| Says::Error(ChannelError::Deadline));
     for probe in [http(80), tcp(80)] {
         assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
+    }
+}
+
+#[tokio::test]
+async fn a_time_out_in_the_guest_is_the_services_whichever_timeout_it_has() {
+    let gnu: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(124), "", "");
+    let busybox: fn(&[String]) -> Says = |_| Says::Ends(Exit::Signal(15), "", "Terminated");
+    let in_a_shell: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(143), "", "");
+    for ends in [gnu, busybox, in_a_shell] {
+        assert_eq!(outcome(&http(80), &agent(Says::Well, ends)).await, Outcome::Fail);
     }
 }
 

@@ -193,6 +193,9 @@ impl<'a> Guest<'a> {
 
     pub(crate) async fn run(&self, argv: Vec<String>) -> Ran {
         match self.channel.exec(&argv, self.remaining()).await {
+            Ok(result) if is_timed_out(&argv, &result) => {
+                Ran::Judged(Finding::fail("no answer in time, and the program that asked was ended"))
+            }
             Ok(result) => of_end(result),
             Err(ChannelError::Refused(why)) => Ran::Missing(why),
             Err(ChannelError::Late) => {
@@ -219,6 +222,12 @@ const UNABLE: [&str; 7] = [
     "applet not found",
     "bad address",
 ];
+
+/// Whether `timeout` has ended the program: GNU's says so with 124, busybox's has the signal seen that it sends.
+fn is_timed_out(argv: &[String], result: &ExecResult) -> bool {
+    argv.first().is_some_and(|program| program == "timeout")
+        && matches!(result.exit, Exit::Code(124 | 143) | Exit::Signal(15))
+}
 
 fn of_end(result: ExecResult) -> Ran {
     match result.exit {

@@ -18,11 +18,7 @@ use holdfast_policies::{
     sync::{SightReport, View},
     time::{Moment, millis},
 };
-use holdfast_probes::{
-    ask::ask,
-    ask::{Place, Target},
-    clients::Clients,
-};
+use holdfast_probes::{Clients, Place, Target, ask};
 use tokio::{
     sync::Semaphore,
     time::{MissedTickBehavior, interval_at},

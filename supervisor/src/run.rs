@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use holdfast_policies::{
     agent::Agent, hostfile::HostFile, names::Incarnation, state::HostFacts, sync::View, time::Moment,
 };
-use holdfast_probes::clients::Clients;
+use holdfast_probes::Clients;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},

@@ -17,10 +17,12 @@ const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// Counts processes. The dead that nobody has waited for do not count.
 pub(super) fn count(which: &Processes) -> Counted {
+    // What cannot be looked at is not gone (S5).
+    let there = |count: std::io::Result<u32>| count.map_or(Counted::Unseen, Counted::There);
     match which {
-        Processes::Name(name) => Counted::There(of_name(name)),
+        Processes::Name(name) => there(of_name(name)),
         Processes::PidFile(path) => match number_in(path) {
-            Ok(Some(number)) => Counted::There(u32::from(living(number).is_some())),
+            Ok(Some(number)) => there(living(number).map(|name| u32::from(name.is_some()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Counted::There(0),
             Ok(None) | Err(_) => Counted::NoNumber,
         },
@@ -45,21 +47,32 @@ fn read_beginning(path: &Path, most: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
-fn of_name(name: &str) -> u32 {
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    u32::try_from(numbers.filter_map(living).filter(|own| own == name).count()).unwrap_or(u32::MAX)
+fn of_name(name: &str) -> std::io::Result<u32> {
+    let mut count = 0_u32;
+    for entry in fs::read_dir("/proc")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|text| text.parse().ok()) else { continue };
+        count = count.saturating_add(u32::from(living(number)?.is_some_and(|own| own == name)));
+    }
+    Ok(count)
 }
 
-/// The name of a process that lives.
-pub(super) fn living(number: u32) -> Option<String> {
-    let stat = fs::read(format!("/proc/{number}/stat")).ok()?;
+/// The name of a process that lives; `None` when there is none with this number, or it is dead.
+pub(super) fn living(number: u32) -> std::io::Result<Option<String>> {
+    let stat = match fs::read(format!("/proc/{number}/stat")) {
+        Ok(stat) => stat,
+        // The second, when it ends while it is read (proc(5)).
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let stat = String::from_utf8_lossy(&stat);
     // `12 (name) S ...`; the name may hold any, parentheses too (proc_pid_stat(5)).
-    let (before, after) = stat.rsplit_once(')')?;
-    let (_, name) = before.split_once('(')?;
-    let state = after.trim_start().chars().next()?;
-    (!matches!(state, 'Z' | 'X')).then(|| name.to_owned())
+    let found = stat.rsplit_once(')').and_then(|(before, after)| {
+        let (_, name) = before.split_once('(')?;
+        let state = after.trim_start().chars().next()?;
+        (!matches!(state, 'Z' | 'X')).then(|| name.to_owned())
+    });
+    Ok(found)
 }
 
 /// Looks at a file, and reads its beginning if that is asked for.

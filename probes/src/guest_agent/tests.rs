@@ -193,7 +193,7 @@ async fn it_looks_at_processes_and_files_without_running_programs() {
     assert_eq!(asks(file_probe(&missing, "well")).await, Outcome::Fail);
     // Dead, and not yet waited for.
     child.kill().unwrap();
-    while super::look::living(child.id()).is_some() {
+    while super::look::living(child.id()).unwrap().is_some() {
         tokio::task::yield_now().await;
     }
     assert_eq!(asks(by_pid_file()).await, Outcome::Fail);

@@ -26,7 +26,7 @@ pub(super) async fn appears(watched: &Watched) -> (AsyncFd<std::os::fd::OwnedFd>
     loop {
         if let Some(number) = number(watched).await
             // One that has ended keeps its number until its parent has asked how.
-            && u32::try_from(number).is_ok_and(|number| look::living(number).is_some())
+            && u32::try_from(number).is_ok_and(|number| look::living(number).is_ok_and(|name| name.is_some()))
             && let Some(pid) = Pid::from_raw(number)
             && let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK)
             && let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE)

@@ -7,9 +7,10 @@ use holdfast_policies::probe::MetricProbe;
 use super::look;
 use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding};
 
-/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on.
+/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. 143 is busybox's
+/// `timeout`, whose signal has ended wget.
 const PAGE: &str = r#"page=$(timeout "$3" wget -q -O - "$1"); code=$?
-if [ $code -ge 126 ]; then
+if [ $code -ge 126 ] && [ $code -ne 143 ]; then
   command -v curl > /dev/null || { echo "neither wget nor curl can be run" >&2; exit 126; }
   page=$(curl -sS -f -k --noproxy '*' -m "$3" "$1"); code=$?
 fi

@@ -39,6 +39,7 @@ pub(crate) async fn process(channel: &dyn GuestChannel, probe: &ProcessProbe, ti
     match counted {
         Ok(Counted::There(count)) => of_count(count, probe),
         Ok(Counted::NoNumber) => Finding::unknown(format!("{argument} holds no process number")),
+        Ok(Counted::Unseen) => Finding::unknown("the guest's processes cannot be looked at"),
         Err(finding) => finding,
     }
 }

@@ -69,8 +69,7 @@ impl AgentChannel {
 
     /// Holdfast's own agent, if it is there and the guest runs.
     fn own(&self) -> Option<&OwnAgent> {
-        let runs = self.inner.view.borrow().condition == GuestCondition::Running;
-        self.inner.own.as_ref().filter(|own| runs && own.is_here())
+        self.inner.own.as_ref().filter(|own| self.runs().is_ok() && own.is_here())
     }
 
     async fn command<C: Command>(&self, command: C, deadline: Instant) -> Result<C::Ok, ChannelError> {
@@ -87,13 +86,19 @@ impl AgentChannel {
         serde_json::from_value(value).map_err(|error| ChannelError::Refused(clean(&error.to_string())))
     }
 
-    /// Whether there is anybody to ask: a paused guest and one without a listening agent cannot answer (S5).
-    fn reachable(&self) -> Result<(), ChannelError> {
-        let view = self.inner.view.borrow();
-        if view.condition != GuestCondition::Running {
-            return Err(ChannelError::Unavailable(clean(&format!("the guest is {:?}", view.condition))));
+    /// Whether the guest runs: one that is paused cannot answer (S5).
+    fn runs(&self) -> Result<(), ChannelError> {
+        match &self.inner.view.borrow().condition {
+            GuestCondition::Running => Ok(()),
+            other => Err(ChannelError::Unavailable(clean(&format!("the guest is {other:?}")))),
         }
-        if view.agent_open == Some(false) {
+    }
+
+    /// Whether there is anybody to ask through QEMU's agent: neither a paused guest nor one in which it does not listen can
+    /// answer.
+    fn reachable(&self) -> Result<(), ChannelError> {
+        self.runs()?;
+        if self.inner.view.borrow().agent_open == Some(false) {
             return Err(ChannelError::Unavailable("no agent listens in the guest".to_owned()));
         }
         Ok(())
@@ -207,13 +212,18 @@ impl GuestChannel for AgentChannel {
         match &self.inner.own {
             _ if self.own().is_some() => Ok(()),
             // It was there under this QEMU, and there is nobody else to ask.
-            Some(own) if own.is_silent() && self.inner.socket.is_none() => Err(ChannelError::Deadline),
+            Some(own) if own.is_silent() && self.inner.socket.is_none() => self.runs().and(Err(ChannelError::Deadline)),
             Some(_) | None => self.ping_qemus(deadline).await,
         }
     }
 
     async fn answer(&self, probe: &Probe, deadline: Duration) -> Option<(Outcome, String)> {
-        self.own()?.answer(probe, deadline).await
+        let (outcome, detail) = self.own()?.answer(probe, deadline).await?;
+        // A guest that was stopped meanwhile could not do better.
+        match self.runs() {
+            Err(why) if outcome == Outcome::Fail => Some((Outcome::Unknown, why.to_string())),
+            Ok(()) | Err(_) => Some((outcome, detail)),
+        }
     }
 
     /// A program that outlives the deadline goes on in the guest: the agent cannot end it.
@@ -287,128 +297,4 @@ fn bounded(output: Option<Vec<u8>>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-        net::UnixListener,
-    };
-
-    use super::*;
-
-    const SHORT: Duration = Duration::from_millis(200);
-    const LONG: Duration = Duration::from_secs(5);
-
-    /// An agent that answers as `answer` says; `None` leaves a command unanswered.
-    fn agent(
-        view: View,
-        answer: impl Fn(usize, &str) -> Option<String> + Send + 'static,
-    ) -> (tempfile::TempDir, AgentChannel) {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("qga");
-        let listener = UnixListener::bind(&socket).unwrap();
-        tokio::spawn(async move {
-            let mut commands = 0;
-            // What the guest's port still holds when a client has left reaches the next client.
-            let mut late = String::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let mut stream = BufReader::new(stream);
-                stream.write_all(late.as_bytes()).await.unwrap();
-                let mut line = Vec::new();
-                while stream.read_until(b'\n', &mut line).await.unwrap_or(0) > 0 {
-                    let json = line.strip_prefix(b"\xff").unwrap_or(&line);
-                    let command: Value = serde_json::from_slice(json).unwrap();
-                    if command["execute"] == "guest-sync-delimited" {
-                        let text = format!("{{\"return\": {}}}\n", command["arguments"]["id"]);
-                        stream.write_all(&[b"\xff", text.as_bytes()].concat()).await.unwrap();
-                    } else if let Some(text) = answer(commands, command["execute"].as_str().unwrap()) {
-                        stream.write_all(text.as_bytes()).await.unwrap();
-                        commands += 1;
-                    } else {
-                        late = "{\"return\": \"too late\"}\n".to_owned();
-                        commands += 1;
-                    }
-                    line.clear();
-                }
-            }
-        });
-        let (_, view) = watch::channel(view);
-        let channel = AgentChannel::new(Some(socket), view, None);
-        (folder, channel)
-    }
-
-    fn running() -> View {
-        View { condition: GuestCondition::Running, migration: None, agent_open: Some(true), resets: 0 }
-    }
-
-    #[tokio::test]
-    async fn a_late_answer_is_never_taken_for_the_next_one() {
-        let (_folder, channel) = agent(running(), |number, _| (number > 0).then(|| "{\"return\": {}}\n".to_owned()));
-        assert_eq!(channel.ping(SHORT).await, Err(ChannelError::Deadline));
-        assert_eq!(channel.ping(LONG).await, Ok(()));
-        assert_eq!(channel.ping(LONG).await, Ok(()));
-    }
-
-    #[tokio::test]
-    async fn a_guest_that_cannot_answer_is_not_asked() {
-        for view in [
-            View { condition: GuestCondition::Paused { reason: "paused".into() }, ..running() },
-            View { agent_open: Some(false), ..running() },
-        ] {
-            let (_folder, channel) = agent(view, |_, _| None);
-            assert!(matches!(channel.ping(LONG).await, Err(ChannelError::Unavailable(_))));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refusal_of_the_agent_is_told_apart_from_silence() {
-        let refusal = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such program\"}}\n";
-        let (_folder, channel) = agent(running(), |_, _| Some(refusal.to_owned()));
-        let argv = ["/bin/none".to_owned()];
-        assert_eq!(channel.exec(&argv, LONG).await, Err(ChannelError::Refused("no such program".into())));
-        assert!(matches!(channel.exec(&[], LONG).await, Err(ChannelError::Refused(_))));
-    }
-
-    #[tokio::test]
-    async fn a_shutdown_is_taken_in_silence_refused_in_words_and_not_asked_of_nobody() {
-        let (_folder, channel) =
-            agent(running(), |_, name| (name == "guest-ping").then(|| "{\"return\": {}}\n".to_owned()));
-        assert_eq!(channel.power(Power::Reboot, LONG).await, Ok(()));
-        let refusal = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such mode\"}}\n";
-        let (_folder, channel) = agent(running(), move |_, name| {
-            Some(if name == "guest-ping" { "{\"return\": {}}\n".to_owned() } else { refusal.to_owned() })
-        });
-        assert_eq!(channel.power(Power::Off, LONG).await, Err(ChannelError::Refused("no such mode".into())));
-        let (_folder, channel) = agent(running(), |_, _| None);
-        assert_eq!(channel.power(Power::Off, SHORT).await, Err(ChannelError::Deadline));
-    }
-
-    #[tokio::test]
-    async fn a_program_that_hangs_is_told_apart_from_an_agent_that_does() {
-        let argv = ["/bin/sleep".to_owned()];
-        let begun = || Some("{\"return\": {\"pid\": 7}}\n".to_owned());
-        let (_folder, channel) = agent(running(), move |_, name| match name {
-            "guest-exec" => begun(),
-            _ => Some("{\"return\": {\"exited\": false}}\n".to_owned()),
-        });
-        assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Late));
-        let (_folder, channel) = agent(running(), |_, _| None);
-        assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Deadline));
-        let (_folder, channel) = agent(running(), move |_, name| begun().filter(|_| name == "guest-exec"));
-        assert_eq!(channel.exec(&argv, 2 * HEARD_LATELY).await, Err(ChannelError::Deadline));
-    }
-
-    #[tokio::test]
-    async fn output_beyond_the_bound_is_cut() {
-        use std::fmt::Write;
-        let (_folder, channel) = agent(running(), |_, name| {
-            let mut text = String::from("{\"return\": {\"pid\": 7}}\n");
-            if name == "guest-exec-status" {
-                text = String::from("{\"return\": {\"exited\": true, \"exitcode\": 3, \"out-data\": \"");
-                writeln!(text, "{}\"}}}}", "eHh4".repeat(40_000)).unwrap();
-            }
-            Some(text)
-        });
-        let result = channel.exec(&["/bin/yes".to_owned()], LONG).await.unwrap();
-        assert_eq!((result.exit, result.stdout.len()), (Exit::Code(3), OUTPUT_BYTES_MAX));
-    }
-}
+mod tests;

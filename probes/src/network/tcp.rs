@@ -5,9 +5,11 @@ use regex::bytes::Regex;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    asker::Asker,
     finding::{Finding, contains, first_line},
-    stream::{Stream, broken, read_some},
+    network::{
+        asker::Asker,
+        stream::{Stream, broken, read_some},
+    },
 };
 
 /// Most of what a service says that is looked at, in bytes: a banner has one line, a greeting of mail servers a few.

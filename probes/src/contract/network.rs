@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     Target, ask,
-    scene::{Here, closed_port, inside, network},
+    contract::scene::{Here, closed_port, inside, network},
 };
 
 const LIMIT: Duration = Duration::from_secs(2);

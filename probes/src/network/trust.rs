@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use rustls::{AlertDescription, CertificateError};
 
-use crate::{finding::Finding, io_error::of_io_error};
+use crate::{finding::Finding, network::io_error::of_io_error};
 
 /// Judges an error while greeting over TLS.
 pub(crate) fn of_handshake(error: &io::Error) -> Finding {

@@ -3,7 +3,10 @@
 use holdfast_policies::probe::GrpcProbe;
 use hyper::{HeaderMap, Request, body::Bytes};
 
-use crate::{asker::Asker, finding::Finding, http2};
+use crate::{
+    finding::Finding,
+    network::{asker::Asker, http2},
+};
 
 /// Asks whether a service serves; the caller bounds the time.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &GrpcProbe) -> Finding {

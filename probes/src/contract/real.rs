@@ -21,8 +21,10 @@ use holdfast_policies::{
 
 use crate::{
     ask,
-    authority::Authority,
-    scene::{closed_port, network},
+    contract::{
+        authority::Authority,
+        scene::{closed_port, network},
+    },
 };
 
 /// Long enough for a database to come up on a busy machine.
@@ -374,7 +376,7 @@ async fn monitoring_plugins_are_run_and_believed() {
     if left_out("probes by real monitoring plugins") {
         return;
     }
-    let port = crate::scene::server(crate::scene::Manner::Says(crate::scene::OK)).await;
+    let port = crate::contract::scene::server(crate::contract::scene::Manner::Says(crate::contract::scene::OK)).await;
     let plugin = |words: &[&str]| {
         let program = format!("/usr/lib/nagios/plugins/{}", words[0]);
         assert!(Path::new(&program).exists(), "install monitoring-plugins-basic, or set HOLDFAST_NO_LAB=1");

@@ -10,7 +10,10 @@ use rustls::{
 };
 use x509_parser::parse_x509_certificate;
 
-use crate::{asker::Asker, finding::Finding, stream::Stream, trust};
+use crate::{
+    finding::Finding,
+    network::{asker::Asker, stream::Stream, trust},
+};
 
 /// Greets and examines; the caller bounds the time.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &TlsProbe) -> Finding {

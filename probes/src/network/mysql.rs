@@ -7,11 +7,13 @@ use holdfast_policies::probe::SqlProbe;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    asker::Asker,
     finding::Finding,
-    mysql_login::{Login, Method, way_in},
-    sql::{self, ANSWER_BYTES_MAX},
-    stream::{Stream, broken, read_exactly},
+    network::{
+        asker::Asker,
+        mysql_login::{Login, Method, way_in},
+        sql::{self, ANSWER_BYTES_MAX},
+        stream::{Stream, broken, read_exactly},
+    },
 };
 
 /// Capabilities (MySQL's Protocol::CapabilityFlags).

@@ -6,9 +6,11 @@ use holdfast_policies::probe::RedisProbe;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    asker::Asker,
     finding::Finding,
-    stream::{Stream, broken, read_some},
+    network::{
+        asker::Asker,
+        stream::{Stream, broken, read_some},
+    },
 };
 
 /// Largest reply, in bytes: `INFO` takes about 6 KB.

@@ -11,7 +11,10 @@ use nix::{
 };
 use tokio::net::UdpSocket;
 
-use crate::{asker::Asker, finding::Finding, io_error::of_io_error};
+use crate::{
+    finding::Finding,
+    network::{asker::Asker, io_error::of_io_error},
+};
 
 /// Longest header of an IPv4 packet, and an echo reply behind it.
 const PACKET_BYTES_MAX: usize = 128;

@@ -21,7 +21,10 @@ use rustls::pki_types::ServerName;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
 use tokio_rustls::TlsConnector;
 
-use crate::{clients::Clients, finding::Finding, io_error::of_io_error, stream::Stream, trust};
+use crate::{
+    finding::Finding,
+    network::{clients::Clients, io_error::of_io_error, stream::Stream, trust},
+};
 
 /// One question in the asking: from where, to whom, and how long this vantage may take for its own part.
 pub(crate) struct Asker<'a> {

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{finding::Finding, trust};
+use crate::{finding::Finding, network::trust};
 
 /// A connection to a service.
 pub(crate) enum Stream {

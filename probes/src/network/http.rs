@@ -23,12 +23,14 @@ use url::{Host, Url};
 
 use crate::{
     address::fill_in,
-    asker::{Asker, connect},
     finding::{BODY_BYTES_MAX, Finding},
-    http2,
     judge::{self, Answer},
-    stream::Stream,
-    trust,
+    network::{
+        asker::{Asker, connect},
+        http2,
+        stream::Stream,
+        trust,
+    },
 };
 
 /// Largest head of a response, in bytes: servers send a few kilobytes, browsers give up at about 256 KiB.

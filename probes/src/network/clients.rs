@@ -21,7 +21,7 @@ use rustls::{
 };
 use tokio::{io::AsyncReadExt, sync::OnceCell};
 
-use crate::unchecked::Unchecked;
+use crate::network::unchecked::Unchecked;
 
 /// What probes share.
 pub struct Clients {

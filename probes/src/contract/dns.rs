@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
 };
 
-use crate::{ask, scene::network};
+use crate::{ask, contract::scene::network};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -8,8 +8,7 @@ use hyper::{HeaderMap, Request, body::Bytes};
 
 use crate::{
     finding::{BODY_BYTES_MAX, Finding},
-    stream::Stream,
-    trust,
+    network::{stream::Stream, trust},
 };
 
 /// Most bytes of headers in a response.

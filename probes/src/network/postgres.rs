@@ -20,10 +20,12 @@ use postgres_protocol::{
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    asker::Asker,
     finding::Finding,
-    sql::{self, ANSWER_BYTES_MAX},
-    stream::{Stream, broken, read_exactly},
+    network::{
+        asker::Asker,
+        sql::{self, ANSWER_BYTES_MAX},
+        stream::{Stream, broken, read_exactly},
+    },
 };
 
 /// Logs in and asks; the caller bounds the time.

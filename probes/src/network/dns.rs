@@ -10,10 +10,12 @@ use holdfast_policies::probe::{DnsProbe, RecordKind};
 use tokio::{io::AsyncWriteExt, net::UdpSocket};
 
 use crate::{
-    asker::{Asker, connect},
     finding::Finding,
-    io_error::of_io_error,
-    stream::{Stream, broken, read_exactly},
+    network::{
+        asker::{Asker, connect},
+        io_error::of_io_error,
+        stream::{Stream, broken, read_exactly},
+    },
 };
 
 /// Largest answer over UDP without extensions is 512 bytes; more is room for servers that send more unasked.

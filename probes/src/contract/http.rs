@@ -11,8 +11,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     ask,
-    authority::{Authority, Kind},
-    scene::{HEAD, Manner, OK, network, server},
+    contract::{
+        authority::{Authority, Kind},
+        scene::{HEAD, Manner, OK, network, server},
+    },
 };
 
 /// Long enough for any machine; only the outcome matters here.

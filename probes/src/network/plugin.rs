@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    asker::Asker,
     finding::{Finding, first_line},
+    network::asker::Asker,
 };
 
 /// Most of its output that is read, in bytes (the convention's own limit); what writes more has its pipe closed.

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     ChannelError, Exit, ask,
-    scene::{Here, Manner, Says, Scripted, inside, network, server},
+    contract::scene::{Here, Manner, Says, Scripted, inside, network, server},
 };
 
 /// Programs are started, on a machine that may be busy; only what comes of it matters here.
@@ -144,7 +144,7 @@ async fn a_metric_is_compared_and_a_page_that_cannot_be_had_fails() {
     assert_eq!(here(&metric(port, "up", Comparison::Equal)).await.outcome, Outcome::Pass);
     assert_eq!(here(&metric(port, "upper", Comparison::Less)).await.outcome, Outcome::Fail);
     assert_eq!(here(&metric(port, "none", Comparison::Equal)).await.outcome, Outcome::Unknown);
-    let closed = crate::scene::closed_port().await;
+    let closed = crate::contract::scene::closed_port().await;
     assert_eq!(here(&metric(closed, "up", Comparison::Equal)).await.outcome, Outcome::Fail);
 }
 

@@ -1,0 +1,160 @@
+//! The guest's own agent: answers, refusals, deaths, and guests that lie.
+
+use holdfast_policies::names::ServiceName;
+use holdfast_probes::{
+    channel::Exit,
+    guest_agent::{Agent, GuestConfig},
+};
+use tokio::net::UnixListener;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// The real agent, with a socket in place of the virtio port.
+async fn guest(config: String) -> (tempfile::TempDir, OwnAgent, mpsc::Receiver<GuestEvent>) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("port");
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        let agent = Agent::new(GuestConfig::parse(&config).unwrap());
+        let (stream, _) = listener.accept().await.unwrap();
+        let (read, write) = stream.into_split();
+        agent.serve(read, write).await
+    });
+    let (_, view) = watch::channel(running());
+    let (events, told) = mpsc::channel(16);
+    let port = Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view };
+    let own = spawn(port, events);
+    let here = |presence: &Presence| *presence == Presence::Here;
+    timeout(LONG, own.presence.clone().wait_for(here)).await.unwrap().unwrap();
+    (folder, own, told)
+}
+
+#[tokio::test]
+async fn programs_and_probes_are_answered_and_refusals_leave_the_question_to_others() {
+    let (_folder, own, _told) = guest("allow: { commands: [[echo, hi]] }".to_owned()).await;
+    let result = own.exec(&["echo".to_owned(), "hi".to_owned()], LONG).await.unwrap();
+    assert_eq!((result.exit, result.stdout.as_slice()), (Exit::Code(0), b"hi\n".as_slice()));
+    assert!(matches!(own.exec(&["reboot".to_owned()], LONG).await, Err(Unanswered::Refused(_))));
+    let ping = own.answer(&Probe::AgentPing {}, LONG).await.unwrap();
+    assert_eq!(ping.0, Outcome::Pass);
+    let exec = |word: &str| Probe::Exec(holdfast_policies::probe::ExecProbe::plain(vec![word.to_owned()]));
+    assert_eq!(own.answer(&exec("reboot"), LONG).await, None);
+}
+
+#[tokio::test]
+async fn a_death_in_the_guest_becomes_an_event_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    std::fs::write(&pid_file, child.id().to_string()).unwrap();
+    let (_folder, _own, mut told) = guest(format!("watch: {{ http: {{ pid_file: {} }} }}", pid_file.display())).await;
+    sleep(Duration::from_millis(200)).await;
+    child.kill().unwrap();
+    let event = timeout(LONG, told.recv()).await.unwrap().unwrap();
+    child.wait().unwrap();
+    assert!(
+        matches!(&event, GuestEvent::Died { service, .. } if *service == ServiceName::new("http").unwrap()),
+        "{event:?}"
+    );
+}
+
+/// A guest that says what it likes.
+struct Liar {
+    own: OwnAgent,
+    told: mpsc::Receiver<GuestEvent>,
+    lines: wire::Lines,
+    write: OwnedWriteHalf,
+    _folder: tempfile::TempDir,
+}
+
+impl Liar {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("port");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (_, view) = watch::channel(running());
+        let (events, told) = mpsc::channel(256);
+        let own =
+            spawn(Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view }, events);
+        // Whoever accepts can speak as whoever connects.
+        let (read, write) = listener.accept().await.unwrap().0.into_split();
+        Self { own, told, lines: wire::Lines::of(read), write, _folder: folder }
+    }
+
+    /// The number of the next greeting.
+    async fn greeting(&mut self) -> u64 {
+        loop {
+            let line = timeout(LONG, self.lines.next()).await.unwrap().unwrap();
+            if let ToGuest::Hello { number } = serde_json::from_slice(&line).unwrap() {
+                return number;
+            }
+        }
+    }
+
+    async fn says(&mut self, message: &FromGuest) {
+        send_line(&mut self.write, message).await;
+    }
+
+    /// Waits until all that was said has been heard.
+    async fn is_heard(&mut self) {
+        let here = FromGuest::Here { version: String::new(), agent: 1, hello: None, late_ms: 0, down: Vec::new() };
+        self.says(&here).await;
+        let here = |presence: &Presence| *presence == Presence::Here;
+        timeout(LONG, self.own.presence.clone().wait_for(here)).await.unwrap().unwrap();
+    }
+}
+
+async fn send_line(write: &mut OwnedWriteHalf, message: &FromGuest) {
+    write.write_all(&protocol::line(message)).await.unwrap();
+}
+
+fn running() -> View {
+    View { condition: GuestCondition::Running, migration: None, agent_open: None, resets: 0 }
+}
+
+fn down(service: usize) -> protocol::Down {
+    protocol::Down { service: ServiceName::new(format!("s{service}")).unwrap(), detail: "it has ended".to_owned() }
+}
+
+#[tokio::test]
+async fn what_was_said_before_this_connection_is_no_news() {
+    let mut guest = Liar::new().await;
+    guest.says(&FromGuest::Died(down(1))).await;
+    let hello = Some(guest.greeting().await);
+    let old = FromGuest::Here { version: String::new(), agent: 1, hello: Some(1), late_ms: 0, down: vec![down(2)] };
+    guest.says(&old).await;
+    let here = FromGuest::Here { version: String::new(), agent: 1, hello, late_ms: 0, down: vec![down(3)] };
+    guest.says(&here).await;
+    let event = timeout(LONG, guest.told.recv()).await.unwrap().unwrap();
+    assert!(matches!(&event, GuestEvent::Died { service, .. } if service.as_str() == "s3"), "{event:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_tells_deaths_without_end_costs_a_handful_of_syncs_and_no_memory() {
+    let mut guest = Liar::new().await;
+    let hello = Some(guest.greeting().await);
+    guest.says(&FromGuest::Here { version: String::new(), agent: 1, hello, late_ms: 0, down: Vec::new() }).await;
+    for service in 0..2_000 {
+        guest.says(&FromGuest::Died(down(service))).await;
+    }
+    guest.is_heard().await;
+    let mut told = 0;
+    while guest.told.try_recv().is_ok() {
+        told += 1;
+    }
+    // One more for each second that this took.
+    assert!((1..100).contains(&told), "{told}");
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_at_is_nobody_to_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, view) = watch::channel(running());
+    let (events, _told) = mpsc::channel(16);
+    let (guest, socket) = (GuestName::new("web-1").unwrap(), folder.path().join("port"));
+    let own = spawn(Port { guest, epoch: Epoch::default(), socket, view }, events);
+    assert!(!own.is_here());
+    assert_eq!(own.answer(&Probe::AgentPing {}, Duration::from_millis(100)).await, None);
+}
