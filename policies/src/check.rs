@@ -392,6 +392,9 @@ impl<'a> Check<'a> {
         }
         let heard = self.evidence.hosts.get(host);
         let Some(reading) = heard.and_then(|heard| heard.power.as_ref()) else { return };
+        if self.state.policies.levels_of(host).get(reading.level) != Some(&reading.declared) {
+            self.breaks("R9", format!("calls {host} off by a device that is not declared for it"));
+        }
         let signs = heard.into_iter().flat_map(|heard| heard.sync.iter().chain(&heard.heard));
         let newest = signs.filter(|sign| sign.incarnation == *boot).map(|sign| sign.at).max();
         if newest.is_some_and(|at| at >= reading.asked) {
@@ -428,129 +431,4 @@ impl<'a> Check<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        evidence::{Answer, Heard},
-        fixture::{Stage, host, name, off},
-    };
-
-    fn well(stage: &Stage) -> Evidence {
-        let mut evidence = Evidence { quorum_since: Some(Moment(0)), me: Some(host("a")), ..Evidence::default() };
-        evidence.voters = stage.state.hosts.keys().cloned().collect();
-        for (name, known) in &stage.state.hosts {
-            let heard = Heard { at: Moment(9_900), incarnation: known.facts.incarnation.clone() };
-            evidence.hosts.entry(name.clone()).or_default().sync = Some(heard);
-        }
-        evidence
-    }
-
-    fn promises(stage: &Stage, evidence: &Evidence, plan: &[Change]) -> Vec<String> {
-        let found = check(&stage.state, evidence, &Timing::default(), Moment(10_000), plan);
-        found.into_iter().map(|violation| violation.promise).collect()
-    }
-
-    fn place(guest: &str, on: &str) -> Change {
-        Change::Place { guest: name(guest), host: host(on), why: String::new() }
-    }
-
-    fn fence(of: &str, evidence: &[&str]) -> Change {
-        let evidence = evidence.iter().map(|said| (*said).to_owned()).collect();
-        let incarnation = crate::fixture::boot(&format!("{of}.1"));
-        Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None }
-    }
-
-    #[test]
-    fn a_guest_that_may_run_somewhere_is_never_placed() {
-        let mut stage = Stage::new(&["a", "b"], &["g"]);
-        stage.run("g", "a");
-        let evidence = well(&stage);
-        assert_eq!(promises(&stage, &evidence, &[place("g", "b")]), ["S2"]);
-        assert_eq!(promises(&stage, &evidence, &[]), [""; 0]);
-    }
-
-    #[test]
-    fn a_guest_is_neither_placed_nor_climbed_for_while_another_host_has_something_of_it() {
-        let mut stage = Stage::new(&["a", "b", "c"], &["g"]);
-        stage.run("g", "a");
-        let climb = Change::Climb {
-            guest: name("g"),
-            rung: 0,
-            ladder: crate::ladder::LadderKind::Recovery,
-            to: None,
-            why: String::new(),
-            evidence: Vec::new(),
-            last_well: None,
-        };
-        let mut evidence = well(&stage);
-        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), [""; 0]);
-        let epoch = stage.state.guests[&name("g")].tenures()[0].epoch;
-        let found = Change::StrayFound { guest: name("g"), host: host("b"), epoch, keep: Some(host("a")) };
-        assert_eq!(promises(&stage, &evidence, &[found.clone(), climb.clone()]), ["S1"], "both in one plan");
-
-        let report = |condition| crate::observe::GuestReport { guest: name("g"), epoch, condition };
-        let reports = |evidence: &mut Evidence, condition| {
-            evidence.hosts.get_mut(&host("b")).unwrap().reports.insert(name("g"), report(condition));
-        };
-        reports(&mut evidence, crate::observe::GuestCondition::Running);
-        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), ["S1"], "b has it");
-        reports(&mut evidence, crate::observe::GuestCondition::Exited { detail: String::new() });
-        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), [""; 0], "b had it");
-
-        stage.must(found);
-        assert_eq!(promises(&stage, &evidence, std::slice::from_ref(&climb)), ["S2"], "b has not reported");
-        stage.end("b", crate::fixture::done());
-        assert_eq!(promises(&stage, &evidence, &[climb]), [""; 0]);
-    }
-
-    #[test]
-    fn nothing_is_decided_without_a_quorum() {
-        let stage = Stage::new(&["a", "b"], &["g"]);
-        let evidence = Evidence { quorum_since: None, ..well(&stage) };
-        assert!(promises(&stage, &evidence, &[place("g", "b")]).contains(&"S4".to_owned()));
-    }
-
-    #[test]
-    fn a_fence_names_its_evidence_and_spares_who_synced() {
-        let stage = Stage::new(&["a", "b", "c"], &["g"]);
-        let mut evidence = well(&stage);
-        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), ["R16", "R17"]);
-        let seen = evidence.hosts.get_mut(&host("b")).unwrap();
-        seen.sync.as_mut().unwrap().at = Moment(7_000);
-        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), ["R17"]);
-        let (asked, age) = (Moment(9_900), Some(Duration::from_millis(2_900)));
-        let answers = &mut evidence.hosts.get_mut(&host("b")).unwrap().answers;
-        answers.insert(host("c"), Answer { asked, age, counts: false });
-        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), ["R17"]);
-        evidence.hosts.get_mut(&host("b")).unwrap().answers.get_mut(&host("c")).unwrap().counts = true;
-        assert_eq!(promises(&stage, &evidence, &[fence("b", &["c says so"])]), [""; 0]);
-        assert_eq!(promises(&stage, &evidence, &[fence("b", &[])]), ["S3"]);
-        evidence.hosts.get_mut(&host("a")).unwrap().sync = None;
-        assert!(promises(&stage, &evidence, &[fence("a", &["c says so"])]).contains(&"S3".to_owned()));
-    }
-
-    #[test]
-    fn a_reading_older_than_a_sign_of_life_proves_nothing() {
-        let stage = Stage::new(&["a", "b", "c"], &["g"]);
-        let mut evidence = well(&stage);
-        let reading = off("b", Moment(9_950));
-        let proof = Proof::power_off(&host("b"), &crate::fixture::boot("b.1"), &reading, Some("ann"), None).unwrap();
-        let plan = [Change::HostGone { proof, last_well: None }];
-        evidence.hosts.get_mut(&host("b")).unwrap().power = Some(reading);
-        assert_eq!(promises(&stage, &evidence, &plan), [""; 0]);
-        evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(9_950);
-        assert_eq!(promises(&stage, &evidence, &plan), ["R9"]);
-    }
-
-    #[test]
-    fn memory_is_counted_once_more() {
-        let mut stage = Stage::new(&["a", "b"], &["g", "h"]);
-        for declared in stage.state.policies.guests.values_mut() {
-            declared.qemu.memory_mib = 5_000;
-        }
-        let evidence = well(&stage);
-        assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "b")]), [""; 0]);
-        assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "a")]), ["L1"]);
-        assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("g", "b")]), ["S1"]);
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! A way that nobody has tried fails on the day that it is needed. So every device is asked now and then, by one host after
 //! the other; nothing is switched by that.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ use crate::{
 /// How often a way is tried when nothing else is declared. A day is what a person needs to repair it before the next
 /// failure, mostly.
 pub const TEST_EVERY: Span = Span(Duration::from_secs(24 * 3600));
+
+/// A way that has not worked for so many intervals is stale.
+const STALE_AFTER: u32 = 3;
 
 /// Ways remembered per host: 8 levels, each asked by 8 others.
 pub const PATHS_MAX: usize = 64;
@@ -82,7 +85,7 @@ pub struct PathTest {
     pub took_ms: u64,
     /// Why not every device answered, if so.
     pub error: Option<String>,
-    /// How often it has failed since it worked last.
+    /// How many tries of this level have failed since one worked, whoever made them.
     #[serde(default)]
     pub failures: u32,
     /// When every device answered last.
@@ -201,6 +204,12 @@ impl Host {
         paths().all(|path| path.error.is_some()).then_some((&newest.executor, error))
     }
 
+    /// The newest try of a level, by whomever.
+    #[must_use]
+    pub fn newest_path(&self, level: usize) -> Option<&PathTest> {
+        self.paths.iter().filter(|path| path.level == level).max_by_key(|path| path.index)
+    }
+
     /// The newest try of a level by a host.
     #[must_use]
     pub fn path(&self, level: usize, executor: &HostName) -> Option<&PathTest> {
@@ -213,6 +222,25 @@ impl Host {
 }
 
 impl ClusterState {
+    /// After how long without an answer nobody knows any more whether a power device would give one.
+    #[must_use]
+    pub fn fencing_stale_after(&self) -> Duration {
+        self.policies.cluster.test_fencing_every.unwrap_or(TEST_EVERY).0 * STALE_AFTER
+    }
+
+    /// Levels that worked when they were tried last, which is too long ago; `age` tells how long ago a log index was.
+    #[must_use]
+    pub fn stale_paths(&self, age: impl Fn(u64) -> Duration) -> BTreeSet<(HostName, usize)> {
+        let limit = self.fencing_stale_after();
+        let mut stale = BTreeSet::new();
+        for (name, host) in &self.hosts {
+            let levels = 0..self.policies.levels_of(name).len();
+            let old = levels.filter(|level| host.proven(*level).is_some_and(|proven| age(proven.index) >= limit));
+            stale.extend(old.map(|level| (name.clone(), level)));
+        }
+        stale
+    }
+
     /// Who or what has verified that every device of a level is wired to the host (R9); `None` when that of any is not
     /// verified.
     #[must_use]
@@ -220,11 +248,19 @@ impl ClusterState {
         let known = self.hosts.get(host);
         let devices = self.policies.levels_of(host).get(level)?.devices();
         let verified = |(position, device): (usize, &crate::model::PowerDevice)| {
-            let found = known.and_then(|known| known.wired(level, position)).map(|wired| wired.how.to_string());
+            let wired = known.and_then(|known| known.wired(level, position));
+            let found = wired.filter(|wired| wired.how != WiredBy::MachineId || self.is_only_one(host));
+            let found = found.map(|wired| wired.how.to_string());
             device.wiring().map(str::to_owned).or(found)
         };
         let mut by: Vec<String> = devices.iter().enumerate().map(verified).collect::<Option<_>>()?;
         by.dedup();
         (!by.is_empty()).then(|| by.join(", "))
+    }
+
+    /// Whether no other host has this one's machine id: some boards all carry the same, and then it tells nothing.
+    fn is_only_one(&self, host: &HostName) -> bool {
+        let Some(own) = self.hosts.get(host).map(|known| &known.facts.machine_id) else { return false };
+        self.hosts.values().filter(|known| known.facts.machine_id.eq_ignore_ascii_case(own)).count() == 1
     }
 }

@@ -115,10 +115,17 @@ pub fn failed() -> OrderOutcome {
     OrderOutcome::Failed { detail: "it is not so".to_owned() }
 }
 
-/// A reading that says off, of the boot `HOST.1`.
+/// A reading that says off, of the boot `HOST.1`, and of no level that is declared.
 pub fn off(of: &str, asked: Moment) -> PowerReading {
     let incarnation = boot(&format!("{of}.1"));
-    PowerReading { incarnation, asked, power: Power::Off, devices: vec!["bmc".to_owned()], level: 0 }
+    PowerReading {
+        incarnation,
+        asked,
+        power: Power::Off,
+        devices: vec!["bmc".to_owned()],
+        level: 0,
+        declared: FenceLevel::Operator {},
+    }
 }
 
 /// A cluster that is brought into a situation by commands alone.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     lease::{Ground, Longest},
+    model::FenceLevel,
     names::{Epoch, GuestName, HostName, Incarnation},
     time::{Moment, Span, millis},
 };
@@ -87,6 +88,8 @@ pub struct PowerReading {
     pub devices: Vec<String>,
     /// Position of the level among the host's levels.
     pub level: usize,
+    /// The level as it was declared for the question.
+    pub declared: FenceLevel,
 }
 
 /// What a power device says.
@@ -326,7 +329,14 @@ mod tests {
     }
 
     fn reading(power: Power) -> PowerReading {
-        PowerReading { incarnation: boot("one"), asked: Moment(1_000), power, devices: vec!["bmc".into()], level: 0 }
+        PowerReading {
+            incarnation: boot("one"),
+            asked: Moment(1_000),
+            power,
+            devices: vec!["bmc".into()],
+            level: 0,
+            declared: FenceLevel::Operator {},
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn fence_by(scene: &Scene, level: impl Fn(&Lab, &str) -> String) {
 }
 
 /// Waits until it is known how the wiring of every host's first level was verified. A device that hiccups is asked again after
-/// 15 s, by others after 30 s.
+/// 15 s, then after 30 s.
 fn wired(scene: &Scene, how: &str) {
     let known = scene.lab.wait_status(&format!("wiring verified by {how}"), 2 * LIMIT, |status| {
         let hosts = status.value["hosts"].as_object()?;

@@ -32,8 +32,9 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Whoever declares a host's devices anew vouches for them anew.
-    pub(super) fn trust_what_changed(&mut self, policies: &Policies) {
+    /// Whoever declares a host's devices anew vouches for them anew. What was asked, or is being tried, of those declared
+    /// before counts no more.
+    pub(super) fn fencing_declared(&mut self, context: &mut Context, policies: &Policies) {
         let changed = |name: &&HostName| self.policies.fencing.get(*name) != policies.fencing.get(*name);
         let changed: Vec<HostName> = self.hosts.keys().filter(changed).cloned().collect();
         for name in changed {
@@ -41,6 +42,7 @@ impl ClusterState {
                 host.distrusted.clear();
             }
             self.forget_paths(&name);
+            self.end_drill(context, &name, Some("its fencing was declared anew meanwhile".to_owned()));
         }
     }
 }

@@ -98,7 +98,8 @@ impl ClusterState {
         Ok(())
     }
 
-    fn end_drill(&mut self, context: &mut Context, host: &HostName, failed: Option<String>) {
+    /// Ends a drill of the host, if one is under way.
+    pub(super) fn end_drill(&mut self, context: &mut Context, host: &HostName, failed: Option<String>) {
         let Some(drill) = self.hosts.get_mut(host).and_then(|known| known.drill.take()) else { return };
         let key = format!("drill/{host}");
         match &failed {

@@ -121,7 +121,7 @@ impl ClusterState {
                 for name in policies.guests.keys() {
                     self.guests.entry(name.clone()).or_insert_with(Guest::declared);
                 }
-                self.trust_what_changed(&policies);
+                self.fencing_declared(context, &policies);
                 self.lease_levels_set(context, &policies);
                 self.policies = *policies;
                 self.sources = sources;

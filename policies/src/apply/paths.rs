@@ -53,13 +53,14 @@ impl ClusterState {
         let Some(known) = self.hosts.get_mut(host) else { return };
         let (level, error) = (test.level, test.error());
         let before = known.path(level, executor).cloned();
+        let newest = known.newest_path(level).cloned();
         let proven = match &error {
             None => Some(Proven { index: context.index, at: context.at }),
             Some(_) => before.as_ref().and_then(|before| before.proven),
         };
         let failures = match &error {
             None => 0,
-            Some(_) => before.as_ref().map_or(0, |before| before.failures).saturating_add(1),
+            Some(_) => newest.as_ref().map_or(0, |newest| newest.failures).saturating_add(1),
         };
         let (executor, took_ms) = (executor.clone(), test.took_ms());
         let path = PathTest {
@@ -78,9 +79,9 @@ impl ClusterState {
             known.paths.remove(0);
         }
         known.paths.push(path.clone());
-        // What is as it was is no news: every device is asked every day.
+        // What is as it was is no news, whoever has asked: every device is asked every day.
         let failed = |path: &PathTest| path.error.is_some();
-        if before.as_ref().is_none_or(|before| failed(before) != failed(&path)) {
+        if newest.as_ref().is_none_or(|newest| failed(newest) != failed(&path)) {
             self.note(context, Event::FenceTested { host: host.clone(), executor, level, error: path.error });
         }
     }

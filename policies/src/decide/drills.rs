@@ -75,11 +75,19 @@ fn over(round: &Round<'_>, name: &HostName, drill: &Drill) -> Option<Option<Stri
         DrillStep::Switching { order } if !round.state.orders.contains_key(order) => {
             Some(Some("whoever was to switch it has gone, and nobody knows what came of it".to_owned()))
         }
-        DrillStep::Returning { .. } if known.facts.incarnation != drill.incarnation && round.answers(name) => {
+        // As at its beginning: a switch that feeds another host too has it still down, or booting.
+        DrillStep::Returning { .. }
+            if known.facts.incarnation != drill.incarnation
+                && round.state.hosts.keys().all(|host| round.answers(host)) =>
+        {
             Some(None)
         }
-        DrillStep::Switching { .. } | DrillStep::Returning { .. } => (round.age(drill.begun) >= DRILL_LIMIT)
-            .then(|| Some(format!("{name} was not back {} minutes after it began", DRILL_LIMIT.as_secs() / 60))),
+        DrillStep::Switching { .. } | DrillStep::Returning { .. } => {
+            (round.age(drill.begun) >= DRILL_LIMIT).then(|| {
+                let away = round.state.hosts.keys().find(|host| !round.answers(host)).unwrap_or(name);
+                Some(format!("{away} was not back {} minutes after it began", DRILL_LIMIT.as_secs() / 60))
+            })
+        }
     }
 }
 

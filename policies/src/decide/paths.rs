@@ -9,22 +9,19 @@ use super::{
     fences::{close, open},
 };
 use crate::{
-    fence_path::TEST_EVERY,
+    fence_path::{PathTest, TEST_EVERY},
     model::{FenceLevel, Severity},
     names::HostName,
     state::{Host, Life},
     time::Span,
 };
 
-/// Rest after a way has failed for the first time before it is tried again, twice as long after each time that follows, and
-/// the longest: what hiccups is well within seconds, and a controller restarts within minutes.
+/// Rest after a way has failed for both of those who try first, twice as long after each time that follows, and the longest:
+/// what hiccups is well within seconds, and a controller restarts within minutes.
 const AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
 /// How long a coordinator leads before it tries any: until then it has not heard who is there.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
-
-/// A way that has not worked for so many intervals is told to people.
-const STALE_AFTER: u32 = 3;
 
 /// A way that is to be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +44,10 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let leads_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
     if round.state.suspended.is_none() && leads_for >= SETTLED_AFTER {
         let due = round.state.hosts.iter().filter(|(name, host)| has_device(round, name) && host.life == Life::Up);
-        decision.test = due.into_iter().find_map(|(name, host)| due_for(round, name, host));
+        // Whoever has waited longest, so that devices that do not answer do not keep the others from their turn.
+        let due =
+            due.filter_map(|(name, host)| Some((newest(host).map(|path| path.index), due_for(round, name, host)?)));
+        decision.test = due.min_by_key(|(index, _)| *index).map(|(_, test)| test);
     }
 }
 
@@ -59,12 +59,19 @@ fn key(name: &HostName) -> String {
     format!("path/{name}")
 }
 
+fn newest(host: &Host) -> Option<&PathTest> {
+    host.paths.iter().max_by_key(|path| path.index)
+}
+
 /// Who is to ask the host's devices now, if somebody is: whoever has never, then whoever did longest ago.
 fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest> {
-    let newest = host.paths.iter().max_by_key(|path| path.index);
+    let newest = newest(host);
     let few = host.paths.iter().all(|path| Some(&path.executor) == newest.map(|newest| &newest.executor));
     let is_old = newest.is_none_or(|newest| {
-        let rest = if newest.error.is_some() { rest_after(newest.failures) } else { jittered(every(round), name) };
+        // One try is of all levels.
+        let together = host.paths.iter().filter(|path| path.index == newest.index);
+        let failures = together.map(|path| path.failures).max().unwrap_or(0);
+        let rest = if failures > 0 { rest_after(failures) } else { jittered(every(round), name) };
         round.age(newest.index) >= rest
     });
     // A host that is silent has its devices asked in earnest.
@@ -80,7 +87,7 @@ fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest
 
 fn rest_after(failures: u32) -> Duration {
     let (first, longest) = AGAIN_AFTER;
-    first.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(longest)
+    first.saturating_mul(1 << failures.saturating_sub(2).min(8)).min(longest)
 }
 
 fn every(round: &Round<'_>) -> Duration {
@@ -115,7 +122,7 @@ fn trouble(round: &Round<'_>, host: &Host, level: usize) -> Option<String> {
     if let Some((executor, error)) = host.fails(level) {
         return Some(format!("{executor} got no answer: {error}"));
     }
-    let stale = every(round) * STALE_AFTER;
+    let stale = round.state.fencing_stale_after();
     let proven = host.proven(level)?;
     let is_stale = round.age(proven.index) >= stale;
     is_stale.then(|| format!("it has not been tried for {}", Span(stale)))

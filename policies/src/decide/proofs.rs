@@ -13,7 +13,7 @@ use crate::{
     model::{FenceLevel, Severity},
     names::HostName,
     observe::GuestCondition,
-    proof::{NoProof, Power, Proof, ProofKind},
+    proof::{NoProof, Power, PowerReading, Proof, ProofKind},
     state::{ClusterState, Host, Life},
     time::{Moment, Span, millis},
 };
@@ -71,12 +71,20 @@ pub(super) fn is_proven_off(round: &Round<'_>, name: &HostName) -> bool {
 
 /// What comes of the newest power reading; nothing counts while two machines use the name (R11).
 fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Proof, NoProof>> {
-    let reading = round.evidence.hosts.get(name)?.power.as_ref().filter(|_| !host.is_contested())?;
+    let reading = reading(round, name).filter(|_| !host.is_contested())?;
     if host.distrusted.contains(&reading.level) {
         return None;
     }
     let wiring = round.state.wiring_of(name, reading.level);
     Some(Proof::power_off(name, &host.facts.incarnation, reading, wiring.as_deref(), last_sign(round, name, host)))
+}
+
+/// The newest power reading, if the devices that gave it are those that are declared: another one at their place was not
+/// asked.
+fn reading<'a>(round: &'a Round<'_>, name: &HostName) -> Option<&'a PowerReading> {
+    let levels = round.state.policies.levels_of(name);
+    let reading = round.evidence.hosts.get(name)?.power.as_ref()?;
+    (levels.get(reading.level) == Some(&reading.declared)).then_some(reading)
 }
 
 /// R9: a reading is void by any sign of that boot since, whoever received it.
@@ -96,8 +104,8 @@ fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
 
 /// A device that called a living host off is not to be trusted, and somebody is told (R9).
 pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let reading = round.evidence.hosts.get(name).and_then(|known| known.power.as_ref());
-    let off = reading.filter(|reading| reading.power == Power::Off && reading.incarnation == host.facts.incarnation);
+    let off = reading(round, name)
+        .filter(|reading| reading.power == Power::Off && reading.incarnation == host.facts.incarnation);
     // Looked for only where something may be contradicted, because it walks over all guests.
     let matters = off.is_some() || matches!(host.life, Life::Gone { .. });
     let life = matters.then(|| last_sign(round, name, host)).flatten();

@@ -87,7 +87,11 @@ impl Scene {
         self.evidence.hosts.entry(host(on)).or_default().heard = Some(heard);
     }
 
-    pub fn power(&mut self, on: &str, reading: PowerReading) {
+    /// What the level that is declared now has said.
+    pub fn power(&mut self, on: &str, mut reading: PowerReading) {
+        if let Some(declared) = self.stage.state.policies.levels_of(&host(on)).get(reading.level) {
+            reading.declared = declared.clone();
+        }
         self.evidence.hosts.entry(host(on)).or_default().power = Some(reading);
     }
 

@@ -61,7 +61,7 @@ pub use reason::{Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;
 pub use room::Room;
 pub use simulate::{
-    BadQuestion, Deciders, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate, unproven,
+    BadQuestion, Circumstances, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate, unproven,
 };
 pub use solve::{Ask, LOOKS_MAX, Place, STARTS_PER_HOST, Until, place};
 pub use survive::{

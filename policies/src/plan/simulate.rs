@@ -54,13 +54,15 @@ pub struct Question {
     pub boot: Span,
 }
 
-/// Who decides, where it is known.
+/// What a running cluster knows beside its state.
 #[derive(Debug, Clone, Default)]
-pub struct Deciders {
+pub struct Circumstances {
     /// Hosts with a vote; empty where nobody knows.
     pub voters: BTreeSet<HostName>,
     /// Who coordinates.
     pub coordinator: Option<HostName>,
+    /// Levels of fencing that have not been proven to work for long ([`ClusterState::stale_paths`]).
+    pub stale: BTreeSet<(HostName, usize)>,
 }
 
 /// The answer. Of a question about any hosts, the worst case is shown.
@@ -207,7 +209,7 @@ pub fn simulate(
     problem: &Problem<'_>,
     state: &ClusterState,
     timing: &Timing,
-    deciders: &Deciders,
+    around: &Circumstances,
     question: &Question,
     looks: u64,
 ) -> Result<Simulation, BadQuestion> {
@@ -226,7 +228,7 @@ pub fn simulate(
             (case, Some(tried), places)
         }
     };
-    let lost = proofs(state, timing, &case);
+    let lost = proofs(state, timing, around, &case);
     let (starts, alone) = starts(state, &case, &lost, millis(question.boot.0));
     let mut simulation = Simulation {
         survives: false,
@@ -237,7 +239,7 @@ pub fn simulate(
         gives_way: Vec::new(),
         nowhere: BTreeMap::new(),
         tried,
-        notes: notes(problem, deciders, &case, question),
+        notes: notes(problem, around, &case, question),
     };
     for (guest, fate) in &case.guests {
         match fate {
@@ -249,12 +251,12 @@ pub fn simulate(
         }
     }
     // Of any hosts each could be the one that only a person can prove off, not only those of the worst case.
-    let unproven = if simulation.tried.is_some() { unproven(state) } else { Default::default() };
+    let unproven = if simulation.tried.is_some() { unproven(state, &around.stale) } else { Default::default() };
     if !unproven.is_empty() {
         let names: Vec<&str> = unproven.iter().map(|host| host.as_str()).collect();
         simulation.notes.push(format!("no power device that answers proves {} off: a person has to", names.join(", ")));
     }
-    let quorum = has_quorum(deciders, &case);
+    let quorum = has_quorum(around, &case);
     simulation.survives = places == Verdict::Yes && alone && quorum && unproven.is_empty();
     Ok(simulation)
 }
@@ -292,18 +294,19 @@ fn tried(survival: &Survival) -> Tried {
 }
 
 /// The levels' time up to the first whose device is proof; `None` when no device is. One that does not answer now takes
-/// its time and proves nothing.
-fn device_ms(state: &ClusterState, host: &HostName) -> Option<u64> {
+/// its time and proves nothing, and so does one that has not answered for long.
+fn device_ms(state: &ClusterState, stale: &BTreeSet<(HostName, usize)>, host: &HostName) -> Option<u64> {
     let known = state.hosts.get(host);
     let distrusted = |level: &usize| known.is_some_and(|known| known.distrusted.contains(level));
     let fails = |level: usize| known.is_some_and(|known| known.fails(level).is_some());
+    let is_stale = |level: usize| stale.contains(&(host.clone(), level));
     let mut spent = 0_u64;
     for (row, level) in state.policies.fencing.get(host)?.iter().enumerate() {
         match level {
             FenceLevel::Power(_) if distrusted(&row) => {}
             FenceLevel::Power(_) => {
                 spent = spent.saturating_add(millis(level.timeout().0));
-                if state.wiring_of(host, row).is_some() && !fails(row) {
+                if state.wiring_of(host, row).is_some() && !fails(row) && !is_stale(row) {
                     return Some(spent);
                 }
             }
@@ -318,15 +321,20 @@ fn lease_ms(state: &ClusterState, host: &HostName) -> Option<u64> {
     state.lease_ground(host).ok().map(|ground| millis(ground.longest.wait()))
 }
 
-/// Hosts that run guests and that only a person can prove off: nothing else is declared for them, armed, or answers now.
+/// Hosts that run guests and that only a person can prove off: nothing else is declared for them, armed, or has answered of late.
 #[must_use]
-pub fn unproven(state: &ClusterState) -> Vec<&HostName> {
+pub fn unproven<'a>(state: &'a ClusterState, stale: &BTreeSet<(HostName, usize)>) -> Vec<&'a HostName> {
     let may_run = |known: &Host| known.facts.guests && known.life == Life::Up;
-    let by_nothing = |name: &HostName| device_ms(state, name).is_none() && lease_ms(state, name).is_none();
+    let by_nothing = |name: &HostName| device_ms(state, stale, name).is_none() && lease_ms(state, name).is_none();
     state.hosts.iter().filter(|(name, known)| may_run(known) && by_nothing(name)).map(|(name, _)| name).collect()
 }
 
-fn proofs(state: &ClusterState, timing: &Timing, case: &WhatIf) -> BTreeMap<HostName, ProofEstimate> {
+fn proofs(
+    state: &ClusterState,
+    timing: &Timing,
+    around: &Circumstances,
+    case: &WhatIf,
+) -> BTreeMap<HostName, ProofEstimate> {
     let needed: BTreeSet<&HostName> = case.from.values().collect();
     // A device that says off by itself is asked early; one that has to switch the host off waits for the verdict.
     let asked = millis(timing.wonder_after.0);
@@ -336,7 +344,7 @@ fn proofs(state: &ClusterState, timing: &Timing, case: &WhatIf) -> BTreeMap<Host
         let gone = state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Gone { .. }));
         let proof = if gone || !needed.contains(host) {
             ProofEstimate::NotNeeded
-        } else if let Some(device) = device_ms(state, host) {
+        } else if let Some(device) = device_ms(state, &around.stale, host) {
             fenced = fenced.saturating_add(device);
             // Whichever comes first; the lease waits for no other host's device.
             let slow_ms = lease_ms(state, host).map_or(fenced, |lease| lease.min(fenced));
@@ -443,17 +451,17 @@ fn answers_at(
     }
 }
 
-fn has_quorum(deciders: &Deciders, case: &WhatIf) -> bool {
-    let left = deciders.voters.iter().filter(|voter| !case.lost.contains(voter)).count();
-    deciders.voters.is_empty() || left * 2 > deciders.voters.len()
+fn has_quorum(around: &Circumstances, case: &WhatIf) -> bool {
+    let left = around.voters.iter().filter(|voter| !case.lost.contains(voter)).count();
+    around.voters.is_empty() || left * 2 > around.voters.len()
 }
 
-fn notes(problem: &Problem<'_>, deciders: &Deciders, case: &WhatIf, question: &Question) -> Vec<String> {
+fn notes(problem: &Problem<'_>, around: &Circumstances, case: &WhatIf, question: &Question) -> Vec<String> {
     let mut notes = Vec::new();
-    if !has_quorum(deciders, case) {
+    if !has_quorum(around, case) {
         notes.push("the voters that are left are no majority: nothing is decided until others are back".to_owned());
     }
-    if deciders.coordinator.as_ref().is_some_and(|coordinator| case.lost.contains(coordinator)) {
+    if around.coordinator.as_ref().is_some_and(|coordinator| case.lost.contains(coordinator)) {
         notes.push(
             "the coordinator is among them: a new one is elected first, which takes some seconds more".to_owned(),
         );

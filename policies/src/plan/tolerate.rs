@@ -1,5 +1,7 @@
 //! What is told when the cluster would not survive the losses that its settings say it must.
 
+use std::collections::BTreeSet;
+
 use super::{
     simulate::unproven,
     survive::{Survival, Verdict, admission_within},
@@ -30,13 +32,14 @@ pub fn intolerance(problem: &Problem<'_>, settings: &ClusterSettings, looks: u64
 }
 
 /// Which guests would wait for a person although there is room for them, because nothing but a person can prove their host
-/// off: its power devices do not answer now, or there are none. `None` when there are no such, or `tolerate` is not asked for.
+/// off: its power devices do not answer now, have not for long (`stale`), or there are none. `None` when there are no such, or
+/// `tolerate` is not asked for.
 #[must_use]
-pub fn waiting_for_people(state: &ClusterState) -> Option<String> {
+pub fn waiting_for_people(state: &ClusterState, stale: &BTreeSet<(HostName, usize)>) -> Option<String> {
     if state.policies.cluster.tolerate == 0 {
         return None;
     }
-    let told: Vec<String> = unproven(state).into_iter().filter_map(|host| waiting_on(state, host)).collect();
+    let told: Vec<String> = unproven(state, stale).into_iter().filter_map(|host| waiting_on(state, host)).collect();
     (!told.is_empty()).then(|| format!("nothing but a person could prove off {}", told.join("; ")))
 }
 
@@ -119,16 +122,24 @@ mod tests {
         };
         let silent = || Power::Unknown { detail: "no route".to_owned() };
         tested(&mut stage, silent());
-        assert_eq!(waiting_for_people(&stage.state), None, "nobody has asked");
+        assert_eq!(waiting_for_people(&stage.state, &BTreeSet::new()), None, "nobody has asked");
         let mut policies = stage.state.policies.clone();
         policies.cluster.tolerate = 1;
         stage.declare(policies);
         // A change of policies forgets what was tried under the old ones.
         tested(&mut stage, silent());
         let expected = "nothing but a person could prove off a, with g1";
-        assert_eq!(waiting_for_people(&stage.state).as_deref(), Some(expected));
+        assert_eq!(waiting_for_people(&stage.state, &BTreeSet::new()).as_deref(), Some(expected));
         tested(&mut stage, Power::On);
-        assert_eq!(waiting_for_people(&stage.state), None);
+        assert_eq!(waiting_for_people(&stage.state, &BTreeSet::new()), None);
+        let day = std::time::Duration::from_secs(86_400);
+        assert_eq!(stage.state.stale_paths(|_| 3 * day - std::time::Duration::from_secs(1)), BTreeSet::new());
+        let stale = stage.state.stale_paths(|_| 3 * day);
+        assert_eq!(
+            waiting_for_people(&stage.state, &stale).as_deref(),
+            Some(expected),
+            "it has not been tried for days"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use holdfast_policies::{
     hostfile::Timing,
     names::{HostName, Incarnation},
-    plan::{Deciders, Lose, Problem, QUESTION_LOOKS_MAX, Question, Simulation, Standing, imagine, simulate},
+    plan::{Circumstances, Lose, Problem, QUESTION_LOOKS_MAX, Question, Simulation, Standing, imagine, simulate},
     yaml::{self, Source},
 };
 
@@ -59,8 +59,8 @@ pub(super) fn offline(order: &Simulate) -> Result<Reply, Failure> {
     let boot = Incarnation::new(IMAGINED_BOOT).map_err(|error| Failure::Failed(error.to_string()))?;
     let state = imagine(policies, &hosts, &boot, IMAGINED_ADDRESS);
     let problem = Problem::of(&state, |_| Standing::Well);
-    let (timing, deciders) = (Timing::default(), Deciders::default());
-    let simulation = simulate(&problem, &state, &timing, &deciders, &question, QUESTION_LOOKS_MAX);
+    let (timing, around) = (Timing::default(), Circumstances::default());
+    let simulation = simulate(&problem, &state, &timing, &around, &question, QUESTION_LOOKS_MAX);
     Ok(reply(&simulation.map_err(|bad| Failure::Failed(bad.to_string()))?))
 }
 

@@ -11,7 +11,7 @@ use holdfast_policies::{
     lease::unarmed,
     model::Policies,
     names::{GuestName, HostName},
-    plan::{Deciders, Question, simulate},
+    plan::{Circumstances, Question, simulate},
     proof::Proof,
     state::{Mode, Phase, Wanted},
     time::millis,
@@ -101,11 +101,12 @@ impl Brain {
     /// Plays a loss through on the state as it is. It changes nothing.
     fn simulate(&self, question: &Question) -> Result<Answer, Denied> {
         let voters = self.node.voters().into_keys().collect();
-        let deciders = Deciders { voters, coordinator: Some(self.node.host().clone()) };
         let timing = &self.node.file.timing;
         let played = self.node.read(|state| {
+            let stale = self.stale_paths(state);
+            let around = Circumstances { voters, coordinator: Some(self.node.host().clone()), stale };
             let problem = problem(state, &self.report.hosts);
-            simulate(&problem, state, timing, &deciders, question, LOOKS_MAX)
+            simulate(&problem, state, timing, &around, question, LOOKS_MAX)
         });
         played.map(Answer::Simulated).map_err(|bad| Denied::Unknown(bad.to_string()))
     }

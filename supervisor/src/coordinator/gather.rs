@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast_policies::{
     evidence::{Answer, Evidence, Heard, Marks, Sight},
+    model::FenceLevel,
     names::{HostName, Incarnation, Vantage},
     observe::clean,
     order::{Order, OrderKind, OrderOutcome},
@@ -32,8 +33,8 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     host.unwell = request.unwell.as_deref().map(clean);
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
-        if may_read(state, request, result, reading) {
-            power(evidence, &reading.host, from_travelled(reading, now));
+        if let Some(declared) = asked_about(state, request, result, reading) {
+            power(evidence, &reading.host, from_travelled(reading, declared, now));
         } else {
             tracing::debug!(host = %request.host, of = %reading.host, "a power reading that no open fence order asked for");
         }
@@ -71,11 +72,22 @@ pub fn clean_outcome(outcome: &OrderOutcome) -> OrderOutcome {
     }
 }
 
-/// Only the executor of an open fence order has a reading, and only of what that order names.
-fn may_read(state: &ClusterState, request: &SyncRequest, result: &OrderResult, reading: &AgedReading) -> bool {
-    let Some(order) = state.orders.get(&result.order).filter(|order| is_own(order, request)) else { return false };
-    matches!(&order.kind, OrderKind::Fence { target, target_incarnation, level, .. }
-        if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level)
+/// Only the executor of an open fence order has a reading, and only of what that order names: the level, as it is declared there.
+fn asked_about<'a>(
+    state: &'a ClusterState,
+    request: &SyncRequest,
+    result: &OrderResult,
+    reading: &AgedReading,
+) -> Option<&'a FenceLevel> {
+    let order = state.orders.get(&result.order).filter(|order| is_own(order, request))?;
+    match &order.kind {
+        OrderKind::Fence { target, target_incarnation, level, device, .. }
+            if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level =>
+        {
+            Some(device)
+        }
+        _ => None,
+    }
 }
 
 /// A host looks from itself, and into the guests that it runs; only at services that are declared.
@@ -90,13 +102,14 @@ fn may_see(state: &ClusterState, from: &HostName, report: &SightReport) -> bool 
     own && declared.is_some_and(|(_, policy)| policy.services.contains_key(&report.service))
 }
 
-fn from_travelled(reading: &AgedReading, now: Moment) -> PowerReading {
+fn from_travelled(reading: &AgedReading, declared: &FenceLevel, now: Moment) -> PowerReading {
     PowerReading {
         incarnation: reading.incarnation.clone(),
         asked: now.minus(Duration::from_millis(reading.asked_ago_ms)),
         power: reading.power.clone(),
         devices: reading.devices.clone(),
         level: reading.level,
+        declared: declared.clone(),
     }
 }
 

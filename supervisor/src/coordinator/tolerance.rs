@@ -1,18 +1,20 @@
 //! Whether the cluster would survive the losses that its settings say it must: told before the fact, and asked before
 //! policies take effect.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use holdfast_policies::{
     change::Change,
     decide::placement::{problem, problem_under},
     model::{Policies, Severity},
+    names::HostName,
     plan::{intolerance, waiting_for_people},
+    state::ClusterState,
     time::Moment,
 };
 
 use super::brain::Brain;
-use crate::desk::Denied;
+use crate::{clock, desk::Denied};
 
 /// How often the answer is looked for: it changes with guests and hosts, and nothing is decided on it.
 const EVERY: Duration = Duration::from_secs(10);
@@ -25,6 +27,12 @@ const LOOKS_MAX: u64 = 200_000;
 const KEY: &str = "tolerate";
 
 impl Brain {
+    /// Levels of fencing that nobody has proven to work for long.
+    pub(super) fn stale_paths(&self, state: &ClusterState) -> BTreeSet<(HostName, usize)> {
+        let now = clock::moment();
+        state.stale_paths(|index| self.evidence.marks.age(index, now))
+    }
+
     /// Tells people when `tolerate` does not hold, and when it holds again.
     pub(super) async fn tell_tolerance(&mut self, now: Moment) {
         if self.tolerance_asked.is_some_and(|at| now.since(at) < EVERY) {
@@ -33,7 +41,7 @@ impl Brain {
         self.tolerance_asked = Some(now);
         let change = self.node.read(|state| {
             let room = intolerance(&problem(state, &self.report.hosts), &state.policies.cluster, LOOKS_MAX);
-            let told: Vec<String> = room.into_iter().chain(waiting_for_people(state)).collect();
+            let told: Vec<String> = room.into_iter().chain(waiting_for_people(state, &self.stale_paths(state))).collect();
             let told = (!told.is_empty()).then(|| told.join("; and "));
             let open = state.open_incident(KEY);
             match (told, open) {

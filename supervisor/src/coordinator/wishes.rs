@@ -111,7 +111,7 @@ async fn read_power(incarnation: &Incarnation, level: usize, declared: &FenceLev
     let answers = futures_util::future::join_all(devices.iter().map(|device| device.status(POWER_DEADLINE))).await;
     let power = answers.into_iter().map(in_words_of_state).fold(Power::Off, together);
     let devices = devices.iter().map(|device| device.describe()).collect();
-    Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices, level })
+    Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices, level, declared: declared.clone() })
 }
 
 fn in_words_of_state(answer: DeviceAnswer<DevicePower>) -> Power {

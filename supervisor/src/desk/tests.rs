@@ -6,6 +6,7 @@ use holdfast_policies::{
     change::{Change, Command, Refused},
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
     hostfile::Timing,
+    model::FenceLevel,
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::{Power, PowerReading, Proof},
@@ -85,8 +86,14 @@ pub(crate) fn failed_over() -> ClusterState {
     told.done(-69_000);
     told.at(-60_000, Change::Verified { guest: guest("web-1") });
     let asked = Moment(5_000);
-    let reading =
-        PowerReading { incarnation: boot("h1"), asked, power: Power::Off, devices: vec!["10.0.9.1".into()], level: 0 };
+    let reading = PowerReading {
+        incarnation: boot("h1"),
+        asked,
+        power: Power::Off,
+        devices: vec!["10.0.9.1".into()],
+        level: 0,
+        declared: FenceLevel::Operator {},
+    };
     let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
     told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)) });
     told.at(810, place("h2"));

@@ -9,7 +9,8 @@ use holdfast_policies::{
     evidence::{Evidence, Heard, HostEvidence, Sight, SightState},
     hostfile::Timing,
     model::{
-        Accel, GuestDeclaration, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service, TcpProbe, Vantages,
+        Accel, FenceLevel, GuestDeclaration, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service,
+        TcpProbe, Vantages,
     },
     names::{Epoch, GuestName, HostName, Incarnation, PolicyName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
@@ -170,8 +171,9 @@ fn run(state: &mut ClusterState, evidence: &mut Evidence, row: usize, hosts: usi
 /// The host is proven gone, by the one way in which that can be.
 fn lose(state: &mut ClusterState, host: &HostName) -> Result<()> {
     let incarnation = state.hosts.get(host).context("the host is there")?.facts.incarnation.clone();
-    let (asked, devices) = (Moment(900_000), vec!["bmc".to_owned()]);
-    let reading = PowerReading { incarnation: incarnation.clone(), asked, power: Power::Off, devices, level: 0 };
+    let (asked, devices, declared) = (Moment(900_000), vec!["bmc".to_owned()], FenceLevel::Operator {});
+    let reading =
+        PowerReading { incarnation: incarnation.clone(), asked, power: Power::Off, devices, level: 0, declared };
     let proof = Proof::power_off(host, &incarnation, &reading, Some("ann"), None)
         .map_err(|missing| anyhow::anyhow!("no proof: {missing:?}"))?;
     let what = Change::HostGone { proof, last_well: None };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use holdfast_policies::{
     change::Change,
+    model::FenceLevel,
     names::{Epoch, GuestName, HostName},
     proof::{Power, PowerReading, Proof},
     state::{Life, Mode, Phase, Wanted},
@@ -252,6 +253,7 @@ fn as_host(world: &mut World, host: &Host, lost: &mut u64) {
             power: Power::Off,
             devices: vec!["bmc".to_owned()],
             level: 0,
+            declared: FenceLevel::Operator {},
         };
         if let Ok(proof) = Proof::power_off(&name, &incarnation, &reading, Some("the scenario"), None) {
             world.commit(Change::HostGone { proof, last_well: None });

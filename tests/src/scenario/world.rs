@@ -16,6 +16,7 @@ use holdfast_policies::{
     go_ahead::GoAheads,
     hostfile::Timing,
     names::{GuestName, HostName, Incarnation},
+    order::OrderKind,
     proof::{Power, PowerReading, Proof},
     reply::reply,
     state::{ClusterState, Life, Phase},
@@ -348,7 +349,9 @@ impl World {
         match wish {
             Wish::AskPower { host, incarnation } => {
                 let power = self.power_of(&host);
-                let reading = PowerReading { incarnation, asked, power, devices: vec!["bmc".to_owned()], level: 0 };
+                let Some(declared) = self.state.policies.levels_of(&host).first().cloned() else { return };
+                let devices = vec!["bmc".to_owned()];
+                let reading = PowerReading { incarnation, asked, power, devices, level: 0, declared };
                 self.evidence.hosts.entry(host).or_default().power = Some(reading);
             }
             Wish::AskVoters { host, incarnation } => {
@@ -438,9 +441,14 @@ impl World {
             services.entry(sight.service).or_default().insert(sight.vantage, seen);
         }
         for result in request.results.clone() {
-            if let Some(AgedReading { host, incarnation, asked_ago_ms, power, devices, level }) = result.reading {
+            let declared = self.state.orders.get(&result.order).and_then(|order| match &order.kind {
+                OrderKind::Fence { device, .. } => Some(device.clone()),
+                _ => None,
+            });
+            if let (Some(reading), Some(declared)) = (result.reading, declared) {
+                let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading;
                 let asked = Moment(moment.0.saturating_sub(asked_ago_ms));
-                let reading = PowerReading { incarnation, asked, power, devices, level };
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
                 self.evidence.hosts.entry(host).or_default().power = Some(reading);
             }
             let order = self.state.orders.get(&result.order);

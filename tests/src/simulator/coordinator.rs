@@ -433,23 +433,37 @@ impl World {
         }
         for result in &request.results {
             if let Some(reading) = &result.reading
-                && self.may_read(voter, request, result, reading)
+                && let Some(declared) = self.asked_about(voter, request, result, reading)
             {
                 let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading.clone();
                 let asked = clock.minus(Duration::from_millis(asked_ago_ms));
-                let reading = PowerReading { incarnation, asked, power, devices, level };
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
                 self.take_reading(voter, &host, reading);
             }
         }
     }
 
     /// Only the executor of an open fence order has a reading, and only of what that order names.
-    fn may_read(&self, voter: usize, request: &SyncRequest, result: &OrderResult, reading: &AgedReading) -> bool {
-        let Some(order) = self.voters[voter].state.orders.get(&result.order) else { return false };
-        order.host == request.host
-            && order.incarnation == request.facts.incarnation
-            && matches!(&order.kind, OrderKind::Fence { target, target_incarnation, level, .. }
-                if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level)
+    fn asked_about(
+        &self,
+        voter: usize,
+        request: &SyncRequest,
+        result: &OrderResult,
+        reading: &AgedReading,
+    ) -> Option<FenceLevel> {
+        let order = self.voters[voter].state.orders.get(&result.order)?;
+        let own = order.host == request.host && order.incarnation == request.facts.incarnation;
+        match &order.kind {
+            OrderKind::Fence { target, target_incarnation, level, device, .. }
+                if own
+                    && *target == reading.host
+                    && *target_incarnation == reading.incarnation
+                    && *level == reading.level =>
+            {
+                Some(device.clone())
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn take_reading(&mut self, voter: usize, host: &HostName, mut reading: PowerReading) {
@@ -520,12 +534,13 @@ impl World {
 
     fn ask_power(&mut self, voter: usize, host: &HostName, incarnation: Incarnation) {
         let Some(about) = self.host_index(host) else { return };
-        let level = self.voters[voter].state.policies.levels_of(host).iter().position(FenceLevel::has_device);
-        let Some(level) = level else { return };
+        let levels = self.voters[voter].state.policies.levels_of(host);
+        let first = levels.iter().enumerate().find(|(_, level)| level.has_device());
+        let Some((level, declared)) = first.map(|(row, level)| (row, level.clone())) else { return };
         let asked = self.hosts[voter].clock(self.now);
         let (wait, power) = self.read_device(about, 2_500);
         let devices = vec![format!("the BMC of {host}")];
-        let reading = PowerReading { incarnation, asked, power, devices, level };
+        let reading = PowerReading { incarnation, asked, power, devices, level, declared };
         let term = self.voters[voter].term;
         self.queue.push(self.now + wait, Event::Power { voter, term, about, reading });
     }

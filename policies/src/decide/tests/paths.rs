@@ -111,7 +111,7 @@ fn a_way_that_fails_is_told_and_tried_again_and_one_that_works_ends_it() {
     assert_eq!(incident.severity, Severity::Warning);
     assert!(incident.summary.contains("level 1: c got no answer: bmc: no route"), "{}", incident.summary);
     assert_eq!(scene.test(), None);
-    for rest in [15_000, 30_000, 30_000, 30_000, 60_000] {
+    for rest in [30_000, 60_000, 120_000, 240_000, 300_000] {
         scene.later(rest - 1);
         assert_eq!(scene.test(), None, "too early for a try {rest} ms after the last");
         scene.later(1);
@@ -126,6 +126,8 @@ fn a_way_that_fails_is_told_and_tried_again_and_one_that_works_ends_it() {
     }
     scene.later(299_999);
     assert_eq!(scene.test(), None, "a controller that is dead is asked every five minutes");
+    let told = |entry: &&crate::journal::Entry| matches!(&entry.what, crate::journal::Event::FenceTested { host: of, error: Some(_), .. } if *of == host("d"));
+    assert_eq!(scene.stage.state.journal.entries().filter(told).count(), 1, "what is as it was is no news");
     scene.later(1);
     let (_, executor) = scene.test().unwrap();
     scene.tested("d", &executor, Power::On, Machine::Same);
@@ -191,6 +193,54 @@ fn what_was_found_counts_for_the_declaration_and_machine_it_was_found_of() {
         machine_id.push('x');
     }
     assert!(matches!(scene.stage.refused(other), crate::change::Refused::Host { .. }));
+}
+
+#[test]
+fn an_off_of_a_device_that_is_not_declared_any_more_is_no_proof_for_the_one_that_is() {
+    let mut scene = four();
+    scene.stage.unverify();
+    scene.now += 10_000;
+    scene.all_well();
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(!scene.words().contains(&"HostGone".to_owned()), "nobody has verified it");
+    let mut policies = scene.stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("d")).unwrap();
+    let crate::model::FenceLevel::Power(devices) = &mut levels[0] else { unreachable!() };
+    let crate::model::PowerDevice::Ipmi(device) = &mut devices[0] else { unreachable!() };
+    device.address = "10.0.9.99".to_owned();
+    device.wiring_verified_by = Some("ann".to_owned());
+    scene.stage.declare(policies);
+    assert!(!scene.words().contains(&"HostGone".to_owned()), "the right device has not been asked");
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(scene.words().contains(&"HostGone".to_owned()), "{:?}", scene.words());
+}
+
+#[test]
+fn a_machine_id_that_another_host_has_too_verifies_no_wiring() {
+    let mut scene = four();
+    scene.stage.unverify();
+    scene.tested("d", "a", Power::On, Machine::Same);
+    assert!(scene.stage.state.wiring_of(&host("d"), 0).is_some());
+    let own = scene.stage.state.hosts[&host("d")].facts.machine_id.clone();
+    scene.stage.state.hosts.get_mut(&host("c")).unwrap().facts.machine_id = own.to_uppercase();
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
+}
+
+#[test]
+fn a_drill_of_a_device_that_is_declared_anew_meanwhile_verifies_nothing() {
+    let mut scene = drilled();
+    let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("d")).unwrap().push(crate::model::FenceLevel::Operator {});
+    scene.stage.declare(policies);
+    assert!(scene.stage.state.hosts[&host("d")].drill.is_none());
+    assert!(scene.stage.state.open_incident("drill/d").unwrap().summary.contains("declared anew"));
+    scene.stage.end(&executor, done());
+    scene.stage.join("d", "d.2");
+    scene.later(1_000);
+    scene.settle();
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
 }
 
 fn drilled() -> Scene {

@@ -9,10 +9,10 @@ use crate::{
     },
 };
 
-fn play(stage: &Stage, deciders: &Deciders, lose: Lose) -> Result<Simulation, BadQuestion> {
+fn play(stage: &Stage, around: &Circumstances, lose: Lose) -> Result<Simulation, BadQuestion> {
     let problem = Problem::of(&stage.state, |_| Standing::Well);
     let question = Question { lose, boot: Span::secs(10) };
-    simulate(&problem, &stage.state, &Timing::default(), deciders, &question, QUESTION_LOOKS_MAX)
+    simulate(&problem, &stage.state, &Timing::default(), around, &question, QUESTION_LOOKS_MAX)
 }
 
 fn these(hosts: &[&str]) -> Lose {
@@ -37,7 +37,7 @@ fn guests_start_in_waves_after_the_proof_about_their_host() {
     for of in ["g1", "g2", "g3"] {
         stage.run(of, "a");
     }
-    let simulation = play(&stage, &Deciders::default(), these(&["a"])).unwrap();
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
     assert!(simulation.survives, "{simulation:?}");
     assert_eq!(STARTS_PER_HOST, 2, "the waves below are counted with it");
     // The device is asked after 750 ms and says off; two boot at once, the third when one of them answers.
@@ -59,7 +59,7 @@ fn a_host_that_relies_on_its_lease_is_proven_gone_by_time() {
         policies.fencing.insert(host("a"), vec![FenceLevel::Lease(LeaseLevel::default())]);
     });
     stage.run("g1", "a");
-    let person = play(&stage, &Deciders::default(), these(&["a"])).unwrap();
+    let person = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
     assert_eq!(person.lost[&host("a")], ProofEstimate::Person, "nothing is armed yet");
     let watchdog = Some(ArmedWatchdog { identity: "iTCO_wdt".to_owned(), timeout_ms: 10_000, is_virtual: false });
     let index = stage.index;
@@ -71,7 +71,7 @@ fn a_host_that_relies_on_its_lease_is_proven_gone_by_time() {
         known_view: index,
         seen: index,
     });
-    let simulation = play(&stage, &Deciders::default(), these(&["a"])).unwrap();
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
     assert_eq!(simulation.lost[&host("a")], ProofEstimate::Lease { ms: 15_200 });
     assert!(simulation.survives, "{simulation:?}");
 }
@@ -81,10 +81,10 @@ fn what_a_person_has_to_prove_does_not_come_back_by_itself() {
     let mut stage = Stage::new(&["a", "b"], &["g1"]);
     change(&mut stage, |policies| policies.fencing.clear());
     stage.run("g1", "a");
-    let simulation = play(&stage, &Deciders::default(), these(&["a"])).unwrap();
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
     assert_eq!((simulation.survives, simulation.places), (false, Verdict::Yes));
     assert_eq!((&simulation.lost[&host("a")], simulation.starts[0].slow_ms), (&ProofEstimate::Person, None));
-    let any = play(&stage, &Deciders::default(), Lose::Any { losses: 1, by_domain: false }).unwrap();
+    let any = play(&stage, &Circumstances::default(), Lose::Any { losses: 1, by_domain: false }).unwrap();
     assert!(!any.survives && any.notes.iter().any(|note| note.contains("proves a, b off")), "{any:?}");
 }
 
@@ -101,7 +101,7 @@ fn a_guest_that_rules_put_second_boots_when_the_first_answers() {
     for of in ["g1", "g2"] {
         stage.run(of, "a");
     }
-    let simulation = play(&stage, &Deciders::default(), these(&["a"])).unwrap();
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
     assert_eq!(seconds(&simulation), [("g2", 10.75), ("g1", 20.75)]);
 }
 
@@ -109,13 +109,17 @@ fn a_guest_that_rules_put_second_boots_when_the_first_answers() {
 fn a_lost_majority_and_a_name_that_is_not_there_are_said() {
     let mut stage = Stage::new(&["a", "b", "c"], &["g1"]);
     stage.run("g1", "a");
-    let deciders = Deciders { voters: [host("a"), host("b"), host("c")].into(), coordinator: Some(host("a")) };
-    let simulation = play(&stage, &deciders, these(&["a", "b"])).unwrap();
+    let around = Circumstances {
+        voters: [host("a"), host("b"), host("c")].into(),
+        coordinator: Some(host("a")),
+        ..Circumstances::default()
+    };
+    let simulation = play(&stage, &around, these(&["a", "b"])).unwrap();
     assert_eq!((simulation.survives, simulation.places), (false, Verdict::Yes));
     assert_eq!(simulation.notes.len(), 3, "majority, coordinator, storm: {:?}", simulation.notes);
-    assert_eq!(play(&stage, &deciders, these(&["z"])), Err(BadQuestion::NoHost { host: host("z") }));
+    assert_eq!(play(&stage, &around, these(&["z"])), Err(BadQuestion::NoHost { host: host("z") }));
     let domains = [("rack".to_owned(), "r9".to_owned())].into();
-    assert!(play(&stage, &deciders, Lose::These { hosts: BTreeSet::new(), domains }).is_err());
+    assert!(play(&stage, &around, Lose::These { hosts: BTreeSet::new(), domains }).is_err());
 }
 
 #[test]
@@ -126,6 +130,6 @@ fn guests_of_an_imagined_cluster_are_placed_first() {
     let state = imagine(stage.state.policies.clone(), &hosts, &boot("x.1"), address);
     let problem = Problem::of(&state, |_| Standing::Well);
     let question = Question { lose: these(&["x", "y"]), boot: Span::secs(1) };
-    let both = simulate(&problem, &state, &Timing::default(), &Deciders::default(), &question, 1_000).unwrap();
+    let both = simulate(&problem, &state, &Timing::default(), &Circumstances::default(), &question, 1_000).unwrap();
     assert_eq!((both.places, both.nowhere.len(), both.stays), (Verdict::No, 2, 0));
 }
