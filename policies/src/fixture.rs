@@ -6,8 +6,8 @@ use crate::{
     change::{Applied, Change, Command, Refused},
     ladder::LadderKind,
     model::{
-        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung,
-        Service, Severity, TcpProbe, Vantages,
+        FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service,
+        Severity, TcpProbe, Vantages,
     },
     names::{GuestName, HostName, Incarnation, OrderId, PolicyName, ServiceName},
     order::{Order, OrderOutcome},
@@ -28,18 +28,7 @@ pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         priority: 100,
         address: None,
-        qemu: QemuDefinition {
-            memory_mib: 1_024,
-            cpus: 1,
-            kernel: None,
-            disks: Vec::new(),
-            nics: Vec::new(),
-            agent: true,
-            holdfast_agent: false,
-            watchdog: None,
-            accel: Accel::Auto,
-            machine: "q35".to_owned(),
-        },
+        qemu: QemuDefinition::bare(1_024),
         needs: GuestNeeds::default(),
     };
     let policy = Policy {

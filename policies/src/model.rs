@@ -90,6 +90,25 @@ pub struct QemuDefinition {
     pub machine: String,
 }
 
+impl QemuDefinition {
+    /// A machine of so much memory in MiB, as it is where nothing else is declared, with nothing attached.
+    #[must_use]
+    pub fn bare(memory_mib: u32) -> Self {
+        Self {
+            memory_mib,
+            cpus: 1,
+            kernel: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            agent: true,
+            holdfast_agent: false,
+            watchdog: None,
+            accel: Accel::Auto,
+            machine: "q35".to_owned(),
+        }
+    }
+}
+
 /// Direct kernel boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelBoot {

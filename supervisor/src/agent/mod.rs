@@ -12,7 +12,7 @@ use guarded::Guarded;
 use holdfast_policies::{
     agent::{Action, Agent},
     names::{Epoch, GuestName, HostName, OrderId},
-    observe::GuestReport,
+    observe::{GuestCondition, GuestReport},
     order::Order,
     state::HostFacts,
     sync::{SyncReply, SyncRequest, View},
@@ -27,6 +27,7 @@ use crate::{
     clock,
     coordinator::Coordinator,
     datagram::Nudged,
+    metrics::GuestEventKind,
     node::{Complaint, Node},
     prober::Sights,
     qemu::GuestEvent,
@@ -117,6 +118,26 @@ async fn next_event(events: &mut Option<mpsc::Receiver<GuestEvent>>) -> Option<G
     }
 }
 
+/// What an event counts as, if it is one that people watch.
+fn counted(event: &GuestEvent) -> Option<GuestEventKind> {
+    match event {
+        GuestEvent::Changed(report) => match report.condition {
+            GuestCondition::Exited { .. } => Some(GuestEventKind::Ended),
+            GuestCondition::Panicked => Some(GuestEventKind::Panicked),
+            GuestCondition::Paused { .. } => Some(GuestEventKind::Paused),
+            GuestCondition::IoError { .. } => Some(GuestEventKind::IoError),
+            GuestCondition::Running
+            | GuestCondition::Incoming
+            | GuestCondition::Sent
+            | GuestCondition::Unknown { .. } => None,
+        },
+        GuestEvent::Watchdog { .. } => Some(GuestEventKind::Watchdog),
+        GuestEvent::AgentChannel { connected: false, .. } => Some(GuestEventKind::AgentLeft),
+        GuestEvent::Died { .. } => Some(GuestEventKind::ServiceDied),
+        GuestEvent::AgentChannel { connected: true, .. } | GuestEvent::Migration { .. } => None,
+    }
+}
+
 struct Work {
     parts: Parts,
     guarded: Guarded,
@@ -142,6 +163,9 @@ impl Work {
             }
         }
         tracing::info!(?event, "a guest has changed");
+        if let Some(kind) = counted(event) {
+            self.parts.node.metrics.guest_event(kind);
+        }
         true
     }
 

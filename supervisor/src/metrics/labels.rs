@@ -68,6 +68,26 @@ label! {
 }
 
 label! {
+    /// What QEMU, or Holdfast's agent in the guest, tells of a guest.
+    GuestEventKind {
+        /// Its QEMU has ended.
+        Ended => "ended",
+        /// Its kernel has panicked.
+        Panicked => "panicked",
+        /// It was paused.
+        Paused => "paused",
+        /// QEMU has stopped it because its storage failed.
+        IoError => "io_error",
+        /// Its watchdog was not fed, and QEMU acted.
+        Watchdog => "watchdog",
+        /// The QEMU guest agent does not listen any more.
+        AgentLeft => "agent_left",
+        /// Holdfast's agent has seen a service die.
+        ServiceDied => "service_died",
+    }
+}
+
+label! {
     /// What a guest is at.
     GuestState {
         /// Its virtual CPUs run.

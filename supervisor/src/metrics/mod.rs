@@ -24,7 +24,9 @@ use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-pub use self::labels::{GuestState, Label, ProbeOutcome, ReceiverKind, SendResult, Stage, VantageKind, Verdict};
+pub use self::labels::{
+    GuestEventKind, GuestState, Label, ProbeOutcome, ReceiverKind, SendResult, Stage, VantageKind, Verdict,
+};
 pub use self::modes::Modes;
 use self::{modes::ModeMetrics, names::Name, probes::ProbeMetrics};
 
@@ -42,6 +44,7 @@ pub struct Metrics {
     service_verdict: IntGaugeVec,
     modes: ModeMetrics,
     probes: ProbeMetrics,
+    guest_events: IntCounterVec,
     stage: HistogramVec,
     raft_term: IntGauge,
     raft_applied: IntGauge,
@@ -94,6 +97,7 @@ impl Metrics {
             service_verdict: gauges(r, names::SERVICE_VERDICT, &["guest", "service", "verdict"])?,
             modes: ModeMetrics::new(r)?,
             probes: ProbeMetrics::new(r)?,
+            guest_events: counters(r, names::GUEST_EVENTS, &["event"])?,
             stage: histograms(r, names::FAILOVER_STAGE, &["stage"], STAGE_BUCKETS)?,
             raft_term: gauge(r, names::RAFT_TERM)?,
             raft_applied: gauge(r, names::RAFT_APPLIED)?,
@@ -117,6 +121,9 @@ impl Metrics {
         };
         put(&gauges(&metrics.registry, names::BUILD_INFO, &["version"])?, &[env!("CARGO_PKG_VERSION")], 1);
         metrics.begin_alerts_at_zero();
+        for event in GuestEventKind::ALL {
+            count(&metrics.guest_events, &[event.word()], 0);
+        }
         Ok(metrics)
     }
 
@@ -263,6 +270,11 @@ impl Metrics {
     /// Counts datagrams that were thrown away. The reason is a word in the code, never text from outside.
     pub fn datagrams_dropped(&self, reason: &'static str, more: u64) {
         count(&self.datagrams_dropped, &[reason], more);
+    }
+
+    /// Counts what happened to a guest; the log says to which.
+    pub fn guest_event(&self, event: GuestEventKind) {
+        count(&self.guest_events, &[event.word()], 1);
     }
 
     /// Counts one refused call. The reason is a word in the code, never text from outside.

@@ -51,6 +51,11 @@ pub const PROBE_LATE: Name = (
     "holdfast_probe_late_seconds",
     "How long after its turn each probe of this host was asked: this host was busy, or had too many to ask at once.",
 );
+/// What happened to guests.
+pub const GUEST_EVENTS: Name = (
+    "holdfast_guest_events_total",
+    "What QEMU or Holdfast's agent told of guests on this host; the log says of which.",
+);
 /// Failover stages.
 pub const FAILOVER_STAGE: Name =
     ("holdfast_failover_stage_seconds", "How long each stage of a recovery took: detect, fence, place, start, verify.");
@@ -125,6 +130,7 @@ pub const ALL: &[Name] = &[
     PROBE_LATENCY,
     PROBES,
     PROBE_LATE,
+    GUEST_EVENTS,
     FAILOVER_STAGE,
     RAFT_TERM,
     RAFT_APPLIED,

@@ -37,6 +37,7 @@ fn populated() -> Metrics {
     });
     metrics.probed(&web, &http, VantageKind::Inside, ProbeOutcome::Pass, Duration::from_millis(3));
     metrics.probe_late(Duration::from_millis(2));
+    metrics.guest_event(GuestEventKind::Watchdog);
     metrics.recovered(&Stages { detect_ms: Some(1_500), fence_ms: Some(900), ..Stages::default() });
     metrics.set_raft(RaftView { term: 3, applied: 41, last_log: 42, leader: true, quorum: true });
     metrics.set_gossip_live(3);

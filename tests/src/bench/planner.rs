@@ -9,8 +9,8 @@ use holdfast_policies::{
     evidence::{Evidence, Heard, HostEvidence, Sight, SightState},
     hostfile::Timing,
     model::{
-        Accel, FenceLevel, GuestDeclaration, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service,
-        TcpProbe, Vantages,
+        FenceLevel, GuestDeclaration, OnDegraded, Policies, Policy, Probe, QemuDefinition, Rung, Service, TcpProbe,
+        Vantages,
     },
     names::{Epoch, GuestName, HostName, Incarnation, PolicyName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
@@ -222,18 +222,7 @@ fn policies(guests: usize) -> Result<Policies> {
 }
 
 fn machine(memory_mib: u32) -> QemuDefinition {
-    QemuDefinition {
-        memory_mib,
-        cpus: 2,
-        kernel: None,
-        disks: Vec::new(),
-        nics: Vec::new(),
-        agent: true,
-        holdfast_agent: false,
-        watchdog: None,
-        accel: Accel::Auto,
-        machine: "q35".to_owned(),
-    }
+    QemuDefinition { cpus: 2, ..QemuDefinition::bare(memory_mib) }
 }
 
 #[cfg(test)]

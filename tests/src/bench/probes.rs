@@ -32,6 +32,10 @@ const ADDRESSES: u8 = 16;
 const AT_ONCE: u32 = 256;
 /// How long each kind is asked.
 const LENGTH: Duration = Duration::from_secs(5);
+/// Services that are asked now and then.
+const DECLARED: u32 = 1_000;
+/// How often.
+const EVERY: Duration = Duration::from_secs(10);
 /// How long one question may take before it counts as failed, and spoils the measurement.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +50,8 @@ pub struct Measured {
     pub tcp_per_core_s: f64,
     /// Questions over HTTP, for each second of processor time.
     pub http_per_core_s: f64,
+    /// What [`DECLARED`] services cost that are asked over HTTP every [`EVERY`], in percent of a core.
+    pub idle_core_percent: f64,
     /// Memory of the asking process at its end, in MiB.
     pub rss_mb: f64,
 }
@@ -59,13 +65,15 @@ pub fn measure() -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tcp = runtime.block_on(rate(Probe::Tcp(TcpProbe::to(server.port))))?;
     let url = format!("http://{{address}}:{}/healthz", server.port);
-    let http = runtime
-        .block_on(rate(Probe::Http(Box::new(HttpProbe { body: Some("ok".to_owned()), ..HttpProbe::get(url) }))))?;
+    let probe = Probe::Http(Box::new(HttpProbe { body: Some("ok".to_owned()), ..HttpProbe::get(url) }));
+    let http = runtime.block_on(rate(probe.clone()))?;
+    let idle_core_percent = runtime.block_on(idle(probe))?;
     Ok(Measured {
         tcp_per_s: tcp.per_s,
         http_per_s: http.per_s,
         tcp_per_core_s: tcp.per_core_s,
         http_per_core_s: http.per_core_s,
+        idle_core_percent,
         rss_mb: resident_mb()?,
     })
 }
@@ -75,17 +83,44 @@ struct Rate {
     per_core_s: f64,
 }
 
+/// One interval of many services, each asked once, evenly spread.
+async fn idle(probe: Probe) -> Result<f64> {
+    let clients = Arc::new(Clients::new()?);
+    let probe = Arc::new(probe);
+    let (began, cpu_began) = (tokio::time::Instant::now(), cpu_s()?);
+    let tasks: Vec<_> = (0..DECLARED)
+        .map(|number| {
+            let (probe, target) = (Arc::clone(&probe), target(number, &clients));
+            tokio::spawn(async move {
+                tokio::time::sleep_until(began + EVERY * number / DECLARED).await;
+                let seen = ask(&probe, &target, TIMEOUT).await;
+                ensure!(seen.outcome == Outcome::Pass, "an answer is not a pass: {seen:?}");
+                Ok(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    tokio::time::sleep_until(began + EVERY).await;
+    Ok((cpu_s()? - cpu_began) / began.elapsed().as_secs_f64() * 100.0)
+}
+
+/// One of the server's addresses.
+fn target(number: u32, clients: &Arc<Clients>) -> Target {
+    let last = u8::try_from(number % u32::from(ADDRESSES)).unwrap_or(0) + 1;
+    let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+    Target { address: Some(address), place: Place::Network(Arc::clone(clients)) }
+}
+
 async fn rate(probe: Probe) -> Result<Rate> {
     let clients = Arc::new(Clients::new()?);
     let probe = Arc::new(probe);
     let (began, cpu_began) = (Instant::now(), cpu_s()?);
     let tasks: Vec<_> = (0..AT_ONCE)
         .map(|number| {
-            let (probe, clients) = (Arc::clone(&probe), Arc::clone(&clients));
+            let (probe, target) = (Arc::clone(&probe), target(number, &clients));
             tokio::spawn(async move {
-                let last = u8::try_from(number % u32::from(ADDRESSES)).unwrap_or(0) + 1;
-                let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-                let target = Target { address: Some(address), place: Place::Network(clients) };
                 let mut asked: u32 = 0;
                 while began.elapsed() < LENGTH {
                     let seen = ask(&probe, &target, TIMEOUT).await;

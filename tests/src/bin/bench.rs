@@ -54,11 +54,13 @@ fn probes(json: bool) -> Result<()> {
         println!("{}", serde_json::to_string(&measured)?);
         return Ok(());
     }
-    let probes::Measured { tcp_per_s, http_per_s, tcp_per_core_s, http_per_core_s, rss_mb } = measured;
+    let probes::Measured { tcp_per_s, http_per_s, tcp_per_core_s, http_per_core_s, idle_core_percent, rss_mb } =
+        measured;
     println!("questions of one thread to a server on this machine, each over a new connection");
     println!("{:>6} {:>10} {:>20}", "", "per second", "per second of a core");
     println!("{:>6} {tcp_per_s:>10.0} {tcp_per_core_s:>20.0}", "tcp");
     println!("{:>6} {http_per_s:>10.0} {http_per_core_s:>20.0}", "http");
+    println!("1,000 services, each asked every 10 s: {idle_core_percent:.2} % of a core");
     println!("memory: {rss_mb:.1} MiB");
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
     model::{
-        Accel, FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Service,
+        FenceLevel, GuestDeclaration, IpmiDevice, OnDegraded, Policies, Policy, Probe, QemuDefinition, Service,
         Vantages,
     },
     names::{GuestName, HostName, PolicyName, RuleName, ServiceName},
@@ -130,18 +130,7 @@ fn guest(scenario: &Scenario, vm: &Vm) -> GuestDeclaration {
         labels: BTreeMap::from([("app".to_owned(), "guest".to_owned())]),
         priority: priority(scenario, vm),
         address: None,
-        qemu: QemuDefinition {
-            memory_mib: u32::try_from(whole(memory)).unwrap_or(u32::MAX),
-            cpus: 1,
-            kernel: None,
-            disks: Vec::new(),
-            nics: Vec::new(),
-            agent: true,
-            holdfast_agent: false,
-            watchdog: None,
-            accel: Accel::Auto,
-            machine: "q35".to_owned(),
-        },
+        qemu: QemuDefinition::bare(u32::try_from(whole(memory)).unwrap_or(u32::MAX)),
         needs: needs(scenario, vm, demand),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_policies::{
     hostfile::Timing,
     model::{
-        Accel, FenceLevel, GuestDeclaration, IpmiDevice, LeaseLevel, OnDegraded, Policies, Policy, Probe,
-        QemuDefinition, Rung, Service, Severity, TcpProbe, Vantages,
+        FenceLevel, GuestDeclaration, IpmiDevice, LeaseLevel, OnDegraded, Policies, Policy, Probe, QemuDefinition,
+        Rung, Service, Severity, TcpProbe, Vantages,
     },
     names::{GuestName, HostName, PolicyName, ServiceName},
     rules::GuestNeeds,
@@ -177,18 +177,7 @@ pub fn declaration(labels: BTreeMap<String, String>, priority: u32, memory_mib: 
         labels,
         priority,
         address: None,
-        qemu: QemuDefinition {
-            memory_mib: u32::try_from(memory_mib).unwrap_or(1_024),
-            cpus: 1,
-            kernel: None,
-            disks: Vec::new(),
-            nics: Vec::new(),
-            agent: true,
-            holdfast_agent: false,
-            watchdog: None,
-            accel: Accel::Auto,
-            machine: "q35".to_owned(),
-        },
+        qemu: QemuDefinition::bare(u32::try_from(memory_mib).unwrap_or(1_024)),
         needs: GuestNeeds::default(),
     }
 }
