@@ -181,8 +181,9 @@ pub enum Change {
         executor: HostName,
         /// The machine id that the host had told, with which those of the devices were compared.
         machine_id: String,
-        /// The version of the policies that declare the devices which were asked.
-        policy_version: u64,
+        /// The version of the policies that declare the devices which were asked; `None` in logs from before it was told.
+        #[serde(default)]
+        policy_version: Option<u64>,
         /// What the devices answered.
         levels: Vec<LevelTest>,
     },

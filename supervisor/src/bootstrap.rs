@@ -197,7 +197,11 @@ impl Papers {
                 }
                 _ => {}
             }
-            fs::rename(&self.store, &aside).with_context(|| format!("moving {} away", self.store.display()))?;
+            let moved = fs::rename(&self.store, &aside);
+            // A store that is back after a power cut would vote.
+            let folder = self.store.parent().unwrap_or_else(|| Path::new("/"));
+            let moved = moved.and_then(|()| fs::File::open(folder)?.sync_all());
+            moved.with_context(|| format!("moving {} away", self.store.display()))?;
         }
         Ok(())
     }

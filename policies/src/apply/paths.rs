@@ -16,7 +16,7 @@ impl ClusterState {
         context: &Context,
         host: &HostName,
         executor: &HostName,
-        (machine_id, policy_version): (&str, u64),
+        (machine_id, policy_version): (&str, Option<u64>),
         tests: Vec<LevelTest>,
     ) -> Result<(), Refused> {
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
@@ -27,7 +27,7 @@ impl ClusterState {
             });
         }
         // The answer of another device would verify the wiring of one that nobody has asked.
-        if policy_version != self.policy_version {
+        if policy_version.is_some_and(|version| version != self.policy_version) {
             let why = "may have other power devices by now than were asked".to_owned();
             return Err(Refused::Host { host: host.clone(), why });
         }
@@ -107,9 +107,13 @@ impl ClusterState {
     /// Remembers that a device is the host's own.
     pub(super) fn wire(&mut self, context: &Context, host: &HostName, level: usize, device: usize, how: WiredBy) {
         let Some(known) = self.hosts.get_mut(host) else { return };
-        if known.wired.iter().any(|wired| wired.level == level && wired.device == device) {
+        let same = |wired: &Wired| wired.level == level && wired.device == device;
+        // A drill says more than an id, which another machine may come to have too.
+        let better = |wired: &Wired| wired.how == WiredBy::MachineId && matches!(how, WiredBy::Drill { .. });
+        if known.wired.iter().any(|wired| same(wired) && !better(wired)) {
             return;
         }
+        known.wired.retain(|wired| !same(wired));
         known.wired.push(Wired { level, device, how: how.clone(), since: context.index });
         self.note(context, Event::WiringVerified { host: host.clone(), level, device, how: how.to_string() });
     }

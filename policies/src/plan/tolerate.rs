@@ -116,7 +116,7 @@ mod tests {
                 host: crate::fixture::host("a"),
                 executor: crate::fixture::host("b"),
                 machine_id: crate::fixture::facts("a", "x").machine_id,
-                policy_version: stage.state.policy_version,
+                policy_version: Some(stage.state.policy_version),
                 levels: vec![LevelTest { level: 0, devices: vec![device] }],
             });
         };

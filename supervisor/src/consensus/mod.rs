@@ -235,6 +235,6 @@ async fn reached(store: &Arc<Store>) -> std::io::Result<Promised> {
     let (vote, state) = (log.read_vote().await?, log.get_log_state().await?);
     let snapshot = store::blocking(store, |store| store.snapshot::<SnapshotMeta>()).await?;
     // After a crash a snapshot may be stored and the log before it not yet purged.
-    let last = state.last_log_id.max(snapshot.and_then(|(meta, _)| meta.last_log_id));
-    Ok(Promised::on_disk(vote.as_ref(), last.as_ref()))
+    let snapshot = snapshot.and_then(|(meta, _)| meta.last_log_id);
+    Ok(Promised::on_disk(vote.as_ref(), &[state.last_log_id, snapshot]))
 }

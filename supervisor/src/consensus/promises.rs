@@ -25,8 +25,9 @@ pub(super) struct Promised {
 
 impl Promised {
     /// What is on a store.
-    pub(super) fn on_disk(vote: Option<&Vote>, last: Option<&LogId>) -> Self {
-        Self { term: vote.map_or(0, |vote| vote.leader_id().term), index: last.map_or(0, LogId::index) }
+    pub(super) fn on_disk(vote: Option<&Vote>, ends: &[Option<LogId>]) -> Self {
+        let index = ends.iter().flatten().map(LogId::index).max().unwrap_or(0);
+        Self { term: vote.map_or(0, |vote| vote.leader_id().term), index }
     }
 
     /// What a voter has when it has taken these entries.

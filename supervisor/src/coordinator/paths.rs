@@ -126,7 +126,7 @@ pub async fn run(node: &Arc<Node>, host: &HostName, executor: &HostName) -> Opti
         host: host.clone(),
         executor: executor.clone(),
         machine_id: machine_id.clone(),
-        policy_version,
+        policy_version: Some(policy_version),
         levels: levels.collect(),
     })
 }

@@ -345,8 +345,13 @@ impl Monitor {
     }
 
     fn set_agent(&self, open: bool) {
-        let changed = self.view.send_if_modified(|view| view.agent_open.replace(open) != Some(open));
-        if changed {
+        let mut before = None;
+        let changed = self.view.send_if_modified(|view| {
+            before = view.agent_open.replace(open);
+            before != Some(open)
+        });
+        // An agent that was not there when one began to look has not left.
+        if changed && (open || before.is_some()) {
             self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), connected: open });
         }
     }

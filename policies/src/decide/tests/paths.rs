@@ -36,7 +36,7 @@ impl Scene {
             host: host(target),
             executor: host(executor),
             machine_id: crate::fixture::facts(target, "x").machine_id,
-            policy_version: self.stage.state.policy_version,
+            policy_version: Some(self.stage.state.policy_version),
             levels: vec![LevelTest { level: 0, devices: vec![device] }],
         }
     }
@@ -225,6 +225,20 @@ fn a_machine_id_that_another_host_has_too_verifies_no_wiring() {
     let own = scene.stage.state.hosts[&host("d")].facts.machine_id.clone();
     scene.stage.state.hosts.get_mut(&host("c")).unwrap().facts.machine_id = own.to_uppercase();
     assert_eq!(scene.stage.state.wiring_of(&host("d"), 0), None);
+}
+
+#[test]
+fn a_drill_verifies_what_a_machine_id_cannot_any_more() {
+    let mut scene = drilled();
+    scene.tested("d", "a", Power::On, Machine::Same);
+    let own = scene.stage.state.hosts[&host("d")].facts.machine_id.clone();
+    scene.stage.state.hosts.get_mut(&host("c")).unwrap().facts.machine_id = own;
+    let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
+    scene.stage.end(&executor, done());
+    scene.stage.join("d", "d.2");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["DrillEnded"]);
+    assert_eq!(scene.stage.state.wiring_of(&host("d"), 0).as_deref(), Some("a drill of ann"));
 }
 
 #[test]
