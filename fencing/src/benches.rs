@@ -22,6 +22,17 @@ pub enum Fault {
     Fails,
 }
 
+impl Fault {
+    /// The file that makes it, and its content, for devices whose faults are files.
+    fn file(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Stuck => ("stuck", ""),
+            Self::Slow => ("slow", "0.4"),
+            Self::Fails => ("fail", ""),
+        }
+    }
+}
+
 /// A device and a hand on the host behind it.
 pub trait Bench {
     fn device(&self) -> Arc<dyn PowerDevice>;
@@ -58,11 +69,8 @@ impl Bench for Simulator {
         Arc::new(Simulator::device(self))
     }
     fn set(&self, fault: Fault) {
-        match fault {
-            Fault::Stuck => self.fault("stuck", ""),
-            Fault::Slow => self.fault("slow", "0.4"),
-            Fault::Fails => self.fault("fail", ""),
-        }
+        let (file, content) = fault.file();
+        self.fault(file, content);
     }
     fn switch_on(&self, on: bool) {
         self.set_power(on);
@@ -102,11 +110,8 @@ impl Bench for Script {
         Arc::new(Script::device(self))
     }
     fn set(&self, fault: Fault) {
-        match fault {
-            Fault::Stuck => self.fault("stuck", ""),
-            Fault::Slow => self.fault("slow", "0.4"),
-            Fault::Fails => self.fault("fail", ""),
-        }
+        let (file, content) = fault.file();
+        self.fault(file, content);
     }
     fn switch_on(&self, on: bool) {
         self.set_power(on);
@@ -124,11 +129,8 @@ impl Bench for Programs {
         Arc::new(Programs::device(self))
     }
     fn set(&self, fault: Fault) {
-        match fault {
-            Fault::Stuck => self.fault("stuck", ""),
-            Fault::Slow => self.fault("slow", "0.4"),
-            Fault::Fails => self.fault("fail", ""),
-        }
+        let (file, content) = fault.file();
+        self.fault(file, content);
     }
     fn switch_on(&self, on: bool) {
         self.set_power(on);

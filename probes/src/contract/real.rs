@@ -199,6 +199,38 @@ async fn nginx_is_asked_over_both_versions_of_http() {
     }
 }
 
+/// A question of an SQL server that it answers with 1, of a user who has a password.
+fn sql(port: u16, database: &str) -> SqlProbe {
+    SqlProbe {
+        port,
+        user: "holdfast".to_owned(),
+        password_file: None,
+        database: database.to_owned(),
+        query: "SELECT 1".to_owned(),
+        expect: Some("1".to_owned()),
+        tls: None,
+    }
+}
+
+/// A password that is missing or wrong is `Unknown`, and over TLS the certificate has to name the server.
+async fn secrets_and_names(
+    kind: fn(SqlProbe) -> Probe,
+    plain: SqlProbe,
+    wrong: Option<PathBuf>,
+    authority: &Authority,
+) {
+    for password_file in [None, wrong] {
+        let seen = asked(&kind(SqlProbe { password_file, expect: None, ..plain.clone() })).await;
+        assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+    }
+    let trusted = authority.trusted();
+    let misnamed = TlsSettings { server_name: Some("elsewhere.example".to_owned()), ..trusted.clone() };
+    for (tls, wanted) in [(trusted, Outcome::Pass), (misnamed, Outcome::Fail)] {
+        let seen = asked(&kind(SqlProbe { tls: Some(tls), ..plain.clone() })).await;
+        assert_eq!(seen.outcome, wanted, "{seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
     if left_out("probes against a real PostgreSQL") {
@@ -230,20 +262,10 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-F", "-k", ""])
         .current_dir("/");
     let _program = started(modest(&mut command), folder, "postgresql");
-    let sql = |password_file, query: &str, expect: Option<&str>| {
-        Probe::Postgres(SqlProbe {
-            port,
-            user: "holdfast".to_owned(),
-            password_file,
-            database: "postgres".to_owned(),
-            query: query.to_owned(),
-            expect: expect.map(str::to_owned),
-            tls: None,
-        })
-    };
-    let password = secret(right.path(), "pass word\n");
-    ready(&sql(password.clone(), "SELECT 1", Some("1"))).await;
-    for (query, expect, wanted) in [
+    let password_file = secret(right.path(), "pass word\n");
+    let plain = SqlProbe { password_file, ..sql(port, "postgres") };
+    ready(&Probe::Postgres(plain.clone())).await;
+    for (asking, expect, wanted) in [
         ("SELECT pg_is_in_recovery()", Some("f"), Outcome::Pass),
         ("SELECT pg_is_in_recovery()", Some("t"), Outcome::Fail),
         ("SELECT NULL", Some("1"), Outcome::Fail),
@@ -254,21 +276,11 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
         ("SELECT generate_series(1, 1000000)", None, Outcome::Fail),
         ("COPY (SELECT 1) TO STDOUT", None, Outcome::Unknown),
     ] {
-        let seen = asked(&sql(password.clone(), query, expect)).await;
-        assert_eq!(seen.outcome, wanted, "{query}: {seen:?}");
+        let (query, expect) = (asking.to_owned(), expect.map(str::to_owned));
+        let seen = asked(&Probe::Postgres(SqlProbe { query, expect, ..plain.clone() })).await;
+        assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
     }
-    for file in [None, secret(wrong.path(), "other")] {
-        let seen = asked(&sql(file, "SELECT 1", None)).await;
-        assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
-    }
-    let (Probe::Postgres(plain), trusted) = (sql(password, "SELECT 1", Some("1")), authority.trusted()) else {
-        unreachable!()
-    };
-    let misnamed = TlsSettings { server_name: Some("elsewhere.example".to_owned()), ..trusted.clone() };
-    for (tls, wanted) in [(trusted, Outcome::Pass), (misnamed, Outcome::Fail)] {
-        let seen = asked(&Probe::Postgres(SqlProbe { tls: Some(tls), ..plain.clone() })).await;
-        assert_eq!(seen.outcome, wanted, "{seen:?}");
-    }
+    secrets_and_names(Probe::Postgres, plain, secret(wrong.path(), "other"), &authority).await;
 }
 
 #[tokio::test]
@@ -298,20 +310,10 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
     command.arg(format!("--socket={}/s", data.display())).arg(format!("--init-file={}", init.display()));
     command.arg("--skip-name-resolve").current_dir("/");
     let _program = started(modest(&mut command), folder, "mariadb-server");
-    let sql = |password_file, query: &str, expect: Option<&str>| {
-        Probe::Mysql(SqlProbe {
-            port,
-            user: "holdfast".to_owned(),
-            password_file,
-            database: String::new(),
-            query: query.to_owned(),
-            expect: expect.map(str::to_owned),
-            tls: None,
-        })
-    };
-    let password = secret(right.path(), "pass word\n");
-    ready(&sql(password.clone(), "SELECT 1", Some("1"))).await;
-    for (query, expect, wanted) in [
+    let password_file = secret(right.path(), "pass word\n");
+    let plain = SqlProbe { password_file, ..sql(port, "") };
+    ready(&Probe::Mysql(plain.clone())).await;
+    for (asking, expect, wanted) in [
         ("SELECT @@read_only", Some("0"), Outcome::Pass),
         ("SELECT @@read_only", Some("1"), Outcome::Fail),
         ("SELECT NULL", Some("1"), Outcome::Fail),
@@ -320,21 +322,11 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
         ("SELEC 1", None, Outcome::Unknown),
         ("SELECT repeat('x', 10000000)", None, Outcome::Fail),
     ] {
-        let seen = asked(&sql(password.clone(), query, expect)).await;
-        assert_eq!(seen.outcome, wanted, "{query}: {seen:?}");
+        let (query, expect) = (asking.to_owned(), expect.map(str::to_owned));
+        let seen = asked(&Probe::Mysql(SqlProbe { query, expect, ..plain.clone() })).await;
+        assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
     }
-    for file in [None, secret(wrong.path(), "other")] {
-        let seen = asked(&sql(file, "SELECT 1", None)).await;
-        assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
-    }
-    let (Probe::Mysql(plain), trusted) = (sql(password, "SELECT 1", Some("1")), authority.trusted()) else {
-        unreachable!()
-    };
-    let misnamed = TlsSettings { server_name: Some("elsewhere.example".to_owned()), ..trusted.clone() };
-    for (tls, wanted) in [(trusted, Outcome::Pass), (misnamed, Outcome::Fail)] {
-        let seen = asked(&Probe::Mysql(SqlProbe { tls: Some(tls), ..plain.clone() })).await;
-        assert_eq!(seen.outcome, wanted, "{seen:?}");
-    }
+    secrets_and_names(Probe::Mysql, plain, secret(wrong.path(), "other"), &authority).await;
 }
 
 #[tokio::test]

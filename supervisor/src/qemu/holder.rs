@@ -59,18 +59,8 @@ mod tests {
     use super::*;
 
     fn definition(image: &Path) -> QemuDefinition {
-        QemuDefinition {
-            memory_mib: 64,
-            cpus: 1,
-            kernel: None,
-            disks: vec![Disk { path: image.to_owned(), format: DiskFormat::Raw }],
-            nics: Vec::new(),
-            agent: false,
-            holdfast_agent: false,
-            watchdog: None,
-            accel: Accel::Tcg,
-            machine: "q35".to_owned(),
-        }
+        let disks = vec![Disk { path: image.to_owned(), format: DiskFormat::Raw }];
+        QemuDefinition { disks, agent: false, accel: Accel::Tcg, ..QemuDefinition::bare(64) }
     }
 
     #[tokio::test]

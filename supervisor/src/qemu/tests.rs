@@ -64,18 +64,7 @@ fn epoch(index: u64) -> Epoch {
 }
 
 fn empty_machine() -> QemuDefinition {
-    QemuDefinition {
-        memory_mib: 16,
-        cpus: 1,
-        kernel: None,
-        disks: vec![],
-        nics: vec![],
-        agent: true,
-        holdfast_agent: false,
-        watchdog: None,
-        accel: Accel::Tcg,
-        machine: "q35".into(),
-    }
+    QemuDefinition { accel: Accel::Tcg, ..QemuDefinition::bare(16) }
 }
 
 async fn until(events: &mut Receiver<GuestEvent>, wanted: impl Fn(&GuestCondition) -> bool) -> GuestReport {
