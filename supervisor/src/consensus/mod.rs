@@ -233,8 +233,8 @@ impl Consensus {
 async fn reached(store: &Arc<Store>) -> std::io::Result<Promised> {
     let mut log = Log::new(Arc::clone(store));
     let (vote, state) = (log.read_vote().await?, log.get_log_state().await?);
-    let snapshot = store::blocking(store, |store| store.snapshot::<SnapshotMeta>()).await?;
+    let snapshot = store::blocking(store, |store| store.snapshot_meta::<SnapshotMeta>()).await?;
     // After a crash a snapshot may be stored and the log before it not yet purged.
-    let snapshot = snapshot.and_then(|(meta, _)| meta.last_log_id);
+    let snapshot = snapshot.and_then(|meta| meta.last_log_id);
     Ok(Promised::on_disk(vote.as_ref(), &[state.last_log_id, snapshot]))
 }

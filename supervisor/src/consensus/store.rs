@@ -129,9 +129,14 @@ impl Store {
         self.write(durability, |transaction| put_in(transaction, name, &json))
     }
 
+    /// The last snapshot's description.
+    pub(super) fn snapshot_meta<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        self.get(SNAPSHOT_META)
+    }
+
     /// The last snapshot: its description and its data.
     pub(super) fn snapshot<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<u8>)>> {
-        let Some(meta) = self.get(SNAPSHOT_META)? else { return Ok(None) };
+        let Some(meta) = self.snapshot_meta()? else { return Ok(None) };
         let data = self.read(|transaction| {
             let table = transaction.open_table(SNAPSHOT)?;
             Ok(table.get(SNAPSHOT_DATA)?.map(|data| data.value().to_vec()))
