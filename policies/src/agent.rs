@@ -299,6 +299,21 @@ impl Agent {
         Ok(())
     }
 
+    /// Whether an order would make virtual CPUs run that a release or a newer assignment has come before (R7, R12).
+    #[must_use]
+    pub fn is_overtaken(&self, kind: &OrderKind) -> bool {
+        match kind {
+            OrderKind::Start { guest, epoch, .. }
+            | OrderKind::Receive { guest, epoch, .. }
+            | OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch).is_err(),
+            OrderKind::Release { .. }
+            | OrderKind::RestartService { .. }
+            | OrderKind::Reboot { .. }
+            | OrderKind::Send { .. }
+            | OrderKind::Fence { .. } => false,
+        }
+    }
+
     /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.
     fn write_down(&mut self, order: &Order) -> Result<(), String> {
         match &order.kind {

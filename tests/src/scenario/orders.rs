@@ -33,16 +33,7 @@ impl World {
             return;
         };
         let unable = job.order.kind.needs_lease() && !agent.may_act(Moment(now));
-        let floored = match &job.order.kind {
-            OrderKind::Start { guest, epoch, .. }
-            | OrderKind::Receive { guest, epoch, .. }
-            | OrderKind::Resume { guest, epoch } => agent.check_epoch(guest, *epoch).is_err(),
-            OrderKind::Release { .. }
-            | OrderKind::RestartService { .. }
-            | OrderKind::Reboot { .. }
-            | OrderKind::Send { .. }
-            | OrderKind::Fence { .. } => false,
-        };
+        let floored = agent.is_overtaken(&job.order.kind);
         let mut reading = None;
         let done = !unable && !floored && self.effect(index, job, &mut reading);
         let outcome = if done {

@@ -145,16 +145,7 @@ impl World {
         let careless = self.broken == Some(Break::R14);
         let withdrawn = agent.withdrawn().contains(&job.order.id);
         let unable = withdrawn || job.order.kind.needs_lease() && !agent.may_act(clock) && !careless;
-        let floored = match &job.order.kind {
-            OrderKind::Start { guest, epoch, .. }
-            | OrderKind::Receive { guest, epoch, .. }
-            | OrderKind::Resume { guest, epoch } => agent.check_epoch(guest, *epoch).is_err(),
-            OrderKind::Release { .. }
-            | OrderKind::RestartService { .. }
-            | OrderKind::Reboot { .. }
-            | OrderKind::Send { .. }
-            | OrderKind::Fence { .. } => false,
-        };
+        let floored = agent.is_overtaken(&job.order.kind);
         let mut reading = None;
         let done = if late || (unable && !job.shot) || floored || job.fails {
             false
