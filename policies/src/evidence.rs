@@ -200,12 +200,6 @@ impl Evidence {
         signs.filter(|heard| heard.incarnation == *incarnation).map(|heard| heard.at).max()
     }
 
-    /// What the host said of the guest in its newest sync.
-    #[must_use]
-    pub fn report(&self, host: &HostName, guest: &GuestName) -> Option<&GuestReport> {
-        self.hosts.get(host)?.reports.get(guest)
-    }
-
     /// The newest pass of any service of this guest, under this epoch, from a vantage that is another host.
     #[must_use]
     pub fn last_pass_from_others(&self, guest: &GuestName, epoch: Epoch, home: &HostName) -> Option<Moment> {

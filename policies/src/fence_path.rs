@@ -198,10 +198,10 @@ impl Host {
     /// what it met. `None` when one did, or nobody has tried.
     #[must_use]
     pub fn fails(&self, level: usize) -> Option<(&HostName, &str)> {
-        let paths = || self.paths.iter().filter(|path| path.level == level);
-        let newest = paths().max_by_key(|path| path.index)?;
+        let newest = self.newest_path(level)?;
         let error = newest.error.as_deref()?;
-        paths().all(|path| path.error.is_some()).then_some((&newest.executor, error))
+        let mut paths = self.paths.iter().filter(|path| path.level == level);
+        paths.all(|path| path.error.is_some()).then_some((&newest.executor, error))
     }
 
     /// The newest try of a level, by whomever.

@@ -26,27 +26,9 @@ impl ClusterState {
         let declared = if self.policies.lease_level(&host).is_some() { self.view_changed } else { 0 };
         match self.hosts.get_mut(&host) {
             None => {
-                self.hosts.insert(
-                    host.clone(),
-                    Host {
-                        facts,
-                        mode: Mode::default(),
-                        life: Life::Up,
-                        past: Vec::new(),
-                        joined: context.index,
-                        mode_since: 0,
-                        life_since: context.index,
-                        quarantine: None,
-                        fences: Vec::new(),
-                        distrusted: std::collections::BTreeSet::new(),
-                        paths: Vec::new(),
-                        wired: Vec::new(),
-                        drill: None,
-                        powered_on: None,
-                        kept: std::collections::BTreeSet::new(),
-                        lease: crate::lease::HostLease { declared, ..Default::default() },
-                    },
-                );
+                let mut joined = Host::joined(facts, context.index);
+                joined.lease.declared = declared;
+                self.hosts.insert(host.clone(), joined);
             }
             Some(known) if known.is_contested() => {
                 let why = "is quarantined: two machines or two boots use its name".to_owned();

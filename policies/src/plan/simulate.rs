@@ -20,7 +20,7 @@ use crate::{
     model::{FenceLevel, Policies},
     names::{GuestName, HostName, Incarnation},
     rules::Rule,
-    state::{ClusterState, Host, HostFacts, Life, Mode},
+    state::{ClusterState, Host, HostFacts, Life},
     time::{Span, millis},
 };
 
@@ -178,24 +178,7 @@ pub fn imagine(
             cores: *cores,
             guests: true,
         };
-        let host = Host {
-            facts,
-            mode: Mode::Active,
-            life: Life::Up,
-            past: Vec::new(),
-            joined: 0,
-            mode_since: 0,
-            life_since: 0,
-            quarantine: None,
-            fences: Vec::new(),
-            distrusted: BTreeSet::new(),
-            paths: Vec::new(),
-            wired: Vec::new(),
-            drill: None,
-            powered_on: None,
-            kept: BTreeSet::new(),
-            lease: crate::lease::HostLease::default(),
-        };
+        let host = Host::joined(facts, 0);
         (name.clone(), host)
     };
     ClusterState { policies, hosts: hosts.iter().map(imagined).collect(), ..ClusterState::default() }

@@ -16,7 +16,7 @@ use holdfast_policies::{
     observe::{GuestCondition, GuestReport},
     proof::{Power, PowerReading, Proof},
     rules::GuestNeeds,
-    state::{ClusterState, Guest, Host, HostFacts, Life, Mode, Phase, Tenure},
+    state::{ClusterState, Guest, Host, HostFacts, Phase, Tenure},
     time::{Moment, Now, Span, WallTime},
 };
 use serde::Serialize;
@@ -123,24 +123,7 @@ fn host(incarnation: Incarnation) -> Result<Host> {
         cores: 64,
         guests: true,
     };
-    Ok(Host {
-        facts,
-        mode: Mode::Active,
-        life: Life::Up,
-        past: Vec::new(),
-        joined: 1,
-        mode_since: 1,
-        life_since: 1,
-        quarantine: None,
-        fences: Vec::new(),
-        distrusted: std::collections::BTreeSet::new(),
-        paths: Vec::new(),
-        wired: Vec::new(),
-        drill: None,
-        powered_on: None,
-        kept: std::collections::BTreeSet::new(),
-        lease: Default::default(),
-    })
+    Ok(Host::joined(facts, 1))
 }
 
 /// Has a guest run and answer, as two other hosts see it.

@@ -1,0 +1,255 @@
+//! Hosts: what each one has said of itself, what is wanted of it, and what is known of its boots.
+//!
+//! `Up -> Fencing -> Gone -> Up` (a new boot), or `Up -> Gone` when the power device says off by itself.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fence_path::{Drill, PathTest, Wired},
+    names::{GuestName, Incarnation, OrderId},
+    proof::Proof,
+};
+
+/// What a host says of itself when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Its boot.
+    pub incarnation: Incarnation,
+    /// The machine: changes only when somebody gives the name to another machine (R11).
+    pub machine_id: String,
+    /// Where its supervisor listens.
+    pub address: SocketAddr,
+    /// Memory for guests, in MiB.
+    pub memory_mib: u64,
+    /// Processor cores.
+    pub cores: u32,
+    /// Whether it runs guests.
+    pub guests: bool,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// What it said of itself.
+    pub facts: HostFacts,
+    /// What operators want of it.
+    pub mode: Mode,
+    /// What has been decided about its boot.
+    pub life: Life,
+    /// Its newest earlier boots: they are over, and none of them joins again (R10, R11).
+    #[serde(default)]
+    pub past: Vec<Incarnation>,
+    /// The log index at which this boot joined.
+    #[serde(default)]
+    pub joined: u64,
+    /// The log index at which its mode was set; 0 when it never was.
+    #[serde(default)]
+    pub mode_since: u64,
+    /// The log index at which what has been decided about its boot changed last.
+    #[serde(default)]
+    pub life_since: u64,
+    /// Why it gets no guests for the time being, whatever else is well with it.
+    #[serde(default)]
+    pub quarantine: Option<Quarantine>,
+    /// The log indexes of its newest fences that came to an attempt, for as long as they count towards a quarantine.
+    #[serde(default)]
+    pub fences: Vec<u64>,
+    /// Levels of its fencing whose device has called it off while it lived (R9): what they say proves nothing, and they
+    /// are not asked to switch anything off, which may be another machine.
+    #[serde(default)]
+    pub distrusted: BTreeSet<usize>,
+    /// What is known of the ways to switch it off, by level and by who asked.
+    #[serde(default)]
+    pub paths: Vec<PathTest>,
+    /// Power devices that are known to be its own without a person's word (R9).
+    #[serde(default)]
+    pub wired: Vec<Wired>,
+    /// Tries to switch it on again since it was fenced.
+    #[serde(default)]
+    pub powered_on: Option<PowerOn>,
+    /// A drill of its fencing that is under way.
+    #[serde(default)]
+    pub drill: Option<Drill>,
+    /// Guests that it has released for its announced departure, and that wait for it to come back.
+    #[serde(default)]
+    pub kept: BTreeSet<GuestName>,
+    /// What is committed about its lease, where that is a level of its fencing (R9).
+    #[serde(default)]
+    pub lease: crate::lease::HostLease,
+}
+
+/// Tries to switch a fenced host on again; then a person looks after it.
+pub const POWER_ON_TRIES_MAX: u32 = 3;
+
+/// Tries to switch a fenced host on again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerOn {
+    /// The order that is being carried out, if any.
+    pub order: Option<OrderId>,
+    /// Tries made.
+    pub tries: u32,
+    /// The log index of the newest.
+    pub since: u64,
+}
+
+/// Fences remembered per host: more than any sensible limit per hour.
+pub const FENCES_KEPT_MAX: usize = 64;
+
+/// A host gets no guests until somebody, or a calm time, says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Why.
+    pub cause: QuarantineCause,
+    /// The log index that began it.
+    pub since: u64,
+}
+
+/// Why a host is quarantined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuarantineCause {
+    /// Another machine came under its name (R11).
+    OtherMachine {
+        /// Which machine it says it is.
+        claims: String,
+    },
+    /// A boot that was over is alive beside the one that came after it (R11).
+    TwoBoots {
+        /// The boot that should be over.
+        other: Incarnation,
+    },
+    /// It was fenced too often.
+    FencedOften {
+        /// How often within the hour.
+        times: u32,
+    },
+}
+
+impl Quarantine {
+    /// Whether nobody knows which machine the name means, so that nothing said about it proves anything (R11).
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        match self.cause {
+            QuarantineCause::OtherMachine { .. } | QuarantineCause::TwoBoots { .. } => true,
+            QuarantineCause::FencedOften { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Quarantine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.cause {
+            QuarantineCause::OtherMachine { claims } => write!(f, "machine {claims} has come under its name"),
+            QuarantineCause::TwoBoots { other } => write!(f, "its boot {other}, which should be over, is alive"),
+            QuarantineCause::FencedOften { times } => write!(f, "it was fenced {times} times within an hour"),
+        }
+    }
+}
+
+impl Host {
+    /// A host that has just joined, as of this log index, and of which nothing else is known.
+    #[must_use]
+    pub fn joined(facts: HostFacts, index: u64) -> Self {
+        Self {
+            facts,
+            mode: Mode::default(),
+            life: Life::Up,
+            past: Vec::new(),
+            joined: index,
+            mode_since: 0,
+            life_since: index,
+            quarantine: None,
+            fences: Vec::new(),
+            distrusted: BTreeSet::new(),
+            paths: Vec::new(),
+            wired: Vec::new(),
+            powered_on: None,
+            drill: None,
+            kept: BTreeSet::new(),
+            lease: crate::lease::HostLease::default(),
+        }
+    }
+
+    /// Whether nobody knows which machine the name means (R11).
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        self.quarantine.as_ref().is_some_and(Quarantine::is_contested)
+    }
+
+    /// Whether this boot has joined, now or at an earlier time.
+    #[must_use]
+    pub fn knows_boot(&self, incarnation: &Incarnation) -> bool {
+        self.facts.incarnation == *incarnation || self.past.contains(incarnation)
+    }
+}
+
+/// Earlier boots remembered per host. A sync that is older than so many boots does not come in any more.
+pub const PAST_BOOTS_MAX: usize = 16;
+
+/// What operators want of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It runs guests.
+    #[default]
+    Active,
+    /// Its guests move away, and it gets no new ones.
+    Draining,
+    /// Hands off: its guests are left as they are, whatever happens to them, it gets no new ones, and it is not fenced.
+    Maintenance,
+    /// It has said that it is about to go: it gets no new guests, and its silence is no failure.
+    Leaving {
+        /// It means to come back.
+        reboot: bool,
+    },
+}
+
+impl Mode {
+    /// The word for it, as in status, journal and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+            Self::Leaving { reboot: true } => "rebooting",
+            Self::Leaving { reboot: false } => "shutting_down",
+        }
+    }
+}
+
+/// What has been decided about a host's boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Life {
+    /// Nothing against it.
+    Up,
+    /// It is to be switched off; until proof or supersession it gets no lease and no start (R20).
+    Fencing(Fence),
+    /// Proven not to run anything any more.
+    Gone {
+        /// Why we know.
+        proof: Proof,
+    },
+}
+
+/// An open fence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The log index that opened it.
+    pub opened: u64,
+    /// The evidence that it rests on.
+    pub evidence: Vec<String>,
+    /// The order that is being carried out, if any.
+    pub attempt: Option<OrderId>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The level to try next.
+    pub next_level: usize,
+    /// The log index at which the newest attempt ended without proof.
+    pub failed: Option<u64>,
+    /// Why the newest attempt failed.
+    pub last_error: Option<String>,
+}
