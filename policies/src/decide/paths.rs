@@ -43,11 +43,12 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     }
     let leads_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
     if round.state.suspended.is_none() && leads_for >= SETTLED_AFTER {
-        let due = round.state.hosts.iter().filter(|(name, host)| has_device(round, name) && host.life == Life::Up);
-        // Whoever has waited longest, so that devices that do not answer do not keep the others from their turn.
-        let due =
-            due.filter_map(|(name, host)| Some((newest(host).map(|path| path.index), due_for(round, name, host)?)));
-        decision.test = due.min_by_key(|(index, _)| *index).map(|(_, test)| test);
+        let up = round.state.hosts.iter().filter(|(name, host)| has_device(round, name) && host.life == Life::Up);
+        let mut up: Vec<_> = up.collect();
+        // Whoever has waited longest, so that devices that do not answer do not keep the others from their turn. Who is to
+        // ask is looked for only until one is due, because that walks over all hosts.
+        up.sort_by_cached_key(|(_, host)| newest(host).map(|path| path.index));
+        decision.test = up.into_iter().find_map(|(name, host)| due_for(round, name, host));
     }
 }
 
