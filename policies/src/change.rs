@@ -130,6 +130,13 @@ pub enum Change {
         /// and no earlier boot under this name runs anything (R11).
         by: Option<String>,
     },
+    /// A boot lives beside the one that has joined (R11).
+    NameContested {
+        /// The host.
+        host: HostName,
+        /// The boot that has not joined.
+        other: Incarnation,
+    },
     /// A power device has called the host off while it lived (R9).
     DeviceDistrusted {
         /// The host.

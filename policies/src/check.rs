@@ -65,16 +65,6 @@ pub fn check(
     check.found
 }
 
-/// Whether a device call for this host may be running: its executor lives on in the boot that was ordered (R21).
-fn is_being_fenced(state: &ClusterState, host: &Host) -> bool {
-    let Life::Fencing(fence) = &host.life else { return false };
-    let order = fence.attempt.as_ref().and_then(|attempt| state.orders.get(attempt));
-    order.is_some_and(|order| {
-        let executor = state.hosts.get(&order.host);
-        executor.is_some_and(|known| known.life == Life::Up && known.facts.incarnation == order.incarnation)
-    })
-}
-
 struct Check<'a> {
     state: &'a ClusterState,
     evidence: &'a Evidence,
@@ -99,7 +89,7 @@ impl<'a> Check<'a> {
             }
         }
         for (name, host) in &self.state.hosts {
-            if is_being_fenced(self.state, host) {
+            if self.is_being_fenced(host) {
                 parts.entry(self.state.policies.fenced_one_by_one_with(name)).or_default().1 += 1;
             }
         }
@@ -108,6 +98,21 @@ impl<'a> Check<'a> {
                 self.breaks("S9", format!("would have {} fences under way at once", begun + under_way));
             }
         }
+    }
+
+    /// Whether a device call for this host may be running: its executor lives on in the boot that was ordered (R21), and
+    /// has synced within the lease without which it sends nothing (R20).
+    fn is_being_fenced(&self, host: &Host) -> bool {
+        let Life::Fencing(fence) = &host.life else { return false };
+        let order = fence.attempt.as_ref().and_then(|attempt| self.state.orders.get(attempt));
+        order.is_some_and(|order| {
+            let executor = self.state.hosts.get(&order.host);
+            let sync = self.evidence.hosts.get(&order.host).and_then(|seen| seen.sync.as_ref());
+            let synced = sync.map(|sync| sync.at).or(self.evidence.quorum_since);
+            let may_act = synced.is_some_and(|at| self.now.since(at) < self.timing.lease.0 * 21 / 20);
+            executor.is_some_and(|known| known.life == Life::Up && known.facts.incarnation == order.incarnation)
+                && may_act
+        })
     }
 
     fn breaks(&mut self, promise: &str, what: String) {
@@ -169,6 +174,7 @@ impl<'a> Check<'a> {
             | Change::FenceSuperseded { .. }
             | Change::FenceForgotten { .. }
             | Change::QuarantineLifted { .. }
+            | Change::NameContested { .. }
             | Change::DeviceDistrusted { .. }
             | Change::DeviceTrusted { .. }
             | Change::DrillEnded { .. }

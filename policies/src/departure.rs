@@ -45,7 +45,10 @@ impl ClusterState {
     /// What becomes of the guests of a host, if it has announced to go.
     #[must_use]
     pub fn departure(&self, host: &HostName) -> Option<Departure> {
-        match self.hosts.get(host)?.mode {
+        let known = self.hosts.get(host)?;
+        match known.mode {
+            // Hands off outlasts the announcement.
+            Mode::Leaving { .. } if known.mode_on_return == Mode::Maintenance => None,
             Mode::Leaving { reboot } => Some(Departure::of(self.policies.cluster.on_shutdown, reboot)),
             Mode::Active | Mode::Draining | Mode::Maintenance => None,
         }

@@ -11,7 +11,7 @@ use crate::{
     names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     proof::PowerReading,
-    state::Host,
+    state::{Host, HostFacts},
     sync::Authority,
     time::Moment,
 };
@@ -183,7 +183,33 @@ impl HostEvidence {
     }
 }
 
+/// A boot that was heard so shortly ago is not over: guards send beacons four times a second (R16).
+pub const NOT_OVER: Duration = Duration::from_secs(1);
+/// Two boots that go on being heard beside each other are two machines (R11). No message is late for as long as this.
+pub const BESIDE: Duration = Duration::from_secs(10);
+
 impl Evidence {
+    /// Whether what asks to join can be this host's next boot: the one that has joined is not heard any more. A coordinator
+    /// that has just begun has not listened for long enough to say so. Another machine, and a boot that should be over, are
+    /// taken for what they are at once (R11).
+    #[must_use]
+    pub fn may_follow(&self, name: &HostName, host: &Host, next: &HostFacts, now: Moment) -> bool {
+        let quiet = |since: Moment| now.since(since) >= NOT_OVER;
+        let heard = self.last_life(name, &host.facts.incarnation);
+        next.machine_id != host.facts.machine_id
+            || host.knows_boot(&next.incarnation)
+            || (self.authority_since.is_some_and(quiet) && heard.is_none_or(quiet))
+    }
+
+    /// A boot that goes on living beside the one that has joined: of another machine, or of a copy (R11).
+    #[must_use]
+    pub fn beside(&self, name: &HostName, host: &Host, now: Moment) -> Option<&OtherBoot> {
+        let other = self.other_boot(name, host)?;
+        let fresh = |at: Moment| now.since(at) < 2 * NOT_OVER;
+        let both = fresh(other.at) && self.last_life(name, &host.facts.incarnation).is_some_and(fresh);
+        (both && now.since(other.since) >= BESIDE).then_some(other)
+    }
+
     /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was
     /// late on its way.
     #[must_use]

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::{
     change::Refused,
+    fence_path::DrillStep,
     journal::Event,
     model::Severity,
     names::{GuestName, HostName, Incarnation},
@@ -71,7 +72,7 @@ impl ClusterState {
                 match known.mode {
                     Mode::Active | Mode::Draining | Mode::Maintenance => {}
                     Mode::Leaving { .. } => {
-                        known.mode = Mode::Active;
+                        known.mode = std::mem::take(&mut known.mode_on_return);
                         known.mode_since = context.index;
                     }
                 }
@@ -241,6 +242,17 @@ impl ClusterState {
             let why = format!("{is}; only a host with nothing against it can be {asked}");
             return Err(Refused::Host { host: host.clone(), why });
         }
+        let is_switched = known.drill.as_ref().is_some_and(|drill| matches!(drill.step, DrillStep::Switching { .. }));
+        if mode == Mode::Active && is_switched {
+            // What it were given now would lose its host at once.
+            let why = "is being switched off and on for a drill; resume it when that has ended".to_owned();
+            return Err(Refused::Host { host: host.clone(), why });
+        }
+        known.mode_on_return = match (mode, known.mode) {
+            (Mode::Leaving { .. }, Mode::Leaving { .. }) => known.mode_on_return,
+            (Mode::Leaving { .. }, before) => before,
+            (Mode::Active | Mode::Draining | Mode::Maintenance, _) => Mode::default(),
+        };
         known.mode_since = context.index;
         known.mode = mode;
         let expected = !matches!(known.life, Life::Gone { .. });

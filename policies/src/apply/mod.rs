@@ -71,6 +71,7 @@ impl ClusterState {
             Change::Vacated { host } => self.vacated(context, &host),
             Change::FenceForgotten { host, attempted } => self.fence_forgotten(&host, attempted),
             Change::QuarantineLifted { host, machine_id, by } => self.quarantine_lifted(context, &host, machine_id, by),
+            Change::NameContested { host, other } => self.name_contested(context, &host, other),
             Change::DeviceDistrusted { host, level, why } => self.device_distrusted(context, host, level, why),
             Change::DeviceTrusted { host, by } => self.device_trusted(context, host, by),
             Change::PowerOnOrdered { host, executor, level } => self.power_on_ordered(context, &host, &executor, level),

@@ -5,7 +5,7 @@ use crate::{
     change::Refused,
     journal::Event,
     model::Severity,
-    names::HostName,
+    names::{HostName, Incarnation},
     order::{Order, OrderKind, OrderOutcome},
     state::{ClusterState, Quarantine, QuarantineCause},
 };
@@ -31,6 +31,20 @@ impl ClusterState {
         self.note(context, Event::HostQuarantined { host: host.clone(), why });
     }
 
+    pub(super) fn name_contested(
+        &mut self,
+        context: &Context,
+        host: &HostName,
+        other: Incarnation,
+    ) -> Result<(), Refused> {
+        let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        if known.is_contested() || known.facts.incarnation == other {
+            return Err(Refused::Already { why: format!("{host} is quarantined, or {other} is its boot") });
+        }
+        self.quarantine(context, host, QuarantineCause::TwoBoots { other });
+        Ok(())
+    }
+
     pub(super) fn quarantine_lifted(
         &mut self,
         context: &mut Context,
@@ -46,7 +60,10 @@ impl ClusterState {
             let why = "has a contested name, which only a person can settle".to_owned();
             return Err(Refused::Host { host: host.clone(), why });
         }
-        known.quarantine = None;
+        // Which of two boots is left only shows now: the one that should have been over may be it, and may join again.
+        if let Some(Quarantine { cause: QuarantineCause::TwoBoots { other }, .. }) = known.quarantine.take() {
+            known.past.retain(|past| *past != other);
+        }
         // Whoever looked at the host has also seen why it was fenced.
         known.fences.clear();
         if let Some(machine_id) = machine_id {

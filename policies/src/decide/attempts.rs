@@ -16,7 +16,7 @@ use crate::{
     model::{FenceLevel, Severity},
     names::{HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
-    state::{ClusterState, Fence, Life},
+    state::{ClusterState, Fence, Life, Mode},
     time::millis,
 };
 
@@ -140,14 +140,17 @@ fn nobody_can(round: &Round<'_>, decision: &mut Decision, name: &HostName, distr
     open(round, decision, ClusterState::host_key(name), Severity::Critical, summary, Some(human));
 }
 
-/// The coordinator first, because its word needs no further trip, unless it is known not to reach the device; others in turn when an attempt has failed.
+/// The coordinator first, because its word needs no further trip, unless it is known not to reach the device or is about to
+/// go; others in turn when an attempt has failed.
 pub(super) fn executor(round: &Round<'_>, target: &HostName, level: usize, attempts: u32) -> Option<HostName> {
     let me = round.evidence.me.iter().filter(|me| *me != target).filter(|me| round.state.hosts.contains_key(*me));
     let others = round.state.hosts.keys().filter(|host| *host != target && Some(*host) != round.evidence.me.as_ref());
     let mut able: Vec<&HostName> = me.chain(others).filter(|host| round.answers(host)).collect();
     // Who could not reach the device when nothing was wrong hardly can when something is.
     let known = round.state.hosts.get(target);
-    able.sort_by_key(|host| known.and_then(|known| known.path(level, host)).is_some_and(|path| path.error.is_some()));
+    let goes = |host| round.state.hosts.get(host).is_some_and(|host| matches!(host.mode, Mode::Leaving { .. }));
+    let fails = |host| known.and_then(|known| known.path(level, host)).is_some_and(|path| path.error.is_some());
+    able.sort_by_key(|host| (goes(*host), fails(host)));
     let turn = usize::try_from(attempts).unwrap_or(0).checked_rem(able.len())?;
     able.get(turn).map(|host| (*host).clone())
 }

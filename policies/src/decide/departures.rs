@@ -12,9 +12,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Decision, FOREVER, HostVerdict, Round,
+    Decision, FOREVER, HostJudgement, HostVerdict, Round,
     fences::{close, open},
-    placement::STARTS_PER_HOST,
     restraint::REBOOT_GRACE,
 };
 use crate::{
@@ -23,74 +22,81 @@ use crate::{
     model::Severity,
     names::{GuestName, HostName},
     rules::OnShutdown,
-    state::{Host, Life, Mode, Phase, Wanted},
+    state::{ClusterState, Guest, Host, Life, Mode, Phase, Wanted},
     time::millis,
 };
 
-/// Vacates the hosts that are about to go, and has the guests that wait for one start there. It comes after the decisions
-/// about guests, of which it corrects where these are placed.
+/// Vacates the hosts that are about to go, and tells of the guests that wait for one. It comes after the decisions about
+/// guests; placement has seen to it that these start on their host and nowhere else ([`kept`]).
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     for (name, host) in &round.state.hosts {
         vacate(round, decision, name);
         overstays(round, decision, name, host);
     }
-    let mut starting = BTreeMap::new();
-    decision.commands.retain_mut(|command| match command {
-        Change::Place { guest, host, why } => match keeper(round, guest) {
-            Some((keeper, _)) => {
-                let may = round.is_fit_to_start(keeper) && has_a_turn(round, keeper, &mut starting);
-                keeper.clone_into(host);
-                *why = format!("it ran there before {keeper} announced to go");
-                may
+    let kept = kept(round.state, |index| round.age(index));
+    for (guest, Kept { host, left }) in kept {
+        let back = is_fit_to_start(round.state, &round.hosts, host);
+        for command in &mut decision.commands {
+            if let Change::Place { guest: placed, host: on, why } = command
+                && placed == guest
+                && on == host
+            {
+                *why = format!("it ran there before {host} announced to go");
             }
-            None => true,
-        },
-        // That no other host has room for a guest that is to go to none of them is nobody's business.
-        Change::IncidentOpened { key, .. } => {
-            let guest = key.strip_prefix("placement/").and_then(|guest| GuestName::new(guest).ok());
-            guest.is_none_or(|guest| keeper(round, &guest).is_none())
         }
-        _ => true,
-    });
-    // Mostly no host is about to go, and then no guest has to be looked up.
-    if round.state.hosts.values().all(|host| host.kept.is_empty()) {
-        return;
-    }
-    for (guest, judgement) in &mut decision.report.guests {
-        if let Some((keeper, left)) = keeper(round, guest).filter(|(keeper, _)| !round.is_fit_to_start(keeper)) {
-            judgement.doing = format!("kept for {keeper}, which has announced to go");
-            judgement.waits = Some((format!("{keeper} to come back"), left));
+        if let Some(judgement) = decision.report.guests.get_mut(guest).filter(|_| !back) {
+            judgement.doing = format!("kept for {host}, which has announced to go");
+            judgement.waits = Some((format!("{host} to come back"), left));
         }
     }
 }
 
-impl Round<'_> {
-    fn is_fit_to_start(&self, host: &HostName) -> bool {
-        let known = self.state.hosts.get(host);
-        self.answers(host) && known.is_some_and(|known| known.mode == Mode::Active && known.quarantine.is_none())
+/// Whether guests that wait for a host can start there.
+pub(super) fn is_fit_to_start(
+    state: &ClusterState,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    host: &HostName,
+) -> bool {
+    let healthy = judged.get(host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
+    let ready = |known: &Host| known.life == Life::Up && known.mode == Mode::Active && known.quarantine.is_none();
+    healthy && state.hosts.get(host).is_some_and(ready)
+}
+
+/// The host that a stopped guest waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept<'a> {
+    /// Which.
+    pub host: &'a HostName,
+    /// At most how many milliseconds longer.
+    left: u64,
+}
+
+impl Kept<'_> {
+    /// Whether it waits for good.
+    pub fn is_frozen(&self) -> bool {
+        self.left == FOREVER
     }
 }
 
-/// The host that a stopped guest waits for, and at most how many milliseconds longer.
-fn keeper<'a>(round: &Round<'a>, guest: &GuestName) -> Option<(&'a HostName, u64)> {
-    let Phase::Free { .. } = round.state.guests.get(guest)?.phase else { return None };
-    let (name, host) = round.state.hosts.iter().find(|(_, host)| host.kept.contains(guest))?;
-    // Freezing is for good; otherwise a host has as long for each step: to go, and to start its guests when it is back.
-    if round.state.policies.cluster.on_shutdown == OnShutdown::Freeze {
-        return Some((name, FOREVER));
+/// The stopped guests that wait for a host.
+pub(super) fn kept(state: &ClusterState, age: impl Fn(u64) -> Duration) -> BTreeMap<&GuestName, Kept<'_>> {
+    let mut kept = BTreeMap::new();
+    for (name, host) in &state.hosts {
+        // Freezing is for good; otherwise a host has as long for each step: to go, and to start its guests when it is back.
+        let left = match state.policies.cluster.on_shutdown {
+            OnShutdown::Freeze => FOREVER,
+            OnShutdown::Conditional | OnShutdown::Migrate | OnShutdown::Failover => {
+                millis(REBOOT_GRACE.saturating_sub(age(host.mode_since)))
+            }
+        };
+        for guest in host.kept.iter().filter(|_| left > 0) {
+            let free = |known: &Guest| matches!(known.phase, Phase::Free { .. });
+            if state.guests.get(guest).is_some_and(free) {
+                kept.entry(guest).or_insert(Kept { host: name, left });
+            }
+        }
     }
-    let left = REBOOT_GRACE.saturating_sub(round.age(host.mode_since));
-    (!left.is_zero()).then(|| (name, millis(left)))
-}
-
-/// The boot storm's bound also holds for guests that come back together.
-fn has_a_turn(round: &Round<'_>, host: &HostName, planned: &mut BTreeMap<HostName, u32>) -> bool {
-    let starting = |phase: &Phase| matches!(phase, Phase::Starting { tenure, .. } if tenure.host == *host);
-    let starts = round.state.guests.values().filter(|guest| starting(&guest.phase)).count();
-    let under_way = u32::try_from(starts).unwrap_or(u32::MAX);
-    let planned = planned.entry(host.clone()).or_default();
-    *planned += 1;
-    under_way.saturating_add(*planned) <= STARTS_PER_HOST
+    kept
 }
 
 fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName) {

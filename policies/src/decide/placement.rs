@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{HostJudgement, HostVerdict, guests::free::is_to_be_placed};
+use super::{HostJudgement, HostVerdict, departures, departures::Kept, guests::free::is_to_be_placed};
 use crate::{
     evidence::Evidence,
     model::Policies,
@@ -93,8 +93,11 @@ impl<'a> Plan<'a> {
         ready.truncate(GUESTS_PER_ROUND);
         let mut room = Room::of(&problem);
         let overfull = room.overfull(&problem);
-        let ask = Ask { guests: ready, ..Ask::default() };
-        let placement = plan::place(&problem, &mut room, &ask);
+        let kept = departures::kept(state, age);
+        let placement = match kept.is_empty() {
+            true => plan::place(&problem, &mut room, &Ask { guests: ready, ..Ask::default() }),
+            false => with_kept(state, judged, &problem, &mut room, ready, &kept),
+        };
         let moves = plan::moves(&problem, &room);
         Self { problem, room, placement, moves, overfull }
     }
@@ -175,6 +178,40 @@ impl<'a> Plan<'a> {
             place @ (Place::On { .. } | Place::Later { .. } | Place::Nowhere { .. }) => self.told(place),
         }
     }
+}
+
+/// Places guests that wait for a host on that host, if it is back, and then the others. One that its host cannot take any
+/// more goes elsewhere, unless it is frozen.
+fn with_kept(
+    state: &ClusterState,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    problem: &Problem<'_>,
+    room: &mut Room,
+    ready: Vec<GuestAt>,
+    kept: &BTreeMap<&GuestName, Kept<'_>>,
+) -> Placement {
+    let (mut waiting, mut free) = (BTreeMap::<&HostName, Vec<GuestAt>>::new(), Vec::new());
+    for at in ready {
+        match kept.get(problem.guest_name(at)) {
+            Some(kept) if departures::is_fit_to_start(state, judged, kept.host) => {
+                waiting.entry(kept.host).or_default().push(at);
+            }
+            Some(_) => {}
+            None => free.push(at),
+        }
+    }
+    let mut placed = Placement::default();
+    for (keeper, guests) in waiting {
+        let excluded = problem.hosts().filter(|host| problem.host_name(*host) != keeper).collect();
+        let settled = placed.settled();
+        let found = plan::place(problem, room, &Ask { guests, excluded, settled, keep_best_effort: true });
+        let frozen = |at: &GuestAt| kept.get(problem.guest_name(*at)).is_some_and(|kept| kept.is_frozen());
+        free.extend(found.nowhere().filter(|at| !frozen(at)));
+        placed.add(found);
+    }
+    let settled = placed.settled();
+    placed.add(plan::place(problem, room, &Ask { guests: free, settled, ..Ask::default() }));
+    placed
 }
 
 /// The host that an operator's move goes to when none is named: what this round would choose, other than the guest's own

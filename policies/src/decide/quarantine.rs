@@ -11,6 +11,12 @@ pub const FENCE_COUNTS_FOR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     for (name, host) in &round.state.hosts {
+        if !host.is_contested()
+            && let Some(other) = round.evidence.beside(name, host, round.now.moment)
+        {
+            let other = other.incarnation.clone();
+            decision.commands.push(Change::NameContested { host: name.clone(), other });
+        }
         let old = host.fences.iter().filter(|index| round.age(**index) >= FENCE_COUNTS_FOR);
         decision.commands.extend(old.map(|index| Change::FenceForgotten { host: name.clone(), attempted: *index }));
         let healthy = round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);

@@ -53,7 +53,7 @@ mod survive;
 mod table;
 mod tolerate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use moves::{Move, moves};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
@@ -85,6 +85,32 @@ pub struct Placement {
     pub moves: Vec<(GuestAt, HostAt)>,
     /// The search for ways to make room was cut short: what goes nowhere may have had a place.
     pub cut: bool,
+}
+
+impl Placement {
+    /// Adds what was placed after it.
+    pub fn add(&mut self, then: Self) {
+        self.places.extend(then.places);
+        self.order.extend(then.order);
+        self.preempted.extend(then.preempted);
+        self.moves.extend(then.moves);
+        self.cut |= then.cut;
+    }
+
+    /// The guests that have a place.
+    #[must_use]
+    pub fn settled(&self) -> BTreeSet<GuestAt> {
+        let has = |(at, place): (&GuestAt, &Place)| match place {
+            Place::On { .. } => Some(*at),
+            Place::Later { .. } | Place::Nowhere { .. } => None,
+        };
+        self.places.iter().filter_map(has).collect()
+    }
+
+    /// The guests that have none.
+    pub fn nowhere(&self) -> impl Iterator<Item = GuestAt> {
+        self.places.iter().filter(|(_, place)| matches!(place, Place::Nowhere { .. })).map(|(at, _)| *at)
+    }
 }
 
 /// A running guest of best effort that has to give way.

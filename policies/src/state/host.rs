@@ -44,6 +44,9 @@ pub struct Host {
     /// The log index at which this boot joined.
     #[serde(default)]
     pub joined: u64,
+    /// What operators wanted of it before it announced to go: that outlasts its absence.
+    #[serde(default)]
+    pub mode_on_return: Mode,
     /// The log index at which its mode was set; 0 when it never was.
     #[serde(default)]
     pub mode_since: u64,
@@ -142,7 +145,7 @@ impl std::fmt::Display for Quarantine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.cause {
             QuarantineCause::OtherMachine { claims } => write!(f, "machine {claims} has come under its name"),
-            QuarantineCause::TwoBoots { other } => write!(f, "its boot {other}, which should be over, is alive"),
+            QuarantineCause::TwoBoots { other } => write!(f, "a second boot, {other}, is alive under its name"),
             QuarantineCause::FencedOften { times } => write!(f, "it was fenced {times} times within an hour"),
         }
     }
@@ -158,6 +161,7 @@ impl Host {
             life: Life::Up,
             past: Vec::new(),
             joined: index,
+            mode_on_return: Mode::default(),
             mode_since: 0,
             life_since: index,
             quarantine: None,

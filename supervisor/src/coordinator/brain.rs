@@ -301,7 +301,15 @@ impl Brain {
     /// Has a host join, unless it may not.
     async fn join(&mut self, request: &SyncRequest) {
         let (host, facts) = (request.host.clone(), request.facts.clone());
-        let may = self.node.read(|state| state.may_join(&host, &facts.incarnation, request.seen));
+        let now = clock::moment();
+        let (node, evidence) = (&self.node, &mut self.evidence);
+        let may = node.read(|state| {
+            // What came by datagram since the last turn counts too.
+            gather::refresh(evidence, node, state, now);
+            // R11: two boots that are heard at once are two machines, and none of them answers for the other.
+            let follows = |known: &holdfast_policies::state::Host| evidence.may_follow(&host, known, &facts, now);
+            state.may_join(&host, &facts.incarnation, request.seen) && state.hosts.get(&host).is_none_or(follows)
+        });
         let change = Change::HostJoined { host, facts };
         if may && !self.is_refused(&change) {
             self.propose(change).await;

@@ -23,6 +23,31 @@ fn maintenance_and_draining_outlast_a_reboot_and_leaving_ends_with_it() {
 }
 
 #[test]
+fn what_was_wanted_of_a_host_before_it_announced_to_go_is_wanted_again_when_it_is_back() {
+    for before in [Mode::Active, Mode::Draining, Mode::Maintenance] {
+        let mut stage = Stage::new(&["a", "b"], &[]);
+        if before != Mode::Active {
+            stage.must(set_mode("a", before));
+        }
+        stage.must(set_mode("a", Mode::Leaving { reboot: false }));
+        stage.must(set_mode("a", Mode::Leaving { reboot: true }));
+        assert_eq!(stage.state.departure(&host("a")).is_none(), before == Mode::Maintenance, "hands off");
+        stage.join("a", "a.2");
+        assert_eq!(stage.state.hosts[&host("a")].mode, before);
+    }
+}
+
+#[test]
+fn a_host_that_is_being_drilled_is_not_resumed_in_the_middle() {
+    let mut stage = Stage::new(&["a", "b"], &[]);
+    stage.must(set_mode("a", Mode::Draining));
+    stage.must(Change::DrillBegun { host: host("a"), executor: host("b"), level: 0, by: "ann".to_owned() });
+    assert!(matches!(stage.refused(set_mode("a", Mode::Active)), Refused::Host { .. }));
+    stage.end("b", done());
+    stage.must(set_mode("a", Mode::Active));
+}
+
+#[test]
 fn a_host_that_is_fenced_or_gone_is_neither_drained_nor_set_to_maintenance_nor_announced_to_leave() {
     for mode in [Mode::Draining, Mode::Maintenance, Mode::Leaving { reboot: true }, Mode::Leaving { reboot: false }] {
         let mut fenced = Stage::new(&["a", "b"], &[]);

@@ -127,3 +127,36 @@ fn every_wait_has_its_reason_and_its_bound() {
     let (what, left) = waits(&scene);
     assert!(what.contains("the pause after attempt 1") && left == 1_000, "{what} {left}");
 }
+
+#[test]
+fn who_is_about_to_go_is_the_last_to_be_asked_to_switch_a_host_off() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.later(600_000);
+    for leaves in ["a", "b"] {
+        set_mode(&mut scene, leaves, Mode::Leaving { reboot: true });
+    }
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    assert_eq!(scene.stage.orders("c").len(), 1, "not a, which coordinates, and not b");
+}
+
+#[test]
+fn a_fence_whose_executor_may_not_act_any_more_does_not_hold_up_the_next_one() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
+    scene.stage.run("web", "d");
+    scene.stage.run("db", "e");
+    scene.later(600_000);
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.evidence.me = Some(host("b"));
+    for (ms, next) in [(4_000, false), (300, true)] {
+        scene.later(ms);
+        scene.silent("d", 6_000);
+        scene.silent("a", if next { 4_300 } else { 4_000 });
+        scene.asked("a", Some(100));
+        scene.silent("e", 2_000);
+        let attempted = scene.settle().contains(&"FenceAttempted".to_owned());
+        assert_eq!(attempted, next, "R20: a lease of 4 s and its margin");
+    }
+}

@@ -136,3 +136,18 @@ fn a_host_that_announced_to_go_and_stays_is_told_of() {
     set_mode(&mut scene, "d", Mode::Active);
     assert!(scene.settle().contains(&"IncidentResolved".to_owned()));
 }
+
+#[test]
+fn a_guest_that_its_host_cannot_take_back_starts_elsewhere_unless_it_is_frozen() {
+    for (on_shutdown, after) in [(OnShutdown::Conditional, vec!["Place"]), (OnShutdown::Freeze, vec![])] {
+        let (mut scene, _) = announced(on_shutdown, true);
+        scene.later(100_000);
+        let facts = crate::state::HostFacts { memory_mib: 1, ..crate::fixture::facts("d", "d.2") };
+        scene.stage.must(Change::HostJoined { host: host("d"), facts });
+        scene.later(1_000);
+        let words = scene.settle();
+        assert_eq!(words.iter().filter(|word| **word == "Place").count(), after.len(), "{on_shutdown:?}: {words:?}");
+        let elsewhere = !scene.stage.may_run("web").contains("d");
+        assert!(elsewhere, "{on_shutdown:?}: there is no room for it any more");
+    }
+}

@@ -47,3 +47,57 @@ fn a_contested_host_is_neither_fenced_nor_proven_off_nor_given_anything_to_do() 
     scene.stage.must(Change::QuarantineLifted { host: host("d"), machine_id: None, by: Some("ann".to_owned()) });
     assert_eq!(scene.words()[0], "HostGone");
 }
+
+#[test]
+fn a_boot_that_lives_beside_the_one_that_has_joined_never_joins_and_is_another_machine_in_the_end() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.evidence.authority_since = Some(Moment(0));
+    let next = crate::fixture::facts("d", "d.2");
+    let (since, incarnation) = (scene.now, next.incarnation.clone());
+    let follows = |scene: &Scene| {
+        let known = &scene.stage.state.hosts[&host("d")];
+        scene.evidence.may_follow(&host("d"), known, &next, Moment(scene.now))
+    };
+    for _ in 0..10 {
+        let now = Moment(scene.now);
+        scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&incarnation, now, Moment(since));
+        assert!(!follows(&scene), "the boot before it is alive");
+        assert!(scene.words().is_empty(), "{:?}", scene.words());
+        scene.later(1_000);
+    }
+    let now = Moment(scene.now);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&incarnation, now, now);
+    assert_eq!(scene.settle(), ["NameContested"]);
+    assert!(scene.stage.state.hosts[&host("d")].is_contested());
+}
+
+#[test]
+fn a_boot_follows_one_that_is_not_heard_any_more_once_the_coordinator_has_listened() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.silent("d", 1_000);
+    let next = crate::fixture::facts("d", "d.2");
+    let known = scene.stage.state.hosts[&host("d")].clone();
+    for (since, follows) in [(scene.now - 999, false), (scene.now - 1_000, true)] {
+        scene.evidence.authority_since = Some(Moment(since));
+        assert_eq!(scene.evidence.may_follow(&host("d"), &known, &next, Moment(scene.now)), follows);
+    }
+}
+
+#[test]
+fn the_boot_that_is_left_when_a_quarantine_is_lifted_joins_again_and_is_not_fenced_meanwhile() {
+    let mut scene = four();
+    scene.stage.join("d", "d.2");
+    scene.stage.must(Change::HostJoined { host: host("d"), facts: crate::fixture::facts("d", "d.1") });
+    assert!(scene.stage.state.hosts[&host("d")].is_contested(), "d.1 should be over");
+    scene.later(60_000);
+    scene.silent("d", 5_000);
+    let now = Moment(scene.now);
+    let left = crate::fixture::facts("d", "d.1").incarnation;
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&left, now, now);
+    scene.stage.must(Change::QuarantineLifted { host: host("d"), machine_id: None, by: Some("ann".to_owned()) });
+    assert!(!scene.words().contains(&"FenceOpened".to_owned()), "R16: {:?}", scene.words());
+    scene.stage.join("d", "d.1");
+    assert!(!scene.stage.state.hosts[&host("d")].is_contested());
+}
