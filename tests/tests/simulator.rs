@@ -7,6 +7,7 @@ use holdfast_tests::simulator::{
     Happening, Setup, World,
     breaks::{Break, NOT_EXPRESSIBLE},
     report::{End, Options, find_break, words},
+    world::Seen,
 };
 
 /// Seeds that every test run tries. `simulator run --seeds 1000000` is a night's work.
@@ -58,12 +59,30 @@ fn seeds_that_once_were_bad_are_well() {
     for line in include_str!("../seeds/regressions.txt").lines() {
         let Some(seed) = line.split_whitespace().next().filter(|word| !word.starts_with('#')) else { continue };
         let seed = seed.parse().unwrap();
-        // Most were found before worlds had rules about places.
-        for places in [false, true] {
-            let outcome = Options { places, ..Options::default() }.run(seed);
+        // Most were found before worlds had rules about places, and chores.
+        for more in [false, true] {
+            let outcome = Options { places: more, chores: more, ..Options::default() }.run(seed);
             assert_eq!(outcome.end, End::Well, "seed {seed}: {}", words(&outcome.end));
         }
     }
+}
+
+#[test]
+fn what_is_rare_is_met_in_random_worlds() {
+    let options = Options::default();
+    let seen: Vec<_> = (1..=SEEDS / 10).map(|seed| options.run(seed).seen).collect();
+    let met = |count: fn(&Seen) -> u64| seen.iter().filter(|seen| count(seen) > 0).count();
+    let worlds = [
+        ("a snapshot is installed", met(|seen| seen.snapshots_installed)),
+        ("the lead is handed over (R29)", met(|seen| seen.handed_over)),
+        ("a drill switches a host off", met(|seen| seen.drills)),
+        ("a second machine comes under a name", met(|seen| seen.twins)),
+        ("a name is contested (R11)", met(|seen| seen.contested)),
+    ];
+    assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "{worlds:?}");
+    // Such a world ends early, so few may be so.
+    let beyond = met(|seen| seen.beyond);
+    assert!(beyond * 20 < seen.len(), "{beyond} of {} worlds end with a copy that nobody can tell", seen.len());
 }
 
 /// Each line of `seeds/breaks.txt` is a rule and a seed at which its break shows.

@@ -59,6 +59,7 @@ breaks! {
     R10 "R10" "a new boot starts what ran before it, unordered",
     R10Lease "R10-lease" "a boot that was proven gone gets a lease at once when it is back",
     R11 "R11" "the incarnation is made at every start of the supervisor",
+    R11Copy "R11-copy" "a boot joins while the one before it is heard",
     R12 "R12" "an agent that lost its disk takes its empty floors for known",
     R13 "R13" "the guard ends with the supervisor: no beacon, no lease",
     R14 "R14" "orders are carried out without looking at the lease right before",
@@ -73,6 +74,7 @@ breaks! {
     R21 "R21" "no storm hold",
     R22 "R22" "a target runs as soon as it has everything, before the switch is committed",
     R24 "R24" "a voter that lost its store comes back under its old id, with its vote",
+    R29 "R29" "the lead is handed over to whichever voter is next",
 }
 
 /// Rules that the simulator cannot express, and why.
@@ -82,7 +84,6 @@ pub const NOT_EXPRESSIBLE: &[(&str, &str)] = &[
     ("R26", "all simulated voters run one version"),
     ("R27", "the simulated network knows no certificates or keys"),
     ("R28", "disk images are not simulated"),
-    ("R29", "a hand-over is simulated as an election"),
 ];
 
 /// Rules whose break costs something else than a promise, or is caught by another rule first, and why.

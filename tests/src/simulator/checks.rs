@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use holdfast_policies::{
     change::{Change, Refused},
-    names::{Epoch, GuestName, HostName, OrderId},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, OrderOutcome},
     proof::ProofKind,
     state::{Life, Mode},
@@ -13,7 +13,7 @@ use holdfast_policies::{
     time::millis,
 };
 
-use super::{Ms, consensus::LogEntry, guest::Vm, host::boot_of, world::World};
+use super::{Ms, chores::TWIN_BOOTS, consensus::LogEntry, guest::Vm, host::boot_of, world::World};
 
 /// A voter that has heard a host without a gap for this long, until now, does not say that the host is dead.
 const HEARD_WELL: Ms = 4_000;
@@ -23,6 +23,8 @@ const GO_AHEAD: Ms = 5_000;
 const SUPERVISOR_PATIENCE: Ms = 28_000;
 /// Silence that everybody must have noticed.
 const SILENT: Ms = 3_500;
+/// A boot that the coordinator heard so long ago is not over; what it has heard since may not have been looked at yet.
+const HEARD_NOW: std::ops::Range<Ms> = 50..800;
 /// A proposal that took longer to commit than this has waited for a quorum.
 const STALE: Ms = 500;
 /// A well host that reaches the coordinator has a lease after this.
@@ -81,6 +83,7 @@ impl World {
             Change::HostJoined { host, .. } => self.truth.state.hosts.get(host).map(|known| known.facts.clone()),
             _ => None,
         };
+        let restrained = self.restrained(change);
         let before = self.random.one_in(400).then(|| self.truth.state.clone());
         let applied = self.truth.state.apply(number, (**command).clone());
         if let (Some(mut before), Some(refused)) = (before, &applied.refused) {
@@ -93,6 +96,9 @@ impl World {
         if applied.refused.is_some() {
             return;
         }
+        if let Some(why) = restrained {
+            self.violate("S5", why);
+        }
         self.note_shut();
         match change {
             Change::HostGone { proof, .. } => self.check_gone(proof.kind()),
@@ -101,18 +107,50 @@ impl World {
                 if let Some(order) = order
                     && let OrderKind::Release { guest, epoch, .. } = &order.kind
                 {
-                    self.check_released(&order.host, guest, *epoch);
+                    self.check_released(&order.host, &order.incarnation, guest, *epoch);
                 }
             }
             Change::FenceOpened { host, evidence, .. } => self.check_fence(host, evidence),
             Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
+            Change::NameContested { .. } => self.seen.contested += 1,
             Change::HostJoined { host, facts } => {
-                let twice = joined.is_some_and(|before| before.incarnation != facts.incarnation);
-                self.check_joined(host, boot_of(&facts.incarnation), twice);
+                let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());
+                self.seen.contested += u64::from(contested);
+                let twice = joined.as_ref().is_some_and(|before| before.incarnation != facts.incarnation);
+                self.check_copy(host, &facts.incarnation, joined.as_ref().map(|before| &before.incarnation));
+                self.check_joined(host, &facts.incarnation, twice);
             }
             _ => {}
         }
         self.spring(change);
+    }
+
+    /// Restraint: what nobody may begin just now, if this begins it.
+    fn restrained(&self, change: &Change) -> Option<String> {
+        let state = &self.truth.state;
+        let hands_off = |guest: &GuestName| {
+            let home = state.guests.get(guest).and_then(|known| known.home()).map(|home| home.host.clone());
+            home.is_some_and(|home| state.hosts.get(&home).is_some_and(|host| host.mode == Mode::Maintenance))
+        };
+        match change {
+            Change::FenceOpened { host, .. } | Change::DrillBegun { host, .. } if state.suspended.is_some() => {
+                Some(format!("{host} is to be switched off, and deciding is suspended"))
+            }
+            Change::FenceOpened { host, .. }
+                if state.hosts.get(host).is_some_and(|known| known.mode == Mode::Maintenance) =>
+            {
+                Some(format!("{host} is to be fenced, and is in maintenance"))
+            }
+            Change::Place { guest, .. } | Change::Climb { guest, .. } | Change::Migrate { guest, .. }
+                if state.suspended.as_ref().is_some_and(|suspension| !suspension.under_way.contains(guest)) =>
+            {
+                Some(format!("something is begun with {guest}, and deciding is suspended"))
+            }
+            Change::Climb { guest, .. } if hands_off(guest) => {
+                Some(format!("something is done about {guest}, and its host is in maintenance"))
+            }
+            _ => None,
+        }
     }
 
     fn tell_committed(&mut self, number: u64, change: &Change, refused: Option<&Refused>, at: Ms) {
@@ -220,8 +258,8 @@ impl World {
     // ---- proofs ----
 
     /// S2, R9: a boot whose lease ran out, with its guard's and its watchdog's time, has nothing left that runs or could.
-    fn check_ran_out(&mut self, host: &HostName, incarnation: &holdfast_policies::names::Incarnation) {
-        let Some(index) = self.host_index(host) else { return };
+    fn check_ran_out(&mut self, host: &HostName, incarnation: &Incarnation) {
+        let Some(index) = self.machine_of(host, incarnation) else { return };
         let known = &self.hosts[index];
         if !known.on || known.boot_number() != boot_of(incarnation) {
             return;
@@ -243,7 +281,7 @@ impl World {
         else {
             return;
         };
-        let Some(index) = self.host_index(host) else { return };
+        let Some(index) = self.machine_of(host, incarnation) else { return };
         let known = &self.hosts[index];
         if known.on && known.boot_number() == boot_of(incarnation) {
             self.violate("S2", format!("{host} is proven gone, and its boot {incarnation} is on (R9)"));
@@ -261,8 +299,8 @@ impl World {
     }
 
     /// S2, R9: what is reported released is not there, and its floor is on disk.
-    fn check_released(&mut self, host: &HostName, guest: &GuestName, epoch: Epoch) {
-        let Some(index) = self.host_index(host) else { return };
+    fn check_released(&mut self, host: &HostName, boot: &Incarnation, guest: &GuestName, epoch: Epoch) {
+        let Some(index) = self.machine_of(host, boot) else { return };
         let known = &self.hosts[index];
         let left = known.machines.get(guest).filter(|machine| machine.epoch <= epoch && machine.state != Vm::Exited);
         if let Some(machine) = left {
@@ -317,7 +355,7 @@ impl World {
         let domains = |hosts: &mut dyn Iterator<Item = &HostName>| {
             hosts.map(|name| domain(name).unwrap_or(name.as_str()).to_owned()).collect::<BTreeSet<_>>().len()
         };
-        let silent: Vec<&HostName> = (0..self.hosts.len())
+        let silent: Vec<&HostName> = (0..self.named)
             .filter(|index| *index != leader)
             .filter(|index| {
                 let known = &self.hosts[*index];
@@ -342,6 +380,14 @@ impl World {
         let name = self.hosts[target].name.clone();
         if self.truth.state.fence_under_way(&name) != Some(order) {
             self.violate("R20", format!("{order} switches {name} off, and is not the fence attempt that is open"));
+        }
+        if self.is_drill(order) {
+            self.seen.drills += 1;
+            let runs = |(_, machine): &(&GuestName, &super::guest::Machine)| machine.state != Vm::Exited;
+            if let Some((guest, _)) = self.hosts[target].machines.iter().find(runs) {
+                let guest = guest.clone();
+                self.violate("S5", format!("a drill ({order}) switches {name} off, and {guest} is there"));
+            }
         }
     }
 
@@ -414,13 +460,44 @@ impl World {
     }
 
     /// R11: a boot joins once.
-    fn check_joined(&mut self, host: &HostName, number: u32, anew: bool) {
-        let Some(index) = self.host_index(host) else { return };
-        let boot = self.hosts[index].boot;
+    fn check_joined(&mut self, host: &HostName, incarnation: &Incarnation, anew: bool) {
+        let Some(index) = self.machine_of(host, incarnation) else { return };
+        let (boot, number) = (self.hosts[index].boot, boot_of(incarnation));
+        // A request of a boot that is over may be late.
+        if number != self.hosts[index].boot_number() {
+            return;
+        }
         if anew && self.joined[index].is_some_and(|(joined, known)| joined == boot && known != number) {
             self.violate("R11", format!("{host} joins with another incarnation, and has not booted"));
         }
         self.joined[index] = Some((boot, number));
+    }
+
+    /// R29: who is asked to lead means to stay, and has nothing against it.
+    pub(super) fn check_handed_over(&mut self, to: usize) {
+        let name = self.hosts[to].name.clone();
+        let stays = |mode| matches!(mode, Mode::Active | Mode::Draining);
+        let fit = |host: &holdfast_policies::state::Host| host.life == Life::Up && stays(host.mode);
+        if !self.truth.state.hosts.get(&name).is_some_and(fit) {
+            self.violate("R29", format!("the lead is handed to {name}, which is gone, going, or not to be relied on"));
+        }
+    }
+
+    /// R11: a copy does not join beside what it is a copy of. While that is not heard, nobody can tell the copy from its
+    /// next boot: what comes of it is beyond what is promised.
+    fn check_copy(&mut self, host: &HostName, joining: &Incarnation, before: Option<&Incarnation>) {
+        let Some(twin) = self.twin.filter(|twin| twin.is_copy && boot_of(joining) >= TWIN_BOOTS) else { return };
+        let (now, first) = (self.now, &self.hosts[twin.of]);
+        let lives = first.on && before.is_some_and(|before| boot_of(before) == first.boot_number());
+        let Some(leader) = self.coordinator().filter(|_| lives) else { return };
+        let heard = self.hosts[leader].heard_at(twin.of, first.boot_number());
+        if heard.is_some_and(|at| HEARD_NOW.contains(&(now - at))) {
+            self.violate("R11", format!("a copy of {host} joins beside it"));
+        } else {
+            self.story.note(self.skipped + now, || format!("nobody can tell the copy of {host} from its next boot"));
+            self.beyond = true;
+            self.seen.beyond += 1;
+        }
     }
 
     /// R6: a host that reaches a majority of the voters, and so the coordinator, has a lease.
@@ -450,7 +527,8 @@ impl World {
         let open = |voter: &usize| self.hosts[*voter].serves(now) && both(host, *voter) && both(leader, *voter);
         let reached = (0..self.voters.len()).filter(open).count();
         let up = self.truth.state.hosts.get(&self.hosts[host].name).is_some_and(|known| {
-            known.life == Life::Up && boot_of(&known.facts.incarnation) == self.hosts[host].boot_number()
+            let boot = boot_of(&known.facts.incarnation);
+            known.life == Life::Up && !known.is_contested() && boot == self.hosts[host].boot_number()
         });
         self.hosts[host].serves(now) && up && reached * 2 > self.voters.len()
     }

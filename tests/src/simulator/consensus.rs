@@ -6,13 +6,14 @@
 //!    ^------------------- a higher term, or a living leader -----+----------------------+
 //! ```
 //! A leader that is cut off goes on believing that it leads until it learns of a higher term; what it may still answer is
-//! decided by its read rounds, as in the product. Snapshots are left out: a log is sent from where it differs.
+//! decided by its read rounds, as in the product. In worlds that compact their logs, a voter begins anew from its last
+//! snapshot, and gets a leader's where the leader's log does not reach back far enough ([`super::snapshot`]).
 
 use std::collections::{BTreeSet, VecDeque};
 
 use holdfast_policies::{change::Command, evidence::Marks, state::ClusterState, time::Moment};
 
-use super::{Ms, breaks::Break, coordinator::Brain, network::Transit, queue::Event, world::World};
+use super::{Ms, breaks::Break, coordinator::Brain, network::Transit, queue::Event, snapshot::Snapshot, world::World};
 
 /// How often a leader speaks to its followers. Each such round is also a read round (R2).
 pub const HEARTBEAT: Ms = 100;
@@ -50,6 +51,10 @@ pub enum Message {
     Append { term: u64, previous: usize, previous_term: u64, entries: Vec<LogEntry>, commit: usize, round: u64 },
     /// The answer: how much of the follower's log on disk is the leader's.
     Appended { term: u64, fits: bool, length: usize, round: u64 },
+    /// The state as of an entry, for a follower that needs entries which the leader does not have any more.
+    Install { term: u64, snapshot: Snapshot },
+    /// "Stand for election now": to a voter that has everything, and to the others, who may vote at once (R29).
+    Transfer { term: u64, to: usize, length: usize },
 }
 
 /// What a voter is.
@@ -61,7 +66,7 @@ pub enum Role {
     /// It asks for votes; who has granted one.
     Candidate { votes: BTreeSet<usize>, pre: bool },
     /// It leads: what each voter has, and rounds that are being confirmed.
-    Leader { has: Vec<usize>, sent: Vec<usize>, rounds: VecDeque<(u64, Ms, BTreeSet<usize>)> },
+    Leader { has: Vec<usize>, sent: Vec<usize>, rounds: VecDeque<(u64, Ms, BTreeSet<usize>)>, hands_over: bool },
 }
 
 /// One voter's part.
@@ -98,6 +103,10 @@ pub struct Voter {
     pub brain: Brain,
     /// The newest read round that a majority confirmed: when it began, and in which term.
     pub confirmed: Option<(Ms, u64)>,
+    /// Its newest snapshot, on disk.
+    pub snapshot: Option<Snapshot>,
+    /// So many entries at the beginning of the log are not there any more: only their place is.
+    pub purged: usize,
     round: u64,
 }
 
@@ -122,6 +131,8 @@ impl Voter {
             marks: Marks::new(Moment(0)),
             brain: Brain::default(),
             confirmed: None,
+            snapshot: None,
+            purged: 0,
             round: 0,
         }
     }
@@ -130,6 +141,7 @@ impl Voter {
     pub fn crash(&mut self) {
         self.log.truncate(self.synced);
         self.commit = self.commit.min(self.synced).max(self.applied.min(self.synced));
+        self.begin_from_snapshot();
         self.role = Role::Follower;
         self.leader = None;
         self.confirmed = None;
@@ -147,11 +159,11 @@ impl Voter {
         matches!(self.role, Role::Leader { .. })
     }
 
-    fn last_term(&self) -> u64 {
+    pub(super) fn last_term(&self) -> u64 {
         self.log.last().map_or(0, |entry| entry.term)
     }
 
-    fn term_at(&self, length: usize) -> u64 {
+    pub(super) fn term_at(&self, length: usize) -> u64 {
         length.checked_sub(1).and_then(|index| self.log.get(index)).map_or(0, |entry| entry.term)
     }
 }
@@ -174,7 +186,7 @@ impl World {
         self.queue.push(stand_at, Event::Election { voter, life });
     }
 
-    fn reset_election(&mut self, voter: usize) {
+    pub(super) fn reset_election(&mut self, voter: usize) {
         let wait = self.random.between(ELECTION_MIN, ELECTION_MAX);
         self.voters[voter].stand_at = self.now + wait;
     }
@@ -194,7 +206,7 @@ impl World {
         self.queue.push(at, Event::Election { voter, life });
     }
 
-    fn stand(&mut self, voter: usize, pre: bool) {
+    pub(super) fn stand(&mut self, voter: usize, pre: bool) {
         let known = &mut self.voters[voter];
         let term = known.term + 1;
         if !pre {
@@ -224,7 +236,8 @@ impl World {
         let (now, count, life) = (self.now, self.voters.len(), self.hosts[voter].life);
         let known = &mut self.voters[voter];
         let term = known.term;
-        known.role = Role::Leader { has: vec![0; count], sent: vec![known.log.len(); count], rounds: VecDeque::new() };
+        let sent = vec![known.log.len(); count];
+        known.role = Role::Leader { has: vec![0; count], sent, rounds: VecDeque::new(), hands_over: false };
         known.leader = Some(voter);
         known.brain = Brain::default();
         self.story.note(self.real(), || format!("{} leads in term {term}", self.hosts[voter].name));
@@ -253,6 +266,14 @@ impl World {
     fn send_entries(&mut self, voter: usize, to: usize, round: u64) {
         let known = &mut self.voters[voter];
         let Role::Leader { sent, .. } = &mut known.role else { return };
+        if sent[to] < known.purged
+            && let Some(snapshot) = known.snapshot.clone()
+        {
+            sent[to] = snapshot.length;
+            let term = known.term;
+            self.tell_voter(voter, to, Message::Install { term, snapshot });
+            return;
+        }
         let previous = sent[to].min(known.log.len());
         let end = known.log.len().min(previous + BATCH);
         sent[to] = end;
@@ -287,7 +308,7 @@ impl World {
         self.queue.push(now + HEARTBEAT, Event::Heartbeat { voter, life, term });
     }
 
-    fn tell_voter(&mut self, from: usize, to: usize, message: Message) {
+    pub(super) fn tell_voter(&mut self, from: usize, to: usize, message: Message) {
         match self.network.send(from, to, self.now, &mut self.random) {
             Transit::Lost => {}
             Transit::After(wait) => self.queue.push(self.now + wait, Event::Raft { to, from, message }),
@@ -298,7 +319,7 @@ impl World {
         }
     }
 
-    fn step_down(&mut self, voter: usize, term: u64) {
+    pub(super) fn step_down(&mut self, voter: usize, term: u64) {
         let known = &mut self.voters[voter];
         if term > known.term {
             known.term = term;
@@ -337,6 +358,8 @@ impl World {
                 self.append(to, from, term, previous, previous_term, entries, commit, round);
             }
             Message::Appended { term, fits, length, round } => self.appended(to, from, term, fits, length, round),
+            Message::Install { term, snapshot } => self.install(to, from, term, snapshot),
+            Message::Transfer { term, to: next, length } => self.asked_to_lead(to, term, next, length),
         }
     }
 
@@ -346,7 +369,9 @@ impl World {
         if known.learner {
             return;
         }
+        let hands_over = matches!(known.role, Role::Leader { hands_over: true, .. });
         let leader_lives = known.leads()
+            && !hands_over
             && known.confirmed.is_some_and(|(began, _)| now.saturating_sub(began) < ELECTION_MIN)
             || (known.leader.is_some() && now.saturating_sub(known.heard_leader) < ELECTION_MIN);
         if leader_lives {
@@ -397,7 +422,9 @@ impl World {
         let known = &mut self.voters[to];
         known.leader = Some(from);
         known.heard_leader = now;
-        if previous > known.log.len() || known.term_at(previous) != previous_term {
+        // What is in its snapshot is committed, so it is the leader's too.
+        let same = previous < known.purged || known.term_at(previous) == previous_term;
+        if previous > known.log.len() || !same {
             let length = known.log.len().min(previous.saturating_sub(1));
             let answer = Message::Appended { term, fits: false, length, round };
             self.tell_voter(to, from, answer);
@@ -408,6 +435,7 @@ impl World {
         for (offset, entry) in entries.into_iter().enumerate() {
             let index = previous + offset;
             match known.log.get(index) {
+                Some(_) if index < known.purged => {}
                 Some(own) if own.term == entry.term => {}
                 Some(_) => {
                     known.log.truncate(index);
@@ -469,7 +497,7 @@ impl World {
         }
         let learner = self.voters[from].learner;
         let known = &mut self.voters[leader];
-        let Role::Leader { has, sent, rounds } = &mut known.role else { return };
+        let Role::Leader { has, sent, rounds, .. } = &mut known.role else { return };
         if fits {
             has[from] = has[from].max(length);
             if sent[from] < length {
@@ -525,7 +553,7 @@ impl World {
         }
     }
 
-    fn learn_commit(&mut self, voter: usize, commit: usize) {
+    pub(super) fn learn_commit(&mut self, voter: usize, commit: usize) {
         let known = &mut self.voters[voter];
         if commit > known.commit {
             known.commit = commit.min(known.log.len());
@@ -545,6 +573,7 @@ impl World {
         let number = known.applied as u64;
         let applied = entry.command.as_ref().map(|command| known.state.apply(number, (**command).clone()));
         known.marks.applied(number, clock);
+        self.compact(voter);
         self.committed(index, &entry, wall);
         if let Some(applied) = applied
             && self.voters[voter].leads()

@@ -8,7 +8,8 @@ use std::{
 
 use holdfast_policies::{
     change::{Applied, Change, Command},
-    decide::{Wish, decide},
+    check::check,
+    decide::{Report, Wish, decide},
     evidence::{Answer, Evidence, Heard, Sight},
     go_ahead::GoAheads,
     lease::to_record,
@@ -60,6 +61,8 @@ pub struct Brain {
     halted: bool,
     /// What the last round of deciding wanted, for people.
     wanted: Vec<Change>,
+    /// What the last round of deciding said of hosts and guests.
+    pub(super) report: Option<Report>,
     /// Which fences are still wanted.
     go_aheads: GoAheads,
     /// The last round of deciding wanted nothing and wondered about nothing.
@@ -126,6 +129,14 @@ impl World {
         known.marks = std::mem::take(&mut brain.evidence.marks);
         self.decisions += 1;
         brain.calm = decision.commands.is_empty() && decision.wishes.is_empty();
+        if self.broken.is_none()
+            && let Some(broken) = check(&known.state, &brain.evidence, &self.timing, clock, &decision.commands).first()
+        {
+            let plan: String = format!("{:?}", decision.commands).chars().take(2_000).collect();
+            let what = format!("the checker beside the planner refuses a plan: {broken}: {plan}");
+            self.violate("plan", what);
+            return;
+        }
         brain.wanted.clone_from(&decision.commands);
         brain.go_aheads = decision.go_aheads;
         let mut commands = if confirmed && !brain.halted { decision.commands } else { Vec::new() };
@@ -142,6 +153,12 @@ impl World {
         self.propose_next(voter);
         for wish in decision.wishes {
             self.ask(voter, wish);
+        }
+        self.voters[voter].brain.report = Some(decision.report);
+        if let Some(to) = decision.hand_over.filter(|_| confirmed).and_then(|wanted| self.host_index(&wanted.to)) {
+            self.voters[voter].brain.evidence.handed_over = Some(clock);
+            let next = (voter + 1) % self.voters.len();
+            self.hand_over(voter, if self.broken == Some(Break::R29) { next } else { to });
         }
     }
 
@@ -193,16 +210,19 @@ impl World {
     /// A boot that has not joined is a sign of life of its machine (R16).
     fn hear_unjoined(&mut self, voter: usize, of: usize) {
         let now = self.hosts[voter].clock(self.now);
-        let Some(host) = self.voters[voter].state.hosts.get(&self.hosts[of].name) else { return };
-        let joined = super::host::boot_of(&host.facts.incarnation);
-        let Some((at, boot)) = self.hosts[voter].heard_unjoined(of, joined) else { return };
+        let Some((at, boot)) = self.heard_unjoined(voter, of) else { return };
         let (at, incarnation) = (self.hosts[voter].clock(at), self.hosts[of].incarnation(boot));
         let name = self.hosts[of].name.clone();
         self.voters[voter].brain.evidence.hosts.entry(name).or_default().hear_other(&incarnation, at, now);
     }
 
+    fn heard_unjoined(&self, voter: usize, of: usize) -> Option<(Ms, u32)> {
+        let host = self.voters[voter].state.hosts.get(&self.hosts[of].name)?;
+        self.hosts[voter].heard_unjoined(of, |boot| host.knows_boot(&self.hosts[of].incarnation(boot)))
+    }
+
     /// Proposes the next command, when the one before has its end.
-    fn propose_next(&mut self, voter: usize) {
+    pub(super) fn propose_next(&mut self, voter: usize) {
         let wall = WallTime(self.skipped + self.now + self.hosts[voter].wall_jump);
         let brain = &mut self.voters[voter].brain;
         if brain.waiting.is_some() {
@@ -324,7 +344,15 @@ impl World {
         let state = &self.voters[voter].state;
         let joined = state.hosts.get(&request.host).is_some_and(|known| known.facts == request.facts);
         let may = state.may_join(&request.host, &request.facts.incarnation, request.seen);
-        if !joined && confirmed && may {
+        if !joined {
+            self.refresh(voter);
+        }
+        let clock = self.hosts[voter].clock(self.now);
+        let (state, evidence) = (&self.voters[voter].state, &self.voters[voter].brain.evidence);
+        let known = state.hosts.get(&request.host);
+        let follows = known.is_none_or(|known| evidence.may_follow(&request.host, known, &request.facts, clock))
+            || self.broken == Some(Break::R11Copy);
+        if follows && !joined && confirmed && may {
             let change = Change::HostJoined { host: request.host.clone(), facts: request.facts.clone() };
             self.result(voter, change);
         }
@@ -584,7 +612,7 @@ impl World {
         }
         let counts = self.hosts[voter].has_listened(self.now) || self.broken == Some(Break::R18);
         let answer = Answer { asked: Moment(asked), age, counts };
-        let other = self.hosts[voter].heard_unjoined(about, super::host::boot_of(&incarnation));
+        let other = self.heard_unjoined(voter, about);
         let other = other.filter(|_| self.broken != Some(Break::R16));
         let other =
             other.map(|(at, boot)| (boot, self.hosts[voter].clock(self.now).since(self.hosts[voter].clock(at))));

@@ -84,6 +84,12 @@ pub enum Happening {
     Move { guest: GuestName, to: usize },
     /// An operator looks whether a host is off, and says so if it is.
     ConfirmOff { host: usize },
+    /// An operator drills a host's power device, once it is drained.
+    Drill { host: usize },
+    /// A second machine comes under the name of a host, for so long.
+    TwinComes { time: Ms },
+    /// It is switched off.
+    TwinGoes,
     /// The next time that something of this kind is committed, something else happens at once.
     When { kind: Moment, then: Box<Happening> },
     /// The faults stop; operators do what the pages ask for; everything has to come to rest (L1).
@@ -236,6 +242,13 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         Break::R9Paused => vec![(0, Happening::Freeze { host, time: 30_000 })],
         Break::R10Lease => vec![(0, Happening::Cut { host, time: random.between(16_000, 24_000) })],
         Break::R15 => vec![(0, Happening::SupervisorCrash { host, back: 24_000 })],
+        Break::R11Copy => vec![(0, Happening::TwinComes { time: 12_000 })],
+        Break::R29 => {
+            let stays = random.index(setup.voters);
+            let others = (0..setup.voters).filter(|voter| *voter != stays).enumerate();
+            let mode = Mode::Leaving { reboot: true };
+            others.map(|(turn, host)| (turn as Ms * 300, Happening::ModeIs { host, mode })).collect()
+        }
         Break::R17 => {
             let voter = random.index(setup.voters);
             vec![(0, Happening::OneWay { from: host, to: voter, time: 9_000 })]
@@ -363,6 +376,12 @@ impl World {
                 }
             }
             Happening::LeaseLevelIs { host, declared } => self.lease_level_is(*host, *declared),
+            Happening::TwinComes { time } => self.twin_comes(*time),
+            Happening::TwinGoes => self.twin_goes(),
+            Happening::Drill { host } => {
+                self.operator(Happening::ModeIs { host: *host, mode: Mode::Draining }, 20);
+                self.queue.push(now + 1_000, Event::Operator { what: Box::new(what.clone()), tries: 40 });
+            }
             Happening::CoordinatorCrash { back } => {
                 if let Some(voter) = self.coordinator() {
                     self.stop_supervisor(voter, *back);
@@ -392,7 +411,7 @@ impl World {
                 }
             }
             Happening::Blackout { hangs, back } => {
-                for host in 0..self.hosts.len() {
+                for host in 0..self.named {
                     self.power_off(host, None);
                     let wait = back + self.random.below(2_000);
                     self.power_on_after(host, wait);
@@ -491,16 +510,19 @@ impl World {
         };
         let done = match (change, &what) {
             (Some(change), _) => self.operate(change),
+            (None, Happening::Drill { host }) => self.begin_drill(*host),
+            (None, Happening::TwinGoes) => {
+                self.twin_goes();
+                true
+            }
             // The person looks first, and does not lie.
             (None, Happening::ConfirmOff { host }) => {
-                let boot = self
-                    .truth
-                    .state
-                    .hosts
-                    .get(&self.hosts[*host].name)
-                    .map(|known| super::host::boot_of(&known.facts.incarnation));
-                let known = &self.hosts[*host];
-                let off = boot.is_some_and(|boot| !known.on || known.boot_number() != boot);
+                let name = name(self, *host);
+                let boot = self.truth.state.hosts.get(&name).map(|known| known.facts.incarnation.clone());
+                let machine = boot.as_ref().and_then(|boot| self.machine_of(&name, boot));
+                let known = machine.map(|machine| &self.hosts[machine]);
+                let is_on = |known: &super::host::Host, boot| known.on && known.boot_number() == boot;
+                let off = known.zip(boot).is_some_and(|(known, boot)| !is_on(known, super::host::boot_of(&boot)));
                 !off || self.confirm_off(*host)
             }
             (None, _) => true,
@@ -584,6 +606,8 @@ impl World {
             self.voters[host].crash();
         }
         self.hosts[host].lose_power();
+        self.reaching[host] = self.now;
+        self.twin_shares_power(host);
         if fence.is_some() && self.chance && self.random.one_in(2) {
             let wait = self.random.between(3_000, 25_000);
             self.power_on_after(host, wait);
@@ -603,7 +627,8 @@ impl World {
         self.network.repair();
         self.sick.clear();
         self.healing_since = Some(now);
-        for index in 0..self.hosts.len() {
+        self.twin_goes();
+        for index in 0..self.named {
             self.set_device(index, Device::Good);
             let known = &mut self.hosts[index];
             known.stubborn.clear();
@@ -628,13 +653,15 @@ impl World {
         for guest in unwanted.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.operator(Happening::WantedIs { guest, wanted: Wanted::Running }, 0);
         }
-        for host in 0..self.hosts.len() {
+        for host in 0..self.named {
             let known = self.truth.state.hosts.get(&self.hosts[host].name);
             if known.is_some_and(|known| known.mode != Mode::Active) {
                 self.operator(Happening::ModeIs { host, mode: Mode::Active }, 0);
             }
         }
-        for host in 0..self.hosts.len() {
+        self.twin_goes();
+        self.settle_names();
+        for host in 0..self.named {
             self.look_after_hung(host);
             // Votes are needed back, whatever switched their hosts off meanwhile.
             if host < self.voters.len() && !self.hosts[host].on {

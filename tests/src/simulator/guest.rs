@@ -3,7 +3,7 @@
 use holdfast_policies::{
     names::{Epoch, GuestName, HostName},
     observe::GuestCondition,
-    order::{OrderKind, OrderOutcome},
+    order::{OrderKind, OrderOutcome, Switch},
     proof::Power,
     state::{Guest, MigrationStep, Phase, Wanted},
     sync::AgedReading,
@@ -196,7 +196,12 @@ impl World {
             }
             OrderKind::Send { guest, epoch, .. } => Some(self.transfer(host, guest, *epoch)),
             OrderKind::Resume { guest, epoch } => Some(self.resume_guest(host, guest, *epoch)),
-            OrderKind::Fence { target, target_incarnation, level, .. } => {
+            OrderKind::Fence { target, switch: Switch::On, .. } => {
+                let about = self.host_index(target)?;
+                self.power_on_after(about, 10);
+                Some(true)
+            }
+            OrderKind::Fence { target, target_incarnation, level, switch, .. } => {
                 let about = self.host_index(target)?;
                 if !job.shot && !self.shoot(host, about, job)? {
                     return Some(false);
@@ -212,6 +217,9 @@ impl World {
                     devices: vec![format!("the BMC of {target}")],
                     level: *level,
                 });
+                if *switch == Switch::OffAndOn {
+                    self.power_on_after(about, 50);
+                }
                 Some(true)
             }
         }
@@ -222,7 +230,9 @@ impl World {
         match self.hosts[about].device {
             Device::Unreachable | Device::Lying => Some(false),
             Device::Good | Device::Slow => {
-                self.check_still_wanted(about);
+                if !self.is_drill(job.order.id) {
+                    self.check_still_wanted(about);
+                }
                 self.power_off(about, Some(job.order.id));
                 Some(true)
             }

@@ -16,7 +16,7 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use super::{Ms, breaks::Break, device::Device, guest::Machine, setup::HostSetup};
+use super::{Ms, breaks::Break, chores::TWIN_BOOTS, device::Device, guest::Machine, setup::HostSetup};
 
 /// How long what a voter hears must have been whole before its ears count (R17).
 const LISTENED: Ms = 1_500;
@@ -205,6 +205,10 @@ impl Host {
         self.facts.clone()
     }
 
+    pub(super) fn is_machine(&mut self, id: &str) {
+        id.clone_into(&mut self.facts.machine_id);
+    }
+
     pub(super) fn name_boot(&mut self) {
         self.facts.incarnation = incarnation(&self.name, self.boot_number());
         (self.facts.memory_mib, self.facts.cores, self.facts.guests) = (self.memory_mib, self.cores, self.guests);
@@ -281,10 +285,11 @@ impl Host {
         known.into_iter().flatten().flatten().find(|(_, known)| *known == boot).map(|(at, _)| *at)
     }
 
-    /// The newest boot of a host that this voter has heard and that is newer than the one that has joined.
+    /// The boot of a host that this voter has heard last, of those that the host is not known to have had.
     #[must_use]
-    pub fn heard_unjoined(&self, of: usize, joined: u32) -> Option<(Ms, u32)> {
-        self.heard.get(of).copied().flatten().filter(|(_, boot)| *boot > joined)
+    pub fn heard_unjoined(&self, of: usize, known: impl Fn(u32) -> bool) -> Option<(Ms, u32)> {
+        let heard = [self.heard.get(of), self.heard_before.get(of)];
+        heard.into_iter().flatten().copied().flatten().filter(|(_, boot)| !known(*boot)).max()
     }
 
     /// Whether what it has not heard is not its own doing (R17).
@@ -310,7 +315,9 @@ impl Host {
                 Some(_) | None => *heard = Some((now, boot)),
             }
         }
-        self.could_hear(of, boot, now);
+        if boot < TWIN_BOOTS {
+            self.could_hear(of, boot, now);
+        }
     }
 
     /// Notes that a boot would be heard if its guard did its duty.

@@ -27,6 +27,7 @@
 pub mod agent;
 pub mod breaks;
 pub mod checks;
+pub mod chores;
 pub mod consensus;
 pub mod coordinator;
 pub mod device;
@@ -41,6 +42,7 @@ pub mod report;
 pub mod rules;
 pub mod setup;
 pub mod shrink;
+pub mod snapshot;
 pub mod story;
 pub mod world;
 

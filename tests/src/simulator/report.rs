@@ -8,13 +8,14 @@ use super::{
     Ms,
     breaks::Break,
     checks::Violation,
+    chores,
     faults::{Plan, random_plan},
     random::Random,
     rules,
     setup::Setup,
     shrink,
     story::clock,
-    world::{BOUND, World},
+    world::{BOUND, Seen, World},
 };
 
 /// What every seed of a run has in common.
@@ -31,11 +32,13 @@ pub struct Options {
     /// Whether some worlds have rules about places, capacities and failure domains. Without, a seed is what it was before
     /// there were any.
     pub places: bool,
+    /// Whether some worlds have drills, departures, second machines under a name, and logs that are compacted.
+    pub chores: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts_min: 3, hosts_max: 9, minutes: 30, broken: None, places: true }
+        Self { hosts_min: 3, hosts_max: 9, minutes: 30, broken: None, places: true, chores: true }
     }
 }
 
@@ -63,6 +66,8 @@ pub struct Outcome {
     pub decisions: u64,
     /// The number of the last committed entry.
     pub entries: u64,
+    /// What happened that is rare.
+    pub seen: Seen,
     /// The story, if it was asked for.
     pub story: String,
 }
@@ -77,6 +82,11 @@ impl Options {
             rules::draw(&mut setup, &mut random);
         }
         let plan = random_plan(&setup, self.minutes);
+        let mut random = Random::new(seed, 7);
+        if self.chores && self.broken.is_none() && random.one_in(2) {
+            let plan = chores::draw(&mut setup, &mut random, plan);
+            return (setup, plan);
+        }
         (setup, plan)
     }
 
@@ -101,7 +111,8 @@ impl Options {
             (None, None) => End::Well,
         };
         let (events, decisions, entries) = (world.events, world.decisions, world.state().applied);
-        Outcome { end, simulated: world.real(), events, decisions, entries, story: world.story.text() }
+        let (simulated, seen, story) = (world.real(), world.seen, world.story.text());
+        Outcome { end, simulated, events, decisions, entries, seen, story }
     }
 
     /// What is to be told of a bad seed: the shortest list of happenings that still shows it, and the story.

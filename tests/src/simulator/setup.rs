@@ -13,7 +13,7 @@ use holdfast_policies::{
     time::Span,
 };
 
-use super::{breaks::Break, guard::Watchdog, random::Random};
+use super::{breaks::Break, chores::Twin, guard::Watchdog, random::Random};
 
 /// One host.
 #[derive(Debug, Clone)]
@@ -51,6 +51,10 @@ pub struct Setup {
     pub broken: Option<Break>,
     /// Whether hosts have guards that stop guests by lease, and watchdogs.
     pub guarded: bool,
+    /// After so many entries a voter takes a snapshot and forgets most of its log.
+    pub compacts_every: Option<usize>,
+    /// A second machine that may come under a host's name.
+    pub twin: Option<Twin>,
 }
 
 impl Setup {
@@ -67,6 +71,8 @@ impl Setup {
             chance: false,
             broken: None,
             guarded: false,
+            compacts_every: None,
+            twin: None,
         }
     }
 
@@ -85,11 +91,26 @@ impl Setup {
         let names: Vec<HostName> = hosts.iter().map(|host| host.name.clone()).collect();
         let policies = policies(&mut random, &guests, &names);
         let timing = Self::random_timing(broken);
-        let mut setup = Self { seed, hosts, voters, policies, running, timing, chance: true, broken, guarded: false };
+        let mut setup = Self {
+            seed,
+            hosts,
+            voters,
+            policies,
+            running,
+            timing,
+            chance: true,
+            broken,
+            guarded: false,
+            compacts_every: None,
+            twin: None,
+        };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);
         if random.one_in(3) || broken.is_some_and(Break::is_about_leases) {
             setup.guard(&mut random);
+        }
+        if broken == Some(Break::R11Copy) {
+            setup.twin = Some(Twin { of: random.index(setup.hosts.len()), is_copy: true });
         }
         setup
     }

@@ -18,6 +18,7 @@ use super::{
     Ms,
     breaks::Break,
     checks::{Truth, Violation},
+    chores::Twin,
     consensus::Voter,
     faults::{Happening, Moment, Plan},
     guest::{Machine, Vm},
@@ -38,6 +39,23 @@ const LOOK: Ms = 1_000;
 /// L1: after the faults have stopped everything is at rest within this: a slow fence, its retries, pauses between failed
 /// starts, and a ladder climbed once.
 pub const BOUND: Ms = 180_000;
+
+/// How often something happened that is rare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Snapshots that a follower took in.
+    pub snapshots_installed: u64,
+    /// Times that the lead was handed over (R29).
+    pub handed_over: u64,
+    /// Hosts that were switched off for a drill.
+    pub drills: u64,
+    /// Second machines that came up under a name.
+    pub twins: u64,
+    /// Names that were quarantined for it (R11).
+    pub contested: u64,
+    /// Copies that could not be told from what they are copies of.
+    pub beyond: u64,
+}
 
 /// A simulated cluster.
 pub struct World {
@@ -82,6 +100,16 @@ pub struct World {
     /// Hosts have guards and watchdogs that matter.
     pub(super) guarded: bool,
     pub(super) to_declare: Option<holdfast_policies::model::Policies>,
+    /// A snapshot is taken after so many entries.
+    pub(super) compacts_every: Option<usize>,
+    /// A second machine under a name: the last of `hosts`, and none of the `named`.
+    pub(super) twin: Option<Twin>,
+    /// How many of `hosts` have names of their own.
+    pub(super) named: usize,
+    /// What happens from here on is beyond what is promised.
+    pub(super) beyond: bool,
+    /// What has really happened, so that a test can tell whether it is met at all.
+    pub seen: Seen,
     plan: Plan,
     planned: usize,
     looked: Ms,
@@ -93,12 +121,17 @@ impl World {
     #[must_use]
     pub fn new(setup: &Setup, plan: Plan) -> Self {
         let mut random = Random::new(setup.seed, 3);
-        let count = setup.hosts.len();
+        let count = setup.hosts.len() + usize::from(setup.twin.is_some());
         let mut hosts: Vec<Host> = Vec::new();
         for (index, host) in setup.hosts.iter().enumerate() {
             let drift = if setup.chance { random.between(990, 1_011) } else { 1_000 };
             hosts.push(Host::new(index, host, count, drift, setup.broken));
         }
+        let indices = hosts.iter().enumerate().map(|(index, host)| (host.name.clone(), index)).collect();
+        hosts.extend(setup.twin.and_then(|twin| {
+            let of = setup.hosts.get(twin.of)?;
+            Some(super::chores::twin(count - 1, of, twin, count, 1_000, setup.broken))
+        }));
         let mut world = Self {
             now: 0,
             skipped: 0,
@@ -112,7 +145,7 @@ impl World {
             story: Story::default(),
             violation: None,
             broken: setup.broken,
-            indices: hosts.iter().enumerate().map(|(index, host)| (host.name.clone(), index)).collect(),
+            indices,
             entry_ids: 0,
             sick: BTreeMap::new(),
             slow_devices: BTreeSet::new(),
@@ -132,6 +165,11 @@ impl World {
             events: 0,
             guarded: setup.guarded,
             to_declare: None,
+            compacts_every: setup.compacts_every,
+            twin: setup.twin,
+            named: setup.hosts.len(),
+            seen: Seen::default(),
+            beyond: false,
             plan,
             planned: 0,
             looked: 0,
@@ -142,7 +180,7 @@ impl World {
             let machine = Machine { epoch: Default::default(), state: Vm::Running, since: 0, ill: false };
             world.hosts[*on].machines.insert(guest.clone(), machine);
         }
-        for host in 0..count {
+        for host in 0..setup.hosts.len() {
             world.queue.push(0, Event::SupervisorUp { host, boot: 1, life: 0 });
             let phase = world.random.below(BEACON);
             world.queue.push(phase, Event::Beacon { host, boot: 1 });
@@ -186,7 +224,7 @@ impl World {
     /// Whether there is nothing more to be learned from this run.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.violation.is_some() || self.unhealed.is_some()
+        self.violation.is_some() || self.unhealed.is_some() || self.beyond
     }
 
     /// Whether the cluster has been at rest for a while: every guest answers where it is committed to be, and nothing is
@@ -328,8 +366,9 @@ impl World {
         }
     }
 
-    fn power_on(&mut self, host: usize, boot: u32) {
-        if self.hosts[host].on || self.hosts[host].boot != boot {
+    pub(super) fn power_on(&mut self, host: usize, boot: u32) {
+        let is_called = host < self.named || self.healing_since.is_none();
+        if self.hosts[host].on || self.hosts[host].boot != boot || !is_called {
             return;
         }
         let now = self.now;
@@ -385,13 +424,14 @@ impl World {
     fn beacon(&mut self, host: usize, boot: u32) {
         let now = self.now;
         let number = self.hosts[host].boot_number();
+        let of = self.speaks_as(host);
         let silent = self.broken == Some(Break::R13) && self.hosts[host].supervisor.is_none();
         for voter in 0..self.voters.len() {
             if self.network.good(host, voter, now) {
                 // A good link takes a millisecond or two, which no silence is measured in.
                 match (self.hosts[voter].serves(now), silent) {
-                    (true, false) => self.hosts[voter].hear(host, number, now),
-                    (true, true) => self.hosts[voter].could_hear(host, number, now),
+                    (true, false) => self.hosts[voter].hear(of, number, now),
+                    (true, true) => self.hosts[voter].could_hear(of, number, now),
                     (false, _) => {}
                 }
                 continue;
@@ -402,7 +442,7 @@ impl World {
             match self.network.send(host, voter, now, &mut self.random) {
                 super::network::Transit::Lost => {}
                 super::network::Transit::After(wait) | super::network::Transit::Twice(wait, _) => {
-                    self.queue.push(now + wait, Event::BeaconHeard { at: voter, of: host, boot: number });
+                    self.queue.push(now + wait, Event::BeaconHeard { at: voter, of, boot: number });
                 }
             }
         }
@@ -472,6 +512,9 @@ impl World {
     /// Whether a host is joined and serves, or is known to be gone and stays so.
     fn host_rests(&self, index: usize) -> bool {
         let (now, host) = (self.now, &self.hosts[index]);
+        if index >= self.named {
+            return !host.on;
+        }
         let known = self.truth.state.hosts.get(&host.name);
         match known.map(|known| &known.life) {
             None | Some(Life::Fencing(_)) => false,
