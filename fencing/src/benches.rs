@@ -7,6 +7,8 @@ use crate::{
     agent::tests::Script,
     command::tests::Programs,
     fake::{FakeDevice, Manner},
+    libvirt::tests::Virsh,
+    qemu::tests::{Machine, Quirk as QemuQuirk},
     redfish::scripted::{Quirk, Scripted},
     simulator::Simulator,
     webhook::tests::{Automation, Quirk as WebhookQuirk},
@@ -162,5 +164,46 @@ impl Bench for Automation {
     }
     fn offs(&self) -> u32 {
         Automation::offs(self)
+    }
+}
+
+impl Bench for Virsh {
+    fn device(&self) -> Arc<dyn PowerDevice> {
+        Arc::new(Virsh::device(self))
+    }
+    fn set(&self, fault: Fault) {
+        let (file, content) = fault.file();
+        self.fault(file, content);
+    }
+    fn switch_on(&self, on: bool) {
+        self.set_power(on);
+    }
+    fn is_on(&self) -> bool {
+        Virsh::is_on(self)
+    }
+    fn offs(&self) -> u32 {
+        Virsh::offs(self)
+    }
+}
+
+impl Bench for Machine {
+    fn device(&self) -> Arc<dyn PowerDevice> {
+        Arc::new(Machine::device(self))
+    }
+    fn set(&self, fault: Fault) {
+        self.quirk(match fault {
+            Fault::Stuck => QemuQuirk::Stuck,
+            Fault::Slow => QemuQuirk::Slow,
+            Fault::Fails => QemuQuirk::Fails,
+        });
+    }
+    fn switch_on(&self, on: bool) {
+        self.set_power(on);
+    }
+    fn is_on(&self) -> bool {
+        Machine::is_on(self)
+    }
+    fn offs(&self) -> u32 {
+        Machine::offs(self)
     }
 }

@@ -1,4 +1,5 @@
-//! What every power device promises, asked of all of them alike: the fake, a real IPMI controller, a Redfish service, a fence agent.
+//! What every power device promises, asked of all of them alike: the fake, a real IPMI controller, a Redfish service, a
+//! fence agent, programs of one's own, a libvirt, a QEMU.
 
 use std::{
     net::UdpSocket,
@@ -14,8 +15,10 @@ use crate::{
     command::tests::Programs,
     fake::{FakeDevice, Manner},
     ipmi::Ipmi,
+    libvirt::tests::Virsh,
     machine_id::same_machine,
     power_off_and_confirm,
+    qemu::tests::Machine,
     redfish::scripted::Scripted,
     simulator::{Simulator, free_port, left_out, settings},
     webhook::tests::Automation,
@@ -110,6 +113,8 @@ macro_rules! promises {
         promises!(@device webhook, |_| false, Automation::start(), $($promise),*);
         promises!(@device command, |_| false, async { Programs::new() }, $($promise),*);
         promises!(@device agent, |_| false, async { Script::new() }, $($promise),*);
+        promises!(@device libvirt, |_| false, async { Virsh::new() }, $($promise),*);
+        promises!(@device qemu, |_| false, async { Machine::start() }, $($promise),*);
     };
     (@device $device:ident, $left_out:expr, $bench:expr, $($promise:ident),*) => {
         mod $device {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use holdfast_policies::model::{FenceLevel, PowerDevice as Declared};
 
-use crate::{agent::Agent, command::Command, device::PowerDevice, ipmi::Ipmi, redfish::Redfish, webhook::Webhook};
+use crate::{
+    agent::Agent, command::Command, device::PowerDevice, ipmi::Ipmi, libvirt::Libvirt, qemu::Qemu, redfish::Redfish,
+    webhook::Webhook,
+};
 
 /// The power devices of a level; none where it has none. Nothing is contacted.
 #[must_use]
@@ -19,5 +22,7 @@ fn device(declared: &Declared) -> Arc<dyn PowerDevice> {
         Declared::Agent(settings) => Arc::new(Agent::new(settings.clone())),
         Declared::Webhook(settings) => Arc::new(Webhook::new(settings.clone())),
         Declared::Command(settings) => Arc::new(Command::new(settings.clone())),
+        Declared::Libvirt(settings) => Arc::new(Libvirt::new(settings.clone())),
+        Declared::Qemu(settings) => Arc::new(Qemu::new(settings.clone())),
     }
 }

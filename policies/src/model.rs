@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::{
     fence_level::{FenceLevel, LeaseLevel},
     power_device::{
-        AgentDevice, CommandDevice, IpmiDevice, IpmiInterface, IpmiPrivilege, PowerDevice, RedfishAuth, RedfishDevice,
-        TlsTrust, WebhookDevice,
+        AgentDevice, CommandDevice, IpmiDevice, IpmiInterface, IpmiPrivilege, LibvirtDevice, PowerDevice, QemuDevice,
+        RedfishAuth, RedfishDevice, TlsTrust, WebhookDevice,
     },
     probe::{ExecProbe, HttpProbe, Probe, Statuses, TcpProbe},
 };

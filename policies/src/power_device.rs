@@ -20,6 +20,10 @@ pub enum PowerDevice {
     Webhook(WebhookDevice),
     /// Programs of one's own.
     Command(CommandDevice),
+    /// The libvirt that runs the host, where the host is itself a virtual machine.
+    Libvirt(LibvirtDevice),
+    /// The QEMU that the host runs in, where the host is itself a virtual machine, asked by its monitor.
+    Qemu(QemuDevice),
 }
 
 /// A baseboard management controller.
@@ -165,6 +169,35 @@ pub struct CommandDevice {
     pub timeout: Span,
 }
 
+/// A domain of a libvirt that runs on another machine than the host's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibvirtDevice {
+    /// Where libvirt is, as `virsh` takes it: `qemu+ssh://root@hyper/system`. Holds no password.
+    pub uri: String,
+    /// Name or UUID of the domain; no number, which libvirt would take for the passing id of some domain.
+    pub domain: String,
+    /// As for [`IpmiDevice::wiring_verified_by`].
+    pub wiring_verified_by: Option<String>,
+    /// Longest time for the whole level. Default 20s; libvirt waits for a QEMU that hangs.
+    pub timeout: Span,
+}
+
+/// A QEMU on the same kernel as whoever is to switch it off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QemuDevice {
+    /// The Unix socket of a monitor (`-qmp`) that nobody else uses, on a local file system.
+    pub socket: PathBuf,
+    /// The file that QEMU keeps locked while it lives (`-pidfile`), on a local file system. A QEMU that quits takes its
+    /// socket with it: only the end of this lock then tells that it has ended.
+    pub pidfile: PathBuf,
+    /// Starts QEMU and ends by itself; no shell. Without it the host cannot be switched on.
+    pub start: Option<Vec<String>>,
+    /// As for [`IpmiDevice::wiring_verified_by`].
+    pub wiring_verified_by: Option<String>,
+    /// Longest time for the whole level. Default 20s.
+    pub timeout: Span,
+}
+
 impl PowerDevice {
     /// Who has checked that it is wired to the host (R9).
     #[must_use]
@@ -175,6 +208,8 @@ impl PowerDevice {
             Self::Agent(device) => device.wiring_verified_by.as_deref(),
             Self::Webhook(device) => device.wiring_verified_by.as_deref(),
             Self::Command(device) => device.wiring_verified_by.as_deref(),
+            Self::Libvirt(device) => device.wiring_verified_by.as_deref(),
+            Self::Qemu(device) => device.wiring_verified_by.as_deref(),
         }
     }
 
@@ -187,6 +222,8 @@ impl PowerDevice {
             Self::Agent(device) => device.timeout,
             Self::Webhook(device) => device.timeout,
             Self::Command(device) => device.timeout,
+            Self::Libvirt(device) => device.timeout,
+            Self::Qemu(device) => device.timeout,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Reads power devices: `ipmi`, `redfish`, and by way of `outside_device` those that are somebody else's programs.
+//! Reads power devices: `ipmi`, `redfish`, by way of `outside_device` those that are somebody else's programs, and by
+//! way of `virtual_device` those of hosts that are themselves virtual machines.
 
 use super::{
     across::Seen,
@@ -7,18 +8,19 @@ use super::{
     outside_device,
     text::quoted,
     value::Value,
+    virtual_device,
 };
 use crate::{
     model::{
-        AgentDevice, CommandDevice, IpmiDevice, IpmiInterface, IpmiPrivilege, PowerDevice, RedfishAuth, RedfishDevice,
-        TlsTrust, WebhookDevice,
+        AgentDevice, CommandDevice, IpmiDevice, IpmiInterface, IpmiPrivilege, LibvirtDevice, PowerDevice, QemuDevice,
+        RedfishAuth, RedfishDevice, TlsTrust, WebhookDevice,
     },
     names::HostName,
     time::Span,
 };
 
 /// The keys that begin a power device.
-pub(super) const KINDS: &[&str] = &["ipmi", "redfish", "agent", "webhook", "command"];
+pub(super) const KINDS: &[&str] = &["ipmi", "redfish", "agent", "webhook", "command", "libvirt", "qemu"];
 
 pub(super) const PASSWORD: (&str, &str) =
     ("password", "passwords stay out of policies: write it to a file on every host and name that as `password_file`");
@@ -66,6 +68,8 @@ pub(super) fn read(value: &Value<'_>, host: &HostName, seen: &mut Seen) -> Optio
         "redfish" => redfish(value).map(|(device, place)| (PowerDevice::Redfish(device), place)),
         "agent" => outside_device::agent(value).map(|(device, place)| (PowerDevice::Agent(device), place)),
         "webhook" => outside_device::webhook(value, host).map(|(device, place)| (PowerDevice::Webhook(device), place)),
+        "libvirt" => virtual_device::libvirt(value).map(|(device, place)| (PowerDevice::Libvirt(device), place)),
+        "qemu" => virtual_device::qemu(value).map(|(device, place)| (PowerDevice::Qemu(device), place)),
         _ => outside_device::command(value).map(|(device, place)| (PowerDevice::Command(device), place)),
     };
     if let Some((device, place)) = &mut device {
@@ -88,6 +92,8 @@ fn identity(device: &PowerDevice) -> String {
         }
         PowerDevice::Webhook(WebhookDevice { url, host, .. }) => format!("{url} for {host}"),
         PowerDevice::Command(CommandDevice { off, .. }) => off.join(" "),
+        PowerDevice::Libvirt(LibvirtDevice { uri, domain, .. }) => format!("{uri} domain {domain}"),
+        PowerDevice::Qemu(QemuDevice { socket, .. }) => socket.display().to_string(),
     }
 }
 

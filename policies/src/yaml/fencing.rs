@@ -8,7 +8,8 @@ use crate::{
     names::HostName,
 };
 
-const LEVELS: &[&str] = &["ipmi", "redfish", "agent", "webhook", "command", "all", "lease", "operator"];
+const LEVELS: &[&str] =
+    &["ipmi", "redfish", "agent", "webhook", "command", "libvirt", "qemu", "all", "lease", "operator"];
 const LEASE: Keys = Keys { known: &["watchdog_trusted_by"], later: &[], renamed: &[] };
 const OPERATOR: Keys = Keys { known: &[], later: &[], renamed: &[] };
 

@@ -24,6 +24,7 @@ mod text;
 mod tree;
 mod tuning;
 mod value;
+mod virtual_device;
 
 #[cfg(test)]
 mod tests;

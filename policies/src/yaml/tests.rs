@@ -48,7 +48,7 @@ fn the_examples_read_together() {
     assert_eq!(policies.guests.len(), 4);
     assert_eq!((policies.rules.len(), policies.hosts.len(), policies.cluster.tolerate), (4, 3, 1));
     assert_eq!(policies.policies.len(), 2);
-    assert_eq!(policies.fencing.len(), 8);
+    assert_eq!(policies.fencing.len(), 9);
     assert_eq!(policies.alerts.len(), 2);
     for guest in policies.guests.keys().filter(|guest| guest.as_str() != "batch-1") {
         assert!(policies.policy_of(guest).is_some(), "{guest}");

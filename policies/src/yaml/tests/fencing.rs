@@ -37,6 +37,76 @@ fencing:
 }
 
 #[test]
+fn hosts_that_are_virtual_machines_are_switched_by_what_runs_them() {
+    let levels = levels(
+        r#"
+fencing:
+  h:
+    - libvirt: { uri: "qemu+ssh://root@hyper/system?keyfile=/k", domain: 33221100-5544-7766-8899-001122334455 }
+    - qemu: { socket: /run/h//qmp, pidfile: /run/h/pid, timeout: 10s, wiring_verified_by: ann }
+    - all: [{ libvirt: { uri: "test:///default", domain: 7up } }, { qemu: { socket: /s, pidfile: /p, start: [systemctl, start, h] } }]
+"#,
+    );
+    let [PowerDevice::Libvirt(libvirt)] = levels[0].devices() else { panic!() };
+    assert_eq!(libvirt.uri, "qemu+ssh://root@hyper/system?keyfile=/k");
+    assert_eq!(libvirt.domain, "33221100-5544-7766-8899-001122334455");
+    let [PowerDevice::Qemu(qemu)] = levels[1].devices() else { panic!() };
+    assert_eq!((qemu.socket.to_str(), qemu.pidfile.to_str()), (Some("/run/h/qmp"), Some("/run/h/pid")));
+    assert_eq!((&qemu.start, levels[0].timeout(), levels[1].timeout()), (&None, Span::secs(20), Span::secs(10)));
+    assert_eq!(levels[1].wiring().as_deref(), Some("ann"));
+    assert_eq!(levels[2].devices().len(), 2);
+}
+
+#[test]
+fn a_domain_or_uri_that_virsh_would_take_for_something_else_is_refused() {
+    for (uri, domain, expected) in [
+        ("qemu:///system", "--all", "domain `--all` begins with neither a letter nor a digit"),
+        ("qemu:///system", "\" 5\"", "domain ` 5` begins with neither a letter nor a digit"),
+        ("qemu:///system", "5", "domain `5` is a number"),
+        ("-cqemu:///system", "h", "`uri` is no connection URI of libvirt"),
+        ("hyper", "h", "`uri` is no connection URI of libvirt"),
+        ("qemu+ssh://root:secret@hyper/system", "h", "`uri` contains a password"),
+        ("qemu+ssh://root@-oProxyCommand=x/system", "h", "begins with `-`"),
+        ("\"qemu+ssh://hy per/system\"", "h", "`uri` contains a space"),
+    ] {
+        let text = format!("fencing: {{ h: [{{ libvirt: {{ uri: {uri}, domain: {domain} }} }}] }}\n");
+        let shown = show(&read(&text).unwrap_err());
+        assert!(shown.contains(expected), "{expected}\n---\n{shown}");
+    }
+}
+
+#[test]
+fn mistakes_in_devices_of_virtual_machines_are_shown_where_they_stand() {
+    let long = format!("/run/{}", "x".repeat(103));
+    let text = format!(
+        r#"
+fencing:
+  h:
+    - libvirt: {{ uri: "qemu:///system", domain: a, password: x }}
+    - qemu: {{ socket: qmp, start: "qemu -daemonize" }}
+    - qemu: {{ socket: {long}, pidfile: /run/pid }}
+    - qemu: {{ socket: /run/h, pidfile: /run/pid }}
+  i:
+    - libvirt: {{ uri: "qemu:///system", domain: a }}
+    - qemu: {{ socket: /run//h, pidfile: /run/i }}
+"#
+    );
+    let shown = show(&read(&text).unwrap_err());
+    for expected in [
+        "a.yaml:4:52: unknown key `password`",
+        "hint: `virsh` gets none",
+        "a.yaml:5:23: `socket` must be an absolute path",
+        "a.yaml:5:7: `qemu` has no `pidfile`",
+        "a.yaml:5:35: `start` must be a list",
+        "a.yaml:6:23: the path of a socket is longer than 107 bytes",
+        "controller `qemu:///system domain a` is already that of host `h`",
+        "controller `/run/h` is already that of host `h`",
+    ] {
+        assert!(shown.contains(expected), "{expected}\n---\n{shown}");
+    }
+}
+
+#[test]
 fn a_level_of_several_devices_is_as_slow_as_its_slowest_and_as_verified_as_its_least() {
     let levels = levels(
         r#"

@@ -1,0 +1,159 @@
+//! A host that is itself a virtual machine of libvirt, by way of `virsh`.
+//!
+//! libvirt knows of its own machine alone. A domain that has left it, or that will go on where it stopped, is not off:
+//! only one that has ended here is.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use holdfast_policies::{model::LibvirtDevice, observe::clean};
+
+use crate::{
+    device::{Answer, Power, PowerDevice},
+    machine_id::normalize,
+    program::{Ended, run},
+};
+
+/// One domain.
+#[derive(Debug)]
+pub struct Libvirt {
+    settings: LibvirtDevice,
+    /// `virsh`, but in tests.
+    program: String,
+}
+
+impl Libvirt {
+    /// A domain with these settings; nothing is run before the first call.
+    #[must_use]
+    pub fn new(settings: LibvirtDevice) -> Self {
+        Self { settings, program: "virsh".to_owned() }
+    }
+
+    /// Runs one command on the domain; the answer is what it prints.
+    async fn virsh(&self, words: &[&str]) -> Answer<String> {
+        let uri = without_questions(&self.settings.uri);
+        let whom = ["-q", "-c", &uri];
+        // What follows `--` is never an option.
+        let domain = ["--", &self.settings.domain];
+        let arguments: Vec<_> = whom.iter().chain(words).chain(&domain).map(|word| (*word).to_owned()).collect();
+        match run(&self.program, &arguments, &[]).await {
+            Err(error) => Answer::refused(format!("cannot run {}: {error}", self.program)),
+            Ok(ended) if ended.code == Some(0) => Answer::Confirmed(ended.stdout),
+            Ok(ended) => of_failure(&ended),
+        }
+    }
+
+    async fn status_now(&self) -> Answer<Power> {
+        match self.virsh(&["domstate", "--reason"]).await {
+            Answer::Confirmed(said) => of_state(&said),
+            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Unknown { detail } => Answer::Unknown { detail },
+        }
+    }
+
+    /// Not `--graceful`, which leaves a QEMU that hangs alive.
+    async fn off_now(&self) -> Answer<()> {
+        accepted(self.virsh(&["destroy"]).await)
+    }
+
+    /// A managed save would go on with the boot that was switched off, as if nothing had been.
+    async fn on_now(&self) -> Answer<()> {
+        let answer = accepted(self.virsh(&["start", "--force-boot"]).await);
+        // libvirt calls it a mistake to start what runs.
+        let runs = matches!(answer, Answer::Unknown { .. }) && self.status_now().await == Answer::Confirmed(Power::On);
+        if runs { Answer::Confirmed(()) } else { answer }
+    }
+
+    async fn machine_id_now(&self) -> Answer<String> {
+        match self.virsh(&["domuuid"]).await {
+            Answer::Confirmed(said) => {
+                let unread = || Answer::unknown(format!("cannot read what virsh says: {}", clean(&said)));
+                normalize(&said).map_or_else(unread, Answer::Confirmed)
+            }
+            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Unknown { detail } => Answer::Unknown { detail },
+        }
+    }
+}
+
+async fn within<T>(deadline: Duration, ask: impl Future<Output = Answer<T>> + Send) -> Answer<T> {
+    match tokio::time::timeout(deadline, ask).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::unknown(format!("virsh had not ended after {deadline:.1?}")),
+    }
+}
+
+/// The URI with what keeps ssh from asking for a password: nobody is there to answer.
+fn without_questions(uri: &str) -> String {
+    let by_ssh = uri.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+ssh"));
+    if !by_ssh || uri.contains("no_tty=") {
+        return uri.to_owned();
+    }
+    let joint = if uri.contains('?') { '&' } else { '?' };
+    format!("{uri}{joint}no_tty=1")
+}
+
+/// What a domain's state and its reason say, word by word. Off is only what has ended on this machine: `migrated` runs
+/// elsewhere, `saved` and `from snapshot` go on with an old boot, `failed` is also said by the target of a move that
+/// failed while its source runs on, `daemon` by a libvirt that has lost its QEMU, `unknown` by one that was started anew.
+fn of_state(output: &str) -> Answer<Power> {
+    let said = output.trim_end();
+    let (state, reason) = said.strip_suffix(')').and_then(|said| said.split_once(" (")).unwrap_or((said, ""));
+    match (state, reason) {
+        ("running" | "idle" | "paused" | "in shutdown", _) => Answer::Confirmed(Power::On),
+        ("shut off", "destroyed" | "shutdown" | "crashed") => Answer::Confirmed(Power::Off),
+        _ => Answer::unknown(format!("the domain is \"{}\", which is no word that it has ended", clean(said))),
+    }
+}
+
+fn accepted(answer: Answer<String>) -> Answer<()> {
+    match answer {
+        Answer::Confirmed(_) => Answer::Confirmed(()),
+        Answer::Refused { detail } => Answer::Refused { detail },
+        Answer::Unknown { detail } => Answer::Unknown { detail },
+    }
+}
+
+/// What ssh and libvirt say to somebody whom they do not let in. Everything else may pass, or may have been done.
+const DENIED: [&str; 3] = ["Permission denied", "Host key verification failed", "authentication failed"];
+
+fn of_failure<T>(ended: &Ended) -> Answer<T> {
+    let said = clean(ended.stderr.trim());
+    if DENIED.iter().any(|denied| said.contains(denied)) {
+        return Answer::refused(said);
+    }
+    Answer::unknown(if said.is_empty() { format!("virsh ended with {:?}", ended.code) } else { said })
+}
+
+#[async_trait]
+impl PowerDevice for Libvirt {
+    async fn status(&self, deadline: Duration) -> Answer<Power> {
+        within(deadline, self.status_now()).await
+    }
+
+    async fn off(&self, deadline: Duration) -> Answer<()> {
+        within(deadline, self.off_now()).await
+    }
+
+    async fn on(&self, deadline: Duration) -> Answer<()> {
+        within(deadline, self.on_now()).await
+    }
+
+    /// libvirt gives a QEMU that hangs some ten seconds before it kills it; a quarter of the level is left for asking
+    /// whether it has.
+    fn patience(&self) -> Duration {
+        self.settings.timeout.0 * 3 / 4
+    }
+
+    fn describe(&self) -> String {
+        let uri = self.settings.uri.split('?').next().unwrap_or_default();
+        format!("libvirt {} at {uri}", self.settings.domain)
+    }
+
+    async fn machine_id(&self, deadline: Duration) -> Answer<String> {
+        within(deadline, self.machine_id_now()).await
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,180 @@
+//! A scripted `virsh` for the contract, and what is made of the words of the real one.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+
+use holdfast_policies::{model::LibvirtDevice, time::Span};
+use tempfile::TempDir;
+
+use super::{Libvirt, of_state, without_questions};
+use crate::{Answer, Power, PowerDevice};
+
+const CALL: Duration = Duration::from_secs(30);
+
+/// Obeys fault files, keeps the state in a file, and logs what it is told.
+const SCRIPT: &str = r#"#!/bin/sh
+D=$(dirname "$0")
+echo "$*" >> "$D/told"
+[ "$1 $2" = "-q -c" ] || exit 1
+shift 3
+[ -e "$D/slow" ] && sleep "$(cat "$D/slow")"
+[ -e "$D/fail" ] && { cat "$D/fail" >&2; exit 1; }
+case $1 in
+domstate) cat "$D/state";;
+domuuid) echo 33221100-5544-7766-8899-aabbccddeeff; echo;;
+destroy)
+  grep -q "^shut off" "$D/state" && { echo "error: domain is not running" >&2; exit 1; }
+  echo off >> "$D/log"
+  [ -e "$D/stuck" ] || echo "shut off (destroyed)" > "$D/state";;
+start)
+  grep -q "^running" "$D/state" && { echo "error: Domain is already active" >&2; exit 1; }
+  [ -e "$D/stuck" ] || echo "running (booted)" > "$D/state";;
+*) exit 1;;
+esac
+exit 0
+"#;
+
+/// A `virsh` in a folder of its own.
+pub(crate) struct Virsh {
+    folder: TempDir,
+}
+
+impl Virsh {
+    /// One whose domain runs.
+    pub(crate) fn new() -> Self {
+        let virsh = Self { folder: tempfile::tempdir().unwrap() };
+        virsh.fault("virsh", SCRIPT);
+        fs::set_permissions(virsh.path("virsh"), fs::Permissions::from_mode(0o755)).unwrap();
+        virsh.set_power(true);
+        virsh
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn device(&self) -> Libvirt {
+        let settings = LibvirtDevice {
+            uri: "qemu+ssh://root@hyper/system".to_owned(),
+            domain: "hv-a".to_owned(),
+            wiring_verified_by: None,
+            timeout: Span::secs(4),
+        };
+        Libvirt { settings, program: self.path("virsh").to_str().unwrap().to_owned() }
+    }
+
+    pub(crate) fn fault(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    pub(crate) fn set_power(&self, on: bool) {
+        self.fault("state", if on { "running (booted)\n" } else { "shut off (shutdown)\n" });
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        fs::read_to_string(self.path("state")).unwrap().starts_with("running")
+    }
+
+    pub(crate) fn offs(&self) -> u32 {
+        fs::read_to_string(self.path("log")).unwrap_or_default().lines().count().try_into().unwrap()
+    }
+}
+
+#[test]
+fn only_a_domain_that_has_ended_on_this_machine_is_off() {
+    for off in ["shut off (destroyed)\n\n", "shut off (shutdown)\n", "shut off (crashed)"] {
+        assert_eq!(of_state(off), Answer::Confirmed(Power::Off), "{off}");
+    }
+    for on in ["running (booted)\n\n", "running", "idle (unknown)", "paused (migrating)", "in shutdown (user)"] {
+        assert_eq!(of_state(on), Answer::Confirmed(Power::On), "{on}");
+    }
+    for unknown in [
+        "",
+        "\n",
+        "shut off",
+        "shut off ()",
+        "shut off (unknown)",
+        "shut off (migrated)",
+        "shut off (saved)",
+        "shut off (from snapshot)",
+        "shut off (failed)",
+        "shut off (daemon)",
+        "shut off (destroyed) (saved)",
+        "Shut off (destroyed)",
+        " shut off (destroyed)",
+        "shut off  (destroyed)",
+        "shut off (destroyed)\nrunning (booted)",
+        "crashed (panicked)",
+        "pmsuspended (unknown)",
+        "no state (unknown)",
+    ] {
+        assert!(matches!(of_state(unknown), Answer::Unknown { .. }), "{unknown:?}");
+    }
+}
+
+#[test]
+fn ssh_is_told_to_ask_nobody() {
+    for (uri, expected) in [
+        ("qemu+ssh://root@hyper/system", "qemu+ssh://root@hyper/system?no_tty=1"),
+        ("qemu+ssh://hyper/system?keyfile=/k", "qemu+ssh://hyper/system?keyfile=/k&no_tty=1"),
+        ("qemu+ssh://hyper/system?no_tty=1", "qemu+ssh://hyper/system?no_tty=1"),
+        ("qemu+tls://hyper/system", "qemu+tls://hyper/system"),
+        ("qemu:///system", "qemu:///system"),
+    ] {
+        assert_eq!(without_questions(uri), expected);
+    }
+}
+
+#[tokio::test]
+async fn virsh_is_told_each_word_by_itself_and_boots_anew() {
+    let virsh = Virsh::new();
+    let device = virsh.device();
+    assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::On));
+    assert_eq!(device.off(CALL).await, Answer::Confirmed(()));
+    assert_eq!(device.on(CALL).await, Answer::Confirmed(()));
+    assert!(matches!(device.machine_id(CALL).await, Answer::Confirmed(_)));
+    let told = fs::read_to_string(virsh.path("told")).unwrap();
+    let whom = "-q -c qemu+ssh://root@hyper/system?no_tty=1";
+    let expected: String = ["domstate --reason", "destroy", "start --force-boot", "domuuid"]
+        .iter()
+        .map(|words| format!("{whom} {words} -- hv-a\n"))
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn an_off_of_what_does_not_run_is_taken_for_nothing_by_itself() {
+    let virsh = Virsh::new();
+    virsh.fault("state", "shut off (saved)\n");
+    assert!(matches!(virsh.device().off(CALL).await, Answer::Unknown { .. }));
+    assert!(matches!(virsh.device().status(CALL).await, Answer::Unknown { .. }));
+}
+
+#[tokio::test]
+async fn a_libvirt_that_lets_nobody_in_is_told_from_one_that_knows_no_such_domain() {
+    let virsh = Virsh::new();
+    for (said, refused) in [
+        ("error: Cannot recv data: root@hyper: Permission denied (publickey).: Connection reset by peer", true),
+        ("error: Cannot recv data: Host key verification failed.: Connection reset by peer", true),
+        ("error: failed to get domain 'hv-a'", false),
+        ("error: Cannot recv data: ssh: connect to host hyper port 22: Connection refused", false),
+        ("", false),
+    ] {
+        virsh.fault("fail", said);
+        for answer in [virsh.device().off(CALL).await, virsh.device().on(CALL).await] {
+            assert_eq!(matches!(answer, Answer::Refused { .. }), refused, "{said}: {answer:?}");
+            assert_ne!(answer, Answer::Confirmed(()), "{said}");
+        }
+        assert!(!matches!(virsh.device().status(CALL).await, Answer::Confirmed(_)), "{said}");
+    }
+    assert_eq!((virsh.offs(), virsh.is_on()), (0, true));
+    let missing = Libvirt { program: "/nonexistent/virsh".to_owned(), ..virsh.device() };
+    assert!(matches!(missing.off(CALL).await, Answer::Refused { .. }));
+}
+
+#[tokio::test]
+async fn a_virsh_that_hangs_is_unknown_by_the_deadline() {
+    let virsh = Virsh::new();
+    virsh.fault("slow", "60");
+    let answer = virsh.device().status(Duration::from_millis(300)).await;
+    assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");
+}

@@ -1,0 +1,198 @@
+//! A host that is itself a virtual machine of a QEMU on this very kernel, by way of its monitor (QMP).
+//!
+//! A QEMU that lives answers. That one has ended is the kernel's word alone, in one of two ways:
+//!
+//! - a socket without a listener: its QEMU was killed, and left the socket behind;
+//! - a lock that is gone from the pidfile that was locked when QEMU answered: it has quit, and took both files along.
+//!
+//! A file that is not there says nothing. It is missing too where the path is wrong, and on every other machine.
+
+mod monitor;
+mod traces;
+
+use std::{
+    fs::File,
+    io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use holdfast_policies::{model::QemuDevice, observe::clean};
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use self::monitor::{Monitor, MonitorError};
+use crate::{
+    causes::with_causes,
+    device::{Answer, Power, PowerDevice},
+    machine_id::normalize,
+    program::run,
+};
+
+/// States of a QEMU whose machine may run in another one. Ending it would look like proof and be none.
+const MAY_RUN_ELSEWHERE: [&str; 3] = ["inmigrate", "finish-migrate", "postmigrate"];
+
+/// One machine.
+#[derive(Debug)]
+pub struct Qemu {
+    settings: QemuDevice,
+    /// The pidfile of the QEMU that answered last, open: its lock ends with that QEMU, whatever becomes of its name.
+    answered: Mutex<Option<File>>,
+}
+
+/// What is at the socket.
+enum Found {
+    /// A QEMU that answers.
+    Alive(Monitor),
+    /// A socket, or another file, that nobody listens at.
+    Dead,
+    /// Nothing.
+    Nothing,
+}
+
+/// Why there is no answer.
+enum Trouble {
+    Refused(String),
+    Unknown(String),
+}
+
+impl From<MonitorError> for Trouble {
+    fn from(error: MonitorError) -> Self {
+        Self::Unknown(with_causes(&error))
+    }
+}
+
+impl Qemu {
+    /// A machine with these settings; nothing is asked before the first call.
+    #[must_use]
+    pub fn new(settings: QemuDevice) -> Self {
+        Self { settings, answered: Mutex::new(None) }
+    }
+
+    async fn find(&self) -> Result<Found, Trouble> {
+        match UnixStream::connect(&self.settings.socket).await {
+            Ok(stream) => Ok(Found::Alive(Monitor::begin(stream).await?)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => Ok(Found::Dead),
+                io::ErrorKind::NotFound => Ok(Found::Nothing),
+                // Also a full queue: QEMU hangs, or others use this monitor.
+                _ => Err(Trouble::Unknown(format!("cannot connect to its monitor: {error}"))),
+            },
+        }
+    }
+
+    /// What the machine does, in QEMU's words. Remembers the pidfile that tells when this QEMU has ended; without one
+    /// its end could never be proven, which is better said beforehand.
+    async fn state(&self, monitor: &mut Monitor) -> Result<String, Trouble> {
+        let said = monitor.ask("query-status").await?;
+        let Some(state) = said.get("status").and_then(Value::as_str) else {
+            return Err(Trouble::Unknown(format!("cannot read what its monitor says: {}", clean(&said.to_string()))));
+        };
+        let Some(pidfile) = traces::locked(&self.settings.pidfile) else {
+            let path = self.settings.pidfile.display();
+            return Err(Trouble::Unknown(format!("it answers, but has not locked {path}, by which its end is seen")));
+        };
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(pidfile);
+        Ok(state.to_owned())
+    }
+
+    async fn status_now(&self) -> Result<Power, Trouble> {
+        match self.find().await? {
+            Found::Alive(mut monitor) => {
+                let state = self.state(&mut monitor).await?;
+                if MAY_RUN_ELSEWHERE.contains(&state.as_str()) {
+                    return Err(Trouble::Unknown(format!("it is in state {state}: its machine may run elsewhere")));
+                }
+                Ok(Power::On)
+            }
+            Found::Dead => {
+                let killed = traces::killed(&self.settings.socket, &self.settings.pidfile);
+                killed.map(|()| Power::Off).map_err(Trouble::Unknown)
+            }
+            Found::Nothing if self.has_quit() => Ok(Power::Off),
+            Found::Nothing => Err(Trouble::Unknown("no socket is there, and nobody saw its QEMU end".to_owned())),
+        }
+    }
+
+    /// Whether the QEMU that answered last has ended. A lock that cannot be asked about is held.
+    fn has_quit(&self) -> bool {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.as_ref().is_some_and(|pidfile| matches!(traces::is_locked(pidfile), Ok(false)))
+    }
+
+    /// QEMU answers `quit` before it ends, and may hang in between: what counts is the status that follows.
+    async fn off_now(&self) -> Result<(), Trouble> {
+        let Found::Alive(mut monitor) = self.find().await? else {
+            return Err(Trouble::Unknown("nobody listens at its socket".to_owned()));
+        };
+        let state = self.state(&mut monitor).await?;
+        if MAY_RUN_ELSEWHERE.contains(&state.as_str()) {
+            return Err(Trouble::Refused(format!("it is in state {state}: its machine may run elsewhere")));
+        }
+        monitor.ask("quit").await?;
+        Ok(())
+    }
+
+    async fn on_now(&self) -> Result<(), Trouble> {
+        let Some((program, arguments)) = self.settings.start.as_deref().and_then(<[String]>::split_first) else {
+            return Err(Trouble::Refused("no command is declared that starts it".to_owned()));
+        };
+        if matches!(self.find().await?, Found::Alive(_)) {
+            return Ok(());
+        }
+        match run(program, arguments, &[]).await {
+            Err(error) => Err(Trouble::Refused(format!("cannot run {program}: {error}"))),
+            Ok(ended) if ended.code == Some(0) => Ok(()),
+            Ok(ended) => {
+                let said = clean(ended.stderr.lines().last().unwrap_or_default().trim());
+                Err(Trouble::Unknown(format!("{program} ended with {:?}: {said}", ended.code)))
+            }
+        }
+    }
+
+    async fn machine_id_now(&self) -> Result<String, Trouble> {
+        let Found::Alive(mut monitor) = self.find().await? else {
+            return Err(Trouble::Unknown("nobody listens at its socket".to_owned()));
+        };
+        let said = monitor.ask("query-uuid").await?;
+        let uuid = said.get("UUID").and_then(Value::as_str).and_then(normalize);
+        let none = || Trouble::Refused("it cannot tell which machine it is: QEMU was started without -uuid".to_owned());
+        uuid.ok_or_else(none)
+    }
+}
+
+async fn within<T>(deadline: Duration, ask: impl Future<Output = Result<T, Trouble>> + Send) -> Answer<T> {
+    match tokio::time::timeout(deadline, ask).await {
+        Ok(Ok(value)) => Answer::Confirmed(value),
+        Ok(Err(Trouble::Refused(detail))) => Answer::Refused { detail },
+        Ok(Err(Trouble::Unknown(detail))) => Answer::Unknown { detail },
+        Err(_) => Answer::unknown(format!("no answer within {deadline:.1?}: it hangs, or its monitor is in use")),
+    }
+}
+
+#[async_trait]
+impl PowerDevice for Qemu {
+    async fn status(&self, deadline: Duration) -> Answer<Power> {
+        within(deadline, self.status_now()).await
+    }
+
+    async fn off(&self, deadline: Duration) -> Answer<()> {
+        within(deadline, self.off_now()).await
+    }
+
+    async fn on(&self, deadline: Duration) -> Answer<()> {
+        within(deadline, self.on_now()).await
+    }
+
+    fn describe(&self) -> String {
+        format!("qemu {}", self.settings.socket.display())
+    }
+
+    async fn machine_id(&self, deadline: Duration) -> Answer<String> {
+        within(deadline, self.machine_id_now()).await
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
