@@ -3,7 +3,7 @@
 //! Placement knows more (who answers, what else is planned, what would be better); what is refused here is wrong whatever
 //! placement says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
     model::{GuestDeclaration, Policies},
     names::{GuestName, HostName, RuleName},
     rules::{Hosts, Rule, Score},
-    state::{ClusterState, Life, Mode},
+    state::{ClusterState, Guest, Life, Mode, Phase, Wanted},
 };
 
 /// Why a guest may not go to a host.
@@ -104,36 +104,73 @@ impl ClusterState {
         }
     }
 
-    /// Why this guest may not go to this host; `None` when nothing in the state speaks against it.
+    /// Why this guest may not go to this host; `None` when nothing in the state speaks against it. Guests that required
+    /// rules keep together with it, and that run elsewhere, have to be able to follow it there.
     #[must_use]
     pub fn unfit(&self, guest: &GuestName, host: &HostName) -> Option<Unfit> {
         let rule = |rule: &RuleName| Unfit::Rule { rule: rule.clone() };
+        let followers = self.followers(guest, host);
+        let movers: BTreeSet<&GuestName> = followers.keys().copied().chain([guest]).collect();
+        let stuck = || followers.iter().find(|(follower, _)| !self.can_follow(follower, host)).map(|(_, rule)| *rule);
         self.takes_no_guests(host)
             .or_else(|| host_rule_broken(&self.policies, guest, host).map(rule))
-            .or_else(|| self.company_broken(guest, host).map(rule))
-            .or_else(|| self.no_room(guest, host))
+            .or_else(|| stuck().map(rule))
+            .or_else(|| self.too_near(&movers, host).map(rule))
+            .or_else(|| self.no_room(&movers, host))
     }
 
-    /// The required rule between guests that this one would break on the host, if any.
-    fn company_broken(&self, guest: &GuestName, host: &HostName) -> Option<&RuleName> {
-        let declared = &self.policies.guests;
-        let runs = |other: &GuestName, place: &dyn Fn(&HostName) -> bool| {
-            let tenures = self.guests.get(other).map(crate::state::Guest::tenures).unwrap_or_default();
-            tenures.iter().any(|tenure| place(&tenure.host))
-        };
+    /// Guests that run elsewhere than on the host, and that required rules keep together with this one, directly or through
+    /// others; each with such a rule.
+    fn followers<'a>(&'a self, guest: &'a GuestName, host: &HostName) -> BTreeMap<&'a GuestName, &'a RuleName> {
+        let mut set: BTreeMap<&GuestName, &RuleName> = BTreeMap::new();
+        let mut open = vec![guest];
+        while let Some(at) = open.pop() {
+            for (name, rule) in &self.policies.rules {
+                let Rule::Together { guests, required: true, .. } = rule else { continue };
+                let guests = guests.among(&self.policies.guests);
+                if !guests.contains(at) {
+                    continue;
+                }
+                for other in guests.into_iter().filter(|other| *other != guest) {
+                    if set.insert(other, name).is_none() {
+                        open.push(other);
+                    }
+                }
+            }
+        }
+        set.retain(|other, _| self.runs(other, |on| on != host));
+        set
+    }
+
+    /// Whether a guest comes after one that it is kept together with: it is on its way already, or nothing holds it.
+    fn can_follow(&self, guest: &GuestName, host: &HostName) -> bool {
+        let Some(known) = self.guests.get(guest) else { return false };
+        let comes = known.heading.as_ref().is_some_and(|heading| heading.to == *host);
+        let runs = matches!(known.phase, Phase::Running { .. }) && known.wanted == Wanted::Running;
+        let held = self.hands_off_of(guest, known).is_some();
+        (comes || (runs && !held)) && host_rule_broken(&self.policies, guest, host).is_none()
+    }
+
+    /// The required rule that would have guests on the host kept apart, from each other or from who runs there, if any.
+    fn too_near(&self, movers: &BTreeSet<&GuestName>, host: &HostName) -> Option<&RuleName> {
         let broken = |rule: &Rule| match rule {
             Rule::Apart { guests, required: true, by, .. } => {
                 let near = |other: &HostName| other == host || self.shares(by.as_deref(), other, host);
-                let guests = guests.among(declared);
-                guests.contains(guest) && guests.iter().any(|other| *other != guest && runs(other, &near))
-            }
-            Rule::Together { guests, required: true, .. } => {
-                let guests = guests.among(declared);
-                guests.contains(guest) && guests.iter().any(|other| *other != guest && runs(other, &|on| on != host))
+                let guests = guests.among(&self.policies.guests);
+                let meets = |mover: &GuestName| {
+                    guests.iter().any(|&other| other != mover && (movers.contains(other) || self.runs(other, &near)))
+                };
+                movers.iter().any(|&mover| guests.contains(mover) && meets(mover))
             }
             Rule::Apart { .. } | Rule::Together { .. } | Rule::Hosts { .. } | Rule::Order { .. } => false,
         };
         self.policies.rules.iter().find(|(_, rule)| broken(rule)).map(|(name, _)| name)
+    }
+
+    /// Whether the guest may run on a host like this.
+    fn runs(&self, guest: &GuestName, place: impl Fn(&HostName) -> bool) -> bool {
+        let halves = self.guests.get(guest).map(Guest::halves).unwrap_or_default();
+        halves.into_iter().flatten().any(|tenure| place(&tenure.host))
     }
 
     /// Whether two hosts have the same value of a label.
@@ -143,15 +180,18 @@ impl ClusterState {
         value(one).is_some_and(|value_of_one| value(other) == Some(value_of_one))
     }
 
-    fn no_room(&self, guest: &GuestName, host: &HostName) -> Option<Unfit> {
-        let declared = self.policies.guests.get(guest)?;
+    fn no_room(&self, movers: &BTreeSet<&GuestName>, host: &HostName) -> Option<Unfit> {
         let capacity = self.policies.hosts.get(host).map(|known| known.capacity.clone()).unwrap_or_default();
         let reported = self.hosts.get(host).map(|known| ("memory_mib".to_owned(), known.facts.memory_mib));
         let capacity: BTreeMap<String, u64> = reported.into_iter().chain(capacity).collect();
+        let taken = |guest: &GuestName, what: &str| {
+            self.policies.guests.get(guest).map_or(0, |declared| takes(declared, what))
+        };
         capacity.into_iter().find_map(|(what, all)| {
-            let others = self.guests_of(host).filter(|(name, _)| *name != guest);
-            let used = others.filter_map(|(name, _)| self.policies.guests.get(name)).map(|other| takes(other, &what));
-            let (free, needed) = (all.saturating_sub(used.fold(0, u64::saturating_add)), takes(declared, &what));
+            let others = self.guests_of(host).map(|(name, _)| name).filter(|name| !movers.contains(name));
+            let used = others.map(|name| taken(name, &what)).fold(0, u64::saturating_add);
+            let needed = movers.iter().map(|mover| taken(mover, &what)).fold(0, u64::saturating_add);
+            let free = all.saturating_sub(used);
             (free < needed).then_some(Unfit::NoRoom { what, free, needed })
         })
     }

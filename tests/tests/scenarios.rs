@@ -92,6 +92,54 @@ fn words_that_holdfast_has_nothing_for_are_told() {
     assert_eq!(ran, Ran::Unsupported(vec!["host:haunted".to_owned(), "rule:moon-phase".to_owned()]));
 }
 
+/// A scenario of one host, with this in it.
+fn with(more: &str) -> Scenario {
+    let vm = r#"{"name": "v", "host": "a", "state": "running", "max_restart": 2.0, "demand": null}"#;
+    let hosts = r#"[{"name": "a", "state": "up"}]"#;
+    let text = format!(
+        r#"{{"name": "x", "mode": "timeline", "hosts": {hosts}, "vms": [{vm}], "rules": null, {more}}}"#
+    );
+    scenario::read(&text).unwrap()
+}
+
+fn lacks(more: &str) -> Vec<String> {
+    match scenario::run(&with(more)) {
+        Ran::Unsupported(words) => words,
+        Ran::Outcome(_) | Ran::Answer(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn what_a_scenario_needs_and_holdfast_has_not_is_told() {
+    let needs = r#""needs": ["cluster:auto_rebalance", "event:vm-load", "event:power-off", "rule:order:preferred",
+        "cluster:no-fencing", "no-quorum-policy:stop", "vm:load", "vm:priority", "host:standby"]"#;
+    assert_eq!(lacks(needs), ["cluster:auto_rebalance", "event:vm-load", "vm:load"]);
+    assert_eq!(lacks(r#""needs": []"#), Vec::<String>::new());
+    let unknown = r#""cluster": {"phase_of_the_moon": "full"}, "needs": ["cluster:phase_of_the_moon"]"#;
+    assert_eq!(lacks(unknown), ["cluster:phase_of_the_moon"]);
+}
+
+#[test]
+fn a_knob_that_holdfast_has_not_is_told_where_the_outcome_follows_from_it() {
+    let turned = |on: &str, strength: &str| {
+        let knobs = format!(r#"{{"auto_rebalance": {on}, "rebalance_on_start": {on}}}"#);
+        lacks(&format!(r#""strength": "{strength}", "cluster": {knobs}"#))
+    };
+    assert_eq!(turned("true", "policy"), ["cluster:auto_rebalance", "cluster:rebalance_on_start"]);
+    assert_eq!(turned("false", "policy"), Vec::<String>::new());
+    assert_eq!(turned("true", "core"), Vec::<String>::new(), "any sound supervisor comes to that");
+    assert_eq!(lacks(r#""events": [{"at": 1, "kind": "vm-load", "vm": "v", "cpu": 4}]"#), ["event:vm-load"]);
+}
+
+#[test]
+fn what_is_null_is_not_said_and_a_whole_number_is_one_however_it_is_written() {
+    let scenario = with(r#""cluster": {"recover_unmarked_vms": null}, "settle_seconds": 10.0"#);
+    assert_eq!(scenario.vms[0].max_restart, Some(2));
+    assert!(scenario.vms[0].demand.is_empty() && scenario.rules.is_empty() && !scenario.cluster.recover_unmarked_vms);
+    let text = "{\"name\": \"x\",\n\"mode\": \"timeline\", \"hosts\": [], \"vms\": 3}";
+    assert!(scenario::read(text).unwrap_err().to_string().contains("line 2"));
+}
+
 #[test]
 fn a_mistake_is_told_with_its_place() {
     let text = r#"{"name": "x", "mode": "timeline", "hosts": [{"name": "a", "state": "up"}],

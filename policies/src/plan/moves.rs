@@ -7,6 +7,7 @@ use super::{
     solve::{Ask, Solver},
     table::{GuestAt, HostAt},
 };
+use crate::state::Phase;
 
 /// Moves named in one call. They are carried out a few at a time, and looked for anew each time.
 const MOVES_MAX: usize = 64;
@@ -93,9 +94,8 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
         }
         return false;
     }
-    // Where most of them are counts most: as few as can be are disturbed.
     if broken.is_some() && reach.is_empty() {
-        reach = homes_by_count(&at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).take(1).collect();
+        reach = gathering(problem, &at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).take(1).collect();
     }
     let best = solver.best(unit, (!reach.is_empty()).then_some(&reach));
     let there = best.map(|(rank, _)| (rank.9, solver.score(unit, rank.9)));
@@ -140,12 +140,22 @@ fn note(
     found.push(Move { guest, from, to, why, required, live: solver.problem.guests[guest].live_migration });
 }
 
-fn homes_by_count(at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
-    let count = |host: &HostAt| at.iter().filter(|(_, other)| other == host).count();
+/// The hosts of a set, the one where it comes together first: where an operator has put one of it, by the newest move, else
+/// where most of it is, so that as few as can be are disturbed.
+fn gathering(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
+    let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
+    let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
-    homes.sort_by_key(|host| (std::cmp::Reverse(count(host)), *host));
+    homes.sort_by_cached_key(|host| (std::cmp::Reverse(put(*host)), std::cmp::Reverse(on(*host).count()), *host));
     homes.dedup();
     homes
+}
+
+/// Since which log index a guest runs where an operator has put it, if it does.
+fn put_there(problem: &Problem<'_>, guest: GuestAt) -> Option<u64> {
+    let known = problem.guests[guest].known?;
+    let Phase::Running { tenure, since, .. } = &known.phase else { return None };
+    (known.settled.as_ref() == Some(&tenure.host)).then_some(*since)
 }
 
 /// The required rule that guests break where they run, if any. They are not counted in the room.

@@ -3,7 +3,8 @@
 use super::tests::{change, guest, named, rule, scores};
 use super::*;
 use crate::{
-    fixture::{Stage, host, name},
+    change::Change,
+    fixture::{Stage, done, host, name},
     rules::{Hosts, Rule, Score},
 };
 
@@ -72,6 +73,30 @@ fn a_set_that_is_split_comes_together_where_most_of_it_is_and_moves_as_one() {
     assert_eq!(wanted(&stage), ["g1 a b"]);
     rule(&mut stage, "never", likes(&["g3"], scores(&[("a", Score::Never), ("b", Score::Never)])));
     assert_eq!(wanted(&stage), ["g1 a c", "g2 b c", "g3 b c"]);
+}
+
+/// An operator's live move from one host to another, carried out.
+fn moved(stage: &mut Stage, of: &str, from: &str, to: &str) {
+    stage.must(Change::MoveAsked { guest: name(of), to: host(to), cold: false, by: "ann".to_owned() });
+    for on in [to, from, to, from] {
+        stage.end(on, done());
+    }
+}
+
+#[test]
+fn a_set_follows_the_one_that_an_operator_has_moved_last() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
+    for of in ["g1", "g2", "g3"] {
+        stage.run(of, "a");
+    }
+    let guests = named(&["g1", "g2", "g3"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    moved(&mut stage, "g2", "a", "c");
+    assert_eq!(wanted(&stage), ["g1 a c", "g3 a c"], "most of it is elsewhere, and follows");
+    moved(&mut stage, "g3", "a", "b");
+    assert_eq!(wanted(&stage), ["g1 a b", "g2 c b"], "the newest word counts");
+    rule(&mut stage, "never", likes(&["g1"], scores(&[("b", Score::Never)])));
+    assert_eq!(wanted(&stage), ["g1 a c", "g3 b c"], "where not all of it can be, it does not come together");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The situation that a scenario begins with, made by commands and by agents that really carry them out; only what no
 //! command can say (what a guest looks like from outside, what was counted before) is written into the world directly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
     change::Change,
@@ -15,10 +15,11 @@ use serde_json::Value;
 
 use super::{
     events::Script,
-    format::{Host, Kind, Scenario, Vm as Declared},
+    format::{Event, Host, Kind, Scenario, Vm as Declared},
     host::{Machine, Node, Vm},
     map,
     names::Names,
+    on_fail::stop_failed,
     world::{Alone, Faults, Quorum, World, ZERO},
 };
 
@@ -31,7 +32,8 @@ const LOST_APART: u64 = 40_000;
 pub fn build(scenario: &Scenario) -> (World, Script) {
     let names = Names::of(scenario);
     let nodes = scenario.hosts.iter().filter_map(|host| {
-        let mut node = Node::new(names.host(&host.name)?.clone(), map::host_memory(host));
+        let cores = map::host_cores(scenario, host);
+        let mut node = Node::new(names.host(&host.name)?.clone(), map::host_memory(host), cores);
         node.unwell = map::ill_health(host);
         Some(node)
     });
@@ -44,24 +46,24 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
         }
     }
     world.pass(2_000);
-    let added: Vec<&String> =
-        scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_ref()).collect();
-    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+    let late = latecomers(scenario);
+    let there: Vec<&Declared> = scenario.vms.iter().filter(|vm| !late.contains(vm.name.as_str())).collect();
+    for vm in there.iter().copied() {
         world.declared.insert(vm.name.clone(), vm.clone());
     }
     declare(&mut world, scenario);
-    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+    for vm in there.iter().copied() {
         guest(&mut world, scenario, vm);
     }
     world.pass(5_000);
-    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+    for vm in there.iter().copied() {
         as_it_looks(&mut world, vm);
     }
     world.pass(1_000);
     while world.now < ZERO {
         world.step();
     }
-    for vm in scenario.vms.iter().filter(|vm| !added.contains(&&vm.name)) {
+    for vm in there.iter().copied() {
         // How it will misbehave, it does from the beginning on and not before.
         if let Some(name) = world.names.guest(&vm.name).cloned() {
             world.faults.insert(name, faults(&world.names, vm));
@@ -70,16 +72,41 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     }
     let mut lost = 0;
     for host in &scenario.hosts {
-        as_host(&mut world, host, &mut lost);
+        as_host(&mut world, scenario, host, &mut lost);
     }
     authority(&mut world, scenario);
     world.depose();
     world.recording = true;
     let mut script = Script::of(scenario, &world);
-    for host in scenario.hosts.iter().filter(|host| host.state == "shutting-down") {
+    for host in scenario.hosts.iter().filter(|host| host.state == "shutting-down" && !is_drained(scenario, host)) {
         script.leaves(&world, &host.name);
     }
     (world, script)
+}
+
+/// Guests that come only with an event; what is removed before it is added again is there from the beginning.
+fn latecomers(scenario: &Scenario) -> BTreeSet<&str> {
+    let mut first: BTreeMap<&str, &Event> = BTreeMap::new();
+    for event in scenario.events.iter().filter(|event| ["vm-add", "vm-remove"].contains(&event.kind.as_str())) {
+        let Some(vm) = event.vm.as_deref() else { continue };
+        let known = first.entry(vm).or_insert(event);
+        if event.at < known.at {
+            *known = event;
+        }
+    }
+    first.into_iter().filter(|(_, event)| event.kind == "vm-add").map(|(vm, _)| vm).collect()
+}
+
+/// Whether the guests of a host move away before those that are left are stopped. In a snapshot a host that shuts down is
+/// drained too, unless its policy says otherwise: which of its guests can move is for the decisions to say.
+#[must_use]
+pub fn is_drained(scenario: &Scenario, host: &Host) -> bool {
+    let moves = matches!(scenario.cluster.shutdown_policy.as_deref(), None | Some("migrate" | "drain"));
+    match host.state.as_str() {
+        "standby" => true,
+        "shutting-down" => scenario.mode == Kind::Snapshot && moves,
+        _ => false,
+    }
 }
 
 /// Declares what is declared at the moment.
@@ -155,8 +182,7 @@ fn count_of(value: &Value) -> Option<u32> {
 
 /// How a guest will misbehave. A stop that has failed fails again: nothing says that its cause has gone.
 fn faults(names: &Names, vm: &Declared) -> Faults {
-    let stop = vm.failed_ops.iter().any(|op| op.op == "stop" && op.result.as_deref() != Some("ok"));
-    let mut faults = Faults { stop, ..Faults::default() };
+    let mut faults = Faults { stop: stop_failed(vm), ..Faults::default() };
     let Some(Value::Object(said)) = &vm.faults else { return faults };
     for (key, value) in said {
         let count = || match value {
@@ -212,10 +238,10 @@ fn under_way(world: &mut World, vm: &Declared) {
     }
 }
 
-fn as_host(world: &mut World, host: &Host, lost: &mut u64) {
+fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) {
     let Some(name) = world.names.host(&host.name).cloned() else { return };
     let mode = match host.state.as_str() {
-        "standby" => Some(Mode::Draining),
+        _ if is_drained(scenario, host) => Some(Mode::Draining),
         "maintenance" | "down-in-maintenance" => Some(Mode::Maintenance),
         "shutting-down" => Some(Mode::Leaving { reboot: false }),
         _ => None,
@@ -265,7 +291,7 @@ fn as_host(world: &mut World, host: &Host, lost: &mut u64) {
 fn authority(world: &mut World, scenario: &Scenario) {
     let policy = scenario.cluster.no_quorum_policy.as_deref();
     world.quorum = match &scenario.cluster.quorum {
-        Some(Value::Bool(false)) if policy == Some("ignore") => Quorum::Given,
+        _ if policy == Some("ignore") => Quorum::Given,
         Some(Value::Bool(false)) => Quorum::Lost,
         Some(Value::String(text)) if text.contains("majority") => Quorum::Majority,
         Some(Value::Bool(true)) => Quorum::Given,

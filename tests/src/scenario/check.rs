@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::format::{Scenario, Vm};
 
 /// States of hosts that are known.
@@ -59,6 +61,10 @@ const EVENTS: &[&str] = &[
 const NO_QUORUM: &[&str] = &["ignore", "freeze", "stop", "self-fence", "suicide", "fence", "demote"];
 /// What an announced shutdown can do.
 const SHUTDOWN: &[&str] = &["conditional", "migrate", "drain", "failover", "freeze"];
+/// Knobs of the cluster that make another outcome right, and that Holdfast does not have.
+const KNOBS_LACKING: &[&str] = &["auto_rebalance", "rebalance_on_start"];
+/// Events that mean nothing to Holdfast: it places by what guests are declared to take.
+const EVENTS_LACKING: &[&str] = &["vm-load"];
 /// Most hosts, guests, rules and events of a scenario: an order of magnitude above what Holdfast is made for.
 const MOST: [usize; 4] = [500, 10_000, 5_000, 20_000];
 
@@ -100,13 +106,50 @@ pub fn unsupported(scenario: &Scenario) -> Vec<String> {
     if let Some(question) = scenario.expect.question.as_ref().filter(|q| super::question::asked(q).is_none()) {
         found.insert(format!("question:{}", question.kind));
     }
+    found.extend(scenario.needs.iter().filter(|need| !is_had(scenario, need)).cloned());
+    // What any sound supervisor comes to does not depend on them.
+    if scenario.strength.as_deref() != Some("core") {
+        lacking(scenario, &mut found);
+    }
     found.into_iter().collect()
+}
+
+/// Whether Holdfast has what a supervisor must know by the scenario's word (`event:power-off`, `rule:order:preferred`, …).
+fn is_had(scenario: &Scenario, need: &str) -> bool {
+    let mut words = need.split(':');
+    let (of, what) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match of {
+        "event" => EVENTS.contains(&what) && !EVENTS_LACKING.contains(&what),
+        "rule" => RULES.contains(&what),
+        "no-quorum-policy" => NO_QUORUM.contains(&what),
+        "cluster" => {
+            let knob = what.replace('-', "_");
+            !KNOBS_LACKING.contains(&knob.as_str()) && !scenario.cluster.more.contains_key(&knob)
+        }
+        "vm" => what != "load",
+        _ => true,
+    }
+}
+
+/// What a scenario turns on that Holdfast does not have.
+fn lacking(scenario: &Scenario, found: &mut BTreeSet<String>) {
+    let is_off = |value: &Value| match value {
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => ["", "no", "off", "none", "false"].contains(&text.as_str()),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    };
+    let is_on = |knob: &str| scenario.cluster.more.get(knob).is_some_and(|value| !is_off(value));
+    let knobs = KNOBS_LACKING.iter().filter(|knob| is_on(knob));
+    found.extend(knobs.map(|knob| format!("cluster:{knob}")));
+    let events = EVENTS_LACKING.iter().filter(|kind| scenario.events.iter().any(|event| event.kind == **kind));
+    found.extend(events.map(|kind| format!("event:{kind}")));
 }
 
 /// Whether it matters what is done without a quorum.
 fn matters_without(scenario: &Scenario) -> bool {
     scenario.mode == super::format::Kind::Timeline
-        || matches!(scenario.cluster.quorum, Some(serde_json::Value::Bool(false)))
+        || matches!(scenario.cluster.quorum, Some(Value::Bool(false)))
 }
 
 fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {

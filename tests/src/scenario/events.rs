@@ -3,15 +3,15 @@
 use holdfast_policies::{
     change::Change,
     names::{Epoch, GuestName, HostName},
-    rules::{Rule, Score},
-    state::{Mode, Phase},
+    rules::Rule,
+    state::{Heading, Mode, Phase},
 };
 use serde_json::Value;
 
 use super::{
-    build::{declare, desired, kept_on, set_free, wanted},
-    format::{Event, Scenario, Vm as Declared},
-    host::{Machine, Vm},
+    build::{declare, desired, is_drained, kept_on, set_free, wanted},
+    format::{Event, Kind, Scenario, Vm as Declared},
+    host::{Machine, Node, Vm},
     world::{STEP, World, ZERO},
 };
 
@@ -57,11 +57,13 @@ impl Script {
         let first: Vec<&Event> = events.iter().take_while(|event| event.kind == "power-on").collect();
         let booted = |host: &String| first.iter().any(|event| event.host.as_ref() == Some(host));
         let held_until = first.last().map_or(ZERO, |event| ZERO + seconds(event.at) + BEGINNING);
-        let kept = scenario.vms.iter().filter_map(|vm| {
+        // Where not all have room, the more important ones start.
+        let mut vms: Vec<&Declared> = scenario.vms.iter().collect();
+        vms.sort_by(|a, b| b.priority.unwrap_or(0.0).total_cmp(&a.priority.unwrap_or(0.0)));
+        let kept = vms.into_iter().filter_map(|vm| {
             let text = vm.host.as_ref().filter(|host| booted(host) && vm.state.as_deref() == Some("stopped"))?;
             let (guest, host) = (world.names.guest(&vm.name)?.clone(), world.names.host(text)?.clone());
-            let start = desired(vm.desired.as_deref()) == holdfast_policies::state::Wanted::Running
-                && allowed(world, &guest, &host);
+            let start = desired(vm.desired.as_deref()) == holdfast_policies::state::Wanted::Running;
             Some(Kept { guest, host, start })
         });
         Self { kept: kept.collect(), events, shutdowns: Vec::new(), held_until }
@@ -108,7 +110,7 @@ impl Script {
             }
             kept_on(world, &guest, &host);
             if kept.start {
-                world.commit(Change::Place { guest, host, why: "it is kept there".to_owned() });
+                start_where_kept(world, guest, host);
             }
         }
     }
@@ -122,7 +124,7 @@ impl Script {
         } else if let Some(guest) = guest {
             to_guest(world, scenario, event, &guest);
         } else {
-            to_all(world, event);
+            to_all(world, scenario, event);
         }
     }
 
@@ -134,7 +136,10 @@ impl Script {
             "maintenance-off" => drop(world.commit(mode(Mode::Active))),
             "host-shutdown" | "host-reboot" => {
                 let reboot = event.kind == "host-reboot";
-                world.commit(mode(Mode::Leaving { reboot }));
+                // Maintenance outlasts a reboot, and its guests are on their way already.
+                if world.state.hosts.get(host).is_none_or(|known| known.mode != Mode::Draining) {
+                    world.commit(mode(Mode::Leaving { reboot }));
+                }
                 self.shutdowns.push(Shutdown { host: host.clone(), reboot, since: now });
             }
             "host-failure-confirmed" => {
@@ -146,7 +151,11 @@ impl Script {
             kind => {
                 let Some(node) = world.node(host) else { return };
                 match kind {
-                    "power-on" => node.power_on(timing, now),
+                    "power-on" => {
+                        node.power_on(timing, now);
+                        // Whoever switches a host on that was cut off has plugged its network in.
+                        node.network = true;
+                    }
                     "power-off" => node.power_off(),
                     "network-loss" => node.network = false,
                     "network-restore" => node.network = true,
@@ -165,13 +174,13 @@ impl Script {
         }
     }
 
-    /// In a snapshot a host on standby can hold nothing: when the drain has had its time, the host announces to go, and what
-    /// has found no other place is stopped.
+    /// In a snapshot a host on standby can hold nothing, nor can one that shuts down: when the drain has had its time, the
+    /// host announces to go, and what has found no other place is stopped.
     fn end_standby(&mut self, world: &mut World, scenario: &Scenario) {
-        if scenario.mode != super::format::Kind::Snapshot || world.now != ZERO + STANDBY_LIMIT {
+        if scenario.mode != Kind::Snapshot || world.now != ZERO + STANDBY_LIMIT {
             return;
         }
-        for host in scenario.hosts.iter().filter(|host| host.state == "standby") {
+        for host in scenario.hosts.iter().filter(|host| is_drained(scenario, host)) {
             let Some(name) = world.names.host(&host.name).cloned() else { continue };
             let (mode, by) = (Mode::Leaving { reboot: false }, "the scenario".to_owned());
             world.commit(Change::ModeSet { host: name, mode, by });
@@ -203,7 +212,7 @@ impl Script {
                 (node.orderly, node.back_on) = (true, back_on);
             }
             let host = Some(world.names.of_host(&shutdown.host));
-            if scenario.mode == super::format::Kind::Timeline {
+            if scenario.mode == Kind::Timeline {
                 world.tell(super::format::Deed { kind: "power-off".to_owned(), host, ..Default::default() });
             }
         }
@@ -238,7 +247,11 @@ fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &Guest
             }
             declare(world, scenario);
         }
-        "vm-lock" => world.faults.entry(guest.clone()).or_default().locked = true,
+        "vm-lock" => {
+            let holder = world.nodes.iter().find(|node| node.machines.contains_key(guest));
+            let boot = holder.and_then(Node::incarnation);
+            world.faults.entry(guest.clone()).or_default().locked = boot;
+        }
         "vm-crash" => on(world, &|machine| machine.state = Vm::Failed),
         "vm-health-failed" => on(world, &|machine| machine.ill = Some(now)),
         "vm-moved-outside" => moved_outside(world, event, guest),
@@ -246,7 +259,7 @@ fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &Guest
     }
 }
 
-fn to_all(world: &mut World, event: &Event) {
+fn to_all(world: &mut World, scenario: &Scenario, event: &Event) {
     let by = "the scenario".to_owned();
     match event.kind.as_str() {
         "suspend-ha" => {
@@ -256,6 +269,7 @@ fn to_all(world: &mut World, event: &Event) {
         "resume-ha" => {
             world.commit(Change::SuspensionSet { suspended: false, by });
         }
+        "quorum-lost" if scenario.cluster.no_quorum_policy.as_deref() == Some("ignore") => {}
         "quorum-lost" => world.quorum = super::world::Quorum::Lost,
         "state-store-loss" => world.nodes.iter_mut().for_each(|node| node.store = false),
         "state-store-restore" => world.nodes.iter_mut().for_each(|node| node.store = true),
@@ -267,6 +281,12 @@ fn vm_move(world: &mut World, event: &Event, guest: &GuestName) {
     let Some(to) = event.to.as_ref().and_then(|to| world.names.host(to)).cloned() else { return };
     let free = world.state.guests.get(guest).is_some_and(|known| matches!(known.phase, Phase::Free { .. }));
     let cold = event.how.as_deref() == Some("cold");
+    let declared = world.state.policies.guests.get(guest);
+    let stops = cold || declared.is_some_and(|declared| !declared.needs.live_migration);
+    // The hypervisor refuses to stop it for that; a live move fails by itself.
+    if stops && world.is_locked(guest) {
+        return;
+    }
     let by = "the scenario".to_owned();
     let refused = world.commit(Change::MoveAsked { guest: guest.clone(), to: to.clone(), cold, by }).refused;
     // What does not run is moved by noting where it is kept.
@@ -288,7 +308,9 @@ fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestNa
     let wanted = wanted(scenario, &known);
     let host = known.host.as_ref().and_then(|host| world.names.host(host)).cloned();
     world.declared.insert(vm, known);
-    if let (true, Some(host)) = (event.already_running, &host)
+    // What was removed runs on, and is found again.
+    let is_there = world.nodes.iter().any(|node| node.machines.contains_key(guest));
+    if let (true, Some(host)) = (event.already_running && !is_there, &host)
         && let Some(node) = world.node(host)
     {
         let machine = Machine { epoch: Epoch::default(), state: Vm::Running, ill: None };
@@ -298,7 +320,7 @@ fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestNa
     if wanted != holdfast_policies::state::Wanted::Running {
         world.commit(Change::WantedSet { guest: guest.clone(), wanted, by: "the scenario".to_owned() });
     }
-    if let (false, Some(host)) = (event.already_running, host) {
+    if let (false, Some(host)) = (event.already_running || is_there, host) {
         set_free(world, guest);
         kept_on(world, guest, &host);
     }
@@ -310,10 +332,14 @@ fn resize(known: &mut Declared, event: &Event) {
             known.demand.insert(name.clone(), amount.as_f64().unwrap_or(0.0));
         }
     }
-    for key in ["memory_mib", "cpu"] {
-        if let Some(amount) = event.more.get(key).and_then(Value::as_f64) {
-            known.demand.insert(key.to_owned(), amount);
-        }
+    let said = |key: &str| event.more.get(key).and_then(Value::as_f64);
+    if let Some(memory) = said("memory_mib") {
+        known.demand.insert("memory_mib".to_owned(), memory);
+    }
+    match (said("cpu"), known.demand.get_mut("cpu")) {
+        (Some(cpu), Some(demanded)) => *demanded = cpu,
+        (Some(cpu), None) => known.cpu = Some(cpu),
+        (None, _) => {}
     }
 }
 
@@ -330,19 +356,18 @@ fn moved_outside(world: &mut World, event: &Event, guest: &GuestName) {
     }
 }
 
-/// Whether required rules and bans leave this host to the guest.
-fn allowed(world: &World, guest: &GuestName, host: &HostName) -> bool {
-    let policies = &world.state.policies;
-    policies.rules.values().all(|rule| match rule {
-        Rule::Hosts { guests, hosts, required } if guests.among(&policies.guests).contains(guest) => {
-            match hosts.score(host, None) {
-                Some(Score::Never) => false,
-                Some(Score::Must | Score::By(_)) => true,
-                None => !required,
-            }
-        }
-        Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } | Rule::Order { .. } => true,
-    })
+/// Has a guest start where it is kept, if nothing speaks against that; else placement finds a host for it. One that starts
+/// after another goes there when its turn has come.
+fn start_where_kept(world: &mut World, guest: GuestName, host: HostName) {
+    if world.state.unfit(&guest, &host).is_some() {
+        return;
+    }
+    let follows = |rule: &Rule| matches!(rule, Rule::Order { then, .. } if *then == guest);
+    if !world.state.policies.rules.values().any(follows) {
+        world.commit(Change::Place { guest, host, why: "it is kept there".to_owned() });
+    } else if let Some(known) = world.state.guests.get_mut(&guest) {
+        known.heading = Some(Heading { to: host, by: None });
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a second of a scenario")]

@@ -18,6 +18,9 @@ pub struct Scenario {
     pub name: String,
     /// How it is to be judged.
     pub mode: Kind,
+    /// How much it says: `core` is what any sound supervisor comes to, whatever knobs it has.
+    #[serde(default)]
+    pub strength: Option<String>,
     /// What holds for all.
     #[serde(default)]
     pub cluster: Cluster,
@@ -197,6 +200,14 @@ pub struct Op {
     /// What came of it.
     #[serde(default)]
     pub result: Option<String>,
+}
+
+impl Op {
+    /// Whether it went wrong; one that is listed among the failed has, unless it says otherwise.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        !matches!(self.result.as_deref(), Some("ok" | "success"))
+    }
 }
 
 /// One rule.

@@ -80,6 +80,8 @@ pub struct Node {
     pub may_lead: bool,
     /// Memory for guests, in MiB.
     pub memory_mib: u64,
+    /// Processor cores.
+    pub cores: u32,
     /// Its supervisor, while that is alive.
     pub supervisor: Option<Supervisor>,
     /// What its supervisor keeps on disk.
@@ -101,7 +103,7 @@ pub struct Node {
 impl Node {
     /// A host that has never had power.
     #[must_use]
-    pub fn new(name: HostName, memory_mib: u64) -> Self {
+    pub fn new(name: HostName, memory_mib: u64, cores: u32) -> Self {
         Self {
             name,
             boot: 0,
@@ -110,6 +112,7 @@ impl Node {
             store: true,
             may_lead: true,
             memory_mib,
+            cores,
             supervisor: None,
             disk: Disk::default(),
             machines: BTreeMap::new(),
@@ -135,7 +138,7 @@ impl Node {
             machine_id: format!("machine of {}", self.name),
             address: std::net::SocketAddr::from(([10, 0, 0, 1], 7_000)),
             memory_mib: self.memory_mib,
-            cores: 64,
+            cores: self.cores,
             guests: true,
         })
     }

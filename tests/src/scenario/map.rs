@@ -6,6 +6,8 @@
 //!   not: that is what going back means.
 //! - A spare host is one that every guest would rather not run on.
 //! - Resources other than memory may have fractions; they are counted in thousandths.
+//! - How many processors a guest has is no demand: hosts may have fewer than all their guests together. They are counted
+//!   where guests demand them by name, and tell how busy a host is where not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +35,10 @@ const INFINITE: i64 = 1_000_000;
 const PREFERENCE: i64 = 10_000;
 /// Memory of a host whose memory is not limited, in MiB.
 const UNLIMITED_MIB: u64 = 1 << 40;
+/// Words for processors.
+const PROCESSORS: &[&str] = &["cpu", "cpus"];
+/// Processor cores of a host of which nothing is said.
+const CORES: u32 = 64;
 /// The name of the service that answers for a guest's health.
 pub const HEALTH: &str = "health";
 
@@ -78,7 +84,7 @@ pub fn policies(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) 
         hosts: scenario
             .hosts
             .iter()
-            .filter_map(|host| Some((names.host(&host.name)?.clone(), host_declaration(host))))
+            .filter_map(|host| Some((names.host(&host.name)?.clone(), host_declaration(scenario, host))))
             .collect(),
         rules: rules(scenario, names, vms),
         cluster: ClusterSettings { on_shutdown: on_shutdown(scenario), ..ClusterSettings::default() },
@@ -88,6 +94,8 @@ pub fn policies(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) 
 
 fn on_shutdown(scenario: &Scenario) -> OnShutdown {
     match scenario.cluster.shutdown_policy.as_deref() {
+        // A snapshot's host is drained first; what that has left there is stopped.
+        Some("migrate" | "drain") if scenario.mode == format::Kind::Snapshot => OnShutdown::Failover,
         Some("migrate" | "drain") => OnShutdown::Migrate,
         Some("failover") => OnShutdown::Failover,
         Some("freeze") => OnShutdown::Freeze,
@@ -95,8 +103,8 @@ fn on_shutdown(scenario: &Scenario) -> OnShutdown {
     }
 }
 
-fn host_declaration(host: &format::Host) -> HostDeclaration {
-    let counted = host.capacity.iter().filter(|(name, _)| *name != "memory_mib");
+fn host_declaration(scenario: &Scenario, host: &format::Host) -> HostDeclaration {
+    let counted = host.capacity.iter().filter(|(name, _)| *name != "memory_mib" && is_counted(scenario, name));
     HostDeclaration {
         capacity: counted.map(|(name, amount)| (name.clone(), thousandths(*amount))).collect(),
         ..HostDeclaration::default()
@@ -107,6 +115,27 @@ fn host_declaration(host: &format::Host) -> HostDeclaration {
 #[must_use]
 pub fn host_memory(host: &format::Host) -> u64 {
     host.capacity.get("memory_mib").map_or(UNLIMITED_MIB, |mib| whole(*mib))
+}
+
+/// Processor cores of a host.
+#[must_use]
+pub fn host_cores(scenario: &Scenario, host: &format::Host) -> u32 {
+    let mut told = PROCESSORS.iter().filter(|name| !is_counted(scenario, name));
+    let named = told.find_map(|name| host.capacity.get(*name));
+    named.map_or(CORES, |cores| processors(*cores))
+}
+
+/// Whether a host can be full of what has this name.
+fn is_counted(scenario: &Scenario, name: &str) -> bool {
+    let demanded = || scenario.vms.iter().any(|vm| vm.demand.contains_key(name));
+    let sized = || {
+        scenario.events.iter().filter_map(|event| event.more.get("demand")?.as_object()).any(|it| it.contains_key(name))
+    };
+    !PROCESSORS.contains(&name) || demanded() || sized()
+}
+
+fn processors(amount: f64) -> u32 {
+    u32::try_from(whole(amount.ceil())).unwrap_or(u32::MAX).max(1)
 }
 
 fn thousandths(amount: f64) -> u64 {
@@ -120,17 +149,15 @@ fn whole(amount: f64) -> u64 {
 
 fn guest(scenario: &Scenario, vm: &Vm) -> GuestDeclaration {
     let mut demand: BTreeMap<String, f64> = vm.demand.clone();
-    if let Some(cpu) = vm.cpu {
-        demand.entry("cpu".to_owned()).or_insert(cpu);
-    }
     let memory = demand.remove("memory_mib").or(vm.memory_mib).unwrap_or(0.0);
     let demand: BTreeMap<String, u64> =
         demand.iter().map(|(name, amount)| (name.clone(), thousandths(*amount))).collect();
+    let bare = QemuDefinition::bare(u32::try_from(whole(memory)).unwrap_or(u32::MAX));
     GuestDeclaration {
         labels: BTreeMap::from([("app".to_owned(), "guest".to_owned())]),
         priority: priority(scenario, vm),
         address: None,
-        qemu: QemuDefinition::bare(u32::try_from(whole(memory)).unwrap_or(u32::MAX)),
+        qemu: QemuDefinition { cpus: vm.cpu.map_or(bare.cpus, processors), ..bare },
         needs: needs(scenario, vm, demand),
     }
 }

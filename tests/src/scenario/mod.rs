@@ -20,6 +20,7 @@ pub mod names;
 pub mod on_fail;
 mod orders;
 pub mod outcome;
+mod plain;
 pub mod question;
 pub mod world;
 
@@ -47,7 +48,7 @@ pub enum Ran {
 #[derive(Debug, thiserror::Error)]
 pub enum BadScenario {
     /// It is not a scenario.
-    #[error("it is not a scenario (line {}, column {})", source.line(), source.column())]
+    #[error("it is not a scenario{}", place(source))]
     Shape {
         /// What the parser says.
         source: serde_json::Error,
@@ -65,9 +66,26 @@ pub enum BadScenario {
 /// # Errors
 /// [`BadScenario`], with place and cause.
 pub fn read(text: &str) -> Result<Scenario, BadScenario> {
-    let scenario: Scenario = serde_json::from_str(text).map_err(|source| BadScenario::Shape { source })?;
+    let value: Value = serde_json::from_str(text).map_err(|source| BadScenario::Shape { source })?;
+    let scenario: Scenario = serde_json::from_value(plain::plain(value))
+        .map_err(|source| BadScenario::Shape { source: with_place(text, source) })?;
     let found = check::mistakes(&scenario);
     if found.is_empty() { Ok(scenario) } else { Err(BadScenario::Mistakes { found }) }
+}
+
+/// The same mistake with its place, which a value does not have: it is looked for in the text.
+fn with_place(text: &str, found: serde_json::Error) -> serde_json::Error {
+    match serde_json::from_str::<Scenario>(text) {
+        Err(placed) if placed.to_string().starts_with(&found.to_string()) => placed,
+        Ok(_) | Err(_) => found,
+    }
+}
+
+fn place(source: &serde_json::Error) -> String {
+    match source.line() {
+        0 => String::new(),
+        line => format!(" (line {line}, column {})", source.column()),
+    }
 }
 
 /// Runs a scenario.

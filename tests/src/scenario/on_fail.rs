@@ -5,7 +5,7 @@
 //! the host on standby, switch the host off.
 
 use super::{
-    format::{Op, Scenario, Vm},
+    format::{Scenario, Vm},
     map::{Fencing, fencing},
 };
 
@@ -42,11 +42,10 @@ pub fn followed(scenario: &Scenario) -> Scenario {
 
 /// Where something failed, and what that is to lead to.
 fn failures(vm: &Vm) -> Vec<(Option<String>, String)> {
-    let failed = |op: &&Op| op.result.as_deref().is_some_and(|result| !["ok", "success"].contains(&result));
     let mut found: Vec<_> = vm
         .failed_ops
         .iter()
-        .filter(failed)
+        .filter(|op| op.has_failed())
         .filter_map(|op| Some((op.host.clone().or_else(|| vm.host.clone()), vm.on_fail.get(&op.op)?.clone())))
         .collect();
     // A guest that has failed without a word about an operation was found to have failed.
@@ -56,8 +55,10 @@ fn failures(vm: &Vm) -> Vec<(Option<String>, String)> {
     found
 }
 
-fn stop_failed(vm: &Vm) -> bool {
-    vm.failed_ops.iter().any(|op| op.op == "stop")
+/// Whether a stop of the guest has failed.
+#[must_use]
+pub fn stop_failed(vm: &Vm) -> bool {
+    vm.failed_ops.iter().any(|op| op.op == "stop" && op.has_failed())
 }
 
 /// As if the operation had succeeded.

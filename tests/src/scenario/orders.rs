@@ -129,8 +129,9 @@ impl World {
             let waits = node.machines.get(guest).is_some_and(|machine| machine.state == Vm::Incoming(false));
             other != index && node.connected() && waits
         });
+        let locked = self.is_locked(guest);
         let faults = self.faults.entry(guest.clone()).or_default();
-        let fails = faults.locked || faults.moves > 0;
+        let fails = locked || faults.moves > 0;
         faults.moves = faults.moves.saturating_sub(1);
         let Some(target) = target.filter(|_| !fails) else { return false };
         for (at, state) in [(index, Vm::Sent), (target, Vm::Incoming(true))] {

@@ -35,9 +35,12 @@ fn report(world: &World, name: &GuestName) -> &'static str {
         Wanted::Running | Wanted::Stopped => {}
     }
     let word = of_phase(world, name, guest);
+    let kept = world.state.hosts.values().any(|host| host.kept.contains(name));
     match (&world.state.suspended, world.frozen_as.as_deref(), word) {
         (Some(_), Some("ignore"), _) => "unmanaged",
-        (Some(_), _, "running") => "frozen",
+        // Nothing is tried for it: it waits for deciding to go on, or for its own host.
+        (Some(_), _, "running" | "waiting") => "frozen",
+        (None, _, "waiting") if kept => "frozen",
         (_, _, word) => word,
     }
 }

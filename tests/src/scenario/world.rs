@@ -19,7 +19,7 @@ use holdfast_policies::{
     order::OrderKind,
     proof::{Power, PowerReading, Proof},
     reply::reply,
-    state::{ClusterState, Life, Phase},
+    state::{ClusterState, Life, Mode, Phase, Wanted},
     sync::{AgedReading, SyncReply, SyncRequest},
     time::{Moment, Now, WallTime, millis},
 };
@@ -74,8 +74,8 @@ pub struct Faults {
     pub stop: bool,
     /// It starts on no other host.
     pub only_on: Option<HostName>,
-    /// A lock keeps it on its host.
-    pub locked: bool,
+    /// A lock keeps it where it is, for as long as its host is up: in this boot.
+    pub locked: Option<Incarnation>,
 }
 
 /// The world.
@@ -287,7 +287,8 @@ impl World {
 
     fn lead(&mut self) {
         let able = |node: &Node| node.connected() && node.may_lead && node.supervisor.is_some();
-        let heard = self.nodes.iter().filter(|node| node.connected() && node.supervisor.is_some()).count();
+        // The agent is what dies in a host whose agent is dead; what votes there goes on.
+        let heard = self.nodes.iter().filter(|node| node.connected()).count();
         let quorum = match self.quorum {
             Quorum::Majority => heard * 2 > self.nodes.len(),
             Quorum::Given => heard > 0,
@@ -358,9 +359,8 @@ impl World {
                 let Some(about) = self.nodes.iter().find(|node| node.name == host) else { return };
                 let same = about.incarnation() == Some(incarnation);
                 let age = same.then(|| asked.since(Moment(about.heard)));
-                let others = self.nodes.iter().filter(|node| {
-                    node.connected() && node.supervisor.is_some() && Some(&node.name) != self.evidence.me.as_ref()
-                });
+                let others =
+                    self.nodes.iter().filter(|node| node.connected() && Some(&node.name) != self.evidence.me.as_ref());
                 let answers: Vec<HostName> = others.map(|node| node.name.clone()).collect();
                 let known = self.evidence.hosts.entry(host).or_default();
                 for voter in answers {
@@ -461,31 +461,53 @@ impl World {
     // ---- hosts without authority ----
 
     fn lose_right(&mut self) {
-        let (kind, after) = match self.alone {
+        let (goes_down, after) = match self.alone {
             Alone::Keep => return,
             Alone::StopGuests(after) => (false, after),
             Alone::GoDown(after) => (true, after),
         };
-        if self.state.suspended.is_some() || self.held {
+        if self.held {
             return;
         }
         for index in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(index) else { continue };
-            let own: Vec<GuestName> =
-                node.machines.keys().filter(|guest| self.state.guests.contains_key(*guest)).cloned().collect();
+            let own = self.looked_after(node);
             if !node.on || own.is_empty() || self.now.saturating_sub(node.authority) < after {
                 continue;
             }
             // What a host that nobody hears does with its guests, nobody knows; only its watchdog is certain.
-            if !kind && !node.connected() {
+            if !goes_down && !node.connected() {
                 continue;
             }
-            if kind {
+            if goes_down {
                 self.darken(index);
             } else {
-                self.stop_all(index);
+                self.stop_these(index, &own);
             }
         }
+    }
+
+    /// The guests that run on a host and are looked after there: while deciding is suspended, only those of a host that
+    /// was being fenced before.
+    fn looked_after(&self, node: &Node) -> Vec<GuestName> {
+        let known = self.state.hosts.get(&node.name);
+        let hands_off = known.is_some_and(|known| known.mode == Mode::Maintenance);
+        let fenced = known.is_some_and(|known| matches!(known.life, Life::Fencing(_)));
+        if hands_off || (self.state.suspended.is_some() && !fenced) {
+            return Vec::new();
+        }
+        let managed = |guest: &&GuestName| {
+            self.state.guests.get(*guest).is_some_and(|known| known.wanted != Wanted::Unmanaged)
+        };
+        node.machines.keys().filter(managed).cloned().collect()
+    }
+
+    /// Whether a lock keeps the guest where it is.
+    #[must_use]
+    pub fn is_locked(&self, guest: &GuestName) -> bool {
+        let lock = self.faults.get(guest).and_then(|faults| faults.locked.as_ref());
+        let holds = |node: &Node| node.on && node.machines.contains_key(guest) && node.incarnation().as_ref() == lock;
+        lock.is_some() && self.nodes.iter().any(holds)
     }
 
     /// A host goes dark, and says nothing.
@@ -496,13 +518,19 @@ impl World {
         self.tell(Deed { kind: "power-off".to_owned(), host, ..Deed::default() });
     }
 
-    /// A host stops its guests by itself.
+    /// A host stops all its guests by itself.
     pub fn stop_all(&mut self, index: usize) {
-        let Some(node) = self.nodes.get_mut(index) else { return };
-        let (host, stopped) = (node.name.clone(), std::mem::take(&mut node.machines));
-        for (guest, machine) in stopped {
-            if matches!(machine.state, Vm::Running | Vm::Paused | Vm::Failed) {
-                self.tell_of("stop", &guest, &host, None);
+        let all: Vec<GuestName> =
+            self.nodes.get(index).map(|node| node.machines.keys().cloned().collect()).unwrap_or_default();
+        self.stop_these(index, &all);
+    }
+
+    fn stop_these(&mut self, index: usize, guests: &[GuestName]) {
+        for guest in guests {
+            let Some(node) = self.nodes.get_mut(index) else { return };
+            let (host, stopped) = (node.name.clone(), node.machines.remove(guest));
+            if stopped.is_some_and(|machine| matches!(machine.state, Vm::Running | Vm::Paused | Vm::Failed)) {
+                self.tell_of("stop", guest, &host, None);
             }
         }
     }

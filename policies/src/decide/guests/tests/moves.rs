@@ -121,6 +121,50 @@ fn a_move_to_a_host_without_room_or_beside_a_guest_to_keep_apart_from_is_denied(
     assert!(matches!(&refused, Refused::Target { why, .. } if *why == no_room), "{refused}");
 }
 
+/// `web` and `db` run on `a` and are kept together.
+fn together() -> Scene {
+    let mut scene = Scene::new(&["a", "b"], &["web", "db"]);
+    for guest in ["web", "db"] {
+        scene.stage.run(guest, "a");
+    }
+    let guests = Guests::Named(vec![name("web"), name("db")]);
+    rule(&mut scene, Rule::Together { guests, required: true, yields: None, weight: 0 });
+    scene
+}
+
+#[test]
+fn an_operators_move_takes_along_what_is_kept_together() {
+    let mut scene = together();
+    scene.stage.must(ask_move("web", "b"));
+    for on in ["b", "a", "b", "a"] {
+        scene.stage.end(on, done());
+    }
+    scene.stage.must(Change::Verified { guest: name("web") });
+    scene.later(20_000);
+    for guest in ["web", "db"] {
+        seen(&mut scene, guest, SightState::Passing);
+    }
+    assert_eq!(scene.settle(), ["Migrate"]);
+    assert!(matches!(scene.stage.phase("db"), Phase::Migrating(m) if m.target.as_ref().unwrap().host == host("b")));
+}
+
+#[test]
+fn a_move_is_denied_when_what_is_kept_together_cannot_follow() {
+    let mut scene = together();
+    rule(&mut scene, hosts_rule("db", &[("b", Score::Never)], false));
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    assert!(matches!(refused, Refused::Target { why: Unfit::Rule { .. }, .. }), "its host is forbidden to db");
+    let mut scene = together();
+    want(&mut scene, "db", Wanted::Unmanaged);
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    assert!(matches!(refused, Refused::Target { why: Unfit::Rule { .. }, .. }), "db is left alone");
+    let mut scene = together();
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("db")).unwrap().qemu.memory_mib = 7_500);
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    let no_room = Unfit::NoRoom { what: "memory_mib".to_owned(), free: 8_192, needed: 8_524 };
+    assert!(matches!(&refused, Refused::Target { why, .. } if *why == no_room), "{refused}");
+}
+
 #[test]
 fn a_guest_that_is_stopped_unmanaged_or_suspended_is_not_moved_and_one_in_maintenance_is() {
     let mut scene = four();
