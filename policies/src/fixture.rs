@@ -97,7 +97,8 @@ pub fn facts(host: &str, incarnation: &str) -> HostFacts {
 }
 
 pub fn done() -> OrderOutcome {
-    OrderOutcome::Done { detail: "it is so".to_owned(), uri: Some("tcp:10.0.0.2:49152".to_owned()) }
+    let uri = Some("tcp:10.0.0.2:49152".to_owned());
+    OrderOutcome::Done { detail: "it is so".to_owned(), uri, last_seen: None }
 }
 
 pub fn failed() -> OrderOutcome {

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     fixture::{Stage, boot, declaration, done, facts, failed, host, name},
     model::Severity,
+    order::{LAST_SEEN_BYTES_MAX, OrderOutcome},
     proof::Proof,
     state::{Life, MigrationStep, PAST_BOOTS_MAX},
     sync::Authority,
@@ -436,4 +437,16 @@ fn the_whole_state_survives_a_snapshot() {
     stage.fence("c");
     let text = serde_json::to_string(&stage.state).unwrap();
     assert_eq!(serde_json::from_str::<ClusterState>(&text).unwrap(), stage.state);
+}
+
+#[test]
+fn what_was_last_seen_of_a_guest_is_kept_cut_and_cleaned_whoever_proposed_it() {
+    let mut stage = Stage::new(&["a"], &["web"]);
+    stage.place("web", "a");
+    let last_seen = Some(format!("\u{1b}[31mpanic\n{}", "x".repeat(10_000)));
+    stage.end("a", OrderOutcome::Done { detail: "it is up".to_owned(), uri: None, last_seen });
+    let told: Vec<String> = stage.state.journal.entries().map(|entry| entry.what.to_string()).collect();
+    let told = told.iter().find(|told| told.contains("it is up; last seen: ")).unwrap();
+    assert!(told.contains("it is up; last seen:  [31mpanic xxx") && !told.contains(char::is_control), "{told}");
+    assert!(told.len() < LAST_SEEN_BYTES_MAX + 100, "{} bytes", told.len());
 }

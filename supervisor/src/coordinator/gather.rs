@@ -65,8 +65,9 @@ pub fn is_own(order: &Order, request: &SyncRequest) -> bool {
 /// An outcome as it may be committed: a host's words are bounded, and a migration goes to a socket or nowhere.
 pub fn clean_outcome(outcome: &OrderOutcome) -> OrderOutcome {
     match outcome {
-        OrderOutcome::Done { detail, uri } => {
-            OrderOutcome::Done { detail: clean(detail), uri: uri.clone().filter(|uri| is_socket(uri)) }
+        OrderOutcome::Done { detail, uri, last_seen } => {
+            let (detail, uri) = (clean(detail), uri.clone().filter(|uri| is_socket(uri)));
+            OrderOutcome::Done { detail, uri, last_seen: last_seen.clone() }.bounded()
         }
         OrderOutcome::Failed { detail } => OrderOutcome::Failed { detail: clean(detail) },
     }
@@ -175,6 +176,7 @@ mod tests {
         change::{Change, Command},
         evidence::SightState,
         names::{OrderId, ServiceName},
+        order::LAST_SEEN_BYTES_MAX,
         proof::Power,
         state::HostFacts,
         sync::Authority,
@@ -270,7 +272,7 @@ mod tests {
 
     fn taken(state: &ClusterState, from: &str, order: OrderId, reading: AgedReading) -> bool {
         let mut evidence = Evidence::default();
-        let outcome = OrderOutcome::Done { detail: "off".to_owned(), uri: None };
+        let outcome = OrderOutcome::done("off");
         let results = vec![OrderResult { order, outcome, reading: Some(reading) }];
         let request = SyncRequest { results, ..request(from, &format!("boot-{from}")) };
         sync(&mut evidence, state, &request, Moment(1_000));
@@ -292,7 +294,7 @@ mod tests {
     #[test]
     fn a_migration_goes_to_a_socket_and_never_to_a_command() {
         let uri_of = |uri: &str| {
-            let outcome = OrderOutcome::Done { detail: "waits".to_owned(), uri: Some(uri.to_owned()) };
+            let outcome = OrderOutcome::Done { detail: "waits".to_owned(), uri: Some(uri.to_owned()), last_seen: None };
             match clean_outcome(&outcome) {
                 OrderOutcome::Done { uri, .. } => uri,
                 OrderOutcome::Failed { .. } => None,
@@ -321,5 +323,13 @@ mod tests {
         let stranger = SyncRequest { facts: facts("boot-h1-third", "another machine"), ..asks.clone() };
         unjoined(&mut evidence, &state, &stranger, Moment(700));
         assert!(evidence.hosts.is_empty(), "R11: another machine under the same name");
+    }
+
+    #[test]
+    fn what_a_host_says_of_a_stopped_guest_is_cut_and_cleaned_before_it_is_committed() {
+        let last_seen = Some(format!("panic\n\u{1b}[2J{}", "x".repeat(10_000)));
+        let outcome = OrderOutcome::Done { detail: "it is up".to_owned(), uri: None, last_seen };
+        let OrderOutcome::Done { last_seen: Some(kept), .. } = clean_outcome(&outcome) else { panic!("it was done") };
+        assert!(kept.starts_with("panic  [2Jxxx") && kept.len() <= LAST_SEEN_BYTES_MAX, "{kept}");
     }
 }

@@ -6,6 +6,7 @@ use holdfast_policies::{
     change::{Change, Command, Refused},
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
     hostfile::Timing,
+    ladder::LadderKind,
     model::FenceLevel,
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
@@ -58,8 +59,8 @@ impl Told {
     }
 
     fn done(&mut self, after_ms: i64) {
-        let (order, detail) = (OrderId(self.state.last_order), "ok".to_owned());
-        self.at(after_ms, Change::OrderEnded { order, outcome: OrderOutcome::Done { detail, uri: None } });
+        let order = OrderId(self.state.last_order);
+        self.at(after_ms, Change::OrderEnded { order, outcome: OrderOutcome::done("ok") });
     }
 }
 
@@ -315,5 +316,33 @@ fn an_explanation_says_what_is_wanted_what_is_given_up_and_where_it_is_going() {
         "  on its way to h1, as ann has asked\n",
     ] {
         assert!(text.contains(line), "{line:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn the_story_of_a_guest_tells_what_was_last_seen_of_it_before_it_was_stopped() {
+    let mut told = Told { state: failed_over(), index: 1_000 };
+    let climb = Change::Climb {
+        guest: guest("web-1"),
+        rung: 1,
+        ladder: LadderKind::Recovery,
+        to: None,
+        why: "http does not answer".to_owned(),
+        evidence: Vec::new(),
+        last_well: None,
+    };
+    told.at(20_000, climb);
+    let last_seen = Some("panicked; its console ended: not syncing".to_owned());
+    let (order, detail) = (OrderId(told.state.last_order), "nothing of it is left here".to_owned());
+    told.at(20_100, Change::OrderEnded { order, outcome: OrderOutcome::Done { detail, uri: None, last_seen } });
+    let explained = explain(&told.state, &report(), &guest("web-1"), &Timing::default()).unwrap();
+    let story = &explained.incidents[0].story;
+    let line = "nothing of it is left here; last seen: panicked; its console ended: not syncing";
+    assert!(story.iter().any(|told| told.what.ends_with(line)), "{story:#?}");
+    let shown = Answer::Journal(journal(&told.state, 100));
+    for answer in [shown, Answer::Explanation(explained)] {
+        let (whole, public) = (answer.content().to_string(), answer.without_consoles().content().to_string());
+        assert!(whole.contains("not syncing"), "{whole}");
+        assert!(!public.contains("not syncing") && public.contains("nothing of it is left here; what was"), "{public}");
     }
 }
