@@ -219,7 +219,7 @@ impl Stage {
         let incarnation = self.state.hosts[&host(on)].facts.incarnation.clone();
         let reading = PowerReading { incarnation: incarnation.clone(), ..off(on, Moment(10)) };
         let proof = Proof::power_off(&host(on), &incarnation, &reading, Some("ann"), None).unwrap();
-        Change::HostGone { proof, last_well: None }
+        Change::HostGone { proof, last_well: None, last_words: None }
     }
 
     pub fn fence(&mut self, on: &str) {

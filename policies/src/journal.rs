@@ -41,7 +41,13 @@ pub enum Event {
     FenceOrdered { host: HostName, executor: HostName, level: usize },
     FenceFailed { host: HostName, detail: String },
     FenceSuperseded { host: HostName, why: String },
-    HostGone { host: HostName, incarnation: Incarnation, proof: Proof },
+    HostGone {
+        host: HostName,
+        incarnation: Incarnation,
+        proof: Proof,
+        #[serde(default)]
+        last_words: Option<String>,
+    },
     HostArmed { host: HostName, armed: Option<Armed> },
     HostReturned { host: HostName, incarnation: Incarnation },
     HostQuarantined { host: HostName, why: String },
@@ -159,7 +165,10 @@ impl fmt::Display for Event {
             }
             Self::FenceFailed { host, detail } => write!(f, "fencing {host} failed: {detail}"),
             Self::FenceSuperseded { host, why } => write!(f, "the fence of {host} is superseded: {why}"),
-            Self::HostGone { host, proof, .. } => write!(f, "{host} is proven gone: {proof}"),
+            Self::HostGone { host, proof, last_words, .. } => {
+                write!(f, "{host} is proven gone: {proof}")?;
+                last_words.iter().try_for_each(|words| write!(f, "; its last words: {words}"))
+            }
             Self::HostArmed { host, armed: Some(armed) } => write!(f, "{host} has armed {armed}"),
             Self::HostArmed { host, armed: None } => write!(f, "{host} has armed nothing"),
             Self::HostReturned { host, incarnation } => {

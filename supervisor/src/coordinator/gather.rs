@@ -1,12 +1,12 @@
 //! Gathering evidence: syncs, gossip and beacons, voters' answers and power readings, on this host's clock.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_policies::{
-    evidence::{Answer, Evidence, Heard, Marks, Sight},
+    evidence::{Answer, Evidence, Heard, HostEvidence, LAST_WORDS_BYTES_MAX, Marks, Sight},
     model::FenceLevel,
     names::{HostName, Incarnation, Vantage},
-    observe::clean,
+    observe::{clean, clean_to},
     order::{Order, OrderKind, OrderOutcome},
     proof::PowerReading,
     state::ClusterState,
@@ -14,7 +14,11 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use crate::{agent::carry::is_socket, node::Node};
+use crate::{
+    agent::{carry::is_socket, last_words},
+    gossip::Member,
+    node::Node,
+};
 
 /// Forgets what only this leadership has gathered. What the datagrams say is kept, so that the coordinator's own death
 /// does not begin every wait anew (R18).
@@ -168,10 +172,24 @@ pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState, now: 
     evidence.services.retain(|name, _| state.guests.contains_key(name));
 }
 
+/// Takes in why hosts stop their guests, or have, as they gossip. Only the words of the boot that has joined count, and
+/// a host that has taken them back has none. Of a host that gossip has forgotten they stay as they were.
+pub fn last_words(evidence: &mut Evidence, state: &ClusterState, members: &BTreeMap<HostName, Member>) {
+    for (name, host) in &state.hosts {
+        let Some(member) = members.get(name) else { continue };
+        let boot = member.keys.get("incarnation").map(String::as_str);
+        let own = boot == Some(host.facts.incarnation.as_str());
+        let words = member.keys.get(last_words::KEY).filter(|_| own).map(|said| clean_to(said, LAST_WORDS_BYTES_MAX));
+        if let Some(known) = evidence.hosts.get_mut(name) {
+            known.last_words = words;
+        } else if words.is_some() {
+            evidence.hosts.insert(name.clone(), HostEvidence { last_words: words, ..HostEvidence::default() });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use holdfast_policies::{
         change::{Change, Command},
         evidence::SightState,
@@ -323,6 +341,29 @@ mod tests {
         let stranger = SyncRequest { facts: facts("boot-h1-third", "another machine"), ..asks.clone() };
         unjoined(&mut evidence, &state, &stranger, Moment(700));
         assert!(evidence.hosts.is_empty(), "R11: another machine under the same name");
+    }
+
+    /// A member that gossips this boot and these last words.
+    fn member(incarnation: &str, words: Option<&str>) -> Member {
+        let said = words.map(|words| (last_words::KEY.to_owned(), words.to_owned()));
+        let keys = [("incarnation".to_owned(), incarnation.to_owned())].into_iter().chain(said).collect();
+        Member { address: "10.0.0.1:7400".parse().unwrap(), alive: true, generation: 1, keys }
+    }
+
+    #[test]
+    fn last_words_count_for_the_boot_that_has_joined_until_they_are_taken_back() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let mut hear = |incarnation: &str, words: Option<&str>| {
+            super::last_words(&mut evidence, &state, &BTreeMap::from([(host("h2"), member(incarnation, words))]));
+            evidence.hosts.get(&host("h2")).and_then(|known| known.last_words.clone())
+        };
+        assert_eq!(hear("boot-h2", None), None);
+        assert_eq!(hear("boot-h2-before", Some("cut off")), None, "that boot is over");
+        assert_eq!(hear("boot-h2", Some("cut\u{1b}off")).as_deref(), Some("cut off"));
+        assert!(hear("boot-h2", Some(&"x".repeat(4_000))).unwrap().len() <= LAST_WORDS_BYTES_MAX);
+        assert_eq!(hear("boot-h2", None), None, "it has its lease again");
+        assert!(!evidence.hosts.contains_key(&host("h1")), "who says nothing is not known by that");
     }
 
     #[test]

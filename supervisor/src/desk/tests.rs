@@ -96,7 +96,7 @@ pub(crate) fn failed_over() -> ClusterState {
         declared: FenceLevel::Operator {},
     };
     let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
-    told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)) });
+    told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)), last_words: None });
     told.at(810, place("h2"));
     told.done(1_810);
     told.at(4_810, Change::Verified { guest: guest("web-1") });
@@ -113,6 +113,7 @@ fn report() -> Report {
         unsynced_ms: 0,
         evidence: vec![],
         unwell: None,
+        last_words: None,
         waits: None,
         safe_at: None,
     };
@@ -149,7 +150,7 @@ fn the_status_has_the_published_shape() {
     let expected = json!({
         "verdict": "healthy", "evidence": [], "incarnation": "boot-h2", "mode": "active", "voter": true, "runs_guests": true,
         "memory_mib": 1024, "guests": ["web-1"], "life": "up", "proof": null, "waits": null, "unwell": null,
-        "quarantine": null, "distrusted": [], "kept": [], "safe_at": null,
+        "last_words": null, "quarantine": null, "distrusted": [], "kept": [], "safe_at": null,
         "fencing": {}, "drilled_by": null
     });
     assert_eq!(*well, expected);
@@ -317,6 +318,19 @@ fn an_explanation_says_what_is_wanted_what_is_given_up_and_where_it_is_going() {
     ] {
         assert!(text.contains(line), "{line:?} is missing in\n{text}");
     }
+}
+
+#[test]
+fn the_last_words_of_a_host_that_is_not_well_stand_in_status_and_explanation() {
+    let mut report = report();
+    let judged = report.hosts.get_mut(&host("h2")).unwrap();
+    judged.verdict = HostVerdict::Isolated;
+    judged.last_words = Some("the lease runs out in 900 ms".to_owned());
+    let state = failed_over();
+    let shown = status(&state, &report, &Facts::default()).to_string();
+    assert!(shown.contains("  host h2 is isolated\n      its last words: the lease runs out in 900 ms\n"), "{shown}");
+    let explained = explain(&state, &report, &guest("web-1"), &Timing::default()).unwrap().to_string();
+    assert!(explained.contains("\n  last words of h2: the lease runs out in 900 ms\n"), "{explained}");
 }
 
 #[test]
