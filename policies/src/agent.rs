@@ -256,7 +256,7 @@ impl Agent {
         let over = self.began.is_some_and(|began| now.since(began) >= settled);
         if !known && over && order.incarnation == self.incarnation {
             let detail = "the coordinator has withdrawn it, and it was not begun".to_owned();
-            actions.extend(self.on_done(order.id, OrderOutcome::Done { detail, uri: None }, None));
+            actions.extend(self.on_done(order.id, OrderOutcome::done(detail), None));
         }
     }
 

@@ -70,6 +70,9 @@ pub enum Change {
         proof: Proof,
         /// When the host was last heard.
         last_well: Option<WallTime>,
+        /// What it said before it stopped its guests, if that was heard.
+        #[serde(default)]
+        last_words: Option<String>,
     },
     /// What a boot has armed against itself, as its agent said (R9): the ground of its leases from here on.
     HostArmed {

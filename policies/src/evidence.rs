@@ -63,7 +63,12 @@ pub struct HostEvidence {
     pub has_watchdog: Option<bool>,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
+    /// Why this boot stops its guests, or has, as it gossips; nothing is decided by it.
+    pub last_words: Option<String>,
 }
+
+/// Longest last words that are kept, in bytes: a sentence before the guests are stopped, and one after.
+pub const LAST_WORDS_BYTES_MAX: usize = 600;
 
 /// A boot of a host that is heard and has not joined: the machine lives, whatever has become of the boot that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -97,7 +97,8 @@ pub fn facts(host: &str, incarnation: &str) -> HostFacts {
 }
 
 pub fn done() -> OrderOutcome {
-    OrderOutcome::Done { detail: "it is so".to_owned(), uri: Some("tcp:10.0.0.2:49152".to_owned()) }
+    let uri = Some("tcp:10.0.0.2:49152".to_owned());
+    OrderOutcome::Done { detail: "it is so".to_owned(), uri, last_seen: None }
 }
 
 pub fn failed() -> OrderOutcome {
@@ -218,7 +219,7 @@ impl Stage {
         let incarnation = self.state.hosts[&host(on)].facts.incarnation.clone();
         let reading = PowerReading { incarnation: incarnation.clone(), ..off(on, Moment(10)) };
         let proof = Proof::power_off(&host(on), &incarnation, &reading, Some("ann"), None).unwrap();
-        Change::HostGone { proof, last_well: None }
+        Change::HostGone { proof, last_well: None, last_words: None }
     }
 
     pub fn fence(&mut self, on: &str) {

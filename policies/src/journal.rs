@@ -12,8 +12,13 @@ use crate::{
     time::WallTime,
 };
 
-/// Entries kept: at a few per incident that is months of a small cluster, and about 3 MB of snapshot.
+/// Entries kept: at a few per incident that is months of a small cluster, and about 3 MB of snapshot. Of those of an
+/// incident one or two tell what was last seen of a guest, which doubles that at most.
 pub const ENTRIES_MAX: usize = 10_000;
+
+/// What comes before the account of a guest that was stopped, which goes on to the end of the sentence: so it can be left
+/// out where not everybody may read what is on a console.
+pub const LAST_SEEN: &str = "; last seen: ";
 
 /// One decision, or one fact that a decision rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +41,13 @@ pub enum Event {
     FenceOrdered { host: HostName, executor: HostName, level: usize },
     FenceFailed { host: HostName, detail: String },
     FenceSuperseded { host: HostName, why: String },
-    HostGone { host: HostName, incarnation: Incarnation, proof: Proof },
+    HostGone {
+        host: HostName,
+        incarnation: Incarnation,
+        proof: Proof,
+        #[serde(default)]
+        last_words: Option<String>,
+    },
     HostArmed { host: HostName, armed: Option<Armed> },
     HostReturned { host: HostName, incarnation: Incarnation },
     HostQuarantined { host: HostName, why: String },
@@ -154,7 +165,10 @@ impl fmt::Display for Event {
             }
             Self::FenceFailed { host, detail } => write!(f, "fencing {host} failed: {detail}"),
             Self::FenceSuperseded { host, why } => write!(f, "the fence of {host} is superseded: {why}"),
-            Self::HostGone { host, proof, .. } => write!(f, "{host} is proven gone: {proof}"),
+            Self::HostGone { host, proof, last_words, .. } => {
+                write!(f, "{host} is proven gone: {proof}")?;
+                last_words.iter().try_for_each(|words| write!(f, "; its last words: {words}"))
+            }
             Self::HostArmed { host, armed: Some(armed) } => write!(f, "{host} has armed {armed}"),
             Self::HostArmed { host, armed: None } => write!(f, "{host} has armed nothing"),
             Self::HostReturned { host, incarnation } => {
@@ -215,7 +229,10 @@ impl fmt::Display for Event {
             }
             Self::MigrationEnded { guest, host, detail } => write!(f, "the move of {guest} ended on {host}: {detail}"),
             Self::OrderEnded { order, host, what, outcome } => match outcome {
-                OrderOutcome::Done { detail, .. } => write!(f, "{host} has done {order} ({what}): {detail}"),
+                OrderOutcome::Done { detail, last_seen, .. } => {
+                    write!(f, "{host} has done {order} ({what}): {detail}")?;
+                    last_seen.iter().try_for_each(|seen| write!(f, "{LAST_SEEN}{seen}"))
+                }
                 OrderOutcome::Failed { detail } => write!(f, "{host} could not {what} ({order}): {detail}"),
             },
             Self::PoliciesApplied { version, by } => write!(f, "policies version {version} applied by {by}"),

@@ -45,10 +45,16 @@ impl Observation {
 /// Text from outside, cut to [`DETAIL_BYTES_MAX`] bytes and with control characters replaced by spaces.
 #[must_use]
 pub fn clean(text: &str) -> String {
+    clean_to(text, DETAIL_BYTES_MAX)
+}
+
+/// Text from outside, cut to `bytes_max` bytes and with control characters replaced by spaces.
+#[must_use]
+pub fn clean_to(text: &str, bytes_max: usize) -> String {
     let mut out = String::new();
     for c in text.chars() {
         let c = if c.is_control() { ' ' } else { c };
-        if out.len() + c.len_utf8() > DETAIL_BYTES_MAX {
+        if out.len() + c.len_utf8() > bytes_max {
             break;
         }
         out.push(c);

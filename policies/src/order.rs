@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{FenceLevel, QemuDefinition},
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
+    observe::clean_to,
     time::Span,
 };
 
@@ -249,10 +250,48 @@ pub enum OrderOutcome {
         /// For `Receive`: where the target waits.
         #[serde(default)]
         uri: Option<String>,
+        /// What was last seen of a guest that had to be stopped for it; at most [`LAST_SEEN_BYTES_MAX`] bytes.
+        #[serde(default)]
+        last_seen: Option<String>,
     },
     /// It is not so; for `Release` that means that the guest may still run.
     Failed {
         /// Why.
         detail: String,
     },
+}
+
+/// Longest account of a stopped guest that travels and is kept in the journal, in bytes: how it was, where the rest is, and
+/// the last five lines of its console. A guest writes most of it, so whoever takes it in cuts it again.
+pub const LAST_SEEN_BYTES_MAX: usize = 600;
+
+impl OrderOutcome {
+    /// That it is so, and nothing more to tell.
+    #[must_use]
+    pub fn done(detail: impl Into<String>) -> Self {
+        Self::Done { detail: detail.into(), uri: None, last_seen: None }
+    }
+
+    /// The same with what a guest may have written into it cut and cleaned.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        match self {
+            Self::Done { detail, uri, last_seen } => {
+                let last_seen = last_seen.map(|seen| clean_to(&seen, LAST_SEEN_BYTES_MAX));
+                Self::Done { detail, uri, last_seen }
+            }
+            Self::Failed { detail } => Self::Failed { detail },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_of_an_older_version_is_still_read() {
+        let old = r#"{"done":{"detail":"ok","uri":null}}"#;
+        assert_eq!(serde_json::from_str::<OrderOutcome>(old).unwrap(), OrderOutcome::done("ok"));
+    }
 }

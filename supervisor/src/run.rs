@@ -208,6 +208,7 @@ async fn open_driver(
         cgroup,
         run_dir: file.run_dir.clone(),
         migrate_address: file.qemu.migrate_address.unwrap_or(file.listen.ip()),
+        forensics: file.state_dir.join("forensics"),
     };
     let (driver, events) = Driver::open(config).await?;
     Ok((Some(driver), Some(events)))

@@ -3,10 +3,12 @@
 use super::Context;
 use crate::{
     change::Refused,
+    evidence::LAST_WORDS_BYTES_MAX,
     fence_path::DrillStep,
     journal::Event,
     model::Severity,
     names::{GuestName, HostName, Incarnation},
+    observe::clean_to,
     order::{OrderKind, StopHow},
     proof::Proof,
     state::{ClusterState, Host, HostFacts, Life, Mode, PAST_BOOTS_MAX, Phase, QuarantineCause},
@@ -147,6 +149,7 @@ impl ClusterState {
         context: &mut Context,
         proof: Proof,
         last_well: Option<WallTime>,
+        last_words: Option<String>,
     ) -> Result<(), Refused> {
         let Some((host, incarnation)) = proof.host_gone().map(|(host, boot)| (host.clone(), boot.clone())) else {
             return Err(Refused::Already { why: "the proof is not about a host".to_owned() });
@@ -189,16 +192,18 @@ impl ClusterState {
         incident.human = None;
         incident.proof = Some((proof.word().to_owned(), proof.to_string()));
         incident.did(format!("Holdfast knows that {known_as}: {proof}."));
+        let last_words = last_words.map(|words| clean_to(&words, LAST_WORDS_BYTES_MAX));
+        if let Some(words) = &last_words {
+            incident.did(format!("Its last words: {words}."));
+        }
         for guest in &guests {
             self.guest_hit(context, guest, format!("{guest} is down: its host {host} has failed"), last_well);
             let incident = self.incident(context, &Self::guest_key(guest), "");
             incident.stamps.proven = Some(at);
             incident.proof = Some((proof.word().to_owned(), proof.to_string()));
         }
-        self.note(
-            context,
-            Event::HostGone { host: host.clone(), incarnation: incarnation.clone(), proof: proof.clone() },
-        );
+        let (name, boot, had) = (host.clone(), incarnation.clone(), proof.clone());
+        self.note(context, Event::HostGone { host: name, incarnation: boot, proof: had, last_words });
         self.drop_orders(|on, boot| *on == host && *boot == incarnation);
         self.keep_of_departed(&host);
         for guest in &guests {

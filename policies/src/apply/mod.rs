@@ -60,7 +60,7 @@ impl ClusterState {
             }
             Change::FenceAttempted { host, executor, level } => self.fence_attempted(context, &host, &executor, level),
             Change::FenceSuperseded { host, why } => self.fence_superseded(context, &host, why),
-            Change::HostGone { proof, last_well } => self.host_gone(context, proof, last_well),
+            Change::HostGone { proof, last_well, last_words } => self.host_gone(context, proof, last_well, last_words),
             Change::HostArmed { host, incarnation, armed, lease_ms, known_view, seen } => {
                 let said = leases::Said { armed, lease_ms, known_view, seen };
                 self.host_armed(context, host, &incarnation, said)

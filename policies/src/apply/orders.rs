@@ -19,7 +19,8 @@ impl ClusterState {
         outcome: OrderOutcome,
     ) -> Result<(), Refused> {
         let order = self.orders.remove(&id).ok_or(Refused::NoOrder { order: id })?;
-        let outcome = self.without_contested_word(&order, outcome);
+        // Whoever proposed it may be of another version, or mistaken: what a guest wrote is bounded where it is kept.
+        let outcome = self.without_contested_word(&order, outcome).bounded();
         let what = order.kind.to_string();
         let host = order.host.clone();
         self.note(context, Event::OrderEnded { order: id, host, what, outcome: outcome.clone() });

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::{
+    evidence::LAST_WORDS_BYTES_MAX,
     fixture::{Stage, boot, declaration, done, facts, failed, host, name},
     model::Severity,
+    order::{LAST_SEEN_BYTES_MAX, OrderOutcome},
     proof::Proof,
     state::{Life, MigrationStep, PAST_BOOTS_MAX},
     sync::Authority,
@@ -70,7 +72,7 @@ fn a_persons_word_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for
     stage.fence("a");
     attempt(&mut stage, "a", "b");
     let proof = Proof::operator(&host("a"), &boot("a.1"), "ann", None, 1_500).unwrap();
-    stage.must(Change::HostGone { proof, last_well: None });
+    stage.must(Change::HostGone { proof, last_well: None, last_words: None });
     assert!(matches!(stage.phase("web"), Phase::Free { .. }));
     let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
     assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
@@ -436,4 +438,30 @@ fn the_whole_state_survives_a_snapshot() {
     stage.fence("c");
     let text = serde_json::to_string(&stage.state).unwrap();
     assert_eq!(serde_json::from_str::<ClusterState>(&text).unwrap(), stage.state);
+}
+
+#[test]
+fn what_was_last_seen_of_a_guest_is_kept_cut_and_cleaned_whoever_proposed_it() {
+    let mut stage = Stage::new(&["a"], &["web"]);
+    stage.place("web", "a");
+    let last_seen = Some(format!("\u{1b}[31mpanic\n{}", "x".repeat(10_000)));
+    stage.end("a", OrderOutcome::Done { detail: "it is up".to_owned(), uri: None, last_seen });
+    let told: Vec<String> = stage.state.journal.entries().map(|entry| entry.what.to_string()).collect();
+    let told = told.iter().find(|told| told.contains("it is up; last seen: ")).unwrap();
+    assert!(told.contains("it is up; last seen:  [31mpanic xxx") && !told.contains(char::is_control), "{told}");
+    assert!(told.len() < LAST_SEEN_BYTES_MAX + 100, "{} bytes", told.len());
+}
+
+#[test]
+fn the_last_words_of_a_host_that_is_gone_are_kept_cut_and_cleaned_whoever_proposed_them() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let Change::HostGone { proof, last_well, .. } = stage.gone("a") else { panic!("it is a proof") };
+    let last_words = Some(format!("cut off\n{}", "x".repeat(10_000)));
+    stage.must(Change::HostGone { proof, last_well, last_words });
+    let done = stage.state.open_incident("host/a").unwrap().done.clone();
+    let words = done.last().unwrap();
+    assert!(words.starts_with("Its last words: cut off xxx") && words.len() < LAST_WORDS_BYTES_MAX + 50, "{words}");
+    let told: Vec<String> = stage.state.journal.entries().map(|entry| entry.what.to_string()).collect();
+    assert!(told.iter().any(|told| told.contains("; its last words: cut off xxx")), "{told:?}");
 }

@@ -108,7 +108,7 @@ fn a_reading_older_than_a_sign_of_life_proves_nothing() {
     let declared = stage.state.policies.levels_of(&host("b"))[0].clone();
     let reading = PowerReading { declared, ..off("b", Moment(9_950)) };
     let proof = Proof::power_off(&host("b"), &crate::fixture::boot("b.1"), &reading, Some("ann"), None).unwrap();
-    let plan = [Change::HostGone { proof, last_well: None }];
+    let plan = [Change::HostGone { proof, last_well: None, last_words: None }];
     evidence.hosts.get_mut(&host("b")).unwrap().power = Some(reading);
     assert_eq!(promises(&stage, &evidence, &plan), [""; 0]);
     evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(9_950);

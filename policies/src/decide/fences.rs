@@ -163,6 +163,10 @@ fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, s
     let incarnation = subject.host.facts.incarnation.clone();
     let mut evidence = subject.judgement.evidence.clone();
     evidence.extend(stuck);
+    // They explain, and accuse nobody: by themselves they are no evidence.
+    if let (false, Some(words)) = (evidence.is_empty(), &subject.judgement.last_words) {
+        evidence.push(format!("its last words: {words}"));
+    }
     let last_well = round.evidence.last_life(name, &incarnation).map(|life| round.wall(life));
     decision.commands.push(Change::FenceOpened { host: name.clone(), incarnation, evidence, last_well });
     None

@@ -58,6 +58,9 @@ pub struct HostJudgement {
     pub evidence: Vec<String>,
     /// Why it doubts itself, if it does.
     pub unwell: Option<String>,
+    /// Why it stops its guests, or has, if it said so.
+    #[serde(default)]
+    pub last_words: Option<String>,
     /// What is waited for before more is decided about it, and at most how much longer in milliseconds;
     /// [`FOREVER`](super::FOREVER) where only a person or a power device can end the wait.
     #[serde(default)]
@@ -163,6 +166,7 @@ fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName
         unsynced_ms: ms(unsynced),
         evidence: said,
         unwell: heard.unwell.clone(),
+        last_words: heard.last_words.clone(),
         waits: None,
         safe_at: None,
     }
@@ -175,6 +179,7 @@ fn unknown() -> HostJudgement {
         unsynced_ms: 0,
         evidence: Vec::new(),
         unwell: None,
+        last_words: None,
         waits: None,
         safe_at: None,
     }

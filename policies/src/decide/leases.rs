@@ -51,7 +51,8 @@ pub(super) fn expired(round: &Round<'_>, decision: &mut Decision, name: &HostNam
     let incarnation = &host.facts.incarnation;
     let Ok(proof) = Proof::lease_expired(name, incarnation, &ground, granted, round.now.moment) else { return false };
     let last_well = round.evidence.last_life(name, incarnation).map(|life| round.wall(life));
-    decision.commands.push(Change::HostGone { proof, last_well });
+    let last_words = round.hosts.get(name).and_then(|judgement| judgement.last_words.clone());
+    decision.commands.push(Change::HostGone { proof, last_well, last_words });
     true
 }
 

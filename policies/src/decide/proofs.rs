@@ -53,7 +53,8 @@ pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName
     match said_off(round, name, host) {
         Some(Ok(proof)) => {
             let last_well = last_sign(round, name, host).map(|life| round.wall(life));
-            decision.commands.push(Change::HostGone { proof, last_well });
+            let last_words = round.hosts.get(name).and_then(|judgement| judgement.last_words.clone());
+            decision.commands.push(Change::HostGone { proof, last_well, last_words });
             true
         }
         Some(Err(NoProof::WiringUnverified { .. })) => {

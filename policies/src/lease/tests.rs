@@ -128,7 +128,7 @@ fn a_proof_that_was_made_before_the_host_came_back_and_left_again_is_refused() {
     stage.must(closed());
     let ground = stage.state.lease_ground(&host("d")).unwrap();
     let proof = Proof::lease_expired(&host("d"), &boot("d.1"), &ground, Moment(0), Moment(100_000)).unwrap();
-    let gone = Change::HostGone { proof, last_well: None };
+    let gone = Change::HostGone { proof, last_well: None, last_words: None };
     stage.must(change);
     stage.refused(gone.clone());
     stage.must(closed());
@@ -356,7 +356,7 @@ impl Play {
         let Ok(proof) = Proof::lease_expired(&host("d"), &boot("d.1"), &ground, granted, Moment(self.now)) else {
             return false;
         };
-        self.stage.apply(Change::HostGone { proof, last_well: None }).refused.is_none()
+        self.stage.apply(Change::HostGone { proof, last_well: None, last_words: None }).refused.is_none()
     }
 }
 

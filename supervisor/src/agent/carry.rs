@@ -64,7 +64,7 @@ pub async fn carry(node: &Arc<Node>, order: &Order) -> Carried {
 }
 
 fn done(detail: impl Into<String>) -> OrderOutcome {
-    OrderOutcome::Done { detail: detail.into(), uri: None }
+    OrderOutcome::done(detail)
 }
 
 fn failed(detail: impl AsRef<str>) -> OrderOutcome {
@@ -116,15 +116,10 @@ async fn start(
     how: How,
 ) -> OrderOutcome {
     let began = Instant::now();
-    match driver.inventory().await {
-        Ok(reports) => {
-            let older = reports.iter().any(|report| report.guest == *guest && report.epoch != epoch);
-            if older && let Err(error) = driver.stop(guest).await {
-                return failed(format!("what is left of it could not be stopped: {}", with_causes(&error)));
-            }
-        }
-        Err(error) => return failed(format!("it cannot be known what runs here: {}", with_causes(&error))),
-    }
+    let last_seen = match stop_older(driver, guest, epoch).await {
+        Ok(last_seen) => last_seen,
+        Err(why) => return failed(why),
+    };
     if let Err(error) = node.guard.register(guest, &driver.cgroup_of(guest)).await {
         return failed(format!("the guard did not take it: {}", with_causes(&error)));
     }
@@ -141,27 +136,50 @@ async fn start(
         Ok(started) => OrderOutcome::Done {
             detail: format!("QEMU was up after {} ms", began.elapsed().as_millis()),
             uri: started.uri,
+            last_seen,
         },
-        Err(error) => failed(with_causes(&error)),
+        Err(error) => {
+            if last_seen.is_some() {
+                tracing::warn!(%guest, ?last_seen, "a guest was stopped and could not be started anew");
+            }
+            failed(with_causes(&error))
+        }
     }
+}
+
+/// Stops whatever an older assignment has left of a guest here, as when it is reset; returns what was last seen of it.
+async fn stop_older(driver: &Driver, guest: &GuestName, epoch: Epoch) -> Result<Option<String>, String> {
+    let reports = match driver.inventory().await {
+        Ok(reports) => reports,
+        Err(error) => return Err(format!("it cannot be known what runs here: {}", with_causes(&error))),
+    };
+    if !reports.iter().any(|report| report.guest == *guest && report.epoch != epoch) {
+        return Ok(None);
+    }
+    let stopped = driver.stop_ill(guest).await;
+    stopped.map_err(|error| format!("what is left of it could not be stopped: {}", with_causes(&error)))
 }
 
 async fn release(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epoch, how: StopHow) -> OrderOutcome {
     // First, so that a start which is still on its way finds it.
     node.released.raise(guest, epoch);
-    let how = match how {
-        StopHow::PullPlug => String::new(),
+    let (how, in_order) = match how {
+        StopHow::PullPlug => (String::new(), false),
         StopHow::ShutDown { within } => match driver.shut_down(guest, within.0).await {
-            Ok(took) => format!("it shut down in {} ms; ", took.as_millis()),
-            Err(error) => format!("its plug was pulled, because it did not shut down: {}; ", with_causes(&error)),
+            Ok(took) => (format!("it shut down in {} ms; ", took.as_millis()), true),
+            Err(error) => {
+                (format!("its plug was pulled, because it did not shut down: {}; ", with_causes(&error)), false)
+            }
         },
     };
-    match driver.stop(guest).await {
-        Ok(()) => {
+    // What has shut down when it was asked to leaves nothing to find out.
+    let stopped = if in_order { driver.stop(guest).await.map(|()| None) } else { driver.stop_ill(guest).await };
+    match stopped {
+        Ok(last_seen) => {
             if let Err(error) = node.guard.unregister(guest).await {
                 tracing::warn!(%guest, error = %with_causes(&error), "the guard still counts a guest that is gone");
             }
-            done(format!("{how}nothing of it is left here"))
+            OrderOutcome::Done { detail: format!("{how}nothing of it is left here"), uri: None, last_seen }
         }
         Err(error) => failed(format!("{how}{}", with_causes(&error))),
     }

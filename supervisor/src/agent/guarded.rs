@@ -14,6 +14,7 @@ use holdfast_policies::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::last_words::{LastWords, named};
 use crate::{
     causes::with_causes,
     guard::{ClientError, Status, Stopped},
@@ -85,7 +86,7 @@ fn explanation(stopped: &Stopped) -> String {
 }
 
 /// Tells the guard and asks it, for as long as the supervisor runs.
-pub async fn look_after(node: Arc<Node>, guarded: Guarded) {
+pub async fn look_after(node: Arc<Node>, guarded: Guarded, words: LastWords) {
     let mut tick = interval(ASK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut view = node.view.clone();
@@ -96,7 +97,7 @@ pub async fn look_after(node: Arc<Node>, guarded: Guarded) {
             // The sender lives as long as the agent.
             changed = view.changed() => if changed.is_err() { return },
         }
-        let result = round(&node, &guarded).await;
+        let result = round(&node, &guarded, &words).await;
         match (&result, failing) {
             (Err(error), false) => tracing::warn!(error = with_causes(error), "the guard was not told everything"),
             (Ok(()), true) => tracing::info!("the guard knows everything again"),
@@ -106,7 +107,7 @@ pub async fn look_after(node: Arc<Node>, guarded: Guarded) {
     }
 }
 
-async fn round(node: &Node, guarded: &Guarded) -> Result<(), ClientError> {
+async fn round(node: &Node, guarded: &Guarded, words: &LastWords) -> Result<(), ClientError> {
     let mut status = node.guard.query().await?;
     let (view, wanted) = wanted(node);
     let stops_now = status.armed.as_ref().is_some_and(|armed| armed.stops);
@@ -127,7 +128,8 @@ async fn round(node: &Node, guarded: &Guarded) -> Result<(), ClientError> {
         tracing::error!(why, "this host is to stop its guests at the end of its lease, but has no watchdog");
     }
     let known = before.as_ref().map(|before| before.stopped.as_slice()).unwrap_or_default();
-    pass_on(node, stopped.iter().filter(|stopped| !known.contains(stopped))).await;
+    let new: Vec<&Stopped> = stopped.iter().filter(|stopped| !known.contains(stopped)).collect();
+    pass_on(node, words, &new).await;
     if before.is_none_or(|before| before.armed != armed || before.stopped != stopped) {
         node.sync_now.notify_one();
     }
@@ -156,14 +158,20 @@ async fn register_all(node: &Node, driver: &Driver, status: &Status) -> Result<(
 }
 
 /// The guard's last words reach those who can still be reached, should this host be cut off from the coordinator alone.
-async fn pass_on(node: &Node, stopped: impl Iterator<Item = &Stopped>) {
+async fn pass_on(node: &Node, words: &LastWords, stopped: &[&Stopped]) {
     for stopped in stopped {
-        let why = explanation(stopped);
-        tracing::error!(guest = %stopped.guest, why, "the guard has stopped a guest");
-        if let Err(error) = node.gossip.set("last_words", &format!("{}: {why}", stopped.guest)).await {
-            tracing::debug!(%error, "last words were not gossiped");
-        }
+        tracing::error!(guest = %stopped.guest, why = explanation(stopped), "the guard has stopped a guest");
     }
+    if let Some(told) = told(stopped) {
+        words.say(node, told).await;
+    }
+}
+
+/// One sentence for all guests that were stopped; they had one lease.
+fn told(stopped: &[&Stopped]) -> Option<String> {
+    let guests: Vec<&GuestName> = stopped.iter().map(|stopped| &stopped.guest).collect();
+    let last = stopped.iter().max_by_key(|stopped| stopped.at)?;
+    Some(format!("{}: {}", named(&guests), explanation(last)))
 }
 
 #[cfg(test)]
@@ -206,5 +214,18 @@ mod tests {
         let detail = "stopped by the guard: the lease had run out, and it was gone 12 ms later".to_owned();
         assert_eq!(reports[0].condition, GuestCondition::Exited { detail });
         assert_eq!(reports[1..], before[1..]);
+    }
+
+    #[test]
+    fn all_guests_that_were_stopped_are_named_with_when_the_last_of_them_was_gone() {
+        let stopped = |guest: &str, at| Stopped {
+            guest: GuestName::new(guest).unwrap(),
+            at: Moment(at),
+            lease_ended: Some(Moment(5_000)),
+        };
+        let (first, second) = (stopped("web-1", 5_020), stopped("web-2", 5_012));
+        let expected = "web-1, web-2: stopped by the guard: the lease had run out, and it was gone 20 ms later";
+        assert_eq!(told(&[&first, &second]).as_deref(), Some(expected));
+        assert_eq!(told(&[]), None);
     }
 }

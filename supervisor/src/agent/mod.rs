@@ -3,6 +3,7 @@
 pub mod carry;
 pub mod disk;
 mod guarded;
+pub mod last_words;
 mod link;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use holdfast_policies::{
     sync::{SyncReply, SyncRequest, View},
     time::Moment,
 };
+use last_words::LastWords;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -73,11 +75,13 @@ enum End {
 pub async fn run(mut parts: Parts) {
     let (sender, mut ends) = mpsc::channel(ENDS);
     let mut events = parts.events.take();
-    let guarded = Guarded::default();
-    tokio::spawn(guarded::look_after(Arc::clone(&parts.node), guarded.clone()));
+    let (guarded, words) = (Guarded::default(), LastWords::default());
+    tokio::spawn(guarded::look_after(Arc::clone(&parts.node), guarded.clone(), words.clone()));
+    tokio::spawn(last_words::watch(Arc::clone(&parts.node), guarded.clone(), words.clone()));
     let mut work = Work {
         parts,
         guarded,
+        words,
         ends: sender,
         nonce: 0,
         syncing: 0,
@@ -141,6 +145,7 @@ fn counted(event: &GuestEvent) -> Option<GuestEventKind> {
 struct Work {
     parts: Parts,
     guarded: Guarded,
+    words: LastWords,
     ends: mpsc::Sender<End>,
     nonce: u64,
     /// Syncs under way. A second one does not wait for one that hangs, as when the leader has just died (R6).
@@ -246,6 +251,7 @@ impl Work {
 
     fn not_synced(&mut self, error: &str) {
         self.failures = self.failures.saturating_add(1);
+        self.words.note_trouble(Some(error));
         self.first = None;
         // The first ones are told, then one in a minute or so.
         if self.failures <= 3 || self.failures.is_multiple_of(100) {
@@ -259,6 +265,7 @@ impl Work {
         }
         self.failures = 0;
         let why = reply.why_no_lease.clone();
+        self.words.note_trouble(why.as_deref());
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
                 self.parts.node.withdrawn.set(self.parts.agent.withdrawn());
@@ -307,7 +314,10 @@ impl Work {
                 }
                 Action::Grant(deadline) => match self.parts.node.guard.grant(deadline).await {
                     Ok(()) => self.parts.node.lease.extend(deadline),
-                    Err(error) => tracing::warn!(%error, "the guard did not take the lease"),
+                    Err(error) => {
+                        self.words.note_trouble(Some("the guard did not take it"));
+                        tracing::warn!(%error, "the guard did not take the lease");
+                    }
                 },
                 Action::Carry(order) => self.carry(order),
                 Action::StopSuperseded { guest, epoch } => self.stop_superseded(guest, epoch),
@@ -350,7 +360,7 @@ impl Work {
         tokio::spawn(async move {
             let reports = driver.inventory().await.unwrap_or_default();
             let here = reports.iter().any(|report| report.guest == guest && report.epoch <= epoch);
-            if here && let Err(error) = driver.stop(&guest).await {
+            if here && let Err(error) = driver.stop_ill(&guest).await {
                 tracing::error!(%guest, %error, "a superseded guest could not be stopped");
             }
         });

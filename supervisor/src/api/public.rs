@@ -97,7 +97,7 @@ async fn journal(State(desk): Asked, query: Result<Query<JournalQuery>, QueryRej
 
 async fn show(desk: &Arc<dyn Desk>, request: Request) -> Response {
     match desk.ask(request).await {
-        Ok(answer) => Json(answer.content()).into_response(),
+        Ok(answer) => Json(answer.without_consoles().content()).into_response(),
         Err(denied) => answers::error(answers::code(&denied), &denied.to_string()),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use holdfast_policies::{
     change::{Applied, Change, Command},
     check::check,
-    decide::{HandOver, Report, decide},
+    decide::{HandOver, HostVerdict, Report, decide},
     evidence::{Evidence, Marks},
     lease::to_record,
     model::Severity,
@@ -17,7 +17,10 @@ use holdfast_policies::{
     sync::SyncRequest,
     time::{Moment, Now},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{
     Input, gather,
@@ -51,6 +54,12 @@ const PLAN_KEY: &str = "plan";
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often hosts' last words are listened for while something is amiss: as often as gossip brings news.
+const LISTEN_EVERY: Duration = Duration::from_millis(200);
+
+/// How long gossip is waited for: it answers from memory, and nothing is decided meanwhile.
+const LISTEN_MAX: Duration = Duration::from_millis(50);
+
 /// What the task owns.
 pub(super) struct Brain {
     pub(super) node: Arc<Node>,
@@ -70,6 +79,8 @@ pub(super) struct Brain {
     pub(super) doubting: bool,
     pub(super) numbers: Numbers,
     pub(super) exported: Moment,
+    /// When gossip was last asked for last words.
+    pub(super) listened: Moment,
     /// The newest sync of each host: its boot and nonce.
     pub(super) nonces: BTreeMap<HostName, (String, u64)>,
     /// The state that alerts were last told of: its index, and whether this host led.
@@ -111,6 +122,7 @@ impl Brain {
             doubting: false,
             numbers: Numbers::default(),
             exported: Moment(0),
+            listened: Moment(0),
             nonces: BTreeMap::new(),
             published: None,
             halted: false,
@@ -347,6 +359,7 @@ impl Brain {
             self.evidence.authority_since = Some(now.moment);
         }
         self.doubt_oneself(now.moment);
+        self.listen(now.moment).await;
         let decision = self.decide(now);
         self.report = decision.report;
         self.said.send_replace(Said { term, go_aheads: decision.go_aheads });
@@ -383,6 +396,21 @@ impl Brain {
         }
         let settled = settled && self.node.read(|state| state.orders.is_empty());
         if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
+    }
+
+    /// Takes in the last words of hosts. Only while one of them is not well, or has said some that may be taken back,
+    /// because all that everybody gossips is copied for it.
+    async fn listen(&mut self, now: Moment) {
+        let is_settled = |verdict: HostVerdict| matches!(verdict, HostVerdict::Healthy | HostVerdict::Gone);
+        let amiss = self.report.hosts.values().any(|host| !is_settled(host.verdict));
+        let said = self.evidence.hosts.values().any(|host| host.last_words.is_some());
+        if !(amiss || said) || now.since(self.listened) < LISTEN_EVERY {
+            return;
+        }
+        self.listened = now;
+        let Ok(members) = timeout(LISTEN_MAX, self.node.gossip.members()).await else { return };
+        let evidence = &mut self.evidence;
+        self.node.read(|state| gather::last_words(evidence, state, &members));
     }
 
     fn decide(&mut self, now: Now) -> holdfast_policies::decide::Decision {

@@ -261,8 +261,8 @@ impl Brain {
         let fresh_ms = millis(self.node.file.timing.suspect_after.0);
         let proof = Proof::operator(host, &incarnation, person, heard_ago_ms, fresh_ms)
             .map_err(|refused| Denied::Refused(refused.to_string()))?;
-        self.done(Change::HostGone { proof, last_well: None }, format!("{host} counts as off, by the word of {person}"))
-            .await
+        let gone = Change::HostGone { proof, last_well: None, last_words: None };
+        self.done(gone, format!("{host} counts as off, by the word of {person}")).await
     }
 }
 

@@ -1,12 +1,12 @@
 //! Gathering evidence: syncs, gossip and beacons, voters' answers and power readings, on this host's clock.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_policies::{
-    evidence::{Answer, Evidence, Heard, Marks, Sight},
+    evidence::{Answer, Evidence, Heard, HostEvidence, LAST_WORDS_BYTES_MAX, Marks, Sight},
     model::FenceLevel,
     names::{HostName, Incarnation, Vantage},
-    observe::clean,
+    observe::{clean, clean_to},
     order::{Order, OrderKind, OrderOutcome},
     proof::PowerReading,
     state::ClusterState,
@@ -14,7 +14,11 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use crate::{agent::carry::is_socket, node::Node};
+use crate::{
+    agent::{carry::is_socket, last_words},
+    gossip::Member,
+    node::Node,
+};
 
 /// Forgets what only this leadership has gathered. What the datagrams say is kept, so that the coordinator's own death
 /// does not begin every wait anew (R18).
@@ -65,8 +69,9 @@ pub fn is_own(order: &Order, request: &SyncRequest) -> bool {
 /// An outcome as it may be committed: a host's words are bounded, and a migration goes to a socket or nowhere.
 pub fn clean_outcome(outcome: &OrderOutcome) -> OrderOutcome {
     match outcome {
-        OrderOutcome::Done { detail, uri } => {
-            OrderOutcome::Done { detail: clean(detail), uri: uri.clone().filter(|uri| is_socket(uri)) }
+        OrderOutcome::Done { detail, uri, last_seen } => {
+            let (detail, uri) = (clean(detail), uri.clone().filter(|uri| is_socket(uri)));
+            OrderOutcome::Done { detail, uri, last_seen: last_seen.clone() }.bounded()
         }
         OrderOutcome::Failed { detail } => OrderOutcome::Failed { detail: clean(detail) },
     }
@@ -167,14 +172,29 @@ pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState, now: 
     evidence.services.retain(|name, _| state.guests.contains_key(name));
 }
 
+/// Takes in why hosts stop their guests, or have, as they gossip. Only the words of the boot that has joined count, and
+/// a host that has taken them back has none. Of a host that gossip has forgotten they stay as they were.
+pub fn last_words(evidence: &mut Evidence, state: &ClusterState, members: &BTreeMap<HostName, Member>) {
+    for (name, host) in &state.hosts {
+        let Some(member) = members.get(name) else { continue };
+        let boot = member.keys.get("incarnation").map(String::as_str);
+        let own = boot == Some(host.facts.incarnation.as_str());
+        let words = member.keys.get(last_words::KEY).filter(|_| own).map(|said| clean_to(said, LAST_WORDS_BYTES_MAX));
+        if let Some(known) = evidence.hosts.get_mut(name) {
+            known.last_words = words;
+        } else if words.is_some() {
+            evidence.hosts.insert(name.clone(), HostEvidence { last_words: words, ..HostEvidence::default() });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use holdfast_policies::{
         change::{Change, Command},
         evidence::SightState,
         names::{OrderId, ServiceName},
+        order::LAST_SEEN_BYTES_MAX,
         proof::Power,
         state::HostFacts,
         sync::Authority,
@@ -270,7 +290,7 @@ mod tests {
 
     fn taken(state: &ClusterState, from: &str, order: OrderId, reading: AgedReading) -> bool {
         let mut evidence = Evidence::default();
-        let outcome = OrderOutcome::Done { detail: "off".to_owned(), uri: None };
+        let outcome = OrderOutcome::done("off");
         let results = vec![OrderResult { order, outcome, reading: Some(reading) }];
         let request = SyncRequest { results, ..request(from, &format!("boot-{from}")) };
         sync(&mut evidence, state, &request, Moment(1_000));
@@ -292,7 +312,7 @@ mod tests {
     #[test]
     fn a_migration_goes_to_a_socket_and_never_to_a_command() {
         let uri_of = |uri: &str| {
-            let outcome = OrderOutcome::Done { detail: "waits".to_owned(), uri: Some(uri.to_owned()) };
+            let outcome = OrderOutcome::Done { detail: "waits".to_owned(), uri: Some(uri.to_owned()), last_seen: None };
             match clean_outcome(&outcome) {
                 OrderOutcome::Done { uri, .. } => uri,
                 OrderOutcome::Failed { .. } => None,
@@ -321,5 +341,36 @@ mod tests {
         let stranger = SyncRequest { facts: facts("boot-h1-third", "another machine"), ..asks.clone() };
         unjoined(&mut evidence, &state, &stranger, Moment(700));
         assert!(evidence.hosts.is_empty(), "R11: another machine under the same name");
+    }
+
+    /// A member that gossips this boot and these last words.
+    fn member(incarnation: &str, words: Option<&str>) -> Member {
+        let said = words.map(|words| (last_words::KEY.to_owned(), words.to_owned()));
+        let keys = [("incarnation".to_owned(), incarnation.to_owned())].into_iter().chain(said).collect();
+        Member { address: "10.0.0.1:7400".parse().unwrap(), alive: true, generation: 1, keys }
+    }
+
+    #[test]
+    fn last_words_count_for_the_boot_that_has_joined_until_they_are_taken_back() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let mut hear = |incarnation: &str, words: Option<&str>| {
+            super::last_words(&mut evidence, &state, &BTreeMap::from([(host("h2"), member(incarnation, words))]));
+            evidence.hosts.get(&host("h2")).and_then(|known| known.last_words.clone())
+        };
+        assert_eq!(hear("boot-h2", None), None);
+        assert_eq!(hear("boot-h2-before", Some("cut off")), None, "that boot is over");
+        assert_eq!(hear("boot-h2", Some("cut\u{1b}off")).as_deref(), Some("cut off"));
+        assert!(hear("boot-h2", Some(&"x".repeat(4_000))).unwrap().len() <= LAST_WORDS_BYTES_MAX);
+        assert_eq!(hear("boot-h2", None), None, "it has its lease again");
+        assert!(!evidence.hosts.contains_key(&host("h1")), "who says nothing is not known by that");
+    }
+
+    #[test]
+    fn what_a_host_says_of_a_stopped_guest_is_cut_and_cleaned_before_it_is_committed() {
+        let last_seen = Some(format!("panic\n\u{1b}[2J{}", "x".repeat(10_000)));
+        let outcome = OrderOutcome::Done { detail: "it is up".to_owned(), uri: None, last_seen };
+        let OrderOutcome::Done { last_seen: Some(kept), .. } = clean_outcome(&outcome) else { panic!("it was done") };
+        assert!(kept.starts_with("panic  [2Jxxx") && kept.len() <= LAST_SEEN_BYTES_MAX, "{kept}");
     }
 }

@@ -43,6 +43,7 @@ mod tests {
             unsynced_ms: 300,
             evidence: Vec::new(),
             unwell: None,
+            last_words: None,
             waits: None,
             safe_at: None,
         };

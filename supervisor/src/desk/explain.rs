@@ -36,6 +36,9 @@ pub struct Explanation {
     /// The host that it is on its way to, and who has asked for that, if a person has.
     #[serde(default)]
     pub heading: Option<(HostName, Option<String>)>,
+    /// Why that host stops its guests, or has, because it has lost its lease, if it said so.
+    #[serde(default)]
+    pub last_words: Option<String>,
     /// What each service amounts to, and who says so.
     pub services: Vec<String>,
     /// The bound before the fact (L1).
@@ -51,6 +54,7 @@ pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing:
     let judgement = report.guests.get(guest);
     let tenure = known.home().or_else(|| known.tenures().first().copied());
     let doing = judgement.map(|judgement| judgement.doing.clone()).filter(|doing| !doing.is_empty());
+    let host = tenure.and_then(|tenure| report.hosts.get(&tenure.host));
     let services = judgement.into_iter().flat_map(|judgement| &judgement.services);
     Some(Explanation {
         guest: guest.clone(),
@@ -61,6 +65,7 @@ pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing:
         wanted: known.wanted,
         given_up: known.given_up.clone(),
         heading: known.heading.as_ref().map(|heading| (heading.to.clone(), heading.by.clone())),
+        last_words: host.and_then(|host| host.last_words.clone()),
         services: services
             .map(|(name, service)| {
                 let verb = if service.waits_for.is_some() { "" } else { "is " };

@@ -29,6 +29,9 @@ impl fmt::Display for Explanation {
             let by = by.as_ref().map(|by| format!(", as {by} has asked")).unwrap_or_default();
             writeln!(f, "  on its way to {to}{by}")?;
         }
+        if let (Some(host), Some(words)) = (&self.host, &self.last_words) {
+            writeln!(f, "  last words of {host}: {words}")?;
+        }
         for service in &self.services {
             writeln!(f, "  {service}")?;
         }

@@ -2,6 +2,7 @@
 //! and whoever implements [`Desk`] answers them.
 
 mod bound;
+mod consoles;
 pub mod explain;
 mod explain_text;
 pub mod fence_text;

@@ -99,6 +99,9 @@ pub struct HostStatus {
     pub safe_at: Option<SafeStatus>,
     /// Why it doubts itself, if it does.
     pub unwell: Option<String>,
+    /// Why it stops its guests, or has, because it has lost its lease, if it said so.
+    #[serde(default)]
+    pub last_words: Option<String>,
     /// Why it is quarantined, if it is.
     #[serde(default)]
     pub quarantine: Option<String>,
@@ -261,6 +264,7 @@ fn of_host(state: &ClusterState, report: &Report, facts: &Facts, name: &HostName
         life,
         proof,
         unwell: judgement.and_then(|judgement| judgement.unwell.clone()),
+        last_words: judgement.and_then(|judgement| judgement.last_words.clone()),
         quarantine: host.quarantine.as_ref().map(ToString::to_string),
         distrusted: host.distrusted.iter().map(|level| level.saturating_add(1)).collect(),
         kept: host.kept.iter().cloned().collect(),

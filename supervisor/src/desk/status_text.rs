@@ -72,6 +72,7 @@ impl Status {
             let evidence =
                 if host.evidence.is_empty() { String::new() } else { format!(": {}", host.evidence.join("; ")) };
             lines.push(format!("host {name} is {}{evidence}", host_verdict(host.verdict)));
+            lines.extend(host.last_words.iter().map(|words| format!("    its last words: {words}")));
         }
         lines.extend(
             self.hosts

@@ -6,6 +6,7 @@ use holdfast_policies::{
     change::{Change, Command, Refused},
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
     hostfile::Timing,
+    ladder::LadderKind,
     model::FenceLevel,
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
@@ -58,8 +59,8 @@ impl Told {
     }
 
     fn done(&mut self, after_ms: i64) {
-        let (order, detail) = (OrderId(self.state.last_order), "ok".to_owned());
-        self.at(after_ms, Change::OrderEnded { order, outcome: OrderOutcome::Done { detail, uri: None } });
+        let order = OrderId(self.state.last_order);
+        self.at(after_ms, Change::OrderEnded { order, outcome: OrderOutcome::done("ok") });
     }
 }
 
@@ -95,7 +96,7 @@ pub(crate) fn failed_over() -> ClusterState {
         declared: FenceLevel::Operator {},
     };
     let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
-    told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)) });
+    told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)), last_words: None });
     told.at(810, place("h2"));
     told.done(1_810);
     told.at(4_810, Change::Verified { guest: guest("web-1") });
@@ -112,6 +113,7 @@ fn report() -> Report {
         unsynced_ms: 0,
         evidence: vec![],
         unwell: None,
+        last_words: None,
         waits: None,
         safe_at: None,
     };
@@ -148,7 +150,7 @@ fn the_status_has_the_published_shape() {
     let expected = json!({
         "verdict": "healthy", "evidence": [], "incarnation": "boot-h2", "mode": "active", "voter": true, "runs_guests": true,
         "memory_mib": 1024, "guests": ["web-1"], "life": "up", "proof": null, "waits": null, "unwell": null,
-        "quarantine": null, "distrusted": [], "kept": [], "safe_at": null,
+        "last_words": null, "quarantine": null, "distrusted": [], "kept": [], "safe_at": null,
         "fencing": {}, "drilled_by": null
     });
     assert_eq!(*well, expected);
@@ -315,5 +317,46 @@ fn an_explanation_says_what_is_wanted_what_is_given_up_and_where_it_is_going() {
         "  on its way to h1, as ann has asked\n",
     ] {
         assert!(text.contains(line), "{line:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn the_last_words_of_a_host_that_is_not_well_stand_in_status_and_explanation() {
+    let mut report = report();
+    let judged = report.hosts.get_mut(&host("h2")).unwrap();
+    judged.verdict = HostVerdict::Isolated;
+    judged.last_words = Some("the lease runs out in 900 ms".to_owned());
+    let state = failed_over();
+    let shown = status(&state, &report, &Facts::default()).to_string();
+    assert!(shown.contains("  host h2 is isolated\n      its last words: the lease runs out in 900 ms\n"), "{shown}");
+    let explained = explain(&state, &report, &guest("web-1"), &Timing::default()).unwrap().to_string();
+    assert!(explained.contains("\n  last words of h2: the lease runs out in 900 ms\n"), "{explained}");
+}
+
+#[test]
+fn the_story_of_a_guest_tells_what_was_last_seen_of_it_before_it_was_stopped() {
+    let mut told = Told { state: failed_over(), index: 1_000 };
+    let climb = Change::Climb {
+        guest: guest("web-1"),
+        rung: 1,
+        ladder: LadderKind::Recovery,
+        to: None,
+        why: "http does not answer".to_owned(),
+        evidence: Vec::new(),
+        last_well: None,
+    };
+    told.at(20_000, climb);
+    let last_seen = Some("panicked; its console ended: not syncing".to_owned());
+    let (order, detail) = (OrderId(told.state.last_order), "nothing of it is left here".to_owned());
+    told.at(20_100, Change::OrderEnded { order, outcome: OrderOutcome::Done { detail, uri: None, last_seen } });
+    let explained = explain(&told.state, &report(), &guest("web-1"), &Timing::default()).unwrap();
+    let story = &explained.incidents[0].story;
+    let line = "nothing of it is left here; last seen: panicked; its console ended: not syncing";
+    assert!(story.iter().any(|told| told.what.ends_with(line)), "{story:#?}");
+    let shown = Answer::Journal(journal(&told.state, 100));
+    for answer in [shown, Answer::Explanation(explained)] {
+        let (whole, public) = (answer.content().to_string(), answer.without_consoles().content().to_string());
+        assert!(whole.contains("not syncing"), "{whole}");
+        assert!(!public.contains("not syncing") && public.contains("nothing of it is left here; what was"), "{public}");
     }
 }

@@ -1,6 +1,9 @@
 //! Keeps a guest's logs small: they lie on a tmpfs, and a guest decides how much it writes to its console.
 
-use std::{io, path::Path};
+use std::{
+    io::{self, Read as _, Seek as _},
+    path::Path,
+};
 
 use tokio::{
     fs::OpenOptions,
@@ -41,6 +44,24 @@ async fn trim_one(path: &Path) -> io::Result<()> {
     log.take(KEPT_BYTES).read_to_end(&mut kept).await?;
     tokio::fs::write(path.with_extension("old"), &kept).await?;
     OpenOptions::new().write(true).open(path).await?.set_len(0).await
+}
+
+/// Takes the end of a log that nobody writes any more. It is kept beside it, as when it is cut, and whoever writes next
+/// begins a new log: so the words of one run are not taken for those of another.
+///
+/// # Errors
+/// The log is not there, or cannot be read.
+pub fn take_end(path: &Path) -> io::Result<Vec<u8>> {
+    let mut log = std::fs::File::open(path)?;
+    let length = log.metadata()?.len();
+    log.seek(io::SeekFrom::Start(length.saturating_sub(KEPT_BYTES)))?;
+    let mut end = Vec::new();
+    log.take(KEPT_BYTES).read_to_end(&mut end)?;
+    let put_aside = std::fs::write(path.with_extension("old"), &end).and_then(|()| std::fs::remove_file(path));
+    if let Err(error) = put_aside {
+        tracing::warn!(log = %path.display(), %error, "the log of a run that is over is not put aside");
+    }
+    Ok(end)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!   │                                       ├─ monitor   one task: QMP, events, exit                 monitor.rs
 //!   │                                       ├─ agent     the way into the guest                      agent.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
+//!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs
 //!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs
 //! ```
 //!
@@ -17,6 +18,7 @@ mod argv;
 mod cgroup;
 mod condition;
 mod errors;
+mod forensics;
 mod holder;
 mod launch;
 pub(crate) mod locks;
@@ -26,6 +28,7 @@ mod monitor;
 mod net;
 mod orphan;
 mod own;
+mod recent;
 mod record;
 mod registry;
 mod shutdown;
@@ -54,7 +57,14 @@ use tokio::{
     time::timeout,
 };
 
-use self::{accel::KvmTrial, cgroup::Cgroup, monitor::ANSWER_DEADLINE, record::Files, registry::Registry};
+use self::{
+    accel::KvmTrial,
+    cgroup::Cgroup,
+    forensics::Keeper,
+    monitor::ANSWER_DEADLINE,
+    record::Files,
+    registry::Registry,
+};
 pub use self::{
     agent::AgentChannel,
     condition::{ARRIVED, MigrationStatus},
@@ -84,6 +94,8 @@ pub struct DriverConfig {
     pub run_dir: PathBuf,
     /// Where incoming migrations are received.
     pub migrate_address: IpAddr,
+    /// Below `NAME/` here: what was seen of guests that were stopped. On a disk, because people look into it later.
+    pub forensics: PathBuf,
 }
 
 /// How a guest begins.
@@ -152,9 +164,19 @@ pub struct Driver {
     inner: Arc<Inner>,
 }
 
+/// Whether it is kept what was seen of a guest that is stopped.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// It is: something is wrong with it.
+    Closely,
+    /// Its end is in order.
+    Away,
+}
+
 struct Inner {
     config: DriverConfig,
     registry: Registry,
+    keeper: Keeper,
     events: mpsc::Sender<GuestEvent>,
     kvm: OnceCell<KvmTrial>,
 }
@@ -167,7 +189,8 @@ impl Driver {
     /// The cgroup or the records cannot be used.
     pub async fn open(config: DriverConfig) -> Result<(Self, mpsc::Receiver<GuestEvent>), DriverError> {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let inner = Inner { config, registry: Registry::default(), events, kvm: OnceCell::new() };
+        let keeper = Keeper::begin(config.forensics.clone());
+        let inner = Inner { config, registry: Registry::default(), keeper, events, kvm: OnceCell::new() };
         inner.adopt()?;
         let inner = Arc::new(inner);
         orphan::keep_what_was_being_sent(&inner);
@@ -217,8 +240,21 @@ impl Driver {
     /// # Errors
     /// See [`StopError`]: the guest may still run.
     pub async fn stop(&self, guest: &GuestName) -> Result<(), StopError> {
+        self.stop_and(guest, Look::Away).await.map(drop)
+    }
+
+    /// The same for a guest with which something is wrong. What was last seen of it comes back in one line, and more is
+    /// kept on disk; none of that delays the kill. `None` when there was nothing of it, or half a migration.
+    ///
+    /// # Errors
+    /// See [`StopError`]: the guest may still run.
+    pub async fn stop_ill(&self, guest: &GuestName) -> Result<Option<String>, StopError> {
+        self.stop_and(guest, Look::Closely).await
+    }
+
+    async fn stop_and(&self, guest: &GuestName, look: Look) -> Result<Option<String>, StopError> {
         let (inner, guest) = (self.inner.clone(), guest.clone());
-        let stop = tokio::spawn(async move { inner.stop(&guest).await });
+        let stop = tokio::spawn(async move { inner.stop(&guest, look).await });
         stop.await.unwrap_or_else(|error| Err(StopError::Host { what: "stop", source: std::io::Error::other(error) }))
     }
 
@@ -284,9 +320,13 @@ impl Inner {
         Files::new(&self.config.run_dir, guest)
     }
 
-    async fn stop(&self, guest: &GuestName) -> Result<(), StopError> {
+    async fn stop(&self, guest: &GuestName, look: Look) -> Result<Option<String>, StopError> {
         let cgroup = self.cgroup(guest);
         let host = |what| move |source| StopError::Host { what, source };
+        let seen = match look {
+            Look::Closely => self.registry.seen(guest),
+            Look::Away => None,
+        };
         // At once, so that a start or a migration under way does not delay it; they then end by themselves.
         cgroup.kill().map_err(host("kill"))?;
         let gate = self.registry.gate(guest);
@@ -296,7 +336,12 @@ impl Inner {
             let processes = cgroup.processes().unwrap_or_default();
             return Err(StopError::StillRunning { seconds: STOP_DEADLINE.as_secs(), processes });
         }
-        self.forget(guest).await.map_err(host("remove what is left"))
+        let last_seen = match seen {
+            Some(seen) => Some(self.keeper.close(guest, seen, self.files(guest)).await),
+            None => None,
+        };
+        self.forget(guest).await.map_err(host("remove what is left"))?;
+        Ok(last_seen)
     }
 
     /// Forgets a guest that is gone: task, taps, cgroup, record.

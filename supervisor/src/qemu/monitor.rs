@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_policies::{
     names::{Epoch, GuestName},
     observe::{GuestCondition, GuestReport, clean},
+    time::Moment,
 };
 use qapi::Command;
 use serde_json::{Value, json};
@@ -24,9 +25,11 @@ use super::{
     cgroup::Cgroup,
     condition::{self, MigrationStatus, View},
     logs, net,
+    recent::Recent,
     record::Files,
     wire::{self, Lines, Message, WireError},
 };
+use crate::clock;
 
 /// After this long without an answer a guest is `Unknown`.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -71,6 +74,7 @@ struct Ask {
 pub struct MonitorClient {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<View>,
+    recent: Recent,
 }
 
 impl MonitorClient {
@@ -93,6 +97,11 @@ impl MonitorClient {
     /// What is known of the guest.
     pub fn view(&self) -> View {
         self.view.borrow().clone()
+    }
+
+    /// The last few things that QEMU has said unasked, oldest first, each with how long before `now` it was.
+    pub fn recent(&self, now: Moment) -> Vec<String> {
+        self.recent.told(now)
     }
 
     /// To wait for changes.
@@ -129,8 +138,17 @@ pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (Monitor
         agent_open: None,
         resets: 0,
     });
-    let task = Monitor { monitored, events, view: sender, asked, told: Told::default(), last_answer: Instant::now() };
-    (MonitorClient { asks, view }, tokio::spawn(task.run()))
+    let recent = Recent::default();
+    let task = Monitor {
+        monitored,
+        events,
+        view: sender,
+        recent: recent.clone(),
+        asked,
+        told: Told::default(),
+        last_answer: Instant::now(),
+    };
+    (MonitorClient { asks, view, recent }, tokio::spawn(task.run()))
 }
 
 /// What events have told that the state alone does not.
@@ -145,6 +163,7 @@ struct Monitor {
     monitored: Monitored,
     events: mpsc::Sender<GuestEvent>,
     view: watch::Sender<View>,
+    recent: Recent,
     asked: mpsc::Receiver<Ask>,
     told: Told,
     last_answer: Instant,
@@ -262,7 +281,9 @@ impl Monitor {
 
     fn heard(&mut self, session: &mut Session, message: Message) {
         if let Some(event) = &message.event {
-            self.event(event, message.data.as_ref().unwrap_or(&Value::Null));
+            let data = message.data.as_ref().unwrap_or(&Value::Null);
+            self.recent.note(clock::moment(), event, data);
+            self.event(event, data);
             session.status_due = true;
             return;
         }

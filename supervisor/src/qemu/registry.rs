@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::{
     AgentChannel, AgentError, DriverError, How, Inner, StartError,
     cgroup::{self, Cgroup},
+    forensics::Seen,
     monitor::{self, MonitorClient, Monitored},
     net, own,
     record::{self, Files, Process, Record},
@@ -97,6 +98,14 @@ impl Registry {
         match self.entries().get(guest).map(|entry| &entry.state) {
             Some(State::Here(here)) => here.agent.clone().ok_or(AgentError::None),
             Some(State::Absent | State::Starting { .. }) | None => Err(AgentError::Absent),
+        }
+    }
+
+    /// What is known of a guest before it is killed, without asking anybody.
+    pub fn seen(&self, guest: &GuestName) -> Option<Seen> {
+        match &self.entries().get(guest)?.state {
+            State::Here(here) => Seen::of(here.epoch, &here.monitor),
+            State::Absent | State::Starting { .. } => None,
         }
     }
 

@@ -30,6 +30,7 @@ impl Host {
             cgroup: mount.join(format!("holdfast-test-{name}-{}", std::process::id())),
             run_dir: run_dir.path().to_owned(),
             migrate_address: "127.0.0.1".parse().unwrap(),
+            forensics: run_dir.path().join("forensics"),
         };
         Some(Self { config, _run_dir: run_dir })
     }
@@ -219,6 +220,36 @@ async fn processes_without_a_record_are_reported_and_can_be_stopped() {
     }
     host.open().await.0.stop(&guest("stray")).await.unwrap();
     assert_eq!(child.wait().unwrap().code(), None);
+}
+
+#[tokio::test]
+async fn what_was_last_seen_of_an_ill_guest_is_told_and_kept_and_belongs_to_its_own_run() {
+    let Some(host) = Host::new("forensics") else { return };
+    let (driver, mut events) = host.open().await;
+    let name = guest("one");
+    let machine = empty_machine();
+    let run = |index| driver.start(&name, epoch(index), &machine, How::Run, || Ok(()));
+    run(1).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let console = Files::new(&host.config.run_dir, &name).console();
+    std::fs::write(&console, "Kernel panic - not syncing\n").unwrap();
+    let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
+    assert!(told.starts_with("running; more in "), "{told}");
+    assert!(told.ends_with("its console ended: Kernel panic - not syncing"), "{told}");
+    let case = host.config.forensics.join("one/1.1.txt");
+    let written = async {
+        while !case.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, written).await.expect("the case is written");
+    assert!(std::fs::read_to_string(&case).unwrap().contains("Kernel panic"));
+    assert_eq!(driver.stop_ill(&name).await.unwrap(), None, "nothing of it is left");
+
+    run(2).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
+    assert!(!told.contains("panic"), "that was the run before: {told}");
 }
 
 /// A guest moves between two hosts on this machine, then is kept because nobody gives the word.

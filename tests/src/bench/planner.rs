@@ -159,7 +159,7 @@ fn lose(state: &mut ClusterState, host: &HostName) -> Result<()> {
         PowerReading { incarnation: incarnation.clone(), asked, power: Power::Off, devices, level: 0, declared };
     let proof = Proof::power_off(host, &incarnation, &reading, Some("ann"), None)
         .map_err(|missing| anyhow::anyhow!("no proof: {missing:?}"))?;
-    let what = Change::HostGone { proof, last_well: None };
+    let what = Change::HostGone { proof, last_well: None, last_words: None };
     let applied = state.apply(2, Command { at: WallTime(999_000), what });
     ensure!(applied.refused.is_none(), "{host} is not gone: {:?}", applied.refused);
     Ok(())

@@ -282,7 +282,7 @@ fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) 
             declared: FenceLevel::Operator {},
         };
         if let Ok(proof) = Proof::power_off(&name, &incarnation, &reading, Some("the scenario"), None) {
-            world.commit(Change::HostGone { proof, last_well: None });
+            world.commit(Change::HostGone { proof, last_well: None, last_words: None });
         }
     }
 }

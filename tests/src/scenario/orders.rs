@@ -38,7 +38,7 @@ impl World {
         let done = !unable && !floored && self.effect(index, job, &mut reading);
         let outcome = if done {
             let uri = matches!(job.order.kind, OrderKind::Receive { .. }).then(|| "tcp:".to_owned());
-            OrderOutcome::Done { detail: "it is so".to_owned(), uri }
+            OrderOutcome::Done { detail: "it is so".to_owned(), uri, last_seen: None }
         } else {
             OrderOutcome::Failed { detail: "it is not so".to_owned() }
         };

@@ -394,7 +394,7 @@ impl World {
             let heard = self.nodes.iter().find(|node| node.name == host).map(|node| self.now - node.heard);
             if let Ok(proof) = Proof::operator(&host, &incarnation, "whoever fenced it", heard, fresh) {
                 self.confirmed.remove(&host);
-                self.commit(Change::HostGone { proof, last_well: None });
+                self.commit(Change::HostGone { proof, last_well: None, last_words: None });
             }
         }
     }

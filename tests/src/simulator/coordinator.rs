@@ -681,7 +681,7 @@ impl World {
         let fresh = millis(self.timing.suspect_after.0);
         match Proof::operator(&name, &incarnation, "ann", heard_ago, fresh) {
             Ok(proof) => {
-                self.result(voter, Change::HostGone { proof, last_well: None });
+                self.result(voter, Change::HostGone { proof, last_well: None, last_words: None });
                 true
             }
             Err(_) => false,

@@ -154,7 +154,7 @@ impl World {
         };
         let uri = matches!(job.order.kind, OrderKind::Receive { .. }).then(|| "tcp:10.0.0.1:4444".to_owned());
         let outcome = if done {
-            OrderOutcome::Done { detail: "it is so".to_owned(), uri }
+            OrderOutcome::Done { detail: "it is so".to_owned(), uri, last_seen: None }
         } else {
             OrderOutcome::Failed { detail: "it is not so".to_owned() }
         };

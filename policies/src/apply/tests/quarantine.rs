@@ -49,7 +49,7 @@ fn no_word_about_a_contested_name_is_proof_before_a_person_has_settled_it() {
         let gone = stage.gone("a");
         let incarnation = stage.state.hosts[&host("a")].facts.incarnation.clone();
         let person = Proof::operator(&host("a"), &incarnation, "ann", None, 1_500).unwrap();
-        for proof in [gone.clone(), Change::HostGone { proof: person, last_well: None }] {
+        for proof in [gone.clone(), Change::HostGone { proof: person, last_well: None, last_words: None }] {
             assert!(matches!(stage.refused(proof), Refused::Host { .. }), "R11: no proof");
         }
         let open = Change::FenceOpened { host: host("a"), incarnation, evidence: Vec::new(), last_well: None };

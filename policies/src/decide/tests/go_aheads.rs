@@ -59,6 +59,7 @@ fn a_fence_is_not_wanted_against_a_new_boot_of_its_target() {
     scene.stage.apply(Change::HostGone {
         proof: crate::proof::Proof::power_off(&host("d"), &boot("d.1"), &off("d", now), Some("ann"), None).unwrap(),
         last_well: None,
+        last_words: None,
     });
     scene.evidence.hosts.get_mut(&host("d")).unwrap().other_boot = None;
     assert_eq!(said(&scene), GoAhead::Withdrawn, "what is proven gone needs no shot");

@@ -329,3 +329,24 @@ fn a_host_in_maintenance_keeps_its_guests_whatever_its_lease() {
     scene.silent("d", 100_000);
     assert!(scene.words().is_empty(), "{:?}", scene.words());
 }
+
+#[test]
+fn the_last_words_of_a_host_are_told_with_what_is_decided_about_it_and_decide_nothing() {
+    let mut scene = lease_only();
+    granted(&mut scene, 100);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().last_words = Some("no coordinator answers".to_owned());
+    assert!(scene.words().is_empty(), "a host that is well may say what it likes: {:?}", scene.words());
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    assert_eq!(scene.settle(), ["LeaseClosed", "FenceOpened"]);
+    scene.now += 14_000;
+    scene.all_well();
+    scene.silent("d", 16_000);
+    granted(&mut scene, 16_000);
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+    let told: Vec<String> = scene.stage.state.journal.entries().map(|entry| entry.what.to_string()).collect();
+    for begin in ["d has failed: ", "d is proven gone: "] {
+        let line = told.iter().find(|line| line.starts_with(begin)).unwrap();
+        assert!(line.ends_with("; its last words: no coordinator answers"), "{line}");
+    }
+}

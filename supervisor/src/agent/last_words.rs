@@ -1,0 +1,227 @@
+//! Last words: why this host's guests are stopped at the end of its lease, said to whoever can still be reached, before the
+//! guard stops them and once it has. Gossip carries them, since the coordinator is what cannot be reached then.
+//!
+//! ```text
+//!           ┌──────┐ lease held  ┌──────┐ little left of it, or nothing  ┌──────┐
+//!   ──────► │ None │ ──────────► │ Held │ ─────────────────────────────► │ Lost │
+//!           └──────┘             └──────┘ ◄───────────────────────────── └──────┘
+//!                                           held again: words taken back
+//! ```
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use holdfast_policies::{
+    evidence::LAST_WORDS_BYTES_MAX,
+    names::GuestName,
+    observe::{GuestCondition, clean, clean_to},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::guarded::Guarded;
+use crate::node::Node;
+
+/// The gossip key.
+pub const KEY: &str = "last_words";
+
+/// How often it is looked how much of the lease is left: words that are said a round of gossip before the end are heard.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How much of the lease is little. A lease is renewed several times a second, so it is only reached when that fails; and
+/// gossip needs some rounds of 200 ms.
+const LITTLE: Duration = Duration::from_secs(1);
+
+/// Sentences kept until the lease is held again: one before the end, and one or two when the guests are gone.
+const SENTENCES_MAX: usize = 8;
+
+/// Guests named in a sentence; the others are counted.
+const NAMED_MAX: usize = 6;
+
+/// What has been said since the lease was last held, and what keeps it from being renewed; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LastWords(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    trouble: Option<String>,
+    said: Vec<String>,
+}
+
+impl LastWords {
+    /// Notes what came of the newest try to renew the lease; none: it went well.
+    pub fn note_trouble(&self, trouble: Option<&str>) {
+        self.known().trouble = trouble.map(clean);
+    }
+
+    /// Says a sentence, after those that were said before it.
+    pub async fn say(&self, node: &Node, sentence: String) {
+        let all = self.add(sentence);
+        if let Err(error) = node.gossip.set(KEY, &all).await {
+            tracing::debug!(%error, "last words were not gossiped");
+        }
+    }
+
+    fn add(&self, sentence: String) -> String {
+        let mut known = self.known();
+        if known.said.len() < SENTENCES_MAX {
+            known.said.push(sentence);
+        }
+        clean_to(&known.said.join("; "), LAST_WORDS_BYTES_MAX)
+    }
+
+    /// They were not the last ones.
+    async fn take_back(&self, node: &Node) {
+        let said = std::mem::take(&mut self.known().said);
+        if !said.is_empty() {
+            node.gossip.remove(KEY).await;
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.known().trouble.clone()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches the lease for as long as the supervisor runs.
+pub async fn watch(node: Arc<Node>, guarded: Guarded, words: LastWords) {
+    let little = LITTLE.min(node.file.timing.lease.0 / 4);
+    let mut tick = interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lease = Lease::None;
+    loop {
+        tick.tick().await;
+        let left = node.lease.left();
+        match lease.look(left, little) {
+            Turn::Well => words.take_back(&node).await,
+            Turn::Lost => say_why(&node, &guarded, &words, left).await,
+            Turn::Nothing => {}
+        }
+    }
+}
+
+/// How it stands with the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    /// None was held by this supervisor yet, so none can be lost.
+    None,
+    /// It is held, with enough left of it.
+    Held,
+    /// It has run out, or is about to; that was said.
+    Lost,
+}
+
+/// What there is to do after a look at the lease.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// There is enough left of it.
+    Well,
+    /// It is about to run out, which is said once.
+    Lost,
+    /// Nothing is new.
+    Nothing,
+}
+
+impl Lease {
+    fn look(&mut self, left: Option<Duration>, little: Duration) -> Turn {
+        let enough = left.is_some_and(|left| left > little);
+        let (next, turn) = match (*self, enough) {
+            (Self::None | Self::Held | Self::Lost, true) => (Self::Held, Turn::Well),
+            (Self::Held, false) => (Self::Lost, Turn::Lost),
+            (Self::None, false) => (Self::None, Turn::Nothing),
+            (Self::Lost, false) => (Self::Lost, Turn::Nothing),
+        };
+        *self = next;
+        turn
+    }
+}
+
+/// Says why, if there are guests that are stopped at the end of the lease.
+async fn say_why(node: &Node, guarded: &Guarded, words: &LastWords, left: Option<Duration>) {
+    let stops = guarded.armed().0.is_some_and(|armed| armed.stops);
+    let Some(driver) = node.driver.as_ref().filter(|_| stops) else { return };
+    let reports = driver.inventory().await.unwrap_or_default();
+    let running = reports.iter().filter(|report| !matches!(report.condition, GuestCondition::Exited { .. }));
+    let guests: Vec<&GuestName> = running.map(|report| &report.guest).collect();
+    if guests.is_empty() {
+        return;
+    }
+    let why = sentence(left, words.trouble().as_deref(), &guests);
+    tracing::error!(why, "the lease is not renewed, and this host is in stop mode");
+    words.say(node, why).await;
+    // The last try to reach the coordinator.
+    node.sync_now.notify_one();
+}
+
+fn sentence(left: Option<Duration>, trouble: Option<&str>, guests: &[&GuestName]) -> String {
+    let lease = match left {
+        Some(left) => format!("the lease runs out in {} ms", left.as_millis()),
+        None => "the lease has run out".to_owned(),
+    };
+    let trouble = trouble.unwrap_or("no answer has come to the newest syncs");
+    format!("{lease} and is not renewed ({trouble}); the guard then stops {}", named(guests))
+}
+
+/// Guests as people read them.
+pub fn named(guests: &[&GuestName]) -> String {
+    let mut names: Vec<String> = guests.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let others = guests.len().saturating_sub(NAMED_MAX);
+    if others > 0 {
+        names.push(format!("{others} more"));
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_said_once_for_each_loss_of_a_lease_that_was_held_and_taken_back_when_it_is_held_again() {
+        let mut lease = Lease::None;
+        for (left_ms, turn) in [
+            (None, Turn::Nothing),
+            (Some(900), Turn::Nothing),
+            (Some(4_000), Turn::Well),
+            (Some(1_001), Turn::Well),
+            (Some(1_000), Turn::Lost),
+            (Some(200), Turn::Nothing),
+            (None, Turn::Nothing),
+            (Some(900), Turn::Nothing),
+            (Some(4_000), Turn::Well),
+            (None, Turn::Lost),
+            (None, Turn::Nothing),
+        ] {
+            assert_eq!(lease.look(left_ms.map(Duration::from_millis), LITTLE), turn, "{left_ms:?}");
+        }
+    }
+
+    #[test]
+    fn the_words_name_what_is_wrong_and_whom_it_costs() {
+        let names: Vec<GuestName> = (1..=8).map(|number| GuestName::new(format!("web-{number}")).unwrap()).collect();
+        let guests: Vec<&GuestName> = names.iter().collect();
+        let said = sentence(Some(Duration::from_millis(950)), Some("hv-b: no route to host"), &guests[..2]);
+        let expected = "the lease runs out in 950 ms and is not renewed (hv-b: no route to host); the guard then stops \
+                        web-1, web-2";
+        assert_eq!(said, expected);
+        let said = sentence(None, None, &guests);
+        assert!(said.starts_with("the lease has run out and is not renewed (no answer"), "{said}");
+        assert!(said.ends_with("web-5, web-6, 2 more"), "{said}");
+    }
+
+    #[test]
+    fn what_is_said_later_follows_what_was_said_before_and_all_of_it_is_bounded() {
+        let words = LastWords::default();
+        assert_eq!(words.add("cut off".to_owned()), "cut off");
+        assert_eq!(words.add("web-1 is stopped".to_owned()), "cut off; web-1 is stopped");
+        for _ in 0..100 {
+            let all = words.add("x".repeat(100));
+            assert!(all.len() <= LAST_WORDS_BYTES_MAX && all.starts_with("cut off; web-1 is stopped; xxx"), "{all}");
+        }
+    }
+}
