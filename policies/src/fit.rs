@@ -184,9 +184,8 @@ impl ClusterState {
         let capacity = self.policies.hosts.get(host).map(|known| known.capacity.clone()).unwrap_or_default();
         let reported = self.hosts.get(host).map(|known| ("memory_mib".to_owned(), known.facts.memory_mib));
         let capacity: BTreeMap<String, u64> = reported.into_iter().chain(capacity).collect();
-        let taken = |guest: &GuestName, what: &str| {
-            self.policies.guests.get(guest).map_or(0, |declared| takes(declared, what))
-        };
+        let taken =
+            |guest: &GuestName, what: &str| self.policies.guests.get(guest).map_or(0, |declared| takes(declared, what));
         capacity.into_iter().find_map(|(what, all)| {
             let others = self.guests_of(host).map(|(name, _)| name).filter(|name| !movers.contains(name));
             let used = others.map(|name| taken(name, &what)).fold(0, u64::saturating_add);

@@ -36,11 +36,28 @@ pub struct Entry {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the sentence that Display makes of each")]
 pub enum Event {
-    HostJoined { host: HostName, incarnation: Incarnation },
-    HostFailed { host: HostName, incarnation: Incarnation, evidence: Vec<String> },
-    FenceOrdered { host: HostName, executor: HostName, level: usize },
-    FenceFailed { host: HostName, detail: String },
-    FenceSuperseded { host: HostName, why: String },
+    HostJoined {
+        host: HostName,
+        incarnation: Incarnation,
+    },
+    HostFailed {
+        host: HostName,
+        incarnation: Incarnation,
+        evidence: Vec<String>,
+    },
+    FenceOrdered {
+        host: HostName,
+        executor: HostName,
+        level: usize,
+    },
+    FenceFailed {
+        host: HostName,
+        detail: String,
+    },
+    FenceSuperseded {
+        host: HostName,
+        why: String,
+    },
     HostGone {
         host: HostName,
         incarnation: Incarnation,
@@ -48,38 +65,156 @@ pub enum Event {
         #[serde(default)]
         last_words: Option<String>,
     },
-    HostArmed { host: HostName, armed: Option<Armed> },
-    HostReturned { host: HostName, incarnation: Incarnation },
-    HostQuarantined { host: HostName, why: String },
-    QuarantineLifted { host: HostName, by: Option<String> },
-    DeviceDistrusted { host: HostName, level: usize, why: String },
-    DeviceTrusted { host: HostName, by: String },
-    PowerOnOrdered { host: HostName, executor: HostName, level: usize },
-    DrillBegun { host: HostName, executor: HostName, level: usize, by: String },
-    DrillEnded { host: HostName, level: usize, failed: Option<String> },
-    FenceTested { host: HostName, executor: HostName, level: usize, error: Option<String> },
-    WiringVerified { host: HostName, level: usize, device: usize, how: String },
-    StormHoldReleased { by: String },
+    HostArmed {
+        host: HostName,
+        armed: Option<Armed>,
+    },
+    HostReturned {
+        host: HostName,
+        incarnation: Incarnation,
+    },
+    HostQuarantined {
+        host: HostName,
+        why: String,
+    },
+    QuarantineLifted {
+        host: HostName,
+        by: Option<String>,
+    },
+    DeviceDistrusted {
+        host: HostName,
+        level: usize,
+        why: String,
+    },
+    DeviceTrusted {
+        host: HostName,
+        by: String,
+    },
+    PowerOnOrdered {
+        host: HostName,
+        executor: HostName,
+        level: usize,
+    },
+    DrillBegun {
+        host: HostName,
+        executor: HostName,
+        level: usize,
+        by: String,
+    },
+    DrillEnded {
+        host: HostName,
+        level: usize,
+        failed: Option<String>,
+    },
+    FenceTested {
+        host: HostName,
+        executor: HostName,
+        level: usize,
+        error: Option<String>,
+    },
+    WiringVerified {
+        host: HostName,
+        level: usize,
+        device: usize,
+        how: String,
+    },
+    StormHoldReleased {
+        by: String,
+    },
     StormEnded,
-    GuestFree { guest: GuestName, proof: Proof },
-    GuestAdopted { guest: GuestName, host: HostName, epoch: Epoch },
-    GuestPlaced { guest: GuestName, host: HostName, epoch: Epoch, why: String },
-    GuestStarted { guest: GuestName, host: HostName, detail: String },
-    GuestVerified { guest: GuestName, host: HostName },
-    GuestReleasing { guest: GuestName, host: HostName, why: String },
-    RungTaken { guest: GuestName, rung: String, attempt: u32, why: String, evidence: Vec<String> },
-    MigrationOrdered { guest: GuestName, from: HostName, to: HostName, why: String },
-    MigrationSwitched { guest: GuestName, from: HostName, to: HostName },
-    MigrationEnded { guest: GuestName, host: HostName, detail: String },
-    OrderEnded { order: OrderId, host: HostName, what: String, outcome: OrderOutcome },
-    PoliciesApplied { version: u64, by: String },
-    ModeSet { host: HostName, mode: String, by: String },
-    GuestGivenUp { guest: GuestName, why: String },
-    LookedAfter { guest: GuestName, by: String },
-    MoveAsked { guest: GuestName, to: HostName, cold: bool, by: String },
-    WantedSet { guest: GuestName, wanted: String, by: String },
-    SuspensionSet { suspended: bool, by: String },
-    IncidentResolved { key: String },
+    GuestFree {
+        guest: GuestName,
+        proof: Proof,
+    },
+    GuestAdopted {
+        guest: GuestName,
+        host: HostName,
+        epoch: Epoch,
+    },
+    GuestPlaced {
+        guest: GuestName,
+        host: HostName,
+        epoch: Epoch,
+        why: String,
+    },
+    GuestStarted {
+        guest: GuestName,
+        host: HostName,
+        detail: String,
+    },
+    GuestVerified {
+        guest: GuestName,
+        host: HostName,
+    },
+    GuestReleasing {
+        guest: GuestName,
+        host: HostName,
+        why: String,
+    },
+    RungTaken {
+        guest: GuestName,
+        rung: String,
+        attempt: u32,
+        why: String,
+        evidence: Vec<String>,
+    },
+    MigrationOrdered {
+        guest: GuestName,
+        from: HostName,
+        to: HostName,
+        why: String,
+    },
+    MigrationSwitched {
+        guest: GuestName,
+        from: HostName,
+        to: HostName,
+    },
+    MigrationEnded {
+        guest: GuestName,
+        host: HostName,
+        detail: String,
+    },
+    OrderEnded {
+        order: OrderId,
+        host: HostName,
+        what: String,
+        outcome: OrderOutcome,
+    },
+    PoliciesApplied {
+        version: u64,
+        by: String,
+    },
+    ModeSet {
+        host: HostName,
+        mode: String,
+        by: String,
+    },
+    GuestGivenUp {
+        guest: GuestName,
+        why: String,
+    },
+    LookedAfter {
+        guest: GuestName,
+        by: String,
+    },
+    MoveAsked {
+        guest: GuestName,
+        to: HostName,
+        cold: bool,
+        by: String,
+    },
+    WantedSet {
+        guest: GuestName,
+        wanted: String,
+        by: String,
+    },
+    SuspensionSet {
+        suspended: bool,
+        by: String,
+    },
+    IncidentResolved {
+        key: String,
+    },
 }
 
 impl Event {

@@ -96,9 +96,8 @@ fn words_that_holdfast_has_nothing_for_are_told() {
 fn with(more: &str) -> Scenario {
     let vm = r#"{"name": "v", "host": "a", "state": "running", "max_restart": 2.0, "demand": null}"#;
     let hosts = r#"[{"name": "a", "state": "up"}]"#;
-    let text = format!(
-        r#"{{"name": "x", "mode": "timeline", "hosts": {hosts}, "vms": [{vm}], "rules": null, {more}}}"#
-    );
+    let text =
+        format!(r#"{{"name": "x", "mode": "timeline", "hosts": {hosts}, "vms": [{vm}], "rules": null, {more}}}"#);
     scenario::read(&text).unwrap()
 }
 

@@ -20,12 +20,8 @@ pub(super) fn libvirt(value: &Value<'_>) -> Option<(LibvirtDevice, Place)> {
     let uri = fields.need("uri", "uri: qemu+ssh://root@hyper/system", uri);
     let domain = fields.need("domain", "domain: hv-a", domain);
     let (wiring_verified_by, timeout) = common(&fields);
-    let device = LibvirtDevice {
-        uri: uri?,
-        domain: domain?,
-        wiring_verified_by: wiring_verified_by?,
-        timeout: timeout?,
-    };
+    let device =
+        LibvirtDevice { uri: uri?, domain: domain?, wiring_verified_by: wiring_verified_by?, timeout: timeout? };
     Some((device, fields.place("domain")))
 }
 

@@ -58,12 +58,7 @@ use tokio::{
 };
 
 use self::{
-    accel::KvmTrial,
-    cgroup::Cgroup,
-    forensics::Keeper,
-    monitor::ANSWER_DEADLINE,
-    record::Files,
-    registry::Registry,
+    accel::KvmTrial, cgroup::Cgroup, forensics::Keeper, monitor::ANSWER_DEADLINE, record::Files, registry::Registry,
 };
 pub use self::{
     agent::AgentChannel,

@@ -148,8 +148,7 @@ fn lacking(scenario: &Scenario, found: &mut BTreeSet<String>) {
 
 /// Whether it matters what is done without a quorum.
 fn matters_without(scenario: &Scenario) -> bool {
-    scenario.mode == super::format::Kind::Timeline
-        || matches!(scenario.cluster.quorum, Some(Value::Bool(false)))
+    scenario.mode == super::format::Kind::Timeline || matches!(scenario.cluster.quorum, Some(Value::Bool(false)))
 }
 
 fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {

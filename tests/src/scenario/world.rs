@@ -496,9 +496,8 @@ impl World {
         if hands_off || (self.state.suspended.is_some() && !fenced) {
             return Vec::new();
         }
-        let managed = |guest: &&GuestName| {
-            self.state.guests.get(*guest).is_some_and(|known| known.wanted != Wanted::Unmanaged)
-        };
+        let managed =
+            |guest: &&GuestName| self.state.guests.get(*guest).is_some_and(|known| known.wanted != Wanted::Unmanaged);
         node.machines.keys().filter(managed).cloned().collect()
     }
 
