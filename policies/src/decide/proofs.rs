@@ -69,22 +69,37 @@ pub(super) fn is_proven_off(round: &Round<'_>, name: &HostName) -> bool {
     round.state.hosts.get(name).is_some_and(|host| matches!(said_off(round, name, host), Some(Ok(_))))
 }
 
-/// What comes of the newest power reading; nothing counts while two machines use the name (R11).
+/// What comes of the levels that say off, each by itself: the first proof, or else why there is none. Nothing counts while
+/// two machines use the name (R11), and nothing that a level says that is not trusted.
 fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Proof, NoProof>> {
-    let reading = reading(round, name).filter(|_| !host.is_contested())?;
-    if host.distrusted.contains(&reading.level) {
+    let trusted = |off: &&PowerReading| !host.distrusted.contains(&off.level);
+    let offs: Vec<&PowerReading> = offs(round, name, host).filter(trusted).collect();
+    if offs.is_empty() || host.is_contested() {
         return None;
     }
-    let wiring = round.state.wiring_of(name, reading.level);
-    Some(Proof::power_off(name, &host.facts.incarnation, reading, wiring.as_deref(), last_sign(round, name, host)))
+    // Looked for only where something says off, because it walks over all guests.
+    let last_sign = last_sign(round, name, host);
+    let mut none = None;
+    for off in offs {
+        let wiring = round.state.wiring_of(name, off.level);
+        match Proof::power_off(name, &host.facts.incarnation, off, wiring.as_deref(), last_sign) {
+            Ok(proof) => return Some(Ok(proof)),
+            Err(unverified @ NoProof::WiringUnverified { .. }) => none = Some(Err(unverified)),
+            Err(why) => none = none.or(Some(Err(why))),
+        }
+    }
+    none
 }
 
-/// The newest power reading, if the devices that gave it are those that are declared: another one at their place was not
-/// asked.
-fn reading<'a>(round: &'a Round<'_>, name: &HostName) -> Option<&'a PowerReading> {
+/// What says that this boot of the host is off, among the levels whose devices are those that are declared: another one at
+/// their place was not asked.
+fn offs<'a>(round: &'a Round<'_>, name: &HostName, host: &'a Host) -> impl Iterator<Item = &'a PowerReading> {
     let levels = round.state.policies.levels_of(name);
-    let reading = round.evidence.hosts.get(name)?.power.as_ref()?;
-    (levels.get(reading.level) == Some(&reading.declared)).then_some(reading)
+    let known = round.evidence.hosts.get(name);
+    known.into_iter().flat_map(|known| known.power.values()).filter(move |reading| {
+        let declared = levels.get(reading.level) == Some(&reading.declared);
+        declared && reading.power == Power::Off && reading.incarnation == host.facts.incarnation
+    })
 }
 
 /// R9: a reading is void by any sign of that boot since, whoever received it.
@@ -104,17 +119,15 @@ fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
 
 /// A device that called a living host off is not to be trusted, and somebody is told (R9).
 pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let off = reading(round, name)
-        .filter(|reading| reading.power == Power::Off && reading.incarnation == host.facts.incarnation);
+    let offs: Vec<&PowerReading> = offs(round, name, host).collect();
     // Looked for only where something may be contradicted, because it walks over all guests.
-    let matters = off.is_some() || matches!(host.life, Life::Gone { .. });
+    let matters = !offs.is_empty() || matches!(host.life, Life::Gone { .. });
     let life = matters.then(|| last_sign(round, name, host)).flatten();
-    if let (Some(life), Some(off)) = (life, off)
-        && life >= off.asked.plus(CONTRADICTS_AFTER)
-        && is_known_level(round.state, name, off.level)
-        && !host.distrusted.contains(&off.level)
-    {
-        let ago = Span::ms(millis(life.since(off.asked)));
+    let lied = |off: &&&PowerReading| {
+        life.is_some_and(|life| life >= off.asked.plus(CONTRADICTS_AFTER)) && !host.distrusted.contains(&off.level)
+    };
+    for off in offs.iter().filter(lied) {
+        let ago = Span::ms(millis(life.map_or(Duration::ZERO, |life| life.since(off.asked))));
         let why = format!("it said that {name} was off, and the same boot was heard {ago} later");
         decision.commands.push(Change::DeviceDistrusted { host: name.clone(), level: off.level, why });
     }
@@ -123,7 +136,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
         && denies(round, name, host, proof)
         && life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0)
         // What was heard just before the device was asked contradicts nothing.
-        && off.is_none_or(|off| life >= Some(off.asked))
+        && offs.iter().all(|off| life >= Some(off.asked))
     {
         let summary = format!("{name} is proven gone ({proof}), and the same boot is heard again");
         let human = format!(
@@ -154,8 +167,4 @@ fn denies(round: &Round<'_>, name: &HostName, host: &Host, proof: &Proof) -> boo
     let told = heard.sync.as_ref().is_some_and(|sync| sync.at > since);
     let runs = |condition: &GuestCondition| *condition == GuestCondition::Running;
     told && heard.reports.values().any(|report| runs(&report.condition))
-}
-
-fn is_known_level(state: &ClusterState, host: &HostName, level: usize) -> bool {
-    level < state.policies.levels_of(host).len()
 }

@@ -92,7 +92,7 @@ impl Scene {
         if let Some(declared) = self.stage.state.policies.levels_of(&host(on)).get(reading.level) {
             reading.declared = declared.clone();
         }
-        self.evidence.hosts.entry(host(on)).or_default().power = Some(reading);
+        self.evidence.hosts.entry(host(on)).or_default().read(reading);
     }
 
     pub fn report(&mut self, guest: &str, on: &str, condition: GuestCondition) {

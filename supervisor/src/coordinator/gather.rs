@@ -126,12 +126,9 @@ fn sight(evidence: &mut Evidence, report: &SightReport, now: Moment) {
     services.entry(report.service.clone()).or_default().insert(report.vantage.clone(), sight);
 }
 
-/// Notes a power reading, unless a newer one is known.
+/// Notes a power reading.
 pub fn power(evidence: &mut Evidence, host: &HostName, reading: PowerReading) {
-    let known = evidence.hosts.entry(host.clone()).or_default();
-    if known.power.as_ref().is_none_or(|power| power.asked <= reading.asked) {
-        known.power = Some(reading);
-    }
+    evidence.hosts.entry(host.clone()).or_default().read(reading);
 }
 
 /// Notes a voter's answer, and what it has heard of a boot that has not joined.
@@ -274,7 +271,7 @@ mod tests {
         let results = vec![OrderResult { order, outcome, reading: Some(reading) }];
         let request = SyncRequest { results, ..request(from, &format!("boot-{from}")) };
         sync(&mut evidence, state, &request, Moment(1_000));
-        evidence.hosts.values().any(|known| known.power.is_some())
+        evidence.hosts.values().any(|known| !known.power.is_empty())
     }
 
     #[test]

@@ -471,10 +471,7 @@ impl World {
             let clock = self.hosts[voter].clock(self.now);
             super::breaks::read_afresh(&self.voters[voter].state, host, clock, &mut reading);
         }
-        let known = self.voters[voter].brain.evidence.hosts.entry(host.clone()).or_default();
-        if known.power.as_ref().is_none_or(|power| power.asked <= reading.asked) {
-            known.power = Some(reading);
-        }
+        self.voters[voter].brain.evidence.hosts.entry(host.clone()).or_default().read(reading);
         self.voters[voter].brain.calm = false;
     }
 
