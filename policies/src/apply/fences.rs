@@ -136,9 +136,10 @@ impl ClusterState {
         fence.attempt = None;
         // Also after "done": where that does not become proof, the next attempt has to wait like after a failure.
         fence.failed = Some(context.index);
+        // A level whose off is no proof, because nobody has verified its wiring, must not keep the others from their turn.
+        fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
         let Some(error) = error else { return };
         fence.last_error = Some(error.clone());
-        fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
         self.note(context, Event::FenceFailed { host: host.clone(), detail: error.clone() });
         let waits_for_lease = self.lease_ground(host).is_ok();
         let human = format!(

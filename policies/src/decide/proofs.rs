@@ -57,7 +57,9 @@ pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName
             true
         }
         Some(Err(NoProof::WiringUnverified { .. })) => {
-            unverified(round, decision, name);
+            if !may_yet_be_proven(round, name, host) {
+                unverified(round, decision, name);
+            }
             false
         }
         Some(Err(_)) | None => false,
@@ -105,6 +107,17 @@ fn offs<'a>(round: &'a Round<'_>, name: &HostName, host: &'a Host) -> impl Itera
 /// R9: a reading is void by any sign of that boot since, whoever received it.
 fn last_sign(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Moment> {
     super::hosts::newest_sign(round.state, round.evidence, name, &host.facts.incarnation)
+}
+
+/// Whether a level that is verified may say off yet. Nobody has to get up before each has had its turn.
+fn may_yet_be_proven(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
+    let levels = round.state.policies.levels_of(name);
+    let verified = |level| !host.distrusted.contains(&level) && round.state.wiring_of(name, level).is_some();
+    let tried = match &host.life {
+        Life::Fencing(fence) => usize::try_from(fence.attempts).is_ok_and(|attempts| attempts >= levels.len()),
+        Life::Up | Life::Gone { .. } => false,
+    };
+    !tried && (0..levels.len()).any(verified)
 }
 
 fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {

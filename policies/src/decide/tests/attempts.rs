@@ -102,6 +102,64 @@ fn a_device_that_called_a_living_host_off_proves_nothing_any_more_and_is_not_ask
     assert_eq!(scene.words()[0], "HostGone");
 }
 
+/// `d` has two levels, and nobody has verified the wiring of the first.
+fn two_levels() -> Scene {
+    let mut scene = four();
+    let mut policies = scene.stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("d")).unwrap();
+    let second = levels[0].clone();
+    let crate::model::FenceLevel::Power(devices) = &mut levels[0] else { unreachable!() };
+    let crate::model::PowerDevice::Ipmi(device) = &mut devices[0] else { unreachable!() };
+    device.wiring_verified_by = None;
+    levels.push(second);
+    scene.stage.declare(policies);
+    scene.later(60_000);
+    scene
+}
+
+#[test]
+fn a_level_that_nobody_has_verified_does_not_stand_in_the_way_of_one_that_is_verified() {
+    let mut scene = two_levels();
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "nobody has to get up before the second had its turn");
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    scene.silent("d", 3_000);
+    assert_eq!(scene.settle(), ["FenceAttempted"]);
+    assert_eq!(scene.stage.orders("b"), ["fence d by level 2"]);
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now)) });
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+}
+
+#[test]
+fn a_human_is_asked_when_no_level_has_proven_what_one_says_that_nobody_has_verified() {
+    let mut scene = two_levels();
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    scene.settle();
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    scene.silent("d", 3_000);
+    scene.settle();
+    scene.stage.end("b", failed());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert!(scene.stage.state.open_incident("fencing/d").is_some());
+}
+
+#[test]
+fn a_level_that_is_not_trusted_proves_nothing_and_hides_nothing() {
+    let mut scene = two_levels();
+    let why = "it is of another machine".to_owned();
+    scene.stage.must(Change::DeviceDistrusted { host: host("d"), level: 0, why });
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(!scene.words().contains(&"HostGone".to_owned()));
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now)) });
+    assert_eq!(scene.words()[0], "HostGone");
+}
+
 #[test]
 fn every_wait_has_its_reason_and_its_bound() {
     let waits = |scene: &Scene| scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
