@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    model::{FenceLevel, Severity},
+    model::Severity,
     names::HostName,
     observe::GuestCondition,
     proof::{NoProof, Power, PowerReading, Proof, ProofKind},
@@ -36,13 +36,21 @@ pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName
     if unheard || unsynced {
         decision.wishes.push(Wish::AskVoters { host: name.clone(), incarnation: incarnation.clone() });
     }
-    if unheard && has_device(round.state, name) {
-        decision.wishes.push(Wish::AskPower { host: name.clone(), incarnation: incarnation.clone() });
+    if unheard {
+        let askable = askable(round.state, name, host);
+        decision.wishes.extend(askable.map(|level| {
+            let (host, incarnation) = (name.clone(), incarnation.clone());
+            Wish::AskPower { host, incarnation, level }
+        }));
     }
 }
 
-fn has_device(state: &ClusterState, host: &HostName) -> bool {
-    state.policies.levels_of(host).iter().any(FenceLevel::has_device)
+/// The levels whose devices are asked, all at once: one that is slow, dead or no proof hides none of the others. What is
+/// not trusted is not asked.
+fn askable(state: &ClusterState, name: &HostName, host: &Host) -> impl Iterator<Item = usize> {
+    let levels = state.policies.levels_of(name).iter().enumerate();
+    let askable = levels.filter(move |(level, declared)| declared.has_device() && !host.distrusted.contains(level));
+    askable.map(|(level, _)| level)
 }
 
 /// "Off" is proof at once, whoever asked (R9).

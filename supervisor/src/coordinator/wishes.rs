@@ -73,7 +73,9 @@ impl Wishes {
             let (node, inputs) = (Arc::clone(node), inputs.clone());
             tokio::spawn(async move {
                 match &wish {
-                    Wish::AskPower { host, incarnation } => ask_power(&node, &inputs, host, incarnation).await,
+                    Wish::AskPower { host, incarnation, level } => {
+                        ask_power(&node, &inputs, host, incarnation, *level).await;
+                    }
                     Wish::AskVoters { host, incarnation } => ask_voters(&node, &inputs, host, incarnation).await,
                 }
                 // When the coordinator is gone nobody waits for it.
@@ -89,17 +91,19 @@ impl Wishes {
     }
 }
 
-async fn ask_power(node: &Node, inputs: &mpsc::Sender<Input>, host: &HostName, incarnation: &Incarnation) {
-    let levels = node.read(|state| state.policies.fencing.get(host).cloned().unwrap_or_default());
-    for (level, device) in levels.iter().enumerate() {
-        let Some(reading) = read_power(incarnation, level, device).await else { continue };
-        tracing::debug!(%host, ?reading, "power device asked for its status");
-        let off = reading.power == Power::Off;
-        let _ = inputs.send(Input::Power { host: host.clone(), reading }).await;
-        if off {
-            return;
-        }
-    }
+/// Asks one level; the others are asked at the same time, and none waits for another.
+async fn ask_power(
+    node: &Node,
+    inputs: &mpsc::Sender<Input>,
+    host: &HostName,
+    incarnation: &Incarnation,
+    level: usize,
+) {
+    let declared = node.read(|state| state.policies.levels_of(host).get(level).cloned());
+    let Some(declared) = declared else { return };
+    let Some(reading) = read_power(incarnation, level, &declared).await else { return };
+    tracing::debug!(%host, ?reading, "power device asked for its status");
+    let _ = inputs.send(Input::Power { host: host.clone(), reading }).await;
 }
 
 async fn read_power(incarnation: &Incarnation, level: usize, declared: &FenceLevel) -> Option<PowerReading> {

@@ -347,11 +347,11 @@ impl World {
     fn fulfil(&mut self, wish: Wish) {
         let asked = Moment(self.now);
         match wish {
-            Wish::AskPower { host, incarnation } => {
+            Wish::AskPower { host, incarnation, level } => {
                 let power = self.power_of(&host);
-                let Some(declared) = self.state.policies.levels_of(&host).first().cloned() else { return };
+                let Some(declared) = self.state.policies.levels_of(&host).get(level).cloned() else { return };
                 let devices = vec!["bmc".to_owned()];
-                let reading = PowerReading { incarnation, asked, power, devices, level: 0, declared };
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
                 self.evidence.hosts.entry(host).or_default().read(reading);
             }
             Wish::AskVoters { host, incarnation } => {

@@ -524,16 +524,15 @@ impl World {
         asked.retain(|_, at| now - *at < 10 * ASK_AGAIN);
         asked.insert(wish.clone(), now);
         match wish {
-            Wish::AskPower { host, incarnation } => self.ask_power(voter, &host, incarnation),
+            Wish::AskPower { host, incarnation, level } => self.ask_power(voter, &host, incarnation, level),
             Wish::AskVoters { host, incarnation } => self.ask_voters(voter, &host, &incarnation),
         }
     }
 
-    fn ask_power(&mut self, voter: usize, host: &HostName, incarnation: Incarnation) {
+    fn ask_power(&mut self, voter: usize, host: &HostName, incarnation: Incarnation, level: usize) {
         let Some(about) = self.host_index(host) else { return };
-        let levels = self.voters[voter].state.policies.levels_of(host);
-        let first = levels.iter().enumerate().find(|(_, level)| level.has_device());
-        let Some((level, declared)) = first.map(|(row, level)| (row, level.clone())) else { return };
+        let declared = self.voters[voter].state.policies.levels_of(host).get(level).cloned();
+        let Some(declared) = declared else { return };
         let asked = self.hosts[voter].clock(self.now);
         let (wait, power) = self.read_device(about, 2_500);
         let devices = vec![format!("the BMC of {host}")];

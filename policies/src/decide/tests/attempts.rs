@@ -133,6 +133,23 @@ fn a_level_that_nobody_has_verified_does_not_stand_in_the_way_of_one_that_is_ver
 }
 
 #[test]
+fn all_levels_are_asked_at_once_but_for_those_that_are_not_trusted() {
+    let mut scene = two_levels();
+    scene.synced("d", scene.now - 900);
+    let asked = |scene: &Scene| -> Vec<usize> {
+        let levels = scene.decide().wishes.into_iter().filter_map(|wish| match wish {
+            Wish::AskPower { level, .. } => Some(level),
+            Wish::AskVoters { .. } => None,
+        });
+        levels.collect()
+    };
+    assert_eq!(asked(&scene), [0, 1]);
+    let why = "it is of another machine".to_owned();
+    scene.stage.must(Change::DeviceDistrusted { host: host("d"), level: 0, why });
+    assert_eq!(asked(&scene), [1]);
+}
+
+#[test]
 fn a_human_is_asked_when_no_level_has_proven_what_one_says_that_nobody_has_verified() {
     let mut scene = two_levels();
     scene.silent("d", 2_000);
