@@ -48,6 +48,8 @@ pub struct HostEvidence {
     pub answers: BTreeMap<HostName, Answer>,
     /// What the power devices of each level said last, by its position; see [`HostEvidence::read`].
     pub power: BTreeMap<usize, PowerReading>,
+    /// When the power devices of each level were last asked, whatever came of it.
+    pub asked: BTreeMap<usize, Moment>,
     /// What the host said of its guests in its newest sync; complete.
     pub reports: BTreeMap<GuestName, GuestReport>,
     /// Why the host doubts itself, if it does.
@@ -174,6 +176,8 @@ impl HostEvidence {
     /// the same boot: that it was off stays so for that boot, however often the device cannot be asked afterwards. What is
     /// said later displaces what was said before.
     pub fn read(&mut self, reading: PowerReading) {
+        let asked = self.asked.entry(reading.level).or_insert(reading.asked);
+        *asked = reading.asked.max(*asked);
         let displaces = self.power.get(&reading.level).is_none_or(|known| is_newer(&reading, known));
         if displaces {
             self.power.insert(reading.level, reading);

@@ -21,6 +21,13 @@ use crate::{
 /// A sign of life so long after a device has said "off" was not merely late on its way, so the device was wrong (R9).
 const CONTRADICTS_AFTER: Duration = Duration::from_secs(10);
 
+/// Longest rest of a power device between two questions about a silent host: how much later a host is known to be off that
+/// loses its power after it has long been silent.
+const REST_MAX: Duration = Duration::from_secs(15);
+
+/// The same while somebody switches the host off, whose report may never come.
+const REST_WHILE_FENCED: Duration = Duration::from_secs(1);
+
 /// Silent hosts are wondered about: the power device and the other voters are asked. Both are harmless.
 pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
     let incarnation = &host.facts.incarnation;
@@ -37,12 +44,25 @@ pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName
         decision.wishes.push(Wish::AskVoters { host: name.clone(), incarnation: incarnation.clone() });
     }
     if unheard {
-        let askable = askable(round.state, name, host);
+        let rest = rest(round, name, round.now.moment.since(since));
+        let askable = askable(round.state, name, host).filter(|level| is_rested(round, name, *level, rest));
         decision.wishes.extend(askable.map(|level| {
             let (host, incarnation) = (name.clone(), incarnation.clone());
             Wish::AskPower { host, incarnation, level }
         }));
     }
+}
+
+/// The rest of a power device between two questions: whoever has just fallen silent is asked about without one, and of a
+/// host that has been silent for hours nothing new is to be expected. A controller is spared, and its sessions.
+fn rest(round: &Round<'_>, name: &HostName, silence: Duration) -> Duration {
+    let longest = if round.state.fence_under_way(name).is_some() { REST_WHILE_FENCED } else { REST_MAX };
+    (silence / 16).min(longest)
+}
+
+fn is_rested(round: &Round<'_>, name: &HostName, level: usize, rest: Duration) -> bool {
+    let asked = round.evidence.hosts.get(name).and_then(|known| known.asked.get(&level));
+    asked.is_none_or(|asked| round.now.moment.since(*asked) >= rest)
 }
 
 /// The levels whose devices are asked, all at once: one that is slow, dead or no proof hides none of the others. What is

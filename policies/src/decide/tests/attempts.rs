@@ -132,17 +132,42 @@ fn a_level_that_nobody_has_verified_does_not_stand_in_the_way_of_one_that_is_ver
     assert_eq!(scene.settle(), ["HostGone", "Place"]);
 }
 
+/// The levels of `d` whose power devices are to be asked now.
+fn asked(scene: &Scene) -> Vec<usize> {
+    let levels = scene.decide().wishes.into_iter().filter_map(|wish| match wish {
+        Wish::AskPower { host: about, level, .. } => (about == host("d")).then_some(level),
+        Wish::AskVoters { .. } => None,
+    });
+    levels.collect()
+}
+
+#[test]
+fn a_device_is_asked_at_once_then_ever_more_rarely_and_every_second_while_it_switches_off() {
+    let mut scene = four();
+    scene.later(600_000);
+    let due_after = |scene: &mut Scene, ms: u64| -> bool {
+        scene.power("d", PowerReading { power: Power::On, ..off("d", Moment(scene.now)) });
+        let at = scene.now;
+        scene.now += ms;
+        let due = asked(scene) == [0];
+        scene.now = at;
+        due
+    };
+    scene.synced("d", scene.now - 1_000);
+    assert_eq!(asked(&scene), [0], "it has not been asked yet");
+    assert!(!due_after(&mut scene, 50) && due_after(&mut scene, 80), "a sixteenth of the silence");
+    scene.silent("d", 160_000);
+    assert!(!due_after(&mut scene, 9_000) && due_after(&mut scene, 11_000));
+    scene.silent("d", 500_000);
+    assert!(!due_after(&mut scene, 14_999) && due_after(&mut scene, 15_000), "and at least so often");
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    assert!(!due_after(&mut scene, 999) && due_after(&mut scene, 1_000));
+}
+
 #[test]
 fn all_levels_are_asked_at_once_but_for_those_that_are_not_trusted() {
     let mut scene = two_levels();
     scene.synced("d", scene.now - 900);
-    let asked = |scene: &Scene| -> Vec<usize> {
-        let levels = scene.decide().wishes.into_iter().filter_map(|wish| match wish {
-            Wish::AskPower { level, .. } => Some(level),
-            Wish::AskVoters { .. } => None,
-        });
-        levels.collect()
-    };
     assert_eq!(asked(&scene), [0, 1]);
     let why = "it is of another machine".to_owned();
     scene.stage.must(Change::DeviceDistrusted { host: host("d"), level: 0, why });
