@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use holdfast_fencing::{
-    PowerDevice,
+    PowerDevice, Refusals,
     device::{Answer, Power as DevicePower},
     machine_id::{normalize, same_machine},
     open_devices,
@@ -138,7 +138,7 @@ fn is_unique(state: &ClusterState, machine_id: &str) -> bool {
 
 async fn ask(node: &Arc<Node>, executor: &HostName, question: &PathQuestion) -> Result<PathAnswer, String> {
     if executor == node.host() {
-        return Ok(answer(question).await);
+        return Ok(answer(question, &node.refusals).await);
     }
     let address = node.address(executor).ok_or_else(|| format!("the address of {executor} is not known"))?;
     let body = serde_json::to_vec(question).map_err(|error| error.to_string())?;
@@ -148,9 +148,9 @@ async fn ask(node: &Arc<Node>, executor: &HostName, question: &PathQuestion) -> 
 }
 
 /// Asks the devices, on the host that is to.
-pub async fn answer(question: &PathQuestion) -> PathAnswer {
+pub async fn answer(question: &PathQuestion, refusals: &Refusals) -> PathAnswer {
     let levels = question.levels.iter().take(LEVELS_MAX).map(|(row, level)| async move {
-        let devices = open_devices(level);
+        let devices = refusals.open_to_test(level);
         (*row, join_all(devices.iter().map(|device| told(device.as_ref()))).await)
     });
     PathAnswer { levels: join_all(levels).await.into_iter().collect() }

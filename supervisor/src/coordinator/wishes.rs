@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use holdfast_fencing::{
-    device::{Answer as DeviceAnswer, Power as DevicePower},
-    open_devices,
-};
+use holdfast_fencing::device::{Answer as DeviceAnswer, Power as DevicePower};
 use holdfast_policies::{
     decide::Wish,
     evidence::Answer,
@@ -101,13 +98,18 @@ async fn ask_power(
 ) {
     let declared = node.read(|state| state.policies.levels_of(host).get(level).cloned());
     let Some(declared) = declared else { return };
-    let Some(reading) = read_power(incarnation, level, &declared).await else { return };
+    let Some(reading) = read_power(node, incarnation, level, &declared).await else { return };
     tracing::debug!(%host, ?reading, "power device asked for its status");
     let _ = inputs.send(Input::Power { host: host.clone(), reading }).await;
 }
 
-async fn read_power(incarnation: &Incarnation, level: usize, declared: &FenceLevel) -> Option<PowerReading> {
-    let devices = open_devices(declared);
+async fn read_power(
+    node: &Node,
+    incarnation: &Incarnation,
+    level: usize,
+    declared: &FenceLevel,
+) -> Option<PowerReading> {
+    let devices = node.refusals.open(declared);
     if devices.is_empty() {
         return None;
     }
