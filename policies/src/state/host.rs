@@ -2,12 +2,16 @@
 //!
 //! `Up -> Fencing -> Gone -> Up` (a new boot), or `Up -> Gone` when the power device says off by itself.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     fence_path::{Drill, PathTest, Wired},
+    incident::says_the_same,
     names::{GuestName, Incarnation, OrderId},
     proof::Proof,
 };
@@ -252,4 +256,33 @@ pub struct Fence {
     pub failed: Option<u64>,
     /// Why the newest attempt failed.
     pub last_error: Option<String>,
+    /// Why each level that has been tried failed, by its position.
+    #[serde(default)]
+    pub errors: BTreeMap<usize, String>,
+}
+
+/// Levels whose errors are remembered: as many as a host may have.
+const ERRORS_MAX: usize = 8;
+
+impl Fence {
+    /// Remembers why a level failed. An error that differs from the one before only in its numbers, which are times and
+    /// counts, leaves that in its place.
+    pub(crate) fn note_error(&mut self, level: usize, error: &str) {
+        let same = self.errors.get(&level).is_some_and(|known| says_the_same(known, error));
+        if !same && (self.errors.contains_key(&level) || self.errors.len() < ERRORS_MAX) {
+            self.errors.insert(level, error.to_owned());
+        }
+    }
+
+    /// Why the levels that have been tried failed, in one line.
+    pub(crate) fn errors_said(&self) -> String {
+        let mut errors = self.errors.iter();
+        match (errors.next(), errors.next()) {
+            (Some((_, only)), None) => only.clone(),
+            _ => {
+                let said = self.errors.iter().map(|(level, error)| format!("level {}: {error}", level + 1));
+                said.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
 }
