@@ -228,6 +228,7 @@ impl Stage {
             incarnation,
             evidence: vec!["silent".to_owned()],
             last_well: None,
+            safe_at: None,
         });
     }
 

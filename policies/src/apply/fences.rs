@@ -10,6 +10,7 @@ use crate::{
     change::Refused,
     incident::Incident,
     journal::Event,
+    lease::SafeAt,
     model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, Switch},
@@ -23,8 +24,8 @@ impl ClusterState {
         context: &mut Context,
         host: &HostName,
         incarnation: &Incarnation,
-        evidence: Vec<String>,
-        last_well: Option<WallTime>,
+        (evidence, last_well): (Vec<String>, Option<WallTime>),
+        safe_at: Option<SafeAt>,
     ) -> Result<(), Refused> {
         let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         if known.facts.incarnation != *incarnation {
@@ -56,9 +57,11 @@ impl ClusterState {
             failed: None,
             last_error: None,
             errors: BTreeMap::new(),
+            safe_at: safe_at.as_ref().map(ToString::to_string),
         });
         let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
-        let (at, summary) = (context.at, format!("{host} has failed"));
+        let safe_at = safe_at.map(|safe| format!("; {safe}")).unwrap_or_default();
+        let (at, summary) = (context.at, format!("{host} has failed{safe_at}"));
         let incident = self.incident(context, &Self::host_key(host), &summary);
         incident.stamps.began = last_well;
         incident.stamps.detected = Some(at);
@@ -151,7 +154,8 @@ impl ClusterState {
         let Some(error) = error else { return };
         fence.last_error = Some(error.clone());
         fence.note_error(level, &error);
-        let summary = format!("{host} has failed and could not be switched off: {}", fence.errors_said());
+        let safe_at = fence.safe_at.as_ref().map(|safe| format!("; {safe}")).unwrap_or_default();
+        let summary = format!("{host} has failed and could not be switched off: {}{safe_at}", fence.errors_said());
         self.note(context, Event::FenceFailed { host: host.clone(), detail: error });
         self.not_switched_off(context, host, summary);
     }

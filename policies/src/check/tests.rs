@@ -29,7 +29,7 @@ fn place(guest: &str, on: &str) -> Change {
 fn fence(of: &str, evidence: &[&str]) -> Change {
     let evidence = evidence.iter().map(|said| (*said).to_owned()).collect();
     let incarnation = crate::fixture::boot(&format!("{of}.1"));
-    Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None }
+    Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None, safe_at: None }
 }
 
 #[test]

@@ -259,6 +259,9 @@ pub struct Fence {
     /// Why each level that has been tried failed, by its position.
     #[serde(default)]
     pub errors: BTreeMap<usize, String>,
+    /// From when on its guests cannot run any more by its lease, in words for people, where somebody could say it.
+    #[serde(default)]
+    pub safe_at: Option<String>,
 }
 
 /// Levels whose errors are remembered: as many as a host may have.

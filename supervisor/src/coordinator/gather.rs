@@ -247,10 +247,10 @@ mod tests {
     /// h1 is back under a new boot and is being fenced by h2.
     fn fencing() -> (ClusterState, OrderId) {
         let mut state = failed_over();
-        let (evidence, last_well) = (Vec::new(), None);
+        let (evidence, last_well, safe_at) = (Vec::new(), None, None);
         for what in [
             Change::HostJoined { host: host("h1"), facts: facts("boot-h1-again", "h1") },
-            Change::FenceOpened { host: host("h1"), incarnation: boot("boot-h1-again"), evidence, last_well },
+            Change::FenceOpened { host: host("h1"), incarnation: boot("boot-h1-again"), evidence, last_well, safe_at },
             Change::FenceAttempted { host: host("h1"), executor: host("h2"), level: 0 },
         ] {
             let applied = state.apply(state.applied + 1, Command { at: WallTime(0), what });

@@ -240,6 +240,7 @@ fn as_host(world: &mut World, host: &Host, lost: &mut u64) {
             incarnation: incarnation.clone(),
             evidence,
             last_well: None,
+            safe_at: None,
         });
     }
     if ["down", "down-in-maintenance"].contains(&host.state.as_str()) {
