@@ -71,8 +71,9 @@ impl Refusals {
         let book = self.book();
         let known = book.iter().find(|known| known.device == *device)?;
         let rests = known.times >= REFUSALS_MAX && known.newest.elapsed() < LEFT_ALONE_FOR;
+        let detail = &known.detail;
         rests.then(|| {
-            format!("left alone for some minutes, because it has refused {REFUSALS_MAX} times in a row: {}", known.detail)
+            format!("left alone for some minutes, because it has refused {REFUSALS_MAX} times in a row: {detail}")
         })
     }
 
@@ -88,12 +89,7 @@ impl Refusals {
                 if book.len() >= REMEMBERED_MAX {
                     book.remove(0);
                 }
-                book.push(Refused {
-                    device: device.clone(),
-                    times,
-                    newest: Instant::now(),
-                    detail: detail.clone(),
-                });
+                book.push(Refused { device: device.clone(), times, newest: Instant::now(), detail: detail.clone() });
             }
             Answer::Unknown { .. } => {}
         }
@@ -206,7 +202,8 @@ mod tests {
         let next = refusals.spare(Arc::clone(&fake) as Arc<dyn PowerDevice>, &declared("a"), true);
         assert!(!reaches(next.as_ref()).await);
         let report = power_off_and_confirm(&[Arc::clone(&next)], Duration::from_secs(20), || true).await;
-        assert!(matches!(&report.outcome, Outcome::Unknown { detail } if detail.contains("scripted refusal")), "{report:?}");
+        let Outcome::Unknown { detail } = &report.outcome else { panic!("{report:?}") };
+        assert!(detail.contains("scripted refusal"), "{detail}");
         assert_eq!(fake.offs(), 0);
         let anew = refusals.spare(Arc::clone(&fake) as Arc<dyn PowerDevice>, &declared("b"), true);
         assert!(reaches(anew.as_ref()).await, "one that is declared anew is another");

@@ -268,7 +268,7 @@ mod tests {
     fn silence_never_displaces_what_a_device_has_said_of_the_same_boot() {
         let alone = |power, asked| BTreeMap::from([(0, (power, asked))]);
         assert_eq!(read([said(10, Power::Off), said(20, unknown())]), alone(Power::Off, 10));
-        assert_eq!(read([said(20, unknown()), said(10, Power::Off)]), alone(Power::Off, 10), "an executor's word is late");
+        assert_eq!(read([said(20, unknown()), said(10, Power::Off)]), alone(Power::Off, 10), "a late word counts");
         assert_eq!(read([said(15, Power::On), said(20, unknown()), said(10, Power::Off)]), alone(Power::On, 15));
         assert_eq!(read([said(10, Power::On), said(20, Power::Off)]), alone(Power::Off, 20));
         assert_eq!(read([said(10, Power::Off), said(20, Power::On)]), alone(Power::On, 20));

@@ -140,9 +140,12 @@ fn last_sign(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Moment> 
 /// Whether a level that is verified may say off yet. Nobody has to get up before each has had its turn.
 fn may_yet_be_proven(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
     let levels = round.state.policies.levels_of(name);
-    let verified = |level| !host.distrusted.contains(&level) && round.state.wiring_of(name, level).is_some();
+    let verified = |level: usize| !host.distrusted.contains(&level) && round.state.wiring_of(name, level).is_some();
+    let turns = levels.iter().filter(|level| level.has_device()).count();
     let tried = match &host.life {
-        Life::Fencing(fence) => usize::try_from(fence.attempts).is_ok_and(|attempts| attempts >= levels.len()),
+        Life::Fencing(fence) => {
+            fence.attempt.is_none() && usize::try_from(fence.attempts).is_ok_and(|attempts| attempts >= turns)
+        }
         Life::Up | Life::Gone { .. } => false,
     };
     !tried && (0..levels.len()).any(verified)

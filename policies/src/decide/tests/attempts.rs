@@ -122,7 +122,7 @@ fn a_level_that_nobody_has_verified_does_not_stand_in_the_way_of_one_that_is_ver
     let mut scene = two_levels();
     scene.silent("d", 2_000);
     scene.power("d", off("d", Moment(scene.now)));
-    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "nobody has to get up before the second had its turn");
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "nobody has to get up before the second's turn");
     scene.stage.end("a", done());
     scene.later(1_000);
     scene.silent("d", 3_000);
@@ -143,7 +143,8 @@ fn asked(scene: &Scene) -> Vec<usize> {
 
 #[test]
 fn a_device_is_asked_at_once_then_ever_more_rarely_and_every_second_while_it_switches_off() {
-    let mut scene = four();
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e"], &["web"]);
+    scene.stage.run("web", "d");
     scene.later(600_000);
     let due_after = |scene: &mut Scene, ms: u64| -> bool {
         scene.power("d", PowerReading { power: Power::On, ..off("d", Moment(scene.now)) });
