@@ -167,8 +167,11 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
     // Looked for only where something may be contradicted, because it walks over all guests.
     let matters = !offs.is_empty() || matches!(host.life, Life::Gone { .. });
     let life = matters.then(|| last_sign(round, name, host)).flatten();
+    // What it had said before somebody checked it was looked at then.
+    let checked = (host.trusted > 0).then(|| round.evidence.marks.at(host.trusted));
     let lied = |off: &&&PowerReading| {
-        life.is_some_and(|life| life >= off.asked.plus(CONTRADICTS_AFTER)) && !host.distrusted.contains(&off.level)
+        let contradicted = life.is_some_and(|life| life >= off.asked.plus(CONTRADICTS_AFTER));
+        contradicted && !host.distrusted.contains(&off.level) && checked.is_none_or(|checked| off.asked > checked)
     };
     for off in offs.iter().filter(lied) {
         let ago = Span::ms(millis(life.map_or(Duration::ZERO, |life| life.since(off.asked))));

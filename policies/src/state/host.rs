@@ -64,6 +64,9 @@ pub struct Host {
     /// are not asked to switch anything off, which may be another machine.
     #[serde(default)]
     pub distrusted: BTreeSet<usize>,
+    /// The log index at which somebody trusted them again; 0 when nobody has.
+    #[serde(default)]
+    pub trusted: u64,
     /// What is known of the ways to switch it off, by level and by who asked.
     #[serde(default)]
     pub paths: Vec<PathTest>,
@@ -167,6 +170,7 @@ impl Host {
             quarantine: None,
             fences: Vec::new(),
             distrusted: BTreeSet::new(),
+            trusted: 0,
             paths: Vec::new(),
             wired: Vec::new(),
             powered_on: None,

@@ -102,6 +102,17 @@ fn a_device_that_called_a_living_host_off_proves_nothing_any_more_and_is_not_ask
     assert_eq!(scene.words()[0], "HostGone");
 }
 
+#[test]
+fn a_device_that_somebody_trusts_again_is_not_distrusted_for_what_it_had_said_before() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.power("d", off("d", Moment(scene.now - 10_000)));
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"]);
+    scene.stage.must(Change::DeviceTrusted { host: host("d"), by: "ann".to_owned() });
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
 /// `d` has two levels, and nobody has verified the wiring of the first.
 fn two_levels() -> Scene {
     let mut scene = four();
