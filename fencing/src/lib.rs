@@ -12,6 +12,7 @@ pub mod power_off;
 pub mod power_on;
 pub mod qemu;
 pub mod redfish;
+pub mod refusals;
 pub mod report;
 pub mod webhook;
 
@@ -34,4 +35,5 @@ pub use device::{Answer, Power, PowerDevice};
 pub use open::devices as open_devices;
 pub use power_off::power_off_and_confirm;
 pub use power_on::power_on_and_confirm;
+pub use refusals::Refusals;
 pub use report::{Asked, Attempt, Outcome, PowerOffReport, Reading};

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     device::{Answer, Power, PowerDevice},
+    refusals::REFUSALS_MAX,
     report::{Asked, Attempt, History, Outcome, PowerOffReport, Reading, in_words},
     together::{Running, all},
 };
@@ -22,8 +23,6 @@ const PAUSE_LAST: Duration = Duration::from_millis(500);
 const ACCEPTED_MAX: u32 = 3;
 /// How often an off may be sent at all, answered or not.
 const SENT_MAX: u32 = 10;
-/// Refusals after which a device is given up: it answers, so more would only lock its user out.
-const REFUSALS_MAX: u32 = 3;
 /// Pause before an off that was refused is sent again.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 

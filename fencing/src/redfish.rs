@@ -18,15 +18,23 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use holdfast_policies::model::RedfishDevice;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 
-use self::service::{Service, Trouble};
+use self::service::{Service, Trouble, goes_on};
 use crate::device::{Answer, Power, PowerDevice};
 
 /// Reset types that cut the power, best first.
 const OFF: &[&str] = &["ForceOff"];
 /// Reset types that switch it on, best first.
 const ON: &[&str] = &["On", "ForceOn"];
+
+/// Pause between two looks at a task.
+const TASK_PAUSE: Duration = Duration::from_millis(250);
+/// What is left of a call when a task is not waited for any more.
+const TASK_MARGIN: Duration = Duration::from_secs(1);
 
 /// One system of a Redfish service.
 #[derive(Debug)]
@@ -72,10 +80,16 @@ impl Redfish {
         system::power(&self.system().await?.1)
     }
 
-    async fn reset(&self, wanted: &[&str], already: Power) -> Result<(), Trouble> {
+    async fn reset(&self, wanted: &[&str], already: Power, deadline: Duration) -> Result<(), Trouble> {
+        let until = Instant::now() + deadline.saturating_sub(TASK_MARGIN);
         let (found, system) = self.system().await?;
         let reset = system::reset(&found.service, &system, wanted).await?;
-        let Err(trouble) = found.service.post(&reset.target, &reset.body()).await else { return Ok(()) };
+        let ended = match found.service.post(&reset.target, &reset.body()).await {
+            Ok(Some(task)) => follow(&found, &task, already, until).await,
+            Ok(None) => Ok(()),
+            Err(trouble) => Err(trouble),
+        };
+        let Err(trouble) = ended else { return Ok(()) };
         // Some services call it a mistake to switch off what is off.
         let state = found.service.get(&found.path).await.and_then(|system| system::power(&system));
         if matches!(state, Ok(power) if power == already) { Ok(()) } else { Err(trouble) }
@@ -100,6 +114,21 @@ impl Redfish {
     }
 }
 
+/// Looks after the task that a service has made of a reset, because its failure says why nothing happens. Ends when the
+/// system shows what is wanted, the task has ended or cannot be read, or there is no more time: then the reset was accepted,
+/// and no more.
+async fn follow(found: &Found, task: &str, wanted: Power, until: Instant) -> Result<(), Trouble> {
+    while Instant::now() < until {
+        let Ok(state) = found.service.get(task).await else { return Ok(()) };
+        let shows = found.service.get(&found.path).await.and_then(|system| system::power(&system));
+        if !goes_on(&state)? || matches!(shows, Ok(power) if power == wanted) {
+            return Ok(());
+        }
+        sleep(TASK_PAUSE).await;
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl PowerDevice for Redfish {
     async fn status(&self, deadline: Duration) -> Answer<Power> {
@@ -107,11 +136,11 @@ impl PowerDevice for Redfish {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        self.within(deadline, self.reset(OFF, Power::Off)).await
+        self.within(deadline, self.reset(OFF, Power::Off, deadline)).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
-        self.within(deadline, self.reset(ON, Power::On)).await
+        self.within(deadline, self.reset(ON, Power::On, deadline)).await
     }
 
     fn describe(&self) -> String {

@@ -9,6 +9,7 @@ use crate::{
     fence_path::LevelTest,
     fit::Unfit,
     ladder::LadderKind,
+    lease::SafeAt,
     model::{Policies, Severity},
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::OrderOutcome,
@@ -47,6 +48,9 @@ pub enum Change {
         evidence: Vec<String>,
         /// When it was last heard.
         last_well: Option<WallTime>,
+        /// From when on its guests cannot run any more by its lease, where that is a level of its fencing; for people.
+        #[serde(default)]
+        safe_at: Option<SafeAt>,
     },
     /// One device is to be asked to switch it off.
     FenceAttempted {

@@ -21,7 +21,7 @@ use crate::{
     ladder::{LadderKind, ladder_of},
     model::Rung,
     names::{GuestName, HostName},
-    proof::{Proof, ProofKind},
+    proof::{Power, PowerReading, Proof, ProofKind},
     state::{ClusterState, Guest, Host, Life, Mode, Phase, Wanted},
     time::{Moment, millis},
 };
@@ -396,14 +396,17 @@ impl<'a> Check<'a> {
         if !self.state.is_current(host, boot) {
             self.breaks("R9", format!("proves the boot {boot} of {host}, which is not the one that has joined"));
         }
-        let heard = self.evidence.hosts.get(host);
-        let Some(reading) = heard.and_then(|heard| heard.power.as_ref()) else { return };
-        if self.state.policies.levels_of(host).get(reading.level) != Some(&reading.declared) {
-            self.breaks("R9", format!("calls {host} off by a device that is not declared for it"));
-        }
-        let signs = heard.into_iter().flat_map(|heard| heard.sync.iter().chain(&heard.heard));
-        let newest = signs.filter(|sign| sign.incarnation == *boot).map(|sign| sign.at).max();
-        if newest.is_some_and(|at| at >= reading.asked) {
+        let by_power = matches!(proof.kind(), ProofKind::PowerOff { .. });
+        let Some(heard) = self.evidence.hosts.get(host).filter(|_| by_power) else { return };
+        let says_off = |reading: &&PowerReading| reading.power == Power::Off && reading.incarnation == *boot;
+        let levels = self.state.policies.levels_of(host);
+        let is_declared = |off: &&PowerReading| levels.get(off.level) == Some(&off.declared);
+        let offs: Vec<&PowerReading> = heard.power.values().filter(says_off).filter(is_declared).collect();
+        let signs = heard.sync.iter().chain(&heard.heard).filter(|sign| sign.incarnation == *boot);
+        let newest = signs.map(|sign| sign.at).max();
+        if offs.is_empty() {
+            self.breaks("R9", format!("calls {host} off by no device that is declared for it"));
+        } else if newest.is_some_and(|at| offs.iter().all(|off| at >= off.asked)) {
             self.breaks("R9", format!("calls {host} off, which was heard after its power device was asked"));
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     armed::Armed,
     names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
-    proof::PowerReading,
+    proof::{Power, PowerReading},
     state::{Host, HostFacts},
     sync::Authority,
     time::Moment,
@@ -46,8 +46,10 @@ pub struct HostEvidence {
     pub heard: Option<Heard>,
     /// What the other voters answered when asked (R17).
     pub answers: BTreeMap<HostName, Answer>,
-    /// The newest power reading.
-    pub power: Option<PowerReading>,
+    /// What the power devices of each level said last, by its position; see [`HostEvidence::read`].
+    pub power: BTreeMap<usize, PowerReading>,
+    /// When the power devices of each level were last asked, whatever came of it.
+    pub asked: BTreeMap<usize, Moment>,
     /// What the host said of its guests in its newest sync; complete.
     pub reports: BTreeMap<GuestName, GuestReport>,
     /// Why the host doubts itself, if it does.
@@ -175,6 +177,18 @@ impl Marks {
 }
 
 impl HostEvidence {
+    /// Takes a power reading in. Each level is remembered by itself, and silence never displaces what a device has said of
+    /// the same boot: that it was off stays so for that boot, however often the device cannot be asked afterwards. What is
+    /// said later displaces what was said before.
+    pub fn read(&mut self, reading: PowerReading) {
+        let asked = self.asked.entry(reading.level).or_insert(reading.asked);
+        *asked = reading.asked.max(*asked);
+        let displaces = self.power.get(&reading.level).is_none_or(|known| is_newer(&reading, known));
+        if displaces {
+            self.power.insert(reading.level, reading);
+        }
+    }
+
     /// Notes at `now` that a boot was heard at `at` which is not the one that has joined. A newer sign of another boot
     /// takes its place.
     pub fn hear_other(&mut self, incarnation: &Incarnation, at: Moment, now: Moment) {
@@ -184,6 +198,19 @@ impl HostEvidence {
             Some(_) | None => {
                 self.other_boot = Some(OtherBoot { incarnation: incarnation.clone(), since: now, at });
             }
+        }
+    }
+}
+
+fn is_newer(reading: &PowerReading, known: &PowerReading) -> bool {
+    let same = reading.incarnation == known.incarnation && reading.declared == known.declared;
+    match (&known.power, &reading.power) {
+        (Power::Off | Power::On, Power::Unknown { .. }) if same => false,
+        (Power::Unknown { .. }, Power::Off | Power::On) if same => true,
+        // Of two that say different things of one moment, the one that is no proof counts.
+        (Power::On, Power::Off) => known.asked < reading.asked,
+        (Power::Off | Power::On | Power::Unknown { .. }, Power::Off | Power::On | Power::Unknown { .. }) => {
+            known.asked <= reading.asked
         }
     }
 }
@@ -252,6 +279,50 @@ pub fn is_there(condition: &GuestCondition) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{boot, off};
+
+    fn unknown() -> Power {
+        Power::Unknown { detail: "no answer".to_owned() }
+    }
+
+    fn read(readings: impl IntoIterator<Item = PowerReading>) -> BTreeMap<usize, (Power, u64)> {
+        let mut evidence = HostEvidence::default();
+        readings.into_iter().for_each(|reading| evidence.read(reading));
+        evidence.power.into_iter().map(|(level, reading)| (level, (reading.power, reading.asked.0))).collect()
+    }
+
+    fn said(asked: u64, power: Power) -> PowerReading {
+        PowerReading { power, ..off("d", Moment(asked)) }
+    }
+
+    #[test]
+    fn silence_never_displaces_what_a_device_has_said_of_the_same_boot() {
+        let alone = |power, asked| BTreeMap::from([(0, (power, asked))]);
+        assert_eq!(read([said(10, Power::Off), said(20, unknown())]), alone(Power::Off, 10));
+        assert_eq!(read([said(20, unknown()), said(10, Power::Off)]), alone(Power::Off, 10), "a late word counts");
+        assert_eq!(read([said(15, Power::On), said(20, unknown()), said(10, Power::Off)]), alone(Power::On, 15));
+        assert_eq!(read([said(10, Power::On), said(20, Power::Off)]), alone(Power::Off, 20));
+        assert_eq!(read([said(10, Power::Off), said(20, Power::On)]), alone(Power::On, 20));
+        for both in [[Power::On, Power::Off], [Power::Off, Power::On]] {
+            assert_eq!(read(both.map(|power| said(10, power))), alone(Power::On, 10), "no proof out of a draw");
+        }
+    }
+
+    #[test]
+    fn a_reading_of_another_boot_or_of_another_device_takes_its_place() {
+        let next = PowerReading { incarnation: boot("d.2"), ..said(20, unknown()) };
+        assert_eq!(read([said(10, Power::Off), next])[&0], (unknown(), 20));
+        let declared = crate::model::FenceLevel::Lease(crate::model::LeaseLevel::default());
+        let elsewhere = PowerReading { declared, ..said(20, unknown()) };
+        assert_eq!(read([said(10, Power::Off), elsewhere])[&0], (unknown(), 20));
+    }
+
+    #[test]
+    fn each_level_is_remembered_by_itself() {
+        let second = PowerReading { level: 1, ..said(10, Power::Off) };
+        let both = read([second, said(20, Power::On)]);
+        assert_eq!(both, BTreeMap::from([(0, (Power::On, 20)), (1, (Power::Off, 10))]));
+    }
 
     #[test]
     fn a_wait_is_never_cut_short_by_a_restart() {

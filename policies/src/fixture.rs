@@ -229,6 +229,7 @@ impl Stage {
             incarnation,
             evidence: vec!["silent".to_owned()],
             last_well: None,
+            safe_at: None,
         });
     }
 

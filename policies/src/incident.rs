@@ -115,3 +115,35 @@ impl Incident {
         self.done.push(sentence);
     }
 }
+
+/// Whether two sentences say the same but for their numbers: how long something took, and how often it was tried, is no
+/// news.
+#[must_use]
+pub(crate) fn says_the_same(one: &str, other: &str) -> bool {
+    without_numbers(one) == without_numbers(other)
+}
+
+fn without_numbers(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let is_digit = letter.is_ascii_digit();
+        let goes_on = plain.ends_with('#') && (is_digit || letter == '.');
+        if !goes_on {
+            plain.push(if is_digit { '#' } else { letter });
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_other_words_are_news() {
+        let said = "off was sent 3 times, last unknown: no answer within 2.9s";
+        assert!(says_the_same(said, "off was sent 10 times, last unknown: no answer within 3s"));
+        assert!(!says_the_same(said, "off was sent 3 times, last refused: no answer within 2.9s"));
+        assert!(!says_the_same("level 1", "level"));
+    }
+}

@@ -54,7 +54,8 @@ impl Handler for Front {
                     return Err(self.counted(&peer, format!("{peer} has no vote, and asks for power devices")));
                 }
                 let question: PathQuestion = self.read(&peer, &body)?;
-                serde_json::to_vec(&paths::answer(&question).await).map_err(|error| error.to_string())
+                let answer = paths::answer(&question, &self.node.refusals).await;
+                serde_json::to_vec(&answer).map_err(|error| error.to_string())
             }
             Channel::Client => {
                 let request: Request = self.read(&peer, &body)?;

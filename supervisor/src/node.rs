@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use holdfast_fencing::Refusals;
 use holdfast_policies::{
     hostfile::HostFile,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
@@ -78,6 +79,8 @@ pub struct Node {
     pub released: Released,
     /// Fence orders that are not wanted any more.
     pub withdrawn: Withdrawn,
+    /// Power devices that have refused this supervisor.
+    pub refusals: Refusals,
 }
 
 impl Node {

@@ -134,6 +134,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         lease,
         released: Released::default(),
         withdrawn: Withdrawn::default(),
+        refusals: holdfast_fencing::Refusals::default(),
         file,
     });
 

@@ -117,7 +117,7 @@ fn a_refused_password_and_an_idle_button_are_no_proof() {
         return;
     }
     let mut scene = Scene::three().unwrap();
-    let (host, _) = scene.arranged(false).unwrap();
+    let (host, leader) = scene.arranged(false).unwrap();
     let who = scene.who().unwrap();
     // The button says "ok" and does nothing; then the host goes on, and its guest with it.
     scene.lab.bmc(&host).fault(Fault::Stuck).unwrap();
@@ -127,10 +127,11 @@ fn a_refused_password_and_an_idle_button_are_no_proof() {
     assert_eq!(scene.calm().unwrap(), host);
     assert_eq!(scene.who().unwrap(), who);
 
-    // The password is wrong until somebody puts it right: then the next attempt is proof.
+    // The password is wrong until somebody puts it right, and says so by a test: then the next attempt is proof.
     scene.lab.bmc(&host).fault(Fault::WrongPassword).unwrap();
     scene.lab.freeze(&host).unwrap();
     stays_and_calls_a_human(&scene, &host);
     scene.lab.bmc(&host).fault(Fault::None).unwrap();
+    scene.lab.holdfast_soon(&leader, &["fence", "test", &host]).unwrap();
     scene.moved_after_proof(&host, LIMIT).unwrap();
 }

@@ -34,6 +34,10 @@ pub(crate) enum Quirk {
     ActionInfo,
     /// Makes a task of a reset, which ends like this.
     Task(&'static str),
+    /// Makes a task of a reset, which goes on and then fails.
+    TaskFails,
+    /// Makes sessions at a place of its own, which it tells everybody.
+    OtherSessions,
     /// Offers no `ForceOff`.
     GracefulOnly,
     /// Points to somebody else's address for a reset.
@@ -59,6 +63,7 @@ struct State {
     sessions: i32,
     logins: u32,
     only_sessions: bool,
+    task_reads: u32,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -68,8 +73,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Scripted {
     /// Starts one whose system is on. It speaks TLS 1.2 only, as most controllers do.
     pub(crate) async fn start() -> Self {
-        let state =
-            State { power: "On".to_owned(), quirk: Quirk::None, offs: 0, sessions: 0, logins: 0, only_sessions: false };
+        let state = State {
+            power: "On".to_owned(),
+            quirk: Quirk::None,
+            offs: 0,
+            sessions: 0,
+            logins: 0,
+            only_sessions: false,
+            task_reads: 0,
+        };
         let state = Arc::new(Mutex::new(state));
         let answering = Arc::clone(&state);
         let server = Server::start(move |request| lock(&answering).reply(request)).await;
@@ -151,7 +163,15 @@ impl State {
             Quirk::Redirects => return (308, "Location: https://127.0.0.1:1/\r\n".to_owned(), Value::Null),
             _ => {}
         }
-        let sessions = "/redfish/v1/SessionService/Sessions";
+        let other = self.quirk == Quirk::OtherSessions;
+        let sessions = if other { "/redfish/v1/Sessions" } else { "/redfish/v1/SessionService/Sessions" };
+        let root = json!({
+            "Systems": { "@odata.id": "/redfish/v1/Systems" },
+            "Links": { "Sessions": { "@odata.id": sessions } },
+        });
+        if other && request.method == "GET" && request.path == "/redfish/v1/" {
+            return plain(200, root);
+        }
         if (request.method.as_str(), request.path.as_str()) == ("POST", sessions) {
             return self.log_in(&request.json(), sessions);
         }
@@ -160,7 +180,12 @@ impl State {
             return plain(401, json!({ "error": { "message": "who are you" } }));
         }
         match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/redfish/v1/") => plain(200, json!({ "Systems": { "@odata.id": "/redfish/v1/Systems" } })),
+            ("GET", "/redfish/v1/") => plain(200, root),
+            ("GET", "/redfish/v1/TaskService/Tasks/1") if self.quirk == Quirk::TaskFails => {
+                self.task_reads += 1;
+                let state = if self.task_reads < 3 { "Running" } else { "Exception" };
+                plain(200, json!({ "TaskState": state, "Messages": [{ "Message": "the supply does not obey" }] }))
+            }
             ("GET", "/redfish/v1/Systems") => plain(200, self.systems()),
             ("GET", "/redfish/v1/Systems/1") => plain(200, self.system()),
             ("GET", "/redfish/v1/Systems/1/ResetActionInfo") => {
@@ -219,6 +244,9 @@ impl State {
         let off_already = kind == "ForceOff" && self.power == "Off";
         if self.quirk == Quirk::OffWhenOff && off_already {
             return (409, String::new(), json!({ "error": { "message": "is off" } }));
+        }
+        if self.quirk == Quirk::TaskFails {
+            return (202, "Location: /redfish/v1/TaskService/Tasks/1\r\n".to_owned(), json!({ "TaskState": "New" }));
         }
         if let Quirk::Task(ends) = self.quirk {
             if ends == "Running" {

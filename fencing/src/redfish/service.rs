@@ -15,6 +15,8 @@ use crate::{causes::with_causes, password, tls};
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long the end of a session may take, in the background.
 const LOGOUT_LIMIT: Duration = Duration::from_secs(5);
+/// Where every service begins. Whoever asks may read it.
+pub(super) const ROOT: &str = "/redfish/v1/";
 /// Where sessions are made when the service does not say it.
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 const TOKEN: &str = "X-Auth-Token";
@@ -63,9 +65,10 @@ impl Service {
             RedfishAuth::Basic => Ok(Self { client, base, who: Who::Basic { user, password } }),
             RedfishAuth::Session => {
                 let body = json!({ "UserName": user, "Password": password });
-                let request = client.post(format!("{base}{SESSIONS}")).json(&body);
-                let (response, _) = answer("log in", request).await?;
-                let header = |name: &str| response.get(name)?.to_str().ok().map(str::to_owned);
+                let sessions = sessions(&client, &base).await?;
+                let request = client.post(format!("{base}{sessions}")).json(&body);
+                let (_, headers, _) = answer("log in", request).await?;
+                let header = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
                 let token = header(TOKEN)
                     .ok_or_else(|| Trouble::Refused("the service logs in without giving a token".to_owned()))?;
                 let path = header("Location").and_then(|location| local(&base, &location));
@@ -77,21 +80,21 @@ impl Service {
     /// Reads a resource.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Trouble> {
         let request = self.as_us(self.client.get(self.url(path)?));
-        let (_, body) = answer(path, request).await?;
+        let (_, _, body) = answer(path, request).await?;
         body.ok_or_else(|| Trouble::Unknown(format!("{} is no JSON", clean(path))))
     }
 
-    /// Carries out an action. That the service takes it does not mean that anything happens.
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<(), Trouble> {
+    /// Carries out an action. That the service takes it does not mean that anything happens. Where it has made a task of
+    /// it: the path of that.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Option<String>, Trouble> {
         let request = self.as_us(self.client.post(self.url(path)?)).json(body);
-        let (_, body) = answer(path, request).await?;
-        let state = body.as_ref().and_then(|task| task.get("TaskState")?.as_str());
-        match state {
-            Some(over @ ("Exception" | "Killed" | "Cancelled")) => {
-                Err(Trouble::Refused(format!("the service made a task of it that ended as {over}")))
-            }
-            _ => Ok(()),
+        let (status, headers, body) = answer(path, request).await?;
+        if let Some(task) = &body {
+            goes_on(task)?;
         }
+        let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let task = location.and_then(|location| local(&self.base, location));
+        Ok(task.filter(|_| status == StatusCode::ACCEPTED))
     }
 
     fn as_us(&self, request: RequestBuilder) -> RequestBuilder {
@@ -123,6 +126,33 @@ impl Drop for Service {
     }
 }
 
+/// Where sessions are made. A service that does not let strangers read where, or does not say it, has the usual place.
+async fn sessions(client: &Client, base: &str) -> Result<String, Trouble> {
+    let root = match answer(ROOT, client.get(format!("{base}{ROOT}"))).await {
+        Ok((_, _, root)) => root,
+        Err(Trouble::Refused(_)) => None,
+        Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
+    };
+    let said = root.as_ref().and_then(|root| root.get("Links")?.get("Sessions")?.get("@odata.id")?.as_str());
+    Ok(said.and_then(|link| local(base, link)).unwrap_or_else(|| SESSIONS.to_owned()))
+}
+
+/// Whether a task goes on, if this is one.
+///
+/// # Errors
+/// [`Trouble::Refused`] when it has failed.
+pub(super) fn goes_on(task: &Value) -> Result<bool, Trouble> {
+    match task.get("TaskState").and_then(Value::as_str) {
+        Some(over @ ("Exception" | "Killed" | "Cancelled")) => {
+            let said = task.get("Messages").and_then(|messages| messages.get(0)?.get("Message")?.as_str());
+            let said = said.map(|said| format!(": {}", clean(said))).unwrap_or_default();
+            Err(Trouble::Refused(format!("the service made a task of it that ended as {over}{said}")))
+        }
+        Some("Completed") | None => Ok(false),
+        Some(_) => Ok(true),
+    }
+}
+
 fn base(address: &str, port: u16) -> String {
     if address.contains(':') { format!("https://[{address}]:{port}") } else { format!("https://{address}:{port}") }
 }
@@ -135,7 +165,10 @@ fn local(base: &str, link: &str) -> Option<String> {
 }
 
 /// Sends a request and reads what comes back, if it is a success.
-async fn answer(what: &str, request: RequestBuilder) -> Result<(header::HeaderMap, Option<Value>), Trouble> {
+async fn answer(
+    what: &str,
+    request: RequestBuilder,
+) -> Result<(StatusCode, header::HeaderMap, Option<Value>), Trouble> {
     let request = request.header(header::ACCEPT, "application/json").header("OData-Version", "4.0");
     let mut response = request.send().await.map_err(|error| of_error(&error))?;
     let status = response.status();
@@ -143,7 +176,7 @@ async fn answer(what: &str, request: RequestBuilder) -> Result<(header::HeaderMa
     let bytes = body(response).await?;
     let parsed = serde_json::from_slice::<Value>(&bytes).ok();
     if status.is_success() {
-        return Ok((headers, parsed));
+        return Ok((status, headers, parsed));
     }
     Err(of_status(what, status, parsed.as_ref()))
 }

@@ -3,10 +3,9 @@
 use holdfast_policies::observe::clean;
 use serde_json::{Value, json};
 
-use super::service::{Service, Trouble};
+use super::service::{ROOT, Service, Trouble};
 use crate::{device::Power, machine_id::normalize};
 
-const ROOT: &str = "/redfish/v1/";
 const RESET: &str = "#ComputerSystem.Reset";
 /// Pages of a collection that are read; each has dozens of systems.
 const PAGES_MAX: usize = 16;

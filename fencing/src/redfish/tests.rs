@@ -98,6 +98,24 @@ async fn a_task_is_an_acceptance_unless_it_has_failed_already() {
 }
 
 #[tokio::test]
+async fn a_task_is_looked_after_and_its_failure_is_told() {
+    let service = Scripted::start().await;
+    service.quirk(Quirk::TaskFails);
+    refused(service.settings(), "ended as Exception: the supply does not obey").await;
+    assert_eq!((service.offs(), service.power().as_str()), (1, "On"));
+}
+
+#[tokio::test]
+async fn sessions_are_made_where_the_service_says() {
+    let service = Scripted::start().await;
+    service.only_sessions();
+    service.quirk(Quirk::OtherSessions);
+    let settings = RedfishDevice { auth: RedfishAuth::Session, ..service.settings() };
+    assert_eq!(Redfish::new(settings).off(CALL).await, Answer::Confirmed(()));
+    assert_eq!((service.sessions().1, service.power().as_str()), (1, "Off"));
+}
+
+#[tokio::test]
 async fn a_service_that_offers_no_hard_off_or_leads_astray_is_refused() {
     let service = Scripted::start().await;
     for (quirk, says) in [

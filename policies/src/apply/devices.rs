@@ -28,6 +28,7 @@ impl ClusterState {
             return Err(Refused::Already { why: format!("every power device of {host} is trusted") });
         }
         known.distrusted.clear();
+        known.trusted = context.index;
         self.note(context, Event::DeviceTrusted { host, by });
         Ok(())
     }

@@ -3,10 +3,14 @@
 //! An attempt is an open order, and it counts for as long as it may still switch the host off: whatever is proven of the
 //! host meanwhile, and whatever becomes of the executor. Only its end lets the host's next boot in.
 
+use std::collections::BTreeMap;
+
 use super::Context;
 use crate::{
     change::Refused,
+    incident::Incident,
     journal::Event,
+    lease::SafeAt,
     model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, Switch},
@@ -20,8 +24,8 @@ impl ClusterState {
         context: &mut Context,
         host: &HostName,
         incarnation: &Incarnation,
-        evidence: Vec<String>,
-        last_well: Option<WallTime>,
+        (evidence, last_well): (Vec<String>, Option<WallTime>),
+        safe_at: Option<SafeAt>,
     ) -> Result<(), Refused> {
         let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         if known.facts.incarnation != *incarnation {
@@ -52,9 +56,12 @@ impl ClusterState {
             next_level: 0,
             failed: None,
             last_error: None,
+            errors: BTreeMap::new(),
+            safe_at: safe_at.as_ref().map(ToString::to_string),
         });
         let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
-        let (at, summary) = (context.at, format!("{host} has failed"));
+        let safe_at = safe_at.map(|safe| format!("; {safe}")).unwrap_or_default();
+        let (at, summary) = (context.at, format!("{host} has failed{safe_at}"));
         let incident = self.incident(context, &Self::host_key(host), &summary);
         incident.stamps.began = last_well;
         incident.stamps.detected = Some(at);
@@ -127,7 +134,13 @@ impl ClusterState {
     }
 
     /// Records how a fence attempt ended. That the device said off becomes proof by its own command.
-    pub(super) fn fence_ended(&mut self, context: &mut Context, host: &HostName, id: OrderId, error: Option<String>) {
+    pub(super) fn fence_ended(
+        &mut self,
+        context: &mut Context,
+        host: &HostName,
+        (id, level): (OrderId, usize),
+        error: Option<String>,
+    ) {
         let levels = self.policies.fencing.get(host).map_or(0, Vec::len);
         let Some(Life::Fencing(fence)) = self.hosts.get_mut(host).map(|known| &mut known.life) else { return };
         if fence.attempt != Some(id) {
@@ -136,24 +149,39 @@ impl ClusterState {
         fence.attempt = None;
         // Also after "done": where that does not become proof, the next attempt has to wait like after a failure.
         fence.failed = Some(context.index);
+        // A level whose off is no proof, because nobody has verified its wiring, must not keep the others from their turn.
+        fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
         let Some(error) = error else { return };
         fence.last_error = Some(error.clone());
-        fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
-        self.note(context, Event::FenceFailed { host: host.clone(), detail: error.clone() });
-        let waits_for_lease = self.lease_ground(host).is_ok();
+        fence.note_error(level, &error);
+        let safe_at = fence.safe_at.as_ref().map(|safe| format!("; {safe}")).unwrap_or_default();
+        let summary = format!("{host} has failed and could not be switched off: {}{safe_at}", fence.errors_said());
+        self.note(context, Event::FenceFailed { host: host.clone(), detail: error });
+        self.not_switched_off(context, host, summary);
+    }
+
+    /// Tells people of it, once: attempts recur for as long as it takes, and what they have been told is no news.
+    fn not_switched_off(&mut self, context: &Context, host: &HostName, summary: String) {
         let human = format!(
             "Make sure that {host} is off (pull its power if need be), then run `holdfast host confirm-off {host} --operator YOUR-NAME`. \
              Until then its guests start nowhere else."
         );
-        let guests = self.guests_of(host).map(|(name, _)| name.clone()).collect();
-        let incident = self.incident(context, &Self::host_key(host), "");
-        incident.summary = format!("{host} has failed and could not be switched off: {error}");
+        let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
+        let key = Self::host_key(host);
+        let open = self.open_incident(&key);
         // Where its lease ends the wait, nobody has to get up.
-        if !waits_for_lease {
-            incident.severity = Severity::Critical;
-            incident.human = Some(human);
+        let (severity, human) = match self.lease_ground(host) {
+            Ok(_) => (open.map_or(Severity::Error, |open| open.severity), open.and_then(|open| open.human.clone())),
+            Err(_) => (Severity::Critical, Some(human)),
+        };
+        let known = |open: &Incident| {
+            open.summary == summary && open.severity == severity && open.human == human && open.guests == guests
+        };
+        if open.is_some_and(known) {
+            return;
         }
-        incident.guests = guests;
+        let incident = self.incident(context, &key, "");
+        (incident.severity, incident.summary, incident.human, incident.guests) = (severity, summary, human, guests);
     }
 
     pub(super) fn fence_superseded(

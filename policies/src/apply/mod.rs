@@ -55,8 +55,8 @@ impl ClusterState {
     fn change(&mut self, context: &mut Context, change: Change) -> Result<(), Refused> {
         match change {
             Change::HostJoined { host, facts } => self.host_joined(context, host, facts),
-            Change::FenceOpened { host, incarnation, evidence, last_well } => {
-                self.fence_opened(context, &host, &incarnation, evidence, last_well)
+            Change::FenceOpened { host, incarnation, evidence, last_well, safe_at } => {
+                self.fence_opened(context, &host, &incarnation, (evidence, last_well), safe_at)
             }
             Change::FenceAttempted { host, executor, level } => self.fence_attempted(context, &host, &executor, level),
             Change::FenceSuperseded { host, why } => self.fence_superseded(context, &host, why),

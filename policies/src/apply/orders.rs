@@ -39,14 +39,14 @@ impl ClusterState {
                 self.rung_ended(context, guest, id, false);
                 self.resume_ended(context, guest, id, outcome);
             }
-            OrderKind::Fence { target, .. } => {
+            OrderKind::Fence { target, level, .. } => {
                 self.drill_switched(context, target, id, &outcome);
                 self.power_on_ended(context, target, id, &outcome);
                 let error = match outcome {
                     OrderOutcome::Done { .. } => None,
                     OrderOutcome::Failed { detail } => Some(detail),
                 };
-                self.fence_ended(context, target, id, error);
+                self.fence_ended(context, target, (id, *level), error);
             }
         }
         Ok(())

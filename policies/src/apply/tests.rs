@@ -51,6 +51,49 @@ fn a_fence_that_is_only_opened_or_failed_frees_nobody() {
 }
 
 #[test]
+fn attempts_that_fail_alike_are_told_once_and_what_is_new_is_told_anew() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    let ends = |stage: &mut Stage, detail: String| {
+        attempt(stage, "a", "b");
+        stage.end("b", OrderOutcome::Failed { detail });
+        stage.state.open_incident("host/a").unwrap().seq
+    };
+    let told = ends(&mut stage, "no answer within 3s; off was sent 1 times".to_owned());
+    for times in 2..30 {
+        let same = ends(&mut stage, format!("no answer within {times}.5s; off was sent {times} times"));
+        assert_eq!(same, told, "attempt {times}");
+    }
+    assert!(ends(&mut stage, "the user may not do this".to_owned()) > told);
+    let incident = stage.state.open_incident("host/a").unwrap();
+    assert!(incident.summary.ends_with("could not be switched off: the user may not do this"), "{}", incident.summary);
+    assert!(incident.human.is_some());
+}
+
+#[test]
+fn levels_that_fail_in_turn_are_told_together_and_once() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    let mut policies = stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("a")).unwrap();
+    let second = levels[0].clone();
+    levels.push(second);
+    stage.declare(policies);
+    stage.run("web", "a");
+    stage.fence("a");
+    let ends = |stage: &mut Stage, level: usize, detail: &str| {
+        stage.must(Change::FenceAttempted { host: host("a"), executor: host("b"), level });
+        stage.end("b", OrderOutcome::Failed { detail: detail.to_owned() });
+        stage.state.open_incident("host/a").unwrap().seq
+    };
+    ends(&mut stage, 0, "no route");
+    let told = ends(&mut stage, 1, "no answer");
+    assert_eq!([ends(&mut stage, 0, "no route"), ends(&mut stage, 1, "no answer")], [told; 2]);
+    let summary = &stage.state.open_incident("host/a").unwrap().summary;
+    assert!(summary.ends_with("could not be switched off: level 1: no route; level 2: no answer"), "{summary}");
+}
+
+#[test]
 fn an_off_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for_its_end() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     stage.run("web", "a");

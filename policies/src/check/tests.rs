@@ -29,7 +29,7 @@ fn place(guest: &str, on: &str) -> Change {
 fn fence(of: &str, evidence: &[&str]) -> Change {
     let evidence = evidence.iter().map(|said| (*said).to_owned()).collect();
     let incarnation = crate::fixture::boot(&format!("{of}.1"));
-    Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None }
+    Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None, safe_at: None }
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_reading_older_than_a_sign_of_life_proves_nothing() {
     let reading = PowerReading { declared, ..off("b", Moment(9_950)) };
     let proof = Proof::power_off(&host("b"), &crate::fixture::boot("b.1"), &reading, Some("ann"), None).unwrap();
     let plan = [Change::HostGone { proof, last_well: None, last_words: None }];
-    evidence.hosts.get_mut(&host("b")).unwrap().power = Some(reading);
+    evidence.hosts.get_mut(&host("b")).unwrap().read(reading);
     assert_eq!(promises(&stage, &evidence, &plan), [""; 0]);
     evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(9_950);
     assert_eq!(promises(&stage, &evidence, &plan), ["R9"]);

@@ -17,7 +17,7 @@ use super::{
     Decision, FOREVER, HostJudgement, HostVerdict, Round, Waits,
     attempts::{Slot, attempt, left_of, overdue},
     hosts::ANSWER_AGE_MAX,
-    leases::{close_lease, expired, returns, unarmed},
+    leases::{close_lease, expired, pending, returns, unarmed},
     proofs::{contradiction, proven, wonder},
     restraint::{is_hands_off, restraint},
     supervisors::{SUPERVISOR_PATIENCE, booted_anew, could_join_for, stuck_behind_dead_supervisor, supervisor_down},
@@ -168,7 +168,8 @@ fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, s
         evidence.push(format!("its last words: {words}"));
     }
     let last_well = round.evidence.last_life(name, &incarnation).map(|life| round.wall(life));
-    decision.commands.push(Change::FenceOpened { host: name.clone(), incarnation, evidence, last_well });
+    let safe_at = pending(round, name);
+    decision.commands.push(Change::FenceOpened { host: name.clone(), incarnation, evidence, last_well, safe_at });
     None
 }
 

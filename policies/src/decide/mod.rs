@@ -73,12 +73,14 @@ pub(crate) type Waits = Option<(String, u64)>;
 /// A question that the coordinator wants answered.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wish {
-    /// Ask the host's power device for its status.
+    /// Ask the power devices of one level of a host for their status.
     AskPower {
         /// The host.
         host: HostName,
         /// The boot that is wondered about.
         incarnation: Incarnation,
+        /// Position of the level among the host's levels.
+        level: usize,
     },
     /// Ask the other voters how long ago they heard the host (R17).
     AskVoters {

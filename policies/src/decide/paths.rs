@@ -120,8 +120,11 @@ fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host
 
 /// Why a level would not work: no host that tried it last reached it, or nobody has for long.
 fn trouble(round: &Round<'_>, host: &Host, level: usize) -> Option<String> {
-    if let Some((executor, error)) = host.fails(level) {
-        return Some(format!("{executor} got no answer: {error}"));
+    if host.fails(level).is_some() {
+        // Always the same one of them: who was last is another one each time, and no news.
+        let failed = host.paths.iter().filter(|path| path.level == level);
+        let first = failed.min_by(|one, other| one.executor.cmp(&other.executor))?;
+        return Some(format!("{} got no answer: {}", first.executor, first.error.as_deref().unwrap_or_default()));
     }
     let stale = round.state.fencing_stale_after();
     let proven = host.proven(level)?;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    model::{FenceLevel, Severity},
+    model::Severity,
     names::HostName,
     observe::GuestCondition,
     proof::{NoProof, Power, PowerReading, Proof, ProofKind},
@@ -20,6 +20,13 @@ use crate::{
 
 /// A sign of life so long after a device has said "off" was not merely late on its way, so the device was wrong (R9).
 const CONTRADICTS_AFTER: Duration = Duration::from_secs(10);
+
+/// Longest rest of a power device between two questions about a silent host: how much later a host is known to be off that
+/// loses its power after it has long been silent.
+const REST_MAX: Duration = Duration::from_secs(15);
+
+/// The same while somebody switches the host off, whose report may never come.
+const REST_WHILE_FENCED: Duration = Duration::from_secs(1);
 
 /// Silent hosts are wondered about: the power device and the other voters are asked. Both are harmless.
 pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
@@ -36,13 +43,34 @@ pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName
     if unheard || unsynced {
         decision.wishes.push(Wish::AskVoters { host: name.clone(), incarnation: incarnation.clone() });
     }
-    if unheard && has_device(round.state, name) {
-        decision.wishes.push(Wish::AskPower { host: name.clone(), incarnation: incarnation.clone() });
+    if unheard {
+        let rest = rest(round, name, round.now.moment.since(since));
+        let askable = askable(round.state, name, host).filter(|level| is_rested(round, name, *level, rest));
+        decision.wishes.extend(askable.map(|level| {
+            let (host, incarnation) = (name.clone(), incarnation.clone());
+            Wish::AskPower { host, incarnation, level }
+        }));
     }
 }
 
-fn has_device(state: &ClusterState, host: &HostName) -> bool {
-    state.policies.levels_of(host).iter().any(FenceLevel::has_device)
+/// The rest of a power device between two questions: whoever has just fallen silent is asked about without one, and of a
+/// host that has been silent for hours nothing new is to be expected. A controller is spared, and its sessions.
+fn rest(round: &Round<'_>, name: &HostName, silence: Duration) -> Duration {
+    let longest = if round.state.fence_under_way(name).is_some() { REST_WHILE_FENCED } else { REST_MAX };
+    (silence / 16).min(longest)
+}
+
+fn is_rested(round: &Round<'_>, name: &HostName, level: usize, rest: Duration) -> bool {
+    let asked = round.evidence.hosts.get(name).and_then(|known| known.asked.get(&level));
+    asked.is_none_or(|asked| round.now.moment.since(*asked) >= rest)
+}
+
+/// The levels whose devices are asked, all at once: one that is slow, dead or no proof hides none of the others. What is
+/// not trusted is not asked.
+fn askable(state: &ClusterState, name: &HostName, host: &Host) -> impl Iterator<Item = usize> {
+    let levels = state.policies.levels_of(name).iter().enumerate();
+    let askable = levels.filter(move |(level, declared)| declared.has_device() && !host.distrusted.contains(level));
+    askable.map(|(level, _)| level)
 }
 
 /// "Off" is proof at once, whoever asked (R9).
@@ -58,7 +86,9 @@ pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName
             true
         }
         Some(Err(NoProof::WiringUnverified { .. })) => {
-            unverified(round, decision, name);
+            if !may_yet_be_proven(round, name, host) {
+                unverified(round, decision, name);
+            }
             false
         }
         Some(Err(_)) | None => false,
@@ -70,27 +100,56 @@ pub(super) fn is_proven_off(round: &Round<'_>, name: &HostName) -> bool {
     round.state.hosts.get(name).is_some_and(|host| matches!(said_off(round, name, host), Some(Ok(_))))
 }
 
-/// What comes of the newest power reading; nothing counts while two machines use the name (R11).
+/// What comes of the levels that say off, each by itself: the first proof, or else why there is none. Nothing counts while
+/// two machines use the name (R11), and nothing that a level says that is not trusted.
 fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Proof, NoProof>> {
-    let reading = reading(round, name).filter(|_| !host.is_contested())?;
-    if host.distrusted.contains(&reading.level) {
+    let trusted = |off: &&PowerReading| !host.distrusted.contains(&off.level);
+    let offs: Vec<&PowerReading> = offs(round, name, host).filter(trusted).collect();
+    if offs.is_empty() || host.is_contested() {
         return None;
     }
-    let wiring = round.state.wiring_of(name, reading.level);
-    Some(Proof::power_off(name, &host.facts.incarnation, reading, wiring.as_deref(), last_sign(round, name, host)))
+    // Looked for only where something says off, because it walks over all guests.
+    let last_sign = last_sign(round, name, host);
+    let mut none = None;
+    for off in offs {
+        let wiring = round.state.wiring_of(name, off.level);
+        match Proof::power_off(name, &host.facts.incarnation, off, wiring.as_deref(), last_sign) {
+            Ok(proof) => return Some(Ok(proof)),
+            Err(unverified @ NoProof::WiringUnverified { .. }) => none = Some(Err(unverified)),
+            Err(why) => none = none.or(Some(Err(why))),
+        }
+    }
+    none
 }
 
-/// The newest power reading, if the devices that gave it are those that are declared: another one at their place was not
-/// asked.
-fn reading<'a>(round: &'a Round<'_>, name: &HostName) -> Option<&'a PowerReading> {
+/// What says that this boot of the host is off, among the levels whose devices are those that are declared: another one at
+/// their place was not asked.
+fn offs<'a>(round: &'a Round<'_>, name: &HostName, host: &'a Host) -> impl Iterator<Item = &'a PowerReading> {
     let levels = round.state.policies.levels_of(name);
-    let reading = round.evidence.hosts.get(name)?.power.as_ref()?;
-    (levels.get(reading.level) == Some(&reading.declared)).then_some(reading)
+    let known = round.evidence.hosts.get(name);
+    known.into_iter().flat_map(|known| known.power.values()).filter(move |reading| {
+        let declared = levels.get(reading.level) == Some(&reading.declared);
+        declared && reading.power == Power::Off && reading.incarnation == host.facts.incarnation
+    })
 }
 
 /// R9: a reading is void by any sign of that boot since, whoever received it.
 fn last_sign(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Moment> {
     super::hosts::newest_sign(round.state, round.evidence, name, &host.facts.incarnation)
+}
+
+/// Whether a level that is verified may say off yet. Nobody has to get up before each has had its turn.
+fn may_yet_be_proven(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
+    let levels = round.state.policies.levels_of(name);
+    let verified = |level: usize| !host.distrusted.contains(&level) && round.state.wiring_of(name, level).is_some();
+    let turns = levels.iter().filter(|level| level.has_device()).count();
+    let tried = match &host.life {
+        Life::Fencing(fence) => {
+            fence.attempt.is_none() && usize::try_from(fence.attempts).is_ok_and(|attempts| attempts >= turns)
+        }
+        Life::Up | Life::Gone { .. } => false,
+    };
+    !tried && (0..levels.len()).any(verified)
 }
 
 fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
@@ -105,17 +164,18 @@ fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
 
 /// A device that called a living host off is not to be trusted, and somebody is told (R9).
 pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let off = reading(round, name)
-        .filter(|reading| reading.power == Power::Off && reading.incarnation == host.facts.incarnation);
+    let offs: Vec<&PowerReading> = offs(round, name, host).collect();
     // Looked for only where something may be contradicted, because it walks over all guests.
-    let matters = off.is_some() || matches!(host.life, Life::Gone { .. });
+    let matters = !offs.is_empty() || matches!(host.life, Life::Gone { .. });
     let life = matters.then(|| last_sign(round, name, host)).flatten();
-    if let (Some(life), Some(off)) = (life, off)
-        && life >= off.asked.plus(CONTRADICTS_AFTER)
-        && is_known_level(round.state, name, off.level)
-        && !host.distrusted.contains(&off.level)
-    {
-        let ago = Span::ms(millis(life.since(off.asked)));
+    // What it had said before somebody checked it was looked at then.
+    let checked = (host.trusted > 0).then(|| round.evidence.marks.at(host.trusted));
+    let lied = |off: &&&PowerReading| {
+        let contradicted = life.is_some_and(|life| life >= off.asked.plus(CONTRADICTS_AFTER));
+        contradicted && !host.distrusted.contains(&off.level) && checked.is_none_or(|checked| off.asked > checked)
+    };
+    for off in offs.iter().filter(lied) {
+        let ago = Span::ms(millis(life.map_or(Duration::ZERO, |life| life.since(off.asked))));
         let why = format!("it said that {name} was off, and the same boot was heard {ago} later");
         decision.commands.push(Change::DeviceDistrusted { host: name.clone(), level: off.level, why });
     }
@@ -124,7 +184,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
         && denies(round, name, host, proof)
         && life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0)
         // What was heard just before the device was asked contradicts nothing.
-        && off.is_none_or(|off| life >= Some(off.asked))
+        && offs.iter().all(|off| life >= Some(off.asked))
     {
         let summary = format!("{name} is proven gone ({proof}), and the same boot is heard again");
         let human = format!(
@@ -155,8 +215,4 @@ fn denies(round: &Round<'_>, name: &HostName, host: &Host, proof: &Proof) -> boo
     let told = heard.sync.as_ref().is_some_and(|sync| sync.at > since);
     let runs = |condition: &GuestCondition| *condition == GuestCondition::Running;
     told && heard.reports.values().any(|report| runs(&report.condition))
-}
-
-fn is_known_level(state: &ClusterState, host: &HostName, level: usize) -> bool {
-    level < state.policies.levels_of(host).len()
 }

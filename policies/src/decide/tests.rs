@@ -92,7 +92,7 @@ impl Scene {
         if let Some(declared) = self.stage.state.policies.levels_of(&host(on)).get(reading.level) {
             reading.declared = declared.clone();
         }
-        self.evidence.hosts.entry(host(on)).or_default().power = Some(reading);
+        self.evidence.hosts.entry(host(on)).or_default().read(reading);
     }
 
     pub fn report(&mut self, guest: &str, on: &str, condition: GuestCondition) {
@@ -281,7 +281,7 @@ fn an_off_reading_frees_the_guests_of_the_host_at_once() {
     scene.now += 1_000;
     scene.all_well();
     scene.synced("d", scene.now - 900);
-    assert!(scene.decide().wishes.contains(&Wish::AskPower { host: host("d"), incarnation: boot("d.1") }));
+    assert!(scene.decide().wishes.contains(&Wish::AskPower { host: host("d"), incarnation: boot("d.1"), level: 0 }));
     scene.power("d", off("d", Moment(scene.now - 100)));
     assert_eq!(scene.settle(), ["HostGone", "Place"]);
 }

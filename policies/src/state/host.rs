@@ -2,12 +2,16 @@
 //!
 //! `Up -> Fencing -> Gone -> Up` (a new boot), or `Up -> Gone` when the power device says off by itself.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     fence_path::{Drill, PathTest, Wired},
+    incident::says_the_same,
     names::{GuestName, Incarnation, OrderId},
     proof::Proof,
 };
@@ -63,6 +67,9 @@ pub struct Host {
     /// are not asked to switch anything off, which may be another machine.
     #[serde(default)]
     pub distrusted: BTreeSet<usize>,
+    /// The log index at which somebody trusted them again; 0 when nobody has.
+    #[serde(default)]
+    pub trusted: u64,
     /// What is known of the ways to switch it off, by level and by who asked.
     #[serde(default)]
     pub paths: Vec<PathTest>,
@@ -167,6 +174,7 @@ impl Host {
             quarantine: None,
             fences: Vec::new(),
             distrusted: BTreeSet::new(),
+            trusted: 0,
             paths: Vec::new(),
             wired: Vec::new(),
             powered_on: None,
@@ -256,4 +264,36 @@ pub struct Fence {
     pub failed: Option<u64>,
     /// Why the newest attempt failed.
     pub last_error: Option<String>,
+    /// Why each level that has been tried failed, by its position.
+    #[serde(default)]
+    pub errors: BTreeMap<usize, String>,
+    /// From when on its guests cannot run any more by its lease, in words for people, where somebody could say it.
+    #[serde(default)]
+    pub safe_at: Option<String>,
+}
+
+/// Levels whose errors are remembered: as many as a host may have.
+const ERRORS_MAX: usize = 8;
+
+impl Fence {
+    /// Remembers why a level failed. An error that differs from the one before only in its numbers, which are times and
+    /// counts, leaves that in its place.
+    pub(crate) fn note_error(&mut self, level: usize, error: &str) {
+        let same = self.errors.get(&level).is_some_and(|known| says_the_same(known, error));
+        if !same && (self.errors.contains_key(&level) || self.errors.len() < ERRORS_MAX) {
+            self.errors.insert(level, error.to_owned());
+        }
+    }
+
+    /// Why the levels that have been tried failed, in one line.
+    pub(crate) fn errors_said(&self) -> String {
+        let mut errors = self.errors.iter();
+        match (errors.next(), errors.next()) {
+            (Some((_, only)), None) => only.clone(),
+            _ => {
+                let said = self.errors.iter().map(|(level, error)| format!("level {}: {error}", level + 1));
+                said.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
 }

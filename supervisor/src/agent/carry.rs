@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use holdfast_fencing::{open_devices, power_off::power_off_and_confirm, power_on_and_confirm, report::Outcome};
+use holdfast_fencing::{PowerDevice, power_off::power_off_and_confirm, power_on_and_confirm, report::Outcome};
 use holdfast_policies::{
-    model::{FenceLevel, QemuDefinition},
+    model::QemuDefinition,
     names::{Epoch, GuestName, HostName, Incarnation},
     observe::{GuestCondition, clean},
     order::{Order, OrderKind, OrderOutcome, SWITCH_ON, StopHow, Switch},
@@ -49,11 +49,12 @@ pub async fn carry(node: &Arc<Node>, order: &Order) -> Carried {
         let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
         // R20: every off needs a go-ahead younger than one lease, and a lease is renewed by the coordinator alone.
         let go_ahead = move || lease.is_valid() && !withdrawn.contains(id);
-        let off = |within| fence(target, target_incarnation, *level, device, within, go_ahead);
+        let devices = node.refusals.open(device);
+        let off = |within| fence(target, target_incarnation, *level, &devices, within, go_ahead);
         return match switch {
             Switch::Off => off(deadline).await,
-            Switch::OffAndOn => switch_on(device, off(device.timeout().0).await).await,
-            Switch::On => switch_on(device, Carried::plain(done("it was off"))).await,
+            Switch::OffAndOn => switch_on(&devices, off(device.timeout().0).await).await,
+            Switch::On => switch_on(&devices, Carried::plain(done("it was off"))).await,
         };
     }
     let Some(driver) = &node.driver else { return Carried::plain(failed("this host runs no guests")) };
@@ -226,11 +227,10 @@ async fn arriving(driver: &Driver, guest: &GuestName) -> bool {
 }
 
 /// The second half of a drill, or the end of a fence: what was switched off is switched on, and seen to be on.
-async fn switch_on(level: &FenceLevel, carried: Carried) -> Carried {
+async fn switch_on(devices: &[Arc<dyn PowerDevice>], carried: Carried) -> Carried {
     let OrderOutcome::Done { detail, .. } = &carried.outcome else { return carried };
     let began = Instant::now();
-    let devices = open_devices(level);
-    let outcome = match power_on_and_confirm(&devices, SWITCH_ON).await {
+    let outcome = match power_on_and_confirm(devices, SWITCH_ON).await {
         Ok(()) => done(format!("{detail}; on again after {} ms", began.elapsed().as_millis())),
         Err(error) => failed(format!("{detail}, and it could not be switched on again: {error}")),
     };
@@ -241,16 +241,15 @@ async fn fence(
     target: &HostName,
     incarnation: &Incarnation,
     level: usize,
-    device: &FenceLevel,
+    devices: &[Arc<dyn PowerDevice>],
     deadline: Duration,
     go_ahead: impl Fn() -> bool + Send + Sync,
 ) -> Carried {
-    let devices = open_devices(device);
     if devices.is_empty() {
         return Carried::plain(failed("the level has no power device"));
     }
     let asked = clock::moment();
-    let report = power_off_and_confirm(&devices, deadline, go_ahead).await;
+    let report = power_off_and_confirm(devices, deadline, go_ahead).await;
     for attempt in &report.attempts {
         tracing::info!(%target, device = %attempt.device, asked = ?attempt.asked, answer = %attempt.answer, "power device asked");
     }

@@ -307,7 +307,10 @@ impl Counter {
         };
         if let Request::TestFence { host, from } = request {
             let tested = tokio::time::timeout(DEADLINE, coordinator.test_fence(host, from)).await;
-            return tested.unwrap_or_else(|_| Err(Denied::NoLeader("the power devices took too long".to_owned())));
+            return tested.unwrap_or_else(|_| {
+                let why = "the power devices take longer than is waited here; `holdfast status` shows what they say";
+                Err(Denied::NoLeader(why.to_owned()))
+            });
         }
         self.survey(&request).await?;
         let (answer, answered) = oneshot::channel();

@@ -131,12 +131,9 @@ fn sight(evidence: &mut Evidence, report: &SightReport, now: Moment) {
     services.entry(report.service.clone()).or_default().insert(report.vantage.clone(), sight);
 }
 
-/// Notes a power reading, unless a newer one is known.
+/// Notes a power reading.
 pub fn power(evidence: &mut Evidence, host: &HostName, reading: PowerReading) {
-    let known = evidence.hosts.entry(host.clone()).or_default();
-    if known.power.as_ref().is_none_or(|power| power.asked <= reading.asked) {
-        known.power = Some(reading);
-    }
+    evidence.hosts.entry(host.clone()).or_default().read(reading);
 }
 
 /// Notes a voter's answer, and what it has heard of a boot that has not joined.
@@ -270,10 +267,10 @@ mod tests {
     /// h1 is back under a new boot and is being fenced by h2.
     fn fencing() -> (ClusterState, OrderId) {
         let mut state = failed_over();
-        let (evidence, last_well) = (Vec::new(), None);
+        let (evidence, last_well, safe_at) = (Vec::new(), None, None);
         for what in [
             Change::HostJoined { host: host("h1"), facts: facts("boot-h1-again", "h1") },
-            Change::FenceOpened { host: host("h1"), incarnation: boot("boot-h1-again"), evidence, last_well },
+            Change::FenceOpened { host: host("h1"), incarnation: boot("boot-h1-again"), evidence, last_well, safe_at },
             Change::FenceAttempted { host: host("h1"), executor: host("h2"), level: 0 },
         ] {
             let applied = state.apply(state.applied + 1, Command { at: WallTime(0), what });
@@ -294,7 +291,7 @@ mod tests {
         let results = vec![OrderResult { order, outcome, reading: Some(reading) }];
         let request = SyncRequest { results, ..request(from, &format!("boot-{from}")) };
         sync(&mut evidence, state, &request, Moment(1_000));
-        evidence.hosts.values().any(|known| known.power.is_some())
+        evidence.hosts.values().any(|known| !known.power.is_empty())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use holdfast_fencing::{
-    PowerDevice,
+    PowerDevice, Refusals,
     device::{Answer, Power as DevicePower},
     machine_id::{normalize, same_machine},
     open_devices,
@@ -32,14 +32,15 @@ use crate::{
     rpc::Channel,
 };
 
-/// How long a device may take for one answer; two are asked, one after the other. Less than what a person waits for.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(3);
+/// Longest that a device may take for one answer, and for both that it is asked for, however long it has within a fence: less
+/// than what an executor has for the whole question (30 s).
+const DEVICE_MAX: (Duration, Duration) = (Duration::from_secs(25), Duration::from_secs(28));
 
-/// How long the executor may take for all of them, and the way there and back.
-const EXECUTOR_DEADLINE: Duration = Duration::from_millis(6_500);
+/// The way to the executor and back.
+const TRAVEL: Duration = Duration::from_millis(500);
 
 /// A test that has not ended after this is lost, and another one may begin.
-const LOST_AFTER: Duration = Duration::from_secs(20);
+const LOST_AFTER: Duration = Duration::from_secs(40);
 
 /// Levels that one question may name.
 const LEVELS_MAX: usize = 8;
@@ -138,19 +139,32 @@ fn is_unique(state: &ClusterState, machine_id: &str) -> bool {
 
 async fn ask(node: &Arc<Node>, executor: &HostName, question: &PathQuestion) -> Result<PathAnswer, String> {
     if executor == node.host() {
-        return Ok(answer(question).await);
+        return Ok(answer(question, &node.refusals).await);
     }
     let address = node.address(executor).ok_or_else(|| format!("the address of {executor} is not known"))?;
     let body = serde_json::to_vec(question).map_err(|error| error.to_string())?;
-    let called = node.rpc.call(executor, address, Channel::Paths, body, EXECUTOR_DEADLINE).await;
+    let called = node.rpc.call(executor, address, Channel::Paths, body, longest(question) + TRAVEL).await;
     let body = called.map_err(|error| format!("{executor} could not be asked: {}", with_causes(&error)))?;
     serde_json::from_slice(&body).map_err(|error| format!("{executor} answers what is none: {error}"))
 }
 
+/// How long the slowest of the devices may take for both answers.
+fn longest(question: &PathQuestion) -> Duration {
+    let devices = question.levels.values().flat_map(open_devices);
+    devices.map(|device| deadlines(device.as_ref()).1).max().unwrap_or_default()
+}
+
+/// How long a device may take for one answer, and for both: as long as it has within a fence, because what answers there
+/// must not look dead here.
+fn deadlines(device: &dyn PowerDevice) -> (Duration, Duration) {
+    let (one, both) = DEVICE_MAX;
+    (device.patience().min(one), (device.patience() * 2).min(both))
+}
+
 /// Asks the devices, on the host that is to.
-pub async fn answer(question: &PathQuestion) -> PathAnswer {
+pub async fn answer(question: &PathQuestion, refusals: &Refusals) -> PathAnswer {
     let levels = question.levels.iter().take(LEVELS_MAX).map(|(row, level)| async move {
-        let devices = open_devices(level);
+        let devices = refusals.open_to_test(level);
         (*row, join_all(devices.iter().map(|device| told(device.as_ref()))).await)
     });
     PathAnswer { levels: join_all(levels).await.into_iter().collect() }
@@ -158,7 +172,8 @@ pub async fn answer(question: &PathQuestion) -> PathAnswer {
 
 async fn told(device: &dyn PowerDevice) -> Told {
     let began = Instant::now();
-    let status = device.status(DEVICE_DEADLINE).await;
+    let (one, both) = deadlines(device);
+    let status = device.status(one).await;
     let took_ms = millis(began.elapsed());
     let power = match status {
         Answer::Confirmed(DevicePower::On) => Power::On,
@@ -167,7 +182,7 @@ async fn told(device: &dyn PowerDevice) -> Told {
     };
     let machine = match &power {
         Power::Unknown { detail } => ToldMachine::Unknown { why: detail.clone() },
-        Power::On | Power::Off => match device.machine_id(DEVICE_DEADLINE).await {
+        Power::On | Power::Off => match device.machine_id(both.saturating_sub(began.elapsed())).await {
             Answer::Confirmed(id) => ToldMachine::Id { id: clean(&id) },
             Answer::Refused { detail } => ToldMachine::Untold { why: clean(&detail) },
             Answer::Unknown { detail } => ToldMachine::Unknown { why: clean(&detail) },
@@ -218,6 +233,13 @@ impl Coordinator {
             return Err(Denied::NoLeader("this supervisor does not coordinate".to_owned()));
         }
         let askers = self.node.read(|state| askers(state, &host, from))?;
+        let coordinator = self.clone();
+        // Slow devices take longer than a person is made to wait: what they say is committed all the same.
+        let testing = tokio::spawn(async move { coordinator.test_fence_by(host, &askers).await });
+        testing.await.map_err(|_| Denied::NoLeader("the test has broken off".to_owned()))
+    }
+
+    async fn test_fence_by(&self, host: HostName, askers: &[HostName]) -> Said {
         let tests = join_all(askers.iter().map(|asker| run(&self.node, &host, asker))).await;
         let mut said = Vec::new();
         for (asker, change) in askers.iter().zip(tests) {
@@ -228,7 +250,7 @@ impl Coordinator {
             self.tell(Input::Tested(Some(Box::new(change)))).await;
         }
         said.sort_by_key(|line| line.level);
-        Ok(Said::FenceTested { host, said })
+        Said::FenceTested { host, said }
     }
 }
 
@@ -257,9 +279,45 @@ fn askers(state: &ClusterState, host: &HostName, from: Option<HostName>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use holdfast_fencing::fake::{FakeDevice, Manner};
+    use holdfast_policies::{
+        model::{CommandDevice, PowerDevice as Declared},
+        time::Span,
+    };
+
     use super::*;
 
     const OWN: &str = "33221100-5544-7766-8899-aabbccddeeff";
+
+    fn command(timeout: u64) -> FenceLevel {
+        let words = |word: &str| vec![word.to_owned()];
+        FenceLevel::Power(vec![Declared::Command(CommandDevice {
+            status: words("status"),
+            off: words("off"),
+            on: None,
+            machine_id: None,
+            wiring_verified_by: None,
+            timeout: Span::secs(timeout),
+        })])
+    }
+
+    #[test]
+    fn a_device_has_as_long_as_within_a_fence_and_no_longer_than_its_executor_has() {
+        let longest = |timeouts: &[u64]| {
+            let levels = timeouts.iter().enumerate().map(|(row, timeout)| (row, command(*timeout)));
+            longest(&PathQuestion { levels: levels.collect() })
+        };
+        assert_eq!(longest(&[8, 4]), Duration::from_secs(12), "twice three quarters of the time-out of the slowest");
+        assert_eq!(longest(&[600]), Duration::from_secs(28));
+        assert_eq!(longest(&[]), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_device_is_not_called_dead() {
+        let slow = FakeDevice::new("x", Manner::Slow(Duration::from_secs(4)));
+        let told = told(&slow).await;
+        assert!(told.power == Power::On && matches!(told.machine, ToldMachine::Id { .. }), "{told:?}");
+    }
 
     #[test]
     fn only_a_uuid_of_the_firmware_that_no_other_host_has_is_compared() {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_fencing::{
+    PowerDevice,
     device::{Answer as DeviceAnswer, Power as DevicePower},
     open_devices,
 };
@@ -23,11 +24,12 @@ use crate::{clock, node::Node, rpc::Channel};
 /// Rest before the same question is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// A question that has not been answered after this counts as lost, and may be asked again.
+/// A question whose end has not been told so long after its deadline counts as lost, and may be asked again.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 
-/// How long a power device may take to answer when it is only wondered about.
-const POWER_DEADLINE: Duration = Duration::from_millis(2_500);
+/// Longest that a power device may take to answer when it is only wondered about, however long it has otherwise: no other
+/// level waits for it.
+const POWER_DEADLINE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a voter may take to answer.
 const VOTER_DEADLINE: Duration = Duration::from_millis(400);
@@ -56,6 +58,7 @@ pub struct AgesAnswer {
 /// Questions under way.
 #[derive(Default)]
 pub struct Wishes {
+    /// What is being asked, and from when on it counts as lost.
     asked: BTreeMap<Wish, Moment>,
     answered: BTreeMap<Wish, Moment>,
 }
@@ -63,17 +66,19 @@ pub struct Wishes {
 impl Wishes {
     /// Asks what is not being asked already.
     pub fn fulfil(&mut self, wishes: Vec<Wish>, node: &Arc<Node>, inputs: &mpsc::Sender<Input>, now: Moment) {
-        self.asked.retain(|_, at| now.since(*at) < LOST_AFTER);
+        self.asked.retain(|_, lost| now < *lost);
         self.answered.retain(|_, at| now.since(*at) < AGAIN_AFTER);
         for wish in wishes {
             if self.asked.contains_key(&wish) || self.answered.contains_key(&wish) {
                 continue;
             }
-            self.asked.insert(wish.clone(), now);
+            self.asked.insert(wish.clone(), now.plus(deadline(node, &wish) + LOST_AFTER));
             let (node, inputs) = (Arc::clone(node), inputs.clone());
             tokio::spawn(async move {
                 match &wish {
-                    Wish::AskPower { host, incarnation } => ask_power(&node, &inputs, host, incarnation).await,
+                    Wish::AskPower { host, incarnation, level } => {
+                        ask_power(&node, &inputs, host, incarnation, *level).await;
+                    }
                     Wish::AskVoters { host, incarnation } => ask_voters(&node, &inputs, host, incarnation).await,
                 }
                 // When the coordinator is gone nobody waits for it.
@@ -89,26 +94,50 @@ impl Wishes {
     }
 }
 
-async fn ask_power(node: &Node, inputs: &mpsc::Sender<Input>, host: &HostName, incarnation: &Incarnation) {
-    let levels = node.read(|state| state.policies.fencing.get(host).cloned().unwrap_or_default());
-    for (level, device) in levels.iter().enumerate() {
-        let Some(reading) = read_power(incarnation, level, device).await else { continue };
-        tracing::debug!(%host, ?reading, "power device asked for its status");
-        let off = reading.power == Power::Off;
-        let _ = inputs.send(Input::Power { host: host.clone(), reading }).await;
-        if off {
-            return;
+fn deadline(node: &Node, wish: &Wish) -> Duration {
+    match wish {
+        Wish::AskVoters { .. } => VOTER_DEADLINE,
+        Wish::AskPower { host, level, .. } => {
+            let declared = node.read(|state| state.policies.levels_of(host).get(*level).cloned());
+            let devices = declared.map(|declared| open_devices(&declared)).unwrap_or_default();
+            devices.iter().map(|device| patience(device.as_ref())).max().unwrap_or_default()
         }
     }
 }
 
-async fn read_power(incarnation: &Incarnation, level: usize, declared: &FenceLevel) -> Option<PowerReading> {
-    let devices = open_devices(declared);
+/// As long as the device has within a fence: what answers there must not look dead here.
+fn patience(device: &dyn PowerDevice) -> Duration {
+    device.patience().min(POWER_DEADLINE_MAX)
+}
+
+/// Asks one level; the others are asked at the same time, and none waits for another.
+async fn ask_power(
+    node: &Node,
+    inputs: &mpsc::Sender<Input>,
+    host: &HostName,
+    incarnation: &Incarnation,
+    level: usize,
+) {
+    let declared = node.read(|state| state.policies.levels_of(host).get(level).cloned());
+    let Some(declared) = declared else { return };
+    let Some(reading) = read_power(node, incarnation, level, &declared).await else { return };
+    tracing::debug!(%host, ?reading, "power device asked for its status");
+    let _ = inputs.send(Input::Power { host: host.clone(), reading }).await;
+}
+
+async fn read_power(
+    node: &Node,
+    incarnation: &Incarnation,
+    level: usize,
+    declared: &FenceLevel,
+) -> Option<PowerReading> {
+    let devices = node.refusals.open(declared);
     if devices.is_empty() {
         return None;
     }
     let asked = clock::moment();
-    let answers = futures_util::future::join_all(devices.iter().map(|device| device.status(POWER_DEADLINE))).await;
+    let asking = devices.iter().map(|device| device.status(patience(device.as_ref())));
+    let answers = futures_util::future::join_all(asking).await;
     let power = answers.into_iter().map(in_words_of_state).fold(Power::Off, together);
     let devices = devices.iter().map(|device| device.describe()).collect();
     Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices, level, declared: declared.clone() })

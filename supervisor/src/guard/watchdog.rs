@@ -99,8 +99,13 @@ impl Watchdog {
         }
     }
 
-    /// Opens it and disarms it at once, to see what it is. One that cannot be disarmed comes back, to be petted on.
+    /// Opens it and disarms it at once, to see what it is. One that cannot be disarmed comes back, to be petted on; where the
+    /// kernel says so beforehand it is not opened at all, because that would arm it although nobody has asked for it.
     pub(super) fn try_out(wanted: &WatchdogFile, now: Moment) -> Result<(ArmedWatchdog, Option<Self>), WatchdogError> {
+        let folder = fs::metadata(&wanted.device).ok().and_then(|metadata| kernels_folder(&metadata));
+        if let Some(told) = folder.and_then(|folder| told_for_ever(&folder, wanted)) {
+            return Ok((told, None));
+        }
         let opened = Self::open(wanted, None, now)?;
         Ok((opened.armed.clone(), opened.disarm()))
     }
@@ -217,16 +222,40 @@ fn is_virtual_machine(root: &Path) -> bool {
 const MACHINES: [&str; 9] =
     ["QEMU", "KVM", "VMware", "VirtualBox", "Xen", "Bochs", "OpenStack", "Google Compute Engine", "Virtual Machine"];
 
-/// Whether the driver was told never to let it be disarmed (`nowayout`). `/dev/watchdog` is a second name of watchdog0.
+/// Whether the driver was told never to let it be disarmed (`nowayout`).
 fn is_for_ever(device: &File) -> bool {
     let Ok(metadata) = device.metadata() else { return true };
+    kernels_folder(&metadata).is_some_and(|folder| read(&folder, "nowayout").as_deref() == Some("1"))
+}
+
+/// Where the kernel tells of a device. `/dev/watchdog` is a second name of watchdog0.
+fn kernels_folder(metadata: &fs::Metadata) -> Option<PathBuf> {
     let (major, minor) = (major(metadata.rdev()), minor(metadata.rdev()));
     let folder = if major == MISC_MAJOR {
         PathBuf::from("/sys/class/watchdog/watchdog0")
     } else {
         PathBuf::from(format!("/sys/dev/char/{major}:{minor}"))
     };
-    is_device(device) && fs::read_to_string(folder.join("nowayout")).is_ok_and(|text| text.trim() == "1")
+    metadata.file_type().is_char_device().then_some(folder)
+}
+
+fn read(folder: &Path, name: &str) -> Option<String> {
+    fs::read_to_string(folder.join(name)).ok().map(|text| text.trim().to_owned())
+}
+
+/// What the kernel tells of a watchdog that could not be disarmed and is not armed. One that is armed already has to be
+/// opened and petted on, whoever has armed it.
+fn told_for_ever(folder: &Path, wanted: &WatchdogFile) -> Option<ArmedWatchdog> {
+    let for_ever = read(folder, "nowayout").as_deref() == Some("1");
+    let at_rest = read(folder, "state").as_deref() == Some("inactive");
+    if !for_ever || !at_rest {
+        return None;
+    }
+    let identity = read(folder, "identity").map(|identity| clean(&identity)).unwrap_or_default();
+    let seconds = read(folder, "timeout").and_then(|seconds| seconds.parse::<u32>().ok());
+    let timeout_ms = seconds.map_or(millis(wanted.timeout.0), |seconds| u64::from(seconds) * 1_000);
+    let is_virtual = identity == SOFTDOG || is_virtual_machine(Path::new("/"));
+    Some(ArmedWatchdog { identity, timeout_ms, is_virtual })
 }
 
 #[cfg(test)]
@@ -242,6 +271,25 @@ mod tests {
         fs::write(&path, "").unwrap();
         assert!(matches!(Watchdog::open(&wanted, None, Moment(0)), Err(WatchdogError::Support(_))));
         assert_eq!(fs::read(&path).unwrap(), b"", "nothing was written into somebody's file");
+    }
+
+    #[test]
+    fn one_that_could_not_be_disarmed_is_not_armed_to_see_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), format!("{text}\n")).unwrap();
+        let told = || told_for_ever(folder.path(), &WatchdogFile::default());
+        assert_eq!(told(), None, "what the kernel does not tell is looked for by opening it");
+        write("nowayout", "1");
+        write("state", "inactive");
+        write("identity", "iTCO_wdt");
+        write("timeout", "30");
+        let armed = told().unwrap();
+        assert_eq!((armed.identity.as_str(), armed.timeout_ms), ("iTCO_wdt", 30_000));
+        write("state", "active");
+        assert_eq!(told(), None, "what is armed has to be petted on");
+        write("state", "inactive");
+        write("nowayout", "0");
+        assert_eq!(told(), None);
     }
 
     #[test]

@@ -266,6 +266,7 @@ fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) 
             incarnation: incarnation.clone(),
             evidence,
             last_well: None,
+            safe_at: None,
         });
     }
     if ["down", "down-in-maintenance"].contains(&host.state.as_str()) {

@@ -348,12 +348,12 @@ impl World {
     fn fulfil(&mut self, wish: Wish) {
         let asked = Moment(self.now);
         match wish {
-            Wish::AskPower { host, incarnation } => {
+            Wish::AskPower { host, incarnation, level } => {
                 let power = self.power_of(&host);
-                let Some(declared) = self.state.policies.levels_of(&host).first().cloned() else { return };
+                let Some(declared) = self.state.policies.levels_of(&host).get(level).cloned() else { return };
                 let devices = vec!["bmc".to_owned()];
-                let reading = PowerReading { incarnation, asked, power, devices, level: 0, declared };
-                self.evidence.hosts.entry(host).or_default().power = Some(reading);
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
+                self.evidence.hosts.entry(host).or_default().read(reading);
             }
             Wish::AskVoters { host, incarnation } => {
                 let Some(about) = self.nodes.iter().find(|node| node.name == host) else { return };
@@ -449,7 +449,7 @@ impl World {
                 let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading;
                 let asked = Moment(moment.0.saturating_sub(asked_ago_ms));
                 let reading = PowerReading { incarnation, asked, power, devices, level, declared };
-                self.evidence.hosts.entry(host).or_default().power = Some(reading);
+                self.evidence.hosts.entry(host).or_default().read(reading);
             }
             let order = self.state.orders.get(&result.order);
             if order.is_some_and(|order| order.host == *host && order.incarnation == *boot) {

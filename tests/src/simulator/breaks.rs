@@ -157,6 +157,7 @@ pub(super) fn ignore_the_hold(state: &ClusterState, report: &Report, commands: &
                 incarnation: known.facts.incarnation.clone(),
                 evidence: judgement.evidence.clone(),
                 last_well: None,
+                safe_at: None,
             }),
             Life::Fencing(fence) if fence.attempt.is_none() => {
                 let executor = report.hosts.iter().find(|(_, other)| other.verdict == HostVerdict::Healthy);

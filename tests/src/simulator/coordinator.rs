@@ -499,10 +499,7 @@ impl World {
             let clock = self.hosts[voter].clock(self.now);
             super::breaks::read_afresh(&self.voters[voter].state, host, clock, &mut reading);
         }
-        let known = self.voters[voter].brain.evidence.hosts.entry(host.clone()).or_default();
-        if known.power.as_ref().is_none_or(|power| power.asked <= reading.asked) {
-            known.power = Some(reading);
-        }
+        self.voters[voter].brain.evidence.hosts.entry(host.clone()).or_default().read(reading);
         self.voters[voter].brain.calm = false;
     }
 
@@ -555,16 +552,15 @@ impl World {
         asked.retain(|_, at| now - *at < 10 * ASK_AGAIN);
         asked.insert(wish.clone(), now);
         match wish {
-            Wish::AskPower { host, incarnation } => self.ask_power(voter, &host, incarnation),
+            Wish::AskPower { host, incarnation, level } => self.ask_power(voter, &host, incarnation, level),
             Wish::AskVoters { host, incarnation } => self.ask_voters(voter, &host, &incarnation),
         }
     }
 
-    fn ask_power(&mut self, voter: usize, host: &HostName, incarnation: Incarnation) {
+    fn ask_power(&mut self, voter: usize, host: &HostName, incarnation: Incarnation, level: usize) {
         let Some(about) = self.host_index(host) else { return };
-        let levels = self.voters[voter].state.policies.levels_of(host);
-        let first = levels.iter().enumerate().find(|(_, level)| level.has_device());
-        let Some((level, declared)) = first.map(|(row, level)| (row, level.clone())) else { return };
+        let declared = self.voters[voter].state.policies.levels_of(host).get(level).cloned();
+        let Some(declared) = declared else { return };
         let asked = self.hosts[voter].clock(self.now);
         let (wait, power) = self.read_device(about, 2_500);
         let devices = vec![format!("the BMC of {host}")];

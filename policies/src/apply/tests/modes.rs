@@ -63,7 +63,8 @@ fn a_host_that_is_fenced_or_gone_is_neither_drained_nor_set_to_maintenance_nor_a
 
 #[test]
 fn a_fence_that_was_decided_before_maintenance_or_suspension_is_not_opened_after_it() {
-    let open = Change::FenceOpened { host: host("a"), incarnation: boot("a.1"), evidence: Vec::new(), last_well: None };
+    let (evidence, last_well, safe_at) = (Vec::new(), None, None);
+    let open = Change::FenceOpened { host: host("a"), incarnation: boot("a.1"), evidence, last_well, safe_at };
     let suspend = Change::SuspensionSet { suspended: true, by: "ann".to_owned() };
     for first in [set_mode("a", Mode::Maintenance), suspend] {
         let mut stage = Stage::new(&["a", "b"], &[]);

@@ -52,7 +52,8 @@ fn no_word_about_a_contested_name_is_proof_before_a_person_has_settled_it() {
         for proof in [gone.clone(), Change::HostGone { proof: person, last_well: None, last_words: None }] {
             assert!(matches!(stage.refused(proof), Refused::Host { .. }), "R11: no proof");
         }
-        let open = Change::FenceOpened { host: host("a"), incarnation, evidence: Vec::new(), last_well: None };
+        let (evidence, last_well, safe_at) = (Vec::new(), None, None);
+        let open = Change::FenceOpened { host: host("a"), incarnation, evidence, last_well, safe_at };
         assert!(matches!(stage.refused(open), Refused::Host { .. }));
         if !machine {
             stage.end("a", done());

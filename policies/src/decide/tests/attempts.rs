@@ -103,6 +103,118 @@ fn a_device_that_called_a_living_host_off_proves_nothing_any_more_and_is_not_ask
 }
 
 #[test]
+fn a_device_that_somebody_trusts_again_is_not_distrusted_for_what_it_had_said_before() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.power("d", off("d", Moment(scene.now - 10_000)));
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"]);
+    scene.stage.must(Change::DeviceTrusted { host: host("d"), by: "ann".to_owned() });
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+/// `d` has two levels, and nobody has verified the wiring of the first.
+fn two_levels() -> Scene {
+    let mut scene = four();
+    let mut policies = scene.stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("d")).unwrap();
+    let second = levels[0].clone();
+    let crate::model::FenceLevel::Power(devices) = &mut levels[0] else { unreachable!() };
+    let crate::model::PowerDevice::Ipmi(device) = &mut devices[0] else { unreachable!() };
+    device.wiring_verified_by = None;
+    levels.push(second);
+    scene.stage.declare(policies);
+    scene.later(60_000);
+    scene
+}
+
+#[test]
+fn a_level_that_nobody_has_verified_does_not_stand_in_the_way_of_one_that_is_verified() {
+    let mut scene = two_levels();
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "nobody has to get up before the second's turn");
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    scene.silent("d", 3_000);
+    assert_eq!(scene.settle(), ["FenceAttempted"]);
+    assert_eq!(scene.stage.orders("b"), ["fence d by level 2"]);
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now)) });
+    assert_eq!(scene.settle(), ["HostGone", "Place"]);
+}
+
+/// The levels of `d` whose power devices are to be asked now.
+fn asked(scene: &Scene) -> Vec<usize> {
+    let levels = scene.decide().wishes.into_iter().filter_map(|wish| match wish {
+        Wish::AskPower { host: about, level, .. } => (about == host("d")).then_some(level),
+        Wish::AskVoters { .. } => None,
+    });
+    levels.collect()
+}
+
+#[test]
+fn a_device_is_asked_at_once_then_ever_more_rarely_and_every_second_while_it_switches_off() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.later(600_000);
+    let due_after = |scene: &mut Scene, ms: u64| -> bool {
+        scene.power("d", PowerReading { power: Power::On, ..off("d", Moment(scene.now)) });
+        let at = scene.now;
+        scene.now += ms;
+        let due = asked(scene) == [0];
+        scene.now = at;
+        due
+    };
+    scene.synced("d", scene.now - 1_000);
+    assert_eq!(asked(&scene), [0], "it has not been asked yet");
+    assert!(!due_after(&mut scene, 50) && due_after(&mut scene, 80), "a sixteenth of the silence");
+    scene.silent("d", 160_000);
+    assert!(!due_after(&mut scene, 9_000) && due_after(&mut scene, 11_000));
+    scene.silent("d", 500_000);
+    assert!(!due_after(&mut scene, 14_999) && due_after(&mut scene, 15_000), "and at least so often");
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    assert!(!due_after(&mut scene, 999) && due_after(&mut scene, 1_000));
+}
+
+#[test]
+fn all_levels_are_asked_at_once_but_for_those_that_are_not_trusted() {
+    let mut scene = two_levels();
+    scene.synced("d", scene.now - 900);
+    assert_eq!(asked(&scene), [0, 1]);
+    let why = "it is of another machine".to_owned();
+    scene.stage.must(Change::DeviceDistrusted { host: host("d"), level: 0, why });
+    assert_eq!(asked(&scene), [1]);
+}
+
+#[test]
+fn a_human_is_asked_when_no_level_has_proven_what_one_says_that_nobody_has_verified() {
+    let mut scene = two_levels();
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    scene.settle();
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    scene.silent("d", 3_000);
+    scene.settle();
+    scene.stage.end("b", failed());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert!(scene.stage.state.open_incident("fencing/d").is_some());
+}
+
+#[test]
+fn a_level_that_is_not_trusted_proves_nothing_and_hides_nothing() {
+    let mut scene = two_levels();
+    let why = "it is of another machine".to_owned();
+    scene.stage.must(Change::DeviceDistrusted { host: host("d"), level: 0, why });
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(!scene.words().contains(&"HostGone".to_owned()));
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now)) });
+    assert_eq!(scene.words()[0], "HostGone");
+}
+
+#[test]
 fn every_wait_has_its_reason_and_its_bound() {
     let waits = |scene: &Scene| scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
     let mut scene = four();

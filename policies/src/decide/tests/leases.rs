@@ -191,7 +191,10 @@ fn a_power_device_that_is_faster_is_not_waited_with() {
     granted(&mut scene, 2_000);
     assert_eq!(scene.settle(), ["LeaseClosed", "FenceOpened", "FenceAttempted"]);
     scene.stage.end("a", failed());
-    assert_eq!(scene.stage.state.open_incident("host/d").unwrap().human, None, "the lease ends the wait");
+    let incident = scene.stage.state.open_incident("host/d").unwrap();
+    assert_eq!(incident.human, None, "the lease ends the wait");
+    let ends = "; safe at 00:02:03Z: lease 4s and 5 % + guard 1s + watchdog 10s, last granted 00:01:48Z";
+    assert!(incident.summary.contains("could not be switched off") && incident.summary.ends_with(ends), "{incident:?}");
     scene.power("d", off("d", Moment(scene.now)));
     assert_eq!(scene.settle(), ["HostGone", "Place"]);
     let proof = match &scene.stage.state.hosts[&host("d")].life {
