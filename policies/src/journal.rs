@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     armed::Armed,
-    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::Proof,
     time::WallTime,
@@ -54,7 +54,12 @@ pub enum Event {
     GuestAdopted { guest: GuestName, host: HostName, epoch: Epoch },
     GuestPlaced { guest: GuestName, host: HostName, epoch: Epoch, why: String },
     GuestStarted { guest: GuestName, host: HostName, detail: String },
-    GuestVerified { guest: GuestName, host: HostName },
+    GuestVerified {
+        guest: GuestName,
+        host: HostName,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unasked: Vec<ServiceName>,
+    },
     GuestReleasing { guest: GuestName, host: HostName, why: String },
     RungTaken { guest: GuestName, rung: String, attempt: u32, why: String, evidence: Vec<String> },
     MigrationOrdered { guest: GuestName, from: HostName, to: HostName, why: String },
@@ -201,7 +206,11 @@ impl fmt::Display for Event {
                 write!(f, "{guest} is to start on {host} under epoch {epoch}: {why}")
             }
             Self::GuestStarted { guest, host, detail } => write!(f, "{guest} runs on {host}: {detail}"),
-            Self::GuestVerified { guest, host } => write!(f, "all services of {guest} on {host} answer"),
+            Self::GuestVerified { guest, host, unasked } => {
+                write!(f, "all services of {guest} on {host} answer")?;
+                let names: Vec<&str> = unasked.iter().map(ServiceName::as_str).collect();
+                if names.is_empty() { Ok(()) } else { write!(f, " that can be asked; {} cannot", names.join(", ")) }
+            }
             Self::GuestReleasing { guest, host, why } => write!(f, "{host} is to stop {guest}: {why}"),
             Self::RungTaken { guest, rung, attempt, why, evidence } => {
                 write!(f, "{rung} of {guest} (try {attempt}): {why}")?;

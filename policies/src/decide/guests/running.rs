@@ -9,6 +9,7 @@ use super::{
     glance::Here,
     moves::target,
     reasons::must_leave,
+    unasked::unasked_for,
 };
 use crate::{
     change::Change,
@@ -17,7 +18,7 @@ use crate::{
     hands_off::HandsOff,
     ladder::{NextStep, Trouble, ladder_of, next_step},
     model::{GuestDeclaration, OnDegraded, Policy, Rung, Severity},
-    names::{GuestName, OrderId},
+    names::{GuestName, OrderId, ServiceName},
     observe::{GuestCondition, GuestReport},
     order::OrderKind,
     state::{ClusterState, Guest, Position, Tenure, Wanted},
@@ -192,10 +193,10 @@ impl Pass<'_, '_> {
     fn well(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
         let host = &run.tenure.host;
         if !run.verified {
-            let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
-            if judgement.services.values().all(|own| has_come_up(own, on_degraded)) {
-                self.decision.commands.push(Change::Verified { guest: run.name.clone() });
-                judgement.doing = format!("runs on {host}, all services answer");
+            if let Some(unasked) = self.unasked_beside_those_that_are_up(run, policy, judgement) {
+                let which = if unasked.is_empty() { "all services" } else { "all services that can be asked" };
+                judgement.doing = format!("runs on {host}, {which} answer");
+                self.decision.commands.push(Change::Verified { guest: run.name.clone(), unasked });
             } else {
                 judgement.doing = format!("runs on {host}, waiting for its services to answer");
                 held(self.round, run, judgement);
@@ -203,6 +204,7 @@ impl Pass<'_, '_> {
             return;
         }
         self.degraded(run, judgement);
+        self.unasked(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
             return;
@@ -212,6 +214,22 @@ impl Pass<'_, '_> {
             self.decision.commands.push(Change::LadderReset { guest: run.name.clone() });
         }
         self.consider_move(run, policy, judgement);
+    }
+
+    /// The services that nobody can ask, when all others have come up; `None` while one is waited for.
+    fn unasked_beside_those_that_are_up(
+        &self,
+        run: &Run<'_>,
+        policy: Option<&Policy>,
+        judgement: &GuestJudgement,
+    ) -> Option<Vec<ServiceName>> {
+        let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
+        let behind = judgement.services.iter().filter(|(_, own)| !has_come_up(own, on_degraded));
+        let unasked = behind.map(|(name, own)| {
+            unasked_for(self.round, run, policy?, name, own)?;
+            Some(name.clone())
+        });
+        unasked.collect()
     }
 
     /// Why nothing is done to a running guest. Where all hosts are active, and nothing is suspended, only its own wish says so.

@@ -158,7 +158,7 @@ fn away(moved: impl Fn(&mut Scene)) -> Scene {
     scene.stage.end("d", done());
     scene.stage.end("a", done());
     scene.stage.end("d", done());
-    scene.stage.must(Change::Verified { guest: name("web") });
+    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     assert_eq!(home(&scene, "web"), "a");
     scene.later(120_000);
     seen(&mut scene, "web", SightState::Passing);
