@@ -169,7 +169,7 @@ impl Agent {
         }
     }
 
-    /// Tells each end of a service's process, and looks for its next one.
+    /// Tells each end of a service's process that was not meant, and looks for its next one.
     async fn watch(
         self: Arc<Self>,
         service: ServiceName,
@@ -183,9 +183,25 @@ impl Agent {
                 sleep(ALONE).await;
                 continue;
             }
+            if self.is_meant(&service, &watched, number).await {
+                continue;
+            }
             let detail = format!("its process {number} has ended");
             self.set_down(&service, Some(detail.clone()));
             tell(&out, FromGuest::Died(Down { service: service.clone(), detail }));
+        }
+    }
+
+    /// Whether the end of a service's process was announced by itself, or is systemd's doing.
+    pub(super) async fn is_meant(&self, service: &ServiceName, watched: &Watched, number: i32) -> bool {
+        if let Some(reports) = &self.config.heartbeat
+            && reports.says_down(service).await
+        {
+            return true;
+        }
+        match watched {
+            Watched::Unit(unit) => watch::is_meant(unit, number).await,
+            Watched::PidFile(_) => false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::{process::Child, time::Duration};
 
 use holdfast_policies::{
     model::Probe,
+    names::ServiceName,
     observe::Outcome,
     probe::{ExecProbe, FileProbe, HeartbeatProbe, ProcessProbe, Processes},
     time::Span,
@@ -16,6 +17,7 @@ use tokio::{
 
 use super::{
     FromGuest, GuestConfig, ToGuest, What,
+    config::Watched,
     protocol::{self, line, next_line},
     serve::Agent,
 };
@@ -157,6 +159,26 @@ async fn a_death_is_told_at_once_and_again_to_whoever_says_hello_until_the_servi
     .unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn an_end_that_the_application_has_announced_is_no_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = GuestConfig::parse("heartbeat: { services: [shop] }").unwrap();
+    config.heartbeat.as_mut().unwrap().folder = folder.path().into();
+    let agent = Agent::new(config);
+    let watched = Watched::PidFile("/run/shop.pid".into());
+    let (shop, other) = (ServiceName::new("shop").unwrap(), ServiceName::new("other").unwrap());
+    let file = folder.path().join("shop");
+    assert!(!agent.is_meant(&shop, &watched, 7).await, "it has never reported");
+    for (said, meant) in [("up\n", false), ("down\n", true), ("", false), ("down\n", true)] {
+        std::fs::write(&file, said).unwrap();
+        assert_eq!(agent.is_meant(&shop, &watched, 7).await, meant, "{said:?}");
+        assert!(!agent.is_meant(&other, &watched, 7).await, "only its own word counts");
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+    assert!(!agent.is_meant(&shop, &watched, 7).await, "that was another time");
 }
 
 #[tokio::test]
