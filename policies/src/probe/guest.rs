@@ -145,7 +145,7 @@ pub struct HeartbeatProbe {
     pub file: PathBuf,
     /// Longest time between two heartbeats, by the guest's own clock.
     pub max_age: Span,
-    /// For how long a file that says `down` silences the probe: the application has said that it is about to go. Default
-    /// 10m; after that, it should have come back.
+    /// For how long after it was written a file that says `down` silences the probe: the application has said that it is about
+    /// to go. Default 10m; after that, it should have come back.
     pub down_for: Span,
 }

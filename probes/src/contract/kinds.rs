@@ -94,12 +94,22 @@ async fn a_heartbeat_that_stops_fails_unless_the_application_said_that_it_goes_d
     aged(&beat, 60);
     assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Fail);
     let down = written("down for an upgrade\n");
-    assert_eq!(here(&heartbeat(&down)).await.outcome, Outcome::Unknown);
     aged(&down, 60);
     assert_eq!(here(&heartbeat(&down)).await.outcome, Outcome::Unknown);
     aged(&down, 700);
     let late = here(&heartbeat(&down)).await;
     assert!(late.outcome == Outcome::Fail && late.detail.contains("has not come back"), "{late:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_is_back_and_only_touches_its_heartbeat_is_believed_again() {
+    let beat = written("down\n");
+    let said = here(&heartbeat(&beat)).await;
+    assert!(said.outcome == Outcome::Pass && said.detail.contains("goes down"), "it was alive to say so: {said:?}");
+    aged(&beat, 60);
+    assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Unknown);
+    aged(&beat, 5);
+    assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Pass, "touched, and it still says `down`");
 }
 
 #[tokio::test]
