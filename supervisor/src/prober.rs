@@ -16,7 +16,7 @@ use holdfast_policies::{
     sync::{SightReport, View},
     time::{Moment, millis},
 };
-use holdfast_probes::{Clients, Place, Target, ask};
+use holdfast_probes::{Clients, Memory, Place, Target, ask};
 use tokio::{
     sync::Semaphore,
     time::{MissedTickBehavior, interval_at},
@@ -137,6 +137,7 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
                     slots: Arc::clone(&slots),
                     subject,
                     question: question.clone(),
+                    memory: Memory::default(),
                 };
                 (question, AbortOnDropHandle::new(tokio::spawn(look.run())))
             });
@@ -163,6 +164,7 @@ struct Look {
     slots: Arc<Semaphore>,
     subject: Subject,
     question: Question,
+    memory: Memory,
 }
 
 impl Look {
@@ -196,7 +198,7 @@ impl Look {
                 }
             }
         };
-        let target = Target { address: self.question.address, place };
+        let target = Target { address: self.question.address, place, memory: self.memory.clone() };
         let answer = ask(&self.question.service.probe, &target, self.question.service.timeout.0).await;
         Observation { outcome: timed(answer.outcome, answer.latency, &self.question.service), ..answer }
     }

@@ -52,8 +52,8 @@ pub struct FileProbe {
 pub struct SystemdProbe {
     /// The unit, which must be active.
     pub unit: String,
-    /// How long a unit that systemd has restarted must have been up again to count as active: one that crashes and is
-    /// restarted in a circle never gets there. Default 10s; `0s` takes every active unit for well.
+    /// How long a unit that systemd has restarted twice, with less than that between, must have been up again to count as
+    /// active: one that crashes in a circle never gets there. Default 10s; `0s` takes every active unit for well.
     pub steady_for: Span,
 }
 

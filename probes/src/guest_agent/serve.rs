@@ -26,7 +26,7 @@ use super::{
     protocol::{Down, FromGuest, ToGuest, What, by_chance, line, next_line},
     reports, watch,
 };
-use crate::{ChannelError, ExecResult, Exit, GuestChannel, Place, Target, ask};
+use crate::{ChannelError, ExecResult, Exit, GuestChannel, Memory, Place, Target, ask};
 
 /// Questions that are answered at once; the host asks each service one at a time.
 const AT_ONCE: usize = 32;
@@ -52,6 +52,7 @@ pub struct Agent {
     down: Mutex<BTreeMap<ServiceName, String>>,
     late_ms: AtomicU64,
     slots: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Agent {
@@ -59,7 +60,8 @@ impl Agent {
     #[must_use]
     pub fn new(config: GuestConfig) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
-        Arc::new(Self { config, number: by_chance(), down: Mutex::default(), late_ms: AtomicU64::new(0), slots })
+        let (down, late_ms) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { config, number: by_chance(), down, late_ms, slots, memory: Memory::default() })
     }
 
     /// Serves for as long as the port can be read and written.
@@ -155,7 +157,8 @@ impl Agent {
                 Err(error) => FromGuest::Refused { id, why: clean(&error.to_string()) },
             },
             What::Probe(probe) => {
-                let target = Target { address: None, place: Place::Inside(Arc::new(Local)) };
+                let place = Place::Inside(Arc::new(Local));
+                let target = Target { address: None, place, memory: self.memory.clone() };
                 let found = ask(&probe, &target, within).await;
                 let late = self.late_ms.load(Ordering::Relaxed);
                 let is_ping = matches!(*probe, holdfast_policies::model::Probe::AgentPing {});
