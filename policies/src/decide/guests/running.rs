@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open},
+    super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open, services},
     Pass,
     condition::{Condition, has_come_up, judge_services, trouble},
     glance::Here,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    evidence::HostEvidence,
+    evidence::{HostEvidence, SightState},
     fit::host_rule_broken,
     hands_off::HandsOff,
     ladder::{NextStep, Trouble, ladder_of, next_step},
@@ -203,7 +203,7 @@ impl Pass<'_, '_> {
             }
             return;
         }
-        self.degraded(run, judgement);
+        self.degraded(run, policy, judgement);
         self.unasked(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
@@ -241,36 +241,38 @@ impl Pass<'_, '_> {
 
     /// A service that answers, and not as it should: slowly, not everywhere, or only now and then. Those who see it are
     /// named, and somebody is told, once for all of it.
-    fn degraded(&mut self, run: &Run<'_>, judgement: &GuestJudgement) {
+    fn degraded(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) {
         let mut degraded = judgement
             .services
             .iter()
-            .filter_map(|(name, own)| Some((name, own, own.degraded.filter(|_| own.waits_for.is_none())?)));
-        let Some((name, own, how)) = degraded.next() else {
+            .filter_map(|(name, own)| Some((name, own.degraded.filter(|_| own.waits_for.is_none())?)));
+        let Some((name, how)) = degraded.next() else {
             self.close("degraded", run.name);
             return;
         };
-        let who = |word: &str| {
-            let side = own.evidence.iter().filter(|said| said.contains(word));
-            side.filter_map(|said| said.split(' ').next()).collect::<Vec<_>>().join(", ")
+        let (round, guest) = (self.round, run.name);
+        let who = |state: SightState| {
+            let service = policy.and_then(|policy| policy.services.get(name))?;
+            let (evidence, now, epoch) = (round.evidence, round.now.moment, run.tenure.epoch);
+            Some(services::who_sees(evidence, now, guest, epoch, name, service, state)).filter(|who| !who.is_empty())
         };
-        let guest = run.name;
+        let named = |state: SightState| who(state).unwrap_or_else(|| "nobody".to_owned());
         let summary = match how {
-            Degradation::Disagreement if who(" fails ").is_empty() => {
-                format!("{name} of {guest} is slow for {}, and answers the others well", who(" is slow "))
+            Degradation::Disagreement if who(SightState::Failing).is_none() => {
+                format!("{name} of {guest} is slow for {}, and answers the others well", named(SightState::Slow))
             }
             Degradation::Disagreement => {
-                format!("{name} of {guest} does not answer {}, and answers the others", who(" fails "))
+                format!("{name} of {guest} does not answer {}, and answers the others", named(SightState::Failing))
             }
-            Degradation::Slow => format!("{name} of {guest} is slow, as seen by {}", who(" is slow ")),
+            Degradation::Slow => format!("{name} of {guest} is slow, as seen by {}", named(SightState::Slow)),
             Degradation::Flapping => {
                 format!(
                     "{name} of {guest} is flapping: it begins and ceases to answer {} again and again",
-                    who(" flaps ")
+                    named(SightState::Flapping)
                 )
             }
         };
-        open(self.round, self.decision, format!("degraded/{guest}"), Severity::Warning, summary, None);
+        open(round, self.decision, format!("degraded/{guest}"), Severity::Warning, summary, None);
     }
 }
 
