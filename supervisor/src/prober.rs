@@ -182,7 +182,7 @@ impl Look {
             let Ok(_slot) = self.slots.acquire().await else { return };
             self.node.metrics.probe_late(due.elapsed());
             let answer = self.look().await;
-            self.note(&answer).await;
+            self.note(&answer);
         }
     }
 
@@ -203,7 +203,7 @@ impl Look {
         Observation { outcome: timed(answer.outcome, answer.latency, &self.question.service), ..answer }
     }
 
-    async fn note(&self, answer: &Observation) {
+    fn note(&self, answer: &Observation) {
         let now = clock::moment();
         let (guest, service, vantage) = &self.subject;
         let kind = match vantage {
@@ -224,11 +224,6 @@ impl Look {
         let Some(state) = self.sights.fold(&self.subject, &self.question, answer, now) else { return };
         tracing::info!(%guest, %service, %vantage, ?state, detail = %answer.detail, "a service looks different");
         self.node.sync_now.notify_one();
-        let word = serde_json::json!({ "epoch": self.question.epoch, "state": state, "detail": answer.detail });
-        if let Err(error) = self.node.gossip.set(&format!("sight.{guest}.{service}.{vantage}"), &word.to_string()).await
-        {
-            tracing::debug!(%error, "a sight was not gossiped");
-        }
     }
 }
 
