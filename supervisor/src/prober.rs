@@ -1,5 +1,6 @@
 //! The prober: asks every service that this host is a vantage of ([`wanted`]), and keeps what the answers amount to.
 
+mod slots;
 mod wanted;
 
 use std::{
@@ -17,21 +18,18 @@ use holdfast_policies::{
     time::{Moment, millis},
 };
 use holdfast_probes::{Clients, Memory, Place, Target, ask};
-use tokio::{
-    sync::Semaphore,
-    time::{MissedTickBehavior, interval_at},
-};
+use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::wanted::{Question, Subject};
+use self::{
+    slots::{Queue, Slots},
+    wanted::{Question, Subject},
+};
 use crate::{
     clock,
     metrics::{ProbeOutcome, VantageKind},
     node::Node,
 };
-
-/// Questions asked at once: enough for hundreds of probes a second, few enough to spare the host's sockets.
-const AT_ONCE: usize = 64;
 
 /// How often the set of observers is computed again besides on new views: hosts come and go without one.
 const RECONSIDER_EVERY: Duration = Duration::from_secs(1);
@@ -118,7 +116,7 @@ impl Sights {
 /// Runs the prober for as long as the supervisor runs.
 pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut slots = Slots::new();
     let mut tasks: BTreeMap<Subject, (Question, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
         let view = views.borrow_and_update().clone();
@@ -128,13 +126,15 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
         node.metrics.retain_probes(|guest, service| {
             wanted.keys().any(|(name, asked, _)| name.as_str() == guest && asked.as_str() == service)
         });
+        let guests: BTreeSet<&GuestName> = wanted.keys().map(|(guest, _, _)| guest).collect();
+        slots.retain(|guest| guests.contains(guest));
         for (subject, question) in wanted {
             tasks.entry(subject.clone()).or_insert_with(|| {
                 let look = Look {
                     node: Arc::clone(&node),
                     sights: sights.clone(),
                     clients: Arc::clone(&clients),
-                    slots: Arc::clone(&slots),
+                    queue: slots.of(&subject.0),
                     subject,
                     question: question.clone(),
                     memory: Memory::default(),
@@ -161,7 +161,7 @@ struct Look {
     node: Arc<Node>,
     sights: Sights,
     clients: Arc<Clients>,
-    slots: Arc<Semaphore>,
+    queue: Queue,
     subject: Subject,
     question: Question,
     memory: Memory,
@@ -179,7 +179,7 @@ impl Look {
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = turn.tick().await;
-            let Ok(_slot) = self.slots.acquire().await else { return };
+            let Some(_turn) = self.queue.turn(&self.question.service.probe).await else { return };
             self.node.metrics.probe_late(due.elapsed());
             let answer = self.look().await;
             self.note(&answer);
