@@ -350,6 +350,7 @@ async fn a_plugin_is_judged_by_its_exit_code_and_figures_are_kept_out() {
         ("exit 77", Outcome::Unknown),
         ("kill -9 $$", Outcome::Unknown),
         ("exec yes", Outcome::Unknown),
+        ("n=0; while [ $n -lt 2000 ]; do printf '%0100d\\n' $n; n=$((n + 1)); done; exit 2", Outcome::Fail),
         ("sleep 60", Outcome::Unknown),
         ("test \"$LC_ALL\" = C && test -z \"$CARGO\" || exit 2", Outcome::Pass),
     ] {
