@@ -161,6 +161,19 @@ async fn a_death_is_told_at_once_and_again_to_whoever_says_hello_until_the_servi
     child.wait().unwrap();
 }
 
+#[test]
+fn a_number_that_was_written_before_its_process_began_is_somebody_elses() {
+    let pid_file = tempfile::NamedTempFile::new().unwrap();
+    let mut child = sleeper();
+    std::fs::write(pid_file.path(), child.id().to_string()).unwrap();
+    assert!(super::look::may_be_of(pid_file.path(), child.id()));
+    let before_the_boot = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    pid_file.as_file().set_modified(before_the_boot).unwrap();
+    assert!(!super::look::may_be_of(pid_file.path(), child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[tokio::test]
 async fn an_end_that_the_application_has_announced_is_no_death() {
     let folder = tempfile::tempdir().unwrap();

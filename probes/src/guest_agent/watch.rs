@@ -98,8 +98,11 @@ async fn number(watched: &Watched) -> Option<i32> {
 
 async fn of_file(path: &Path) -> Option<i32> {
     let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || look::number_in(&path)).await.ok()?;
-    read.ok()??.try_into().ok().filter(|number| *number > 0)
+    let read = tokio::task::spawn_blocking(move || {
+        let number = look::number_in(&path).ok()??;
+        look::may_be_of(&path, number).then_some(number)
+    });
+    read.await.ok()??.try_into().ok().filter(|number| *number > 0)
 }
 
 async fn of_unit(unit: &str) -> Option<i32> {
