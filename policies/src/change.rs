@@ -11,7 +11,7 @@ use crate::{
     ladder::LadderKind,
     lease::SafeAt,
     model::{Policies, Severity},
-    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::Proof,
     state::{HostFacts, Mode, Tenure, Wanted},
@@ -299,10 +299,13 @@ pub enum Change {
         /// The guest.
         guest: GuestName,
     },
-    /// The probes confirm that every service of the guest answers.
+    /// The probes confirm that every service of the guest answers that can be asked.
     Verified {
         /// The guest.
         guest: GuestName,
+        /// Those that nobody can ask.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unasked: Vec<ServiceName>,
     },
     /// The guest has been well for its cool-down: its ladder begins again at the first rung.
     LadderReset {

@@ -176,7 +176,7 @@ impl Stage {
     pub fn run(&mut self, guest: &str, on: &str) {
         self.place(guest, on);
         self.end(on, done());
-        self.must(Change::Verified { guest: name(guest) });
+        self.must(Change::Verified { guest: name(guest), unasked: Vec::new() });
     }
 
     pub fn migrate(&mut self, guest: &str, to: &str) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     armed::Armed,
-    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::Proof,
     time::WallTime,
@@ -36,185 +36,44 @@ pub struct Entry {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the sentence that Display makes of each")]
 pub enum Event {
-    HostJoined {
-        host: HostName,
-        incarnation: Incarnation,
-    },
-    HostFailed {
-        host: HostName,
-        incarnation: Incarnation,
-        evidence: Vec<String>,
-    },
-    FenceOrdered {
-        host: HostName,
-        executor: HostName,
-        level: usize,
-    },
-    FenceFailed {
-        host: HostName,
-        detail: String,
-    },
-    FenceSuperseded {
-        host: HostName,
-        why: String,
-    },
-    HostGone {
-        host: HostName,
-        incarnation: Incarnation,
-        proof: Proof,
-        #[serde(default)]
-        last_words: Option<String>,
-    },
-    HostArmed {
-        host: HostName,
-        armed: Option<Armed>,
-    },
-    HostReturned {
-        host: HostName,
-        incarnation: Incarnation,
-    },
-    HostQuarantined {
-        host: HostName,
-        why: String,
-    },
-    QuarantineLifted {
-        host: HostName,
-        by: Option<String>,
-    },
-    DeviceDistrusted {
-        host: HostName,
-        level: usize,
-        why: String,
-    },
-    DeviceTrusted {
-        host: HostName,
-        by: String,
-    },
-    PowerOnOrdered {
-        host: HostName,
-        executor: HostName,
-        level: usize,
-    },
-    DrillBegun {
-        host: HostName,
-        executor: HostName,
-        level: usize,
-        by: String,
-    },
-    DrillEnded {
-        host: HostName,
-        level: usize,
-        failed: Option<String>,
-    },
-    FenceTested {
-        host: HostName,
-        executor: HostName,
-        level: usize,
-        error: Option<String>,
-    },
-    WiringVerified {
-        host: HostName,
-        level: usize,
-        device: usize,
-        how: String,
-    },
-    StormHoldReleased {
-        by: String,
-    },
+    HostJoined { host: HostName, incarnation: Incarnation },
+    HostFailed { host: HostName, incarnation: Incarnation, evidence: Vec<String> },
+    FenceOrdered { host: HostName, executor: HostName, level: usize },
+    FenceFailed { host: HostName, detail: String },
+    FenceSuperseded { host: HostName, why: String },
+    HostGone { host: HostName, incarnation: Incarnation, proof: Proof, last_words: Option<String> },
+    HostArmed { host: HostName, armed: Option<Armed> },
+    HostReturned { host: HostName, incarnation: Incarnation },
+    HostQuarantined { host: HostName, why: String },
+    QuarantineLifted { host: HostName, by: Option<String> },
+    DeviceDistrusted { host: HostName, level: usize, why: String },
+    DeviceTrusted { host: HostName, by: String },
+    PowerOnOrdered { host: HostName, executor: HostName, level: usize },
+    DrillBegun { host: HostName, executor: HostName, level: usize, by: String },
+    DrillEnded { host: HostName, level: usize, failed: Option<String> },
+    FenceTested { host: HostName, executor: HostName, level: usize, error: Option<String> },
+    WiringVerified { host: HostName, level: usize, device: usize, how: String },
+    StormHoldReleased { by: String },
     StormEnded,
-    GuestFree {
-        guest: GuestName,
-        proof: Proof,
-    },
-    GuestAdopted {
-        guest: GuestName,
-        host: HostName,
-        epoch: Epoch,
-    },
-    GuestPlaced {
-        guest: GuestName,
-        host: HostName,
-        epoch: Epoch,
-        why: String,
-    },
-    GuestStarted {
-        guest: GuestName,
-        host: HostName,
-        detail: String,
-    },
-    GuestVerified {
-        guest: GuestName,
-        host: HostName,
-    },
-    GuestReleasing {
-        guest: GuestName,
-        host: HostName,
-        why: String,
-    },
-    RungTaken {
-        guest: GuestName,
-        rung: String,
-        attempt: u32,
-        why: String,
-        evidence: Vec<String>,
-    },
-    MigrationOrdered {
-        guest: GuestName,
-        from: HostName,
-        to: HostName,
-        why: String,
-    },
-    MigrationSwitched {
-        guest: GuestName,
-        from: HostName,
-        to: HostName,
-    },
-    MigrationEnded {
-        guest: GuestName,
-        host: HostName,
-        detail: String,
-    },
-    OrderEnded {
-        order: OrderId,
-        host: HostName,
-        what: String,
-        outcome: OrderOutcome,
-    },
-    PoliciesApplied {
-        version: u64,
-        by: String,
-    },
-    ModeSet {
-        host: HostName,
-        mode: String,
-        by: String,
-    },
-    GuestGivenUp {
-        guest: GuestName,
-        why: String,
-    },
-    LookedAfter {
-        guest: GuestName,
-        by: String,
-    },
-    MoveAsked {
-        guest: GuestName,
-        to: HostName,
-        cold: bool,
-        by: String,
-    },
-    WantedSet {
-        guest: GuestName,
-        wanted: String,
-        by: String,
-    },
-    SuspensionSet {
-        suspended: bool,
-        by: String,
-    },
-    IncidentResolved {
-        key: String,
-    },
+    GuestFree { guest: GuestName, proof: Proof },
+    GuestAdopted { guest: GuestName, host: HostName, epoch: Epoch },
+    GuestPlaced { guest: GuestName, host: HostName, epoch: Epoch, why: String },
+    GuestStarted { guest: GuestName, host: HostName, detail: String },
+    GuestVerified { guest: GuestName, host: HostName, unasked: Vec<ServiceName> },
+    GuestReleasing { guest: GuestName, host: HostName, why: String },
+    RungTaken { guest: GuestName, rung: String, attempt: u32, why: String, evidence: Vec<String> },
+    MigrationOrdered { guest: GuestName, from: HostName, to: HostName, why: String },
+    MigrationSwitched { guest: GuestName, from: HostName, to: HostName },
+    MigrationEnded { guest: GuestName, host: HostName, detail: String },
+    OrderEnded { order: OrderId, host: HostName, what: String, outcome: OrderOutcome },
+    PoliciesApplied { version: u64, by: String },
+    ModeSet { host: HostName, mode: String, by: String },
+    GuestGivenUp { guest: GuestName, why: String },
+    LookedAfter { guest: GuestName, by: String },
+    MoveAsked { guest: GuestName, to: HostName, cold: bool, by: String },
+    WantedSet { guest: GuestName, wanted: String, by: String },
+    SuspensionSet { suspended: bool, by: String },
+    IncidentResolved { key: String },
 }
 
 impl Event {
@@ -350,7 +209,11 @@ impl fmt::Display for Event {
                 write!(f, "{guest} is to start on {host} under epoch {epoch}: {why}")
             }
             Self::GuestStarted { guest, host, detail } => write!(f, "{guest} runs on {host}: {detail}"),
-            Self::GuestVerified { guest, host } => write!(f, "all services of {guest} on {host} answer"),
+            Self::GuestVerified { guest, host, unasked } => {
+                write!(f, "all services of {guest} on {host} answer")?;
+                let names: Vec<&str> = unasked.iter().map(ServiceName::as_str).collect();
+                if names.is_empty() { Ok(()) } else { write!(f, " that can be asked; {} cannot", names.join(", ")) }
+            }
             Self::GuestReleasing { guest, host, why } => write!(f, "{host} is to stop {guest}: {why}"),
             Self::RungTaken { guest, rung, attempt, why, evidence } => {
                 write!(f, "{rung} of {guest} (try {attempt}): {why}")?;

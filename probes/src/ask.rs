@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 #[cfg(feature = "network")]
 use crate::network::{asker::Asker, clients::Clients, dns, grpc, http, mysql, ping, plugin, postgres, redis, tcp, tls};
-use crate::{agent_ping, channel::GuestChannel, exec, finding::Finding, inside, kinds};
+use crate::{agent_ping, channel::GuestChannel, exec, finding::Finding, inside, kinds, memory::Memory};
 
 /// Whom to ask, and from where.
 #[derive(Clone)]
@@ -16,6 +16,8 @@ pub struct Target {
     pub address: Option<IpAddr>,
     /// From where to ask.
     pub place: Place,
+    /// What is remembered from one question to the next; the same one for all questions of one asker.
+    pub memory: Memory,
 }
 
 /// From where a question is asked.
@@ -50,7 +52,7 @@ async fn put(probe: &Probe, target: &Target, timeout: Duration) -> Finding {
             let asker = Asker::new(clients, target.address, timeout);
             asker.without_secrets(over_network(probe, &asker).await)
         }
-        Place::Inside(channel) => in_guest(probe, channel.as_ref(), timeout).await,
+        Place::Inside(channel) => in_guest(probe, channel.as_ref(), &target.memory, timeout).await,
     }
 }
 
@@ -77,7 +79,7 @@ async fn over_network(probe: &Probe, asker: &Asker<'_>) -> Finding {
     }
 }
 
-async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, timeout: Duration) -> Finding {
+async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, memory: &Memory, timeout: Duration) -> Finding {
     if let Some((outcome, detail)) = channel.answer(probe, timeout).await {
         return Finding { outcome, detail };
     }
@@ -87,7 +89,7 @@ async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, timeout: Duration) 
         Probe::AgentPing {} => agent_ping::ask(channel, timeout).await,
         Probe::Exec(exec) => exec::ask(channel, exec, timeout).await,
         Probe::File(file) => kinds::file(channel, file, timeout).await,
-        Probe::Systemd(unit) => kinds::systemd(channel, unit, timeout).await,
+        Probe::Systemd(unit) => kinds::systemd(channel, unit, memory, timeout).await,
         Probe::Process(process) => kinds::process(channel, process, timeout).await,
         Probe::Metric(metric) => kinds::metric(channel, metric, timeout).await,
         Probe::Heartbeat(beat) => kinds::heartbeat(channel, beat, timeout).await,

@@ -182,7 +182,36 @@ async fn a_program_that_the_guest_lacks_makes_the_answer_unknown() {
 }
 
 #[tokio::test]
-async fn curl_stands_in_for_wget_and_shows_other_statuses() {
+async fn curl_is_asked_first_because_wget_follows_redirects_that_hosts_judge() {
+    let both: fn(&[String]) -> Says = |argv| match argv[0].as_str() {
+        "curl" => Says::Ends(Exit::Code(0), "HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", ""),
+        _ => Says::Ends(Exit::Code(0), "ok", ""),
+    };
+    assert_eq!(outcome(&http(80), &agent(Says::Well, both)).await, Outcome::Fail);
+    let only_wget: fn(&[String]) -> Says = |argv| match argv[0].as_str() {
+        "curl" => Says::Error(ChannelError::Refused("no such file".to_owned())),
+        _ => Says::Ends(Exit::Code(0), "ok", ""),
+    };
+    assert_eq!(outcome(&http(80), &agent(Says::Well, only_wget)).await, Outcome::Pass);
+}
+
+#[tokio::test]
+async fn what_curl_and_wget_could_not_ask_accuses_nobody() {
+    let no_name: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(6), "", "curl: (6) Could not resolve host");
+    let settings: fn(&[String]) -> Says = |argv| match argv[0].as_str() {
+        "curl" => Says::Error(ChannelError::Refused("no such file".to_owned())),
+        _ => Says::Ends(Exit::Code(2), "", "wget: Error in /root/.wgetrc at line 1."),
+    };
+    for cannot in [no_name, settings] {
+        assert_eq!(outcome(&http(80), &agent(Says::Well, cannot)).await, Outcome::Unknown);
+    }
+    let no_http: fn(&[String]) -> Says =
+        |_| Says::Ends(Exit::Code(1), "", "curl: (1) Received HTTP/0.9 when not allowed");
+    assert_eq!(outcome(&http(80), &agent(Says::Well, no_http)).await, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn curl_stands_alone_and_shows_other_statuses() {
     let only_curl: fn(&[String]) -> Says = |argv| match argv[0].as_str() {
         "curl" => Says::Ends(Exit::Code(0), "HTTP/1.1 204 No Content\r\nA: ok\r\n\r\n", ""),
         _ => Says::Error(ChannelError::Refused("no such file".to_owned())),

@@ -16,15 +16,16 @@ use crate::{
     address::fill_in,
     channel::{ChannelError, ExecResult, Exit, GuestChannel},
     exec::how_it_ended,
-    finding::Finding,
+    finding::{Finding, contains},
     judge::{self, Answer},
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Asks over HTTP in the guest: with `wget` where a plain success is wanted, else, or where there is none, with `curl`.
+/// Asks over HTTP in the guest: with `curl`, or, where there is none and a plain success is wanted, with `wget`.
 ///
-/// `wget` shows no status, so it can only ask for 200, and it reports any success as one.
+/// `wget` shows no status, so it can only ask for 200, and it reports any success as one; where a redirect leads, it goes, as
+/// hosts do not.
 pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout: Duration) -> Finding {
     let Some(url) = fill_in(&probe.url, Some(LOOPBACK)).filter(|url| is_http(url)) else {
         return Finding::unknown(format!("{:?} is not an http or https url", probe.url));
@@ -37,20 +38,17 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout:
         Err(why) => return Finding::unknown(format!("the pattern cannot be used: {why}")),
     };
     let guest = Guest::new(channel, timeout);
-    let mut missing = String::new();
-    if wget_can(probe) && url.starts_with("http://") {
-        match guest.run(wget(&url, guest.seconds())).await {
-            Ran::Ended(ExecResult { exit: Exit::Code(code), .. }) if COULD_NOT_RUN.contains(&code) => {
-                missing = "wget: it cannot be run; ".to_owned();
-            }
-            Ran::Ended(result) => return of_wget(&result, probe, pattern.as_ref()),
-            Ran::Missing(why) => missing = format!("wget: {why}; "),
-            Ran::Judged(finding) => return finding,
-        }
+    let no_curl = match guest.run(curl(&url, probe, guest.remaining())).await {
+        Ran::Ended(result) => return of_curl(&result, probe, pattern.as_ref()),
+        Ran::Missing(why) => format!("the guest has no program to ask with: curl: {why}"),
+        Ran::Judged(finding) => return finding,
+    };
+    if !wget_can(probe) || !url.starts_with("http://") {
+        return Finding::unknown(no_curl);
     }
-    match guest.run(curl(&url, probe, guest.remaining())).await {
-        Ran::Ended(result) => of_curl(&result, probe, pattern.as_ref()),
-        Ran::Missing(why) => Finding::unknown(format!("the guest has no program to ask with: {missing}curl: {why}")),
+    match guest.run(wget(&url, guest.seconds())).await {
+        Ran::Ended(result) => of_wget(&result, probe, pattern.as_ref()),
+        Ran::Missing(why) => Finding::unknown(format!("{no_curl}; wget: {why}")),
         Ran::Judged(finding) => finding,
     }
 }
@@ -88,9 +86,6 @@ fn wget(url: &str, seconds: u64) -> Vec<String> {
     words(&["timeout", &seconds.to_string(), "wget", "-q", "-O", "-", url])
 }
 
-/// Exit codes with which `timeout` says that it could not run the program (timeout(1)).
-const COULD_NOT_RUN: [i32; 2] = [126, 127];
-
 /// A plain question for a plain success.
 fn wget_can(probe: &HttpProbe) -> bool {
     probe.status == Statuses::only(200) && probe.method == Method::Get && probe.headers.is_empty()
@@ -122,21 +117,37 @@ fn words(words: &[&str]) -> Vec<String> {
 fn of_wget(result: &ExecResult, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
     match result.exit {
         Exit::Code(0) => judge::of_body(&result.stdout, probe, pattern, "wget succeeded"),
-        _ => Finding::fail(format!("wget: {}", how_it_ended(result))),
+        Exit::Code(code) if could_not_ask("wget", code) => Finding::unknown(format!("wget: {}", how_it_ended(result))),
+        Exit::Code(_) | Exit::Signal(_) => Finding::fail(format!("wget: {}", how_it_ended(result))),
     }
 }
 
 /// Exit codes with which `curl` says that it could not ask: protocol, set-up, URL, feature, proxy, name resolution, writing,
-/// memory, options, certificate files.
+/// memory, options, certificate files (curl(1)).
 const CURL_COULD_NOT_ASK: [i32; 13] = [1, 2, 3, 4, 5, 6, 23, 26, 27, 41, 43, 48, 77];
+
+/// Exit codes with which GNU's `wget` says that: options or its own settings, files (wget(1)). Busybox's has but one for all.
+const WGET_COULD_NOT_ASK: [i32; 2] = [2, 3];
+
+/// Whether a program says by its exit code that it could not ask.
+pub(crate) fn could_not_ask(program: &str, code: i32) -> bool {
+    match program {
+        "curl" => CURL_COULD_NOT_ASK.contains(&code),
+        "wget" => WGET_COULD_NOT_ASK.contains(&code),
+        _ => false,
+    }
+}
+
+/// What `curl` says of a service that answers with something else than HTTP. It has no exit code of its own for that.
+const NOT_HTTP: &str = "HTTP/0.9";
 
 fn of_curl(result: &ExecResult, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
     match result.exit {
         Exit::Code(0) => of_curl_output(&result.stdout, probe, pattern),
-        Exit::Code(code) if CURL_COULD_NOT_ASK.contains(&code) => {
+        Exit::Code(code) if could_not_ask("curl", code) && !contains(&result.stderr, NOT_HTTP.as_bytes()) => {
             Finding::unknown(format!("curl: {}", how_it_ended(result)))
         }
-        _ => Finding::fail(format!("curl: {}", how_it_ended(result))),
+        Exit::Code(_) | Exit::Signal(_) => Finding::fail(format!("curl: {}", how_it_ended(result))),
     }
 }
 

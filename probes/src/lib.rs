@@ -11,6 +11,7 @@ mod finding;
 mod inside;
 mod judge;
 mod kinds;
+mod memory;
 #[cfg(feature = "network")]
 mod network;
 
@@ -20,5 +21,6 @@ mod contract;
 
 pub use ask::{Place, Target, ask};
 pub use channel::{ChannelError, ExecResult, Exit, GuestChannel};
+pub use memory::Memory;
 #[cfg(feature = "network")]
 pub use network::clients::{Clients, ClientsError};

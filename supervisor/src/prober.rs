@@ -1,7 +1,7 @@
-//! The prober: asks every service that this host is a vantage of, and keeps what the answers amount to.
-//!
-//! Which hosts look at a service is computed alike by everybody, from the view and from who gossips: rendezvous
-//! hashing over the living hosts, so that observers spread, and move little when hosts come and go.
+//! The prober: asks every service that this host is a vantage of ([`wanted`]), and keeps what the answers amount to.
+
+mod slots;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,34 +11,28 @@ use std::{
 
 use holdfast_policies::{
     evidence::SightState,
-    model::Service,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
     sight::{Track, timed},
     sync::{SightReport, View},
     time::{Moment, millis},
 };
-use holdfast_probes::{Clients, Place, Target, ask};
-use tokio::{
-    sync::Semaphore,
-    time::{MissedTickBehavior, interval_at},
-};
+use holdfast_probes::{Clients, Memory, Place, Target, ask};
+use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::{
+    slots::{Queue, Slots},
+    wanted::{Question, Subject},
+};
 use crate::{
     clock,
     metrics::{ProbeOutcome, VantageKind},
     node::Node,
 };
 
-/// Questions asked at once: enough for hundreds of probes a second, few enough to spare the host's sockets.
-const AT_ONCE: usize = 64;
-
 /// How often the set of observers is computed again besides on new views: hosts come and go without one.
 const RECONSIDER_EVERY: Duration = Duration::from_secs(1);
-
-/// One thing that this host asks: a service of a guest under one assignment, from one vantage.
-type Subject = (GuestName, ServiceName, Vantage);
 
 /// What this host sees; shared with the agent, which reports it.
 #[derive(Clone, Default)]
@@ -72,14 +66,8 @@ impl Sights {
     }
 
     /// Folds an answer in. Returns the new state when it has changed.
-    fn fold(
-        &self,
-        subject: &Subject,
-        epoch: Epoch,
-        service: &Service,
-        answer: &Observation,
-        now: Moment,
-    ) -> Option<SightState> {
+    fn fold(&self, subject: &Subject, question: &Question, answer: &Observation, now: Moment) -> Option<SightState> {
+        let (epoch, service) = (question.epoch, &question.service);
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Seen { epoch, track: Track::default(), asked: now, detail: String::new() };
         let seen = all.entry(subject.clone()).or_insert_with(fresh);
@@ -128,33 +116,30 @@ impl Sights {
 /// Runs the prober for as long as the supervisor runs.
 pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks: BTreeMap<Subject, (Epoch, Service, AbortOnDropHandle<()>)> = BTreeMap::new();
+    let mut slots = Slots::new();
+    let mut tasks: BTreeMap<Subject, (Question, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
         let view = views.borrow_and_update().clone();
-        let wanted = wanted(&node, &view).await;
-        tasks.retain(|subject, (epoch, service, _)| {
-            wanted.get(subject).is_some_and(|(new_epoch, new_service)| new_epoch == epoch && new_service == service)
-        });
+        let wanted = wanted::wanted(node.host(), &living(&node).await, &view);
+        tasks.retain(|subject, (asked, _)| wanted.get(subject) == Some(asked));
         sights.retain(|subject| wanted.contains_key(subject));
         node.metrics.retain_probes(|guest, service| {
             wanted.keys().any(|(name, asked, _)| name.as_str() == guest && asked.as_str() == service)
         });
-        for (subject, (epoch, service)) in wanted {
-            let (guest, _, _) = &subject;
-            let address = view.policies.guests.get(guest).and_then(|declared| declared.address);
+        let guests: BTreeSet<&GuestName> = wanted.keys().map(|(guest, _, _)| guest).collect();
+        slots.retain(|guest| guests.contains(guest));
+        for (subject, question) in wanted {
             tasks.entry(subject.clone()).or_insert_with(|| {
                 let look = Look {
                     node: Arc::clone(&node),
                     sights: sights.clone(),
                     clients: Arc::clone(&clients),
-                    slots: Arc::clone(&slots),
+                    queue: slots.of(&subject.0),
                     subject,
-                    epoch,
-                    service: service.clone(),
-                    address,
+                    question: question.clone(),
+                    memory: Memory::default(),
                 };
-                (epoch, service, AbortOnDropHandle::new(tokio::spawn(look.run())))
+                (question, AbortOnDropHandle::new(tokio::spawn(look.run())))
             });
         }
         tokio::select! {
@@ -164,58 +149,22 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     }
 }
 
-/// What this host has to ask, by the newest view.
-async fn wanted(node: &Node, view: &View) -> BTreeMap<Subject, (Epoch, Service)> {
-    let mut living: BTreeSet<HostName> =
-        node.gossip.members().await.into_iter().filter(|(_, member)| member.alive).map(|(host, _)| host).collect();
+/// The hosts that gossip, this one among them.
+async fn living(node: &Node) -> BTreeSet<HostName> {
+    let members = node.gossip.members().await.into_iter();
+    let mut living: BTreeSet<HostName> = members.filter(|(_, member)| member.alive).map(|(host, _)| host).collect();
     living.insert(node.host().clone());
-    let mut wanted = BTreeMap::new();
-    for (guest, (home, epoch)) in &view.homes {
-        let Some((_, policy)) = view.policies.policy_of(guest) else { continue };
-        for (name, service) in &policy.services {
-            let mut add = |vantage| {
-                wanted.insert((guest.clone(), name.clone(), vantage), (*epoch, service.clone()));
-            };
-            if service.from.inside && home == node.host() {
-                add(Vantage::Inside);
-            }
-            let count = usize::try_from(service.from.hosts).unwrap_or(usize::MAX);
-            if observers(&living, guest, name, home, count).contains(node.host()) {
-                add(Vantage::Host(node.host().clone()));
-            }
-        }
-    }
-    wanted
-}
-
-/// The hosts that look at a service. The guest's own host comes last: it shares the guest's fate.
-fn observers<'a>(
-    living: &'a BTreeSet<HostName>,
-    guest: &GuestName,
-    service: &ServiceName,
-    home: &HostName,
-    count: usize,
-) -> BTreeSet<&'a HostName> {
-    let mut ranked: Vec<&HostName> = living.iter().collect();
-    ranked.sort_by_key(|host| (*host == home, rank(guest, service, host)));
-    ranked.into_iter().take(count).collect()
-}
-
-/// FNV-1a (64 bit, Fowler, Noll and Vo): small, and alike on every host and in every version.
-fn rank(guest: &GuestName, service: &ServiceName, host: &HostName) -> u64 {
-    let text = format!("{guest}/{service}/{host}");
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    living
 }
 
 struct Look {
     node: Arc<Node>,
     sights: Sights,
     clients: Arc<Clients>,
-    slots: Arc<Semaphore>,
+    queue: Queue,
     subject: Subject,
-    epoch: Epoch,
-    service: Service,
-    address: Option<std::net::IpAddr>,
+    question: Question,
+    memory: Memory,
 }
 
 impl Look {
@@ -223,17 +172,17 @@ impl Look {
     /// from subject to subject, so that a start does not bring a herd.
     async fn run(self) {
         let (guest, service, _) = &self.subject;
-        let every = self.service.every.0.max(Duration::from_millis(20));
-        let share = rank(guest, service, self.node.host()) % 1_000;
+        let every = self.question.service.every.0.max(Duration::from_millis(20));
+        let share = wanted::rank(guest, service, self.node.host()) % 1_000;
         let jitter = every.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 4_000.0);
         let mut turn = interval_at(tokio::time::Instant::now() + jitter, every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = turn.tick().await;
-            let Ok(_slot) = self.slots.acquire().await else { return };
+            let Some(_turn) = self.queue.turn(&self.question.service.probe).await else { return };
             self.node.metrics.probe_late(due.elapsed());
             let answer = self.look().await;
-            self.note(&answer).await;
+            self.note(&answer);
         }
     }
 
@@ -249,12 +198,12 @@ impl Look {
                 }
             }
         };
-        let target = Target { address: self.address, place };
-        let answer = ask(&self.service.probe, &target, self.service.timeout.0).await;
-        Observation { outcome: timed(answer.outcome, answer.latency, &self.service), ..answer }
+        let target = Target { address: self.question.address, place, memory: self.memory.clone() };
+        let answer = ask(&self.question.service.probe, &target, self.question.service.timeout.0).await;
+        Observation { outcome: timed(answer.outcome, answer.latency, &self.question.service), ..answer }
     }
 
-    async fn note(&self, answer: &Observation) {
+    fn note(&self, answer: &Observation) {
         let now = clock::moment();
         let (guest, service, vantage) = &self.subject;
         let kind = match vantage {
@@ -272,48 +221,12 @@ impl Look {
             // What a supervisor sees that doubts itself does not count against anybody.
             return;
         }
-        let Some(state) = self.sights.fold(&self.subject, self.epoch, &self.service, answer, now) else { return };
+        let Some(state) = self.sights.fold(&self.subject, &self.question, answer, now) else { return };
         tracing::info!(%guest, %service, %vantage, ?state, detail = %answer.detail, "a service looks different");
         self.node.sync_now.notify_one();
-        let word = serde_json::json!({ "epoch": self.epoch, "state": state, "detail": answer.detail });
-        if let Err(error) = self.node.gossip.set(&format!("sight.{guest}.{service}.{vantage}"), &word.to_string()).await
-        {
-            tracing::debug!(%error, "a sight was not gossiped");
-        }
     }
 }
 
 fn cannot(why: &str) -> Observation {
     Observation::new(Outcome::Unknown, Duration::ZERO, why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host(name: &str) -> HostName {
-        HostName::new(name).unwrap()
-    }
-
-    #[test]
-    fn the_guests_own_host_looks_only_when_there_are_not_enough_others() {
-        let (guest, service) = (GuestName::new("web-1").unwrap(), ServiceName::new("http").unwrap());
-        let living: BTreeSet<HostName> = ["a", "b", "c"].map(host).into();
-        let chosen = observers(&living, &guest, &service, &host("b"), 2);
-        assert!(!chosen.contains(&host("b")) && chosen.len() == 2);
-        let living: BTreeSet<HostName> = ["a", "b"].map(host).into();
-        assert_eq!(observers(&living, &guest, &service, &host("b"), 2).len(), 2);
-    }
-
-    #[test]
-    fn observers_stay_when_another_host_goes() {
-        let (guest, service) = (GuestName::new("web-1").unwrap(), ServiceName::new("http").unwrap());
-        let all: BTreeSet<HostName> = ["a", "b", "c", "d", "e"].map(host).into();
-        let before = observers(&all, &guest, &service, &host("a"), 2);
-        let bystander = all.iter().find(|name| !before.contains(name) && name.as_str() != "a").unwrap();
-        let fewer: BTreeSet<HostName> = all.iter().filter(|name| *name != bystander).cloned().collect();
-        let after: BTreeSet<HostName> =
-            observers(&fewer, &guest, &service, &host("a"), 2).into_iter().cloned().collect();
-        assert_eq!(before.into_iter().cloned().collect::<BTreeSet<_>>(), after);
-    }
 }

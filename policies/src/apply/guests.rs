@@ -9,7 +9,7 @@ use crate::{
     journal::Event,
     ladder::{LadderKind, ladder_of},
     model::{Rung, Severity},
-    names::{GuestName, HostName},
+    names::{GuestName, HostName, ServiceName},
     order::{OrderKind, StopHow},
     proof::{Proof, ProofKind},
     state::{ClusterState, Guest, Life, Phase, Position, Tenure},
@@ -305,7 +305,12 @@ impl ClusterState {
         }
     }
 
-    pub(super) fn verified(&mut self, context: &mut Context, guest: &GuestName) -> Result<(), Refused> {
+    pub(super) fn verified(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        unasked: Vec<ServiceName>,
+    ) -> Result<(), Refused> {
         let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
         let Phase::Running { tenure, verified, .. } = &mut known.phase else {
             return Err(Self::refuse_phase(guest, known, "running"));
@@ -318,7 +323,7 @@ impl ClusterState {
             position.acted = context.index;
         }
         let (at, key) = (context.at, Self::guest_key(guest));
-        self.note(context, Event::GuestVerified { guest: guest.clone(), host });
+        self.note(context, Event::GuestVerified { guest: guest.clone(), host, unasked });
         if self.open_incident(&key).is_some() {
             let incident = self.incident(context, &key, "");
             incident.stamps.verified = Some(at);

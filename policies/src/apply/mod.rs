@@ -96,7 +96,7 @@ impl ClusterState {
             }
             Change::Stop { guest, why } => self.stop(context, &guest, &why),
             Change::ReleaseAgain { guest } => self.release_again(context, &guest),
-            Change::Verified { guest } => self.verified(context, &guest),
+            Change::Verified { guest, unasked } => self.verified(context, &guest, unasked),
             Change::LadderReset { guest } => self.ladder_reset(&guest),
             Change::OrderEnded { order, outcome } => self.order_ended(context, order, outcome),
             Change::IncidentOpened { key, severity, summary, human, guests } => {
@@ -142,7 +142,7 @@ impl ClusterState {
     fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
         self.guests.remove(guest);
         self.drop_guest_orders(guest);
-        for about in ["guest", "placement", "degraded", "leave", "order", "twice"] {
+        for about in ["guest", "placement", "degraded", "unasked", "leave", "order", "twice"] {
             let key = format!("{about}/{guest}");
             self.resolve(context, &key);
         }

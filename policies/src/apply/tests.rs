@@ -239,7 +239,7 @@ fn an_incident_that_paged_ends_when_the_probes_confirm_the_guest() {
     let page = stage.climb("web", 3);
     stage.must(page);
     assert!(matches!(stage.phase("web"), Phase::Running { verified: false, .. }));
-    stage.must(Change::Verified { guest: name("web") });
+    stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     assert!(stage.state.open_incident("guest/web").is_none());
 }
 

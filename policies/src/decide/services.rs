@@ -139,6 +139,21 @@ pub(super) fn words(
     fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect()
 }
 
+/// The vantages that see a service like this, in words.
+pub(super) fn who_sees(
+    evidence: &Evidence,
+    now: Moment,
+    guest: &GuestName,
+    epoch: Epoch,
+    name: &ServiceName,
+    service: &Service,
+    state: SightState,
+) -> String {
+    let fresh = fresh(evidence, now, guest, epoch, name, service);
+    let side = fresh.iter().filter(|(_, sight)| sight.state == state);
+    side.map(|(vantage, _)| vantage.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 type Fresh<'e> = Vec<(&'e Vantage, &'e Sight)>;
 
 fn fresh<'e>(

@@ -52,8 +52,8 @@ pub struct FileProbe {
 pub struct SystemdProbe {
     /// The unit, which must be active.
     pub unit: String,
-    /// How long a unit that systemd has restarted must have been up again to count as active: one that crashes and is
-    /// restarted in a circle never gets there. Default 10s; `0s` takes every active unit for well.
+    /// How long a unit that systemd has restarted twice, with less than that between, must have been up again to count as
+    /// active: one that crashes in a circle never gets there. Default 10s; `0s` takes every active unit for well.
     pub steady_for: Span,
 }
 
@@ -145,7 +145,7 @@ pub struct HeartbeatProbe {
     pub file: PathBuf,
     /// Longest time between two heartbeats, by the guest's own clock.
     pub max_age: Span,
-    /// For how long a file that says `down` silences the probe: the application has said that it is about to go. Default
-    /// 10m; after that, it should have come back.
+    /// For how long after it was written a file that says `down` silences the probe: the application has said that it is about
+    /// to go. Default 10m; after that, it should have come back.
     pub down_for: Span,
 }

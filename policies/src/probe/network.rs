@@ -40,7 +40,7 @@ pub struct TlsProbe {
     pub port: u16,
     /// How to speak TLS.
     pub tls: TlsSettings,
-    /// Fewest days that the certificate must still be valid.
+    /// Fewest days that the certificate must still be valid; fewer of another one of its chain make it slow at most.
     pub days_left: Option<u32>,
     /// What fewer days count as. Default slow.
     pub expiring: Grade,

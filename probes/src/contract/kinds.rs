@@ -11,7 +11,7 @@ use holdfast_policies::{
 use tempfile::NamedTempFile;
 
 use crate::{
-    ChannelError, Exit, ask,
+    ChannelError, ExecResult, Exit, GuestChannel, ask,
     contract::scene::{Here, Manner, Says, Scripted, inside, network, server},
 };
 
@@ -94,12 +94,22 @@ async fn a_heartbeat_that_stops_fails_unless_the_application_said_that_it_goes_d
     aged(&beat, 60);
     assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Fail);
     let down = written("down for an upgrade\n");
-    assert_eq!(here(&heartbeat(&down)).await.outcome, Outcome::Unknown);
     aged(&down, 60);
     assert_eq!(here(&heartbeat(&down)).await.outcome, Outcome::Unknown);
     aged(&down, 700);
     let late = here(&heartbeat(&down)).await;
     assert!(late.outcome == Outcome::Fail && late.detail.contains("has not come back"), "{late:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_is_back_and_only_touches_its_heartbeat_is_believed_again() {
+    let beat = written("down\n");
+    let said = here(&heartbeat(&beat)).await;
+    assert!(said.outcome == Outcome::Pass && said.detail.contains("goes down"), "it was alive to say so: {said:?}");
+    aged(&beat, 60);
+    assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Unknown);
+    aged(&beat, 5);
+    assert_eq!(here(&heartbeat(&beat)).await.outcome, Outcome::Pass, "touched, and it still says `down`");
 }
 
 #[tokio::test]
@@ -146,6 +156,45 @@ async fn a_metric_is_compared_and_a_page_that_cannot_be_had_fails() {
     assert_eq!(here(&metric(port, "none", Comparison::Equal)).await.outcome, Outcome::Unknown);
     let closed = crate::contract::scene::closed_port().await;
     assert_eq!(here(&metric(closed, "up", Comparison::Equal)).await.outcome, Outcome::Fail);
+}
+
+/// This machine, where some programs are these functions of its shell.
+struct With(&'static str);
+
+#[async_trait::async_trait]
+impl GuestChannel for With {
+    async fn ping(&self, deadline: Duration) -> Result<(), ChannelError> {
+        Here.ping(deadline).await
+    }
+    async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
+        let mut argv = argv.to_vec();
+        argv[2].insert_str(0, self.0);
+        Here.exec(&argv, deadline).await
+    }
+}
+
+#[tokio::test]
+async fn a_metric_is_had_by_curl_or_else_by_wget_and_what_they_could_not_ask_is_unknown() {
+    const NO_CURL: &str = "command() { false; }; timeout() { shift; \"$@\"; }; ";
+    let asks = async |scheme: &str, functions: &'static str| {
+        let Probe::Metric(metric) = metric(1, "up", Comparison::Equal) else { unreachable!() };
+        let probe = Probe::Metric(MetricProbe { url: format!("{scheme}://{{address}}:1/metrics"), ..metric });
+        ask(&probe, &inside(With(functions)), LIMIT).await.outcome
+    };
+    let self_signed = "curl() { echo up 1; }; wget() { return 5; }; ";
+    assert_eq!(asks("https", self_signed).await, Outcome::Pass, "curl takes the guest's own certificate");
+    assert_eq!(asks("http", "curl() { return 6; }; ").await, Outcome::Unknown);
+    assert_eq!(asks("http", "curl() { return 22; }; ").await, Outcome::Fail);
+    for (wget, scheme, expected) in [
+        ("wget() { echo up 1; }; ", "http", Outcome::Pass),
+        ("wget() { echo up 1; }; ", "https", Outcome::Unknown),
+        ("wget() { return 3; }; ", "http", Outcome::Unknown),
+        ("wget() { return 4; }; ", "http", Outcome::Fail),
+        ("wget() { return 127; }; ", "http", Outcome::Unknown),
+    ] {
+        let functions: &'static str = Box::leak(format!("{NO_CURL}{wget}").into_boxed_str());
+        assert_eq!(asks(scheme, functions).await, expected, "{wget} {scheme}");
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,50 @@ fn conversations(port: u16) -> Vec<Probe> {
     ]
 }
 
+/// A MySQL server that lets everybody in and answers with two rows. Returns its port, and what it is told after that.
+async fn mysql_of_two_rows() -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut greeting = b"\x0a8.0.36\0\x01\0\0\012345678\0".to_vec();
+        greeting.extend_from_slice(&[0xff, 0xf7, 45, 2, 0, 0xff, 0xdf, 21]);
+        greeting.extend_from_slice(&[0; 10]);
+        greeting.extend_from_slice(b"abcdefghijkl\0mysql_native_password\0");
+        say(&mut stream, 0, &greeting).await;
+        hear(&mut stream).await;
+        say(&mut stream, 2, &[0, 0, 0, 2, 0, 0, 0]).await;
+        hear(&mut stream).await;
+        let end = &[0xfe, 0, 0, 2, 0][..];
+        for (number, said) in (1..).zip([&[1_u8][..], b"\x03def", end, b"\x011", b"\x012", end]) {
+            say(&mut stream, number, said).await;
+        }
+        hear(&mut stream).await
+    });
+    (port, served)
+}
+
+async fn say(stream: &mut TcpStream, number: u8, content: &[u8]) {
+    let head = [u8::try_from(content.len()).unwrap(), 0, 0, number];
+    stream.write_all(&[&head[..], content].concat()).await.unwrap();
+}
+
+async fn hear(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await.unwrap();
+    let mut content = vec![0; usize::from(head[0])];
+    stream.read_exact(&mut content).await.unwrap();
+    content
+}
+
+#[tokio::test]
+async fn a_mysql_server_is_told_farewell_after_all_rows_so_that_it_counts_no_broken_connection() {
+    let (port, served) = mysql_of_two_rows().await;
+    let seen = ask(&Probe::Mysql(sql(port, None)), &network(), SLACK).await;
+    assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
+    assert_eq!(tokio::time::timeout(SLACK, served).await.unwrap().unwrap(), [1]);
+}
+
 fn dns(port: u16) -> Probe {
     let name = "www.example".to_owned();
     Probe::Dns(DnsProbe { name, kind: RecordKind::A, server: None, port, expect: Vec::new() })
@@ -306,6 +350,7 @@ async fn a_plugin_is_judged_by_its_exit_code_and_figures_are_kept_out() {
         ("exit 77", Outcome::Unknown),
         ("kill -9 $$", Outcome::Unknown),
         ("exec yes", Outcome::Unknown),
+        ("n=0; while [ $n -lt 2000 ]; do printf '%0100d\\n' $n; n=$((n + 1)); done; exit 2", Outcome::Fail),
         ("sleep 60", Outcome::Unknown),
         ("test \"$LC_ALL\" = C && test -z \"$CARGO\" || exit 2", Outcome::Pass),
     ] {

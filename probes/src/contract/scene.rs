@@ -9,7 +9,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{ChannelError, Clients, ExecResult, Exit, GuestChannel, Place, Target};
+use crate::{ChannelError, Clients, ExecResult, Exit, GuestChannel, Memory, Place, Target};
 
 /// What a server does once it has read a request.
 #[derive(Clone, Copy)]
@@ -85,11 +85,12 @@ pub fn exec(run: &[&str]) -> Probe {
 }
 
 pub fn network() -> Target {
-    Target { address: Some(Ipv4Addr::LOCALHOST.into()), place: Place::Network(Arc::new(Clients::new().unwrap())) }
+    let place = Place::Network(Arc::new(Clients::new().unwrap()));
+    Target { address: Some(Ipv4Addr::LOCALHOST.into()), place, memory: Memory::default() }
 }
 
 pub fn inside(channel: impl GuestChannel + 'static) -> Target {
-    Target { address: None, place: Place::Inside(Arc::new(channel)) }
+    Target { address: None, place: Place::Inside(Arc::new(channel)), memory: Memory::default() }
 }
 
 /// How a scripted agent answers.

@@ -12,6 +12,14 @@ use crate::{
 /// Most that is read of a file with a process number: PostgreSQL's has some lines more.
 const PID_BYTES_MAX: u64 = 256;
 
+/// Where a process's start stands among what follows its name (proc_pid_stat(5), field 22), and in which unit: `USER_HZ`, which is
+/// 100 wherever guests run.
+const START_TIME: usize = 19;
+const TICKS_PER_SECOND: u64 = 100;
+
+/// What two ages may differ by that are the same: one is in whole seconds.
+const AGE_SLACK: Duration = Duration::from_secs(2);
+
 /// `O_NONBLOCK`, so that opening a pipe waits for nobody (open(2)).
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
@@ -56,23 +64,47 @@ fn of_name(name: &str) -> std::io::Result<u32> {
     Ok(count)
 }
 
+/// What the kernel tells of a process: `12 (name) S ...` (proc_pid_stat(5)); `None` when there is none with this number.
+fn stat(number: u32) -> std::io::Result<Option<String>> {
+    match fs::read(format!("/proc/{number}/stat")) {
+        Ok(stat) => Ok(Some(String::from_utf8_lossy(&stat).into_owned())),
+        // The second, when it ends while it is read (proc(5)).
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The name of a process that lives; `None` when there is none with this number, or it is dead.
 pub(super) fn living(number: u32) -> std::io::Result<Option<String>> {
-    let stat = match fs::read(format!("/proc/{number}/stat")) {
-        Ok(stat) => stat,
-        // The second, when it ends while it is read (proc(5)).
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let stat = String::from_utf8_lossy(&stat);
-    // `12 (name) S ...`; the name may hold any, parentheses too (proc_pid_stat(5)).
+    let Some(stat) = stat(number)? else { return Ok(None) };
+    // The name may hold any character, parentheses too.
     let found = stat.rsplit_once(')').and_then(|(before, after)| {
         let (_, name) = before.split_once('(')?;
         let state = after.trim_start().chars().next()?;
         (!matches!(state, 'Z' | 'X')).then(|| name.to_owned())
     });
     Ok(found)
+}
+
+/// Whether a process may be the one whose number a file holds: it was there when the file was written. After a reboot or a
+/// crash its number may have become somebody else's. What cannot be compared may be it.
+pub(super) fn may_be_of(path: &Path, number: u32) -> bool {
+    match (file(path, false), age_of(number)) {
+        (Looked::There { age: written, .. }, Some(started)) => written <= started + AGE_SLACK,
+        (Looked::There { .. } | Looked::Missing | Looked::Unreadable, _) => true,
+    }
+}
+
+/// How long ago a process began.
+fn age_of(number: u32) -> Option<Duration> {
+    let stat = stat(number).ok()??;
+    let (_, after) = stat.rsplit_once(')')?;
+    let ticks: u64 = after.split_whitespace().nth(START_TIME).and_then(|field| field.parse().ok())?;
+    let began = Duration::from_millis(ticks.saturating_mul(1_000 / TICKS_PER_SECOND));
+    let up = fs::read_to_string("/proc/uptime").ok()?;
+    let up = Duration::try_from_secs_f64(up.split_whitespace().next()?.parse().ok()?).ok()?;
+    Some(up.saturating_sub(began))
 }
 
 /// Looks at a file, and reads its beginning if that is asked for.

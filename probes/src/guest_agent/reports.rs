@@ -16,7 +16,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::config::Reports;
+use super::{config::Reports, look};
+use crate::channel::Looked;
 
 /// Where reports are kept: gone with the boot, as they should be.
 pub const FOLDER: &str = "/run/holdfast/heartbeat";
@@ -32,6 +33,9 @@ const AT_ONCE: usize = 16;
 
 /// How long a connection may take, so that one that says nothing does not keep others out.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a `down` without an `up` after it explains that the application ends: as long as it silences its probe by default.
+const DOWN_FOR: Duration = Duration::from_secs(600);
 
 /// Pause after a port that cannot be had.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -105,6 +109,14 @@ impl Reports {
     /// The file of an application that may report.
     fn file(&self, name: &str) -> Option<PathBuf> {
         self.services.iter().find(|service| service.as_str() == name).map(|service| self.of(service))
+    }
+
+    /// Whether an application has reported lately that it goes down, and nothing since.
+    pub(super) async fn says_down(&self, service: &ServiceName) -> bool {
+        let Some(file) = self.file(service.as_str()) else { return false };
+        let looked = tokio::task::spawn_blocking(move || look::file(&file, true)).await;
+        let is_down = |content: &str| content.split_whitespace().next() == Some("down");
+        matches!(looked, Ok(Looked::There { age, content }) if age <= DOWN_FOR && is_down(&content))
     }
 
     /// The files of all that may report.

@@ -26,7 +26,7 @@ use super::{
     protocol::{Down, FromGuest, ToGuest, What, by_chance, line, next_line},
     reports, watch,
 };
-use crate::{ChannelError, ExecResult, Exit, GuestChannel, Place, Target, ask};
+use crate::{ChannelError, ExecResult, Exit, GuestChannel, Memory, Place, Target, ask};
 
 /// Questions that are answered at once; the host asks each service one at a time.
 const AT_ONCE: usize = 32;
@@ -52,6 +52,7 @@ pub struct Agent {
     down: Mutex<BTreeMap<ServiceName, String>>,
     late_ms: AtomicU64,
     slots: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Agent {
@@ -59,7 +60,8 @@ impl Agent {
     #[must_use]
     pub fn new(config: GuestConfig) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
-        Arc::new(Self { config, number: by_chance(), down: Mutex::default(), late_ms: AtomicU64::new(0), slots })
+        let (down, late_ms) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { config, number: by_chance(), down, late_ms, slots, memory: Memory::default() })
     }
 
     /// Serves for as long as the port can be read and written.
@@ -155,7 +157,8 @@ impl Agent {
                 Err(error) => FromGuest::Refused { id, why: clean(&error.to_string()) },
             },
             What::Probe(probe) => {
-                let target = Target { address: None, place: Place::Inside(Arc::new(Local)) };
+                let place = Place::Inside(Arc::new(Local));
+                let target = Target { address: None, place, memory: self.memory.clone() };
                 let found = ask(&probe, &target, within).await;
                 let late = self.late_ms.load(Ordering::Relaxed);
                 let is_ping = matches!(*probe, holdfast_policies::model::Probe::AgentPing {});
@@ -169,7 +172,7 @@ impl Agent {
         }
     }
 
-    /// Tells each end of a service's process, and looks for its next one.
+    /// Tells each end of a service's process that was not meant, and looks for its next one.
     async fn watch(
         self: Arc<Self>,
         service: ServiceName,
@@ -183,9 +186,25 @@ impl Agent {
                 sleep(ALONE).await;
                 continue;
             }
+            if self.is_meant(&service, &watched, number).await {
+                continue;
+            }
             let detail = format!("its process {number} has ended");
             self.set_down(&service, Some(detail.clone()));
             tell(&out, FromGuest::Died(Down { service: service.clone(), detail }));
+        }
+    }
+
+    /// Whether the end of a service's process was announced by itself, or is systemd's doing.
+    pub(super) async fn is_meant(&self, service: &ServiceName, watched: &Watched, number: i32) -> bool {
+        if let Some(reports) = &self.config.heartbeat
+            && reports.says_down(service).await
+        {
+            return true;
+        }
+        match watched {
+            Watched::Unit(unit) => watch::is_meant(unit, number).await,
+            Watched::PidFile(_) => false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::{process::Child, time::Duration};
 
 use holdfast_policies::{
     model::Probe,
+    names::ServiceName,
     observe::Outcome,
     probe::{ExecProbe, FileProbe, HeartbeatProbe, ProcessProbe, Processes},
     time::Span,
@@ -16,6 +17,7 @@ use tokio::{
 
 use super::{
     FromGuest, GuestConfig, ToGuest, What,
+    config::Watched,
     protocol::{self, line, next_line},
     serve::Agent,
 };
@@ -159,6 +161,39 @@ async fn a_death_is_told_at_once_and_again_to_whoever_says_hello_until_the_servi
     child.wait().unwrap();
 }
 
+#[test]
+fn a_number_that_was_written_before_its_process_began_is_somebody_elses() {
+    let pid_file = tempfile::NamedTempFile::new().unwrap();
+    let mut child = sleeper();
+    std::fs::write(pid_file.path(), child.id().to_string()).unwrap();
+    assert!(super::look::may_be_of(pid_file.path(), child.id()));
+    let before_the_boot = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    pid_file.as_file().set_modified(before_the_boot).unwrap();
+    assert!(!super::look::may_be_of(pid_file.path(), child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn an_end_that_the_application_has_announced_is_no_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = GuestConfig::parse("heartbeat: { services: [shop] }").unwrap();
+    config.heartbeat.as_mut().unwrap().folder = folder.path().into();
+    let agent = Agent::new(config);
+    let watched = Watched::PidFile("/run/shop.pid".into());
+    let (shop, other) = (ServiceName::new("shop").unwrap(), ServiceName::new("other").unwrap());
+    let file = folder.path().join("shop");
+    assert!(!agent.is_meant(&shop, &watched, 7).await, "it has never reported");
+    for (said, meant) in [("up\n", false), ("down\n", true), ("", false), ("down\n", true)] {
+        std::fs::write(&file, said).unwrap();
+        assert_eq!(agent.is_meant(&shop, &watched, 7).await, meant, "{said:?}");
+        assert!(!agent.is_meant(&other, &watched, 7).await, "only its own word counts");
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+    assert!(!agent.is_meant(&shop, &watched, 7).await, "that was another time");
+}
+
 #[tokio::test]
 async fn it_looks_at_processes_and_files_without_running_programs() {
     let folder = tempfile::tempdir().unwrap();
@@ -210,26 +245,25 @@ async fn an_application_reports_by_put_and_only_those_that_are_named() {
     config.heartbeat.as_mut().unwrap().folder = folder.path().join("beats");
     let mut host = Host::with(config);
     host.hears().await;
-    let beat = |down_for| {
+    let beat = || {
         let file = folder.path().join("beats/shop");
-        Probe::Heartbeat(HeartbeatProbe { file, max_age: Span::secs(60), down_for: Span::secs(down_for) })
+        Probe::Heartbeat(HeartbeatProbe { file, max_age: Span::secs(60), down_for: Span::secs(600) })
     };
     let mut asks = async |id, probe| host.asks(id, What::Probe(Box::new(probe))).await;
-    for (path, said, status, outcome) in [
-        ("/heartbeat/shop", "", 204, Outcome::Pass),
-        ("/heartbeat/shop", "down", 204, Outcome::Unknown),
-        ("/heartbeat/shop", "what?", 400, Outcome::Unknown),
-        ("/heartbeat/other", "", 404, Outcome::Unknown),
-        ("/heartbeat/../shop", "up", 404, Outcome::Unknown),
-        ("/heartbeat/shop", &"x".repeat(100_000), 413, Outcome::Unknown),
-        ("/heartbeat/shop", "up", 204, Outcome::Pass),
+    for (path, said, status, goes_down) in [
+        ("/heartbeat/shop", "", 204, false),
+        ("/heartbeat/shop", "down", 204, true),
+        ("/heartbeat/shop", "what?", 400, true),
+        ("/heartbeat/other", "", 404, true),
+        ("/heartbeat/../shop", "up", 404, true),
+        ("/heartbeat/shop", &"x".repeat(100_000), 413, true),
+        ("/heartbeat/shop", "up", 204, false),
     ] {
         assert_eq!(put(free, path, said).await, status, "{path} {said:.10}");
-        let answer = asks(1, beat(60)).await;
-        assert!(
-            matches!(&answer, FromGuest::Found { outcome: is, .. } if *is == outcome),
-            "{path} {said:.10}: {answer:?}"
-        );
+        let FromGuest::Found { outcome: Outcome::Pass, detail, .. } = asks(1, beat()).await else {
+            panic!("{path} {said:.10}")
+        };
+        assert_eq!(detail.contains("goes down"), goes_down, "{path} {said:.10}: {detail}");
     }
 }
 

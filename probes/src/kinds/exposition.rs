@@ -5,16 +5,19 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_policies::probe::MetricProbe;
 
 use super::look;
-use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding};
+use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding, inside::could_not_ask};
 
-/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. 143 is busybox's
-/// `timeout`, whose signal has ended wget.
-const PAGE: &str = r#"page=$(timeout "$3" wget -q -O - "$1"); code=$?
-if [ $code -ge 126 ] && [ $code -ne 143 ]; then
-  command -v curl > /dev/null || { echo "neither wget nor curl can be run" >&2; exit 126; }
-  page=$(curl -sS -f -k --noproxy '*' -m "$3" "$1"); code=$?
+/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. What went wrong is
+/// told as the program and its exit code. Without curl there is no https: wget would want a valid certificate, which a loopback
+/// address cannot have. 143 is busybox's `timeout`, whose signal has ended wget.
+const PAGE: &str = r#"with=curl; code=127
+command -v curl > /dev/null && { page=$(curl -sS -f -k --noproxy '*' -m "$3" "$1"); code=$?; }
+if [ $code -ge 126 ]; then
+  case $1 in https:*) echo "only curl asks over https, and it cannot be run" >&2; exit 126;; esac
+  with=wget; page=$(timeout "$3" wget -q -O - "$1"); code=$?
+  [ $code -lt 126 ] || [ $code -eq 143 ] || { echo "neither curl nor wget can be run" >&2; exit 126; }
 fi
-[ $code -eq 0 ] || exit 5
+[ $code -eq 0 ] || { echo "$with $code"; exit 5; }
 printf '%s\n' "$page" | grep "^$2[{ ]" | head -n 1000
 exit 0"#;
 
@@ -29,9 +32,18 @@ pub(crate) async fn metric(channel: &dyn GuestChannel, probe: &MetricProbe, time
     };
     match said.code {
         0 => of_page(&said.text, probe),
+        5 if is_our_fault(&said.text) => {
+            Finding::unknown(format!("{url} cannot be asked: {}", how_it_ended(&said.result)))
+        }
         5 => Finding::fail(format!("{url} cannot be read: {}", how_it_ended(&said.result))),
         _ => said.odd(),
     }
+}
+
+/// Whether `curl 6` and the like says that the question could not be put.
+fn is_our_fault(said: &str) -> bool {
+    let told = said.trim().split_once(' ').and_then(|(program, code)| Some((program, code.parse::<i32>().ok()?)));
+    told.is_some_and(|(program, code)| could_not_ask(program, code))
 }
 
 fn of_page(page: &str, probe: &MetricProbe) -> Finding {

@@ -55,26 +55,30 @@ pub(crate) async fn file(channel: &dyn GuestChannel, probe: &FileProbe, timeout:
 }
 
 /// Looks for the newest heartbeat.
+///
+/// Whoever writes `down` is alive, so that counts as a heartbeat too. An application that is back and only touches the file is
+/// taken for alive by that; nothing has to be remembered from one question to the next.
 pub(crate) async fn heartbeat(channel: &dyn GuestChannel, probe: &HeartbeatProbe, timeout: Duration) -> Finding {
     let found = match found(channel, &probe.file, true, timeout).await {
         Ok(found) => found,
         Err(finding) => return finding,
     };
     let age = shown(found.age);
-    if found.content.split_whitespace().next() == Some("down") {
-        return if found.age <= probe.down_for.0 {
+    let says_down = found.content.split_whitespace().next() == Some("down");
+    match (found.age <= probe.max_age.0, says_down) {
+        (true, false) => Finding::pass(format!("a heartbeat {age} ago")),
+        (true, true) => Finding::pass(format!("a heartbeat {age} ago, and it says that it goes down")),
+        (false, true) if found.age <= probe.down_for.0 => {
             Finding::unknown(format!("it said {age} ago that it goes down"))
-        } else {
-            Finding::fail(format!(
-                "it said {age} ago that it goes down, and has not come back within {}",
-                probe.down_for
-            ))
-        };
+        }
+        (false, true) => Finding::fail(format!(
+            "it said {age} ago that it goes down, and has not come back within {}",
+            probe.down_for
+        )),
+        (false, false) => {
+            Finding::fail(format!("the newest heartbeat is {age} old, which is longer than {}", probe.max_age))
+        }
     }
-    if found.age > probe.max_age.0 {
-        return Finding::fail(format!("the newest heartbeat is {age} old, which is longer than {}", probe.max_age));
-    }
-    Finding::pass(format!("a heartbeat {age} ago"))
 }
 
 async fn found(channel: &dyn GuestChannel, path: &Path, read: bool, timeout: Duration) -> Result<Found, Finding> {

@@ -5,22 +5,31 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_policies::probe::SystemdProbe;
 
 use super::look;
-use crate::{channel::GuestChannel, finding::Finding};
+use crate::{
+    channel::GuestChannel,
+    finding::Finding,
+    memory::{Memory, Run},
+};
 
 const SHOW: &str = r#"systemctl show -p LoadState -p ActiveState -p SubState -p Result -p NRestarts \
-  -p ActiveEnterTimestampMonotonic -- "$1" || exit 126
+  -p ActiveEnterTimestampMonotonic -p ActiveExitTimestampMonotonic -- "$1" || exit 126
 read -r up _ < /proc/uptime && echo "Uptime=$up""#;
 
 /// Asks for the unit.
-pub(crate) async fn systemd(channel: &dyn GuestChannel, probe: &SystemdProbe, timeout: Duration) -> Finding {
+pub(crate) async fn systemd(
+    channel: &dyn GuestChannel,
+    probe: &SystemdProbe,
+    memory: &Memory,
+    timeout: Duration,
+) -> Finding {
     match look(channel, SHOW, &[&probe.unit], timeout).await {
-        Ok(said) if said.code == 0 => of_properties(&said.text, probe),
+        Ok(said) if said.code == 0 => of_properties(&said.text, probe, memory),
         Ok(said) => said.odd(),
         Err(finding) => finding,
     }
 }
 
-fn of_properties(text: &str, probe: &SystemdProbe) -> Finding {
+fn of_properties(text: &str, probe: &SystemdProbe, memory: &Memory) -> Finding {
     let known: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.trim().split_once('=')).collect();
     let of = |key: &str| known.get(key).copied().unwrap_or_default();
     let unit = &probe.unit;
@@ -28,7 +37,7 @@ fn of_properties(text: &str, probe: &SystemdProbe) -> Finding {
         ("not-found" | "bad-setting" | "error" | "masked", _) => {
             Finding::unknown(format!("systemd has no usable unit {unit} ({})", of("LoadState")))
         }
-        (_, "active" | "reloading" | "refreshing") => of_active(&of, probe),
+        (_, "active" | "reloading" | "refreshing") => of_active(&of, probe, memory),
         (_, "") => Finding::unknown(format!("systemd does not say how {unit} is")),
         (_, state) => {
             let result = Some(of("Result")).filter(|result| !matches!(*result, "" | "success"));
@@ -38,18 +47,23 @@ fn of_properties(text: &str, probe: &SystemdProbe) -> Finding {
     }
 }
 
-/// One that was restarted by systemd has to be up for a while, or it is only between two crashes.
-fn of_active<'a>(of: &impl Fn(&str) -> &'a str, probe: &SystemdProbe) -> Finding {
-    let restarts: u64 = of("NRestarts").parse().unwrap_or(0);
-    let entered = of("ActiveEnterTimestampMonotonic").parse::<u64>().ok().map(Duration::from_micros);
+/// One that crashes again and again is active at most moments. One crash that systemd has repaired is none of that: only when
+/// the run before was short as well, this one has to be up for a while first.
+fn of_active<'a>(of: &impl Fn(&str) -> &'a str, probe: &SystemdProbe, memory: &Memory) -> Finding {
+    let passed = Finding::pass(format!("{} is active ({})", probe.unit, of("SubState")));
+    let moment = |key: &str| of(key).parse::<u64>().ok().map(Duration::from_micros);
     let uptime = of("Uptime").parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let up_for = uptime.zip(entered).map(|(uptime, entered)| uptime.saturating_sub(entered));
-    match up_for.filter(|up_for| restarts > 0 && *up_for < probe.steady_for.0) {
-        Some(up_for) => Finding::fail(format!(
-            "{} was restarted {restarts} times, and has been up for {up_for:.1?} of the {} that it takes to count as steady",
+    let (Some(entered), Some(asked)) = (moment("ActiveEnterTimestampMonotonic"), uptime) else { return passed };
+    let restarts: u64 = of("NRestarts").parse().unwrap_or(0);
+    let run = Run { restarts, entered, left: moment("ActiveExitTimestampMonotonic").unwrap_or_default(), asked };
+    let is_short = |run: &Duration| *run < probe.steady_for.0;
+    let up_for = asked.saturating_sub(entered);
+    match memory.run_before(&probe.unit, run).filter(is_short) {
+        Some(before) if is_short(&up_for) => Finding::fail(format!(
+            "{} crashes in a circle: restarted {restarts} times, up for {up_for:.1?} and before that for {before:.1?}; {} count as steady",
             probe.unit, probe.steady_for
         )),
-        None => Finding::pass(format!("{} is active ({})", probe.unit, of("SubState"))),
+        Some(_) | None => passed,
     }
 }
 
@@ -59,8 +73,9 @@ mod tests {
 
     use super::*;
 
-    fn judged(text: &str) -> Finding {
-        of_properties(text, &SystemdProbe { unit: "app.service".to_owned(), steady_for: Span::secs(10) })
+    fn judged(text: &str, memory: &Memory) -> Outcome {
+        let probe = SystemdProbe { unit: "app.service".to_owned(), steady_for: Span::secs(10) };
+        of_properties(text, &probe, memory).outcome
     }
 
     #[test]
@@ -75,19 +90,41 @@ mod tests {
             ("LoadState=masked\nActiveState=inactive\nSubState=dead\n", Outcome::Unknown),
             ("", Outcome::Unknown),
         ] {
-            assert_eq!(judged(state).outcome, expected, "{state}");
+            assert_eq!(judged(state, &Memory::default()), expected, "{state}");
         }
+    }
+
+    /// A look at second `now` at a unit that was restarted so often, ended at second `left` and is active since `entered`.
+    fn looked(memory: &Memory, restarts: u32, left: u32, entered: u32, now: u32) -> Outcome {
+        let text = format!(
+            "LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts={restarts}\nActiveExitTimestampMonotonic={left}000000\nActiveEnterTimestampMonotonic={entered}000000\nUptime={now}.00\n"
+        );
+        judged(&text, memory)
     }
 
     #[test]
     fn a_unit_that_crashes_in_a_circle_is_not_well_between_two_crashes() {
-        let at = |restarts: u32, entered_us: u64| {
-            judged(&format!(
-                "LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts={restarts}\nActiveEnterTimestampMonotonic={entered_us}\nUptime=100.50 80.00\nUptime=100.50\n"
-            ))
-        };
-        assert_eq!(at(7, 98_000_000).outcome, Outcome::Fail);
-        assert_eq!(at(7, 90_000_000).outcome, Outcome::Pass, "it has been up for ten seconds");
-        assert_eq!(at(0, 98_000_000).outcome, Outcome::Pass, "it was started, not restarted");
+        let memory = Memory::default();
+        assert_eq!(looked(&memory, 7, 97, 98, 100), Outcome::Pass, "what was before is not known");
+        assert_eq!(looked(&memory, 8, 103, 104, 105), Outcome::Fail, "it was up for five seconds");
+        assert_eq!(looked(&memory, 11, 119, 120, 121), Outcome::Fail, "it was up for five seconds each time");
+        assert_eq!(looked(&memory, 11, 119, 120, 129), Outcome::Fail, "it may be about to crash again");
+        assert_eq!(looked(&memory, 11, 119, 120, 130), Outcome::Pass, "it has been up for ten seconds");
+    }
+
+    #[test]
+    fn a_crash_that_systemd_has_repaired_is_no_failure() {
+        let memory = Memory::default();
+        for (restarts, left, entered, now, why) in [
+            (0, 0, 90, 100, "it has never crashed"),
+            (1, 101, 102, 103, "once"),
+            (1, 101, 102, 105, "still once"),
+            (2, 3_600, 3_601, 3_602, "it has worked for an hour between"),
+            (0, 4_000, 4_001, 4_002, "it was started by hand"),
+            (1, 4_003, 4_004, 4_005, "once since then"),
+            (2, 20, 21, 22, "the guest has been rebooted"),
+        ] {
+            assert_eq!(looked(&memory, restarts, left, entered, now), Outcome::Pass, "{why}");
+        }
     }
 }

@@ -3,8 +3,10 @@
 //! The protocol is spoken here, in the part that a probe needs: the client crates keep pools, bring two dozen more crates,
 //! and read packets of any size before anybody can object.
 
+use std::time::Duration;
+
 use holdfast_policies::probe::SqlProbe;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
     finding::Finding,
@@ -27,6 +29,13 @@ const PLUGIN_AUTH: u32 = 0x8_0000;
 /// utf8mb4_general_ci.
 const CHARSET: u8 = 45;
 
+/// Commands (MySQL's Command Phase).
+const QUIT: u8 = 0x01;
+const QUERY: u8 = 0x03;
+
+/// Longest time that a farewell may take, when what was asked is known already: the end of an answer comes with its rows.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(200);
+
 /// Logs in and asks; the caller bounds the time.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &SqlProbe) -> Finding {
     match converse(asker, probe).await {
@@ -41,8 +50,9 @@ async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Findin
     };
     let mut session = Session::open(asker, probe).await?;
     session.log_in(probe, password.as_deref()).await?;
-    let value = session.query(&probe.query).await?;
-    Ok(sql::judge(value.as_ref(), probe))
+    let answer = session.query(&probe.query).await;
+    session.quit().await;
+    Ok(sql::judge(answer?.as_ref(), probe))
 }
 
 struct Session {
@@ -51,6 +61,8 @@ struct Session {
     sequence: u8,
     /// How much of the server's talk is still read, in bytes.
     left: usize,
+    /// Rows of the answer are still to come, or its end.
+    in_rows: bool,
 }
 
 impl Session {
@@ -60,8 +72,8 @@ impl Session {
             None => None,
         };
         let plain = asker.connect(probe.port).await?;
-        let mut session =
-            Self { stream: Stream::Plain(plain), greeting: Greeting::default(), sequence: 0, left: ANSWER_BYTES_MAX };
+        let (stream, greeting) = (Stream::Plain(plain), Greeting::default());
+        let mut session = Self { stream, greeting, sequence: 0, left: ANSWER_BYTES_MAX, in_rows: false };
         let packet = session.receive().await?;
         session.greeting = Greeting::read(&packet).ok_or_else(not_mysql)?;
         let Some(secured) = secured else { return Ok(session) };
@@ -116,7 +128,7 @@ impl Session {
     }
 
     async fn query(&mut self, query: &str) -> Result<Option<Vec<u8>>, Finding> {
-        let mut command = vec![0x03];
+        let mut command = vec![QUERY];
         command.extend_from_slice(query.as_bytes());
         self.sequence = 0;
         self.send(&command).await?;
@@ -131,7 +143,25 @@ impl Session {
         }
         while !is_end(&self.receive().await?) {}
         let row = self.receive().await?;
-        if is_end(&row) { Ok(None) } else { value(&row).ok_or_else(not_mysql) }
+        if is_end(&row) {
+            return Ok(None);
+        }
+        self.in_rows = true;
+        value(&row).ok_or_else(not_mysql)
+    }
+
+    /// Says farewell: the server counts whoever just hangs up (`Aborted_clients`), and logs it. Nothing about it bears on
+    /// what the question came to.
+    async fn quit(mut self) {
+        let farewell = async {
+            while self.in_rows {
+                self.in_rows = !is_end(&self.receive().await?);
+            }
+            self.sequence = 0;
+            self.send(&[QUIT]).await?;
+            self.stream.flush().await.map_err(|error| broken(&error))
+        };
+        let _ = timeout(FAREWELL_LIMIT, farewell).await;
     }
 
     async fn send(&mut self, content: &[u8]) -> Result<(), Finding> {
@@ -235,9 +265,10 @@ fn value(row: &[u8]) -> Option<Option<Vec<u8>>> {
     rest.get(..length).map(|value| Some(value.to_vec()))
 }
 
-/// Codes of errors that are about who asks, or how: access denied, host not allowed, no privilege, syntax error. They are
-/// no evidence against the server.
-const ABOUT_US: [u16; 8] = [1044, 1045, 1064, 1130, 1142, 1143, 1227, 1698];
+/// Codes of errors that are about who asks, or how: access denied, host not allowed or blocked, no privilege, syntax error; an
+/// account that is locked, has used up what it may, or has a password that has expired; a connection in the clear where
+/// only TLS is taken. They are no evidence against the server.
+const ABOUT_US: [u16; 14] = [1044, 1045, 1064, 1129, 1130, 1142, 1143, 1226, 1227, 1698, 1820, 1862, 3118, 3159];
 
 fn of_error(rest: &[u8]) -> Finding {
     let code = rest.first_chunk().map_or(0, |code| u16::from_le_bytes(*code));
@@ -289,6 +320,10 @@ mod tests {
     #[test]
     fn a_refused_login_is_no_evidence_and_a_full_server_is() {
         assert_eq!(of_error(b"\x15\x04#28000Access denied").outcome, Outcome::Unknown);
+        for code in [1129_u16, 1226, 1820, 1862, 3118, 3159] {
+            let said = [&code.to_le_bytes()[..], b"#HY000It is not about the server"].concat();
+            assert_eq!(of_error(&said).outcome, Outcome::Unknown, "{code}");
+        }
         let full = of_error(b"\x10\x04Too many connections");
         assert_eq!(
             (full.outcome, full.detail.as_str()),

@@ -18,8 +18,12 @@ use crate::{
     network::asker::Asker,
 };
 
-/// Most of its output that is read, in bytes (the convention's own limit); what writes more has its pipe closed.
+/// Most of its output that is kept, in bytes (the convention's own limit).
 const OUTPUT_BYTES_MAX: u64 = 4 * 1024;
+
+/// Most that is read and thrown away after that, in bytes: whoever is talkative is to come to its exit code. What writes
+/// without end has its pipe closed.
+const DISCARDED_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Runs it; dropping this kills it and all that it has started.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &PluginProbe) -> Finding {
@@ -55,8 +59,9 @@ async fn run(asker: &Asker<'_>, probe: &PluginProbe) -> Result<Finding, Finding>
 
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if let Some(stream) = stream {
-        stream.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await?;
+    if let Some(mut stream) = stream {
+        (&mut stream).take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await?;
+        tokio::io::copy(&mut stream.take(DISCARDED_BYTES_MAX), &mut tokio::io::sink()).await?;
     }
     Ok(bytes)
 }

@@ -36,13 +36,23 @@ async fn converse(asker: &Asker<'_>, probe: &RedisProbe) -> Result<Finding, Find
         words.extend(probe.user.as_deref());
         words.push(password);
         if let Reply::Error(text) = say(&mut stream, &words).await? {
-            // Servers repeat what they do not understand: only the kind of error is shown, never its text.
-            let kind: String = text.chars().take_while(|c| c.is_ascii_uppercase()).take(20).collect();
-            return Err(Finding::unknown(format!("the login is refused: {kind}")));
+            return Err(refused(&text));
         }
     }
     let words: Vec<&str> = probe.command.iter().map(String::as_str).collect();
     Ok(judge(&say(&mut stream, &words).await?, probe))
+}
+
+/// What a server says instead of answering anything when it is full.
+const FULL: &str = "ERR max number of clients reached";
+
+/// Servers repeat what they do not understand: only the kind of error is shown, never its text.
+fn refused(text: &str) -> Finding {
+    if text.starts_with(FULL) {
+        return Finding::fail(format!("the server says: {FULL}"));
+    }
+    let kind: String = text.chars().take_while(|c| c.is_ascii_uppercase()).take(20).collect();
+    Finding::unknown(format!("the login is refused: {kind}"))
 }
 
 fn judge(reply: &Reply, probe: &RedisProbe) -> Finding {
@@ -65,9 +75,10 @@ fn judge(reply: &Reply, probe: &RedisProbe) -> Finding {
     }
 }
 
-/// Errors about who asks, or what: they are no evidence against the server.
+/// Errors about who asks, or what: they are no evidence against the server. `DENIED` says that it is in protected mode, which
+/// lets nobody in from elsewhere.
 fn is_about_us(text: &str) -> bool {
-    ["NOAUTH", "WRONGPASS", "NOPERM", "ERR unknown", "ERR wrong number", "ERR syntax"]
+    ["NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR unknown", "ERR wrong number", "ERR syntax"]
         .iter()
         .any(|kind| text.starts_with(kind))
 }
@@ -163,7 +174,22 @@ fn list<'a>(count: &str, mut rest: &'a [u8], depth: u32) -> Parsed<'a> {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::observe::Outcome;
+
     use super::*;
+
+    #[test]
+    fn a_full_server_fails_also_at_the_login_and_one_that_lets_nobody_in_was_not_asked() {
+        let probe =
+            RedisProbe { port: 1, user: None, password_file: None, command: Vec::new(), expect: None, tls: None };
+        let judged = |text: &str| judge(&Reply::Error(text.to_owned()), &probe).outcome;
+        assert_eq!((refused(FULL).outcome, judged(FULL)), (Outcome::Fail, Outcome::Fail));
+        let protected = "DENIED Redis is running in protected mode because protected mode is enabled";
+        assert_eq!((refused(protected).outcome, judged(protected)), (Outcome::Unknown, Outcome::Unknown));
+        let wrong = refused("WRONGPASS invalid username-password pair, it is not 'secret'");
+        assert_eq!((wrong.outcome, wrong.detail.as_str()), (Outcome::Unknown, "the login is refused: WRONGPASS"));
+        assert_eq!(judged("LOADING Redis is loading the dataset in memory"), Outcome::Fail);
+    }
 
     fn whole(said: &str) -> Option<Reply> {
         match parse(said.as_bytes(), 0) {

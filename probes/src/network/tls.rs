@@ -46,7 +46,7 @@ async fn greet(asker: &Asker<'_>, probe: &TlsProbe) -> Result<Finding, Finding> 
             return Err(Finding::fail(untrusted(&error, leaf)));
         }
     }
-    validity(&chain, probe, unix_now())
+    validity(leaf, others, probe, unix_now())
 }
 
 fn untrusted(error: &rustls::Error, leaf: &CertificateDer<'_>) -> String {
@@ -70,25 +70,84 @@ fn unix_now() -> i64 {
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-/// A chain is valid for as long as the certificate that ends first.
-fn validity(chain: &[CertificateDer<'_>], probe: &TlsProbe, now: i64) -> Result<Finding, Finding> {
-    let mut ends = i64::MAX;
-    for certificate in chain {
-        let (_, parsed) = parse_x509_certificate(certificate)
-            .map_err(|error| Finding::fail(format!("a certificate cannot be read: {error}")))?;
-        ends = ends.min(parsed.validity().not_after.timestamp());
-    }
-    let days = (ends - now).div_euclid(DAY_SECONDS);
+/// A service fails by its own certificate alone. Another one that it shows may be superfluous, like an old root that no client
+/// needs any more: whether the chain holds has been checked.
+fn validity(
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    probe: &TlsProbe,
+    now: i64,
+) -> Result<Finding, Finding> {
+    let end = ends_at(leaf).ok_or_else(|| Finding::fail("the certificate cannot be read"))?;
+    let days = days_until(end, now);
     let least = i64::from(probe.days_left.unwrap_or(0));
-    if ends < now {
-        Ok(Finding::fail("the certificate has expired"))
-    } else if days >= least {
-        Ok(Finding::pass(format!("the certificate is valid for {days} more days")))
-    } else {
+    if end < now {
+        return Ok(Finding::fail("the certificate has expired"));
+    }
+    if days < least {
         let detail = format!("the certificate is valid for only {days} more days, wanted {least}");
-        Ok(match probe.expiring {
+        return Ok(match probe.expiring {
             Grade::Slow => Finding::slow(detail),
             Grade::Fail => Finding::fail(detail),
-        })
+        });
+    }
+    let detail = format!("the certificate is valid for {days} more days");
+    match others.iter().filter_map(ends_at).min().map(|end| days_until(end, now)) {
+        Some(others) if others < least => {
+            let how = if others < 0 { "has expired".to_owned() } else { format!("for only {others}") };
+            let detail = format!("{detail}, another one that the service shows {how}");
+            Ok(if probe.days_left.is_some() { Finding::slow(detail) } else { Finding::pass(detail) })
+        }
+        Some(_) | None => Ok(Finding::pass(detail)),
+    }
+}
+
+fn days_until(end: i64, now: i64) -> i64 {
+    (end - now).div_euclid(DAY_SECONDS)
+}
+
+/// When a certificate ends, in Unix seconds.
+fn ends_at(certificate: &CertificateDer<'_>) -> Option<i64> {
+    parse_x509_certificate(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::observe::Outcome;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// The first second of 2025.
+    const NOW: i64 = 1_735_689_600;
+
+    fn until(year: i32, day: u8) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(year, 1, day);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn judged(leaf: CertificateDer<'_>, other: CertificateDer<'_>, days_left: Option<u32>, expiring: Grade) -> Outcome {
+        let probe = TlsProbe { port: 443, tls: TlsSettings::default(), days_left, expiring };
+        let (Ok(finding) | Err(finding)) = validity(&leaf, &[other], &probe, NOW);
+        finding.outcome
+    }
+
+    #[test]
+    fn a_superfluous_certificate_that_has_expired_does_not_fail_a_service_and_its_own_does() {
+        for (leaf, other, days_left, expiring, expected) in [
+            (until(2030, 1), until(2020, 1), None, Grade::Fail, Outcome::Pass),
+            (until(2030, 1), until(2020, 1), Some(14), Grade::Fail, Outcome::Slow),
+            (until(2030, 1), until(2025, 8), Some(14), Grade::Fail, Outcome::Slow),
+            (until(2030, 1), until(2025, 8), None, Grade::Fail, Outcome::Pass),
+            (until(2030, 1), until(2030, 1), Some(14), Grade::Fail, Outcome::Pass),
+            (until(2025, 8), until(2030, 1), Some(14), Grade::Slow, Outcome::Slow),
+            (until(2025, 8), until(2030, 1), Some(14), Grade::Fail, Outcome::Fail),
+            (until(2025, 8), until(2030, 1), None, Grade::Fail, Outcome::Pass),
+            (until(2020, 1), until(2030, 1), None, Grade::Slow, Outcome::Fail),
+        ] {
+            assert_eq!(judged(leaf, other, days_left, expiring), expected, "{days_left:?} {expiring:?}");
+        }
     }
 }

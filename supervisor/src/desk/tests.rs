@@ -85,7 +85,7 @@ pub(crate) fn failed_over() -> ClusterState {
     told.at(-70_000, Change::GuestFree { guest: guest("web-1"), proof });
     told.at(-70_000, place("h1"));
     told.done(-69_000);
-    told.at(-60_000, Change::Verified { guest: guest("web-1") });
+    told.at(-60_000, Change::Verified { guest: guest("web-1"), unasked: Vec::new() });
     let asked = Moment(5_000);
     let reading = PowerReading {
         incarnation: boot("h1"),
@@ -99,7 +99,7 @@ pub(crate) fn failed_over() -> ClusterState {
     told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)), last_words: None });
     told.at(810, place("h2"));
     told.done(1_810);
-    told.at(4_810, Change::Verified { guest: guest("web-1") });
+    told.at(4_810, Change::Verified { guest: guest("web-1"), unasked: Vec::new() });
     told.state
 }
 

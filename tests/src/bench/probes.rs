@@ -16,7 +16,7 @@ use holdfast_policies::{
     model::{HttpProbe, Probe, TcpProbe},
     observe::Outcome,
 };
-use holdfast_probes::{Clients, Place, Target, ask};
+use holdfast_probes::{Clients, Memory, Place, Target, ask};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::{
@@ -110,7 +110,7 @@ async fn idle(probe: Probe) -> Result<f64> {
 fn target(number: u32, clients: &Arc<Clients>) -> Target {
     let last = u8::try_from(number % u32::from(ADDRESSES)).unwrap_or(0) + 1;
     let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-    Target { address: Some(address), place: Place::Network(Arc::clone(clients)) }
+    Target { address: Some(address), place: Place::Network(Arc::clone(clients)), memory: Memory::default() }
 }
 
 async fn rate(probe: Probe) -> Result<Rate> {

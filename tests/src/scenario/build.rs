@@ -204,7 +204,7 @@ fn faults(names: &Names, vm: &Declared) -> Faults {
 fn as_it_looks(world: &mut World, vm: &Declared) {
     let Some(name) = world.names.guest(&vm.name).cloned() else { return };
     if world.is_reported_running(&name) {
-        world.commit(Change::Verified { guest: name.clone() });
+        world.commit(Change::Verified { guest: name.clone(), unasked: Vec::new() });
     }
     let state = match vm.state.as_deref() {
         Some("failed") => Vm::Failed,

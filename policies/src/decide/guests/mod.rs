@@ -17,6 +17,7 @@ mod order;
 mod reasons;
 mod running;
 mod strays;
+mod unasked;
 mod wanted;
 
 use std::time::Duration;

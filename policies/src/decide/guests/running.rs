@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use super::{
-    super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open},
+    super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open, services},
     Pass,
     condition::{Condition, has_come_up, judge_services, trouble},
     glance::Here,
     moves::target,
     reasons::must_leave,
+    unasked::unasked_for,
 };
 use crate::{
     change::Change,
-    evidence::HostEvidence,
+    evidence::{HostEvidence, SightState},
     fit::host_rule_broken,
     hands_off::HandsOff,
     ladder::{NextStep, Trouble, ladder_of, next_step},
     model::{GuestDeclaration, OnDegraded, Policy, Rung, Severity},
-    names::{GuestName, OrderId},
+    names::{GuestName, OrderId, ServiceName},
     observe::{GuestCondition, GuestReport},
     order::OrderKind,
     state::{ClusterState, Guest, Position, Tenure, Wanted},
@@ -192,17 +193,18 @@ impl Pass<'_, '_> {
     fn well(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
         let host = &run.tenure.host;
         if !run.verified {
-            let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
-            if judgement.services.values().all(|own| has_come_up(own, on_degraded)) {
-                self.decision.commands.push(Change::Verified { guest: run.name.clone() });
-                judgement.doing = format!("runs on {host}, all services answer");
+            if let Some(unasked) = self.unasked_beside_those_that_are_up(run, policy, judgement) {
+                let which = if unasked.is_empty() { "all services" } else { "all services that can be asked" };
+                judgement.doing = format!("runs on {host}, {which} answer");
+                self.decision.commands.push(Change::Verified { guest: run.name.clone(), unasked });
             } else {
                 judgement.doing = format!("runs on {host}, waiting for its services to answer");
                 held(self.round, run, judgement);
             }
             return;
         }
-        self.degraded(run, judgement);
+        self.degraded(run, policy, judgement);
+        self.unasked(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
             return;
@@ -214,6 +216,22 @@ impl Pass<'_, '_> {
         self.consider_move(run, policy, judgement);
     }
 
+    /// The services that nobody can ask, when all others have come up; `None` while one is waited for.
+    fn unasked_beside_those_that_are_up(
+        &self,
+        run: &Run<'_>,
+        policy: Option<&Policy>,
+        judgement: &GuestJudgement,
+    ) -> Option<Vec<ServiceName>> {
+        let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
+        let behind = judgement.services.iter().filter(|(_, own)| !has_come_up(own, on_degraded));
+        let unasked = behind.map(|(name, own)| {
+            unasked_for(self.round, run, policy?, name, own)?;
+            Some(name.clone())
+        });
+        unasked.collect()
+    }
+
     /// Why nothing is done to a running guest. Where all hosts are active, and nothing is suspended, only its own wish says so.
     pub(super) fn hands_off(&self, run: &Run<'_>) -> Option<HandsOff> {
         let state = self.round.state;
@@ -223,36 +241,38 @@ impl Pass<'_, '_> {
 
     /// A service that answers, and not as it should: slowly, not everywhere, or only now and then. Those who see it are
     /// named, and somebody is told, once for all of it.
-    fn degraded(&mut self, run: &Run<'_>, judgement: &GuestJudgement) {
+    fn degraded(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) {
         let mut degraded = judgement
             .services
             .iter()
-            .filter_map(|(name, own)| Some((name, own, own.degraded.filter(|_| own.waits_for.is_none())?)));
-        let Some((name, own, how)) = degraded.next() else {
+            .filter_map(|(name, own)| Some((name, own.degraded.filter(|_| own.waits_for.is_none())?)));
+        let Some((name, how)) = degraded.next() else {
             self.close("degraded", run.name);
             return;
         };
-        let who = |word: &str| {
-            let side = own.evidence.iter().filter(|said| said.contains(word));
-            side.filter_map(|said| said.split(' ').next()).collect::<Vec<_>>().join(", ")
+        let (round, guest) = (self.round, run.name);
+        let who = |state: SightState| {
+            let service = policy.and_then(|policy| policy.services.get(name))?;
+            let (evidence, now, epoch) = (round.evidence, round.now.moment, run.tenure.epoch);
+            Some(services::who_sees(evidence, now, guest, epoch, name, service, state)).filter(|who| !who.is_empty())
         };
-        let guest = run.name;
+        let named = |state: SightState| who(state).unwrap_or_else(|| "nobody".to_owned());
         let summary = match how {
-            Degradation::Disagreement if who(" fails ").is_empty() => {
-                format!("{name} of {guest} is slow for {}, and answers the others well", who(" is slow "))
+            Degradation::Disagreement if who(SightState::Failing).is_none() => {
+                format!("{name} of {guest} is slow for {}, and answers the others well", named(SightState::Slow))
             }
             Degradation::Disagreement => {
-                format!("{name} of {guest} does not answer {}, and answers the others", who(" fails "))
+                format!("{name} of {guest} does not answer {}, and answers the others", named(SightState::Failing))
             }
-            Degradation::Slow => format!("{name} of {guest} is slow, as seen by {}", who(" is slow ")),
+            Degradation::Slow => format!("{name} of {guest} is slow, as seen by {}", named(SightState::Slow)),
             Degradation::Flapping => {
                 format!(
                     "{name} of {guest} is flapping: it begins and ceases to answer {} again and again",
-                    who(" flaps ")
+                    named(SightState::Flapping)
                 )
             }
         };
-        open(self.round, self.decision, format!("degraded/{guest}"), Severity::Warning, summary, None);
+        open(round, self.decision, format!("degraded/{guest}"), Severity::Warning, summary, None);
     }
 }
 

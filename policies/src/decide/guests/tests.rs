@@ -5,6 +5,7 @@ mod hands_off;
 mod moves;
 mod order;
 mod strays;
+mod unasked;
 mod wanted;
 
 use crate::{

@@ -64,6 +64,19 @@ fn one_slow_vantage_of_two_is_a_disagreement_that_names_it() {
 }
 
 #[test]
+fn what_a_service_says_of_itself_is_not_taken_for_what_a_vantage_sees() {
+    let mut scene = under(|_| {});
+    scene.sight("web", "a", SightState::Passing);
+    scene.sight("web", "b", SightState::Slow);
+    let sights = scene.evidence.services.get_mut(&name("web")).unwrap();
+    for sight in sights.values_mut().flat_map(BTreeMap::values_mut) {
+        "the replica fails over, and is slow at that".clone_into(&mut sight.detail);
+    }
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert_eq!(open_summaries(&scene), ["http of web is slow for host:b, and answers the others well"]);
+}
+
+#[test]
 fn slowness_is_never_counted_as_failure() {
     let mut scene = under(|_| {});
     scene.sight("web", "a", SightState::Slow);

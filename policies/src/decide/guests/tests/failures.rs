@@ -99,7 +99,7 @@ fn a_try_of_the_ladder_counts_until_the_guest_has_been_well_for_its_cool_down() 
     let restart = scene.stage.climb("web", 0);
     scene.stage.must(restart);
     scene.stage.end("d", done());
-    scene.stage.must(Change::Verified { guest: name("web") });
+    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     scene.later(19_000);
     seen(&mut scene, "web", SightState::Passing);
     assert_eq!(scene.settle(), Vec::<String>::new());

@@ -139,7 +139,7 @@ fn an_operators_move_takes_along_what_is_kept_together() {
     for on in ["b", "a", "b", "a"] {
         scene.stage.end(on, done());
     }
-    scene.stage.must(Change::Verified { guest: name("web") });
+    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     scene.later(20_000);
     for guest in ["web", "db"] {
         seen(&mut scene, guest, SightState::Passing);
@@ -202,7 +202,7 @@ fn away(moved: impl Fn(&mut Scene)) -> Scene {
     scene.stage.end("d", done());
     scene.stage.end("a", done());
     scene.stage.end("d", done());
-    scene.stage.must(Change::Verified { guest: name("web") });
+    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     assert_eq!(home(&scene, "web"), "a");
     scene.later(120_000);
     seen(&mut scene, "web", SightState::Passing);

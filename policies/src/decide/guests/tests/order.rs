@@ -32,7 +32,7 @@ fn a_guest_starts_when_the_one_that_it_needs_runs_and_answers() {
         scene.later(1_000);
         assert_eq!(scene.settle(), Vec::<String>::new(), "it runs, and nobody has seen it answer");
         seen(&mut scene, "db", SightState::Passing);
-        scene.stage.must(Change::Verified { guest: name("db") });
+        scene.stage.must(Change::Verified { guest: name("db"), unasked: Vec::new() });
         assert!(takes_part(&scene));
         assert_eq!(scene.settle(), ["Place"]);
         assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));

@@ -1,0 +1,72 @@
+//! Services that nobody can ask.
+
+use super::*;
+use crate::{fixture::done, model::Severity, time::Moment};
+
+/// A guest that has come to run on `d` at this moment, and has 6s to boot.
+fn started() -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.place("web", "d");
+    scene.stage.end("d", done());
+    scene.all_well();
+    scene
+}
+
+fn later_unseen(scene: &mut Scene, ms: u64) -> Vec<String> {
+    scene.later(ms);
+    seen(scene, "web", SightState::Unknown);
+    scene.settle()
+}
+
+#[test]
+fn what_nobody_can_ask_holds_a_started_guest_up_for_its_time_to_boot_and_no_longer() {
+    let mut scene = started();
+    assert_eq!(later_unseen(&mut scene, 5_900), Vec::<String>::new());
+    assert!(doing(&scene, "web").contains("waiting for its services"), "{}", doing(&scene, "web"));
+    assert_eq!(later_unseen(&mut scene, 200), ["Verified"]);
+    let told = scene.stage.state.journal.entries().next_back().unwrap().what.to_string();
+    assert_eq!(told, "all services of web on d answer that can be asked; http cannot");
+}
+
+#[test]
+fn one_vantage_that_gets_no_answer_holds_a_started_guest_up_whatever_the_others_cannot_tell() {
+    let mut scene = started();
+    scene.later(100_000);
+    scene.sight("web", "a", SightState::Failing);
+    scene.sight("web", "b", SightState::Unknown);
+    assert_eq!(scene.words(), Vec::<String>::new());
+}
+
+#[test]
+fn silence_of_those_who_ask_verifies_nothing() {
+    let mut scene = started();
+    scene.later(100_000);
+    assert_eq!(scene.words(), Vec::<String>::new());
+}
+
+#[test]
+fn a_service_that_is_long_beyond_asking_is_told_once_and_taken_back_when_somebody_can_ask() {
+    let mut scene = started();
+    later_unseen(&mut scene, 6_100);
+    assert_eq!(later_unseen(&mut scene, 59_000), Vec::<String>::new());
+    assert_eq!(later_unseen(&mut scene, 1_000), ["IncidentOpened"]);
+    let incident = scene.stage.state.open_incident("unasked/web").unwrap();
+    assert_eq!(incident.severity, Severity::Warning);
+    assert!(incident.summary.contains("http of web"), "{}", incident.summary);
+    assert_eq!(later_unseen(&mut scene, 10_000), Vec::<String>::new());
+    scene.later(10_000);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "that nobody says anything takes nothing back");
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn a_new_coordinator_hears_for_itself_for_how_long_nobody_can_ask() {
+    let mut scene = started();
+    scene.later(100_000);
+    scene.evidence.quorum_since = Some(Moment(scene.now));
+    assert_eq!(later_unseen(&mut scene, 5_900), Vec::<String>::new());
+    assert_eq!(later_unseen(&mut scene, 200), ["Verified"]);
+    assert_eq!(later_unseen(&mut scene, 59_000), Vec::<String>::new());
+    assert_eq!(later_unseen(&mut scene, 1_000), ["IncidentOpened"]);
+}

@@ -1,0 +1,81 @@
+//! Services that nobody can ask. They hold nothing up, and somebody is told. It is no word against them, nor for them (S5).
+
+use std::time::Duration;
+
+use super::{
+    super::{GuestJudgement, Round, ServiceJudgement, ServiceVerdict, fences::open},
+    Pass,
+    running::Run,
+};
+use crate::{
+    model::{Policy, Service, Severity},
+    names::ServiceName,
+    time::Moment,
+};
+
+/// How much longer than [`unasked_for`] waits a service must have been beyond asking before somebody is told: an agent that is
+/// restarted, or a guest that reboots by itself, is nobody's business.
+const TOLD_AFTER: Duration = Duration::from_secs(60);
+
+/// For how long those who ask a service have said that they cannot, past the time by which it would have shown that it
+/// fails; `None` while it may still show. Where nobody says anything, it is the hosts that are silent.
+pub(super) fn unasked_for(
+    round: &Round<'_>,
+    run: &Run<'_>,
+    policy: &Policy,
+    name: &ServiceName,
+    own: &ServiceJudgement,
+) -> Option<Duration> {
+    match own.verdict {
+        ServiceVerdict::Unknown if !own.evidence.is_empty() => {}
+        ServiceVerdict::Unknown
+        | ServiceVerdict::Healthy
+        | ServiceVerdict::Degraded
+        | ServiceVerdict::Suspect
+        | ServiceVerdict::Failed => return None,
+    }
+    let service = policy.services.get(name)?;
+    round.now.moment.since(hoped_since(round, run, name)).checked_sub(shows_within(policy, service))
+}
+
+/// The time that it has to boot, or to fail as often as it takes, whichever is longer.
+fn shows_within(policy: &Policy, service: &Service) -> Duration {
+    let grace = service.tuning.grace.unwrap_or(policy.boot_grace);
+    let failures = service.every.0.saturating_mul(service.fails_after).saturating_add(service.fresh_for());
+    grace.0.max(failures)
+}
+
+/// The newest of what lets hope for an answer: the start, a try to help, an answer, and that this coordinator listens.
+fn hoped_since(round: &Round<'_>, run: &Run<'_>, name: &ServiceName) -> Moment {
+    let marks = &round.evidence.marks;
+    let tried = run.guest.ladder.position.as_ref().map(|position| marks.at(position.acted));
+    let sights = round.evidence.services.get(run.name).and_then(|services| services.get(name)).into_iter().flatten();
+    let passed = sights.filter(|(_, sight)| sight.epoch == run.tenure.epoch).filter_map(|(_, sight)| sight.passed);
+    let began = [Some(marks.at(run.since)), tried, round.evidence.quorum_since];
+    began.into_iter().flatten().chain(passed).max().unwrap_or(round.now.moment)
+}
+
+impl Pass<'_, '_> {
+    /// Tells of services that have long been beyond asking, once for all of them, until every service can be asked.
+    pub(super) fn unasked(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) {
+        let round = self.round;
+        let is_long = |name: &ServiceName, own: &ServiceJudgement| {
+            policy.and_then(|policy| unasked_for(round, run, policy, name, own)).is_some_and(|past| past >= TOLD_AFTER)
+        };
+        let long = judgement.services.iter().filter(|(name, own)| is_long(name, own));
+        let names: Vec<&str> = long.map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            // A new coordinator has yet to hear for itself for how long.
+            if judgement.services.values().all(|own| own.verdict != ServiceVerdict::Unknown) {
+                self.close("unasked", run.name);
+            }
+            return;
+        }
+        let guest = run.name;
+        let summary = format!("nobody can ask {} of {guest}: whether that answers is not known", names.join(", "));
+        let human = format!(
+            "Read in `holdfast explain {guest}` what those who ask lack: the guest's agent, a program, a plugin, a file, a permission or a route."
+        );
+        open(round, self.decision, format!("unasked/{guest}"), Severity::Warning, summary, Some(human));
+    }
+}

@@ -1,0 +1,107 @@
+//! How many questions are asked at once, and of whom.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use holdfast_policies::{model::Probe, names::GuestName};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Questions asked at once. One that gets no answer holds its slot until its time-out, and a rack that has gone dark has
+/// hundreds of them: the living ones must not queue behind those. Each costs a socket and some kilobytes; the supervisor may
+/// have 65 536 descriptors (`holdfast.service`), and 1 024 where nobody has raised the kernel's default.
+const AT_ONCE: usize = 512;
+
+/// Questions about one guest at once: when all of its services are silent, they keep one another waiting and nobody else.
+const AT_ONCE_PER_GUEST: usize = 8;
+
+/// Plugins at once, among all of these: each is a process of this host, and takes its memory.
+const PLUGINS_AT_ONCE: usize = 64;
+
+/// The slots of one host.
+pub(super) struct Slots {
+    all: Arc<Semaphore>,
+    plugins: Arc<Semaphore>,
+    guests: BTreeMap<GuestName, Arc<Semaphore>>,
+}
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        let (all, plugins) = (Semaphore::new(AT_ONCE), Semaphore::new(PLUGINS_AT_ONCE));
+        Self { all: Arc::new(all), plugins: Arc::new(plugins), guests: BTreeMap::new() }
+    }
+
+    /// The way to a slot for questions about one guest.
+    pub(super) fn of(&mut self, guest: &GuestName) -> Queue {
+        let own = self.guests.entry(guest.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_PER_GUEST)));
+        Queue { guest: Arc::clone(own), plugins: Arc::clone(&self.plugins), all: Arc::clone(&self.all) }
+    }
+
+    /// Forgets guests that are asked nothing any more.
+    pub(super) fn retain(&mut self, keep: impl Fn(&GuestName) -> bool) {
+        self.guests.retain(|guest, _| keep(guest));
+    }
+}
+
+/// Where the questions about one guest wait.
+pub(super) struct Queue {
+    guest: Arc<Semaphore>,
+    plugins: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+/// A question's turn, for as long as this lives.
+pub(super) struct Turn<'a> {
+    _guest: SemaphorePermit<'a>,
+    _plugin: Option<SemaphorePermit<'a>>,
+    _slot: SemaphorePermit<'a>,
+}
+
+impl Queue {
+    /// Waits for the turn of a question; `None` never comes, as nobody closes the slots.
+    pub(super) async fn turn(&self, probe: &Probe) -> Option<Turn<'_>> {
+        // The narrowest comes first, so that nobody waits for it with a slot that others could use.
+        let guest = self.guest.acquire().await.ok()?;
+        let plugin = if matches!(probe, Probe::Plugin(_)) { Some(self.plugins.acquire().await.ok()?) } else { None };
+        let slot = self.all.acquire().await.ok()?;
+        Some(Turn { _guest: guest, _plugin: plugin, _slot: slot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use holdfast_policies::probe::{Grade, PluginProbe};
+
+    use super::*;
+
+    fn guest(name: &str) -> GuestName {
+        GuestName::new(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_guest_whose_services_are_all_silent_keeps_no_other_guest_waiting() {
+        let mut slots = Slots::new();
+        let (dark, other) = (slots.of(&guest("dark")), slots.of(&guest("other")));
+        let mut held = Vec::new();
+        for _ in 0..AT_ONCE_PER_GUEST {
+            held.push(dark.turn(&Probe::Ping {}).await.unwrap());
+        }
+        assert!(slots.of(&guest("dark")).turn(&Probe::Ping {}).now_or_never().is_none(), "its own questions wait");
+        assert!(other.turn(&Probe::Ping {}).now_or_never().is_some());
+        held.pop();
+        assert!(dark.turn(&Probe::Ping {}).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn plugins_that_hang_leave_slots_to_other_questions() {
+        let mut slots = Slots::new();
+        let queues: Vec<Queue> = (0..=PLUGINS_AT_ONCE).map(|number| slots.of(&guest(&format!("g{number}")))).collect();
+        let plugin = Probe::Plugin(PluginProbe { run: vec!["/bin/true".to_owned()], warning: Grade::Slow });
+        let (last, others) = queues.split_last().unwrap();
+        let mut held = Vec::new();
+        for queue in others {
+            held.push(queue.turn(&plugin).await.unwrap());
+        }
+        assert!(last.turn(&plugin).now_or_never().is_none());
+        assert!(last.turn(&Probe::Ping {}).now_or_never().is_some());
+    }
+}

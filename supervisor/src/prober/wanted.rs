@@ -1,0 +1,128 @@
+//! What this host has to ask, and how: by the newest view and by who lives.
+//!
+//! Which hosts look at a service is computed alike by everybody, from the view and from who gossips: rendezvous
+//! hashing over the living hosts, so that observers spread, and move little when hosts come and go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use holdfast_policies::{
+    model::Service,
+    names::{Epoch, GuestName, HostName, ServiceName, Vantage},
+    sync::View,
+};
+
+/// One thing that this host asks: a service of a guest, from one vantage.
+pub(super) type Subject = (GuestName, ServiceName, Vantage);
+
+/// How a subject is asked. When any of it changes, what is asked is something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Under which assignment.
+    pub epoch: Epoch,
+    /// What is asked, and how often.
+    pub service: Service,
+    /// Where the guest is reached.
+    pub address: Option<IpAddr>,
+}
+
+/// What the host `me` has to ask, when these hosts live, itself among them.
+pub(super) fn wanted(me: &HostName, living: &BTreeSet<HostName>, view: &View) -> BTreeMap<Subject, Question> {
+    let mut wanted = BTreeMap::new();
+    for (guest, (home, epoch)) in &view.homes {
+        let Some((_, policy)) = view.policies.policy_of(guest) else { continue };
+        let address = view.policies.guests.get(guest).and_then(|declared| declared.address);
+        for (name, service) in &policy.services {
+            let mut add = |vantage| {
+                let question = Question { epoch: *epoch, service: service.clone(), address };
+                wanted.insert((guest.clone(), name.clone(), vantage), question);
+            };
+            if service.from.inside && home == me {
+                add(Vantage::Inside);
+            }
+            let count = usize::try_from(service.from.hosts).unwrap_or(usize::MAX);
+            if observers(living, guest, name, home, count).contains(me) {
+                add(Vantage::Host(me.clone()));
+            }
+        }
+    }
+    wanted
+}
+
+/// The hosts that look at a service. The guest's own host comes last: it shares the guest's fate.
+fn observers<'a>(
+    living: &'a BTreeSet<HostName>,
+    guest: &GuestName,
+    service: &ServiceName,
+    home: &HostName,
+    count: usize,
+) -> BTreeSet<&'a HostName> {
+    let mut ranked: Vec<&HostName> = living.iter().collect();
+    ranked.sort_by_key(|host| (*host == home, rank(guest, service, host)));
+    ranked.into_iter().take(count).collect()
+}
+
+/// FNV-1a (64 bit, Fowler, Noll and Vo): small, and alike on every host and in every version.
+pub(super) fn rank(guest: &GuestName, service: &ServiceName, host: &HostName) -> u64 {
+    let text = format!("{guest}/{service}/{host}");
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::yaml::{self, Source};
+
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).unwrap()
+    }
+
+    #[test]
+    fn the_guests_own_host_looks_only_when_there_are_not_enough_others() {
+        let (guest, service) = (GuestName::new("web-1").unwrap(), ServiceName::new("http").unwrap());
+        let living: BTreeSet<HostName> = ["a", "b", "c"].map(host).into();
+        let chosen = observers(&living, &guest, &service, &host("b"), 2);
+        assert!(!chosen.contains(&host("b")) && chosen.len() == 2);
+        let living: BTreeSet<HostName> = ["a", "b"].map(host).into();
+        assert_eq!(observers(&living, &guest, &service, &host("b"), 2).len(), 2);
+    }
+
+    #[test]
+    fn observers_stay_when_another_host_goes() {
+        let (guest, service) = (GuestName::new("web-1").unwrap(), ServiceName::new("http").unwrap());
+        let all: BTreeSet<HostName> = ["a", "b", "c", "d", "e"].map(host).into();
+        let before = observers(&all, &guest, &service, &host("a"), 2);
+        let bystander = all.iter().find(|name| !before.contains(name) && name.as_str() != "a").unwrap();
+        let fewer: BTreeSet<HostName> = all.iter().filter(|name| *name != bystander).cloned().collect();
+        let after: BTreeSet<HostName> =
+            observers(&fewer, &guest, &service, &host("a"), 2).into_iter().cloned().collect();
+        assert_eq!(before.into_iter().cloned().collect::<BTreeSet<_>>(), after);
+    }
+
+    #[test]
+    fn a_guest_that_has_got_another_address_is_asked_something_else() {
+        let asked_at = |address: &str| {
+            let text = format!(
+                "guests: {{ web-1: {{ labels: {{ app: web }}, address: {address}, qemu: {{ memory: 1GiB, disks: [{{ path: /d.img }}] }} }} }}
+policies:
+  web:
+    match: {{ app: web }}
+    services: {{ http: {{ probe: {{ tcp: {{ port: 80 }} }}, from: {{ hosts: 1 }} }} }}
+    ladder: [page]
+"
+            );
+            let policies = yaml::parse(&[Source { name: "web.yaml", text: &text }]).unwrap();
+            let homes = BTreeMap::from([(GuestName::new("web-1").unwrap(), (host("b"), Epoch::default()))]);
+            let view = View { policies, homes, ..View::default() };
+            wanted(&host("a"), &BTreeSet::from(["a", "b"].map(host)), &view)
+        };
+        let (before, after) = (asked_at("10.0.0.5"), asked_at("10.0.0.6"));
+        assert_eq!(before.len(), 1);
+        assert!(before.keys().eq(after.keys()), "the same service from the same vantage");
+        assert_ne!(before, after);
+        assert_eq!(before, asked_at("10.0.0.5"));
+    }
+}
