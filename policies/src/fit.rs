@@ -158,7 +158,7 @@ impl ClusterState {
                 let near = |other: &HostName| other == host || self.shares(by.as_deref(), other, host);
                 let guests = guests.among(&self.policies.guests);
                 let meets = |mover: &GuestName| {
-                    guests.iter().any(|&other| other != mover && (movers.contains(other) || self.runs(other, &near)))
+                    guests.iter().any(|&other| other != mover && (movers.contains(other) || self.runs(other, near)))
                 };
                 movers.iter().any(|&mover| guests.contains(mover) && meets(mover))
             }

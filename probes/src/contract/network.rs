@@ -82,7 +82,7 @@ async fn mysql_of_two_rows() -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
     let port = listener.local_addr().unwrap().port();
     let served = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut greeting = b"\x0a8.0.36\0\x01\0\0\012345678\0".to_vec();
+        let mut greeting = b"\x0a8.0.36\0\x01\0\0\x0012345678\0".to_vec();
         greeting.extend_from_slice(&[0xff, 0xf7, 45, 2, 0, 0xff, 0xdf, 21]);
         greeting.extend_from_slice(&[0; 10]);
         greeting.extend_from_slice(b"abcdefghijkl\0mysql_native_password\0");

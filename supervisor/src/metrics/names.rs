@@ -121,6 +121,7 @@ pub const ALL: &[Name] = &[
     HOST_VERDICT,
     HOST_MODE,
     HOST_QUARANTINED,
+    HOST_SAFE_AT,
     GUEST_WANTED,
     GUEST_GIVEN_UP,
     SUSPENDED,

@@ -364,7 +364,9 @@ impl World {
                     committed.is_some_and(|host| host.mode == Mode::Active && !matches!(host.life, Life::Gone { .. }));
                 let heard = self.hosts[leader].heard[*index].map_or(0, |(at, _)| self.now - at);
                 let synced = self.now.saturating_sub(self.served[*index]);
-                counts && known.on && (SILENT..20_000).contains(&heard) && synced > SILENT
+                // One that has just booted was known to be off.
+                let boots = known.on_since > 0 && self.now - known.on_since < SILENT;
+                counts && known.on && !boots && (SILENT..20_000).contains(&heard) && synced > SILENT
             })
             .map(|index| &self.hosts[index].name)
             .collect();

@@ -65,6 +65,8 @@ pub struct Host {
     pub life: u32,
     /// Power.
     pub on: bool,
+    /// When power came back; 0 when it was never gone.
+    pub on_since: Ms,
     /// It hangs before its supervisor and its guard start.
     pub hung: bool,
     /// The whole machine stands still until then.
@@ -143,6 +145,7 @@ impl Host {
             boot: 1,
             life: 0,
             on: true,
+            on_since: 0,
             hung: false,
             frozen_until: 0,
             device: Device::default(),

@@ -374,7 +374,7 @@ impl World {
         let now = self.now;
         self.rest_since = None;
         let known = &mut self.hosts[host];
-        known.on = true;
+        (known.on, known.on_since) = (true, now);
         known.boot += 1;
         known.hung = self.hangs_at_boot.remove(&host);
         known.name_boot();
