@@ -14,7 +14,7 @@ use crate::{
     names::{Epoch, GuestName, Incarnation, OrderId},
     order::{Order, OrderKind, OrderOutcome},
     sync::{AgedReading, Authority, OrderResult, SyncReply, View},
-    time::Moment,
+    time::{Moment, Span},
 };
 
 /// Results kept for the coordinator; it has at most a few orders per guest open at once.
@@ -33,6 +33,9 @@ pub struct Disk {
     pub highest: BTreeMap<GuestName, Epoch>,
     /// Orders begun that may not be done twice.
     pub begun: BTreeSet<OrderId>,
+    /// Orders begun that switch a host off, and how long each may take (R20).
+    #[serde(default)]
+    pub shots: BTreeMap<OrderId, Span>,
     /// The floors are this host's own or have been fetched (R12).
     pub floors_known: bool,
 }
@@ -94,6 +97,9 @@ pub struct Agent {
     withdrawn: BTreeSet<OrderId>,
     /// When the first reply's request was sent: what an earlier process of this boot has begun, it began before.
     began: Option<Moment>,
+    /// Orders that an earlier process of this boot has begun to switch a host off for: what it has sent to the device may
+    /// still arrive, whatever comes of this process's own try.
+    shots_before: BTreeMap<OrderId, Span>,
 }
 
 impl Agent {
@@ -102,7 +108,8 @@ impl Agent {
     pub fn new(incarnation: Incarnation, timing: Timing, disk: Disk, lease: Option<Moment>) -> Self {
         let (carried, results) = (BTreeSet::new(), BTreeMap::new());
         let withdrawn = BTreeSet::new();
-        Self { incarnation, timing, disk, lease, carried, results, view: 0, withdrawn, began: None }
+        let shots_before = disk.shots.clone();
+        Self { incarnation, timing, disk, lease, carried, results, view: 0, withdrawn, began: None, shots_before }
     }
 
     /// Fence orders that are not wanted any more: no further `off` is sent for them (R20).
@@ -143,12 +150,20 @@ impl Agent {
             let asked_ago_ms = reading_at(id).map_or(reading.asked_ago_ms, |at| crate::time::millis(now.since(at)));
             AgedReading { asked_ago_ms, ..reading.clone() }
         };
-        let results = self.results.iter().map(|(id, (outcome, reading))| OrderResult {
+        let told = self.results.iter().filter(|(id, (outcome, _))| !self.may_be_late(**id, outcome, now));
+        let results = told.map(|(id, (outcome, reading))| OrderResult {
             order: *id,
             outcome: outcome.clone(),
             reading: reading.as_ref().map(|reading| aged(*id, reading)),
         });
         results.collect()
+    }
+
+    /// Whether a failure is not told yet, because an earlier process may have sent the device what it does late (R20).
+    fn may_be_late(&self, order: OrderId, outcome: &OrderOutcome, now: Moment) -> bool {
+        let failed = matches!(outcome, OrderOutcome::Failed { .. });
+        let Some(takes) = self.shots_before.get(&order).filter(|_| failed) else { return false };
+        self.began.is_none_or(|began| now.since(began) < takes.0 + SETTLE)
     }
 
     /// A reply has come to the request that was sent at `sent` with `nonce`.
@@ -238,6 +253,7 @@ impl Agent {
         for order in undone {
             self.carried.remove(order);
             self.disk.begun.remove(order);
+            self.disk.shots.remove(order);
         }
     }
 
@@ -246,6 +262,8 @@ impl Agent {
         let open: BTreeSet<OrderId> = open.iter().map(|order| order.id).collect();
         self.results.retain(|id, _| open.contains(id));
         self.disk.begun.retain(|id| open.contains(id));
+        self.disk.shots.retain(|id, _| open.contains(id));
+        self.shots_before.retain(|id, _| open.contains(id));
     }
 
     /// Ends an order that is not wanted any more and has not begun. What has begun ends by itself, without a further
@@ -333,6 +351,9 @@ impl Agent {
         }
         if !order.kind.is_idempotent() {
             self.disk.begun.insert(order.id);
+        }
+        if order.kind.switches_off() {
+            self.disk.shots.insert(order.id, order.deadline);
         }
         Ok(())
     }

@@ -187,6 +187,12 @@ impl OrderKind {
         }
     }
 
+    /// Whether it ends the boot of a host.
+    #[must_use]
+    pub fn switches_off(&self) -> bool {
+        matches!(self, Self::Fence { switch, .. } if switch.switches_off())
+    }
+
     /// Whether doing it twice does the same as doing it once; the others are done at most once across a crash.
     #[must_use]
     pub fn is_idempotent(&self) -> bool {

@@ -285,3 +285,26 @@ fn a_withdrawn_fence_ends_when_nothing_of_it_can_have_begun() {
     let ended = results.iter().map(|result| (result.order, result.reading.is_none())).collect::<Vec<_>>();
     assert_eq!(ended, [(OrderId(1), true)], "ended, and no proof of anything");
 }
+
+#[test]
+fn a_fence_that_an_earlier_process_began_does_not_fail_before_what_that_sent_must_have_arrived() {
+    let mut before = agent(known());
+    take(&mut before, reply(vec![fence(1)]));
+    let mut agent = agent(before.disk().clone());
+    assert_eq!(carried(&take(&mut agent, reply(vec![fence(1)]))), [OrderId(1)], "it is tried again");
+    agent.on_done(OrderId(1), failed(), None);
+    // The deadline of 30 s, and 10 s for the device to settle.
+    for (at, told) in [(1_100, 0), (40_999, 0), (41_000, 1)] {
+        assert_eq!(agent.results(Moment(at), |_| None).len(), told, "R20: at {at} ms");
+    }
+    agent.on_done(OrderId(1), done(), None);
+    assert_eq!(agent.results(Moment(1_100), |_| None).len(), 1, "off is off");
+}
+
+#[test]
+fn a_fence_that_this_process_began_fails_at_once() {
+    let mut agent = agent(known());
+    take(&mut agent, reply(vec![fence(1)]));
+    agent.on_done(OrderId(1), failed(), None);
+    assert_eq!(agent.results(Moment(1_100), |_| None).len(), 1);
+}

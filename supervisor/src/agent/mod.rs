@@ -44,6 +44,9 @@ const SYNCS: usize = 4;
 /// How long a sync that is under way keeps another one from starting.
 const OVERTAKE_AFTER: Duration = Duration::from_millis(100);
 
+/// How soon it is looked again whether another sync may start, when as many as may be are under way.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Everything that the agent's task is given at its start.
 pub struct Parts {
     /// The node.
@@ -110,7 +113,8 @@ pub async fn run(mut parts: Parts) {
             work.again = false;
             work.sync().await;
         } else if now >= due || work.again {
-            due = now + OVERTAKE_AFTER;
+            // As soon as this one may overtake the one that is under way.
+            due = (work.sync_began + OVERTAKE_AFTER).max(now + LOOK_AGAIN);
         }
     }
 }

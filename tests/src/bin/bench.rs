@@ -1,12 +1,13 @@
 //! `bench planner [--json]`: how long one round of deciding takes, by size of the cluster.
 //! `bench probes [--json]`: how many questions to services one core asks in a second.
+//! `bench reaction [--rounds N] [--json]`: how soon an application that dies is to be restarted, in the lab (as root).
 
 use std::{env, process::ExitCode};
 
 use anyhow::{Result, bail};
 use holdfast_tests::bench::{
     planner::{Measured, SIZES, measure},
-    probes,
+    probes, reaction,
 };
 
 fn main() -> ExitCode {
@@ -29,7 +30,11 @@ fn run() -> Result<()> {
         ["probes", "--json"] => return probes(true),
         // What `bench probes` asks.
         ["probes", "--serve"] => return probes::serve(),
-        _ => bail!("usage: bench planner|probes [--json]"),
+        ["reaction"] => return reaction(ROUNDS, false),
+        ["reaction", "--json"] => return reaction(ROUNDS, true),
+        ["reaction", "--rounds", rounds] => return reaction(rounds.parse()?, false),
+        ["reaction", "--rounds", rounds, "--json"] => return reaction(rounds.parse()?, true),
+        _ => bail!("usage: bench planner|probes|reaction [--rounds N] [--json]"),
     };
     let measured = SIZES.iter().map(|(hosts, guests)| measure(*hosts, *guests)).collect::<Result<Vec<Measured>>>()?;
     if json {
@@ -44,6 +49,23 @@ fn run() -> Result<()> {
     for size in measured {
         let Measured { hosts, guests, free, ms, best_ms, cpu_ms, rss_mb, .. } = size;
         println!("{hosts:>6} {guests:>7} {free:>5} {ms:>9.2} {best_ms:>9.2} {cpu_ms:>8.2} {rss_mb:>8.1}");
+    }
+    Ok(())
+}
+
+/// Applications that are killed with each agent: enough for a 99th percentile.
+const ROUNDS: usize = 100;
+
+fn reaction(rounds: usize, json: bool) -> Result<()> {
+    let measured = reaction::measure(rounds)?;
+    if json {
+        println!("{}", serde_json::to_string(&measured)?);
+        return Ok(());
+    }
+    println!("from an application's death to the order to restart it, in milliseconds, {rounds} rounds");
+    println!("{:<16} {:>8} {:>8} {:>8}", "", "median", "99th", "longest");
+    for (agent, times) in [("Holdfast's agent", measured.holdfast_agent), ("QEMU's agent", measured.qemu_agent)] {
+        println!("{agent:<16} {:>8.1} {:>8.1} {:>8.1}", times.median_ms, times.p99_ms, times.max_ms);
     }
     Ok(())
 }
