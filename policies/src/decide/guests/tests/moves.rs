@@ -223,6 +223,24 @@ fn a_move_is_denied_when_what_is_kept_together_cannot_follow() {
 }
 
 #[test]
+fn what_is_kept_together_through_others_has_to_follow_too() {
+    let mut scene = Scene::new(&["a", "b"], &["db", "mail", "web"]);
+    for guest in ["db", "mail", "web"] {
+        scene.stage.run(guest, "a");
+    }
+    for pair in [["web", "db"], ["mail", "db"]] {
+        let guests = Guests::Named(pair.map(name).to_vec());
+        rule(&mut scene, Rule::Together { guests, required: true, yields: None, weight: 0 });
+    }
+    let before = scene.stage.state.clone();
+    scene.stage.must(ask_move("web", "b"));
+    scene.stage.state = before;
+    rule(&mut scene, hosts_rule("mail", &[("b", Score::Never)], false));
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    assert!(matches!(refused, Refused::Target { why: Unfit::Rule { .. }, .. }), "{refused}");
+}
+
+#[test]
 fn a_guest_that_is_stopped_unmanaged_or_suspended_is_not_moved_and_one_in_maintenance_is() {
     let mut scene = four();
     suspend(&mut scene, true);
