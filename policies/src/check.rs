@@ -325,7 +325,7 @@ impl<'a> Check<'a> {
             self.breaks("S3", format!("fences {host}, which has never joined"));
             return;
         };
-        if matches!(known.mode, Mode::Maintenance) {
+        if known.in_maintenance() {
             self.breaks("S8", format!("fences {host}, which is in maintenance"));
         }
         if self.evidence.me.as_ref() == Some(host) {

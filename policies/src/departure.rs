@@ -47,8 +47,7 @@ impl ClusterState {
     pub fn departure(&self, host: &HostName) -> Option<Departure> {
         let known = self.hosts.get(host)?;
         match known.mode {
-            // Hands off outlasts the announcement.
-            Mode::Leaving { .. } if known.mode_on_return == Mode::Maintenance => None,
+            Mode::Leaving { .. } if known.in_maintenance() => None,
             Mode::Leaving { reboot } => Some(Departure::of(self.policies.cluster.on_shutdown, reboot)),
             Mode::Active | Mode::Draining | Mode::Maintenance => None,
         }

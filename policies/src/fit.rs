@@ -122,15 +122,18 @@ impl ClusterState {
     /// Guests that run elsewhere than on the host, and that required rules keep together with this one, directly or through
     /// others; each with such a rule.
     fn followers<'a>(&'a self, guest: &'a GuestName, host: &HostName) -> BTreeMap<&'a GuestName, &'a RuleName> {
+        let together = self.policies.rules.iter().filter_map(|(name, rule)| match rule {
+            Rule::Together { guests, required: true, .. } => Some((name, guests.among(&self.policies.guests))),
+            Rule::Together { .. } | Rule::Apart { .. } | Rule::Hosts { .. } | Rule::Order { .. } => None,
+        });
+        let mut rules: Vec<(&RuleName, BTreeSet<&GuestName>)> = together.collect();
         let mut set: BTreeMap<&GuestName, &RuleName> = BTreeMap::new();
         let mut open = vec![guest];
         while let Some(at) = open.pop() {
-            for (name, rule) in &self.policies.rules {
-                let Rule::Together { guests, required: true, .. } = rule else { continue };
-                let guests = guests.among(&self.policies.guests);
-                if !guests.contains(at) {
-                    continue;
-                }
+            // What a rule says is taken in once, by whichever of its guests comes first.
+            let (with, without): (Vec<_>, Vec<_>) = rules.into_iter().partition(|(_, guests)| guests.contains(at));
+            rules = without;
+            for (name, guests) in with {
                 for other in guests.into_iter().filter(|other| *other != guest) {
                     if set.insert(other, name).is_none() {
                         open.push(other);

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt};
 
 use crate::{
     names::{GuestName, HostName},
-    state::{ClusterState, Guest, Life, Mode, Phase, Wanted},
+    state::{ClusterState, Guest, Host, Life, Phase, Wanted},
 };
 
 /// Why nothing is done to a guest.
@@ -15,7 +15,7 @@ use crate::{
 pub enum HandsOff {
     /// It is wanted [`Wanted::Unmanaged`].
     Unmanaged,
-    /// Its host is in [`Mode::Maintenance`].
+    /// Its host is in maintenance ([`Host::in_maintenance`]).
     Maintenance {
         /// The host.
         host: HostName,
@@ -70,7 +70,7 @@ impl ClusterState {
             | Phase::Releasing { .. }
             | Phase::Migrating(_) => return None,
         };
-        self.hosts.get(host).is_some_and(|known| known.mode == Mode::Maintenance).then_some(host)
+        self.hosts.get(host).is_some_and(Host::in_maintenance).then_some(host)
     }
 
     /// Guests that are being brought back or moved at this moment, or whose host is being fenced: what a suspension lets

@@ -14,7 +14,7 @@ use crate::{
     model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, Switch},
-    state::{ClusterState, FENCES_KEPT_MAX, Fence, Guest, Life, Mode, Phase},
+    state::{ClusterState, FENCES_KEPT_MAX, Fence, Guest, Life, Phase},
     time::WallTime,
 };
 
@@ -35,7 +35,7 @@ impl ClusterState {
             return Err(Refused::Already { why: format!("{host} is fenced or gone already") });
         }
         // Decided before, committed after: what operators said in between counts.
-        if known.mode == Mode::Maintenance {
+        if known.in_maintenance() {
             return Err(Refused::Host { host: host.clone(), why: "is in maintenance and is not fenced".to_owned() });
         }
         if known.is_contested() {

@@ -34,16 +34,18 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         overstays(round, decision, name, host);
     }
     let kept = kept(round.state, |index| round.age(index));
+    if kept.is_empty() {
+        return;
+    }
+    for command in &mut decision.commands {
+        if let Change::Place { guest, host, why } = command
+            && kept.get::<GuestName>(guest).is_some_and(|kept| *kept.host == *host)
+        {
+            *why = format!("it ran there before {host} announced to go");
+        }
+    }
     for (guest, Kept { host, left }) in kept {
         let back = is_fit_to_start(round.state, &round.hosts, host);
-        for command in &mut decision.commands {
-            if let Change::Place { guest: placed, host: on, why } = command
-                && placed == guest
-                && on == host
-            {
-                *why = format!("it ran there before {host} announced to go");
-            }
-        }
         if let Some(judgement) = decision.report.guests.get_mut(guest).filter(|_| !back) {
             judgement.doing = format!("kept for {host}, which has announced to go");
             judgement.waits = Some((format!("{host} to come back"), left));
@@ -81,7 +83,8 @@ impl Kept<'_> {
 /// The stopped guests that wait for a host.
 pub(super) fn kept(state: &ClusterState, age: impl Fn(u64) -> Duration) -> BTreeMap<&GuestName, Kept<'_>> {
     let mut kept = BTreeMap::new();
-    for (name, host) in &state.hosts {
+    // One that is being drained takes nobody back.
+    for (name, host) in state.hosts.iter().filter(|(_, host)| host.mode != Mode::Draining) {
         // Freezing is for good; otherwise a host has as long for each step: to go, and to start its guests when it is back.
         let left = match state.policies.cluster.on_shutdown {
             OnShutdown::Freeze => FOREVER,

@@ -88,15 +88,20 @@ impl<'a> Plan<'a> {
         let problem = problem(state, judged);
         let mut ready: Vec<GuestAt> = problem.homeless();
         let age = |index| evidence.marks.age(index, now.moment);
-        ready.retain(|at| is_to_be_placed(state, problem.guest_name(*at), age));
+        let kept = departures::kept(state, age);
+        // Who waits for a host that is away takes no turn from those who can be placed.
+        let waits = |guest: &GuestName| {
+            kept.get(guest).is_some_and(|kept| !departures::is_fit_to_start(state, judged, kept.host))
+        };
+        let is_ready = |guest: &GuestName| !waits(guest) && is_to_be_placed(state, guest, age);
+        ready.retain(|at| is_ready(problem.guest_name(*at)));
         ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
         ready.truncate(GUESTS_PER_ROUND);
         let mut room = Room::of(&problem);
         let overfull = room.overfull(&problem);
-        let kept = departures::kept(state, age);
         let placement = match kept.is_empty() {
             true => plan::place(&problem, &mut room, &Ask { guests: ready, ..Ask::default() }),
-            false => with_kept(state, judged, &problem, &mut room, ready, &kept),
+            false => with_kept(&problem, &mut room, ready, &kept),
         };
         let moves = plan::moves(&problem, &room);
         Self { problem, room, placement, moves, overfull }
@@ -180,11 +185,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Places guests that wait for a host on that host, if it is back, and then the others. One that its host cannot take any
-/// more goes elsewhere, unless it is frozen.
+/// Places guests that have waited for a host that is back on that host, and then the others. One that its host cannot take
+/// any more goes elsewhere, unless it is frozen, and with its set, which shows in the next round where it is.
 fn with_kept(
-    state: &ClusterState,
-    judged: &BTreeMap<HostName, HostJudgement>,
     problem: &Problem<'_>,
     room: &mut Room,
     ready: Vec<GuestAt>,
@@ -193,10 +196,7 @@ fn with_kept(
     let (mut waiting, mut free) = (BTreeMap::<&HostName, Vec<GuestAt>>::new(), Vec::new());
     for at in ready {
         match kept.get(problem.guest_name(at)) {
-            Some(kept) if departures::is_fit_to_start(state, judged, kept.host) => {
-                waiting.entry(kept.host).or_default().push(at);
-            }
-            Some(_) => {}
+            Some(kept) => waiting.entry(kept.host).or_default().push(at),
             None => free.push(at),
         }
     }
@@ -204,13 +204,16 @@ fn with_kept(
     for (keeper, guests) in waiting {
         let excluded = problem.hosts().filter(|host| problem.host_name(*host) != keeper).collect();
         let settled = placed.settled();
-        let found = plan::place(problem, room, &Ask { guests, excluded, settled, keep_best_effort: true });
+        let found =
+            plan::place(problem, room, &Ask { guests, excluded, settled, keep_best_effort: true, ..Ask::default() });
         let frozen = |at: &GuestAt| kept.get(problem.guest_name(*at)).is_some_and(|kept| kept.is_frozen());
         free.extend(found.nowhere().filter(|at| !frozen(at)));
         placed.add(found);
     }
     let settled = placed.settled();
-    placed.add(plan::place(problem, room, &Ask { guests: free, settled, ..Ask::default() }));
+    free.retain(|at| !problem.is_kept_with(*at, &settled));
+    let begun = placed.begun();
+    placed.add(plan::place(problem, room, &Ask { guests: free, settled, begun, ..Ask::default() }));
     placed
 }
 

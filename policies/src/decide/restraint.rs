@@ -4,7 +4,7 @@
 //! mode         its silence                        ends with
 //! active       is a failure
 //! draining     is a failure                       its last guest has moved away, or an operator's word
-//! maintenance  is nobody's business               an operator's word; a reboot does not end it
+//! maintenance  is nobody's business               an operator's word; neither a reboot nor its announcement ends it
 //! leaving      is expected, for a bounded time    its next boot, or proof that it is off
 //! ```
 
@@ -42,9 +42,11 @@ pub(super) fn restraint(round: &Round<'_>, name: &HostName, judgement: &HostJudg
     if let Some(quarantine) = host.quarantine.as_ref().filter(|quarantine| quarantine.is_contested()) {
         return Some(Restraint { why: format!("a person has to settle whose name it is: {quarantine}"), left: None });
     }
+    if is_hands_off(host) {
+        return Some(Restraint { why: format!("{name} is in maintenance"), left: None });
+    }
     match host.mode {
-        Mode::Active | Mode::Draining => None,
-        Mode::Maintenance => Some(Restraint { why: format!("{name} is in maintenance"), left: None }),
+        Mode::Active | Mode::Draining | Mode::Maintenance => None,
         Mode::Leaving { reboot } => {
             let (grace, going) = if reboot { (REBOOT_GRACE, "reboot") } else { (SHUTDOWN_GRACE, "shutdown") };
             // Counted from its supervisor's last word, which is the first to stop.
@@ -65,8 +67,5 @@ pub(super) fn is_missed(host: &Host) -> bool {
 
 /// Whether nothing at all is decided about the host, not even that its power device says off.
 pub(super) fn is_hands_off(host: &Host) -> bool {
-    match host.mode {
-        Mode::Maintenance => true,
-        Mode::Active | Mode::Draining | Mode::Leaving { .. } => false,
-    }
+    host.in_maintenance()
 }

@@ -97,14 +97,26 @@ impl Placement {
         self.cut |= then.cut;
     }
 
-    /// The guests that have a place.
+    /// The guests that have a place, at once or later.
     #[must_use]
     pub fn settled(&self) -> BTreeSet<GuestAt> {
         let has = |(at, place): (&GuestAt, &Place)| match place {
-            Place::On { .. } => Some(*at),
-            Place::Later { .. } | Place::Nowhere { .. } => None,
+            Place::On { .. } | Place::Later { .. } => Some(*at),
+            Place::Nowhere { .. } => None,
         };
         self.places.iter().filter_map(has).collect()
+    }
+
+    /// How many starts it begins on each host.
+    #[must_use]
+    pub fn begun(&self) -> BTreeMap<HostAt, u32> {
+        let mut begun = BTreeMap::new();
+        for place in self.places.values() {
+            if let Place::On { host, .. } = place {
+                *begun.entry(*host).or_insert(0) += 1;
+            }
+        }
+        begun
     }
 
     /// The guests that have none.
@@ -152,6 +164,13 @@ impl<'a> Problem<'a> {
     #[must_use]
     pub fn priority(&self, guest: GuestAt) -> u32 {
         self.guests[guest].priority
+    }
+
+    /// Whether required rules keep the guest together with one of these.
+    #[must_use]
+    pub fn is_kept_with(&self, guest: GuestAt, others: &BTreeSet<GuestAt>) -> bool {
+        let set = self.guests[guest].set.and_then(|set| self.sets.get(set));
+        set.is_some_and(|set| set.iter().any(|other| *other != guest && others.contains(other)))
     }
 
     /// What has to pass, in words.

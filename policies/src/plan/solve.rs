@@ -3,7 +3,10 @@
 //! Greedy by priority, the least free to choose first, and with repair: a guest that finds no room may push what this
 //! very round has placed to other hosts, and at last asks guests of best effort to give way. What runs stays.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     Placement, Preemption,
@@ -32,6 +35,8 @@ pub struct Ask {
     pub excluded: BTreeSet<HostAt>,
     /// Guests that run nowhere, and are taken for running where the room has them.
     pub settled: BTreeSet<GuestAt>,
+    /// Starts that this round has begun already, by host: they count towards [`STARTS_PER_HOST`].
+    pub begun: BTreeMap<HostAt, u32>,
     /// Guests of best effort stay, whoever waits.
     pub keep_best_effort: bool,
 }
@@ -453,6 +458,9 @@ impl<'p, 'a> Solver<'p, 'a> {
         self.units.sort_by_cached_key(|unit| Reverse(unit.guests.iter().map(rank).max()));
         let mut placement = Placement { cut: self.looks == 0, ..Placement::default() };
         let mut starts = self.problem.starts.clone();
+        for (host, begun) in &self.ask.begun {
+            starts[*host] = starts[*host].saturating_add(*begun);
+        }
         for unit in &self.units {
             for guest in &unit.guests {
                 let host = unit.host;

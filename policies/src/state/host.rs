@@ -190,6 +190,16 @@ impl Host {
         self.quarantine.as_ref().is_some_and(Quarantine::is_contested)
     }
 
+    /// Whether hands are kept off it: an announcement to go does not end its maintenance.
+    #[must_use]
+    pub fn in_maintenance(&self) -> bool {
+        match self.mode {
+            Mode::Maintenance => true,
+            Mode::Leaving { .. } => self.mode_on_return == Mode::Maintenance,
+            Mode::Active | Mode::Draining => false,
+        }
+    }
+
     /// Whether this boot has joined, now or at an earlier time.
     #[must_use]
     pub fn knows_boot(&self, incarnation: &Incarnation) -> bool {

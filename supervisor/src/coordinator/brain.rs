@@ -316,11 +316,14 @@ impl Brain {
         let now = clock::moment();
         let (node, evidence) = (&self.node, &mut self.evidence);
         let may = node.read(|state| {
-            // What came by datagram since the last turn counts too.
-            gather::refresh(evidence, node, state, now);
+            let Some(known) = state.hosts.get(&host) else { return true };
+            if !state.may_join(&host, &facts.incarnation, request.seen) {
+                return false;
+            }
+            // What came by datagram since the last turn counts too. Only of this host: many may ask at once.
+            gather::datagrams(evidence, node, &host, known, now);
             // R11: two boots that are heard at once are two machines, and none of them answers for the other.
-            let follows = |known: &holdfast_policies::state::Host| evidence.may_follow(&host, known, &facts, now);
-            state.may_join(&host, &facts.incarnation, request.seen) && state.hosts.get(&host).is_none_or(follows)
+            evidence.may_follow(&host, known, &facts, now)
         });
         let change = Change::HostJoined { host, facts };
         if may && !self.is_refused(&change) {

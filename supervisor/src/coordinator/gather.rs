@@ -9,7 +9,7 @@ use holdfast_policies::{
     observe::{clean, clean_to},
     order::{Order, OrderKind, OrderOutcome},
     proof::PowerReading,
-    state::ClusterState,
+    state::{ClusterState, Host},
     sync::{AgedReading, OrderResult, SightReport, SyncRequest},
     time::Moment,
 };
@@ -156,17 +156,22 @@ pub fn answer(
 pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState, now: Moment) {
     evidence.voters = node.voters().into_keys().collect();
     for (name, host) in &state.hosts {
-        let incarnation = &host.facts.incarnation;
-        if let Some(at) = node.heard.last_of(name, incarnation) {
-            let heard = Heard { at, incarnation: incarnation.clone() };
-            evidence.hosts.entry(name.clone()).or_default().heard = Some(heard);
-        }
-        if let Some(life) = node.heard.last_other(name, |boot| host.knows_boot(boot)) {
-            evidence.hosts.entry(name.clone()).or_default().hear_other(&life.incarnation, life.moment, now);
-        }
+        datagrams(evidence, node, name, host, now);
     }
     evidence.hosts.retain(|name, _| state.hosts.contains_key(name));
     evidence.services.retain(|name, _| state.guests.contains_key(name));
+}
+
+/// Takes in what came by datagram from one host.
+pub fn datagrams(evidence: &mut Evidence, node: &Node, name: &HostName, host: &Host, now: Moment) {
+    let incarnation = &host.facts.incarnation;
+    if let Some(at) = node.heard.last_of(name, incarnation) {
+        let heard = Heard { at, incarnation: incarnation.clone() };
+        evidence.hosts.entry(name.clone()).or_default().heard = Some(heard);
+    }
+    if let Some(life) = node.heard.last_other(name, |boot| host.knows_boot(boot)) {
+        evidence.hosts.entry(name.clone()).or_default().hear_other(&life.incarnation, life.moment, now);
+    }
 }
 
 /// Takes in why hosts stop their guests, or have, as they gossip. Only the words of the boot that has joined count, and

@@ -19,7 +19,7 @@ use holdfast_policies::{
     order::OrderKind,
     proof::{Power, PowerReading, Proof},
     reply::reply,
-    state::{ClusterState, Life, Mode, Phase, Wanted},
+    state::{ClusterState, Host, Life, Phase, Wanted},
     sync::{AgedReading, SyncReply, SyncRequest},
     time::{Moment, Now, WallTime, millis},
 };
@@ -491,7 +491,7 @@ impl World {
     /// was being fenced before.
     fn looked_after(&self, node: &Node) -> Vec<GuestName> {
         let known = self.state.hosts.get(&node.name);
-        let hands_off = known.is_some_and(|known| known.mode == Mode::Maintenance);
+        let hands_off = known.is_some_and(Host::in_maintenance);
         let fenced = known.is_some_and(|known| matches!(known.life, Life::Fencing(_)));
         if hands_off || (self.state.suspended.is_some() && !fenced) {
             return Vec::new();

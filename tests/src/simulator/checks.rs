@@ -8,7 +8,7 @@ use holdfast_policies::{
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, OrderOutcome},
     proof::ProofKind,
-    state::{Life, Mode},
+    state::{Host, Life, Mode},
     sync::Authority,
     time::millis,
 };
@@ -130,15 +130,13 @@ impl World {
         let state = &self.truth.state;
         let hands_off = |guest: &GuestName| {
             let home = state.guests.get(guest).and_then(|known| known.home()).map(|home| home.host.clone());
-            home.is_some_and(|home| state.hosts.get(&home).is_some_and(|host| host.mode == Mode::Maintenance))
+            home.is_some_and(|home| state.hosts.get(&home).is_some_and(Host::in_maintenance))
         };
         match change {
             Change::FenceOpened { host, .. } | Change::DrillBegun { host, .. } if state.suspended.is_some() => {
                 Some(format!("{host} is to be switched off, and deciding is suspended"))
             }
-            Change::FenceOpened { host, .. }
-                if state.hosts.get(host).is_some_and(|known| known.mode == Mode::Maintenance) =>
-            {
+            Change::FenceOpened { host, .. } if state.hosts.get(host).is_some_and(Host::in_maintenance) => {
                 Some(format!("{host} is to be fenced, and is in maintenance"))
             }
             Change::Place { guest, .. } | Change::Climb { guest, .. } | Change::Migrate { guest, .. }
@@ -479,7 +477,7 @@ impl World {
     pub(super) fn check_handed_over(&mut self, to: usize) {
         let name = self.hosts[to].name.clone();
         let stays = |mode| matches!(mode, Mode::Active | Mode::Draining);
-        let fit = |host: &holdfast_policies::state::Host| host.life == Life::Up && stays(host.mode);
+        let fit = |host: &Host| host.life == Life::Up && stays(host.mode);
         if !self.truth.state.hosts.get(&name).is_some_and(fit) {
             self.violate("R29", format!("the lead is handed to {name}, which is gone, going, or not to be relied on"));
         }

@@ -49,7 +49,10 @@ impl Pass<'_, '_> {
             return;
         }
         let chosen = match self.headed(free, judgement) {
-            Headed::There { host, why } => Ok((host, why)),
+            Headed::There { host, why } => {
+                self.beside = true;
+                Ok((host, why))
+            }
             Headed::Waits => return,
             Headed::Nowhere => self.round.plan.answer(free.name),
         };
@@ -92,6 +95,11 @@ impl Pass<'_, '_> {
     fn headed(&self, free: &Free<'_>, judgement: &mut GuestJudgement) -> Headed {
         let Some(heading) = &free.guest.heading else { return Headed::Nowhere };
         match self.round.plan.choose(free.name, |host| *host != heading.to) {
+            Ok(_) if self.beside => {
+                judgement.doing =
+                    format!("waiting to start on {}, where it moves: another guest goes first", heading.to);
+                Headed::Waits
+            }
             Ok((host, _)) => {
                 let why = heading.by.as_ref().map_or("it moves there".to_owned(), |by| format!("{by} moves it there"));
                 Headed::There { host, why }

@@ -42,13 +42,16 @@ struct Pass<'a, 'b> {
     decision: &'a mut Decision,
     /// Moves under way, and those that this pass begins.
     moving: usize,
+    /// A host was chosen for a guest beside what the plan has placed, whose room does not hold it: no other guest is sent
+    /// anywhere beside the plan before the next round, which sees it there.
+    beside: bool,
     glance: glance::Glance<'b>,
 }
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let moving = round.state.guests.values().filter(|guest| moves::is_moving(round, guest)).count();
     let subjects = round.plan.by_priority();
-    let mut pass = Pass { round, decision, moving, glance: glance::Glance::of(round, &subjects) };
+    let mut pass = Pass { round, decision, moving, beside: false, glance: glance::Glance::of(round, &subjects) };
     let mut judged = Vec::with_capacity(subjects.len());
     for subject in subjects {
         let judgement = pass.guest(&subject);

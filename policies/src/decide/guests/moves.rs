@@ -64,7 +64,7 @@ impl Pass<'_, '_> {
         };
         let rested = self.round.age(run.since);
         let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
-        if self.moving >= MOVES_AT_ONCE {
+        if self.moving >= MOVES_AT_ONCE || self.beside {
             judgement.doing = waits("another move to end");
         } else if rested < MOVE_AGAIN_AFTER {
             judgement.doing = waits("its newest start or move to settle");
@@ -85,6 +85,7 @@ impl Pass<'_, '_> {
 
     fn move_to(&mut self, run: &Run<'_>, to: HostName, reason: &Reason, judgement: &mut GuestJudgement) {
         self.moving += 1;
+        self.beside = true;
         let declared = self.round.state.policies.guests.get(run.name);
         let how =
             if declared.is_some_and(|declared| declared.needs.live_migration) { "" } else { " by a stop and a start" };

@@ -116,6 +116,10 @@ impl Pass<'_, '_> {
                     .get(rung)
                     .filter(|rung| matches!(rung, Rung::Migrate { .. }))
                     .and_then(|_| target(round, run, None).ok());
+                if to.is_some() && std::mem::replace(&mut self.beside, true) {
+                    judgement.doing = format!("{why}: another guest is sent on its way first");
+                    return;
+                }
                 let last_well = last_well(round, run);
                 judgement.doing = format!("{why}: taking rung {}", rung + 1);
                 let guest = run.name.clone();

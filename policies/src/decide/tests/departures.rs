@@ -1,7 +1,18 @@
 //! What an announced departure does to the guests of the host.
 
 use super::{restraint::set_mode, *};
-use crate::rules::OnShutdown;
+use crate::{
+    names::RuleName,
+    rules::{Guests, OnShutdown, Rule},
+};
+
+/// Every order that is open has been carried out.
+fn end_all(scene: &mut Scene) {
+    let orders: Vec<_> = scene.stage.state.orders.keys().copied().collect();
+    for order in orders {
+        scene.stage.must(Change::OrderEnded { order, outcome: done() });
+    }
+}
 
 /// `d` runs `web` and announces to go; everything that is decided is carried out.
 fn announced(on_shutdown: OnShutdown, reboot: bool) -> (Scene, Vec<String>) {
@@ -117,10 +128,7 @@ fn guests_that_come_back_together_do_not_start_all_at_once() {
     scene.later(60_000);
     set_mode(&mut scene, "b", Mode::Leaving { reboot: true });
     assert_eq!(scene.settle(), ["Vacated"]);
-    let orders: Vec<_> = scene.stage.state.orders.keys().copied().collect();
-    for order in orders {
-        scene.stage.must(Change::OrderEnded { order, outcome: done() });
-    }
+    end_all(&mut scene);
     scene.stage.join("b", "b.2");
     scene.later(1_000);
     assert_eq!(scene.settle(), ["Place"; 2]);
@@ -150,4 +158,88 @@ fn a_guest_that_its_host_cannot_take_back_starts_elsewhere_unless_it_is_frozen()
         let elsewhere = !scene.stage.may_run("web").contains("d");
         assert!(elsewhere, "{on_shutdown:?}: there is no room for it any more");
     }
+}
+
+#[test]
+fn a_host_that_is_back_and_is_being_drained_keeps_nobody_waiting() {
+    for on_shutdown in [OnShutdown::Conditional, OnShutdown::Freeze] {
+        let (mut scene, _) = announced(on_shutdown, true);
+        scene.stage.state.hosts.get_mut(&host("d")).unwrap().mode_on_return = Mode::Draining;
+        scene.later(100_000);
+        assert_eq!(scene.words(), [""; 0], "{on_shutdown:?}");
+        scene.stage.join("d", "d.2");
+        scene.later(1_000);
+        assert_eq!(scene.settle(), ["Place"], "{on_shutdown:?}");
+        assert!(!scene.stage.may_run("web").contains("d"), "{on_shutdown:?}");
+    }
+}
+
+#[test]
+fn guests_that_wait_for_a_host_keep_nobody_else_from_being_placed() {
+    let kept: Vec<String> = (0..260).map(|number| format!("g{number}")).collect();
+    let guests: Vec<&str> = kept.iter().map(String::as_str).chain(["z"]).collect();
+    let mut scene = Scene::new(&["a", "b", "c"], &guests);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.guests.values_mut().for_each(|guest| guest.qemu.memory_mib = 1);
+    scene.stage.declare(policies);
+    for guest in &kept {
+        scene.stage.run(guest, "c");
+    }
+    scene.stage.run("z", "b");
+    scene.later(60_000);
+    set_mode(&mut scene, "c", Mode::Leaving { reboot: true });
+    scene.settle();
+    end_all(&mut scene);
+    let gone = scene.stage.gone("b");
+    scene.stage.must(gone);
+    scene.later(1_000);
+    scene.evidence.hosts.remove(&host("b"));
+    let placed = scene.decide().commands.into_iter().filter_map(|command| match command {
+        Change::Place { guest, .. } => Some(guest),
+        _ => None,
+    });
+    assert_eq!(placed.collect::<Vec<_>>(), [name("z")]);
+}
+
+#[test]
+fn guests_that_come_back_and_others_share_the_starts_of_a_host() {
+    let mut scene = Scene::new(&["a", "b"], &["back1", "back2", "other1", "other2"]);
+    for (guest, on) in [("back1", "b"), ("back2", "b"), ("other1", "a"), ("other2", "a")] {
+        scene.stage.run(guest, on);
+    }
+    scene.later(60_000);
+    for (on, reboot) in [("b", true), ("a", false)] {
+        set_mode(&mut scene, on, Mode::Leaving { reboot });
+        assert_eq!(scene.settle(), ["Vacated"], "{on}");
+        end_all(&mut scene);
+    }
+    scene.stage.join("b", "b.2");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"; 2]);
+    for guest in ["back1", "back2"] {
+        assert_eq!(scene.stage.may_run(guest), ["b".to_owned()].into());
+    }
+}
+
+#[test]
+fn a_set_that_its_host_cannot_take_back_as_a_whole_is_not_torn_apart() {
+    let mut scene = Scene::new(&["a", "b"], &["g1", "g2"]);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.guests.values_mut().for_each(|guest| guest.qemu.memory_mib = 3_000);
+    let guests = Guests::Named(vec![name("g1"), name("g2")]);
+    let set = Rule::Together { guests, required: true, yields: None, weight: 0 };
+    policies.rules.insert(RuleName::new("set").unwrap(), set);
+    scene.stage.declare(policies);
+    for guest in ["g1", "g2"] {
+        scene.stage.run(guest, "b");
+    }
+    scene.later(60_000);
+    set_mode(&mut scene, "b", Mode::Leaving { reboot: true });
+    assert_eq!(scene.settle(), ["Vacated"]);
+    end_all(&mut scene);
+    let facts = crate::state::HostFacts { memory_mib: 4_000, ..crate::fixture::facts("b", "b.2") };
+    scene.stage.must(Change::HostJoined { host: host("b"), facts });
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"], "the other one waits until its set can move as one");
+    assert_eq!(scene.stage.may_run("g1"), ["b".to_owned()].into());
 }

@@ -76,6 +76,30 @@ fn in_maintenance_not_even_an_off_reading_is_acted_on_and_a_persons_word_is() {
 }
 
 #[test]
+fn an_announced_reboot_or_shutdown_of_a_host_in_maintenance_leaves_it_in_maintenance() {
+    for reboot in [true, false] {
+        let mut scene = four();
+        set_mode(&mut scene, "d", Mode::Maintenance);
+        set_mode(&mut scene, "d", Mode::Leaving { reboot });
+        scene.later(1_000);
+        scene.report("web", "d", GuestCondition::Exited { detail: "signal 15".to_owned() });
+        assert_eq!(scene.words(), [""; 0], "it ends with its host, and is left down");
+        scene.later(1_000_000);
+        scene.silent("d", 900_000);
+        assert_eq!(scene.verdict("d"), HostVerdict::Failed);
+        assert_eq!(scene.settle(), [""; 0], "it is not fenced, however long it takes");
+        scene.power("d", off("d", Moment(scene.now)));
+        assert_eq!(scene.settle(), [""; 0], "not even an off reading is acted on");
+        scene.stage.join("d", "d.2");
+        scene.stage.end("d", done());
+        scene.later(60_000);
+        assert_eq!(scene.settle(), [""; 0], "nor is anything started before its operator says so");
+        set_mode(&mut scene, "d", Mode::Active);
+        assert_eq!(scene.settle(), ["Place"]);
+    }
+}
+
+#[test]
 fn hosts_whose_silence_is_expected_make_no_storm() {
     let mut scene = four();
     set_mode(&mut scene, "c", Mode::Maintenance);

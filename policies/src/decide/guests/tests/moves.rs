@@ -6,7 +6,9 @@ use crate::{
     decide::tests::four,
     fit::Unfit,
     fixture::{done, facts, failed},
+    model::Rung,
     state::Phase,
+    time::Span,
 };
 
 #[test]
@@ -121,6 +123,61 @@ fn a_move_to_a_host_without_room_or_beside_a_guest_to_keep_apart_from_is_denied(
     assert!(matches!(&refused, Refused::Target { why, .. } if *why == no_room), "{refused}");
 }
 
+/// `web` and `db` run on `a`; `b` has room for one of them.
+fn room_for_one() -> Scene {
+    let mut scene = Scene::new(&["a", "b"], &["big", "db", "web"]);
+    redeclare(&mut scene, |policies| {
+        policies.guests.values_mut().for_each(|guest| guest.qemu.memory_mib = 3_000);
+    });
+    for (guest, on) in [("big", "b"), ("db", "a"), ("web", "a")] {
+        scene.stage.run(guest, on);
+    }
+    scene
+}
+
+#[test]
+fn two_guests_that_go_to_one_host_with_room_for_one_do_not_go_there_both() {
+    let mut scene = room_for_one();
+    for guest in ["db", "web"] {
+        scene.stage.must(Change::MoveAsked { guest: name(guest), to: host("b"), cold: true, by: "ann".to_owned() });
+    }
+    let orders: Vec<_> = scene.stage.state.orders.keys().copied().collect();
+    for order in orders {
+        scene.stage.must(Change::OrderEnded { order, outcome: done() });
+    }
+    scene.later(1_000);
+    seen(&mut scene, "big", SightState::Passing);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert_eq!((home(&scene, "db"), home(&scene, "web")), ("b".to_owned(), "nowhere".to_owned()));
+    scene.later(5_000);
+    seen(&mut scene, "big", SightState::Passing);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert_eq!(home(&scene, "web"), "a", "there is no other room");
+}
+
+#[test]
+fn two_ladders_that_say_migrate_at_once_do_not_fill_one_host_twice() {
+    let mut scene = room_for_one();
+    let ladder = vec![
+        Rung::Migrate { tries: 1, wait: Span::secs(60) },
+        Rung::Page { severity: crate::model::Severity::Critical },
+    ];
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.ladder.clone_from(&ladder));
+    });
+    scene.later(20_000);
+    seen(&mut scene, "big", SightState::Passing);
+    for guest in ["db", "web"] {
+        seen(&mut scene, guest, SightState::Failing);
+    }
+    let climbs = |words: Vec<String>| words.into_iter().filter(|word| word == "Climb").count();
+    assert_eq!(climbs(scene.words()), 1);
+    assert!(doing(&scene, "web").contains("another guest is sent on its way first"), "{}", doing(&scene, "web"));
+    scene.settle();
+    assert!(matches!(scene.stage.phase("db"), Phase::Migrating(_)));
+    assert_eq!(home(&scene, "web"), "a");
+}
+
 /// `web` and `db` run on `a` and are kept together.
 fn together() -> Scene {
     let mut scene = Scene::new(&["a", "b"], &["web", "db"]);
@@ -163,6 +220,24 @@ fn a_move_is_denied_when_what_is_kept_together_cannot_follow() {
     let refused = scene.stage.refused(ask_move("web", "b"));
     let no_room = Unfit::NoRoom { what: "memory_mib".to_owned(), free: 8_192, needed: 8_524 };
     assert!(matches!(&refused, Refused::Target { why, .. } if *why == no_room), "{refused}");
+}
+
+#[test]
+fn what_is_kept_together_through_others_has_to_follow_too() {
+    let mut scene = Scene::new(&["a", "b"], &["db", "mail", "web"]);
+    for guest in ["db", "mail", "web"] {
+        scene.stage.run(guest, "a");
+    }
+    for pair in [["web", "db"], ["mail", "db"]] {
+        let guests = Guests::Named(pair.map(name).to_vec());
+        rule(&mut scene, Rule::Together { guests, required: true, yields: None, weight: 0 });
+    }
+    let before = scene.stage.state.clone();
+    scene.stage.must(ask_move("web", "b"));
+    scene.stage.state = before;
+    rule(&mut scene, hosts_rule("mail", &[("b", Score::Never)], false));
+    let refused = scene.stage.refused(ask_move("web", "b"));
+    assert!(matches!(refused, Refused::Target { why: Unfit::Rule { .. }, .. }), "{refused}");
 }
 
 #[test]
