@@ -112,10 +112,25 @@ pub struct Sight {
     pub state: SightState,
     /// When the vantage last asked.
     pub at: Moment,
+    /// Since when it has been saying the same, as far as this coordinator has heard.
+    pub since: Moment,
     /// When it last passed.
     pub passed: Option<Moment>,
     /// The newest detail.
     pub detail: String,
+}
+
+impl Sight {
+    /// The same, when `before` is what the vantage had said before: what it says again it has been saying since then.
+    #[must_use]
+    pub fn following(self, before: Option<&Self>) -> Self {
+        match before {
+            Some(before) if (before.epoch, before.state) == (self.epoch, self.state) => {
+                Self { since: before.since, ..self }
+            }
+            Some(_) | None => self,
+        }
+    }
 }
 
 /// What answers in a row amount to.

@@ -59,7 +59,7 @@ pub enum Event {
     GuestAdopted { guest: GuestName, host: HostName, epoch: Epoch },
     GuestPlaced { guest: GuestName, host: HostName, epoch: Epoch, why: String },
     GuestStarted { guest: GuestName, host: HostName, detail: String },
-    GuestVerified { guest: GuestName, host: HostName, unasked: Vec<ServiceName> },
+    GuestVerified { guest: GuestName, host: HostName, unasked: Option<Vec<ServiceName>> },
     GuestReleasing { guest: GuestName, host: HostName, why: String },
     RungTaken { guest: GuestName, rung: String, attempt: u32, why: String, evidence: Vec<String> },
     MigrationOrdered { guest: GuestName, from: HostName, to: HostName, why: String },
@@ -211,7 +211,7 @@ impl fmt::Display for Event {
             Self::GuestStarted { guest, host, detail } => write!(f, "{guest} runs on {host}: {detail}"),
             Self::GuestVerified { guest, host, unasked } => {
                 write!(f, "all services of {guest} on {host} answer")?;
-                let names: Vec<&str> = unasked.iter().map(ServiceName::as_str).collect();
+                let names: Vec<&str> = unasked.iter().flatten().map(ServiceName::as_str).collect();
                 if names.is_empty() { Ok(()) } else { write!(f, " that can be asked; {} cannot", names.join(", ")) }
             }
             Self::GuestReleasing { guest, host, why } => write!(f, "{host} is to stop {guest}: {why}"),
@@ -270,5 +270,17 @@ impl Journal {
     /// The entries, oldest first.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_of_an_older_version_is_still_read() {
+        let verified = r#"{"guest_verified":{"guest":"web","host":"a"}}"#;
+        let read: Event = serde_json::from_str(verified).unwrap();
+        assert_eq!(read.to_string(), "all services of web on a answer");
     }
 }

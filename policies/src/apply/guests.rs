@@ -323,6 +323,7 @@ impl ClusterState {
             position.acted = context.index;
         }
         let (at, key) = (context.at, Self::guest_key(guest));
+        let unasked = Some(unasked).filter(|names| !names.is_empty());
         self.note(context, Event::GuestVerified { guest: guest.clone(), host, unasked });
         if self.open_incident(&key).is_some() {
             let incident = self.incident(context, &key, "");

@@ -76,8 +76,9 @@ fn conversations(port: u16) -> Vec<Probe> {
     ]
 }
 
-/// A MySQL server that lets everybody in and answers with two rows. Returns its port, and what it is told after that.
-async fn mysql_of_two_rows() -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
+/// A MySQL server that lets everybody in and answers with two rows, with the second one when `then` is over. Returns its port,
+/// and what it is told after that.
+async fn mysql_of_two_rows(then: impl Future<Output = ()> + Send + 'static) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let served = tokio::spawn(async move {
@@ -91,7 +92,11 @@ async fn mysql_of_two_rows() -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
         say(&mut stream, 2, &[0, 0, 0, 2, 0, 0, 0]).await;
         hear(&mut stream).await;
         let end = &[0xfe, 0, 0, 2, 0][..];
-        for (number, said) in (1..).zip([&[1_u8][..], b"\x03def", end, b"\x011", b"\x012", end]) {
+        for (number, said) in (1..).zip([&[1_u8][..], b"\x03def", end, b"\x011"]) {
+            say(&mut stream, number, said).await;
+        }
+        then.await;
+        for (number, said) in (5..).zip([&b"\x012"[..], end]) {
             say(&mut stream, number, said).await;
         }
         hear(&mut stream).await
@@ -114,10 +119,20 @@ async fn hear(stream: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_mysql_server_is_told_farewell_after_all_rows_so_that_it_counts_no_broken_connection() {
-    let (port, served) = mysql_of_two_rows().await;
+    let (port, served) = mysql_of_two_rows(std::future::ready(())).await;
     let seen = ask(&Probe::Mysql(sql(port, None)), &network(), SLACK).await;
     assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
     assert_eq!(tokio::time::timeout(SLACK, served).await.unwrap().unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn an_answer_of_mysql_does_not_wait_for_rows_that_nobody_reads() {
+    let (go_on, told) = tokio::sync::oneshot::channel();
+    let (port, served) = mysql_of_two_rows(async { told.await.unwrap() }).await;
+    let seen = ask(&Probe::Mysql(sql(port, None)), &network(), SLACK).await;
+    assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
+    go_on.send(()).unwrap();
+    assert_eq!(tokio::time::timeout(SLACK, served).await.unwrap().unwrap(), [1], "it is told farewell all the same");
 }
 
 fn dns(port: u16) -> Probe {

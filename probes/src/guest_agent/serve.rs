@@ -24,7 +24,8 @@ use super::{
     config::{GuestConfig, Watched},
     local::Local,
     protocol::{Down, FromGuest, ToGuest, What, by_chance, line, next_line},
-    reports, watch,
+    reports,
+    watch::{self, Main},
 };
 use crate::{ChannelError, ExecResult, Exit, GuestChannel, Memory, Place, Target, ask};
 
@@ -180,30 +181,30 @@ impl Agent {
         out: mpsc::Sender<FromGuest>,
     ) -> io::Result<()> {
         loop {
-            let (process, number) = watch::appears(&watched).await;
+            let (process, main) = watch::appears(&watched).await;
             self.set_down(&service, None);
             if watch::ends(&process).await.is_err() {
                 sleep(ALONE).await;
                 continue;
             }
-            if self.is_meant(&service, &watched, number).await {
+            if self.is_meant(&service, &watched, main).await {
                 continue;
             }
-            let detail = format!("its process {number} has ended");
+            let detail = format!("its process {} has ended", main.number);
             self.set_down(&service, Some(detail.clone()));
             tell(&out, FromGuest::Died(Down { service: service.clone(), detail }));
         }
     }
 
     /// Whether the end of a service's process was announced by itself, or is systemd's doing.
-    pub(super) async fn is_meant(&self, service: &ServiceName, watched: &Watched, number: i32) -> bool {
+    pub(super) async fn is_meant(&self, service: &ServiceName, watched: &Watched, main: Main) -> bool {
         if let Some(reports) = &self.config.heartbeat
             && reports.says_down(service).await
         {
             return true;
         }
         match watched {
-            Watched::Unit(unit) => watch::is_meant(unit, number).await,
+            Watched::Unit(unit) => watch::is_meant(unit, main).await,
             Watched::PidFile(_) => false,
         }
     }

@@ -20,6 +20,7 @@ use super::{
     config::Watched,
     protocol::{self, line, next_line},
     serve::Agent,
+    watch::Main,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -174,6 +175,8 @@ fn a_number_that_was_written_before_its_process_began_is_somebody_elses() {
     child.wait().unwrap();
 }
 
+const MAIN: Main = Main { number: 7, restarts: 0 };
+
 #[tokio::test]
 async fn an_end_that_the_application_has_announced_is_no_death() {
     let folder = tempfile::tempdir().unwrap();
@@ -183,15 +186,15 @@ async fn an_end_that_the_application_has_announced_is_no_death() {
     let watched = Watched::PidFile("/run/shop.pid".into());
     let (shop, other) = (ServiceName::new("shop").unwrap(), ServiceName::new("other").unwrap());
     let file = folder.path().join("shop");
-    assert!(!agent.is_meant(&shop, &watched, 7).await, "it has never reported");
+    assert!(!agent.is_meant(&shop, &watched, MAIN).await, "it has never reported");
     for (said, meant) in [("up\n", false), ("down\n", true), ("", false), ("down\n", true)] {
         std::fs::write(&file, said).unwrap();
-        assert_eq!(agent.is_meant(&shop, &watched, 7).await, meant, "{said:?}");
-        assert!(!agent.is_meant(&other, &watched, 7).await, "only its own word counts");
+        assert_eq!(agent.is_meant(&shop, &watched, MAIN).await, meant, "{said:?}");
+        assert!(!agent.is_meant(&other, &watched, MAIN).await, "only its own word counts");
     }
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(3_600);
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
-    assert!(!agent.is_meant(&shop, &watched, 7).await, "that was another time");
+    assert!(!agent.is_meant(&shop, &watched, MAIN).await, "that was another time");
 }
 
 #[tokio::test]

@@ -23,21 +23,30 @@ const SYSTEMD_LIMIT: Duration = Duration::from_secs(5);
 const MEANT_LIMIT: Duration = Duration::from_millis(300);
 const MEANT_EVERY: Duration = Duration::from_millis(20);
 
-/// Waits until the process of a service is there; returns it with its number.
+/// The process of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Main {
+    /// Its number.
+    pub number: i32,
+    /// How often systemd had restarted its unit by itself when it began.
+    pub restarts: u64,
+}
+
+/// Waits until the process of a service is there.
 #[expect(
     deprecated,
     reason = "the other constructor is unsafe for descriptors that somebody else might close; this owns its own"
 )]
-pub(super) async fn appears(watched: &Watched) -> (AsyncFd<std::os::fd::OwnedFd>, i32) {
+pub(super) async fn appears(watched: &Watched) -> (AsyncFd<std::os::fd::OwnedFd>, Main) {
     loop {
-        if let Some(number) = number(watched).await
+        if let Some(main) = main_process(watched).await
             // One that has ended keeps its number until its parent has asked how.
-            && u32::try_from(number).is_ok_and(|number| look::living(number).is_ok_and(|name| name.is_some()))
-            && let Some(pid) = Pid::from_raw(number)
+            && u32::try_from(main.number).is_ok_and(|number| look::living(number).is_ok_and(|name| name.is_some()))
+            && let Some(pid) = Pid::from_raw(main.number)
             && let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK)
             && let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE)
         {
-            return (fd, number);
+            return (fd, main);
         }
         sleep(LOOK_EVERY).await;
     }
@@ -50,12 +59,13 @@ pub(super) async fn ends(process: &AsyncFd<std::os::fd::OwnedFd>) -> io::Result<
 
 /// Whether the end of a unit's main process was meant: somebody has systemd stop, restart or reload it, or it runs again already.
 /// Where systemd cannot be asked, it was not.
-pub(super) async fn is_meant(unit: &str, number: i32) -> bool {
+pub(super) async fn is_meant(unit: &str, main: Main) -> bool {
     let until = Instant::now() + MEANT_LIMIT;
     loop {
-        let run = ["systemctl", "show", "-p", "ActiveState,SubState,Job,MainPID", "--", unit].map(str::to_owned);
+        let run =
+            ["systemctl", "show", "-p", "ActiveState,SubState,Job,MainPID,NRestarts", "--", unit].map(str::to_owned);
         let said = Local.exec(&run, until.saturating_duration_since(Instant::now())).await;
-        match said.map(|result| ending(&String::from_utf8_lossy(&result.stdout), number)) {
+        match said.map(|result| ending(&String::from_utf8_lossy(&result.stdout), main)) {
             Ok(Ending::Meant) => return true,
             Ok(Ending::Open) if Instant::now() + MEANT_EVERY < until => sleep(MEANT_EVERY).await,
             Ok(Ending::Open | Ending::Death) | Err(_) => return false,
@@ -74,24 +84,38 @@ enum Ending {
     Open,
 }
 
-fn ending(text: &str, number: i32) -> Ending {
-    let known: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.trim().split_once('=')).collect();
+fn ending(text: &str, main: Main) -> Ending {
+    let known = properties(text);
     let of = |key: &str| known.get(key).copied().unwrap_or_default();
-    let main: i32 = of("MainPID").parse().unwrap_or(0);
+    let newest = main_of(&known);
     let has_job = !matches!(of("Job"), "" | "0");
     match (of("ActiveState"), of("SubState")) {
-        ("active" | "reloading" | "refreshing", _) if main > 0 && main != number => Ending::Meant,
-        // It has crashed, and `Restart=` lets systemd repair it; whether that takes long shows soon.
+        ("active" | "reloading" | "refreshing", _) if newest.number > 0 && newest.number != main.number => {
+            Ending::Meant
+        }
+        // It has crashed, and `Restart=` lets systemd repair it; whether that takes long shows soon. The job by which it does
+        // so is its own.
         ("activating", "auto-restart" | "auto-restart-queued") => Ending::Open,
+        _ if has_job && newest.restarts > main.restarts => Ending::Open,
         _ if has_job => Ending::Meant,
         ("active" | "reloading" | "refreshing" | "activating" | "deactivating", _) => Ending::Open,
         _ => Ending::Death,
     }
 }
 
-async fn number(watched: &Watched) -> Option<i32> {
+/// What `systemctl show` says, by key.
+fn properties(text: &str) -> BTreeMap<&str, &str> {
+    text.lines().filter_map(|line| line.trim().split_once('=')).collect()
+}
+
+fn main_of(known: &BTreeMap<&str, &str>) -> Main {
+    let of = |key: &str| known.get(key).copied().unwrap_or_default();
+    Main { number: of("MainPID").parse().unwrap_or(0), restarts: of("NRestarts").parse().unwrap_or(0) }
+}
+
+async fn main_process(watched: &Watched) -> Option<Main> {
     match watched {
-        Watched::PidFile(path) => of_file(path).await,
+        Watched::PidFile(path) => of_file(path).await.map(|number| Main { number, restarts: 0 }),
         Watched::Unit(unit) => of_unit(unit).await,
     }
 }
@@ -105,36 +129,43 @@ async fn of_file(path: &Path) -> Option<i32> {
     read.await.ok()??.try_into().ok().filter(|number| *number > 0)
 }
 
-async fn of_unit(unit: &str) -> Option<i32> {
-    let run = ["systemctl", "show", "-p", "MainPID", "--value", "--", unit].map(str::to_owned);
+async fn of_unit(unit: &str) -> Option<Main> {
+    let run = ["systemctl", "show", "-p", "MainPID,NRestarts", "--", unit].map(str::to_owned);
     let result = Local.exec(&run, SYSTEMD_LIMIT).await.ok()?;
-    String::from_utf8_lossy(&result.stdout).trim().parse().ok().filter(|number| *number > 0)
+    let said = String::from_utf8_lossy(&result.stdout);
+    Some(main_of(&properties(&said))).filter(|main| main.number > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Of a unit that had been restarted twice when its process 7 began.
+    const MAIN: Main = Main { number: 7, restarts: 2 };
+
     #[test]
     fn only_an_end_that_systemd_was_told_to_make_or_has_repaired_is_meant() {
-        for (active, sub, job, main, expected) in [
-            ("active", "running", "", 7, Ending::Open),
-            ("active", "running", "", 8, Ending::Meant),
-            ("reloading", "reload", "", 8, Ending::Meant),
-            ("deactivating", "stop-sigterm", "55", 7, Ending::Meant),
-            ("deactivating", "stop-post", "", 0, Ending::Open),
-            ("activating", "start-pre", "55", 0, Ending::Meant),
-            ("activating", "auto-restart", "", 0, Ending::Open),
-            ("activating", "auto-restart-queued", "55", 0, Ending::Open),
-            ("active", "running", "55", 7, Ending::Meant),
-            ("inactive", "dead", "", 0, Ending::Death),
-            ("inactive", "dead", "55", 0, Ending::Meant),
-            ("failed", "failed", "", 0, Ending::Death),
-            ("failed", "failed", "0", 0, Ending::Death),
+        for (active, sub, job, main, restarts, expected) in [
+            ("active", "running", "", 7, 2, Ending::Open),
+            ("active", "running", "", 8, 3, Ending::Meant),
+            ("reloading", "reload", "", 8, 2, Ending::Meant),
+            ("deactivating", "stop-sigterm", "55", 7, 2, Ending::Meant),
+            ("deactivating", "stop-post", "", 0, 2, Ending::Open),
+            ("activating", "start-pre", "55", 0, 0, Ending::Meant),
+            ("activating", "auto-restart", "", 0, 2, Ending::Open),
+            ("activating", "auto-restart-queued", "55", 0, 2, Ending::Open),
+            ("activating", "start-pre", "55", 0, 3, Ending::Open),
+            ("activating", "start", "55", 8, 3, Ending::Open),
+            ("active", "running", "55", 7, 2, Ending::Meant),
+            ("inactive", "dead", "", 0, 2, Ending::Death),
+            ("inactive", "dead", "55", 0, 2, Ending::Meant),
+            ("failed", "failed", "", 0, 2, Ending::Death),
+            ("failed", "failed", "0", 0, 2, Ending::Death),
         ] {
-            let text = format!("ActiveState={active}\nSubState={sub}\nJob={job}\nMainPID={main}\n");
-            assert_eq!(ending(&text, 7), expected, "{text}");
+            let text =
+                format!("ActiveState={active}\nSubState={sub}\nJob={job}\nMainPID={main}\nNRestarts={restarts}\n");
+            assert_eq!(ending(&text, MAIN), expected, "{text}");
         }
-        assert_eq!(ending("", 7), Ending::Death, "a guest without systemd");
+        assert_eq!(ending("", MAIN), Ending::Death, "a guest without systemd");
     }
 }

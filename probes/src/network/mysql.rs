@@ -34,7 +34,8 @@ const QUIT: u8 = 0x01;
 const QUERY: u8 = 0x03;
 
 /// Longest time that a farewell may take, when what was asked is known already: the end of an answer comes with its rows.
-const FAREWELL_LIMIT: Duration = Duration::from_millis(200);
+/// Nobody waits for it.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Logs in and asks; the caller bounds the time.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &SqlProbe) -> Finding {
@@ -51,7 +52,7 @@ async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Findin
     let mut session = Session::open(asker, probe).await?;
     session.log_in(probe, password.as_deref()).await?;
     let answer = session.query(&probe.query).await;
-    session.quit().await;
+    session.quit();
     Ok(sql::judge(answer?.as_ref(), probe))
 }
 
@@ -151,17 +152,18 @@ impl Session {
     }
 
     /// Says farewell: the server counts whoever just hangs up (`Aborted_clients`), and logs it. Nothing about it bears on
-    /// what the question came to.
-    async fn quit(mut self) {
-        let farewell = async {
-            while self.in_rows {
-                self.in_rows = !is_end(&self.receive().await?);
-            }
-            self.sequence = 0;
-            self.send(&[QUIT]).await?;
-            self.stream.flush().await.map_err(|error| broken(&error))
-        };
-        let _ = timeout(FAREWELL_LIMIT, farewell).await;
+    /// what the question came to, nor may it delay that: so it is said on the side.
+    fn quit(self) {
+        tokio::spawn(async move { timeout(FAREWELL_LIMIT, self.farewell()).await });
+    }
+
+    async fn farewell(mut self) -> Result<(), Finding> {
+        while self.in_rows {
+            self.in_rows = !is_end(&self.receive().await?);
+        }
+        self.sequence = 0;
+        self.send(&[QUIT]).await?;
+        self.stream.flush().await.map_err(|error| broken(&error))
     }
 
     async fn send(&mut self, content: &[u8]) -> Result<(), Finding> {

@@ -141,7 +141,7 @@ async fn start(
         },
         Err(error) => {
             if last_seen.is_some() {
-                tracing::warn!(%guest, ?last_seen, "a guest was stopped and could not be started anew");
+                tracing::warn!(%guest, "a guest was stopped and could not be started anew; what was seen of it is kept");
             }
             failed(with_causes(&error))
         }

@@ -120,15 +120,19 @@ fn from_travelled(reading: &AgedReading, declared: &FenceLevel, now: Moment) -> 
 
 fn sight(evidence: &mut Evidence, report: &SightReport, now: Moment) {
     let ago = |ms: u64| now.minus(Duration::from_millis(ms));
+    let at = ago(report.age_ms);
     let sight = Sight {
         epoch: report.epoch,
         state: report.state,
-        at: ago(report.age_ms),
+        at,
+        since: at,
         passed: report.passed_ago_ms.map(ago),
         detail: clean(&report.detail),
     };
     let services = evidence.services.entry(report.guest.clone()).or_default();
-    services.entry(report.service.clone()).or_default().insert(report.vantage.clone(), sight);
+    let vantages = services.entry(report.service.clone()).or_default();
+    let sight = sight.following(vantages.get(&report.vantage));
+    vantages.insert(report.vantage.clone(), sight);
 }
 
 /// Notes a power reading.
@@ -267,6 +271,23 @@ mod tests {
             0,
             "a service that is not declared"
         );
+    }
+
+    #[test]
+    fn what_a_vantage_says_again_it_has_been_saying_since_it_began() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let mut since = |at: u64, said: SightState| {
+            let report = SightReport { state: said, ..sight_of("http", Vantage::Inside, &state) };
+            let request = SyncRequest { sights: vec![report], ..request("h2", "boot-h2") };
+            sync(&mut evidence, &state, &request, Moment(at));
+            let known = evidence.services.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+            known.map(|sight| sight.since).collect::<Vec<_>>()
+        };
+        assert_eq!(since(1_000, SightState::Unknown), [Moment(990)]);
+        assert_eq!(since(9_000, SightState::Unknown), [Moment(990)]);
+        assert_eq!(since(10_000, SightState::Passing), [Moment(9_990)]);
+        assert_eq!(since(11_000, SightState::Unknown), [Moment(10_990)]);
     }
 
     /// h1 is back under a new boot and is being fenced by h2.

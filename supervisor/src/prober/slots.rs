@@ -16,11 +16,29 @@ const AT_ONCE_PER_GUEST: usize = 8;
 /// Plugins at once, among all of these: each is a process of this host, and takes its memory.
 const PLUGINS_AT_ONCE: usize = 64;
 
+/// Plugins about one guest that run at once, or have got as far as to wait for a slot of their guest: half of those, so that
+/// the plugins of a silent guest take few of the others' places while they wait.
+const PLUGINS_AT_ONCE_PER_GUEST: usize = 4;
+
 /// The slots of one host.
 pub(super) struct Slots {
     all: Arc<Semaphore>,
     plugins: Arc<Semaphore>,
-    guests: BTreeMap<GuestName, Arc<Semaphore>>,
+    guests: BTreeMap<GuestName, Own>,
+}
+
+/// The slots of one guest.
+#[derive(Clone)]
+struct Own {
+    all: Arc<Semaphore>,
+    plugins: Arc<Semaphore>,
+}
+
+impl Own {
+    fn new() -> Self {
+        let (all, plugins) = (Semaphore::new(AT_ONCE_PER_GUEST), Semaphore::new(PLUGINS_AT_ONCE_PER_GUEST));
+        Self { all: Arc::new(all), plugins: Arc::new(plugins) }
+    }
 }
 
 impl Slots {
@@ -31,8 +49,8 @@ impl Slots {
 
     /// The way to a slot for questions about one guest.
     pub(super) fn of(&mut self, guest: &GuestName) -> Queue {
-        let own = self.guests.entry(guest.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_PER_GUEST)));
-        Queue { guest: Arc::clone(own), plugins: Arc::clone(&self.plugins), all: Arc::clone(&self.all) }
+        let own = self.guests.entry(guest.clone()).or_insert_with(Own::new).clone();
+        Queue { own, plugins: Arc::clone(&self.plugins), all: Arc::clone(&self.all) }
     }
 
     /// Forgets guests that are asked nothing any more.
@@ -43,26 +61,31 @@ impl Slots {
 
 /// Where the questions about one guest wait.
 pub(super) struct Queue {
-    guest: Arc<Semaphore>,
+    own: Own,
     plugins: Arc<Semaphore>,
     all: Arc<Semaphore>,
 }
 
 /// A question's turn, for as long as this lives.
 pub(super) struct Turn<'a> {
+    _plugin: Option<[SemaphorePermit<'a>; 2]>,
     _guest: SemaphorePermit<'a>,
-    _plugin: Option<SemaphorePermit<'a>>,
     _slot: SemaphorePermit<'a>,
 }
 
 impl Queue {
     /// Waits for the turn of a question; `None` never comes, as nobody closes the slots.
     pub(super) async fn turn(&self, probe: &Probe) -> Option<Turn<'_>> {
-        // The narrowest comes first, so that nobody waits for it with a slot that others could use.
-        let guest = self.guest.acquire().await.ok()?;
-        let plugin = if matches!(probe, Probe::Plugin(_)) { Some(self.plugins.acquire().await.ok()?) } else { None };
+        // The narrowest comes first, so that nobody waits for it with a slot that others could use: a plugin that waits for
+        // those of other guests keeps no other question about its own guest waiting.
+        let plugin = if matches!(probe, Probe::Plugin(_)) {
+            Some([self.own.plugins.acquire().await.ok()?, self.plugins.acquire().await.ok()?])
+        } else {
+            None
+        };
+        let guest = self.own.all.acquire().await.ok()?;
         let slot = self.all.acquire().await.ok()?;
-        Some(Turn { _guest: guest, _plugin: plugin, _slot: slot })
+        Some(Turn { _plugin: plugin, _guest: guest, _slot: slot })
     }
 }
 
@@ -70,11 +93,21 @@ impl Queue {
 mod tests {
     use futures_util::FutureExt;
     use holdfast_policies::probe::{Grade, PluginProbe};
+    use tokio::task::coop::unconstrained;
 
     use super::*;
 
     fn guest(name: &str) -> GuestName {
         GuestName::new(name).unwrap()
+    }
+
+    /// The turn, if it has come. Tokio's budget for what a task may do at once has no part in that.
+    fn now<'a>(queue: &'a Queue, probe: &Probe) -> Option<Turn<'a>> {
+        unconstrained(queue.turn(probe)).now_or_never().flatten()
+    }
+
+    fn plugin() -> Probe {
+        Probe::Plugin(PluginProbe { run: vec!["/bin/true".to_owned()], warning: Grade::Slow })
     }
 
     #[tokio::test]
@@ -85,23 +118,54 @@ mod tests {
         for _ in 0..AT_ONCE_PER_GUEST {
             held.push(dark.turn(&Probe::Ping {}).await.unwrap());
         }
-        assert!(slots.of(&guest("dark")).turn(&Probe::Ping {}).now_or_never().is_none(), "its own questions wait");
-        assert!(other.turn(&Probe::Ping {}).now_or_never().is_some());
+        assert!(now(&slots.of(&guest("dark")), &Probe::Ping {}).is_none(), "its own questions wait");
+        assert!(now(&other, &Probe::Ping {}).is_some());
         held.pop();
-        assert!(dark.turn(&Probe::Ping {}).now_or_never().is_some());
+        assert!(now(&dark, &Probe::Ping {}).is_some());
     }
 
     #[tokio::test]
     async fn plugins_that_hang_leave_slots_to_other_questions() {
         let mut slots = Slots::new();
         let queues: Vec<Queue> = (0..=PLUGINS_AT_ONCE).map(|number| slots.of(&guest(&format!("g{number}")))).collect();
-        let plugin = Probe::Plugin(PluginProbe { run: vec!["/bin/true".to_owned()], warning: Grade::Slow });
+        let plugin = plugin();
         let (last, others) = queues.split_last().unwrap();
         let mut held = Vec::new();
         for queue in others {
             held.push(queue.turn(&plugin).await.unwrap());
         }
-        assert!(last.turn(&plugin).now_or_never().is_none());
-        assert!(last.turn(&Probe::Ping {}).now_or_never().is_some());
+        assert!(now(last, &plugin).is_none());
+        assert!(now(last, &Probe::Ping {}).is_some());
+    }
+
+    #[tokio::test]
+    async fn plugins_that_wait_for_those_of_other_guests_keep_no_other_question_waiting() {
+        let mut slots = Slots::new();
+        let others: Vec<Queue> = (0..PLUGINS_AT_ONCE).map(|number| slots.of(&guest(&format!("g{number}")))).collect();
+        let (plugin, mut held) = (plugin(), Vec::new());
+        for queue in &others {
+            held.push(queue.turn(&plugin).await.unwrap());
+        }
+        let web = slots.of(&guest("web"));
+        let mut waiting: Vec<_> =
+            (0..2 * AT_ONCE_PER_GUEST).map(|_| Box::pin(unconstrained(web.turn(&plugin)))).collect();
+        for turn in &mut waiting {
+            assert!(turn.now_or_never().is_none());
+        }
+        assert!(now(&web, &Probe::Ping {}).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_silent_guest_with_many_plugins_takes_few_places_of_the_others() {
+        let mut slots = Slots::new();
+        let (dark, other) = (slots.of(&guest("dark")), slots.of(&guest("other")));
+        let plugin = plugin();
+        let mut waiting: Vec<_> = (0..=PLUGINS_AT_ONCE).map(|_| Box::pin(unconstrained(dark.turn(&plugin)))).collect();
+        let mut turns = Vec::new();
+        for turn in &mut waiting {
+            turns.extend(turn.now_or_never());
+        }
+        assert_eq!(turns.len(), PLUGINS_AT_ONCE_PER_GUEST);
+        assert!(now(&other, &plugin).is_some());
     }
 }

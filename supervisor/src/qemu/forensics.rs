@@ -31,6 +31,9 @@ const TAIL_BYTES: usize = 8 << 10;
 /// Cases kept of each guest: a ladder that is climbed to its end on one host. With [`TAIL_BYTES`] they take some 100 KiB.
 const CASES_MAX: usize = 5;
 
+/// Guests of which cases are kept: more than a host runs, and 50 MiB at most where guests come and go under ever new names.
+const GUESTS_MAX: usize = 500;
+
 /// Cases that may wait to be written; more are lost, which a whole host that is emptied on a dead disk should not notice.
 const WAITING_MAX: usize = 64;
 
@@ -206,30 +209,56 @@ async fn write_all(folder: PathBuf, mut cases: mpsc::Receiver<Case>) {
     }
 }
 
-/// Writes a case for root only, since a console may show secrets, and forgets the oldest of its guest.
+/// Writes a case for root only, since a console may show secrets, and forgets the oldest of its guest and of guests.
 fn write(folder: &Path, case: &Case) -> io::Result<()> {
-    let path = case.path(folder);
-    let folder = folder.join(case.guest.as_str());
+    let (all, path) = (folder, case.path(folder));
+    let folder = all.join(case.guest.as_str());
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     let new = folder.join("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(case.text().as_bytes())?;
     fs::rename(&new, &path)?;
-    forget_oldest(&folder)
+    forget_oldest(&folder, &path, CASES_MAX)?;
+    forget_guests(all, &folder, GUESTS_MAX)
 }
 
-fn forget_oldest(folder: &Path) -> io::Result<()> {
+/// Keeps the newest cases of a guest, `newest` among them. Age is the file's: epochs begin anew with a new cluster.
+fn forget_oldest(folder: &Path, newest: &Path, most: usize) -> io::Result<()> {
     let mut cases = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if let Some(epoch) = epoch_of(&entry.file_name().to_string_lossy()) {
-            cases.push((epoch, entry.path()));
+        if let Some(epoch) = epoch_of(&entry.file_name().to_string_lossy()).filter(|_| entry.path() != newest) {
+            cases.push((entry.metadata()?.modified()?, epoch, entry.path()));
         }
     }
     cases.sort();
-    let too_many = cases.len().saturating_sub(CASES_MAX);
-    for (_, path) in cases.into_iter().take(too_many) {
+    let too_many = cases.len().saturating_add(1).saturating_sub(most);
+    for (_, _, path) in cases.into_iter().take(too_many) {
         fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Forgets the guests that have been without a new case for longest. What people have put beside their cases stays.
+fn forget_guests(all: &Path, newest: &Path, most: usize) -> io::Result<()> {
+    let mut guests = Vec::new();
+    for entry in fs::read_dir(all)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.path() != newest {
+            guests.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    guests.sort();
+    let too_many = guests.len().saturating_add(1).saturating_sub(most);
+    for (_, folder) in guests.into_iter().take(too_many) {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if epoch_of(&entry.file_name().to_string_lossy()).is_some() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        // It is not empty when a person has put something there.
+        _ = fs::remove_dir(&folder);
     }
     Ok(())
 }
@@ -277,6 +306,41 @@ mod tests {
         for part in ["web-1, epoch 1.13, stopped at 2026-03-02T03:04:05.007Z", "RESET", "Kernel panic"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
+    }
+
+    fn age(path: &Path, seconds: u64) {
+        let then = std::time::SystemTime::now() - Duration::from_secs(seconds);
+        fs::File::open(path).unwrap().set_modified(then).unwrap();
+    }
+
+    #[test]
+    fn the_first_case_of_a_new_cluster_is_kept_however_high_the_epochs_of_the_old_one_were() {
+        let folder = tempfile::tempdir().unwrap();
+        for index in 401..=405 {
+            write(folder.path(), &case(index, "Kernel panic")).unwrap();
+            age(&folder.path().join(format!("web-1/1.{index}.txt")), 10_000 - index);
+        }
+        write(folder.path(), &case(7, "Kernel panic")).unwrap();
+        let kept = |index: u64| folder.path().join(format!("web-1/1.{index}.txt")).exists();
+        assert_eq!([7, 401, 402, 405].map(kept), [true, false, true, true]);
+    }
+
+    #[test]
+    fn guests_that_come_and_go_under_ever_new_names_take_bounded_room() {
+        let folder = tempfile::tempdir().unwrap();
+        for (seconds, guest) in [(40, "a"), (30, "b"), (20, "c"), (10, "d")] {
+            let of_guest = folder.path().join(guest);
+            fs::create_dir(&of_guest).unwrap();
+            fs::write(of_guest.join("1.7.txt"), "Kernel panic").unwrap();
+            if guest == "b" {
+                fs::write(of_guest.join("notes"), "of a person").unwrap();
+            }
+            age(&of_guest, seconds);
+        }
+        forget_guests(folder.path(), &folder.path().join("d"), 2).unwrap();
+        let there = |path: &str| folder.path().join(path).exists();
+        let expected = [false, false, true, true, true];
+        assert_eq!(["a", "b/1.7.txt", "b/notes", "c/1.7.txt", "d/1.7.txt"].map(there), expected);
     }
 
     #[test]

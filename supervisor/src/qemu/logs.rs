@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Seek as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use tokio::{
@@ -42,30 +42,79 @@ async fn trim_one(path: &Path) -> io::Result<()> {
     log.seek(io::SeekFrom::Start(length - KEPT_BYTES)).await?;
     let mut kept = Vec::new();
     log.take(KEPT_BYTES).read_to_end(&mut kept).await?;
-    tokio::fs::write(path.with_extension("old"), &kept).await?;
+    tokio::fs::write(cut_off(path), &kept).await?;
     OpenOptions::new().write(true).open(path).await?.set_len(0).await
 }
 
-/// Takes the end of a log that nobody writes any more. It is kept beside it, as when it is cut, and whoever writes next
-/// begins a new log: so the words of one run are not taken for those of another.
+/// Puts aside what earlier runs of a guest have written, however they ended, before it is started: so the words of one run are
+/// not taken for those of another. What cannot be put aside keeps no guest from its start.
+pub async fn begin_anew(files: &Files) {
+    let paths = [files.console(), files.log()];
+    let put_aside = tokio::task::spawn_blocking(move || {
+        for path in paths {
+            let taken = take_end(&path).map(drop).or_else(if_there);
+            // The monitor of the run before may have cut it last of all.
+            if let Err(error) = taken.and_then(|()| remove(&cut_off(&path))) {
+                tracing::warn!(log = %path.display(), %error, "the log of an earlier run is not put aside");
+            }
+        }
+    });
+    _ = put_aside.await;
+}
+
+/// Takes the end of a log that nobody writes any more. It is kept beside it, and whoever writes next begins a new log.
 ///
 /// # Errors
 /// The log is not there, or cannot be read.
 pub fn take_end(path: &Path) -> io::Result<Vec<u8>> {
+    let mut end = end_of(path)?;
+    // It may have been cut a moment ago.
+    let mut before = end_of(&cut_off(path)).or_else(if_there)?;
+    let room = usize::try_from(KEPT_BYTES).unwrap_or(usize::MAX).saturating_sub(end.len());
+    before.drain(..before.len().saturating_sub(room));
+    before.append(&mut end);
+    if let Err(error) = put_aside(path, &before) {
+        tracing::warn!(log = %path.display(), %error, "the log of a run that is over is not put aside");
+    }
+    Ok(before)
+}
+
+/// A run that has said nothing leaves what one before it has said.
+fn put_aside(path: &Path, end: &[u8]) -> io::Result<()> {
+    if !end.is_empty() {
+        std::fs::write(path.with_extension("old"), end)?;
+    }
+    std::fs::remove_file(path)?;
+    remove(&cut_off(path))
+}
+
+fn end_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut log = std::fs::File::open(path)?;
     let length = log.metadata()?.len();
     log.seek(io::SeekFrom::Start(length.saturating_sub(KEPT_BYTES)))?;
     let mut end = Vec::new();
     log.take(KEPT_BYTES).read_to_end(&mut end)?;
-    let put_aside = std::fs::write(path.with_extension("old"), &end).and_then(|()| std::fs::remove_file(path));
-    if let Err(error) = put_aside {
-        tracing::warn!(log = %path.display(), %error, "the log of a run that is over is not put aside");
-    }
     Ok(end)
+}
+
+/// Where the end of what was cut off a log is, while its run lasts.
+fn cut_off(path: &Path) -> PathBuf {
+    path.with_extension("cut")
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path).or_else(if_there)
+}
+
+/// What is not there is as good as empty.
+fn if_there<T: Default>(error: io::Error) -> io::Result<T> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(T::default()) } else { Err(error) }
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::names::GuestName;
+
     use super::*;
 
     #[tokio::test]
@@ -77,7 +126,30 @@ mod tests {
         std::fs::write(&path, &text).unwrap();
         trim_one(&path).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
-        let kept = std::fs::read(path.with_extension("old")).unwrap();
+        let kept = std::fs::read(cut_off(&path)).unwrap();
         assert!(kept.ends_with(b"the end") && kept.len() as u64 == KEPT_BYTES);
+        assert_eq!(take_end(&path).unwrap(), kept, "it has said nothing since then");
+        assert!(std::fs::read(path.with_extension("old")).unwrap() == kept && !cut_off(&path).exists());
+    }
+
+    #[tokio::test]
+    async fn each_run_begins_anew_however_the_one_before_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path(), &GuestName::new("web-1").unwrap());
+        files.make().unwrap();
+        let console = files.console();
+        let old = || std::fs::read_to_string(console.with_extension("old")).unwrap();
+        begin_anew(&files).await;
+        std::fs::write(&console, "reboot: Power down\n").unwrap();
+        std::fs::write(cut_off(&console), "Linux version 6\n").unwrap();
+        begin_anew(&files).await;
+        assert!(!console.exists() && !cut_off(&console).exists());
+        assert_eq!(old(), "Linux version 6\nreboot: Power down\n");
+        std::fs::write(&console, "").unwrap();
+        begin_anew(&files).await;
+        assert_eq!(old(), "Linux version 6\nreboot: Power down\n", "the start that failed had nothing to say");
+        std::fs::write(cut_off(&console), "cut while its guest was killed\n").unwrap();
+        begin_anew(&files).await;
+        assert!(!cut_off(&console).exists());
     }
 }

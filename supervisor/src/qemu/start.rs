@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{
     AskError, CLEAN_UP_DEADLINE, How, Inner, StartError, Started, accel,
     argv::Machine,
-    holder, launch, locks, migrate,
+    holder, launch, locks, logs, migrate,
     monitor::MonitorClient,
     net,
     record::{Process, Record},
@@ -103,6 +103,7 @@ async fn run(inner: &Inner, record: &Record, argv: &[String], go: &Go<'_>) -> Re
     let guest = &record.guest;
     let (files, cgroup) = (inner.files(guest), inner.cgroup(guest));
     files.make().map_err(host("make its folder"))?;
+    logs::begin_anew(&files).await;
     files.write(record).map_err(host("write its record"))?;
     cgroup.make().map_err(host("make its cgroup"))?;
     net::make(guest, &record.definition.nics).await?;

@@ -250,6 +250,15 @@ async fn what_was_last_seen_of_an_ill_guest_is_told_and_kept_and_belongs_to_its_
     until(&mut events, |condition| *condition == GuestCondition::Running).await;
     let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
     assert!(!told.contains("panic"), "that was the run before: {told}");
+
+    run(3).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    std::fs::write(&console, "reboot: Power down\n").unwrap();
+    driver.stop(&name).await.unwrap();
+    run(4).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
+    assert!(!told.contains("Power down"), "that was a run that ended in order: {told}");
 }
 
 /// A guest moves between two hosts on this machine, then is kept because nobody gives the word.

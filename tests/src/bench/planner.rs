@@ -139,6 +139,7 @@ fn run(state: &mut ClusterState, evidence: &mut Evidence, row: usize, hosts: usi
         epoch,
         state: SightState::Passing,
         at: now.moment,
+        since: now.moment,
         passed: Some(now.moment),
         detail: "open".to_owned(),
     };

@@ -436,9 +436,12 @@ impl World {
         known.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect();
         for sight in request.sights.clone() {
             let passed = sight.passed_ago_ms.map(|_| moment);
-            let seen = Sight { epoch: sight.epoch, state: sight.state, at: moment, passed, detail: sight.detail };
+            let (epoch, state, detail) = (sight.epoch, sight.state, sight.detail);
+            let seen = Sight { epoch, state, at: moment, since: moment, passed, detail };
             let services = self.evidence.services.entry(sight.guest).or_default();
-            services.entry(sight.service).or_default().insert(sight.vantage, seen);
+            let vantages = services.entry(sight.service).or_default();
+            let seen = seen.following(vantages.get(&sight.vantage));
+            vantages.insert(sight.vantage, seen);
         }
         for result in request.results.clone() {
             let declared = self.state.orders.get(&result.order).and_then(|order| match &order.kind {

@@ -450,12 +450,16 @@ impl World {
             let (at, passed) = (ago(report.age_ms), report.passed_ago_ms.map(ago));
             match vantages.get_mut(&report.vantage) {
                 Some(sight) => {
-                    brain.calm &= sight.state == report.state && sight.epoch == report.epoch;
+                    let same = sight.state == report.state && sight.epoch == report.epoch;
+                    brain.calm &= same;
+                    if !same {
+                        sight.since = at;
+                    }
                     (sight.epoch, sight.state, sight.at, sight.passed) = (report.epoch, report.state, at, passed);
                 }
                 None => {
                     let (epoch, state, detail) = (report.epoch, report.state, String::new());
-                    vantages.insert(report.vantage.clone(), Sight { epoch, state, at, passed, detail });
+                    vantages.insert(report.vantage.clone(), Sight { epoch, state, at, since: at, passed, detail });
                 }
             }
         }

@@ -45,14 +45,16 @@ fn shows_within(policy: &Policy, service: &Service) -> Duration {
     grace.0.max(failures)
 }
 
-/// The newest of what lets hope for an answer: the start, a try to help, an answer, and that this coordinator listens.
+/// The newest of what lets hope for an answer: the start, a try to help, an answer, that a vantage has only begun to say that
+/// it cannot tell (its supervisor has just started, or it looks in place of another), and that this coordinator listens.
 fn hoped_since(round: &Round<'_>, run: &Run<'_>, name: &ServiceName) -> Moment {
     let marks = &round.evidence.marks;
     let tried = run.guest.ladder.position.as_ref().map(|position| marks.at(position.acted));
     let sights = round.evidence.services.get(run.name).and_then(|services| services.get(name)).into_iter().flatten();
-    let passed = sights.filter(|(_, sight)| sight.epoch == run.tenure.epoch).filter_map(|(_, sight)| sight.passed);
+    let own = sights.filter(|(_, sight)| sight.epoch == run.tenure.epoch);
+    let seen = own.flat_map(|(_, sight)| [sight.passed, Some(sight.since)]);
     let began = [Some(marks.at(run.since)), tried, round.evidence.quorum_since];
-    began.into_iter().flatten().chain(passed).max().unwrap_or(round.now.moment)
+    began.into_iter().chain(seen).flatten().max().unwrap_or(round.now.moment)
 }
 
 impl Pass<'_, '_> {

@@ -28,7 +28,7 @@ fn all_well(stage: &Stage) -> Evidence {
             let report = GuestReport { guest: of.clone(), epoch: tenure.epoch, condition: GuestCondition::Running };
             evidence.hosts.entry(tenure.host.clone()).or_default().reports.insert(of.clone(), report);
             let (state, epoch) = (SightState::Passing, tenure.epoch);
-            let sight = Sight { epoch, state, at: NOW, passed: Some(NOW), detail: String::new() };
+            let sight = Sight { epoch, state, at: NOW, since: NOW, passed: Some(NOW), detail: String::new() };
             let services = evidence.services.entry(of.clone()).or_default();
             let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
             sights.insert(Vantage::Host(host("c")), sight);

@@ -183,7 +183,8 @@ fn sees(scene: &mut Scene, of: &str, state: SightState, passed_ago: Option<u64>)
     let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
     let passed = passed_ago.map(|ago| Moment(scene.now - ago));
     for from in ["a", "b"] {
-        let sight = Sight { epoch, state, at: Moment(scene.now), passed, detail: String::new() };
+        let at = Moment(scene.now);
+        let sight = Sight { epoch, state, at, since: at, passed, detail: String::new() };
         let services = scene.evidence.services.entry(name("web")).or_default();
         services.entry(service(of)).or_default().insert(Vantage::Host(host(from)), sight);
     }

@@ -12,6 +12,13 @@ fn started() -> Scene {
     scene
 }
 
+/// The same, and those who look at it cannot ask it from the beginning.
+fn unseen() -> Scene {
+    let mut scene = started();
+    seen(&mut scene, "web", SightState::Unknown);
+    scene
+}
+
 fn later_unseen(scene: &mut Scene, ms: u64) -> Vec<String> {
     scene.later(ms);
     seen(scene, "web", SightState::Unknown);
@@ -20,7 +27,7 @@ fn later_unseen(scene: &mut Scene, ms: u64) -> Vec<String> {
 
 #[test]
 fn what_nobody_can_ask_holds_a_started_guest_up_for_its_time_to_boot_and_no_longer() {
-    let mut scene = started();
+    let mut scene = unseen();
     assert_eq!(later_unseen(&mut scene, 5_900), Vec::<String>::new());
     assert!(doing(&scene, "web").contains("waiting for its services"), "{}", doing(&scene, "web"));
     assert_eq!(later_unseen(&mut scene, 200), ["Verified"]);
@@ -46,7 +53,7 @@ fn silence_of_those_who_ask_verifies_nothing() {
 
 #[test]
 fn a_service_that_is_long_beyond_asking_is_told_once_and_taken_back_when_somebody_can_ask() {
-    let mut scene = started();
+    let mut scene = unseen();
     later_unseen(&mut scene, 6_100);
     assert_eq!(later_unseen(&mut scene, 59_000), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 1_000), ["IncidentOpened"]);
@@ -62,11 +69,36 @@ fn a_service_that_is_long_beyond_asking_is_told_once_and_taken_back_when_somebod
 
 #[test]
 fn a_new_coordinator_hears_for_itself_for_how_long_nobody_can_ask() {
-    let mut scene = started();
+    let mut scene = unseen();
     scene.later(100_000);
     scene.evidence.quorum_since = Some(Moment(scene.now));
     assert_eq!(later_unseen(&mut scene, 5_900), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 200), ["Verified"]);
     assert_eq!(later_unseen(&mut scene, 59_000), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 1_000), ["IncidentOpened"]);
+}
+
+#[test]
+fn a_vantage_that_has_only_begun_to_look_has_yet_to_see_whether_a_started_guest_fails() {
+    let mut scene = started();
+    scene.later(50_000);
+    seen(&mut scene, "web", SightState::Failing);
+    scene.later(50_000);
+    scene.sight("web", "c", SightState::Unknown);
+    assert_eq!(scene.words(), Vec::<String>::new(), "another one looks in place of those who saw it fail");
+    scene.later(6_100);
+    scene.sight("web", "c", SightState::Unknown);
+    assert_eq!(scene.settle(), ["Verified"]);
+}
+
+#[test]
+fn a_supervisor_that_has_just_started_raises_no_alarm_of_what_it_has_yet_to_ask() {
+    let mut scene = started();
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["Verified"]);
+    scene.later(100_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(later_unseen(&mut scene, 1_000), Vec::<String>::new());
+    assert_eq!(later_unseen(&mut scene, 65_000), Vec::<String>::new());
+    assert_eq!(later_unseen(&mut scene, 2_000), ["IncidentOpened"]);
 }
