@@ -94,6 +94,24 @@ fn levels_that_fail_in_turn_are_told_together_and_once() {
 }
 
 #[test]
+fn devices_that_are_declared_anew_during_a_fence_are_not_blamed_for_those_before_and_begin_with_the_first() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    let mut policies = stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("a")).unwrap();
+    let device = levels[0].clone();
+    levels.push(device.clone());
+    stage.declare(policies.clone());
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    stage.end("b", OrderOutcome::Failed { detail: "no route".to_owned() });
+    policies.fencing.insert(host("a"), vec![device]);
+    stage.declare(policies);
+    let Life::Fencing(fence) = &stage.state.hosts[&host("a")].life else { panic!("it is being fenced") };
+    assert_eq!((fence.next_level, fence.errors.len()), (0, 0));
+}
+
+#[test]
 fn an_off_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for_its_end() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     stage.run("web", "a");

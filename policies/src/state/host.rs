@@ -67,7 +67,7 @@ pub struct Host {
     /// are not asked to switch anything off, which may be another machine.
     #[serde(default)]
     pub distrusted: BTreeSet<usize>,
-    /// The log index at which somebody trusted them again; 0 when nobody has.
+    /// The log index at which somebody trusted them again, by a word or a new declaration; 0 when nobody has.
     #[serde(default)]
     pub trusted: u64,
     /// What is known of the ways to switch it off, by level and by who asked.

@@ -118,6 +118,21 @@ fn a_device_that_somebody_trusts_again_is_not_distrusted_for_what_it_had_said_be
     assert_eq!(scene.settle(), ["IncidentResolved"]);
 }
 
+#[test]
+fn a_device_beside_one_that_is_declared_anew_is_not_distrusted_again_for_what_it_had_said_before() {
+    let mut scene = two_levels();
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now - 10_000)) });
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"]);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("d")).unwrap()[0] = FenceLevel::Operator {};
+    scene.stage.declare(policies);
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now + 1)) });
+    scene.later(10_001);
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"], "what it says from then on counts");
+}
+
 /// `d` has two levels, and nobody has verified the wiring of the first.
 fn two_levels() -> Scene {
     let mut scene = four();
