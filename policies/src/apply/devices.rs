@@ -1,7 +1,15 @@
 //! Power devices that are not trusted (R9): from when one has called a living host off until somebody has checked it.
 
+use std::collections::BTreeMap;
+
 use super::Context;
-use crate::{change::Refused, journal::Event, model::Policies, names::HostName, state::ClusterState};
+use crate::{
+    change::Refused,
+    journal::Event,
+    model::Policies,
+    names::HostName,
+    state::{ClusterState, Life},
+};
 
 impl ClusterState {
     pub(super) fn device_distrusted(
@@ -40,7 +48,14 @@ impl ClusterState {
         let changed: Vec<HostName> = self.hosts.keys().filter(changed).cloned().collect();
         for name in changed {
             if let Some(host) = self.hosts.get_mut(&name) {
-                host.distrusted.clear();
+                if !host.distrusted.is_empty() {
+                    host.distrusted.clear();
+                    // Those that are as they were have been checked too: what they had said before is known.
+                    host.trusted = context.index;
+                }
+                if let Life::Fencing(fence) = &mut host.life {
+                    (fence.next_level, fence.errors) = (0, BTreeMap::new());
+                }
             }
             self.forget_paths(&name);
             self.end_drill(context, &name, Some("its fencing was declared anew meanwhile".to_owned()));

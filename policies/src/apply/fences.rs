@@ -150,7 +150,7 @@ impl ClusterState {
         // Also after "done": where that does not become proof, the next attempt has to wait like after a failure.
         fence.failed = Some(context.index);
         // A level whose off is no proof, because nobody has verified its wiring, must not keep the others from their turn.
-        fence.next_level = if levels == 0 { 0 } else { (fence.next_level + 1) % levels };
+        fence.next_level = (level + 1).checked_rem(levels).unwrap_or(0);
         let Some(error) = error else { return };
         fence.last_error = Some(error.clone());
         fence.note_error(level, &error);

@@ -4,6 +4,7 @@ use super::Context;
 use crate::{
     change::Refused,
     fence_path::{LevelTest, Machine, PATHS_MAX, PathTest, Proven, Wired, WiredBy},
+    incident::says_the_same,
     journal::Event,
     model::FenceLevel,
     names::HostName,
@@ -51,8 +52,11 @@ impl ClusterState {
 
     fn path_tested(&mut self, context: &Context, host: &HostName, executor: &HostName, test: &LevelTest) {
         let Some(known) = self.hosts.get_mut(host) else { return };
-        let (level, error) = (test.level, test.error());
+        let level = test.level;
         let before = known.path(level, executor).cloned();
+        let said = before.as_ref().and_then(|before| before.error.clone());
+        // How long it took this time is no news: what was said goes to people as it stands here.
+        let error = test.error().map(|error| said.filter(|said| says_the_same(said, &error)).unwrap_or(error));
         let newest = known.newest_path(level).cloned();
         let proven = match &error {
             None => Some(Proven { index: context.index, at: context.at }),

@@ -67,8 +67,32 @@ fn attempts_that_fail_alike_are_told_once_and_what_is_new_is_told_anew() {
     }
     assert!(ends(&mut stage, "the user may not do this".to_owned()) > told);
     let incident = stage.state.open_incident("host/a").unwrap();
-    assert!(incident.summary.ends_with("could not be switched off: the user may not do this"), "{}", incident.summary);
+    let all = "could not be switched off: no answer within 3s; off was sent 1 times; also: the user may not do this";
+    assert!(incident.summary.ends_with(all), "{}", incident.summary);
     assert!(incident.human.is_some());
+}
+
+#[test]
+fn hosts_that_fail_in_turn_each_in_a_way_of_its_own_are_told_once() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
+    stage.run("web", "a");
+    stage.fence("a");
+    let mut ends = |executor: &str, detail: &str| {
+        attempt(&mut stage, "a", executor);
+        stage.end(executor, OrderOutcome::Failed { detail: detail.to_owned() });
+        stage.state.open_incident("host/a").unwrap().seq
+    };
+    ends("b", "no answer within 3s");
+    let told = ends("c", "the controller answers, but not with this password");
+    for _ in 0..20 {
+        assert_eq!(ends("b", "no answer within 2.9s"), told);
+        assert_eq!(ends("c", "the controller answers, but not with this password"), told);
+    }
+    for error in ["one", "two", "three", "four"] {
+        ends("b", error);
+    }
+    let Life::Fencing(fence) = &stage.state.hosts[&host("a")].life else { panic!("it is being fenced") };
+    assert_eq!((fence.errors[&0].len(), fence.last_error.as_deref()), (3, Some("four")), "however many there are");
 }
 
 #[test]
@@ -91,6 +115,24 @@ fn levels_that_fail_in_turn_are_told_together_and_once() {
     assert_eq!([ends(&mut stage, 0, "no route"), ends(&mut stage, 1, "no answer")], [told; 2]);
     let summary = &stage.state.open_incident("host/a").unwrap().summary;
     assert!(summary.ends_with("could not be switched off: level 1: no route; level 2: no answer"), "{summary}");
+}
+
+#[test]
+fn devices_that_are_declared_anew_during_a_fence_are_not_blamed_for_those_before_and_begin_with_the_first() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    let mut policies = stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("a")).unwrap();
+    let device = levels[0].clone();
+    levels.push(device.clone());
+    stage.declare(policies.clone());
+    stage.run("web", "a");
+    stage.fence("a");
+    attempt(&mut stage, "a", "b");
+    stage.end("b", OrderOutcome::Failed { detail: "no route".to_owned() });
+    policies.fencing.insert(host("a"), vec![device]);
+    stage.declare(policies);
+    let Life::Fencing(fence) = &stage.state.hosts[&host("a")].life else { panic!("it is being fenced") };
+    assert_eq!((fence.next_level, fence.errors.len()), (0, 0));
 }
 
 #[test]

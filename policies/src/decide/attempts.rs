@@ -140,8 +140,11 @@ fn nobody_can(round: &Round<'_>, decision: &mut Decision, name: &HostName, distr
     open(round, decision, ClusterState::host_key(name), Severity::Critical, summary, Some(human));
 }
 
-/// The coordinator first, because its word needs no further trip, unless it is known not to reach the device or is about to
-/// go; others in turn when an attempt has failed.
+/// Each level by one host after the other. The coordinator first, because its word needs no further trip; last those that are
+/// known not to reach the device, or are about to go.
+///
+/// Were it by the number of attempts alone, two levels and two hosts would stay paired for ever: the host that cannot reach
+/// the second level would be the only one to try it.
 pub(super) fn executor(round: &Round<'_>, target: &HostName, level: usize, attempts: u32) -> Option<HostName> {
     let me = round.evidence.me.iter().filter(|me| *me != target).filter(|me| round.state.hosts.contains_key(*me));
     let others = round.state.hosts.keys().filter(|host| *host != target && Some(*host) != round.evidence.me.as_ref());
@@ -150,9 +153,25 @@ pub(super) fn executor(round: &Round<'_>, target: &HostName, level: usize, attem
     let known = round.state.hosts.get(target);
     let goes = |host| round.state.hosts.get(host).is_some_and(|host| matches!(host.mode, Mode::Leaving { .. }));
     let fails = |host| known.and_then(|known| known.path(level, host)).is_some_and(|path| path.error.is_some());
-    able.sort_by_key(|host| (goes(*host), fails(host)));
-    let turn = usize::try_from(attempts).unwrap_or(0).checked_rem(able.len())?;
-    able.get(turn).map(|host| (*host).clone())
+    able.sort_by_key(|host| (goes(*host), fails(*host)));
+    let likely = able.partition_point(|host| !goes(*host) && !fails(*host));
+    let (first, last) = able.split_at(likely);
+    // All levels have their turn before the first has its next.
+    let (attempts, turns) = (usize::try_from(attempts).unwrap_or(0), turns(round, target));
+    let (position, cycle) = (attempts % turns, (attempts / turns).checked_rem(able.len())?);
+    let (group, cycle) = if cycle < likely { (first, cycle) } else { (last, cycle - likely) };
+    let turn = (position + cycle).checked_rem(group.len())?;
+    group.get(turn).map(|host| (*host).clone())
+}
+
+/// How many levels have their turn, and at least one.
+fn turns(round: &Round<'_>, target: &HostName) -> usize {
+    let distrusted = round.state.hosts.get(target).map(|known| &known.distrusted);
+    let levels = round.state.policies.levels_of(target).iter().enumerate();
+    let usable = levels.filter(|(level, declared)| {
+        declared.has_device() && distrusted.is_none_or(|distrusted| !distrusted.contains(level))
+    });
+    usable.count().max(1)
 }
 
 /// R20: an attempt of which nothing can be left ends as failed, though nobody has reported it.

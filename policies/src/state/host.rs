@@ -67,7 +67,7 @@ pub struct Host {
     /// are not asked to switch anything off, which may be another machine.
     #[serde(default)]
     pub distrusted: BTreeSet<usize>,
-    /// The log index at which somebody trusted them again; 0 when nobody has.
+    /// The log index at which somebody trusted them again, by a word or a new declaration; 0 when nobody has.
     #[serde(default)]
     pub trusted: u64,
     /// What is known of the ways to switch it off, by level and by who asked.
@@ -274,9 +274,9 @@ pub struct Fence {
     pub failed: Option<u64>,
     /// Why the newest attempt failed.
     pub last_error: Option<String>,
-    /// Why each level that has been tried failed, by its position.
+    /// Why each level that has been tried failed, by its position: each reason once, oldest first.
     #[serde(default)]
-    pub errors: BTreeMap<usize, String>,
+    pub errors: BTreeMap<usize, Vec<String>>,
     /// From when on its guests cannot run any more by its lease, in words for people, where somebody could say it.
     #[serde(default)]
     pub safe_at: Option<String>,
@@ -285,24 +285,31 @@ pub struct Fence {
 /// Levels whose errors are remembered: as many as a host may have.
 const ERRORS_MAX: usize = 8;
 
+/// Errors that are remembered of a level: hosts that take turns may each fail in a way of their own.
+const ERRORS_OF_LEVEL_MAX: usize = 3;
+
 impl Fence {
-    /// Remembers why a level failed. An error that differs from the one before only in its numbers, which are times and
-    /// counts, leaves that in its place.
+    /// Remembers why a level failed, unless that is known: an error that differs from a known one only in its numbers, which
+    /// are times and counts, says the same. None takes the place of another, or hosts that fail in turn, each in a way of its
+    /// own, would be news again and again.
     pub(crate) fn note_error(&mut self, level: usize, error: &str) {
-        let same = self.errors.get(&level).is_some_and(|known| says_the_same(known, error));
-        if !same && (self.errors.contains_key(&level) || self.errors.len() < ERRORS_MAX) {
-            self.errors.insert(level, error.to_owned());
+        if !self.errors.contains_key(&level) && self.errors.len() >= ERRORS_MAX {
+            return;
+        }
+        let known = self.errors.entry(level).or_default();
+        if known.len() < ERRORS_OF_LEVEL_MAX && !known.iter().any(|known| says_the_same(known, error)) {
+            known.push(error.to_owned());
         }
     }
 
     /// Why the levels that have been tried failed, in one line.
     pub(crate) fn errors_said(&self) -> String {
-        let mut errors = self.errors.iter();
+        let mut errors = self.errors.iter().map(|(level, errors)| (level + 1, errors.join("; also: ")));
         match (errors.next(), errors.next()) {
-            (Some((_, only)), None) => only.clone(),
-            _ => {
-                let said = self.errors.iter().map(|(level, error)| format!("level {}: {error}", level + 1));
-                said.collect::<Vec<_>>().join("; ")
+            (Some((_, only)), None) => only,
+            (first, second) => {
+                let all = first.into_iter().chain(second).chain(errors);
+                all.map(|(level, said)| format!("level {level}: {said}")).collect::<Vec<_>>().join("; ")
             }
         }
     }

@@ -1,6 +1,11 @@
 //! Fence attempts and power devices (R9, R20, R21), and what each host waits for.
 
 use super::{restraint::set_mode, *};
+use crate::{
+    fence_path::{DeviceTest, LevelTest, Machine},
+    model::{FenceLevel, LeaseLevel},
+    order::OrderKind,
+};
 
 /// `d` is being fenced by `a`; `b` coordinates, and `a` has booted anew (`true`) or is proven gone.
 fn executor_over(reboots: bool) -> Scene {
@@ -111,6 +116,21 @@ fn a_device_that_somebody_trusts_again_is_not_distrusted_for_what_it_had_said_be
     scene.stage.must(Change::DeviceTrusted { host: host("d"), by: "ann".to_owned() });
     scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
     assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn a_device_beside_one_that_is_declared_anew_is_not_distrusted_again_for_what_it_had_said_before() {
+    let mut scene = two_levels();
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now - 10_000)) });
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"]);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("d")).unwrap()[0] = FenceLevel::Operator {};
+    scene.stage.declare(policies);
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    scene.power("d", PowerReading { level: 1, ..off("d", Moment(scene.now + 1)) });
+    scene.later(10_001);
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"], "what it says from then on counts");
 }
 
 /// `d` has two levels, and nobody has verified the wiring of the first.
@@ -271,4 +291,74 @@ fn a_fence_whose_executor_may_not_act_any_more_does_not_hold_up_the_next_one() {
         let attempted = scene.settle().contains(&"FenceAttempted".to_owned());
         assert_eq!(attempted, next, "R20: a lease of 4 s and its margin");
     }
+}
+
+/// The levels and the executors of the next tries to switch a host off, none of which succeeds.
+fn tries(scene: &mut Scene, target: &str, count: usize) -> Vec<(usize, String)> {
+    let mut tries = Vec::new();
+    for _ in 0..count {
+        scene.later(30_000);
+        scene.silent(target, 30_000);
+        scene.settle();
+        let order = scene.stage.state.orders.values().next().unwrap();
+        let OrderKind::Fence { level, .. } = order.kind else { panic!("{order:?}") };
+        let executor = order.host.to_string();
+        scene.stage.end(&executor, failed());
+        tries.push((level, executor));
+    }
+    tries
+}
+
+#[test]
+fn every_level_has_its_turn_before_the_first_has_its_next_whatever_stands_between_them() {
+    for between in [FenceLevel::Operator {}, FenceLevel::Lease(LeaseLevel::default())] {
+        let mut scene = four();
+        let mut policies = scene.stage.state.policies.clone();
+        let levels = policies.fencing.get_mut(&host("d")).unwrap();
+        let device = levels[0].clone();
+        levels.extend([between, device]);
+        scene.stage.declare(policies);
+        let levels: Vec<usize> = tries(&mut scene, "d", 4).into_iter().map(|(level, _)| level).collect();
+        assert_eq!(levels, [0, 2, 0, 2]);
+    }
+}
+
+/// `c` has two levels of power devices, and `a` and `b` are there to ask them.
+fn two_levels_and_two_to_ask() -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c"], &["web"]);
+    scene.stage.run("web", "c");
+    let mut policies = scene.stage.state.policies.clone();
+    let levels = policies.fencing.get_mut(&host("c")).unwrap();
+    let second = levels[0].clone();
+    levels.push(second);
+    scene.stage.declare(policies);
+    scene.later(60_000);
+    scene
+}
+
+fn by(tries: &[(usize, &str)]) -> Vec<(usize, String)> {
+    tries.iter().map(|(level, executor)| (*level, (*executor).to_owned())).collect()
+}
+
+#[test]
+fn each_level_is_tried_by_one_host_after_the_other() {
+    let mut scene = two_levels_and_two_to_ask();
+    let tried = tries(&mut scene, "c", 6);
+    assert_eq!(tried, by(&[(0, "a"), (1, "b"), (0, "b"), (1, "a"), (0, "a"), (1, "b")]));
+}
+
+#[test]
+fn each_level_is_tried_first_by_who_is_not_known_to_fail() {
+    let mut scene = two_levels_and_two_to_ask();
+    let (power, why) = (Power::Unknown { detail: "no route".to_owned() }, "no route".to_owned());
+    let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine: Machine::Unknown { why } };
+    scene.stage.must(Change::FenceTested {
+        host: host("c"),
+        executor: host("b"),
+        machine_id: crate::fixture::facts("c", "x").machine_id,
+        policy_version: Some(scene.stage.state.policy_version),
+        levels: vec![LevelTest { level: 1, devices: vec![device] }],
+    });
+    let tried = tries(&mut scene, "c", 4);
+    assert_eq!(tried, by(&[(0, "a"), (1, "a"), (0, "b"), (1, "b")]));
 }

@@ -136,6 +136,21 @@ fn a_way_that_fails_is_told_and_tried_again_and_one_that_works_ends_it() {
 }
 
 #[test]
+fn a_way_that_fails_as_before_is_no_news_however_long_it_took() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    scene.test_all();
+    let after = |took: &str| Power::Unknown { detail: format!("failed with exit code 1 after {took}: no route") };
+    for executor in ["a", "b", "c"] {
+        scene.tested("d", executor, after("3.1s"), Machine::Unknown { why: String::new() });
+    }
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.tested("d", "a", after("12s"), Machine::Unknown { why: String::new() });
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    scene.tested("d", "a", unknown(), Machine::Unknown { why: String::new() });
+    assert_eq!(scene.settle(), ["IncidentOpened"], "other words are news");
+}
+
+#[test]
 fn one_executor_of_two_that_cannot_reach_a_device_is_no_incident_and_is_not_asked_first() {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
     scene.stage.run("web", "d");
