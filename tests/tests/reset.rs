@@ -72,6 +72,10 @@ fn a_guest_that_cannot_be_killed_at_the_end_of_the_lease_has_a_real_watchdog_res
     .unwrap();
     assert!(begin.elapsed() < LEASE, "this machine is too slow for the test: the lease is over");
     fires(&machine, begin, LEASE + TIMEOUT);
+    // Its log has gone with the boot, or not; what it wrote down has not.
+    let written = machine.run("cat /holdfast/last-words.txt").unwrap();
+    assert!(written.contains("the lease ran out") && written.contains(&format!("stopping {GUEST}")), "{written}");
+    assert!(!written.contains("no guest runs here any more"), "{written}");
 }
 
 #[test]

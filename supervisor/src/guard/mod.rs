@@ -10,7 +10,8 @@
 //!
 //! ```text
 //!  duty (pure) ──► protector ──► cgroups: look, kill          state (pure) ◄── connection ◄── supervisor
-//!                      └───────► watchdog: pet, or let it fire      └──► memory: what a later guard must know
+//!                      ├───────► watchdog: pet, or let it fire      └──► memory: what a later guard must know
+//!                      └───────► last words ──► log, and disk: what a later boot must know
 //! ```
 //!
 //! One thread, no async runtime, nothing that waits for anything but `poll`. A supervisor that hangs up changes
@@ -30,6 +31,7 @@ mod protocol;
 mod server;
 mod state;
 mod watchdog;
+mod written;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -40,6 +42,7 @@ pub use client::{ClientError, GuardClient};
 pub use incarnation::incarnation;
 pub use protocol::{Guest, Reply, Request, Status, Stopped};
 pub use server::{Guard, GuardConfig, GuardError};
+pub use written::{note_told, untold};
 
 /// How often the beacon is sent (R16).
 pub const BEACON_EVERY: Duration = Duration::from_millis(250);

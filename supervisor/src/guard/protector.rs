@@ -20,6 +20,7 @@ use super::{
     last_words::{LastWords, Words},
     state::{Keep, State},
     watchdog::{Watchdog, WatchdogError},
+    written::Written,
 };
 
 /// How often killed guests are looked at until they are gone.
@@ -53,8 +54,8 @@ pub(super) struct Protector {
 
 impl Protector {
     /// One that holds nothing yet. `harden`: this process is the guard alone, so that its memory is locked and its
-    /// priority raised in stop mode.
-    pub(super) fn new(wanted: Option<WatchdogFile>, harden: bool) -> std::io::Result<Self> {
+    /// priority raised in stop mode. `written`: where its last words go.
+    pub(super) fn new(wanted: Option<WatchdogFile>, harden: bool, written: Written) -> std::io::Result<Self> {
         Ok(Self {
             wanted,
             watchdog: None,
@@ -66,7 +67,7 @@ impl Protector {
             arm_due: Moment(0),
             trial_due: Moment(0),
             harden,
-            last_words: LastWords::begin()?,
+            last_words: LastWords::begin(written)?,
         })
     }
 
@@ -126,7 +127,7 @@ impl Protector {
     /// Makes ready for the end of the lease what can be, and tells of guests that were killed.
     pub(super) fn prepare(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
         self.take_in(state);
-        self.tell_of_the_stopped(state, now);
+        self.tell_of_the_stopped(state, keep, now);
         if state.memory().stops {
             self.become_hard();
             if let Some(watchdog) = &self.watchdog {
@@ -159,11 +160,11 @@ impl Protector {
         }
     }
 
-    fn tell_of_the_stopped(&mut self, state: &mut State, now: Moment) {
+    fn tell_of_the_stopped(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
         let Some(began) = self.stopping.filter(|_| self.empty) else { return };
         self.stopping = None;
         self.last_words.say(Words::Stopped { took: now.since(began) });
-        state.note_stopped(self.cgroups.take_killed(), now);
+        state.note_stopped(self.cgroups.take_killed(), now, keep);
     }
 
     fn arm(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
