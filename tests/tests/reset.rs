@@ -11,6 +11,7 @@ use holdfast_tests::lab::{
     scene::LIMIT,
     wait,
 };
+use serde_json::json;
 
 /// A lease that leaves an emulated machine time for a few commands; the guard takes up to eight seconds.
 const LEASE: Duration = Duration::from_secs(7);
@@ -87,6 +88,8 @@ fn a_machine_that_is_rid_of_its_guests_in_time_is_not_reset_and_neither_is_one_w
     }
     let mut machine = Machine::boot().unwrap();
     machine.arm().unwrap();
+    let status = machine.ask_guard(r#"{"request":"query"}"#).unwrap();
+    assert_eq!(status["hardened"], json!({ "memory": null, "priority": null }), "it may do all that it wants here");
     machine.grant(LEASE).unwrap();
     machine.register().unwrap();
     machine.run("guest sleep 1000").unwrap();

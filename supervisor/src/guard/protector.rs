@@ -1,7 +1,9 @@
 //! Does what the guard's duty is: pets the watchdog, or kills the guests and pets only when none is left.
 //!
-//! [`Protector::act`] is all that happens between a wake-up and the kill; it opens nothing, allocates nothing and waits
-//! for nothing. What it needs is made ready by [`Protector::prepare`], while there is time.
+//! [`Protector::act`] is all that happens between a wake-up and the kill. What it needs is made ready by
+//! [`Protector::prepare`], while there is time: then it allocates nothing and waits for nothing, and opens only cgroups that
+//! were made anew since. (A registration that nothing was prepared for would allocate; there is none, as every answered
+//! request is prepared for in the same turn.) The module's page says what the rest of a turn does.
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
@@ -18,6 +20,7 @@ use super::{
     duty::Duty,
     kernel,
     last_words::{LastWords, Words},
+    protocol::Hardened,
     state::{Keep, State},
     watchdog::{Watchdog, WatchdogError},
     written::Written,
@@ -129,7 +132,7 @@ impl Protector {
         self.take_in(state);
         self.tell_of_the_stopped(state, keep, now);
         if state.memory().stops {
-            self.become_hard();
+            self.become_hard(state);
             if let Some(watchdog) = &self.watchdog {
                 // One that could not be disarmed after its trial, or that could not be noted yet, is armed.
                 if state.unarmed().is_some() {
@@ -231,16 +234,20 @@ impl Protector {
 
     /// What makes the guard wake in time on a machine that is short of memory and processors. Neither is a condition: the
     /// watchdog is there for a guard that comes too late.
-    fn become_hard(&mut self) {
+    fn become_hard(&mut self, state: &mut State) {
         if !std::mem::take(&mut self.harden) {
             return;
         }
-        if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+        let memory = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).err();
+        if let Some(error) = memory {
             tracing::warn!(%error, "the guard's memory cannot be locked (LimitMEMLOCK)");
         }
-        if let Err(error) = kernel::become_real_time() {
+        let priority = kernel::become_real_time().err();
+        if let Some(error) = priority {
             tracing::warn!(%error, "the guard gets no real-time priority (LimitRTPRIO)");
         }
+        let [memory, priority] = [memory, priority].map(|error| error.map(|error| error.to_string()));
+        state.note_hardened(Hardened { memory, priority });
     }
 }
 

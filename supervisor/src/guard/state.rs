@@ -16,7 +16,7 @@ use holdfast_policies::{
 use super::{
     duty::{Duty, GUARD_MAX, duty},
     memory::Memory,
-    protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Reply, Request, Status, Stopped, VOTERS_MAX},
+    protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Hardened, Reply, Request, Status, Stopped, VOTERS_MAX},
 };
 
 /// Everything that the guard knows.
@@ -32,6 +32,7 @@ pub(super) struct State {
     refusing: bool,
     unkept: bool,
     watchdog: Result<ArmedWatchdog, String>,
+    hardened: Option<Hardened>,
     registrations: u64,
 }
 
@@ -75,6 +76,7 @@ impl State {
             refusing: false,
             unkept: false,
             watchdog,
+            hardened: None,
             registrations: 1,
         }
     }
@@ -139,6 +141,11 @@ impl State {
         self.memory = memory;
         self.watchdog = Err("it is disarmed".to_owned());
         Ok(())
+    }
+
+    /// What has come of locking memory and raising priority, which is never undone.
+    pub(super) fn note_hardened(&mut self, hardened: Hardened) {
+        self.hardened = Some(hardened);
     }
 
     /// Grows whenever the registered guests have changed.
@@ -280,6 +287,7 @@ impl State {
             armed: Some(self.armed()),
             unarmed: self.watchdog.as_ref().err().filter(|_| self.memory.stops).cloned(),
             stopped: self.memory.stopped.clone(),
+            hardened: self.hardened.clone(),
         }
     }
 
