@@ -15,7 +15,8 @@ else
     "redis-server   answers probes" "nginx-light   answers probes" "postgresql   answers probes" \
     "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
     "monitoring-plugins-basic   brings plugins, which probes run" \
-    "fence-agents   switch simulated controllers in tests" "python3-venv   runs the Redfish emulator"
+    "fence-agents   switch simulated controllers in tests" "python3-venv   runs the Redfish emulator" \
+    "socat   speaks to a guard in a machine of its own"
   tests/lab/redfish.sh > /dev/null
   tests/lab/guest.sh .cache/guest
 fi

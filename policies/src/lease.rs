@@ -12,17 +12,21 @@
 //! under an arming that the record overstates. From the commit of its closing no leader grants one: then the last grant is
 //! known, and so is the moment at which the guests are stopped.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     armed::Armed,
     change::Change,
-    evidence::Evidence,
+    evidence::{Evidence, Heard},
     model::Policies,
     names::{Epoch, GuestName, HostName},
-    state::{ClusterState, Life, Tenure},
+    state::{ClusterState, Host, Life, Tenure},
     sync::SyncRequest,
     time::{Moment, Now, SPAN_MAX, Span, WallTime, millis},
 };
@@ -100,6 +104,33 @@ pub enum NoGround {
     Untrusted {
         /// The watchdog.
         identity: String,
+    },
+}
+
+/// Why a host cannot be made to rely on its lease.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unarmed {
+    /// It has no watchdog, or none to rely on.
+    #[error(
+        "{host} would rely on its lease, and {why}: nothing would stop its guests while it stands still. Give it a \
+         watchdog (`watchdog` in its host file), or leave `lease` out of its fencing"
+    )]
+    Lacks {
+        /// Which.
+        host: HostName,
+        /// What is missing.
+        why: String,
+    },
+    /// Nobody knows whether it has one; that may change by itself.
+    #[error(
+        "{host} would rely on its lease, and {why}: it is not known whether it has a watchdog. Apply again when it is, or \
+         leave `lease` out of its fencing until then"
+    )]
+    Unknown {
+        /// Which.
+        host: HostName,
+        /// What is waited for.
+        why: String,
     },
 }
 
@@ -265,26 +296,47 @@ pub fn safe_at(state: &ClusterState, evidence: &Evidence, host: &HostName, now: 
     })
 }
 
-/// Why a declaration cannot be: hosts that have joined are to rely on their lease from here on, and have no watchdog, or
-/// none to rely on. Of hosts that have not joined, or not said, nothing is known; they are told of once they have armed.
+/// Why a declaration cannot be: it makes hosts rely on their lease of which one has no watchdog, or none that is known.
+/// One that has none is named before one of which nothing is known.
 #[must_use]
-pub fn unarmed(state: &ClusterState, evidence: &Evidence, policies: &Policies) -> Option<String> {
-    state.policies.lease_levels_changed(policies).into_iter().find_map(|host| {
+pub fn unarmed(state: &ClusterState, evidence: &Evidence, policies: &Policies) -> Option<Unarmed> {
+    let found = state.policies.lease_levels_changed(policies).into_iter().filter_map(|host| {
         let trusted = policies.lease_level(&host)?.watchdog_trusted_by.is_some();
-        let current = &state.hosts.get(&host)?.facts.incarnation;
-        let heard = evidence.hosts.get(&host)?;
-        heard.sync.as_ref().filter(|sync| sync.incarnation == *current)?;
-        let why = match (&heard.armed, heard.has_watchdog) {
-            // It arms nothing before it is told to.
-            (None, None | Some(true)) => return None,
-            (None, Some(false)) => "its host file names no watchdog".to_owned(),
-            (Some(armed), _) => usable(Some(armed), trusted).err()?.to_string(),
-        };
-        Some(format!(
-            "{host} would rely on its lease, and {why}: nothing would stop its guests while it stands still. Give it a \
-             watchdog (`watchdog` in its host file), or leave `lease` out of its fencing"
-        ))
+        stands_against(state, evidence, &host, trusted)
+    });
+    found.min_by_key(|unarmed| matches!(unarmed, Unarmed::Unknown { .. }))
+}
+
+fn stands_against(state: &ClusterState, evidence: &Evidence, host: &HostName, trusted: bool) -> Option<Unarmed> {
+    let unknown = |why: &str| Some(Unarmed::Unknown { host: host.clone(), why: why.to_owned() });
+    let lacks = |why: String| Some(Unarmed::Lacks { host: host.clone(), why });
+    let Some(known) = state.hosts.get(host) else { return unknown("it has not joined yet") };
+    let of_this_boot = |sync: &Heard| sync.incarnation == known.facts.incarnation;
+    let heard = evidence.hosts.get(host).filter(|heard| heard.sync.as_ref().is_some_and(of_this_boot));
+    match heard.map(|heard| (&heard.armed, heard.has_watchdog)) {
+        None if is_gone(known) => None,
+        None => unknown("it has not been heard since this coordinator took over"),
+        Some((None, Some(false))) => lacks("its host file names no watchdog".to_owned()),
+        Some((None, None | Some(true))) => unknown("its guard has not said yet whether it can arm one"),
+        Some((Some(armed), _)) => lacks(usable(Some(armed), trusted).err()?.to_string()),
+    }
+}
+
+/// What a declaration leaves open: hosts that are gone are to rely on their lease when they are back. They would keep
+/// everybody from declaring anything if they were waited for, and nothing rests on their lease before they have armed.
+#[must_use]
+pub fn left_open(state: &ClusterState, policies: &Policies) -> Vec<String> {
+    let hosts: BTreeSet<HostName> = state.policies.lease_levels_changed(policies).into_iter().collect();
+    let open = hosts.iter().filter(|host| policies.lease_level(host).is_some());
+    let gone = open.filter(|host| state.hosts.get(*host).is_some_and(is_gone));
+    gone.map(|host| {
+        format!("? {host} is gone: whether it has a watchdog is seen when it is back; if not, `lease/{host}` says so")
     })
+    .collect()
+}
+
+fn is_gone(host: &Host) -> bool {
+    matches!(host.life, Life::Gone { .. })
 }
 
 impl Policies {

@@ -6,7 +6,6 @@ use super::*;
 use crate::{
     agent::{Action, Agent, Disk},
     armed::ArmedWatchdog,
-    evidence::Heard,
     fence_level::LeaseLevel,
     fixture::{Stage, boot, declaration, facts, host, name},
     hostfile::Timing,
@@ -169,13 +168,62 @@ fn a_host_that_says_that_it_has_no_watchdog_cannot_be_made_to_rely_on_its_lease(
         let heard = evidence.hosts.entry(host("d")).or_default();
         heard.sync = Some(Heard { at: Moment(1), incarnation: boot("d.1") });
         (heard.armed, heard.has_watchdog) = (armed, has_watchdog);
-        unarmed(&stage.state, &evidence, &policies(Some(LeaseLevel::default()))).is_some()
+        let found = unarmed(&stage.state, &evidence, &policies(Some(LeaseLevel::default())));
+        matches!(found, Some(Unarmed::Lacks { .. }))
     };
     assert!(refused(None, Some(false)) && refused(Some(none), Some(true)));
-    assert!(!refused(None, Some(true)) && !refused(None, None), "it arms nothing before it is told to");
+    assert!(!refused(None, Some(true)) && !refused(None, None), "its guard has not said");
     assert!(!refused(Some(armed(1_000, 10_000)), Some(true)));
-    let unknown = unarmed(&stage.state, &Evidence::default(), &policies(Some(LeaseLevel::default())));
-    assert_eq!(unknown, None, "it has not joined, or not said");
+}
+
+#[test]
+fn a_host_of_which_it_is_not_known_whether_it_has_a_watchdog_is_not_made_to_rely_on_its_lease() {
+    let stage = Stage::new(&["a", "d"], &["web"]);
+    let lease = policies(Some(LeaseLevel::default()));
+    let heard = |incarnation: &str, armed: Option<Armed>| {
+        let mut evidence = Evidence::default();
+        let heard = evidence.hosts.entry(host("d")).or_default();
+        heard.sync = Some(Heard { at: Moment(1), incarnation: boot(incarnation) });
+        (heard.armed, heard.has_watchdog) = (armed, Some(true));
+        evidence
+    };
+    let well = || Some(armed(1_000, 10_000));
+    for (evidence, why) in [
+        (heard("d.1", None), "its guard has not said yet"),
+        (Evidence::default(), "it has not been heard"),
+        (heard("d.0", well()), "it has not been heard"),
+    ] {
+        let found = unarmed(&stage.state, &evidence, &lease);
+        let Some(Unarmed::Unknown { host: of, why: said }) = &found else { panic!("{why}: {found:?}") };
+        assert!(*of == host("d") && said.starts_with(why), "{said}, not {why}");
+    }
+    assert_eq!(unarmed(&stage.state, &heard("d.1", well()), &lease), None);
+    let without = unarmed(&stage.state, &Evidence::default(), &policies(None));
+    assert_eq!(without, None, "who does not rely on it needs none");
+
+    // A host that has never joined waits for it, too; one that is known to have none is named first.
+    let mut more = lease.clone();
+    more.fencing.insert(host("new"), vec![FenceLevel::Lease(LeaseLevel::default())]);
+    let found = unarmed(&stage.state, &heard("d.1", well()), &more);
+    assert!(matches!(&found, Some(Unarmed::Unknown { host: of, .. }) if *of == host("new")), "{found:?}");
+    more.fencing.insert(host("a"), vec![FenceLevel::Lease(LeaseLevel::default())]);
+    let mut evidence = heard("d.1", Some(Armed { watchdog: None, ..armed(1_000, 0) }));
+    evidence.hosts.entry(host("a")).or_default();
+    let found = unarmed(&stage.state, &evidence, &more);
+    assert!(matches!(&found, Some(Unarmed::Lacks { host: of, .. }) if *of == host("d")), "{found:?}");
+}
+
+#[test]
+fn a_host_that_is_gone_keeps_nobody_from_declaring_and_what_is_open_is_said() {
+    let mut stage = Stage::new(&["a", "d"], &["web"]);
+    let lease = policies(Some(LeaseLevel::default()));
+    assert_eq!(left_open(&stage.state, &lease), Vec::<String>::new());
+    let gone = stage.gone("d");
+    stage.must(gone);
+    assert_eq!(unarmed(&stage.state, &Evidence::default(), &lease), None);
+    let open = left_open(&stage.state, &lease);
+    assert!(open.len() == 1 && open[0].starts_with("? d is gone"), "{open:?}");
+    assert_eq!(left_open(&stage.state, &policies(None)), Vec::<String>::new());
 }
 
 fn seen() -> Authority {

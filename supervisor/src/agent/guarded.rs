@@ -120,6 +120,9 @@ async fn round(node: &Node, guarded: &Guarded, words: &LastWords) -> Result<(), 
     if let Some(driver) = &node.driver {
         register_all(node, driver, &status).await?;
     }
+    node.metrics.set_guard_hardened(
+        status.hardened.as_ref().map(|hardened| (hardened.memory.is_none(), hardened.priority.is_none())),
+    );
     let (armed, unarmed, stopped) = (status.armed.clone(), status.unarmed.clone(), status.stopped.clone());
     let before = guarded.note(status, view);
     if before.as_ref().and_then(|before| before.unarmed.as_ref()) != unarmed.as_ref()
@@ -195,6 +198,7 @@ mod tests {
             armed: None,
             unarmed: None,
             stopped: vec![stopped],
+            hardened: None,
         };
         let guarded = Guarded::default();
         let exited = || GuestCondition::Exited { detail: "signal 9".to_owned() };

@@ -21,7 +21,11 @@ use holdfast_policies::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::guarded::Guarded;
-use crate::node::Node;
+use crate::{
+    causes::with_causes,
+    guard::{note_told, untold},
+    node::Node,
+};
 
 /// The gossip key.
 pub const KEY: &str = "last_words";
@@ -35,6 +39,9 @@ const LITTLE: Duration = Duration::from_secs(1);
 
 /// Sentences kept until the lease is held again: one before the end, and one or two when the guests are gone.
 const SENTENCES_MAX: usize = 8;
+
+/// Lines of earlier boots that are gossiped: what was said at the end of the last lease. All of them are logged.
+const TOLD_MAX: usize = 2;
 
 /// Guests named in a sentence; the others are counted.
 const NAMED_MAX: usize = 6;
@@ -103,6 +110,41 @@ pub async fn watch(node: Arc<Node>, guarded: Guarded, words: LastWords) {
             Turn::Nothing => {}
         }
     }
+}
+
+/// Says what guards of earlier boots have written down, which nobody may have heard before their host was reset. It is taken
+/// back as all last words are, when this boot has a lease.
+pub async fn tell_of_earlier_boots(node: Arc<Node>, words: LastWords) {
+    let (folder, boot) = (node.file.state_dir.clone(), node.incarnation.clone());
+    let read = move || {
+        let lines = untold(&folder, &boot)?;
+        // What cannot be noted as told is told again after the next start.
+        if let Some(Err(error)) = lines.last().map(|line| note_told(&folder, line)) {
+            tracing::warn!(error = with_causes(&error), "that last words were told cannot be kept");
+        }
+        Ok::<_, std::io::Error>(lines)
+    };
+    let lines = match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(lines)) => lines,
+        Ok(Err(error)) => {
+            tracing::warn!(error = with_causes(&error), "last words of earlier boots cannot be read");
+            return;
+        }
+        // The supervisor ends.
+        Err(_) => return,
+    };
+    for line in &lines {
+        tracing::error!(line, "last words of the guard of an earlier boot");
+    }
+    if let Some(told) = of_earlier_boots(&lines) {
+        words.say(&node, told).await;
+    }
+}
+
+/// The newest of them, as many as fit.
+fn of_earlier_boots(lines: &[String]) -> Option<String> {
+    let newest: Vec<&str> = lines.iter().rev().take(TOLD_MAX).rev().map(String::as_str).collect();
+    (!newest.is_empty()).then(|| format!("an earlier boot wrote down: {}", newest.join("; ")))
 }
 
 /// How it stands with the lease.
@@ -212,6 +254,13 @@ mod tests {
         let said = sentence(None, None, &guests);
         assert!(said.starts_with("the lease has run out and is not renewed (no answer"), "{said}");
         assert!(said.ends_with("web-5, web-6, 2 more"), "{said}");
+    }
+
+    #[test]
+    fn of_what_earlier_boots_wrote_down_the_newest_is_gossiped() {
+        let lines: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(of_earlier_boots(&lines).as_deref(), Some("an earlier boot wrote down: b; c"));
+        assert_eq!(of_earlier_boots(&[]), None);
     }
 
     #[test]

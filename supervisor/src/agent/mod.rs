@@ -81,6 +81,7 @@ pub async fn run(mut parts: Parts) {
     let (guarded, words) = (Guarded::default(), LastWords::default());
     tokio::spawn(guarded::look_after(Arc::clone(&parts.node), guarded.clone(), words.clone()));
     tokio::spawn(last_words::watch(Arc::clone(&parts.node), guarded.clone(), words.clone()));
+    tokio::spawn(last_words::tell_of_earlier_boots(Arc::clone(&parts.node), words.clone()));
     let mut work = Work {
         parts,
         guarded,

@@ -8,7 +8,7 @@ use holdfast_policies::{
         drill,
         placement::{problem, where_to},
     },
-    lease::unarmed,
+    lease::{Unarmed, left_open, unarmed},
     model::Policies,
     names::{GuestName, HostName},
     plan::{Circumstances, Question, simulate},
@@ -143,8 +143,9 @@ impl Brain {
 
     async fn apply(&mut self, sources: BTreeMap<String, String>, by: String, dry_run: bool) -> Result<Answer, Denied> {
         let (planned, base_version) = self.node.read(|state| (plan(&state.policies, &sources), state.policy_version));
-        let (policies, changes) = planned?;
+        let (policies, mut changes) = planned?;
         self.check_against_cluster(&policies)?;
+        changes.extend(self.node.read(|state| left_open(state, &policies)));
         if dry_run {
             return Ok(Answer::Applied { version: base_version, changes, dry_run });
         }
@@ -168,8 +169,11 @@ impl Brain {
                 format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", "));
             return Err(Denied::Refused(text));
         }
-        if let Some(why) = self.node.read(|state| unarmed(state, &self.evidence, policies)) {
-            return Err(Denied::Refused(why));
+        match self.node.read(|state| unarmed(state, &self.evidence, policies)) {
+            None => {}
+            Some(lacks @ Unarmed::Lacks { .. }) => return Err(Denied::Refused(lacks.to_string())),
+            // A host that has just started, or a coordinator that has just taken over, will know in a moment.
+            Some(unknown @ Unarmed::Unknown { .. }) => return Err(Denied::NoLeader(unknown.to_string())),
         }
         let busy = self.node.read(|state| {
             let removed = state.guests.iter().filter(|(name, _)| !policies.guests.contains_key(*name));

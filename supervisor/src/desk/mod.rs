@@ -255,7 +255,7 @@ pub enum Denied {
     /// The cluster's state does not allow it.
     #[error("{0}")]
     Refused(String),
-    /// No quorum, or no leader yet: it may work later.
+    /// No quorum, no leader yet, or something is not known yet that has to be: it may work later.
     #[error("{0}")]
     NoLeader(String),
     /// No such guest or host.

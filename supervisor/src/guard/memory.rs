@@ -1,5 +1,5 @@
 //! What the guard must not forget when it is started again within one boot (R13): stop mode, the lease, the registered
-//! guests, and that a watchdog was counted on. It is kept in `run_dir`, which dies with the host.
+//! guests, those that it has stopped, and that a watchdog was counted on. It is kept in `run_dir`, which dies with the host.
 
 use std::{
     collections::BTreeSet,
@@ -12,11 +12,11 @@ use std::{
 use holdfast_policies::{names::Incarnation, time::Moment};
 use serde::{Deserialize, Serialize};
 
-use super::protocol::Guest;
+use super::protocol::{Guest, Stopped};
 
 /// The file below `run_dir`.
 const FILE_NAME: &str = "guard.json";
-/// Longest file read, in bytes: as many guests as may be registered take half of it.
+/// Longest file read, in bytes: as many guests as may be registered take half of it, all of them stopped included.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What is kept.
@@ -32,12 +32,22 @@ pub(super) struct Memory {
     pub(super) deadline: Option<Moment>,
     /// The registered guests.
     pub(super) guests: BTreeSet<Guest>,
+    /// Guests that were killed because the lease had run out, until they are registered or unregistered again.
+    #[serde(default)]
+    pub(super) stopped: Vec<Stopped>,
 }
 
 impl Memory {
     /// Nothing, of this boot.
     pub(super) fn blank(incarnation: Incarnation) -> Self {
-        Self { incarnation, stops: false, counted_on: None, deadline: None, guests: BTreeSet::new() }
+        Self {
+            incarnation,
+            stops: false,
+            counted_on: None,
+            deadline: None,
+            guests: BTreeSet::new(),
+            stopped: Vec::new(),
+        }
     }
 }
 
@@ -93,9 +103,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (keeper, boot) = (Keeper::new(folder.path()), Incarnation::new("boot-1").unwrap());
         assert_eq!(keeper.load(&boot).unwrap(), Memory::blank(boot.clone()));
-        let guest = Guest { guest: GuestName::new("web-1").unwrap(), cgroup: PathBuf::from("/c/web-1") };
+        let name = GuestName::new("web-1").unwrap();
+        let guest = Guest { guest: name.clone(), cgroup: PathBuf::from("/c/web-1") };
+        let stopped = vec![Stopped { guest: name, at: Moment(9), lease_ended: Some(Moment(7)) }];
         let (deadline, guests) = (Some(Moment(7)), BTreeSet::from([guest]));
-        let memory = Memory { incarnation: boot.clone(), stops: true, counted_on: Some(10_000), deadline, guests };
+        let memory =
+            Memory { incarnation: boot.clone(), stops: true, counted_on: Some(10_000), deadline, guests, stopped };
         keeper.keep(&memory).unwrap();
         assert_eq!(keeper.load(&boot).unwrap(), memory);
         let other = Incarnation::new("boot-2").unwrap();

@@ -10,11 +10,22 @@
 //!
 //! ```text
 //!  duty (pure) ──► protector ──► cgroups: look, kill          state (pure) ◄── connection ◄── supervisor
-//!                      └───────► watchdog: pet, or let it fire      └──► memory: what a later guard must know
+//!                      ├───────► watchdog: pet, or let it fire      └──► memory: what a later guard must know
+//!                      └───────► last words ──► log, and disk: what a later boot must know
 //! ```
 //!
-//! One thread, no async runtime, nothing that waits for anything but `poll`. A supervisor that hangs up changes
-//! nothing. What it cannot read it refuses and counts.
+//! One thread does its duty, without an async runtime; another says its last words. A supervisor that hangs up changes
+//! nothing. What it cannot read it refuses and counts. In stop mode its memory is locked and it gets real-time priority, where
+//! that is allowed.
+//!
+//! What comes between the end of a lease and the kill is `act` of `protector.rs`, the first thing after every wake-up. It
+//! allocates nothing and waits for nothing as long as the cgroups of the guests stay the ones that were opened; opening one
+//! that was made anew allocates nothing either, but asks the kernel. The rest of each turn does allocate and may wait, which can
+//! make the next `act` late: answering (a request is read, parsed, applied to a copy of what is known, written to `run_dir`
+//! and answered as JSON), the beacon every 250 ms (JSON, sealed), arming and disarming (strings, ioctls), and every line that
+//! is logged (formatted, and written to standard error: a reader that stands still stops the guard there, so nothing is
+//! logged twice for a lasting failure). Locked memory keeps what is allocated from being paged out; it does not make room
+//! where there is none. A guard that is held up by any of that pets late, and the watchdog fires.
 
 mod cgroups;
 mod client;
@@ -30,6 +41,7 @@ mod protocol;
 mod server;
 mod state;
 mod watchdog;
+mod written;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -38,8 +50,9 @@ use holdfast_policies::hostfile::HostFile;
 
 pub use client::{ClientError, GuardClient};
 pub use incarnation::incarnation;
-pub use protocol::{Guest, Reply, Request, Status, Stopped};
+pub use protocol::{Guest, Hardened, Reply, Request, Status, Stopped};
 pub use server::{Guard, GuardConfig, GuardError};
+pub use written::{note_told, untold};
 
 /// How often the beacon is sent (R16).
 pub const BEACON_EVERY: Duration = Duration::from_millis(250);

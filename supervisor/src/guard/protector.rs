@@ -1,7 +1,9 @@
 //! Does what the guard's duty is: pets the watchdog, or kills the guests and pets only when none is left.
 //!
-//! [`Protector::act`] is all that happens between a wake-up and the kill; it opens nothing, allocates nothing and waits
-//! for nothing. What it needs is made ready by [`Protector::prepare`], while there is time.
+//! [`Protector::act`] is all that happens between a wake-up and the kill. What it needs is made ready by
+//! [`Protector::prepare`], while there is time: then it allocates nothing and waits for nothing, and opens only cgroups that
+//! were made anew since. (A registration that nothing was prepared for would allocate; there is none, as every answered
+//! request is prepared for in the same turn.) The module's page says what the rest of a turn does.
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
@@ -18,8 +20,10 @@ use super::{
     duty::Duty,
     kernel,
     last_words::{LastWords, Words},
+    protocol::Hardened,
     state::{Keep, State},
     watchdog::{Watchdog, WatchdogError},
+    written::Written,
 };
 
 /// How often killed guests are looked at until they are gone.
@@ -53,8 +57,8 @@ pub(super) struct Protector {
 
 impl Protector {
     /// One that holds nothing yet. `harden`: this process is the guard alone, so that its memory is locked and its
-    /// priority raised in stop mode.
-    pub(super) fn new(wanted: Option<WatchdogFile>, harden: bool) -> std::io::Result<Self> {
+    /// priority raised in stop mode. `written`: where its last words go.
+    pub(super) fn new(wanted: Option<WatchdogFile>, harden: bool, written: Written) -> std::io::Result<Self> {
         Ok(Self {
             wanted,
             watchdog: None,
@@ -66,7 +70,7 @@ impl Protector {
             arm_due: Moment(0),
             trial_due: Moment(0),
             harden,
-            last_words: LastWords::begin()?,
+            last_words: LastWords::begin(written)?,
         })
     }
 
@@ -126,9 +130,9 @@ impl Protector {
     /// Makes ready for the end of the lease what can be, and tells of guests that were killed.
     pub(super) fn prepare(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
         self.take_in(state);
-        self.tell_of_the_stopped(state, now);
+        self.tell_of_the_stopped(state, keep, now);
         if state.memory().stops {
-            self.become_hard();
+            self.become_hard(state);
             if let Some(watchdog) = &self.watchdog {
                 // One that could not be disarmed after its trial, or that could not be noted yet, is armed.
                 if state.unarmed().is_some() {
@@ -159,11 +163,11 @@ impl Protector {
         }
     }
 
-    fn tell_of_the_stopped(&mut self, state: &mut State, now: Moment) {
+    fn tell_of_the_stopped(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
         let Some(began) = self.stopping.filter(|_| self.empty) else { return };
         self.stopping = None;
         self.last_words.say(Words::Stopped { took: now.since(began) });
-        state.note_stopped(self.cgroups.take_killed(), now);
+        state.note_stopped(self.cgroups.take_killed(), now, keep);
     }
 
     fn arm(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
@@ -230,16 +234,20 @@ impl Protector {
 
     /// What makes the guard wake in time on a machine that is short of memory and processors. Neither is a condition: the
     /// watchdog is there for a guard that comes too late.
-    fn become_hard(&mut self) {
+    fn become_hard(&mut self, state: &mut State) {
         if !std::mem::take(&mut self.harden) {
             return;
         }
-        if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+        let memory = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).err();
+        if let Some(error) = memory {
             tracing::warn!(%error, "the guard's memory cannot be locked (LimitMEMLOCK)");
         }
-        if let Err(error) = kernel::become_real_time() {
+        let priority = kernel::become_real_time().err();
+        if let Some(error) = priority {
             tracing::warn!(%error, "the guard gets no real-time priority (LimitRTPRIO)");
         }
+        let [memory, priority] = [memory, priority].map(|error| error.map(|error| error.to_string()));
+        state.note_hardened(Hardened { memory, priority });
     }
 }
 

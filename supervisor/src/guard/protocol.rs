@@ -108,6 +108,19 @@ pub struct Status {
     /// Guests that were killed because the lease had run out, until they are registered or unregistered again.
     #[serde(default)]
     pub stopped: Vec<Stopped>,
+    /// What makes it wake in time; none: it is not in stop mode, or is no process of its own.
+    #[serde(default)]
+    pub hardened: Option<Hardened>,
+}
+
+/// What makes the guard wake in time on a machine that is short of memory and processors. Nothing relies on it: the watchdog
+/// is there for a guard that comes too late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Hardened {
+    /// Why its memory is not locked; none: it is.
+    pub memory: Option<String>,
+    /// Why it has no real-time priority; none: it has.
+    pub priority: Option<String>,
 }
 
 /// A guest that was killed because the lease had run out.

@@ -41,6 +41,7 @@ use super::{
     protector::Protector,
     socket_path,
     state::State,
+    written::Written,
 };
 
 /// Most connections: the supervisor's, one that it has lost and not closed, and an operator's few.
@@ -57,7 +58,7 @@ pub struct GuardConfig {
     pub host: HostName,
     /// Where the socket, the lock and the incarnation are.
     pub run_dir: PathBuf,
-    /// Where the start stamp is.
+    /// Where the start stamp is, and the guard's last words.
     pub state_dir: PathBuf,
     /// The supervisor's address; beacons leave from another port of its IP address.
     pub listen: SocketAddr,
@@ -198,7 +199,8 @@ impl Guard {
         let memory = keeper.load(&incarnation).map_err(at(&keeper.path))?;
         tell_what_is_kept(&memory);
         let state = State::new(memory, now.moment, config.lease * LEASES_AHEAD_MAX, config.voters.clone());
-        let mut protector = Protector::new(config.watchdog.clone(), config.alone).map_err(at(run_dir))?;
+        let written = Written::new(&config.state_dir, incarnation);
+        let mut protector = Protector::new(config.watchdog.clone(), config.alone, written).map_err(at(run_dir))?;
         protector.take_in(&state);
         Ok(Self {
             host: config.host.clone(),

@@ -16,7 +16,7 @@ use holdfast_policies::{
 use super::{
     duty::{Duty, GUARD_MAX, duty},
     memory::Memory,
-    protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Reply, Request, Status, Stopped, VOTERS_MAX},
+    protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Hardened, Reply, Request, Status, Stopped, VOTERS_MAX},
 };
 
 /// Everything that the guard knows.
@@ -32,7 +32,7 @@ pub(super) struct State {
     refusing: bool,
     unkept: bool,
     watchdog: Result<ArmedWatchdog, String>,
-    stopped: Vec<Stopped>,
+    hardened: Option<Hardened>,
     registrations: u64,
 }
 
@@ -66,10 +66,9 @@ impl State {
     /// bounds how far ahead a deadline may lie.
     pub(super) fn new(memory: Memory, started: Moment, lease_max: Duration, voters: Vec<SocketAddr>) -> Self {
         let watchdog = Err(UNOPENED.to_owned());
-        let (pid, stopped) = (std::process::id(), Vec::new());
         Self {
             memory,
-            pid,
+            pid: std::process::id(),
             started,
             lease_max,
             voters,
@@ -77,7 +76,7 @@ impl State {
             refusing: false,
             unkept: false,
             watchdog,
-            stopped,
+            hardened: None,
             registrations: 1,
         }
     }
@@ -144,16 +143,25 @@ impl State {
         Ok(())
     }
 
+    /// What has come of locking memory and raising priority, which is never undone.
+    pub(super) fn note_hardened(&mut self, hardened: Hardened) {
+        self.hardened = Some(hardened);
+    }
+
     /// Grows whenever the registered guests have changed.
     pub(super) fn registrations(&self) -> u64 {
         self.registrations
     }
 
-    /// Guests were killed at the end of the lease, and are gone.
-    pub(super) fn note_stopped(&mut self, guests: Vec<GuestName>, now: Moment) {
+    /// Guests were killed at the end of the lease, and are gone. It is told also where it cannot be kept.
+    pub(super) fn note_stopped(&mut self, guests: Vec<GuestName>, now: Moment, keep: &Keep<'_>) {
         let lease_ended = self.memory.deadline;
-        self.stopped.retain(|known| !guests.contains(&known.guest));
-        self.stopped.extend(guests.into_iter().map(|guest| Stopped { guest, at: now, lease_ended }));
+        let stopped = &mut self.memory.stopped;
+        stopped.retain(|known| !guests.contains(&known.guest));
+        stopped.extend(guests.into_iter().map(|guest| Stopped { guest, at: now, lease_ended }));
+        if let Err(error) = keep(&self.memory) {
+            tracing::warn!(%error, "which guests were stopped cannot be kept for a later guard");
+        }
     }
 
     /// Why no watchdog is armed.
@@ -225,17 +233,15 @@ impl State {
             return Err(Refused::Full);
         }
         memory.guests.insert(entry);
-        self.change(memory, keep)?;
-        self.stopped.retain(|stopped| stopped.guest != guest);
-        Ok(())
+        memory.stopped.retain(|stopped| stopped.guest != guest);
+        self.change(memory, keep)
     }
 
     fn unregister(&mut self, guest: &GuestName, keep: &Keep<'_>) -> Result<(), Refused> {
         let mut memory = self.memory.clone();
         memory.guests.retain(|known| known.guest != *guest);
-        self.change(memory, keep)?;
-        self.stopped.retain(|stopped| stopped.guest != *guest);
-        Ok(())
+        memory.stopped.retain(|stopped| stopped.guest != *guest);
+        self.change(memory, keep)
     }
 
     fn stop_mode(&mut self, stops: bool, keep: &Keep<'_>) -> Result<(), Refused> {
@@ -280,7 +286,8 @@ impl State {
             refused: self.refused,
             armed: Some(self.armed()),
             unarmed: self.watchdog.as_ref().err().filter(|_| self.memory.stops).cloned(),
-            stopped: self.stopped.clone(),
+            stopped: self.memory.stopped.clone(),
+            hardened: self.hardened.clone(),
         }
     }
 
@@ -426,8 +433,8 @@ mod tests {
     fn a_guest_that_the_guard_stopped_is_told_until_it_is_started_or_forgotten() {
         let mut state = state();
         let names = ["web-1", "web-2"].map(|name| GuestName::new(name).unwrap());
-        state.note_stopped(names.to_vec(), Moment(9));
-        state.note_stopped(vec![names[0].clone()], Moment(19));
+        state.note_stopped(names.to_vec(), Moment(9), &full);
+        state.note_stopped(vec![names[0].clone()], Moment(19), &kept);
         let told: Vec<_> = state.status().stopped.iter().map(|stopped| (stopped.guest.clone(), stopped.at)).collect();
         assert_eq!(told, [(names[1].clone(), Moment(9)), (names[0].clone(), Moment(19))]);
         let register = Request::Register { guest: names[0].clone(), cgroup: PathBuf::from("/c") };

@@ -56,7 +56,10 @@ fn config(folder: &Path, voters: Vec<SocketAddr>) -> GuardConfig {
 }
 
 fn start(config: &GuardConfig) -> Running {
-    let mut guard = Guard::open(config).unwrap();
+    serve(Guard::open(config).unwrap())
+}
+
+fn serve(mut guard: Guard) -> Running {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     let thread = std::thread::spawn(move || guard.serve(|| asked.load(Ordering::Relaxed)).unwrap());
@@ -293,6 +296,36 @@ async fn a_guard_takes_over_from_one_that_runs_and_knows_all_it_knew() {
     let after = client.query().await.unwrap();
     assert_eq!((after.deadline, &after.guests, after.armed), (Some(deadline), &before.guests, before.armed));
     assert!(after.started >= before.started && !was_killed(&web));
+}
+
+#[tokio::test]
+async fn which_guests_were_stopped_is_known_to_a_guard_that_is_started_again_and_to_one_that_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let first = start(&config);
+    let client = GuardClient::connect(&config.run_dir).await.unwrap();
+    let (web, web_cgroup) = (GuestName::new("web-1").unwrap(), cgroup(folder.path(), "web-1"));
+    client.stop_mode(true).await.unwrap();
+    client.grant(clock::moment().plus(Duration::from_millis(300))).await.unwrap();
+    client.register(&web, &web_cgroup).await.unwrap();
+    die(&web_cgroup).await;
+    let mut stopped = Vec::new();
+    let told = async {
+        while stopped.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            stopped = client.query().await.unwrap().stopped;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told of");
+
+    drop(first);
+    let second = start(&config);
+    assert_eq!(client.query().await.unwrap().stopped, stopped);
+    let _third = serve(Guard::take_over(&config).unwrap());
+    drop(second);
+    assert_eq!(client.query().await.unwrap().stopped, stopped);
+    client.unregister(&web).await.unwrap();
+    assert_eq!(client.query().await.unwrap().stopped, []);
 }
 
 #[tokio::test]

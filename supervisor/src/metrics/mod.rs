@@ -54,6 +54,7 @@ pub struct Metrics {
     vote_lost: IntGauge,
     gossip_live: IntGauge,
     lease_left: Gauge,
+    guard_hardened: IntGaugeVec,
     alerts_pending: IntGaugeVec,
     alerts_rejected: IntGaugeVec,
     alert_sends: IntCounterVec,
@@ -107,6 +108,7 @@ impl Metrics {
             vote_lost: gauge(r, names::VOTE_LOST)?,
             gossip_live: gauge(r, names::GOSSIP_LIVE)?,
             lease_left: seconds(r, names::LEASE_LEFT)?,
+            guard_hardened: gauges(r, names::GUARD_HARDENED, &["what"])?,
             alerts_pending: gauges(r, names::ALERTS_PENDING, &["receiver"])?,
             alerts_rejected: gauges(r, names::ALERTS_REJECTED, &["receiver"])?,
             alert_sends: counters(r, names::ALERT_SENDS, &["receiver", "result"])?,
@@ -254,6 +256,16 @@ impl Metrics {
     /// Shows how long this host's lease still lasts; `None` without one.
     pub fn set_lease_left(&self, left: Option<Duration>) {
         self.lease_left.set(left.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Shows whether the guard has its memory locked and real-time priority; `None` where it needs neither.
+    pub fn set_guard_hardened(&self, hardened: Option<(bool, bool)>) {
+        let _page = self.page();
+        self.guard_hardened.reset();
+        if let Some((memory, priority)) = hardened {
+            put(&self.guard_hardened, &["memory"], i64::from(memory));
+            put(&self.guard_hardened, &["priority"], i64::from(priority));
+        }
     }
 
     /// Shows how many incident changes wait for receivers of this kind, and how many these refused for good.

@@ -78,6 +78,11 @@ pub const GOSSIP_LIVE: Name =
 /// Lease.
 pub const LEASE_LEFT: Name =
     ("holdfast_lease_left_seconds", "Time until this host loses the right to run guests; 0 without a lease.");
+/// What makes the guard wake in time.
+pub const GUARD_HARDENED: Name = (
+    "holdfast_guard_hardened",
+    "1 where the guard of this host has its memory locked (memory) or real-time priority (priority), 0 where it could not get that; absent outside stop mode.",
+);
 /// Alerts that wait.
 pub const ALERTS_PENDING: Name = (
     "holdfast_alerts_pending",
@@ -141,6 +146,7 @@ pub const ALL: &[Name] = &[
     VOTE_LOST,
     GOSSIP_LIVE,
     LEASE_LEFT,
+    GUARD_HARDENED,
     ALERTS_PENDING,
     ALERTS_REJECTED,
     ALERT_SENDS,

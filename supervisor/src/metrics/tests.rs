@@ -42,6 +42,7 @@ fn populated() -> Metrics {
     metrics.set_raft(RaftView { term: 3, applied: 41, last_log: 42, leader: true, quorum: true });
     metrics.set_gossip_live(3);
     metrics.set_lease_left(Some(Duration::from_millis(3_700)));
+    metrics.set_guard_hardened(Some((true, false)));
     metrics.set_alerts(ReceiverKind::Pagerduty, 2, 1);
     metrics.alert_sent(ReceiverKind::Pagerduty, SendResult::Retried);
     metrics.datagrams_dropped("bad_key", 7);
@@ -125,6 +126,16 @@ fn services_beyond_the_bound_share_one_series() {
     assert!(
         page.contains("holdfast_probes_total{guest=\"_other\",outcome=\"fail\",service=\"_other\",vantage=\"host\"} 5")
     );
+}
+
+#[test]
+fn a_guard_that_is_not_hardened_shows_and_one_that_needs_it_not_has_no_series() {
+    let metrics = populated();
+    let page = metrics.render();
+    assert!(page.contains("holdfast_guard_hardened{what=\"memory\"} 1"), "{page}");
+    assert!(page.contains("holdfast_guard_hardened{what=\"priority\"} 0"), "{page}");
+    metrics.set_guard_hardened(None);
+    assert!(!metrics.render().contains("holdfast_guard_hardened{"));
 }
 
 #[test]

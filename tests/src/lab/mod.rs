@@ -18,6 +18,7 @@ mod guard;
 pub mod guest;
 mod host;
 pub mod kits;
+pub mod machine;
 pub mod network;
 mod place;
 pub mod redfish;

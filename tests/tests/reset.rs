@@ -1,0 +1,113 @@
+//! A real watchdog: the guard alone in a machine whose `i6300esb` resets it when the guard dies or stands still, and when a
+//! guest outlives the lease; and does not while the guard does its duty (R13–R15). Driver, device node and reset are real.
+
+#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
+use std::time::{Duration, Instant};
+
+use holdfast_tests::lab::{
+    left_out,
+    machine::{GUEST, Machine, TIMEOUT},
+    scene::LIMIT,
+    wait,
+};
+use serde_json::json;
+
+/// A lease that leaves an emulated machine time for a few commands; the guard takes up to eight seconds.
+const LEASE: Duration = Duration::from_secs(7);
+/// How much sooner than its time-out the watchdog may be seen to fire: the last pet is up to a quarter of a second old, and
+/// an emulated machine is late with it.
+const EARLY: Duration = Duration::from_millis(1_500);
+/// How much later than due it may be seen, the second that the guard allows itself at the end of the lease included, on a
+/// machine that is busy with something else too.
+const LATE: Duration = Duration::from_secs(6);
+/// Longer than a lease, the guard's time and the watchdog's together.
+const LONG: Duration = Duration::from_secs(13);
+
+/// Waits for the watchdog, which is due at `due` after `begin`.
+fn fires(machine: &Machine, begin: Instant, due: Duration) {
+    let took = machine.fires_within(LIMIT).unwrap().map(|at| at.duration_since(begin));
+    println!("it has fired after {took:?}, due after {due:?}");
+    let in_time = took.is_some_and(|took| (due.saturating_sub(EARLY)..due + LATE).contains(&took));
+    assert!(in_time, "it has fired after {took:?}, due after {due:?}");
+}
+
+fn does_not_fire(machine: &Machine) {
+    assert_eq!(machine.fires_within(LONG).unwrap(), None, "the watchdog has fired");
+}
+
+#[test]
+fn a_dead_or_frozen_guard_has_a_real_watchdog_reset_its_machine() {
+    if left_out("a_dead_or_frozen_guard_has_a_real_watchdog_reset_its_machine") {
+        return;
+    }
+    let mut machine = Machine::boot().unwrap();
+    let boot = "cat /proc/sys/kernel/random/boot_id";
+    for signal in ["KILL", "STOP"] {
+        machine.arm().unwrap();
+        let before = machine.run(boot).unwrap();
+        let begin = Instant::now();
+        machine.run(&format!("guard signal {signal}")).unwrap();
+        fires(&machine, begin, TIMEOUT);
+        assert_ne!(machine.run(boot).unwrap(), before, "{signal}: it was reset");
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_be_killed_at_the_end_of_the_lease_has_a_real_watchdog_reset_its_machine() {
+    if left_out("a_guest_that_cannot_be_killed_at_the_end_of_the_lease_has_a_real_watchdog_reset_its_machine") {
+        return;
+    }
+    let mut machine = Machine::boot().unwrap();
+    machine.arm().unwrap();
+    let begin = Instant::now();
+    machine.grant(LEASE).unwrap();
+    machine.register().unwrap();
+    // Nothing kills a process that writes to a file system which stands still: it hangs in the kernel.
+    machine.run("fsfreeze --freeze /data && guest dd if=/dev/zero of=/data/hangs bs=4096 count=1").unwrap();
+    wait::until("a guest that hangs", LIMIT, || {
+        let state = format!("cat $(sed 's,.*,/proc/&/status,' /sys/fs/cgroup/{GUEST}/cgroup.procs)");
+        let state = machine.run(&state).map_err(|error| format!("{error:#}"))?;
+        if state.contains("D (disk sleep)") { Ok(()) } else { Err(state) }
+    })
+    .unwrap();
+    assert!(begin.elapsed() < LEASE, "this machine is too slow for the test: the lease is over");
+    fires(&machine, begin, LEASE + TIMEOUT);
+    // Its log has gone with the boot, or not; what it wrote down has not.
+    let written = machine.run("cat /holdfast/last-words.txt").unwrap();
+    assert!(written.contains("the lease ran out") && written.contains(&format!("stopping {GUEST}")), "{written}");
+    assert!(!written.contains("no guest runs here any more"), "{written}");
+}
+
+#[test]
+fn a_machine_that_is_rid_of_its_guests_in_time_is_not_reset_and_neither_is_one_whose_guard_is_back_in_time() {
+    if left_out(
+        "a_machine_that_is_rid_of_its_guests_in_time_is_not_reset_and_neither_is_one_whose_guard_is_back_in_time",
+    ) {
+        return;
+    }
+    let mut machine = Machine::boot().unwrap();
+    machine.arm().unwrap();
+    let status = machine.ask_guard(r#"{"request":"query"}"#).unwrap();
+    assert_eq!(status["hardened"], json!({ "memory": null, "priority": null }), "it may do all that it wants here");
+    machine.grant(LEASE).unwrap();
+    machine.register().unwrap();
+    machine.run("guest sleep 1000").unwrap();
+    let stopped = machine.wait_guard("a stopped guest", |status| {
+        status["stopped"].as_array()?.first().map(|stopped| stopped["guest"] == GUEST)
+    });
+    assert!(stopped.unwrap());
+    assert_eq!(machine.run(&format!("cat /sys/fs/cgroup/{GUEST}/cgroup.procs")).unwrap(), "");
+    does_not_fire(&machine);
+
+    // Another guard of the same boot opens the device that the first has left armed.
+    machine.run("guard signal KILL; guard start").unwrap();
+    machine.wait_armed().unwrap();
+    does_not_fire(&machine);
+
+    // Nobody counts on it any more: it is disarmed, and no guard is needed.
+    machine.ask_guard(r#"{"request":"stop_mode","stops":false}"#).unwrap();
+    machine.wait_guard("a disarmed watchdog", |status| (status["armed"]["stops"] == false).then_some(())).unwrap();
+    machine.run("guard signal KILL").unwrap();
+    does_not_fire(&machine);
+}

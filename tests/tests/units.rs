@@ -1,0 +1,47 @@
+//! The units of systemd that operators are given: what they must say, and must not.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+
+/// What ends a unit as soon as something else ends, of which much does at the beginning of a shutdown.
+const BINDING: [&str; 6] = ["Conflicts", "Requires", "Requisite", "BindsTo", "PartOf", "RequiresMountsFor"];
+
+#[test]
+fn a_shutdown_does_not_stop_the_guard_while_other_units_take_their_time() -> Result<()> {
+    let guard = unit("holdfast-guard.service")?;
+    let says = |key: &str| guard.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str());
+    ensure!(says("DefaultDependencies") == Some("no"), "by default it is stopped when a shutdown begins");
+    ensure!(says("IgnoreOnIsolate") == Some("yes"), "`systemctl rescue` stops it");
+    let binding = guard.iter().find(|(key, _)| BINDING.contains(&key.as_str()));
+    ensure!(binding.is_none(), "{binding:?} stops it with another unit");
+    // What is started after basic.target, as services are, is stopped before it.
+    ensure!(
+        says("Before").is_some_and(|units| units.contains("basic.target")),
+        "it may be stopped before its host's services"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_supervisors_unit_only_wants_the_guard() -> Result<()> {
+    let supervisor = unit("holdfast.service")?;
+    let naming =
+        |key: &str| supervisor.iter().any(|(own, value)| own == key && value.contains("holdfast-guard.service"));
+    ensure!(naming("Wants") && naming("After"), "the guard is to be there first");
+    ensure!(BINDING.iter().all(|key| !naming(key)), "the guard is bound to the supervisor");
+    Ok(())
+}
+
+/// The settings of a unit file, in their order.
+fn unit(name: &str) -> Result<Vec<(String, String)>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/packaging").join(name);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let settings = text.lines().filter(|line| !line.starts_with(['#', '[']) && !line.is_empty());
+    settings
+        .map(|line| {
+            let (key, value) = line.split_once('=').with_context(|| format!("{name}: {line:?} sets nothing"))?;
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
