@@ -92,6 +92,16 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// An operator's identity file: their certificate, and whom to ask where the coordinator is. Paths that are not absolute
+/// count from its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFile {
+    /// The operator's certificate and private key, and the authority that the cluster's hosts must have theirs from.
+    pub tls: TlsFiles,
+    /// The voters, or some of them.
+    pub voters: BTreeMap<HostName, SocketAddr>,
+}
+
 /// How QEMU is run on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

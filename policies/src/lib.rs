@@ -26,6 +26,7 @@ pub mod lease;
 pub mod model;
 pub mod names;
 pub mod observe;
+pub mod operators;
 pub mod order;
 pub mod plan;
 mod power_device;

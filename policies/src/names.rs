@@ -85,6 +85,10 @@ name!(
     GuestName
 );
 name!(
+    /// A person who gives orders, as their certificate names them.
+    OperatorName
+);
+name!(
     /// Something in a guest that must answer.
     ServiceName
 );

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::Labels,
     names::{GuestName, HostName},
+    operators::{Certificates, Revoked},
     time::Span,
 };
 
@@ -195,6 +196,13 @@ pub struct ClusterSettings {
     /// How often power devices are asked while nothing is wrong; `None`: every day.
     #[serde(default)]
     pub test_fencing_every: Option<Span>,
+    /// Whether orders need an operator's certificate. Required, a stolen key of a host gives none, and neither does root on
+    /// a host without one.
+    #[serde(default)]
+    pub operators: Certificates,
+    /// Operators' certificates that count no more.
+    #[serde(default)]
+    pub revoked_operators: BTreeSet<Revoked>,
 }
 
 /// How many device calls may switch hosts off at a time (R21).

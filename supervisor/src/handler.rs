@@ -1,8 +1,8 @@
-//! What other supervisors may ask of this one over RPC, and who may ask it.
+//! What other supervisors and operators may ask of this one over RPC, and who may ask it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use holdfast_policies::{names::HostName, sync::SyncRequest};
+use holdfast_policies::{names::HostName, operators::OperatorCertificate, sync::SyncRequest};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         paths::{self, PathQuestion},
         wishes::{AgesQuestion, answer},
     },
-    desk::Request,
+    desk::{Request, Voucher},
     locks::Question,
     node::{Complaint, Node},
     rpc::{Channel, Handler},
@@ -59,50 +59,26 @@ impl Handler for Front {
             }
             Channel::Client => {
                 let request: Request = self.read(&peer, &body)?;
-                let request = attributed(request, &peer);
-                serde_json::to_vec(&self.counter.serve_here(request).await).map_err(|error| error.to_string())
+                let answered = self.counter.serve_here(request, &Voucher::Host(peer)).await;
+                serde_json::to_vec(&answered).map_err(|error| error.to_string())
             }
         }
     }
-}
 
-/// Names the host through which an operator speaks: a person's name is that host's word, and no more (S3).
-fn attributed(request: Request, peer: &HostName) -> Request {
-    let through = |person: String| format!("{person} through {peer}");
-    match request {
-        Request::Apply { sources, by, dry_run } => Request::Apply { sources, by: through(by), dry_run },
-        Request::Migrate { guest, to, cold, by } => Request::Migrate { guest, to, cold, by: through(by) },
-        Request::Drain { host, by } => Request::Drain { host, by: through(by) },
-        Request::Maintain { host, by } => Request::Maintain { host, by: through(by) },
-        Request::Leave { host, reboot, by } => Request::Leave { host, reboot, by: through(by) },
-        Request::Want { guest, wanted, by } => Request::Want { guest, wanted, by: through(by) },
-        Request::Suspend { suspended, by } => Request::Suspend { suspended, by: through(by) },
-        Request::Resume { host, by } => Request::Resume { host, by: through(by) },
-        Request::ConfirmOff { host, person } => Request::ConfirmOff { host, person: through(person) },
-        Request::AddVoter { host, by } => Request::AddVoter { host, by: through(by) },
-        Request::PromoteVoter { host, by } => Request::PromoteVoter { host, by: through(by) },
-        Request::RemoveVoter { host, force, by } => Request::RemoveVoter { host, force, by: through(by) },
-        Request::LookedAfter { guest, by } => Request::LookedAfter { guest, by: through(by) },
-        Request::LiftQuarantine { host, machine, by } => Request::LiftQuarantine { host, machine, by: through(by) },
-        Request::TrustDevice { host, by } => Request::TrustDevice { host, by: through(by) },
-        Request::ReleaseStormHold { by } => Request::ReleaseStormHold { by: through(by) },
-        Request::DrillFence { host, level, by } => Request::DrillFence { host, level, by: through(by) },
-        Request::TestFence { host, from } => Request::TestFence { host, from },
-        asked @ (Request::Status
-        | Request::Simulate(_)
-        | Request::Explain { .. }
-        | Request::Journal { .. }
-        | Request::Voters) => asked,
+    async fn handle_operator(&self, operator: OperatorCertificate, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        let request: Request = self.read(&operator.name, &body)?;
+        let answered = self.counter.serve_operator(request, operator).await;
+        serde_json::to_vec(&answered).map_err(|error| error.to_string())
     }
 }
 
 impl Front {
     /// Reads a request. A peer that sends what is none runs another version, or means harm: it is counted.
-    fn read<T: DeserializeOwned>(&self, peer: &HostName, body: &[u8]) -> Result<T, String> {
+    fn read<T: DeserializeOwned>(&self, peer: &impl Display, body: &[u8]) -> Result<T, String> {
         serde_json::from_slice(body).map_err(|error| self.counted(peer, error.to_string()))
     }
 
-    fn counted(&self, peer: &HostName, error: String) -> String {
+    fn counted(&self, peer: &impl Display, error: String) -> String {
         tracing::debug!(%peer, error, "a request was refused");
         self.node.metrics.rpc_refused("request");
         error

@@ -128,7 +128,7 @@ fn a_fence_agent_is_drilled_and_then_its_word_is_proof() {
     .unwrap();
     scene.answered_throughout().unwrap();
     let wiring = scene.shown(&format!("/hosts/{host}/fencing/1/wiring")).unwrap();
-    assert_eq!(wiring, "a drill of ann");
+    assert_eq!(wiring, format!("a drill of ann through {leader}"));
 
     scene.lab.holdfast_soon(&leader, &["host", "resume", &host, "--operator", "ann"]).unwrap();
     scene.calm().unwrap();

@@ -1,8 +1,11 @@
 //! Reads `cluster:`: what holds for the whole cluster.
 
+use std::collections::BTreeSet;
+
 use super::{across::Seen, fields::Keys, finding::Findings, text::quoted, value::Value};
 use crate::{
     model::Policies,
+    operators::{Certificates, Revoked},
     rules::{ClusterSettings, FencesAtOnce, OnShutdown},
     time::Span,
 };
@@ -18,6 +21,8 @@ const CLUSTER: Keys = Keys {
         "fences_at_once",
         "power_on_after_fence",
         "test_fencing_every",
+        "operators",
+        "revoked_operators",
     ],
     later: &["rebalance"],
     renamed: &[],
@@ -65,6 +70,10 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
     });
     let power_on_after_fence = fields.or("power_on_after_fence", false, Value::boolean);
     let test_fencing_every = fields.optional("test_fencing_every", |v| v.span_from(TEST_LEAST));
+    let operators = fields.or("operators", Certificates::Optional, |v| {
+        v.one_of(&[("optional", Certificates::Optional), ("required", Certificates::Required)])
+    });
+    let revoked_operators = fields.or("revoked_operators", BTreeSet::new(), revoked);
     if refuse_beyond == Some(true) && tolerate == Some(0) {
         let what = "`refuse_beyond` refuses what `tolerate` does not allow, and `tolerate` is 0";
         value.findings.hint(fields.place("refuse_beyond"), what, "add `tolerate: 1`");
@@ -80,7 +89,18 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
         fences_per_hour_in_all: fences_per_hour_in_all?,
         fences_at_once: fences_at_once?,
         test_fencing_every: test_fencing_every?,
+        operators: operators?,
+        revoked_operators: revoked_operators?,
     })
+}
+
+fn revoked(value: &Value<'_>) -> Option<BTreeSet<Revoked>> {
+    let example =
+        "write `[ann, \"serial:5f3a...\"]`: a name for all certificates of an operator, a serial number for one";
+    let items = value.list(example)?;
+    let read: Vec<Option<Revoked>> =
+        items.iter().map(|item| item.parsed("an operator's name or a serial number", example)).collect();
+    read.into_iter().collect()
 }
 
 /// A failure domain that no host names would make each host one, silently.

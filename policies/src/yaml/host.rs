@@ -1,4 +1,4 @@
-//! Reads the host file.
+//! Reads the host file, and the identity file of an operator, which says some of the same.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -8,7 +8,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    hostfile::{HostFile, QemuHost, Timing, TlsFiles, WatchdogFile},
+    hostfile::{HostFile, IdentityFile, QemuHost, Timing, TlsFiles, WatchdogFile},
     names::HostName,
     time::Span,
 };
@@ -35,6 +35,7 @@ const HOST: Keys = Keys {
     later: &["libvirt"],
     renamed: &[],
 };
+const IDENTITY: Keys = Keys { known: &["tls", "voters"], later: &[], renamed: &[] };
 const TLS: Keys = Keys { known: &["ca", "certificate", "key"], later: &[], renamed: &[] };
 const QEMU: Keys = Keys { known: &["binary", "cgroup", "migrate_address", "log_dir"], later: &[], renamed: &[] };
 const WATCHDOG: Keys = Keys { known: &["device", "timeout"], later: &[], renamed: &[] };
@@ -99,6 +100,14 @@ pub(super) fn read(root: &Value<'_>) -> Option<HostFile> {
         watchdog: watchdog?,
         timing: timing?,
     })
+}
+
+/// Reads the one document of an identity file.
+pub(super) fn identity(root: &Value<'_>) -> Option<IdentityFile> {
+    let fields = root.fields(&IDENTITY)?;
+    let tls = fields.need("tls", "tls: { ca: ca.pem, certificate: operator.pem, key: operator.key }", tls);
+    let voters = fields.need("voters", "voters: { hv-a: \"10.0.0.1:7400\" }", voters);
+    Some(IdentityFile { tls: tls?, voters: voters? })
 }
 
 fn socket(value: &Value<'_>) -> Option<SocketAddr> {

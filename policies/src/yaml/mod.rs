@@ -37,7 +37,10 @@ use self::{
     finding::{Findings, Place},
     value::Value,
 };
-use crate::{hostfile::HostFile, model::Policies};
+use crate::{
+    hostfile::{HostFile, IdentityFile},
+    model::Policies,
+};
 
 /// Most bytes of YAML that one call reads, all sources together. Policies are replicated as one entry; a thousand
 /// guests need about a third of this.
@@ -108,17 +111,37 @@ fn section(root: &Value<'_>, policies: &mut Policies, seen: &mut Seen) {
 /// # Errors
 /// All its mistakes, from top to bottom.
 pub fn parse_host(source: &Source<'_>) -> Result<HostFile, Vec<Finding>> {
+    parse_one(source, "host file", "see examples/host.yaml", host::read)
+}
+
+/// Reads an operator's identity file.
+///
+/// # Errors
+/// All its mistakes, from top to bottom.
+pub fn parse_identity(source: &Source<'_>) -> Result<IdentityFile, Vec<Finding>> {
+    parse_one(source, "identity file", "`holdfast operator add` makes one", host::identity)
+}
+
+/// Reads a file that is one document.
+fn parse_one<T>(
+    source: &Source<'_>,
+    kind: &str,
+    example: &str,
+    read: impl FnOnce(&Value<'_>) -> Option<T>,
+) -> Result<T, Vec<Finding>> {
     let sources = [*source];
     let findings = Findings::new(&sources);
     let mut parsed = None;
     if fits(&sources, &findings) {
         let documents = tree::read(0, source.text, &findings);
         match documents.as_slice() {
-            [document] => parsed = host::read(&Value::root(document, &findings)),
+            [document] => parsed = read(&Value::root(document, &findings)),
             // A syntax error has been reported already.
             [] if !findings.is_empty() => {}
-            [] => findings.hint(Place::start(0), "the host file is empty", "see examples/host.yaml"),
-            [_, second, ..] => findings.add(second.place, "a host file is one YAML document; here begins a second one"),
+            [] => findings.hint(Place::start(0), format!("the {kind} is empty"), example),
+            [_, second, ..] => {
+                findings.add(second.place, format!("the {kind} is one YAML document; here begins a second one"));
+            }
         }
     }
     match parsed {

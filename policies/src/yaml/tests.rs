@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Finding, INPUT_BYTES_MAX, Source, diff, parse, parse_host};
+use super::{Finding, INPUT_BYTES_MAX, Source, diff, parse, parse_host, parse_identity};
 use crate::{
     hostfile::{Timing, WatchdogFile},
     model::{Accel, DiskFormat, OnDegraded, Policies, PowerDevice, Receiver, Rung, Severity, Vantages},
     names::{GuestName, HostName, RuleName},
+    operators::{Certificates, Revoked},
     rules::{Hosts, OnShutdown, Rule, Score},
     time::Span,
 };
@@ -543,6 +544,38 @@ fn placement_rules_needs_and_cluster_settings_read_as_they_are_meant() {
     assert_eq!((made.len(), orders), (5, 2), "{made:?}");
     let settings = &policies.cluster;
     assert_eq!((settings.tolerate, settings.on_shutdown, settings.fences_per_hour), (1, OnShutdown::Freeze, Some(3)));
+}
+
+#[test]
+fn operators_are_as_free_as_before_unless_certificates_are_required() {
+    let cluster = |text: &str| read(&format!("cluster: {{ {text} }}\n")).map_err(|found| show(&found)).unwrap().cluster;
+    let unsaid = cluster("tolerate: 0");
+    assert_eq!((unsaid.operators, unsaid.revoked_operators.len()), (Certificates::Optional, 0));
+    let said = cluster("operators: required, revoked_operators: [bob, \"serial:5F:0a\"]");
+    assert_eq!(said.operators, Certificates::Required);
+    assert_eq!(said.revoked_operators, ["bob", "serial:5f0a"].map(|text| text.parse::<Revoked>().unwrap()).into());
+    for (wrong, says) in [
+        ("operators: require", "unknown operators `require`; did you mean `required`?"),
+        ("revoked_operators: ann", "`revoked_operators` must be a list"),
+        ("revoked_operators: [\"serial:zz\"]", "must be an operator's name or a serial number"),
+        ("revoked_operators: [ann through hv-a]", "must be an operator's name or a serial number"),
+    ] {
+        let found = mistakes(&format!("cluster: {{ {wrong} }}\n"));
+        assert!(found.len() == 1 && found[0].contains(says), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn an_identity_file_names_a_certificate_and_voters_and_nothing_else() {
+    let identity = |text: &str| parse_identity(&Source { name: "identity.yaml", text });
+    let text = "tls: { ca: ca.pem, certificate: a.pem, key: a.key }\nvoters: { hv-a: \"10.0.0.1:7400\" }\n";
+    let read = identity(text).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!((read.tls.key.to_str(), read.voters.len()), (Some("a.key"), 1));
+    let found = show(&identity(&text.replace("voters:", "host: hv-a\nvoter:")).unwrap_err());
+    for says in ["unknown key `host`", "unknown key `voter`; did you mean `voters`?", "has no `voters`"] {
+        assert!(found.contains(says), "{says} is not in {found}");
+    }
+    assert!(show(&identity("# nothing\n").unwrap_err()).contains("the identity file is empty"));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(super) fn code(denied: &Denied) -> StatusCode {
         Denied::Refused(_) => StatusCode::CONFLICT,
         Denied::NoLeader(_) => StatusCode::SERVICE_UNAVAILABLE,
         Denied::Unknown(_) => StatusCode::NOT_FOUND,
+        Denied::Elsewhere { .. } => StatusCode::MISDIRECTED_REQUEST,
     }
 }
 

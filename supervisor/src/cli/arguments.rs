@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use holdfast_policies::{
-    names::{GuestName, HostName},
+    names::{GuestName, HostName, OperatorName},
     time::Span,
 };
 
@@ -28,6 +28,10 @@ pub(super) struct Arguments {
     /// This host's file.
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/holdfast/holdfast.yaml")]
     pub(super) config: PathBuf,
+    /// Speaks as the operator whose identity file this is, to the coordinator itself. Default: $HOLDFAST_IDENTITY, else
+    /// ~/.config/holdfast/identity.yaml where it exists, else this host's supervisor is asked and vouches.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) identity: Option<PathBuf>,
     /// Prints JSON: the answer, or {"error": …}.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -40,6 +44,9 @@ pub(super) struct Arguments {
 pub(super) enum Order {
     /// Makes certificates, the gossip key and host files for a new cluster.
     Init(Init),
+    /// Makes certificates for operators.
+    #[command(subcommand)]
+    Operator(OperatorOrder),
     /// Runs this host's supervisor.
     Run,
     /// Runs this host's guard, which outlives the supervisor.
@@ -282,6 +289,30 @@ pub(super) enum VoterOrder {
     },
 }
 
+/// What is to be done about operators.
+#[derive(Debug, Subcommand)]
+pub(super) enum OperatorOrder {
+    /// Signs a certificate of an operator's own, with the cluster's authority. --config names any host file of the cluster,
+    /// for who votes.
+    Add(AddOperator),
+}
+
+/// A new certificate of an operator.
+#[derive(Debug, Args)]
+pub(super) struct AddOperator {
+    /// The operator's name, as the journal will have it.
+    pub(super) name: OperatorName,
+    /// The folder of the authority, with ca.pem and ca.key.
+    #[arg(long, value_name = "DIR")]
+    pub(super) ca: PathBuf,
+    /// The folder to make; it must not exist, or be empty. Default: one called like the operator.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// How many days it is good for.
+    #[arg(long, default_value_t = 365, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub(super) days: u16,
+}
+
 /// What is supposed to be lost, and of which cluster.
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
@@ -318,7 +349,7 @@ impl Simulate {
 /// Who says so.
 #[derive(Debug, Args)]
 pub(super) struct Operator {
-    /// Your name; it is recorded. Default: $SUDO_USER, else $USER.
+    /// Your name; it is recorded. Default: that of your identity file, else $SUDO_USER, else $USER.
     #[arg(long, value_name = "NAME", value_parser = person)]
     operator: Option<String>,
 }
@@ -347,11 +378,12 @@ pub(super) struct Init {
 }
 
 impl Operator {
-    /// The name given, else that of the login, else the number of the user.
-    pub(super) fn name(self) -> String {
+    /// The name given, else that of the identity, else that of the login, else the number of the user.
+    pub(super) fn name(self, speaker: Option<&OperatorName>) -> String {
         let from = |variable| std::env::var(variable).ok().and_then(|name| person(&name).ok());
         let login = || from("SUDO_USER").or_else(|| from("USER"));
-        self.operator.or_else(login).unwrap_or_else(|| format!("user {}", nix::unistd::getuid()))
+        let known = self.operator.or_else(|| speaker.map(ToString::to_string));
+        known.or_else(login).unwrap_or_else(|| format!("user {}", nix::unistd::getuid()))
     }
 }
 

@@ -1,20 +1,22 @@
-//! Commands that the supervisor of this host answers.
+//! Commands that the supervisor of this host answers, or, to an operator who has an identity, the coordinator.
 
 use std::{path::PathBuf, time::Duration};
 
 use holdfast_policies::{
     hostfile::HostFile,
-    names::GuestName,
+    names::{GuestName, OperatorName},
     state::Wanted,
     yaml::{self, Source},
 };
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     super::{
         api::{SOCKET_NAME, client},
         desk::{Answer, JournalLine, Request, fence_text, simulation_text},
+        identity::Identity,
     },
-    arguments::{FenceOrder, GuestOrder, HostOrder, Operator, Order, VoterOrder},
+    arguments::{FenceOrder, GuestOrder, HostOrder, Order, VoterOrder},
     outcome::{Failure, Reply},
     simulate, sources,
 };
@@ -22,68 +24,89 @@ use super::{
 /// Longest wait for an answer: a little more than the supervisor itself gives a request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-/// Asks the supervisor, and makes its answer fit to be read.
+/// Asks the supervisor of this host, and makes its answer fit to be read.
 pub(super) fn call(host: &HostFile, order: Order) -> Result<Reply, Failure> {
-    let request = request(order)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    let request = request(order, None)?;
     let socket = host.run_dir.join(SOCKET_NAME);
-    let answer = runtime.block_on(client::ask(&socket, &request, ANSWER_LIMIT))??;
-    if let Answer::Simulated(simulation) = &answer {
-        return Ok(simulate::reply(simulation));
-    }
-    let no = matches!(&answer, Answer::FenceTested { said, .. } if !fence_text::all_reached(said));
-    Ok(Reply { text: text(&answer), json: answer.content(), code: u8::from(no) })
+    reply(&runtime()?.block_on(client::ask(&socket, &request, ANSWER_LIMIT))??)
 }
 
-fn request(order: Order) -> Result<Request, Failure> {
+/// Asks the coordinator itself, as an operator, and makes its answer fit to be read.
+pub(super) fn call_as(identity: &Identity, order: Order) -> Result<Reply, Failure> {
+    let request = request(order, Some(identity.name()))?;
+    reply(&runtime()?.block_on(identity.ask(request, ANSWER_LIMIT))?)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))
+}
+
+fn reply(answer: &Answer) -> Result<Reply, Failure> {
+    if let Answer::Simulated(simulation) = answer {
+        return Ok(simulate::reply(simulation));
+    }
+    let no = matches!(answer, Answer::FenceTested { said, .. } if !fence_text::all_reached(said));
+    Ok(Reply { text: text(answer), json: answer.content(), code: u8::from(no) })
+}
+
+/// What an order asks for. `speaker` is whose identity is used.
+fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Failure> {
     Ok(match order {
         Order::Status => Request::Status,
         Order::Explain { guest } => Request::Explain { guest },
         Order::Journal { last } => Request::Journal { last },
-        Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name())?,
+        Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name(speaker))?,
         Order::Guest(GuestOrder::Migrate { guest, to, cold, operator }) => {
-            Request::Migrate { guest, to, cold, by: operator.name() }
+            Request::Migrate { guest, to, cold, by: operator.name(speaker) }
         }
-        Order::Host(HostOrder::Drain { host, operator }) => Request::Drain { host, by: operator.name() },
-        Order::Guest(GuestOrder::Stop { guest, operator }) => want(guest, Wanted::Stopped, operator),
+        Order::Host(HostOrder::Drain { host, operator }) => Request::Drain { host, by: operator.name(speaker) },
+        Order::Guest(GuestOrder::Stop { guest, operator }) => want(guest, Wanted::Stopped, operator.name(speaker)),
         Order::Guest(GuestOrder::Start { guest, operator } | GuestOrder::Manage { guest, operator }) => {
-            want(guest, Wanted::Running, operator)
+            want(guest, Wanted::Running, operator.name(speaker))
         }
-        Order::Guest(GuestOrder::Unmanage { guest, operator }) => want(guest, Wanted::Unmanaged, operator),
-        Order::Suspend { operator } => Request::Suspend { suspended: true, by: operator.name() },
-        Order::Resume { operator } => Request::Suspend { suspended: false, by: operator.name() },
-        Order::Host(HostOrder::Maintenance { host, operator }) => Request::Maintain { host, by: operator.name() },
+        Order::Guest(GuestOrder::Unmanage { guest, operator }) => {
+            want(guest, Wanted::Unmanaged, operator.name(speaker))
+        }
+        Order::Suspend { operator } => Request::Suspend { suspended: true, by: operator.name(speaker) },
+        Order::Resume { operator } => Request::Suspend { suspended: false, by: operator.name(speaker) },
+        Order::Host(HostOrder::Maintenance { host, operator }) => {
+            Request::Maintain { host, by: operator.name(speaker) }
+        }
         Order::Host(HostOrder::Leaving { host, reboot, operator }) => {
-            Request::Leave { host, reboot, by: operator.name() }
+            Request::Leave { host, reboot, by: operator.name(speaker) }
         }
-        Order::Host(HostOrder::Resume { host, operator }) => Request::Resume { host, by: operator.name() },
+        Order::Host(HostOrder::Resume { host, operator }) => Request::Resume { host, by: operator.name(speaker) },
         Order::Host(HostOrder::ConfirmOff { host, operator }) => Request::ConfirmOff { host, person: operator },
         Order::Simulate(order) => Request::Simulate(simulate::question(&order)?),
         Order::Voter(VoterOrder::List) => Request::Voters,
-        Order::Voter(VoterOrder::Add { host, operator }) => Request::AddVoter { host, by: operator.name() },
-        Order::Voter(VoterOrder::Promote { host, operator }) => Request::PromoteVoter { host, by: operator.name() },
-        Order::Voter(VoterOrder::Remove { host, force, operator }) => {
-            Request::RemoveVoter { host, force, by: operator.name() }
+        Order::Voter(VoterOrder::Add { host, operator }) => Request::AddVoter { host, by: operator.name(speaker) },
+        Order::Voter(VoterOrder::Promote { host, operator }) => {
+            Request::PromoteVoter { host, by: operator.name(speaker) }
         }
-        Order::Guest(GuestOrder::Cleanup { guest, operator }) => Request::LookedAfter { guest, by: operator.name() },
+        Order::Voter(VoterOrder::Remove { host, force, operator }) => {
+            Request::RemoveVoter { host, force, by: operator.name(speaker) }
+        }
+        Order::Guest(GuestOrder::Cleanup { guest, operator }) => {
+            Request::LookedAfter { guest, by: operator.name(speaker) }
+        }
         Order::Host(HostOrder::LiftQuarantine { host, machine, operator }) => {
             Request::LiftQuarantine { host, machine, by: operator }
         }
         Order::Host(HostOrder::TrustDevice { host, operator }) => Request::TrustDevice { host, by: operator },
         Order::Fence(FenceOrder::Drill { host, level, operator }) => {
-            Request::DrillFence { host, level, by: operator.name() }
+            Request::DrillFence { host, level, by: operator.name(speaker) }
         }
         Order::Fence(FenceOrder::Test { host, from }) => Request::TestFence { host, from },
-        Order::ReleaseStormHold { operator } => Request::ReleaseStormHold { by: operator.name() },
-        Order::Init(_) | Order::Run | Order::Guard { .. } | Order::Check { .. } => {
+        Order::ReleaseStormHold { operator } => Request::ReleaseStormHold { by: operator.name(speaker) },
+        Order::Init(_) | Order::Operator(_) | Order::Run | Order::Guard { .. } | Order::Check { .. } => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
         }
     })
 }
 
-fn want(guest: GuestName, wanted: Wanted, operator: Operator) -> Request {
-    Request::Want { guest, wanted, by: operator.name() }
+fn want(guest: GuestName, wanted: Wanted, by: String) -> Request {
+    Request::Want { guest, wanted, by }
 }
 
 /// Mistakes are shown here already, with the paths as they were given and without needing a quorum.

@@ -26,6 +26,10 @@ use super::{
 const VOTERS_MAX: usize = 7;
 /// Folder of the certificate authority; no host may be called so.
 const AUTHORITY: &str = "authority";
+/// The authority's certificate in its folder.
+pub(super) const AUTHORITY_CERTIFICATE: &str = "ca.pem";
+/// The authority's key in its folder.
+pub(super) const AUTHORITY_KEY: &str = "ca.key";
 
 /// A cluster as it is to be.
 pub(super) struct Plan {
@@ -105,8 +109,8 @@ fn default_voters(order: &Init) -> Vec<HostName> {
 
 fn write_authority(folder: &Path, authority: &Authority) -> io::Result<()> {
     make_folder(folder)?;
-    write_new(&folder.join("ca.pem"), authority.certificate_pem(), 0o644)?;
-    write_new(&folder.join("ca.key"), &authority.key_pem(), 0o600)
+    write_new(&folder.join(AUTHORITY_CERTIFICATE), authority.certificate_pem(), 0o644)?;
+    write_new(&folder.join(AUTHORITY_KEY), &authority.key_pem(), 0o600)
 }
 
 fn write_host(
@@ -146,11 +150,12 @@ fn write_gossip_keys(plan: &Plan, out: &Path) -> Result<(), String> {
 }
 
 /// Folders with keys are their owner's alone.
-fn make_folder(path: &Path) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+/// Writes a file that must not exist.
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
 }

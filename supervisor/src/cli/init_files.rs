@@ -1,16 +1,15 @@
-//! The texts of the files that `holdfast init` makes.
+//! The texts of the files that `holdfast init` and `holdfast operator add` make.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::names::{HostName, OperatorName};
 
 use super::init::Plan;
 
 /// A host file. Every key stands on one line of its own, so that scripts can replace it.
 pub(super) fn host_file(plan: &Plan, host: &HostName) -> String {
-    let voters: Vec<String> = plan.voters.iter().map(|(name, at)| format!("\"{name}\": \"{at}\"")).collect();
     let cluster = &plan.cluster;
-    let voters = voters.join(", ");
+    let voters = listed(&plan.voters);
     let guests = !plan.witnesses.contains(host);
     let address = |port| plan.hosts.get(host).map(|ip| SocketAddr::new(*ip, port).to_string()).unwrap_or_default();
     let (listen, api) = (address(plan.port), address(plan.api_port));
@@ -38,6 +37,25 @@ tls: {{ ca: ca.pem, certificate: \"{host}.pem\", key: \"{host}.key\" }}
 gossip_keys: [gossip.key]
 "
     )
+}
+
+/// An operator's identity file.
+pub(super) fn identity_file(operator: &OperatorName, voters: &BTreeMap<HostName, SocketAddr>) -> String {
+    let voters = listed(voters);
+    format!(
+        "# Identity of the operator {operator}, made by `holdfast operator add`. Paths that are not absolute count from this
+# file's folder.
+# The authority that the cluster's hosts have their certificates from, and {operator}'s own certificate and key (mode 0600).
+tls: {{ ca: ca.pem, certificate: operator.pem, key: operator.key }}
+# Who is asked where the coordinator is: the voters, or some of them.
+voters: {{ {voters} }}
+"
+    )
+}
+
+fn listed(voters: &BTreeMap<HostName, SocketAddr>) -> String {
+    let voters: Vec<String> = voters.iter().map(|(name, at)| format!("\"{name}\": \"{at}\"")).collect();
+    voters.join(", ")
 }
 
 /// A voter's ticket for the birth of the cluster, good for one use.

@@ -4,9 +4,11 @@ mod arguments;
 mod call;
 mod check;
 mod hostfile;
+mod identity;
 mod init;
 mod init_files;
 mod logs;
+mod operator;
 mod outcome;
 #[cfg(test)]
 mod quoted;
@@ -25,7 +27,7 @@ use clap::Parser as _;
 use holdfast_policies::hostfile::HostFile;
 
 use self::{
-    arguments::{Arguments, Order},
+    arguments::{Arguments, OperatorOrder, Order},
     outcome::{Failure, Reply},
 };
 pub use hostfile::{HostFileError, load_host_file};
@@ -61,11 +63,15 @@ fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
     let config = &arguments.config;
     match arguments.order {
         Order::Init(order) => init::init(&order),
+        Order::Operator(OperatorOrder::Add(order)) => operator::add(config, &order),
         Order::Check { files } => check::check(&files),
         Order::Simulate(order) if order.is_offline() => simulate::offline(&order),
         Order::Run => stay(entry.run, load_host_file(config)?),
         Order::Guard { take_over } => stay(|file| (entry.guard)(file, take_over), load_host_file(config)?),
-        order => call::call(&load_host_file(config)?, order),
+        order => match identity::find(arguments.identity)? {
+            Some(identity) => call::call_as(&identity, order),
+            None => call::call(&load_host_file(config)?, order),
+        },
     }
 }
 

@@ -106,6 +106,7 @@ impl From<Denied> for Failure {
             Denied::Findings(findings) => Self::Findings(findings),
             Denied::Refused(why) | Denied::Unknown(why) => Self::Failed(why),
             Denied::NoLeader(why) => Self::Unavailable(why),
+            Denied::Elsewhere { .. } => Self::Unavailable(denied.to_string()),
         }
     }
 }

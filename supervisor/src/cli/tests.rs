@@ -12,6 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use holdfast_policies::{
+    names::HostName,
+    operators::OperatorCertificate,
     plan::{Lose, Question},
     state::Wanted,
     time::Span,
@@ -27,6 +29,7 @@ use super::{
             tests::{guest, host, shown},
         },
         pki,
+        rpc::{Channel, Handler, Limits, Server},
     },
     *,
 };
@@ -308,6 +311,95 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
         Request::Explain { guest: guest("web-9") },
     ];
     assert_eq!(*fake.0.lock().unwrap(), expected);
+}
+
+#[async_trait]
+impl Handler for Fake {
+    async fn handle(&self, peer: HostName, _channel: Channel, _body: Vec<u8>) -> Result<Vec<u8>, String> {
+        Err(format!("{peer} is no operator"))
+    }
+
+    async fn handle_operator(&self, operator: OperatorCertificate, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        assert_eq!(operator.name.as_str(), "ann");
+        let request: Request = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        serde_json::to_vec(&self.ask(request).await).map_err(|error| error.to_string())
+    }
+}
+
+/// Makes the operator ann in a folder of that name.
+fn add_ann(folder: &Path) -> Called {
+    let at = |path: &str| folder.join(path).to_str().unwrap().to_owned();
+    let (config, authority, out) = (at("etc/hv-b/holdfast.yaml"), at("etc/authority"), at("ann"));
+    holdfast(&["--config", &config, "operator", "add", "ann", "--ca", &authority, "--out", &out, "--json"])
+}
+
+#[test]
+fn an_operator_gets_a_folder_of_their_own_whose_key_is_private_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(init(&folder.path().join("etc")).code, 0);
+    let made = add_ann(folder.path());
+    assert_eq!((made.code, made.err.as_str()), (0, ""));
+    let json = made.json();
+    assert_eq!((json["operator"].as_str(), json["days"].as_u64()), (Some("ann"), Some(365)));
+    let own = folder.path().join("ann");
+    assert_eq!(names(&own), ["ca.pem", "identity.yaml", "operator.key", "operator.pem"].map(str::to_owned).into());
+    assert_eq!((mode(&own), mode(&own.join("operator.key"))), (0o700, 0o600));
+    let read = identity::load(&own.join("identity.yaml")).unwrap();
+    assert_eq!((read.voters.len(), &read.tls.key), (3, &own.join("operator.key")));
+    let tls = pki::TlsFiles { authority: read.tls.ca, certificate: read.tls.certificate, key: read.tls.key };
+    assert_eq!(pki::own_operator(&tls).unwrap().serial.to_string(), json["serial"].as_str().unwrap());
+    let key = fs::read(own.join("operator.key")).unwrap();
+    let again = add_ann(folder.path());
+    assert!(again.code == 1 && again.out.contains("keys are never overwritten"), "{}", again.out);
+    assert_eq!(fs::read(own.join("operator.key")).unwrap(), key);
+    for wrong in [&["ann through hv-a"][..], &["bob", "--days", "0"], &["bob", "--days", "4000"]] {
+        let called = holdfast(&[&["operator", "add", "--ca", "/does/not/exist"], wrong].concat());
+        assert_eq!(called.code, 2, "{wrong:?}: {}", called.err);
+    }
+}
+
+#[test]
+fn with_an_identity_a_command_is_the_operators_and_needs_no_host_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let etc = folder.path().join("etc");
+    assert_eq!((init(&etc).code, add_ann(folder.path()).code), (0, 0));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let loaded = load_host_file(&etc.join("hv-b/holdfast.yaml")).unwrap();
+    let tls = pki::TlsFiles { authority: loaded.tls.ca, certificate: loaded.tls.certificate, key: loaded.tls.key };
+    let (tls, fake) = (pki::server_config(&tls).unwrap(), Arc::new(Fake::default()));
+    let (listen, handler) = ("127.0.0.1:0".parse().unwrap(), Arc::clone(&fake) as Arc<dyn Handler>);
+    let server = runtime.block_on(Server::serve(listen, tls, handler, Limits::default())).unwrap();
+    let identity = folder.path().join("ann/identity.yaml");
+    let text = fs::read_to_string(&identity).unwrap();
+    let (files, _) = text.split_once("voters:").unwrap();
+    fs::write(&identity, format!("{files}voters: {{ hv-b: \"{}\" }}\n", server.address())).unwrap();
+    let identity = identity.to_str().unwrap();
+    let call =
+        |arguments: &[&str]| holdfast(&[&["--config", "/does/not/exist", "--identity", identity], arguments].concat());
+
+    assert!(call(&["status"]).out.starts_with("WRONG\n"));
+    let stopped = call(&["guest", "stop", "web-1"]);
+    assert_eq!((stopped.code, stopped.out.as_str()), (0, "ordered\n"), "{}", stopped.err);
+    assert_eq!(call(&["host", "confirm-off", "h1", "--operator", "ann"]).code, 0);
+    assert_eq!(call(&["host", "drain", "h1"]).code, 3);
+    let other = call(&["host", "confirm-off", "h1", "--operator", "bob"]);
+    assert!(other.code == 1 && other.err.contains("is that of ann, and not of bob"), "{}", other.err);
+    let by = || "ann".to_owned();
+    let expected = [
+        Request::Status,
+        Request::Want { guest: guest("web-1"), wanted: Wanted::Stopped, by: by() },
+        Request::ConfirmOff { host: host("h1"), person: by() },
+        Request::Drain { host: host("h1"), by: by() },
+    ];
+    let asked: Vec<Request> = fake.0.lock().unwrap().clone();
+    let asked: Vec<Request> = asked.into_iter().filter(|asked| *asked != Request::Journal { last: 0 }).collect();
+    assert_eq!(asked, expected);
+
+    drop(server);
+    let gone = call(&["status", "--json"]);
+    assert!(gone.code == 3 && gone.json()["error"].is_string(), "{}", gone.out);
+    let absent = holdfast(&["--identity", "/does/not/exist", "status"]);
+    assert!(absent.code == 1 && absent.err.contains("cannot read /does/not/exist"), "{}", absent.err);
 }
 
 /// Two hosts of 8 GiB, two guests: `web-1` is placed on hv-a (of equals by name), `web-2` on hv-b (more is free there).

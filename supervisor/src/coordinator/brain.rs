@@ -186,8 +186,8 @@ impl Brain {
             }
             // Whoever asked was told that there was no answer: what they wanted then must not happen later.
             Input::Desk { answer, .. } if answer.is_closed() => {}
-            Input::Desk { request, answer } => {
-                let answered = self.serve(request).await;
+            Input::Desk { request, voucher, answer } => {
+                let answered = self.serve(request, &voucher).await;
                 // The asker may have gone; what was decided stays decided.
                 let _ = answer.send(answered);
             }

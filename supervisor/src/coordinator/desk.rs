@@ -11,6 +11,7 @@ use holdfast_policies::{
     lease::{Unarmed, left_open, unarmed},
     model::Policies,
     names::{GuestName, HostName},
+    operators::OperatorCertificate,
     plan::{Circumstances, Question, simulate},
     proof::Proof,
     state::{Mode, Phase, Wanted},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     clock,
-    desk::{Answer, Denied, Desk, Facts, Request, VoterList, explain, journal, of_refusal, plan, status},
+    desk::{Answer, Denied, Desk, Facts, Request, VoterList, Voucher, explain, journal, of_refusal, plan, status},
     locks::{Keeper, survey},
     node::{Complaint, Node},
     rpc::Channel,
@@ -43,10 +44,11 @@ const LOOKS_MAX: u64 = 1_000_000;
 
 impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
-    pub(super) async fn serve(&mut self, request: Request) -> Result<Answer, Denied> {
+    pub(super) async fn serve(&mut self, request: Request, voucher: &Voucher) -> Result<Answer, Denied> {
         if !self.leads() || self.evidence.quorum_since.is_none() {
             return Err(Denied::NoLeader("this supervisor does not coordinate".to_owned()));
         }
+        self.node.read(|state| voucher.permit(&state.policies.cluster, request.is_order()))?;
         match request {
             Request::Status => {
                 let now = clock::moment();
@@ -64,7 +66,7 @@ impl Brain {
             }
             Request::Simulate(question) => self.simulate(&question),
             Request::Journal { last } => Ok(Answer::Journal(self.node.read(|state| journal(state, last)))),
-            Request::Apply { sources, by, dry_run } => self.apply(sources, by, dry_run).await,
+            Request::Apply { sources, by, dry_run } => self.apply(sources, by, dry_run, voucher).await,
             Request::Migrate { guest, to, cold, by } => self.migrate(guest, to, cold, by).await,
             Request::Drain { host, by } => self.set_mode(host, Mode::Draining, by).await,
             Request::Maintain { host, by } => self.set_mode(host, Mode::Maintenance, by).await,
@@ -141,9 +143,18 @@ impl Brain {
         }
     }
 
-    async fn apply(&mut self, sources: BTreeMap<String, String>, by: String, dry_run: bool) -> Result<Answer, Denied> {
+    async fn apply(
+        &mut self,
+        sources: BTreeMap<String, String>,
+        by: String,
+        dry_run: bool,
+        voucher: &Voucher,
+    ) -> Result<Answer, Denied> {
         let (planned, base_version) = self.node.read(|state| (plan(&state.policies, &sources), state.policy_version));
         let (policies, mut changes) = planned?;
+        if !dry_run {
+            voucher.keep_way_in(&policies.cluster)?;
+        }
         self.check_against_cluster(&policies)?;
         changes.extend(self.node.read(|state| left_open(state, &policies)));
         if dry_run {
@@ -290,20 +301,38 @@ impl Counter {
         &self.keeper
     }
 
+    /// Serves an operator who has come with their own certificate. It is not forwarded: that would be this host's word.
+    ///
+    /// # Errors
+    /// [`Denied`]; [`Denied::Elsewhere`] when another host coordinates.
+    pub async fn serve_operator(&self, request: Request, operator: OperatorCertificate) -> Result<Answer, Denied> {
+        let none = |why: String| Err(Denied::NoLeader(why));
+        match self.node.leader() {
+            Some(leader) if leader == *self.node.host() => self.serve_here(request, &Voucher::Operator(operator)).await,
+            Some(host) => match self.node.address(&host) {
+                Some(address) => Err(Denied::Elsewhere { host, address }),
+                None => none(format!("{host} coordinates, and its address is not known")),
+            },
+            None => none(format!("{} does not know who coordinates", self.node.host())),
+        }
+    }
+
     /// Serves a request on this host, without forwarding it.
     ///
     /// # Errors
     /// [`Denied`].
-    pub async fn serve_here(&self, request: Request) -> Result<Answer, Denied> {
+    pub async fn serve_here(&self, request: Request, voucher: &Voucher) -> Result<Answer, Denied> {
         let Some(coordinator) = &self.coordinator else {
             return Err(Denied::NoLeader("this host has no vote".to_owned()));
         };
         if let Some(why) = self.node.health.complaint(Complaint::Vote).filter(|_| self.node.taking_part().is_none()) {
             return Err(Denied::NoLeader(format!("{} does not decide: {why}", self.node.host())));
         }
+        let request = voucher.sign(request)?;
+        self.permit(&request, voucher)?;
         let request = match for_voters(request) {
             Ok((wish, by)) => {
-                let answered = tokio::time::timeout(DEADLINE, coordinator.voters(wish, &by)).await;
+                let answered = tokio::time::timeout(DEADLINE, coordinator.voters(wish, &by, voucher)).await;
                 return answered
                     .unwrap_or_else(|_| Err(Denied::NoLeader("no majority confirmed it in time".to_owned())));
             }
@@ -318,14 +347,28 @@ impl Counter {
         }
         self.survey(&request).await?;
         let (answer, answered) = oneshot::channel();
+        let voucher = voucher.clone();
         let asked = async {
-            coordinator.tell(Input::Desk { request, answer }).await;
+            coordinator.tell(Input::Desk { request, voucher, answer }).await;
             answered.await
         };
         match tokio::time::timeout(DEADLINE, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(Denied::NoLeader("the coordinator did not answer in time".to_owned())),
         }
+    }
+
+    /// Nothing is begun for whoever is not permitted to order it, as far as this host knows while it leads. With authority the
+    /// coordinator's task asks again.
+    fn permit(&self, request: &Request, voucher: &Voucher) -> Result<(), Denied> {
+        if self.node.leader().as_ref() != Some(self.node.host()) {
+            return Ok(());
+        }
+        let permitted = self.node.read(|state| voucher.permit(&state.policies.cluster, request.is_order()));
+        permitted.inspect_err(|denied| {
+            tracing::warn!(%voucher, %denied, "a request was refused for who vouches for it");
+            self.node.metrics.rpc_refused("voucher");
+        })
     }
 
     /// Locks are tried before policies reach the coordinator's task, which decides for others meanwhile (R28). Mistakes in
@@ -344,7 +387,7 @@ impl Counter {
         let me = self.node.host();
         let leader = self.node.leader();
         if leader.as_ref() == Some(me) {
-            return self.serve_here(request.clone()).await;
+            return self.serve_here(request.clone(), &Voucher::Host(me.clone())).await;
         }
         if let Some(leader) = leader {
             return tokio::select! {

@@ -83,6 +83,8 @@ pub enum Input {
     Desk {
         /// What.
         request: crate::desk::Request,
+        /// Who vouches for it.
+        voucher: crate::desk::Voucher,
         /// Where the answer goes.
         answer: oneshot::Sender<Result<crate::desk::Answer, crate::desk::Denied>>,
     },

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::{AUTHORITY_PATIENCE, Coordinator, rounds};
 use crate::{
     consensus::{Consensus, MembershipError, Place, Roster},
-    desk::{Answer, Denied, Step, Unfit, VoterList, voters_warning},
+    desk::{Answer, Denied, Step, Unfit, VoterList, Voucher, voters_warning},
 };
 
 /// One change of the membership at a time; openraft refuses a second one, in words that help nobody.
@@ -34,12 +34,14 @@ pub enum VoterWish {
 }
 
 impl Coordinator {
-    /// Shows or changes the voters, if this host has authority.
+    /// Shows or changes the voters, if this host has authority and the voucher counts.
     ///
     /// # Errors
     /// [`Denied`]
-    pub async fn voters(&self, wish: VoterWish, by: &str) -> Result<Answer, Denied> {
+    pub async fn voters(&self, wish: VoterWish, by: &str, voucher: &Voucher) -> Result<Answer, Denied> {
         let (consensus, roster) = self.roster().await?;
+        let order = wish != VoterWish::List;
+        self.node.read(|state| voucher.permit(&state.policies.cluster, order))?;
         let VoterWish::List = wish else {
             let Ok(_alone) = self.change.0.try_lock() else { return refused(Unfit::Changing) };
             return self.changed(consensus, &roster, wish, by).await;

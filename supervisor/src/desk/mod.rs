@@ -14,9 +14,10 @@ mod story;
 #[cfg(test)]
 pub(crate) mod tests;
 mod voters;
+mod voucher;
 mod words;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use async_trait::async_trait;
 use holdfast_policies::{
@@ -37,6 +38,7 @@ pub use self::{
     status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, Status, status},
     story::{IncidentStory, StoryLine},
     voters::{Step, Unfit, VOTERS_MAX, VoterList, VoterStatus, warning as voters_warning},
+    voucher::Voucher,
     words::rfc3339,
 };
 
@@ -261,6 +263,14 @@ pub enum Denied {
     /// No such guest or host.
     #[error("{0}")]
     Unknown(String),
+    /// Another supervisor coordinates: an operator has to ask that one, because nobody can pass their certificate on.
+    #[error("{host} coordinates, and is reached at {address}")]
+    Elsewhere {
+        /// Which.
+        host: HostName,
+        /// Where it listens.
+        address: SocketAddr,
+    },
 }
 
 /// Whoever answers. A question may be dropped half-way when its asker goes away or its time is up; what was committed

@@ -1,25 +1,25 @@
-//! Making the cluster's authority and issuing host certificates.
+//! Making the cluster's authority and issuing certificates of hosts and operators.
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::names::{HostName, OperatorName};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
 };
 use rustls::pki_types::DnsName;
 
-use super::PkiError;
+use super::{PkiError, peer::OPERATOR_URI};
 
 /// How long certificates are valid: longer than hypervisor hosts live, because an expired certificate would take down
 /// the very thing that is to keep others up. A host is removed by revocation (R27), not by waiting.
 const VALID_YEARS: i32 = 10;
 
-/// The cluster's certificate authority: it can sign host certificates.
+/// The cluster's certificate authority: it can sign certificates of hosts and operators.
 pub struct Authority {
     certificate_pem: String,
     key: KeyPair,
 }
 
-/// A host's certificate with its private key, both in PEM.
+/// A certificate with its private key, both in PEM.
 pub struct Issued {
     /// The certificate, for `tls.certificate`.
     pub certificate_pem: String,
@@ -84,6 +84,37 @@ pub fn issue(authority: &Authority, host: &HostName) -> Result<Issued, PkiError>
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?;
     Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+/// Issues a certificate for an operator, good for `days` days and for the calling end alone.
+///
+/// # Errors
+/// When signing fails.
+pub fn issue_operator(authority: &Authority, operator: &OperatorName, days: u16) -> Result<Issued, PkiError> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem, &authority.key)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    // No common name: that is what makes a certificate a host's.
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "holdfast operator");
+    params.subject_alt_names = vec![rcgen::SanType::URI(format!("{OPERATOR_URI}{operator}").try_into()?)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    // A day more at both ends, for clocks that differ and because dates begin at midnight.
+    let (year, month, day) = date_in(-1);
+    params.not_before = date_time_ymd(year, month, day);
+    let (year, month, day) = date_in(i64::from(days) + 1);
+    params.not_after = date_time_ymd(year, month, day);
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
+/// Year, month and day in so many days.
+fn date_in(days: i64) -> (i32, u8, u8) {
+    let then = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(24 * days));
+    let date = then.unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC).date();
+    (i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
 }
 
 /// Valid from the first day of last year, so that a host whose clock is behind at installation can join, for

@@ -1,19 +1,22 @@
 //! The cluster's own certificates: made by `holdfast init`, checked on every connection between supervisors.
 //!
 //! One authority signs one certificate per host. The common name is the host's name, and that name, not an address, is
-//! who a peer is. Sessions are never resumed, so that every connection checks the certificate again (R27).
+//! who a peer is. The same authority signs operators' certificates, which are good for nothing but giving orders. Sessions
+//! are never resumed, so that every connection checks the certificate again (R27).
 
 mod authority;
 mod files;
+mod peer;
 mod tls;
 
-pub use authority::{Authority, Issued, issue, make_authority};
+pub use authority::{Authority, Issued, issue, issue_operator, make_authority};
 pub use files::TlsFiles;
-pub use tls::{client_config, own_host, peer_host, server_config};
+pub use peer::{Peer, own_host, own_operator, peer, peer_host};
+pub use tls::{client_config, server_config};
 
 use std::{io, path::PathBuf};
 
-use holdfast_policies::names::BadName;
+use holdfast_policies::names::{BadName, HostName, OperatorName};
 
 /// Why certificates could not be made, read or used.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +67,24 @@ pub enum PkiError {
         /// How many there are.
         count: usize,
     },
-    /// The common name is not a host name.
-    #[error("the certificate's common name is not a host name")]
+    /// Whom it names has no name.
+    #[error("the certificate names neither a host nor an operator")]
     Name(#[from] BadName),
+    /// The certificate names an operator and a host, or several operators.
+    #[error("the certificate names an operator, and somebody else too")]
+    TwoRoles,
+    /// The certificate is an operator's where a host's is needed.
+    #[error("the certificate is that of the operator {operator}, and not a host's")]
+    NotHost {
+        /// Whose it is.
+        operator: OperatorName,
+    },
+    /// The certificate is a host's where an operator's is needed.
+    #[error("the certificate is that of the host {host}, and not an operator's")]
+    NotOperator {
+        /// Whose it is.
+        host: HostName,
+    },
     /// The TLS library refuses the certificates.
     #[error("the TLS library refuses these certificates")]
     Tls(#[from] rustls::Error),

@@ -1,17 +1,14 @@
-//! TLS configurations for both ends of a connection, and whose certificate a peer showed.
+//! TLS configurations for both ends of a connection.
 
 use std::sync::Arc;
 
-use holdfast_policies::names::HostName;
 use rustls::{
     ClientConfig, ServerConfig,
     client::Resumption,
     crypto::{CryptoProvider, ring},
-    pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::TLS13,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{PkiError, TlsFiles};
 
@@ -49,35 +46,14 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, PkiError> {
     Ok(Arc::new(config))
 }
 
-/// The host that the chain's first certificate names. The chain must have been verified before.
-///
-/// # Errors
-/// When there is no certificate, or not exactly one common name, or that is not a host name.
-pub fn peer_host(certificates: &[CertificateDer<'_>]) -> Result<HostName, PkiError> {
-    let first = certificates.first().ok_or(PkiError::NoCertificate)?;
-    let (_, certificate) = X509Certificate::from_der(first).map_err(|error| PkiError::Parse(error.to_string()))?;
-    let names: Vec<_> = certificate.subject().iter_common_name().collect();
-    let [name] = names.as_slice() else {
-        return Err(PkiError::CommonName { count: names.len() });
-    };
-    let text = name.as_str().map_err(|error| PkiError::Parse(error.to_string()))?;
-    Ok(HostName::new(text)?)
-}
-
-/// The host that this host's own certificate names, to be compared with the host file.
-///
-/// # Errors
-/// As [`peer_host`], and when the file cannot be read.
-pub fn own_host(files: &TlsFiles) -> Result<HostName, PkiError> {
-    peer_host(&files.chain()?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
+    use holdfast_policies::names::{HostName, OperatorName};
+
     use super::{
-        super::{Authority, issue, make_authority},
+        super::{Authority, issue, issue_operator, make_authority, own_host, own_operator},
         *,
     };
 
@@ -102,6 +78,17 @@ mod tests {
         fs::write(&path, issued.certificate_pem).unwrap();
         let files = TlsFiles { authority: path.clone(), certificate: path.clone(), key: path };
         assert_eq!(own_host(&files).unwrap().as_str(), "hv-b.rack_1");
+        assert!(matches!(own_operator(&files), Err(PkiError::NotOperator { .. })));
+    }
+
+    #[test]
+    fn an_operators_certificate_is_not_taken_for_a_host_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path(), 0o600);
+        let issued = issue_operator(&make_authority().unwrap(), &OperatorName::new("ann").unwrap(), 1).unwrap();
+        fs::write(&files.certificate, issued.certificate_pem).unwrap();
+        assert_eq!(own_operator(&files).unwrap().name.as_str(), "ann");
+        assert!(matches!(own_host(&files), Err(PkiError::NotHost { .. })));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use client::Client;
 pub use frame::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
 pub use server::{Counters, Limits, Server};
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::{names::HostName, operators::OperatorCertificate};
 
 /// What a request is about; each channel has its own share of a connection, so that none can crowd out raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ pub enum Channel {
     Raft = 1,
     /// An agent's sync with the coordinator.
     Sync = 2,
-    /// Requests of operators, forwarded to the coordinator.
+    /// Requests of operators: from themselves, or forwarded to the coordinator by the host that they spoke to.
     Client = 3,
     /// How long ago a voter last heard a host (R17).
     Ages = 4,
@@ -45,7 +45,7 @@ impl Channel {
     }
 }
 
-/// Answers requests. `peer` is who the verified certificate says the caller is.
+/// Answers requests. Who asks is who the verified certificate says the caller is.
 #[async_trait::async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
@@ -53,6 +53,15 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     /// The text is sent to the caller, who sees it as [`CallError::Refused`].
     async fn handle(&self, peer: HostName, channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String>;
+
+    /// Answers one request of an operator, on [`Channel::Client`]: what hosts say to each other never comes from a person,
+    /// and what a person says is never taken for a host's.
+    ///
+    /// # Errors
+    /// As [`handle`](Self::handle).
+    async fn handle_operator(&self, operator: OperatorCertificate, _body: Vec<u8>) -> Result<Vec<u8>, String> {
+        Err(format!("requests of operators such as {} are not served here", operator.name))
+    }
 }
 
 /// Why a call brought no reply.

@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use holdfast_policies::names::HostName;
 use rustls::ServerConfig;
 use tokio::{
     io::{BufReader, BufWriter},
@@ -22,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::super::pki;
+use super::super::pki::{self, Peer};
 use super::{
     BODY_BYTES_MAX, Channel, Handler,
     frame::{self, ANSWER, Frame, FrameError, REFUSAL},
@@ -165,15 +164,15 @@ async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: O
     }
 }
 
-async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<(TlsStream<TcpStream>, HostName), String> {
+async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<(TlsStream<TcpStream>, Peer), String> {
     socket::prepare(&stream).map_err(|error| error.to_string())?;
     let stream = acceptor.accept(stream).await.map_err(|error| error.to_string())?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let peer = pki::peer_host(certificates).map_err(|error| error.to_string())?;
+    let peer = pki::peer(certificates).map_err(|error| error.to_string())?;
     Ok((stream, peer))
 }
 
-async fn serve_peer(stream: TlsStream<TcpStream>, peer: HostName, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
+async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
     let (reader, writer) = tokio::io::split(stream);
     let in_flight = shared.limits.in_flight_per_connection;
     let (replies, mut queue) = mpsc::channel(in_flight.max(1));
@@ -191,7 +190,7 @@ async fn serve_peer(stream: TlsStream<TcpStream>, peer: HostName, shared: Arc<Sh
 /// Reads requests until the connection ends (`Ok`) or sends nonsense (`Err`).
 async fn read_requests(
     mut reader: impl tokio::io::AsyncRead + Unpin,
-    peer: &HostName,
+    peer: &Peer,
     shared: &Arc<Shared>,
     replies: mpsc::Sender<Frame>,
     slot: Arc<OwnedSemaphorePermit>,
@@ -217,10 +216,10 @@ async fn read_requests(
     }
 }
 
-async fn answer(handler: Arc<dyn Handler>, peer: HostName, channel: Channel, request: Frame) -> Frame {
+async fn answer(handler: Arc<dyn Handler>, peer: Peer, channel: Channel, request: Frame) -> Frame {
     let id = request.id;
     // A handler's panic is a refusal and not a request without reply.
-    let work = AssertUnwindSafe(handler.handle(peer, channel, request.body)).catch_unwind();
+    let work = AssertUnwindSafe(hand_over(&*handler, peer, channel, request.body)).catch_unwind();
     let result = match tokio::time::timeout(HANDLE_TIMEOUT, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err("the handler failed".to_owned()),
@@ -230,6 +229,17 @@ async fn answer(handler: Arc<dyn Handler>, peer: HostName, channel: Channel, req
         Ok(body) if body.len() <= BODY_BYTES_MAX => Frame { id, tag: ANSWER, body },
         Ok(body) => refusal(id, &format!("the reply of {} bytes is larger than {BODY_BYTES_MAX}", body.len())),
         Err(reason) => refusal(id, &reason),
+    }
+}
+
+/// Hands a request to whoever serves such peers.
+async fn hand_over(handler: &dyn Handler, peer: Peer, channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String> {
+    match (peer, channel) {
+        (Peer::Host(host), channel) => handler.handle(host, channel, body).await,
+        (Peer::Operator(operator), Channel::Client) => handler.handle_operator(operator, body).await,
+        (Peer::Operator(operator), Channel::Raft | Channel::Sync | Channel::Ages | Channel::Locks | Channel::Paths) => {
+            Err(format!("{} is an operator, and only hosts say that to each other", operator.name))
+        }
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::{
+    names::{HostName, OperatorName},
+    operators::OperatorCertificate,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,11 +30,19 @@ fn host(name: &str) -> HostName {
 }
 
 fn files(authority: &pki::Authority, name: &str, directory: &Path) -> pki::TlsFiles {
-    let issued = pki::issue(authority, &host(name)).unwrap();
+    files_of(authority, &pki::issue(authority, &host(name)).unwrap(), name, directory)
+}
+
+fn operator_files(authority: &pki::Authority, name: &str, directory: &Path) -> pki::TlsFiles {
+    let issued = pki::issue_operator(authority, &OperatorName::new(name).unwrap(), 1).unwrap();
+    files_of(authority, &issued, name, directory)
+}
+
+fn files_of(authority: &pki::Authority, issued: &pki::Issued, name: &str, directory: &Path) -> pki::TlsFiles {
     let at = |kind: &str| directory.join(format!("{name}.{kind}"));
     fs::write(at("ca"), authority.certificate_pem()).unwrap();
-    fs::write(at("cert"), issued.certificate_pem).unwrap();
-    fs::write(at("key"), issued.key_pem).unwrap();
+    fs::write(at("cert"), &issued.certificate_pem).unwrap();
+    fs::write(at("key"), &issued.key_pem).unwrap();
     fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
     pki::TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
 }
@@ -51,6 +62,10 @@ impl Handler for Echo {
             _ => {}
         }
         Ok(format!("{peer} {channel:?} {}", String::from_utf8_lossy(&body)).into_bytes())
+    }
+
+    async fn handle_operator(&self, operator: OperatorCertificate, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        Ok(format!("operator {} {}", operator.name, String::from_utf8_lossy(&body)).into_bytes())
     }
 }
 
@@ -94,6 +109,45 @@ async fn a_request_is_answered_with_the_callers_name_from_its_certificate() {
     assert_eq!(pair.ask("hello", SECOND).await.unwrap(), "hv-a Sync hello");
     assert_eq!(pair.ask("bad", SECOND).await, Err(CallError::Refused("not today".into())));
     assert_eq!(pair.ask("panic", SECOND).await, Err(CallError::Refused("the handler failed".into())));
+}
+
+#[tokio::test]
+async fn an_operator_gives_orders_and_says_nothing_that_hosts_say_to_each_other() {
+    let pair = pair(Limits::default()).await;
+    let files = operator_files(&pair.authority, "ann", pair.directory.path());
+    let client = Client::new(pki::client_config(&files).unwrap());
+    for channel in Channel::ALL {
+        let answer = client.call(&host("hv-b"), pair.server.address(), channel, b"drain".to_vec(), SECOND).await;
+        if channel == Channel::Client {
+            assert_eq!(answer, Ok(b"operator ann drain".to_vec()));
+        } else {
+            assert!(matches!(&answer, Err(CallError::Refused(why)) if why.contains("ann")), "{channel:?}: {answer:?}");
+        }
+    }
+    assert_eq!(pair.echo.0.load(Ordering::Relaxed), 0, "nothing was taken for a host's");
+}
+
+#[tokio::test]
+async fn an_operators_certificate_is_good_for_calling_alone() {
+    let pair = pair(Limits::default()).await;
+    // Named like a host, which its authority cannot know to be wrong.
+    let tls = pki::server_config(&operator_files(&pair.authority, "hv-d", pair.directory.path())).unwrap();
+    let limits = Limits::default();
+    let server = Server::serve("127.0.0.1:0".parse().unwrap(), tls, pair.echo.clone(), limits).await.unwrap();
+    let refused = pair.client.call(&host("hv-d"), server.address(), Channel::Client, vec![], SECOND).await;
+    assert!(matches!(refused, Err(CallError::Unreachable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_operator_with_a_certificate_of_another_authority_is_refused() {
+    let pair = pair(Limits::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut stranger = operator_files(&pki::make_authority().unwrap(), "ann", directory.path());
+    stranger.authority = pair.directory.path().join("hv-a.ca");
+    let client = Client::new(pki::client_config(&stranger).unwrap());
+    let refused = client.call(&host("hv-b"), pair.server.address(), Channel::Client, vec![], SECOND).await;
+    assert!(matches!(refused, Err(CallError::Unreachable(_))), "{refused:?}");
+    until("the failed handshake counted", || pair.server.counters().handshakes_failed() >= 1).await;
 }
 
 #[tokio::test]
