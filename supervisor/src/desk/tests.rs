@@ -106,7 +106,7 @@ pub(crate) fn failed_over() -> ClusterState {
 fn report() -> Report {
     let healthy = ServiceJudgement::plain(ServiceVerdict::Healthy, vec!["inside passes 1s ago (ok)".into()]);
     let services = BTreeMap::from([(ServiceName::new("http").unwrap(), healthy)]);
-    let judgement = GuestJudgement { services, doing: "runs on h2".into(), waits: None };
+    let judgement = GuestJudgement { services, doing: "runs on h2".into(), ..GuestJudgement::default() };
     let judged = |verdict| HostJudgement {
         verdict,
         silent_ms: 0,
@@ -254,6 +254,10 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
     }
     assert!(told.is_sorted_by_key(|(after, _)| *after), "{told:?}");
     assert_eq!(serde_json::from_value::<Explanation>(value).unwrap(), explained());
+    let mut told = report();
+    told.guests.get_mut(&guest("web-1")).unwrap().happened = vec!["it reset itself 12s ago (watchdog)".to_owned()];
+    let text = explain(&failed_over(), &told, &guest("web-1"), &Timing::default()).unwrap().to_string();
+    assert!(text.contains("\n  it reset itself 12s ago (watchdog)\n  http is healthy: "), "{text}");
     assert_eq!(explain(&failed_over(), &report(), &guest("web-9"), &Timing::default()), None);
 }
 

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_policies::{
+    happened::{Happened, Happening},
     names::{Epoch, GuestName},
     observe::{GuestCondition, GuestReport, clean},
     time::Moment,
@@ -24,6 +25,7 @@ use super::{
     argv::{AGENT_CHARDEV, AGENT_PORT},
     cgroup::Cgroup,
     condition::{self, MigrationStatus, View},
+    happenings::Happenings,
     logs, net,
     recent::Recent,
     record::Files,
@@ -75,6 +77,7 @@ pub struct MonitorClient {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<View>,
     recent: Recent,
+    happenings: Happenings,
 }
 
 impl MonitorClient {
@@ -104,6 +107,16 @@ impl MonitorClient {
         self.recent.told(now)
     }
 
+    /// What has happened to the guest and does not show in its condition, each with how long before `now` it was.
+    pub fn happened(&self, now: Moment) -> Vec<Happened> {
+        self.happenings.told(now)
+    }
+
+    /// Says that a reset until `until` was asked for, and is none of the guest's own.
+    pub fn expect_reset(&self, until: Moment) {
+        self.happenings.expect_reset(until);
+    }
+
     /// To wait for changes.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.view.clone()
@@ -130,6 +143,11 @@ pub struct Monitored {
 
 /// Starts the task.
 pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, JoinHandle<()>) {
+    let (client, monitor) = prepare(monitored, events);
+    (client, tokio::spawn(monitor.run()))
+}
+
+fn prepare(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, Monitor) {
     let (asks, asked) = mpsc::channel(QUEUE);
     let detail = monitored.foreign.clone().unwrap_or_else(|| "not asked yet".to_owned());
     let (sender, view) = watch::channel(View {
@@ -138,17 +156,18 @@ pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (Monitor
         agent_open: None,
         resets: 0,
     });
-    let recent = Recent::default();
-    let task = Monitor {
+    let (recent, happenings) = (Recent::default(), Happenings::default());
+    let monitor = Monitor {
         monitored,
         events,
         view: sender,
         recent: recent.clone(),
+        happenings: happenings.clone(),
         asked,
         told: Told::default(),
         last_answer: Instant::now(),
     };
-    (MonitorClient { asks, view, recent }, tokio::spawn(task.run()))
+    (MonitorClient { asks, view, recent, happenings }, monitor)
 }
 
 /// What events have told that the state alone does not.
@@ -164,6 +183,7 @@ struct Monitor {
     events: mpsc::Sender<GuestEvent>,
     view: watch::Sender<View>,
     recent: Recent,
+    happenings: Happenings,
     asked: mpsc::Receiver<Ask>,
     told: Told,
     last_answer: Instant,
@@ -331,9 +351,15 @@ impl Monitor {
             }
             "WATCHDOG" => {
                 let action = clean(word("action"));
+                self.happenings.watchdog(clock::moment(), &action);
                 self.tell(GuestEvent::Watchdog { guest: guest.clone(), epoch: *epoch, action });
             }
-            "RESET" => self.view.send_modify(|view| view.resets = view.resets.saturating_add(1)),
+            "RESET" => {
+                if data.get("guest").and_then(Value::as_bool).unwrap_or(false) {
+                    self.happenings.reset(clock::moment());
+                }
+                self.view.send_modify(|view| view.resets = view.resets.saturating_add(1));
+            }
             "BLOCK_IO_ERROR" => self.told.io_error = condition::io_error(data),
             "SHUTDOWN" => self.told.shutdown = Some(clean(word("reason"))),
             _ => {}
@@ -361,7 +387,7 @@ impl Monitor {
         });
         if changed {
             let Monitored { guest, epoch, .. } = &self.monitored;
-            self.tell(GuestEvent::Changed(GuestReport { guest: guest.clone(), epoch: *epoch, condition }));
+            self.tell(GuestEvent::Changed(GuestReport::new(guest.clone(), *epoch, condition)));
         }
     }
 
@@ -373,6 +399,9 @@ impl Monitor {
         });
         // An agent that was not there when one began to look has not left.
         if changed && (open || before.is_some()) {
+            if !open {
+                self.happenings.note(clock::moment(), Happening::AgentLeft { own: false });
+            }
             self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), connected: open });
         }
     }
@@ -431,3 +460,6 @@ impl Session {
         sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(WireError::Socket)
     }
 }
+
+#[cfg(test)]
+mod tests;
