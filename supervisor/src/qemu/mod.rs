@@ -138,6 +138,8 @@ pub enum GuestEvent {
     AgentChannel {
         /// Which guest.
         guest: GuestName,
+        /// Whether it is Holdfast's own, and not QEMU's.
+        own: bool,
         /// Whether it listens.
         connected: bool,
     },

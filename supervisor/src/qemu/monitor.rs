@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     GuestEvent, How,
-    argv::{AGENT_CHARDEV, AGENT_PORT},
+    argv::{AGENT_CHARDEV, AGENT_PORT, OWN_CHARDEV, OWN_PORT},
     cgroup::Cgroup,
     condition::{self, MigrationStatus, View},
     happenings::Happenings,
@@ -154,6 +154,7 @@ fn prepare(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorCl
         condition: GuestCondition::Unknown { detail },
         migration: None,
         agent_open: None,
+        own_open: None,
         resets: 0,
     });
     let (recent, happenings) = (Recent::default(), Happenings::default());
@@ -246,7 +247,7 @@ impl Monitor {
         for (name, purpose) in [
             ("qmp_capabilities", Purpose::Nothing),
             ("query-migrate", Purpose::Migration),
-            ("query-chardev", Purpose::Agent),
+            ("query-chardev", Purpose::Agents),
             ("query-status", Purpose::Status),
         ] {
             session.send(name, &json!({}), purpose).await?;
@@ -323,9 +324,11 @@ impl Monitor {
                 let status = status.filter(|word| *word != "none").map(MigrationStatus::parse);
                 self.view.send_modify(|view| view.migration = status);
             }
-            Purpose::Agent => {
-                if let Some(open) = answer.and_then(agent_open) {
-                    self.set_agent(open);
+            Purpose::Agents => {
+                for agent in [Agent::Qemus, Agent::Own] {
+                    if let Some(open) = answer.and_then(|answer| is_open(answer, agent.chardev())) {
+                        self.set_agent(agent, open);
+                    }
                 }
             }
             Purpose::Status => {
@@ -346,8 +349,13 @@ impl Monitor {
                 self.tell(GuestEvent::Migration { guest: guest.clone(), epoch: *epoch, status: status.clone() });
                 self.view.send_modify(|view| view.migration = Some(status));
             }
-            "VSERPORT_CHANGE" if word("id") == AGENT_PORT => {
-                self.set_agent(data.get("open").and_then(Value::as_bool).unwrap_or(false));
+            "VSERPORT_CHANGE" => {
+                let open = data.get("open").and_then(Value::as_bool).unwrap_or(false);
+                match word("id") {
+                    AGENT_PORT => self.set_agent(Agent::Qemus, open),
+                    OWN_PORT => self.set_agent(Agent::Own, open),
+                    _ => {}
+                }
             }
             "WATCHDOG" => {
                 let action = clean(word("action"));
@@ -391,18 +399,19 @@ impl Monitor {
         }
     }
 
-    fn set_agent(&self, open: bool) {
+    fn set_agent(&self, agent: Agent, open: bool) {
         let mut before = None;
         let changed = self.view.send_if_modified(|view| {
-            before = view.agent_open.replace(open);
+            before = agent.known(view).replace(open);
             before != Some(open)
         });
+        let own = agent == Agent::Own;
         // An agent that was not there when one began to look has not left.
         if changed && (open || before.is_some()) {
             if !open {
-                self.happenings.note(clock::moment(), Happening::AgentLeft { own: false });
+                self.happenings.note(clock::moment(), Happening::AgentLeft { own });
             }
-            self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), connected: open });
+            self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), own, connected: open });
         }
     }
 
@@ -414,10 +423,35 @@ impl Monitor {
     }
 }
 
-fn agent_open(answer: &Value) -> Option<bool> {
+/// One of the agents that may listen in a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agent {
+    Qemus,
+    Own,
+}
+
+impl Agent {
+    fn chardev(self) -> &'static str {
+        match self {
+            Self::Qemus => AGENT_CHARDEV,
+            Self::Own => OWN_CHARDEV,
+        }
+    }
+
+    /// What is known of whether it listens.
+    fn known(self, view: &mut View) -> &mut Option<bool> {
+        match self {
+            Self::Qemus => &mut view.agent_open,
+            Self::Own => &mut view.own_open,
+        }
+    }
+}
+
+/// Whether somebody in the guest has opened the port behind a character device.
+fn is_open(answer: &Value, chardev: &str) -> Option<bool> {
     let devices = answer.as_array()?;
-    let agent = devices.iter().find(|device| device.get("label").and_then(Value::as_str) == Some(AGENT_CHARDEV))?;
-    agent.get("frontend-open")?.as_bool()
+    let device = devices.iter().find(|device| device.get("label").and_then(Value::as_str) == Some(chardev))?;
+    device.get("frontend-open")?.as_bool()
 }
 
 /// What an answer is for.
@@ -425,7 +459,7 @@ enum Purpose {
     Nothing,
     Status,
     Migration,
-    Agent,
+    Agents,
     Asker(oneshot::Sender<Result<Value, AskError>>),
 }
 

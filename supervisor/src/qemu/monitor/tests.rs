@@ -39,3 +39,25 @@ fn only_resets_of_the_guests_own_are_told_and_whether_its_watchdog_did_them() {
     assert_eq!(happened(&client), [true, false].map(|watchdog| Happening::Reset { watchdog }));
     assert_eq!(client.view().resets, 4, "a reboot that was ordered is waited for by them");
 }
+
+#[test]
+fn both_ports_are_watched_and_an_agent_that_leaves_is_told() {
+    let (mut monitor, client, mut told) = monitor();
+    let open = |view: View| (view.agent_open, view.own_open);
+    let chardevs = json!([
+        { "label": "agent", "frontend-open": false },
+        { "label": "serial0", "frontend-open": true },
+        { "label": "holdfast", "frontend-open": true },
+    ]);
+    assert_eq!((is_open(&chardevs, AGENT_CHARDEV), is_open(&chardevs, OWN_CHARDEV)), (Some(false), Some(true)));
+    monitor.event("VSERPORT_CHANGE", &json!({ "id": "agent-port", "open": false }));
+    monitor.event("VSERPORT_CHANGE", &json!({ "id": "another-port", "open": true }));
+    assert_eq!(open(client.view()), (Some(false), None));
+    assert!(told.try_recv().is_err() && happened(&client).is_empty(), "one that was not there has not left");
+    monitor.event("VSERPORT_CHANGE", &json!({ "id": "holdfast-port", "open": true }));
+    assert!(matches!(told.try_recv(), Ok(GuestEvent::AgentChannel { own: true, connected: true, .. })));
+    monitor.event("VSERPORT_CHANGE", &json!({ "id": "holdfast-port", "open": false }));
+    assert!(matches!(told.try_recv(), Ok(GuestEvent::AgentChannel { own: true, connected: false, .. })));
+    assert_eq!(open(client.view()), (Some(false), Some(false)));
+    assert_eq!(happened(&client), [Happening::AgentLeft { own: true }]);
+}
