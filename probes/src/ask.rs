@@ -125,7 +125,7 @@ fn silence(probe: &Probe, place: &Place, timeout: Duration) -> Finding {
 /// and the answer may have come in time.
 const OVERSLEPT_LEAST: Duration = Duration::from_millis(250);
 
-fn overslept(took: Duration, timeout: Duration) -> bool {
+pub(crate) fn overslept(took: Duration, timeout: Duration) -> bool {
     took.saturating_sub(timeout) > (timeout / 2).max(OVERSLEPT_LEAST)
 }
 
