@@ -11,6 +11,7 @@ use std::{
 
 use holdfast_policies::{
     evidence::SightState,
+    model::Probe,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
     sight::{Track, timed},
@@ -217,6 +218,9 @@ impl Look {
             Outcome::Unknown => ProbeOutcome::Unknown,
         };
         self.node.metrics.probed(guest, service, kind, outcome, answer.latency);
+        if matches!(self.question.service.probe, Probe::Plugin(_)) {
+            self.node.metrics.set_figures(guest, service, &self.memory.figures());
+        }
         if self.node.health.unwell(now).is_some() && answer.outcome == Outcome::Fail {
             // What a supervisor sees that doubts itself does not count against anybody.
             return;

@@ -363,6 +363,21 @@ async fn a_plugin_is_judged_by_its_exit_code_and_figures_are_kept_out() {
 }
 
 #[tokio::test]
+async fn the_figures_of_a_plugin_are_those_of_its_newest_answer() {
+    let target = network();
+    for (script, wanted) in [
+        ("echo 'OK | time=1s size=7B'", &["time", "size"][..]),
+        ("echo OK", &[][..]),
+        ("echo 'LOW | left=3%'; exit 2", &["left"][..]),
+        ("sleep 60", &[][..]),
+    ] {
+        asked(&plugin(script), &target).await;
+        let told: Vec<String> = target.memory.figures().into_iter().map(|figure| figure.label).collect();
+        assert_eq!(told, wanted, "{script}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_gets_the_guests_address_as_an_argument_and_no_shell() {
     let words = ["/bin/echo", "-H", "{address}", "$(id)"].map(str::to_owned).to_vec();
     let seen = asked(&Probe::Plugin(PluginProbe { run: words, warning: Grade::Slow }), &network()).await;
