@@ -44,6 +44,7 @@ fn sql(port: u16, password_file: Option<PathBuf>) -> SqlProbe {
         user: "holdfast".to_owned(),
         password_file,
         database: String::new(),
+        before: Vec::new(),
         query: "SELECT 1".to_owned(),
         expect: Some("1".to_owned()),
         tls: None,
