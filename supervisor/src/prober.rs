@@ -124,9 +124,8 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
         let wanted = wanted::wanted(node.host(), &living(&node).await, &view);
         tasks.retain(|subject, (asked, _)| wanted.get(subject) == Some(asked));
         sights.retain(|subject| wanted.contains_key(subject));
-        node.metrics.retain_probes(|guest, service| {
-            wanted.keys().any(|(name, asked, _)| name.as_str() == guest && asked.as_str() == service)
-        });
+        let services = wanted::services(&wanted);
+        node.metrics.retain_probes(|guest, service| services.contains(&(guest, service)));
         let guests: BTreeSet<&GuestName> = wanted.keys().map(|(guest, _, _)| guest).collect();
         slots.retain(|guest| guests.contains(guest));
         for (subject, question) in wanted {
