@@ -331,6 +331,9 @@ pub enum Change {
         human: Option<String>,
         /// Guests that it concerns.
         guests: Vec<GuestName>,
+        /// Who sees what, where it rests on that.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        evidence: Vec<String>,
     },
     /// It is over.
     IncidentResolved {

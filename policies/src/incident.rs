@@ -46,9 +46,27 @@ pub struct Incident {
     pub stamps: Stamps,
     /// Guests that it concerns.
     pub guests: Vec<GuestName>,
+    /// Who saw what when it was opened, and whenever it changed; at most [`SEEN_MAX`].
+    #[serde(default)]
+    pub seen: Vec<Seen>,
     /// The newest `seq` that each receiver has confirmed.
     pub delivered: BTreeMap<String, u64>,
 }
+
+/// Who saw what at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When it was noted.
+    pub at: WallTime,
+    /// One sentence for each vantage; at most [`VANTAGES_MAX`].
+    pub what: Vec<String>,
+}
+
+/// Moments kept in [`Incident::seen`]: how it began, and the newest few.
+pub const SEEN_MAX: usize = 4;
+
+/// Sentences kept of one moment. Each has a detail of up to 200 bytes, and hundreds of incidents are kept.
+pub const VANTAGES_MAX: usize = 6;
 
 /// Sentences kept in [`Incident::done`]: enough for a ladder climbed to its end, small enough for a pager.
 pub const DONE_MAX: usize = 24;
@@ -116,6 +134,21 @@ impl Incident {
     }
 }
 
+impl Incident {
+    /// Notes who sees what; the oldest but the first goes when there is too much.
+    pub fn saw(&mut self, at: WallTime, evidence: &[String]) {
+        if self.seen.len() >= SEEN_MAX {
+            self.seen.remove(1.min(self.seen.len().saturating_sub(1)));
+        }
+        let mut what: Vec<String> = evidence.iter().take(VANTAGES_MAX).cloned().collect();
+        let more = evidence.len().saturating_sub(VANTAGES_MAX);
+        if more > 0 {
+            what.push(format!("and {more} more"));
+        }
+        self.seen.push(Seen { at, what });
+    }
+}
+
 /// Whether two sentences say the same but for their numbers: how long something took, and how often it was tried, is no
 /// news.
 #[must_use]
@@ -138,6 +171,19 @@ fn without_numbers(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_incident_from_before_sights_were_kept_still_reads() {
+        let old = r#"{"id":1,"key":"degraded/web","severity":"warning","opened":1,"resolved":null,"seq":1,"summary":"s",
+            "done":[],"human":null,"rung":null,"proof":null,"stamps":{"began":null,"detected":null,"proven":null,
+            "ordered":null,"started":null,"verified":null},"guests":[],"delivered":{}}"#;
+        let mut incident: Incident = serde_json::from_str(old).unwrap();
+        assert!(incident.seen.is_empty());
+        let many: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        incident.saw(WallTime(2), &many);
+        assert_eq!(incident.seen[0].what.len(), VANTAGES_MAX + 1);
+        assert_eq!(incident.seen[0].what.last().unwrap(), "and 14 more");
+    }
 
     #[test]
     fn only_other_words_are_news() {

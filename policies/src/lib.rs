@@ -18,6 +18,7 @@ pub mod fit;
 mod fixture;
 pub mod go_ahead;
 pub mod hands_off;
+pub mod happened;
 pub mod hostfile;
 pub mod incident;
 pub mod journal;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Epoch, GuestName};
+use crate::{
+    happened::Happened,
+    names::{Epoch, GuestName},
+};
 
 /// Longest detail kept with an observation, in bytes: enough for an error text, small enough for gossip.
 pub const DETAIL_BYTES_MAX: usize = 200;
@@ -105,4 +108,16 @@ pub struct GuestReport {
     pub epoch: Epoch,
     /// How it is.
     pub condition: GuestCondition,
+    /// What has happened to it lately and does not show in that, oldest first; of each sort the newest
+    /// [`TOLD_MAX`](crate::happened::TOLD_MAX). Nothing from a supervisor that does not tell it.
+    #[serde(default)]
+    pub happened: Vec<Happened>,
+}
+
+impl GuestReport {
+    /// A report of a guest to which nothing has happened.
+    #[must_use]
+    pub fn new(guest: GuestName, epoch: Epoch, condition: GuestCondition) -> Self {
+        Self { guest, epoch, condition, happened: Vec::new() }
+    }
 }

@@ -50,14 +50,14 @@ async fn put(probe: &Probe, target: &Target, timeout: Duration) -> Finding {
         #[cfg(feature = "network")]
         Place::Network(clients) => {
             let asker = Asker::new(clients, target.address, timeout);
-            asker.without_secrets(over_network(probe, &asker).await)
+            asker.without_secrets(over_network(probe, &asker, &target.memory).await)
         }
         Place::Inside(channel) => in_guest(probe, channel.as_ref(), &target.memory, timeout).await,
     }
 }
 
 #[cfg(feature = "network")]
-async fn over_network(probe: &Probe, asker: &Asker<'_>) -> Finding {
+async fn over_network(probe: &Probe, asker: &Asker<'_>, memory: &Memory) -> Finding {
     match probe {
         Probe::Http(http) => http::ask(asker, http).await,
         Probe::Tcp(tcp) => tcp::ask(asker, tcp).await,
@@ -68,7 +68,7 @@ async fn over_network(probe: &Probe, asker: &Asker<'_>) -> Finding {
         Probe::Mysql(sql) => mysql::ask(asker, sql).await,
         Probe::Redis(redis) => redis::ask(asker, redis).await,
         Probe::Ping {} => ping::ask(asker).await,
-        Probe::Plugin(plugin) => plugin::ask(asker, plugin).await,
+        Probe::Plugin(plugin) => plugin::ask(asker, plugin, memory).await,
         Probe::AgentPing {}
         | Probe::Exec(_)
         | Probe::File(_)
@@ -125,7 +125,7 @@ fn silence(probe: &Probe, place: &Place, timeout: Duration) -> Finding {
 /// and the answer may have come in time.
 const OVERSLEPT_LEAST: Duration = Duration::from_millis(250);
 
-fn overslept(took: Duration, timeout: Duration) -> bool {
+pub(crate) fn overslept(took: Duration, timeout: Duration) -> bool {
     took.saturating_sub(timeout) > (timeout / 2).max(OVERSLEPT_LEAST)
 }
 

@@ -21,6 +21,6 @@ mod contract;
 
 pub use ask::{Place, Target, ask};
 pub use channel::{ChannelError, ExecResult, Exit, GuestChannel};
-pub use memory::Memory;
+pub use memory::{Figure, Memory};
 #[cfg(feature = "network")]
 pub use network::clients::{Clients, ClientsError};

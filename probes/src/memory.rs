@@ -1,4 +1,5 @@
-//! What one asker remembers from one question to the next: the little that a single look at a guest cannot tell.
+//! What one asker remembers from one question to the next: the little that a single look at a guest cannot tell, and the
+//! figures that came with the newest answer.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,18 @@ use std::{
 pub struct Memory {
     /// By unit: as many as one asker asks for.
     units: Arc<Mutex<BTreeMap<String, Seen>>>,
+    figures: Arc<Mutex<Vec<Figure>>>,
+}
+
+/// A number that a plugin tells besides its verdict. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// What it is of.
+    pub label: String,
+    /// How much.
+    pub value: f64,
+    /// Of what: `s`, `%`, `B`; empty for a plain number.
+    pub unit: String,
 }
 
 /// One run of a systemd unit; times count from the guest's boot.
@@ -32,6 +45,17 @@ struct Seen {
 }
 
 impl Memory {
+    /// The figures of the newest answer; few kinds have any.
+    #[must_use]
+    pub fn figures(&self) -> Vec<Figure> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(feature = "network")]
+    pub(crate) fn set_figures(&self, figures: Vec<Figure>) {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
     /// Notes a run. Returns how long the one before it lasted, if that had begun with a restart by systemd too; `None` where
     /// that is not known.
     pub(crate) fn run_before(&self, unit: &str, run: Run) -> Option<Duration> {

@@ -11,6 +11,7 @@ use std::{
 
 use holdfast_policies::{
     evidence::SightState,
+    model::Probe,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
     sight::{Track, timed},
@@ -123,9 +124,8 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
         let wanted = wanted::wanted(node.host(), &living(&node).await, &view);
         tasks.retain(|subject, (asked, _)| wanted.get(subject) == Some(asked));
         sights.retain(|subject| wanted.contains_key(subject));
-        node.metrics.retain_probes(|guest, service| {
-            wanted.keys().any(|(name, asked, _)| name.as_str() == guest && asked.as_str() == service)
-        });
+        let services = wanted::services(&wanted);
+        node.metrics.retain_probes(|guest, service| services.contains(&(guest, service)));
         let guests: BTreeSet<&GuestName> = wanted.keys().map(|(guest, _, _)| guest).collect();
         slots.retain(|guest| guests.contains(guest));
         for (subject, question) in wanted {
@@ -217,6 +217,9 @@ impl Look {
             Outcome::Unknown => ProbeOutcome::Unknown,
         };
         self.node.metrics.probed(guest, service, kind, outcome, answer.latency);
+        if matches!(self.question.service.probe, Probe::Plugin(_)) {
+            self.node.metrics.set_figures(guest, service, &self.memory.figures());
+        }
         if self.node.health.unwell(now).is_some() && answer.outcome == Outcome::Fail {
             // What a supervisor sees that doubts itself does not count against anybody.
             return;

@@ -33,6 +33,7 @@ impl ClusterState {
             proof: None,
             stamps: Stamps::default(),
             guests: Vec::new(),
+            seen: Vec::new(),
             delivered: BTreeMap::new(),
         });
         incident.seq += 1;
@@ -64,6 +65,14 @@ impl ClusterState {
         incident.guests = guests;
         incident.stamps.detected.get_or_insert(at);
         Ok(())
+    }
+
+    /// Keeps what an incident that was just opened or changed rests on.
+    pub(super) fn incident_seen(&mut self, context: &Context, key: &str, evidence: &[String]) {
+        let open = self.incidents.values_mut().rev().find(|incident| incident.key == key && incident.is_open());
+        if let Some(incident) = open.filter(|_| !evidence.is_empty()) {
+            incident.saw(context.at, evidence);
+        }
     }
 
     pub(super) fn incident_resolved(&mut self, context: &mut Context, key: &str) -> Result<(), Refused> {

@@ -99,8 +99,10 @@ impl ClusterState {
             Change::Verified { guest, unasked } => self.verified(context, &guest, unasked),
             Change::LadderReset { guest } => self.ladder_reset(&guest),
             Change::OrderEnded { order, outcome } => self.order_ended(context, order, outcome),
-            Change::IncidentOpened { key, severity, summary, human, guests } => {
-                self.incident_opened(context, &key, severity, summary, human, guests)
+            Change::IncidentOpened { key, severity, summary, human, guests, evidence } => {
+                self.incident_opened(context, &key, severity, summary, human, guests)?;
+                self.incident_seen(context, &key, &evidence);
+                Ok(())
             }
             Change::IncidentResolved { key } => self.incident_resolved(context, &key),
             Change::Delivered { incident, receiver, seq } => self.delivered(incident, receiver, seq),

@@ -232,8 +232,8 @@ fn a_storm_hold_is_released_for_the_storm_that_there_is_and_not_in_advance() {
     let release = Change::StormHoldReleased { by: "ann".to_owned() };
     assert!(matches!(stage.refused(release.clone()), Refused::Already { .. }));
     let key = "storm".to_owned();
-    let (severity, summary) = (Severity::Critical, "held".to_owned());
-    stage.must(Change::IncidentOpened { key, severity, summary, human: None, guests: Vec::new() });
+    let (severity, summary, evidence) = (Severity::Critical, "held".to_owned(), Vec::new());
+    stage.must(Change::IncidentOpened { key, severity, summary, human: None, guests: Vec::new(), evidence });
     stage.must(release);
     stage.must(Change::StormEnded);
     assert!(matches!(stage.refused(Change::StormEnded), Refused::Already { .. }));

@@ -60,7 +60,7 @@ fn a_guest_is_neither_placed_nor_climbed_for_while_another_host_has_something_of
     let found = Change::StrayFound { guest: name("g"), host: host("b"), epoch, keep: Some(host("a")) };
     assert_eq!(promises(&stage, &evidence, &[found.clone(), climb.clone()]), ["S1"], "both in one plan");
 
-    let report = |condition| crate::observe::GuestReport { guest: name("g"), epoch, condition };
+    let report = |condition| crate::observe::GuestReport::new(name("g"), epoch, condition);
     let reports = |evidence: &mut Evidence, condition| {
         evidence.hosts.get_mut(&host("b")).unwrap().reports.insert(name("g"), report(condition));
     };

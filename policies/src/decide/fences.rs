@@ -182,9 +182,22 @@ pub(super) fn open(
     summary: String,
     human: Option<String>,
 ) {
+    open_as_seen(round, decision, key, severity, summary, human, Vec::new());
+}
+
+/// The same, with who sees what: that is kept with the incident, and is no news by itself.
+pub(super) fn open_as_seen(
+    round: &Round<'_>,
+    decision: &mut Decision,
+    key: String,
+    severity: Severity,
+    summary: String,
+    human: Option<String>,
+    evidence: Vec<String>,
+) {
     let known = round.state.open_incident(&key);
     if !known.is_some_and(|open| open.summary == summary && open.human == human && open.severity == severity) {
-        decision.commands.push(Change::IncidentOpened { key, severity, summary, human, guests: Vec::new() });
+        decision.commands.push(Change::IncidentOpened { key, severity, summary, human, guests: Vec::new(), evidence });
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     hostfile::Timing,
     lease::SafeAt,
     names::{GuestName, HostName, Incarnation, ServiceName},
-    state::{ClusterState, Life},
+    state::{ClusterState, Life, Tenure},
     time::{Moment, Now, WallTime},
 };
 
@@ -109,8 +109,9 @@ impl Report {
     pub fn with_words(&self, state: &ClusterState, evidence: &Evidence, now: Moment) -> Self {
         let mut told = self.clone();
         for (name, judgement) in &mut told.guests {
-            let home = state.guests.get(name).and_then(|guest| guest.home());
-            let (Some(home), Some((_, policy))) = (home, state.policies.policy_of(name)) else { continue };
+            let Some(home) = state.guests.get(name).and_then(|guest| guest.home()) else { continue };
+            judgement.happened = happened(evidence, name, home, now);
+            let Some((_, policy)) = state.policies.policy_of(name) else { continue };
             for (service, judged) in &mut judgement.services {
                 if let Some(declared) = policy.services.get(service).filter(|_| judged.evidence.is_empty()) {
                     judged.evidence = services::words(evidence, now, name, home.epoch, service, declared);
@@ -119,6 +120,14 @@ impl Report {
         }
         told
     }
+}
+
+/// What its host says has happened to a guest, as sentences, oldest first.
+fn happened(evidence: &Evidence, name: &GuestName, home: &Tenure, now: Moment) -> Vec<String> {
+    let Some(seen) = evidence.hosts.get(&home.host) else { return Vec::new() };
+    let report = seen.reports.get(name).filter(|report| report.epoch == home.epoch);
+    let (Some(report), Some(sync)) = (report, &seen.sync) else { return Vec::new() };
+    report.happened.iter().map(|happened| happened.later(now.since(sync.at)).to_string()).collect()
 }
 
 /// What was found about a guest.
@@ -130,6 +139,10 @@ pub struct GuestJudgement {
     pub doing: String,
     /// What is waited for, and at most how much longer in milliseconds.
     pub waits: Option<(String, u64)>,
+    /// What its hypervisor says has happened to it lately. Nothing in the report of a round: that is told when somebody asks
+    /// ([`Report::with_words`]).
+    #[serde(default)]
+    pub happened: Vec<String>,
 }
 
 /// Everything that one round looks at.

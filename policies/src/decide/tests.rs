@@ -17,6 +17,7 @@ mod degraded;
 mod departures;
 mod go_aheads;
 mod leases;
+mod own_resets;
 mod paths;
 mod power_on;
 mod quarantine;
@@ -58,7 +59,7 @@ impl Scene {
         let heard = Heard { at: Moment(at), incarnation: known.facts.incarnation.clone() };
         let here = self.stage.state.guests.iter().filter_map(|(guest, state)| {
             let tenure = state.tenures().into_iter().find(|tenure| tenure.host == host(on))?;
-            let report = GuestReport { guest: guest.clone(), epoch: tenure.epoch, condition: GuestCondition::Running };
+            let report = GuestReport::new(guest.clone(), tenure.epoch, GuestCondition::Running);
             Some((guest.clone(), report))
         });
         let reports = here.collect();
@@ -97,7 +98,7 @@ impl Scene {
 
     pub fn report(&mut self, guest: &str, on: &str, condition: GuestCondition) {
         let epoch = self.stage.state.guests[&name(guest)].tenures()[0].epoch;
-        let report = GuestReport { guest: name(guest), epoch, condition };
+        let report = GuestReport::new(name(guest), epoch, condition);
         self.evidence.hosts.entry(host(on)).or_default().reports.insert(name(guest), report);
     }
 
@@ -507,7 +508,7 @@ fn a_guest_that_is_found_running_on_one_host_is_adopted_there() {
     scene.stage.declare(declaration(&[name("web"), name("new")], &hosts));
     scene.later(1_000);
     let epoch = crate::names::Epoch::default();
-    let report = GuestReport { guest: name("new"), epoch, condition: GuestCondition::Running };
+    let report = GuestReport::new(name("new"), epoch, GuestCondition::Running);
     scene.evidence.hosts.get_mut(&host("b")).unwrap().reports.insert(name("new"), report.clone());
     assert_eq!(scene.words(), ["GuestAdopted"]);
     scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.insert(name("new"), report);
@@ -696,7 +697,7 @@ fn only_what_another_host_has_taken_over_is_superseded() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     stage.run("web", "a");
     let Phase::Running { tenure, .. } = stage.phase("web").clone() else { panic!("it runs") };
-    let report = GuestReport { guest: name("web"), epoch: tenure.epoch, condition: GuestCondition::Running };
+    let report = GuestReport::new(name("web"), tenure.epoch, GuestCondition::Running);
     assert!(guests::superseded(&stage.state, &host("a"), std::slice::from_ref(&report)).is_empty());
     let reset = stage.climb("web", 1);
     stage.must(reset);

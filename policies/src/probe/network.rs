@@ -107,6 +107,9 @@ pub struct SqlProbe {
     pub password_file: Option<PathBuf>,
     /// The database; empty for the user's default.
     pub database: String,
+    /// Statements that are carried out before it is asked, over the same connection; what they give does not matter.
+    #[serde(default)]
+    pub before: Vec<String>,
     /// What is asked. Default `SELECT 1`.
     pub query: String,
     /// What the first value of the first row must be.

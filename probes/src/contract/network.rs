@@ -44,6 +44,7 @@ fn sql(port: u16, password_file: Option<PathBuf>) -> SqlProbe {
         user: "holdfast".to_owned(),
         password_file,
         database: String::new(),
+        before: Vec::new(),
         query: "SELECT 1".to_owned(),
         expect: Some("1".to_owned()),
         tls: None,
@@ -375,6 +376,21 @@ async fn a_plugin_is_judged_by_its_exit_code_and_figures_are_kept_out() {
     }
     let missing = PluginProbe { run: vec!["/nowhere/check_x".to_owned()], warning: Grade::Fail };
     assert_eq!(asked(&Probe::Plugin(missing), &network()).await.outcome, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn the_figures_of_a_plugin_are_those_of_its_newest_answer() {
+    let target = network();
+    for (script, wanted) in [
+        ("echo 'OK | time=1s size=7B'", &["time", "size"][..]),
+        ("echo OK", &[][..]),
+        ("echo 'LOW | left=3%'; exit 2", &["left"][..]),
+        ("sleep 60", &[][..]),
+    ] {
+        asked(&plugin(script), &target).await;
+        let told: Vec<String> = target.memory.figures().into_iter().map(|figure| figure.label).collect();
+        assert_eq!(told, wanted, "{script}");
+    }
 }
 
 #[tokio::test]

@@ -115,6 +115,10 @@ async fn ready(probe: &Probe) {
     }
 }
 
+/// Writes the time and reads it back, as the kit does.
+const BEAT: &str = "local t = redis.call('TIME'); local v = t[1] .. '.' .. t[2]; redis.call('SET', KEYS[1], v, 'EX', 60); \
+                    return redis.call('GET', KEYS[1]) == v and 'OK' or 'lost'";
+
 #[tokio::test]
 async fn redis_is_asked_with_its_password_and_a_wrong_one_is_unknown() {
     if left_out("probes against a real Redis") {
@@ -145,6 +149,8 @@ async fn redis_is_asked_with_its_password_and_a_wrong_one_is_unknown() {
     };
     assert_eq!(asked_for(&["SET", "a", "1"], Some("OK")).await, Outcome::Pass);
     assert_eq!(asked_for(&["GET", "a"], Some("1")).await, Outcome::Pass);
+    assert_eq!(asked_for(&["EVAL", BEAT, "1", "beat"], Some("OK")).await, Outcome::Pass);
+    assert_eq!(asked_for(&["EVAL", BEAT, "1", "beat"], Some("lost")).await, Outcome::Fail);
     assert_eq!(asked_for(&["GET", "a"], Some("2")).await, Outcome::Fail);
     assert_eq!(asked_for(&["GET", "absent"], Some("2")).await, Outcome::Fail);
     assert_eq!(asked_for(&["INFO", "replication"], Some("role:master")).await, Outcome::Pass);
@@ -206,6 +212,7 @@ fn sql(port: u16, database: &str) -> SqlProbe {
         user: "holdfast".to_owned(),
         password_file: None,
         database: database.to_owned(),
+        before: Vec::new(),
         query: "SELECT 1".to_owned(),
         expect: Some("1".to_owned()),
         tls: None,
@@ -280,6 +287,17 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
         let seen = asked(&Probe::Postgres(SqlProbe { query, expect, ..plain.clone() })).await;
         assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
     }
+    // As the kit does: one transaction for all of it.
+    let before = vec!["CREATE TABLE IF NOT EXISTS beat (at timestamptz)".to_owned()];
+    for (when, wanted) in
+        [("now()", Outcome::Pass), ("now()", Outcome::Pass), ("now() - interval '1 s'", Outcome::Fail)]
+    {
+        let write = "DELETE FROM beat; INSERT INTO beat VALUES (now());";
+        let query = format!("{write} SELECT 'ok' FROM beat WHERE at = {when}");
+        let (before, expect) = (before.clone(), Some("ok".to_owned()));
+        let seen = asked(&Probe::Postgres(SqlProbe { before, query, expect, ..plain.clone() })).await;
+        assert_eq!(seen.outcome, wanted, "{when}: {seen:?}");
+    }
     secrets_and_names(Probe::Postgres, plain, secret(wrong.path(), "other"), &authority).await;
 }
 
@@ -325,6 +343,18 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
         let (query, expect) = (asking.to_owned(), expect.map(str::to_owned));
         let seen = asked(&Probe::Mysql(SqlProbe { query, expect, ..plain.clone() })).await;
         assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
+    }
+    for (before, wanted) in [
+        (&["SET @a = 7"][..], Outcome::Pass),
+        (&["SELECT 1 UNION SELECT 2", "SELECT 3", "SET @a = 7"][..], Outcome::Pass),
+        (&["SET @a = 8"][..], Outcome::Fail),
+        (&["SELEC 1", "SET @a = 7"][..], Outcome::Unknown),
+    ] {
+        let before = before.iter().map(|statement| (*statement).to_owned()).collect();
+        let (query, expect) = ("SELECT @a".to_owned(), Some("7".to_owned()));
+        let probe = SqlProbe { before, query, expect, ..plain.clone() };
+        let seen = asked(&Probe::Mysql(probe.clone())).await;
+        assert_eq!(seen.outcome, wanted, "{probe:?}: {seen:?}");
     }
     secrets_and_names(Probe::Mysql, plain, secret(wrong.path(), "other"), &authority).await;
 }

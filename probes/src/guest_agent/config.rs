@@ -9,7 +9,7 @@ use std::{
 use holdfast_policies::{model::Probe, names::ServiceName, probe::Processes};
 use serde::{Deserialize, Serialize};
 
-use super::{protocol::SERVICES_MAX, reports};
+use super::{loopback, protocol::SERVICES_MAX, reports};
 
 /// Where applications report unless the config says otherwise: next to the supervisor's own ports.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7412);
@@ -70,6 +70,8 @@ pub struct Allowed {
     pub units: Vec<String>,
     /// Names of processes that may be counted.
     pub processes: Vec<String>,
+    /// Ports on the guest's own loopback that may be asked, over TCP and HTTP.
+    pub connect: BTreeSet<u16>,
 }
 
 /// Why a config cannot be used.
@@ -152,17 +154,22 @@ impl GuestConfig {
                     Err(format!("the guest's config allows no unit {unit}"))
                 }
             }
-            Probe::Http(_)
-            | Probe::Tcp(_)
-            | Probe::Tls(_)
+            Probe::Http(_) | Probe::Tcp(_) | Probe::Metric(_) => {
+                let port = loopback::place(probe)?.port();
+                if self.allow.connect.contains(&port) {
+                    Ok(())
+                } else {
+                    Err(format!("the guest's config allows no connection to port {port}"))
+                }
+            }
+            Probe::Tls(_)
             | Probe::Dns(_)
             | Probe::Grpc(_)
             | Probe::Postgres(_)
             | Probe::Mysql(_)
             | Probe::Redis(_)
             | Probe::Ping {}
-            | Probe::Plugin(_)
-            | Probe::Metric(_) => Err("this agent does not ask that".to_owned()),
+            | Probe::Plugin(_) => Err("this agent does not ask that".to_owned()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, pin::pin, process::Stdio, time::Duration};
 
 use async_trait::async_trait;
-use holdfast_policies::probe::Processes;
+use holdfast_policies::{model::Probe, observe::Outcome, probe::Processes};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{look, protocol::OUTPUT_BYTES_MAX};
+use super::{look, loopback, protocol::OUTPUT_BYTES_MAX};
 use crate::channel::{ChannelError, Counted, ExecResult, Exit, GuestChannel, Looked};
 
 /// How long the output of a program that has ended is read on.
@@ -24,6 +24,11 @@ pub(super) struct Local;
 impl GuestChannel for Local {
     async fn ping(&self, _: Duration) -> Result<(), ChannelError> {
         Ok(())
+    }
+
+    async fn answer(&self, probe: &Probe, deadline: Duration) -> Option<(Outcome, String)> {
+        let finding = loopback::answer(probe, deadline).await?;
+        Some((finding.outcome, finding.detail))
     }
 
     async fn count(&self, which: &Processes) -> Option<Counted> {

@@ -13,6 +13,7 @@
 pub mod config;
 mod local;
 mod look;
+mod loopback;
 pub mod protocol;
 mod reports;
 pub mod serve;

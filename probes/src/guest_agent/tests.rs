@@ -6,12 +6,14 @@ use holdfast_policies::{
     model::Probe,
     names::ServiceName,
     observe::Outcome,
-    probe::{ExecProbe, FileProbe, HeartbeatProbe, ProcessProbe, Processes},
+    probe::{
+        Comparison, ExecProbe, FileProbe, HeartbeatProbe, HttpProbe, MetricProbe, ProcessProbe, Processes, TcpProbe,
+    },
     time::Span,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf, duplex, split},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 
@@ -240,6 +242,88 @@ async fn it_looks_at_processes_and_files_without_running_programs() {
     assert_eq!(asks(by_pid_file()).await, Outcome::Unknown);
 }
 
+/// A service on the loopback that says the same to everybody, and hangs up if it shall.
+async fn service(says: Vec<u8>, hangs_up: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(&says).await;
+            if !hangs_up {
+                open.push(stream);
+            }
+        }
+    });
+    port
+}
+
+fn page(status: u16, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status} So\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+fn lag(port: u16, most: i64) -> Probe {
+    Probe::Metric(MetricProbe {
+        url: format!("http://{{address}}:{port}/metrics"),
+        name: "lag".to_owned(),
+        labels: [("db".to_owned(), "a".to_owned())].into(),
+        op: Comparison::Less,
+        value: most.into(),
+    })
+}
+
+#[tokio::test]
+async fn its_own_ports_are_asked_without_programs_where_its_config_names_them() {
+    let well = service(page(200, "all is well"), true).await;
+    let ill = service(page(503, "no"), true).await;
+    let numbers = format!("{}lag{{db=\"a\"}} 7\n", "other 1\n".repeat(20_000));
+    let numbers = service(page(200, &numbers), true).await;
+    let other = service(page(200, "all is well"), true).await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut host = Host::of(&format!("allow: {{ connect: [{well}, {ill}, {numbers}, {closed}] }}"));
+    let http = |port: u16| HttpProbe::get(format!("http://{{address}}:{port}/health"));
+    let says = |text: &str| HttpProbe { body: Some(text.to_owned()), ..http(well) };
+    let tcp = |port| Probe::Tcp(TcpProbe::to(port));
+    for (probe, wanted) in [
+        (tcp(well), Outcome::Pass),
+        (tcp(closed), Outcome::Fail),
+        (Probe::Http(says("well")), Outcome::Pass),
+        (Probe::Http(says("sick")), Outcome::Fail),
+        (Probe::Http(http(ill)), Outcome::Fail),
+        (Probe::Http(http(closed)), Outcome::Fail),
+        (lag(numbers, 10), Outcome::Pass),
+        (lag(numbers, 5), Outcome::Fail),
+        (lag(ill, 5), Outcome::Fail),
+        (lag(well, 5), Outcome::Unknown),
+    ] {
+        let answer = host.asks(1, What::Probe(Box::new(probe.clone()))).await;
+        assert!(matches!(&answer, FromGuest::Found { outcome, .. } if *outcome == wanted), "{probe:?}: {answer:?}");
+    }
+    let https = HttpProbe::get(format!("https://{{address}}:{well}/"));
+    let elsewhere = HttpProbe::get(format!("http://192.0.2.1:{well}/"));
+    for probe in [tcp(other), Probe::Http(http(other)), lag(other, 5), Probe::Http(https), Probe::Http(elsewhere)] {
+        let answer = host.asks(2, What::Probe(Box::new(probe.clone()))).await;
+        assert!(matches!(answer, FromGuest::Refused { .. }), "{probe:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_accepts_and_says_nothing_fails_in_time_and_one_that_never_ends_is_cut() {
+    let silent = service(Vec::new(), false).await;
+    let mut endless = b"HTTP/1.1 200 OK\r\n\r\nok".to_vec();
+    endless.resize(200_000, b'x');
+    let endless = service(endless, false).await;
+    let mut host = Host::of(&format!("allow: {{ connect: [{silent}, {endless}] }}"));
+    let http = |port| What::Probe(Box::new(Probe::Http(HttpProbe::get(format!("http://{{address}}:{port}/")))));
+    host.hears().await;
+    host.ask(1, 400, http(silent)).await;
+    let answer = host.hears().await;
+    assert!(matches!(&answer, FromGuest::Found { id: 1, outcome: Outcome::Fail, .. }), "{answer:?}");
+    let answer = host.asks(2, http(endless)).await;
+    assert!(matches!(&answer, FromGuest::Found { id: 2, outcome: Outcome::Pass, .. }), "{answer:?}");
+}
+
 #[tokio::test]
 async fn an_application_reports_by_put_and_only_those_that_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -340,6 +424,6 @@ fn a_config_that_names_something_else_is_refused_with_its_place() {
 #[test]
 fn the_config_that_operators_are_shown_is_accepted() {
     let shown = GuestConfig::parse(include_str!("../../../examples/packaging/guest.yaml")).unwrap();
-    assert_eq!(shown.watch.len(), 2);
+    assert_eq!((shown.watch.len(), shown.allow.connect.len()), (2, 2));
     assert!(shown.may_run(&words(&["systemctl", "restart", "nginx"])).is_ok());
 }

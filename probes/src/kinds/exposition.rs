@@ -46,7 +46,8 @@ fn is_our_fault(said: &str) -> bool {
     told.is_some_and(|(program, code)| could_not_ask(program, code))
 }
 
-fn of_page(page: &str, probe: &MetricProbe) -> Finding {
+/// Judges the lines of a page; those of other metrics do not matter.
+pub(crate) fn of_page(page: &str, probe: &MetricProbe) -> Finding {
     let wanted = probe.value.as_f64().unwrap_or(f64::NAN);
     let has =
         |labels: &BTreeMap<String, String>| probe.labels.iter().all(|(key, value)| labels.get(key) == Some(value));

@@ -9,6 +9,7 @@ pub(crate) mod http2;
 pub(crate) mod io_error;
 pub(crate) mod mysql;
 pub(crate) mod mysql_login;
+pub(crate) mod perfdata;
 pub(crate) mod ping;
 pub(crate) mod plugin;
 pub(crate) mod postgres;

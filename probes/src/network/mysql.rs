@@ -51,7 +51,7 @@ async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Findin
     };
     let mut session = Session::open(asker, probe).await?;
     session.log_in(probe, password.as_deref()).await?;
-    let answer = session.query(&probe.query).await;
+    let answer = session.answer(probe).await;
     session.quit();
     Ok(sql::judge(answer?.as_ref(), probe))
 }
@@ -128,6 +128,22 @@ impl Session {
         }
     }
 
+    async fn answer(&mut self, probe: &SqlProbe) -> Result<Option<Vec<u8>>, Finding> {
+        for statement in &probe.before {
+            self.query(statement).await?;
+            self.end_rows().await?;
+        }
+        self.query(&probe.query).await
+    }
+
+    /// Reads what is left of an answer.
+    async fn end_rows(&mut self) -> Result<(), Finding> {
+        while self.in_rows {
+            self.in_rows = !is_end(&self.receive().await?);
+        }
+        Ok(())
+    }
+
     async fn query(&mut self, query: &str) -> Result<Option<Vec<u8>>, Finding> {
         let mut command = vec![QUERY];
         command.extend_from_slice(query.as_bytes());
@@ -158,9 +174,7 @@ impl Session {
     }
 
     async fn farewell(mut self) -> Result<(), Finding> {
-        while self.in_rows {
-            self.in_rows = !is_end(&self.receive().await?);
-        }
+        self.end_rows().await?;
         self.sequence = 0;
         self.send(&[QUIT]).await?;
         self.stream.flush().await.map_err(|error| broken(&error))

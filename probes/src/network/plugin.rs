@@ -15,7 +15,8 @@ use tokio::{
 
 use crate::{
     finding::{Finding, first_line},
-    network::asker::Asker,
+    memory::Memory,
+    network::{asker::Asker, perfdata},
 };
 
 /// Most of its output that is kept, in bytes (the convention's own limit).
@@ -26,13 +27,15 @@ const OUTPUT_BYTES_MAX: u64 = 4 * 1024;
 const DISCARDED_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Runs it; dropping this kills it and all that it has started.
-pub(crate) async fn ask(asker: &Asker<'_>, probe: &PluginProbe) -> Finding {
-    match run(asker, probe).await {
+pub(crate) async fn ask(asker: &Asker<'_>, probe: &PluginProbe, memory: &Memory) -> Finding {
+    // Whatever becomes of this question, what was told with the one before is old.
+    memory.set_figures(Vec::new());
+    match run(asker, probe, memory).await {
         Ok(finding) | Err(finding) => finding,
     }
 }
 
-async fn run(asker: &Asker<'_>, probe: &PluginProbe) -> Result<Finding, Finding> {
+async fn run(asker: &Asker<'_>, probe: &PluginProbe, memory: &Memory) -> Result<Finding, Finding> {
     let mut words = Vec::new();
     for word in &probe.run {
         words.push(match word.contains(ADDRESS) {
@@ -53,7 +56,9 @@ async fn run(asker: &Asker<'_>, probe: &PluginProbe) -> Result<Finding, Finding>
     // The leader is reaped only here: until then its id cannot be given to another group.
     let status = child.wait().await.map_err(cannot)?;
     group.has_ended();
-    let said = said(&stdout.map_err(cannot)?).or_else(|| said(&stderr.unwrap_or_default()));
+    let stdout = stdout.map_err(cannot)?;
+    memory.set_figures(perfdata::read(&stdout));
+    let said = said(&stdout).or_else(|| said(&stderr.unwrap_or_default()));
     Ok(judge(status.code(), said, probe.warning))
 }
 

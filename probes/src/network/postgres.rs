@@ -42,6 +42,9 @@ async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Findin
     };
     let mut session = Session { stream: open(asker, probe).await?, left: ANSWER_BYTES_MAX };
     session.log_in(probe, password.as_deref()).await?;
+    for statement in &probe.before {
+        session.query(statement).await?;
+    }
     let value = session.query(&probe.query).await?;
     session.bid_farewell().await;
     Ok(sql::judge(value.as_ref(), probe))

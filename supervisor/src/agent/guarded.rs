@@ -202,11 +202,8 @@ mod tests {
         };
         let guarded = Guarded::default();
         let exited = || GuestCondition::Exited { detail: "signal 9".to_owned() };
-        let report = |guest: &str, condition| GuestReport {
-            guest: GuestName::new(guest).unwrap(),
-            epoch: Epoch::default(),
-            condition,
-        };
+        let report =
+            |guest: &str, condition| GuestReport::new(GuestName::new(guest).unwrap(), Epoch::default(), condition);
         let mut reports =
             [report("web-1", exited()), report("web-2", exited()), report("web-1", GuestCondition::Running)];
         let before = reports.clone();

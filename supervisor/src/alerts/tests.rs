@@ -46,6 +46,7 @@ pub(super) fn incident(id: u64) -> Incident {
         proof: Some(("PowerOff".to_owned(), "the controller says off".to_owned())),
         stamps: Stamps::default(),
         guests: vec![GuestName::new("web-1").unwrap()],
+        seen: Vec::new(),
         delivered: std::collections::BTreeMap::new(),
     }
 }

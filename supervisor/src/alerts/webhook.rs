@@ -12,6 +12,8 @@ pub(super) fn render(url: &str, cluster: &str, incident: &Incident) -> Result<Re
     if let Some(fields) = told.as_object_mut() {
         // Who else was told is nobody's business, and the keys of other receivers hold their addresses.
         fields.remove("delivered");
+        // What services say of themselves stays in the cluster: `explain` tells it.
+        fields.remove("seen");
     }
     let what = format!("incident {} change {}", incident.id, incident.seq);
     Request::new(url, "webhook", &what, &json!({ "cluster": cluster, "incident": told }), None)
@@ -25,6 +27,7 @@ mod tests {
     fn a_webhook_neither_tells_of_other_receivers_nor_shows_its_own_address() {
         let mut told = incident(7);
         told.delivered.insert("webhook:https://hooks.example/T0/other".to_owned(), 1);
+        told.saw(told.opened, &["host:hv-b fails (other words of the service)".to_owned()]);
         let request = render("https://user:hunter2@hooks.example/T1/path?token=abc", "prod", &told).unwrap();
         let body = String::from_utf8(request.body.clone()).unwrap();
         assert!(

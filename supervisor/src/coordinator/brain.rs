@@ -306,6 +306,7 @@ impl Brain {
             summary: format!("{host} has seen decisions that this cluster does not know any more"),
             human: Some(human.to_owned()),
             guests: Vec::new(),
+            evidence: Vec::new(),
         })
         .await;
     }
@@ -448,6 +449,7 @@ impl Brain {
             summary,
             human: Some(human.to_owned()),
             guests: Vec::new(),
+            evidence: Vec::new(),
         }]
     }
 

@@ -32,7 +32,7 @@ pub fn begin_anew(evidence: &mut Evidence) {
 pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest, now: Moment) {
     let host = evidence.hosts.entry(request.host.clone()).or_default();
     host.sync = Some(Heard { at: now, incarnation: request.facts.incarnation.clone() });
-    host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect();
+    host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone().bounded())).collect();
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     host.unwell = request.unwell.as_deref().map(clean);
     for result in &request.results {

@@ -54,6 +54,7 @@ impl Brain {
                         summary: told,
                         human: Some(human.to_owned()),
                         guests: Vec::new(),
+                        evidence: Vec::new(),
                     })
                 }
                 (None, Some(_)) => Some(Change::IncidentResolved { key: KEY.to_owned() }),

@@ -39,6 +39,9 @@ pub struct Explanation {
     /// Why that host stops its guests, or has, because it has lost its lease, if it said so.
     #[serde(default)]
     pub last_words: Option<String>,
+    /// What its hypervisor says has happened to it lately, oldest first.
+    #[serde(default)]
+    pub happened: Vec<String>,
     /// What each service amounts to, and who says so.
     pub services: Vec<String>,
     /// The bound before the fact (L1).
@@ -66,6 +69,7 @@ pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing:
         given_up: known.given_up.clone(),
         heading: known.heading.as_ref().map(|heading| (heading.to.clone(), heading.by.clone())),
         last_words: host.and_then(|host| host.last_words.clone()),
+        happened: judgement.map(|judgement| judgement.happened.clone()).unwrap_or_default(),
         services: services
             .map(|(name, service)| {
                 let verb = if service.waits_for.is_some() { "" } else { "is " };

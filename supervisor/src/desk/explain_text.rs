@@ -32,8 +32,8 @@ impl fmt::Display for Explanation {
         if let (Some(host), Some(words)) = (&self.host, &self.last_words) {
             writeln!(f, "  last words of {host}: {words}")?;
         }
-        for service in &self.services {
-            writeln!(f, "  {service}")?;
+        for line in self.happened.iter().chain(&self.services) {
+            writeln!(f, "  {line}")?;
         }
         writeln!(f, "\nIf something fails, it is seen within these times, and this is done first:")?;
         let mut table = Table::new(&["FAILURE", "SEEN WITHIN", "DONE FIRST", "BECAUSE"]);

@@ -111,8 +111,10 @@ fn tell(state: &ClusterState, guest: &GuestName, incident: &Incident) -> Inciden
         .map(|entry| line(entry.at, begin, entry.what.to_string()))
         .collect();
     if let Some(began) = incident.stamps.began {
-        let place = story.partition_point(|line| line.at_ms < began.0);
-        story.insert(place, line(began, begin, format!("the last sign that {guest} was well")));
+        insert(&mut story, line(began, begin, format!("the last sign that {guest} was well")));
+    }
+    for seen in &incident.seen {
+        insert(&mut story, line(seen.at, begin, format!("seen: {}", seen.what.join("; "))));
     }
     shorten(&mut story);
     IncidentStory {
@@ -129,6 +131,12 @@ fn tell(state: &ClusterState, guest: &GuestName, incident: &Incident) -> Inciden
         stages: incident.stamps.stages(),
         story,
     }
+}
+
+/// Puts a line where its time is, before others of that time.
+fn insert(story: &mut Vec<StoryLine>, line: StoryLine) {
+    let place = story.partition_point(|other| other.at_ms < line.at_ms);
+    story.insert(place, line);
 }
 
 fn line(at: WallTime, begin: WallTime, what: String) -> StoryLine {

@@ -7,7 +7,7 @@ use holdfast_policies::{
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
     hostfile::Timing,
     ladder::LadderKind,
-    model::FenceLevel,
+    model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::{Power, PowerReading, Proof},
@@ -106,7 +106,7 @@ pub(crate) fn failed_over() -> ClusterState {
 fn report() -> Report {
     let healthy = ServiceJudgement::plain(ServiceVerdict::Healthy, vec!["inside passes 1s ago (ok)".into()]);
     let services = BTreeMap::from([(ServiceName::new("http").unwrap(), healthy)]);
-    let judgement = GuestJudgement { services, doing: "runs on h2".into(), waits: None };
+    let judgement = GuestJudgement { services, doing: "runs on h2".into(), ..GuestJudgement::default() };
     let judged = |verdict| HostJudgement {
         verdict,
         silent_ms: 0,
@@ -254,6 +254,10 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
     }
     assert!(told.is_sorted_by_key(|(after, _)| *after), "{told:?}");
     assert_eq!(serde_json::from_value::<Explanation>(value).unwrap(), explained());
+    let mut told = report();
+    told.guests.get_mut(&guest("web-1")).unwrap().happened = vec!["it reset itself 12s ago (watchdog)".to_owned()];
+    let text = explain(&failed_over(), &told, &guest("web-1"), &Timing::default()).unwrap().to_string();
+    assert!(text.contains("\n  it reset itself 12s ago (watchdog)\n  http is healthy: "), "{text}");
     assert_eq!(explain(&failed_over(), &report(), &guest("web-9"), &Timing::default()), None);
 }
 
@@ -331,6 +335,31 @@ fn the_last_words_of_a_host_that_is_not_well_stand_in_status_and_explanation() {
     assert!(shown.contains("  host h2 is isolated\n      its last words: the lease runs out in 900 ms\n"), "{shown}");
     let explained = explain(&state, &report, &guest("web-1"), &Timing::default()).unwrap().to_string();
     assert!(explained.contains("\n  last words of h2: the lease runs out in 900 ms\n"), "{explained}");
+}
+
+#[test]
+fn the_story_of_a_degraded_service_tells_afterwards_who_saw_what() {
+    let mut told = Told { state: failed_over(), index: 1_000 };
+    let key = "degraded/web-1".to_owned();
+    let evidence = ["host:h1 passes 1s ago (status 200)", "host:h2 is slow 0s ago (2.1s)"].map(str::to_owned).into();
+    let opened = Change::IncidentOpened {
+        key: key.clone(),
+        severity: Severity::Warning,
+        summary: "http of web-1 is slow for host:h2, and answers the others well".to_owned(),
+        human: None,
+        guests: Vec::new(),
+        evidence,
+    };
+    told.at(20_000, opened);
+    told.at(50_000, Change::IncidentResolved { key });
+    let explained = explain(&told.state, &report(), &guest("web-1"), &Timing::default()).unwrap();
+    let story: Vec<(i64, &str)> =
+        explained.incidents[0].story.iter().map(|line| (line.after_ms, line.what.as_str())).collect();
+    let expected = [
+        (0, "seen: host:h1 passes 1s ago (status 200); host:h2 is slow 0s ago (2.1s)"),
+        (30_000, "degraded/web-1 is well again"),
+    ];
+    assert_eq!(story, expected);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use holdfast_policies::{
     incident::Stages,
     names::{GuestName, HostName, ServiceName},
 };
+use holdfast_probes::Figure;
 use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -204,6 +205,12 @@ impl Metrics {
         took: Duration,
     ) {
         self.probes.probed(guest, service, from, outcome, took);
+    }
+
+    /// Replaces the figures that the plugin of a service has told this host.
+    pub fn set_figures(&self, guest: &GuestName, service: &ServiceName, figures: &[Figure]) {
+        let _page = self.page();
+        self.probes.set_figures(guest, service, figures);
     }
 
     /// Notes how long after its turn a probe was asked.

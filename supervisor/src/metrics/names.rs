@@ -51,6 +51,11 @@ pub const PROBE_LATE: Name = (
     "holdfast_probe_late_seconds",
     "How long after its turn each probe of this host was asked: this host was busy, or had too many to ask at once.",
 );
+/// What plugins measure.
+pub const PROBE_PERFDATA: Name = (
+    "holdfast_probe_perfdata",
+    "The figures that the plugin of a service told with its newest answer to this host, in the unit that it gives.",
+);
 /// What happened to guests.
 pub const GUEST_EVENTS: Name = (
     "holdfast_guest_events_total",
@@ -136,6 +141,7 @@ pub const ALL: &[Name] = &[
     PROBE_LATENCY,
     PROBES,
     PROBE_LATE,
+    PROBE_PERFDATA,
     GUEST_EVENTS,
     FAILOVER_STAGE,
     RAFT_TERM,

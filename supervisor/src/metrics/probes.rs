@@ -1,13 +1,14 @@
 //! Probe counts and latencies by service, with a bound on how many services get series of their own.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use holdfast_policies::names::{GuestName, ServiceName};
-use prometheus::{HistogramVec, IntCounterVec, Registry};
+use holdfast_probes::Figure;
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::{
     labels::{Label, ProbeOutcome, VantageKind},
@@ -27,16 +28,25 @@ const LATENCY_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// Upper bounds of the lateness buckets, in seconds: from what timers cost to whole intervals missed.
 const LATE_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Both families and the services that are in them.
+/// Guest and service.
+type Service = (String, String);
+
+/// The families and the services that are in them.
 pub(super) struct ProbeMetrics {
     latency: HistogramVec,
     late: HistogramVec,
     outcomes: IntCounterVec,
-    services: Mutex<BTreeSet<(String, String)>>,
+    perfdata: GaugeVec,
+    services: Mutex<BTreeSet<Service>>,
+    /// Label and unit of every figure that is shown, by its service.
+    figures: Mutex<BTreeMap<Service, BTreeSet<(String, String)>>>,
 }
 
 impl ProbeMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let (name, help) = names::PROBE_PERFDATA;
+        let perfdata = GaugeVec::new(Opts::new(name, help), &["guest", "service", "label", "unit"])?;
+        registry.register(Box::new(perfdata.clone()))?;
         Ok(Self {
             latency: super::histograms(
                 registry,
@@ -46,7 +56,9 @@ impl ProbeMetrics {
             )?,
             late: super::histograms(registry, names::PROBE_LATE, &[], LATE_BUCKETS)?,
             outcomes: super::counters(registry, names::PROBES, &["guest", "service", "vantage", "outcome"])?,
+            perfdata,
             services: Mutex::new(BTreeSet::new()),
+            figures: Mutex::new(BTreeMap::new()),
         })
     }
 
@@ -70,6 +82,28 @@ impl ProbeMetrics {
         if let Ok(series) = self.late.get_metric_with_label_values(&[] as &[&str]) {
             series.observe(by.as_secs_f64());
         }
+    }
+
+    /// Replaces the figures of a service. One without series of its own shows none: figures of different services cannot be
+    /// shown as one.
+    pub(super) fn set_figures(&self, guest: &GuestName, service: &ServiceName, figures: &[Figure]) {
+        if !self.admit(guest.as_str(), service.as_str()) {
+            return;
+        }
+        let mut all = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = all.entry((guest.to_string(), service.to_string())).or_default();
+        let told: BTreeSet<(String, String)> =
+            figures.iter().map(|figure| (figure.label.clone(), figure.unit.clone())).collect();
+        for (label, unit) in shown.difference(&told) {
+            let _ = self.perfdata.remove_label_values(&[guest.as_str(), service.as_str(), label, unit]);
+        }
+        for figure in figures {
+            let labels = [guest.as_str(), service.as_str(), &figure.label, &figure.unit];
+            if let Ok(series) = self.perfdata.get_metric_with_label_values(&labels) {
+                series.set(figure.value);
+            }
+        }
+        *shown = told;
     }
 
     /// Whether this service has series of its own; gives it some while there is room.
@@ -97,6 +131,10 @@ impl ProbeMetrics {
             for outcome in ProbeOutcome::ALL {
                 let _ = self.outcomes.remove_label_values(&[guest, service, from.word(), outcome.word()]);
             }
+        }
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        for (label, unit) in figures.remove(&(guest.to_owned(), service.to_owned())).unwrap_or_default() {
+            let _ = self.perfdata.remove_label_values(&[guest, service, &label, &unit]);
         }
     }
 }

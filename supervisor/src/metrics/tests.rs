@@ -21,6 +21,10 @@ fn guest(name: &str) -> GuestName {
     GuestName::new(name).unwrap()
 }
 
+fn figure(label: &str, value: f64, unit: &str) -> Figure {
+    Figure { label: label.to_owned(), value, unit: unit.to_owned() }
+}
+
 fn populated() -> Metrics {
     let metrics = Metrics::new().unwrap();
     let (host, web, http) = (HostName::new("hv-a").unwrap(), guest("web-1"), ServiceName::new("http").unwrap());
@@ -37,6 +41,7 @@ fn populated() -> Metrics {
     });
     metrics.probed(&web, &http, VantageKind::Inside, ProbeOutcome::Pass, Duration::from_millis(3));
     metrics.probe_late(Duration::from_millis(2));
+    metrics.set_figures(&web, &http, &[figure("time", 0.25, "s")]);
     metrics.guest_event(GuestEventKind::Watchdog);
     metrics.recovered(&Stages { detect_ms: Some(1_500), fence_ms: Some(900), ..Stages::default() });
     metrics.set_raft(RaftView { term: 3, applied: 41, last_log: 42, leader: true, quorum: true });
@@ -114,13 +119,32 @@ fn a_guest_that_is_gone_leaves_no_series_behind() {
 }
 
 #[test]
+fn a_figure_that_a_plugin_does_not_tell_any_more_is_not_shown_any_more() {
+    let metrics = Metrics::new().unwrap();
+    let (web, http) = (guest("web-1"), ServiceName::new("http").unwrap());
+    let shown = || {
+        let page = metrics.render();
+        page.lines().filter(|line| line.starts_with("holdfast_probe_perfdata{")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    metrics.set_figures(&web, &http, &[figure("time", 0.25, "s"), figure("size", 7.0, "B")]);
+    assert_eq!(shown().len(), 2);
+    metrics.set_figures(&web, &http, &[figure("time", 0.5, "s")]);
+    let expected = "holdfast_probe_perfdata{guest=\"web-1\",label=\"time\",service=\"http\",unit=\"s\"} 0.5";
+    assert_eq!(shown(), [expected]);
+    metrics.set_figures(&web, &http, &[]);
+    assert_eq!(shown(), Vec::<String>::new());
+}
+
+#[test]
 fn services_beyond_the_bound_share_one_series() {
     let metrics = Metrics::new().unwrap();
     let http = ServiceName::new("http").unwrap();
     for number in 0..probes::SERVICES_MAX + 5 {
         metrics.probed(&guest(&format!("g{number}")), &http, VantageKind::Host, ProbeOutcome::Fail, Duration::ZERO);
     }
+    metrics.set_figures(&guest("g9999"), &http, &[figure("time", 0.25, "s")]);
     let page = metrics.render();
+    assert!(!page.contains("g9999"), "figures of different services are not one series");
     let series = page.lines().filter(|line| line.starts_with("holdfast_probes_total{")).count();
     assert_eq!(series, probes::SERVICES_MAX + 1);
     assert!(

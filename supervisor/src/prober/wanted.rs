@@ -64,6 +64,11 @@ fn observers<'a>(
     ranked.into_iter().take(count).collect()
 }
 
+/// The services that are asked, from wherever: there are thousands, and each is looked up again and again.
+pub(super) fn services(wanted: &BTreeMap<Subject, Question>) -> BTreeSet<(&str, &str)> {
+    wanted.keys().map(|(guest, service, _)| (guest.as_str(), service.as_str())).collect()
+}
+
 /// FNV-1a (64 bit, Fowler, Noll and Vo): small, and alike on every host and in every version.
 pub(super) fn rank(guest: &GuestName, service: &ServiceName, host: &HostName) -> u64 {
     let text = format!("{guest}/{service}/{host}");
@@ -75,6 +80,15 @@ mod tests {
     use holdfast_policies::yaml::{self, Source};
 
     use super::*;
+
+    const WEB: &str = "
+guests: { web-1: { labels: { app: web }, address: 10.0.0.5, qemu: { memory: 1GiB, disks: [{ path: /d.img }] } } }
+policies:
+  web:
+    match: { app: web }
+    services: { http: { probe: { tcp: { port: 80 } }, from: { hosts: 1 } } }
+    ladder: [page]
+";
 
     fn host(name: &str) -> HostName {
         HostName::new(name).unwrap()
@@ -103,17 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_is_asked_from_two_vantages_is_one_service() {
+        let (guest, service) = (GuestName::new("web-1").unwrap(), ServiceName::new("http").unwrap());
+        let policies = yaml::parse(&[Source { name: "web.yaml", text: WEB }]).unwrap();
+        let (_, policy) = policies.policy_of(&guest).unwrap();
+        let asked = policy.services.get(&service).unwrap().clone();
+        let question = Question { epoch: Epoch::default(), service: asked, address: None };
+        let from = |vantage| ((guest.clone(), service.clone(), vantage), question.clone());
+        let wanted = BTreeMap::from([from(Vantage::Inside), from(Vantage::Host(host("a")))]);
+        assert_eq!(services(&wanted), BTreeSet::from([("web-1", "http")]));
+    }
+
+    #[test]
     fn a_guest_that_has_got_another_address_is_asked_something_else() {
         let asked_at = |address: &str| {
-            let text = format!(
-                "guests: {{ web-1: {{ labels: {{ app: web }}, address: {address}, qemu: {{ memory: 1GiB, disks: [{{ path: /d.img }}] }} }} }}
-policies:
-  web:
-    match: {{ app: web }}
-    services: {{ http: {{ probe: {{ tcp: {{ port: 80 }} }}, from: {{ hosts: 1 }} }} }}
-    ladder: [page]
-"
-            );
+            let text = WEB.replace("10.0.0.5", address);
             let policies = yaml::parse(&[Source { name: "web.yaml", text: &text }]).unwrap();
             let homes = BTreeMap::from([(GuestName::new("web-1").unwrap(), (host("b"), Epoch::default()))]);
             let view = View { policies, homes, ..View::default() };

@@ -15,6 +15,12 @@ pub const AGENT_CHARDEV: &str = "agent";
 /// Name of the agent's port, which QEMU's events carry.
 pub const AGENT_PORT: &str = "agent-port";
 
+/// The character device behind the port of Holdfast's own agent.
+pub const OWN_CHARDEV: &str = "holdfast";
+
+/// That port's device.
+pub const OWN_PORT: &str = "holdfast-port";
+
 /// Translated code that software emulation keeps, in MiB. QEMU's default is a quarter of the memory; this much costs
 /// no measurable boot time, and hosts without KVM are small.
 const TCG_CACHE_MIB: u32 = 32;
@@ -131,8 +137,8 @@ impl Machine<'_> {
 
     fn own_agent(&self, line: &mut Line) {
         let socket = path(&self.files.own());
-        line.add("-chardev", format!("socket,id=holdfast,path={socket},server=on,wait=off"));
-        line.add("-device", format!("virtserialport,id=holdfast-port,chardev=holdfast,name={PORT_NAME}"));
+        line.add("-chardev", format!("socket,id={OWN_CHARDEV},path={socket},server=on,wait=off"));
+        line.add("-device", format!("virtserialport,id={OWN_PORT},chardev={OWN_CHARDEV},name={PORT_NAME}"));
     }
 
     /// A panicked guest is paused, so that it is seen as panicked and its memory can still be dumped. A guest that does

@@ -55,8 +55,10 @@ pub struct View {
     pub condition: GuestCondition,
     /// How far its latest migration is, if it ever had one.
     pub migration: Option<MigrationStatus>,
-    /// Whether an agent listens in the guest, if that is known.
+    /// Whether QEMU's agent listens in the guest, if that is known.
     pub agent_open: Option<bool>,
+    /// Whether Holdfast's own agent listens there, if that is known.
+    pub own_open: Option<bool>,
     /// How often the machine has begun anew by itself, as by a reboot, since its monitor was first spoken to.
     pub resets: u32,
 }

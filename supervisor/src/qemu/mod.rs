@@ -19,6 +19,7 @@ mod cgroup;
 mod condition;
 mod errors;
 mod forensics;
+mod happenings;
 mod holder;
 mod launch;
 pub(crate) mod locks;
@@ -113,7 +114,7 @@ pub struct Started {
 /// Something that happened to a guest; sent within milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestEvent {
-    /// Its condition is another than before.
+    /// Its condition is another than before. What else has happened to it only the inventory tells.
     Changed(GuestReport),
     /// Its watchdog was not fed, and QEMU acted.
     Watchdog {
@@ -137,6 +138,8 @@ pub enum GuestEvent {
     AgentChannel {
         /// Which guest.
         guest: GuestName,
+        /// Whether it is Holdfast's own, and not QEMU's.
+        own: bool,
         /// Whether it listens.
         connected: bool,
     },

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_policies::{
+    happened::{Happened, Happening},
     names::{Epoch, GuestName},
     observe::{GuestCondition, GuestReport, clean},
     time::Moment,
@@ -21,9 +22,10 @@ use tokio::{
 
 use super::{
     GuestEvent, How,
-    argv::{AGENT_CHARDEV, AGENT_PORT},
+    argv::{AGENT_CHARDEV, AGENT_PORT, OWN_CHARDEV, OWN_PORT},
     cgroup::Cgroup,
     condition::{self, MigrationStatus, View},
+    happenings::Happenings,
     logs, net,
     recent::Recent,
     record::Files,
@@ -75,6 +77,7 @@ pub struct MonitorClient {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<View>,
     recent: Recent,
+    happenings: Happenings,
 }
 
 impl MonitorClient {
@@ -104,6 +107,16 @@ impl MonitorClient {
         self.recent.told(now)
     }
 
+    /// What has happened to the guest and does not show in its condition, each with how long before `now` it was.
+    pub fn happened(&self, now: Moment) -> Vec<Happened> {
+        self.happenings.told(now)
+    }
+
+    /// Says that a reset until `until` was asked for, and is none of the guest's own.
+    pub fn expect_reset(&self, until: Moment) {
+        self.happenings.expect_reset(until);
+    }
+
     /// To wait for changes.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.view.clone()
@@ -130,25 +143,32 @@ pub struct Monitored {
 
 /// Starts the task.
 pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, JoinHandle<()>) {
+    let (client, monitor) = prepare(monitored, events);
+    (client, tokio::spawn(monitor.run()))
+}
+
+fn prepare(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, Monitor) {
     let (asks, asked) = mpsc::channel(QUEUE);
     let detail = monitored.foreign.clone().unwrap_or_else(|| "not asked yet".to_owned());
     let (sender, view) = watch::channel(View {
         condition: GuestCondition::Unknown { detail },
         migration: None,
         agent_open: None,
+        own_open: None,
         resets: 0,
     });
-    let recent = Recent::default();
-    let task = Monitor {
+    let (recent, happenings) = (Recent::default(), Happenings::default());
+    let monitor = Monitor {
         monitored,
         events,
         view: sender,
         recent: recent.clone(),
+        happenings: happenings.clone(),
         asked,
         told: Told::default(),
         last_answer: Instant::now(),
     };
-    (MonitorClient { asks, view, recent }, tokio::spawn(task.run()))
+    (MonitorClient { asks, view, recent, happenings }, monitor)
 }
 
 /// What events have told that the state alone does not.
@@ -164,6 +184,7 @@ struct Monitor {
     events: mpsc::Sender<GuestEvent>,
     view: watch::Sender<View>,
     recent: Recent,
+    happenings: Happenings,
     asked: mpsc::Receiver<Ask>,
     told: Told,
     last_answer: Instant,
@@ -226,7 +247,7 @@ impl Monitor {
         for (name, purpose) in [
             ("qmp_capabilities", Purpose::Nothing),
             ("query-migrate", Purpose::Migration),
-            ("query-chardev", Purpose::Agent),
+            ("query-chardev", Purpose::Agents),
             ("query-status", Purpose::Status),
         ] {
             session.send(name, &json!({}), purpose).await?;
@@ -303,9 +324,11 @@ impl Monitor {
                 let status = status.filter(|word| *word != "none").map(MigrationStatus::parse);
                 self.view.send_modify(|view| view.migration = status);
             }
-            Purpose::Agent => {
-                if let Some(open) = answer.and_then(agent_open) {
-                    self.set_agent(open);
+            Purpose::Agents => {
+                for agent in [Agent::Qemus, Agent::Own] {
+                    if let Some(open) = answer.and_then(|answer| is_open(answer, agent.chardev())) {
+                        self.set_agent(agent, open);
+                    }
                 }
             }
             Purpose::Status => {
@@ -326,14 +349,25 @@ impl Monitor {
                 self.tell(GuestEvent::Migration { guest: guest.clone(), epoch: *epoch, status: status.clone() });
                 self.view.send_modify(|view| view.migration = Some(status));
             }
-            "VSERPORT_CHANGE" if word("id") == AGENT_PORT => {
-                self.set_agent(data.get("open").and_then(Value::as_bool).unwrap_or(false));
+            "VSERPORT_CHANGE" => {
+                let open = data.get("open").and_then(Value::as_bool).unwrap_or(false);
+                match word("id") {
+                    AGENT_PORT => self.set_agent(Agent::Qemus, open),
+                    OWN_PORT => self.set_agent(Agent::Own, open),
+                    _ => {}
+                }
             }
             "WATCHDOG" => {
                 let action = clean(word("action"));
+                self.happenings.watchdog(clock::moment(), &action);
                 self.tell(GuestEvent::Watchdog { guest: guest.clone(), epoch: *epoch, action });
             }
-            "RESET" => self.view.send_modify(|view| view.resets = view.resets.saturating_add(1)),
+            "RESET" => {
+                if data.get("guest").and_then(Value::as_bool).unwrap_or(false) {
+                    self.happenings.reset(clock::moment());
+                }
+                self.view.send_modify(|view| view.resets = view.resets.saturating_add(1));
+            }
             "BLOCK_IO_ERROR" => self.told.io_error = condition::io_error(data),
             "SHUTDOWN" => self.told.shutdown = Some(clean(word("reason"))),
             _ => {}
@@ -361,19 +395,23 @@ impl Monitor {
         });
         if changed {
             let Monitored { guest, epoch, .. } = &self.monitored;
-            self.tell(GuestEvent::Changed(GuestReport { guest: guest.clone(), epoch: *epoch, condition }));
+            self.tell(GuestEvent::Changed(GuestReport::new(guest.clone(), *epoch, condition)));
         }
     }
 
-    fn set_agent(&self, open: bool) {
+    fn set_agent(&self, agent: Agent, open: bool) {
         let mut before = None;
         let changed = self.view.send_if_modified(|view| {
-            before = view.agent_open.replace(open);
+            before = agent.known(view).replace(open);
             before != Some(open)
         });
+        let own = agent == Agent::Own;
         // An agent that was not there when one began to look has not left.
         if changed && (open || before.is_some()) {
-            self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), connected: open });
+            if !open {
+                self.happenings.note(clock::moment(), Happening::AgentLeft { own });
+            }
+            self.tell(GuestEvent::AgentChannel { guest: self.monitored.guest.clone(), own, connected: open });
         }
     }
 
@@ -385,10 +423,35 @@ impl Monitor {
     }
 }
 
-fn agent_open(answer: &Value) -> Option<bool> {
+/// One of the agents that may listen in a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agent {
+    Qemus,
+    Own,
+}
+
+impl Agent {
+    fn chardev(self) -> &'static str {
+        match self {
+            Self::Qemus => AGENT_CHARDEV,
+            Self::Own => OWN_CHARDEV,
+        }
+    }
+
+    /// What is known of whether it listens.
+    fn known(self, view: &mut View) -> &mut Option<bool> {
+        match self {
+            Self::Qemus => &mut view.agent_open,
+            Self::Own => &mut view.own_open,
+        }
+    }
+}
+
+/// Whether somebody in the guest has opened the port behind a character device.
+fn is_open(answer: &Value, chardev: &str) -> Option<bool> {
     let devices = answer.as_array()?;
-    let agent = devices.iter().find(|device| device.get("label").and_then(Value::as_str) == Some(AGENT_CHARDEV))?;
-    agent.get("frontend-open")?.as_bool()
+    let device = devices.iter().find(|device| device.get("label").and_then(Value::as_str) == Some(chardev))?;
+    device.get("frontend-open")?.as_bool()
 }
 
 /// What an answer is for.
@@ -396,7 +459,7 @@ enum Purpose {
     Nothing,
     Status,
     Migration,
-    Agent,
+    Agents,
     Asker(oneshot::Sender<Result<Value, AskError>>),
 }
 
@@ -431,3 +494,6 @@ impl Session {
         sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(WireError::Socket)
     }
 }
+
+#[cfg(test)]
+mod tests;

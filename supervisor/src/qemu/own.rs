@@ -63,7 +63,7 @@ pub struct Port {
     pub view: watch::Receiver<View>,
 }
 
-/// How it is with the agent.
+/// How it is with the agent, as far as its words tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     /// Nothing was heard of it since the guest is watched.
@@ -97,6 +97,7 @@ impl From<Unanswered> for ChannelError {
 pub struct OwnAgent {
     questions: mpsc::Sender<Question>,
     presence: watch::Receiver<Presence>,
+    view: watch::Receiver<View>,
     _task: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -110,6 +111,7 @@ struct Question {
 pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
     let (questions, asked) = mpsc::channel(QUEUE);
     let (said, presence) = watch::channel(Presence::Never);
+    let view = port.view.clone();
     let talk = Talk {
         port,
         events,
@@ -124,18 +126,26 @@ pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
         deaths_left: DEATHS_AT_ONCE,
         refilled: Instant::now(),
     };
-    OwnAgent { questions, presence, _task: Arc::new(AbortOnDropHandle::new(tokio::spawn(talk.run()))) }
+    OwnAgent { questions, presence, view, _task: Arc::new(AbortOnDropHandle::new(tokio::spawn(talk.run()))) }
 }
 
 impl OwnAgent {
-    /// Whether it was heard lately.
+    /// Whether it was heard lately, and has not closed its port since.
     pub fn is_here(&self) -> bool {
-        *self.presence.borrow() == Presence::Here
+        self.presence() == Presence::Here
     }
 
     /// Whether it was heard under this QEMU, and is not any more.
     pub fn is_silent(&self) -> bool {
-        *self.presence.borrow() == Presence::Silent
+        self.presence() == Presence::Silent
+    }
+
+    /// A port that is closed is known at once; what was on its way from it may still arrive and tells nothing.
+    fn presence(&self) -> Presence {
+        match (*self.presence.borrow(), self.view.borrow().own_open) {
+            (Presence::Here, Some(false)) => Presence::Silent,
+            (presence, _) => presence,
+        }
     }
 
     /// Runs a program in the guest.
@@ -232,6 +242,7 @@ impl Talk {
         (self.hello, self.greeted) = (protocol::by_chance(), false);
         let mut hello = interval(HELLO_EVERY);
         let mut heard = Instant::now();
+        let mut open = self.port.view.borrow().own_open;
         loop {
             tokio::select! {
                 line = lines.next() => {
@@ -245,6 +256,19 @@ impl Talk {
                     Some(question) => self.put(&mut write, question).await?,
                     None => return Ok(()),
                 },
+                Ok(()) = self.port.view.changed() => {
+                    let before = std::mem::replace(&mut open, self.port.view.borrow_and_update().own_open);
+                    match open {
+                        Some(false) if before != open => {
+                            self.silent();
+                            // Dropping the questions tells their askers.
+                            self.pending.clear();
+                        }
+                        // Greeted at once, it need not wait for its turn to be asked.
+                        Some(true) if before != open => hello.reset_immediately(),
+                        Some(_) | None => {}
+                    }
+                }
                 _ = hello.tick() => {
                     if heard.elapsed() > SILENCE {
                         self.silent();

@@ -21,6 +21,7 @@ use super::{
     record::{self, Files, Process, Record},
     storage::Needs,
 };
+use crate::clock;
 
 /// Tap devices looked for after a guest whose record is lost; few have more network cards.
 const CARDS_WITHOUT_RECORD: usize = 4;
@@ -163,16 +164,16 @@ impl Registry {
     }
 
     fn reports(&self) -> Vec<GuestReport> {
-        let entries = self.entries();
+        let (entries, now) = (self.entries(), clock::moment());
         let report = |(guest, entry): (&GuestName, &Entry)| {
-            let (epoch, condition) = match &entry.state {
+            let (epoch, condition, happened) = match &entry.state {
                 State::Absent => return None,
                 State::Starting { epoch, .. } => {
-                    (*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() })
+                    (*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() }, Vec::new())
                 }
-                State::Here(here) => (here.epoch, here.monitor.view().condition),
+                State::Here(here) => (here.epoch, here.monitor.view().condition, here.monitor.happened(now)),
             };
-            Some(GuestReport { guest: guest.clone(), epoch, condition })
+            Some(GuestReport { happened, ..GuestReport::new(guest.clone(), epoch, condition) })
         };
         entries.iter().filter_map(report).collect()
     }
@@ -187,7 +188,7 @@ impl Inner {
         for guest in live {
             if reports.iter().all(|report| report.guest != guest) {
                 let condition = GuestCondition::Unknown { detail: WITHOUT_RECORD.to_owned() };
-                reports.push(GuestReport { guest, epoch: Epoch::default(), condition });
+                reports.push(GuestReport::new(guest, Epoch::default(), condition));
             }
         }
         Ok(reports)

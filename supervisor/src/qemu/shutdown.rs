@@ -12,6 +12,7 @@ use super::{
     agent::Power,
     monitor::{ANSWER_DEADLINE, MonitorClient},
 };
+use crate::clock;
 
 impl Driver {
     /// Asks a running guest to shut down and waits for the end of its QEMU. The agent is asked where there is one that
@@ -42,6 +43,7 @@ impl Driver {
         let monitor = self.running(guest)?;
         let mut views = monitor.watch();
         let before = views.borrow_and_update().resets;
+        monitor.expect_reset(clock::moment().plus(within));
         self.ask_power(guest, Power::Reboot).await?;
         let anew =
             views.wait_for(|view| view.resets != before || matches!(view.condition, GuestCondition::Exited { .. }));

@@ -133,7 +133,7 @@ fn run(state: &mut ClusterState, evidence: &mut Evidence, row: usize, hosts: usi
     let host = host_name(home)?;
     let incarnation = Incarnation::new(format!("boot-{home:04}"))?;
     let epoch = Epoch::default();
-    let report = GuestReport { guest: name.clone(), epoch, condition: GuestCondition::Running };
+    let report = GuestReport::new(name.clone(), epoch, GuestCondition::Running);
     evidence.hosts.entry(host.clone()).or_default().reports.insert(name.clone(), report);
     let passing = Sight {
         epoch,

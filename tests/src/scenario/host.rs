@@ -259,17 +259,14 @@ fn takes(kind: &OrderKind) -> u64 {
 }
 
 fn report(guest: &GuestName, machine: &Machine) -> GuestReport {
-    GuestReport {
-        guest: guest.clone(),
-        epoch: machine.epoch,
-        condition: match machine.state {
-            Vm::Running => GuestCondition::Running,
-            Vm::Paused => GuestCondition::Paused { reason: "paused on purpose".to_owned() },
-            Vm::Incoming(_) => GuestCondition::Incoming,
-            Vm::Sent => GuestCondition::Sent,
-            Vm::Failed => GuestCondition::Exited { detail: "it has failed".to_owned() },
-        },
-    }
+    let condition = match machine.state {
+        Vm::Running => GuestCondition::Running,
+        Vm::Paused => GuestCondition::Paused { reason: "paused on purpose".to_owned() },
+        Vm::Incoming(_) => GuestCondition::Incoming,
+        Vm::Sent => GuestCondition::Sent,
+        Vm::Failed => GuestCondition::Exited { detail: "it has failed".to_owned() },
+    };
+    GuestReport::new(guest.clone(), machine.epoch, condition)
 }
 
 fn sight(guest: &GuestName, machine: &Machine, now: u64) -> Option<SightReport> {

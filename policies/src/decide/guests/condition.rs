@@ -7,6 +7,7 @@ use super::{
     running::Run,
 };
 use crate::{
+    happened::last_own_reset,
     ladder::Trouble,
     model::{OnDegraded, Policy},
     observe::GuestCondition,
@@ -89,6 +90,10 @@ fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, ju
             booting = booting.or(Some(format!("{name} {why} yet; it has {grace} to boot")));
             continue;
         }
+        if let Some(reset) = boots_again(round, run, policy.cool_down.0, grace.0) {
+            booting = booting.or(Some(format!("{name} {why} yet; {reset}, and has {grace} to boot")));
+            continue;
+        }
         let evidence = own.evidence.clone();
         return Condition::Ill { trouble: Trouble::Service, why: format!("{name} {why}"), evidence };
     }
@@ -111,6 +116,14 @@ fn ill_in_which_way(policy: &Policy, own: &ServiceJudgement) -> Option<&'static 
 fn is_booting(round: &Round<'_>, run: &Run<'_>, grace: Duration) -> bool {
     let restarted = run.guest.ladder.position.as_ref().is_some_and(|position| !position.recovered && !position.failed);
     !run.verified && !restarted && round.age(run.since) < grace
+}
+
+/// The reset of its own after which the guest may still be coming up, in words. Whatever was tried to help it was before.
+fn boots_again(round: &Round<'_>, run: &Run<'_>, cool_down: Duration, grace: Duration) -> Option<String> {
+    let told_at = run.here.seen?.sync.as_ref()?.at;
+    let report = run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch)?;
+    let reset = last_own_reset(&report.happened, round.now.moment.since(told_at), cool_down, grace)?;
+    Some(reset.to_string())
 }
 
 /// Whether a service has come up as far as its policy asks: one that is merely slow has, unless that is what it is on the

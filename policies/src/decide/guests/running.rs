@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    super::{Degradation, GuestJudgement, Round, ServiceVerdict, fences::open, services},
+    super::{
+        Degradation, GuestJudgement, Round, ServiceVerdict,
+        fences::{open, open_as_seen},
+        services,
+    },
     Pass,
     condition::{Condition, has_come_up, judge_services, trouble},
     glance::Here,
@@ -249,8 +253,8 @@ impl Pass<'_, '_> {
         let mut degraded = judgement
             .services
             .iter()
-            .filter_map(|(name, own)| Some((name, own.degraded.filter(|_| own.waits_for.is_none())?)));
-        let Some((name, how)) = degraded.next() else {
+            .filter_map(|(name, own)| Some((name, own, own.degraded.filter(|_| own.waits_for.is_none())?)));
+        let Some((name, own, how)) = degraded.next() else {
             self.close("degraded", run.name);
             return;
         };
@@ -276,7 +280,8 @@ impl Pass<'_, '_> {
                 )
             }
         };
-        open(round, self.decision, format!("degraded/{guest}"), Severity::Warning, summary, None);
+        let key = format!("degraded/{guest}");
+        open_as_seen(round, self.decision, key, Severity::Warning, summary, None, own.evidence.clone());
     }
 }
 

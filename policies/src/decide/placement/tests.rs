@@ -25,7 +25,7 @@ fn all_well(stage: &Stage) -> Evidence {
     }
     for (of, guest) in &stage.state.guests {
         for tenure in guest.tenures() {
-            let report = GuestReport { guest: of.clone(), epoch: tenure.epoch, condition: GuestCondition::Running };
+            let report = GuestReport::new(of.clone(), tenure.epoch, GuestCondition::Running);
             evidence.hosts.entry(tenure.host.clone()).or_default().reports.insert(of.clone(), report);
             let (state, epoch) = (SightState::Passing, tenure.epoch);
             let sight = Sight { epoch, state, at: NOW, since: NOW, passed: Some(NOW), detail: String::new() };

@@ -154,6 +154,33 @@ fn on_degraded_migrate_moves_a_slow_guest_once_in_a_cool_down() {
 }
 
 #[test]
+fn who_saw_what_is_kept_when_a_degraded_service_is_well_again() {
+    let mut scene = under(|_| {});
+    scene.sight("web", "a", SightState::Passing);
+    scene.sight("web", "b", SightState::Slow);
+    scene.settle();
+    seen(&mut scene, SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    let incident = scene.stage.state.incidents.values().find(|one| one.key == "degraded/web").unwrap();
+    let kept: Vec<&[String]> = incident.seen.iter().map(|seen| seen.what.as_slice()).collect();
+    assert_eq!(kept, [["host:a passes 0s ago ()", "host:b is slow 0s ago ()"]]);
+}
+
+#[test]
+fn the_beginning_and_the_newest_sights_of_a_long_incident_are_kept() {
+    let mut scene = under(|_| {});
+    for turn in 0..20 {
+        let (one, other) = if turn % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        scene.sight("web", one, SightState::Passing);
+        scene.sight("web", other, SightState::Slow);
+        assert_eq!(scene.settle(), ["IncidentOpened"], "another side is slow");
+    }
+    let incident = scene.stage.state.incidents.values().find(|one| one.key == "degraded/web").unwrap();
+    assert_eq!(incident.seen.len(), crate::incident::SEEN_MAX);
+    assert!(incident.seen[0].what[0].contains("host:a passes"), "{:?}", incident.seen);
+}
+
+#[test]
 fn a_flapping_service_is_one_alert_and_no_restarts() {
     let mut scene = under(|_| {});
     for state in [SightState::Flapping, SightState::Flapping] {

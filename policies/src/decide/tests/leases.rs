@@ -238,11 +238,8 @@ fn a_boot_that_is_back_joins_again_once_it_has_learned_of_the_proof_and_runs_not
     back(&mut scene, since - 1);
     assert!(!scene.words().contains(&"HostReturned".to_owned()), "it has not learned of the proof");
     back(&mut scene, index);
-    let report = GuestReport {
-        guest: name("web"),
-        epoch: scene.stage.state.hosts[&host("d")].lease.owes[&name("web")],
-        condition: GuestCondition::Running,
-    };
+    let owed = scene.stage.state.hosts[&host("d")].lease.owes[&name("web")];
+    let report = GuestReport::new(name("web"), owed, GuestCondition::Running);
     scene.evidence.hosts.entry(host("d")).or_default().reports.insert(name("web"), report);
     assert!(!scene.words().contains(&"HostReturned".to_owned()), "it runs what it may not run");
     back(&mut scene, index);

@@ -8,7 +8,7 @@ use crate::{
 };
 
 const SQL: Keys = Keys {
-    known: &["port", "user", "password_file", "database", "query", "expect", "tls"],
+    known: &["port", "user", "password_file", "database", "before", "query", "expect", "tls"],
     later: &[],
     renamed: &[("password", "put it into a file with mode 600 on every host, and write `password_file`")],
 };
@@ -32,6 +32,7 @@ fn sql(value: &Value<'_>, default_port: u16, default_database: &str) -> Option<S
     let user = fields.need("user", "user: holdfast", word);
     let password_file = fields.optional("password_file", Value::absolute_path);
     let database = fields.or("database", default_database.to_owned(), word);
+    let before = fields.or("before", Vec::new(), statements);
     let query = fields.or("query", "SELECT 1".to_owned(), lines);
     let expect = fields.optional("expect", lines);
     let tls = fields.optional("tls", tls);
@@ -40,6 +41,7 @@ fn sql(value: &Value<'_>, default_port: u16, default_database: &str) -> Option<S
         user: user?,
         password_file: password_file?,
         database: database?,
+        before: before?,
         query: query?,
         expect: expect?,
         tls: tls?,
@@ -66,6 +68,18 @@ pub(super) fn redis(value: &Value<'_>) -> Option<Probe> {
         return value.wrong("`user` needs a `password_file`", "add it, or leave `user` out");
     }
     Some(Probe::Redis(probe))
+}
+
+/// Most statements before a query: enough to write something and to make ready for that.
+const STATEMENTS_MAX: usize = 8;
+
+fn statements(value: &Value<'_>) -> Option<Vec<String>> {
+    let items = value.list("write a list of statements: [\"DELETE FROM beat\", \"INSERT INTO beat VALUES (1)\"]")?;
+    if items.len() > STATEMENTS_MAX {
+        return value.wrong(format!("`before` has more than {STATEMENTS_MAX} statements"), "a probe asks one thing");
+    }
+    let read: Vec<Option<String>> = items.iter().map(lines).collect();
+    read.into_iter().collect()
 }
 
 /// A name without what would end it on the wire.

@@ -73,7 +73,9 @@ fn kinds_have_the_defaults_of_their_protocols() {
     let Probe::Postgres(sql) = read("{ postgres: { user: u } }").0 else { panic!() };
     assert_eq!((sql.port, sql.database.as_str(), sql.query.as_str()), (5432, "postgres", "SELECT 1"));
     let Probe::Mysql(sql) = read("{ mysql: { user: u } }").0 else { panic!() };
-    assert_eq!((sql.port, sql.database.as_str()), (3306, ""));
+    assert_eq!((sql.port, sql.database.as_str(), sql.before.len()), (3306, "", 0));
+    let Probe::Mysql(sql) = read(r#"{ mysql: { user: u, before: ["SET @a = 1", "DO 1"] } }"#).0 else { panic!() };
+    assert_eq!(sql.before, ["SET @a = 1", "DO 1"]);
     let Probe::Redis(redis) = read("redis").0 else { panic!() };
     assert_eq!((redis.port, redis.command), (6379, vec!["PING".to_owned()]));
     let Probe::Dns(dns) = read("{ dns: { name: a.example, type: MX } }").0 else { panic!() };
@@ -112,6 +114,8 @@ fn mistakes_in_probes_are_shown_where_they_stand() {
         ("{ postgres: { user: u, password: p } }", "unknown key `password`"),
         ("{ mysql: {} }", "has no `user`"),
         ("{ redis: { user: u } }", "needs a `password_file`"),
+        ("{ mysql: { user: u, before: [a, b, c, d, e, f, g, h, i] } }", "more than 8 statements"),
+        ("{ postgres: { user: u, before: \"DO 1\" } }", "must be a list"),
         (r#"{ plugin: { run: ["check_ssh"] } }"#, "the absolute path of a program"),
         (r#"{ ping: { count: 3 } }"#, "unknown key `count`"),
     ] {

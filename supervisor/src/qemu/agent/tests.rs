@@ -49,7 +49,7 @@ fn agent(
 }
 
 fn running() -> View {
-    View { condition: GuestCondition::Running, migration: None, agent_open: Some(true), resets: 0 }
+    View { condition: GuestCondition::Running, migration: None, agent_open: Some(true), own_open: None, resets: 0 }
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ struct Liar {
     told: mpsc::Receiver<GuestEvent>,
     lines: wire::Lines,
     write: OwnedWriteHalf,
+    view: watch::Sender<View>,
     _folder: tempfile::TempDir,
 }
 
@@ -74,13 +75,13 @@ impl Liar {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("port");
         let listener = UnixListener::bind(&socket).unwrap();
-        let (_, view) = watch::channel(running());
+        let (sender, view) = watch::channel(running());
         let (events, told) = mpsc::channel(256);
         let own =
             spawn(Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view }, events);
         // Whoever accepts can speak as whoever connects.
         let (read, write) = listener.accept().await.unwrap().0.into_split();
-        Self { own, told, lines: wire::Lines::of(read), write, _folder: folder }
+        Self { own, told, lines: wire::Lines::of(read), write, view: sender, _folder: folder }
     }
 
     /// The number of the next greeting.
@@ -111,7 +112,7 @@ async fn send_line(write: &mut OwnedWriteHalf, message: &FromGuest) {
 }
 
 fn running() -> View {
-    View { condition: GuestCondition::Running, migration: None, agent_open: None, resets: 0 }
+    View { condition: GuestCondition::Running, migration: None, agent_open: None, own_open: None, resets: 0 }
 }
 
 fn down(service: usize) -> protocol::Down {
@@ -157,4 +158,40 @@ async fn a_port_that_nobody_listens_at_is_nobody_to_ask() {
     let own = spawn(Port { guest, epoch: Epoch::default(), socket, view }, events);
     assert!(!own.is_here());
     assert_eq!(own.answer(&Probe::AgentPing {}, Duration::from_millis(100)).await, None);
+}
+
+#[tokio::test]
+async fn an_agent_that_closes_its_port_is_gone_at_once_and_whoever_waits_for_it_is_told() {
+    let mut guest = Liar::new().await;
+    guest.greeting().await;
+    guest.is_heard().await;
+    assert!(guest.own.is_here());
+    let own = guest.own.clone();
+    let asked = tokio::spawn(async move { own.exec(&["true".to_owned()], LONG).await });
+    loop {
+        let line = timeout(LONG, guest.lines.next()).await.unwrap().unwrap();
+        if matches!(serde_json::from_slice(&line).unwrap(), ToGuest::Ask { .. }) {
+            break;
+        }
+    }
+    guest.view.send_modify(|view| view.own_open = Some(false));
+    assert!(guest.own.is_silent() && !guest.own.is_here());
+    let began = Instant::now();
+    let answer = asked.await.unwrap();
+    assert!(matches!(answer, Err(Unanswered::Lost(ChannelError::Unavailable(_)))), "{answer:?}");
+    assert!(began.elapsed() < SILENCE, "not only when it has been silent for long");
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_from_a_closed_port_does_not_bring_the_agent_back_and_an_open_one_is_greeted() {
+    let mut guest = Liar::new().await;
+    let hello = Some(guest.greeting().await);
+    guest.view.send_modify(|view| view.own_open = Some(false));
+    guest.says(&FromGuest::Here { version: String::new(), agent: 1, hello, late_ms: 0, down: vec![down(1)] }).await;
+    timeout(LONG, guest.told.recv()).await.unwrap().unwrap();
+    assert!(!guest.own.is_here(), "it was heard, and had gone before");
+    guest.view.send_modify(|view| view.own_open = Some(true));
+    guest.greeting().await;
+    guest.is_heard().await;
+    assert!(guest.own.is_here());
 }

@@ -12,7 +12,7 @@ use crate::{
 
 /// The host's newest sync says that it has the guest under this epoch.
 fn has(scene: &mut Scene, guest: &str, on: &str, epoch: Epoch) {
-    let report = GuestReport { guest: name(guest), epoch, condition: GuestCondition::Running };
+    let report = GuestReport::new(name(guest), epoch, GuestCondition::Running);
     scene.evidence.hosts.get_mut(&host(on)).unwrap().reports.insert(name(guest), report);
 }
 
@@ -94,7 +94,7 @@ fn a_stray_that_cannot_be_stopped_is_told_and_asked_again_and_nothing_starts() {
 #[test]
 fn a_guest_that_somebody_else_moves_is_not_touched() {
     let mut scene = twice();
-    let report = GuestReport { guest: name("new"), epoch: Epoch::default(), condition: GuestCondition::Incoming };
+    let report = GuestReport::new(name("new"), Epoch::default(), GuestCondition::Incoming);
     scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.insert(name("new"), report);
     assert_eq!(scene.words(), ["IncidentOpened"]);
 }
