@@ -4,6 +4,7 @@
 //! evidence alone, and it knows no wishes, only what must not be. A plan that breaks a promise is a defect of the
 //! planner; it is refused as a whole, and a human is told, because nobody knows what else it got wrong.
 
+mod elsewhere;
 mod room;
 
 use std::{
@@ -137,6 +138,7 @@ impl<'a> Check<'a> {
                     self.breaks("S6", format!("has {host} stop {guest}, which it has the right to run"));
                 }
             }
+            Change::MovedOutside { guest, tenure } => self.follow(guest, tenure),
             Change::FenceOpened { host, evidence, .. } => self.fence(host, evidence),
             Change::FenceAttempted { host, executor, .. } => self.attempt(host, executor),
             Change::DrillBegun { host, .. } => {
@@ -224,39 +226,6 @@ impl<'a> Check<'a> {
         }
         self.alone(guest, None);
         self.takes(guest, host);
-    }
-
-    /// S1, S2: nothing is started while a host that is heard has something of the guest, or has been ordered, before or
-    /// by this very plan, to stop it and has not reported. `home` is the host that has the right to it.
-    fn alone(&mut self, guest: &'a GuestName, home: Option<&HostName>) {
-        let elsewhere = |host: &HostName| Some(host) != home;
-        let releases = |order: &crate::order::Order| matches!(&order.kind, crate::order::OrderKind::Release { guest: of, .. } if of == guest);
-        let ordered = self.state.orders.values().find(|order| releases(order) && elsewhere(&order.host));
-        if let Some(order) = ordered {
-            self.breaks("S2", format!("starts {guest} while {} is to stop it", order.host));
-        }
-        let stray =
-            self.plan.iter().any(|change| matches!(change, Change::StrayFound { guest: of, .. } if of == guest));
-        if stray {
-            self.breaks("S1", format!("starts {guest}, and says that it is elsewhere"));
-        }
-        let since = match self.phase(guest) {
-            Some(Phase::Free { since, .. } | Phase::Running { since, .. }) => *since,
-            _ => return,
-        };
-        let told_after = self.evidence.marks.at(since).plus(self.timing.sync_every.0 * 2);
-        for (host, known) in self.state.hosts.iter().filter(|(host, _)| elsewhere(host)) {
-            let Some(seen) = self.evidence.hosts.get(host) else { continue };
-            let speaks = known.life == Life::Up && known.facts.guests && !known.is_contested();
-            let fresh = seen.sync.as_ref().is_some_and(|sync| {
-                let age = self.now.since(sync.at);
-                sync.incarnation == known.facts.incarnation && sync.at > told_after && age < self.timing.suspect_after.0
-            });
-            let there = seen.reports.get(guest).is_some_and(|report| is_there(&report.condition));
-            if speaks && fresh && there {
-                self.breaks("S1", format!("starts {guest}, of which {host} has something"));
-            }
-        }
     }
 
     fn takes(&mut self, guest: &'a GuestName, host: &'a HostName) {

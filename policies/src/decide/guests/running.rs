@@ -48,6 +48,10 @@ impl Pass<'_, '_> {
         let policy = run.declared.and_then(|declared| round.state.policies.policy_for(declared));
         let policy = policy.map(|(_, policy)| policy);
         judge_services(round, run, policy, judgement);
+        if let Some(there) = self.moved_to(run) {
+            self.follow(run, there, judgement);
+            return;
+        }
         let stray = self.strays_of_running(run);
         if self.is_to_stop(run, judgement) {
             return;
