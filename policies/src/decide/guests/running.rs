@@ -78,6 +78,7 @@ impl Pass<'_, '_> {
         if let Some(stray) = stray {
             // S1: whatever starts here would run beside what is there, on the same disks.
             judgement.doing = format!("{}; {stray}", judgement.doing);
+            judgement.waits = self.stop_of_strays(run.name, Some(&run.tenure.host));
             return;
         }
         if stopped_by_lease(round, run) {

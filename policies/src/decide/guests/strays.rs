@@ -11,7 +11,7 @@
 //! Never both: an order names the host whose guest is kept, and applying refuses it when that one is being stopped.
 
 use super::{
-    super::{Round, fences::open},
+    super::{FOREVER, Round, Waits, fences::open},
     GuestJudgement, Pass, STOP_AGAIN_AFTER,
     running::Run,
 };
@@ -24,6 +24,7 @@ use crate::{
     observe::GuestCondition,
     order::OrderKind,
     state::{ClusterState, Mode, Tenure},
+    time::millis,
 };
 
 /// A guest that a host reports.
@@ -101,6 +102,23 @@ impl<'b> Pass<'_, 'b> {
                 self.decision.commands.push(Change::StrayFound { guest, host, epoch, keep: keep.cloned() });
             }
         }
+    }
+
+    /// What the stop of strays waits for: the host that may take longest to answer, or the pause before a failed stop is tried
+    /// again; else that it begins, by an order of this round or by the next sync (R10).
+    pub(super) fn stop_of_strays(&self, name: &GuestName, keep: Option<&HostName>) -> Waits {
+        let asked = &self.round.state.guests.get(name)?.strays;
+        let others = || asked.iter().filter(move |(host, _)| Some(*host) != keep);
+        let order = |host: &HostName| {
+            let order = release_of(self.round.state, name, host)?;
+            self.answer_to(order, "the word that nothing of it is left")
+        };
+        let open = others().filter_map(|(host, _)| order(host)).max_by_key(|(_, left)| *left);
+        let pause = || {
+            let newest = others().map(|(_, index)| STOP_AGAIN_AFTER.saturating_sub(self.round.age(*index))).max()?;
+            (!newest.is_zero()).then(|| ("the next try to stop it there".to_owned(), millis(newest)))
+        };
+        open.or_else(pause).or_else(|| Some(("it to be stopped there".to_owned(), FOREVER)))
     }
 
     /// Where other tools have moved a guest to, if that is beyond doubt: its own host is well and has nothing of it, and of

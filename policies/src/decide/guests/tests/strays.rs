@@ -43,6 +43,8 @@ fn of_a_guest_that_is_found_twice_one_is_kept_the_other_is_stopped_and_then_the_
     assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
     assert_eq!(stopped_on(&scene), ["c"]);
     assert!(matches!(scene.stage.phase("new"), Phase::Unplaced), "nothing is adopted while both are there");
+    let waits = scene.decide().report.guests[&name("new")].waits.clone();
+    assert_eq!(waits, Some(("the word that nothing of it is left, by c".to_owned(), 20_000)));
     scene.stage.end("c", done());
     scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.remove(&name("new"));
     assert_eq!(scene.settle(), ["IncidentResolved", "GuestAdopted"]);
