@@ -5,6 +5,7 @@
 //! planner; it is refused as a whole, and a human is told, because nobody knows what else it got wrong.
 
 mod elsewhere;
+mod restraint;
 mod room;
 
 use std::{
@@ -60,6 +61,7 @@ pub fn check(
         check.breaks("S4", "decides something without a quorum".to_owned());
     }
     check.fences_at_once();
+    check.no_storm();
     for change in plan {
         check.one(change);
     }
@@ -137,6 +139,7 @@ impl<'a> Check<'a> {
                 if known.is_some_and(|known| known.tenures().iter().any(rightful)) {
                     self.breaks("S6", format!("has {host} stop {guest}, which it has the right to run"));
                 }
+                self.hands_on(guest);
             }
             Change::MovedOutside { guest, tenure } => self.follow(guest, tenure),
             Change::FenceOpened { host, evidence, .. } => self.fence(host, evidence),
@@ -145,12 +148,17 @@ impl<'a> Check<'a> {
                 if self.state.guests_of(host).next().is_some() {
                     self.breaks("S8", format!("switches {host} off for a drill while guests run there"));
                 }
+                if self.state.suspended.is_some() {
+                    self.breaks("S8", format!("switches {host} off for a drill while deciding is suspended"));
+                }
             }
             Change::Vacated { host } => {
                 if !matches!(self.state.hosts.get(host).map(|known| known.mode), Some(Mode::Leaving { .. })) {
                     self.breaks("S8", format!("stops the guests of {host}, which has not announced to go"));
                 }
+                self.hands_on_host(host, "stops the guests of");
             }
+            Change::PowerOnOrdered { host, .. } => self.hands_on_host(host, "switches on"),
             Change::HostGone { proof, .. } => self.gone(proof),
             Change::HostReturned { host, .. } => {
                 let there = |seen: &crate::evidence::HostEvidence| {
@@ -166,6 +174,7 @@ impl<'a> Check<'a> {
                 if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
                     self.breaks("S1", format!("adopts {guest}, which has a place already"));
                 }
+                self.hands_on_first(guest);
             }
             // These are reported, wished for by people, or start nothing and stop nothing.
             Change::HostJoined { .. }
@@ -180,7 +189,6 @@ impl<'a> Check<'a> {
             | Change::DeviceDistrusted { .. }
             | Change::DeviceTrusted { .. }
             | Change::DrillEnded { .. }
-            | Change::PowerOnOrdered { .. }
             | Change::FenceTested { .. }
             | Change::StormHoldReleased { .. }
             | Change::StormEnded
@@ -211,6 +219,7 @@ impl<'a> Check<'a> {
             Some(Wanted::Unmanaged) => self.breaks("S8", format!("acts on {guest}, which is to be left alone")),
             Some(Wanted::Running | Wanted::Stopped) => {}
         }
+        self.hands_on(guest);
     }
 
     /// Only a guest that carries its proof is started, once, where it may run and has room.
@@ -294,9 +303,7 @@ impl<'a> Check<'a> {
             self.breaks("S3", format!("fences {host}, which has never joined"));
             return;
         };
-        if matches!(known.mode, Mode::Maintenance) {
-            self.breaks("S8", format!("fences {host}, which is in maintenance"));
-        }
+        self.hands_on_host(host, "fences");
         if self.evidence.me.as_ref() == Some(host) {
             self.breaks("S3", format!("fences {host}, which is the coordinator itself"));
         }
@@ -349,6 +356,10 @@ impl<'a> Check<'a> {
 
     /// R9: a proof of power names the boot that has joined, and nothing was heard of it since.
     fn gone(&mut self, proof: &Proof) {
+        // That a person says so is no decision of the planner.
+        if let ProofKind::PowerOff { host, .. } | ProofKind::LeaseExpired { host, .. } = proof.kind() {
+            self.hands_on_host(host, "takes for gone");
+        }
         let (host, boot) = match proof.kind() {
             ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. } => {
                 (host, incarnation)
@@ -405,6 +416,7 @@ impl<'a> Check<'a> {
         if !matches!(proof.kind(), ProofKind::NotHere { .. }) {
             self.breaks("R8", format!("places {guest} for the first time on a proof about something else"));
         }
+        self.hands_on_first(guest);
     }
 }
 
