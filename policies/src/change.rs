@@ -287,6 +287,14 @@ pub enum Change {
         /// The host whose guest is kept, if there is one.
         keep: Option<HostName>,
     },
+    /// A running guest was moved by other tools: it runs elsewhere under the assignment that is committed, and its own host
+    /// has nothing of it. It is followed there.
+    MovedOutside {
+        /// The guest.
+        guest: GuestName,
+        /// Where it runs.
+        tenure: Tenure,
+    },
     /// A running guest is to stop, and to stay so for as long as the reason holds.
     Stop {
         /// The guest.

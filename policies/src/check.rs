@@ -4,6 +4,8 @@
 //! evidence alone, and it knows no wishes, only what must not be. A plan that breaks a promise is a defect of the
 //! planner; it is refused as a whole, and a human is told, because nobody knows what else it got wrong.
 
+mod elsewhere;
+mod restraint;
 mod room;
 
 use std::{
@@ -59,6 +61,7 @@ pub fn check(
         check.breaks("S4", "decides something without a quorum".to_owned());
     }
     check.fences_at_once();
+    check.no_storm();
     for change in plan {
         check.one(change);
     }
@@ -136,19 +139,26 @@ impl<'a> Check<'a> {
                 if known.is_some_and(|known| known.tenures().iter().any(rightful)) {
                     self.breaks("S6", format!("has {host} stop {guest}, which it has the right to run"));
                 }
+                self.hands_on(guest);
             }
+            Change::MovedOutside { guest, tenure } => self.follow(guest, tenure),
             Change::FenceOpened { host, evidence, .. } => self.fence(host, evidence),
             Change::FenceAttempted { host, executor, .. } => self.attempt(host, executor),
             Change::DrillBegun { host, .. } => {
                 if self.state.guests_of(host).next().is_some() {
                     self.breaks("S8", format!("switches {host} off for a drill while guests run there"));
                 }
+                if self.state.suspended.is_some() {
+                    self.breaks("S8", format!("switches {host} off for a drill while deciding is suspended"));
+                }
             }
             Change::Vacated { host } => {
                 if !matches!(self.state.hosts.get(host).map(|known| known.mode), Some(Mode::Leaving { .. })) {
                     self.breaks("S8", format!("stops the guests of {host}, which has not announced to go"));
                 }
+                self.hands_on_host(host, "stops the guests of");
             }
+            Change::PowerOnOrdered { host, .. } => self.hands_on_host(host, "switches on"),
             Change::HostGone { proof, .. } => self.gone(proof),
             Change::HostReturned { host, .. } => {
                 let there = |seen: &crate::evidence::HostEvidence| {
@@ -164,6 +174,7 @@ impl<'a> Check<'a> {
                 if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
                     self.breaks("S1", format!("adopts {guest}, which has a place already"));
                 }
+                self.hands_on_first(guest);
             }
             // These are reported, wished for by people, or start nothing and stop nothing.
             Change::HostJoined { .. }
@@ -178,7 +189,6 @@ impl<'a> Check<'a> {
             | Change::DeviceDistrusted { .. }
             | Change::DeviceTrusted { .. }
             | Change::DrillEnded { .. }
-            | Change::PowerOnOrdered { .. }
             | Change::FenceTested { .. }
             | Change::StormHoldReleased { .. }
             | Change::StormEnded
@@ -209,6 +219,7 @@ impl<'a> Check<'a> {
             Some(Wanted::Unmanaged) => self.breaks("S8", format!("acts on {guest}, which is to be left alone")),
             Some(Wanted::Running | Wanted::Stopped) => {}
         }
+        self.hands_on(guest);
     }
 
     /// Only a guest that carries its proof is started, once, where it may run and has room.
@@ -224,39 +235,6 @@ impl<'a> Check<'a> {
         }
         self.alone(guest, None);
         self.takes(guest, host);
-    }
-
-    /// S1, S2: nothing is started while a host that is heard has something of the guest, or has been ordered, before or
-    /// by this very plan, to stop it and has not reported. `home` is the host that has the right to it.
-    fn alone(&mut self, guest: &'a GuestName, home: Option<&HostName>) {
-        let elsewhere = |host: &HostName| Some(host) != home;
-        let releases = |order: &crate::order::Order| matches!(&order.kind, crate::order::OrderKind::Release { guest: of, .. } if of == guest);
-        let ordered = self.state.orders.values().find(|order| releases(order) && elsewhere(&order.host));
-        if let Some(order) = ordered {
-            self.breaks("S2", format!("starts {guest} while {} is to stop it", order.host));
-        }
-        let stray =
-            self.plan.iter().any(|change| matches!(change, Change::StrayFound { guest: of, .. } if of == guest));
-        if stray {
-            self.breaks("S1", format!("starts {guest}, and says that it is elsewhere"));
-        }
-        let since = match self.phase(guest) {
-            Some(Phase::Free { since, .. } | Phase::Running { since, .. }) => *since,
-            _ => return,
-        };
-        let told_after = self.evidence.marks.at(since).plus(self.timing.sync_every.0 * 2);
-        for (host, known) in self.state.hosts.iter().filter(|(host, _)| elsewhere(host)) {
-            let Some(seen) = self.evidence.hosts.get(host) else { continue };
-            let speaks = known.life == Life::Up && known.facts.guests && !known.is_contested();
-            let fresh = seen.sync.as_ref().is_some_and(|sync| {
-                let age = self.now.since(sync.at);
-                sync.incarnation == known.facts.incarnation && sync.at > told_after && age < self.timing.suspect_after.0
-            });
-            let there = seen.reports.get(guest).is_some_and(|report| is_there(&report.condition));
-            if speaks && fresh && there {
-                self.breaks("S1", format!("starts {guest}, of which {host} has something"));
-            }
-        }
     }
 
     fn takes(&mut self, guest: &'a GuestName, host: &'a HostName) {
@@ -325,9 +303,7 @@ impl<'a> Check<'a> {
             self.breaks("S3", format!("fences {host}, which has never joined"));
             return;
         };
-        if known.in_maintenance() {
-            self.breaks("S8", format!("fences {host}, which is in maintenance"));
-        }
+        self.hands_on_host(host, "fences");
         if self.evidence.me.as_ref() == Some(host) {
             self.breaks("S3", format!("fences {host}, which is the coordinator itself"));
         }
@@ -380,6 +356,10 @@ impl<'a> Check<'a> {
 
     /// R9: a proof of power names the boot that has joined, and nothing was heard of it since.
     fn gone(&mut self, proof: &Proof) {
+        // That a person says so is no decision of the planner.
+        if let ProofKind::PowerOff { host, .. } | ProofKind::LeaseExpired { host, .. } = proof.kind() {
+            self.hands_on_host(host, "takes for gone");
+        }
         let (host, boot) = match proof.kind() {
             ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. } => {
                 (host, incarnation)
@@ -436,6 +416,7 @@ impl<'a> Check<'a> {
         if !matches!(proof.kind(), ProofKind::NotHere { .. }) {
             self.breaks("R8", format!("places {guest} for the first time on a proof about something else"));
         }
+        self.hands_on_first(guest);
     }
 }
 

@@ -62,6 +62,7 @@ pub enum Event {
     GuestVerified { guest: GuestName, host: HostName, unasked: Option<Vec<ServiceName>> },
     GuestReleasing { guest: GuestName, host: HostName, why: String },
     RungTaken { guest: GuestName, rung: String, attempt: u32, why: String, evidence: Vec<String> },
+    GuestFollowed { guest: GuestName, from: HostName, to: HostName },
     MigrationOrdered { guest: GuestName, from: HostName, to: HostName, why: String },
     MigrationSwitched { guest: GuestName, from: HostName, to: HostName },
     MigrationEnded { guest: GuestName, host: HostName, detail: String },
@@ -88,6 +89,7 @@ impl Event {
             | Self::GuestVerified { guest, .. }
             | Self::GuestReleasing { guest, .. }
             | Self::RungTaken { guest, .. }
+            | Self::GuestFollowed { guest, .. }
             | Self::MigrationOrdered { guest, .. }
             | Self::MigrationSwitched { guest, .. }
             | Self::MigrationEnded { guest, .. }
@@ -218,6 +220,12 @@ impl fmt::Display for Event {
             Self::RungTaken { guest, rung, attempt, why, evidence } => {
                 write!(f, "{rung} of {guest} (try {attempt}): {why}")?;
                 if evidence.is_empty() { Ok(()) } else { write!(f, "; {}", evidence.join("; ")) }
+            }
+            Self::GuestFollowed { guest, from, to } => {
+                write!(
+                    f,
+                    "{guest} runs on {to}, where other tools have moved it; from here on only {to} may run it, {from} may not"
+                )
             }
             Self::MigrationOrdered { guest, from, to, why } => {
                 write!(f, "{guest} is to move from {from} to {to}: {why}")

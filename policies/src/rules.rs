@@ -176,7 +176,8 @@ pub struct ClusterSettings {
     pub tolerate: u32,
     /// The label of hosts that names a failure domain, such as `rack`; without it each host is one.
     pub failure_domain: Option<String>,
-    /// Policies under which `tolerate` does not hold are refused, instead of accepted with an alert.
+    /// Policies under which `tolerate` would cease to hold, and starts of guests by operators with which it would, are refused,
+    /// instead of accepted with an alert.
     pub refuse_beyond: bool,
     /// What an announced shutdown does.
     pub on_shutdown: OnShutdown,

@@ -142,6 +142,13 @@ impl Node {
         heard.count() * 2 > voters.len()
     }
 
+    /// How much of what most other voters send is lost on its way here, in percent, if that is too much.
+    #[must_use]
+    pub fn losing(&self, now: Moment) -> Option<u64> {
+        let voters = self.voters();
+        self.heard.losses().of_most(voters.keys().filter(|voter| *voter != self.host()), now)
+    }
+
     /// Whether what this host has not heard says anything: it has neither slept nor been cut off from the majority for as
     /// long as it takes to suspect somebody. A voter that was has missed everybody (R17).
     #[must_use]
@@ -223,13 +230,16 @@ pub enum Complaint {
     Memory,
 }
 
-/// Whether a supervisor trusts itself: one whose own loop was late doubts what it thinks it has seen.
+/// Whether a supervisor trusts itself: one whose own loop was late, or whose link loses much, doubts what it thinks it has
+/// seen.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     unwell_until: Arc<AtomicU64>,
     complaints: Arc<Mutex<BTreeMap<Complaint, String>>>,
     /// 0: it does not hear a majority.
     connected_since: Arc<AtomicU64>,
+    /// What its link loses, in percent; 0 while that is not too much.
+    losing: Arc<AtomicU64>,
 }
 
 impl Health {
@@ -243,6 +253,12 @@ impl Health {
     pub fn doubted_within(&self, now: Moment, time: Duration) -> bool {
         let until = self.unwell_until.load(Ordering::Relaxed);
         until > 0 && now.since(Moment(until).minus(UNWELL_FOR)) < time
+    }
+
+    /// Notes how much its link loses, in percent, if that is too much. Tens of percents are told, so that what is said does
+    /// not change with every beacon.
+    pub fn note_losing(&self, percent: Option<u64>) {
+        self.losing.store(percent.map_or(0, |percent| (percent / 10 * 10).max(1)), Ordering::Relaxed);
     }
 
     /// Notes whether a majority of the voters is heard.
@@ -280,17 +296,25 @@ impl Health {
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it doubts what it sees, because its loop was late.
+    /// Whether it doubts what it sees, because its loop was late or its link loses much.
     #[must_use]
     pub fn doubts(&self, now: Moment) -> bool {
+        self.was_late(now) || self.losing.load(Ordering::Relaxed) > 0
+    }
+
+    fn was_late(&self, now: Moment) -> bool {
         now.0 < self.unwell_until.load(Ordering::Relaxed)
     }
 
     /// Why this host is not well, if it is not: it doubts what it sees, or complains of something else.
     #[must_use]
     pub fn unwell(&self, now: Moment) -> Option<String> {
-        let late = self.doubts(now).then(|| "its own event loop was late".to_owned());
-        let all: Vec<String> = late.into_iter().chain(self.complaints().values().cloned()).collect();
+        let late = self.was_late(now).then(|| "its own event loop was late".to_owned());
+        let lossy = match self.losing.load(Ordering::Relaxed) {
+            0 => None,
+            percent => Some(format!("its link loses {percent}% and more of what most voters send")),
+        };
+        let all: Vec<String> = late.into_iter().chain(lossy).chain(self.complaints().values().cloned()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 }
@@ -362,6 +386,16 @@ mod tests {
         health.doubt(Moment(10_000));
         assert!(health.doubted_within(Moment(11_000), time) && !health.doubted_within(Moment(11_500), time));
         assert!(health.unwell(Moment(14_000)).is_some() && health.unwell(Moment(15_000)).is_none());
+    }
+
+    #[test]
+    fn a_supervisor_whose_link_loses_much_doubts_itself_until_it_loses_little() {
+        let (health, now) = (Health::default(), Moment(10));
+        health.note_losing(Some(47));
+        assert!(health.doubts(now));
+        assert_eq!(health.unwell(now).as_deref(), Some("its link loses 40% and more of what most voters send"));
+        health.note_losing(None);
+        assert!(!health.doubts(now) && health.unwell(now).is_none());
     }
 
     #[test]

@@ -271,7 +271,7 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("holdfast.sock")
 }
 
-/// A loop that is late doubts what it has seen: silence may be its own (DESIGN section 4).
+/// A loop that is late, or whose link loses much, doubts what it has seen: silence may be its own (DESIGN section 4).
 async fn watch_oneself(node: Arc<Node>) {
     let mut tick = tokio::time::interval(SELF_WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -287,6 +287,7 @@ async fn watch_oneself(node: Arc<Node>) {
             node.health.doubt(now);
         }
         node.health.note_connected(node.hears_majority(now), now);
+        node.health.note_losing(node.losing(now));
         let unwell = node.health.unwell(now);
         if unwell != told {
             told.clone_from(&unwell);

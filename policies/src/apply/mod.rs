@@ -94,6 +94,7 @@ impl ClusterState {
             Change::StrayFound { guest, host, epoch, keep } => {
                 self.stray_found(context, &guest, host, epoch, keep.as_ref())
             }
+            Change::MovedOutside { guest, tenure } => self.moved_outside(context, &guest, tenure),
             Change::Stop { guest, why } => self.stop(context, &guest, &why),
             Change::ReleaseAgain { guest } => self.release_again(context, &guest),
             Change::Verified { guest, unasked } => self.verified(context, &guest, unasked),

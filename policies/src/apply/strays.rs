@@ -1,4 +1,5 @@
-//! Strays: a guest that a host has without a right to run it is stopped there by an order.
+//! Strays: a guest that a host has without a right to run it is stopped there by an order, or, where other tools have moved it
+//! there beyond doubt, followed.
 
 use super::Context;
 use crate::{
@@ -6,7 +7,7 @@ use crate::{
     journal::Event,
     names::{Epoch, GuestName, HostName, OrderId},
     order::{OrderKind, StopHow},
-    state::{ClusterState, Life, Phase},
+    state::{ClusterState, Life, Migration, MigrationStep, Phase, Tenure},
 };
 
 impl ClusterState {
@@ -50,6 +51,65 @@ impl ClusterState {
         let why = keep.map_or("it has no right to run".to_owned(), |keep| format!("it is kept on {keep}"));
         self.note(context, Event::GuestReleasing { guest: guest.clone(), host, why });
         self.view(context);
+        Ok(())
+    }
+
+    /// Follows a guest that other tools have moved. From here on it is a live move past its switch (R22): only the new host may
+    /// run it; the old one is to raise its floor and say that nothing is left (R9 `Reported`), and the new one that its own
+    /// floors let this assignment run (R7), for which its agent is asked to let it run, as it does already. Where that is
+    /// refused, both halves are released and it starts anew. It starts nowhere before both are proven gone (R8).
+    ///
+    /// It keeps its epoch, because a machine that runs cannot be given another: its manager has the number from its start.
+    pub(super) fn moved_outside(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        there: Tenure,
+    ) -> Result<(), Refused> {
+        let known = self.known(guest)?;
+        let Phase::Running { tenure, .. } = &known.phase else {
+            return Err(Self::refuse_phase(guest, known, "running"));
+        };
+        let source = tenure.clone();
+        if source.host == there.host {
+            return Err(Refused::Already { why: format!("{guest} runs on {}", there.host) });
+        }
+        if source.epoch != there.epoch {
+            let why = format!("{} has it under epoch {}, not {}", there.host, there.epoch, source.epoch);
+            return Err(Refused::Guest { guest: guest.clone(), why });
+        }
+        self.in_hand(guest)?;
+        self.may_answer_for(guest, &source)?;
+        self.may_answer_for(guest, &there)?;
+        self.drop_guest_orders(guest);
+        let kind = OrderKind::Resume { guest: guest.clone(), epoch: there.epoch };
+        let resume = Some(self.order(context, &there.host, kind)?);
+        let release = self.release_half(context, guest, Some(&source));
+        let (from, to) = (source.host.clone(), there.host.clone());
+        if let Some(known) = self.guests.get_mut(guest) {
+            // Whoever moves a guest by hand wants it there.
+            known.settled = Some(to.clone());
+        }
+        let step = MigrationStep::Switched { resume, release };
+        let migration =
+            Migration { source: Some(source), target: Some(there), step, failure: None, release_failed: None };
+        self.note(context, Event::GuestFollowed { guest: guest.clone(), from, to });
+        self.set_phase(context, guest, Phase::Migrating(migration));
+        Ok(())
+    }
+
+    /// Whether the host of a tenure can say what becomes of it: it is up, in the same boot, and not asked to stop it.
+    fn may_answer_for(&self, guest: &GuestName, tenure: &Tenure) -> Result<(), Refused> {
+        let (host, is_up) = (tenure.host.clone(), self.hosts.get(&tenure.host).is_some_and(|on| on.life == Life::Up));
+        if !self.is_current(&host, &tenure.incarnation) {
+            return Err(Refused::Host { host, why: "has booted anew".to_owned() });
+        }
+        if !is_up {
+            return Err(Refused::Host { host, why: "is fenced or gone".to_owned() });
+        }
+        if self.release_under_way(guest, &host).is_some() {
+            return Err(Refused::Host { host, why: format!("is stopping {guest}") });
+        }
         Ok(())
     }
 

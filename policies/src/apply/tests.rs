@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod modes;
+mod moved;
 mod quarantine;
 
 fn attempt(stage: &mut Stage, target: &str, executor: &str) {

@@ -126,3 +126,32 @@ fn memory_is_counted_once_more() {
     assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "a")]), ["L1"]);
     assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("g", "b")]), ["S1"]);
 }
+
+#[test]
+fn a_guest_is_followed_only_where_it_is_alone_and_its_own_host_has_nothing_of_it() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g"]);
+    stage.run("g", "a");
+    let epoch = stage.state.guests[&name("g")].tenures()[0].epoch;
+    let report = |epoch| crate::observe::GuestReport::new(name("g"), epoch, crate::observe::GuestCondition::Running);
+    let has = |evidence: &mut Evidence, on: &str, epoch| {
+        evidence.hosts.get_mut(&host(on)).unwrap().reports.insert(name("g"), report(epoch));
+    };
+    let to = |on: &str, epoch| {
+        let tenure =
+            crate::state::Tenure { host: host(on), incarnation: crate::fixture::boot(&format!("{on}.1")), epoch };
+        [Change::MovedOutside { guest: name("g"), tenure }]
+    };
+    let mut evidence = well(&stage);
+    assert_eq!(promises(&stage, &evidence, &to("b", epoch)), ["S2"], "b does not say so");
+    has(&mut evidence, "b", epoch);
+    assert_eq!(promises(&stage, &evidence, &to("b", epoch)), [""; 0]);
+    assert_eq!(promises(&stage, &evidence, &to("b", crate::names::Epoch::default())), ["R7", "S2"]);
+    has(&mut evidence, "c", epoch);
+    assert_eq!(promises(&stage, &evidence, &to("b", epoch)), ["S1"], "c has it too");
+    evidence.hosts.get_mut(&host("c")).unwrap().reports.clear();
+    has(&mut evidence, "a", epoch);
+    assert_eq!(promises(&stage, &evidence, &to("b", epoch)), ["S2"], "it is where it was");
+    evidence.hosts.get_mut(&host("a")).unwrap().reports.clear();
+    evidence.hosts.get_mut(&host("a")).unwrap().sync.as_mut().unwrap().at = Moment(5_000);
+    assert_eq!(promises(&stage, &evidence, &to("b", epoch)), ["S2"], "a has not said so lately");
+}

@@ -68,7 +68,7 @@ pub use survive::{
     COMBINATIONS_MAX, Fate, QUESTION_LOOKS_MAX, Survival, Verdict, WhatIf, admission, admission_within, if_lost,
 };
 pub use table::{GuestAt, HostAt, Table};
-pub use tolerate::{intolerance, waiting_for_people};
+pub use tolerate::{Beyond, intolerance, may_start, waiting_for_people};
 
 use crate::names::{GuestName, HostName};
 

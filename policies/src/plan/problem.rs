@@ -204,6 +204,16 @@ impl<'a> Problem<'a> {
         subjects
     }
 
+    /// Has a declared guest count as wanted that is not, and says whether that would have it started: what runs already, or is
+    /// wanted as it is, starts nothing anew.
+    pub(super) fn want(&mut self, name: &GuestName) -> bool {
+        let Some(at) = self.guest(name) else { return false };
+        let guest = &mut self.guests[at];
+        let starts = guest.declared.is_some() && !guest.wanted && !guest.is_anchored();
+        guest.wanted |= starts;
+        starts
+    }
+
     /// Guests that are wanted and run nowhere.
     #[must_use]
     pub fn homeless(&self) -> Vec<GuestAt> {

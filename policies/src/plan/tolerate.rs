@@ -1,4 +1,4 @@
-//! What is told when the cluster would not survive the losses that its settings say it must.
+//! What is told when the cluster would not survive the losses that its settings say it must, and what is not started then.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,12 @@ use super::{
     simulate::unproven,
     survive::{Survival, Verdict, admission_within},
 };
-use crate::{names::HostName, plan::Problem, rules::ClusterSettings, state::ClusterState};
+use crate::{
+    names::{GuestName, HostName},
+    plan::Problem,
+    rules::ClusterSettings,
+    state::ClusterState,
+};
 
 /// Guests named in one sentence: a pager shows no more.
 const NAMED_MAX: usize = 5;
@@ -28,6 +33,36 @@ pub fn intolerance(problem: &Problem<'_>, settings: &ClusterSettings, looks: u64
             let (tried, all) = survival.tried;
             Some(format!("whether the loss of {what} is survived is not known: {tried} of {all} cases were tried"))
         }
+    }
+}
+
+/// Why an operator's start is refused: with one guest more `tolerate` would cease to hold, and `refuse_beyond` is set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`refuse_beyond` is set, and with {guest} started {why}")]
+pub struct Beyond {
+    /// The guest.
+    pub guest: GuestName,
+    /// What would not be survived, as a sentence.
+    pub why: String,
+}
+
+/// Whether a guest that is not wanted to run may be: always, unless `tolerate` holds and would cease to. Where it does not hold
+/// already, one guest more is the operator's to judge. `looks` bounds the work, as in [`admission_within`].
+///
+/// # Errors
+/// [`Beyond`]
+pub fn may_start(
+    mut problem: Problem<'_>,
+    settings: &ClusterSettings,
+    guest: &GuestName,
+    looks: u64,
+) -> Result<(), Beyond> {
+    if !settings.refuse_beyond || intolerance(&problem, settings, looks).is_some() || !problem.want(guest) {
+        return Ok(());
+    }
+    match intolerance(&problem, settings, looks) {
+        None => Ok(()),
+        Some(why) => Err(Beyond { guest: guest.clone(), why }),
     }
 }
 
@@ -99,6 +134,51 @@ mod tests {
         let expected = "the loss of one host would leave guests without a host: g1 (without a), g2 (without b)";
         assert_eq!(told(5_000, 1, LOOKS).as_deref(), Some(expected));
         assert_eq!(told(5_000, 0, LOOKS), None, "nobody has asked");
+    }
+
+    /// Two hosts of 8 GiB, `g1` on the first, `g2` wanted stopped; then somebody starts a guest.
+    fn started(
+        guest: &str,
+        memory_mib: u32,
+        refuse_beyond: bool,
+        change: impl FnOnce(&mut Stage),
+    ) -> Result<(), Beyond> {
+        use crate::{change::Change, state::Wanted};
+        let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+        let mut policies = stage.state.policies.clone();
+        policies.guests.values_mut().for_each(|guest| guest.qemu.memory_mib = memory_mib);
+        (policies.cluster.tolerate, policies.cluster.refuse_beyond) = (1, refuse_beyond);
+        stage.declare(policies);
+        stage.run("g1", "a");
+        let stopped = |guest: &str| Change::WantedSet {
+            guest: crate::fixture::name(guest),
+            wanted: Wanted::Stopped,
+            by: "ann".to_owned(),
+        };
+        stage.must(stopped("g2"));
+        change(&mut stage);
+        let problem = Problem::of(&stage.state, |_| Standing::Well);
+        may_start(problem, &stage.state.policies.cluster, &crate::fixture::name(guest), LOOKS)
+    }
+
+    #[test]
+    fn a_start_with_which_the_losses_would_not_be_survived_any_more_is_refused_where_the_settings_say_so() {
+        assert_eq!(started("g2", 4_000, true, |_| {}), Ok(()), "there is room for both on either host");
+        let refused = started("g2", 5_000, true, |_| {}).unwrap_err();
+        let expected = "`refuse_beyond` is set, and with g2 started the loss of one host would leave guests without a host: g1 \
+                        (without a)";
+        assert!(refused.to_string().starts_with(expected), "{refused}");
+        assert_eq!(started("g2", 5_000, false, |_| {}), Ok(()), "nobody has asked for it");
+        assert_eq!(started("g1", 5_000, true, |_| {}), Ok(()), "it runs already");
+    }
+
+    #[test]
+    fn a_start_is_not_refused_where_the_losses_are_not_survived_already() {
+        let gone = |stage: &mut Stage| {
+            let gone = stage.gone("b");
+            stage.must(gone);
+        };
+        assert_eq!(started("g2", 3_000, true, gone), Ok(()), "without a nothing is left for g1 either");
     }
 
     #[test]

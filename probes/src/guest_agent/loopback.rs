@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn only_the_loopback_is_asked_and_only_in_plain_text() {
-        let http = |url: &str| place(&Probe::Http(HttpProbe::get(url)));
+        let http = |url: &str| place(&Probe::Http(Box::new(HttpProbe::get(url))));
         for (url, wanted) in [
             ("http://{address}/", "127.0.0.1:80"),
             ("http://{address}:8080/health?deep=1", "127.0.0.1:8080"),
@@ -294,7 +294,7 @@ mod tests {
         }
         assert_eq!(place(&Probe::Tcp(TcpProbe::to(22))).map(|place| place.to_string()), Ok("127.0.0.1:22".to_owned()));
         let redirects = HttpProbe { redirects: 1, ..HttpProbe::get("http://{address}/") };
-        assert!(place(&Probe::Http(redirects)).is_err(), "they lead away");
+        assert!(place(&Probe::Http(Box::new(redirects))).is_err(), "they lead away");
     }
 
     #[test]

@@ -288,10 +288,10 @@ async fn its_own_ports_are_asked_without_programs_where_its_config_names_them() 
     for (probe, wanted) in [
         (tcp(well), Outcome::Pass),
         (tcp(closed), Outcome::Fail),
-        (Probe::Http(says("well")), Outcome::Pass),
-        (Probe::Http(says("sick")), Outcome::Fail),
-        (Probe::Http(http(ill)), Outcome::Fail),
-        (Probe::Http(http(closed)), Outcome::Fail),
+        (Probe::Http(Box::new(says("well"))), Outcome::Pass),
+        (Probe::Http(Box::new(says("sick"))), Outcome::Fail),
+        (Probe::Http(Box::new(http(ill))), Outcome::Fail),
+        (Probe::Http(Box::new(http(closed))), Outcome::Fail),
         (lag(numbers, 10), Outcome::Pass),
         (lag(numbers, 5), Outcome::Fail),
         (lag(ill, 5), Outcome::Fail),
@@ -302,7 +302,13 @@ async fn its_own_ports_are_asked_without_programs_where_its_config_names_them() 
     }
     let https = HttpProbe::get(format!("https://{{address}}:{well}/"));
     let elsewhere = HttpProbe::get(format!("http://192.0.2.1:{well}/"));
-    for probe in [tcp(other), Probe::Http(http(other)), lag(other, 5), Probe::Http(https), Probe::Http(elsewhere)] {
+    for probe in [
+        tcp(other),
+        Probe::Http(Box::new(http(other))),
+        lag(other, 5),
+        Probe::Http(Box::new(https)),
+        Probe::Http(Box::new(elsewhere)),
+    ] {
         let answer = host.asks(2, What::Probe(Box::new(probe.clone()))).await;
         assert!(matches!(answer, FromGuest::Refused { .. }), "{probe:?}: {answer:?}");
     }
@@ -315,7 +321,8 @@ async fn a_service_that_accepts_and_says_nothing_fails_in_time_and_one_that_neve
     endless.resize(200_000, b'x');
     let endless = service(endless, false).await;
     let mut host = Host::of(&format!("allow: {{ connect: [{silent}, {endless}] }}"));
-    let http = |port| What::Probe(Box::new(Probe::Http(HttpProbe::get(format!("http://{{address}}:{port}/")))));
+    let http =
+        |port| What::Probe(Box::new(Probe::Http(Box::new(HttpProbe::get(format!("http://{{address}}:{port}/"))))));
     host.hears().await;
     host.ask(1, 400, http(silent)).await;
     let answer = host.hears().await;

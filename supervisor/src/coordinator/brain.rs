@@ -520,7 +520,7 @@ impl Brain {
         });
     }
 
-    /// A supervisor that doubts itself accuses nobody on what it gathered while it slept.
+    /// A supervisor that doubts itself accuses nobody on what it gathered while it slept or its link lost much.
     fn doubt_oneself(&mut self, now: Moment) {
         let unwell = self.node.health.doubts(now).then(|| self.node.health.unwell(now)).flatten();
         if unwell.is_some() && !self.doubting {

@@ -239,6 +239,9 @@ impl Brain {
     }
 
     async fn want(&mut self, guest: GuestName, wanted: Wanted, by: String) -> Result<Answer, Denied> {
+        if wanted == Wanted::Running {
+            self.check_start(&guest)?;
+        }
         let what = match wanted {
             Wanted::Running => format!("{guest} is kept running"),
             Wanted::Stopped => format!("{guest} is stopped, and stays so"),

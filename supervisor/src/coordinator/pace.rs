@@ -1,9 +1,10 @@
-//! How soon the coordinator decides again when nothing happens: waits end at this precision, and a calm cluster has none.
+//! How soon the coordinator decides again when nothing happens: waits end at this precision, and a calm cluster has none but
+//! those that no time ends.
 
 use std::time::Duration;
 
 use holdfast_policies::{
-    decide::{Report, hosts::HostVerdict, services::ServiceVerdict},
+    decide::{FOREVER, Report, hosts::HostVerdict, services::ServiceVerdict},
     time::millis,
 };
 
@@ -19,8 +20,11 @@ pub fn rest(report: &Report, wonder_after: Duration) -> Duration {
     let synced_within = millis(wonder_after / 2);
     let hosts_well =
         report.hosts.values().all(|host| host.verdict == HostVerdict::Healthy && host.unsynced_ms < synced_within);
+    // What only a person, a host or a power device ends comes as an event.
+    let is_bounded = |(_, left): &(String, u64)| *left != FOREVER;
     let guests_well = report.guests.values().all(|guest| {
-        guest.waits.is_none() && guest.services.values().all(|service| service.verdict == ServiceVerdict::Healthy)
+        !guest.waits.as_ref().is_some_and(is_bounded)
+            && guest.services.values().all(|service| service.verdict == ServiceVerdict::Healthy)
     });
     if hosts_well && guests_well && report.storm_hold.is_none() { CALM_TICK.min(wonder_after / 4) } else { TICK }
 }
@@ -70,6 +74,12 @@ mod tests {
         assert_eq!(rest(failed), TICK);
         let held = Report { storm_hold: Some("three hosts".to_owned()), ..report(|_, _| {}) };
         assert_eq!(super::rest(&held, WONDER_AFTER), TICK);
+    }
+
+    #[test]
+    fn a_wait_that_no_time_ends_keeps_nobody_awake() {
+        let waits = report(|_, guest| guest.waits = Some(("a host that can run it".to_owned(), FOREVER)));
+        assert!(rest(&waits, WONDER_AFTER) > TICK);
     }
 
     #[test]

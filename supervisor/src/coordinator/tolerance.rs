@@ -1,5 +1,5 @@
 //! Whether the cluster would survive the losses that its settings say it must: told before the fact, and asked before
-//! policies take effect.
+//! policies take effect and before an operator starts a guest.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,8 +7,8 @@ use holdfast_policies::{
     change::Change,
     decide::placement::{problem, problem_under},
     model::{Policies, Severity},
-    names::HostName,
-    plan::{intolerance, waiting_for_people},
+    names::{GuestName, HostName},
+    plan::{intolerance, may_start, waiting_for_people},
     state::ClusterState,
     time::Moment,
 };
@@ -82,5 +82,17 @@ impl Brain {
             Some(why) => Err(Denied::Refused(format!("`refuse_beyond` is set, and {why}"))),
             None => Ok(()),
         }
+    }
+
+    /// A stopped guest with which `tolerate` would cease to hold is not started where the settings say so.
+    pub(super) fn check_start(&self, guest: &GuestName) -> Result<(), Denied> {
+        let started = self.node.read(|state| {
+            let settings = &state.policies.cluster;
+            if !settings.refuse_beyond {
+                return Ok(());
+            }
+            may_start(problem(state, &self.report.hosts), settings, guest, LOOKS_MAX)
+        });
+        started.map_err(|beyond| Denied::Refused(beyond.to_string()))
     }
 }

@@ -13,7 +13,7 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use super::{Role, replay::SENDERS_MAX};
+use super::{Losses, Role, replay::SENDERS_MAX};
 
 /// Incarnations remembered per sender: questions are asked about the last boot, and perhaps about the one before.
 const INCARNATIONS_MAX: usize = 4;
@@ -34,6 +34,7 @@ type Table = BTreeMap<(HostName, Role), Vec<Life>>;
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
     table: Arc<Mutex<Table>>,
+    losses: Losses,
 }
 
 impl Heard {
@@ -57,6 +58,12 @@ impl Heard {
                 lives.push(Life { moment: now, incarnation: incarnation.clone() });
             }
         }
+    }
+
+    /// What is lost of what guards send.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// The last sign of life of one process of a host, whatever its incarnation.

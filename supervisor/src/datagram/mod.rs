@@ -16,6 +16,7 @@
 mod counters;
 mod heard;
 mod keyring;
+mod losses;
 mod reassembly;
 mod receive;
 mod replay;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use counters::{Counters, Refusal};
 pub use heard::{Heard, Life};
 pub use keyring::{KeyError, Keyring, create_key};
+pub use losses::Losses;
 pub use receive::{Message, Receiver};
 pub use seal::{MESSAGE_BYTES_MAX, Opened, SealError, Sealer, open};
 pub use socket::{BeaconReceived, Datagrams, GossipReceived, Nudged, Running, Sender};

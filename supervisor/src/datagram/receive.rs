@@ -58,6 +58,9 @@ impl Receiver {
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         self.heard.record(&opened.host, opened.role, &opened.incarnation, now);
         let (kind, role) = (opened.kind, opened.role);
+        if (kind, role) == (Kind::Beacon, Role::Guard) {
+            self.heard.losses().note(&opened.host, (opened.started, opened.session), opened.sequence, now);
+        }
         let (host, incarnation) = (opened.host.clone(), opened.incarnation.clone());
         let body = self.reassembly.add(opened, now)?;
         Ok(body.map(|body| Message { kind, host, role, incarnation, body }))

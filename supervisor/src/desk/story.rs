@@ -182,7 +182,9 @@ fn places(event: &Event) -> Vec<&HostName> {
         | Event::GuestVerified { host, .. }
         | Event::GuestReleasing { host, .. }
         | Event::MigrationEnded { host, .. } => vec![host],
-        Event::MigrationOrdered { from, to, .. } | Event::MigrationSwitched { from, to, .. } => vec![from, to],
+        Event::GuestFollowed { from, to, .. }
+        | Event::MigrationOrdered { from, to, .. }
+        | Event::MigrationSwitched { from, to, .. } => vec![from, to],
         _ => Vec::new(),
     }
 }

@@ -136,7 +136,7 @@ impl GuardClient {
     /// [`ClientError`]
     pub async fn query(&self) -> Result<Status, ClientError> {
         match self.call(Request::Query {}).await? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             Reply::Done | Reply::Refused { .. } | Reply::HandOver => Err(ClientError::Answer { source: None }),
         }
     }

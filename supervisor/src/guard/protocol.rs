@@ -77,7 +77,7 @@ pub enum Reply {
         reason: String,
     },
     /// How it is.
-    Status(Status),
+    Status(Box<Status>),
     /// Lock, socket and watchdog come with this answer.
     HandOver,
 }

@@ -197,7 +197,7 @@ impl State {
             Request::Voters { addresses } => self.replace_voters(addresses)?,
             Request::StopMode { stops } => self.stop_mode(stops, keep)?,
             Request::HandOver {} => return Ok(Reply::HandOver),
-            Request::Query {} => return Ok(Reply::Status(self.status())),
+            Request::Query {} => return Ok(Reply::Status(Box::new(self.status()))),
         }
         self.refusing = false;
         Ok(Reply::Done)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    super::FOREVER,
     GuestJudgement, Pass,
     strays::{self, Stray},
 };
@@ -21,6 +22,7 @@ impl Pass<'_, '_> {
         let round = self.round;
         if let Some(hands_off @ HandsOff::Suspended { .. }) = round.state.hands_off(name) {
             judgement.doing = format!("not looked for yet; {hands_off}");
+            judgement.waits = Some(("deciding to be resumed".to_owned(), FOREVER));
             return;
         }
         let mut found = Vec::new();
@@ -43,6 +45,11 @@ impl Pass<'_, '_> {
                 }
             }
         }
+        let has = |host: &HostName| found.iter().any(|tenure| tenure.host == *host);
+        let missing = could_run.iter().filter(|host| !said.contains_key(*host) && !has(host));
+        let missing: Vec<&str> = missing.map(HostName::as_str).collect();
+        // Only the hosts themselves end it, or proof that they are gone.
+        let their_word = (format!("the word of {} on what runs there", missing.join(" and ")), FOREVER);
         let strays = self.found(name, 0);
         self.tell_strays(name, if strays.len() > 1 { &strays } else { &[] }, "at once");
         match (found.as_slice(), Proof::not_here(could_run.clone(), &said)) {
@@ -54,10 +61,17 @@ impl Pass<'_, '_> {
                 self.decision.commands.push(Change::GuestFree { guest: name.clone(), proof });
                 "about to be placed for the first time".clone_into(&mut judgement.doing);
             }
-            ([], Ok(_)) => "waiting for a host that runs guests".clone_into(&mut judgement.doing),
-            ([], Err(missing)) => judgement.doing = format!("waiting before the first placement: {missing}"),
+            ([], Ok(_)) => {
+                "waiting for a host that runs guests".clone_into(&mut judgement.doing);
+                judgement.waits = Some(("a host that runs guests".to_owned(), FOREVER));
+            }
+            ([], Err(missing)) => {
+                judgement.doing = format!("waiting before the first placement: {missing}");
+                judgement.waits = Some(their_word);
+            }
             (found, _) if found.len() > 1 => self.found_twice(name, &strays, judgement),
             (found, _) => {
+                judgement.waits = Some(their_word);
                 let hosts: Vec<&str> = found.iter().map(|tenure| tenure.host.as_str()).collect();
                 judgement.doing = format!("found on {}, waiting for every host's word", hosts.join(" and "));
             }
@@ -67,13 +81,20 @@ impl Pass<'_, '_> {
     /// One is kept and adopted when it is the only one left, and never are both stopped.
     fn found_twice(&mut self, name: &GuestName, strays: &[Stray<'_>], judgement: &mut GuestJudgement) {
         let on = strays::on(strays);
-        judgement.doing = match (self.round.state.hands_off(name), strays::keeper(self.round, name, strays)) {
-            (Some(hands_off), _) => format!("found on {on}; {hands_off}"),
-            (None, None) => format!("found on {on}, waiting for whoever moves it"),
-            (None, Some(keep)) => {
-                self.stop_strays(name, strays, Some(keep));
-                format!("found on {on}: it is kept on {keep} and stopped elsewhere, then adopted")
-            }
-        };
+        (judgement.doing, judgement.waits) =
+            match (self.round.state.hands_off(name), strays::keeper(self.round, name, strays)) {
+                (Some(hands_off), _) => {
+                    (format!("found on {on}; {hands_off}"), Some(("an operator's word".to_owned(), FOREVER)))
+                }
+                (None, None) => {
+                    let mover = Some(("the end of the move that somebody else makes".to_owned(), FOREVER));
+                    (format!("found on {on}, waiting for whoever moves it"), mover)
+                }
+                (None, Some(keep)) => {
+                    self.stop_strays(name, strays, Some(keep));
+                    let doing = format!("found on {on}: it is kept on {keep} and stopped elsewhere, then adopted");
+                    (doing, self.stop_of_strays(name, Some(keep)))
+                }
+            };
     }
 }

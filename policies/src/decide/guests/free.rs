@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{fences::open, placement},
+    super::{FOREVER, fences::open, placement},
     GuestJudgement, Pass,
     order::{self, Waits},
     running::COOL_DOWN,
@@ -71,12 +71,14 @@ impl Pass<'_, '_> {
         if !strays.is_empty() {
             judgement.doing =
                 format!("found on {}, where it has no right to run: it is stopped there", strays::on(&strays));
+            judgement.waits = self.stop_of_strays(free.name, None);
             return true;
         }
         let mut asked = free.guest.strays.keys();
         let open = asked.find(|host| strays::release_of(self.round.state, free.name, host).is_some());
         if let Some(host) = open {
             judgement.doing = format!("{host} has not said yet that nothing of it is left there");
+            judgement.waits = self.stop_of_strays(free.name, None);
         }
         open.is_some()
     }
@@ -126,6 +128,8 @@ impl Pass<'_, '_> {
 
     fn unplaceable(&mut self, free: &Free<'_>, reasons: &placement::Unplaceable, judgement: &mut GuestJudgement) {
         judgement.doing = format!("no host can run it: {reasons}");
+        // Tried again for ever (DESIGN section 8): what ends it is that a host changes.
+        judgement.waits = Some(("a host that can run it".to_owned(), FOREVER));
         if !reasons.passes() && self.round.age(free.since) > PLACE_PATIENCE {
             let (name, key) = (free.name, format!("placement/{}", free.name));
             let summary = format!("{name} waits: no host can run it");

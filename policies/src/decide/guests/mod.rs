@@ -22,7 +22,7 @@ mod wanted;
 
 use std::time::Duration;
 
-use super::{Decision, GuestJudgement, Round};
+use super::{Decision, FOREVER, GuestJudgement, Round, Waits};
 use crate::{
     change::Change,
     evidence::is_there,
@@ -117,15 +117,25 @@ impl Pass<'_, '_> {
         } else if self.round.answers(host) {
             self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
         } else {
-            judgement.waits = Some((format!("{host}, which is not well heard"), 0));
+            judgement.waits = Some((format!("{host}, which is not well heard"), FOREVER));
         }
     }
 
     /// How long the agent may still take for an order, counted from when it was issued.
-    fn left_of(&self, order: crate::names::OrderId, what: &str) -> Option<(String, u64)> {
+    fn left_of(&self, order: crate::names::OrderId, what: &str) -> Waits {
         let order = self.round.state.orders.get(&order)?;
         let left = order.deadline.0.saturating_sub(self.round.age(order.issued));
         Some((format!("{what}, by {}", order.host), millis(left)))
+    }
+
+    /// The same for an order that counts until its host has answered or is proven gone: nothing bounds the silence of one that
+    /// is not heard.
+    fn answer_to(&self, order: crate::names::OrderId, what: &str) -> Waits {
+        let host = &self.round.state.orders.get(&order)?.host;
+        if self.round.answers(host) {
+            return self.left_of(order, what);
+        }
+        Some((format!("{what}, by {host}, which is not well heard"), FOREVER))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Round, fences::open, placement::Unplaceable},
+    super::{FOREVER, Round, Waits, fences::open, placement::Unplaceable},
     GuestJudgement, Pass, STOP_AGAIN_AFTER,
     free::HEADING_PATIENCE,
     reasons::{Reason, reason_to_move},
@@ -114,22 +114,55 @@ impl Pass<'_, '_> {
         let unasked = |half: &Option<Tenure>, order: &Option<OrderId>| {
             order.is_none() && half.as_ref().is_some_and(|half| round.answers(&half.host))
         };
+        let (source, target) = (&migration.source, &migration.target);
         let missing = match &migration.step {
             MigrationStep::Receiving { order } | MigrationStep::Sending { order } => {
                 judgement.waits = self.left_of(*order, "the report");
                 self.overdue(*order);
                 false
             }
-            MigrationStep::Switched { release, .. } => unasked(&migration.source, release),
-            MigrationStep::Returning { release, .. } => unasked(&migration.target, release),
-            MigrationStep::Clearing { source, target } => {
-                unasked(&migration.source, source) || unasked(&migration.target, target)
+            MigrationStep::Switched { resume, release } => {
+                judgement.waits = self.end_of(migration, *resume, &[(source, *release)]);
+                unasked(source, release)
+            }
+            MigrationStep::Returning { resume, release } => {
+                judgement.waits = self.end_of(migration, *resume, &[(target, *release)]);
+                unasked(target, release)
+            }
+            MigrationStep::Clearing { source: from, target: to } => {
+                judgement.waits = self.end_of(migration, None, &[(source, *from), (target, *to)]);
+                unasked(source, from) || unasked(target, to)
             }
         };
         let again = migration.release_failed.is_none_or(|index| round.age(index) >= STOP_AGAIN_AFTER);
         if missing && again {
             self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
         }
+    }
+
+    /// What the last steps of a move wait for: the order that may take longest; else a half that is to be asked, and whose host is
+    /// not heard, or that is asked again after a pause.
+    fn end_of(
+        &self,
+        migration: &Migration,
+        resume: Option<OrderId>,
+        halves: &[(&Option<Tenure>, Option<OrderId>)],
+    ) -> Waits {
+        let resumed = resume.and_then(|order| self.answer_to(order, "the report that it runs"));
+        let released = halves.iter().filter_map(|(_, order)| {
+            let order = (*order)?;
+            self.answer_to(order, "the word that nothing of it is left")
+        });
+        let silent = || {
+            let mut hosts = halves.iter().flat_map(|(half, _)| half.iter()).map(|half| &half.host);
+            let host = hosts.find(|host| !self.round.answers(host))?;
+            Some((format!("{host}, which is not well heard"), FOREVER))
+        };
+        let pause = || {
+            let left = STOP_AGAIN_AFTER.saturating_sub(self.round.age(migration.release_failed?));
+            (!left.is_zero()).then(|| ("the next try to remove what is left of it".to_owned(), millis(left)))
+        };
+        released.chain(resumed).max_by_key(|(_, left)| *left).or_else(silent).or_else(pause)
     }
 
     /// An order of a move whose host has fallen silent does not hold the guest for ever.

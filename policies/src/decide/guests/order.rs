@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{super::fences::open, Pass};
+use super::{
+    super::{FOREVER, fences::open},
+    Pass,
+};
 use crate::{
     model::{Policies, Severity},
     names::GuestName,
@@ -19,7 +22,7 @@ use crate::{
 /// How long a guest waits for one that it would merely like to start after: a boot and a try more.
 const FIRST_PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a guest waits for: in words, and at most for how many more milliseconds, where that is known.
+/// What a guest waits for: in words, and at most for how many more milliseconds; [`FOREVER`] where nothing bounds it.
 pub(super) type Waits = (String, Option<(String, u64)>);
 
 /// The guest that has to be ready before this one starts; this one has waited for so long.
@@ -36,7 +39,7 @@ pub(super) fn waits_for(state: &ClusterState, name: &GuestName, waited: Duration
         if required {
             let how = known.map_or("not declared", |known| how(known));
             let text = format!("it starts when {first} is ready, which is {how}");
-            return Some((text, Some((format!("{first} to run and answer"), 0))));
+            return Some((text, Some((format!("{first} to run and answer"), FOREVER))));
         }
         let left = FIRST_PATIENCE.saturating_sub(waited);
         let coming = known.is_some_and(|known| is_coming(state, first, known));

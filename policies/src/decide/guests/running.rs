@@ -52,6 +52,10 @@ impl Pass<'_, '_> {
         let policy = run.declared.and_then(|declared| round.state.policies.policy_for(declared));
         let policy = policy.map(|(_, policy)| policy);
         judge_services(round, run, policy, judgement);
+        if let Some(there) = self.moved_to(run) {
+            self.follow(run, there, judgement);
+            return;
+        }
         let stray = self.strays_of_running(run);
         if self.is_to_stop(run, judgement) {
             return;
@@ -78,6 +82,7 @@ impl Pass<'_, '_> {
         if let Some(stray) = stray {
             // S1: whatever starts here would run beside what is there, on the same disks.
             judgement.doing = format!("{}; {stray}", judgement.doing);
+            judgement.waits = self.stop_of_strays(run.name, Some(&run.tenure.host));
             return;
         }
         if stopped_by_lease(round, run) {

@@ -5,22 +5,26 @@
 //! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so
 //! state says nothing-> (Unplaced) one is kept: rules, then what runs, then the well host; the others are ordered to stop,
 //!                      and the one that is left is adopted
+//! moved outside     -> what the state says has nothing of it, and one host alone runs it under the committed assignment: it
+//!                      is followed there
 //! ```
 //! Never both: an order names the host whose guest is kept, and applying refuses it when that one is being stopped.
 
 use super::{
-    super::{Round, fences::open},
-    Pass, STOP_AGAIN_AFTER,
+    super::{FOREVER, Round, Waits, fences::open},
+    GuestJudgement, Pass, STOP_AGAIN_AFTER,
     running::Run,
 };
 use crate::{
     change::Change,
+    evidence::{Heard, is_there},
     fit::host_rule_broken,
     model::Severity,
     names::{Epoch, GuestName, HostName},
     observe::GuestCondition,
     order::OrderKind,
-    state::{ClusterState, Mode},
+    state::{ClusterState, Mode, Tenure},
+    time::millis,
 };
 
 /// A guest that a host reports.
@@ -96,6 +100,66 @@ impl<'b> Pass<'_, 'b> {
             if again && release_of(self.round.state, name, stray.host).is_none() {
                 let (guest, host, epoch) = (name.clone(), stray.host.clone(), stray.epoch);
                 self.decision.commands.push(Change::StrayFound { guest, host, epoch, keep: keep.cloned() });
+            }
+        }
+    }
+
+    /// What the stop of strays waits for: the host that may take longest to answer, or the pause before a failed stop is tried
+    /// again; else that it begins, by an order of this round or by the next sync (R10).
+    pub(super) fn stop_of_strays(&self, name: &GuestName, keep: Option<&HostName>) -> Waits {
+        let asked = &self.round.state.guests.get(name)?.strays;
+        let others = || asked.iter().filter(move |(host, _)| Some(*host) != keep);
+        let order = |host: &HostName| {
+            let order = release_of(self.round.state, name, host)?;
+            self.answer_to(order, "the word that nothing of it is left")
+        };
+        let open = others().filter_map(|(host, _)| order(host)).max_by_key(|(_, left)| *left);
+        let pause = || {
+            let newest = others().map(|(_, index)| STOP_AGAIN_AFTER.saturating_sub(self.round.age(*index))).max()?;
+            (!newest.is_zero()).then(|| ("the next try to stop it there".to_owned(), millis(newest)))
+        };
+        open.or_else(pause).or_else(|| Some(("it to be stopped there".to_owned(), FOREVER)))
+    }
+
+    /// Where other tools have moved a guest to, if that is beyond doubt: its own host is well and has nothing of it, and of
+    /// all others one well host alone runs it, under the very assignment that is committed. Another epoch would be somebody
+    /// else's start of it, and no number that is ours (R7).
+    pub(super) fn moved_to(&self, run: &Run<'_>) -> Option<Tenure> {
+        let round = self.round;
+        let [only] = self.glance.reported.get(run.name)?.as_slice() else { return None };
+        let found = self.found(run.name, run.since);
+        let [there] = found.as_slice() else { return None };
+        let as_committed = there.epoch == run.tenure.epoch && *there.condition == GuestCondition::Running;
+        let well = |host: &HostName| {
+            let unwell = round.hosts.get(host).is_none_or(|judgement| judgement.unwell.is_some());
+            !unwell && release_of(round.state, run.name, host).is_none()
+        };
+        let is_moved = **only != run.tenure.host && as_committed && self.has_nothing(run);
+        if !is_moved || !well(there.host) || !well(&run.tenure.host) {
+            return None;
+        }
+        let incarnation = round.state.hosts.get(there.host)?.facts.incarnation.clone();
+        Some(Tenure { host: there.host.clone(), incarnation, epoch: there.epoch })
+    }
+
+    /// Whether the guest's own host answers, and says in a sync that came well after the guest began to run that nothing of it
+    /// is there.
+    fn has_nothing(&self, run: &Run<'_>) -> bool {
+        let Some(seen) = run.here.seen.filter(|_| run.here.answers) else { return false };
+        let told_after = self.round.evidence.marks.at(run.since).plus(self.round.timing.sync_every.0 * 2);
+        let told = |sync: &Heard| sync.incarnation == run.tenure.incarnation && sync.at > told_after;
+        seen.sync.as_ref().is_some_and(told)
+            && seen.reports.get(run.name).is_none_or(|report| !is_there(&report.condition))
+    }
+
+    /// Follows a guest to where other tools have moved it, unless nothing is to be done to it at present.
+    pub(super) fn follow(&mut self, run: &Run<'_>, there: Tenure, judgement: &mut GuestJudgement) {
+        let (from, to) = (&run.tenure.host, &there.host);
+        judgement.doing = format!("runs on {to}, where other tools have moved it; {from} has nothing of it");
+        match self.hands_off(run) {
+            Some(hands_off) => judgement.doing = format!("{}; {hands_off}", judgement.doing),
+            None => {
+                self.decision.commands.push(Change::MovedOutside { guest: run.name.clone(), tenure: there });
             }
         }
     }

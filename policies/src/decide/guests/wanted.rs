@@ -6,7 +6,11 @@
 //! wanted running:    as the rest of this module says
 //! ```
 
-use super::{super::fences::open, GuestJudgement, Pass, order, running::Run};
+use super::{
+    super::{FOREVER, fences::open},
+    GuestJudgement, Pass, order,
+    running::Run,
+};
 use crate::{
     change::Change,
     hands_off::HandsOff,
@@ -72,7 +76,7 @@ impl Pass<'_, '_> {
         if let Some(then) = order::stops_after(self.round.state, run.name) {
             judgement.doing =
                 format!("runs on {} and stops when {then} is down, which does not run without it", run.tenure.host);
-            judgement.waits = Some((format!("{then} to stop"), 0));
+            judgement.waits = Some((format!("{then} to stop"), FOREVER));
             return true;
         }
         judgement.doing = format!("about to stop on {}: {why}", run.tenure.host);

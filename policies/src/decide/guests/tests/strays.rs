@@ -43,6 +43,8 @@ fn of_a_guest_that_is_found_twice_one_is_kept_the_other_is_stopped_and_then_the_
     assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
     assert_eq!(stopped_on(&scene), ["c"]);
     assert!(matches!(scene.stage.phase("new"), Phase::Unplaced), "nothing is adopted while both are there");
+    let waits = scene.decide().report.guests[&name("new")].waits.clone();
+    assert_eq!(waits, Some(("the word that nothing of it is left, by c".to_owned(), 20_000)));
     scene.stage.end("c", done());
     scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.remove(&name("new"));
     assert_eq!(scene.settle(), ["IncidentResolved", "GuestAdopted"]);
@@ -169,4 +171,101 @@ fn a_drain_waits_for_a_stray_too() {
     has(&mut scene, "web", "b", Epoch { generation: 9, index: 9 });
     let words = scene.settle();
     assert!(words.contains(&"StrayFound".to_owned()) && !words.contains(&"Migrate".to_owned()), "{words:?}");
+}
+
+/// The assignment of `web` that is committed.
+fn committed(scene: &Scene) -> Epoch {
+    scene.stage.state.guests[&name("web")].tenures()[0].epoch
+}
+
+/// Somebody has moved `web` from `d` to `b` with other tools.
+fn moved() -> Scene {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let epoch = committed(&scene);
+    has(&mut scene, "web", "b", epoch);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().reports.remove(&name("web"));
+    scene
+}
+
+#[test]
+fn a_guest_that_other_tools_have_moved_is_followed_once_its_old_host_has_said_that_nothing_is_left() {
+    let mut scene = moved();
+    assert_eq!(scene.settle(), ["MovedOutside"]);
+    let epoch = committed(&scene);
+    assert!(scene.stage.orders("d")[0].starts_with("release web"), "{:?}", scene.stage.orders("d"));
+    assert_eq!(scene.stage.orders("b"), [format!("resume web under epoch {epoch}")]);
+    scene.stage.end("b", done());
+    assert_eq!(scene.stage.may_run("web"), ["b".to_owned(), "d".to_owned()].into(), "d has not said so yet");
+    assert_eq!(scene.settle(), Vec::<String>::new(), "nobody starts it meanwhile");
+    scene.stage.end("d", done());
+    assert!(
+        matches!(scene.stage.phase("web"), Phase::Running { tenure, .. } if tenure.host == host("b") && tenure.epoch == epoch)
+    );
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["Verified"]);
+    assert_eq!(scene.stage.state.guests[&name("web")].settled, Some(host("b")), "whoever moved it wants it there");
+}
+
+#[test]
+fn in_doubt_a_guest_that_other_tools_have_moved_is_not_followed() {
+    type Doubt = fn(&mut Scene);
+    let doubts: [(&str, Doubt); 7] = [
+        ("its own host has it", |scene| scene.report("web", "d", GuestCondition::Running)),
+        ("its own host is silent", |scene| {
+            scene.evidence.hosts.get_mut(&host("d")).unwrap().sync.as_mut().unwrap().at.0 -= 2_000;
+        }),
+        ("its own host doubts itself", |scene| {
+            scene.evidence.hosts.get_mut(&host("d")).unwrap().unwell = Some("late".to_owned());
+        }),
+        ("the other host doubts itself", |scene| {
+            scene.evidence.hosts.get_mut(&host("b")).unwrap().unwell = Some("late".to_owned());
+        }),
+        ("a third host has it too", |scene| {
+            let epoch = committed(scene);
+            has(scene, "web", "c", epoch);
+        }),
+        ("it is another assignment", |scene| has(scene, "web", "b", Epoch { generation: 9, index: 9 })),
+        ("it does not run there", |scene| {
+            let seen = scene.evidence.hosts.get_mut(&host("b")).unwrap();
+            let report = seen.reports.get_mut(&name("web")).unwrap();
+            report.condition = GuestCondition::Paused { reason: "on purpose".to_owned() };
+        }),
+    ];
+    for (doubt, happens) in doubts {
+        let mut scene = moved();
+        assert_eq!(scene.words(), ["MovedOutside"], "{doubt}: not yet");
+        happens(&mut scene);
+        let words = scene.words();
+        assert!(
+            !words.contains(&"MovedOutside".to_owned()) && !words.contains(&"Climb".to_owned()),
+            "{doubt}: {words:?}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_was_moved_while_nobody_was_to_touch_it_is_followed_when_that_is_over() {
+    let mut scene = moved();
+    suspend(&mut scene, true);
+    assert_eq!(scene.words(), Vec::<String>::new());
+    assert!(doing(&scene, "web").contains("other tools have moved it"), "{}", doing(&scene, "web"));
+    assert!(doing(&scene, "web").contains("suspended by ann"), "{}", doing(&scene, "web"));
+    suspend(&mut scene, false);
+    assert_eq!(scene.settle(), ["MovedOutside"]);
+}
+
+#[test]
+fn a_guest_that_was_moved_to_where_a_floor_forbids_its_assignment_is_released_and_starts_anew() {
+    let mut scene = moved();
+    scene.settle();
+    scene.stage.end("b", failed());
+    assert!(scene.stage.orders("b")[0].starts_with("release web"), "{:?}", scene.stage.orders("b"));
+    scene.stage.end("b", done());
+    assert_eq!(scene.settle(), Vec::<String>::new(), "d may still run it");
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["Place"]);
 }

@@ -1,0 +1,338 @@
+//! Restraint: what storms (S9), suspensions and hosts in maintenance (S8) forbid, found out by the checker itself.
+//!
+//! It errs on the side of letting pass: whoever may have been heard is not silent, whoever may be off is no part of a storm,
+//! and that a hold outlasts its storm for a moment is not judged. So what it refuses is wrong for certain.
+
+use std::collections::BTreeSet;
+
+use super::Check;
+use crate::{
+    change::Change,
+    names::{GuestName, HostName},
+    proof::Power,
+    state::{Guest, Host, Life, Mode, Phase, Wanted},
+    time::millis,
+};
+
+/// Hosts that fall silent within so many milliseconds of each other have one cause until somebody knows better.
+const TOGETHER_MS: u64 = 30_000;
+
+impl Check<'_> {
+    /// S9, R21: while many hosts are silent at once, nothing that switches a host off is begun, unless an operator has said
+    /// so. Proof passes: that a host is off switches nothing.
+    pub(super) fn no_storm(&mut self) {
+        let fenced = self.plan.iter().find_map(|change| {
+            if let Change::FenceOpened { host, .. } | Change::FenceAttempted { host, .. } = change {
+                Some(host)
+            } else {
+                None
+            }
+        });
+        let Some(host) = fenced.filter(|_| self.state.storm_release.is_none()) else { return };
+        let storm = self.storm();
+        if let Some(silent) = storm {
+            self.breaks("S9", format!("has {host} switched off while {silent} are silent at once"));
+        }
+    }
+
+    /// The hosts of a storm: of more than one failure domain, and of more than a third of all.
+    fn storm(&self) -> Option<String> {
+        let missed = || self.state.hosts.iter().filter(|(_, known)| is_missed(known));
+        let all: BTreeSet<String> = missed().map(|(name, _)| self.domain(name)).collect();
+        let silent: Vec<(u64, &HostName)> =
+            missed().filter_map(|(name, known)| Some((self.silent_ms(name, known)?, name))).collect();
+        let mut worst: (BTreeSet<String>, Vec<&str>) = (BTreeSet::new(), Vec::new());
+        for (since, _) in &silent {
+            let together = || silent.iter().filter(move |(ms, _)| ms >= since && *ms - since <= TOGETHER_MS);
+            let domains: BTreeSet<String> = together().map(|(_, name)| self.domain(name)).collect();
+            if domains.len() > worst.0.len() {
+                worst = (domains, together().map(|(_, name)| name.as_str()).collect());
+            }
+        }
+        let (failed, names) = (worst.0.len(), worst.1);
+        (failed > 1 && failed * 3 > all.len()).then(|| names.join(" and "))
+    }
+
+    /// The label that says which hosts fail together; a host without it stands for itself.
+    fn domain(&self, host: &HostName) -> String {
+        let label = self.state.policies.cluster.failure_domain.as_ref();
+        let value = label.and_then(|label| self.state.policies.hosts.get(host)?.labels.get(label));
+        value.map_or_else(|| format!("the host {host}"), |value| format!("the domain {value}"))
+    }
+
+    /// For how long nobody at all has heard a host, whatever of it, where that is long enough to count. `None` also for one that
+    /// was never heard, and for one that any power device has called off.
+    fn silent_ms(&self, name: &HostName, known: &Host) -> Option<u64> {
+        let seen = self.evidence.hosts.get(name)?;
+        let boot = &known.facts.incarnation;
+        if seen.power.values().any(|reading| reading.power == Power::Off && reading.incarnation == *boot) {
+            return None;
+        }
+        let own = seen.sync.iter().chain(&seen.heard).filter(|sign| sign.incarnation == *boot).map(|sign| sign.at);
+        let voters = seen.answers.values().filter_map(|answer| Some(answer.asked.minus(answer.age?)));
+        let next_boot =
+            seen.other_boot.iter().filter(|other| !known.knows_boot(&other.incarnation)).map(|other| other.at);
+        let newest = own.chain(voters).chain(next_boot).max()?;
+        let passes = self.state.guests_of(name).filter_map(|(guest, placed)| {
+            let here =
+                placed.tenures().into_iter().filter(|tenure| tenure.host == *name && tenure.incarnation == *boot);
+            here.filter_map(|tenure| self.evidence.last_pass_from_others(guest, tenure.epoch, name)).max()
+        });
+        let silence = self.now.since(passes.chain([newest]).max()?);
+        (silence >= self.timing.suspect_after.0).then(|| millis(silence))
+    }
+
+    /// S8: nothing is begun with a guest that operators keep hands off. What is under way is finished: it is no beginning.
+    pub(super) fn hands_on(&mut self, guest: &GuestName) {
+        let why = self.state.guests.get(guest).and_then(|known| self.kept_off(guest, known));
+        if let Some(why) = why {
+            self.breaks("S8", format!("begins something with {guest}, and {why}"));
+        }
+    }
+
+    /// S8: that a guest is free, or adopted, is what its placement begins with. One that is left alone is merely found.
+    pub(super) fn hands_on_first(&mut self, guest: &GuestName) {
+        if self.state.guests.get(guest).is_some_and(|known| known.wanted != Wanted::Unmanaged) {
+            self.hands_on(guest);
+        }
+    }
+
+    /// S8: nothing is decided about a host in maintenance, and about others only what was under way when deciding was
+    /// suspended: a fence that is open.
+    pub(super) fn hands_on_host(&mut self, host: &HostName, does: &str) {
+        let Some(known) = self.state.hosts.get(host) else { return };
+        if known.in_maintenance() {
+            self.breaks("S8", format!("{does} {host}, which is in maintenance"));
+        }
+        let is_open = matches!(known.life, Life::Fencing(_));
+        if let Some(suspension) = self.state.suspended.as_ref().filter(|_| !is_open) {
+            self.breaks("S8", format!("{does} {host}, and {} has suspended deciding", suspension.by));
+        }
+    }
+
+    fn kept_off(&self, name: &GuestName, guest: &Guest) -> Option<String> {
+        let on = match &guest.phase {
+            Phase::Running { tenure, .. } => Some(&tenure.host),
+            // Sent away by its ladder or by an operator, it is not waiting for its host.
+            Phase::Free { last, avoid, .. } => {
+                last.as_ref().filter(|last| !avoid.contains(*last) && guest.heading.is_none())
+            }
+            Phase::Unplaced | Phase::Starting { .. } | Phase::Releasing { .. } | Phase::Migrating(_) => None,
+        };
+        let maintained = |host: &&HostName| self.state.hosts.get(*host).is_some_and(Host::in_maintenance);
+        if let Some(host) = on.filter(maintained) {
+            return Some(format!("{host} is in maintenance"));
+        }
+        let suspension = self.state.suspended.as_ref()?;
+        let runs = matches!(guest.phase, Phase::Running { .. });
+        let finishes = !runs && suspension.under_way.contains(name);
+        (!finishes).then(|| format!("{} has suspended deciding", suspension.by))
+    }
+}
+
+/// Whether a host's silence is a failure: it is not in maintenance, about to go, or proven gone.
+fn is_missed(host: &Host) -> bool {
+    let expected = match host.mode {
+        Mode::Active | Mode::Draining => false,
+        Mode::Maintenance | Mode::Leaving { .. } => true,
+    };
+    !expected && !matches!(host.life, Life::Gone { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        check::check,
+        evidence::{Answer, Evidence, Heard},
+        fixture::{Stage, boot, done, host, name, off},
+        hostfile::Timing,
+        model::Severity,
+        time::Moment,
+    };
+
+    /// Everybody has just synced, at second 100.
+    fn well(stage: &Stage) -> Evidence {
+        let mut evidence = Evidence { quorum_since: Some(Moment(0)), me: Some(host("a")), ..Evidence::default() };
+        for (name, known) in &stage.state.hosts {
+            let heard = Heard { at: Moment(99_900), incarnation: known.facts.incarnation.clone() };
+            evidence.hosts.entry(name.clone()).or_default().sync = Some(heard);
+        }
+        evidence
+    }
+
+    fn silent(evidence: &mut Evidence, on: &str, ms: u64) {
+        evidence.hosts.get_mut(&host(on)).unwrap().sync.as_mut().unwrap().at = Moment(100_000 - ms);
+    }
+
+    /// Which of the promises that this file judges a change would break.
+    fn broken(stage: &Stage, evidence: &Evidence, change: &Change) -> Vec<String> {
+        let found = check(&stage.state, evidence, &Timing::default(), Moment(100_000), std::slice::from_ref(change));
+        let promises = found.into_iter().map(|violation| violation.promise);
+        promises.filter(|promise| ["S8", "S9"].contains(&promise.as_str())).collect()
+    }
+
+    fn fence(of: &str) -> Change {
+        let (incarnation, evidence) = (boot(&format!("{of}.1")), vec!["nobody hears it".to_owned()]);
+        Change::FenceOpened { host: host(of), incarnation, evidence, last_well: None, safe_at: None }
+    }
+
+    fn attempt(of: &str) -> Change {
+        Change::FenceAttempted { host: host(of), executor: host("a"), level: 0 }
+    }
+
+    fn place(guest: &str, on: &str) -> Change {
+        Change::Place { guest: name(guest), host: host(on), why: String::new() }
+    }
+
+    fn suspend(stage: &mut Stage) {
+        stage.must(Change::SuspensionSet { suspended: true, by: "ann".to_owned() });
+    }
+
+    fn maintain(stage: &mut Stage, on: &str) {
+        stage.must(Change::ModeSet { host: host(on), mode: Mode::Maintenance, by: "ann".to_owned() });
+    }
+
+    /// Four hosts, of which `c` and `d` run a guest each and have been silent for two seconds.
+    fn storm() -> (Stage, Evidence) {
+        let mut stage = Stage::new(&["a", "b", "c", "d"], &["g", "h"]);
+        stage.run("g", "c");
+        stage.run("h", "d");
+        let mut evidence = well(&stage);
+        for on in ["c", "d"] {
+            silent(&mut evidence, on, 2_000);
+        }
+        (stage, evidence)
+    }
+
+    #[test]
+    fn no_fence_is_opened_or_attempted_in_a_storm_and_proof_passes() {
+        let (mut stage, evidence) = storm();
+        assert_eq!(broken(&stage, &evidence, &fence("c")), ["S9"]);
+        let gone = stage.gone("c");
+        assert_eq!(broken(&stage, &evidence, &gone), [""; 0]);
+        stage.fence("d");
+        assert_eq!(broken(&stage, &evidence, &attempt("d")), ["S9"]);
+        let open = Change::IncidentOpened {
+            key: "storm".to_owned(),
+            severity: Severity::Critical,
+            summary: String::new(),
+            human: None,
+            guests: Vec::new(),
+            evidence: Vec::new(),
+        };
+        stage.must(open);
+        stage.must(Change::StormHoldReleased { by: "ann".to_owned() });
+        assert_eq!(broken(&stage, &evidence, &attempt("d")), [""; 0], "an operator has looked");
+    }
+
+    #[test]
+    fn what_may_be_no_storm_is_none() {
+        type Set = fn(&mut Stage, &mut Evidence);
+        let cases: [(&str, Set); 7] = [
+            ("one host", |_, evidence| silent(evidence, "c", 100)),
+            ("long after each other", |_, evidence| silent(evidence, "c", 40_000)),
+            ("another voter hears it", |_, evidence| {
+                let answer = Answer { asked: Moment(99_900), age: Some(Duration::from_millis(300)), counts: false };
+                evidence.hosts.get_mut(&host("c")).unwrap().answers.insert(host("b"), answer);
+            }),
+            ("a device says that it is off", |_, evidence| {
+                evidence.hosts.get_mut(&host("c")).unwrap().power.insert(0, off("c", Moment(99_000)));
+            }),
+            ("it was never heard", |_, evidence| evidence.hosts.get_mut(&host("c")).unwrap().sync = None),
+            ("it is in maintenance", |stage, _| maintain(stage, "c")),
+            ("one rack", |stage, _| {
+                let policies = &mut stage.state.policies;
+                policies.cluster.failure_domain = Some("rack".to_owned());
+                for on in ["c", "d"] {
+                    let labels = &mut policies.hosts.entry(host(on)).or_default().labels;
+                    labels.insert("rack".to_owned(), "r1".to_owned());
+                }
+            }),
+        ];
+        for (case, change) in cases {
+            let (mut stage, mut evidence) = storm();
+            change(&mut stage, &mut evidence);
+            assert_eq!(broken(&stage, &evidence, &fence("d")), [""; 0], "{case}");
+        }
+    }
+
+    /// Everything that may be begun with the guest `g`, which runs on `a`.
+    fn beginnings(stage: &mut Stage) -> Vec<Change> {
+        let epoch = stage.state.guests[&name("g")].tenures()[0].epoch;
+        vec![
+            stage.climb("g", 0),
+            Change::Migrate { guest: name("g"), to: host("b"), why: String::new() },
+            Change::Stop { guest: name("g"), why: String::new() },
+            Change::StoppedByLease { guest: name("g") },
+            Change::StrayFound { guest: name("g"), host: host("b"), epoch, keep: Some(host("a")) },
+        ]
+    }
+
+    #[test]
+    fn nothing_is_begun_while_deciding_is_suspended_and_what_is_under_way_is_finished() {
+        let mut stage = Stage::new(&["a", "b", "c"], &["g", "h", "new"]);
+        stage.run("g", "a");
+        stage.run("h", "b");
+        stage.fence("b");
+        suspend(&mut stage);
+        let evidence = well(&stage);
+        let mut begun = beginnings(&mut stage);
+        begun.extend([fence("c"), place("new", "c"), stage.gone("c")]);
+        for change in &begun {
+            assert_eq!(broken(&stage, &evidence, change), ["S8"], "{change:?}");
+        }
+        let gone = stage.gone("b");
+        for change in [attempt("b"), Change::ReleaseAgain { guest: name("g") }, gone.clone()] {
+            assert_eq!(broken(&stage, &evidence, &change), [""; 0], "{change:?}");
+        }
+        stage.must(gone);
+        assert_eq!(broken(&stage, &evidence, &place("h", "c")), [""; 0], "its host was being fenced");
+    }
+
+    #[test]
+    fn hosts_in_maintenance_and_their_guests_are_left_alone() {
+        let mut stage = Stage::new(&["a", "b", "c"], &["g"]);
+        stage.run("g", "a");
+        maintain(&mut stage, "a");
+        let evidence = well(&stage);
+        let mut begun = beginnings(&mut stage);
+        begun.push(stage.gone("a"));
+        for change in &begun {
+            assert_eq!(broken(&stage, &evidence, change), ["S8"], "{change:?}");
+        }
+        let gone = stage.gone("a");
+        stage.must(gone);
+        assert_eq!(broken(&stage, &evidence, &place("g", "b")), ["S8"], "it was left down there");
+    }
+
+    #[test]
+    fn a_guest_that_was_being_sent_away_from_a_host_in_maintenance_starts_elsewhere() {
+        let mut stage = Stage::new(&["a", "b", "c"], &["g"]);
+        stage.run("g", "a");
+        let failover = stage.climb("g", 2);
+        stage.must(failover);
+        maintain(&mut stage, "a");
+        let evidence = well(&stage);
+        assert_eq!(broken(&stage, &evidence, &Change::ReleaseAgain { guest: name("g") }), [""; 0]);
+        stage.end("a", done());
+        assert_eq!(broken(&stage, &evidence, &place("g", "b")), [""; 0]);
+    }
+
+    #[test]
+    fn a_guest_that_is_left_alone_is_found_while_deciding_is_suspended_and_others_are_not() {
+        for (wanted, expected) in [(Wanted::Unmanaged, vec![]), (Wanted::Stopped, vec!["S8"])] {
+            let mut stage = Stage::new(&["a", "b"], &[]);
+            let hosts: Vec<_> = stage.state.hosts.keys().cloned().collect();
+            stage.declare(crate::fixture::declaration(&[name("new")], &hosts));
+            stage.must(Change::WantedSet { guest: name("new"), wanted, by: "ann".to_owned() });
+            suspend(&mut stage);
+            let epoch = crate::names::Epoch::default();
+            let tenure = crate::state::Tenure { host: host("a"), incarnation: boot("a.1"), epoch };
+            let adopt = Change::GuestAdopted { guest: name("new"), tenure };
+            assert_eq!(broken(&stage, &well(&stage), &adopt), expected, "{wanted:?}");
+        }
+    }
+}
