@@ -107,8 +107,8 @@ fn by_qemu_agent(scene: &Scene, rounds: usize) -> Result<Vec<f64>> {
   web:
     match: { app: web }
     services:
-      http:
-        probe: { http: { url: "http://localhost:8080/cgi-bin/who" } }
+      front:                              # not the name that the lab's own policy has, of which a word may be left
+        probe: { http: { url: "http://127.0.0.1:8080/cgi-bin/who" } }
         every: 1s
         timeout: 1s
         fails_after: 1
