@@ -189,7 +189,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
         let summary = format!("{name} is proven gone ({proof}), and the same boot is heard again");
         let human = format!(
             "Its guests may run twice. Switch {name} off by hand and look why its proof was wrong; it runs nothing that \
-             Holdfast orders until it has rebooted."
+             Holdfast orders until it has rebooted, or has nothing of its guests left."
         );
         open(round, decision, key, Severity::Critical, summary, Some(human));
     } else if !host.distrusted.is_empty() {

@@ -19,7 +19,8 @@ Exit codes:
   0  done, or it was so already
   1  refused, or failed; of `simulate`: not every guest would come back by itself
   2  the command line is wrong, or files have mistakes (all are shown)
-  3  no quorum, or the supervisor cannot be reached: it may work later";
+  3  no quorum, the supervisor cannot be reached, or a host has not said yet what has to be known of it: it may work
+     later";
 
 /// Keeps the services inside virtual machines answering.
 #[derive(Debug, Parser)]

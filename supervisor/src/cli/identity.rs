@@ -1,6 +1,5 @@
 //! Finds and opens the identity file of whoever runs a command, if they have one.
 
-use crate::causes::with_causes;
 use std::{
     env,
     ffi::OsString,
@@ -13,7 +12,8 @@ use holdfast_policies::{
     yaml::{self, Source},
 };
 
-use super::{super::identity::Identity, hostfile::read_bounded, outcome::Failure};
+use super::{super::identity::Identity, hostfile::read_bounded, outcome::Failure, sources::unreadable};
+use crate::causes::with_causes;
 
 /// Names an identity file; empty, it says that none is to be used.
 const VARIABLE: &str = "HOLDFAST_IDENTITY";
@@ -66,10 +66,6 @@ pub(super) fn load(path: &Path) -> Result<IdentityFile, Failure> {
         *path = folder.join(&*path);
     }
     Ok(file)
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::Failed(format!("cannot read {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ fn is_policy(path: &Path) -> bool {
     !hidden && path.is_file() && path.extension().is_some_and(|ending| ending == "yaml")
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+/// Says which file or folder cannot be read, and why.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Failed(format!("cannot read {}: {error}", path.display()))
 }
 

@@ -106,7 +106,7 @@ pub const DATAGRAMS_DROPPED: Name =
     ("holdfast_datagrams_dropped_total", "Datagrams that arrived and were thrown away, by reason.");
 /// Refused calls.
 pub const RPC_REFUSED: Name =
-    ("holdfast_rpc_refused_total", "Calls from other supervisors that were refused, by reason.");
+    ("holdfast_rpc_refused_total", "Calls from supervisors and operators that were refused, by reason.");
 /// Open orders.
 pub const ORDERS_OPEN: Name = ("holdfast_orders_open", "Orders that are committed and not yet reported or superseded.");
 /// Fences.

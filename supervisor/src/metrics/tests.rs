@@ -17,6 +17,9 @@ use super::*;
 /// The rules that operators are given.
 const RULES: &str = include_str!("../../../examples/alerts/holdfast.rules.yaml");
 
+/// The dashboard that operators are given.
+const DASHBOARD: &str = include_str!("../../../examples/dashboards/holdfast.json");
+
 fn guest(name: &str) -> GuestName {
     GuestName::new(name).unwrap()
 }
@@ -93,15 +96,18 @@ fn promtool_accepts_the_rules_that_operators_are_given() {
 }
 
 #[test]
-fn every_named_metric_is_on_the_page_and_every_rule_asks_for_a_named_one() {
+fn every_named_metric_is_on_the_page_and_rules_and_dashboard_ask_for_named_ones() {
     let page = populated().render();
     for (name, help) in names::ALL {
         assert!(page.contains(&format!("# HELP {name} {help}")), "{name} is not on the page");
     }
-    let words =
-        RULES.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("holdfast_"));
-    for word in words {
-        assert!(names::ALL.iter().any(|(name, _)| *name == word), "the rules ask for {word}, which does not exist");
+    for (what, text) in [("an alert rule", RULES), ("the dashboard", DASHBOARD)] {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        // Histograms are asked for by their buckets.
+        let asked = words.map(|word| word.strip_suffix("_bucket").unwrap_or(word));
+        for word in asked.filter(|word| word.starts_with("holdfast_")) {
+            assert!(names::ALL.iter().any(|(name, _)| *name == word), "{what} asks for {word}, which does not exist");
+        }
     }
 }
 
