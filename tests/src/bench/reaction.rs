@@ -183,7 +183,9 @@ fn healthy(scene: &Scene, guest: &str) -> Result<String> {
         let known = status.value.pointer(&format!("/guests/{guest}")).cloned().unwrap_or(Value::Null);
         let services = known.pointer("/services").and_then(Value::as_object).ok_or("no services")?;
         let answer = services.values().all(|service| service.pointer("/verdict").is_some_and(|is| is == "healthy"));
-        let closed = scene.incidents().map_err(|error| format!("{error:#}"))?.is_empty();
+        let story = scene.lab.holdfast_json(&status.from, &["explain", guest]).map_err(|error| format!("{error:#}"))?;
+        let incidents = story.pointer("/incidents").and_then(Value::as_array).cloned().unwrap_or_default();
+        let closed = incidents.iter().all(|incident| incident.pointer("/open").is_none_or(|open| open == false));
         match status.guest_host(guest) {
             Some(host) if answer && closed && !services.is_empty() && status.guest_healthy(guest) => {
                 Ok(host.to_owned())
