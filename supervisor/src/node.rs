@@ -146,7 +146,8 @@ impl Node {
     #[must_use]
     pub fn losing(&self, now: Moment) -> Option<u64> {
         let voters = self.voters();
-        self.heard.losses().of_most(voters.keys().filter(|voter| *voter != self.host()), now)
+        let others = voters.keys().filter(|voter| *voter != self.host());
+        self.heard.losses().of_most(others, self.health.is_losing(), now)
     }
 
     /// Whether what this host has not heard says anything: it has neither slept nor been cut off from the majority for as
@@ -299,7 +300,11 @@ impl Health {
     /// Whether it doubts what it sees, because its loop was late or its link loses much.
     #[must_use]
     pub fn doubts(&self, now: Moment) -> bool {
-        self.was_late(now) || self.losing.load(Ordering::Relaxed) > 0
+        self.was_late(now) || self.is_losing()
+    }
+
+    fn is_losing(&self) -> bool {
+        self.losing.load(Ordering::Relaxed) > 0
     }
 
     fn was_late(&self, now: Moment) -> bool {

@@ -60,9 +60,6 @@ fn a_guest_that_cannot_be_killed_at_the_end_of_the_lease_has_a_real_watchdog_res
     }
     let mut machine = Machine::boot().unwrap();
     machine.arm().unwrap();
-    let begin = Instant::now();
-    machine.grant(LEASE).unwrap();
-    machine.register().unwrap();
     // Nothing kills a process that writes to a file system which stands still: it hangs in the kernel.
     machine.run("fsfreeze --freeze /data && guest dd if=/dev/zero of=/data/hangs bs=4096 count=1").unwrap();
     wait::until("a guest that hangs", LIMIT, || {
@@ -71,6 +68,10 @@ fn a_guest_that_cannot_be_killed_at_the_end_of_the_lease_has_a_real_watchdog_res
         if state.contains("D (disk sleep)") { Ok(()) } else { Err(state) }
     })
     .unwrap();
+    // Only then, so that the lease has not to last until it hangs, however slow this machine is.
+    let begin = Instant::now();
+    machine.grant(LEASE).unwrap();
+    machine.register().unwrap();
     assert!(begin.elapsed() < LEASE, "this machine is too slow for the test: the lease is over");
     fires(&machine, begin, LEASE + TIMEOUT);
     // Its log has gone with the boot, or not; what it wrote down has not.

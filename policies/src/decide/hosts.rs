@@ -96,7 +96,7 @@ impl<'a> Passes<'a> {
     fn gather(&self) -> BTreeMap<&'a HostName, Moment> {
         let mut passes = BTreeMap::new();
         for (name, guest) in &self.state.guests {
-            for tenure in guest.halves().into_iter().flatten() {
+            for tenure in guest.answering().into_iter().flatten() {
                 let pass = self.evidence.last_pass_from_others(name, tenure.epoch, &tenure.host);
                 if let Some(pass) = pass.filter(|_| self.state.is_current(&tenure.host, &tenure.incarnation)) {
                     let newest = passes.entry(&tenure.host).or_insert(pass);
@@ -192,7 +192,10 @@ pub(super) fn newest_sign(
     host: &HostName,
     incarnation: &Incarnation,
 ) -> Option<Moment> {
-    let tenures = state.guests.iter().flat_map(|(name, guest)| guest.tenures().into_iter().map(move |t| (name, t)));
+    let tenures = state
+        .guests
+        .iter()
+        .flat_map(|(name, guest)| guest.answering().into_iter().flatten().map(move |tenure| (name, tenure)));
     let passes = tenures
         .filter(|(_, tenure)| tenure.host == *host && tenure.incarnation == *incarnation)
         .filter_map(|(name, tenure)| evidence.last_pass_from_others(name, tenure.epoch, host));

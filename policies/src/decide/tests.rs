@@ -710,3 +710,19 @@ fn only_what_another_host_has_taken_over_is_superseded() {
     stage.place("web", "b");
     assert_eq!(guests::superseded(&stage.state, &host("a"), &[report]), [(name("web"), tenure.epoch)]);
 }
+
+#[test]
+fn a_host_that_is_proven_gone_keeps_no_guest_that_other_tools_have_moved_there() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let Phase::Running { tenure, .. } = stage.phase("web").clone() else { panic!("it runs") };
+    let report = GuestReport::new(name("web"), tenure.epoch, GuestCondition::Running);
+    let superseded = |stage: &Stage| guests::superseded(&stage.state, &host("b"), std::slice::from_ref(&report));
+    assert!(superseded(&stage).is_empty(), "it may be followed there");
+    let gone = stage.gone("b");
+    stage.must(gone);
+    assert_eq!(superseded(&stage), [(name("web"), tenure.epoch)], "R10");
+    let unmanaged = crate::state::Wanted::Unmanaged;
+    stage.must(Change::WantedSet { guest: name("web"), wanted: unmanaged, by: "ann".to_owned() });
+    assert!(superseded(&stage).is_empty(), "it is left alone");
+}

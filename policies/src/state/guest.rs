@@ -252,6 +252,16 @@ impl Guest {
         }
     }
 
+    /// The assignments of which an answer of its services is a sign: those that may run it. A guest that other tools have moved
+    /// has one number in both places, and is followed only when its old host has said that nothing of it is there.
+    #[must_use]
+    pub fn answering(&self) -> [Option<&Tenure>; 2] {
+        match self.halves() {
+            [Some(source), Some(target)] if source.epoch == target.epoch => [None, Some(target)],
+            halves => halves,
+        }
+    }
+
     /// Where its services should answer: the host that runs it, as far as is committed.
     #[must_use]
     pub fn home(&self) -> Option<&Tenure> {

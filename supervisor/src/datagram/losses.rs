@@ -63,14 +63,15 @@ impl Losses {
         table.entry(host.clone()).or_default().note(session, sequence, now);
     }
 
-    /// The share of the beacons of most of these peers that is lost, in percent, where it is more than a third: the least of
-    /// theirs. `peers` are all other voters. `None` where there are fewer such peers, or not enough was heard.
+    /// The share of the beacons of most of these peers that is lost, in percent, where it is too much: the least of theirs.
+    /// `peers` are all other voters; `before`: it was too much a moment ago, and ends only when it is clearly less. `None` where
+    /// there are fewer such peers, or not enough was heard.
     #[must_use]
-    pub fn of_most<'a>(&self, peers: impl Iterator<Item = &'a HostName>, now: Moment) -> Option<u64> {
+    pub fn of_most<'a>(&self, peers: impl Iterator<Item = &'a HostName>, before: bool, now: Moment) -> Option<u64> {
         let table = self.lock();
         let peers: Vec<&HostName> = peers.collect();
         let voters = u64::try_from(peers.len()).unwrap_or(u64::MAX).saturating_add(1);
-        let lost = |peer: &&HostName| table.get(*peer)?.lost(voters, now).filter(Lost::is_too_much);
+        let lost = |peer: &&HostName| table.get(*peer)?.lost(voters, now).filter(|lost| lost.is_too_much(before));
         let shares: Vec<u64> = peers.iter().filter_map(lost).map(|lost| lost.percent()).collect();
         let is_ours = shares.len() >= PEERS_MIN && shares.len() * 2 > peers.len();
         shares.into_iter().min().filter(|_| is_ours)
@@ -141,9 +142,10 @@ struct Lost {
 }
 
 impl Lost {
-    /// More than a third.
-    fn is_too_much(&self) -> bool {
-        self.missing.saturating_mul(3) > self.sent
+    /// More than a third; where it was that a moment ago, more than a quarter. Between them it would come and go with every
+    /// beacon, and each time the coordinator would begin to listen anew.
+    fn is_too_much(self, before: bool) -> bool {
+        self.missing.saturating_mul(if before { 4 } else { 3 }) > self.sent
     }
 
     fn percent(self) -> u64 {
@@ -173,7 +175,13 @@ mod tests {
     /// What is said at the end, where the peers are these.
     fn said(losses: &Losses, peers: &[&str]) -> Option<u64> {
         let peers: Vec<HostName> = peers.iter().map(|peer| host(peer)).collect();
-        losses.of_most(peers.iter(), Moment(18_000))
+        losses.of_most(peers.iter(), false, Moment(18_000))
+    }
+
+    /// The same, where it was too much before.
+    fn still_said(losses: &Losses, peers: &[&str]) -> Option<u64> {
+        let peers: Vec<HostName> = peers.iter().map(|peer| host(peer)).collect();
+        losses.of_most(peers.iter(), true, Moment(18_000))
     }
 
     fn two_of_five(round: u64, _: u64) -> bool {
@@ -212,6 +220,18 @@ mod tests {
         }
         assert_eq!(said(&losses, &["b", "c"]), None);
         assert_eq!(said(&losses, &[]), None, "no peers");
+    }
+
+    #[test]
+    fn a_link_that_has_lost_too_much_has_to_become_clearly_better() {
+        for (every_tenth, goes_on) in [(vec![2, 5, 8], true), (vec![2, 6], false)] {
+            let losses = Losses::default();
+            for peer in ["b", "c"] {
+                hear(&losses, peer, 250, 3, |round, _| !every_tenth.contains(&(round % 10)));
+            }
+            assert_eq!(said(&losses, &["b", "c"]), None, "{every_tenth:?}: too little to begin");
+            assert_eq!(still_said(&losses, &["b", "c"]).is_some(), goes_on, "{every_tenth:?}");
+        }
     }
 
     #[test]

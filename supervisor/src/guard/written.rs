@@ -23,6 +23,8 @@ const FILE_NAME: &str = "last-words.txt";
 const TOLD_NAME: &str = "told-words.txt";
 /// Lines that are kept: two for each lease that has run out.
 const LINES_MAX: usize = 100;
+/// Longest line that is kept, in bytes: three times what one takes.
+const LINE_BYTES_MAX: usize = 2048;
 /// Longest file read, in bytes: as many lines take a third of it.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -46,8 +48,10 @@ impl Written {
     pub(super) fn add(&self, at: WallTime, sentence: &str) -> io::Result<()> {
         let line = format!("{} {} {}", rfc3339(at), self.boot, clean_to(sentence, LAST_WORDS_BYTES_MAX));
         let before = read(&self.path)?;
-        let too_many = (before.lines().count() + 1).saturating_sub(LINES_MAX);
-        let lines = before.lines().skip(too_many).chain([line.as_str()]);
+        // A longer one is none of ours, and could fill all that is read again.
+        let ours: Vec<&str> = before.lines().filter(|line| line.len() <= LINE_BYTES_MAX).collect();
+        let too_many = (ours.len() + 1).saturating_sub(LINES_MAX);
+        let lines = ours.into_iter().skip(too_many).chain([line.as_str()]);
         let text: String = lines.flat_map(|line| [line, "\n"]).collect();
         write_durably(&self.path, text.as_bytes())
     }
@@ -121,7 +125,8 @@ mod tests {
     #[test]
     fn the_newest_lines_are_kept_and_garbage_keeps_nothing_from_being_written_down() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE_NAME), b"\xff\xfe no line of ours").unwrap();
+        let garbage = [b"\xff\xfe no line of ours\n".to_vec(), vec![0; 300 * 1024]].concat();
+        fs::write(folder.path().join(FILE_NAME), garbage).unwrap();
         let written = Written::new(folder.path(), boot("boot-1"));
         for number in 0..110 {
             written.add(WallTime(number), &format!("{number} {}", "x".repeat(4_000))).unwrap();

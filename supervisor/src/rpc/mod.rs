@@ -7,6 +7,7 @@
 mod client;
 mod connection;
 mod frame;
+mod seats;
 mod server;
 mod socket;
 #[cfg(test)]

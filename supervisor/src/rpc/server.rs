@@ -25,6 +25,7 @@ use super::super::pki::{self, Peer};
 use super::{
     BODY_BYTES_MAX, Channel, Handler,
     frame::{self, ANSWER, Frame, FrameError, REFUSAL},
+    seats::{Seat, Seats},
     socket,
 };
 
@@ -38,6 +39,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections at once; further ones are closed at once. A cluster has tens of hosts with one connection each.
     pub connections: usize,
+    /// Connections of one operator's certificate at once; further ones are closed at once. A command has one, and scripts may
+    /// run several at once.
+    pub per_operator: usize,
     /// Requests being handled per connection; more are not read until one is answered.
     pub in_flight_per_connection: usize,
     /// A TLS handshake must be done within this, so that silent connections do not use up the slots.
@@ -46,7 +50,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, in_flight_per_connection: 64, handshake: Duration::from_secs(2) }
+        Self { connections: 256, per_operator: 16, in_flight_per_connection: 64, handshake: Duration::from_secs(2) }
     }
 }
 
@@ -69,7 +73,7 @@ impl Counters {
         self.frames_refused.load(Ordering::Relaxed)
     }
 
-    /// Connections closed at once because there were too many.
+    /// Connections closed at once because there were too many, of all or of one operator.
     pub fn connections_refused(&self) -> u64 {
         self.connections_refused.load(Ordering::Relaxed)
     }
@@ -87,6 +91,13 @@ struct Shared {
     handler: Arc<dyn Handler>,
     limits: Limits,
     counters: Arc<Counters>,
+    seats: Seats,
+}
+
+/// A connection's part of what the server lets others use.
+struct Slot {
+    _connection: OwnedSemaphorePermit,
+    _seat: Option<Seat>,
 }
 
 impl Server {
@@ -103,7 +114,8 @@ impl Server {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
-        let shared = Shared { acceptor: TlsAcceptor::from(tls), handler, limits, counters: Arc::clone(&counters) };
+        let (acceptor, seats) = (TlsAcceptor::from(tls), Seats::default());
+        let shared = Shared { acceptor, handler, limits, counters: Arc::clone(&counters), seats };
         let accepting = tokio::spawn(accept(listener, Arc::new(shared)));
         Ok(Self { address, counters, accepting })
     }
@@ -152,7 +164,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// Does the handshake, then serves the peer.
 async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
     match tokio::time::timeout(shared.limits.handshake, handshake(stream, &shared.acceptor)).await {
-        Ok(Ok((stream, peer))) => serve_peer(stream, peer, shared, slot).await,
+        Ok(Ok((stream, peer))) => match seat(&peer, &shared) {
+            Ok(seat) => serve_peer(stream, peer, shared, Slot { _connection: slot, _seat: seat }).await,
+            Err(TooMany) => {
+                shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%from, %peer, "an operator has too many connections");
+            }
+        },
         failed => {
             shared.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
             let reason = match failed {
@@ -160,6 +178,19 @@ async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: O
                 _ => "too slow".to_owned(),
             };
             tracing::debug!(%from, reason, "handshake failed");
+        }
+    }
+}
+
+/// One operator's certificate has as many connections as it may.
+struct TooMany;
+
+/// What an operator's connection takes besides; hosts are counted all together.
+fn seat(peer: &Peer, shared: &Shared) -> Result<Option<Seat>, TooMany> {
+    match peer {
+        Peer::Host(_) => Ok(None),
+        Peer::Operator(operator) => {
+            shared.seats.take(&operator.serial, shared.limits.per_operator).map(Some).ok_or(TooMany)
         }
     }
 }
@@ -172,7 +203,7 @@ async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<(TlsStre
     Ok((stream, peer))
 }
 
-async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
+async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared>, slot: Slot) {
     let (reader, writer) = tokio::io::split(stream);
     let in_flight = shared.limits.in_flight_per_connection;
     let (replies, mut queue) = mpsc::channel(in_flight.max(1));
@@ -193,7 +224,7 @@ async fn read_requests(
     peer: &Peer,
     shared: &Arc<Shared>,
     replies: mpsc::Sender<Frame>,
-    slot: Arc<OwnedSemaphorePermit>,
+    slot: Arc<Slot>,
 ) -> Result<(), String> {
     let in_flight = Arc::new(Semaphore::new(shared.limits.in_flight_per_connection.max(1)));
     loop {

@@ -222,6 +222,24 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
     assert_eq!(pair.server.counters().connections_refused(), 1);
 }
 
+#[tokio::test]
+async fn one_operators_connections_leave_room_for_hosts_and_for_other_operators() {
+    let pair = pair(Limits { per_operator: 1, ..Limits::default() }).await;
+    let as_operator = |files: &pki::TlsFiles| Client::new(pki::client_config(files).unwrap());
+    let ann = operator_files(&pair.authority, "ann", pair.directory.path());
+    let bob = operator_files(&pair.authority, "bob", pair.directory.path());
+    let (first, second, other) = (as_operator(&ann), as_operator(&ann), as_operator(&bob));
+    let order = async |client: &Client| {
+        client.call(&host("hv-b"), pair.server.address(), Channel::Client, b"drain".to_vec(), SECOND).await
+    };
+    assert_eq!(order(&first).await, Ok(b"operator ann drain".to_vec()));
+    assert!(order(&second).await.is_err(), "ann has as many as she may");
+    assert_eq!(pair.server.counters().connections_refused(), 1);
+    assert_eq!(order(&other).await, Ok(b"operator bob drain".to_vec()));
+    assert_eq!(pair.ask("hello", SECOND).await.unwrap(), "hv-a Sync hello");
+    assert_eq!(order(&first).await, Ok(b"operator ann drain".to_vec()), "the first one stays");
+}
+
 /// Forwards to `to` until `cut`, and from then on swallows: a host whose power was cut sends neither data nor FIN.
 async fn swallowing_proxy(to: SocketAddr, cut: Arc<tokio::sync::Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

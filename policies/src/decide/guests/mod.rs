@@ -29,7 +29,7 @@ use crate::{
     names::{Epoch, GuestName, HostName},
     observe::GuestReport,
     plan::Subject,
-    state::{ClusterState, Phase, Tenure},
+    state::{ClusterState, Life, Phase, Tenure},
     time::millis,
 };
 
@@ -140,14 +140,19 @@ impl Pass<'_, '_> {
 }
 
 /// Guests that a host runs although another assignment has replaced theirs, and under which: its agent is to stop them (R10).
+///
+/// A guest that other tools have moved has kept its number. Where a host that answers has it, it may be followed there; one
+/// that is proven gone runs nothing, and no order reaches it.
 #[must_use]
 pub fn superseded(state: &ClusterState, host: &HostName, reports: &[GuestReport]) -> Vec<(GuestName, Epoch)> {
+    let is_gone = state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Gone { .. }));
     let wrong = reports.iter().filter(|report| {
         let Some(guest) = state.guests.get(&report.guest) else { return false };
         let newest = guest.tenures().into_iter().map(|tenure| tenure.epoch).max();
         // A newer assignment to this very host stops the older one itself, as the first part of its start.
         let here = guest.tenures().iter().any(|tenure| tenure.host == *host && tenure.epoch >= report.epoch);
-        is_there(&report.condition) && !here && newest.is_some_and(|newest| newest > report.epoch)
+        let moved = is_gone && newest == Some(report.epoch) && state.hands_off_of(&report.guest, guest).is_none();
+        is_there(&report.condition) && !here && (moved || newest.is_some_and(|newest| newest > report.epoch))
     });
     wrong.map(|report| (report.guest.clone(), report.epoch)).collect()
 }

@@ -22,7 +22,7 @@ use crate::{
     model::Severity,
     names::{Epoch, GuestName, HostName},
     observe::GuestCondition,
-    order::OrderKind,
+    order::{Order, OrderKind},
     state::{ClusterState, Mode, Tenure},
     time::millis,
 };
@@ -61,6 +61,11 @@ pub(super) fn release_of(state: &ClusterState, name: &GuestName, host: &HostName
         matches!(&order.kind, OrderKind::Release { guest, .. } if guest == name) && order.host == *host
     };
     state.orders.values().find(releases).map(|order| order.id)
+}
+
+/// An open order to release the guest, wherever.
+fn any_release_of<'a>(state: &'a ClusterState, name: &GuestName) -> Option<&'a Order> {
+    state.orders.values().find(|order| matches!(&order.kind, OrderKind::Release { guest, .. } if guest == name))
 }
 
 impl<'b> Pass<'_, 'b> {
@@ -152,15 +157,20 @@ impl<'b> Pass<'_, 'b> {
             && seen.reports.get(run.name).is_none_or(|report| !is_there(&report.condition))
     }
 
-    /// Follows a guest to where other tools have moved it, unless nothing is to be done to it at present.
+    /// Follows a guest to where other tools have moved it, unless nothing is to be done to it at present, or a third host is
+    /// still to stop what it had of it: nobody knows yet what is left there, and that host may be dead.
     pub(super) fn follow(&mut self, run: &Run<'_>, there: Tenure, judgement: &mut GuestJudgement) {
+        let round = self.round;
         let (from, to) = (&run.tenure.host, &there.host);
         judgement.doing = format!("runs on {to}, where other tools have moved it; {from} has nothing of it");
-        match self.hands_off(run) {
-            Some(hands_off) => judgement.doing = format!("{}; {hands_off}", judgement.doing),
-            None => {
-                self.decision.commands.push(Change::MovedOutside { guest: run.name.clone(), tenure: there });
-            }
+        if let Some(hands_off) = self.hands_off(run) {
+            judgement.doing = format!("{}; {hands_off}", judgement.doing);
+        } else if let Some(order) = any_release_of(round.state, run.name) {
+            let host = &order.host;
+            judgement.doing = format!("{}; {host} has not said yet that nothing of it is left there", judgement.doing);
+            judgement.waits = self.answer_to(order.id, "the word that nothing of it is left");
+        } else {
+            self.decision.commands.push(Change::MovedOutside { guest: run.name.clone(), tenure: there });
         }
     }
 

@@ -269,3 +269,34 @@ fn a_guest_that_was_moved_to_where_a_floor_forbids_its_assignment_is_released_an
     scene.later(1_000);
     assert_eq!(scene.settle(), ["Place"]);
 }
+
+#[test]
+fn a_guest_that_other_tools_have_moved_is_not_followed_while_a_third_host_is_still_to_stop_it() {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let epoch = committed(&scene);
+    has(&mut scene, "web", "c", epoch);
+    assert!(scene.settle().contains(&"StrayFound".to_owned()), "c is to stop it");
+    for on in ["c", "d"] {
+        scene.evidence.hosts.get_mut(&host(on)).unwrap().reports.remove(&name("web"));
+    }
+    has(&mut scene, "web", "b", epoch);
+    let words = scene.words();
+    assert!(!words.iter().any(|word| ["MovedOutside", "StrayFound", "Climb"].contains(&word.as_str())), "{words:?}");
+    assert!(doing(&scene, "web").contains("c has not said yet"), "{}", doing(&scene, "web"));
+    scene.stage.end("c", done());
+    assert!(scene.settle().contains(&"MovedOutside".to_owned()));
+}
+
+#[test]
+fn a_guest_that_was_moved_away_is_no_sign_of_life_of_its_old_host() {
+    let mut scene = moved();
+    assert_eq!(scene.settle(), ["MovedOutside"]);
+    scene.stage.end("b", done());
+    scene.later(2_000);
+    // It dies before it has said that nothing is left, and the guest goes on to answer where it is.
+    scene.silent("d", 2_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.verdict("d"), crate::decide::hosts::HostVerdict::Failed);
+}
