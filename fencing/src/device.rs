@@ -66,6 +66,12 @@ pub trait PowerDevice: Send + Sync {
         PATIENCE
     }
 
+    /// For how much longer an `off` may still be carried out of which nobody waits to hear any more. An attempt is not over
+    /// before: the host could be back, and be switched off late (PROTOCOL R20).
+    fn goes_on_for(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What this device is, for people and the journal; carries no secret.
     fn describe(&self) -> String;
 

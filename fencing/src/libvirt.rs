@@ -3,10 +3,14 @@
 //! libvirt knows of its own machine alone. A domain that has left it, or that will go on where it stopped, is not off:
 //! only one that has ended here is.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use holdfast_policies::{model::LibvirtDevice, observe::clean};
+use tokio::time::Instant;
 
 use crate::{
     device::{Answer, Power, PowerDevice},
@@ -14,19 +18,45 @@ use crate::{
     program::{Ended, run},
 };
 
+/// For how long libvirt may go on with a `destroy` after the `virsh` that asked for it was killed. It has had three quarters
+/// of the level by then; this is the ten seconds that it gives a QEMU to end by itself.
+const GOES_ON: Duration = Duration::from_secs(10);
+
 /// One domain.
 #[derive(Debug)]
 pub struct Libvirt {
     settings: LibvirtDevice,
     /// `virsh`, but in tests.
     program: String,
+    /// [`GOES_ON`], but in tests.
+    goes_on: Duration,
+    /// When the newest `destroy` was left alone that had not ended.
+    left_alone: Mutex<Option<Instant>>,
+}
+
+/// A `destroy` that somebody waits for. libvirt goes on with it when nobody does.
+struct Waiting<'a> {
+    device: &'a Libvirt,
+    ended: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            *self.device.left_alone() = Some(Instant::now());
+        }
+    }
 }
 
 impl Libvirt {
     /// A domain with these settings; nothing is run before the first call.
     #[must_use]
     pub fn new(settings: LibvirtDevice) -> Self {
-        Self { settings, program: "virsh".to_owned() }
+        Self { settings, program: "virsh".to_owned(), goes_on: GOES_ON, left_alone: Mutex::new(None) }
+    }
+
+    fn left_alone(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs one command on the domain; the answer is what it prints.
@@ -53,7 +83,10 @@ impl Libvirt {
 
     /// Not `--graceful`, which leaves a QEMU that hangs alive.
     async fn off_now(&self) -> Answer<()> {
-        accepted(self.virsh(&["destroy"]).await)
+        let mut waiting = Waiting { device: self, ended: false };
+        let answer = accepted(self.virsh(&["destroy"]).await);
+        waiting.ended = true;
+        answer
     }
 
     /// A managed save would go on with the boot that was switched off, as if nothing had been.
@@ -143,6 +176,10 @@ impl PowerDevice for Libvirt {
     /// whether it has.
     fn patience(&self) -> Duration {
         self.settings.timeout.0 * 3 / 4
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.left_alone().map_or(Duration::ZERO, |left| self.goes_on.saturating_sub(left.elapsed()))
     }
 
     fn describe(&self) -> String {

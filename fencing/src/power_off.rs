@@ -25,11 +25,14 @@ const ACCEPTED_MAX: u32 = 3;
 const SENT_MAX: u32 = 10;
 /// Pause before an off that was refused is sent again.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Longest time for the last look, after a device may have gone on without anybody waiting for it.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// Switches a host off through all devices of one level, and reports only what they confirmed.
 ///
 /// A device that says off already gets no off. `go_ahead` is asked before every off and must say whether the coordinator's
-/// go-ahead is younger than one lease (PROTOCOL R20). Ends by `level_timeout`; may be dropped at any point.
+/// go-ahead is younger than one lease (PROTOCOL R20). Ends by `level_timeout`, or when no device may still carry out an off that
+/// it was sent ([`PowerDevice::goes_on_for`]), with one more look; may be dropped at any point.
 pub async fn power_off_and_confirm(
     devices: &[Arc<dyn PowerDevice>],
     level_timeout: Duration,
@@ -87,10 +90,10 @@ impl<'a> Level<'a> {
             sent.note_refusal(&answer);
             if self.left().is_zero() && before == Answer::Confirmed(Power::On) {
                 // The end of the level cut this reading short; the one before it says more.
-                return sent.end(device, &before);
+                return self.give_up(device, &sent, &before).await;
             }
             if self.left() < PAUSE_FIRST || sent.refusals >= REFUSALS_MAX {
-                return sent.end(device, &answer);
+                return self.give_up(device, &sent, &answer).await;
             }
             before = answer;
             if sent.is_due(self.limit / 4) {
@@ -106,6 +109,20 @@ impl<'a> Level<'a> {
         }
     }
 
+    /// R20: the attempt lasts for as long as an off may still be carried out. What comes of that counts.
+    async fn give_up(&self, device: &dyn PowerDevice, sent: &Sent, before: &Answer<Power>) -> End {
+        let goes_on = device.goes_on_for();
+        if goes_on.is_zero() {
+            return sent.end(device, before);
+        }
+        sleep(goes_on).await;
+        match self.status_within(device, LAST_LOOK.min(device.patience())).await {
+            (reading, Answer::Confirmed(Power::Off)) => End::Off(reading),
+            (_, answer @ Answer::Confirmed(Power::On)) => sent.end(device, &answer),
+            (_, Answer::Refused { .. } | Answer::Unknown { .. }) => sent.end(device, before),
+        }
+    }
+
     async fn read_again(&self, device: &dyn PowerDevice) -> End {
         match self.status(device).await {
             (reading, Answer::Confirmed(Power::Off)) => End::Off(reading),
@@ -114,8 +131,11 @@ impl<'a> Level<'a> {
     }
 
     async fn status(&self, device: &dyn PowerDevice) -> (Reading, Answer<Power>) {
+        self.status_within(device, self.left().min(device.patience())).await
+    }
+
+    async fn status_within(&self, device: &dyn PowerDevice, deadline: Duration) -> (Reading, Answer<Power>) {
         let asked_after = self.began.elapsed();
-        let deadline = self.left().min(device.patience());
         let answer = timeout(deadline, device.status(deadline)).await.unwrap_or_else(|_| late(deadline));
         self.remember(device, Asked::Status, asked_after, in_words(&answer, power_word));
         let answered_after = self.began.elapsed();

@@ -6,6 +6,8 @@
 //! - a lock that is gone from the pidfile that was locked when QEMU answered: it has quit, and took both files along.
 //!
 //! A file that is not there says nothing. It is missing too where the path is wrong, and on every other machine.
+//!
+//! A file system that hangs keeps whoever touches it, so that is done by threads of their own, and answers by the deadline.
 
 mod monitor;
 mod traces;
@@ -13,14 +15,14 @@ mod traces;
 use std::{
     fs::File,
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use holdfast_policies::{model::QemuDevice, observe::clean};
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, runtime::Handle, sync::Semaphore, task::spawn_blocking};
 
 use self::monitor::{Monitor, MonitorError};
 use crate::{
@@ -33,12 +35,16 @@ use crate::{
 /// States of a QEMU whose machine may run in another one. Ending it would look like proof and be none.
 const MAY_RUN_ELSEWHERE: [&str; 3] = ["inmigrate", "finish-migrate", "postmigrate"];
 
+/// Threads that may touch files at a time. Those of a file system that hangs are not given back before it goes on, and the
+/// runtime has 512 for everything that blocks.
+static LOOKS: Semaphore = Semaphore::const_new(32);
+
 /// One machine.
 #[derive(Debug)]
 pub struct Qemu {
     settings: QemuDevice,
     /// The pidfile of the QEMU that answered last, open: its lock ends with that QEMU, whatever becomes of its name.
-    answered: Mutex<Option<File>>,
+    answered: Mutex<Option<Arc<File>>>,
 }
 
 /// What is at the socket.
@@ -71,7 +77,9 @@ impl Qemu {
     }
 
     async fn find(&self) -> Result<Found, Trouble> {
-        match UnixStream::connect(&self.settings.socket).await {
+        // It does not wait for who listens, and does for the file system of the socket.
+        let (socket, runtime) = (self.settings.socket.clone(), Handle::current());
+        match look(move || runtime.block_on(UnixStream::connect(socket))).await? {
             Ok(stream) => Ok(Found::Alive(Monitor::begin(stream).await?)),
             Err(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused => Ok(Found::Dead),
@@ -89,11 +97,12 @@ impl Qemu {
         let Some(state) = said.get("status").and_then(Value::as_str) else {
             return Err(Trouble::Unknown(format!("cannot read what its monitor says: {}", clean(&said.to_string()))));
         };
-        let Some(pidfile) = traces::locked(&self.settings.pidfile) else {
+        let pidfile = self.settings.pidfile.clone();
+        let Some(pidfile) = look(move || traces::locked(&pidfile)).await? else {
             let path = self.settings.pidfile.display();
             return Err(Trouble::Unknown(format!("it answers, but has not locked {path}, by which its end is seen")));
         };
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(pidfile);
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pidfile));
         Ok(state.to_owned())
     }
 
@@ -107,18 +116,22 @@ impl Qemu {
                 Ok(Power::On)
             }
             Found::Dead => {
-                let killed = traces::killed(&self.settings.socket, &self.settings.pidfile);
+                let (socket, pidfile) = (self.settings.socket.clone(), self.settings.pidfile.clone());
+                let killed = look(move || traces::killed(&socket, &pidfile)).await?;
                 killed.map(|()| Power::Off).map_err(Trouble::Unknown)
             }
-            Found::Nothing if self.has_quit() => Ok(Power::Off),
-            Found::Nothing => Err(Trouble::Unknown("no socket is there, and nobody saw its QEMU end".to_owned())),
+            Found::Nothing => match self.has_quit().await? {
+                true => Ok(Power::Off),
+                false => Err(Trouble::Unknown("no socket is there, and nobody saw its QEMU end".to_owned())),
+            },
         }
     }
 
     /// Whether the QEMU that answered last has ended. A lock that cannot be asked about is held.
-    fn has_quit(&self) -> bool {
-        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.as_ref().is_some_and(|pidfile| matches!(traces::is_locked(pidfile), Ok(false)))
+    async fn has_quit(&self) -> Result<bool, Trouble> {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(pidfile) = answered else { return Ok(false) };
+        look(move || matches!(traces::is_locked(&pidfile), Ok(false))).await
     }
 
     /// QEMU answers `quit` before it ends, and may hang in between: what counts is the status that follows.
@@ -160,6 +173,17 @@ impl Qemu {
         let none = || Trouble::Refused("it cannot tell which machine it is: QEMU was started without -uuid".to_owned());
         uuid.ok_or_else(none)
     }
+}
+
+/// Does what touches files on a thread of its own, which is left to itself when the caller's time is over.
+async fn look<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+    let ended = || Trouble::Unknown("the look at its files was given up".to_owned());
+    let turn = LOOKS.acquire().await.map_err(|_| ended())?;
+    let looked = spawn_blocking(move || {
+        let _turn = turn;
+        look()
+    });
+    looked.await.map_err(|_| ended())
 }
 
 async fn within<T>(deadline: Duration, ask: impl Future<Output = Result<T, Trouble>> + Send) -> Answer<T> {

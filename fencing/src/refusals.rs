@@ -146,6 +146,10 @@ impl PowerDevice for Spared {
         self.inner.patience()
     }
 
+    fn goes_on_for(&self) -> Duration {
+        self.inner.goes_on_for()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

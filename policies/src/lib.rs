@@ -24,6 +24,7 @@ pub mod incident;
 pub mod journal;
 pub mod ladder;
 pub mod lease;
+pub mod lock_holders;
 pub mod model;
 pub mod names;
 pub mod observe;

@@ -13,6 +13,7 @@ use crate::{
     model::Policies,
     names::{GuestName, HostName, Incarnation, OrderId},
     order::{Order, OrderKind},
+    proof::Proof,
     sync::Authority,
 };
 
@@ -144,5 +145,22 @@ impl ClusterState {
     #[must_use]
     pub fn host_key(host: &HostName) -> String {
         format!("host/{host}")
+    }
+
+    /// The incident key of what switches a host off, and of what that has proven.
+    pub(crate) fn fencing_key(host: &HostName) -> String {
+        format!("fencing/{host}")
+    }
+
+    /// That a boot lives which is proven gone, as its incident says.
+    pub(crate) fn heard_again(host: &HostName, proof: &Proof) -> String {
+        format!("{host} is proven gone ({proof}), and the same boot is heard again")
+    }
+
+    /// Whether people have been told that the boot of a host lives although it is proven gone, and nobody has looked since.
+    pub(crate) fn is_doubted(&self, host: &HostName) -> bool {
+        let Some(Life::Gone { proof }) = self.hosts.get(host).map(|known| &known.life) else { return false };
+        let told = self.open_incident(&Self::fencing_key(host));
+        told.is_some_and(|open| open.summary == Self::heard_again(host, proof))
     }
 }

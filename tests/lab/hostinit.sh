@@ -33,7 +33,8 @@ if [ -n "$holdfast" ] && [ -e "$lab/etc/$host/holdfast.yaml" ]; then
   for name in guard supervisor; do [ -e "$disk/hold-$name" ] || touch "/run/lab/want-$name"; done
   keep guard "$holdfast" guard --config "$lab/etc/$host/holdfast.yaml" &
   [ -e "$disk/hold-guard" ] || for _ in $(seq 50); do [ -e /run/lab/guard.pid ] && break; sleep 0.01; done
-  keep supervisor "$holdfast" run --config "$lab/etc/$host/holdfast.yaml" &
+  # What its unit sets (examples/packaging/holdfast.service).
+  keep supervisor env MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 "$holdfast" run --config "$lab/etc/$host/holdfast.yaml" &
 fi
 touch /run/lab/booted
 # Orphans (guests outlive the supervisor that started them) end up here and are reaped by the shell.

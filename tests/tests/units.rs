@@ -33,6 +33,21 @@ fn the_supervisors_unit_only_wants_the_guard() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn supervisors_of_the_lab_have_the_environment_of_the_unit() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/hostinit.sh");
+    let script = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let started = script.lines().find(|line| line.contains("keep supervisor ")).context("it starts no supervisor")?;
+    let words: Vec<&str> = started.split_ascii_whitespace().collect();
+    let supervisor = unit("holdfast.service")?;
+    let set: Vec<&str> =
+        supervisor.iter().filter(|(key, _)| key == "Environment").map(|(_, value)| value.as_str()).collect();
+    ensure!(!set.is_empty(), "the unit sets nothing");
+    let missing = set.iter().find(|value| !words.contains(value));
+    ensure!(missing.is_none(), "what is measured in the lab runs without {missing:?}");
+    Ok(())
+}
+
 /// The settings of a unit file, in their order.
 fn unit(name: &str) -> Result<Vec<(String, String)>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/packaging").join(name);

@@ -1,12 +1,12 @@
 //! A scripted `virsh` for the contract, and what is made of the words of the real one.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use holdfast_policies::{model::LibvirtDevice, time::Span};
 use tempfile::TempDir;
 
 use super::{Libvirt, of_state, without_questions};
-use crate::{Answer, Power, PowerDevice};
+use crate::{Answer, Outcome, Power, PowerDevice, power_off_and_confirm};
 
 const CALL: Duration = Duration::from_secs(30);
 
@@ -24,6 +24,8 @@ domuuid) echo 33221100-5544-7766-8899-aabbccddeeff; echo;;
 destroy)
   grep -q "^shut off" "$D/state" && { echo "error: domain is not running" >&2; exit 1; }
   echo off >> "$D/log"
+  # As libvirt does when its client is killed.
+  [ -e "$D/goes_on" ] && { setsid sh -c 'sleep 2; echo "shut off (destroyed)" > "$0/state"' "$D" >/dev/null 2>&1 & sleep 60; }
   [ -e "$D/stuck" ] || echo "shut off (destroyed)" > "$D/state";;
 start)
   grep -q "^running" "$D/state" && { echo "error: Domain is already active" >&2; exit 1; }
@@ -59,7 +61,7 @@ impl Virsh {
             wiring_verified_by: None,
             timeout: Span::secs(4),
         };
-        Libvirt { settings, program: self.path("virsh").to_str().unwrap().to_owned() }
+        Libvirt { program: self.path("virsh").to_str().unwrap().to_owned(), ..Libvirt::new(settings) }
     }
 
     pub(crate) fn fault(&self, name: &str, content: &str) {
@@ -177,4 +179,28 @@ async fn a_virsh_that_hangs_is_unknown_by_the_deadline() {
     virsh.fault("slow", "60");
     let answer = virsh.device().status(Duration::from_millis(300)).await;
     assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_attempt_is_not_over_while_libvirt_may_still_destroy_the_domain() {
+    let virsh = Virsh::new();
+    virsh.fault("goes_on", "");
+    let level = Span::ms(1_200);
+    let mut device = virsh.device();
+    (device.settings.timeout, device.goes_on) = (level, Duration::from_secs(3));
+    // virsh is killed after 0.9 s, and the domain ends after 2 s.
+    let report = power_off_and_confirm(&[Arc::new(device) as Arc<dyn PowerDevice>], level.0, || true).await;
+    assert!(matches!(report.outcome, Outcome::Off { .. }), "{report:?}");
+    assert!(!virsh.is_on());
+}
+
+#[tokio::test]
+async fn a_destroy_whose_end_was_heard_keeps_no_attempt_waiting() {
+    let virsh = Virsh::new();
+    let device = virsh.device();
+    assert_eq!(device.off(CALL).await, Answer::Confirmed(()));
+    assert_eq!(device.goes_on_for(), Duration::ZERO);
+    virsh.fault("slow", "60");
+    assert!(matches!(device.off(Duration::from_millis(100)).await, Answer::Unknown { .. }));
+    assert!(device.goes_on_for() > Duration::from_secs(5));
 }

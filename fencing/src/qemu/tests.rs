@@ -27,7 +27,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Qemu, traces};
+use super::{Qemu, look, traces, within};
 use crate::{Answer, Outcome, Power, PowerDevice, power_off_and_confirm, power_on_and_confirm, simulator};
 
 const CALL: Duration = Duration::from_secs(10);
@@ -288,6 +288,16 @@ async fn whoever_else_listens_is_unknown_by_the_deadline() {
         assert!(detail.contains(says), "{quirk:?}: {detail}");
         assert!(began.elapsed() < Duration::from_secs(3), "{quirk:?}");
     }
+}
+
+#[tokio::test]
+async fn files_that_hang_hold_up_neither_the_answer_nor_the_runtime() {
+    let (file_system, hangs) = std::sync::mpsc::channel::<()>();
+    // With one thread for everything but this: were it not left to another, nothing here would ever end.
+    let answer = within(Duration::from_millis(50), look(move || hangs.recv().is_ok())).await;
+    assert!(matches!(&answer, Answer::Unknown { detail } if detail.contains("no answer within")), "{answer:?}");
+    drop(file_system);
+    assert_eq!(within(CALL, look(|| true)).await, Answer::Confirmed(true));
 }
 
 #[tokio::test]

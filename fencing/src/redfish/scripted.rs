@@ -48,6 +48,10 @@ pub(crate) enum Quirk {
     TwoSystems,
     /// Sends no end of an answer.
     Endless,
+    /// Is starting: it knows nobody, and its root is not there yet.
+    Starting,
+    /// Is starting: it has found no system yet.
+    NoSystem,
 }
 
 /// The service; it ends with this value.
@@ -122,6 +126,11 @@ impl Scripted {
         lock(&self.state).only_sessions = true;
     }
 
+    /// As a controller does that was started anew.
+    pub(crate) fn forget_sessions(&self) {
+        lock(&self.state).sessions = 0;
+    }
+
     pub(crate) fn set_power(&self, power: &str) {
         power.clone_into(&mut lock(&self.state).power);
     }
@@ -160,6 +169,8 @@ impl State {
         let plain = |status, body| (status, String::new(), body);
         match &self.quirk {
             Quirk::Answers(status) => return plain(*status, json!({ "error": { "message": "scripted" } })),
+            Quirk::Starting if request.path == "/redfish/v1/" => return plain(503, Value::Null),
+            Quirk::Starting => return plain(401, Value::Null),
             Quirk::Redirects => return (308, "Location: https://127.0.0.1:1/\r\n".to_owned(), Value::Null),
             _ => {}
         }
@@ -211,6 +222,9 @@ impl State {
 
     fn systems(&self) -> Value {
         let mut members = vec![json!({ "@odata.id": "/redfish/v1/Systems/1" })];
+        if self.quirk == Quirk::NoSystem {
+            members.clear();
+        }
         if self.quirk == Quirk::TwoSystems {
             members.push(json!({ "@odata.id": "/redfish/v1/Systems/2" }));
         }

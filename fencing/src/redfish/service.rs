@@ -67,8 +67,8 @@ impl Service {
                 let body = json!({ "UserName": user, "Password": password });
                 let sessions = sessions(&client, &base).await?;
                 let request = client.post(format!("{base}{sessions}")).json(&body);
-                let (_, headers, _) = answer("log in", request).await?;
-                let header = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+                let answer = answer("log in", request).await?;
+                let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
                 let token = header(TOKEN)
                     .ok_or_else(|| Trouble::Refused("the service logs in without giving a token".to_owned()))?;
                 let path = header("Location").and_then(|location| local(&base, &location));
@@ -79,22 +79,37 @@ impl Service {
 
     /// Reads a resource.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Trouble> {
-        let request = self.as_us(self.client.get(self.url(path)?));
-        let (_, _, body) = answer(path, request).await?;
-        body.ok_or_else(|| Trouble::Unknown(format!("{} is no JSON", clean(path))))
+        let answer = self.ask(path, self.client.get(self.url(path)?)).await?;
+        answer.body.ok_or_else(|| Trouble::Unknown(format!("{} is no JSON", clean(path))))
     }
 
     /// Carries out an action. That the service takes it does not mean that anything happens. Where it has made a task of
     /// it: the path of that.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Option<String>, Trouble> {
-        let request = self.as_us(self.client.post(self.url(path)?)).json(body);
-        let (status, headers, body) = answer(path, request).await?;
-        if let Some(task) = &body {
+        let answer = self.ask(path, self.client.post(self.url(path)?).json(body)).await?;
+        if let Some(task) = &answer.body {
             goes_on(task)?;
         }
-        let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
         let task = location.and_then(|location| local(&self.base, location));
-        Ok(task.filter(|_| status == StatusCode::ACCEPTED))
+        Ok(task.filter(|_| answer.status == StatusCode::ACCEPTED))
+    }
+
+    async fn ask(&self, what: &str, request: RequestBuilder) -> Result<Answered, Trouble> {
+        let answered = send(self.as_us(request)).await?;
+        if answered.status != StatusCode::UNAUTHORIZED {
+            return answered.success(what);
+        }
+        let starting = match &self.who {
+            // The service took the password for this session. One that has started anew knows of no sessions.
+            Who::Session { .. } => return Err(Trouble::Unknown("the service has ended our session".to_owned())),
+            // A controller that starts may know nobody yet.
+            Who::Basic { .. } => !is_up(&self.client, &self.base).await,
+        };
+        if starting {
+            return Err(Trouble::Unknown("the service is starting: it knows nobody, and shows no root".to_owned()));
+        }
+        answered.success(what)
     }
 
     fn as_us(&self, request: RequestBuilder) -> RequestBuilder {
@@ -129,7 +144,7 @@ impl Drop for Service {
 /// Where sessions are made. A service that does not let strangers read where, or does not say it, has the usual place.
 async fn sessions(client: &Client, base: &str) -> Result<String, Trouble> {
     let root = match answer(ROOT, client.get(format!("{base}{ROOT}"))).await {
-        Ok((_, _, root)) => root,
+        Ok(root) => root.body,
         Err(Trouble::Refused(_)) => None,
         Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
     };
@@ -164,21 +179,38 @@ fn local(base: &str, link: &str) -> Option<String> {
     fine.then(|| path.to_owned())
 }
 
+/// What came back.
+struct Answered {
+    status: StatusCode,
+    headers: header::HeaderMap,
+    body: Option<Value>,
+}
+
+impl Answered {
+    fn success(self, what: &str) -> Result<Self, Trouble> {
+        if self.status.is_success() { Ok(self) } else { Err(of_status(what, self.status, self.body.as_ref())) }
+    }
+}
+
 /// Sends a request and reads what comes back, if it is a success.
-async fn answer(
-    what: &str,
-    request: RequestBuilder,
-) -> Result<(StatusCode, header::HeaderMap, Option<Value>), Trouble> {
+async fn answer(what: &str, request: RequestBuilder) -> Result<Answered, Trouble> {
+    send(request).await?.success(what)
+}
+
+/// Sends a request and reads what comes back.
+async fn send(request: RequestBuilder) -> Result<Answered, Trouble> {
     let request = request.header(header::ACCEPT, "application/json").header("OData-Version", "4.0");
     let mut response = request.send().await.map_err(|error| of_error(&error))?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let bytes = body(response).await?;
-    let parsed = serde_json::from_slice::<Value>(&bytes).ok();
-    if status.is_success() {
-        return Ok((status, headers, parsed));
-    }
-    Err(of_status(what, status, parsed.as_ref()))
+    Ok(Answered { status, headers, body: serde_json::from_slice(&bytes).ok() })
+}
+
+/// Whether the service shows its root, or asks there too who we are; no password is sent for it.
+async fn is_up(client: &Client, base: &str) -> bool {
+    let root = send(client.get(format!("{base}{ROOT}"))).await;
+    root.is_ok_and(|root| root.status.is_success() || matches!(root.status.as_u16(), 401 | 403))
 }
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Trouble> {
@@ -208,8 +240,9 @@ fn of_status(what: &str, status: StatusCode, body: Option<&Value>) -> Trouble {
     match code {
         401 => Trouble::Refused(format!("the service does not take this user and password{said}")),
         403 => Trouble::Refused(format!("the user may not do this ({what}){said}")),
-        // What is busy, starting or in trouble may do it later, or may have done it.
-        408 | 409 | 412 | 423 | 425 | 429 | 500 | 502..=599 => {
+        // What is busy, starting or in trouble may do it later, or may have done it. A service that starts lacks resources that
+        // it will have in a minute.
+        404 | 408 | 409 | 412 | 423 | 425 | 429 | 500 | 502..=599 => {
             Trouble::Unknown(format!("the service answers {code} to {what}{said}"))
         }
         300..=399 => Trouble::Refused(format!("the service sends us elsewhere ({code} to {what})")),
@@ -247,7 +280,9 @@ mod tests {
         let body = json!({ "error": { "@Message.ExtendedInfo": [{ "Message": "no\nprivilege" }], "message": "x" } });
         let trouble = of_status("/x", StatusCode::FORBIDDEN, Some(&body));
         assert_eq!(trouble, Trouble::Refused("the user may not do this (/x): no privilege".to_owned()));
-        assert!(matches!(of_status("/x", StatusCode::SERVICE_UNAVAILABLE, None), Trouble::Unknown(_)));
+        for starting in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::NOT_FOUND] {
+            assert!(matches!(of_status("/x", starting, None), Trouble::Unknown(_)), "{starting}");
+        }
         assert!(matches!(of_status("/x", StatusCode::NOT_IMPLEMENTED, None), Trouble::Refused(_)));
     }
 }

@@ -55,13 +55,14 @@ fn choose(members: &[String], wanted: Option<&str>) -> Result<String, Trouble> {
     let id = |path: &String| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     let listed = || clean(&members.iter().take(NAMED_MAX).map(id).collect::<Vec<_>>().join(", "));
     match (wanted, members) {
+        // Also what a service says that starts.
+        (_, []) => Err(Trouble::Unknown("the service has no system".to_owned())),
         (Some(wanted), _) => members
             .iter()
             .find(|path| id(path) == wanted)
             .cloned()
             .ok_or_else(|| Trouble::Refused(format!("the service has no system {wanted}; it has {}", listed()))),
         (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(Trouble::Refused("the service has no system".to_owned())),
         (None, several) => Err(Trouble::Refused(format!(
             "the service has {} systems ({}): say which one by `system`",
             several.len(),
@@ -140,9 +141,11 @@ mod tests {
         for (members, wanted, says) in [
             (&members[..], None, "the service has 2 systems (1, 2): say which one by `system`"),
             (&members[..], Some("3"), "the service has no system 3; it has 1, 2"),
-            (&[], None, "the service has no system"),
         ] {
             assert_eq!(choose(members, wanted), Err(Trouble::Refused(says.to_owned())));
+        }
+        for wanted in [None, Some("3")] {
+            assert!(matches!(choose(&[], wanted), Err(Trouble::Unknown(_))), "it may be starting");
         }
     }
 

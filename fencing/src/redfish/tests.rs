@@ -151,6 +151,39 @@ async fn busy_endless_odd_and_absent_services_are_unknown() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_starting_is_unknown_and_refuses_nothing() {
+    let service = Scripted::start().await;
+    let session = RedfishDevice { auth: RedfishAuth::Session, ..service.settings() };
+    for quirk in [Quirk::Answers(404), Quirk::Answers(503), Quirk::Starting, Quirk::NoSystem] {
+        service.quirk(quirk.clone());
+        for settings in [service.settings(), session.clone()] {
+            let device = Redfish::new(settings);
+            assert!(matches!(device.status(CALL).await, Answer::Unknown { .. }), "{quirk:?}");
+            assert!(matches!(device.off(CALL).await, Answer::Unknown { .. }), "{quirk:?}");
+        }
+    }
+    service.quirk(Quirk::None);
+    assert_eq!(service.device().status(CALL).await, Answer::Confirmed(Power::On));
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_is_no_refusal_and_the_next_call_logs_in_anew() {
+    let service = Scripted::start().await;
+    let device = Redfish::new(RedfishDevice { auth: RedfishAuth::Session, ..service.settings() });
+    assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::On));
+    service.forget_sessions();
+    let answer = device.status(CALL).await;
+    assert!(matches!(&answer, Answer::Unknown { detail } if detail.contains("ended our session")), "{answer:?}");
+    // The end of the old session, which is said in the background, may meet the new one.
+    for _ in 0..100 {
+        if device.status(CALL).await == Answer::Confirmed(Power::On) {
+            return;
+        }
+    }
+    panic!("it does not log in again");
+}
+
+#[tokio::test]
 async fn what_is_still_going_off_is_on() {
     let service = Scripted::start().await;
     service.set_power("PoweringOff");

@@ -10,7 +10,7 @@ use crate::{
     names::{GuestName, HostName, Incarnation},
     observe::clean_to,
     order::{OrderKind, StopHow},
-    proof::Proof,
+    proof::{Proof, ProofKind},
     state::{ClusterState, Host, HostFacts, Life, Mode, PAST_BOOTS_MAX, Phase, QuarantineCause},
     time::WallTime,
 };
@@ -144,6 +144,26 @@ impl ClusterState {
         }
     }
 
+    /// A person has looked at a host whose boot was heard after it was proven gone: their word takes the place of the proof
+    /// that was wrong. Its guests are free already.
+    fn confirmed_gone(
+        &mut self,
+        context: &mut Context,
+        host: HostName,
+        incarnation: Incarnation,
+        proof: Proof,
+    ) -> Result<(), Refused> {
+        let is_word = matches!(proof.kind(), ProofKind::Operator { .. });
+        let doubted = is_word && self.is_doubted(&host);
+        let Some(known) = self.hosts.get_mut(&host).filter(|_| doubted) else {
+            return Err(Refused::Already { why: format!("{host} is proven gone already") });
+        };
+        known.life = Life::Gone { proof: proof.clone() };
+        self.resolve(context, &Self::fencing_key(&host));
+        self.note(context, Event::HostGone { host, incarnation, proof, last_words: None });
+        Ok(())
+    }
+
     pub(super) fn host_gone(
         &mut self,
         context: &mut Context,
@@ -159,7 +179,7 @@ impl ClusterState {
             return Err(Refused::Host { host, why: "has booted anew".to_owned() });
         }
         if let Life::Gone { .. } = known.life {
-            return Err(Refused::Already { why: format!("{host} is proven gone already") });
+            return self.confirmed_gone(context, host, incarnation, proof);
         }
         if known.is_contested() {
             // R11: nobody knows which of the machines is off.
@@ -177,7 +197,7 @@ impl ClusterState {
         known.life_since = context.index;
         known.life = Life::Gone { proof: proof.clone() };
         let known_as = match proof.kind() {
-            crate::proof::ProofKind::LeaseExpired { .. } => format!("{host} is cut off, and has stopped its guests"),
+            ProofKind::LeaseExpired { .. } => format!("{host} is cut off, and has stopped its guests"),
             _ => format!("{host} is off"),
         };
         let (at, summary) = (context.at, known_as.clone());

@@ -153,7 +153,7 @@ fn may_yet_be_proven(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
 }
 
 fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
-    let key = format!("fencing/{host}");
+    let key = ClusterState::fencing_key(host);
     let summary = format!("{host} is said to be off by a power device whose wiring nobody has verified");
     let human = format!(
         "Look whether {host} is really off; if so, run `holdfast host confirm-off {host} --operator YOUR-NAME`. Then set \
@@ -179,17 +179,19 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
         let why = format!("it said that {name} was off, and the same boot was heard {ago} later");
         decision.commands.push(Change::DeviceDistrusted { host: name.clone(), level: off.level, why });
     }
-    let key = format!("fencing/{name}");
+    let key = ClusterState::fencing_key(name);
+    // What was heard just before the device was asked contradicts nothing.
+    let newer = || offs.iter().all(|off| life >= Some(off.asked));
+    let fresh = || life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0);
     if let Life::Gone { proof } = &host.life
-        && denies(round, name, host, proof)
-        && life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0)
-        // What was heard just before the device was asked contradicts nothing.
-        && offs.iter().all(|off| life >= Some(off.asked))
+        // That it falls silent again makes nothing well: its guests may have run twice, and may do so when it is heard anew.
+        && (round.state.is_doubted(name) || (denies(round, name, host, proof) && fresh() && newer()))
     {
-        let summary = format!("{name} is proven gone ({proof}), and the same boot is heard again");
+        let summary = ClusterState::heard_again(name, proof);
         let human = format!(
             "Its guests may run twice. Switch {name} off by hand and look why its proof was wrong; it runs nothing that \
-             Holdfast orders until it has rebooted, or has nothing of its guests left."
+             Holdfast orders until it has rebooted, or has nothing of its guests left. This stays until then, or until \
+             `holdfast host confirm-off {name} --operator YOUR-NAME`."
         );
         open(round, decision, key, Severity::Critical, summary, Some(human));
     } else if !host.distrusted.is_empty() {

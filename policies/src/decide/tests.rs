@@ -7,7 +7,7 @@ use crate::{
     fixture::{Stage, boot, declaration, done, failed, host, name, off},
     names::Vantage,
     observe::{GuestCondition, GuestReport},
-    proof::{Power, PowerReading},
+    proof::{Power, PowerReading, Proof},
     state::{Mode, Phase},
 };
 
@@ -485,6 +485,43 @@ fn a_boot_that_was_proven_gone_and_is_heard_again_calls_a_human() {
     scene.later(1_000);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     assert_eq!(scene.verdict("c"), HostVerdict::Gone, "R10: it gets nothing");
+}
+
+/// `c` is proven gone, was heard again, of which people were told, and has fallen silent.
+fn heard_again() -> Scene {
+    let mut scene = four();
+    let gone = scene.stage.gone("c");
+    scene.stage.must(gone);
+    scene.power("c", off("c", Moment(scene.now + 50)));
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.now += 5_000;
+    scene.all_well();
+    scene.silent("c", 5_000);
+    scene
+}
+
+#[test]
+fn that_a_boot_which_was_proven_gone_was_heard_is_told_until_a_person_has_looked() {
+    let mut scene = heard_again();
+    assert!(scene.words().is_empty(), "its silence makes nothing well: {:?}", scene.words());
+    let proof = Proof::operator(&host("c"), &boot("c.1"), "ann", Some(5_000), 1_500).unwrap();
+    let confirmed = Change::HostGone { proof, last_well: None, last_words: None };
+    scene.stage.must(confirmed.clone());
+    assert_eq!(scene.stage.state.open_incident("fencing/c"), None);
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    scene.stage.refused(confirmed);
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "a person may be wrong too");
+}
+
+#[test]
+fn that_a_boot_which_was_proven_gone_was_heard_is_over_when_the_next_one_has_joined() {
+    let mut scene = heard_again();
+    scene.stage.join("c", "c.2");
+    scene.later(1_000);
+    assert!(scene.settle().contains(&"IncidentResolved".to_owned()));
+    assert_eq!(scene.stage.state.open_incident("fencing/c"), None);
 }
 
 // ---- guests ----

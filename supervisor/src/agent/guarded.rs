@@ -166,7 +166,7 @@ async fn pass_on(node: &Node, words: &LastWords, stopped: &[&Stopped]) {
         tracing::error!(guest = %stopped.guest, why = explanation(stopped), "the guard has stopped a guest");
     }
     if let Some(told) = told(stopped) {
-        words.say(node, told).await;
+        words.say(&node.gossip, told).await;
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::guarded::Guarded;
 use crate::{
     causes::with_causes,
+    gossip::Gossip,
     guard::{note_told, untold},
     node::Node,
 };
@@ -48,51 +49,54 @@ const NAMED_MAX: usize = 6;
 
 /// What has been said since the lease was last held, and what keeps it from being renewed; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct LastWords(Arc<Mutex<Known>>);
+pub struct LastWords(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    trouble: Option<String>,
-    said: Vec<String>,
+    trouble: Mutex<Option<String>>,
+    /// Held until gossip says the same: between the two somebody else would take back what is only then said.
+    said: tokio::sync::Mutex<Vec<String>>,
 }
 
 impl LastWords {
     /// Notes what came of the newest try to renew the lease; none: it went well.
     pub fn note_trouble(&self, trouble: Option<&str>) {
-        self.known().trouble = trouble.map(clean);
+        *self.known_trouble() = trouble.map(clean);
     }
 
     /// Says a sentence, after those that were said before it.
-    pub async fn say(&self, node: &Node, sentence: String) {
-        let all = self.add(sentence);
-        if let Err(error) = node.gossip.set(KEY, &all).await {
+    pub async fn say(&self, gossip: &Gossip, sentence: String) {
+        let mut said = self.0.said.lock().await;
+        let all = with(&mut said, sentence);
+        if let Err(error) = gossip.set(KEY, &all).await {
             tracing::debug!(%error, "last words were not gossiped");
         }
     }
 
-    fn add(&self, sentence: String) -> String {
-        let mut known = self.known();
-        if known.said.len() < SENTENCES_MAX {
-            known.said.push(sentence);
-        }
-        clean_to(&known.said.join("; "), LAST_WORDS_BYTES_MAX)
-    }
-
     /// They were not the last ones.
-    async fn take_back(&self, node: &Node) {
-        let said = std::mem::take(&mut self.known().said);
+    async fn take_back(&self, gossip: &Gossip) {
+        let mut said = self.0.said.lock().await;
         if !said.is_empty() {
-            node.gossip.remove(KEY).await;
+            said.clear();
+            gossip.remove(KEY).await;
         }
     }
 
     fn trouble(&self) -> Option<String> {
-        self.known().trouble.clone()
+        self.known_trouble().clone()
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds a sentence, as long as there is room; all of them as they are gossiped.
+fn with(said: &mut Vec<String>, sentence: String) -> String {
+    if said.len() < SENTENCES_MAX {
+        said.push(sentence);
+    }
+    clean_to(&said.join("; "), LAST_WORDS_BYTES_MAX)
 }
 
 /// Watches the lease for as long as the supervisor runs.
@@ -105,7 +109,7 @@ pub async fn watch(node: Arc<Node>, guarded: Guarded, words: LastWords) {
         tick.tick().await;
         let left = node.lease.left();
         match lease.look(left, little) {
-            Turn::Well => words.take_back(&node).await,
+            Turn::Well => words.take_back(&node.gossip).await,
             Turn::Lost => say_why(&node, &guarded, &words, left).await,
             Turn::Nothing => {}
         }
@@ -137,7 +141,7 @@ pub async fn tell_of_earlier_boots(node: Arc<Node>, words: LastWords) {
         tracing::error!(line, "last words of the guard of an earlier boot");
     }
     if let Some(told) = of_earlier_boots(&lines) {
-        words.say(&node, told).await;
+        words.say(&node.gossip, told).await;
     }
 }
 
@@ -195,7 +199,7 @@ async fn say_why(node: &Node, guarded: &Guarded, words: &LastWords, left: Option
     }
     let why = sentence(left, words.trouble().as_deref(), &guests);
     tracing::error!(why, "the lease is not renewed, and this host is in stop mode");
-    words.say(node, why).await;
+    words.say(&node.gossip, why).await;
     // The last try to reach the coordinator.
     node.sync_now.notify_one();
 }
@@ -221,6 +225,10 @@ pub fn named(guests: &[&GuestName]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -265,12 +273,34 @@ mod tests {
 
     #[test]
     fn what_is_said_later_follows_what_was_said_before_and_all_of_it_is_bounded() {
-        let words = LastWords::default();
-        assert_eq!(words.add("cut off".to_owned()), "cut off");
-        assert_eq!(words.add("web-1 is stopped".to_owned()), "cut off; web-1 is stopped");
+        let mut said = Vec::new();
+        assert_eq!(with(&mut said, "cut off".to_owned()), "cut off");
+        assert_eq!(with(&mut said, "web-1 is stopped".to_owned()), "cut off; web-1 is stopped");
         for _ in 0..100 {
-            let all = words.add("x".repeat(100));
+            let all = with(&mut said, "x".repeat(100));
             assert!(all.len() <= LAST_WORDS_BYTES_MAX && all.starts_with("cut off; web-1 is stopped; xxx"), "{all}");
         }
+    }
+
+    /// What gossip says of the last words.
+    async fn gossiped(gossip: &Gossip) -> Option<String> {
+        gossip.members().await.into_values().find_map(|member| member.keys.get(KEY).cloned())
+    }
+
+    #[tokio::test]
+    async fn words_are_taken_back_only_once_they_have_been_gossiped() {
+        let node = crate::gossip::tests::node("hv-a", 1, 1, &[]).await;
+        let (gossip, words) = (&node.gossip, LastWords::default());
+        // Somebody has added a sentence, and gossip does not have it yet.
+        let mut speaking = words.0.said.lock().await;
+        let all = with(&mut speaking, "cut off".to_owned());
+        let mut taking_back = pin!(words.take_back(gossip));
+        assert!(timeout(Duration::from_millis(20), taking_back.as_mut()).await.is_err(), "it did not wait");
+        gossip.set(KEY, &all).await.unwrap();
+        drop(speaking);
+        taking_back.await;
+        assert_eq!(gossiped(gossip).await, None, "what was taken back is still gossiped");
+        words.say(gossip, "cut off again".to_owned()).await;
+        assert_eq!(gossiped(gossip).await.as_deref(), Some("cut off again"));
     }
 }

@@ -9,7 +9,8 @@ use super::errors::StartError;
 
 /// Time for one part of a snapshot to be taken in, in milliseconds; the last one includes installing it.
 const SNAPSHOT_PART_MS: u64 = 15_000;
-/// Requests that may wait for raft's own task: more means that it is stuck, and callers should feel that.
+/// Requests that may wait for raft's own task: more means that it is stuck, and callers should feel that. Room for them is
+/// made as they come.
 const QUEUE: u64 = 4096;
 /// Waits before an unreachable voter is tried again: a host that comes back is to catch up at once.
 const BACKOFF: &str = "50ms 100ms 200ms ..500ms";

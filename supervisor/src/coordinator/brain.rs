@@ -239,6 +239,8 @@ impl Brain {
                 .read(|state| state.orders.get(&result.order).is_some_and(|order| gather::is_own(order, &request)));
             if own && confirmed {
                 let (order, outcome) = (result.order, gather::clean_outcome(&result.outcome));
+                let evidence = &self.evidence;
+                let outcome = self.node.read(|state| state.with_lock_holders(evidence, order, outcome, received));
                 self.propose(Change::OrderEnded { order, outcome }).await;
             }
         }

@@ -273,4 +273,4 @@ fn chitchat_config(config: GossipConfig) -> ChitchatConfig {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,14 +9,14 @@ use super::{
 
 mod faults;
 
-struct Node {
-    gossip: Gossip,
+pub(crate) struct Node {
+    pub(crate) gossip: Gossip,
     address: SocketAddr,
     counters: Arc<Counters>,
     _running: Running,
 }
 
-async fn node(name: &str, key: u8, generation: u64, seeds: &[SocketAddr]) -> Node {
+pub(crate) async fn node(name: &str, key: u8, generation: u64, seeds: &[SocketAddr]) -> Node {
     advertising(name, key, generation, seeds, None).await
 }
 

@@ -1,5 +1,6 @@
-//! Who holds the lock of a disk image that a start was refused for. It is told, and never broken: whoever holds it may
-//! write the image.
+//! Who holds the lock of a disk image that a start was refused for, as far as this host sees. It is told, and never broken:
+//! whoever holds it may write the image. That nobody here does is told in words by which the coordinator knows it, who then
+//! adds what the other hosts report.
 
 use std::{
     fs,
@@ -7,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policies::model::QemuDefinition;
+use holdfast_policies::{lock_holders::LOCKED_ELSEWHERE, model::QemuDefinition};
 use tokio::{task::spawn_blocking, time::timeout};
 
 /// What QEMU writes when another one has the image.
@@ -28,9 +29,7 @@ pub(super) async fn of(definition: &QemuDefinition, last_words: &str) -> Option<
     let looked = spawn_blocking(move || holders(&images, Path::new("/proc")));
     let holders = timeout(LOOK_DEADLINE, looked).await.ok()?.ok()?;
     Some(if holders.is_empty() {
-        "no process of this host has its image open, so another host has: one that ran it before, or a program there that is not \
-         Holdfast's"
-            .to_owned()
+        LOCKED_ELSEWHERE.to_owned()
     } else {
         format!("its image is open on this host in {}", holders.join(", "))
     })
@@ -70,7 +69,7 @@ mod tests {
         fs::write(&image, "x").unwrap();
         let said = "qemu-system-x86_64: Failed to get \"write\" lock\nIs another process using the image?";
         let elsewhere = of(&definition(&image), said).await.unwrap();
-        assert!(elsewhere.contains("another host has"), "{elsewhere}");
+        assert_eq!(elsewhere, LOCKED_ELSEWHERE);
         let open = fs::File::open(&image).unwrap();
         let here = of(&definition(&image), said).await.unwrap();
         assert!(here.contains(&format!("(process {})", std::process::id())), "{here}");

@@ -155,8 +155,9 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
         StartError::Failed(detail) | StartError::MayStillRun(detail) => {
             let last_words = inner.files(guest).log_tail();
             let holder = holder::of(&record.definition, &last_words).await;
-            let holder = holder.map(|holder| format!("; {holder}")).unwrap_or_default();
-            StartError::Failed(format!("{detail}; {last_words}{holder}"))
+            // First, since what travels is cut, and the coordinator looks for it.
+            let holder = holder.map(|holder| format!("{holder}; ")).unwrap_or_default();
+            StartError::Failed(format!("{holder}{detail}; {last_words}"))
         }
         other => other,
     };

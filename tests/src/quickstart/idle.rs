@@ -24,6 +24,11 @@ const RESIDENT_KIB_MAX: u64 = 64 * 1024;
 /// See [`RESIDENT_KIB_MAX`].
 const CORE_PERCENT_MAX: f64 = 10.0;
 
+/// Stretches of memory that are told of each supervisor.
+const STRETCHES_MAX: usize = 6;
+/// Where the C library lays out a heap of its own for a thread, it begins at a multiple of this.
+const ARENA_BYTES: u64 = 64 * 1024 * 1024;
+
 /// One host's supervisor; its JSON form is an interface.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Cost {
@@ -39,6 +44,19 @@ struct Cost {
     core_percent: f64,
     /// `VmRSS` of the guard beside it.
     guard_resident_kib: u64,
+    /// Where most of what is anonymous lies, most first.
+    largest: Vec<Stretch>,
+}
+
+/// One stretch of a process's address space, as `/proc/PID/smaps` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Stretch {
+    /// `[heap]`, `[stack]` or a file, as the kernel calls it; else `arena` for a heap of some threads, or `memory`.
+    what: String,
+    /// Reserved.
+    size_kib: u64,
+    /// Really there, and of no file.
+    anonymous_kib: u64,
 }
 
 /// Brings up the quickstart's hosts and guest, lets `time` go by, and prints what that cost as one JSON object or a table.
@@ -103,6 +121,7 @@ fn measure(lab: &Lab, time: Duration) -> Result<BTreeMap<String, Cost>> {
             anonymous_kib: memory(*pid, "RssAnon")?,
             core_percent: (1e4 * used.as_secs_f64() / began.elapsed().as_secs_f64()).round() / 1e2,
             guard_resident_kib: memory(*guard, "VmRSS")?,
+            largest: stretches(&fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps"))?),
         };
         costs.insert(host.clone(), cost);
     }
@@ -117,6 +136,36 @@ fn memory(pid: i32, name: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
     number.with_context(|| format!("no {name} of pid {pid}"))?.trim().parse().context("not a number")
+}
+
+/// The stretches with most anonymous memory.
+fn stretches(smaps: &str) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    for line in smaps.lines() {
+        if let Some(what) = named(line) {
+            found.push(Stretch { what, size_kib: 0, anonymous_kib: 0 });
+        } else if let Some(newest) = found.last_mut() {
+            newest.size_kib = kib(line, "Size:").unwrap_or(newest.size_kib);
+            newest.anonymous_kib = kib(line, "Anonymous:").unwrap_or(newest.anonymous_kib);
+        }
+    }
+    found.sort_by_key(|stretch| std::cmp::Reverse(stretch.anonymous_kib));
+    found.truncate(STRETCHES_MAX);
+    found
+}
+
+/// What a stretch is, if this line begins one.
+fn named(line: &str) -> Option<String> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let (from, _) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+    let unnamed = if from.is_multiple_of(ARENA_BYTES) { "arena" } else { "memory" };
+    // After the addresses come rights, offset, device and inode.
+    Some(words.nth(4).unwrap_or(unnamed).to_owned())
+}
+
+fn kib(line: &str, key: &str) -> Option<u64> {
+    line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// User and system time of all threads, since the start.
@@ -148,6 +197,9 @@ fn table(costs: &BTreeMap<String, Cost>) -> String {
         // Writing to a string does not fail.
         let _ =
             writeln!(table, "{host:<6} {role:<12} {resident:>9} {file:>9} {anonymous:>10} {core:>5.2} % {guard:>9}");
+        for Stretch { what, size_kib, anonymous_kib } in &cost.largest {
+            let _ = writeln!(table, "       {} of {} in {what}", mib(*anonymous_kib), mib(*size_kib));
+        }
     }
     table
 }
@@ -191,6 +243,26 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_told_by_stretch_most_first() {
+        let smaps = "\
+55f5a2837000-55f5a2a7f000 r--p 03576000 fe:00 1003    /usr/bin/holdfast
+Size:               2336 kB
+Anonymous:             8 kB
+VmFlags: rd mr mw me ac
+7f04c4000000-7f04c407a000 rw-p 00000000 00:00 0
+Size:                488 kB
+Anonymous:           484 kB
+7f04ca79a000-7f04ca8c5000 rw-p 00000000 00:00 0
+Size:               1196 kB
+Anonymous:            48 kB
+";
+        let told: Vec<(String, u64, u64)> =
+            stretches(smaps).into_iter().map(|found| (found.what, found.size_kib, found.anonymous_kib)).collect();
+        let expected = [("arena", 488, 484), ("memory", 1_196, 48), ("/usr/bin/holdfast", 2_336, 8)];
+        assert_eq!(told, expected.map(|(what, size, anonymous)| (what.to_owned(), size, anonymous)));
+    }
+
+    #[test]
     fn a_supervisor_that_takes_too_much_fails_the_run() {
         let cost = |resident_kib, core_percent| Cost {
             leads: true,
@@ -199,6 +271,7 @@ mod tests {
             anonymous_kib: 1,
             core_percent,
             guard_resident_kib: 1,
+            largest: Vec::new(),
         };
         let judged = |cost| judge(&BTreeMap::from([("h1".to_owned(), cost)])).is_ok();
         assert!(judged(cost(RESIDENT_KIB_MAX, CORE_PERCENT_MAX)));
