@@ -110,7 +110,7 @@ impl World {
                     self.check_released(&order.host, &order.incarnation, guest, *epoch);
                 }
             }
-            Change::FenceOpened { host, evidence, .. } => self.check_fence(host, evidence),
+            Change::FenceOpened { host, evidence, .. } => self.check_fence(host, evidence, entry.proposed),
             Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::HostJoined { host, facts } => {
@@ -319,9 +319,14 @@ impl World {
 
     /// S3, R13, R16, R17: a fence has evidence, and its host is no machine that is up and connected to a majority of the
     /// other voters, and of which only the supervisor is down.
-    fn check_fence(&mut self, host: &HostName, evidence: &[String]) {
+    fn check_fence(&mut self, host: &HostName, evidence: &[String], proposed: Ms) {
         if evidence.is_empty() {
             self.violate("S3", format!("the fence of {host} names no evidence"));
+        }
+        // What waited for a quorum was decided on what was so then. Nothing is switched off for it: whoever is heard by then
+        // gets no go-ahead ([`World::check_still_wanted`]).
+        if self.now - proposed > STALE {
+            return;
         }
         let Some(target) = self.host_index(host) else { return };
         let now = self.now;
