@@ -365,7 +365,11 @@ impl World {
                 let committed = self.truth.state.hosts.get(&known.name);
                 let counts =
                     committed.is_some_and(|host| host.mode == Mode::Active && !matches!(host.life, Life::Gone { .. }));
-                let heard = self.hosts[leader].heard[*index].map_or(0, |(at, _)| self.now - at);
+                let ears = &self.hosts[leader];
+                // Of a second machine under the name the boots count as newer, whichever was heard last.
+                let last =
+                    [ears.heard[*index], ears.heard_before[*index]].into_iter().flatten().map(|(at, _)| at).max();
+                let heard = last.map_or(0, |at| self.now - at);
                 let synced = self.now.saturating_sub(self.served[*index]);
                 // One that has just booted was known to be off.
                 let boots = known.on_since > 0 && self.now - known.on_since < SILENT;
