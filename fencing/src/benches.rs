@@ -66,24 +66,50 @@ impl Bench for Arc<FakeDevice> {
     }
 }
 
-impl Bench for Simulator {
-    fn device(&self) -> Arc<dyn PowerDevice> {
-        Arc::new(Simulator::device(self))
-    }
-    fn set(&self, fault: Fault) {
-        let (file, content) = fault.file();
-        self.fault(file, content);
-    }
-    fn switch_on(&self, on: bool) {
-        self.set_power(on);
-    }
-    fn is_on(&self) -> bool {
-        Simulator::is_on(self)
-    }
-    fn offs(&self) -> u32 {
-        Simulator::offs(self)
-    }
+/// The hand of a device that has it as methods of its own; what differs is how a fault is made.
+macro_rules! bench {
+    ($device:ty, $set:expr) => {
+        impl Bench for $device {
+            fn device(&self) -> Arc<dyn PowerDevice> {
+                Arc::new(<$device>::device(self))
+            }
+            fn set(&self, fault: Fault) {
+                let set: fn(&Self, Fault) = $set;
+                set(self, fault);
+            }
+            fn switch_on(&self, on: bool) {
+                self.set_power(on);
+            }
+            fn is_on(&self) -> bool {
+                <$device>::is_on(self)
+            }
+            fn offs(&self) -> u32 {
+                <$device>::offs(self)
+            }
+        }
+    };
+    ($device:ty) => {
+        bench!($device, |device, fault| {
+            let (file, content) = fault.file();
+            device.fault(file, content);
+        });
+    };
 }
+
+bench!(Simulator);
+bench!(Script);
+bench!(Programs);
+bench!(Virsh);
+bench!(Automation, |automation, fault| automation.quirk(match fault {
+    Fault::Stuck => WebhookQuirk::Stuck,
+    Fault::Slow => WebhookQuirk::Slow,
+    Fault::Fails => WebhookQuirk::Fails,
+}));
+bench!(Machine, |machine, fault| machine.quirk(match fault {
+    Fault::Stuck => QemuQuirk::Stuck,
+    Fault::Slow => QemuQuirk::Slow,
+    Fault::Fails => QemuQuirk::Fails,
+}));
 
 impl Bench for Scripted {
     fn device(&self) -> Arc<dyn PowerDevice> {
@@ -104,106 +130,5 @@ impl Bench for Scripted {
     }
     fn offs(&self) -> u32 {
         Scripted::offs(self)
-    }
-}
-
-impl Bench for Script {
-    fn device(&self) -> Arc<dyn PowerDevice> {
-        Arc::new(Script::device(self))
-    }
-    fn set(&self, fault: Fault) {
-        let (file, content) = fault.file();
-        self.fault(file, content);
-    }
-    fn switch_on(&self, on: bool) {
-        self.set_power(on);
-    }
-    fn is_on(&self) -> bool {
-        Script::is_on(self)
-    }
-    fn offs(&self) -> u32 {
-        Script::offs(self)
-    }
-}
-
-impl Bench for Programs {
-    fn device(&self) -> Arc<dyn PowerDevice> {
-        Arc::new(Programs::device(self))
-    }
-    fn set(&self, fault: Fault) {
-        let (file, content) = fault.file();
-        self.fault(file, content);
-    }
-    fn switch_on(&self, on: bool) {
-        self.set_power(on);
-    }
-    fn is_on(&self) -> bool {
-        Programs::is_on(self)
-    }
-    fn offs(&self) -> u32 {
-        Programs::offs(self)
-    }
-}
-
-impl Bench for Automation {
-    fn device(&self) -> Arc<dyn PowerDevice> {
-        Arc::new(Automation::device(self))
-    }
-    fn set(&self, fault: Fault) {
-        self.quirk(match fault {
-            Fault::Stuck => WebhookQuirk::Stuck,
-            Fault::Slow => WebhookQuirk::Slow,
-            Fault::Fails => WebhookQuirk::Fails,
-        });
-    }
-    fn switch_on(&self, on: bool) {
-        self.set_power(on);
-    }
-    fn is_on(&self) -> bool {
-        Automation::is_on(self)
-    }
-    fn offs(&self) -> u32 {
-        Automation::offs(self)
-    }
-}
-
-impl Bench for Virsh {
-    fn device(&self) -> Arc<dyn PowerDevice> {
-        Arc::new(Virsh::device(self))
-    }
-    fn set(&self, fault: Fault) {
-        let (file, content) = fault.file();
-        self.fault(file, content);
-    }
-    fn switch_on(&self, on: bool) {
-        self.set_power(on);
-    }
-    fn is_on(&self) -> bool {
-        Virsh::is_on(self)
-    }
-    fn offs(&self) -> u32 {
-        Virsh::offs(self)
-    }
-}
-
-impl Bench for Machine {
-    fn device(&self) -> Arc<dyn PowerDevice> {
-        Arc::new(Machine::device(self))
-    }
-    fn set(&self, fault: Fault) {
-        self.quirk(match fault {
-            Fault::Stuck => QemuQuirk::Stuck,
-            Fault::Slow => QemuQuirk::Slow,
-            Fault::Fails => QemuQuirk::Fails,
-        });
-    }
-    fn switch_on(&self, on: bool) {
-        self.set_power(on);
-    }
-    fn is_on(&self) -> bool {
-        Machine::is_on(self)
-    }
-    fn offs(&self) -> u32 {
-        Machine::offs(self)
     }
 }

@@ -123,12 +123,10 @@ impl PowerDevice for Command {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs;
-
     use holdfast_policies::time::Span;
-    use tempfile::TempDir;
 
     use super::*;
+    use crate::program_folder::ProgramFolder;
 
     /// Keeps the power in a file, and obeys fault files.
     const SCRIPT: &str = r#"D=$1
@@ -146,19 +144,19 @@ exit 0
 
     /// Programs in a folder of their own.
     pub(crate) struct Programs {
-        folder: TempDir,
+        folder: ProgramFolder,
     }
 
     impl Programs {
         pub(crate) fn new() -> Self {
-            let programs = Self { folder: tempfile::tempdir().unwrap() };
+            let programs = Self { folder: ProgramFolder::new() };
             programs.fault("script", SCRIPT);
             programs.set_power(true);
             programs
         }
 
         pub(crate) fn settings(&self) -> CommandDevice {
-            let folder = self.folder.path().display().to_string();
+            let folder = self.folder.dir().display().to_string();
             let words = |what: &str| vec!["sh".to_owned(), format!("{folder}/script"), folder.clone(), what.to_owned()];
             CommandDevice {
                 status: words("status"),
@@ -175,7 +173,7 @@ exit 0
         }
 
         pub(crate) fn fault(&self, name: &str, content: &str) {
-            fs::write(self.folder.path().join(name), content).unwrap();
+            self.folder.write(name, content);
         }
 
         pub(crate) fn set_power(&self, on: bool) {
@@ -183,12 +181,11 @@ exit 0
         }
 
         pub(crate) fn is_on(&self) -> bool {
-            fs::read_to_string(self.folder.path().join("power")).unwrap().trim() == "1"
+            self.folder.read("power").trim() == "1"
         }
 
         pub(crate) fn offs(&self) -> u32 {
-            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            log.lines().count().try_into().unwrap()
+            self.folder.offs()
         }
     }
 

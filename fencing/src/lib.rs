@@ -29,6 +29,8 @@ mod contract;
 #[cfg(test)]
 mod https_server;
 #[cfg(test)]
+mod program_folder;
+#[cfg(test)]
 mod simulator;
 
 pub use device::{Answer, Power, PowerDevice};

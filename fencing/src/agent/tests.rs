@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use holdfast_policies::{model::AgentDevice, time::Span};
-use tempfile::TempDir;
 
 use super::{Agent, metadata};
 use crate::{
     Answer, Outcome, Power, PowerDevice, power_off_and_confirm,
+    program_folder::ProgramFolder,
     redfish::sushy::Sushy,
     simulator::{self, Simulator},
 };
@@ -47,23 +47,21 @@ const METADATA: &str = r#"<?xml version="1.0" ?>
 
 /// A fence agent in a folder of its own.
 pub(crate) struct Script {
-    folder: TempDir,
+    folder: ProgramFolder,
 }
 
 impl Script {
     /// An agent whose host is on.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let script = Self { folder };
-        fs::write(script.path("metadata"), METADATA).unwrap();
-        fs::write(script.path("fence_script"), SCRIPT).unwrap();
-        fs::set_permissions(script.path("fence_script"), fs::Permissions::from_mode(0o755)).unwrap();
+        let script = Self { folder: ProgramFolder::new() };
+        script.folder.write("metadata", METADATA);
+        script.folder.program("fence_script", SCRIPT);
         script.set_power(true);
         script
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.path(name)
     }
 
     pub(crate) fn settings(&self) -> AgentDevice {
@@ -84,19 +82,19 @@ impl Script {
     }
 
     pub(crate) fn fault(&self, name: &str, content: &str) {
-        fs::write(self.path(name), content).unwrap();
+        self.folder.write(name, content);
     }
 
     pub(crate) fn set_power(&self, on: bool) {
-        fs::write(self.path("power"), if on { "1\n" } else { "0\n" }).unwrap();
+        self.fault("power", if on { "1\n" } else { "0\n" });
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        fs::read_to_string(self.path("power")).unwrap().trim() == "1"
+        self.folder.read("power").trim() == "1"
     }
 
     pub(crate) fn offs(&self) -> u32 {
-        fs::read_to_string(self.path("log")).unwrap_or_default().lines().count().try_into().unwrap()
+        self.folder.offs()
     }
 }
 

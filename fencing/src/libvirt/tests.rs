@@ -1,12 +1,11 @@
 //! A scripted `virsh` for the contract, and what is made of the words of the real one.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use holdfast_policies::{model::LibvirtDevice, time::Span};
-use tempfile::TempDir;
 
 use super::{Libvirt, of_state, without_questions};
-use crate::{Answer, Outcome, Power, PowerDevice, power_off_and_confirm};
+use crate::{Answer, Outcome, Power, PowerDevice, power_off_and_confirm, program_folder::ProgramFolder};
 
 const CALL: Duration = Duration::from_secs(30);
 
@@ -37,21 +36,16 @@ exit 0
 
 /// A `virsh` in a folder of its own.
 pub(crate) struct Virsh {
-    folder: TempDir,
+    folder: ProgramFolder,
 }
 
 impl Virsh {
     /// One whose domain runs.
     pub(crate) fn new() -> Self {
-        let virsh = Self { folder: tempfile::tempdir().unwrap() };
-        virsh.fault("virsh", SCRIPT);
-        fs::set_permissions(virsh.path("virsh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let virsh = Self { folder: ProgramFolder::new() };
+        virsh.folder.program("virsh", SCRIPT);
         virsh.set_power(true);
         virsh
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
     }
 
     pub(crate) fn device(&self) -> Libvirt {
@@ -61,11 +55,11 @@ impl Virsh {
             wiring_verified_by: None,
             timeout: Span::secs(4),
         };
-        Libvirt { program: self.path("virsh").to_str().unwrap().to_owned(), ..Libvirt::new(settings) }
+        Libvirt { program: self.folder.path("virsh").to_str().unwrap().to_owned(), ..Libvirt::new(settings) }
     }
 
     pub(crate) fn fault(&self, name: &str, content: &str) {
-        fs::write(self.path(name), content).unwrap();
+        self.folder.write(name, content);
     }
 
     pub(crate) fn set_power(&self, on: bool) {
@@ -73,11 +67,11 @@ impl Virsh {
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        fs::read_to_string(self.path("state")).unwrap().starts_with("running")
+        self.folder.read("state").starts_with("running")
     }
 
     pub(crate) fn offs(&self) -> u32 {
-        fs::read_to_string(self.path("log")).unwrap_or_default().lines().count().try_into().unwrap()
+        self.folder.offs()
     }
 }
 
@@ -134,7 +128,7 @@ async fn virsh_is_told_each_word_by_itself_and_boots_anew() {
     assert_eq!(device.off(CALL).await, Answer::Confirmed(()));
     assert_eq!(device.on(CALL).await, Answer::Confirmed(()));
     assert!(matches!(device.machine_id(CALL).await, Answer::Confirmed(_)));
-    let told = fs::read_to_string(virsh.path("told")).unwrap();
+    let told = virsh.folder.read("told");
     let whom = "-q -c qemu+ssh://root@hyper/system?no_tty=1";
     let expected: String = ["domstate --reason", "destroy", "start --force-boot", "domuuid"]
         .iter()
