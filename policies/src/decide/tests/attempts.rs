@@ -7,8 +7,8 @@ use crate::{
     order::OrderKind,
 };
 
-/// `d` is being fenced by `a`; `b` coordinates, and `a` has booted anew (`true`) or is proven gone.
-fn executor_over(reboots: bool) -> Scene {
+/// `d` is being fenced by `a`, and `b` coordinates by now.
+fn fenced_by_a() -> Scene {
     let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
     scene.stage.run("web", "d");
     scene.stage.run("db", "e");
@@ -16,6 +16,12 @@ fn executor_over(reboots: bool) -> Scene {
     scene.silent("d", 2_000);
     assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
     scene.evidence.me = Some(host("b"));
+    scene
+}
+
+/// The same, and `a` has booted anew (`true`) or is proven gone.
+fn executor_over(reboots: bool) -> Scene {
+    let mut scene = fenced_by_a();
     if reboots {
         scene.stage.join("a", "a.2");
     } else {
@@ -275,13 +281,7 @@ fn who_is_about_to_go_is_the_last_to_be_asked_to_switch_a_host_off() {
 
 #[test]
 fn a_fence_whose_executor_may_not_act_any_more_does_not_hold_up_the_next_one() {
-    let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
-    scene.stage.run("web", "d");
-    scene.stage.run("db", "e");
-    scene.later(600_000);
-    scene.silent("d", 2_000);
-    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
-    scene.evidence.me = Some(host("b"));
+    let mut scene = fenced_by_a();
     for (ms, next) in [(4_000, false), (300, true)] {
         scene.later(ms);
         scene.silent("d", 6_000);
