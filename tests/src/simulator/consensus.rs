@@ -186,7 +186,7 @@ impl World {
         self.queue.push(stand_at, Event::Election { voter, life });
     }
 
-    pub(super) fn reset_election(&mut self, voter: usize) {
+    fn reset_election(&mut self, voter: usize) {
         let wait = self.random.between(ELECTION_MIN, ELECTION_MAX);
         self.voters[voter].stand_at = self.now + wait;
     }
@@ -319,7 +319,7 @@ impl World {
         }
     }
 
-    pub(super) fn step_down(&mut self, voter: usize, term: u64) {
+    fn step_down(&mut self, voter: usize, term: u64) {
         let known = &mut self.voters[voter];
         if term > known.term {
             known.term = term;
@@ -396,6 +396,22 @@ impl World {
         self.tell_voter(to, from, Message::Vote { term: answer_term, granted, pre });
     }
 
+    /// Takes whoever speaks as the leader of this term for it; one of an older term is told of the newer, and gets `false`.
+    pub(super) fn follow(&mut self, voter: usize, leader: usize, term: u64) -> bool {
+        if term < self.voters[voter].term {
+            let term = self.voters[voter].term;
+            self.tell_voter(voter, leader, Message::Appended { term, fits: false, length: 0, round: 0 });
+            return false;
+        }
+        if term > self.voters[voter].term || !matches!(self.voters[voter].role, Role::Follower) {
+            self.step_down(voter, term);
+        }
+        self.reset_election(voter);
+        let known = &mut self.voters[voter];
+        (known.leader, known.heard_leader) = (Some(leader), self.now);
+        true
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the fields of one message, taken apart")]
     fn append(
         &mut self,
@@ -408,20 +424,12 @@ impl World {
         commit: usize,
         round: u64,
     ) {
-        if term < self.voters[to].term {
-            let term = self.voters[to].term;
-            self.tell_voter(to, from, Message::Appended { term, fits: false, length: 0, round: 0 });
+        if !self.follow(to, from, term) {
             return;
         }
-        if term > self.voters[to].term || !matches!(self.voters[to].role, Role::Follower) {
-            self.step_down(to, term);
-        }
-        self.reset_election(to);
         let now = self.now;
         let life = self.hosts[to].life;
         let known = &mut self.voters[to];
-        known.leader = Some(from);
-        known.heard_leader = now;
         // What is in its snapshot is committed, so it is the leader's too.
         let same = previous < known.purged || known.term_at(previous) == previous_term;
         if previous > known.log.len() || !same {

@@ -60,18 +60,11 @@ impl World {
 
     /// A leader's snapshot has arrived. It is on disk before it is answered, and nothing is between the two.
     pub(super) fn install(&mut self, to: usize, from: usize, term: u64, snapshot: Snapshot) {
-        if term < self.voters[to].term {
-            let term = self.voters[to].term;
-            self.tell_voter(to, from, Message::Appended { term, fits: false, length: 0, round: 0 });
+        if !self.follow(to, from, term) {
             return;
         }
-        if term > self.voters[to].term || !matches!(self.voters[to].role, Role::Follower) {
-            self.step_down(to, term);
-        }
-        self.reset_election(to);
         let (now, clock) = (self.now, self.hosts[to].clock(self.now));
         let known = &mut self.voters[to];
-        (known.leader, known.heard_leader) = (Some(from), now);
         let length = snapshot.length;
         if length > known.applied {
             if known.log.len() <= length || known.term_at(length) != snapshot.last_term {
