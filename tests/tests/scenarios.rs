@@ -37,7 +37,10 @@ fn every_scenario_comes_out_as_it_expects() {
     let mut failures = Vec::new();
     for scenario in scenarios() {
         let found = match scenario::run(&scenario) {
-            Ran::Outcome(outcome) => judge(&scenario, &outcome),
+            Ran::Outcome(outcome) => {
+                let refused = outcome.refused.iter().map(|plan| format!("a plan was refused: {plan}"));
+                judge(&scenario, &outcome).into_iter().chain(refused).collect()
+            }
             Ran::Answer(answer) if Some(&answer) == scenario.expect.answer.as_ref() => Vec::new(),
             Ran::Answer(answer) => vec![format!("the answer is {answer}")],
             Ran::Unsupported(words) => vec![format!("unsupported: {words:?}")],

@@ -9,7 +9,10 @@
 //! ```
 //! All are released first, so that a host that does not come back has nothing that would have to be fenced.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Decision, FOREVER, HostJudgement, HostVerdict, Round,
@@ -19,11 +22,12 @@ use super::{
 use crate::{
     change::Change,
     departure::Departure,
+    evidence::Evidence,
     model::Severity,
     names::{GuestName, HostName},
     rules::OnShutdown,
     state::{ClusterState, Guest, Host, Life, Mode, Phase, Wanted},
-    time::millis,
+    time::{Moment, millis},
 };
 
 /// Vacates the hosts that are about to go, and tells of the guests that wait for one. It comes after the decisions about
@@ -100,6 +104,12 @@ pub(super) fn kept(state: &ClusterState, age: impl Fn(u64) -> Duration) -> BTree
         }
     }
     kept
+}
+
+/// The guests that wait at this moment for a host that has announced to go, and start nowhere else.
+#[must_use]
+pub fn kept_guests(state: &ClusterState, evidence: &Evidence, now: Moment) -> BTreeSet<GuestName> {
+    kept(state, |index| evidence.marks.age(index, now)).into_keys().cloned().collect()
 }
 
 fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName) {

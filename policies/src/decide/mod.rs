@@ -26,6 +26,7 @@ mod supervisors;
 use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) use attempts::SETTLE;
+pub use departures::kept_guests;
 pub use drills::{DRILL_LIMIT, drill};
 pub use hosts::{HostJudgement, HostVerdict};
 pub use leadership::HandOver;

@@ -210,6 +210,11 @@ fn run_scenario(file: &str) -> ExitCode {
         eprintln!("{file}: {note} is not known and plays no part");
     }
     let ran = scenario::run(&scenario);
+    if let Ran::Outcome(outcome) = &ran {
+        for plan in &outcome.refused {
+            eprintln!("{file}: the checker beside the planner refused a plan: {plan}");
+        }
+    }
     println!("{}", ran.json());
     match ran {
         Ran::Outcome(_) | Ran::Answer(_) => ExitCode::SUCCESS,

@@ -493,6 +493,9 @@ pub struct Outcome {
     /// What was done, in order.
     #[serde(default)]
     pub history: Vec<Deed>,
+    /// Plans that the checker beside the planner refused. Not part of the format.
+    #[serde(skip)]
+    pub refused: Vec<String>,
 }
 
 /// One thing that was done.

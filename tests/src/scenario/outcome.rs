@@ -1,8 +1,10 @@
 //! What came of a scenario: where guests really are, and what the supervisor would say of them.
 
 use holdfast_policies::{
+    decide::kept_guests,
     names::{GuestName, HostName},
     state::{Guest, Phase, Wanted},
+    time::Moment,
 };
 
 use super::{format::Outcome, host::Vm, world::World};
@@ -10,7 +12,7 @@ use super::{format::Outcome, host::Vm, world::World};
 /// Takes the outcome.
 #[must_use]
 pub fn outcome(world: &World) -> Outcome {
-    let mut outcome = Outcome { history: world.history.clone(), ..Outcome::default() };
+    let mut outcome = Outcome { history: world.history.clone(), refused: world.refused.clone(), ..Outcome::default() };
     for node in world.nodes.iter().filter(|node| node.on) {
         let there = node.machines.iter().filter(|(_, machine)| matches!(machine.state, Vm::Running | Vm::Paused));
         let guests: Vec<String> = there.map(|(guest, _)| world.names.of_guest(guest)).collect();
@@ -35,7 +37,7 @@ fn report(world: &World, name: &GuestName) -> &'static str {
         Wanted::Running | Wanted::Stopped => {}
     }
     let word = of_phase(world, name, guest);
-    let kept = world.state.hosts.values().any(|host| host.kept.contains(name));
+    let kept = kept_guests(&world.state, &world.evidence, Moment(world.now)).contains(name);
     match (&world.state.suspended, world.frozen_as.as_deref(), word) {
         (Some(_), Some("ignore"), _) => "unmanaged",
         // Nothing is tried for it: it waits for deciding to go on, or for its own host.

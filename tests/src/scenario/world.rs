@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
     change::{Applied, Change, Command},
+    check::check,
     decide::{Wish, decide},
     evidence::{Answer, Evidence, Heard, Sight},
     go_ahead::GoAheads,
@@ -116,6 +117,8 @@ pub struct World {
     pub confirmed: BTreeSet<HostName>,
     /// How deciding was suspended.
     pub frozen_as: Option<String>,
+    /// Plans that the checker beside the planner has refused: what is wrong with each. Bounded by the steps of a scenario.
+    pub refused: Vec<String>,
     stirred: u64,
     index: u64,
     term: u64,
@@ -145,6 +148,7 @@ impl World {
             fenced: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             frozen_as: None,
+            refused: Vec::new(),
             stirred: 0,
             index: 0,
             term: 0,
@@ -339,6 +343,12 @@ impl World {
         self.go_aheads = decision.go_aheads;
         for wish in decision.wishes {
             self.fulfil(wish);
+        }
+        let broken = check(&self.state, &self.evidence, &self.timing, now.moment, &decision.commands);
+        if let Some(first) = broken.first() {
+            // As in the product: nobody knows what else is wrong with such a plan.
+            self.refused.push(format!("{first}: {:?}", decision.commands));
+            return;
         }
         for change in decision.commands {
             self.commit(change);
