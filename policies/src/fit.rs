@@ -189,7 +189,8 @@ impl ClusterState {
         let capacity: BTreeMap<String, u64> = reported.into_iter().chain(capacity).collect();
         let taken =
             |guest: &GuestName, what: &str| self.policies.guests.get(guest).map_or(0, |declared| takes(declared, what));
-        capacity.into_iter().find_map(|(what, all)| {
+        let mut hard = capacity.into_iter().filter(|(what, _)| self.policies.cluster.is_hard(what));
+        hard.find_map(|(what, all)| {
             let others = self.guests_of(host).map(|(name, _)| name).filter(|name| !movers.contains(name));
             let used = others.map(|name| taken(name, &what)).fold(0, u64::saturating_add);
             let needed = movers.iter().map(|mover| taken(mover, &what)).fold(0, u64::saturating_add);

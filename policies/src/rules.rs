@@ -11,6 +11,7 @@ use crate::{
     model::Labels,
     names::{GuestName, HostName},
     operators::{Certificates, Revoked},
+    plan::MEMORY,
     time::Span,
 };
 
@@ -20,7 +21,8 @@ pub struct HostDeclaration {
     /// What rules and failure domains match on.
     pub labels: Labels,
     /// Capacities by name, in units of the operator's choice; a guest's demand of the same name counts against it. What
-    /// is not named here is not limited. `memory_mib` and `cpus` override what the host reports.
+    /// is not named here is not limited. `memory_mib` and `cpus` override what the host reports. How they count is said for
+    /// all hosts at once, by [`ClusterSettings::capacities`].
     pub capacity: BTreeMap<String, u64>,
 }
 
@@ -204,6 +206,40 @@ pub struct ClusterSettings {
     /// Operators' certificates that count no more.
     #[serde(default)]
     pub revoked_operators: BTreeSet<Revoked>,
+    /// How capacities count, by name. One that is not named here is hard and weighs 100.
+    #[serde(default)]
+    pub capacities: BTreeMap<String, CapacitySettings>,
+}
+
+/// How a capacity counts, on all hosts alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapacitySettings {
+    /// No host is given more than it has. Where not, a host with too little left is only liked less; memory is hard
+    /// whatever is said here.
+    pub hard: bool,
+    /// How much the share that is taken counts where a host is chosen, in percent: 200 has half full weigh like full, 0 has
+    /// it weigh nothing. Raising it spreads guests by this and lets others fill up less evenly.
+    pub weight: u32,
+}
+
+impl Default for CapacitySettings {
+    fn default() -> Self {
+        Self { hard: true, weight: 100 }
+    }
+}
+
+impl ClusterSettings {
+    /// Whether hosts are given no more of a capacity than they have.
+    #[must_use]
+    pub fn is_hard(&self, capacity: &str) -> bool {
+        capacity == MEMORY || self.capacities.get(capacity).is_none_or(|counts| counts.hard)
+    }
+
+    /// How much the share of a capacity that is taken counts where a host is chosen, in percent.
+    #[must_use]
+    pub fn weight(&self, capacity: &str) -> u32 {
+        self.capacities.get(capacity).copied().unwrap_or_default().weight
+    }
 }
 
 /// How many device calls may switch hosts off at a time (R21).

@@ -38,7 +38,7 @@ impl<'a> Check<'a> {
         here.map(|(name, _)| name).chain(sent).collect()
     }
 
-    /// Memory, and what operators have declared of the host.
+    /// Memory, and what operators have declared of the host, but for what they say is not hard.
     fn capacities(&self, host: &HostName) -> Vec<(&'a str, u64)> {
         let declared = self.state.policies.hosts.get(host).map(|declared| &declared.capacity);
         let mut all: Vec<(&str, u64)> =
@@ -46,6 +46,8 @@ impl<'a> Check<'a> {
         if !all.iter().any(|(name, _)| *name == MEMORY) {
             all.extend(self.state.hosts.get(host).map(|known| (MEMORY, known.facts.memory_mib)));
         }
+        let settings = &self.state.policies.cluster.capacities;
+        all.retain(|(name, _)| *name == MEMORY || settings.get(*name).is_none_or(|counts| counts.hard));
         all
     }
 
@@ -116,6 +118,7 @@ mod tests {
         fixture::{Stage, host, name},
         hostfile::Timing,
         names::RuleName,
+        rules::CapacitySettings,
         time::Moment,
     };
 
@@ -152,6 +155,21 @@ mod tests {
         assert_eq!(judged(&stage, &[("g", "a"), ("h", "a")]), [""; 0], "1400 of 1500 MiB");
         stage.state.policies.guests.get_mut(&name("h")).unwrap().needs.demand.clear();
         assert_eq!(judged(&stage, &[("h", "a")]), ["gives a guests of 100000 MiB, and it has 1500 MiB"]);
+    }
+
+    #[test]
+    fn a_capacity_that_is_not_hard_may_be_exceeded_and_memory_never() {
+        let mut stage = Stage::new(&["a"], &["g"]);
+        let policies = &mut stage.state.policies;
+        let capacity = &mut policies.hosts.entry(host("a")).or_default().capacity;
+        capacity.extend([("iops".to_owned(), 100), ("memory_mib".to_owned(), 500)]);
+        policies.guests.get_mut(&name("g")).unwrap().needs.demand.insert("iops".to_owned(), 101);
+        let memory = "gives a guests of 1024 MiB, and it has 500 MiB";
+        assert_eq!(judged(&stage, &[("g", "a")]), ["gives a guests of 101 iops, and it has 100 iops", memory]);
+        let soft = CapacitySettings { hard: false, ..CapacitySettings::default() };
+        let settings = &mut stage.state.policies.cluster.capacities;
+        settings.extend(["iops", MEMORY].map(|what| (what.to_owned(), soft)));
+        assert_eq!(judged(&stage, &[("g", "a")]), [memory]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | keep-together | colocation with infinity, in both directions | the set is looked at as one guest, so that no order of placing paints it into a corner |
 //! | keep-apart | colocation with minus infinity | also by a label of the hosts, such as `rack`; a host without the label is a domain of its own |
 //! | priority | `priority` | the higher one is placed first; a guest that *runs* gives way only if it is `best_effort` |
-//! | capacity | `placement-strategy=balanced` with utilization | memory is always hard, declared capacities are hard, processors are hard where they are declared and a weight elsewhere |
+//! | capacity | `placement-strategy=balanced` with utilization | memory is always hard, declared capacities are hard unless settings say otherwise, processors are hard where they are declared and a weight elsewhere; what is taken is compared by share, not by amount |
 //! | `start_tries` | `migration-threshold` | a host where starts failed is not banned: it comes after those where fewer rounds of starts failed |
 //! | starts at once per host | `batch-limit`, per host | a host that is busy starting is told apart from one that cannot take a guest |
 //!
@@ -21,8 +21,10 @@
 //! 4. it does not doubt itself;
 //! 5. rules like it more (the sum of scores and of the weights of preferred rules);
 //! 6. it is not busy with other starts: among equals nobody waits;
-//! 7. its processors are less overcommitted;
-//! 8. more of its memory is free; then fewer guests; then its name.
+//! 7. its processors are less overcommitted, unless settings weigh them like the rest;
+//! 8. it is less full with the guest on it: by the largest share that is taken of anything which the guest takes and the host
+//!    has (memory, declared capacities), each times its weight;
+//! 9. more of its memory is free; then fewer guests; then its name.
 //!
 //! How many guests are placed at once ([`place`]): by priority; of equals, those with fewest hosts to choose from, then
 //! the largest. One that finds no room may push what *this round* has placed to other hosts: while fewer than
@@ -57,7 +59,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use moves::{Move, moves};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
-pub use reason::{Reason, Reasons, Why};
+pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;
 pub use room::Room;
 pub use simulate::{
@@ -196,3 +198,5 @@ mod moving;
 mod property;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weights;

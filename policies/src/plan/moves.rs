@@ -98,7 +98,7 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
         reach = gathering(problem, &at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).take(1).collect();
     }
     let best = solver.best(unit, (!reach.is_empty()).then_some(&reach));
-    let there = best.map(|(rank, _)| (rank.9, solver.score(unit, rank.9)));
+    let there = best.map(|(rank, _)| (rank.host, solver.score(unit, rank.host)));
     for guest in unit {
         solver.room.enter(problem, *guest);
     }

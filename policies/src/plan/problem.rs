@@ -20,7 +20,7 @@ use crate::{
 /// The dimension of memory, in MiB: hard on every host.
 pub const MEMORY: &str = "memory_mib";
 
-/// The dimension of processors: hard where it is declared as a capacity, else a weight.
+/// The dimension of processors: hard where it is declared as a capacity, unless settings say otherwise; else a weight.
 pub const CPUS: &str = "cpus";
 
 /// What the coordinator thinks of a host.
@@ -43,6 +43,8 @@ pub struct Problem<'a> {
     pub(super) starts: Table<HostAt, u32>,
     /// Memory, processors, then the declared capacities by name.
     pub(super) dimensions: Vec<Dimension<'a>>,
+    /// Processors count only as far as more are asked for than there are cores, because no setting says how they count.
+    pub(super) cores_strain: bool,
     pub(super) host_rules: Vec<HostRule<'a>>,
     pub(super) groups: Table<GroupAt, Group<'a>>,
     pub(super) orders: Vec<OrderRule<'a>>,
@@ -69,8 +71,12 @@ pub struct PlanHost<'a> {
 #[derive(Debug)]
 pub struct Dimension<'a> {
     pub(super) name: &'a str,
-    /// `None`: not limited.
+    /// What a host is given at most; `None`: not limited.
     pub(super) capacity: Table<HostAt, Option<u64>>,
+    /// That of which the taken share is weighed where a host is chosen; `None`: it is not weighed there.
+    pub(super) size: Table<HostAt, Option<u64>>,
+    /// How much that share counts, in percent.
+    pub(super) weight: u64,
     pub(super) demand: Table<GuestAt, u64>,
 }
 
@@ -163,6 +169,7 @@ impl<'a> Problem<'a> {
             hosts,
             guests,
             dimensions,
+            cores_strain: !policies.cluster.capacities.contains_key(CPUS),
             host_rules: Vec::new(),
             groups: Table::new(Vec::new()),
             orders: Vec::new(),
@@ -422,16 +429,23 @@ fn dimensions<'a>(
 ) -> Vec<Dimension<'a>> {
     let declared = policies.hosts.values().flat_map(|host| host.capacity.keys()).map(String::as_str);
     let custom: BTreeSet<&str> = declared.filter(|name| ![MEMORY, CPUS].contains(name)).collect();
+    let settings = &policies.cluster;
     let dimension = |name: &'a str| {
-        let capacity = |host: &PlanHost<'_>| {
+        let (is_hard, weight) = (settings.is_hard(name), settings.weight(name));
+        let has = |host: &PlanHost<'_>| {
             let declared = policies.hosts.get(host.name).and_then(|declared| declared.capacity.get(name).copied());
             let reported = || state.hosts.get(host.name).filter(|_| name == MEMORY).map(|host| host.facts.memory_mib);
             declared.or_else(reported)
         };
+        // Who says how processors count need not say of every host how many cores it has.
+        let counted = name == CPUS && settings.capacities.contains_key(CPUS);
+        let size = |host: &PlanHost<'_>| has(host).or_else(|| counted.then_some(host.cores.max(1)));
         let demand = |guest: &PlanGuest<'_>| guest.declared.map_or(0, |declared| wants(declared, name));
         Dimension {
             name,
-            capacity: Table::new(hosts.rows().iter().map(capacity).collect()),
+            capacity: Table::new(hosts.rows().iter().map(|host| has(host).filter(|_| is_hard)).collect()),
+            size: Table::new(hosts.rows().iter().map(|host| size(host).filter(|_| weight > 0)).collect()),
+            weight: u64::from(weight),
             demand: Table::new(guests.rows().iter().map(demand).collect()),
         }
     };

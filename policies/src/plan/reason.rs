@@ -169,13 +169,37 @@ impl fmt::Display for Reasons {
     }
 }
 
+/// Of what a host has the least left, in proportion and by weight, of all that guests take of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fullest {
+    /// Of what.
+    pub dimension: String,
+    /// How much is taken when the guests are there.
+    pub taken: u64,
+    /// How much there is.
+    pub size: u64,
+}
+
+impl fmt::Display for Fullest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.dimension.as_str() {
+            MEMORY => "MiB",
+            CPUS => "processors",
+            other => other,
+        };
+        write!(f, "guests then take {} of its {} {what}", self.taken, self.size)
+    }
+}
+
 /// Why a host was chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
     /// What rules make of it, in sum.
     pub score: i64,
     /// Memory that was free there, in MiB; `None` when it is not limited.
     pub free: Option<u64>,
+    /// What of it is fullest when the guests are there; `None` when nothing that they take is weighed.
+    pub fullest: Option<Fullest>,
     /// Its set runs there, or goes there.
     pub with_set: bool,
     /// No other host could take it.
@@ -207,6 +231,9 @@ impl fmt::Display for Why {
             return free(f);
         }
         free(f)?;
-        f.write_str(", the most of all")
+        match &self.fullest {
+            Some(fullest) => write!(f, ", and it is the least loaded: {fullest}"),
+            None => f.write_str(", the most of all"),
+        }
     }
 }

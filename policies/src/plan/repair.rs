@@ -75,7 +75,7 @@ impl Solver<'_, '_> {
     /// Notes where a unit has come to; its room is taken already.
     fn resettle(&mut self, row: Option<usize>, guests: Vec<GuestAt>, host: HostAt) {
         let mut why = self.why(&guests, host, false, false);
-        why.repaired = true;
+        (why.fullest, why.repaired) = (None, true);
         match row.and_then(|row| self.units.get_mut(row)) {
             Some(unit) => (unit.host, unit.why) = (host, why),
             None => self.units.push(Unit { guests, host, why, until: None, loose: true }),
@@ -85,7 +85,7 @@ impl Solver<'_, '_> {
     fn descend(&mut self, todo: &[(Option<usize>, Vec<GuestAt>)], chosen: &mut Vec<HostAt>) -> bool {
         let Some(((_, unit), rest)) = todo.split_first() else { return true };
         for rank in self.ranked(unit) {
-            let host = rank.9;
+            let host = rank.host;
             if self.room.take_all(self.problem, unit, host).is_err() {
                 continue;
             }
@@ -137,7 +137,7 @@ impl Solver<'_, '_> {
                 self.room.take(self.problem, *guest, host);
             }
             self.looks = self.looks.saturating_sub(u32::try_from(self.problem.hosts.len()).unwrap_or(u32::MAX));
-            let elsewhere = self.best(&unit.guests, None).map(|(rank, _)| rank.9);
+            let elsewhere = self.best(&unit.guests, None).map(|(rank, _)| rank.host);
             if let Some(elsewhere) = elsewhere {
                 for guest in &unit.guests {
                     self.room.take(self.problem, *guest, elsewhere);
@@ -178,7 +178,7 @@ impl Solver<'_, '_> {
         }
         self.best_effort_here = Some(here);
         let Some((_, _, _, rank, gone)) = best else { return false };
-        let host = rank.9;
+        let host = rank.host;
         let why = self.why(guests, host, false, false);
         // Those who leave stay counted, so that nobody else takes the room which they make.
         for guest in guests {

@@ -2,10 +2,22 @@
 
 use super::{
     problem::Problem,
-    reason::Reason,
+    reason::{Fullest, Reason},
     table::{GroupAt, GuestAt, HostAt, Table},
 };
 use crate::names::HostName;
+
+/// Parts in which shares are compared: millionths, for a weight of 100. They tell hosts of a terabyte apart by single MiB,
+/// and sums up to 2^40 do not overflow under the largest weight.
+const PARTS: u64 = 10_000;
+
+/// How much of one thing would be taken on a host.
+struct Share<'r> {
+    weighted: u64,
+    dimension: &'r str,
+    taken: u64,
+    size: u64,
+}
 
 /// What is taken on every host.
 #[derive(Debug, Clone)]
@@ -161,8 +173,46 @@ impl Room {
         dimension.capacity[host].map(|capacity| capacity.saturating_sub(used[host]))
     }
 
-    /// By how many hundredths of its cores a host's guests would ask for more than it has, with so many more.
+    /// How full a host would be with guests that are not counted there: the largest weighted share that would be taken of
+    /// anything which they take. What they take nothing of does not count, so that a host whose GPUs are all in use is as good
+    /// as any other for guests that need none.
+    pub(super) fn fullness(&self, problem: &Problem<'_>, guests: &[GuestAt], host: HostAt) -> u64 {
+        self.shares(problem, guests, host).map(|share| share.weighted).max().unwrap_or(0)
+    }
+
+    /// What makes a host that full; `None` when nothing is weighed. Of equal shares the first.
+    pub(super) fn fullest(&self, problem: &Problem<'_>, guests: &[GuestAt], host: HostAt) -> Option<Fullest> {
+        let shares = self.shares(problem, guests, host);
+        let most = shares.reduce(|most, share| if share.weighted > most.weighted { share } else { most })?;
+        Some(Fullest { dimension: most.dimension.to_owned(), taken: most.taken, size: most.size })
+    }
+
+    fn shares<'r>(
+        &'r self,
+        problem: &'r Problem<'r>,
+        guests: &'r [GuestAt],
+        host: HostAt,
+    ) -> impl Iterator<Item = Share<'r>> {
+        problem.dimensions.iter().zip(&self.used).filter_map(move |(dimension, used)| {
+            let size = dimension.size[host]?;
+            let more = guests.iter().map(|guest| dimension.demand[*guest]).fold(0, u64::saturating_add);
+            if more == 0 {
+                return None;
+            }
+            let taken = used[host].saturating_add(more);
+            let weighted = taken.saturating_mul(PARTS).saturating_mul(dimension.weight);
+            // Of what is not there at all, whatever is taken is too much.
+            let weighted = weighted.checked_div(size).unwrap_or(u64::MAX);
+            Some(Share { weighted, dimension: dimension.name, taken, size })
+        })
+    }
+
+    /// By how many hundredths of its cores a host's guests would ask for more than it has, with so many more. Nothing where
+    /// settings say how processors count: then they are weighed by their share, as everything else.
     pub(super) fn strain(&self, problem: &Problem<'_>, host: HostAt, more: u64) -> u64 {
+        if !problem.cores_strain {
+            return 0;
+        }
         let cores = problem.hosts[host].cores.max(1);
         let asked = self.used.get(1).map_or(0, |used| used[host]).saturating_add(more);
         asked.saturating_sub(cores).saturating_mul(100) / cores

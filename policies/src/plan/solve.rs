@@ -85,8 +85,22 @@ pub enum Until {
     },
 }
 
-/// How much a host is liked for guests: the least is the best.
-pub(super) type Rank = (bool, u32, bool, bool, Reverse<i64>, bool, u64, Reverse<u64>, u32, HostAt);
+/// How much a host is liked for guests: the least is the best, and the first field that differs decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    avoided: bool,
+    /// Rounds of starts that have failed there.
+    pub failed: u32,
+    unwell: bool,
+    tried_out: bool,
+    score: Reverse<i64>,
+    busy: bool,
+    strain: u64,
+    fullness: u64,
+    free: Reverse<u64>,
+    guests: u32,
+    pub host: HostAt,
+}
 
 /// Guests that are placed on one host together.
 #[derive(Debug, Clone)]
@@ -280,7 +294,7 @@ impl<'p, 'a> Solver<'p, 'a> {
         hosts.sort_unstable();
         hosts.dedup();
         let there = self.best(guests, Some(&hosts));
-        let failed = there.is_none_or(|(rank, _)| rank.1 > 0);
+        let failed = there.is_none_or(|(rank, _)| rank.failed > 0);
         // If one member of a set cannot start, the set moves as one.
         if failed && self.move_set(guests, &anchors, there.map(|(rank, _)| rank)) {
             return true;
@@ -323,9 +337,8 @@ impl<'p, 'a> Solver<'p, 'a> {
         for guest in anchors {
             self.room.enter(self.problem, *guest);
         }
-        let better = found.filter(|(rank, _)| there.is_none_or(|there| rank.1 < there.1));
-        let Some((rank, _)) = better else { return false };
-        let host = rank.9;
+        let better = found.filter(|(rank, _)| there.is_none_or(|there| rank.failed < there.failed));
+        let Some((Rank { host, .. }, _)) = better else { return false };
         let movers: Vec<GuestAt> =
             anchors.iter().copied().filter(|guest| self.where_is(*guest) != Some(host)).collect();
         self.moves.extend(movers.iter().map(|guest| (*guest, host)));
@@ -373,17 +386,21 @@ impl<'p, 'a> Solver<'p, 'a> {
 
     pub fn rank(&self, guests: &[GuestAt], host: HostAt) -> Rank {
         let problem = self.problem;
-        let avoided = guests.iter().any(|guest| problem.guests[*guest].avoid.contains(&host));
-        let failed = guests.iter().map(|guest| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0);
-        // A host where starts have failed keeps the guest until it has had all its tries.
-        let tried_out = !guests.iter().any(|guest| problem.guests[*guest].is_being_tried(host));
-        let busy = self.room.starts[host] >= STARTS_PER_HOST;
-        let score = self.score(guests, host);
         let cpus = guests.iter().map(|guest| problem.demand(*guest, 1)).fold(0, u64::saturating_add);
-        let strain = self.room.strain(problem, host, cpus);
-        let free = Reverse(self.room.free(problem, host).unwrap_or(u64::MAX));
-        let unwell = problem.hosts[host].unwell;
-        (avoided, failed, unwell, tried_out, Reverse(score), busy, strain, free, self.room.guests(host), host)
+        Rank {
+            avoided: guests.iter().any(|guest| problem.guests[*guest].avoid.contains(&host)),
+            failed: guests.iter().map(|guest| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0),
+            unwell: problem.hosts[host].unwell,
+            // A host where starts have failed keeps the guest until it has had all its tries.
+            tried_out: !guests.iter().any(|guest| problem.guests[*guest].is_being_tried(host)),
+            score: Reverse(self.score(guests, host)),
+            busy: self.room.starts[host] >= STARTS_PER_HOST,
+            strain: self.room.strain(problem, host, cpus),
+            fullness: self.room.fullness(problem, guests, host),
+            free: Reverse(self.room.free(problem, host).unwrap_or(u64::MAX)),
+            guests: self.room.guests(host),
+            host,
+        }
     }
 
     pub fn score(&self, guests: &[GuestAt], host: HostAt) -> i64 {
@@ -391,13 +408,15 @@ impl<'p, 'a> Solver<'p, 'a> {
         scores.fold(0, i64::saturating_add)
     }
 
+    /// Why a host was chosen for guests that are not counted there yet.
     pub fn why(&self, guests: &[GuestAt], host: HostAt, only: bool, with_set: bool) -> Why {
-        let score = self.score(guests, host);
-        Why { score, free: self.room.free(self.problem, host), with_set, only, repaired: false }
+        let (score, free) = (self.score(guests, host), self.room.free(self.problem, host));
+        let fullest = self.room.fullest(self.problem, guests, host);
+        Why { score, free, fullest, with_set, only, repaired: false }
     }
 
     fn commit(&mut self, guests: &[GuestAt], rank: Rank, only: bool, with_set: bool) {
-        let host = rank.9;
+        let host = rank.host;
         let why = self.why(guests, host, only, with_set);
         for guest in guests {
             self.room.take(self.problem, *guest, host);
@@ -470,7 +489,7 @@ impl<'p, 'a> Solver<'p, 'a> {
                     None if starting >= STARTS_PER_HOST => Place::Later { host, until: Until::Busy { starting } },
                     None => {
                         starts[host] += 1;
-                        Place::On { host, why: unit.why }
+                        Place::On { host, why: unit.why.clone() }
                     }
                 };
                 placement.order.push(*guest);

@@ -52,7 +52,7 @@ fn only(guests: &[&str], on: &str) -> Rule {
 }
 
 /// What becomes of the homeless: `host`, `host later`, or `nowhere`.
-fn placed(stage: &Stage) -> BTreeMap<String, String> {
+pub fn placed(stage: &Stage) -> BTreeMap<String, String> {
     let problem = Problem::of(&stage.state, |_| Standing::Well);
     let ask = Ask { guests: problem.homeless(), ..Ask::default() };
     let placement = place(&problem, &mut Room::of(&problem), &ask);
@@ -68,7 +68,7 @@ fn words(stage: &Stage) -> Vec<String> {
     placed(stage).into_values().collect()
 }
 
-fn told(stage: &Stage, of: &str) -> String {
+pub fn told(stage: &Stage, of: &str) -> String {
     let problem = Problem::of(&stage.state, |_| Standing::Well);
     let ask = Ask { guests: problem.homeless(), ..Ask::default() };
     let placement = place(&problem, &mut Room::of(&problem), &ask);

@@ -47,6 +47,8 @@ pub(super) struct Seen {
     pub(super) cluster: Option<Place>,
     /// Where the failure domain is named.
     pub(super) failure_domain: Option<Place>,
+    /// Capacities of which is said how they count.
+    pub(super) capacities: Vec<(String, Place)>,
 }
 
 /// What matters about a guest to others.

@@ -1,8 +1,8 @@
 //! Reads `cluster:`: what holds for the whole cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{across::Seen, fields::Keys, finding::Findings, text::quoted, value::Value};
+use super::{across::Seen, capacities, fields::Keys, finding::Findings, text::quoted, value::Value};
 use crate::{
     model::Policies,
     operators::{Certificates, Revoked},
@@ -23,6 +23,7 @@ const CLUSTER: Keys = Keys {
         "test_fencing_every",
         "operators",
         "revoked_operators",
+        "capacities",
     ],
     later: &["rebalance"],
     renamed: &[],
@@ -74,6 +75,7 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
         v.one_of(&[("optional", Certificates::Optional), ("required", Certificates::Required)])
     });
     let revoked_operators = fields.or("revoked_operators", BTreeSet::new(), revoked);
+    let capacities = fields.or("capacities", BTreeMap::new(), |v| capacities::read(v, seen));
     if refuse_beyond == Some(true) && tolerate == Some(0) {
         let what = "`refuse_beyond` refuses what `tolerate` does not allow, and `tolerate` is 0";
         value.findings.hint(fields.place("refuse_beyond"), what, "add `tolerate: 1`");
@@ -91,6 +93,7 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
         test_fencing_every: test_fencing_every?,
         operators: operators?,
         revoked_operators: revoked_operators?,
+        capacities: capacities?,
     })
 }
 

@@ -51,7 +51,8 @@ pub(super) fn amounts(value: &Value<'_>) -> Option<BTreeMap<String, u64>> {
     read.into_iter().collect()
 }
 
-fn dimension(entry: &Value<'_>) -> Option<String> {
+/// Reads the name of a capacity.
+pub(super) fn dimension(entry: &Value<'_>) -> Option<String> {
     let name: Result<HostName, BadName> = entry.name.parse();
     if name.is_ok() && entry.name.len() <= DIMENSION_BYTES_MAX {
         return Some(entry.name.to_owned());

@@ -6,6 +6,7 @@
 
 mod across;
 mod alerts;
+mod capacities;
 mod cluster;
 mod device;
 mod diff;
@@ -76,6 +77,7 @@ pub fn parse(sources: &[Source<'_>]) -> Result<Policies, Vec<Finding>> {
         across::check(&seen, &findings);
         rules::settle(&mut policies, &seen, &findings);
         cluster::check(&policies, &seen, &findings);
+        capacities::check(&policies, &seen, &findings);
     }
     findings.into_result(policies)
 }

@@ -10,7 +10,7 @@ use crate::{
     model::{Accel, DiskFormat, OnDegraded, Policies, PowerDevice, Receiver, Rung, Severity, Vantages},
     names::{GuestName, HostName, RuleName},
     operators::{Certificates, Revoked},
-    rules::{Hosts, OnShutdown, Rule, Score},
+    rules::{CapacitySettings, Hosts, OnShutdown, Rule, Score},
     time::Span,
 };
 
@@ -544,6 +544,40 @@ fn placement_rules_needs_and_cluster_settings_read_as_they_are_meant() {
     assert_eq!((made.len(), orders), (5, 2), "{made:?}");
     let settings = &policies.cluster;
     assert_eq!((settings.tolerate, settings.on_shutdown, settings.fences_per_hour), (1, OnShutdown::Freeze, Some(3)));
+}
+
+#[test]
+fn a_capacity_is_hard_and_weighs_100_unless_something_else_is_said_and_can_hold() {
+    let with =
+        |capacities: &str| PLACED.replace("tolerate: 1,", &format!("tolerate: 1, capacities: {{ {capacities} }},"));
+    let said = read(&with("gpu: { hard: false, weight: 250 }, cpus: {}, memory_mib: { weight: 0 }"));
+    let settings = said.map_err(|findings| show(&findings)).unwrap().cluster;
+    let expected = [("cpus", true, 100), ("gpu", false, 250), ("memory_mib", true, 0)]
+        .map(|(name, hard, weight)| (name.to_owned(), CapacitySettings { hard, weight }));
+    assert_eq!(settings.capacities, expected.into());
+    assert!(!settings.is_hard("gpu") && settings.is_hard("memory_mib") && settings.is_hard("what nobody names"));
+    assert_eq!((settings.weight("gpu"), settings.weight("what nobody names")), (250, 100));
+    for (wrong, says) in [
+        ("gpuu: { weight: 50 }", "no host has the capacity `gpuu`; did you mean `gpu`?"),
+        ("memory_mib: { hard: false }", "`memory_mib` is always hard"),
+        ("gpu: { hard: false, weight: 0 }", "`gpu` is neither hard nor has a weight"),
+        ("gpu: { weight: 1001 }", "`weight` must be a whole number from 0 to 1000, not `1001`"),
+        ("gpu: { soft: true }", "unknown key `soft`"),
+        ("g pu: { weight: 50 }", "`g pu` cannot be the name of a capacity"),
+        ("gpu: 2", "`gpu` must be a map of settings"),
+    ] {
+        let found = mistakes(&with(wrong));
+        assert!(found.len() == 1 && found[0].contains(says), "{wrong}: {found:?}");
+        assert!(found[0].starts_with("16:"), "where it stands: {found:?}");
+    }
+}
+
+#[test]
+fn policies_that_were_stored_before_capacities_had_settings_are_read_as_they_were_meant() {
+    let mut stored = serde_json::to_value(read(PLACED).map_err(|findings| show(&findings)).unwrap().cluster).unwrap();
+    assert!(stored.as_object_mut().unwrap().remove("capacities").is_some());
+    let settings: crate::rules::ClusterSettings = serde_json::from_value(stored).unwrap();
+    assert!(settings.capacities.is_empty() && settings.is_hard("gpu"));
 }
 
 #[test]

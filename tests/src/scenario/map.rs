@@ -6,6 +6,8 @@
 //!   not: that is what going back means.
 //! - A spare host is one that every guest would rather not run on.
 //! - Resources other than memory may have fractions; they are counted in thousandths.
+//! - Capacities weigh in the choice of a host only where the scenario says that its placement balances; elsewhere they are limits
+//!   alone.
 //! - How many processors a guest has is no demand: hosts may have fewer than all their guests together. They are counted
 //!   where guests demand them by name, and tell how busy a host is where not.
 
@@ -17,7 +19,7 @@ use holdfast_policies::{
         Vantages,
     },
     names::{GuestName, HostName, PolicyName, RuleName, ServiceName},
-    rules::{ClusterSettings, GuestNeeds, Guests, HostDeclaration, Hosts, OnShutdown, Rule, Score},
+    rules::{CapacitySettings, ClusterSettings, GuestNeeds, Guests, HostDeclaration, Hosts, OnShutdown, Rule, Score},
     time::Span,
 };
 use serde_json::Value;
@@ -87,7 +89,11 @@ pub fn policies(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) 
             .filter_map(|host| Some((names.host(&host.name)?.clone(), host_declaration(scenario, host))))
             .collect(),
         rules: rules(scenario, names, vms),
-        cluster: ClusterSettings { on_shutdown: on_shutdown(scenario), ..ClusterSettings::default() },
+        cluster: ClusterSettings {
+            on_shutdown: on_shutdown(scenario),
+            capacities: capacities(scenario),
+            ..ClusterSettings::default()
+        },
         ..Policies::default()
     }
 }
@@ -101,6 +107,17 @@ fn on_shutdown(scenario: &Scenario) -> OnShutdown {
         Some("freeze") => OnShutdown::Freeze,
         Some(_) | None => OnShutdown::Conditional,
     }
+}
+
+fn capacities(scenario: &Scenario) -> BTreeMap<String, CapacitySettings> {
+    let placement = scenario.cluster.placement.as_ref().and_then(Value::as_str);
+    if placement.is_some_and(|text| text.contains("balance")) {
+        return BTreeMap::new();
+    }
+    // Memory and processors weigh without a declaration too.
+    let named = scenario.hosts.iter().flat_map(|host| host.capacity.keys());
+    let named = named.filter(|name| !["memory_mib", "cpus"].contains(&name.as_str()));
+    named.map(|name| (name.clone(), CapacitySettings { hard: true, weight: 0 })).collect()
 }
 
 fn host_declaration(scenario: &Scenario, host: &format::Host) -> HostDeclaration {

@@ -2,13 +2,14 @@
 
 use crate::{
     change::Change,
+    check::check,
     decide::{Decision, decide},
     evidence::{Evidence, Heard, Sight, SightState},
     fixture::{Stage, done, failed, host, name},
     hostfile::Timing,
     names::{RuleName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
-    rules::{Guests, Hosts, Rule, Score},
+    rules::{CapacitySettings, Guests, Hosts, Rule, Score},
     time::{Moment, Now, WallTime},
 };
 
@@ -194,6 +195,29 @@ fn a_host_whose_guests_take_more_than_it_has_is_told_of_until_they_do_not() {
     declare_slots(&mut stage, 4);
     let commands = round(&stage).commands;
     assert!(matches!(&commands[..], [Change::IncidentResolved { key }] if key == "capacity/a"), "{commands:?}");
+}
+
+#[test]
+fn a_guest_starts_beyond_a_capacity_that_is_not_hard_and_the_checker_and_people_are_content() {
+    let mut stage = Stage::new(&["a"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    let declare_slots = |stage: &mut Stage, hard: bool| {
+        let mut policies = stage.state.policies.clone();
+        policies.hosts.entry(host("a")).or_default().capacity.insert("slots".to_owned(), 3);
+        for guest in policies.guests.values_mut() {
+            guest.needs.demand.insert("slots".to_owned(), 2);
+        }
+        policies.cluster.capacities.insert("slots".to_owned(), CapacitySettings { hard, weight: 100 });
+        stage.declare(policies);
+    };
+    declare_slots(&mut stage, true);
+    assert!(!round(&stage).commands.iter().any(|command| matches!(command, Change::Place { .. })));
+    declare_slots(&mut stage, false);
+    let commands = round(&stage).commands;
+    assert!(matches!(&commands[..], [Change::Place { guest, .. }] if *guest == name("g2")), "{commands:?}");
+    assert!(check(&stage.state, &all_well(&stage), &Timing::default(), NOW, &commands).is_empty());
+    stage.run("g2", "a");
+    assert!(round(&stage).commands.is_empty(), "nobody is called");
 }
 
 #[test]
