@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use holdfast_policies::names::GuestName;
 use holdfast_tests::simulator::{
     Happening, Setup, World,
     breaks::{Break, NOT_EXPRESSIBLE},
     report::{End, Options, find_break, words},
+    setup::device,
     world::Seen,
 };
 
@@ -16,6 +18,9 @@ const SEEDS: u64 = 2_000;
 const THREADS: u64 = 2;
 /// Open findings among them that are put up with: more would be no exceptions.
 const OPEN_MAX: usize = 5;
+/// By how much an outage may differ from another one in milliseconds, because a host dies at another moment between two syncs and
+/// two rounds.
+const PHASE: u64 = 1_000;
 /// Seeds that each broken rule gets here. `simulator breaks` gives them 2,000.
 const SEEDS_PER_BREAK: u64 = 40;
 
@@ -129,4 +134,31 @@ fn a_world_can_be_driven_by_hand() {
     world.run_until(60_000);
     assert_eq!((world.violation(), world.unhealed()), (None, None));
     assert!(guests.keys().all(|guest| world.hosts[1..].iter().any(|host| host.machines.contains_key(guest))));
+}
+
+/// Syncs, rounds and commits included. The policies are those of any small world, and every host has a power device.
+#[test]
+fn a_dead_hosts_guests_run_elsewhere_as_soon_in_a_world_of_forty_hosts_as_in_one_of_four() {
+    let outage = |hosts: usize| {
+        let mut setup = Setup::plain(hosts, Setup::random(1, 3, 3, None).policies);
+        setup.policies.fencing = setup.hosts.iter().map(|host| (host.name.clone(), vec![device()])).collect();
+        let mut world = World::new(&setup, Vec::new());
+        world.run_until(60_000);
+        assert!(world.is_at_rest(), "{hosts} hosts: {:?}", world.violation());
+        let lead = world.coordinator();
+        let dies = |index: &usize| lead != Some(*index) && !world.hosts[*index].machines.is_empty();
+        let dead = (0..hosts).find(dies).unwrap();
+        let guests = world.hosts[dead].machines.clone();
+        let cut = world.real();
+        world.happen(&Happening::PowerCut { host: dead, back: None });
+        let late = (100_u64..=60_000).step_by(100).find(|late| {
+            world.run_until(cut + late);
+            let runs = |index: usize, guest: &GuestName| world.hosts[index].machines.contains_key(guest);
+            guests.keys().all(|guest| (0..hosts).any(|index| index != dead && runs(index, guest)))
+        });
+        assert_eq!(world.violation(), None, "{hosts} hosts");
+        late.unwrap_or_else(|| panic!("{hosts} hosts: the guests of {dead} are nowhere else"))
+    };
+    let (few, many) = (outage(4), outage(40));
+    assert!(many < few + PHASE, "{few} ms with four hosts, {many} ms with forty");
 }

@@ -17,6 +17,7 @@ mod degraded;
 mod departures;
 mod go_aheads;
 mod leases;
+mod many_hosts;
 mod own_resets;
 mod paths;
 mod power_on;
