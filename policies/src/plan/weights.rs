@@ -70,7 +70,9 @@ fn a_capacity_that_is_not_hard_is_exceeded_only_where_no_host_has_it_left() {
     let mut stage = two_hosts((1_024, 95), (4_096, 90), (1_024, 10));
     change(&mut stage, |policies| counts(policies, "iops", false, 100));
     assert_eq!(placed(&stage)["web"], "b", "where it still fits");
-    change(&mut stage, |policies| guest(policies, "web").needs.demand.insert("iops".to_owned(), 60));
+    change(&mut stage, |policies| {
+        guest(policies, "web").needs.demand.insert("iops".to_owned(), 60);
+    });
     assert_eq!(placed(&stage)["web"], "b", "where least is missing");
     stage.run("web", "b");
     let problem = Problem::of(&stage.state, |_| Standing::Well);
