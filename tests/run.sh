@@ -16,7 +16,9 @@ else
     "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
     "monitoring-plugins-basic   brings plugins, which probes run" \
     "fence-agents   switch simulated controllers in tests" "python3-venv   runs the Redfish emulator" \
-    "socat   speaks to a guard in a machine of its own"
+    "socat   speaks to a guard in a machine of its own" \
+    "libvirt-daemon   switches machines off in tests" "libvirt-daemon-driver-qemu   runs those" \
+    "libvirt-clients   brings virsh, by which it is told to"
   tests/lab/redfish.sh > /dev/null
   tests/lab/guest.sh .cache/guest
 fi

@@ -193,4 +193,6 @@ impl PowerDevice for Libvirt {
 }
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 pub(crate) mod tests;

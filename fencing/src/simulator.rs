@@ -32,11 +32,16 @@ const EMULATOR: &str = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x
 
 /// Why the tests with real programs are left out, if they are. Panics when programs are missing and nobody allowed that.
 pub fn left_out(test: &str) -> bool {
+    left_out_without(&[("ipmi_sim", "openipmi"), ("ipmitool", "ipmitool")], test)
+}
+
+/// The same for tests that need other programs, each given with what brings it.
+pub(crate) fn left_out_without(programs: &[(&str, &str)], test: &str) -> bool {
     if std::env::var_os("HOLDFAST_NO_LAB").is_some_and(|value| value == "1") {
         eprintln!("left out because HOLDFAST_NO_LAB=1: {test}");
         return true;
     }
-    for (program, package) in [("ipmi_sim", "openipmi"), ("ipmitool", "ipmitool")] {
+    for (program, package) in programs {
         let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
         assert!(
             found.is_ok_and(|status| status.success()),
