@@ -4,7 +4,7 @@
 #   bmc.sh LAB HOST get power            prints power:0 or power:1, the truth
 #   bmc.sh LAB HOST set power 0|1        the power button
 #
-# LAB/bmc/HOST.fail: the BMC reports an error. HOST.slow: it takes so many seconds. HOST.stuck: it says "ok" and does nothing.
+# LAB/bmc/HOST.fail: the BMC reports an error. HOST.slow: it takes so many seconds (0.5). HOST.stuck: it says "ok" and does nothing.
 lab=$1 host=$2 what=$3; shift 3
 bmc=$lab/bmc/$host
 here=$(dirname "$0")

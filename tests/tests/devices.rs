@@ -5,28 +5,13 @@
 use std::time::{Duration, Instant};
 
 use holdfast_tests::lab::{
-    Fault, Lab, Scene, bmc, left_out,
+    Fault, Scene, bmc, left_out,
     scene::{GUEST, LIMIT},
     wait,
 };
 
 /// How long a guest has to stay whose host is not proven off. Several attempts fall into it.
 const STAY: Duration = Duration::from_secs(10);
-
-/// Applies the scene's guest with another fencing: one level for each host, as it is made.
-fn fence_by(scene: &Scene, level: impl Fn(&Lab, &str) -> String) {
-    let lines: String = scene
-        .lab
-        .hosts()
-        .iter()
-        .map(|spec| format!("  {}:\n    - {}\n", spec.name, level(&scene.lab, &spec.name)))
-        .collect();
-    let mut files = scene.declaration().unwrap();
-    files.retain(|(name, _)| *name != "fencing.yaml");
-    files.push(("fencing.yaml", format!("fencing:\n{lines}")));
-    let from = scene.lab.status().unwrap().from;
-    scene.lab.apply_texts(&from, &files).unwrap();
-}
 
 /// Waits until it is known how the wiring of every host's first level was verified. A device that hiccups is asked again after
 /// 15 s, then after 30 s.
@@ -47,7 +32,7 @@ fn redfish_verifies_its_wiring_by_itself_and_switches_a_frozen_host_off() {
         return;
     }
     let mut scene = Scene::three().unwrap();
-    fence_by(&scene, |lab, host| lab.start_redfish(host).unwrap());
+    scene.fence_by(|lab, host| Ok(vec![lab.start_redfish(host)?])).unwrap();
     let (host, leader) = scene.arranged(false).unwrap();
     wired(&scene, "its machine id");
 
@@ -76,15 +61,12 @@ fn a_level_of_two_devices_of_which_one_lies_is_no_proof_before_both_say_off() {
     let mut scene = Scene::three().unwrap();
     // The second says "off" of everything, at any time.
     let liar = "command: { status: [sh, -c, \"exit 2\"], off: [\"true\", HOST], wiring_verified_by: the lab }";
-    fence_by(&scene, |lab, host| {
-        let address = lab.bmc(host).address().unwrap();
-        let ipmi = format!(
-            "ipmi: {{ address: {address}, user: {}, password_file: {}, suite: 3, timeout: 4s, wiring_verified_by: the lab }}",
-            bmc::USER,
-            bmc::PASSWORD_FILE
-        );
-        format!("all: [{{ {ipmi} }}, {{ {} }}]", liar.replace("HOST", host))
-    });
+    scene
+        .fence_by(|lab, host| {
+            let ipmi = lab.bmc(host).yaml("4s")?;
+            Ok(vec![format!("all: [{{ {ipmi} }}, {{ {} }}]", liar.replace("HOST", host))])
+        })
+        .unwrap();
     let (host, _) = scene.arranged(false).unwrap();
     scene.lab.bmc(&host).fault(Fault::Stuck).unwrap();
     scene.lab.freeze(&host).unwrap();
@@ -105,14 +87,16 @@ fn a_fence_agent_is_drilled_and_then_its_word_is_proof() {
         return;
     }
     let mut scene = Scene::three().unwrap();
-    fence_by(&scene, |lab, host| {
-        let address = lab.bmc(host).address().unwrap();
-        format!(
-            "agent: {{ name: fence_ipmilan, password_file: {}, options: {{ ip: {address}, username: {}, lanplus: 1, cipher: 3, power_wait: 0 }} }}",
-            bmc::PASSWORD_FILE,
-            bmc::USER
-        )
-    });
+    scene
+        .fence_by(|lab, host| {
+            let address = lab.bmc(host).address()?;
+            Ok(vec![format!(
+                "agent: {{ name: fence_ipmilan, password_file: {}, options: {{ ip: {address}, username: {}, lanplus: 1, cipher: 3, power_wait: 0 }} }}",
+                bmc::PASSWORD_FILE,
+                bmc::USER
+            )])
+        })
+        .unwrap();
     let (guest_on, leader) = scene.arranged(true).unwrap();
     let host = scene.others(&[&leader]).remove(0);
     let refused = scene.lab.holdfast(&leader, &["fence", "drill", &guest_on, "--operator", "ann"]).unwrap();

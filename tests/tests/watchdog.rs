@@ -1,12 +1,12 @@
-//! Hosts whose only fence is their lease: the guard stops their guests itself, and where it cannot, the watchdog resets the
-//! host. A guard or a supervisor that is away for a moment costs nothing (R13–R15).
+//! Hosts whose fence is their lease, alone or after a power device: the guard stops their guests itself, and where it cannot,
+//! the watchdog resets the host. A guard or a supervisor that is away for a moment costs nothing (R13–R15).
 
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Daemon, HostSpec, Scene,
+    Daemon, Fault, HostSpec, Scene,
     clock::now_ms,
     left_out,
     scene::{GUEST, LIMIT},
@@ -211,5 +211,64 @@ fn a_stop_host_that_stands_still_is_reset_before_its_guests_start_elsewhere() {
             (status.guest_healthy(GUEST) && scene.who().is_ok_and(|who| who.1 == boots + 1)).then_some(())
         })
         .unwrap();
+    scene.calm().unwrap();
+}
+
+/// Its BMC has no power of its own: nobody can say any more that the host is off, and nobody has to.
+#[test]
+fn a_host_that_loses_power_together_with_its_bmc_is_safe_by_its_lease_and_nobody_is_called() {
+    if left_out("a_host_that_loses_power_together_with_its_bmc_is_safe_by_its_lease_and_nobody_is_called") {
+        return;
+    }
+    let mut scene = watched();
+    let lease = "lease: { watchdog_trusted_by: the lab }".to_owned();
+    // Its attempt is over long before the lease.
+    scene.fence_by(|lab, host| Ok(vec![lab.bmc(host).yaml("2s")?, lease.clone()])).unwrap();
+    let (host, _) = scene.arranged(false).unwrap();
+    scene.lab.wait_armed(LIMIT).unwrap();
+    scene.lab.bmc(&host).fault(Fault::Unreachable).unwrap();
+    let status = scene.lab.guard_status(&host).unwrap();
+    scene.lab.power_cut(&host).unwrap();
+
+    // While it is waited for, everybody is told until when.
+    let key = format!("host/{host}");
+    let safe = scene.lab.wait_status("from when on its guests are safe", LIMIT, |status| {
+        let safe = status.value.pointer(&format!("/hosts/{host}/safe_at"))?;
+        let told = status.value["incidents"].as_array()?.iter().find(|incident| incident["key"] == key.as_str())?;
+        let says_so = told["summary"].as_str()?.contains("safe at") && told["human"].is_null();
+        (says_so && safe["left_ms"].as_u64()? > 0).then(|| safe.clone())
+    });
+    let safe = safe.unwrap();
+    let from = scene.lab.status().unwrap().from;
+    let waits = scene.lab.holdfast_json(&from, &["explain", GUEST]).unwrap()["waits"].clone();
+    assert!(waits.as_str().is_some_and(|waits| waits.contains("safe at")), "{waits}");
+    let started = wait::until("a start elsewhere", LIMIT, || {
+        let open = scene.lab.guest_qemu_pids(GUEST);
+        if open.is_empty() { Err("open nowhere".to_owned()) } else { Ok(now_ms()) }
+    })
+    .unwrap();
+
+    // The guard's last lease was granted at `deadline - lease` or later.
+    let ms = |value: &serde_json::Value| value.as_f64().unwrap();
+    let (lease, guard, watchdog) = (ms(&safe["lease_ms"]), ms(&safe["guard_ms"]), ms(&safe["watchdog_ms"]));
+    let armed = &status["armed"];
+    assert_eq!((guard, watchdog), (ms(&armed["guard_ms"]), ms(&armed["watchdog"]["timeout_ms"])), "{safe} {armed}");
+    let earliest = ms(&status["deadline"]) - lease + 1.05 * lease + guard + watchdog;
+    println!("started elsewhere {:.0} ms after that was safe", started - earliest);
+    assert!(started >= earliest, "{started} is before {earliest}: {safe}");
+    assert_ne!(scene.lab.wait_guest_healthy(GUEST, LIMIT).unwrap(), host);
+    let proof = scene.shown(&format!("/hosts/{host}/proof")).unwrap();
+    assert!(proof.as_str().is_some_and(|proof| proof.contains("lease")), "{proof}");
+    let journal = scene.journal().unwrap();
+    let failed = format!("fencing {host} failed: ");
+    assert!(journal.iter().any(|line| line.starts_with(&failed)), "its power device was asked in vain: {journal:?}");
+    let incidents = scene.shown("/incidents").unwrap();
+    let of_host = incidents.as_array().unwrap().iter().find(|incident| incident["key"] == key.as_str());
+    assert!(of_host.is_some_and(|incident| incident["human"].is_null()), "{incidents}");
+    assert_eq!(scene.presses(), 0);
+    scene.lab.no_watchdog_fired().unwrap();
+
+    scene.lab.bmc(&host).fault(Fault::None).unwrap();
+    scene.lab.power_on(&host).unwrap();
     scene.calm().unwrap();
 }

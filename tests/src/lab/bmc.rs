@@ -31,8 +31,8 @@ pub enum Fault {
     Stuck,
     /// It reports an error.
     Fail,
-    /// It takes so many seconds for everything.
-    Slow(u32),
+    /// It takes so long for everything.
+    Slow(Duration),
     /// It knows another password.
     WrongPassword,
     /// Nobody is at its address.
@@ -76,6 +76,17 @@ impl Bmc<'_> {
         Ok(format!("10.78.0.{}", 100 + self.lab.number(&self.host)?))
     }
 
+    /// It as a power device, in policy YAML; `timeout` is how long an attempt may take.
+    ///
+    /// # Errors
+    /// When the host is unknown.
+    pub fn yaml(&self, timeout: &str) -> Result<String> {
+        Ok(format!(
+            "ipmi: {{ address: {}, user: {USER}, password_file: {PASSWORD_FILE}, suite: 3, timeout: {timeout}, wiring_verified_by: the lab }}",
+            self.address()?
+        ))
+    }
+
     /// The system UUID that it reports, which is also the `machine_id` of its host.
     ///
     /// # Errors
@@ -104,7 +115,7 @@ impl Bmc<'_> {
         match fault {
             Fault::Stuck => fs::write(self.file("stuck"), b"")?,
             Fault::Fail => fs::write(self.file("fail"), b"")?,
-            Fault::Slow(seconds) => fs::write(self.file("slow"), seconds.to_string())?,
+            Fault::Slow(time) => fs::write(self.file("slow"), time.as_secs_f64().to_string())?,
             Fault::None | Fault::WrongPassword | Fault::Unreachable => {}
         }
         if fault == Fault::Unreachable { self.set_address(false) } else { Ok(()) }

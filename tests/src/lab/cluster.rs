@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    HostSpec, Lab, bmc,
+    HostSpec, Lab,
     command::{Answer, run_ok},
     guest, machine_id, wait,
 };
@@ -202,6 +202,16 @@ impl Lab {
     /// # Errors
     /// As [`Lab::apply`].
     pub fn apply_texts<N: AsRef<str>, T: AsRef<str>>(&self, host: &str, files: &[(N, T)]) -> Result<()> {
+        let folder = self.write_policies(files)?;
+        self.holdfast_soon(host, &["apply", &folder]).map(drop)
+    }
+
+    /// Fills in files, given as name and text, and writes them to a folder, which it returns. It has the same path on every host
+    /// and on the client's machine, and holds whatever was written last.
+    ///
+    /// # Errors
+    /// When the folder or a file cannot be written.
+    pub fn write_policies<N: AsRef<str>, T: AsRef<str>>(&self, files: &[(N, T)]) -> Result<String> {
         let folder = self.shared().join(POLICIES);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
@@ -210,7 +220,7 @@ impl Lab {
         for (name, text) in files {
             fs::write(folder.join(name.as_ref()), filled_in(text.as_ref()))?;
         }
-        self.holdfast_soon(host, &["apply", &folder.to_string_lossy()]).map(drop)
+        Ok(folder.to_string_lossy().into_owned())
     }
 
     /// Fencing of all hosts, as policy YAML: by the lease alone where there is a watchdog, which is virtual as the lab's hosts
@@ -225,13 +235,7 @@ impl Lab {
                 text += &format!("  {}:\n    - lease: {{ watchdog_trusted_by: the lab }}\n", spec.name);
                 continue;
             }
-            let address = self.bmc(&spec.name).address()?;
-            text += &format!(
-                "  {}:\n    - ipmi: {{ address: {address}, user: {}, password_file: {}, suite: 3, timeout: 4s, wiring_verified_by: the lab }}\n",
-                spec.name,
-                bmc::USER,
-                bmc::PASSWORD_FILE
-            );
+            text += &format!("  {}:\n    - {}\n", spec.name, self.bmc(&spec.name).yaml("4s")?);
         }
         Ok(text)
     }

@@ -105,6 +105,23 @@ impl Scene {
         self.lab.apply_texts(&from, &files)
     }
 
+    /// Applies the scene's guest with another fencing: what `levels` makes for each host, one level after the other.
+    ///
+    /// # Errors
+    /// When `levels` fails, or what it makes is refused.
+    pub fn fence_by(&self, levels: impl Fn(&Lab, &str) -> Result<Vec<String>>) -> Result<()> {
+        let mut text = "fencing:\n".to_owned();
+        for spec in self.lab.hosts() {
+            text += &format!("  {}:\n", spec.name);
+            levels(&self.lab, &spec.name)?.iter().for_each(|level| text += &format!("    - {level}\n"));
+        }
+        let mut files = self.declaration()?;
+        files.retain(|(name, _)| *name != "fencing.yaml");
+        files.push(("fencing.yaml", text));
+        let from = self.lab.wait_status("a coordinator", LIMIT, |status| Some(status.from.clone()))?;
+        self.lab.apply_texts(&from, &files)
+    }
+
     /// The scene's policy files, by name and text.
     ///
     /// # Errors
