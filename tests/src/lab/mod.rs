@@ -20,6 +20,7 @@ mod host;
 pub mod kits;
 pub mod machine;
 pub mod network;
+mod operators;
 mod place;
 pub mod redfish;
 pub mod scene;
@@ -43,6 +44,7 @@ pub use self::{
     client::{Client, Outage},
     cluster::Status,
     host::{Daemon, HostSpec},
+    operators::Operator,
     place::Place,
     scene::Scene,
     watch::{DoubleRun, Tenure},
