@@ -1,11 +1,12 @@
 //! Power devices that lie, refuse or are not there: without proof nothing starts elsewhere, and a human is told what to do.
+//! Hosts that return while they are fenced, and executors that die before they have reported.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what a test's helper cannot do fails the test")]
 
 use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Daemon, Fault, Scene, left_out,
+    Daemon, Fault, HostSpec, Scene, left_out,
     scene::{GUEST, LIMIT},
     wait,
 };
@@ -134,4 +135,80 @@ fn a_refused_password_and_an_idle_button_are_no_proof() {
     scene.lab.bmc(&host).fault(Fault::None).unwrap();
     scene.lab.holdfast_soon(&leader, &["fence", "test", &host]).unwrap();
     scene.moved_after_proof(&host, LIMIT).unwrap();
+}
+
+/// It was reset by somebody while its controller was asked in vain: no late "off" may hit what runs on its next boot (R20).
+#[test]
+fn a_host_that_returns_while_it_is_being_fenced_is_let_in_when_the_attempt_has_ended() {
+    if left_out("a_host_that_returns_while_it_is_being_fenced_is_let_in_when_the_attempt_has_ended") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, _) = scene.arranged(false).unwrap();
+    let boots = scene.who().unwrap().1;
+    scene.lab.bmc(&host).fault(Fault::Stuck).unwrap();
+    scene.lab.freeze(&host).unwrap();
+    wait::until("an attempt under way", LIMIT, || {
+        if scene.presses() > 0 { Ok(()) } else { Err(format!("{:?}", scene.lab.bmc(&host).asked())) }
+    })
+    .unwrap();
+    scene.lab.power_cut(&host).unwrap();
+    scene.lab.power_on(&host).unwrap();
+    scene.calm().unwrap();
+    assert_eq!(scene.who().unwrap().1, boots + 1, "it was booted once more, without a person's word");
+
+    // Every attempt had ended when the new boot was let in, and none was begun afterwards.
+    let journal = scene.journal().unwrap();
+    let joined = format!("{host} joined (boot ");
+    let joined = journal.iter().rposition(|line| line.starts_with(&joined)).unwrap();
+    let (before, after) = journal.split_at(joined);
+    let (order, end) = (format!("is ordered to switch {host} off"), format!("fence {host} by level"));
+    let count = |lines: &[String], what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert!(count(before, &order) > 0, "{journal:#?}");
+    assert_eq!((count(before, &order), count(after, &order)), (count(before, &end), 0), "{journal:#?}");
+    scene.lab.bmc(&host).fault(Fault::None).unwrap();
+}
+
+/// The device has obeyed, and nobody hears of it: who leads next waits until nothing of the attempt can be left, and asks again.
+#[test]
+fn an_executor_that_dies_between_an_off_and_its_report_is_waited_for_and_the_device_is_asked_again() {
+    if left_out("an_executor_that_dies_between_an_off_and_its_report_is_waited_for_and_the_device_is_asked_again") {
+        return;
+    }
+    // The guest's host has no vote, so that the others decide on without the executor.
+    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
+    hosts.push(HostSpec::member("m1"));
+    let mut scene = Scene::with(hosts, "").unwrap();
+    if scene.calm().unwrap() != "m1" {
+        scene.migrate("m1").unwrap();
+    }
+    scene.calm().unwrap();
+    let executor = scene.leader().unwrap();
+    // Between the end of its power and the answer that says so lies half a second.
+    scene.lab.bmc("m1").fault(Fault::Slow(Duration::from_millis(500))).unwrap();
+    scene.lab.freeze("m1").unwrap();
+    wait::until("an off that is obeyed", LIMIT, || {
+        if scene.lab.is_on("m1") { Err("it is on".to_owned()) } else { Ok(()) }
+    })
+    .unwrap();
+    scene.lab.kill_supervisor(&executor).unwrap();
+    let presses = scene.presses();
+    let life = scene.lab.wait_status("another coordinator", LIMIT, |status| {
+        (status.leader()? != executor).then(|| status.value["hosts"]["m1"]["life"].clone())
+    });
+    assert_eq!(life.unwrap(), "fencing", "it was reported before the executor died");
+    scene.moved_after_proof("m1", LIMIT).unwrap();
+
+    let journal = scene.journal().unwrap();
+    let asked: Vec<&String> = journal.iter().filter(|line| line.contains("is ordered to switch m1 off")).collect();
+    let by_executor: Vec<bool> = asked.iter().map(|line| line.starts_with(&format!("{executor} "))).collect();
+    assert_eq!(by_executor, [true, false], "{asked:?}");
+    let silent = format!("its executor {executor} has been silent for longer than an attempt may take");
+    assert!(journal.iter().any(|line| line.contains(&silent)), "{journal:#?}");
+    assert_eq!(scene.presses(), presses, "what is off gets no off");
+
+    scene.lab.bmc("m1").fault(Fault::None).unwrap();
+    scene.lab.start_supervisor(&executor).unwrap();
+    scene.lab.power_on("m1").unwrap();
+    scene.calm().unwrap();
 }
