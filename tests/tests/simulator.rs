@@ -10,6 +10,8 @@ use holdfast_tests::simulator::{
     report::{End, Options, find_break, words},
     setup::device,
     world::Seen,
+    setup,
+    world::{BOUND, Seen},
 };
 
 /// Seeds that every test run tries. `simulator run --seeds 1000000` is a night's work.
@@ -161,4 +163,30 @@ fn a_dead_hosts_guests_run_elsewhere_as_soon_in_a_world_of_forty_hosts_as_in_one
     };
     let (few, many) = (outage(4), outage(40));
     assert!(many < few + PHASE, "{few} ms with four hosts, {many} ms with forty");
+}
+
+/// Both hosts hang before their supervisors start, so no silence of theirs ends by itself, and they are two of five.
+#[test]
+fn a_storm_hold_is_released_once_somebody_has_seen_that_the_silent_hosts_hang() {
+    let mut policies = Setup::random(1, 5, 5, None).policies;
+    for levels in policies.fencing.values_mut() {
+        *levels = vec![device()];
+    }
+    let mut setup = Setup::plain(5, policies);
+    setup.timing = Setup::random_timing(None);
+    // Both are waited for: something runs there.
+    let guests: Vec<_> = setup.policies.guests.keys().take(2).cloned().collect();
+    setup.running.extend(guests.into_iter().zip([3, 4]));
+    let mut world = World::new(&setup, Vec::new());
+    world.run_until(30_000);
+    assert!(world.is_at_rest(), "{:?}", world.violation());
+    for hangs in [Some(3), Some(4)] {
+        world.happen(&Happening::Blackout { hangs, back: 2_000 });
+    }
+    world.run_until(32_000);
+    world.happen(&Happening::Heal);
+    world.run_until(32_000 + BOUND + 5_000);
+    assert_eq!((world.violation(), world.unhealed()), (None, None));
+    assert!(world.is_at_rest(), "it has healed");
+    assert_eq!(world.seen.holds_released, 1, "nobody has asked for a second word");
 }

@@ -113,6 +113,7 @@ impl World {
             Change::FenceOpened { host, evidence, .. } => self.check_fence(host, evidence, entry.proposed),
             Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
             Change::NameContested { .. } => self.seen.contested += 1,
+            Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
             Change::HostJoined { host, facts } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());
                 self.seen.contested += u64::from(contested);
@@ -342,9 +343,10 @@ impl World {
         }
     }
 
-    /// S9, R21: no active fence is decided while many hosts are silent to the coordinator and not known to be off.
+    /// S9, R21: no active fence is decided while many hosts are silent to the coordinator and not known to be off, unless
+    /// somebody has looked and says that fencing goes on ([`World::release_hold`]).
     fn check_storm(&mut self, host: &HostName, proposed: Ms) {
-        let Some(leader) = self.coordinator() else { return };
+        let Some(leader) = self.coordinator().filter(|_| self.truth.state.storm_release.is_none()) else { return };
         // What waited for a quorum was decided on what was so then.
         if self.now - proposed > STALE {
             return;

@@ -128,6 +128,8 @@ pub type Plan = Vec<(Ms, Happening)>;
 
 /// Before the first fault everything has come to life.
 const CALM_FIRST: Ms = 20_000;
+/// How long it takes a person to look at every host.
+const LOOKING: Ms = 20_000;
 
 /// Makes a plan of some bursts of faults, each followed by [`Happening::Heal`].
 #[must_use]
@@ -673,6 +675,7 @@ impl World {
                 self.operator(Happening::ConfirmOff { host }, 0);
             }
         }
+        self.release_hold();
         let stuck: Vec<GuestName> = self
             .truth
             .state
@@ -688,6 +691,20 @@ impl World {
             .collect();
         for guest in stuck {
             self.operate(Change::LadderReset { guest });
+        }
+    }
+
+    /// Whoever is paged for a storm hold looks at every host. What is off is confirmed to be; where the others are heard again,
+    /// or hang for certain, no switch has failed that they would be cut off by, and fencing may go on (R21). Looking takes so
+    /// long that no silence counts any more which came from the faults themselves.
+    fn release_hold(&mut self) {
+        let now = self.now;
+        let looked = self.healing_since.is_some_and(|since| now - since >= LOOKING);
+        let holds = self.truth.state.open_incident("storm").is_some() && self.truth.state.storm_release.is_none();
+        let (hung, others): (Vec<_>, Vec<_>) = self.hosts.iter().take(self.named).partition(|host| host.hung);
+        let found = others.iter().all(|host| !host.on || host.alive(now));
+        if looked && holds && found && !hung.is_empty() {
+            self.operate(Change::StormHoldReleased { by: "ann".to_owned() });
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Seen {
     pub contested: u64,
     /// Copies that could not be told from what they are copies of.
     pub beyond: u64,
+    /// Storm holds that an operator has released (R21).
+    pub holds_released: u64,
 }
 
 /// A simulated cluster.
