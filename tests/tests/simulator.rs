@@ -66,9 +66,9 @@ fn seeds_that_once_were_bad_are_well() {
     for line in include_str!("../seeds/regressions.txt").lines() {
         let Some(seed) = line.split_whitespace().next().filter(|word| !word.starts_with('#')) else { continue };
         let seed = seed.parse().unwrap();
-        // Most were found before worlds had rules about places, and chores.
-        for more in [false, true] {
-            let outcome = Options { places: more, chores: more, ..Options::default() }.run(seed);
+        // Most were found before worlds had rules about places, and chores; or before there was anything odd about them.
+        for (more, oddities) in [(false, false), (true, false), (true, true)] {
+            let outcome = Options { places: more, chores: more, oddities, ..Options::default() }.run(seed);
             assert_eq!(outcome.end, End::Well, "seed {seed}: {}", words(&outcome.end));
         }
     }
@@ -85,6 +85,13 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("a drill switches a host off", met(|seen| seen.drills)),
         ("a second machine comes under a name", met(|seen| seen.twins)),
         ("a name is contested (R11)", met(|seen| seen.contested)),
+        ("a power device calls a living host off (R9)", met(|seen| seen.lies)),
+        ("a power device is distrusted for it (R9)", met(|seen| seen.distrusted)),
+        ("one of two outlets keeps a host on", met(|seen| seen.half_off)),
+        ("both outlets switch a host off", met(|seen| seen.both_off)),
+        ("another tool moves a guest", met(|seen| seen.moved_outside)),
+        ("a guest that was moved so is followed", met(|seen| seen.followed)),
+        ("a guest is left alone", met(|seen| seen.left_alone)),
     ];
     assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "{worlds:?}");
     // Such a world ends early, so few may be so.

@@ -8,7 +8,7 @@ use holdfast_policies::{
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, OrderOutcome},
     proof::ProofKind,
-    state::{Host, Life, Mode},
+    state::{Host, Life, Mode, Wanted},
     sync::Authority,
     time::millis,
 };
@@ -114,6 +114,9 @@ impl World {
             Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
+            Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
+            Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
+            Change::Stop { why, .. } if why.contains("best effort") => self.seen.gave_way += 1,
             Change::HostJoined { host, facts } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());
                 self.seen.contested += u64::from(contested);
@@ -133,6 +136,8 @@ impl World {
             let home = state.guests.get(guest).and_then(|known| known.home()).map(|home| home.host.clone());
             home.is_some_and(|home| state.hosts.get(&home).is_some_and(Host::in_maintenance))
         };
+        let unmanaged =
+            |guest: &GuestName| state.guests.get(guest).is_some_and(|known| known.wanted == Wanted::Unmanaged);
         match change {
             Change::FenceOpened { host, .. } | Change::DrillBegun { host, .. } if state.suspended.is_some() => {
                 Some(format!("{host} is to be switched off, and deciding is suspended"))
@@ -144,6 +149,9 @@ impl World {
                 if state.suspended.as_ref().is_some_and(|suspension| !suspension.under_way.contains(guest)) =>
             {
                 Some(format!("something is begun with {guest}, and deciding is suspended"))
+            }
+            Change::Place { guest, .. } | Change::Climb { guest, .. } if unmanaged(guest) => {
+                Some(format!("something is done about {guest}, which is to be left alone"))
             }
             Change::Climb { guest, .. } if hands_off(guest) => {
                 Some(format!("something is done about {guest}, and its host is in maintenance"))
@@ -284,6 +292,18 @@ impl World {
         let known = &self.hosts[index];
         if known.on && known.boot_number() == boot_of(incarnation) {
             self.violate("S2", format!("{host} is proven gone, and its boot {incarnation} is on (R9)"));
+        }
+    }
+
+    /// S2: a guest is followed to where other tools have moved it only if nothing of it is left where it was.
+    fn check_followed(&mut self, guest: &GuestName, to: &HostName) {
+        self.seen.followed += 1;
+        let left = |host: &&super::host::Host| {
+            host.name != *to && host.machines.get(guest).is_some_and(|known| known.state != Vm::Exited)
+        };
+        if let Some(host) = self.hosts.iter().find(left) {
+            let name = host.name.clone();
+            self.violate("S2", format!("{guest} is followed to {to}, and {name} has it still"));
         }
     }
 
@@ -453,8 +473,8 @@ impl World {
 
     /// R2, R10, R12, R20: no lease outlasts what a majority confirmed.
     pub(super) fn check_lease(&mut self, host: usize, sent: Ms, lease_ms: u64) {
-        // The agent counts on its own clock, which may be slow by 2 %.
-        let until = sent + lease_ms * 51 / 50;
+        // The agent counts on its own clock, which may be slow.
+        let until = sent + self.hosts[host].lasts(lease_ms);
         let lease = millis(self.timing.lease.0);
         if self.hosts[host].floors_lost {
             let name = self.hosts[host].name.clone();
@@ -528,6 +548,7 @@ impl World {
                 self.violate("R6", format!("{name} reaches the coordinator through a voter, and has no lease"));
             }
         }
+        self.check_lies();
     }
 
     /// Whether a host is well, and reaches a majority of the voters over links without a fault, each of which reaches

@@ -23,7 +23,7 @@ use holdfast_policies::{
     time::{Moment, Now, WallTime, millis},
 };
 
-use super::{Ms, breaks::Break, network::Transit, queue::Event, world::World};
+use super::{Ms, breaks::Break, device::device_names, network::Transit, queue::Event, world::World};
 
 /// How often it decides when something is odd; and when nothing is.
 const THINK: Ms = 50;
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Brings the evidence up to date with what came by datagram.
-    fn refresh(&mut self, voter: usize) {
+    pub(super) fn refresh(&mut self, voter: usize) {
         let count = self.voters.len();
         if self.voters[voter].brain.evidence.voters.len() != count {
             let names = self.hosts.iter().take(count).map(|host| host.name.clone()).collect();
@@ -499,6 +499,9 @@ impl World {
     }
 
     pub(super) fn take_reading(&mut self, voter: usize, host: &HostName, mut reading: PowerReading) {
+        if !self.is_told(voter, host, &reading) {
+            return;
+        }
         if self.broken == Some(Break::R9) {
             let clock = self.hosts[voter].clock(self.now);
             super::breaks::read_afresh(&self.voters[voter].state, host, clock, &mut reading);
@@ -566,8 +569,8 @@ impl World {
         let declared = self.voters[voter].state.policies.levels_of(host).get(level).cloned();
         let Some(declared) = declared else { return };
         let asked = self.hosts[voter].clock(self.now);
-        let (wait, power) = self.read_device(about, 2_500);
-        let devices = vec![format!("the BMC of {host}")];
+        let (wait, power) = self.read_level(about, &declared, 2_500);
+        let devices = device_names(&declared, host);
         let reading = PowerReading { incarnation, asked, power, devices, level, declared };
         let term = self.voters[voter].term;
         self.queue.push(self.now + wait, Event::Power { voter, term, about, reading });

@@ -52,12 +52,16 @@ pub enum Happening {
     BadNetwork { host: usize, time: Ms, loss: u64, late: Ms },
     /// A power device behaves differently from here on.
     DeviceIs { host: usize, device: Device },
+    /// One of a host's two outlets behaves differently from here on.
+    OutletIs { host: usize, outlet: usize, device: Device },
     /// A guest's process ends.
     GuestExits { guest: GuestName },
     /// A guest's kernel panics.
     GuestPanics { guest: GuestName },
     /// A guest runs and does not answer.
     GuestHangs { guest: GuestName },
+    /// Another tool moves a guest, if everything is at rest.
+    MovedByOthers { guest: GuestName, to: usize },
     /// A guest does not answer wherever it is started.
     GuestIsSick { guest: GuestName, time: Ms },
     /// A host cannot stop a guest.
@@ -360,7 +364,7 @@ fn back(random: &mut Random) -> Option<Ms> {
 impl World {
     /// Has something happen.
     pub fn happen(&mut self, what: &Happening) {
-        let now = self.now;
+        let (now, rested) = (self.now, self.is_at_rest());
         self.rest_since = None;
         self.story.note(self.skipped + now, || format!("== {what:?}"));
         match what {
@@ -436,9 +440,18 @@ impl World {
             }
             Happening::BadNetwork { host, time, loss, late } => self.network.spoil(*host, now + time, *loss, *late),
             Happening::DeviceIs { host, device } => self.set_device(*host, *device),
+            Happening::OutletIs { host, outlet, device } => {
+                self.lies_drawn |= *device == Device::Wrong;
+                self.hosts[*host].outlets[*outlet].device = *device;
+            }
             Happening::GuestExits { guest } => self.each_running(guest, |machine| machine.state = Vm::Exited),
             Happening::GuestPanics { guest } => self.each_running(guest, |machine| machine.state = Vm::Panicked),
             Happening::GuestHangs { guest } => self.each_running(guest, |machine| machine.ill = true),
+            Happening::MovedByOthers { guest, to } => {
+                if rested {
+                    self.moved_by_others(guest, *to);
+                }
+            }
             Happening::GuestIsSick { guest, time } => {
                 self.sick.insert(guest.clone(), now + time);
                 self.each_running(guest, |machine| machine.ill = true);
@@ -555,6 +568,7 @@ impl World {
 
     fn set_device(&mut self, host: usize, device: Device) {
         self.hosts[host].device = device;
+        self.lies_drawn |= device == Device::Wrong;
         let name = self.hosts[host].name.clone();
         if device == Device::Slow {
             self.slow_devices.insert(name);
@@ -608,6 +622,10 @@ impl World {
             self.voters[host].crash();
         }
         self.hosts[host].lose_power();
+        if fence.is_none() {
+            // Not its own button: nothing feeds it.
+            self.hosts[host].outlets.iter_mut().for_each(|outlet| outlet.feeds = false);
+        }
         self.reaching[host] = self.now;
         self.twin_shares_power(host);
         if fence.is_some() && self.chance && self.random.one_in(2) {
@@ -633,6 +651,9 @@ impl World {
         for index in 0..self.named {
             self.set_device(index, Device::Good);
             let known = &mut self.hosts[index];
+            for outlet in &mut known.outlets {
+                (outlet.device, outlet.feeds) = (Device::Good, outlet.feeds || known.on);
+            }
             known.stubborn.clear();
             known.blind.clear();
             (known.starts_fail_until, known.moves_fail_until) = (0, 0);
@@ -664,6 +685,7 @@ impl World {
         self.twin_goes();
         self.settle_names();
         for host in 0..self.named {
+            self.look_after_devices(host);
             self.look_after_hung(host);
             // Votes are needed back, whatever switched their hosts off meanwhile.
             if host < self.voters.len() && !self.hosts[host].on {

@@ -1,6 +1,7 @@
 //! Guests as they really are, and what orders really do to them.
 
 use holdfast_policies::{
+    model::FenceLevel,
     names::{Epoch, GuestName, HostName},
     observe::GuestCondition,
     order::{OrderKind, OrderOutcome, Switch},
@@ -13,7 +14,7 @@ use holdfast_policies::{
 use super::{
     Ms,
     breaks::Break,
-    device::Device,
+    device::{Device, OUTLETS, device_names},
     host::{Host, Job},
     queue::Event,
     world::World,
@@ -201,12 +202,12 @@ impl World {
                 self.power_on_after(about, 10);
                 Some(true)
             }
-            OrderKind::Fence { target, target_incarnation, level, switch, .. } => {
+            OrderKind::Fence { target, target_incarnation, level, device, switch } => {
                 let about = self.host_index(target)?;
-                if !job.shot && !self.shoot(host, about, job)? {
+                if !job.shot && !self.shoot(host, about, device, job)? {
                     return Some(false);
                 }
-                if self.hosts[about].on {
+                if self.hosts[about].on && self.level_says(about, device) != Power::Off {
                     return Some(false);
                 }
                 *reading = Some(AgedReading {
@@ -214,7 +215,7 @@ impl World {
                     incarnation: target_incarnation.clone(),
                     asked_ago_ms: 0,
                     power: Power::Off,
-                    devices: vec![format!("the BMC of {target}")],
+                    devices: device_names(device, target),
                     level: *level,
                 });
                 if *switch == Switch::OffAndOn {
@@ -226,9 +227,14 @@ impl World {
     }
 
     /// Tells a power device to switch its host off. `None`: it will, later.
-    fn shoot(&mut self, by: usize, about: usize, job: &Job) -> Option<bool> {
+    fn shoot(&mut self, by: usize, about: usize, level: &FenceLevel, job: &Job) -> Option<bool> {
+        if level.devices().len() == OUTLETS {
+            return Some(self.switch_outlets(about, job.order.id));
+        }
         match self.hosts[about].device {
             Device::Unreachable | Device::Lying => Some(false),
+            // It says off already, so that it is not told to.
+            Device::Wrong => Some(true),
             Device::Good | Device::Slow => {
                 if !self.is_drill(job.order.id) {
                     self.check_still_wanted(about);

@@ -16,7 +16,14 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use super::{Ms, breaks::Break, chores::TWIN_BOOTS, device::Device, guest::Machine, setup::HostSetup};
+use super::{
+    Ms,
+    breaks::Break,
+    chores::TWIN_BOOTS,
+    device::{Device, OUTLETS, Outlet},
+    guest::Machine,
+    setup::HostSetup,
+};
 
 /// How long what a voter hears must have been whole before its ears count (R17).
 const LISTENED: Ms = 1_500;
@@ -73,6 +80,8 @@ pub struct Host {
     pub frozen_until: Ms,
     /// Its power device.
     pub device: Device,
+    /// What feeds it, where outlets are among its power devices.
+    pub outlets: [Outlet; OUTLETS],
     /// The supervisor, while it runs.
     pub supervisor: Option<Supervisor>,
     /// What the agent has on disk.
@@ -149,6 +158,7 @@ impl Host {
             hung: false,
             frozen_until: 0,
             device: Device::default(),
+            outlets: [Outlet::default(); OUTLETS],
             supervisor: None,
             disk: Disk::default(),
             floors_lost: false,
@@ -183,11 +193,17 @@ impl Host {
         }
     }
 
-    /// Its boot-time clock: counts suspend, and drifts by at most 2 %.
+    /// Its boot-time clock: counts suspend, and drifts.
     #[must_use]
     pub fn clock(&self, now: Ms) -> Moment {
         let stood = if self.stopped_clock { self.frozen_total } else { 0 };
         Moment((now.saturating_sub(stood) * self.drift / 1_000).saturating_add(self.skew))
+    }
+
+    /// How long it really takes at most until its clock has counted so many milliseconds: 2 % longer, or as it drifts.
+    #[must_use]
+    pub fn lasts(&self, ms: u64) -> Ms {
+        (ms * 51 / 50).max(ms * 1_000 / self.drift + 1)
     }
 
     /// The number of its boot, as it is told to others.

@@ -10,6 +10,7 @@ use super::{
     checks::Violation,
     chores,
     faults::{Plan, random_plan},
+    oddities,
     random::Random,
     rules,
     setup::Setup,
@@ -34,11 +35,14 @@ pub struct Options {
     pub places: bool,
     /// Whether some worlds have drills, departures, second machines under a name, and logs that are compacted.
     pub chores: bool,
+    /// Whether some worlds have power devices that lie, hosts with two power supplies, clocks that drift far apart, and guests
+    /// that other tools move.
+    pub oddities: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts_min: 3, hosts_max: 9, minutes: 30, broken: None, places: true, chores: true }
+        Self { hosts_min: 3, hosts_max: 9, minutes: 30, broken: None, places: true, chores: true, oddities: true }
     }
 }
 
@@ -81,11 +85,13 @@ impl Options {
         if self.places && self.broken.is_none() && random.one_in(2) {
             rules::draw(&mut setup, &mut random);
         }
-        let plan = random_plan(&setup, self.minutes);
+        let mut plan = random_plan(&setup, self.minutes);
         let mut random = Random::new(seed, 7);
         if self.chores && self.broken.is_none() && random.one_in(2) {
-            let plan = chores::draw(&mut setup, &mut random, plan);
-            return (setup, plan);
+            plan = chores::draw(&mut setup, &mut random, plan);
+        }
+        if self.oddities && self.broken.is_none() {
+            plan = oddities::draw(&mut setup, plan);
         }
         (setup, plan)
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_policies::{
     hostfile::Timing,
     model::{
-        FenceLevel, GuestDeclaration, IpmiDevice, LeaseLevel, OnDegraded, Policies, Policy, Probe, QemuDefinition,
-        Rung, Service, Severity, TcpProbe, Vantages,
+        FenceLevel, GuestDeclaration, IpmiDevice, LeaseLevel, OnDegraded, Policies, Policy, PowerDevice, Probe,
+        QemuDefinition, Rung, Service, Severity, TcpProbe, Vantages,
     },
     names::{GuestName, HostName, PolicyName, ServiceName},
     rules::GuestNeeds,
@@ -55,6 +55,8 @@ pub struct Setup {
     pub compacts_every: Option<usize>,
     /// A second machine that may come under a host's name.
     pub twin: Option<Twin>,
+    /// How fast each host's clock goes, of a thousand; hosts beyond these get one by chance.
+    pub drifts: Vec<u64>,
 }
 
 impl Setup {
@@ -73,6 +75,7 @@ impl Setup {
             guarded: false,
             compacts_every: None,
             twin: None,
+            drifts: Vec::new(),
         }
     }
 
@@ -103,6 +106,7 @@ impl Setup {
             guarded: false,
             compacts_every: None,
             twin: None,
+            drifts: Vec::new(),
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);
@@ -237,8 +241,18 @@ fn policy(random: &mut Random, matches: BTreeMap<String, String>) -> Policy {
 /// A power device whose wiring somebody has verified.
 #[must_use]
 pub fn device() -> FenceLevel {
-    FenceLevel::ipmi(IpmiDevice {
-        address: "10.0.9.1".to_owned(),
+    FenceLevel::ipmi(ipmi("10.0.9.1"))
+}
+
+/// The two outlets of a host with two power supplies, whose wiring somebody has verified: all must say off.
+#[must_use]
+pub fn outlets() -> FenceLevel {
+    FenceLevel::Power(["10.0.8.1", "10.0.8.2"].into_iter().map(|address| PowerDevice::Ipmi(ipmi(address))).collect())
+}
+
+fn ipmi(address: &str) -> IpmiDevice {
+    IpmiDevice {
+        address: address.to_owned(),
         port: 623,
         user: "holdfast".to_owned(),
         password_file: "/etc/holdfast/ipmi".into(),
@@ -247,5 +261,5 @@ pub fn device() -> FenceLevel {
         interface: Default::default(),
         wiring_verified_by: Some("ann".to_owned()),
         timeout: Span::secs(20),
-    })
+    }
 }

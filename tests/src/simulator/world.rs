@@ -57,6 +57,22 @@ pub struct Seen {
     pub beyond: u64,
     /// Storm holds that an operator has released (R21).
     pub holds_released: u64,
+    /// Times that a coordinator was told by a verified power device that a living host is off (R9).
+    pub lies: u64,
+    /// Power devices that were distrusted for it.
+    pub distrusted: u64,
+    /// Times that a host went on because only one of its two outlets could be switched.
+    pub half_off: u64,
+    /// Hosts that were switched off by both their outlets.
+    pub both_off: u64,
+    /// Guests that another tool has moved.
+    pub moved_outside: u64,
+    /// Those of them that were followed.
+    pub followed: u64,
+    /// Guests that were left alone because an operator wants it so.
+    pub left_alone: u64,
+    /// Guests of best effort that were stopped to make room.
+    pub gave_way: u64,
 }
 
 /// A simulated cluster.
@@ -110,6 +126,10 @@ pub struct World {
     pub(super) named: usize,
     /// What happens from here on is beyond what is promised.
     pub(super) beyond: bool,
+    /// Some power device of this world says what is not so.
+    pub(super) lies_drawn: bool,
+    /// Lies of which something is still to be seen.
+    pub(super) lies: Vec<super::lies::Lie>,
     /// What has really happened, so that a test can tell whether it is met at all.
     pub seen: Seen,
     plan: Plan,
@@ -126,7 +146,8 @@ impl World {
         let count = setup.hosts.len() + usize::from(setup.twin.is_some());
         let mut hosts: Vec<Host> = Vec::new();
         for (index, host) in setup.hosts.iter().enumerate() {
-            let drift = if setup.chance { random.between(990, 1_011) } else { 1_000 };
+            let drawn = if setup.chance { random.between(990, 1_011) } else { 1_000 };
+            let drift = setup.drifts.get(index).copied().unwrap_or(drawn);
             hosts.push(Host::new(index, host, count, drift, setup.broken));
         }
         let indices = hosts.iter().enumerate().map(|(index, host)| (host.name.clone(), index)).collect();
@@ -172,6 +193,8 @@ impl World {
             named: setup.hosts.len(),
             seen: Seen::default(),
             beyond: false,
+            lies_drawn: false,
+            lies: Vec::new(),
             plan,
             planned: 0,
             looked: 0,
@@ -377,6 +400,9 @@ impl World {
         self.rest_since = None;
         let known = &mut self.hosts[host];
         (known.on, known.on_since) = (true, now);
+        for outlet in &mut known.outlets {
+            outlet.feeds = true;
+        }
         known.boot += 1;
         known.hung = self.hangs_at_boot.remove(&host);
         known.name_boot();
@@ -502,6 +528,7 @@ impl World {
             && self.brain_rests(voter)
             && self.to_declare.is_none()
             && self.truth.state.orders.is_empty()
+            && self.lies.is_empty()
             && self.truth.state.suspended.is_none()
             && !self.truth.state.guests.is_empty()
             && self.all_active()

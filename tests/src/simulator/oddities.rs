@@ -1,0 +1,208 @@
+//! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
+//! apart as R1 allows, guests that other tools move, and guests that are left alone or give way. Each sort is drawn apart, in a
+//! third of the worlds, so that one more of them leaves all others what they are.
+
+use holdfast_policies::{
+    model::FenceLevel,
+    names::GuestName,
+    state::{Life, Wanted},
+};
+
+use super::{
+    Ms,
+    device::{Device, OUTLETS},
+    faults::{Happening, Plan},
+    guest::Vm,
+    random::Random,
+    setup::{self, Setup},
+    world::World,
+};
+
+/// Streams of chance, by what is drawn from them.
+const LIES: u64 = 8;
+const OUTLET_FAULTS: u64 = 9;
+const DRIFT: u64 = 10;
+const MOVES_OUTSIDE: u64 = 11;
+const LEFT_ALONE: u64 = 12;
+const BEST_EFFORT: u64 = 13;
+
+/// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
+/// faster than the other, whatever the true time is.
+const SLOWEST: u64 = 976;
+const FASTEST: u64 = 1_024;
+const _: () = assert!(FASTEST * 100 <= SLOWEST * 105, "R1 covers 5 %");
+
+/// Nothing is drawn before: everything has to come to life first.
+const CALM_FIRST: Ms = 20_000;
+
+/// Gives a world what this file is about, and adds to its plan.
+pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
+    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    if let Some(random) = drawn(setup, DRIFT) {
+        drift(setup, random);
+    }
+    if let Some(random) = drawn(setup, BEST_EFFORT) {
+        best_effort(setup, random);
+    }
+    if let Some(mut random) = drawn(setup, OUTLET_FAULTS) {
+        let fed = feed(setup, &mut random);
+        plan.extend(healed.iter().flat_map(|healed| outlet_faults(&mut random, &fed, *healed)));
+    }
+    if let Some(mut random) = drawn(setup, LIES) {
+        plan.extend(healed.iter().flat_map(|healed| lies(&mut random, setup, *healed)));
+    }
+    if let Some(mut random) = drawn(setup, LEFT_ALONE) {
+        plan.extend(healed.iter().map(|healed| left_alone(&mut random, setup, *healed)));
+    }
+    plan.sort_by_key(|(at, _)| *at);
+    if let Some(mut random) = drawn(setup, MOVES_OUTSIDE) {
+        let moves: Plan = begins(&plan).into_iter().map(|begun| moves_outside(&mut random, setup, begun)).collect();
+        plan.extend(moves);
+        plan.sort_by_key(|(at, _)| *at);
+    }
+    plan
+}
+
+/// The stream of a sort, in the worlds that have it.
+fn drawn(setup: &Setup, salt: u64) -> Option<Random> {
+    let mut random = Random::new(setup.seed, salt);
+    random.one_in(3).then_some(random)
+}
+
+/// When each burst of faults begins.
+fn begins(plan: &[(Ms, Happening)]) -> Vec<Ms> {
+    let bursts = plan.split(|(_, what)| matches!(what, Happening::Heal));
+    bursts.filter_map(|burst| burst.first().map(|(at, _)| *at)).collect()
+}
+
+/// Most clocks are at one end or the other, where they are furthest apart.
+fn drift(setup: &mut Setup, mut random: Random) {
+    setup.drifts = (0..setup.hosts.len())
+        .map(|_| match random.below(3) {
+            0 => SLOWEST,
+            1 => FASTEST,
+            _ => random.between(SLOWEST, FASTEST + 1),
+        })
+        .collect();
+}
+
+/// Guests that are stopped where another one has no room otherwise.
+fn best_effort(setup: &mut Setup, mut random: Random) {
+    for guest in setup.policies.guests.values_mut() {
+        guest.needs.best_effort = random.one_in(2);
+    }
+}
+
+/// Gives some hosts two power supplies, each at an outlet: as their power devices, or after their BMC. Which have them.
+fn feed(setup: &mut Setup, random: &mut Random) -> Vec<usize> {
+    let mut fed = Vec::new();
+    for (index, host) in setup.hosts.iter().enumerate() {
+        let Some(levels) = setup.policies.fencing.get_mut(&host.name) else { continue };
+        let Some(bmc) = levels.iter().position(FenceLevel::has_device) else { continue };
+        match random.below(3) {
+            0 => continue,
+            1 => levels[bmc] = setup::outlets(),
+            _ => levels.insert(bmc + 1, setup::outlets()),
+        }
+        fed.push(index);
+    }
+    fed
+}
+
+/// One outlet does not do what it should, and its host stands still for so long that it is to be switched off by both.
+fn outlet_faults(random: &mut Random, fed: &[usize], healed: Ms) -> Plan {
+    if fed.is_empty() {
+        return Plan::new();
+    }
+    let host = fed[random.index(fed.len())];
+    let at = before(random, healed, 8_000, 24_000);
+    let devices = [Device::Good, Device::Unreachable, Device::Lying, Device::Wrong];
+    let device = devices[random.index(devices.len())];
+    let fault = Happening::OutletIs { host, outlet: random.index(OUTLETS), device };
+    vec![(at, fault), (at + 100, Happening::Freeze { host, time: random.between(8_000, 40_000) })]
+}
+
+/// A power device calls its host off, which is not heard for a moment: too short to be suspected, and long enough that the
+/// device is asked. Some of these hosts really fail later, when their device is not trusted any more.
+fn lies(random: &mut Random, setup: &Setup, healed: Ms) -> Plan {
+    let mut plan = Plan::new();
+    for _ in 0..random.between(1, 4) {
+        let host = random.index(setup.hosts.len());
+        let at = before(random, healed, 14_000, 30_000);
+        plan.push((at, Happening::DeviceIs { host, device: Device::Wrong }));
+        plan.push((at + 50, Happening::Cut { host, time: random.between(850, 1_450) }));
+        let later = at + random.between(11_000, 13_500);
+        if random.one_in(2) && later < healed {
+            plan.push((
+                later,
+                Happening::PowerCut { host, back: random.one_in(2).then(|| random.between(500, 9_000)) },
+            ));
+        }
+    }
+    plan
+}
+
+fn left_alone(random: &mut Random, setup: &Setup, healed: Ms) -> (Ms, Happening) {
+    let at = before(random, healed, 2_000, 22_000);
+    (at, Happening::WantedIs { guest: any_guest(random, setup), wanted: Wanted::Unmanaged })
+}
+
+/// Other tools move guests only in a cluster that is at rest, some seconds before its next fault: what they move behind its
+/// back while its hosts fail is nowhere that anybody has committed, and no promise covers that.
+fn moves_outside(random: &mut Random, setup: &Setup, begun: Ms) -> (Ms, Happening) {
+    let to = random.index(setup.hosts.len());
+    (begun.saturating_sub(6_000), Happening::MovedByOthers { guest: any_guest(random, setup), to })
+}
+
+fn any_guest(random: &mut Random, setup: &Setup) -> GuestName {
+    let guests: Vec<&GuestName> = setup.policies.guests.keys().collect();
+    guests[random.index(guests.len())].clone()
+}
+
+fn before(random: &mut Random, healed: Ms, least: Ms, most: Ms) -> Ms {
+    healed.saturating_sub(random.between(least, most)).max(CALM_FIRST)
+}
+
+impl World {
+    /// Another tool moves a guest that runs, in an instant, to a host that is well.
+    pub(super) fn moved_by_others(&mut self, guest: &GuestName, to: usize) {
+        let runs = |host: &usize| self.hosts[*host].machines.get(guest).is_some_and(|known| known.state == Vm::Running);
+        let Some(from) = (0..self.named).find(runs).filter(|from| *from != to) else { return };
+        let target = &self.hosts[to];
+        let is_up = self.truth.state.hosts.get(&target.name).is_some_and(|known| known.life == Life::Up);
+        if !is_up || !target.serves(self.now) || target.machines.contains_key(guest) {
+            return;
+        }
+        if let Some(machine) = self.hosts[from].machines.remove(guest) {
+            self.hosts[to].machines.insert(guest.clone(), machine);
+            self.seen.moved_outside += 1;
+        }
+        self.check_running(guest);
+        self.sync_soon(from);
+        self.sync_soon(to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::report::Options;
+
+    #[test]
+    fn what_is_odd_leaves_the_rest_of_a_world_as_it_was() {
+        for seed in 1..200 {
+            let (_, plan) = Options { oddities: false, ..Options::default() }.of(seed);
+            let (_, odd) = Options::default().of(seed);
+            let mut rest = odd.iter();
+            assert!(plan.iter().all(|happening| rest.any(|other| other == happening)), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn clocks_drift_apart_by_as_much_as_is_allowed_and_by_no_more() {
+        let drifts: Vec<Vec<u64>> = (1..200).map(|seed| Options::default().of(seed).0.drifts).collect();
+        let apart = |drifts: &Vec<u64>| drifts.contains(&SLOWEST) && drifts.contains(&FASTEST);
+        assert!(drifts.iter().any(apart) && drifts.iter().any(Vec::is_empty));
+        assert!(drifts.iter().flatten().all(|drift| (SLOWEST..=FASTEST).contains(drift)));
+    }
+}
