@@ -92,6 +92,7 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("another tool moves a guest", met(|seen| seen.moved_outside)),
         ("a guest that was moved so is followed", met(|seen| seen.followed)),
         ("a guest is left alone", met(|seen| seen.left_alone)),
+        ("a voter doubts its own link (R17)", met(|seen| seen.doubting)),
     ];
     assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "{worlds:?}");
     // Such a world ends early, so few may be so.

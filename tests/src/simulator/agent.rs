@@ -81,7 +81,8 @@ impl World {
             .map(|(guest, machine)| GuestReport::new(guest.clone(), machine.epoch, machine.condition()));
         let reports = reports.collect();
         let armed = if self.guarded { known.guard.says(now, self.broken) } else { None };
-        let unwell = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR);
+        let late = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR).then(|| "it stood still".to_owned());
+        let unwell = late.or_else(|| known.link.is_lossy.then(|| "its link loses much".to_owned()));
         let supervisor = known.supervisor.as_mut()?;
         supervisor.nonce = clock.0.max(supervisor.nonce + 1);
         supervisor.sent.insert(supervisor.nonce, (clock, now));
@@ -98,7 +99,7 @@ impl World {
             reports,
             results: supervisor.agent.results(clock, |order| readings.get(&order).copied()),
             sights,
-            unwell: unwell.then(|| "it stood still".to_owned()),
+            unwell,
             known_view: supervisor.agent.view(),
             armed,
             has_watchdog: None,

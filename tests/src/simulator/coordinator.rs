@@ -65,6 +65,8 @@ pub struct Brain {
     pub(super) report: Option<Report>,
     /// Which fences are still wanted.
     go_aheads: GoAheads,
+    /// It doubts itself, because its link loses much.
+    pub(super) doubts: bool,
     /// The last round of deciding wanted nothing and wondered about nothing.
     pub calm: bool,
 }
@@ -110,6 +112,7 @@ impl World {
             known.brain.evidence.quorum_since = known.brain.evidence.quorum_since.map(|_| clock);
             self.hosts[voter].doubted_at = Some(now);
         }
+        self.doubt_oneself(voter);
         let brain = &mut self.voters[voter].brain;
         brain.parked.retain(|(at, ..)| now - at < FRESH);
         if brain.waiting.as_ref().is_some_and(|(_, since, ..)| now - since > PROPOSAL_PATIENCE) {
@@ -613,7 +616,7 @@ impl World {
         if self.broken == Some(Break::R16) {
             age = Some(Duration::from_secs(60));
         }
-        let counts = self.hosts[voter].has_listened(self.now) || self.broken == Some(Break::R18);
+        let counts = self.is_voice(voter, self.now) || self.broken == Some(Break::R18);
         let answer = Answer { asked: Moment(asked), age, counts };
         let other = self.heard_unjoined(voter, about);
         let other = other.filter(|_| self.broken != Some(Break::R16));

@@ -119,6 +119,8 @@ pub struct Host {
     /// How far its wall clock is off.
     pub wall_jump: u64,
     pub(super) doubted_at: Option<Ms>,
+    pub(super) link: super::doubt::Link,
+    pub(super) beats: u64,
     pub(super) connected_since: Option<Ms>,
     pub(super) frozen_total: Ms,
     pub(super) facts: HostFacts,
@@ -178,6 +180,8 @@ impl Host {
             blind: BTreeMap::new(),
             wall_jump: 0,
             doubted_at: None,
+            link: super::doubt::Link::default(),
+            beats: 0,
             connected_since: None,
             frozen_total: 0,
             facts,
@@ -267,6 +271,7 @@ impl Host {
         self.audible.fill(None);
         self.connected_since = None;
         self.doubted_at = None;
+        self.link = super::doubt::Link::default();
     }
 
     pub(super) fn begin_supervisor(&mut self, timing: Timing, now: Ms) {

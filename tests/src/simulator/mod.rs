@@ -31,6 +31,7 @@ pub mod chores;
 pub mod consensus;
 pub mod coordinator;
 pub mod device;
+pub mod doubt;
 pub mod faults;
 pub mod guard;
 pub mod guest;

@@ -1,6 +1,6 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
-//! apart as R1 allows, guests that other tools move, and guests that are left alone or give way. Each sort is drawn apart, in a
-//! third of the worlds, so that one more of them leaves all others what they are.
+//! apart as R1 allows, voters whose own link loses much, guests that other tools move, and guests that are left alone or give way.
+//! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
     model::FenceLevel,
@@ -25,6 +25,7 @@ const DRIFT: u64 = 10;
 const MOVES_OUTSIDE: u64 = 11;
 const LEFT_ALONE: u64 = 12;
 const BEST_EFFORT: u64 = 13;
+const LOSSY_LINKS: u64 = 14;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -53,6 +54,10 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     }
     if let Some(mut random) = drawn(setup, LEFT_ALONE) {
         plan.extend(healed.iter().map(|healed| left_alone(&mut random, setup, *healed)));
+    }
+    if let Some(mut random) = drawn(setup, LOSSY_LINKS) {
+        setup.lossy_links = true;
+        plan.extend(healed.iter().map(|healed| lossy_link(&mut random, setup, *healed)));
     }
     plan.sort_by_key(|(at, _)| *at);
     if let Some(mut random) = drawn(setup, MOVES_OUTSIDE) {
@@ -140,6 +145,13 @@ fn lies(random: &mut Random, setup: &Setup, healed: Ms) -> Plan {
         }
     }
     plan
+}
+
+/// A voter's own link loses more than the third from which on it doubts itself, for longer than it takes to find out.
+fn lossy_link(random: &mut Random, setup: &Setup, healed: Ms) -> (Ms, Happening) {
+    let (host, loss) = (random.index(setup.voters), random.between(340, 600));
+    let at = before(random, healed, 6_000, 24_000);
+    (at, Happening::BadNetwork { host, time: random.between(8_000, 30_000), loss, late: random.between(5, 50) })
 }
 
 fn left_alone(random: &mut Random, setup: &Setup, healed: Ms) -> (Ms, Happening) {

@@ -28,7 +28,7 @@ pub enum Event {
     /// A watchdog may have to fire.
     Watchdog { host: usize, boot: u32, number: u32 },
     /// A beacon arrives late.
-    BeaconHeard { at: usize, of: usize, boot: u32 },
+    BeaconHeard { at: usize, of: usize, boot: u32, beat: u64 },
     /// A sync arrives at a voter, directly or forwarded.
     Sync { voter: usize, via: Option<usize>, from: usize, life: u32, request: Box<SyncRequest> },
     /// A reply arrives at an agent.

@@ -57,6 +57,8 @@ pub struct Setup {
     pub twin: Option<Twin>,
     /// How fast each host's clock goes, of a thousand; hosts beyond these get one by chance.
     pub drifts: Vec<u64>,
+    /// Whether voters find out how much their own links lose, and doubt themselves for it.
+    pub lossy_links: bool,
 }
 
 impl Setup {
@@ -76,6 +78,7 @@ impl Setup {
             compacts_every: None,
             twin: None,
             drifts: Vec::new(),
+            lossy_links: false,
         }
     }
 
@@ -107,6 +110,7 @@ impl Setup {
             compacts_every: None,
             twin: None,
             drifts: Vec::new(),
+            lossy_links: false,
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);

@@ -73,6 +73,8 @@ pub struct Seen {
     pub left_alone: u64,
     /// Guests of best effort that were stopped to make room.
     pub gave_way: u64,
+    /// Times that a voter began to doubt itself because its own link lost much (R17).
+    pub doubting: u64,
 }
 
 /// A simulated cluster.
@@ -126,6 +128,8 @@ pub struct World {
     pub(super) named: usize,
     /// What happens from here on is beyond what is promised.
     pub(super) beyond: bool,
+    /// Voters find out how much their own links lose.
+    pub(super) lossy_links: bool,
     /// Some power device of this world says what is not so.
     pub(super) lies_drawn: bool,
     /// Lies of which something is still to be seen.
@@ -193,6 +197,7 @@ impl World {
             named: setup.hosts.len(),
             seen: Seen::default(),
             beyond: false,
+            lossy_links: setup.lossy_links,
             lies_drawn: false,
             lies: Vec::new(),
             plan,
@@ -337,9 +342,10 @@ impl World {
             Event::Beacon { host, boot } if self.hosts[host].boot == boot => self.beacon(host, boot),
             Event::Guard { host, boot } if self.hosts[host].boot == boot => self.guard_due(host, boot),
             Event::Watchdog { host, boot, number } => self.watchdog_due(host, boot, number),
-            Event::BeaconHeard { at, of, boot } => {
+            Event::BeaconHeard { at, of, boot, beat } => {
                 let now = self.now;
                 self.hosts[at].hear(of, boot, now);
+                self.note_beacon(at, of, boot, beat);
             }
             Event::Sync { voter, via, from, life, request } => self.on_sync(voter, via, from, life, request),
             Event::Reply { host, life, by, began, reply } if lives(host, life) => {
@@ -453,12 +459,17 @@ impl World {
         let now = self.now;
         let number = self.hosts[host].boot_number();
         let of = self.speaks_as(host);
+        self.hosts[host].beats += 1;
+        let beat = self.hosts[host].beats;
         let silent = self.broken == Some(Break::R13) && self.hosts[host].supervisor.is_none();
         for voter in 0..self.voters.len() {
             if self.network.good(host, voter, now) {
                 // A good link takes a millisecond or two, which no silence is measured in.
                 match (self.hosts[voter].serves(now), silent) {
-                    (true, false) => self.hosts[voter].hear(of, number, now),
+                    (true, false) => {
+                        self.hosts[voter].hear(of, number, now);
+                        self.note_beacon(voter, of, number, beat);
+                    }
                     (true, true) => self.hosts[voter].could_hear(of, number, now),
                     (false, _) => {}
                 }
@@ -470,13 +481,14 @@ impl World {
             match self.network.send(host, voter, now, &mut self.random) {
                 super::network::Transit::Lost => {}
                 super::network::Transit::After(wait) | super::network::Transit::Twice(wait, _) => {
-                    self.queue.push(now + wait, Event::BeaconHeard { at: voter, of, boot: number });
+                    self.queue.push(now + wait, Event::BeaconHeard { at: voter, of, boot: number, beat });
                 }
             }
         }
         self.queue.push(now + BEACON, Event::Beacon { host, boot });
         if host < self.voters.len() {
             self.listen(host);
+            self.look_at_link(host);
         }
         let known = &mut self.hosts[host];
         if !known.serves(now) {
