@@ -75,10 +75,10 @@ impl World {
         let sights = self.sights(host);
         let known = &mut self.hosts[host];
         let (clock, facts, name) = (known.clock(now), known.facts(), known.name.clone());
-        let reports = known
-            .machines
-            .iter()
-            .map(|(guest, machine)| GuestReport::new(guest.clone(), machine.epoch, machine.condition()));
+        let reports = known.machines.iter().map(|(guest, machine)| GuestReport {
+            happened: known.told_of(guest, machine.epoch, now),
+            ..GuestReport::new(guest.clone(), machine.epoch, machine.condition())
+        });
         let reports = reports.collect();
         let armed = if self.guarded { known.guard.says(now, self.broken) } else { None };
         let late = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR).then(|| "it stood still".to_owned());

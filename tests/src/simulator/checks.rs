@@ -114,6 +114,7 @@ impl World {
             Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
+            Change::Climb { guest, .. } => self.check_climb(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
             Change::Stop { why, .. } if why.contains("best effort") => self.seen.gave_way += 1,

@@ -62,6 +62,8 @@ pub enum Happening {
     GuestHangs { guest: GuestName },
     /// Another tool moves a guest, if everything is at rest.
     MovedByOthers { guest: GuestName, to: usize },
+    /// A guest resets itself, if everything is at rest.
+    ResetsItself { guest: GuestName },
     /// A guest does not answer wherever it is started.
     GuestIsSick { guest: GuestName, time: Ms },
     /// A host cannot stop a guest.
@@ -450,6 +452,11 @@ impl World {
             Happening::MovedByOthers { guest, to } => {
                 if rested {
                     self.moved_by_others(guest, *to);
+                }
+            }
+            Happening::ResetsItself { guest } => {
+                if rested {
+                    self.resets_itself(guest);
                 }
             }
             Happening::GuestIsSick { guest, time } => {

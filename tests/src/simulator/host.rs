@@ -108,6 +108,8 @@ pub struct Host {
     pub audible_since: Vec<Ms>,
     /// Since when nothing is wrong with it.
     pub well_since: Ms,
+    /// When a guest of it last reset itself, and under which assignment.
+    pub resets: BTreeMap<GuestName, (Epoch, Ms)>,
     /// Guests that it cannot stop, start or move until then.
     pub stubborn: BTreeMap<GuestName, Ms>,
     /// Starts fail until then.
@@ -174,6 +176,7 @@ impl Host {
             audible: vec![None; count],
             audible_since: vec![0; count],
             well_since: 0,
+            resets: BTreeMap::new(),
             stubborn: BTreeMap::new(),
             starts_fail_until: 0,
             moves_fail_until: 0,
@@ -256,6 +259,7 @@ impl Host {
         self.end_supervisor();
         self.autostart = self.machines.iter().map(|(guest, machine)| (guest.clone(), machine.epoch)).collect();
         self.machines.clear();
+        self.resets.clear();
         self.lease = None;
         self.lease_until = 0;
         self.frozen_until = 0;

@@ -1,10 +1,11 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
-//! apart as R1 allows, voters whose own link loses much, guests that other tools move, and guests that are left alone or give way.
-//! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
+//! apart as R1 allows, voters whose own link loses much, guests that other tools move, that reset themselves, that are left alone
+//! or give way. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
+    happened::{self, Happened},
     model::FenceLevel,
-    names::GuestName,
+    names::{Epoch, GuestName},
     state::{Life, Wanted},
 };
 
@@ -13,6 +14,7 @@ use super::{
     device::{Device, OUTLETS},
     faults::{Happening, Plan},
     guest::Vm,
+    host::Host,
     random::Random,
     setup::{self, Setup},
     world::World,
@@ -26,12 +28,18 @@ const MOVES_OUTSIDE: u64 = 11;
 const LEFT_ALONE: u64 = 12;
 const BEST_EFFORT: u64 = 13;
 const LOSSY_LINKS: u64 = 14;
+const OWN_RESETS: u64 = 15;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
 const SLOWEST: u64 = 976;
 const FASTEST: u64 = 1_024;
 const _: () = assert!(FASTEST * 100 <= SLOWEST * 105, "R1 covers 5 %");
+
+/// A guest that reset itself is up again sooner, and has more time to boot by its policy.
+const OWN_BOOT: Ms = 4_500;
+/// A reset is told for so long.
+const TOLD_FOR: Ms = 60_000;
 
 /// Nothing is drawn before: everything has to come to life first.
 const CALM_FIRST: Ms = 20_000;
@@ -63,6 +71,11 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     if let Some(mut random) = drawn(setup, MOVES_OUTSIDE) {
         let moves: Plan = begins(&plan).into_iter().map(|begun| moves_outside(&mut random, setup, begun)).collect();
         plan.extend(moves);
+        plan.sort_by_key(|(at, _)| *at);
+    }
+    if let Some(mut random) = drawn(setup, OWN_RESETS) {
+        let resets: Plan = begins(&plan).into_iter().map(|begun| own_reset(&mut random, setup, begun)).collect();
+        plan.extend(resets);
         plan.sort_by_key(|(at, _)| *at);
     }
     plan
@@ -166,6 +179,11 @@ fn moves_outside(random: &mut Random, setup: &Setup, begun: Ms) -> (Ms, Happenin
     (begun.saturating_sub(6_000), Happening::MovedByOthers { guest: any_guest(random, setup), to })
 }
 
+/// As long before the next fault, so that nothing else can be why its services do not answer.
+fn own_reset(random: &mut Random, setup: &Setup, begun: Ms) -> (Ms, Happening) {
+    (begun.saturating_sub(6_000), Happening::ResetsItself { guest: any_guest(random, setup) })
+}
+
 fn any_guest(random: &mut Random, setup: &Setup) -> GuestName {
     let guests: Vec<&GuestName> = setup.policies.guests.keys().collect();
     guests[random.index(guests.len())].clone()
@@ -192,6 +210,38 @@ impl World {
         self.check_running(guest);
         self.sync_soon(from);
         self.sync_soon(to);
+    }
+
+    /// A guest resets itself, and takes a moment to boot.
+    pub(super) fn resets_itself(&mut self, guest: &GuestName) {
+        let now = self.now;
+        let runs = |host: &usize| self.hosts[*host].machines.get(guest).is_some_and(|known| known.state == Vm::Running);
+        let Some(host) = (0..self.named).find(runs) else { return };
+        let boots = self.random.between(500, 2_500);
+        let known = &mut self.hosts[host];
+        if let Some(machine) = known.machines.get_mut(guest) {
+            machine.since = now + boots;
+            known.resets.insert(guest.clone(), (machine.epoch, now));
+        }
+        self.seen.own_resets += 1;
+        self.sync_soon(host);
+    }
+
+    /// S8: nothing is done to a guest that has reset itself and has not had its time to boot.
+    pub(super) fn check_climb(&mut self, guest: &GuestName) {
+        let boots = |(_, at): &(Epoch, Ms)| self.now - *at < OWN_BOOT;
+        if self.hosts.iter().filter_map(|host| host.resets.get(guest)).any(boots) {
+            self.violate("S8", format!("something is done to {guest}, which boots after a reset of its own"));
+        }
+    }
+}
+
+impl Host {
+    /// What it tells of what has happened to a guest lately.
+    pub(super) fn told_of(&self, guest: &GuestName, epoch: Epoch, now: Ms) -> Vec<Happened> {
+        let reset = self.resets.get(guest).filter(|(under, at)| *under == epoch && now - *at < TOLD_FOR);
+        let what = happened::Happening::Reset { watchdog: false };
+        reset.map(|(_, at)| Happened { ago_ms: now - *at, what }).into_iter().collect()
     }
 }
 

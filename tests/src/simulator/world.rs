@@ -73,6 +73,8 @@ pub struct Seen {
     pub left_alone: u64,
     /// Guests of best effort that were stopped to make room.
     pub gave_way: u64,
+    /// Guests that reset themselves while all was well.
+    pub own_resets: u64,
     /// Times that a voter began to doubt itself because its own link lost much (R17).
     pub doubting: u64,
 }
