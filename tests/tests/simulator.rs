@@ -92,6 +92,7 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("another tool moves a guest", met(|seen| seen.moved_outside)),
         ("a guest that was moved so is followed", met(|seen| seen.followed)),
         ("a guest is left alone", met(|seen| seen.left_alone)),
+        ("a voter runs no guests", met(|seen| seen.witnesses)),
         ("a guest resets itself", met(|seen| seen.own_resets)),
         ("a voter doubts its own link (R17)", met(|seen| seen.doubting)),
     ];

@@ -117,7 +117,6 @@ impl World {
             Change::Climb { guest, .. } => self.check_climb(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
-            Change::Stop { why, .. } if why.contains("best effort") => self.seen.gave_way += 1,
             Change::HostJoined { host, facts } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());
                 self.seen.contested += u64::from(contested);
@@ -257,9 +256,13 @@ impl World {
             .filter(|host| host.machines.get(guest).is_some_and(runs))
             .map(|host| host.name.as_str())
             .collect();
+        let witness = self.hosts.iter().find(|host| !host.facts.guests && host.machines.get(guest).is_some_and(runs));
         if on.len() > 1 {
             let on = on.join(" and ");
             self.violate("S1", format!("{guest} runs on {on}"));
+        } else if let Some(witness) = witness {
+            let name = witness.name.clone();
+            self.violate("R8", format!("{guest} runs on {name}, which is to run no guests"));
         }
     }
 

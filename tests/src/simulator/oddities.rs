@@ -1,6 +1,6 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
-//! apart as R1 allows, voters whose own link loses much, guests that other tools move, that reset themselves, that are left alone
-//! or give way. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
+//! apart as R1 allows, voters whose own link loses much, witnesses, and guests that other tools move, that reset themselves, or that
+//! are left alone. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
     happened::{self, Happened},
@@ -26,7 +26,7 @@ const OUTLET_FAULTS: u64 = 9;
 const DRIFT: u64 = 10;
 const MOVES_OUTSIDE: u64 = 11;
 const LEFT_ALONE: u64 = 12;
-const BEST_EFFORT: u64 = 13;
+const WITNESS: u64 = 13;
 const LOSSY_LINKS: u64 = 14;
 const OWN_RESETS: u64 = 15;
 
@@ -50,8 +50,8 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     if let Some(random) = drawn(setup, DRIFT) {
         drift(setup, random);
     }
-    if let Some(random) = drawn(setup, BEST_EFFORT) {
-        best_effort(setup, random);
+    if let Some(random) = drawn(setup, WITNESS) {
+        witness(setup, random);
     }
     if let Some(mut random) = drawn(setup, OUTLET_FAULTS) {
         let fed = feed(setup, &mut random);
@@ -104,10 +104,12 @@ fn drift(setup: &mut Setup, mut random: Random) {
         .collect();
 }
 
-/// Guests that are stopped where another one has no room otherwise.
-fn best_effort(setup: &mut Setup, mut random: Random) {
-    for guest in setup.policies.guests.values_mut() {
-        guest.needs.best_effort = random.one_in(2);
+/// A voter runs no guests. Where there are rules about places, three voters that do are left: so many those can be kept by.
+fn witness(setup: &mut Setup, mut random: Random) {
+    let host = random.index(setup.voters);
+    let enough = setup.voters > 3 || (setup.hosts.len() > 3 && setup.policies.hosts.is_empty());
+    if enough && !setup.running.values().any(|on| *on == host) {
+        setup.hosts[host].guests = false;
     }
 }
 
@@ -200,7 +202,8 @@ impl World {
         let Some(from) = (0..self.named).find(runs).filter(|from| *from != to) else { return };
         let target = &self.hosts[to];
         let is_up = self.truth.state.hosts.get(&target.name).is_some_and(|known| known.life == Life::Up);
-        if !is_up || !target.serves(self.now) || target.machines.contains_key(guest) {
+        let takes = target.serves(self.now) && target.facts.guests && !target.machines.contains_key(guest);
+        if !is_up || !takes {
             return;
         }
         if let Some(machine) = self.hosts[from].machines.remove(guest) {

@@ -71,8 +71,8 @@ pub struct Seen {
     pub followed: u64,
     /// Guests that were left alone because an operator wants it so.
     pub left_alone: u64,
-    /// Guests of best effort that were stopped to make room.
-    pub gave_way: u64,
+    /// Voters that run no guests.
+    pub witnesses: u64,
     /// Guests that reset themselves while all was well.
     pub own_resets: u64,
     /// Times that a voter began to doubt itself because its own link lost much (R17).
@@ -197,7 +197,7 @@ impl World {
             compacts_every: setup.compacts_every,
             twin: setup.twin,
             named: setup.hosts.len(),
-            seen: Seen::default(),
+            seen: Seen { witnesses: setup.hosts.iter().filter(|host| !host.guests).count() as u64, ..Seen::default() },
             beyond: false,
             lossy_links: setup.lossy_links,
             lies_drawn: false,
