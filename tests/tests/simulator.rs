@@ -9,8 +9,6 @@ use holdfast_tests::simulator::{
     breaks::{Break, NOT_EXPRESSIBLE},
     report::{End, Options, find_break, words},
     setup::device,
-    world::Seen,
-    setup,
     world::{BOUND, Seen},
 };
 
