@@ -94,15 +94,8 @@ pub fn ladder_of(policies: &Policies, guest: &GuestName, kind: LadderKind) -> Ve
 /// Chooses the next step. `age` is the time since the newest try, or since the recovery after it.
 #[must_use]
 pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, trouble: Trouble) -> NextStep {
-    let applies = |rung: &Rung| match (rung, trouble) {
-        (Rung::RestartService { .. } | Rung::RebootGuest { .. } | Rung::Migrate { .. }, trouble) => {
-            trouble == Trouble::Service
-        }
-        (Rung::ResumeGuest { .. }, trouble) => trouble == Trouble::Storage,
-        (Rung::ResetGuest { .. } | Rung::Failover { .. } | Rung::Page { .. }, _) => true,
-    };
     let from = |start: usize| {
-        let found = rungs.iter().enumerate().skip(start).find(|(_, rung)| applies(rung));
+        let found = rungs.iter().enumerate().skip(start).find(|(_, rung)| applies(rung, trouble));
         found.map_or(NextStep::Exhausted, |(rung, _)| NextStep::Take { rung })
     };
     let Some(position) = position else { return from(0) };
@@ -111,10 +104,21 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
     if waits && age < rung.wait().0 {
         return NextStep::Wait { left: rung.wait().0.saturating_sub(age) };
     }
-    if position.tries < rung.tries() && applies(rung) {
+    if position.tries < rung.tries() && applies(rung, trouble) {
         NextStep::Take { rung: position.rung }
     } else {
         from(position.rung + 1)
+    }
+}
+
+/// Whether a rung can help against a trouble.
+pub(crate) fn applies(rung: &Rung, trouble: Trouble) -> bool {
+    match (rung, trouble) {
+        (Rung::RestartService { .. } | Rung::RebootGuest { .. } | Rung::Migrate { .. }, trouble) => {
+            trouble == Trouble::Service
+        }
+        (Rung::ResumeGuest { .. }, trouble) => trouble == Trouble::Storage,
+        (Rung::ResetGuest { .. } | Rung::Failover { .. } | Rung::Page { .. }, _) => true,
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod agent;
 mod apply;
 pub mod armed;
+pub mod bound;
 pub mod change;
 pub mod check;
 pub mod decide;

@@ -15,7 +15,16 @@ use crate::{
 };
 
 /// How long an agent may take to kill a guest and see that nothing is left of it.
-const STOP_DEADLINE: Span = Span::secs(20);
+pub(crate) const STOP_DEADLINE: Span = Span::secs(20);
+
+/// How long an agent may take to start a guest, to have a machine wait for one, or to let it run.
+pub(crate) const START_DEADLINE: Span = Span::secs(30);
+
+/// How long a command in a guest may take.
+pub(crate) const COMMAND_DEADLINE: Span = Span::secs(30);
+
+/// How long a running guest may take to be sent.
+pub(crate) const SEND_DEADLINE: Span = Span::secs(300);
 
 /// One thing that one agent is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,12 +215,12 @@ impl OrderKind {
     #[must_use]
     pub fn deadline(&self) -> Span {
         match self {
-            Self::Start { .. } | Self::Receive { .. } | Self::Resume { .. } => Span::secs(30),
+            Self::Start { .. } | Self::Receive { .. } | Self::Resume { .. } => START_DEADLINE,
             Self::Release { how: StopHow::PullPlug, .. } => STOP_DEADLINE,
             Self::Release { how: StopHow::ShutDown { within }, .. } => Span(STOP_DEADLINE.0 + within.0),
             Self::Reboot { within, .. } => *within,
-            Self::RestartService { .. } => Span::secs(30),
-            Self::Send { .. } => Span::secs(300),
+            Self::RestartService { .. } => COMMAND_DEADLINE,
+            Self::Send { .. } => SEND_DEADLINE,
             Self::Fence { device, switch: Switch::Off, .. } => device.timeout(),
             Self::Fence { device, switch: Switch::OffAndOn, .. } => Span(device.timeout().0 + SWITCH_ON),
             Self::Fence { switch: Switch::On, .. } => Span(SWITCH_ON),

@@ -83,7 +83,8 @@ pub(super) fn attempt(
     if let Some(left) = slot.held.get(&round.state.policies.fenced_one_by_one_with(name)).copied() {
         return Some(("the device call that runs for another host".to_owned(), left));
     }
-    let left = pause(fence.attempts).saturating_sub(fence.failed.map_or(Duration::MAX, |failed| round.age(failed)));
+    let left =
+        pause_after(fence.attempts).saturating_sub(fence.failed.map_or(Duration::MAX, |failed| round.age(failed)));
     if !left.is_zero() {
         return Some((format!("the pause after attempt {}", fence.attempts), millis(left)));
     }
@@ -105,7 +106,7 @@ pub(super) fn attempt(
 }
 
 /// The pause before the attempt after so many; none before the first.
-fn pause(attempts: u32) -> Duration {
+pub(crate) fn pause_after(attempts: u32) -> Duration {
     if attempts == 0 { Duration::ZERO } else { Duration::from_secs(1 << attempts.min(5)).min(RETRY_MAX) / 2 }
 }
 

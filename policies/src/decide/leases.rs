@@ -16,18 +16,16 @@ use crate::{
     lease::{NoGround, SafeAt, last_grant, safe_at},
     model::Severity,
     names::HostName,
+    order::START_DEADLINE,
     proof::{Proof, ProofKind},
     state::{Host, Life},
     time::{Span, millis},
 };
 
-/// How long an agent takes at most for a start.
-const START_DEADLINE: Duration = Duration::from_secs(30);
-
 /// A boot that was called off wrongly may have been starting something until the end of its lease, and its agent gives a
 /// start up after its deadline.
 fn longest_start(round: &Round<'_>) -> Duration {
-    round.timing.lease.0 * 21 / 20 + START_DEADLINE
+    round.timing.lease.0 * 21 / 20 + START_DEADLINE.0
 }
 
 /// Closes the lease of a host that has fallen silent, so that its last grant is known.

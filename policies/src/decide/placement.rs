@@ -271,7 +271,12 @@ fn standing(judgement: Option<&HostJudgement>) -> Standing {
 /// The pause before the next start, which grows with the starts that have failed.
 #[must_use]
 pub fn start_pause(guest: &Guest) -> Duration {
-    match guest.start_failures.values().sum::<u32>() {
+    start_pause_after(guest.start_failures.values().sum())
+}
+
+/// The same, by the number of starts that have failed.
+pub(crate) fn start_pause_after(failures: u32) -> Duration {
+    match failures {
         0 => Duration::ZERO,
         failures => Duration::from_millis(500 << failures.min(8)).min(START_PAUSE_MAX),
     }

@@ -1,6 +1,7 @@
-//! One guest explained: how it is, how soon each failure of it would be seen, and the stories of its incidents.
+//! One guest explained: how it is, how long each failure of it would last at most, and the stories of its incidents.
 
 use holdfast_policies::{
+    bound::{Bound, Limits, bounds},
     decide::Report,
     hostfile::Timing,
     names::{GuestName, HostName},
@@ -9,7 +10,6 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bound::{self, Bound},
     status::guest_waits,
     story::{self, IncidentStory},
 };
@@ -76,7 +76,7 @@ pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing:
                 format!("{name} {verb}{}: {}", service.word(), service.evidence.join("; "))
             })
             .collect(),
-        bound: bound::bounds(state, guest, timing),
+        bound: bounds(state, guest, timing, &Limits::default()),
         incidents: story::incidents(state, guest),
     })
 }

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use holdfast_policies::state::Wanted;
+use holdfast_policies::{
+    bound::{Bound, Stage, rounded_up},
+    state::Wanted,
+    time::Span,
+};
 
 use super::{
     explain::Explanation,
@@ -35,17 +39,44 @@ impl fmt::Display for Explanation {
         for line in self.happened.iter().chain(&self.services) {
             writeln!(f, "  {line}")?;
         }
-        writeln!(f, "\nIf something fails, it is seen within these times, and this is done first:")?;
-        let mut table = Table::new(&["FAILURE", "SEEN WITHIN", "DONE FIRST", "BECAUSE"]);
+        writeln!(f, "\nIf something fails, it is over within these times at most, and usually sooner:")?;
+        let mut table = Table::new(&["FAILURE", "SEEN WITHIN", "BACK WITHIN", "DONE FIRST", "BECAUSE"]);
         for bound in &self.bound {
-            table.row(vec![bound.what(), bound.within().to_string(), bound.act.clone(), bound.because.clone()]);
+            let (seen, back) = (Span::ms(bound.detect_ms).to_string(), at_most(bound.within_ms));
+            table.row(vec![bound.what(), seen, back, bound.act.clone(), bound.because.clone()]);
         }
         write!(f, "{table}")?;
+        made_of(f, &self.bound)?;
         if self.incidents.is_empty() {
             writeln!(f, "\nNothing has happened to it that is still remembered.")?;
         }
         self.incidents.iter().try_for_each(|incident| write!(f, "\n{incident}"))
     }
+}
+
+/// A time that nothing exceeds, or that there is none.
+fn at_most(within_ms: Option<u64>) -> String {
+    within_ms.map_or_else(|| "no bound".to_owned(), |ms| rounded_up(ms).to_string())
+}
+
+/// What each time until the guest is back is made of, and what stretches it. What makes up the verdict's is in the table.
+fn made_of(f: &mut fmt::Formatter<'_>, bounds: &[Bound]) -> fmt::Result {
+    writeln!(f, "\nWhat these times are made of, and what stretches them:")?;
+    for bound in bounds {
+        let (what, seen, back) = (bound.what(), Span::ms(bound.detect_ms), at_most(bound.within_ms));
+        match &bound.unbounded {
+            None => writeln!(f, "  {what}: seen within {seen}, back within {back}")?,
+            Some(why) => writeln!(f, "  {what}: seen within {seen}; nothing bounds when it is back: {why}")?,
+        }
+        for part in bound.parts.iter().filter(|part| part.stage != Stage::Detect) {
+            writeln!(f, "    {}, {}: {}", part.stage.word(), at_most(part.within_ms), part.because)?;
+        }
+        for stretch in &bound.stretched_by {
+            let by = stretch.by_ms.map_or_else(|| "without bound".to_owned(), |ms| format!("by {}", rounded_up(ms)));
+            writeln!(f, "    stretched {by}: {}", stretch.why)?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for IncidentStory {

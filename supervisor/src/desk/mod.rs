@@ -1,7 +1,6 @@
 //! The desk: what people may ask of a supervisor, and what they are answered. No I/O: the API carries questions here,
 //! and whoever implements [`Desk`] answers them.
 
-mod bound;
 mod consoles;
 pub mod explain;
 mod explain_text;
@@ -20,6 +19,7 @@ mod words;
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use async_trait::async_trait;
+pub use holdfast_policies::bound::Bound;
 use holdfast_policies::{
     change::Refused,
     model::Policies,
@@ -31,7 +31,6 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    bound::Bound,
     explain::{Explanation, explain},
     journal::{JOURNAL_LINES_MAX, JournalLine, journal},
     simulation_text::simulation_text,

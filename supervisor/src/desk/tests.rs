@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
+    bound::{Limits, bounds},
     change::{Change, Command, Refused},
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
     hostfile::Timing,
@@ -232,6 +233,9 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
         (&bound("app failed")["detect_ms"], &bound("app failed")["act"]),
         (&json!(3_750), &json!("restart_service"))
     );
+    // A command has 30 s and a turn; a failover as much again, 20 s to stop, another turn, and 90 s of waiting, twice.
+    let app = bound("app failed");
+    assert_eq!((&app["within_ms"], &app["rungs"][0]["within_ms"]), (&json!(318_750), &json!(34_750)));
     assert_eq!(bound("guest process died")["act"], "failover");
     // The guest is on h2, which has no power device.
     assert_eq!((&bound("host died")["detect_ms"], &bound("host died")["act"]), (&json!(1_700), &json!("page")));
@@ -258,6 +262,14 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
     told.guests.get_mut(&guest("web-1")).unwrap().happened = vec!["it reset itself 12s ago (watchdog)".to_owned()];
     let text = explain(&failed_over(), &told, &guest("web-1"), &Timing::default()).unwrap().to_string();
     assert!(text.contains("\n  it reset itself 12s ago (watchdog)\n  http is healthy: "), "{text}");
+    for line in [
+        "\n  app failed (http): seen within 3750ms, back within 319s\n    ladder, 315s: 31s if restart_service helps, 315s if failover",
+        "\n  host died: seen within 1700ms; nothing bounds when it is back: a person makes sure that h2 is off",
+        "\n    start, no bound: no other host takes guests at present\n",
+        "\n    stretched by 53s: every start of it that fails",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in\n{text}");
+    }
     assert_eq!(explain(&failed_over(), &report(), &guest("web-9"), &Timing::default()), None);
 }
 
@@ -266,9 +278,9 @@ fn a_host_whose_power_device_proves_is_replaced_before_the_voters_are_sure() {
     let mut state = failed_over();
     let device = state.policies.fencing.remove(&host("h1")).unwrap();
     state.policies.fencing.insert(host("h2"), device);
-    let bounds = bound::bounds(&state, &guest("web-1"), &Timing::default());
+    let bounds = bounds(&state, &guest("web-1"), &Timing::default(), &Limits::default());
     let told: Vec<(&str, u64, &str)> =
-        bounds.iter().skip(2).map(|bound| (bound.failure.as_str(), bound.detect_ms, bound.act.as_str())).collect();
+        bounds.iter().skip(2).map(|bound| (bound.failure.word(), bound.detect_ms, bound.act.as_str())).collect();
     let expected = [
         ("host died, power device answers", 750, "failover"),
         ("coordinator's host died, power device answers", 1_950, "failover"),

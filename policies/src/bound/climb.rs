@@ -1,0 +1,105 @@
+//! Failures for which a ladder is climbed: how long until each rung has helped, if it is the one that does.
+
+use std::time::Duration;
+
+use super::{Bound, Case, Failure, Helped, Part, Stage, back, rounded_up};
+use crate::{
+    ladder::{Trouble, applies, ladder_of},
+    model::Rung,
+    time::{Span, millis},
+};
+
+/// The bound of a failure that a ladder ends. With its last rung that acts nothing but a person is left.
+pub(super) fn bound(case: &Case<'_>, failure: Failure, trouble: Trouble, detect: Part) -> Bound {
+    let seen = Duration::from_millis(detect.within_ms.unwrap_or_default());
+    let climbed = climbed(case, trouble);
+    let ladder = match climbed.last() {
+        Some((last, within)) => {
+            let words: Vec<String> =
+                climbed.iter().map(|(rung, within)| format!("{} if {rung} helps", shown(*within))).collect();
+            let because = format!("{}; after {last} a person is called", words.join(", "));
+            Part::of(Stage::Ladder, *within, because)
+        }
+        None => Part::without_bound(Stage::Ladder, "its ladder has nothing that helps: a person is called".to_owned()),
+    };
+    let rungs = climbed
+        .iter()
+        .map(|(rung, within)| Helped { rung: (*rung).to_owned(), within_ms: millis(seen.saturating_add(*within)) });
+    let rungs = rungs.collect();
+    let mut bound = Bound::of(failure, case.first_rung(trouble), detect, vec![ladder]);
+    bound.rungs = rungs;
+    bound.stretched_by.push(back::failed_start(case));
+    bound
+}
+
+fn shown(within: Duration) -> Span {
+    rounded_up(millis(within))
+}
+
+/// The rungs that act, in order, each with the longest time from the verdict until its last try has helped.
+fn climbed(case: &Case<'_>, trouble: Trouble) -> Vec<(&'static str, Duration)> {
+    let rungs = ladder_of(&case.state.policies, case.guest, trouble.ladder());
+    // Once its machine runs again, what is left of the trouble is a service that does not answer.
+    let first = rungs.iter().position(|rung| applies(rung, trouble)).unwrap_or(rungs.len());
+    let left = |rung: &&Rung| applies(rung, trouble) || applies(rung, Trouble::Service);
+    let mut climbed = Vec::new();
+    let mut before = Duration::ZERO;
+    for rung in rungs.iter().skip(first).filter(left) {
+        let Some(act) = Act::of(case, rung) else { continue };
+        let in_vain = act.lasts(rung.wait().0);
+        let helps = act.lasts(answers(case, rung));
+        let tried = in_vain.saturating_mul(rung.tries().saturating_sub(1));
+        climbed.push((rung.name(), before.saturating_add(tried).saturating_add(helps)));
+        before = before.saturating_add(in_vain.saturating_mul(rung.tries()));
+    }
+    climbed
+}
+
+/// How long a service may take to answer after a try that helps: with a longer time the next try is made.
+fn answers(case: &Case<'_>, rung: &Rung) -> Duration {
+    match case.policy {
+        Some(policy) if !policy.services.is_empty() => case.limits.boot.unwrap_or(rung.wait().0),
+        Some(_) | None => Duration::ZERO,
+    }
+}
+
+/// What one try does.
+enum Act {
+    /// Something in the guest, which runs on: the wait counts from when it is ordered.
+    InPlace(Duration),
+    /// A start: the wait counts from when the machine runs.
+    Anew(Duration),
+}
+
+impl Act {
+    /// The longest that its orders take; `None` where a rung does nothing that could help.
+    fn of(case: &Case<'_>, rung: &Rung) -> Option<Self> {
+        let (turn, limits) = (case.turn(), case.limits);
+        match rung {
+            Rung::RestartService { .. } => Some(Self::InPlace(turn + limits.command)),
+            // The order's own deadline is the rung's wait.
+            Rung::RebootGuest { wait, .. } => Some(Self::InPlace(turn + wait.0)),
+            Rung::ResetGuest { .. } => Some(Self::Anew(turn + limits.start)),
+            Rung::Failover { .. } => Some(Self::Anew(turn + limits.stop + turn + limits.start)),
+            Rung::Migrate { .. } => Some(Self::Anew(moves(case))),
+            Rung::ResumeGuest { .. } | Rung::Page { .. } => None,
+        }
+    }
+
+    fn lasts(&self, wait: Duration) -> Duration {
+        match self {
+            Self::InPlace(orders) => (*orders).max(wait),
+            Self::Anew(orders) => orders.saturating_add(wait),
+        }
+    }
+}
+
+/// A live move is received, sent and let run, and its source is cleared; one by a stop and a start lets the guest shut down.
+fn moves(case: &Case<'_>) -> Duration {
+    let (turn, limits) = (case.turn(), case.limits);
+    let needs = case.state.policies.guests.get(case.guest).map(|declared| &declared.needs);
+    match needs {
+        Some(needs) if !needs.live_migration => turn + limits.stop + needs.stop_timeout.0 + turn + limits.start,
+        Some(_) | None => turn * 4 + limits.start + limits.send + limits.start + limits.stop,
+    }
+}
