@@ -80,7 +80,10 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     let mut scene = Scene::three().unwrap();
     let (host, leader) = scene.arranged(false).unwrap();
     let before = scene.lab.holdfast_json(&leader, &["explain", GUEST]).unwrap();
-    assert!(before["bound"].as_array().is_some_and(|bounds| bounds.iter().all(|bound| bound["detect_ms"].is_u64())));
+    let bounds = before["bound"].as_array().unwrap();
+    assert!(bounds.iter().all(|bound| bound["detect_ms"].is_u64()), "{before}");
+    let promised = |bound: &&Value| bound["failure"] == "host died, power device answers";
+    let promised_ms = bounds.iter().find(promised).and_then(|bound| bound["within_ms"].as_f64()).unwrap();
     scene.lab.power_cut(&host).unwrap();
     let new_host = scene.moved_after_proof(&host, LIMIT).unwrap();
     let incident = wait::until("the end of the incident", LIMIT, || {
@@ -98,6 +101,8 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     let outage_ms = scene.outage_ms();
     eprintln!("longest gap: {outage_ms:.0} ms, explained: {total} ms: {}", incident["stages"]);
     assert!((total as f64) < outage_ms + 5_000.0, "more time is explained than has passed");
+    // L1: the bound that was shown before the fact.
+    assert!(outage_ms <= promised_ms, "out for {outage_ms:.0} ms, and {promised_ms:.0} ms were promised");
     // The story is in order, and names both hosts.
     let story = incident["story"].as_array().unwrap();
     assert!(story.is_sorted_by_key(|line| line["at_ms"].as_u64()), "{story:?}");

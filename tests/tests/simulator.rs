@@ -7,6 +7,8 @@ use holdfast_policies::names::GuestName;
 use holdfast_tests::simulator::{
     Happening, Setup, World,
     breaks::{Break, NOT_EXPRESSIBLE},
+    device::Device,
+    quiet::{self, Fault, Outage},
     report::{End, Options, find_break, words},
     setup::device,
     world::{BOUND, Seen},
@@ -21,6 +23,8 @@ const OPEN_MAX: usize = 5;
 /// By how much an outage may differ from another one in milliseconds, because a host dies at another moment between two syncs and
 /// two rounds.
 const PHASE: u64 = 1_000;
+/// Quiet worlds that every test run measures; each has five failures.
+const QUIET_SEEDS: u64 = 200;
 /// Seeds that each broken rule gets here. `simulator breaks` gives them 2,000.
 const SEEDS_PER_BREAK: u64 = 40;
 
@@ -56,6 +60,45 @@ fn every_promise_is_kept_over_many_seeds() {
     if let Some(seed) = bad.iter().min() {
         panic!("seeds {bad:?} of {SEEDS} are not well\n{}", options.explain(*seed, &options.run(*seed).end));
     }
+}
+
+/// L1: one failure at a time, in worlds where nothing else is wrong.
+#[test]
+fn every_outage_of_a_quiet_world_ends_within_the_bound_that_explain_shows_before() {
+    let outages: Vec<Outage> = std::thread::scope(|scope| {
+        let measure = |first: u64| {
+            let mine = (first..=QUIET_SEEDS).step_by(usize::try_from(THREADS).unwrap());
+            let of = |seed| quiet::run(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+            mine.flat_map(of).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (1..=THREADS).map(|first| scope.spawn(move || measure(first))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let table = quiet::table(&outages);
+    eprintln!("{table}");
+    let late: Vec<&Outage> = outages.iter().filter(|outage| !outage.is_kept()).collect();
+    assert!(late.is_empty(), "{} outages last longer than promised: {late:#?}\n{table}", late.len());
+    // What is not met proves nothing.
+    for fault in Fault::ALL {
+        let met = outages.iter().filter(|outage| outage.fault == fault).count();
+        assert!(met >= 20, "{met} outages of {} worlds are of {}", QUIET_SEEDS, fault.word());
+    }
+    let by_lease = outages.iter().filter(|outage| outage.by_lease).count();
+    assert!(by_lease >= 5, "{by_lease} outages end by a lease");
+    for rung in ["restart_service", "reset_guest"] {
+        let helped = outages.iter().filter(|outage| outage.rung.as_deref() == Some(rung)).count();
+        assert!(helped >= 5, "{helped} outages are ended by {rung}");
+    }
+}
+
+/// Power devices that take seconds longer than the sum accounts for: the measurement above can fail.
+#[test]
+fn a_wait_that_the_bound_does_not_account_for_is_noticed() {
+    let late = (1..=19).step_by(2).any(|seed| {
+        let outages = quiet::run_with(seed, Device::Slow).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        outages.iter().any(|outage| outage.fault == Fault::HostFreezes && !outage.is_kept())
+    });
+    assert!(late, "no outage is longer than it would be with good devices");
 }
 
 /// Each line of `seeds/regressions.txt` is a seed that once was not well; what follows it says why.

@@ -154,6 +154,19 @@ fn guests_of_the_same_host_that_may_start_first_stretch_the_bound_by_their_start
     assert_eq!(queue(&stage), None);
 }
 
+/// L2.
+#[test]
+fn the_bound_does_not_grow_with_the_number_of_hosts() {
+    let of = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("h{number}")).collect();
+        let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut stage = Cluster::new(&hosts, &["web"]);
+        stage.run("web", "h0");
+        bounds(&stage.state, &name("web"), &Timing::default(), &Limits::default())
+    };
+    assert_eq!(of(3), of(60));
+}
+
 #[test]
 fn what_stretches_a_bound_is_named_with_how_much() {
     let stage = declared(|policies| {

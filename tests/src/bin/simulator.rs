@@ -7,6 +7,7 @@ use holdfast_tests::{
     scenario::{self, Ran},
     simulator::{
         breaks::{Break, NOT_EXPRESSIBLE},
+        quiet,
         report::{End, Options, find_break, run_many, words},
     },
 };
@@ -15,15 +16,17 @@ const HELP: &str = "\
 Usage: simulator run --seeds N [--first S] [--hosts 3..9] [--minutes 30] [--break R7] [--json]
        simulator replay SEED [--trace] [--hosts 3..9] [--minutes 30] [--break R7]
        simulator breaks [--seeds 2000] [--hosts 3..9] [--minutes 30] [--json]
+       simulator bounds [--seeds 200] [--first S] [--json]
        simulator scenario FILE.json
 
 run     runs seeds S, S+1, …; ends with 1 when a promise was broken or something did not heal
 replay  runs one seed again: the shortest list of happenings and its story, or with --trace the whole story
 breaks  switches off one rule after the other and tells at which seed that is found
+bounds  measures outages in worlds where one thing fails at a time, against the bound that `explain` shows before
 scenario  prints what comes of a scenario, as JSON
 
-Exit codes: 0 all is well; 1 a promise was broken, something did not heal, or a broken rule was not found;
-2 the command or the file is wrong; 3 the scenario needs what Holdfast does not have";
+Exit codes: 0 all is well; 1 a promise was broken, something did not heal, a broken rule was not found, or an outage
+was longer than its bound; 2 the command or the file is wrong; 3 the scenario needs what Holdfast does not have";
 
 fn main() -> ExitCode {
     match called(std::env::args().skip(1).collect()) {
@@ -55,6 +58,7 @@ fn called(words: Vec<String>) -> Result<ExitCode, String> {
             Ok(replay(&arguments, seed))
         }
         "breaks" => Ok(breaks(&parse(rest, 2_000)?)),
+        "bounds" => Ok(bounds(&parse(rest, 200)?)),
         "scenario" => match rest {
             [file] => Ok(run_scenario(file)),
             _ => Err("which file?".to_owned()),
@@ -183,6 +187,29 @@ fn breaks(arguments: &Arguments) -> ExitCode {
         println!("{}", serde_json::Value::Array(rows));
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn bounds(arguments: &Arguments) -> ExitCode {
+    let (mut outages, mut bad) = (Vec::new(), 0_u64);
+    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
+        match quiet::run(seed) {
+            Ok(measured) => outages.extend(measured),
+            Err(why) => {
+                bad += 1;
+                eprintln!("seed {seed}: {why}");
+            }
+        }
+    }
+    for late in outages.iter().filter(|outage| !outage.is_kept()) {
+        bad += 1;
+        eprintln!("seed {}: {late:?}", late.seed);
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&outages).unwrap_or_default());
+    } else {
+        print!("{}", quiet::table(&outages));
+    }
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Bytes of a scenario file at most: far above the largest that can be run.

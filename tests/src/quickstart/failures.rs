@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use holdfast_policies::bound;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     ADDRESS, GUEST,
-    report::{Failure, Failures},
+    report::{Failure, Failures, at_most},
     show::{Progress, seconds},
 };
 use crate::lab::{Client, Lab, clock::now_ms, wait};
@@ -48,7 +49,7 @@ impl Scene<'_> {
 
     fn app_killed(&self) -> Result<Failure> {
         self.progress.step("failure 1 of 5: the application in the guest is killed");
-        self.measure(format!("httpd in {GUEST} killed"), || {
+        self.measure(format!("httpd in {GUEST} killed"), bound::Failure::AppFailed, || {
             // The answer dies with the server.
             let _ = self.lab.client_get(&format!("{ADDRESS}:8080"), "/cgi-bin/crash");
             Ok(())
@@ -57,7 +58,7 @@ impl Scene<'_> {
 
     fn guest_killed(&self) -> Result<Failure> {
         self.progress.step("failure 2 of 5: the guest's QEMU is killed");
-        self.measure(format!("kill -9 of {GUEST}'s QEMU"), || {
+        self.measure(format!("kill -9 of {GUEST}'s QEMU"), bound::Failure::GuestDied, || {
             let pids = self.lab.guest_qemu_pids(GUEST);
             let Some((_, pid)) = pids.first() else { bail!("no QEMU has the disk of {GUEST} open") };
             Ok(kill(Pid::from_raw(*pid), Signal::SIGKILL)?)
@@ -67,7 +68,8 @@ impl Scene<'_> {
     fn host_power_cut(&self) -> Result<Failure> {
         self.progress.step("failure 3 of 5: a host loses its power, together with the guest");
         let host = self.arrange(Where::Member)?;
-        let failure = self.measure(format!("power of {host} cut"), || self.lab.power_cut(&host))?;
+        let done = format!("power of {host} cut");
+        let failure = self.measure(done, bound::Failure::HostDied, || self.lab.power_cut(&host))?;
         self.repair(&host)?;
         Ok(failure)
     }
@@ -75,7 +77,8 @@ impl Scene<'_> {
     fn coordinator_power_cut(&self) -> Result<Failure> {
         self.progress.step("failure 4 of 5: the host that leads loses its power, together with the guest");
         let host = self.arrange(Where::Coordinator)?;
-        let failure = self.measure(format!("power of {host}, which led, cut"), || self.lab.power_cut(&host))?;
+        let done = format!("power of {host}, which led, cut");
+        let failure = self.measure(done, bound::Failure::CoordinatorDied, || self.lab.power_cut(&host))?;
         self.repair(&host)?;
         Ok(failure)
     }
@@ -83,7 +86,8 @@ impl Scene<'_> {
     fn host_frozen(&self) -> Result<Failure> {
         self.progress.step("failure 5 of 5: a host freezes; it still answers ping, and may come back");
         let host = self.arrange(Where::Member)?;
-        let failure = self.measure(format!("{host} frozen"), || self.lab.freeze(&host))?;
+        let done = format!("{host} frozen");
+        let failure = self.measure(done, bound::Failure::HostCutOff, || self.lab.freeze(&host))?;
         // Whoever starts the guest elsewhere has switched the frozen host off first.
         if self.lab.is_on(&host) && self.lab.is_frozen(&host) {
             bail!("{GUEST} was started elsewhere while the frozen {host} was not off");
@@ -92,11 +96,12 @@ impl Scene<'_> {
         Ok(failure)
     }
 
-    fn measure(&self, done: String, harm: impl FnOnce() -> Result<()>) -> Result<Failure> {
+    fn measure(&self, done: String, kind: bound::Failure, harm: impl FnOnce() -> Result<()>) -> Result<Failure> {
         self.lab.wait_hosts_healthy(WELL_LIMIT)?;
         self.lab.wait_guest_healthy(GUEST, WELL_LIMIT)?;
         self.client.wait_up(UP_LIMIT)?;
         let known: BTreeSet<String> = self.incidents()?.iter().map(identity).collect();
+        let bound_ms = self.bound_ms(kind)?;
         self.client.forget();
         let since_ms = now_ms();
         harm()?;
@@ -109,12 +114,23 @@ impl Scene<'_> {
         let outage = self.client.longest_since(since_ms).context("the client saw no outage")?;
         let rung = incident.get("rung").and_then(Value::as_str).map(str::to_owned);
         self.progress.note(&format!(
-            "{GUEST} is healthy on {host}; outage {}, by {}",
+            "{GUEST} is healthy on {host}; outage {}, by {}; before, `explain` had promised {}",
             seconds(outage.length_ms()),
-            rung.as_deref().unwrap_or("no rung")
+            rung.as_deref().unwrap_or("no rung"),
+            at_most(bound_ms)
         ));
         let stages = incident.get("stages").cloned().unwrap_or(Value::Null);
-        Ok(Failure { done, outage_ms: outage.length_ms().round(), rung, stages })
+        Ok(Failure { done, outage_ms: outage.length_ms().round(), rung, stages, bound_ms })
+    }
+
+    /// How long the failure lasts at most, as `explain` shows it at this moment; `None` where it shows no bound (L1).
+    fn bound_ms(&self, kind: bound::Failure) -> Result<Option<f64>> {
+        let from = self.lab.status()?.from;
+        let explained = self.lab.holdfast_json(&from, &["explain", GUEST])?;
+        let is_it = |bound: &&Value| bound.get("failure").and_then(Value::as_str) == Some(kind.word());
+        let found = explained.get("bound").and_then(Value::as_array).and_then(|bounds| bounds.iter().find(is_it));
+        let found = found.with_context(|| format!("`explain` has no bound for {kind}"))?;
+        Ok(found.get("within_ms").and_then(Value::as_f64))
     }
 
     /// The new incident with the guest's recovery, once it is closed; as it is when it does not close in time.

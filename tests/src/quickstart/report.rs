@@ -18,6 +18,8 @@ pub(super) struct Failure {
     pub(super) rung: Option<String>,
     /// How long each stage took, as Holdfast tells it.
     pub(super) stages: Value,
+    /// The longest that `explain` showed for it just before; `None` where it showed no bound.
+    pub(super) bound_ms: Option<f64>,
 }
 
 /// All five.
@@ -62,15 +64,25 @@ impl Report {
             ("host frozen", &failures.host_frozen),
         ];
         let mut table =
-            format!("\n{:<22} {:<32} {:>8}  {:<16} stages\n", "failure", "what was done", "outage", "brought back by");
+            format!("\n{}", row("failure", "what was done", "outage", "at most", "brought back by", "stages"));
         for (name, failure) in rows {
             let (outage, rung) = (seconds(failure.outage_ms), failure.rung.as_deref().unwrap_or("-"));
-            table += &format!("{name:<22} {:<32} {outage:>8}  {rung:<16} {}\n", failure.done, stages(&failure.stages));
+            let stages = stages(&failure.stages);
+            table += &row(name, &failure.done, &outage, &at_most(failure.bound_ms), rung, &stages);
         }
         table += &format!("\nThe same guest started by hand answers after {}. ", seconds(self.boot_floor_ms.round()));
         table += &format!("Its disk was written by two guests at once {} times.\n", self.double_runs);
         table
     }
+}
+
+fn row(name: &str, done: &str, outage: &str, at_most: &str, rung: &str, stages: &str) -> String {
+    format!("{name:<22} {done:<32} {outage:>8} {at_most:>9}  {rung:<16} {stages}\n")
+}
+
+/// A bound in words.
+pub(super) fn at_most(bound_ms: Option<f64>) -> String {
+    bound_ms.map_or_else(|| "no bound".to_owned(), seconds)
 }
 
 /// `detect 1.5 s, fence 0.1 s, …` in the order of events.
@@ -93,6 +105,7 @@ mod tests {
             outage_ms: 1.0,
             rung: Some("failover".into()),
             stages: serde_json::json!({ "detect_ms": 1500 }),
+            bound_ms: Some(20_500.0),
         };
         let failures = Failures {
             app_killed: failure(),
@@ -103,11 +116,12 @@ mod tests {
         };
         let report = Report { failures, boot_floor_ms: 2.0, double_runs: 0 };
         let text = serde_json::to_string(&report).unwrap();
-        let one = r#"{"outage_ms":1.0,"rung":"failover","stages":{"detect_ms":1500}}"#;
+        let one = r#"{"outage_ms":1.0,"rung":"failover","stages":{"detect_ms":1500},"bound_ms":20500.0}"#;
         let expected = format!(
             r#"{{"app_killed":{one},"guest_killed":{one},"host_power_cut":{one},"coordinator_power_cut":{one},"host_frozen":{one},"boot_floor_ms":2.0,"double_runs":0}}"#
         );
         assert_eq!(text, expected);
-        assert!(report.table().contains("detect 1.50 s"), "{}", report.table());
+        let table = report.table();
+        assert!(["detect 1.50 s", "20.50 s"].iter().all(|word| table.contains(word)), "{table}");
     }
 }

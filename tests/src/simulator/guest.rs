@@ -22,6 +22,14 @@ use super::{
 
 /// How long a service takes to answer after its machine runs.
 pub const UP_AFTER: Ms = 1_500;
+/// The shortest work of an order.
+const ORDER_MIN: Ms = 50;
+/// No order's work is longer, but for those below.
+pub const ORDER_MAX: Ms = 750;
+/// Sending a guest takes less than this.
+pub const SEND_MAX: Ms = 2_050;
+/// A start that is slow, as happens by chance, takes less than this.
+pub const SLOW_START_MAX: Ms = 12_050;
 
 /// A virtual machine, as it really is.
 #[derive(Debug, Clone)]
@@ -94,11 +102,11 @@ impl World {
             if job.begun.is_none() && guest.as_ref().is_none_or(|guest| !busy.contains(guest)) {
                 job.begun = Some(now);
                 let longest = match &job.order.kind {
-                    OrderKind::Send { .. } => 2_000,
-                    OrderKind::Start { .. } if self.chance && self.random.one_in(16) => 12_000,
-                    _ => 700,
+                    OrderKind::Send { .. } => SEND_MAX,
+                    OrderKind::Start { .. } if self.chance && self.random.one_in(16) => SLOW_START_MAX,
+                    _ => ORDER_MAX,
                 };
-                let mut ends = now + 50 + self.random.below(longest);
+                let mut ends = now + self.random.between(ORDER_MIN, longest);
                 if let OrderKind::Fence { target, .. } = &job.order.kind
                     && self.slow_devices.contains(target)
                 {

@@ -17,7 +17,8 @@
 //!    runs; [`World::is_at_rest`], [`World::violation`] and [`World::unhealed`] say how it went.
 //!
 //! [`faults::Happening::Heal`] stops all faults and has operators do what pages ask for; the run is unhealed when it is
-//! not at rest [`world::BOUND`] later.
+//! not at rest [`world::BOUND`] later. What one failure alone may cost is measured in [`quiet`] worlds, against the bound that
+//! operators are shown before.
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,
@@ -40,6 +41,7 @@ pub mod lies;
 pub mod network;
 pub mod oddities;
 pub mod queue;
+pub mod quiet;
 pub mod random;
 pub mod report;
 pub mod rules;

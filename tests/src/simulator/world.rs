@@ -573,7 +573,7 @@ impl World {
         (0..self.hosts.len()).all(|host| self.host_rests(host)) && self.voters.iter().all(|voter| !voter.learner)
     }
 
-    fn why_not_at_rest(&self) -> String {
+    pub(super) fn why_not_at_rest(&self) -> String {
         let state = &self.truth.state;
         let mut why = Vec::new();
         match self.coordinator() {
