@@ -61,6 +61,13 @@ pub enum Change {
         /// Which level.
         level: usize,
     },
+    /// An operator lets an open fence go on for which a budget has no room (S8, S9).
+    FenceAllowed {
+        /// The host.
+        host: HostName,
+        /// Who.
+        by: String,
+    },
     /// The fence is not needed: the host is well, and nothing is on its way to its power device.
     FenceSuperseded {
         /// The host.
@@ -120,7 +127,7 @@ pub enum Change {
         /// The host.
         host: HostName,
     },
-    /// A fence of the host is so long ago that it does not count towards a quarantine any more.
+    /// A fence of the host is so long ago that it counts towards budgets and a quarantine no more.
     FenceForgotten {
         /// The host.
         host: HostName,

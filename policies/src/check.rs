@@ -62,6 +62,7 @@ pub fn check(
     }
     check.fences_at_once();
     check.no_storm();
+    check.within_budgets();
     for change in plan {
         check.one(change);
     }
@@ -182,6 +183,7 @@ impl<'a> Check<'a> {
             | Change::LeaseClosed { .. }
             | Change::MoveAsked { .. }
             | Change::LookedAfter { .. }
+            | Change::FenceAllowed { .. }
             | Change::FenceSuperseded { .. }
             | Change::FenceForgotten { .. }
             | Change::QuarantineLifted { .. }

@@ -39,6 +39,7 @@ pub enum Event {
     HostJoined { host: HostName, incarnation: Incarnation },
     HostFailed { host: HostName, incarnation: Incarnation, evidence: Vec<String> },
     FenceOrdered { host: HostName, executor: HostName, level: usize },
+    FenceAllowed { host: HostName, by: String },
     FenceFailed { host: HostName, detail: String },
     FenceSuperseded { host: HostName, why: String },
     HostGone { host: HostName, incarnation: Incarnation, proof: Proof, last_words: Option<String> },
@@ -100,6 +101,7 @@ impl Event {
             Self::HostJoined { .. }
             | Self::HostFailed { .. }
             | Self::FenceOrdered { .. }
+            | Self::FenceAllowed { .. }
             | Self::FenceFailed { .. }
             | Self::FenceSuperseded { .. }
             | Self::HostGone { .. }
@@ -131,6 +133,7 @@ impl Event {
             Self::HostJoined { host, .. }
             | Self::HostFailed { host, .. }
             | Self::FenceOrdered { host, .. }
+            | Self::FenceAllowed { host, .. }
             | Self::FenceFailed { host, .. }
             | Self::FenceSuperseded { host, .. }
             | Self::HostGone { host, .. }
@@ -158,6 +161,9 @@ impl fmt::Display for Event {
             Self::HostFailed { host, evidence, .. } => write!(f, "{host} has failed: {}", evidence.join("; ")),
             Self::FenceOrdered { host, executor, level } => {
                 write!(f, "{executor} is ordered to switch {host} off (level {})", level + 1)
+            }
+            Self::FenceAllowed { host, by } => {
+                write!(f, "{by} lets the fence of {host} go on, beyond what an hour has room for")
             }
             Self::FenceFailed { host, detail } => write!(f, "fencing {host} failed: {detail}"),
             Self::FenceSuperseded { host, why } => write!(f, "the fence of {host} is superseded: {why}"),

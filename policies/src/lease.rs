@@ -362,7 +362,7 @@ impl fmt::Display for SafeAt {
 }
 
 /// The time of day as `12:04:31Z`.
-fn clock(at: WallTime) -> String {
+pub(crate) fn clock(at: WallTime) -> String {
     let seconds = at.0 / 1_000 % 86_400;
     format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }

@@ -7,6 +7,7 @@ pub mod agent;
 mod apply;
 pub mod armed;
 pub mod bound;
+mod budget;
 pub mod change;
 pub mod check;
 pub mod decide;

@@ -183,16 +183,19 @@ pub struct ClusterSettings {
     pub refuse_beyond: bool,
     /// What an announced shutdown does.
     pub on_shutdown: OnShutdown,
-    /// Fences of one host within an hour before it is quarantined; `None`: no limit.
+    /// Fences of one host within an hour; another one waits for room. `None`: no limit.
     pub fences_per_hour: Option<u32>,
     /// Guests are moved to better hosts while nothing is wrong.
     pub rebalance: bool,
     /// A host that was fenced is switched on again, unless it is quarantined.
     #[serde(default)]
     pub power_on_after_fence: bool,
-    /// Fences of all hosts within an hour before no other is begun; `None`: no limit.
+    /// Fences of all hosts together within an hour; another one waits for room. `None`: no limit.
     #[serde(default)]
     pub fences_per_hour_in_all: Option<u32>,
+    /// Fences of one host within an hour with which it is quarantined, and gets no guests; `None`: never.
+    #[serde(default)]
+    pub quarantine_after_fences: Option<u32>,
     /// Whether one fence runs at a time in the cluster, or one in each failure domain.
     #[serde(default)]
     pub fences_at_once: FencesAtOnce,

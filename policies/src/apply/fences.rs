@@ -58,6 +58,7 @@ impl ClusterState {
             last_error: None,
             errors: BTreeMap::new(),
             safe_at: safe_at.as_ref().map(ToString::to_string),
+            allowed: None,
         });
         let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
         let safe_at = safe_at.map(|safe| format!("; {safe}")).unwrap_or_default();
@@ -97,6 +98,9 @@ impl ClusterState {
             return Err(Refused::Host { host: host.clone(), why });
         }
         let first = *attempts == 0;
+        if let Some(spent) = self.budget_spent(host) {
+            return Err(Refused::Host { host: host.clone(), why: format!("is not switched off: {spent}") });
+        }
         let kind = OrderKind::Fence { target: host.clone(), target_incarnation, level, device, switch: Switch::Off };
         let id = self.order(context, executor, kind)?;
         if let Some(Life::Fencing(fence)) = self.hosts.get_mut(host).map(|known| &mut known.life) {
@@ -106,8 +110,35 @@ impl ClusterState {
         self.note(context, Event::FenceOrdered { host: host.clone(), executor: executor.clone(), level });
         if first {
             self.count_fence(context, host);
+            self.nobody_has_to_get_up(context, host);
         }
         Ok(())
+    }
+
+    /// Lets an open fence go on that a budget holds. There has to be one: a word given in advance would disarm the budget when it
+    /// is needed.
+    pub(super) fn fence_allowed(&mut self, context: &Context, host: &HostName, by: String) -> Result<(), Refused> {
+        let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        let known_attempt = matches!(known.life, Life::Fencing(Fence { attempt: Some(_), .. }));
+        if self.budget_spent(host).is_none() {
+            let why = if known_attempt { "is being carried out" } else { "is held by no budget" };
+            return Err(Refused::Already { why: format!("a fence of {host} {why}") });
+        }
+        if let Some(Life::Fencing(fence)) = self.hosts.get_mut(host).map(|known| &mut known.life) {
+            fence.allowed = Some(by.clone());
+        }
+        self.note(context, Event::FenceAllowed { host: host.clone(), by });
+        self.nobody_has_to_get_up(context, host);
+        Ok(())
+    }
+
+    /// Takes back that a person was called because the fence was held: it goes on.
+    fn nobody_has_to_get_up(&mut self, context: &Context, host: &HostName) {
+        let key = Self::host_key(host);
+        if self.open_incident(&key).is_some_and(|open| open.human.is_some()) {
+            let incident = self.incident(context, &key, "");
+            (incident.summary, incident.human) = (format!("{host} has failed, and its fence goes on"), None);
+        }
     }
 
     /// Remembers a fence, and quarantines a host that has had too many.
@@ -118,7 +149,7 @@ impl ClusterState {
         }
         known.fences.push(context.index);
         let times = u32::try_from(known.fences.len()).unwrap_or(u32::MAX);
-        if self.policies.cluster.fences_per_hour.is_some_and(|limit| times >= limit) {
+        if self.policies.cluster.quarantine_after_fences.is_some_and(|limit| times >= limit) {
             self.quarantine(context, host, crate::state::QuarantineCause::FencedOften { times });
         }
     }

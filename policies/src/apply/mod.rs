@@ -59,6 +59,7 @@ impl ClusterState {
                 self.fence_opened(context, &host, &incarnation, (evidence, last_well), safe_at)
             }
             Change::FenceAttempted { host, executor, level } => self.fence_attempted(context, &host, &executor, level),
+            Change::FenceAllowed { host, by } => self.fence_allowed(context, &host, by),
             Change::FenceSuperseded { host, why } => self.fence_superseded(context, &host, why),
             Change::HostGone { proof, last_well, last_words } => self.host_gone(context, proof, last_well, last_words),
             Change::HostArmed { host, incarnation, armed, lease_ms, known_view, seen } => {

@@ -1,9 +1,9 @@
-//! Restraint: what storms (S9), suspensions and hosts in maintenance (S8) forbid, found out by the checker itself.
+//! Restraint: what storms and budgets (S9), suspensions and hosts in maintenance (S8) forbid, found out by the checker itself.
 //!
 //! It errs on the side of letting pass: whoever may have been heard is not silent, whoever may be off is no part of a storm,
 //! and that a hold outlasts its storm for a moment is not judged. So what it refuses is wrong for certain.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::Check;
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 
 /// Hosts that fall silent within so many milliseconds of each other have one cause until somebody knows better.
 const TOGETHER_MS: u64 = 30_000;
+
+/// How long a fence counts.
+const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Check<'_> {
     /// S9, R21: while many hosts are silent at once, nothing that switches a host off is begun, unless an operator has said
@@ -33,6 +36,39 @@ impl Check<'_> {
         if let Some(silent) = storm {
             self.breaks("S9", format!("has {host} switched off while {silent} are silent at once"));
         }
+    }
+
+    /// S8, S9: no fence is begun for which an hour has no room, of its host or of all, unless an operator lets it go on. One
+    /// that has begun goes on, and proof passes: it switches nothing.
+    pub(super) fn within_budgets(&mut self) {
+        let cluster = &self.state.policies.cluster;
+        let (own, all) = (cluster.fences_per_hour, cluster.fences_per_hour_in_all);
+        let mut in_all: usize = self.state.hosts.values().map(|known| self.fences_within_the_hour(known)).sum();
+        let mut found = Vec::new();
+        for change in self.plan {
+            let Change::FenceAttempted { host, .. } = change else { continue };
+            let Some(known) = self.state.hosts.get(host) else { continue };
+            let Life::Fencing(fence) = &known.life else { continue };
+            if fence.attempts > 0 {
+                continue;
+            }
+            let of_host = self.fences_within_the_hour(known);
+            if fence.allowed.is_none() && own.is_some_and(|budget| of_host >= budget as usize) {
+                found.push(("S8", format!("fences {host} again, which was fenced {of_host} times within an hour")));
+            }
+            if fence.allowed.is_none() && all.is_some_and(|budget| in_all >= budget as usize) {
+                found.push(("S9", format!("fences {host} after {in_all} fences within an hour")));
+            }
+            in_all += 1;
+        }
+        for (promise, what) in found {
+            self.breaks(promise, what);
+        }
+    }
+
+    /// Fences that have not been forgotten, and are younger than an hour as far as this coordinator knows.
+    fn fences_within_the_hour(&self, known: &Host) -> usize {
+        known.fences.iter().filter(|index| self.evidence.marks.age(**index, self.now) < HOUR).count()
     }
 
     /// The hosts of a storm: of more than one failure domain, and of more than a third of all.
@@ -141,8 +177,6 @@ fn is_missed(host: &Host) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         check::check,
@@ -226,6 +260,59 @@ mod tests {
         stage.must(open);
         stage.must(Change::StormHoldReleased { by: "ann".to_owned() });
         assert_eq!(broken(&stage, &evidence, &attempt("d")), [""; 0], "an operator has looked");
+    }
+
+    /// The fences of `c` and `d` are open, and each was fenced once within the hour.
+    fn fenced_before(own: Option<u32>, all: Option<u32>) -> Stage {
+        let mut stage = Stage::new(&["a", "b", "c", "d"], &[]);
+        let mut policies = stage.state.policies.clone();
+        (policies.cluster.fences_per_hour, policies.cluster.fences_per_hour_in_all) = (own, all);
+        policies.cluster.failure_domain = Some("rack".to_owned());
+        policies.cluster.fences_at_once = crate::rules::FencesAtOnce::OnePerFailureDomain;
+        stage.declare(policies);
+        for (on, fenced) in [("c", 1), ("d", 2)] {
+            stage.fence(on);
+            stage.state.hosts.get_mut(&host(on)).unwrap().fences.push(fenced);
+        }
+        stage
+    }
+
+    #[test]
+    fn no_fence_begins_beyond_a_budget_unless_an_operator_lets_it_go_on() {
+        let cases: [(Option<u32>, Option<u32>, &[&str]); 5] = [
+            (None, None, &[]),
+            (Some(2), Some(3), &[]),
+            (Some(1), Some(3), &["S8"]),
+            (Some(2), Some(2), &["S9"]),
+            (Some(1), Some(1), &["S8", "S9"]),
+        ];
+        let fence = |stage: &mut Stage, change: fn(&mut crate::state::Fence)| {
+            let Life::Fencing(fence) = &mut stage.state.hosts.get_mut(&host("c")).unwrap().life else { panic!() };
+            change(fence);
+        };
+        for (own, all, expected) in cases {
+            let stage = fenced_before(own, all);
+            let evidence = well(&stage);
+            assert_eq!(broken(&stage, &evidence, &attempt("c")), expected, "{own:?} {all:?}");
+            let mut begun = stage;
+            fence(&mut begun, |fence| fence.attempts = 1);
+            assert_eq!(broken(&begun, &evidence, &attempt("c")), [""; 0], "it goes on");
+            let mut allowed = fenced_before(own, all);
+            fence(&mut allowed, |fence| fence.allowed = Some("ann".to_owned()));
+            assert_eq!(broken(&allowed, &evidence, &attempt("c")), [""; 0], "ann has said so");
+        }
+    }
+
+    #[test]
+    fn fences_of_one_plan_count_for_each_other_and_those_of_an_hour_ago_for_nobody() {
+        let stage = fenced_before(None, Some(3));
+        let evidence = well(&stage);
+        let judge = |now: Moment, plan: &[Change]| {
+            let found = check(&stage.state, &evidence, &Timing::default(), now, plan);
+            found.into_iter().filter(|found| found.what.contains("within an hour")).count()
+        };
+        assert_eq!(judge(Moment(100_000), &[attempt("c"), attempt("d")]), 1);
+        assert_eq!(judge(Moment(3_600_000), &[attempt("c"), attempt("d")]), 0);
     }
 
     #[test]

@@ -9,15 +9,17 @@ use super::{
     Decision, FOREVER, Round, Waits,
     fences::{Subject, open},
     leases::{pending, wait},
+    quarantine::FENCE_COUNTS_FOR,
 };
 use crate::{
+    budget::Spent,
     change::Change,
-    lease::NoGround,
+    lease::{NoGround, clock},
     model::{FenceLevel, Severity},
     names::{HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
     state::{ClusterState, Fence, Life, Mode},
-    time::millis,
+    time::{WallTime, millis},
 };
 
 /// Longest pause between two fence attempts; the first retry comes after a second.
@@ -51,11 +53,6 @@ impl Slot {
     }
 }
 
-/// How many fences of all hosts count as recent; [`Change::FenceForgotten`] takes them back after an hour.
-fn recent(round: &Round<'_>) -> usize {
-    round.state.hosts.values().map(|host| host.fences.len()).sum()
-}
-
 /// Orders the next attempt of an open fence.
 pub(super) fn attempt(
     round: &Round<'_>,
@@ -71,14 +68,15 @@ pub(super) fn attempt(
     if let Some(hold) = &decision.report.storm_hold {
         return Some((format!("fencing is held: {hold}"), FOREVER));
     }
-    let budget = round.state.policies.cluster.fences_per_hour_in_all;
-    if let Some(budget) = budget.filter(|budget| fence.attempts == 0 && recent(round) >= *budget as usize) {
-        // Its lease ends the wait without a person.
-        if let Some(safe) = pending(round, name) {
-            return Some(wait(&safe));
+    if let Some(spent) = round.state.budget_spent(name) {
+        // Where its lease ends the wait, nobody has to get up.
+        if pending(round, name).is_none() {
+            over_budget(round, decision, name, &spent);
         }
-        over_budget(round, decision, name, budget);
-        return Some((format!("an hour with fewer than {budget} fences, or a person's word that it is off"), FOREVER));
+        return Some(room_again(round, &spent));
+    }
+    if fence.attempts == 0 && takes_the_room(round, decision) {
+        return Some(("the fence of another host to begin, which may take the room in the hour".to_owned(), 0));
     }
     if let Some(left) = slot.held.get(&round.state.policies.fenced_one_by_one_with(name)).copied() {
         return Some(("the device call that runs for another host".to_owned(), left));
@@ -117,12 +115,25 @@ pub(super) fn next_device(levels: &[FenceLevel], from: usize, distrusted: &BTree
     turn.find(|level| levels.get(*level).is_some_and(FenceLevel::has_device))
 }
 
-fn over_budget(round: &Round<'_>, decision: &mut Decision, name: &HostName, budget: u32) {
-    let summary =
-        format!("{name} has failed, and is not fenced: {budget} fences within an hour are all that is allowed");
+/// Whether this round begins a fence already, where one budget is that of all hosts: the next one is counted with it.
+fn takes_the_room(round: &Round<'_>, decision: &Decision) -> bool {
+    let begun = || decision.commands.iter().any(|change| matches!(change, Change::FenceAttempted { .. }));
+    round.state.policies.cluster.fences_per_hour_in_all.is_some() && begun()
+}
+
+/// When there is room for a fence again. A new coordinator may know it later than it is.
+fn room_again(round: &Round<'_>, spent: &Spent) -> (String, u64) {
+    let left = millis(FENCE_COUNTS_FOR.saturating_sub(round.age(spent.until)));
+    let at = clock(WallTime(round.now.wall.0.saturating_add(left)));
+    (format!("room in the hour at {at}, or an operator: {spent}"), left)
+}
+
+fn over_budget(round: &Round<'_>, decision: &mut Decision, name: &HostName, spent: &Spent) {
+    let summary = format!("{name} has failed, and is not switched off: {spent}");
     let human = format!(
-        "Find out what switches so many hosts off. Make sure that {name} is off, then run `holdfast host confirm-off {name} \
-         --operator YOUR-NAME`; or raise `fences_per_hour_in_all`."
+        "Find out why hosts fail so often. Make sure that {name} is off, then run `holdfast host confirm-off {name} \
+         --operator YOUR-NAME`; or have it switched off all the same by `holdfast fence allow {name} --operator YOUR-NAME`. \
+         If nobody does, it is switched off when the hour has room again: `holdfast status` says when."
     );
     open(round, decision, ClusterState::host_key(name), Severity::Critical, summary, Some(human));
 }

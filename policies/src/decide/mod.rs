@@ -198,6 +198,10 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
             judgement.waits = Some(leases::wait(guest));
         }
     }
+    for (name, waits) in waits_of_fences(state, &decision.report) {
+        let judgement = decision.report.guests.entry(name).or_default();
+        judgement.waits = judgement.waits.take().or(Some(waits));
+    }
     for (host, safe) in safe {
         if let Some(judgement) = decision.report.hosts.get_mut(&host) {
             judgement.safe_at = Some(safe);
@@ -213,6 +217,17 @@ fn waiting_guests<'a>(
     safe: &'a BTreeMap<HostName, SafeAt>,
 ) -> impl Iterator<Item = (&'a GuestName, &'a SafeAt)> {
     safe.iter().flat_map(|(host, safe)| state.guests_of(host).map(move |(name, _)| (name, safe)))
+}
+
+/// The guests of hosts that are being fenced, each with what that fence waits for.
+fn waits_of_fences(state: &ClusterState, report: &Report) -> Vec<(GuestName, (String, u64))> {
+    let fenced = state.hosts.iter().filter(|(_, host)| matches!(host.life, Life::Fencing(_)));
+    let waiting = fenced.filter_map(|(host, _)| Some((host, report.hosts.get(host)?.waits.as_ref()?)));
+    let guests = waiting.flat_map(|(host, (what, left))| {
+        let waits = format!("the fence of {host}, which waits for {what}");
+        state.guests_of(host).map(move |(name, _)| (name.clone(), (waits.clone(), *left)))
+    });
+    guests.collect()
 }
 
 impl Round<'_> {

@@ -13,6 +13,7 @@ use crate::{
 
 mod attempts;
 mod boots;
+mod budgets;
 mod degraded;
 mod departures;
 mod go_aheads;

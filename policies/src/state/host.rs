@@ -60,7 +60,8 @@ pub struct Host {
     /// Why it gets no guests for the time being, whatever else is well with it.
     #[serde(default)]
     pub quarantine: Option<Quarantine>,
-    /// The log indexes of its newest fences that came to an attempt, for as long as they count towards a quarantine.
+    /// The log indexes of its newest fences that came to an attempt, oldest first, for as long as they count towards budgets and
+    /// a quarantine.
     #[serde(default)]
     pub fences: Vec<u64>,
     /// Levels of its fencing whose device has called it off while it lived (R9): what they say proves nothing, and they
@@ -280,6 +281,9 @@ pub struct Fence {
     /// From when on its guests cannot run any more by its lease, in words for people, where somebody could say it.
     #[serde(default)]
     pub safe_at: Option<String>,
+    /// The operator who lets it go on although a budget has no room for it.
+    #[serde(default)]
+    pub allowed: Option<String>,
 }
 
 /// Levels whose errors are remembered: as many as a host may have.

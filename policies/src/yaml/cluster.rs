@@ -18,6 +18,7 @@ const CLUSTER: Keys = Keys {
         "on_shutdown",
         "fences_per_hour",
         "fences_per_hour_in_all",
+        "quarantine_after_fences",
         "fences_at_once",
         "power_on_after_fence",
         "test_fencing_every",
@@ -66,6 +67,7 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
     });
     let fences_per_hour = fields.optional("fences_per_hour", |v| v.number(1..=FENCES_MAX));
     let fences_per_hour_in_all = fields.optional("fences_per_hour_in_all", |v| v.number(1..=FENCES_IN_ALL_MAX));
+    let quarantine_after_fences = fields.optional("quarantine_after_fences", |v| v.number(1..=FENCES_MAX));
     let fences_at_once = fields.or("fences_at_once", FencesAtOnce::One, |v| {
         v.one_of(&[("one", FencesAtOnce::One), ("one_per_failure_domain", FencesAtOnce::OnePerFailureDomain)])
     });
@@ -80,6 +82,14 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
         let what = "`refuse_beyond` refuses what `tolerate` does not allow, and `tolerate` is 0";
         value.findings.hint(fields.place("refuse_beyond"), what, "add `tolerate: 1`");
     }
+    if let (Some(Some(quarantine)), Some(Some(budget))) = (quarantine_after_fences, fences_per_hour)
+        && quarantine > budget
+    {
+        let what = format!(
+            "`quarantine_after_fences` is {quarantine}, and `fences_per_hour` lets it come to {budget} at most"
+        );
+        value.findings.hint(fields.place("quarantine_after_fences"), what, format!("write {budget}, or less"));
+    }
     Some(ClusterSettings {
         tolerate: tolerate?,
         failure_domain: failure_domain?,
@@ -89,6 +99,7 @@ fn settings(value: &Value<'_>, seen: &mut Seen) -> Option<ClusterSettings> {
         rebalance: false,
         power_on_after_fence: power_on_after_fence?,
         fences_per_hour_in_all: fences_per_hour_in_all?,
+        quarantine_after_fences: quarantine_after_fences?,
         fences_at_once: fences_at_once?,
         test_fencing_every: test_fencing_every?,
         operators: operators?,

@@ -522,7 +522,7 @@ hosts:
 rules:
   db: { hosts: { guests: [db-1], on: { hv-a: 100, hv-b: -5, hv-c: never }, required: true } }
   racks: { apart: { guests: [web-1, db-1], required: false, by: rack, weight: 7, yields: db-1 } }
-cluster: { tolerate: 1, failure_domain: rack, refuse_beyond: true, on_shutdown: freeze, fences_per_hour: 3 }
+cluster: { tolerate: 1, failure_domain: rack, refuse_beyond: true, on_shutdown: freeze, fences_per_hour: 3, quarantine_after_fences: 2 }
 "#;
 
 #[test]
@@ -544,6 +544,16 @@ fn placement_rules_needs_and_cluster_settings_read_as_they_are_meant() {
     assert_eq!((made.len(), orders), (5, 2), "{made:?}");
     let settings = &policies.cluster;
     assert_eq!((settings.tolerate, settings.on_shutdown, settings.fences_per_hour), (1, OnShutdown::Freeze, Some(3)));
+    assert_eq!((settings.fences_per_hour_in_all, settings.quarantine_after_fences), (None, Some(2)));
+}
+
+#[test]
+fn a_quarantine_that_the_budget_of_a_host_never_lets_come_is_a_mistake() {
+    let found = mistakes("cluster: { fences_per_hour: 2, quarantine_after_fences: 3 }\n");
+    let says = "`quarantine_after_fences` is 3, and `fences_per_hour` lets it come to 2 at most";
+    assert!(found.len() == 1 && found[0].contains(says), "{found:?}");
+    assert!(read("cluster: { fences_per_hour: 2, quarantine_after_fences: 2 }\n").is_ok());
+    assert!(read("cluster: { quarantine_after_fences: 3 }\n").is_ok());
 }
 
 #[test]

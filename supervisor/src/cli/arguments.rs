@@ -257,6 +257,14 @@ pub(super) enum FenceOrder {
         #[command(flatten)]
         operator: Operator,
     },
+    /// Lets the fence of a host go on that waits for room in the hour (`fences_per_hour`, `fences_per_hour_in_all`): it is
+    /// switched off at once. Once: its next fence needs room again.
+    Allow {
+        /// Which.
+        host: HostName,
+        #[command(flatten)]
+        operator: Operator,
+    },
 }
 
 /// Who is to vote. A host whose raft store was lost comes back by `add` and then `promote`.

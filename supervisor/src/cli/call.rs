@@ -97,6 +97,7 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         Order::Fence(FenceOrder::Drill { host, level, operator }) => {
             Request::DrillFence { host, level, by: operator.name(speaker) }
         }
+        Order::Fence(FenceOrder::Allow { host, operator }) => Request::AllowFence { host, by: operator.name(speaker) },
         Order::Fence(FenceOrder::Test { host, from }) => Request::TestFence { host, from },
         Order::ReleaseStormHold { operator } => Request::ReleaseStormHold { by: operator.name(speaker) },
         Order::Init(_) | Order::Operator(_) | Order::Run | Order::Guard { .. } | Order::Check { .. } => {

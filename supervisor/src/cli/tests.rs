@@ -256,6 +256,7 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
         ["guest", "cleanup", "web-1"],
         ["host", "lift-quarantine", "h1"],
         ["host", "trust-device", "h1"],
+        ["fence", "allow", "h1"],
     ];
     for command in plain {
         assert_eq!(call(&[&command[..], &["--operator", "ann"]].concat()).code, 0, "{command:?}");
@@ -298,6 +299,7 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
         Request::LookedAfter { guest: guest("web-1"), by: by() },
         Request::LiftQuarantine { host: host("h1"), machine: None, by: by() },
         Request::TrustDevice { host: host("h1"), by: by() },
+        Request::AllowFence { host: host("h1"), by: by() },
         Request::Leave { host: host("h1"), reboot: true, by: by() },
         Request::Suspend { suspended: true, by: by() },
         Request::Suspend { suspended: false, by: by() },

@@ -91,6 +91,10 @@ impl Brain {
                 self.done(Change::StormHoldReleased { by }, "fencing goes on in this storm".to_owned()).await
             }
             Request::DrillFence { host, level, by } => self.drill(host, level, by).await,
+            Request::AllowFence { host, by } => {
+                let what = format!("the fence of {host} goes on, beyond what an hour has room for");
+                self.done(Change::FenceAllowed { host, by }, what).await
+            }
             Request::TestFence { .. } => {
                 Err(Denied::Refused("power devices are not asked by the coordinator's task".to_owned()))
             }
@@ -472,6 +476,7 @@ fn for_voters(request: Request) -> Result<(VoterWish, String), Request> {
         | Request::TrustDevice { .. }
         | Request::TestFence { .. }
         | Request::DrillFence { .. }
+        | Request::AllowFence { .. }
         | Request::ReleaseStormHold { .. }) => Err(other),
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn may_repeat(request: &Request) -> bool {
         | Request::LiftQuarantine { .. }
         | Request::TrustDevice { .. }
         | Request::DrillFence { .. }
+        | Request::AllowFence { .. }
         | Request::ReleaseStormHold { .. } => false,
     }
 }

@@ -197,6 +197,13 @@ pub enum Request {
         /// Who says so.
         by: String,
     },
+    /// An open fence is to go on although a budget has no room for it.
+    AllowFence {
+        /// Of which host.
+        host: HostName,
+        /// Who says so.
+        by: String,
+    },
     /// Fencing is to go on in the present storm (R21).
     ReleaseStormHold {
         /// Who says so.

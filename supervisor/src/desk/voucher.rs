@@ -62,6 +62,7 @@ impl Voucher {
             Request::TrustDevice { host, by } => Request::TrustDevice { host, by: sign(by)? },
             Request::ReleaseStormHold { by } => Request::ReleaseStormHold { by: sign(by)? },
             Request::DrillFence { host, level, by } => Request::DrillFence { host, level, by: sign(by)? },
+            Request::AllowFence { host, by } => Request::AllowFence { host, by: sign(by)? },
             asked @ (Request::Status
             | Request::Simulate(_)
             | Request::Explain { .. }
@@ -136,6 +137,7 @@ impl Request {
             | Self::LiftQuarantine { .. }
             | Self::TrustDevice { .. }
             | Self::DrillFence { .. }
+            | Self::AllowFence { .. }
             | Self::ReleaseStormHold { .. } => true,
         }
     }
@@ -185,6 +187,7 @@ mod tests {
             Request::LiftQuarantine { host: h(), machine: None, by: by() },
             Request::TrustDevice { host: h(), by: by() },
             Request::DrillFence { host: h(), level: 1, by: by() },
+            Request::AllowFence { host: h(), by: by() },
             Request::ReleaseStormHold { by: by() },
         ]
     }

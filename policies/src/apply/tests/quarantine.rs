@@ -85,7 +85,7 @@ fn a_person_can_give_the_name_to_the_other_machine() {
 fn a_host_that_is_fenced_too_often_may_join_and_is_quarantined() {
     let mut stage = Stage::new(&["a", "b"], &[]);
     let mut policies = stage.state.policies.clone();
-    policies.cluster.fences_per_hour = Some(2);
+    policies.cluster.quarantine_after_fences = Some(2);
     stage.declare(policies);
     for number in 2..=3 {
         assert!(stage.state.hosts[&host("a")].quarantine.is_none());

@@ -57,7 +57,7 @@ fn a_host_that_was_fenced_is_switched_on_again_after_a_while_if_that_is_wanted()
 
 #[test]
 fn who_is_quarantined_or_switched_off_by_somebody_else_or_held_by_a_person_stays_off() {
-    let mut often = fenced(|policies| policies.cluster.fences_per_hour = Some(1));
+    let mut often = fenced(|policies| policies.cluster.quarantine_after_fences = Some(1));
     often.quietly_later(60_000);
     assert!(!often.settle().contains(&"PowerOnOrdered".to_owned()), "quarantined");
 

@@ -6,7 +6,7 @@ use super::*;
 fn a_quarantined_host_gets_no_guests_until_it_has_been_calm() {
     let mut scene = Scene::new(&["a", "b"], &["web"]);
     let mut policies = scene.stage.state.policies.clone();
-    policies.cluster.fences_per_hour = Some(1);
+    policies.cluster.quarantine_after_fences = Some(1);
     scene.stage.declare(policies);
     scene.stage.fence("a");
     scene.stage.must(Change::FenceAttempted { host: host("a"), executor: host("b"), level: 0 });
