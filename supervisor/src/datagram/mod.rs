@@ -32,7 +32,7 @@ pub use heard::{Heard, Life};
 pub use keyring::{KeyError, Keyring, create_key};
 pub use losses::Losses;
 pub use receive::{Message, Receiver};
-pub use seal::{MESSAGE_BYTES_MAX, Opened, SealError, Sealer, open};
+pub use seal::{DATAGRAM_BYTES_MAX, FRAGMENT_BYTES_MAX, MESSAGE_BYTES_MAX, Opened, SealError, Sealer, open};
 pub use socket::{BeaconReceived, Datagrams, GossipReceived, Nudged, Running, Sender};
 pub use stamp::start_stamp;
 

@@ -15,7 +15,7 @@ use std::sync::{
 
 use chacha20poly1305::{
     XNonce,
-    aead::{Aead as _, Payload},
+    aead::{Aead as _, AeadInOut as _, Payload},
 };
 use holdfast_policies::names::{HostName, Incarnation, NAME_BYTES_MAX};
 
@@ -46,6 +46,12 @@ pub enum SealError {
     /// It is longer than [`MESSAGE_BYTES_MAX`].
     #[error("message of {bytes} bytes is longer than {MESSAGE_BYTES_MAX}")]
     TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It does not fit the one datagram that it was to be.
+    #[error("message of {bytes} bytes does not fit one datagram, which has room for {FRAGMENT_BYTES_MAX}")]
+    TooLongForOne {
         /// Its length.
         bytes: usize,
     },
@@ -125,9 +131,23 @@ impl Sealer {
         let mut fragments = message.chunks(FRAGMENT_BYTES_MAX);
         (0..count)
             .map(|index| {
-                self.seal_fragment(kind, first + u64::from(index), (index, count), fragments.next().unwrap_or_default())
+                let (sequence, body) = (first + u64::from(index), fragments.next().unwrap_or_default());
+                let mut datagram = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+                self.seal_fragment(kind, sequence, (index, count), body, &mut datagram).map(|()| datagram)
             })
             .collect()
+    }
+
+    /// The one datagram of a short message, in place of what is in `datagram`. Where that has room for
+    /// [`DATAGRAM_BYTES_MAX`], nothing is allocated.
+    ///
+    /// # Errors
+    /// [`SealError`]; then what is in `datagram` is not to be sent.
+    pub fn seal_into(&self, kind: Kind, message: &[u8], datagram: &mut Vec<u8>) -> Result<(), SealError> {
+        if message.len() > FRAGMENT_BYTES_MAX {
+            return Err(SealError::TooLongForOne { bytes: message.len() });
+        }
+        self.seal_fragment(kind, self.next.fetch_add(1, Ordering::Relaxed), (0, 1), message, datagram)
     }
 
     fn seal_fragment(
@@ -136,9 +156,10 @@ impl Sealer {
         sequence: u64,
         (index, count): (u16, u16),
         body: &[u8],
-    ) -> Result<Vec<u8>, SealError> {
+        datagram: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
         let key = self.keyring.sealing();
-        let mut datagram = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+        datagram.clear();
         datagram.extend([VERSION, kind as u8, self.identity.role as u8]);
         datagram.extend(key.id);
         datagram.extend(self.identity.started.to_le_bytes());
@@ -146,20 +167,20 @@ impl Sealer {
         datagram.extend(sequence.to_le_bytes());
         datagram.extend(index.to_le_bytes());
         datagram.extend(count.to_le_bytes());
-        write_name(&mut datagram, self.identity.host.as_str());
-
-        let mut plain = Vec::with_capacity(1 + NAME_BYTES_MAX + body.len());
-        write_name(&mut plain, self.identity.incarnation.as_str());
-        plain.extend(body);
+        write_name(datagram, self.identity.host.as_str());
+        let header_bytes = datagram.len();
 
         let nonce: [u8; NONCE_BYTES] = rand::random();
-        let sealed = key
-            .cipher
-            .encrypt(&XNonce::from(nonce), Payload { msg: &plain, aad: &datagram })
-            .map_err(|_| SealError::Cipher { bytes: plain.len() })?;
         datagram.extend(nonce);
-        datagram.extend(sealed);
-        Ok(datagram)
+        write_name(datagram, self.identity.incarnation.as_str());
+        datagram.extend(body);
+        let refused = || SealError::Cipher { bytes: body.len() };
+        let (clear, plain) = datagram.split_at_mut_checked(header_bytes + NONCE_BYTES).ok_or_else(refused)?;
+        let header = clear.get(..header_bytes).unwrap_or_default();
+        let sealed = key.cipher.encrypt_inout_detached(&XNonce::from(nonce), header, plain.into());
+        let tag = sealed.map_err(|_| refused())?;
+        datagram.extend(tag.as_slice());
+        Ok(())
     }
 }
 
@@ -269,6 +290,22 @@ pub(super) mod tests {
         assert_eq!((opened.incarnation.as_str(), opened.body.as_slice()), ("boot-1", b"alive".as_slice()));
         assert_eq!((opened.started, opened.sequence, opened.index, opened.count), (5, 1, 0, 1));
         assert!(!datagrams[0].windows(5).any(|window| window == b"alive"));
+    }
+
+    #[test]
+    fn a_datagram_that_is_sealed_into_a_used_buffer_opens_and_the_buffer_has_not_grown() {
+        let sealer = sealer("hv-a", Role::Guard, 5, &[[1; 32]]);
+        let mut datagram = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+        let room = datagram.capacity();
+        let long = vec![7; FRAGMENT_BYTES_MAX];
+        for (number, body) in [long.as_slice(), b"".as_slice(), b"alive".as_slice()].into_iter().enumerate() {
+            sealer.seal_into(Kind::Beacon, body, &mut datagram).unwrap();
+            let opened = open(&ring(&[[1; 32]]), &datagram).unwrap();
+            assert_eq!((opened.body.as_slice(), opened.sequence), (body, 1 + number as u64));
+            assert_eq!((opened.index, opened.count, datagram.capacity()), (0, 1, room));
+        }
+        let too_long = sealer.seal_into(Kind::Beacon, &vec![7; FRAGMENT_BYTES_MAX + 1], &mut datagram);
+        assert!(matches!(too_long, Err(SealError::TooLongForOne { .. })), "{too_long:?}");
     }
 
     #[test]

@@ -9,8 +9,9 @@ use holdfast_policies::time::Moment;
 use nix::poll::PollFlags;
 
 use super::{
-    protocol::{REQUEST_BYTES_MAX, Reply},
+    protocol::REQUEST_BYTES_MAX,
     state::{Keep, Refused, State},
+    steady::write_line,
 };
 
 /// Most steps in one go, so that a busy connection cannot delay the beacon.
@@ -79,20 +80,20 @@ impl Connection {
 
     /// Answers the first whole line, if there is one, or gives up on one that is too long.
     fn answer_one(&mut self, state: &mut State, now: Moment, keep: &Keep<'_>) -> bool {
-        let reply = match self.input.iter().position(|byte| *byte == b'\n') {
+        match self.input.iter().position(|byte| *byte == b'\n') {
             Some(end) if end <= REQUEST_BYTES_MAX => {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                state.answer(line.trim_ascii(), now, keep)
+                let line = self.input.get(..end).unwrap_or_default();
+                self.takes_over = state.answer_into(line.trim_ascii(), now, keep, &mut self.output);
+                self.input.drain(..=end);
             }
             None if self.input.len() <= REQUEST_BYTES_MAX => return false,
             Some(_) | None => {
                 self.closing = true;
                 self.input.clear();
-                state.refuse(&Refused::Unreadable(format!("it is longer than {REQUEST_BYTES_MAX} bytes")))
+                let reply = state.refuse(&Refused::Unreadable(format!("it is longer than {REQUEST_BYTES_MAX} bytes")));
+                write_line(&mut self.output, &reply);
             }
-        };
-        self.takes_over = reply == Reply::HandOver;
-        self.output = if self.takes_over { Vec::new() } else { line_of(&reply) };
+        }
         true
     }
 
@@ -111,7 +112,7 @@ impl Connection {
         match self.stream.read(&mut buffer) {
             Ok(0) => Progress::Gone,
             Ok(length) => {
-                self.input.extend(buffer.iter().take(length));
+                self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 Progress::Some
             }
             Err(error) => after(&error),
@@ -136,11 +137,4 @@ fn after(error: &io::Error) -> Progress {
         io::ErrorKind::Interrupted => Progress::Some,
         _ => Progress::Gone,
     }
-}
-
-/// Replies consist of names, numbers and text; should one not be writable as JSON, the empty line is no valid answer.
-fn line_of(reply: &Reply) -> Vec<u8> {
-    let mut line = serde_json::to_vec(reply).unwrap_or_default();
-    line.push(b'\n');
-    line
 }

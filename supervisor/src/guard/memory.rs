@@ -2,6 +2,7 @@
 //! guests, those that it has stopped, and that a watchdog was counted on. It is kept in `run_dir`, which dies with the host.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     fs,
     io::{self, Read as _, Write as _},
@@ -51,17 +52,26 @@ impl Memory {
     }
 }
 
+/// Room in the buffer beyond what was written last: for a deadline, which takes 20 digits at most, where there was none. So a
+/// longer lease is kept without allocating.
+const ROOM: usize = 32;
+
 /// Where it is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Keeper {
     /// The file.
     pub(super) path: PathBuf,
+    /// What is written first, and then takes the file's place.
+    fresh: PathBuf,
+    /// What is to be written. Its memory is used again, because with every longer lease something is.
+    text: RefCell<Vec<u8>>,
 }
 
 impl Keeper {
     /// In this folder.
     pub(super) fn new(run_dir: &Path) -> Self {
-        Self { path: run_dir.join(FILE_NAME) }
+        let path = run_dir.join(FILE_NAME);
+        Self { fresh: path.with_extension("new"), path, text: RefCell::default() }
     }
 
     /// What an earlier guard of this boot has kept; blank when there was none.
@@ -85,10 +95,13 @@ impl Keeper {
     /// # Errors
     /// When it cannot be written; then what was kept before still is.
     pub(super) fn keep(&self, memory: &Memory) -> io::Result<()> {
-        let fresh = self.path.with_extension("new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&serde_json::to_vec(memory)?)?;
-        fs::rename(&fresh, &self.path)
+        let mut text = self.text.borrow_mut();
+        text.clear();
+        serde_json::to_writer(&mut *text, memory)?;
+        text.reserve(ROOM);
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.fresh)?;
+        file.write_all(&text)?;
+        fs::rename(&self.fresh, &self.path)
     }
 }
 

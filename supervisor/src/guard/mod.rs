@@ -20,12 +20,17 @@
 //!
 //! What comes between the end of a lease and the kill is `act` of `protector.rs`, the first thing after every wake-up. It
 //! allocates nothing and waits for nothing as long as the cgroups of the guests stay the ones that were opened; opening one
-//! that was made anew allocates nothing either, but asks the kernel. The rest of each turn does allocate and may wait, which can
-//! make the next `act` late: answering (a request is read, parsed, applied to a copy of what is known, written to `run_dir`
-//! and answered as JSON), the beacon every 250 ms (JSON, sealed), arming and disarming (strings, ioctls), and every line that
-//! is logged (formatted, and written to standard error: a reader that stands still stops the guard there, so nothing is
-//! logged twice for a lasting failure). Locked memory keeps what is allocated from being paged out; it does not make room
-//! where there is none. A guard that is held up by any of that pets late, and the watchdog fires.
+//! that was made anew allocates nothing either, but asks the kernel. Nor does the rest of a turn allocate while nothing changes:
+//! looking for requests, a longer lease (`steady.rs`; it is kept from a buffer that is used again), the answer to who asks how
+//! it is, and the beacon every 250 ms. `supervisor/tests/guard.rs` counts it. It may wait, which can make the next `act` late:
+//! a longer lease is written to `run_dir`, which lies in memory.
+//!
+//! What changes something does allocate: a new connection (its buffers grow to what they need and stay), every other request
+//! (parsed, applied to a copy of what is known, kept and answered), refusals, arming and disarming, a watchdog that is named and
+//! cannot be opened (four times a second), guests that were killed, once they are gone, and every line that is logged
+//! (formatted, and written to standard error: a reader that stands still stops the guard there, so nothing is logged twice for a
+//! lasting failure). Locked memory keeps what is allocated from being paged out; it does not make room where there is none. A
+//! guard that is held up by any of that pets late, and the watchdog fires.
 
 mod cgroups;
 mod client;
@@ -40,6 +45,7 @@ mod protector;
 mod protocol;
 mod server;
 mod state;
+mod steady;
 mod watchdog;
 mod written;
 

@@ -171,6 +171,9 @@ impl Protector {
     }
 
     fn arm(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
+        if self.is_known_to_be_unnamed(state) {
+            return;
+        }
         let before = state.unarmed().map(str::to_owned);
         let opened = match &self.wanted {
             None => Err(UNNAMED.to_owned()),
@@ -198,6 +201,9 @@ impl Protector {
         if let Some(held) = &self.watchdog {
             return state.note_trial(Ok(held.armed().clone()));
         }
+        if self.is_known_to_be_unnamed(state) {
+            return;
+        }
         let before = state.unarmed().map(str::to_owned);
         let tried = match &self.wanted {
             None => Err(UNNAMED.to_owned()),
@@ -215,6 +221,11 @@ impl Protector {
             tracing::warn!(why, "the watchdog could not be armed");
         }
         state.note_trial(tried);
+    }
+
+    /// Whether there is none, and that has been said: then nothing is to be tried again, nor allocated for it.
+    fn is_known_to_be_unnamed(&self, state: &State) -> bool {
+        self.wanted.is_none() && state.unarmed() == Some(UNNAMED)
     }
 
     fn disarm(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {

@@ -31,7 +31,10 @@ use nix::{
 use super::{
     super::{
         clock,
-        datagram::{Beacon, Identity, KeyError, Keyring, Kind, Role, SealError, Sealer, start_stamp},
+        datagram::{
+            Beacon, DATAGRAM_BYTES_MAX, FRAGMENT_BYTES_MAX, Identity, KeyError, Keyring, Kind, Role, SealError, Sealer,
+            start_stamp,
+        },
     },
     BEACON_EVERY, LOCK_NAME,
     connection::Connection,
@@ -130,7 +133,6 @@ pub enum GuardError {
 /// A guard that holds its lock and listens.
 #[derive(Debug)]
 pub struct Guard {
-    host: HostName,
     state: State,
     keeper: Keeper,
     protector: Protector,
@@ -203,7 +205,6 @@ impl Guard {
         let mut protector = Protector::new(config.watchdog.clone(), config.alone, written).map_err(at(run_dir))?;
         protector.take_in(&state);
         Ok(Self {
-            host: config.host.clone(),
             state,
             keeper,
             protector,
@@ -250,7 +251,7 @@ impl Guard {
                     return Ok(());
                 }
             }
-            self.beacons.send_when_due(&self.host, &self.state, clock::moment());
+            self.beacons.send_when_due(&self.state, clock::moment());
             self.wait()?;
         }
         Ok(())
@@ -370,6 +371,10 @@ fn stamp(state_dir: &Path, wall_ms: u64) -> u64 {
 struct Beacons {
     from: SocketAddr,
     sealer: Sealer,
+    /// The newest, and room for it as JSON and as a datagram, which is used again.
+    beacon: Beacon,
+    body: Vec<u8>,
+    datagram: Vec<u8>,
     socket: Option<UdpSocket>,
     due: Moment,
     /// So that a lasting failure is told once.
@@ -378,22 +383,28 @@ struct Beacons {
 
 impl Beacons {
     fn new(listen: SocketAddr, sealer: Sealer, due: Moment) -> Self {
-        Self { from: SocketAddr::new(listen.ip(), 0), sealer, socket: None, due, failing: false }
+        let Identity { host, incarnation, .. } = sealer.identity().clone();
+        Self {
+            from: SocketAddr::new(listen.ip(), 0),
+            sealer,
+            beacon: Beacon { host, incarnation, uptime_ms: 0, lease_left_ms: None },
+            body: Vec::with_capacity(FRAGMENT_BYTES_MAX),
+            datagram: Vec::with_capacity(DATAGRAM_BYTES_MAX),
+            socket: None,
+            due,
+            failing: false,
+        }
     }
 
-    fn send_when_due(&mut self, host: &HostName, state: &State, now: Moment) {
+    fn send_when_due(&mut self, state: &State, now: Moment) {
         if now < self.due {
             return;
         }
         // After a pause one beacon is enough; those that were missed would say nothing more.
         self.due = now.plus(BEACON_EVERY);
-        let beacon = Beacon {
-            host: host.clone(),
-            incarnation: state.incarnation().clone(),
-            uptime_ms: millis(state.uptime(now)),
-            lease_left_ms: state.lease_left(now).map(millis),
-        };
-        let failure = self.send(&beacon, state.voters()).err();
+        self.beacon.uptime_ms = millis(state.uptime(now));
+        self.beacon.lease_left_ms = state.lease_left(now).map(millis);
+        let failure = self.send(state.voters()).err();
         match (&failure, self.failing) {
             (Some(error), false) => tracing::warn!(%error, "beacons cannot be sent"),
             (None, true) => tracing::info!("beacons can be sent again"),
@@ -403,17 +414,18 @@ impl Beacons {
     }
 
     /// One voter that cannot be reached keeps the beacon from no other.
-    fn send(&mut self, beacon: &Beacon, voters: &[SocketAddr]) -> io::Result<()> {
-        let body = serde_json::to_vec(beacon)?;
+    fn send(&mut self, voters: &[SocketAddr]) -> io::Result<()> {
+        self.body.clear();
+        serde_json::to_writer(&mut self.body, &self.beacon)?;
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => open_socket(self.from)?,
         };
         let mut result = Ok(());
         for voter in voters {
-            for datagram in self.sealer.seal(Kind::Beacon, &body).map_err(|error: SealError| io::Error::other(error))? {
-                result = result.and(socket.send_to(&datagram, voter).map(drop));
-            }
+            let sealed = self.sealer.seal_into(Kind::Beacon, &self.body, &mut self.datagram);
+            sealed.map_err(|error: SealError| io::Error::other(error))?;
+            result = result.and(socket.send_to(&self.datagram, voter).map(drop));
         }
         self.socket = Some(socket);
         result

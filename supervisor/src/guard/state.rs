@@ -17,6 +17,7 @@ use super::{
     duty::{Duty, GUARD_MAX, duty},
     memory::Memory,
     protocol::{CGROUP_BYTES_MAX, GUESTS_MAX, Guest, Hardened, Reply, Request, Status, Stopped, VOTERS_MAX},
+    steady::{Said, SaidArmed, granted, is_query, write_line},
 };
 
 /// Everything that the guard knows.
@@ -169,9 +170,32 @@ impl State {
         self.watchdog.as_ref().err().map(String::as_str)
     }
 
+    /// Reads one line and writes the answer, in place of what is in `output`. True when everything is to be handed over to
+    /// whoever asks: the guard itself answers that. What is asked again and again allocates nothing.
+    pub(super) fn answer_into(&mut self, line: &[u8], now: Moment, keep: &Keep<'_>, output: &mut Vec<u8>) -> bool {
+        if is_query(line) {
+            write_line(output, &self.said());
+            return false;
+        }
+        match self.answer(line, now, keep) {
+            Reply::HandOver => {
+                output.clear();
+                true
+            }
+            reply @ (Reply::Done | Reply::Refused { .. } | Reply::Status(_)) => {
+                write_line(output, &reply);
+                false
+            }
+        }
+    }
+
     /// Reads and answers one line.
     pub(super) fn answer(&mut self, line: &[u8], now: Moment, keep: &Keep<'_>) -> Reply {
-        let result = match serde_json::from_slice(line) {
+        let request = match granted(line) {
+            Some(deadline) => Ok(Request::Grant { deadline }),
+            None => serde_json::from_slice(line),
+        };
+        let result = match request {
             Ok(request) => self.apply(request, now, keep),
             Err(error) => Err(Refused::Unreadable(error.to_string())),
         };
@@ -291,6 +315,27 @@ impl State {
         }
     }
 
+    /// The same as [`Self::status`], borrowed.
+    fn said(&self) -> Said<'_> {
+        Said {
+            incarnation: &self.memory.incarnation,
+            pid: self.pid,
+            started: self.started,
+            deadline: self.memory.deadline,
+            guests: &self.memory.guests,
+            voters: &self.voters,
+            refused: self.refused,
+            armed: SaidArmed {
+                stops: self.memory.stops,
+                guard_ms: millis(GUARD_MAX),
+                watchdog: self.watchdog.as_ref().ok(),
+            },
+            unarmed: self.unarmed().filter(|_| self.memory.stops),
+            stopped: &self.memory.stopped,
+            hardened: self.hardened.as_ref(),
+        }
+    }
+
     fn armed(&self) -> Armed {
         let watchdog = self.watchdog.as_ref().ok().cloned();
         Armed { stops: self.memory.stops, guard_ms: millis(GUARD_MAX), watchdog }
@@ -321,6 +366,28 @@ mod tests {
 
     fn grant(deadline: u64) -> Request {
         Request::Grant { deadline: Moment(deadline) }
+    }
+
+    #[test]
+    fn how_it_is_is_said_in_the_same_words_whoever_writes_them() {
+        let mut state = state();
+        let now = Moment(1_000);
+        let same = |state: &State| {
+            let written = serde_json::to_value(state.said()).unwrap();
+            assert_eq!(written, serde_json::to_value(Reply::Status(Box::new(state.status()))).unwrap());
+        };
+        same(&state);
+        let web = GuestName::new("web-1").unwrap();
+        state.apply(Request::StopMode { stops: true }, now, &kept).unwrap();
+        state.apply(Request::Register { guest: web.clone(), cgroup: PathBuf::from("/c/web-1") }, now, &kept).unwrap();
+        state.apply(Request::Voters { addresses: vec!["10.0.0.1:7400".parse().unwrap()] }, now, &kept).unwrap();
+        state.apply(grant(2_000), now, &kept).unwrap();
+        state.note_stopped(vec![web], now, &kept);
+        state.note_hardened(Hardened { memory: Some("no".to_owned()), priority: None });
+        same(&state);
+        let watchdog = ArmedWatchdog { identity: "wd".to_owned(), timeout_ms: 10_000, is_virtual: false };
+        state.note_watchdog(watchdog, &kept).unwrap();
+        same(&state);
     }
 
     #[test]
