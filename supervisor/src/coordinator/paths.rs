@@ -32,15 +32,17 @@ use crate::{
     rpc::Channel,
 };
 
-/// Longest that a device may take for one answer, and for both that it is asked for, however long it has within a fence: less
-/// than what an executor has for the whole question (30 s).
-const DEVICE_MAX: (Duration, Duration) = (Duration::from_secs(25), Duration::from_secs(28));
+/// Longest that a device may take for one answer, and for both that it is asked for, however long it has within a fence. The
+/// slowest that is waited for is an IPMI controller that takes 3 s for each of the eleven packets of a question: 33 s, after
+/// some seconds in which it was asked in haste, and 33 s more for the machine's id. One that hangs keeps the others from
+/// their turn meanwhile. Less than what an executor has for the whole question (80 s).
+const DEVICE_MAX: (Duration, Duration) = (Duration::from_secs(40), Duration::from_secs(75));
 
 /// The way to the executor and back.
 const TRAVEL: Duration = Duration::from_millis(500);
 
-/// A test that has not ended after this is lost, and another one may begin.
-const LOST_AFTER: Duration = Duration::from_secs(40);
+/// A test that has not ended after this is lost, and another one may begin: longer than any may take.
+const LOST_AFTER: Duration = Duration::from_secs(90);
 
 /// Levels that one question may name.
 const LEVELS_MAX: usize = 8;
@@ -279,6 +281,7 @@ fn askers(state: &ClusterState, host: &HostName, from: Option<HostName>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
     use holdfast_fencing::fake::{FakeDevice, Manner};
     use holdfast_policies::{
         model::{CommandDevice, PowerDevice as Declared},
@@ -308,7 +311,7 @@ mod tests {
             longest(&PathQuestion { levels: levels.collect() })
         };
         assert_eq!(longest(&[8, 4]), Duration::from_secs(12), "twice three quarters of the time-out of the slowest");
-        assert_eq!(longest(&[600]), Duration::from_secs(28));
+        assert_eq!(longest(&[600]), Duration::from_secs(75));
         assert_eq!(longest(&[]), Duration::ZERO);
     }
 
@@ -317,6 +320,46 @@ mod tests {
         let slow = FakeDevice::new("x", Manner::Slow(Duration::from_secs(4)));
         let told = told(&slow).await;
         assert!(told.power == Power::On && matches!(told.machine, ToldMachine::Id { .. }), "{told:?}");
+    }
+
+    /// A device that has as long for one call as its declaration says.
+    struct Declaring(FakeDevice, Duration);
+
+    #[async_trait]
+    impl PowerDevice for Declaring {
+        async fn status(&self, deadline: Duration) -> Answer<DevicePower> {
+            self.0.status(deadline).await
+        }
+
+        async fn off(&self, deadline: Duration) -> Answer<()> {
+            self.0.off(deadline).await
+        }
+
+        async fn on(&self, deadline: Duration) -> Answer<()> {
+            self.0.on(deadline).await
+        }
+
+        fn patience(&self) -> Duration {
+            self.1
+        }
+
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+
+        async fn machine_id(&self, deadline: Duration) -> Answer<String> {
+            self.0.machine_id(deadline).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_that_needs_a_second_and_a_half_for_each_packet_tells_its_machine_too() {
+        // Two seconds in haste, then eleven packets, with `timeout: 90s`.
+        let slow = FakeDevice::new("x", Manner::Slow(Duration::from_millis(18_500)));
+        let told = told(&Declaring(slow, Duration::from_millis(67_500))).await;
+        assert!(told.power == Power::On && matches!(told.machine, ToldMachine::Id { .. }), "{told:?}");
+        let mute = Declaring(FakeDevice::new("x", Manner::Mute), Duration::from_secs(450));
+        assert!(super::told(&mute).await.took_ms <= 40_000, "one that hangs is not waited for as long as it says");
     }
 
     #[test]

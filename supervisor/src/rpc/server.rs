@@ -31,6 +31,8 @@ use super::{
 
 /// A handler that has not answered after this is given up: callers stopped waiting long before.
 const HANDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for what power devices say: the slowest that are waited for take 75 s for their two answers.
+const HANDLE_PATHS_TIMEOUT: Duration = Duration::from_secs(80);
 /// Rest after a failed accept, so that a process out of file descriptors does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -251,10 +253,14 @@ async fn answer(handler: Arc<dyn Handler>, peer: Peer, channel: Channel, request
     let id = request.id;
     // A handler's panic is a refusal and not a request without reply.
     let work = AssertUnwindSafe(hand_over(&*handler, peer, channel, request.body)).catch_unwind();
-    let result = match tokio::time::timeout(HANDLE_TIMEOUT, work).await {
+    let limit = match channel {
+        Channel::Raft | Channel::Sync | Channel::Client | Channel::Ages | Channel::Locks => HANDLE_TIMEOUT,
+        Channel::Paths => HANDLE_PATHS_TIMEOUT,
+    };
+    let result = match tokio::time::timeout(limit, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err("the handler failed".to_owned()),
-        Err(_) => Err(format!("not done within {HANDLE_TIMEOUT:?}")),
+        Err(_) => Err(format!("not done within {limit:?}")),
     };
     match result {
         Ok(body) if body.len() <= BODY_BYTES_MAX => Frame { id, tag: ANSWER, body },
