@@ -53,6 +53,12 @@ impl FenceLevel {
         !self.devices().is_empty()
     }
 
+    /// Whether any of its devices means another one on each host that asks.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.devices().iter().any(PowerDevice::is_local)
+    }
+
     /// Who has verified the wiring of every device of the level; `None` when that of any is not verified.
     #[must_use]
     pub fn wiring(&self) -> Option<String> {
@@ -73,6 +79,25 @@ impl Policies {
     #[must_use]
     pub fn levels_of(&self, host: &HostName) -> &[FenceLevel] {
         self.fencing.get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// What somebody who declares these policies in place of `before` should know of levels that mean another machine on each
+    /// host that asks.
+    #[must_use]
+    pub fn local_levels_declared(&self, before: &Self) -> Vec<String> {
+        let levels = self.fencing.iter().flat_map(|(host, levels)| {
+            let known = before.levels_of(host);
+            let is_new = move |(row, level): &(usize, &FenceLevel)| level.is_local() && known.get(*row) != Some(*level);
+            let new = levels.iter().enumerate().filter(is_new);
+            new.map(move |(row, _)| (host, row + 1))
+        });
+        let told = levels.map(|(host, level)| {
+            format!(
+                "? level {level} of {host} means whatever is there on the host that asks: each host finds out by itself whether \
+                 that is {host}, and what it says is proof only then"
+            )
+        });
+        told.collect()
     }
 
     /// The part of the cluster in which one fence runs at a time, by the host that is fenced (R21).

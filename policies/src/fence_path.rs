@@ -112,7 +112,13 @@ pub struct Wired {
     pub how: WiredBy,
     /// The log index of that.
     pub since: u64,
+    /// The host that found it out, and for which alone it holds, where the device means another one on each host that asks.
+    #[serde(default)]
+    pub asker: Option<HostName>,
 }
+
+/// Devices remembered per host as its own: 8 levels of 8 devices, and as many again that each host has found for itself.
+pub const WIRED_MAX: usize = 128;
 
 /// How it is known that a device is the host's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +153,9 @@ pub struct Drill {
     pub incarnation: Incarnation,
     /// The log index that began it.
     pub begun: u64,
+    /// Who switches.
+    #[serde(default)]
+    pub executor: Option<HostName>,
     /// How far it has come.
     pub step: DrillStep,
 }
@@ -216,8 +225,9 @@ impl Host {
         self.paths.iter().find(|path| path.level == level && path.executor == *executor)
     }
 
-    fn wired(&self, level: usize, device: usize) -> Option<&Wired> {
-        self.wired.iter().find(|wired| wired.level == level && wired.device == device)
+    /// How it is known that a device is the host's own, by whomever.
+    fn wired(&self, level: usize, device: usize) -> impl Iterator<Item = &Wired> {
+        self.wired.iter().filter(move |wired| wired.level == level && wired.device == device)
     }
 }
 
@@ -241,15 +251,26 @@ impl ClusterState {
         stale
     }
 
-    /// Who or what has verified that every device of a level is wired to the host (R9); `None` when that of any is not
-    /// verified.
+    /// Who or what has verified that every device of a level is wired to the host (R9), whoever asks it; `None` when that of any
+    /// is not verified.
     #[must_use]
     pub fn wiring_of(&self, host: &HostName, level: usize) -> Option<String> {
+        self.wiring(host, level, |_| true)
+    }
+
+    /// The same for what `asker` is told by the devices; `None` stands for somebody unknown.
+    #[must_use]
+    pub fn wiring_for(&self, host: &HostName, level: usize, asker: Option<&HostName>) -> Option<String> {
+        self.wiring(host, level, |wired| wired.asker.is_none() || wired.asker.as_ref() == asker)
+    }
+
+    fn wiring(&self, host: &HostName, level: usize, counts: impl Fn(&Wired) -> bool) -> Option<String> {
         let known = self.hosts.get(host);
         let devices = self.policies.levels_of(host).get(level)?.devices();
         let verified = |(position, device): (usize, &crate::model::PowerDevice)| {
-            let wired = known.and_then(|known| known.wired(level, position));
-            let found = wired.filter(|wired| wired.how != WiredBy::MachineId || self.is_only_one(host));
+            let mut wired = known.into_iter().flat_map(|known| known.wired(level, position));
+            let found =
+                wired.find(|&wired| counts(wired) && (wired.how != WiredBy::MachineId || self.is_only_one(host)));
             let found = found.map(|wired| wired.how.to_string());
             device.wiring().map(str::to_owned).or(found)
         };

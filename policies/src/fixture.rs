@@ -115,6 +115,7 @@ pub fn off(of: &str, asked: Moment) -> PowerReading {
         devices: vec!["bmc".to_owned()],
         level: 0,
         declared: FenceLevel::Operator {},
+        asker: None,
     }
 }
 

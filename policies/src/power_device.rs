@@ -213,6 +213,21 @@ impl PowerDevice {
         }
     }
 
+    /// Whether its declaration means whatever is there on the host that asks: a Unix socket, or a `uri` of libvirt that names
+    /// no machine. What one host has found out about it holds for that host alone.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Qemu(_) => true,
+            Self::Libvirt(device) => {
+                let rest = device.uri.split_once("://").map_or("", |(_, rest)| rest);
+                rest.split(['/', '?', '#']).next().unwrap_or_default().is_empty()
+            }
+            // Programs of one's own mean what their author says.
+            Self::Ipmi(_) | Self::Redfish(_) | Self::Agent(_) | Self::Webhook(_) | Self::Command(_) => false,
+        }
+    }
+
     /// Longest time for switching the host off and seeing that it is off.
     #[must_use]
     pub fn timeout(&self) -> Span {

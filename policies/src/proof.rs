@@ -90,6 +90,9 @@ pub struct PowerReading {
     pub level: usize,
     /// The level as it was declared for the question.
     pub declared: FenceLevel,
+    /// Who asked.
+    #[serde(default)]
+    pub asker: Option<HostName>,
 }
 
 /// What a power device says.
@@ -336,6 +339,7 @@ mod tests {
             devices: vec!["bmc".into()],
             level: 0,
             declared: FenceLevel::Operator {},
+            asker: None,
         }
     }
 

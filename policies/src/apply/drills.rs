@@ -43,7 +43,14 @@ impl ClusterState {
         let order = self.order(context, executor, kind)?;
         let step = DrillStep::Switching { order };
         if let Some(known) = self.hosts.get_mut(host) {
-            known.drill = Some(Drill { by: by.clone(), level, incarnation, begun: context.index, step });
+            known.drill = Some(Drill {
+                by: by.clone(),
+                level,
+                incarnation,
+                begun: context.index,
+                executor: Some(executor.clone()),
+                step,
+            });
         }
         self.note(context, Event::DrillBegun { host: host.clone(), executor: executor.clone(), level, by });
         Ok(())
@@ -90,7 +97,8 @@ impl ClusterState {
             if self.hosts.iter().all(|(name, other)| stayed(name, other)) {
                 let devices = self.policies.levels_of(host).get(drill.level).map_or(0, |level| level.devices().len());
                 for device in 0..devices {
-                    self.wire(context, host, drill.level, device, WiredBy::Drill { by: drill.by.clone() });
+                    let how = WiredBy::Drill { by: drill.by.clone() };
+                    self.wire(context, host, (drill.level, device), how, drill.executor.as_ref());
                 }
             }
         }

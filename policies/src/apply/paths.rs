@@ -3,11 +3,12 @@
 use super::Context;
 use crate::{
     change::Refused,
-    fence_path::{LevelTest, Machine, PATHS_MAX, PathTest, Proven, Wired, WiredBy},
+    fence_path::{LevelTest, Machine, PATHS_MAX, PathTest, Proven, WIRED_MAX, Wired, WiredBy},
     incident::says_the_same,
     journal::Event,
     model::FenceLevel,
     names::HostName,
+    power_device::PowerDevice,
     state::ClusterState,
 };
 
@@ -45,7 +46,7 @@ impl ClusterState {
         }
         for test in tests {
             self.path_tested(context, host, executor, &test);
-            self.machines_told(context, host, &test);
+            self.machines_told(context, host, executor, &test);
         }
         Ok(())
     }
@@ -90,11 +91,11 @@ impl ClusterState {
         }
     }
 
-    fn machines_told(&mut self, context: &Context, host: &HostName, test: &LevelTest) {
+    fn machines_told(&mut self, context: &Context, host: &HostName, executor: &HostName, test: &LevelTest) {
         let level = test.level;
         for (device, told) in test.devices.iter().enumerate() {
             match &told.machine {
-                Machine::Same => self.wire(context, host, level, device, WiredBy::MachineId),
+                Machine::Same => self.wire(context, host, (level, device), WiredBy::MachineId, Some(executor)),
                 Machine::Other { says } => {
                     if let Some(known) = self.hosts.get_mut(host) {
                         known.wired.retain(|wired| wired.level != level || wired.device != device);
@@ -108,18 +109,32 @@ impl ClusterState {
         }
     }
 
-    /// Remembers that a device is the host's own.
-    pub(super) fn wire(&mut self, context: &Context, host: &HostName, level: usize, device: usize, how: WiredBy) {
+    /// Remembers that a device is the host's own, as its executor has found.
+    pub(super) fn wire(
+        &mut self,
+        context: &Context,
+        host: &HostName,
+        (level, device): (usize, usize),
+        how: WiredBy,
+        executor: Option<&HostName>,
+    ) {
+        let declared = self.policies.levels_of(host).get(level).and_then(|level| level.devices().get(device));
+        let is_local = declared.is_some_and(PowerDevice::is_local);
+        let asker = executor.filter(|_| is_local).cloned();
         let Some(known) = self.hosts.get_mut(host) else { return };
-        let same = |wired: &Wired| wired.level == level && wired.device == device;
+        let same = |wired: &Wired| wired.level == level && wired.device == device && wired.asker == asker;
         // A drill says more than an id, which another machine may come to have too.
         let better = |wired: &Wired| wired.how == WiredBy::MachineId && matches!(how, WiredBy::Drill { .. });
         if known.wired.iter().any(|wired| same(wired) && !better(wired)) {
             return;
         }
         known.wired.retain(|wired| !same(wired));
-        known.wired.push(Wired { level, device, how: how.clone(), since: context.index });
-        self.note(context, Event::WiringVerified { host: host.clone(), level, device, how: how.to_string() });
+        if known.wired.len() >= WIRED_MAX {
+            known.wired.remove(0);
+        }
+        known.wired.push(Wired { level, device, how: how.clone(), since: context.index, asker: asker.clone() });
+        let how = asker.map_or_else(|| how.to_string(), |asker| format!("{how}, for {asker}"));
+        self.note(context, Event::WiringVerified { host: host.clone(), level, device, how });
     }
 
     /// What was found of devices counts for the machine and the declaration that it was found of.

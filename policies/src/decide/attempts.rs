@@ -161,6 +161,13 @@ pub(super) fn executor(round: &Round<'_>, target: &HostName, level: usize, attem
     let me = round.evidence.me.iter().filter(|me| *me != target).filter(|me| round.state.hosts.contains_key(*me));
     let others = round.state.hosts.keys().filter(|host| *host != target && Some(*host) != round.evidence.me.as_ref());
     let mut able: Vec<&HostName> = me.chain(others).filter(|host| round.answers(host)).collect();
+    // Where the declaration means another machine on each host, whoever knows that it means the right one switches no other.
+    if round.state.policies.levels_of(target).get(level).is_some_and(FenceLevel::is_local) {
+        let knows = |host: &&HostName| round.state.wiring_for(target, level, Some(*host)).is_some();
+        if able.iter().any(knows) {
+            able.retain(knows);
+        }
+    }
     // Who could not reach the device when nothing was wrong hardly can when something is.
     let known = round.state.hosts.get(target);
     let goes = |host| round.state.hosts.get(host).is_some_and(|host| matches!(host.mode, Mode::Leaving { .. }));

@@ -9,7 +9,7 @@ use super::{
     fences::{close, open},
 };
 use crate::{
-    fence_path::{PathTest, TEST_EVERY},
+    fence_path::{PATHS_MAX, PathTest, TEST_EVERY},
     model::{FenceLevel, Severity},
     names::HostName,
     state::{Host, Life},
@@ -75,8 +75,15 @@ fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest
         let rest = if failures > 0 { rest_after(failures) } else { jittered(every(round), name) };
         round.age(newest.index) >= rest
     });
+    // What is local means another machine on each host that asks, so each finds out for itself; as many as are remembered.
+    let is_local =
+        round.state.policies.levels_of(name).iter().any(FenceLevel::is_local) && host.paths.len() < PATHS_MAX;
     // A host that is silent has its devices asked in earnest.
-    if !(few || is_old) || !round.answers(name) || host.drill.is_some() || round.state.fence_under_way(name).is_some() {
+    if !(few || is_old || is_local)
+        || !round.answers(name)
+        || host.drill.is_some()
+        || round.state.fence_under_way(name).is_some()
+    {
         return None;
     }
     let able = round.state.hosts.keys().filter(|other| *other != name && round.answers(other));

@@ -45,7 +45,7 @@ pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName
     }
     if unheard {
         let rest = rest(round, name, round.now.moment.since(since));
-        let askable = askable(round.state, name, host).filter(|level| is_rested(round, name, *level, rest));
+        let askable = askable(round, name, host).filter(|level| is_rested(round, name, *level, rest));
         decision.wishes.extend(askable.map(|level| {
             let (host, incarnation) = (name.clone(), incarnation.clone());
             Wish::AskPower { host, incarnation, level }
@@ -66,10 +66,14 @@ fn is_rested(round: &Round<'_>, name: &HostName, level: usize, rest: Duration) -
 }
 
 /// The levels whose devices are asked, all at once: one that is slow, dead or no proof hides none of the others. What is
-/// not trusted is not asked.
-fn askable(state: &ClusterState, name: &HostName, host: &Host) -> impl Iterator<Item = usize> {
-    let levels = state.policies.levels_of(name).iter().enumerate();
-    let askable = levels.filter(move |(level, declared)| declared.has_device() && !host.distrusted.contains(level));
+/// not trusted is not asked, nor what means another machine on each host while the coordinator does not know which it means
+/// here: its answer would be no proof, and would take the place of one that is.
+fn askable<'a>(round: &'a Round<'_>, name: &'a HostName, host: &'a Host) -> impl Iterator<Item = usize> + 'a {
+    let levels = round.state.policies.levels_of(name).iter().enumerate();
+    let known = move |level| round.state.wiring_for(name, level, round.evidence.me.as_ref()).is_some();
+    let askable = levels.filter(move |(level, declared)| {
+        declared.has_device() && !host.distrusted.contains(level) && (!declared.is_local() || known(*level))
+    });
     askable.map(|(level, _)| level)
 }
 
@@ -112,7 +116,7 @@ fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Pr
     let last_sign = last_sign(round, name, host);
     let mut none = None;
     for off in offs {
-        let wiring = round.state.wiring_of(name, off.level);
+        let wiring = round.state.wiring_for(name, off.level, off.asker.as_ref());
         match Proof::power_off(name, &host.facts.incarnation, off, wiring.as_deref(), last_sign) {
             Ok(proof) => return Some(Ok(proof)),
             Err(unverified @ NoProof::WiringUnverified { .. }) => none = Some(Err(unverified)),

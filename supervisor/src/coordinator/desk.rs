@@ -161,6 +161,7 @@ impl Brain {
         }
         self.check_against_cluster(&policies)?;
         changes.extend(self.node.read(|state| left_open(state, &policies)));
+        changes.extend(self.node.read(|state| policies.local_levels_declared(&state.policies)));
         if dry_run {
             return Ok(Answer::Applied { version: base_version, changes, dry_run });
         }

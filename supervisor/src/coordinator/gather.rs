@@ -38,7 +38,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
         if let Some(declared) = asked_about(state, request, result, reading) {
-            power(evidence, &reading.host, from_travelled(reading, declared, now));
+            power(evidence, &reading.host, from_travelled(reading, declared, &request.host, now));
         } else {
             tracing::debug!(host = %request.host, of = %reading.host, "a power reading that no open fence order asked for");
         }
@@ -107,7 +107,7 @@ fn may_see(state: &ClusterState, from: &HostName, report: &SightReport) -> bool 
     own && declared.is_some_and(|(_, policy)| policy.services.contains_key(&report.service))
 }
 
-fn from_travelled(reading: &AgedReading, declared: &FenceLevel, now: Moment) -> PowerReading {
+fn from_travelled(reading: &AgedReading, declared: &FenceLevel, asker: &HostName, now: Moment) -> PowerReading {
     PowerReading {
         incarnation: reading.incarnation.clone(),
         asked: now.minus(Duration::from_millis(reading.asked_ago_ms)),
@@ -115,6 +115,7 @@ fn from_travelled(reading: &AgedReading, declared: &FenceLevel, now: Moment) -> 
         devices: reading.devices.clone(),
         level: reading.level,
         declared: declared.clone(),
+        asker: Some(asker.clone()),
     }
 }
 

@@ -140,7 +140,8 @@ async fn read_power(
     let answers = futures_util::future::join_all(asking).await;
     let power = answers.into_iter().map(in_words_of_state).fold(Power::Off, together);
     let devices = devices.iter().map(|device| device.describe()).collect();
-    Some(PowerReading { incarnation: incarnation.clone(), asked, power, devices, level, declared: declared.clone() })
+    let (incarnation, declared, asker) = (incarnation.clone(), declared.clone(), Some(node.host().clone()));
+    Some(PowerReading { incarnation, asked, power, devices, level, declared, asker })
 }
 
 fn in_words_of_state(answer: DeviceAnswer<DevicePower>) -> Power {

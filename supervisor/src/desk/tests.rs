@@ -95,6 +95,7 @@ pub(crate) fn failed_over() -> ClusterState {
         devices: vec!["10.0.9.1".into()],
         level: 0,
         declared: FenceLevel::Operator {},
+        asker: None,
     };
     let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
     told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)), last_words: None });

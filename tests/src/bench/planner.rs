@@ -156,8 +156,8 @@ fn run(state: &mut ClusterState, evidence: &mut Evidence, row: usize, hosts: usi
 fn lose(state: &mut ClusterState, host: &HostName) -> Result<()> {
     let incarnation = state.hosts.get(host).context("the host is there")?.facts.incarnation.clone();
     let (asked, devices, declared) = (Moment(900_000), vec!["bmc".to_owned()], FenceLevel::Operator {});
-    let reading =
-        PowerReading { incarnation: incarnation.clone(), asked, power: Power::Off, devices, level: 0, declared };
+    let (power, asker) = (Power::Off, None);
+    let reading = PowerReading { incarnation: incarnation.clone(), asked, power, devices, level: 0, declared, asker };
     let proof = Proof::power_off(host, &incarnation, &reading, Some("ann"), None)
         .map_err(|missing| anyhow::anyhow!("no proof: {missing:?}"))?;
     let what = Change::HostGone { proof, last_well: None, last_words: None };

@@ -281,6 +281,7 @@ fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) 
             devices: vec!["bmc".to_owned()],
             level: 0,
             declared: FenceLevel::Operator {},
+            asker: None,
         };
         if let Ok(proof) = Proof::power_off(&name, &incarnation, &reading, Some("the scenario"), None) {
             world.commit(Change::HostGone { proof, last_well: None, last_words: None });

@@ -362,7 +362,8 @@ impl World {
                 let power = self.power_of(&host);
                 let Some(declared) = self.state.policies.levels_of(&host).get(level).cloned() else { return };
                 let devices = vec!["bmc".to_owned()];
-                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
+                let asker = self.evidence.me.clone();
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared, asker };
                 self.evidence.hosts.entry(host).or_default().read(reading);
             }
             Wish::AskVoters { host, incarnation } => {
@@ -461,7 +462,8 @@ impl World {
             if let (Some(reading), Some(declared)) = (result.reading, declared) {
                 let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading;
                 let asked = Moment(moment.0.saturating_sub(asked_ago_ms));
-                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
+                let asker = Some(request.host.clone());
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared, asker };
                 self.evidence.hosts.entry(host).or_default().read(reading);
             }
             let order = self.state.orders.get(&result.order);

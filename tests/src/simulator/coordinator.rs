@@ -472,7 +472,8 @@ impl World {
             {
                 let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading.clone();
                 let asked = clock.minus(Duration::from_millis(asked_ago_ms));
-                let reading = PowerReading { incarnation, asked, power, devices, level, declared };
+                let asker = Some(request.host.clone());
+                let reading = PowerReading { incarnation, asked, power, devices, level, declared, asker };
                 self.take_reading(voter, &host, reading);
             }
         }
@@ -574,7 +575,8 @@ impl World {
         let asked = self.hosts[voter].clock(self.now);
         let (wait, power) = self.read_level(about, &declared, 2_500);
         let devices = device_names(&declared, host);
-        let reading = PowerReading { incarnation, asked, power, devices, level, declared };
+        let asker = Some(self.hosts[voter].name.clone());
+        let reading = PowerReading { incarnation, asked, power, devices, level, declared, asker };
         let term = self.voters[voter].term;
         self.queue.push(self.now + wait, Event::Power { voter, term, about, reading });
     }

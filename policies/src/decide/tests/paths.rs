@@ -349,3 +349,59 @@ fn only_a_drained_host_among_well_ones_is_drilled_and_never_by_itself() {
     let by_itself = Change::DrillBegun { host: host("c"), executor: host("c"), level: 0, by: "ann".to_owned() };
     assert!(matches!(scene.stage.refused(by_itself), crate::change::Refused::Host { .. }));
 }
+
+/// The devices of `d` are sockets: on each host that asks, what is there. `web` runs on `d`.
+fn local() -> Scene {
+    let mut scene = four();
+    let mut policies = scene.stage.state.policies.clone();
+    let device = crate::model::QemuDevice {
+        socket: "/run/d/qmp".into(),
+        pidfile: "/run/d/pid".into(),
+        start: None,
+        wiring_verified_by: None,
+        timeout: crate::time::Span::secs(20),
+    };
+    let level = crate::model::FenceLevel::Power(vec![crate::model::PowerDevice::Qemu(device)]);
+    policies.fencing.insert(host("d"), vec![level]);
+    scene.stage.declare(policies);
+    scene.later(60_000);
+    scene
+}
+
+#[test]
+fn what_one_host_has_found_of_a_local_device_proves_nothing_to_another() {
+    let mut scene = local();
+    scene.tested("d", "b", Power::On, Machine::Same);
+    scene.silent("d", 2_000);
+    for (ago, asker, proven) in [(30, "a", false), (20, "c", false), (10, "b", true)] {
+        let reading = PowerReading { asker: Some(host(asker)), ..off("d", Moment(scene.now - ago)) };
+        scene.power("d", reading);
+        assert_eq!(scene.words().contains(&"HostGone".to_owned()), proven, "{asker}");
+    }
+}
+
+#[test]
+fn a_local_device_is_asked_and_switched_by_those_who_know_that_it_is_the_hosts_own() {
+    let mut scene = local();
+    scene.tested("d", "b", Power::On, Machine::Same);
+    scene.silent("d", 2_000);
+    let asks_power = |scene: &Scene| scene.decide().wishes.iter().any(|wish| matches!(wish, Wish::AskPower { .. }));
+    assert!(!asks_power(&scene), "a coordinates, and does not know");
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    assert_eq!(scene.stage.orders("b").len(), 1);
+    scene.tested("d", "a", Power::On, Machine::Same);
+    assert!(asks_power(&scene));
+}
+
+#[test]
+fn every_host_finds_out_for_itself_what_a_local_device_is() {
+    let mut scene = local();
+    let all = scene.test_all();
+    let of_d: std::collections::BTreeSet<_> =
+        all.iter().filter(|(of, _)| of == "d").map(|(_, by)| by.as_str()).collect();
+    assert_eq!(of_d, ["a", "b", "c"].into(), "{all:?}");
+    for asker in ["a", "b", "c"] {
+        assert!(scene.stage.state.wiring_for(&host("d"), 0, Some(&host(asker))).is_some(), "{asker}");
+    }
+    assert!(scene.stage.state.wiring_for(&host("d"), 0, None).is_none(), "nobody else's word counts");
+}

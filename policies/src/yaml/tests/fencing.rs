@@ -193,3 +193,24 @@ fencing:
     }
     assert!(!shown.contains("secret\n  hint: one"), "{shown}");
 }
+
+#[test]
+fn what_means_another_machine_on_each_host_is_known_and_told_when_it_is_declared() {
+    let policies = |device: &str| {
+        let text = format!("fencing: {{ h: [operator, {device}] }}\n");
+        read(&text).map_err(|findings| show(&findings)).unwrap()
+    };
+    for (device, local) in [
+        ("{ qemu: { socket: /run/h/qmp, pidfile: /run/h/pid } }", true),
+        ("{ libvirt: { uri: \"qemu:///system\", domain: h } }", true),
+        ("{ libvirt: { uri: \"qemu+unix:///system?socket=/s\", domain: h } }", true),
+        ("{ libvirt: { uri: \"qemu+ssh://root@hyper/system\", domain: h } }", false),
+        ("{ command: { status: [/p, status], off: [/p, off] } }", false),
+    ] {
+        let declared = policies(device);
+        let told = declared.local_levels_declared(&Policies::default());
+        assert_eq!(told.len(), usize::from(local), "{device}: {told:?}");
+        assert!(told.iter().all(|line| line.starts_with("? level 2 of h means whatever is there")), "{told:?}");
+        assert!(declared.local_levels_declared(&declared).is_empty(), "it is no news");
+    }
+}
