@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     armed::Armed,
+    feature_level::FeatureLevel,
     fence_path::LevelTest,
     fit::Unfit,
     ladder::LadderKind,
     lease::SafeAt,
     model::{Policies, Severity},
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName},
+    operators::Serial,
     order::OrderOutcome,
     proof::Proof,
     state::{HostFacts, Mode, Tenure, Wanted},
@@ -400,6 +402,84 @@ pub enum Change {
         /// Who.
         by: String,
     },
+    /// An operator takes a host that is proven gone out of the cluster, and no certificate of its name counts any more (R27).
+    HostRevoked {
+        /// The host.
+        host: HostName,
+        /// Why.
+        why: String,
+        /// Who.
+        by: String,
+    },
+    /// One certificate of a revoked name counts: a host may join with it.
+    HostReadmitted {
+        /// The host.
+        host: HostName,
+        /// Which.
+        serial: Serial,
+        /// Who.
+        by: String,
+    },
+    /// All voters, and the members that are heard, can do what this level brings (R26).
+    LevelRaised {
+        /// The level from here on.
+        to: FeatureLevel,
+    },
+}
+
+impl Change {
+    /// From which feature level on it may be committed (R26). A new kind of change has the level that it comes with, because
+    /// a voter of an older version halts at an entry that it does not know.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        match self {
+            Self::HostRevoked { .. } | Self::HostReadmitted { .. } => FeatureLevel::REVOCATION,
+            Self::HostJoined { .. }
+            | Self::FenceOpened { .. }
+            | Self::FenceAttempted { .. }
+            | Self::FenceSuperseded { .. }
+            | Self::HostGone { .. }
+            | Self::HostArmed { .. }
+            | Self::LeaseClosed { .. }
+            | Self::HostReturned { .. }
+            | Self::StoppedByLease { .. }
+            | Self::Vacated { .. }
+            | Self::FenceForgotten { .. }
+            | Self::QuarantineLifted { .. }
+            | Self::NameContested { .. }
+            | Self::DeviceDistrusted { .. }
+            | Self::DeviceTrusted { .. }
+            | Self::PowerOnOrdered { .. }
+            | Self::DrillBegun { .. }
+            | Self::DrillEnded { .. }
+            | Self::FenceTested { .. }
+            | Self::StormHoldReleased { .. }
+            | Self::StormEnded
+            | Self::GuestFree { .. }
+            | Self::GuestAdopted { .. }
+            | Self::Place { .. }
+            | Self::Climb { .. }
+            | Self::Migrate { .. }
+            | Self::MoveAsked { .. }
+            | Self::LookedAfter { .. }
+            | Self::StrayFound { .. }
+            | Self::MovedOutside { .. }
+            | Self::Stop { .. }
+            | Self::ReleaseAgain { .. }
+            | Self::Verified { .. }
+            | Self::LadderReset { .. }
+            | Self::OrderEnded { .. }
+            | Self::IncidentOpened { .. }
+            | Self::IncidentResolved { .. }
+            | Self::Delivered { .. }
+            | Self::PoliciesApplied { .. }
+            | Self::ModeSet { .. }
+            | Self::WantedSet { .. }
+            | Self::SuspensionSet { .. }
+            // Proposed only when all can do it: it is how the first level is left.
+            | Self::LevelRaised { .. } => FeatureLevel::BIRTH,
+        }
+    }
 }
 
 /// What came of applying a command.
@@ -476,6 +556,14 @@ pub enum Refused {
         is: u64,
         /// The version that the command was based on.
         base: u64,
+    },
+    /// Not everybody knows such a command yet (R26).
+    #[error("that needs feature level {needs}, and the cluster is at {is}")]
+    Level {
+        /// The level that it comes with.
+        needs: FeatureLevel,
+        /// The committed one.
+        is: FeatureLevel,
     },
     /// It is so already.
     #[error("nothing to do: {why}")]

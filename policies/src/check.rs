@@ -204,7 +204,10 @@ impl<'a> Check<'a> {
             | Change::PoliciesApplied { .. }
             | Change::ModeSet { .. }
             | Change::WantedSet { .. }
-            | Change::SuspensionSet { .. } => {}
+            | Change::SuspensionSet { .. }
+            | Change::HostRevoked { .. }
+            | Change::HostReadmitted { .. }
+            | Change::LevelRaised { .. } => {}
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     armed::Armed,
+    feature_level::FeatureLevel,
     names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     proof::{Power, PowerReading},
@@ -63,6 +64,8 @@ pub struct HostEvidence {
     pub armed: Option<Armed>,
     /// Whether it said in its newest sync that it has a watchdog that it can arm.
     pub has_watchdog: Option<bool>,
+    /// The highest feature level that it said in its newest sync that it can do (R26).
+    pub level: FeatureLevel,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
     /// Why this boot stops its guests, or has, as it gossips; nothing is decided by it.

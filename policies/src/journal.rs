@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     armed::Armed,
+    feature_level::FeatureLevel,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName},
+    operators::Serial,
     order::OrderOutcome,
     proof::Proof,
     time::WallTime,
@@ -75,6 +77,9 @@ pub enum Event {
     MoveAsked { guest: GuestName, to: HostName, cold: bool, by: String },
     WantedSet { guest: GuestName, wanted: String, by: String },
     SuspensionSet { suspended: bool, by: String },
+    HostRevoked { host: HostName, why: String, by: String },
+    HostReadmitted { host: HostName, serial: Serial, by: String },
+    LevelRaised { to: FeatureLevel },
     IncidentResolved { key: String },
 }
 
@@ -122,6 +127,9 @@ impl Event {
             | Self::PoliciesApplied { .. }
             | Self::ModeSet { .. }
             | Self::SuspensionSet { .. }
+            | Self::HostRevoked { .. }
+            | Self::HostReadmitted { .. }
+            | Self::LevelRaised { .. }
             | Self::IncidentResolved { .. } => None,
         }
     }
@@ -148,7 +156,9 @@ impl Event {
             | Self::DrillEnded { host, .. }
             | Self::FenceTested { host, .. }
             | Self::WiringVerified { host, .. }
-            | Self::ModeSet { host, .. } => host == name,
+            | Self::ModeSet { host, .. }
+            | Self::HostRevoked { host, .. }
+            | Self::HostReadmitted { host, .. } => host == name,
             _ => false,
         }
     }
@@ -260,6 +270,13 @@ impl fmt::Display for Event {
             Self::WantedSet { guest, wanted, by } => write!(f, "{guest} is wanted {wanted} by {by}"),
             Self::SuspensionSet { suspended: true, by } => write!(f, "{by} has suspended deciding"),
             Self::SuspensionSet { suspended: false, by } => write!(f, "{by} has resumed deciding"),
+            Self::HostRevoked { host, why, by } => {
+                write!(f, "{by} has revoked {host}, and none of its certificates counts any more: {why}")
+            }
+            Self::HostReadmitted { host, serial, by } => {
+                write!(f, "{by} lets {host} join again, with the certificate {serial}")
+            }
+            Self::LevelRaised { to } => write!(f, "the cluster is at feature level {to}: all voters can do that"),
             Self::IncidentResolved { key } => write!(f, "{key} is well again"),
         }
     }

@@ -42,8 +42,17 @@ impl fmt::Display for OperatorCertificate {
 }
 
 /// A certificate's serial number: lower-case hexadecimal digits without leading zeros.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Serial(String);
+
+/// Why a text is not a serial number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a serial number: 1 to {SERIAL_DIGITS_MAX} hexadecimal digits, with or without colons")]
+pub struct BadSerial {
+    /// The text that was offered.
+    pub text: String,
+}
 
 impl Serial {
     /// The number whose bytes these are, the highest first.
@@ -64,6 +73,26 @@ impl Serial {
     fn trimmed(digits: &str) -> Self {
         let rest = digits.trim_start_matches('0');
         Self(if rest.is_empty() { "0".to_owned() } else { rest.to_owned() })
+    }
+}
+
+impl FromStr for Serial {
+    type Err = BadSerial;
+    fn from_str(text: &str) -> Result<Self, BadSerial> {
+        Self::parse(text).ok_or_else(|| BadSerial { text: text.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Serial {
+    type Error = BadSerial;
+    fn try_from(text: String) -> Result<Self, BadSerial> {
+        text.parse()
+    }
+}
+
+impl From<Serial> for String {
+    fn from(serial: Serial) -> String {
+        serial.0
     }
 }
 

@@ -91,5 +91,6 @@ fn view(state: &ClusterState) -> View {
         policies: state.policies.clone(),
         homes: homes.collect(),
         hosts: state.hosts.iter().map(|(name, host)| (name.clone(), host.facts.address)).collect(),
+        revoked: state.revoked.clone(),
     }
 }

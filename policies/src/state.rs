@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    feature_level::FeatureLevel,
     incident::Incident,
     journal::Journal,
     model::Policies,
     names::{GuestName, HostName, Incarnation, OrderId},
     order::{Order, OrderKind},
     proof::Proof,
+    revocation::Revocation,
     sync::Authority,
 };
 
@@ -60,6 +62,13 @@ pub struct ClusterState {
     /// An operator has said that fencing goes on in the present storm (R21).
     #[serde(default)]
     pub storm_release: Option<StormRelease>,
+    /// Hosts whose certificates count no more, but for those that were readmitted (R27); at most
+    /// [`REVOKED_MAX`](crate::revocation::REVOKED_MAX).
+    #[serde(default)]
+    pub revoked: BTreeMap<HostName, Revocation>,
+    /// What may be committed (R26).
+    #[serde(default)]
+    pub level: FeatureLevel,
 }
 
 /// Deciding has been suspended by an operator.

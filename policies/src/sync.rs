@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     armed::Armed,
     evidence::SightState,
+    feature_level::FeatureLevel,
     go_ahead::GoAhead,
     model::Policies,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
     observe::GuestReport,
     order::{Order, OrderOutcome},
     proof::Power,
+    revocation::Revocation,
     state::HostFacts,
 };
 
@@ -45,6 +47,9 @@ pub struct SyncRequest {
     /// Whether its host file names a watchdog that its guard can arm; `None` from a supervisor that does not say.
     #[serde(default)]
     pub has_watchdog: Option<bool>,
+    /// The highest feature level that its version can do (R26).
+    #[serde(default)]
+    pub level: FeatureLevel,
 }
 
 /// What came of one order.
@@ -142,4 +147,7 @@ pub struct View {
     pub homes: BTreeMap<GuestName, (HostName, Epoch)>,
     /// Where supervisors listen.
     pub hosts: BTreeMap<HostName, SocketAddr>,
+    /// Hosts whose certificates count no more (R27).
+    #[serde(default)]
+    pub revoked: BTreeMap<HostName, Revocation>,
 }

@@ -14,6 +14,7 @@ use crate::{
     desk::{Request, Voucher},
     locks::Question,
     node::{Complaint, Node},
+    pki::Peer,
     rpc::{Channel, Handler},
 };
 
@@ -32,6 +33,16 @@ pub struct Front {
 
 #[async_trait::async_trait]
 impl Handler for Front {
+    /// Operators' certificates are looked at by the coordinator, with each request.
+    fn admit(&self, peer: &Peer) -> Result<(), String> {
+        let Peer::Host(certificate) = peer else { return Ok(()) };
+        self.node.revocations.admit(certificate).map_err(|revoked| {
+            tracing::debug!(%revoked, "a host was refused");
+            self.node.metrics.rpc_refused("revoked");
+            revoked.to_string()
+        })
+    }
+
     async fn handle(&self, peer: HostName, channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String> {
         match channel {
             Channel::Raft => self.raft(&peer, &body).await,
@@ -107,6 +118,9 @@ impl Front {
             None => "no leader is known here".to_owned(),
         })?;
         if leader == *self.node.host() {
+            if !direct {
+                self.may_be_handed_on(&request)?;
+            }
             let coordinator = self.coordinator.as_ref().ok_or("this host has no vote")?;
             let reply = coordinator.sync(request).await?;
             return serde_json::to_vec(&reply).map_err(|error| error.to_string());
@@ -117,5 +131,15 @@ impl Front {
         let address = voters.get(&leader).copied().ok_or("the leader's address is not known")?;
         let called = self.node.rpc.call(&leader, address, Channel::Sync, body, FORWARD_DEADLINE).await;
         called.map_err(|error| error.to_string())
+    }
+
+    /// A voter that lags behind may not know yet that a certificate is revoked. So a boot of a name that was revoked joins
+    /// only where its certificate is looked at by whoever lets it join (R27).
+    fn may_be_handed_on(&self, request: &SyncRequest) -> Result<(), String> {
+        let (host, incarnation) = (&request.host, &request.facts.incarnation);
+        if self.node.read(|state| state.revoked.contains_key(host) && !state.is_current(host, incarnation)) {
+            return Err(format!("{host} was revoked: a new boot of it joins by asking the coordinator itself"));
+        }
+        Ok(())
     }
 }

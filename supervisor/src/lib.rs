@@ -33,6 +33,7 @@ pub mod pki;
 pub mod prober;
 pub mod qemu;
 pub mod replica;
+pub mod revocations;
 pub mod rpc;
 pub mod run;
 pub mod vote;

@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     qemu::Driver,
     replica::{Replica, SharedReplica},
+    revocations::Revocations,
     rpc,
 };
 use holdfast_policies::sync::View;
@@ -81,6 +82,8 @@ pub struct Node {
     pub withdrawn: Withdrawn,
     /// Power devices that have refused this supervisor.
     pub refusals: Refusals,
+    /// Whose certificates count no more.
+    pub revocations: Revocations,
 }
 
 impl Node {

@@ -36,6 +36,7 @@ use crate::{
     prober::{self, Sights},
     qemu::{Driver, DriverConfig, cgroup2_mount},
     replica::Replica,
+    revocations::Revocations,
     rpc, vote,
 };
 
@@ -72,9 +73,15 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         certificate: file.tls.certificate.clone(),
         key: file.tls.key.clone(),
     };
-    let owner = pki::own_host(&tls).context("reading the certificate")?;
+    let owner = pki::own_host(&tls).context("reading the certificate")?.host;
     ensure!(owner == file.host, "the certificate is {owner}'s, but the host file says {}", file.host);
-    let client = rpc::Client::new(pki::client_config(&tls)?);
+    let replica = Replica::born();
+    let (views, view) = watch::channel(Arc::new(View::default()));
+    let revocations = Revocations::new(Arc::clone(&replica), view.clone());
+    let client = rpc::Client::choosy(pki::client_config(&tls)?, {
+        let revocations = revocations.clone();
+        move |certificate| revocations.admit(certificate).map_err(|revoked| revoked.to_string())
+    });
     let metrics = Arc::new(Metrics::new()?);
 
     let guard = GuardClient::new(&file.run_dir);
@@ -83,7 +90,6 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
 
     let memory = file.state_dir.join("agent.json");
     let remembered = disk::load(&memory, &file.cluster)?;
-    let replica = Replica::born();
     let begun = vote::begin(&file, Arc::clone(&replica) as Arc<RwLock<dyn Machine>>, client.clone()).await?;
     let consensus = begun.consensus;
 
@@ -92,7 +98,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         .with_context(|| format!("writing the start stamp in {}", file.state_dir.display()))?;
     let identity =
         Identity { host: file.host.clone(), role: Role::Supervisor, incarnation: incarnation.clone(), started: stamp };
-    let datagrams = Datagrams::bind(file.listen, keyring, identity)
+    let datagrams = Datagrams::bind(file.listen, keyring, identity, revocations.ears())
         .await
         .with_context(|| format!("listening on {}", file.listen))?;
     let gossip = GossipConfig {
@@ -106,7 +112,6 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let gossip = Gossip::start(gossip, datagrams.sender.clone(), datagrams.gossip, datagrams.heard.clone()).await?;
 
     let (driver, events) = open_driver(&file).await?;
-    let (views, view) = watch::channel(Arc::new(View::default()));
     let lease = Lease::none(file.timing.lease.0);
     if let Some(deadline) = lease_at_start {
         lease.extend(deadline);
@@ -135,6 +140,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         released: Released::default(),
         withdrawn: Withdrawn::default(),
         refusals: holdfast_fencing::Refusals::default(),
+        revocations,
         file,
     });
 

@@ -23,6 +23,7 @@ impl ClusterState {
         facts: HostFacts,
     ) -> Result<(), Refused> {
         let incarnation = facts.incarnation.clone();
+        self.may_come(&host, &incarnation)?;
         let under_way = self.fence_under_way(&host);
         let mut same_boot = false;
         // A host that joins after its lease level was declared has to know that declaration all the same.

@@ -19,12 +19,14 @@ mod orders;
 mod paths;
 mod power_on;
 mod quarantine;
+mod revocation;
 mod storm;
 mod strays;
 mod wishes;
 
 use crate::{
     change::{Applied, Change, Command, Refused},
+    feature_level::FeatureLevel,
     journal::Event,
     names::{Epoch, GuestName, HostName, OrderId},
     order::{Order, OrderKind},
@@ -53,6 +55,7 @@ impl ClusterState {
     }
 
     fn change(&mut self, context: &mut Context, change: Change) -> Result<(), Refused> {
+        self.knows(&change)?;
         match change {
             Change::HostJoined { host, facts } => self.host_joined(context, host, facts),
             Change::FenceOpened { host, incarnation, evidence, last_well, safe_at } => {
@@ -138,7 +141,25 @@ impl ClusterState {
             Change::ModeSet { host, mode, by } => self.mode_set(context, &host, mode, by),
             Change::WantedSet { guest, wanted, by } => self.wanted_set(context, &guest, wanted, by),
             Change::SuspensionSet { suspended, by } => self.suspension_set(context, suspended, by),
+            Change::HostRevoked { host, why, by } => self.host_revoked(context, &host, why, by),
+            Change::HostReadmitted { host, serial, by } => self.host_readmitted(context, &host, serial, by),
+            Change::LevelRaised { to } => self.level_raised(context, to),
         }
+    }
+
+    /// Whoever proposes looks first; this one counts whoever proposed (R26).
+    fn knows(&self, change: &Change) -> Result<(), Refused> {
+        let (needs, is) = (change.level(), self.level);
+        if needs > is { Err(Refused::Level { needs, is }) } else { Ok(()) }
+    }
+
+    fn level_raised(&mut self, context: &Context, to: FeatureLevel) -> Result<(), Refused> {
+        if to <= self.level {
+            return Err(Refused::Already { why: format!("the cluster is at feature level {}", self.level) });
+        }
+        self.level = to;
+        self.note(context, Event::LevelRaised { to });
+        Ok(())
     }
 
     /// A guest that is declared no more goes on as it is and is not ours. One with something under way is forgotten only

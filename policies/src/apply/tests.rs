@@ -14,6 +14,7 @@ use crate::{
 mod modes;
 mod moved;
 mod quarantine;
+mod revocation;
 
 fn attempt(stage: &mut Stage, target: &str, executor: &str) {
     stage.must(Change::FenceAttempted { host: host(target), executor: host(executor), level: 0 });

@@ -245,6 +245,7 @@ fn request(state: &ClusterState, armed: Option<Armed>, nonce: u64, seen: Authori
         known_view,
         armed,
         has_watchdog: None,
+        level: crate::feature_level::FeatureLevel::HIGHEST,
     }
 }
 

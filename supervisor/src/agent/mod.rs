@@ -12,6 +12,7 @@ use carry::Carried;
 use guarded::Guarded;
 use holdfast_policies::{
     agent::{Action, Agent},
+    feature_level::FeatureLevel,
     names::{Epoch, GuestName, HostName, OrderId},
     observe::{GuestCondition, GuestReport},
     order::Order,
@@ -216,6 +217,7 @@ impl Work {
             known_view: agent.view().min(told),
             armed,
             has_watchdog: Some(self.parts.node.file.watchdog.is_some()),
+            level: FeatureLevel::HIGHEST,
         })
     }
 

@@ -5,11 +5,15 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use holdfast_policies::{
     names::{GuestName, HostName, OperatorName},
+    operators::Serial,
     time::Span,
 };
 
 /// Longest name of a person, in characters: names are kept in the journal.
 const PERSON_CHARACTERS_MAX: usize = 100;
+
+/// Longest reason that a person gives, in characters: it is kept for as long as what it is about.
+const REASON_CHARACTERS_MAX: usize = 200;
 
 /// Longest id of a machine, in characters: systemd's have 32.
 const MACHINE_CHARACTERS_MAX: usize = 100;
@@ -233,6 +237,44 @@ pub(super) enum HostOrder {
         #[arg(long, value_name = "NAME", value_parser = person)]
         operator: String,
     },
+    /// Takes a host that is proven gone, and has no vote, out of the cluster for good: none of its certificates counts any
+    /// more.
+    Revoke {
+        /// Which.
+        host: HostName,
+        /// Why; it is recorded.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        why: String,
+        /// Your name; it is recorded.
+        #[arg(long, value_name = "NAME", value_parser = person)]
+        operator: String,
+    },
+    /// Lets a host join under a revoked name, with this certificate and no other.
+    Readmit {
+        /// Which.
+        host: HostName,
+        /// The serial number of its new certificate.
+        #[arg(long, value_name = "NUMBER")]
+        serial: Serial,
+        /// Your name; it is recorded.
+        #[arg(long, value_name = "NAME", value_parser = person)]
+        operator: String,
+    },
+    /// Signs another certificate of a host, with the cluster's authority.
+    Certificate(MakeCertificate),
+}
+
+/// Another certificate of a host.
+#[derive(Debug, Args)]
+pub(super) struct MakeCertificate {
+    /// The host's name.
+    pub(super) host: HostName,
+    /// The folder of the authority, with ca.pem and ca.key.
+    #[arg(long, value_name = "DIR")]
+    pub(super) ca: PathBuf,
+    /// The folder to make; it must not exist, or be empty. Default: one called like the host.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
 }
 
 /// What is to be done with the power devices of a host.
@@ -403,6 +445,17 @@ fn person(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(format!("a name has 1 to {PERSON_CHARACTERS_MAX} characters, none of them a control character"))
+    }
+}
+
+/// Why a person does something.
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let fits = (1..=REASON_CHARACTERS_MAX).contains(&text.chars().count());
+    if fits && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("a reason has 1 to {REASON_CHARACTERS_MAX} characters, none of them a control character"))
     }
 }
 

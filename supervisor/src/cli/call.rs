@@ -100,7 +100,14 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         Order::Fence(FenceOrder::Allow { host, operator }) => Request::AllowFence { host, by: operator.name(speaker) },
         Order::Fence(FenceOrder::Test { host, from }) => Request::TestFence { host, from },
         Order::ReleaseStormHold { operator } => Request::ReleaseStormHold { by: operator.name(speaker) },
-        Order::Init(_) | Order::Operator(_) | Order::Run | Order::Guard { .. } | Order::Check { .. } => {
+        Order::Host(HostOrder::Revoke { host, why, operator }) => Request::Revoke { host, why, by: operator },
+        Order::Host(HostOrder::Readmit { host, serial, operator }) => Request::Readmit { host, serial, by: operator },
+        Order::Host(HostOrder::Certificate(_))
+        | Order::Init(_)
+        | Order::Operator(_)
+        | Order::Run
+        | Order::Guard { .. }
+        | Order::Check { .. } => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
         }
     })

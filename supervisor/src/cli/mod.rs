@@ -3,6 +3,7 @@
 mod arguments;
 mod call;
 mod check;
+mod host_certificate;
 mod hostfile;
 mod identity;
 mod init;
@@ -27,7 +28,7 @@ use clap::Parser as _;
 use holdfast_policies::hostfile::HostFile;
 
 use self::{
-    arguments::{Arguments, OperatorOrder, Order},
+    arguments::{Arguments, HostOrder, OperatorOrder, Order},
     outcome::{Failure, Reply},
 };
 pub use hostfile::{HostFileError, load_host_file};
@@ -64,6 +65,7 @@ fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
     match arguments.order {
         Order::Init(order) => init::init(&order),
         Order::Operator(OperatorOrder::Add(order)) => operator::add(config, &order),
+        Order::Host(HostOrder::Certificate(order)) => host_certificate::make(&order),
         Order::Check { files } => check::check(&files),
         Order::Simulate(order) if order.is_offline() => simulate::offline(&order),
         Order::Run => stay(entry.run, load_host_file(config)?),

@@ -41,7 +41,8 @@ pub(super) fn add(config: &Path, order: &AddOperator) -> Result<Reply, Failure> 
     Ok(told(&certificate, order.days, &folder))
 }
 
-fn authority(folder: &Path) -> Result<Authority, Failure> {
+/// Reads the authority in a folder as `holdfast init` has made it.
+pub(super) fn authority(folder: &Path) -> Result<Authority, Failure> {
     let fail = |path: &Path, error: &dyn Error| {
         Failure::Failed(format!("cannot use the authority's {}: {}", path.display(), with_causes(error)))
     };

@@ -97,7 +97,7 @@ fn init_makes_host_files_that_load_and_keys_that_are_private() {
         assert_eq!(fs::read(own.join("gossip.key")).unwrap(), fs::read(out.join("hv-d/gossip.key")).unwrap());
         let files =
             pki::TlsFiles { authority: loaded.tls.ca, certificate: loaded.tls.certificate, key: loaded.tls.key };
-        assert_eq!(pki::own_host(&files).unwrap().as_str(), name);
+        assert_eq!(pki::own_host(&files).unwrap().host.as_str(), name);
         pki::client_config(&files).unwrap();
         pki::server_config(&files).unwrap();
         let ticket =
@@ -269,6 +269,13 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
     let machine = ["host", "lift-quarantine", "h1", "--machine", "m2", "--operator", "ann"];
     assert_eq!(call(&machine).code, 0);
     assert_eq!(call(&["host", "lift-quarantine", "h1"]).code, 2, "such a word has a name");
+    let revoke = ["host", "revoke", "h1", "--why", "stolen"];
+    assert_eq!(call(&revoke).code, 2, "such a word has a name");
+    assert_eq!(call(&["host", "revoke", "h1", "--operator", "ann"]).code, 2, "and a reason");
+    assert_eq!(call(&[&revoke[..], &["--operator", "ann"]].concat()).code, 0);
+    for (serial, code) in [("00:5F", 0), ("none", 2)] {
+        assert_eq!(call(&["host", "readmit", "h1", "--serial", serial, "--operator", "ann"]).code, code, "{serial}");
+    }
     assert_eq!(call(&["simulate", "--lose", "h1", "--boot", "20s"]).out, "ordered\n");
     let unknown = call(&["explain", "web-9", "--json"]);
     assert_eq!((unknown.code, unknown.json()), (1, json!({ "error": "there is no guest web-9" })));
@@ -306,6 +313,8 @@ fn every_command_reaches_the_desk_and_its_answer_the_operator() {
         Request::ReleaseStormHold { by: by() },
         Request::Migrate { guest: guest("web-1"), to: None, cold: true, by: by() },
         Request::LiftQuarantine { host: host("h1"), machine: Some("m2".to_owned()), by: by() },
+        Request::Revoke { host: host("h1"), why: "stolen".to_owned(), by: by() },
+        Request::Readmit { host: host("h1"), serial: "5f".parse().unwrap(), by: by() },
         Request::Simulate(Question {
             lose: Lose::These { hosts: [host("h1")].into(), domains: BTreeSet::new() },
             boot: Span::secs(20),
@@ -358,6 +367,31 @@ fn an_operator_gets_a_folder_of_their_own_whose_key_is_private_and_never_overwri
         let called = holdfast(&[&["operator", "add", "--ca", "/does/not/exist"], wrong].concat());
         assert_eq!(called.code, 2, "{wrong:?}: {}", called.err);
     }
+}
+
+#[test]
+fn a_host_gets_another_certificate_whose_key_is_private_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(init(&folder.path().join("etc")).code, 0);
+    let at = |path: &str| folder.path().join(path).to_str().unwrap().to_owned();
+    let (authority, out) = (at("etc/authority"), at("new"));
+    let make = || holdfast(&["host", "certificate", "hv-b", "--ca", &authority, "--out", &out, "--json"]);
+    let made = make();
+    assert_eq!((made.code, made.err.as_str()), (0, ""));
+    let own = folder.path().join("new");
+    assert_eq!(names(&own), ["ca.pem", "hv-b.key", "hv-b.pem"].map(str::to_owned).into());
+    assert_eq!((mode(&own), mode(&own.join("hv-b.key"))), (0o700, 0o600));
+    let of = |own: &Path| {
+        let at = |name: &str| own.join(name);
+        let files = pki::TlsFiles { authority: at("ca.pem"), certificate: at("hv-b.pem"), key: at("hv-b.key") };
+        pki::server_config(&files).unwrap();
+        pki::own_host(&files).unwrap()
+    };
+    let (old, new) = (of(&folder.path().join("etc/hv-b")), of(&own));
+    assert_eq!((new.host.as_str(), made.json()["serial"].as_str().unwrap()), ("hv-b", &*new.serial.to_string()));
+    assert_ne!(old.serial, new.serial);
+    let again = make();
+    assert!(again.code == 1 && again.out.contains("keys are never overwritten"), "{}", again.out);
 }
 
 #[test]

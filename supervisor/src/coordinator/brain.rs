@@ -7,13 +7,15 @@ use std::{
 };
 
 use holdfast_policies::{
-    change::{Applied, Change, Command},
+    change::{Applied, Change, Command, Refused},
     check::check,
     decide::{HandOver, HostVerdict, Report, decide},
     evidence::{Evidence, Marks},
+    feature_level::{self, FeatureLevel},
     lease::to_record,
     model::Severity,
     names::HostName,
+    state::ClusterState,
     sync::SyncRequest,
     time::{Moment, Now},
 };
@@ -384,6 +386,9 @@ impl Brain {
                 break;
             }
         }
+        if confirmed && !self.halted() {
+            self.raise_level(now.moment).await;
+        }
         if let Some(hand_over) = decision.hand_over.filter(|_| confirmed) {
             self.hand_over(hand_over, now.moment).await;
         }
@@ -402,6 +407,21 @@ impl Brain {
         }
         let settled = settled && self.node.read(|state| state.orders.is_empty());
         if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
+    }
+
+    /// Has it committed that everybody can do what a higher level brings, as soon as they say so (R26).
+    async fn raise_level(&mut self, now: Moment) {
+        let fresh = self.node.file.timing.suspect_after.0;
+        let raise = self.node.read(|state| feature_level::to_raise(state, &self.evidence, now, fresh));
+        if let Some(change) = raise.filter(|change| !self.is_refused(change)) {
+            tracing::info!(?change, "all voters can do more than the cluster has agreed on");
+            self.propose(change).await;
+        }
+    }
+
+    /// What the hosts can do that count for raising the level.
+    pub(super) fn abilities(&self, state: &ClusterState) -> BTreeMap<HostName, Option<FeatureLevel>> {
+        feature_level::abilities(state, &self.evidence, clock::moment(), self.node.file.timing.suspect_after.0)
     }
 
     /// Takes in the last words of hosts. Only while one of them is not well, or has said some that may be taken back,
@@ -482,6 +502,12 @@ impl Brain {
     }
 
     pub(super) async fn commit(&mut self, what: Change) -> Result<Applied, String> {
+        let (needs, is) = (what.level(), self.node.read(|state| state.level));
+        if needs > is {
+            // An older voter would halt at it.
+            let refused = Refused::Level { needs, is };
+            return Ok(Applied { refused: Some(refused), ..Applied::default() });
+        }
         tracing::debug!(?what, "proposing");
         let command = Command { at: clock::wall(), what };
         let entry = serde_json::to_vec(&command).map_err(|error| error.to_string())?;

@@ -95,6 +95,11 @@ impl Brain {
                 let what = format!("the fence of {host} goes on, beyond what an hour has room for");
                 self.done(Change::FenceAllowed { host, by }, what).await
             }
+            Request::Revoke { host, why, by } => self.revoke(host, why, by).await,
+            Request::Readmit { host, serial, by } => {
+                let what = format!("{host} may join again, with the certificate {serial} and no other");
+                self.done(Change::HostReadmitted { host, serial, by }, what).await
+            }
             Request::TestFence { .. } => {
                 Err(Denied::Refused("power devices are not asked by the coordinator's task".to_owned()))
             }
@@ -127,6 +132,7 @@ impl Brain {
             term: consensus.term,
             voters: self.node.voters().into_keys().collect(),
             now: clock::wall(),
+            abilities: self.node.read(|state| self.abilities(state)),
             alert_troubles: troubles
                 .iter()
                 .map(|trouble| format!("{}: {}", trouble.receiver, trouble.detail))
@@ -176,7 +182,9 @@ impl Brain {
 
     /// What cannot be seen in the files alone.
     fn check_against_cluster(&self, policies: &Policies) -> Result<(), Denied> {
-        let known: Vec<HostName> = self.node.read(|state| state.hosts.keys().cloned().collect());
+        // What is declared of a host that was revoked is there for the one that gets its name.
+        let known: Vec<HostName> =
+            self.node.read(|state| state.hosts.keys().chain(state.revoked.keys()).cloned().collect());
         let stranger =
             policies.fencing.keys().find(|host| !known.contains(host) && !self.node.file.voters.contains_key(*host));
         if let Some(host) = stranger {
@@ -270,6 +278,23 @@ impl Brain {
         let executor = executor.map_err(Denied::Refused)?;
         let what = format!("{executor} switches {host} off and on; `holdfast journal` tells how it ends");
         self.done(Change::DrillBegun { host, executor, level, by }, what).await
+    }
+
+    /// Whoever takes part in the agreement leaves that first, and visibly: how many are left to decide is a decision of its own.
+    async fn revoke(&mut self, host: HostName, why: String, by: String) -> Result<Answer, Denied> {
+        let roster = self
+            .consensus
+            .roster()
+            .ok_or_else(|| Denied::NoLeader("this supervisor does not coordinate".to_owned()))?;
+        if roster.nodes.values().any(|node| node.place.host == host) {
+            let first = format!("{host} votes, or gets the log: `holdfast voter remove {host}` comes first");
+            return Err(Denied::Refused(first));
+        }
+        let what = format!(
+            "{host} is revoked: none of its certificates counts any more. It knows the gossip key, so change that now, see \
+             \"Changing the gossip key\" in docs/OPERATING.md"
+        );
+        self.done(Change::HostRevoked { host, why, by }, what).await
     }
 
     async fn confirm_off(&mut self, host: &HostName, person: &str) -> Result<Answer, Denied> {
@@ -478,6 +503,8 @@ fn for_voters(request: Request) -> Result<(VoterWish, String), Request> {
         | Request::TestFence { .. }
         | Request::DrillFence { .. }
         | Request::AllowFence { .. }
+        | Request::Revoke { .. }
+        | Request::Readmit { .. }
         | Request::ReleaseStormHold { .. }) => Err(other),
     }
 }

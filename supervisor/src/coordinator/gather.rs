@@ -34,7 +34,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     host.sync = Some(Heard { at: now, incarnation: request.facts.incarnation.clone() });
     host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone().bounded())).collect();
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
-    host.unwell = request.unwell.as_deref().map(clean);
+    (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
         if let Some(declared) = asked_about(state, request, result, reading) {
@@ -235,6 +235,7 @@ mod tests {
             known_view: 0,
             armed: None,
             has_watchdog: None,
+            level: holdfast_policies::feature_level::FeatureLevel::HIGHEST,
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) fn may_repeat(request: &Request) -> bool {
         | Request::TrustDevice { .. }
         | Request::DrillFence { .. }
         | Request::AllowFence { .. }
+        | Request::Revoke { .. }
+        | Request::Readmit { .. }
         | Request::ReleaseStormHold { .. } => false,
     }
 }

@@ -23,6 +23,9 @@ pub enum Refusal {
     /// It is sealed under a key that we do not hold.
     #[error("sealed under an unknown key")]
     UnknownKey,
+    /// Its sender was taken out of the cluster.
+    #[error("from a revoked host")]
+    Revoked,
     /// Too many senders, or too many unfinished messages.
     #[error("too many senders or unfinished messages")]
     Crowded,
@@ -48,6 +51,8 @@ pub struct Counters {
     pub oversize: AtomicU64,
     /// Sealed under a key that we do not hold.
     pub unknown_key: AtomicU64,
+    /// From a host that was taken out of the cluster.
+    pub revoked: AtomicU64,
     /// Refused because there were too many senders or unfinished messages.
     pub crowded: AtomicU64,
     /// Dropped because the reader did not keep up.
@@ -66,6 +71,7 @@ impl Counters {
             Refusal::Malformed => &self.malformed,
             Refusal::Oversize => &self.oversize,
             Refusal::UnknownKey => &self.unknown_key,
+            Refusal::Revoked => &self.revoked,
             Refusal::Crowded => &self.crowded,
             Refusal::Overrun => &self.overrun,
         };
@@ -74,7 +80,7 @@ impl Counters {
 
     /// Every count under the name that metrics give it.
     #[must_use]
-    pub fn snapshot(&self) -> [(&'static str, u64); 10] {
+    pub fn snapshot(&self) -> [(&'static str, u64); 11] {
         [
             ("received", &self.received),
             ("unauthenticated", &self.unauthenticated),
@@ -83,6 +89,7 @@ impl Counters {
             ("malformed", &self.malformed),
             ("oversize", &self.oversize),
             ("unknown_key", &self.unknown_key),
+            ("revoked", &self.revoked),
             ("crowded", &self.crowded),
             ("overrun", &self.overrun),
             ("unsent", &self.unsent),

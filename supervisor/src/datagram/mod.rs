@@ -10,10 +10,11 @@
 //! host (R16, R17). Whatever fails a step is dropped and counted by its reason; nothing from the network is an error.
 //!
 //! What the seal does not give. All hosts share the cluster's key, so a host that was broken into can speak for
-//! another until the key is rotated. Somebody who holds datagrams back, or who plays old ones to a receiver that has just
+//! another until the key is rotated; in its own name it is not heard any more once it is revoked ([`Ears`]). Somebody who holds datagrams back, or who plays old ones to a receiver that has just
 //! started, can make a dead host look alive for a while: that delays a recovery, and starts nothing twice.
 
 mod counters;
+mod ears;
 mod heard;
 mod keyring;
 mod losses;
@@ -28,6 +29,7 @@ use holdfast_policies::names::{HostName, Incarnation};
 use serde::{Deserialize, Serialize};
 
 pub use counters::{Counters, Refusal};
+pub use ears::Ears;
 pub use heard::{Heard, Life};
 pub use keyring::{KeyError, Keyring, create_key};
 pub use losses::Losses;

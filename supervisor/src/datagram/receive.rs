@@ -7,7 +7,9 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use super::{Counters, Heard, Keyring, Kind, Refusal, Role, reassembly::Reassembly, replay::Sessions, seal::open};
+use super::{
+    Counters, Ears, Heard, Keyring, Kind, Refusal, Role, reassembly::Reassembly, replay::Sessions, seal::open,
+};
 
 /// A whole, authentic, fresh message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +34,14 @@ pub struct Receiver {
     reassembly: Reassembly,
     heard: Heard,
     counters: Arc<Counters>,
+    ears: Ears,
 }
 
 impl Receiver {
     /// A receiver that has heard nothing.
     #[must_use]
-    pub fn new(keyring: Arc<Keyring>, heard: Heard, counters: Arc<Counters>) -> Self {
-        Self { keyring, sessions: Sessions::default(), reassembly: Reassembly::default(), heard, counters }
+    pub fn new(keyring: Arc<Keyring>, heard: Heard, counters: Arc<Counters>, ears: Ears) -> Self {
+        Self { keyring, sessions: Sessions::default(), reassembly: Reassembly::default(), heard, counters, ears }
     }
 
     /// Takes one datagram; gives a message when it completes one. What is refused is counted.
@@ -54,6 +57,9 @@ impl Receiver {
 
     fn try_receive(&mut self, datagram: &[u8], now: Moment) -> Result<Option<Message>, Refusal> {
         let opened = open(&self.keyring, datagram)?;
+        if !self.ears.hear(&opened.host, &opened.incarnation) {
+            return Err(Refusal::Revoked);
+        }
         self.sessions.admit(&opened, now)?;
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         self.heard.record(&opened.host, opened.role, &opened.incarnation, now);
@@ -75,7 +81,7 @@ mod tests {
     fn what_is_refused_is_counted_by_its_reason_and_proves_no_life() {
         let (heard, counters) = (Heard::default(), Arc::new(Counters::default()));
         let ring = Arc::new(Keyring::new(&[[1; 32]]).unwrap());
-        let mut receiver = Receiver::new(ring, heard.clone(), Arc::clone(&counters));
+        let mut receiver = Receiver::new(ring, heard.clone(), Arc::clone(&counters), Ears::default());
         let good = sealer("hv-a", Role::Guard, 1, &[[1; 32]]).seal(Kind::Beacon, b"x").unwrap().remove(0);
         let foreign = sealer("hv-b", Role::Guard, 1, &[[9; 32]]).seal(Kind::Beacon, b"x").unwrap().remove(0);
         let mut tampered_header = good.clone();
@@ -101,5 +107,22 @@ mod tests {
             ("unknown_key", 1),
         ];
         assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn a_host_that_is_not_listened_to_proves_no_life_and_says_nothing() {
+        let (heard, counters) = (Heard::default(), Arc::new(Counters::default()));
+        let ring = Arc::new(Keyring::new(&[[1; 32]]).unwrap());
+        let revoked = HostName::new("hv-a").unwrap();
+        let ears = Ears::new({
+            let revoked = revoked.clone();
+            move |host, _| *host != revoked
+        });
+        let mut receiver = Receiver::new(ring, heard.clone(), Arc::clone(&counters), ears);
+        let of = |name| sealer(name, Role::Guard, 1, &[[1; 32]]).seal(Kind::Beacon, b"x").unwrap().remove(0);
+        assert_eq!(receiver.receive(&of("hv-a"), Moment(1)), None);
+        assert!(receiver.receive(&of("hv-b"), Moment(1)).is_some());
+        assert_eq!(heard.last_any(&revoked), None);
+        assert_eq!(counters.revoked.load(Ordering::Relaxed), 1);
     }
 }

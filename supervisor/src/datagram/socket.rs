@@ -15,8 +15,8 @@ use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    super::clock, Beacon, Counters, Heard, Identity, Keyring, Kind, Message, Nudge, Receiver, Refusal, Role, Sealer,
-    seal::DATAGRAM_BYTES_MAX,
+    super::clock, Beacon, Counters, Ears, Heard, Identity, Keyring, Kind, Message, Nudge, Receiver, Refusal, Role,
+    Sealer, seal::DATAGRAM_BYTES_MAX,
 };
 
 /// Gossip messages waiting for the gossip task: a round of a large cluster.
@@ -87,7 +87,7 @@ impl Datagrams {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(listen: SocketAddr, keyring: Arc<Keyring>, identity: Identity) -> io::Result<Self> {
+    pub async fn bind(listen: SocketAddr, keyring: Arc<Keyring>, identity: Identity, ears: Ears) -> io::Result<Self> {
         let socket = Arc::new(UdpSocket::bind(listen).await?);
         let (heard, counters) = (Heard::default(), Arc::new(Counters::default()));
         let (gossip_sender, gossip) = mpsc::channel(GOSSIP_QUEUE);
@@ -100,7 +100,7 @@ impl Datagrams {
             nudges: nudge_sender,
             counters: Arc::clone(&counters),
         };
-        let receiver = Receiver::new(Arc::clone(&keyring), heard.clone(), Arc::clone(&counters));
+        let receiver = Receiver::new(Arc::clone(&keyring), heard.clone(), Arc::clone(&counters), ears);
         let running = Running(AbortOnDropHandle::new(tokio::spawn(read(Arc::clone(&socket), receiver, outlets))));
         let sealer = Arc::new(Sealer::new(keyring, identity));
         let sender = Sender { socket, sealer, counters: Arc::clone(&counters) };
@@ -246,7 +246,7 @@ mod tests {
             started: 1,
         };
         let ring = Arc::new(Keyring::new(&[[key; 32]]).unwrap());
-        Datagrams::bind("127.0.0.1:0".parse().unwrap(), ring, identity).await.unwrap()
+        Datagrams::bind("127.0.0.1:0".parse().unwrap(), ring, identity, Ears::default()).await.unwrap()
     }
 
     async fn soon<T>(future: impl Future<Output = Option<T>>) -> T {

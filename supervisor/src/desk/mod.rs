@@ -24,6 +24,7 @@ use holdfast_policies::{
     change::Refused,
     model::Policies,
     names::{GuestName, HostName},
+    operators::Serial,
     plan::{Question, Simulation},
     state::Wanted,
     yaml::{self, Finding, Source},
@@ -34,7 +35,7 @@ pub use self::{
     explain::{Explanation, explain},
     journal::{JOURNAL_LINES_MAX, JournalLine, journal},
     simulation_text::simulation_text,
-    status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, Status, status},
+    status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, RevokedStatus, Status, status},
     story::{IncidentStory, StoryLine},
     voters::{Step, Unfit, VOTERS_MAX, VoterList, VoterStatus, warning as voters_warning},
     voucher::Voucher,
@@ -209,6 +210,24 @@ pub enum Request {
         /// Who says so.
         by: String,
     },
+    /// A host that is proven gone is to be taken out of the cluster, and none of its certificates is to count (R27).
+    Revoke {
+        /// Which.
+        host: HostName,
+        /// Why.
+        why: String,
+        /// Who says so.
+        by: String,
+    },
+    /// One certificate of a revoked name is to count.
+    Readmit {
+        /// Whose.
+        host: HostName,
+        /// Which.
+        serial: Serial,
+        /// Who says so.
+        by: String,
+    },
 }
 
 /// An answer.
@@ -342,6 +361,8 @@ pub fn of_refusal(refused: Refused) -> Result<Answer, Denied> {
         | Refused::Target { .. }
         | Refused::Host { .. }
         | Refused::Version { .. } => Err(Denied::Refused(said)),
+        // It is raised by itself.
+        Refused::Level { .. } => Err(Denied::NoLeader(said)),
     }
 }
 

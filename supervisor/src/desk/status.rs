@@ -4,10 +4,12 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use holdfast_policies::{
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement},
+    feature_level::FeatureLevel,
     incident::{Incident, Stages},
     lease::SafeAt,
     model::Severity,
     names::{GuestName, HostName, Incarnation, ServiceName},
+    revocation::Revocation,
     state::{ClusterState, Fence, Guest, Host, Life, Mode, Phase, Wanted},
     time::WallTime,
 };
@@ -33,6 +35,8 @@ pub struct Facts {
     pub voters: Vec<HostName>,
     /// The time of the answer.
     pub now: WallTime,
+    /// What the hosts can do that count for raising the feature level; `None` for one that has not said so.
+    pub abilities: BTreeMap<HostName, Option<FeatureLevel>>,
     /// Receivers that could not be told, and why.
     pub alert_troubles: Vec<String>,
 }
@@ -59,6 +63,16 @@ pub struct Status {
     /// Who has suspended deciding, if somebody has.
     #[serde(default)]
     pub suspended_by: Option<String>,
+    /// What may be committed (R26).
+    #[serde(default)]
+    pub feature_level: FeatureLevel,
+    /// Hosts that keep it from being raised to what this version can do, and what they can; `null` for one that has not said
+    /// so.
+    #[serde(default)]
+    pub behind: BTreeMap<HostName, Option<FeatureLevel>>,
+    /// Names whose certificates count no more.
+    #[serde(default)]
+    pub revoked: BTreeMap<HostName, RevokedStatus>,
     /// Hosts that have joined.
     pub hosts: BTreeMap<HostName, HostStatus>,
     /// Declared guests.
@@ -67,6 +81,17 @@ pub struct Status {
     pub incidents: Vec<IncidentStatus>,
     /// Receivers that could not be told, and why.
     pub alert_troubles: Vec<String>,
+}
+
+/// A name whose certificates count no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedStatus {
+    /// Who revoked it.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// The serial number of the one that counts again, if any.
+    pub readmitted: Option<String>,
 }
 
 /// How a host is.
@@ -235,10 +260,27 @@ pub fn status(state: &ClusterState, report: &Report, facts: &Facts) -> Status {
         policy_version: state.policy_version,
         storm_hold: report.storm_hold.clone(),
         suspended_by: state.suspended.as_ref().map(|suspension| suspension.by.clone()),
+        feature_level: state.level,
+        behind: behind(state, facts),
+        revoked: state.revoked.iter().map(|(name, revocation)| (name.clone(), of_revoked(revocation))).collect(),
         hosts: hosts.collect(),
         guests: guests.collect(),
         incidents: incidents(state, facts.now),
         alert_troubles: facts.alert_troubles.clone(),
+    }
+}
+
+fn behind(state: &ClusterState, facts: &Facts) -> BTreeMap<HostName, Option<FeatureLevel>> {
+    let highest = FeatureLevel::HIGHEST;
+    let cannot = |level: Option<FeatureLevel>| state.level < highest && level < Some(highest);
+    facts.abilities.iter().filter(|(_, level)| cannot(**level)).map(|(name, level)| (name.clone(), *level)).collect()
+}
+
+fn of_revoked(revocation: &Revocation) -> RevokedStatus {
+    RevokedStatus {
+        by: revocation.by.clone(),
+        why: revocation.why.clone(),
+        readmitted: revocation.readmitted.as_ref().map(ToString::to_string),
     }
 }
 

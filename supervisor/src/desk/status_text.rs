@@ -4,6 +4,7 @@ use std::fmt;
 
 use holdfast_policies::{
     decide::{HostVerdict, ServiceVerdict},
+    feature_level::FeatureLevel,
     state::Wanted,
 };
 
@@ -34,7 +35,14 @@ impl fmt::Display for Status {
             "\nCluster {cluster} at {}: {leader} {quorum} (term {term}), policies version {version}.",
             self.at
         )?;
+        if self.feature_level < FeatureLevel::HIGHEST {
+            writeln!(f, "{}", self.level_line())?;
+        }
         write!(f, "\n{}", self.host_table())?;
+        for (name, revoked) in &self.revoked {
+            let but = revoked.readmitted.as_ref().map(|serial| format!(", but for {serial}")).unwrap_or_default();
+            writeln!(f, "The certificates of {name}{but} are revoked, by {}: {}.", revoked.by, revoked.why)?;
+        }
         if self.guests.is_empty() {
             writeln!(f, "\nNo guests are declared: `holdfast apply DIR`.")
         } else {
@@ -109,6 +117,22 @@ impl Status {
         lines.extend(troubled.map(|(name, guest)| format!("guest {name} is {}: {}", guest.state, doing(guest))));
         lines.extend(self.alert_troubles.iter().map(|trouble| format!("alerts: {trouble}")));
         lines
+    }
+
+    /// What the cluster has agreed on, and who keeps it from more.
+    fn level_line(&self) -> String {
+        let (is, could) = (self.feature_level, FeatureLevel::HIGHEST);
+        if self.behind.is_empty() {
+            return format!("Feature level {is}; all hosts can do {could}.");
+        }
+        let behind = self.behind.iter().map(|(name, level)| match level {
+            Some(level) => format!("{name} can do {level}"),
+            None => format!("{name} has not said what it can do"),
+        });
+        format!(
+            "Feature level {is}; {could} comes when all hosts can do it: {}.",
+            behind.collect::<Vec<_>>().join(", ")
+        )
     }
 
     fn host_table(&self) -> Table {

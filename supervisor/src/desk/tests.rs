@@ -6,12 +6,14 @@ use holdfast_policies::{
     bound::{Limits, bounds},
     change::{Change, Command, Refused},
     decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement, ServiceVerdict},
+    feature_level::FeatureLevel,
     hostfile::Timing,
     ladder::LadderKind,
     model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
     proof::{Power, PowerReading, Proof},
+    revocation::Revocation,
     state::{ClusterState, Heading, HostFacts, Quarantine, QuarantineCause, Wanted},
     time::{Moment, WallTime},
 };
@@ -131,6 +133,7 @@ pub(crate) fn shown() -> Status {
         term: 3,
         voters: vec![host("h1"), host("h2"), host("h3")],
         now: WallTime(BEGAN + 60_000),
+        abilities: BTreeMap::new(),
         alert_troubles: vec![],
     };
     status(&failed_over(), &report(), &facts)
@@ -218,6 +221,33 @@ fn what_keeps_a_host_from_guests_is_shown_with_what_ends_it() {
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
+}
+
+#[test]
+fn who_is_revoked_and_who_keeps_the_feature_level_low_is_shown() {
+    let mut state = failed_over();
+    let (by, why, boots) = ("ann".to_owned(), "stolen".to_owned(), Vec::new());
+    let lost = Revocation { since: 1, by, why, boots, readmitted: None };
+    state.revoked.insert(host("h3"), lost.clone());
+    state.revoked.insert(host("h4"), Revocation { readmitted: Some("5f".parse().unwrap()), ..lost });
+    let abilities =
+        BTreeMap::from([(host("h1"), Some(FeatureLevel(1))), (host("h2"), Some(FeatureLevel(2))), (host("h5"), None)]);
+    let facts = Facts { abilities, ..Facts::default() };
+    let shown = status(&state, &report(), &facts);
+    let value = serde_json::to_value(&shown).unwrap();
+    assert_eq!((&value["feature_level"], &value["behind"]), (&json!(1), &json!({ "h1": 1, "h5": null })));
+    assert_eq!(value["revoked"]["h3"], json!({ "by": "ann", "why": "stolen", "readmitted": null }));
+    let text = shown.to_string();
+    for line in [
+        "\nFeature level 1; 2 comes when all hosts can do it: h1 can do 1, h5 has not said what it can do.\n",
+        "\nThe certificates of h3 are revoked, by ann: stolen.\n",
+        "\nThe certificates of h4, but for 5f are revoked, by ann: stolen.\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    state.level = FeatureLevel::HIGHEST;
+    let raised = status(&state, &report(), &facts);
+    assert!(raised.behind.is_empty() && !raised.to_string().contains("Feature level"));
 }
 
 fn empty() -> Status {

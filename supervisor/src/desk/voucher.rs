@@ -63,6 +63,8 @@ impl Voucher {
             Request::ReleaseStormHold { by } => Request::ReleaseStormHold { by: sign(by)? },
             Request::DrillFence { host, level, by } => Request::DrillFence { host, level, by: sign(by)? },
             Request::AllowFence { host, by } => Request::AllowFence { host, by: sign(by)? },
+            Request::Revoke { host, why, by } => Request::Revoke { host, why, by: sign(by)? },
+            Request::Readmit { host, serial, by } => Request::Readmit { host, serial, by: sign(by)? },
             asked @ (Request::Status
             | Request::Simulate(_)
             | Request::Explain { .. }
@@ -138,6 +140,8 @@ impl Request {
             | Self::TrustDevice { .. }
             | Self::DrillFence { .. }
             | Self::AllowFence { .. }
+            | Self::Revoke { .. }
+            | Self::Readmit { .. }
             | Self::ReleaseStormHold { .. } => true,
         }
     }
@@ -189,6 +193,8 @@ mod tests {
             Request::DrillFence { host: h(), level: 1, by: by() },
             Request::AllowFence { host: h(), by: by() },
             Request::ReleaseStormHold { by: by() },
+            Request::Revoke { host: h(), why: "stolen".to_owned(), by: by() },
+            Request::Readmit { host: h(), serial: Serial::from_bytes(&[0x5f]), by: by() },
         ]
     }
 

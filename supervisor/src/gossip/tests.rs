@@ -3,7 +3,7 @@
 use std::{sync::Arc, sync::atomic::Ordering};
 
 use super::{
-    super::datagram::{Counters, Datagrams, Identity, Keyring, Running},
+    super::datagram::{Counters, Datagrams, Ears, Identity, Keyring, Running},
     *,
 };
 
@@ -35,7 +35,7 @@ async fn advertising(
         started: generation,
     };
     let keyring = Arc::new(Keyring::new(&[[key; 32]]).unwrap());
-    let datagrams = Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity).await.unwrap();
+    let datagrams = Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity, Ears::default()).await.unwrap();
     let address = datagrams.sender.local_address().unwrap();
     let config = GossipConfig {
         host: host(name),

@@ -17,7 +17,7 @@ use holdfast_policies::names::{GuestName, HostName, Incarnation};
 use super::{
     super::{
         clock,
-        datagram::{Datagrams, Identity, Keyring, Role, create_key},
+        datagram::{Datagrams, Ears, Identity, Keyring, Role, create_key},
     },
     protocol::REQUEST_BYTES_MAX,
     *,
@@ -103,7 +103,7 @@ async fn the_beacon_is_heard_with_its_incarnation_and_follows_the_voters() {
         started: 1,
     };
     let keyring = Arc::new(Keyring::load(&config.gossip_keys).unwrap());
-    let mut voter = Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity).await.unwrap();
+    let mut voter = Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity, Ears::default()).await.unwrap();
     let _guard = start(&config);
     let client = GuardClient::connect(&config.run_dir).await.unwrap();
     client.grant(clock::moment().plus(Duration::from_secs(4))).await.unwrap();

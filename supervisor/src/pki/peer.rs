@@ -7,6 +7,7 @@ use std::fmt;
 use holdfast_policies::{
     names::{HostName, OperatorName},
     operators::{OperatorCertificate, Serial},
+    revocation::HostCertificate,
 };
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -20,7 +21,7 @@ pub(super) const OPERATOR_URI: &str = "holdfast:operator:";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// A host of the cluster.
-    Host(HostName),
+    Host(HostCertificate),
     /// A person who gives orders.
     Operator(OperatorCertificate),
 }
@@ -28,7 +29,7 @@ pub enum Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Host(host) => write!(f, "{host}"),
+            Self::Host(certificate) => write!(f, "{}", certificate.host),
             Self::Operator(certificate) => write!(f, "operator {}", certificate.name),
         }
     }
@@ -43,27 +44,28 @@ pub fn peer(certificates: &[CertificateDer<'_>]) -> Result<Peer, PkiError> {
     let (_, certificate) = X509Certificate::from_der(first).map_err(|error| PkiError::Parse(error.to_string()))?;
     let hosts: Vec<_> = certificate.subject().iter_common_name().collect();
     let operators = operators(&certificate)?;
+    let serial = Serial::from_bytes(certificate.raw_serial());
     match (hosts.as_slice(), operators.as_slice()) {
         ([host], []) => {
             let text = host.as_str().map_err(|error| PkiError::Parse(error.to_string()))?;
-            Ok(Peer::Host(HostName::new(text)?))
+            Ok(Peer::Host(HostCertificate { host: HostName::new(text)?, serial }))
         }
-        ([], [operator]) => Ok(Peer::Operator(OperatorCertificate {
-            name: OperatorName::new(operator.as_str())?,
-            serial: Serial::from_bytes(certificate.raw_serial()),
-        })),
+        ([], [operator]) => {
+            Ok(Peer::Operator(OperatorCertificate { name: OperatorName::new(operator.as_str())?, serial }))
+        }
         (hosts, []) => Err(PkiError::CommonName { count: hosts.len() }),
         (_, _) => Err(PkiError::TwoRoles),
     }
 }
 
-/// The host that the chain's first certificate names. The chain must have been verified before.
+/// The host that the chain's first certificate names, and which certificate of it that is. The chain must have been
+/// verified before.
 ///
 /// # Errors
 /// As [`peer`], and when it is an operator's.
-pub fn peer_host(certificates: &[CertificateDer<'_>]) -> Result<HostName, PkiError> {
+pub fn peer_host(certificates: &[CertificateDer<'_>]) -> Result<HostCertificate, PkiError> {
     match peer(certificates)? {
-        Peer::Host(host) => Ok(host),
+        Peer::Host(certificate) => Ok(certificate),
         Peer::Operator(certificate) => Err(PkiError::NotHost { operator: certificate.name }),
     }
 }
@@ -72,7 +74,7 @@ pub fn peer_host(certificates: &[CertificateDer<'_>]) -> Result<HostName, PkiErr
 ///
 /// # Errors
 /// As [`peer_host`], and when the file cannot be read.
-pub fn own_host(files: &TlsFiles) -> Result<HostName, PkiError> {
+pub fn own_host(files: &TlsFiles) -> Result<HostCertificate, PkiError> {
     peer_host(&files.chain()?)
 }
 
@@ -83,7 +85,7 @@ pub fn own_host(files: &TlsFiles) -> Result<HostName, PkiError> {
 pub fn own_operator(files: &TlsFiles) -> Result<OperatorCertificate, PkiError> {
     match peer(&files.chain()?)? {
         Peer::Operator(certificate) => Ok(certificate),
-        Peer::Host(host) => Err(PkiError::NotOperator { host }),
+        Peer::Host(certificate) => Err(PkiError::NotOperator { host: certificate.host }),
     }
 }
 
@@ -123,15 +125,20 @@ mod tests {
         let Peer::Operator(certificate) = peer(slice::from_ref(&operator)).unwrap() else { panic!("not an operator") };
         assert_eq!(certificate.name, ann());
         assert!(matches!(peer_host(&[operator]), Err(PkiError::NotHost { .. })));
-        assert_eq!(peer(&[host]).unwrap(), Peer::Host(HostName::new("ann").unwrap()));
+        assert_eq!(peer_host(&[host]).unwrap().host, HostName::new("ann").unwrap());
     }
 
     #[test]
-    fn two_certificates_of_one_operator_are_told_apart_by_their_serial_numbers() {
+    fn two_certificates_of_one_operator_or_host_are_told_apart_by_their_serial_numbers() {
         let authority = make_authority().unwrap();
+        let of_host = || {
+            let issued = issue(&authority, &HostName::new("hv-a").unwrap()).unwrap();
+            peer_host(&[der(&issued.certificate_pem)]).unwrap().serial
+        };
+        assert_ne!(of_host(), of_host());
         let serial = || match peer(&[der(&issue_operator(&authority, &ann(), 30).unwrap().certificate_pem)]).unwrap() {
             Peer::Operator(certificate) => certificate.serial,
-            Peer::Host(host) => panic!("{host}"),
+            Peer::Host(certificate) => panic!("{certificate}"),
         };
         assert_ne!(serial(), serial());
     }

@@ -77,7 +77,7 @@ mod tests {
         let path = directory.path().join("cert");
         fs::write(&path, issued.certificate_pem).unwrap();
         let files = TlsFiles { authority: path.clone(), certificate: path.clone(), key: path };
-        assert_eq!(own_host(&files).unwrap().as_str(), "hv-b.rack_1");
+        assert_eq!(own_host(&files).unwrap().host.as_str(), "hv-b.rack_1");
         assert!(matches!(own_operator(&files), Err(PkiError::NotOperator { .. })));
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::{names::HostName, revocation::HostCertificate};
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -31,8 +31,12 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
+/// Whether a host with this certificate is called, or why not.
+type Admit = dyn Fn(&HostCertificate) -> Result<(), String> + Send + Sync;
+
 struct Shared {
     tls: TlsConnector,
+    admit: Box<Admit>,
     peers: Mutex<HashMap<(HostName, SocketAddr), Arc<Peer>>>,
 }
 
@@ -54,7 +58,17 @@ impl Client {
     /// A client that shows the certificate in `tls`.
     #[must_use]
     pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { shared: Arc::new(Shared { tls: TlsConnector::from(tls), peers: Mutex::default() }) }
+        Self::choosy(tls, |_| Ok(()))
+    }
+
+    /// The same, and nothing is sent to a host whose certificate `admit` refuses.
+    #[must_use]
+    pub fn choosy(
+        tls: Arc<ClientConfig>,
+        admit: impl Fn(&HostCertificate) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        let (tls, admit) = (TlsConnector::from(tls), Box::new(admit));
+        Self { shared: Arc::new(Shared { tls, admit, peers: Mutex::default() }) }
     }
 
     /// Asks `peer`, which must be who listens at `address`, and waits at most `timeout` for connection and reply.
@@ -76,6 +90,11 @@ impl Client {
         let connection = tokio::time::timeout(timeout, self.connection(peer, address)).await.map_err(|_| {
             CallError::Unreachable(format!("no connection to {peer} at {address} within {timeout:?}"))
         })??;
+        if let Err(why) = (self.shared.admit)(connection.certificate()) {
+            // Whoever has the name and a certificate that counts is found by a new connection.
+            connection.give_up();
+            return Err(CallError::Unreachable(format!("{peer} at {address}: {why}")));
+        }
         connection.call(channel, body, timeout.saturating_sub(began.elapsed())).await
     }
 

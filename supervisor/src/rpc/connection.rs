@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::{names::HostName, revocation::HostCertificate};
 use rustls::pki_types::{DnsName, ServerName};
 use tokio::{
     io::{BufReader, BufWriter},
@@ -35,6 +35,7 @@ type Reply = Result<Vec<u8>, CallError>;
 /// An open connection; dropping the last handle closes it.
 pub(super) struct Connection {
     shared: Arc<Shared>,
+    certificate: HostCertificate,
     outgoing: mpsc::Sender<Frame>,
     permits: [(Channel, Semaphore); Channel::ALL.len()],
     tasks: [JoinHandle<()>; 2],
@@ -62,14 +63,14 @@ pub(super) async fn open(tls: &TlsConnector, peer: &HostName, address: SocketAdd
         .map_err(|error| format!("{peer} at {address}: {error}"))?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let found = pki::peer_host(certificates).map_err(|error| format!("{peer} at {address}: {error}"))?;
-    if found != *peer {
-        return Err(format!("the server at {address} is {found} and not {peer}"));
+    if found.host != *peer {
+        return Err(format!("the server at {address} is {} and not {peer}", found.host));
     }
-    Ok(Connection::new(stream))
+    Ok(Connection::new(stream, found))
 }
 
 impl Connection {
-    fn new(stream: TlsStream<TcpStream>) -> Self {
+    fn new(stream: TlsStream<TcpStream>, certificate: HostCertificate) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
@@ -90,7 +91,17 @@ impl Connection {
             }
         });
         let permits = Channel::ALL.map(|channel| (channel, Semaphore::new(IN_FLIGHT_PER_CHANNEL)));
-        Self { shared, outgoing, permits, tasks: [reading, writing] }
+        Self { shared, certificate, outgoing, permits, tasks: [reading, writing] }
+    }
+
+    /// The certificate that the peer showed.
+    pub(super) fn certificate(&self) -> &HostCertificate {
+        &self.certificate
+    }
+
+    /// No new call uses this connection.
+    pub(super) fn give_up(&self) {
+        self.shared.suspect.store(true, Ordering::Release);
     }
 
     /// Whether new calls may use this connection.

@@ -19,6 +19,8 @@ pub use server::{Counters, Limits, Server};
 
 use holdfast_policies::{names::HostName, operators::OperatorCertificate};
 
+use super::pki::Peer;
+
 /// What a request is about; each channel has its own share of a connection, so that none can crowd out raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -49,6 +51,15 @@ impl Channel {
 /// Answers requests. Who asks is who the verified certificate says the caller is.
 #[async_trait::async_trait]
 pub trait Handler: Send + Sync + 'static {
+    /// Whether a peer is served at all. Asked after its handshake and before each of its requests: whoever is refused loses
+    /// the connection.
+    ///
+    /// # Errors
+    /// Why not; it is not sent to the peer.
+    fn admit(&self, _peer: &Peer) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Answers one request.
     ///
     /// # Errors

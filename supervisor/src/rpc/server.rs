@@ -165,7 +165,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// Does the handshake, then serves the peer.
 async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
-    match tokio::time::timeout(shared.limits.handshake, handshake(stream, &shared.acceptor)).await {
+    match tokio::time::timeout(shared.limits.handshake, handshake(stream, &shared)).await {
         Ok(Ok((stream, peer))) => match seat(&peer, &shared) {
             Ok(seat) => serve_peer(stream, peer, shared, Slot { _connection: slot, _seat: seat }).await,
             Err(TooMany) => {
@@ -197,11 +197,12 @@ fn seat(peer: &Peer, shared: &Shared) -> Result<Option<Seat>, TooMany> {
     }
 }
 
-async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<(TlsStream<TcpStream>, Peer), String> {
+async fn handshake(stream: TcpStream, shared: &Shared) -> Result<(TlsStream<TcpStream>, Peer), String> {
     socket::prepare(&stream).map_err(|error| error.to_string())?;
-    let stream = acceptor.accept(stream).await.map_err(|error| error.to_string())?;
+    let stream = shared.acceptor.accept(stream).await.map_err(|error| error.to_string())?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = pki::peer(certificates).map_err(|error| error.to_string())?;
+    shared.handler.admit(&peer)?;
     Ok((stream, peer))
 }
 
@@ -220,7 +221,7 @@ async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared
     }
 }
 
-/// Reads requests until the connection ends (`Ok`) or sends nonsense (`Err`).
+/// Reads requests until the connection ends, or its peer counts no more (`Ok`), or sends nonsense (`Err`).
 async fn read_requests(
     mut reader: impl tokio::io::AsyncRead + Unpin,
     peer: &Peer,
@@ -236,6 +237,10 @@ async fn read_requests(
             Err(FrameError::Ended(_)) => return Ok(()),
             Err(error) => return Err(error.to_string()),
         };
+        if let Err(why) = shared.handler.admit(peer) {
+            tracing::debug!(%peer, why, "closing the connection");
+            return Ok(());
+        }
         let channel = Channel::from_byte(request.tag).ok_or_else(|| format!("there is no channel {}", request.tag))?;
         let (handler, peer, replies) = (Arc::clone(&shared.handler), peer.clone(), replies.clone());
         // Work begun is finished even when the connection ends; it keeps the connection's slot, so that reconnecting
@@ -272,7 +277,7 @@ async fn answer(handler: Arc<dyn Handler>, peer: Peer, channel: Channel, request
 /// Hands a request to whoever serves such peers.
 async fn hand_over(handler: &dyn Handler, peer: Peer, channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String> {
     match (peer, channel) {
-        (Peer::Host(host), channel) => handler.handle(host, channel, body).await,
+        (Peer::Host(certificate), channel) => handler.handle(certificate.host, channel, body).await,
         (Peer::Operator(operator), Channel::Client) => handler.handle_operator(operator, body).await,
         (Peer::Operator(operator), Channel::Raft | Channel::Sync | Channel::Ages | Channel::Locks | Channel::Paths) => {
             Err(format!("{} is an operator, and only hosts say that to each other", operator.name))

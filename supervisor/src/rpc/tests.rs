@@ -1,20 +1,22 @@
 //! Tests of the RPC over real TLS on loopback.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use holdfast_policies::{
     names::{HostName, OperatorName},
-    operators::OperatorCertificate,
+    operators::{OperatorCertificate, Serial},
+    revocation::{self, Revocation},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -66,6 +68,32 @@ impl Handler for Echo {
 
     async fn handle_operator(&self, operator: OperatorCertificate, body: Vec<u8>) -> Result<Vec<u8>, String> {
         Ok(format!("operator {} {}", operator.name, String::from_utf8_lossy(&body)).into_bytes())
+    }
+}
+
+/// Serves whom a list of revoked hosts lets in.
+#[derive(Default)]
+struct Listed {
+    revoked: Mutex<BTreeMap<HostName, Revocation>>,
+    echo: Echo,
+}
+
+impl Listed {
+    fn revoke(&self, of: &str, readmitted: Option<Serial>) {
+        let (by, why, boots) = ("ann".to_owned(), "stolen".to_owned(), Vec::new());
+        self.revoked.lock().unwrap().insert(host(of), Revocation { since: 1, by, why, boots, readmitted });
+    }
+}
+
+#[async_trait::async_trait]
+impl Handler for Listed {
+    fn admit(&self, peer: &pki::Peer) -> Result<(), String> {
+        let pki::Peer::Host(certificate) = peer else { return Ok(()) };
+        revocation::admit(&self.revoked.lock().unwrap(), certificate).map_err(|revoked| revoked.to_string())
+    }
+
+    async fn handle(&self, peer: HostName, channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.echo.handle(peer, channel, body).await
     }
 }
 
@@ -211,6 +239,64 @@ async fn a_server_that_is_another_host_is_not_called() {
     let wrong = pair.client.call(&host("hv-c"), pair.server.address(), Channel::Raft, vec![], SECOND).await;
     assert!(matches!(wrong, Err(CallError::Unreachable(_))), "{wrong:?}");
     assert_eq!(pair.echo.0.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_loses_its_connection_and_gets_no_other_and_a_new_one_of_the_name_is_served() {
+    let pair = pair(Limits::default()).await;
+    let listed = Arc::new(Listed::default());
+    let tls = pki::server_config(&files(&pair.authority, "hv-c", pair.directory.path())).unwrap();
+    let limits = Limits::default();
+    let server = Server::serve("127.0.0.1:0".parse().unwrap(), tls, listed.clone(), limits).await.unwrap();
+    let as_host = |name: &str| {
+        let files = files(&pair.authority, name, pair.directory.path());
+        (Client::new(pki::client_config(&files).unwrap()), pki::own_host(&files).unwrap().serial)
+    };
+    let ask = async |client: &Client| {
+        client.call(&host("hv-c"), server.address(), Channel::Sync, b"hello".to_vec(), SECOND).await
+    };
+    let ((revoked, _), (other, _)) = (as_host("hv-a"), as_host("hv-d"));
+    assert_eq!(ask(&revoked).await, Ok(b"hv-a Sync hello".to_vec()));
+    assert_eq!(ask(&other).await, Ok(b"hv-d Sync hello".to_vec()));
+
+    listed.revoke("hv-a", None);
+    let open = ask(&revoked).await;
+    assert!(matches!(open, Err(CallError::Unreachable(_))), "the open connection: {open:?}");
+    let another = ask(&revoked).await;
+    assert!(matches!(another, Err(CallError::Unreachable(_))), "another connection: {another:?}");
+    until("the refused handshake counted", || server.counters().handshakes_failed() >= 1).await;
+    assert_eq!(ask(&other).await, Ok(b"hv-d Sync hello".to_vec()));
+
+    let (renewed, serial) = as_host("hv-a");
+    listed.revoke("hv-a", Some(serial));
+    assert_eq!(ask(&renewed).await, Ok(b"hv-a Sync hello".to_vec()));
+    assert!(ask(&revoked).await.is_err(), "the lost one counts as little as before");
+    assert_eq!(listed.echo.0.load(Ordering::Relaxed), 4, "nothing of it reached the handler");
+}
+
+#[tokio::test]
+async fn a_host_whose_certificate_is_revoked_is_not_called_any_more() {
+    let pair = pair(Limits::default()).await;
+    let revoked = Arc::new(AtomicBool::new(false));
+    let tls = pki::client_config(&files(&pair.authority, "hv-d", pair.directory.path())).unwrap();
+    let client = Client::choosy(tls, {
+        let revoked = Arc::clone(&revoked);
+        move |certificate| match revoked.load(Ordering::Relaxed) {
+            true => Err(format!("the {certificate} is revoked")),
+            false => Ok(()),
+        }
+    });
+    let ask =
+        async || client.call(&host("hv-b"), pair.server.address(), Channel::Sync, b"hello".to_vec(), SECOND).await;
+    assert!(ask().await.is_ok());
+    revoked.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let refused = ask().await;
+        assert!(matches!(&refused, Err(CallError::Unreachable(why)) if why.contains("is revoked")), "{refused:?}");
+    }
+    revoked.store(false, Ordering::Relaxed);
+    assert!(ask().await.is_ok());
+    assert_eq!(pair.echo.0.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_policies::{
     agent::{Action, Agent, Disk},
     evidence::SightState,
+    feature_level::FeatureLevel,
     hostfile::Timing,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
@@ -198,6 +199,7 @@ impl Node {
             known_view: supervisor.agent.view(),
             armed: None,
             has_watchdog: None,
+            level: FeatureLevel::HIGHEST,
         })
     }
 

@@ -3,6 +3,7 @@
 use holdfast_policies::{
     agent::{Action, Disk},
     evidence::SightState,
+    feature_level::FeatureLevel,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::GuestReport,
     sync::{Authority, SightReport, SyncReply, SyncRequest},
@@ -103,6 +104,7 @@ impl World {
             known_view: supervisor.agent.view(),
             armed,
             has_watchdog: None,
+            level: FeatureLevel::HIGHEST,
         })
     }
 

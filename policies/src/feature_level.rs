@@ -1,0 +1,129 @@
+//! Feature levels: what may be committed, because everybody who applies it knows it (R26).
+//!
+//! A voter halts at an entry that it does not know, so nothing new is proposed before all voters can do it. The level is
+//! committed and only grows; a version that cannot do the committed level does not take part.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{change::Change, evidence::Evidence, names::HostName, state::ClusterState, time::Moment};
+
+/// A feature level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FeatureLevel(pub u32);
+
+impl FeatureLevel {
+    /// What every version can do; also what one can that says nothing of levels.
+    pub const BIRTH: Self = Self(1);
+    /// Hosts can be revoked and readmitted.
+    pub const REVOCATION: Self = Self(2);
+    /// What this version can do.
+    pub const HIGHEST: Self = Self::REVOCATION;
+}
+
+impl Default for FeatureLevel {
+    fn default() -> Self {
+        Self::BIRTH
+    }
+}
+
+impl fmt::Display for FeatureLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What each host can do that counts for raising the level: every voter, `None` while it has not said so within `fresh`, and
+/// every other host that this coordinator has heard.
+#[must_use]
+pub fn abilities(
+    state: &ClusterState,
+    evidence: &Evidence,
+    now: Moment,
+    fresh: Duration,
+) -> BTreeMap<HostName, Option<FeatureLevel>> {
+    let said = |host: &HostName, within: Option<Duration>| {
+        let seen = evidence.hosts.get(host)?;
+        let sync = seen.sync.as_ref()?;
+        within.is_none_or(|within| now.since(sync.at) < within).then_some(seen.level)
+    };
+    let voters = evidence.voters.iter().map(|voter| (voter.clone(), said(voter, Some(fresh))));
+    let others = state.hosts.keys().filter(|host| !evidence.voters.contains(*host));
+    let others = others.filter_map(|host| Some((host.clone(), Some(said(host, None)?))));
+    voters.chain(others).collect()
+}
+
+/// Raises the level when all can do a higher one.
+#[must_use]
+pub fn to_raise(state: &ClusterState, evidence: &Evidence, now: Moment, fresh: Duration) -> Option<Change> {
+    if state.level >= FeatureLevel::HIGHEST || evidence.voters.is_empty() {
+        return None;
+    }
+    // One that has not said what it can do is less than any that has.
+    let all = abilities(state, evidence, now, fresh).into_values().min()??;
+    let to = all.min(FeatureLevel::HIGHEST);
+    (to > state.level).then_some(Change::LevelRaised { to })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evidence::{Heard, HostEvidence},
+        fixture::{Stage, boot, host},
+    };
+
+    const FRESH: Duration = Duration::from_millis(1_500);
+
+    /// `a` and `b` vote, `c` does not; each has synced at this moment, and can do so much.
+    fn evidence(said: &[(&str, u64, u32)]) -> Evidence {
+        let heard = |(of, at, level): &(&str, u64, u32)| {
+            let sync = Some(Heard { at: Moment(*at), incarnation: boot(&format!("{of}.1")) });
+            (host(of), HostEvidence { sync, level: FeatureLevel(*level), ..HostEvidence::default() })
+        };
+        let voters = [host("a"), host("b")].into();
+        Evidence { voters, hosts: said.iter().map(heard).collect(), ..Evidence::default() }
+    }
+
+    #[test]
+    fn the_level_is_raised_only_when_all_voters_and_the_members_that_are_heard_can_do_it() {
+        let stage = Stage::new(&["a", "b", "c"], &[]);
+        let raised = |said: &[(&str, u64, u32)]| to_raise(&stage.state, &evidence(said), Moment(10_000), FRESH);
+        let second = Some(Change::LevelRaised { to: FeatureLevel(2) });
+        assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2), ("c", 9_900, 2)]), second);
+        assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2)]), second, "a member that is away holds up nobody");
+        assert_eq!(raised(&[("a", 9_900, 9), ("b", 9_900, 9)]), second, "no further than this version goes");
+        assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 1)]), None, "a voter of an older version");
+        assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2), ("c", 5_000, 1)]), None, "a member of an older version");
+        assert_eq!(raised(&[("a", 9_900, 2)]), None, "a voter that says nothing");
+        assert_eq!(raised(&[("a", 9_900, 2), ("b", 5_000, 2)]), None, "nobody knows what it comes back as");
+        assert_eq!(to_raise(&stage.state, &Evidence::default(), Moment(10_000), FRESH), None);
+    }
+
+    #[test]
+    fn nothing_is_raised_twice_and_what_needs_a_higher_level_is_refused() {
+        let mut stage = Stage::new(&["a", "b"], &[]);
+        let (needs, is) = (FeatureLevel::REVOCATION, FeatureLevel::BIRTH);
+        let gone = stage.gone("a");
+        stage.must(gone);
+        let revoke = Change::HostRevoked { host: host("a"), why: "stolen".to_owned(), by: "ann".to_owned() };
+        assert_eq!(stage.refused(revoke.clone()), crate::change::Refused::Level { needs, is });
+        stage.must(Change::LevelRaised { to: needs });
+        let all = evidence(&[("a", 9_900, 2), ("b", 9_900, 2)]);
+        assert_eq!(to_raise(&stage.state, &all, Moment(10_000), FRESH), None);
+        assert!(matches!(stage.refused(Change::LevelRaised { to: needs }), crate::change::Refused::Already { .. }));
+        stage.must(revoke);
+    }
+
+    #[test]
+    fn a_state_and_a_sync_of_an_older_version_are_of_the_first_level() {
+        let mut state = serde_json::to_value(ClusterState::born()).unwrap();
+        let fields = state.as_object_mut().unwrap();
+        assert!(fields.remove("level").is_some() && fields.remove("revoked").is_some());
+        let read: ClusterState = serde_json::from_value(state).unwrap();
+        assert_eq!(read, ClusterState::born());
+        assert_eq!(read.level, FeatureLevel::BIRTH);
+    }
+}

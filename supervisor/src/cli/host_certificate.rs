@@ -1,0 +1,57 @@
+//! `holdfast host certificate`: another certificate of a host, signed by the cluster's authority, in a folder to hand over.
+
+use crate::causes::with_causes;
+use std::{fs, path::PathBuf};
+
+use holdfast_policies::revocation::HostCertificate;
+use serde_json::json;
+
+use super::{
+    super::pki::{self, Authority, Issued},
+    arguments::MakeCertificate,
+    init::{make_folder, write_new},
+    operator::authority,
+    outcome::{Failure, Reply},
+};
+
+/// Makes the folder.
+pub(super) fn make(order: &MakeCertificate) -> Result<Reply, Failure> {
+    let folder = order.out.clone().unwrap_or_else(|| PathBuf::from(order.host.as_str()));
+    let fail = |why: String| Failure::Failed(format!("cannot make {}: {why}", folder.display()));
+    if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(fail("it is not empty; keys are never overwritten".to_owned()));
+    }
+    let authority = authority(&order.ca)?;
+    let issued = pki::issue(&authority, &order.host).map_err(|error| fail(with_causes(&error)))?;
+    let files = pki::TlsFiles {
+        authority: folder.join("ca.pem"),
+        certificate: folder.join(format!("{}.pem", order.host)),
+        key: folder.join(format!("{}.key", order.host)),
+    };
+    write(&folder, &files, &authority, &issued).map_err(|error| fail(with_causes(&error)))?;
+    let certificate = pki::own_host(&files).map_err(|error| fail(with_causes(&error)))?;
+    Ok(told(&certificate, &folder.display().to_string()))
+}
+
+fn write(
+    folder: &std::path::Path,
+    files: &pki::TlsFiles,
+    authority: &Authority,
+    issued: &Issued,
+) -> std::io::Result<()> {
+    make_folder(folder)?;
+    write_new(&files.key, &issued.key_pem, 0o600)?;
+    write_new(&files.certificate, &issued.certificate_pem, 0o644)?;
+    write_new(&files.authority, authority.certificate_pem(), 0o644)
+}
+
+fn told(certificate: &HostCertificate, out: &str) -> Reply {
+    let (host, serial) = (&certificate.host, &certificate.serial);
+    let text = format!(
+        "Made a certificate for the host {host} in {out}, with the serial number {serial}.\n\n\
+         The files belong into /etc/holdfast on {host}. If the name was revoked, no certificate counts before\n\
+         `holdfast host readmit {host}` has named its serial number.\n"
+    );
+    let json = json!({ "host": host.as_str(), "serial": serial.to_string(), "out": out });
+    Reply { text, json, code: 0 }
+}
