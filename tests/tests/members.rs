@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+use std::{fs, time::Duration};
+
 use holdfast_tests::lab::{
     HostSpec, Scene,
+    cluster::API_PORT,
+    command::Answer,
     guest::PORT,
     left_out,
     scene::{GUEST, LIMIT},
@@ -99,6 +103,98 @@ fn guests_of_a_voter_and_of_a_member_survive_their_hosts_and_each_others() {
     for name in ["h1", "h2", "h3"] {
         assert_ne!(scene.shown(&format!("/hosts/{name}/verdict")).unwrap(), "gone");
     }
+}
+
+/// How long a host that must stay out is watched: many times as long as one takes to join.
+const WATCHED: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_revoked_host_stays_out_until_a_new_certificate_of_its_name_is_readmitted() {
+    if left_out("a_revoked_host_stays_out_until_a_new_certificate_of_its_name_is_readmitted") {
+        return;
+    }
+    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
+    hosts.push(HostSpec::member("m1"));
+    let mut scene = Scene::with(hosts, "").unwrap();
+    arranged_on_a_voter(&mut scene, true);
+    let who = scene.who().unwrap();
+    let revoke = ["host", "revoke", "m1", "--why", "stolen", "--operator", "ann"];
+
+    // Proof first, and no voter. That it is refused for no other reason shows that the level has risen by itself.
+    let alive = answered(&scene, &revoke);
+    assert!(alive.code == Some(1) && alive.err.contains("not proven gone"), "{alive:?}");
+    let voter = scene.others(&[&scene.leader().unwrap(), "m1"]).remove(0);
+    let votes = answered(&scene, &["host", "revoke", &voter, "--why", "stolen", "--operator", "ann"]);
+    assert!(votes.code == Some(1) && votes.err.contains("voter remove"), "{votes:?}");
+
+    scene.lab.power_cut("m1").unwrap();
+    wait::until("the word that it is off", LIMIT, || {
+        let answer = answered(&scene, &["host", "confirm-off", "m1", "--operator", "ann"]);
+        if answer.ok() { Ok(()) } else { Err(answer.err) }
+    })
+    .unwrap();
+    let revoked = answered(&scene, &revoke);
+    assert!(revoked.ok() && revoked.out.contains("gossip key"), "{revoked:?}");
+    assert!(scene.shown("/hosts/m1").unwrap().is_null());
+    assert_eq!(scene.shown("/revoked/m1/why").unwrap(), "stolen");
+    assert!(scene.journal().unwrap().iter().any(|line| line.starts_with("ann") && line.contains("has revoked m1")));
+
+    // It has its key and the cluster's, and nobody speaks with it or listens to it.
+    scene.lab.power_on("m1").unwrap();
+    for refused in
+        ["holdfast_rpc_refused_total{reason=\"revoked\"}", "holdfast_datagrams_dropped_total{reason=\"revoked\"}"]
+    {
+        wait::until(refused, LIMIT, || counted(&scene, refused)).unwrap();
+    }
+    let stays_out = |scene: &Scene| {
+        let shown = scene.shown("/hosts/m1")?;
+        anyhow::ensure!(shown.is_null(), "it has joined: {shown}");
+        Ok(())
+    };
+    scene.never(WATCHED, stays_out).unwrap();
+
+    // A new certificate alone is not enough.
+    let (authority, made) = (scene.lab.place().dir.join("etc/authority"), scene.lab.shared().join("m1-again"));
+    let order = ["host", "certificate", "m1", "--ca", authority.to_str().unwrap(), "--out", made.to_str().unwrap()];
+    let certificate = scene.lab.holdfast_json(&scene.leader().unwrap(), &order).unwrap();
+    for file in ["m1.pem", "m1.key"] {
+        fs::copy(made.join(file), scene.lab.host_file("m1").with_file_name(file)).unwrap();
+    }
+    scene.lab.kill_supervisor("m1").unwrap();
+    scene.lab.start_supervisor("m1").unwrap();
+    scene.never(WATCHED, stays_out).unwrap();
+    let serial = certificate["serial"].as_str().unwrap();
+    let readmitted = answered(&scene, &["host", "readmit", "m1", "--serial", serial, "--operator", "ann"]);
+    assert!(readmitted.ok(), "{readmitted:?}");
+    scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+    assert_eq!(scene.shown("/revoked/m1/readmitted").unwrap(), serial);
+    assert_eq!(scene.who().unwrap(), who, "no guest has noticed");
+    scene.migrate("m1").unwrap();
+    scene.calm().unwrap();
+    assert_eq!(scene.presses(), 0);
+}
+
+/// What the coordinator answers to a command, once there is one.
+fn answered(scene: &Scene, arguments: &[&str]) -> Answer {
+    wait::until("a coordinator that answers", LIMIT, || {
+        let from = scene.leader().map_err(|error| format!("{error:#}"))?;
+        let answer = scene.lab.holdfast(&from, arguments).map_err(|error| format!("{error:#}"))?;
+        if answer.code == Some(3) { Err(answer.err) } else { Ok(answer) }
+    })
+    .unwrap()
+}
+
+/// Whether any voter has counted something of this kind.
+fn counted(scene: &Scene, series: &str) -> Result<(), String> {
+    for voter in ["h1", "h2", "h3"] {
+        let address = scene.lab.address(voter).map_err(|error| format!("{error:#}"))?;
+        let page = scene.lab.client_get(&format!("{address}:{API_PORT}"), "/metrics").unwrap_or_default();
+        let count = page.lines().find_map(|line| line.strip_prefix(series)).map(str::trim);
+        if count.is_some_and(|count| count != "0") {
+            return Ok(());
+        }
+    }
+    Err(format!("no voter has counted {series}"))
 }
 
 /// The first guest on a voter, and who leads.
