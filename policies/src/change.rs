@@ -16,6 +16,7 @@ use crate::{
     operators::Serial,
     order::OrderOutcome,
     proof::Proof,
+    revocation::KeyId,
     state::{HostFacts, Mode, Tenure, Wanted},
     time::WallTime,
 };
@@ -408,6 +409,8 @@ pub enum Change {
         host: HostName,
         /// Why.
         why: String,
+        /// The gossip keys that it knows, by their ids.
+        keys: BTreeSet<KeyId>,
         /// Who.
         by: String,
     },

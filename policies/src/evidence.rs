@@ -12,6 +12,7 @@ use crate::{
     names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     proof::{Power, PowerReading},
+    revocation::KeyId,
     state::{Host, HostFacts},
     sync::Authority,
     time::Moment,
@@ -66,6 +67,8 @@ pub struct HostEvidence {
     pub has_watchdog: Option<bool>,
     /// The highest feature level that it said in its newest sync that it can do (R26).
     pub level: FeatureLevel,
+    /// The gossip keys that its supervisor said in its newest sync that it holds.
+    pub gossip_keys: BTreeSet<KeyId>,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
     /// Why this boot stops its guests, or has, as it gossips; nothing is decided by it.

@@ -108,7 +108,8 @@ mod tests {
         let (needs, is) = (FeatureLevel::REVOCATION, FeatureLevel::BIRTH);
         let gone = stage.gone("a");
         stage.must(gone);
-        let revoke = Change::HostRevoked { host: host("a"), why: "stolen".to_owned(), by: "ann".to_owned() };
+        let revoke =
+            Change::HostRevoked { host: host("a"), why: "stolen".to_owned(), keys: [].into(), by: "ann".to_owned() };
         assert_eq!(stage.refused(revoke.clone()), crate::change::Refused::Level { needs, is });
         stage.must(Change::LevelRaised { to: needs });
         let all = evidence(&[("a", 9_900, 2), ("b", 9_900, 2)]);

@@ -6,13 +6,20 @@
 //! All certificates of a name are revoked at once, whichever were issued, because nobody may have written down their
 //! numbers. What counts again is named by its serial number and not by a date: clocks decide nothing (R1).
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    change::Change,
+    evidence::Evidence,
+    model::Severity,
     names::{HostName, Incarnation},
     operators::Serial,
+    state::{ClusterState, Life},
 };
 
 /// Names that can be revoked at once: several times as many as a cluster has hosts. None is forgotten, because a certificate
@@ -21,6 +28,14 @@ pub const REVOKED_MAX: usize = 256;
 
 /// Boots remembered of a revoked name: those that are remembered of a host that is revoked twice.
 pub const BOOTS_MAX: usize = 2 * (crate::state::PAST_BOOTS_MAX + 1);
+
+/// The incident of a gossip key that a revoked host knows.
+const KEY_INCIDENT: &str = "gossip_key";
+
+/// Names a gossip key and says nothing about it: what stands in the clear in every datagram that is sealed under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyId(pub [u8; 4]);
 
 /// A host's certificate, as far as it matters whether it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +63,9 @@ pub struct Revocation {
     pub why: String,
     /// Boots from before it, the newest last; at most [`BOOTS_MAX`]. None of them joins again, or is heard.
     pub boots: Vec<Incarnation>,
+    /// The gossip keys that the cluster had when it was revoked: it knows them.
+    #[serde(default)]
+    pub keys: BTreeSet<KeyId>,
     /// The one certificate of this name that counts, if any.
     #[serde(default)]
     pub readmitted: Option<Serial>,
@@ -91,15 +109,52 @@ pub fn is_heard(
     revoked.get(host).is_none_or(|revocation| joined && !revocation.boots.contains(incarnation))
 }
 
+/// What is to be told of gossip keys that revoked hosts know: a warning while any host holds one, because a host that holds a
+/// key opens what is sealed under it. Nothing new is told before every host that is up has said which it holds.
+#[must_use]
+pub fn news_of_keys(state: &ClusterState, evidence: &Evidence) -> Option<Change> {
+    let mut up = state.hosts.iter().filter(|(_, host)| host.life == Life::Up).map(|(name, _)| evidence.hosts.get(name));
+    let held = up.try_fold(BTreeSet::new(), |mut held, seen| {
+        let keys = &seen.filter(|seen| seen.sync.is_some())?.gossip_keys;
+        held.extend(keys.iter().copied());
+        Some(held)
+    })?;
+    let known_by = state.revoked.iter().filter(|(_, revocation)| !revocation.keys.is_disjoint(&held));
+    let names: Vec<&str> = known_by.map(|(name, _)| name.as_str()).collect();
+    let open = state.open_incident(KEY_INCIDENT);
+    if names.is_empty() {
+        return open.map(|_| Change::IncidentResolved { key: KEY_INCIDENT.to_owned() });
+    }
+    let summary =
+        format!("whoever has {} knows the gossip key, and can speak for any host in gossip", names.join(", "));
+    if open.is_some_and(|open| open.summary == summary) {
+        return None;
+    }
+    let human = "Change the gossip key on all hosts, as \"Changing the gossip key\" in docs/OPERATING.md says. This ends when no \
+                 host holds the old one any more.";
+    Some(Change::IncidentOpened {
+        key: KEY_INCIDENT.to_owned(),
+        severity: Severity::Warning,
+        summary,
+        human: Some(human.to_owned()),
+        guests: Vec::new(),
+        evidence: Vec::new(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{boot, host};
+    use crate::{
+        evidence::{Heard, HostEvidence},
+        fixture::{Stage, boot, host},
+        time::Moment,
+    };
 
     fn revoked(readmitted: Option<&str>) -> BTreeMap<HostName, Revocation> {
         let readmitted = readmitted.map(|serial| serial.parse().unwrap());
-        let (by, why) = ("ann".to_owned(), "stolen".to_owned());
-        BTreeMap::from([(host("a"), Revocation { since: 7, by, why, boots: vec![boot("a.1")], readmitted })])
+        let (by, why, boots, keys) = ("ann".to_owned(), "stolen".to_owned(), vec![boot("a.1")], [KeyId([1; 4])].into());
+        BTreeMap::from([(host("a"), Revocation { since: 7, by, why, boots, keys, readmitted })])
     }
 
     fn certificate(of: &str, serial: &str) -> HostCertificate {
@@ -128,5 +183,31 @@ mod tests {
         let text = serde_json::to_string(&revocation).unwrap();
         assert_eq!(serde_json::from_str::<Revocation>(&text).unwrap(), revocation);
         assert!(serde_json::from_str::<Revocation>(&text.replace("5f", "no number")).is_err());
+    }
+
+    #[test]
+    fn a_gossip_key_that_a_revoked_host_knows_is_told_of_until_nobody_holds_it() {
+        let mut stage = Stage::new(&["b", "c"], &[]);
+        let heard = |holds: &[(&str, &[u8])]| {
+            let seen = |(of, keys): &(&str, &[u8])| {
+                let sync = Some(Heard { at: Moment(1), incarnation: boot(&format!("{of}.1")) });
+                let gossip_keys = keys.iter().map(|key| KeyId([*key; 4])).collect();
+                (host(of), HostEvidence { sync, gossip_keys, ..HostEvidence::default() })
+            };
+            Evidence { hosts: holds.iter().map(seen).collect(), ..Evidence::default() }
+        };
+        assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[1]), ("c", &[1])])), None, "nobody is revoked");
+        stage.state.revoked = revoked(None);
+        assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[1])])), None, "c has not said anything");
+        let told = news_of_keys(&stage.state, &heard(&[("b", &[2, 1]), ("c", &[2])])).unwrap();
+        assert!(matches!(&told, Change::IncidentOpened { summary, .. } if summary.starts_with("whoever has a knows")));
+        stage.must(told);
+        assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[2, 1]), ("c", &[2])])), None, "said once");
+        assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[2])])), None, "c may hold it still");
+        let over = news_of_keys(&stage.state, &heard(&[("b", &[2]), ("c", &[2])])).unwrap();
+        assert_eq!(over, Change::IncidentResolved { key: "gossip_key".to_owned() });
+        stage.must(over);
+        let back = news_of_keys(&stage.state, &heard(&[("b", &[2]), ("c", &[1])]));
+        assert!(matches!(back, Some(Change::IncidentOpened { .. })), "somebody has brought it back");
     }
 }

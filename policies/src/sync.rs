@@ -1,6 +1,9 @@
 //! Sync: the one RPC between an agent and the coordinator (R2, R3, R6), as values.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +17,7 @@ use crate::{
     observe::GuestReport,
     order::{Order, OrderOutcome},
     proof::Power,
-    revocation::Revocation,
+    revocation::{KeyId, Revocation},
     state::HostFacts,
 };
 
@@ -50,6 +53,9 @@ pub struct SyncRequest {
     /// The highest feature level that its version can do (R26).
     #[serde(default)]
     pub level: FeatureLevel,
+    /// The gossip keys that it holds, by their ids; none from a supervisor that does not say.
+    #[serde(default)]
+    pub gossip_keys: BTreeSet<KeyId>,
 }
 
 /// What came of one order.

@@ -77,7 +77,7 @@ mod tests {
     fn revoked(readmitted: Option<&str>) -> BTreeMap<HostName, Revocation> {
         let readmitted = readmitted.map(|serial| serial.parse::<Serial>().unwrap());
         let (by, why, boots) = ("ann".to_owned(), "stolen".to_owned(), vec![boot("m1.1")]);
-        BTreeMap::from([(host("m1"), Revocation { since: 7, by, why, boots, readmitted })])
+        BTreeMap::from([(host("m1"), Revocation { since: 7, by, why, boots, keys: [].into(), readmitted })])
     }
 
     fn boot(text: &str) -> Incarnation {

@@ -137,6 +137,12 @@ fn a_revoked_host_stays_out_until_a_new_certificate_of_its_name_is_readmitted() 
     assert!(revoked.ok() && revoked.out.contains("gossip key"), "{revoked:?}");
     assert!(scene.shown("/hosts/m1").unwrap().is_null());
     assert_eq!(scene.shown("/revoked/m1/why").unwrap(), "stolen");
+    wait::until("the warning about the gossip key", LIMIT, || {
+        let incidents = scene.shown("/incidents").map_err(|error| format!("{error:#}"))?;
+        let told = incidents.as_array().is_some_and(|all| all.iter().any(|one| one["key"] == "gossip_key"));
+        if told { Ok(()) } else { Err(incidents.to_string()) }
+    })
+    .unwrap();
     assert!(scene.journal().unwrap().iter().any(|line| line.starts_with("ann") && line.contains("has revoked m1")));
 
     // It has its key and the cluster's, and nobody speaks with it or listens to it.

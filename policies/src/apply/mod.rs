@@ -141,7 +141,7 @@ impl ClusterState {
             Change::ModeSet { host, mode, by } => self.mode_set(context, &host, mode, by),
             Change::WantedSet { guest, wanted, by } => self.wanted_set(context, &guest, wanted, by),
             Change::SuspensionSet { suspended, by } => self.suspension_set(context, suspended, by),
-            Change::HostRevoked { host, why, by } => self.host_revoked(context, &host, why, by),
+            Change::HostRevoked { host, why, keys, by } => self.host_revoked(context, &host, why, keys, by),
             Change::HostReadmitted { host, serial, by } => self.host_readmitted(context, &host, serial, by),
             Change::LevelRaised { to } => self.level_raised(context, to),
         }

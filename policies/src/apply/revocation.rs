@@ -1,5 +1,7 @@
 //! Hosts that are taken out of the cluster for good, and names that are given to another machine (R27).
 
+use std::collections::BTreeSet;
+
 use super::Context;
 use crate::{
     change::Refused,
@@ -7,7 +9,7 @@ use crate::{
     names::{HostName, Incarnation},
     operators::Serial,
     order::OrderKind,
-    revocation::{BOOTS_MAX, REVOKED_MAX, Revocation},
+    revocation::{BOOTS_MAX, KeyId, REVOKED_MAX, Revocation},
     state::{ClusterState, Host, Life},
 };
 
@@ -22,6 +24,7 @@ impl ClusterState {
         context: &mut Context,
         host: &HostName,
         why: String,
+        keys: BTreeSet<KeyId>,
         by: String,
     ) -> Result<(), Refused> {
         let before = self.revoked.get(host);
@@ -44,7 +47,8 @@ impl ClusterState {
         let mut boots = before.map(|before| before.boots.clone()).unwrap_or_default();
         boots.extend(fresh);
         boots.drain(..boots.len().saturating_sub(BOOTS_MAX));
-        let revocation = Revocation { since: context.index, by: by.clone(), why: why.clone(), boots, readmitted: None };
+        let (since, readmitted) = (context.index, None);
+        let revocation = Revocation { since, by: by.clone(), why: why.clone(), boots, keys, readmitted };
         self.revoked.insert(host.clone(), revocation);
         self.note(context, Event::HostRevoked { host: host.clone(), why: why.clone(), by: by.clone() });
         self.forget_host(context, host, format!("{by} has revoked {host}: {why}."));

@@ -246,6 +246,7 @@ fn request(state: &ClusterState, armed: Option<Armed>, nonce: u64, seen: Authori
         armed,
         has_watchdog: None,
         level: crate::feature_level::FeatureLevel::HIGHEST,
+        gossip_keys: Default::default(),
     }
 }
 

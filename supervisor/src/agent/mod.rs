@@ -218,6 +218,7 @@ impl Work {
             armed,
             has_watchdog: Some(self.parts.node.file.watchdog.is_some()),
             level: FeatureLevel::HIGHEST,
+            gossip_keys: self.parts.node.sender.key_ids(),
         })
     }
 

@@ -15,6 +15,7 @@ use holdfast_policies::{
     lease::to_record,
     model::Severity,
     names::HostName,
+    revocation::news_of_keys,
     state::ClusterState,
     sync::SyncRequest,
     time::{Moment, Now},
@@ -388,6 +389,7 @@ impl Brain {
         }
         if confirmed && !self.halted() {
             self.raise_level(now.moment).await;
+            self.tell_of_keys().await;
         }
         if let Some(hand_over) = decision.hand_over.filter(|_| confirmed) {
             self.hand_over(hand_over, now.moment).await;
@@ -415,6 +417,14 @@ impl Brain {
         let raise = self.node.read(|state| feature_level::to_raise(state, &self.evidence, now, fresh));
         if let Some(change) = raise.filter(|change| !self.is_refused(change)) {
             tracing::info!(?change, "all voters can do more than the cluster has agreed on");
+            self.propose(change).await;
+        }
+    }
+
+    /// Tells of gossip keys that revoked hosts know.
+    async fn tell_of_keys(&mut self) {
+        let news = self.node.read(|state| news_of_keys(state, &self.evidence));
+        if let Some(change) = news.filter(|change| !self.is_refused(change)) {
             self.propose(change).await;
         }
     }

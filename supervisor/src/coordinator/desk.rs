@@ -294,7 +294,8 @@ impl Brain {
             "{host} is revoked: none of its certificates counts any more. It knows the gossip key, so change that now, see \
              \"Changing the gossip key\" in docs/OPERATING.md"
         );
-        self.done(Change::HostRevoked { host, why, by }, what).await
+        let keys = self.node.sender.key_ids();
+        self.done(Change::HostRevoked { host, why, keys, by }, what).await
     }
 
     async fn confirm_off(&mut self, host: &HostName, person: &str) -> Result<Answer, Denied> {

@@ -16,6 +16,7 @@ use holdfast_policies::{
 
 use crate::{
     agent::{carry::is_socket, last_words},
+    datagram::KEYS_MAX,
     gossip::Member,
     node::Node,
 };
@@ -35,6 +36,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone().bounded())).collect();
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
+    host.gossip_keys = request.gossip_keys.iter().copied().take(KEYS_MAX).collect();
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
         if let Some(declared) = asked_about(state, request, result, reading) {
@@ -236,6 +238,7 @@ mod tests {
             armed: None,
             has_watchdog: None,
             level: holdfast_policies::feature_level::FeatureLevel::HIGHEST,
+            gossip_keys: [].into(),
         }
     }
 

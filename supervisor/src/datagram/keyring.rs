@@ -1,6 +1,7 @@
 //! The cluster's gossip keys: one, or two while they are being rotated. The first seals, all open.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     io::{self, Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -11,6 +12,7 @@ use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, KeyInit as _, Payload},
 };
+use holdfast_policies::revocation::KeyId;
 
 /// Most keys held at once: the new one and the old one.
 pub const KEYS_MAX: usize = 2;
@@ -96,6 +98,12 @@ impl Keyring {
             return Err(KeyError::Twice);
         }
         Ok(Self { first, second })
+    }
+
+    /// The ids of all keys.
+    #[must_use]
+    pub fn ids(&self) -> BTreeSet<KeyId> {
+        std::iter::once(&self.first).chain(self.second.as_ref()).map(|key| KeyId(key.id)).collect()
     }
 
     /// The key that seals.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use counters::{Counters, Refusal};
 pub use ears::Ears;
 pub use heard::{Heard, Life};
-pub use keyring::{KeyError, Keyring, create_key};
+pub use keyring::{KEYS_MAX, KeyError, Keyring, create_key};
 pub use losses::Losses;
 pub use receive::{Message, Receiver};
 pub use seal::{DATAGRAM_BYTES_MAX, FRAGMENT_BYTES_MAX, MESSAGE_BYTES_MAX, Opened, SealError, Sealer, open};

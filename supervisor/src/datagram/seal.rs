@@ -8,16 +8,22 @@
 //! Numbers are little-endian. The fragments of a message have consecutive sequence numbers, so that `sequence − index`
 //! names the message.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chacha20poly1305::{
     XNonce,
     aead::{Aead as _, AeadInOut as _, Payload},
 };
-use holdfast_policies::names::{HostName, Incarnation, NAME_BYTES_MAX};
+use holdfast_policies::{
+    names::{HostName, Incarnation, NAME_BYTES_MAX},
+    revocation::KeyId,
+};
 
 use super::{Identity, Kind, Refusal, Role, keyring::Keyring};
 
@@ -116,6 +122,12 @@ impl Sealer {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The keys under which this process seals and opens.
+    #[must_use]
+    pub fn key_ids(&self) -> BTreeSet<KeyId> {
+        self.keyring.ids()
     }
 
     /// The datagrams of one message, at least one.
@@ -331,6 +343,8 @@ pub(super) mod tests {
         let (old, new, other) = ([1; 32], [2; 32], [3; 32]);
         let from_old = sealer("hv-a", Role::Supervisor, 1, &[old]).seal(Kind::Gossip, b"x").unwrap().remove(0);
         let from_new = sealer("hv-a", Role::Supervisor, 1, &[new, old]).seal(Kind::Gossip, b"x").unwrap().remove(0);
+        assert_eq!(ring(&[new, old]).ids(), ring(&[old, new]).ids());
+        assert!(ring(&[old]).ids().is_subset(&ring(&[new, old]).ids()) && ring(&[old]).ids() != ring(&[new]).ids());
         assert!(open(&ring(&[new, old]), &from_old).is_ok());
         assert!(open(&ring(&[old, new]), &from_new).is_ok());
         assert_eq!(open(&ring(&[old]), &from_new), Err(Refusal::UnknownKey));

@@ -1,6 +1,7 @@
 //! The UDP socket: one task reads it and hands messages to bounded queues; [`Sender`] handles write to it.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
@@ -9,6 +10,7 @@ use std::{
 
 use holdfast_policies::{
     names::{HostName, Incarnation},
+    revocation::KeyId,
     time::Moment,
 };
 use tokio::{net::UdpSocket, sync::mpsc};
@@ -201,6 +203,12 @@ impl Sender {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         self.sealer.identity()
+    }
+
+    /// The keys under which this process seals and opens.
+    #[must_use]
+    pub fn key_ids(&self) -> BTreeSet<KeyId> {
+        self.sealer.key_ids()
     }
 
     /// What was dropped and why.

@@ -227,7 +227,7 @@ fn what_keeps_a_host_from_guests_is_shown_with_what_ends_it() {
 fn who_is_revoked_and_who_keeps_the_feature_level_low_is_shown() {
     let mut state = failed_over();
     let (by, why, boots) = ("ann".to_owned(), "stolen".to_owned(), Vec::new());
-    let lost = Revocation { since: 1, by, why, boots, readmitted: None };
+    let lost = Revocation { since: 1, by, why, boots, keys: [].into(), readmitted: None };
     state.revoked.insert(host("h3"), lost.clone());
     state.revoked.insert(host("h4"), Revocation { readmitted: Some("5f".parse().unwrap()), ..lost });
     let abilities =

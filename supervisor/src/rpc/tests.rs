@@ -81,7 +81,8 @@ struct Listed {
 impl Listed {
     fn revoke(&self, of: &str, readmitted: Option<Serial>) {
         let (by, why, boots) = ("ann".to_owned(), "stolen".to_owned(), Vec::new());
-        self.revoked.lock().unwrap().insert(host(of), Revocation { since: 1, by, why, boots, readmitted });
+        let revocation = Revocation { since: 1, by, why, boots, keys: [].into(), readmitted };
+        self.revoked.lock().unwrap().insert(host(of), revocation);
     }
 }
 

@@ -200,6 +200,7 @@ impl Node {
             armed: None,
             has_watchdog: None,
             level: FeatureLevel::HIGHEST,
+            gossip_keys: std::collections::BTreeSet::new(),
         })
     }
 

@@ -105,6 +105,7 @@ impl World {
             armed,
             has_watchdog: None,
             level: FeatureLevel::HIGHEST,
+            gossip_keys: std::collections::BTreeSet::new(),
         })
     }
 

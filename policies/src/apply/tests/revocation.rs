@@ -12,7 +12,7 @@ fn stage() -> Stage {
 }
 
 fn revoke(of: &str) -> Change {
-    Change::HostRevoked { host: host(of), why: "stolen".to_owned(), by: "ann".to_owned() }
+    Change::HostRevoked { host: host(of), why: "stolen".to_owned(), keys: [].into(), by: "ann".to_owned() }
 }
 
 fn readmit(of: &str, serial: &str) -> Change {
