@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_budget_has_room_again_when_enough_of_its_fences_are_an_hour_old() {
-        let cases: [(Option<u32>, Option<u32>, &[u64], &[u64], Option<&str>); 8] = [
+        type Case<'a> = (Option<u32>, Option<u32>, &'a [u64], &'a [u64], Option<&'a str>);
+        let cases: [Case<'_>; 8] = [
             (None, None, &[1, 2, 3], &[4, 5], None),
             (Some(2), None, &[1], &[2, 3], None),
             (Some(2), None, &[1, 2], &[3], Some("`fences_per_hour: 2` is used up for a until 1")),

@@ -436,7 +436,7 @@ impl Change {
     #[must_use]
     pub fn level(&self) -> FeatureLevel {
         match self {
-            Self::HostRevoked { .. } | Self::HostReadmitted { .. } => FeatureLevel::REVOCATION,
+            Self::HostRevoked { .. } | Self::HostReadmitted { .. } | Self::FenceAllowed { .. } => FeatureLevel::REVOCATION,
             Self::HostJoined { .. }
             | Self::FenceOpened { .. }
             | Self::FenceAttempted { .. }

@@ -17,7 +17,7 @@ pub struct FeatureLevel(pub u32);
 impl FeatureLevel {
     /// What every version can do; also what one can that says nothing of levels.
     pub const BIRTH: Self = Self(1);
-    /// Hosts can be revoked and readmitted.
+    /// Hosts can be revoked and readmitted, and a fence can be let go on beyond its budget.
     pub const REVOCATION: Self = Self(2);
     /// What this version can do.
     pub const HIGHEST: Self = Self::REVOCATION;

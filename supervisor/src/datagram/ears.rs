@@ -6,7 +6,10 @@ use holdfast_policies::names::{HostName, Incarnation};
 
 /// Whether datagrams of a boot are heard; cheap to clone.
 #[derive(Clone)]
-pub struct Ears(Arc<dyn Fn(&HostName, &Incarnation) -> bool + Send + Sync>);
+pub struct Ears(Arc<Listens>);
+
+/// Whether a boot of a host is listened to.
+type Listens = dyn Fn(&HostName, &Incarnation) -> bool + Send + Sync;
 
 impl Ears {
     /// Ears that hear whom `hears` says.

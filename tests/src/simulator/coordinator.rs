@@ -503,7 +503,7 @@ impl World {
     }
 
     pub(super) fn take_reading(&mut self, voter: usize, host: &HostName, mut reading: PowerReading) {
-        if !self.is_told(voter, host, &reading) {
+        if !self.is_heard_out(voter, host, &reading) {
             return;
         }
         if self.broken == Some(Break::R9) {

@@ -44,7 +44,7 @@ pub struct Lie {
 
 impl World {
     /// Whether a device's word reaches the coordinator: what is so does, and a lie once it is contradicted.
-    pub(super) fn is_told(&mut self, voter: usize, host: &HostName, reading: &PowerReading) -> bool {
+    pub(super) fn is_heard_out(&mut self, voter: usize, host: &HostName, reading: &PowerReading) -> bool {
         if !self.lies_drawn || reading.power != Power::Off {
             return true;
         }
