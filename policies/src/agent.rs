@@ -95,6 +95,8 @@ pub struct Agent {
     view: u64,
     /// Fence orders that are not wanted any more, by the newest reply (R20).
     withdrawn: BTreeSet<OrderId>,
+    /// Orders that were being carried out when a new generation was learned of: nobody waits for them any more (R25).
+    outranked: BTreeSet<OrderId>,
     /// When the first reply's request was sent: what an earlier process of this boot has begun, it began before.
     began: Option<Moment>,
     /// Orders that an earlier process of this boot has begun to switch a host off for: what it has sent to the device may
@@ -107,9 +109,21 @@ impl Agent {
     #[must_use]
     pub fn new(incarnation: Incarnation, timing: Timing, disk: Disk, lease: Option<Moment>) -> Self {
         let (carried, results) = (BTreeSet::new(), BTreeMap::new());
-        let withdrawn = BTreeSet::new();
+        let (withdrawn, outranked) = (BTreeSet::new(), BTreeSet::new());
         let shots_before = disk.shots.clone();
-        Self { incarnation, timing, disk, lease, carried, results, view: 0, withdrawn, began: None, shots_before }
+        Self {
+            incarnation,
+            timing,
+            disk,
+            lease,
+            carried,
+            results,
+            view: 0,
+            withdrawn,
+            outranked,
+            began: None,
+            shots_before,
+        }
     }
 
     /// Fence orders that are not wanted any more: no further `off` is sent for them (R20).
@@ -184,6 +198,12 @@ impl Agent {
         let mut actions = Vec::new();
         let knew_floors = self.disk.floors_known;
         let new_term = reply.authority.term != seen.term || reply.authority.generation != seen.generation;
+        // The first one of all has nothing before it.
+        if seen.generation > 0 && reply.authority.generation > seen.generation {
+            self.outranked.extend(&self.carried);
+            // Who ordered it is gone; a number that comes again is another order's.
+            self.results.clear();
+        }
         self.disk.authority = reply.authority;
         if let Some(floors) = reply.floors.filter(|_| !self.disk.floors_known) {
             for (guest, epoch) in floors {
@@ -206,6 +226,7 @@ impl Agent {
         }
         self.began.get_or_insert(sent);
         self.withdrawn = withdrawn(&reply.go_aheads);
+        self.withdrawn.extend(&self.outranked);
         self.forget(&reply.orders);
         // R10: what has been given up is never started again, also by an order that was taken before.
         if self.raise_floors(&reply.superseded) {
@@ -242,6 +263,9 @@ impl Agent {
     /// An order has been carried out, or could not be.
     pub fn on_done(&mut self, order: OrderId, outcome: OrderOutcome, reading: Option<AgedReading>) -> Vec<Action> {
         self.carried.remove(&order);
+        if self.outranked.remove(&order) {
+            return vec![Action::SyncNow];
+        }
         if self.results.len() < RESULTS_MAX {
             self.results.insert(order, (outcome, reading));
         }
@@ -317,13 +341,27 @@ impl Agent {
         Ok(())
     }
 
+    /// Whether a start may be begun: as [`Self::check_epoch`], and never under an epoch that an older generation has given.
+    /// What it had begun runs on and may be resumed, but nothing of it begins any more once a newer one is known (R25).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_start(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+        let known = self.disk.authority.generation;
+        if epoch.generation < known {
+            return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
+        }
+        self.check_epoch(guest, epoch)
+    }
+
     /// Whether an order would make virtual CPUs run that a release or a newer assignment has come before (R7, R12).
     #[must_use]
     pub fn is_overtaken(&self, kind: &OrderKind) -> bool {
         match kind {
-            OrderKind::Start { guest, epoch, .. }
-            | OrderKind::Receive { guest, epoch, .. }
-            | OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch).is_err(),
+            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
+                self.check_start(guest, *epoch).is_err()
+            }
+            OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch).is_err(),
             OrderKind::Release { .. }
             | OrderKind::RestartService { .. }
             | OrderKind::Reboot { .. }
@@ -336,7 +374,7 @@ impl Agent {
     fn write_down(&mut self, order: &Order) -> Result<(), String> {
         match &order.kind {
             OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
-                self.check_epoch(guest, *epoch)?;
+                self.check_start(guest, *epoch)?;
                 self.disk.highest.insert(guest.clone(), *epoch);
             }
             OrderKind::Release { guest, epoch, .. } => {

@@ -421,7 +421,21 @@ impl<'a> Check<'a> {
         if !matches!(proof.kind(), ProofKind::NotHere { .. }) {
             self.breaks("R8", format!("places {guest} for the first time on a proof about something else"));
         }
+        if let ProofKind::NotHere { hosts } = proof.kind() {
+            self.known_to(guest, hosts.keys());
+        }
         self.hands_on_first(guest);
+    }
+
+    /// R25: the word of a host that a guest is not there counts only when it has learned of this generation.
+    fn known_to<'h>(&mut self, guest: &GuestName, mut hosts: impl Iterator<Item = &'h HostName>) {
+        let unlearned = hosts.find(|host| {
+            let seen = self.evidence.hosts.get(*host).map(|heard| heard.seen).unwrap_or_default();
+            !self.state.is_known_to(seen)
+        });
+        if let Some(host) = unlearned {
+            self.breaks("R25", format!("believes {host} of {guest}, which has not learned of this generation"));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     names::{GuestName, HostName, Incarnation, OrderId, PolicyName, ServiceName},
     order::{Order, OrderOutcome},
     proof::{Power, PowerReading, Proof},
+    recovery::{Recovery, next_index},
     rules::GuestNeeds,
     state::{ClusterState, HostFacts, Migration, Phase},
     time::{Moment, Span, WallTime},
@@ -243,6 +244,25 @@ impl Stage {
             Phase::Migrating(migration) => migration,
             other => panic!("{guest} is not migrating but {other:?}"),
         }
+    }
+
+    /// A recovery that fits this state, as generation 2.
+    pub fn recovery(state: &ClusterState) -> Recovery {
+        Recovery {
+            generation: 2,
+            index: next_index(state.applied),
+            at: WallTime(9_000_000),
+            survivor: host("a"),
+            newest: Some(WallTime(8_000_000)),
+            by: "ann".to_owned(),
+        }
+    }
+
+    /// Makes generation 2 of the cluster (R25).
+    pub fn recover(&mut self) {
+        let recovery = Self::recovery(&self.state);
+        self.state.recover(&recovery).unwrap();
+        self.index = self.state.applied;
     }
 
     /// Hosts that may run the guest.

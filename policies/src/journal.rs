@@ -80,6 +80,7 @@ pub enum Event {
     HostRevoked { host: HostName, why: String, by: String },
     HostReadmitted { host: HostName, serial: Serial, by: String },
     LevelRaised { to: FeatureLevel },
+    Recovered { generation: u32, survivor: HostName, newest: Option<WallTime>, by: String },
     IncidentResolved { key: String },
 }
 
@@ -130,6 +131,7 @@ impl Event {
             | Self::HostRevoked { .. }
             | Self::HostReadmitted { .. }
             | Self::LevelRaised { .. }
+            | Self::Recovered { .. }
             | Self::IncidentResolved { .. } => None,
         }
     }
@@ -277,6 +279,11 @@ impl fmt::Display for Event {
                 write!(f, "{by} lets {host} join again, with the certificate {serial}")
             }
             Self::LevelRaised { to } => write!(f, "the cluster is at feature level {to}: all voters can do that"),
+            Self::Recovered { generation, survivor, by, .. } => write!(
+                f,
+                "{by} has made generation {generation} of the cluster from the store of {survivor}, because the majority of the \
+                 voters was lost for good: every guest may run on any host until that is known better, and deciding is suspended"
+            ),
             Self::IncidentResolved { key } => write!(f, "{key} is well again"),
         }
     }

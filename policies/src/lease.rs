@@ -171,6 +171,13 @@ impl HostLease {
         Self { declared: self.declared, ..Self::default() }
     }
 
+    /// What is left of it in a new generation (R25): what is armed has to be said anew, by an agent that has learned of the
+    /// generation and so takes no lease of an older one any more. The longest times go on counting.
+    pub(crate) fn of_new_generation(&self, index: u64) -> Self {
+        let declared = if self.declared == 0 { 0 } else { index };
+        Self { declared, longest: self.longest, ..Self::default() }
+    }
+
     /// Takes in what a boot has armed, and what it may be granted.
     pub(crate) fn record(&mut self, armed: Option<Armed>, lease_ms: u64, index: u64) {
         // Whatever a host says, sums of it cannot overflow.

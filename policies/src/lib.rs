@@ -37,6 +37,7 @@ pub mod plan;
 mod power_device;
 pub mod probe;
 pub mod proof;
+pub mod recovery;
 pub mod reply;
 pub mod revocation;
 pub mod rules;

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -185,6 +185,7 @@ impl Told {
 #[derive(Debug, Clone, Default)]
 pub struct Released {
     floors: Arc<Mutex<BTreeMap<GuestName, Epoch>>>,
+    generation: Arc<AtomicU32>,
 }
 
 impl Released {
@@ -193,6 +194,29 @@ impl Released {
         let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
         let floor = floors.entry(guest.clone()).or_default();
         *floor = (*floor).max(epoch);
+    }
+
+    /// The newest generation that the agent has learned of: nothing is started any more that an older one has ordered (R25).
+    pub fn outrank(&self, generation: u32) {
+        self.generation.fetch_max(generation, Ordering::SeqCst);
+    }
+
+    /// The newest generation that the agent has learned of since this process began.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Whether the epoch may be started.
+    ///
+    /// # Errors
+    /// That it was released, or that its generation has ended.
+    pub fn check_start(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+        let known = self.generation();
+        if epoch.generation < known {
+            return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
+        }
+        self.check(guest, epoch)
     }
 
     /// Whether the epoch may run.
@@ -373,6 +397,18 @@ mod tests {
         released.raise(&guest, epoch(4));
         assert!(released.check(&guest, epoch(5)).is_err());
         assert!(released.check(&guest, epoch(6)).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_started_that_an_older_generation_has_ordered_and_what_runs_may_be_resumed() {
+        let (released, guest) = (Released::default(), GuestName::new("web-1").unwrap());
+        let epoch = Epoch { generation: 1, index: 7 };
+        assert!(released.check_start(&guest, epoch).is_ok());
+        released.outrank(3);
+        released.outrank(2);
+        assert!(released.check_start(&guest, epoch).is_err());
+        assert!(released.check(&guest, epoch).is_ok());
+        assert!(released.check_start(&guest, Epoch { generation: 3, index: 1 }).is_ok());
     }
 
     #[test]

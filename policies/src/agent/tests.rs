@@ -308,3 +308,37 @@ fn a_fence_that_this_process_began_fails_at_once() {
     agent.on_done(OrderId(1), failed(), None);
     assert_eq!(agent.results(Moment(1_100), |_| None).len(), 1);
 }
+
+/// A reply of a generation that was forced after the majority of the voters was lost.
+fn recovered(orders: Vec<Order>) -> SyncReply {
+    SyncReply { authority: Authority { generation: 2, term: 1, index: 1_000_000_000 }, ..reply(orders) }
+}
+
+#[test]
+fn a_new_generation_outranks_and_no_older_one_leads_back() {
+    let mut agent = agent(known());
+    take(&mut agent, reply(Vec::new()));
+    let actions = take(&mut agent, recovered(Vec::new()));
+    assert!(matches!(&actions[0], Action::Persist(disk) if disk.authority.generation == 2), "{actions:?}");
+    let older = SyncReply { authority: Authority { generation: 1, term: 99, index: u64::MAX }, ..reply(Vec::new()) };
+    assert!(matches!(agent.on_reply(older, 7, Moment(1_000), Moment(1_050)), Err(Stale::Authority { .. })));
+}
+
+#[test]
+fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known() {
+    let mut agent = agent(known());
+    let (starts, fences) = (start(1, 5), fence(2));
+    assert_eq!(carried(&take(&mut agent, reply(vec![starts.clone(), fences]))), [OrderId(1), OrderId(2)]);
+    agent.on_done(OrderId(1), done(), None);
+    take(&mut agent, recovered(Vec::new()));
+    assert!(agent.is_overtaken(&starts.kind), "its last look finds it");
+    assert!(agent.withdrawn().contains(&OrderId(2)), "no further off is sent");
+    assert!(results(&agent).is_empty(), "nobody waits for what the old generation has ordered");
+    agent.on_done(OrderId(2), failed(), None);
+    assert!(results(&agent).is_empty());
+    assert!(agent.check_start(&name("web"), Epoch { generation: 1, index: u64::MAX }).is_err());
+    assert!(agent.check_start(&name("web"), Epoch { generation: 2, index: 1 }).is_ok());
+    // What runs here under an old number is adopted under it, and can be resumed.
+    let resume = order(1_000_000_001, OrderKind::Resume { guest: name("web"), epoch: epoch(5) });
+    assert_eq!(carried(&take(&mut agent, recovered(vec![resume]))), [OrderId(1_000_000_001)]);
+}

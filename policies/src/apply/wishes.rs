@@ -63,6 +63,10 @@ impl ClusterState {
         let under_way = self.under_way();
         self.suspended = suspended.then(|| Suspension { by: by.clone(), since: context.index, under_way });
         self.note(context, Event::SuspensionSet { suspended, by });
+        if !suspended {
+            // Whoever resumes after a recovery has looked (R25).
+            self.resolve(context, Self::RECOVERY_KEY);
+        }
         self.view(context);
         Ok(())
     }

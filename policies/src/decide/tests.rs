@@ -23,6 +23,7 @@ mod own_resets;
 mod paths;
 mod power_on;
 mod quarantine;
+mod recovered;
 mod restraint;
 mod storage;
 mod storms;

@@ -131,7 +131,7 @@ async fn start(
         if !lease.is_valid() {
             return Err("the lease ran out before it could be started".to_owned());
         }
-        released.check(&name, epoch)
+        released.check_start(&name, epoch)
     };
     match driver.start(guest, epoch, definition, how, go).await {
         Ok(started) => OrderOutcome::Done {

@@ -277,6 +277,8 @@ impl Work {
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
                 self.parts.node.withdrawn.set(self.parts.agent.withdrawn());
+                // Before the next sync tells that it is known.
+                self.parts.node.released.outrank(self.parts.agent.disk().authority.generation);
                 self.act(actions).await;
             }
             Err(stale) => tracing::warn!(%stale, "a reply was not used"),

@@ -34,7 +34,9 @@ impl Pass<'_, '_> {
             }
             could_run.push(host.clone());
             let incarnation = &known.facts.incarnation;
-            let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };
+            let heard = round.evidence.hosts.get(host).filter(|_| round.answers(host));
+            // R25: one that has not learned of this generation may yet start what an older one has ordered.
+            let Some(seen) = heard.filter(|heard| round.state.is_known_to(heard.seen)) else { continue };
             match seen.reports.get(name).filter(|report| is_there(&report.condition)) {
                 Some(report) => {
                     let (host, incarnation) = (host.clone(), incarnation.clone());

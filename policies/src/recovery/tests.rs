@@ -1,0 +1,140 @@
+//! Recoveries by table: one situation, one promise each.
+
+use super::*;
+use crate::{
+    change::Change,
+    fixture::{Stage, boot, host, name},
+    names::OrderId,
+    proof::Proof,
+    state::{Mode, Wanted},
+};
+
+#[test]
+fn everything_of_the_new_generation_outranks_whatever_the_lost_history_had() {
+    let mut stage = Stage::new(&["a", "b"], &["web", "db"]);
+    stage.run("web", "a");
+    stage.place("db", "b");
+    let lost = stage.state.last_order;
+    stage.recover();
+    assert_eq!(stage.state.generation, 2);
+    assert!(stage.state.orders.is_empty());
+    assert!(stage.state.view_changed == stage.state.applied, "agents fetch what they are to know");
+    stage.must(Change::SuspensionSet { suspended: false, by: "ann".to_owned() });
+    let said = ["a", "b"].map(|on| (host(on), boot(&format!("{on}.1"))));
+    let proof = Proof::not_here([host("a"), host("b")], &said.into()).unwrap();
+    stage.must(Change::GuestFree { guest: name("web"), proof });
+    stage.place("web", "b");
+    let order = stage.order("b");
+    assert!(
+        order.id > OrderId(lost + 500_000_000),
+        "no agent takes it for an order that it has carried out: {}",
+        order.id
+    );
+    let Some((_, epoch)) = order.kind.guest() else { panic!("it is a start") };
+    assert!(epoch > Epoch { generation: 1, index: u64::MAX });
+}
+
+#[test]
+fn a_generation_only_grows_and_an_index_too() {
+    let mut stage = Stage::new(&["a"], &[]);
+    let before = stage.state.clone();
+    for bad in [
+        Recovery { generation: 1, ..Stage::recovery(&before) },
+        Recovery { index: before.applied, ..Stage::recovery(&before) },
+    ] {
+        assert!(stage.state.recover(&bad).is_err());
+        assert_eq!(stage.state, before);
+    }
+    for chance in [0, 1, 999, 1_000, u32::MAX] {
+        let next = next_generation(7, chance).unwrap();
+        assert!((8..=1_007).contains(&next), "{next}");
+    }
+    assert_eq!(next_generation(u32::MAX, 0), None);
+    for last in [0, 1, 999_999_999, 1_000_000_000, u64::MAX - 1_000_000_000] {
+        assert!(next_index(last) > last);
+    }
+}
+
+#[test]
+fn every_guest_may_run_anywhere_whatever_the_survivor_believed_of_it() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["runs", "starts", "stops", "moves", "waits"]);
+    stage.run("runs", "a");
+    stage.run("moves", "a");
+    stage.migrate("moves", "b");
+    stage.run("stops", "c");
+    let failover = stage.climb("stops", 2);
+    stage.must(failover);
+    stage.place("starts", "b");
+    stage.must(Change::WantedSet { guest: name("waits"), wanted: Wanted::Stopped, by: "ann".to_owned() });
+    stage.recover();
+    for guest in ["runs", "starts", "stops", "moves", "waits"] {
+        assert!(matches!(stage.phase(guest), Phase::Unplaced), "{guest}");
+    }
+    assert_eq!(stage.state.guests[&name("waits")].wanted, Wanted::Stopped, "what operators want stays");
+}
+
+#[test]
+fn what_was_proven_of_a_host_is_proven_no_more_and_what_operators_want_of_it_stays() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
+    stage.run("web", "b");
+    let gone = stage.gone("b");
+    stage.must(gone);
+    stage.fence("c");
+    stage.must(Change::FenceAttempted { host: host("c"), executor: host("a"), level: 0 });
+    stage.must(Change::ModeSet { host: host("a"), mode: Mode::Maintenance, by: "ann".to_owned() });
+    stage.recover();
+    for on in ["a", "b", "c"] {
+        let known = &stage.state.hosts[&host(on)];
+        assert_eq!((&known.life, known.life_since), (&Life::Up, stage.state.applied), "{on}");
+        assert!(stage.state.fence_under_way(&host(on)).is_none() && known.lease.record.is_none());
+        assert!(stage.state.open_incident(&ClusterState::host_key(&host(on))).is_none(), "{on}");
+    }
+    assert_eq!(stage.state.hosts[&host("a")].mode, Mode::Maintenance);
+}
+
+#[test]
+fn the_alert_of_an_old_store_ends_and_the_recovery_is_told_until_somebody_resumes() {
+    let mut stage = Stage::new(&["a"], &[]);
+    stage.must(Change::IncidentOpened {
+        key: "store".to_owned(),
+        severity: Severity::Critical,
+        summary: "a has seen more".to_owned(),
+        human: None,
+        guests: Vec::new(),
+        evidence: Vec::new(),
+    });
+    stage.recover();
+    assert!(stage.state.open_incident("store").is_none());
+    let told = stage.state.open_incident(ClusterState::RECOVERY_KEY).unwrap();
+    assert!(told.human.is_some() && told.summary.starts_with("ann has made generation 2"), "{}", told.summary);
+    let noted = |entry: &crate::journal::Entry| matches!(&entry.what, Event::Recovered { by, .. } if by == "ann");
+    assert!(stage.state.journal.entries().any(noted), "who and when");
+    stage.must(Change::SuspensionSet { suspended: false, by: "bob".to_owned() });
+    assert!(stage.state.open_incident(ClusterState::RECOVERY_KEY).is_none());
+}
+
+#[test]
+fn a_host_that_rebooted_in_the_lost_history_joins_when_it_has_learned_of_the_generation() {
+    let mut stage = Stage::new(&["a", "b"], &[]);
+    stage.recover();
+    let (later, state) = (boot("b.7"), &stage.state);
+    let before = Authority { generation: 1, term: 3, index: u64::MAX };
+    assert!(!state.may_join(&host("b"), &later, before), "it cannot be told from a late word of an earlier boot");
+    let after = Authority { generation: 2, term: 1, index: state.applied };
+    assert!(state.may_join(&host("b"), &later, after));
+    stage.join("b", "b.7");
+    assert!(stage.state.is_current(&host("b"), &later));
+}
+
+#[test]
+fn a_lease_of_the_old_generation_proves_nothing() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    let longest = crate::lease::Longest { lease_ms: 4_000, guard_ms: 1_000, watchdog_ms: 10_000 };
+    let lease = &mut stage.state.hosts.get_mut(&host("b")).unwrap().lease;
+    (lease.declared, lease.longest) = (3, longest);
+    lease.record(None, 4_000, 5);
+    stage.recover();
+    let lease = &stage.state.hosts[&host("b")].lease;
+    assert_eq!((&lease.record, lease.declared), (&None, stage.state.applied));
+    assert_eq!(lease.longest, longest, "a wait is never shortened");
+}
