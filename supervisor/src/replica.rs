@@ -40,6 +40,10 @@ impl Machine for Replica {
         serde_json::to_vec(&applied).map_err(|error| Halt(format!("the result cannot be written down: {error}")))
     }
 
+    fn generation(&self) -> u32 {
+        self.state.generation
+    }
+
     fn snapshot(&self) -> Result<Vec<u8>, Halt> {
         serde_json::to_vec(&self.state).map_err(|error| Halt(format!("the state cannot be written down: {error}")))
     }

@@ -38,6 +38,9 @@ const REST: Duration = Duration::from_secs(5);
 /// Room that must be there before a vote is tried again, in bytes: a store that opens grows a little.
 const ROOM_BYTES: usize = 2 * 1024 * 1024;
 
+/// Under which key the generation is gossiped.
+const GENERATION: &str = "generation";
+
 /// In so many roll calls one after the other must a host be missing before it believes that it was removed.
 const MISSED_CALLS: u32 = 2;
 
@@ -146,6 +149,7 @@ pub async fn look_after(
     let papers = Papers::of(&node.file);
     let mut lost = lost.map(|lost| (lost, Instant::now()));
     let mut called = Instant::now();
+    let mut told = 1;
     let (mut missed, mut guarded) = (0, node.file.voters.values().copied().collect::<Vec<_>>());
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,7 +157,11 @@ pub async fn look_after(
         tick.tick().await;
         if lost.is_none() {
             lost = node.consensus.as_ref().and_then(stopped).map(|lost| (lost, Instant::now()));
-            if node.consensus.as_ref().and_then(Consensus::cause) == Some(Cause::Restored) {
+            if let Some(consensus) = &node.consensus
+                && matches!(consensus.cause(), Some(Cause::Restored | Cause::Superseded))
+            {
+                // Nobody is to hear of it any more, and its store is about to be moved.
+                consensus.shutdown().await;
                 give_up(&papers, &mut lost);
             }
         }
@@ -163,6 +171,7 @@ pub async fn look_after(
                 return "the disk of the raft store can be written again; starting again to vote".to_owned();
             }
         }
+        compare_generations(&node, &mut told).await;
         if let Some(coordinator) = &coordinator {
             coordinator.finish_change().await;
         }
@@ -184,7 +193,7 @@ pub async fn look_after(
 /// Why consensus has stopped, if it has.
 fn stopped(consensus: &Consensus) -> Option<Lost> {
     let why = consensus.health().err()?;
-    let by_disk = !matches!(consensus.cause(), Some(Cause::Machine | Cause::Restored));
+    let by_disk = !matches!(consensus.cause(), Some(Cause::Machine | Cause::Restored | Cause::Superseded));
     let why = format!("it votes no more: {why}");
     tracing::error!(why, "this supervisor goes on without its vote");
     Some(Lost { why, by_disk })
@@ -200,6 +209,32 @@ fn give_up(papers: &Papers, lost: &mut Option<(Lost, Instant)>) {
             format!("{}; it has to be deleted by hand, before this supervisor is started again: {error:#}", lost.why)
         }
     };
+}
+
+/// Tells every host which generation of the cluster is known here, and stops a voter of one that has ended (R25): raft's
+/// messages do so too, but those of old voters go only to whom they took for voters.
+///
+/// It is a word of gossip, and it can halt a voter. Any host can do that to all of them already, by saying that it has seen
+/// more than they have (R3).
+async fn compare_generations(node: &Node, told: &mut u32) {
+    let own = node.read(|state| state.generation);
+    let known = own.max(node.released.generation());
+    if known > *told {
+        match node.gossip.set(GENERATION, &known.to_string()).await {
+            Ok(()) => *told = known,
+            Err(error) => tracing::debug!(%error, "the generation was not gossiped"),
+        }
+    }
+    // Whoever joins has nothing yet, and no vote.
+    let Some(consensus) = node.taking_part().filter(|consensus| consensus.voters().contains_key(node.host())) else {
+        return;
+    };
+    let members = node.gossip.members().await;
+    let said =
+        members.iter().filter_map(|(host, member)| Some((member.keys.get(GENERATION)?.parse::<u32>().ok()?, host)));
+    if let Some((later, host)) = said.max().filter(|(later, _)| *later > own) {
+        consensus.supersede(own, later, host);
+    }
 }
 
 /// Joins, or leaves, as the coordinator says that the membership has it. Whoever takes part under an older id, and knows a

@@ -9,6 +9,8 @@ pub enum Cause {
     Store,
     /// What is committed cannot be applied: a restart would meet the same entry again (R26).
     Machine,
+    /// The cluster goes on in a later generation without it (R25): another store, under another id, has to take its place.
+    Superseded,
     /// Its store has forgotten what was promised with it (R24): another one, under another id, has to take its place.
     Restored,
 }

@@ -24,9 +24,9 @@ use super::{
 /// for the wire at its worst, they stay far within one RPC frame, and they do not hold up heartbeats.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
-const VOTE: &str = "vote";
+pub(super) const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
-const PURGED: &str = "purged";
+pub(super) const PURGED: &str = "purged";
 
 /// The log; clones read and write the same store.
 #[derive(Clone)]
@@ -56,6 +56,11 @@ impl Log {
         }
         Ok(found)
     }
+}
+
+/// Every entry from this index on, for whoever reads a store that takes part in nothing.
+pub(super) fn entries_from(store: &Store, from: u64) -> io::Result<Vec<Entry>> {
+    read_entries(store, (Bound::Included(from), Bound::Unbounded), usize::MAX)
 }
 
 fn read_entries(store: &Store, bounds: (Bound<u64>, Bound<u64>), bytes_max: usize) -> io::Result<Vec<Entry>> {

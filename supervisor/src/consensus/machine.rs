@@ -33,6 +33,11 @@ pub trait Machine: Send + Sync + 'static {
     /// [`Halt`] stops this node; an entry that is merely not allowed is an `Ok` reply that says so.
     fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Vec<u8>, Halt>;
 
+    /// The cluster's generation, as the state has it; it grows only with a recovery (R25).
+    fn generation(&self) -> u32 {
+        1
+    }
+
     /// The whole state.
     ///
     /// # Errors

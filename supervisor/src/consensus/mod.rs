@@ -14,6 +14,8 @@ mod network;
 mod promises;
 mod propose;
 mod receive;
+mod remains;
+mod standing;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,8 @@ pub use leadership::{Leadership, Status};
 pub use machine::{Halt, Machine};
 pub use membership::{Roster, RosterEntry};
 pub use propose::{Applied, Authority, ENTRY_BYTES_MAX};
+pub use remains::{Anew, Remains};
+pub use standing::{Heard, NO_VOTE, Standing, ask};
 pub use types::Place;
 
 use std::{
@@ -50,6 +54,7 @@ use self::{
     network::{Network, Sender},
     promises::{Promised, Promises},
     receive::Receiver,
+    standing::Generation,
     store::Store,
     types::{SnapshotMeta, Types},
 };
@@ -106,10 +111,19 @@ impl Consensus {
         let raft_config = Arc::new(config.tuning.raft_config(&config.cluster)?);
         let store = Arc::new(store);
         let (applied_sender, applied) = watch::channel(0);
+        let generation = Generation::of(Arc::clone(&machine));
         let applier = Applier::new(machine, Arc::clone(&store), applied_sender);
         let reached = reached(&store).await.map_err(|error| StartError::Halted(error.to_string()))?;
         let promises = Promises::default();
-        let sender = Sender { cluster: config.cluster.clone(), node_id: config.node_id, client, promises };
+        let health = store.health().clone();
+        let sender = Sender {
+            cluster: config.cluster.clone(),
+            node_id: config.node_id,
+            generation: generation.clone(),
+            client,
+            promises,
+            health: health.clone(),
+        };
         let raft =
             Raft::new(config.node_id, raft_config, Network(Arc::new(sender)), Log::new(Arc::clone(&store)), applier)
                 .await
@@ -118,8 +132,7 @@ impl Consensus {
                     StartError::Halted(cause)
                 })?;
         let (leadership, watching) = leadership::follow(&raft);
-        let health = store.health().clone();
-        let receiver = Receiver::new(config.cluster, config.node_id, raft.clone(), reached, health);
+        let receiver = Receiver::new(config.cluster, (config.node_id, generation), raft.clone(), reached, health);
         Ok(Self { inner: Arc::new(Inner { raft, store, receiver, applied, leadership, watching }) })
     }
 
@@ -204,6 +217,11 @@ impl Consensus {
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.inner.store.health().cause()
+    }
+
+    /// Stops this node for good: the cluster was recovered and goes on in a later generation, as `by` says (R25).
+    pub fn supersede(&self, own: u32, later: u32, by: &HostName) {
+        self.inner.store.health().fail(Cause::Superseded, &network::superseded(own, later, by));
     }
 
     /// Waits until this node takes no part any more; returns why.

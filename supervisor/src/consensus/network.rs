@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use holdfast_policies::names::HostName;
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
@@ -15,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::rpc::{CallError, Channel, Client},
+    health::{Cause, Health},
     promises::{Promised, Promises},
+    standing::{Generation, Standing},
     types::{Place, Snapshot, SnapshotMeta, Types, Vote, bytes_as_text},
 };
 
@@ -30,8 +33,10 @@ const PART_BYTES: usize = 256 * 1024;
 pub(super) struct Sender {
     pub(super) cluster: String,
     pub(super) node_id: u64,
+    pub(super) generation: Generation,
     pub(super) client: Client,
     pub(super) promises: Promises,
+    pub(super) health: Health,
 }
 
 /// One message, with who sends it to whom: a store of another cluster, or a node under a changed id, is refused (R23).
@@ -40,6 +45,9 @@ pub(super) struct Envelope {
     pub(super) cluster: String,
     pub(super) from: u64,
     pub(super) to: u64,
+    /// The sender's generation of the cluster (R25); 0 where it does not say.
+    #[serde(default)]
+    pub(super) generation: u32,
     /// What the receiver has promised the sender (R24).
     #[serde(default)]
     pub(super) promised: Promised,
@@ -53,6 +61,8 @@ pub(super) enum Message {
     PreVote(VoteRequest<Types>),
     Snapshot(Part),
     Transfer(TransferLeaderRequest<Types>),
+    /// How far the receiver has come: whoever is about to recover a cluster asks that.
+    Who,
 }
 
 /// A part of a snapshot; parts come in order, and the last one completes it.
@@ -74,6 +84,11 @@ pub(super) enum Reply {
     PartStored,
     Snapshot(SnapshotResponse<Types>),
     Transfer(TransferLeaderResponse<Types>),
+    Who(Standing),
+    /// The receiver is of a later generation: the sender takes part in nothing any more (R25).
+    Superseded {
+        generation: u32,
+    },
 }
 
 /// Makes a [`Link`] for each voter.
@@ -85,6 +100,22 @@ impl RaftNetworkFactory<Types> for Network {
     async fn new_client(&mut self, target: u64, place: &Place) -> Link {
         Link { sender: Arc::clone(&self.0), target, place: place.clone() }
     }
+}
+
+impl Sender {
+    /// Whoever was a voter of a generation that has ended must not go on, however many like it there are.
+    fn superseded(&self, own: u32, later: u32, by: &Place) {
+        if later > own {
+            self.health.fail(Cause::Superseded, &superseded(own, later, &by.host));
+        }
+    }
+}
+
+/// Why a voter of a generation that has ended takes part in nothing any more.
+pub(super) fn superseded(own: u32, later: u32, by: &HostName) -> String {
+    format!(
+        "the cluster was recovered and goes on as generation {later}, as {by} says; the store here is of generation {own}"
+    )
 }
 
 /// The way to one voter.
@@ -99,16 +130,30 @@ pub(super) struct Link {
 #[error("the reply is not one to the request")]
 struct OtherReply;
 
+/// A node that has stopped for good says nothing any more, however long its raft takes to end.
+#[derive(Debug, thiserror::Error)]
+#[error("this node has stopped")]
+struct Stopped;
+
 impl Link {
     async fn call(&self, message: Message, timeout: Duration) -> Result<Reply, RPCError<Types>> {
         let sender = &self.sender;
+        if sender.health.failure().is_some() {
+            return Err(RPCError::Unreachable(Unreachable::new(&Stopped)));
+        }
         let promised = sender.promises.of(self.target);
-        let (cluster, from) = (sender.cluster.clone(), sender.node_id);
-        let envelope = Envelope { cluster, from, to: self.target, promised, message };
+        let (cluster, from, generation) = (sender.cluster.clone(), sender.node_id, sender.generation.get());
+        let envelope = Envelope { cluster, from, to: self.target, generation, promised, message };
         let body = serde_json::to_vec(&envelope).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let called = sender.client.call(&self.place.host, self.place.address, Channel::Raft, body, timeout).await;
         match called {
-            Ok(body) => serde_json::from_slice(&body).map_err(|error| RPCError::Network(NetworkError::new(&error))),
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(Reply::Superseded { generation: later }) => {
+                    sender.superseded(generation, later, &self.place);
+                    other_reply()
+                }
+                read => read.map_err(|error| RPCError::Network(NetworkError::new(&error))),
+            },
             Err(error @ CallError::Timeout) => Err(RPCError::Network(NetworkError::new(&error))),
             // Raft waits a little before it tries again.
             Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),

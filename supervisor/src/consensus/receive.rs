@@ -11,6 +11,7 @@ use super::{
     machine::Applier,
     network::{Envelope, Message, Part, Reply},
     promises::Promised,
+    standing::{Generation, Standing},
     types::{Snapshot, SnapshotMeta, Types, Vote},
 };
 
@@ -21,6 +22,7 @@ const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub(super) struct Receiver {
     cluster: String,
     node_id: u64,
+    generation: Generation,
     raft: Raft<Types, Applier>,
     /// The one snapshot that is arriving; a new one replaces it.
     arriving: Mutex<Option<Arriving>>,
@@ -39,19 +41,22 @@ struct Arriving {
 impl Receiver {
     pub(super) fn new(
         cluster: String,
-        node_id: u64,
+        (node_id, generation): (u64, Generation),
         raft: Raft<Types, Applier>,
         reached: Promised,
         health: Health,
     ) -> Arc<Self> {
         let (arriving, reached) = (Mutex::new(None), std::sync::Mutex::new(reached));
-        Arc::new(Self { cluster, node_id, raft, arriving, reached, health })
+        Arc::new(Self { cluster, node_id, generation, raft, arriving, reached, health })
     }
 
     /// Answers one message of `peer`.
     pub(super) async fn handle(&self, peer: &HostName, body: &[u8]) -> Result<Vec<u8>, String> {
         let envelope: Envelope =
             serde_json::from_slice(body).map_err(|error| format!("not a raft message: {error}"))?;
+        if let Some(reply) = self.of_generations(&envelope) {
+            return serde_json::to_vec(&reply).map_err(text);
+        }
         self.check(peer, &envelope)?;
         self.check_memory(peer, envelope.promised)?;
         let raft = &self.raft;
@@ -68,8 +73,30 @@ impl Receiver {
             Message::PreVote(request) => Reply::Vote(raft.pre_vote(request).await.map_err(text)?),
             Message::Transfer(request) => Reply::Transfer(raft.handle_transfer_leader(request).await.map_err(text)?),
             Message::Snapshot(part) => self.part(envelope.from, part).await?,
+            Message::Who => Reply::Who(self.standing()),
         };
         serde_json::to_vec(&reply).map_err(text)
+    }
+
+    /// What is answered to whoever of this cluster need not be in its membership: how far this node has come, and that its
+    /// generation has ended (R25). Without a word of their generation, its ids alone keep old voters out.
+    fn of_generations(&self, envelope: &Envelope) -> Option<Reply> {
+        if envelope.cluster != self.cluster {
+            return None;
+        }
+        if matches!(envelope.message, Message::Who) {
+            return Some(Reply::Who(self.standing()));
+        }
+        let generation = self.generation.get();
+        let ended = envelope.generation > 0 && envelope.generation < generation;
+        ended.then_some(Reply::Superseded { generation })
+    }
+
+    fn standing(&self) -> Standing {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (term, index) = (metrics.current_term, metrics.last_log_index.unwrap_or(0));
+        Standing { generation: self.generation.get(), term, index }
     }
 
     /// Refuses messages of another cluster, for another node, or in the name of another host.
@@ -80,7 +107,7 @@ impl Receiver {
         if envelope.to != self.node_id {
             return Err(format!("this is node {} and not {}", self.node_id, envelope.to));
         }
-        let speaks_for = *spoken_for(&envelope.message);
+        let speaks_for = spoken_for(&envelope.message).unwrap_or(envelope.from);
         if speaks_for != envelope.from {
             return Err(format!("node {} may not speak for node {speaks_for}", envelope.from));
         }
@@ -153,14 +180,16 @@ impl Receiver {
     }
 }
 
-fn spoken_for(message: &Message) -> &u64 {
+/// The node whose vote a message carries, if it carries one.
+fn spoken_for(message: &Message) -> Option<u64> {
     let vote: &Vote = match message {
         Message::Append(request) => &request.vote,
         Message::Vote(request) | Message::PreVote(request) => &request.vote,
         Message::Snapshot(part) => &part.vote,
         Message::Transfer(request) => request.from_leader(),
+        Message::Who => return None,
     };
-    &vote.leader_id().node_id
+    Some(vote.leader_id().node_id)
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -70,6 +70,23 @@ impl Store {
         Self::adopt(database, path, cluster, node_id, create)
     }
 
+    /// Opens the store in `directory` under whatever id it was made, to read it.
+    pub(super) fn open_any(directory: &Path, cluster: &str) -> Result<Self, StartError> {
+        let path = directory.join(FILE_NAME);
+        if !path.exists() {
+            return Err(StartError::NoStore { path });
+        }
+        let fail = |path: &Path, source| StartError::Store { path: path.to_owned(), source };
+        let database = Database::builder().set_cache_size(CACHE_BYTES).open(&path);
+        let database = database.map_err(|error| fail(&path, io_error(redb::Error::from(error))))?;
+        let nobody = Identity { format: FORMAT, cluster: cluster.to_owned(), node_id: 0, store_id: 0 };
+        let store = Self { database, path, health: Health::default(), identity: nobody };
+        match store.get::<Identity>(IDENTITY).map_err(|source| fail(&store.path, source))? {
+            Some(found) => Self::adopt(store.database, store.path, cluster, found.node_id, false),
+            None => Err(StartError::NoStore { path: store.path }),
+        }
+    }
+
     /// Checks whose database this is; gives a new one its identity when `create` allows that.
     pub(super) fn adopt(
         database: Database,

@@ -20,6 +20,7 @@ use super::{
 
 mod faults;
 mod full_disk;
+mod recovered;
 mod voters;
 
 /// Patience for anything to happen on a busy machine.
@@ -38,6 +39,11 @@ impl Machine for Lines {
             Err(_) => self.0.push(format!("{} bytes", entry.len())),
         }
         Ok(self.0.len().to_string().into_bytes())
+    }
+
+    /// Each line that says so has made another one.
+    fn generation(&self) -> u32 {
+        1 + u32::try_from(self.0.iter().filter(|line| *line == "generation").count()).unwrap()
     }
 
     fn snapshot(&self) -> Result<Vec<u8>, Halt> {

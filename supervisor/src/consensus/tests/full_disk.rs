@@ -82,6 +82,7 @@ async fn a_voter_whose_disk_is_full_stops_voting_with_a_clear_error() {
         cluster: "lab".to_owned(),
         from: 1,
         to: 3,
+        generation: 0,
         promised: Promised::default(),
         message: network::Message::Vote(vote),
     };

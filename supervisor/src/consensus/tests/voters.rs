@@ -158,6 +158,7 @@ async fn a_message_of_another_cluster_node_or_host_is_refused() {
             cluster: cluster.to_owned(),
             from,
             to,
+            generation: 0,
             promised: Promised::default(),
             message,
         })
