@@ -10,6 +10,7 @@
 //!  invitation --> joins  --+                                                               |
 //!       ^------------------------------ `holdfast voter add` ------------------------------+
 //! ```
+//! A recovery (R25) puts another store, under another id, in the place of a survivor's.
 
 use std::{
     collections::BTreeMap,
@@ -183,6 +184,55 @@ impl Papers {
         remove(&self.id)
     }
 
+    /// The folder of the store.
+    #[must_use]
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// Where a recovery makes its store, before that takes the place of the old one.
+    #[must_use]
+    pub fn recovered(&self) -> PathBuf {
+        self.store.with_extension("recovered")
+    }
+
+    /// Puts the store of a new generation, which is whole in [`Self::recovered`], in the place of the old one. Returns where
+    /// that one is kept.
+    ///
+    /// # Errors
+    /// When it is not on disk. The old store then takes part in nothing, because its id is not this host's any more; another
+    /// recovery goes on from wherever this one has come to.
+    pub fn take_recovered(&self, node_id: u64, ended: u32) -> anyhow::Result<PathBuf> {
+        let kept = self.store.with_extension(format!("generation-{ended}"));
+        anyhow::ensure!(!kept.exists(), "{} is there already; move it away first", kept.display());
+        remove(&self.invitation)?;
+        remove(&self.removed)?;
+        write_id(&self.id, node_id)?;
+        self.rename(&self.store, &kept)?;
+        self.rename(&self.recovered(), &self.store)?;
+        Ok(kept)
+    }
+
+    /// Whether a crash has cut a recovery short between its last two steps.
+    #[must_use]
+    pub fn is_recovery_cut_short(&self) -> bool {
+        !self.store.exists() && self.recovered().exists()
+    }
+
+    /// Takes the last step of such a recovery.
+    ///
+    /// # Errors
+    /// When the new store cannot be put in its place.
+    pub fn finish_recovery(&self) -> anyhow::Result<()> {
+        self.rename(&self.recovered(), &self.store)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> anyhow::Result<()> {
+        let folder = self.store.parent().unwrap_or_else(|| Path::new("/"));
+        let renamed = fs::rename(from, to).and_then(|()| fs::File::open(folder)?.sync_all());
+        renamed.with_context(|| format!("moving {} to {}", from.display(), to.display()))
+    }
+
     /// Moves the store away and keeps its id, so that no other is made under it (R24). One is kept, for whoever wants to know
     /// what was in it.
     ///
@@ -302,6 +352,33 @@ mod tests {
         }
         papers.invite(57).unwrap();
         assert_eq!(papers.part(true).unwrap(), Part::Lost);
+    }
+
+    #[test]
+    fn a_recovered_store_takes_the_place_of_the_old_one_which_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = papers(folder.path());
+        write_id(&papers.id, 3).unwrap();
+        papers.invite(7).unwrap();
+        make_store(&papers);
+        let make_recovered = || {
+            fs::create_dir_all(papers.recovered()).unwrap();
+            fs::write(papers.recovered().join("raft.redb"), b"new").unwrap();
+        };
+        make_recovered();
+        assert!(!papers.is_recovery_cut_short(), "the old store is still there");
+        let kept = papers.take_recovered(1_000, 1).unwrap();
+        assert_eq!(fs::read(kept.join("raft.redb")).unwrap(), b"x");
+        assert_eq!(fs::read(papers.store.join("raft.redb")).unwrap(), b"new");
+        assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 }, "no older invitation counts");
+        make_recovered();
+        assert!(papers.take_recovered(2_000, 1).is_err(), "what is kept is not overwritten");
+        assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 });
+        // A crash between the last two steps.
+        fs::rename(&papers.store, folder.path().join("elsewhere")).unwrap();
+        assert!(papers.is_recovery_cut_short());
+        papers.finish_recovery().unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 });
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod node;
 pub mod pki;
 pub mod prober;
 pub mod qemu;
+pub mod recover;
 pub mod replica;
 pub mod revocations;
 pub mod rpc;

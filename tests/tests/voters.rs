@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use holdfast_tests::lab::{HostSpec, Scene, left_out, scene::LIMIT, wait};
+use holdfast_tests::lab::{HostSpec, Scene, Status, left_out, scene::LIMIT, wait};
 use serde_json::Value;
 
 #[test]
@@ -106,6 +106,88 @@ fn a_member_becomes_a_voter_and_a_voter_a_member() {
     scene.calm().unwrap();
     wait_for_all(&scene, &scene.leader().unwrap(), 3);
     assert_eq!(scene.presses(), 0);
+}
+
+#[test]
+fn a_cluster_whose_majority_is_lost_for_good_goes_on_from_one_survivor_and_starts_nothing_twice() {
+    if left_out("a_cluster_whose_majority_is_lost_for_good_goes_on_from_one_survivor_and_starts_nothing_twice") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let source = scene.calm().unwrap();
+    let mut others = scene.others(&[&source]);
+    let (target, survivor) = (others.remove(0), others.remove(0));
+    let lost = [source.as_str(), target.as_str()];
+    // The survivor was not there when the guest moved.
+    scene.lab.kill_supervisor(&survivor).unwrap();
+    let leads = |status: &Status| status.leader().filter(|leader| *leader != survivor).map(|_| ());
+    scene.lab.wait_status("a coordinator among the others", LIMIT, leads).unwrap();
+    scene.migrate(&target).unwrap();
+    let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    for host in lost {
+        scene.lab.kill_supervisor(host).unwrap();
+        move_papers(&scene, host, ".", "lost");
+    }
+
+    let shown = scene.lab.holdfast_json(&survivor, &["recover"]).unwrap();
+    let words = shown["words"].as_str().unwrap();
+    assert!(lost.iter().all(|host| words.contains(host)), "{shown}");
+    let order = ["recover", "--force", "--operator", "ann", "--i-understand"];
+    let refused = scene.lab.holdfast(&survivor, &[&order[..], &["yes"]].concat()).unwrap();
+    assert!(refused.code == Some(1) && refused.err.contains("nothing was changed"), "{refused:?}");
+    let done = scene.lab.holdfast_json(&survivor, &[&order[..], &[words]].concat()).unwrap();
+    assert!(done["generation"].as_u64() > Some(1), "{done}");
+    for host in scene.others(&[]) {
+        scene.lab.start_supervisor(&host).unwrap();
+    }
+    let leads = |status: &Status| status.leader().filter(|leader| *leader == survivor).map(|_| ());
+    scene.lab.wait_status("the survivor to coordinate", LIMIT, leads).unwrap();
+    scene.lab.wait_hosts_healthy(LIMIT).unwrap();
+    // Nothing is begun before somebody has looked.
+    let stays = |scene: &Scene| -> anyhow::Result<()> {
+        anyhow::ensure!(scene.qemu()? == qemu, "the guest is not where it was");
+        anyhow::ensure!(scene.presses() == 0, "a button was pressed");
+        Ok(())
+    };
+    scene.never(Duration::from_secs(4), stays).unwrap();
+    scene.lab.holdfast_soon(&survivor, &["resume", "--operator", "ann"]).unwrap();
+    assert_eq!(scene.calm().unwrap(), target, "it is adopted where it runs");
+    scene.never(Duration::from_secs(4), stays).unwrap();
+
+    // The lost stores come back: a majority of the old voters, and nobody listens to them.
+    for host in lost {
+        scene.lab.kill_supervisor(host).unwrap();
+        move_papers(&scene, host, "lost", ".");
+    }
+    for host in lost {
+        scene.lab.start_supervisor(host).unwrap();
+    }
+    for host in lost {
+        // It may be told that it was removed before it tells that itself; either way its store is aside.
+        wait::until("an old voter whose store is out of the way", LIMIT, || {
+            let state = scene.lab.host_dir(host).join("state");
+            let aside = !state.join("raft").exists() && state.join("raft.old").exists();
+            if aside { Ok(()) } else { Err(format!("{} is still there", state.join("raft").display())) }
+        })
+        .unwrap();
+    }
+    assert_eq!(scene.leader().unwrap(), survivor);
+    for host in lost {
+        bring_in(&scene, host);
+    }
+    wait_for_all(&scene, &survivor, 3);
+    assert_eq!(scene.calm().unwrap(), target);
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu.clone(), who), "no guest has noticed");
+    assert_eq!(scene.presses(), 0);
+}
+
+/// Moves what makes a host a voter, its store and the id of that, between its state and a folder in it. Its supervisor is down.
+fn move_papers(scene: &Scene, host: &str, from: &str, to: &str) {
+    let state = scene.lab.host_dir(host).join("state");
+    fs::create_dir_all(state.join(to)).unwrap();
+    for name in ["raft", "node.json"] {
+        fs::rename(state.join(from).join(name), state.join(to).join(name)).unwrap();
+    }
 }
 
 /// `voter add`, and `voter promote` as soon as it is allowed.

@@ -115,6 +115,9 @@ pub(super) enum Order {
     /// Asks the power devices of a host, or tries them.
     #[command(subcommand)]
     Fence(FenceOrder),
+    /// Shows what is left of a cluster whose majority of voters is lost for good, and with --force goes on with it. Run it on
+    /// one surviving voter, whose supervisor is stopped.
+    Recover(Recover),
     /// Lets fencing go on in the present storm: you have looked, and the silent hosts have really failed.
     ReleaseStormHold {
         #[command(flatten)]
@@ -338,6 +341,20 @@ pub(super) enum VoterOrder {
         #[command(flatten)]
         operator: Operator,
     },
+}
+
+/// A recovery after a majority of the voters was lost.
+#[derive(Debug, Args)]
+pub(super) struct Recover {
+    /// Does it. Without this, nothing is changed.
+    #[arg(long)]
+    pub(super) force: bool,
+    /// The words that are shown without --force: that you know what is lost.
+    #[arg(long, value_name = "WORDS")]
+    pub(super) i_understand: Option<String>,
+    /// Your name; it is recorded.
+    #[arg(long, value_name = "NAME", value_parser = person)]
+    pub(super) operator: Option<String>,
 }
 
 /// What is to be done about operators.

@@ -107,7 +107,8 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         | Order::Operator(_)
         | Order::Run
         | Order::Guard { .. }
-        | Order::Check { .. } => {
+        | Order::Check { .. }
+        | Order::Recover(_) => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
         }
     })

@@ -13,6 +13,7 @@ mod operator;
 mod outcome;
 #[cfg(test)]
 mod quoted;
+mod recover;
 mod simulate;
 mod sources;
 #[cfg(test)]
@@ -68,6 +69,7 @@ fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
         Order::Host(HostOrder::Certificate(order)) => host_certificate::make(&order),
         Order::Check { files } => check::check(&files),
         Order::Simulate(order) if order.is_offline() => simulate::offline(&order),
+        Order::Recover(order) => recover::recover(&load_host_file(config)?, &order),
         Order::Run => stay(entry.run, load_host_file(config)?),
         Order::Guard { take_over } => stay(|file| (entry.guard)(file, take_over), load_host_file(config)?),
         order => match identity::find(arguments.identity)? {

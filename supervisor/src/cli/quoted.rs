@@ -12,9 +12,6 @@ use super::arguments::Arguments;
 /// Texts that tell people what to run, from the root of the repository.
 const TEXTS: [&str; 6] = ["policies/src", "supervisor/src", "docs", "README.md", "CHANGELOG.md", "examples"];
 
-/// Commands that a text may name although they do not exist: it says so itself.
-const NOT_BUILT: [&str; 1] = ["recover"];
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -67,11 +64,7 @@ fn words(command: &str) -> Vec<String> {
 
 /// What is wrong with a command, if anything is. A text may name a command without saying what it is done to.
 fn complaint(command: &str) -> Option<String> {
-    let words = words(command);
-    if words.get(1).is_some_and(|word| NOT_BUILT.contains(&word.as_str())) {
-        return None;
-    }
-    match Arguments::try_parse_from(&words) {
+    match Arguments::try_parse_from(words(command)) {
         Ok(_) => None,
         Err(error) => match error.kind() {
             ErrorKind::MissingRequiredArgument

@@ -15,7 +15,7 @@ use holdfast_policies::{
     names::HostName,
     operators::OperatorCertificate,
     plan::{Lose, Question},
-    state::Wanted,
+    state::{ClusterState, Wanted},
     time::Span,
 };
 use serde_json::{Value, json};
@@ -23,12 +23,15 @@ use serde_json::{Value, json};
 use super::{
     super::{
         api::{SOCKET_NAME, serve_local},
+        bootstrap::Papers,
+        consensus::{Anew, Place},
         datagram::Keyring,
         desk::{
             Answer, Denied, Desk, Request,
             tests::{guest, host, shown},
         },
         pki,
+        recover::survey,
         rpc::{Channel, Handler, Limits, Server},
     },
     *,
@@ -109,6 +112,50 @@ fn init_makes_host_files_that_load_and_keys_that_are_private() {
         (last.listen, last.api),
         ("[fd00::4]:7400".parse().unwrap(), "[fd00::4]:7480".parse::<SocketAddr>().ok())
     );
+}
+
+#[test]
+fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("etc");
+    assert_eq!(init(&out).code, 0);
+    let config = out.join("hv-b/holdfast.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("/var/lib/holdfast", "../../state").replace("/run/holdfast", "../../run");
+    fs::write(&config, text).unwrap();
+    let file = load_host_file(&config).unwrap();
+    let recover = |more: &[&str]| holdfast(&[&["recover", "--config", config.to_str().unwrap()][..], more].concat());
+    let none = recover(&[]);
+    assert!(none.code == 1 && none.err.contains("there is no raft store"), "{}", none.err);
+
+    let place = Place { host: host("hv-b"), address: file.voters[&host("hv-b")] };
+    let state = serde_json::to_vec(&ClusterState { applied: 40, ..ClusterState::born() }).unwrap();
+    let store = Anew { cluster: file.cluster.clone(), node_id: 2, place, term: 3, index: 40, state };
+    store.write(&file.state_dir.join("raft")).unwrap();
+    fs::write(file.state_dir.join("node.json"), r#"{"node_id":2}"#).unwrap();
+    let words = "what was decided elsewhere is lost for good";
+    let shown = recover(&[]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    assert!(shown.out.contains(&format!("--i-understand \"{words}\"")), "{}", shown.out);
+    let operator = ["--operator", "ann"];
+    for missing in [&["--force"][..], &["--force", "--i-understand", words], &["--force", "--operator", "ann"]] {
+        let refused = recover(missing);
+        assert!(refused.code == 1 && refused.err.contains("nothing was changed"), "{missing:?}: {}", refused.err);
+    }
+    let wrong = recover(&[&["--force", "--i-understand", "yes"][..], &operator].concat());
+    assert!(wrong.code == 1 && wrong.err.contains("nothing was changed"), "{}", wrong.err);
+    assert!(!file.state_dir.join("raft.generation-1").exists());
+
+    let did = recover(&[&["--json", "--force", "--i-understand", words][..], &operator].concat());
+    assert_eq!(did.code, 0, "{}", did.err);
+    let node_id = did.json()["node_id"].as_u64().unwrap();
+    assert_eq!(node_id, 1_000_000_000);
+    assert!(file.state_dir.join("raft.generation-1/raft.redb").exists(), "the old store is kept");
+    let survey = survey(&file).unwrap();
+    assert_eq!((survey.remains.node_id, survey.remains.index), (node_id, node_id));
+    assert_eq!(Some(u64::from(survey.state.generation)), did.json()["generation"].as_u64());
+    assert!(survey.state.suspended.is_some() && survey.state.generation > 1);
+    assert_eq!(Papers::of(&file).raft_id(), Some(node_id));
 }
 
 #[test]

@@ -1,0 +1,272 @@
+//! A recovery on one surviving voter, whose supervisor does not run (R25): looks, says what it would do, and does it.
+//!
+//! ```text
+//!  survey: the store is read, the other voters are asked --> objection: it need not or must not be done here
+//!                                                        \-> carry out: a store of a new generation takes its place
+//! ```
+//! What the new generation believes of the old state is decided by [`holdfast_policies::recovery`].
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures_util::future::join_all;
+use holdfast_policies::{
+    change::Command,
+    hostfile::HostFile,
+    names::HostName,
+    recovery::{Recovery, next_generation, next_index},
+    state::ClusterState,
+    time::WallTime,
+};
+
+use crate::{
+    agent::disk,
+    bootstrap::Papers,
+    clock,
+    consensus::{self, Anew, Halt, Heard, Machine, Place, Remains},
+    pki,
+    replica::Replica,
+    rpc,
+};
+
+/// How long another voter is asked. Whoever is there answers at once; a machine that is gone says nothing.
+const ASK_FOR: Duration = Duration::from_secs(3);
+
+/// What a recovery here would start from.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// What the store has.
+    pub remains: Remains,
+    /// The state that it amounts to.
+    pub state: ClusterState,
+    /// From when its newest entry is, as far as that can be told.
+    pub newest: Option<WallTime>,
+    /// The other voters, by id, and what was heard of each.
+    pub others: BTreeMap<u64, (Place, Heard)>,
+    /// The newest generation that is known here: of the store, or of this host's agent.
+    pub known: u32,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The generation that begins.
+    pub generation: u32,
+    /// The raft id of this voter in it.
+    pub node_id: u64,
+    /// Where the old store is kept.
+    pub kept: PathBuf,
+}
+
+/// Why no recovery is made here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Objection {
+    /// The cluster goes on already.
+    #[error(
+        "{by} is of generation {later} of this cluster already, and the store here of generation {own}: start this host's \
+         supervisor, and run `holdfast voter add {host}` there"
+    )]
+    GoesOn {
+        /// This host.
+        host: HostName,
+        /// Who.
+        by: HostName,
+        /// Its generation.
+        later: u32,
+        /// That of the store here.
+        own: u32,
+    },
+    /// Nothing is lost for good.
+    #[error(
+        "a majority is there: {heard} of {voters} voters, with this one. Start their supervisors, and they decide again. Where \
+         a supervisor runs and its store is of no use any more, stop it"
+    )]
+    Majority {
+        /// How many answer, with this one.
+        heard: usize,
+        /// Of how many.
+        voters: usize,
+    },
+    /// Another survivor knows more.
+    #[error("{by} has a newer store, up to entry {theirs}; the one here ends at {own}. Recover the cluster there")]
+    Newer {
+        /// Who.
+        by: HostName,
+        /// Its last entry.
+        theirs: u64,
+        /// The last entry here.
+        own: u64,
+    },
+}
+
+/// Whether a crash has cut an earlier recovery short, of which only the last step is left.
+#[must_use]
+pub fn is_cut_short(file: &HostFile) -> bool {
+    Papers::of(file).is_recovery_cut_short()
+}
+
+/// Takes the last step of such a recovery.
+///
+/// # Errors
+/// When it cannot be taken.
+pub fn finish(file: &HostFile) -> anyhow::Result<()> {
+    Papers::of(file).finish_recovery()
+}
+
+/// Reads the store of this host and asks the other voters that it names.
+///
+/// # Errors
+/// No store, a store in use, or one that cannot be read.
+pub fn survey(file: &HostFile) -> anyhow::Result<Survey> {
+    let mut reader = Reader { replica: Replica { state: ClusterState::born() }, newest: None };
+    let remains = Remains::read(Papers::of(file).store(), &file.cluster, &mut reader)?;
+    let agent = disk::load(&file.state_dir.join("agent.json"), &file.cluster)?;
+    let state = reader.replica.state;
+    let told = state.journal.entries().next_back().map(|entry| entry.at);
+    let others = ask_others(file, &remains)?;
+    let known = state.generation.max(agent.authority.generation);
+    Ok(Survey { remains, newest: reader.newest.max(told), others, known, state })
+}
+
+/// The machine of a survey: the replica, and when its newest command was proposed.
+struct Reader {
+    replica: Replica,
+    newest: Option<WallTime>,
+}
+
+impl Machine for Reader {
+    fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Vec<u8>, Halt> {
+        let reply = self.replica.apply(index, entry)?;
+        if let Ok(command) = serde_json::from_slice::<Command>(entry) {
+            self.newest = self.newest.max(Some(command.at));
+        }
+        Ok(reply)
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>, Halt> {
+        self.replica.snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), Halt> {
+        self.replica.restore(snapshot)
+    }
+}
+
+fn ask_others(file: &HostFile, remains: &Remains) -> anyhow::Result<BTreeMap<u64, (Place, Heard)>> {
+    let tls = pki::TlsFiles {
+        authority: file.tls.ca.clone(),
+        certificate: file.tls.certificate.clone(),
+        key: file.tls.key.clone(),
+    };
+    let tls = pki::client_config(&tls)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let others = remains.voters.iter().filter(|(node_id, _)| **node_id != remains.node_id);
+    let heard = runtime.block_on(async {
+        let client = rpc::Client::new(tls);
+        let ask = |(node_id, place): (&u64, &Place)| {
+            let (client, cluster) = (client.clone(), file.cluster.clone());
+            let (node_id, place) = (*node_id, place.clone());
+            async move {
+                let heard = consensus::ask(&client, &cluster, node_id, &place, ASK_FOR).await;
+                (node_id, (place, heard))
+            }
+        };
+        join_all(others.map(ask)).await
+    });
+    Ok(heard.into_iter().collect())
+}
+
+impl Survey {
+    /// Why the cluster is not to be recovered here, if so.
+    #[must_use]
+    pub fn objection(&self, host: &HostName) -> Option<Objection> {
+        let votes = self.others.values().filter_map(|(place, heard)| match heard {
+            Heard::Votes(standing) => Some((place.host.clone(), *standing)),
+            Heard::Unclear(_) | Heard::NoVote | Heard::Nothing(_) => None,
+        });
+        let votes: Vec<_> = votes.collect();
+        let own = self.state.generation;
+        if let Some((by, standing)) = votes.iter().find(|(_, standing)| standing.generation > own) {
+            let (host, by, later) = (host.clone(), by.clone(), standing.generation);
+            return Some(Objection::GoesOn { host, by, later, own });
+        }
+        let there = |heard: &Heard| matches!(heard, Heard::Votes(_) | Heard::Unclear(_));
+        let answer = self.others.values().filter(|(_, heard)| there(heard)).count();
+        let heard = answer + usize::from(self.remains.voters.contains_key(&self.remains.node_id));
+        let voters = self.remains.voters.len();
+        // One that has never had another is no majority that could be asked to go on.
+        if answer > 0 && heard * 2 > voters {
+            return Some(Objection::Majority { heard, voters });
+        }
+        let newer = votes.iter().find(|(_, standing)| standing.index > self.remains.index);
+        newer.map(|(by, standing)| Objection::Newer { by: by.clone(), theirs: standing.index, own: self.remains.index })
+    }
+
+    /// What whoever does it has to say, word for word.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let hosts: Vec<&str> = self.others.values().map(|(place, _)| place.host.as_str()).collect();
+        match hosts.as_slice() {
+            [] => "what was decided elsewhere is lost for good".to_owned(),
+            [one] => format!("{one} is lost for good"),
+            [first @ .., last] => format!("{} and {last} are lost for good", first.join(", ")),
+        }
+    }
+
+    /// Puts the store of a new generation in the place of the one that was surveyed.
+    ///
+    /// # Errors
+    /// Where it stopped; the old store is there, or beside its place.
+    pub fn carry_out(&self, file: &HostFile, by: &str) -> anyhow::Result<Recovered> {
+        let papers = Papers::of(file);
+        let heard = self.others.values().filter_map(|(_, heard)| match heard {
+            Heard::Votes(standing) => Some(standing.generation),
+            Heard::Unclear(_) | Heard::NoVote | Heard::Nothing(_) => None,
+        });
+        let known = heard.max().map_or(self.known, |heard| heard.max(self.known));
+        let generation = next_generation(known, rand::random()).context("there is no later generation")?;
+        let index = next_index(self.remains.index.max(self.state.applied));
+        let recovery = Recovery {
+            generation,
+            index,
+            at: clock::wall(),
+            survivor: file.host.clone(),
+            newest: self.newest,
+            by: by.to_owned(),
+        };
+        let mut state = self.state.clone();
+        state.recover(&recovery)?;
+        let state = Replica { state }.snapshot()?;
+        let own = self.remains.voters.get(&self.remains.node_id).cloned();
+        let place = own.unwrap_or_else(|| Place { host: file.host.clone(), address: own_address(file) });
+        let term = self.remains.term.saturating_add(1);
+        let anew = Anew { cluster: file.cluster.clone(), node_id: index, place, term, index, state };
+        clear(&papers.recovered())?;
+        anew.write(&papers.recovered())?;
+        let kept = papers.take_recovered(index, self.state.generation)?;
+        Ok(Recovered { generation, node_id: index, kept })
+    }
+}
+
+fn own_address(file: &HostFile) -> SocketAddr {
+    file.voters.get(&file.host).copied().unwrap_or(file.listen)
+}
+
+/// Removes what a recovery has left behind that went no further.
+fn clear(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! When a cluster may be recovered, and what has to be said for it.
+
+use super::*;
+use crate::consensus::Standing;
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+fn place(name: &str) -> Place {
+    Place { host: host(name), address: "127.0.0.1:7400".parse().unwrap() }
+}
+
+fn votes(generation: u32, index: u64) -> Heard {
+    Heard::Votes(Standing { generation, term: 9, index })
+}
+
+fn nothing() -> Heard {
+    Heard::Nothing("no route".to_owned())
+}
+
+/// This voter is `hv-a`, its store ends at entry 50, and the others are heard like this.
+fn survey(others: Vec<Heard>) -> Survey {
+    let names = ["hv-b", "hv-c", "hv-d", "hv-e"];
+    let others: BTreeMap<u64, (Place, Heard)> = (2..).zip(names.into_iter().map(place).zip(others)).collect();
+    let voters = others.iter().map(|(node_id, (place, _))| (*node_id, place.clone())).chain([(1, place("hv-a"))]);
+    let remains = Remains { node_id: 1, term: 9, index: 50, voters: voters.collect() };
+    Survey { remains, state: ClusterState::born(), newest: None, others, known: 1 }
+}
+
+fn objection(others: Vec<Heard>) -> Option<Objection> {
+    survey(others).objection(&host("hv-a"))
+}
+
+#[test]
+fn nothing_is_recovered_while_a_majority_can_be_heard() {
+    assert_eq!(objection(vec![nothing(), nothing()]), None);
+    assert_eq!(objection(vec![Heard::NoVote, Heard::NoVote]), None, "supervisors whose stores are lost");
+    assert_eq!(objection(vec![votes(1, 50), nothing(), nothing(), nothing()]), None, "two of five are none");
+    assert_eq!(objection(vec![]), None, "it has always been alone");
+    for heard in [vec![votes(1, 50), nothing()], vec![nothing(), Heard::Unclear("of another version".to_owned())]] {
+        assert_eq!(objection(heard), Some(Objection::Majority { heard: 2, voters: 3 }));
+    }
+}
+
+#[test]
+fn a_cluster_is_recovered_on_the_survivor_that_knows_most_and_once() {
+    let newer = objection(vec![votes(1, 51), nothing(), nothing(), nothing()]);
+    assert_eq!(newer, Some(Objection::Newer { by: host("hv-b"), theirs: 51, own: 50 }));
+    let goes_on = objection(vec![votes(7, 1_000_000_001), nothing(), nothing(), nothing()]);
+    let Some(Objection::GoesOn { later: 7, own: 1, by, .. }) = &goes_on else { panic!("{goes_on:?}") };
+    assert_eq!(*by, host("hv-b"));
+    assert!(goes_on.unwrap().to_string().contains("`holdfast voter add hv-a` there"));
+}
+
+#[test]
+fn whoever_recovers_a_cluster_says_who_is_lost() {
+    assert_eq!(survey(vec![]).words(), "what was decided elsewhere is lost for good");
+    assert_eq!(survey(vec![nothing()]).words(), "hv-b is lost for good");
+    assert_eq!(survey(vec![nothing(), nothing()]).words(), "hv-b and hv-c are lost for good");
+    let four = survey(vec![votes(1, 50), nothing(), nothing(), nothing()]);
+    assert_eq!(four.words(), "hv-b, hv-c, hv-d and hv-e are lost for good");
+}
