@@ -135,10 +135,11 @@ impl ClusterState {
         self.generation <= 1 || seen.generation >= self.generation
     }
 
-    /// Whether an assignment is of a generation that has ended: whatever moved it then goes on no more.
+    /// Whether an assignment is of a generation that has ended: whatever moved it then goes on no more. What runs under no
+    /// assignment is of none, and other tools may be moving it.
     #[must_use]
     pub fn is_outranked(&self, epoch: Epoch) -> bool {
-        epoch.generation < self.generation
+        epoch.generation > 0 && epoch.generation < self.generation
     }
 
     /// Incidents of what is not believed any more: what is still so is found and told anew. Those of guests stay open, until

@@ -83,6 +83,15 @@ fn a_host_that_has_not_learned_of_the_generation_has_said_nothing() {
 }
 
 #[test]
+fn a_move_that_other_tools_have_begun_is_waited_for_in_any_generation() {
+    let mut scene = recovered();
+    has(&mut scene, "b", Epoch::default(), GuestCondition::Running);
+    has(&mut scene, "c", Epoch::default(), GuestCondition::Incoming);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert!(scene.stage.orders("b").is_empty() && scene.stage.orders("c").is_empty());
+}
+
+#[test]
 fn of_a_move_that_the_old_generation_had_begun_the_side_that_runs_is_kept() {
     let mut scene = recovered();
     has(&mut scene, "b", old(400), GuestCondition::Running);
