@@ -164,7 +164,7 @@ impl ClusterState {
                 }
                 LadderKind::Storage => format!(
                     "The storage of {guest} failed, and QEMU has stopped it where it was. Mend the storage, then run \
-                     `holdfast guest start {guest}`: it is let run again."
+                     `holdfast guest cleanup {guest}`: it is let run again."
                 ),
             });
         }

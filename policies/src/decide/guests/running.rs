@@ -20,7 +20,7 @@ use crate::{
     evidence::{HostEvidence, SightState},
     fit::host_rule_broken,
     hands_off::HandsOff,
-    ladder::{NextStep, Trouble, ladder_of, next_step},
+    ladder::{LadderKind, NextStep, Trouble, ladder_of, next_step},
     model::{GuestDeclaration, OnDegraded, Policy, Rung, Severity},
     names::{GuestName, OrderId, ServiceName},
     observe::{GuestCondition, GuestReport},
@@ -170,8 +170,9 @@ impl Pass<'_, '_> {
         // A rung that starts the guest gets its wait from when the guest runs, however long the way there was.
         let age = position.map_or(Duration::ZERO, |position| self.round.age(position.acted.max(run.since)));
         let mut step = next_step(rungs, position, age, trouble);
-        if let (Some(left), Trouble::Service, NextStep::Take { .. }) =
-            (window_left(self.round, run, judgement, age), trouble, step)
+        let left = || window_left(self.round, run, judgement, age).max(let_run_left(self.round, run));
+        if let (Trouble::Service, NextStep::Take { .. }) = (trouble, step)
+            && let Some(left) = left()
         {
             return NextStep::Wait { left };
         }
@@ -325,6 +326,17 @@ fn reopened_since(round: &Round<'_>, run: &Run<'_>) -> Option<u64> {
 /// Whether the host has synced since it gets leases again.
 fn told_since(round: &Round<'_>, reopened: u64, seen: &HostEvidence) -> bool {
     seen.sync.as_ref().is_some_and(|sync| sync.at > round.evidence.marks.at(reopened))
+}
+
+/// For how long the services of a guest that was let run again need not answer: while its storage had it stopped they could
+/// not, and their probes have not been answered since. Nothing is restarted for that within the rung's wait.
+fn let_run_left(round: &Round<'_>, run: &Run<'_>) -> Option<Duration> {
+    let newest = run.guest.ladder.position.as_ref();
+    let newest = newest.filter(|position| position.ladder == LadderKind::Storage && !position.recovered)?;
+    let rungs = ladder_of(&round.state.policies, run.name, LadderKind::Storage);
+    let resumed = rungs.get(newest.rung).filter(|rung| matches!(rung, Rung::ResumeGuest { .. }))?;
+    let left = resumed.wait().0.saturating_sub(round.age(newest.acted));
+    Some(left).filter(|left| !left.is_zero())
 }
 
 /// For how long after a try what made the guest ill still shows what was before it: slowness and flapping are seen over a

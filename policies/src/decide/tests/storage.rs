@@ -29,7 +29,29 @@ fn a_guest_whose_storage_failed_is_let_run_again_twice_then_a_human_is_called_an
     assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
     let incident = scene.stage.state.open_incident("guest/web").unwrap();
     let human = incident.human.clone().unwrap();
-    assert!(human.contains("Mend the storage, then run `holdfast guest start web`"), "{human}");
+    assert!(human.contains("Mend the storage, then run `holdfast guest cleanup web`"), "{human}");
+    scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
+    stopped_by_storage(&mut scene);
+    assert_eq!(scene.settle(), ["Climb"]);
+    assert!(scene.stage.orders("d")[0].starts_with("resume web"), "what the human was told to do lets it run again");
+}
+
+#[test]
+fn nothing_is_restarted_before_a_guest_that_was_let_run_again_has_had_its_time_to_answer() {
+    let mut scene = four();
+    stopped_by_storage(&mut scene);
+    fails_on(&mut scene);
+    assert_eq!(scene.settle(), ["Climb"]);
+    scene.stage.end("d", done());
+    // It runs, and what was seen of its services is from when it stood still.
+    scene.later(1_000);
+    fails_on(&mut scene);
+    assert_eq!(scene.words(), Vec::<String>::new());
+    assert!(scene.decide().report.guests[&name("web")].doing.contains("waiting for the newest try to help"));
+    scene.later(9_500);
+    fails_on(&mut scene);
+    assert_eq!(scene.settle(), ["Climb"], "they still do not answer");
+    assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
 }
 
 #[test]
