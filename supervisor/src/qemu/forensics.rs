@@ -46,6 +46,12 @@ const LINES_BYTES_MAX: usize = 350;
 /// How long one of them may be, in bytes, so that one does not push out the others.
 const LINE_BYTES_MAX: usize = 160;
 
+/// A guest that QEMU says has panicked.
+const PANICKED: &str = "panicked";
+
+/// What kernels begin to say when they panic. A trace may follow that is longer than what the journal gets.
+const PANICS: [&str; 2] = ["Kernel panic", "panic: "];
+
 /// How much of the last line of QEMU's log the journal gets, in bytes.
 const LOG_LINE_BYTES_MAX: usize = 100;
 
@@ -71,7 +77,7 @@ fn in_words(condition: &GuestCondition) -> Option<String> {
         GuestCondition::Running => Some("running".to_owned()),
         GuestCondition::Paused { reason } => Some(format!("paused ({reason})")),
         GuestCondition::IoError { detail } => Some(format!("stopped by its storage ({detail})")),
-        GuestCondition::Panicked => Some("panicked".to_owned()),
+        GuestCondition::Panicked => Some(PANICKED.to_owned()),
         GuestCondition::Exited { detail } => Some(format!("gone ({detail})")),
         GuestCondition::Unknown { detail } => Some(format!("not known ({detail})")),
         GuestCondition::Incoming | GuestCondition::Sent => None,
@@ -161,11 +167,25 @@ impl Case {
         if !log.is_empty() {
             parts.push(format!("QEMU said: {log}"));
         }
-        parts.push(match last_lines(&self.console, LINES_MAX, LINES_BYTES_MAX) {
+        parts.push(match self.console_end() {
             lines if lines.is_empty() => "it said nothing on its console".to_owned(),
             lines => format!("its console ended: {lines}"),
         });
         clean_to(&parts.join("; "), LAST_SEEN_BYTES_MAX)
+    }
+
+    /// The last lines of its console; of a kernel that has panicked, what it said of that, wherever that stands.
+    fn console_end(&self) -> String {
+        let lines = last_lines(&self.console, LINES_MAX, LINES_BYTES_MAX);
+        let is_panic = |line: &&str| PANICS.iter().any(|word| line.contains(word));
+        let panic = self.console.lines().rev().map(str::trim).find(is_panic);
+        let Some(panic) = panic.filter(|_| self.seen.state == PANICKED) else { return lines };
+        let panic = clean_to(panic, LINE_BYTES_MAX);
+        if lines.contains(&panic) {
+            return lines;
+        }
+        let lines = last_lines(&self.console, LINES_MAX - 1, LINES_BYTES_MAX.saturating_sub(panic.len()));
+        format!("{panic} | … | {lines}")
     }
 
     /// For a person who looks into it.
@@ -355,6 +375,22 @@ mod tests {
         let told = case(7, &long.join("\n")).account(path);
         assert!(told.len() <= LAST_SEEN_BYTES_MAX, "{} bytes", told.len());
         assert!(told.contains("| 8 é"), "the newest are kept: {told}");
+    }
+
+    #[test]
+    fn a_kernel_that_has_panicked_is_quoted_on_that_however_long_the_trace_after_it() {
+        let path = Path::new("/case");
+        let panic = "[    4.487357] Kernel panic - not syncing: sysrq triggered crash";
+        let trace = "[    4.494601]  dump_stack_lvl+0x44/0x5c\n".repeat(40);
+        let mut case = case(7, &format!("booting\n{panic}\n{trace}[    4.502306]  </TASK>\n"));
+        assert!(!case.account(path).contains("panic"), "what runs may have said that in an earlier boot");
+        case.seen.state = in_words(&GuestCondition::Panicked).unwrap();
+        let told = case.account(path);
+        assert!(told.starts_with(&format!("panicked; more in /case; its console ended: {panic} | … | ")), "{told}");
+        assert!(told.ends_with("dump_stack_lvl+0x44/0x5c | [    4.502306]  </TASK>"), "{told}");
+        assert_eq!(told.matches("dump_stack").count(), LINES_MAX - 2);
+        case.console = format!("BUG: unable to handle page fault\n{trace}{panic}\n");
+        assert!(case.account(path).ends_with(&format!("dump_stack_lvl+0x44/0x5c | {panic}")));
     }
 
     #[test]
