@@ -2,16 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Daemon, HostSpec, Scene,
+    Daemon, HostSpec, Scene, SmallDisk,
     cluster::API_PORT,
-    command::run_ok,
     guest::PORT,
     left_out,
     scene::{ADDRESS, LIMIT},
@@ -19,40 +14,11 @@ use holdfast_tests::lab::{
 };
 
 /// Size of the small disk: enough for a supervisor's start.
-const SIZE: &str = "size=24m";
+const SIZE_MIB: u32 = 24;
 /// Policies that are applied to make the cluster write.
 const APPLIED_MAX: u32 = 60;
 /// Size of each, most of it a comment.
 const COMMENT_BYTES: usize = 300_000;
-
-/// A small file system, unmounted when dropped; a host that is up still holds it.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(folder: PathBuf) -> anyhow::Result<Self> {
-        fs::create_dir_all(&folder)?;
-        run_ok(&["mount", "-t", "tmpfs", "-o", SIZE, "tmpfs", &folder.to_string_lossy()], LIMIT)?;
-        Ok(Self(folder))
-    }
-
-    /// Leaves no byte free.
-    fn fill(&self) {
-        let big = self.0.join("big");
-        // Ends with "no space left".
-        let _ = run_ok(&["dd", "if=/dev/zero", &format!("of={}", big.display()), "bs=4k"], LIMIT);
-        assert!(fs::metadata(big).is_ok_and(|file| file.len() > 0));
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("big")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = run_ok(&["umount", "-l", &self.0.to_string_lossy()], LIMIT);
-    }
-}
 
 #[test]
 fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
@@ -63,8 +29,7 @@ fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
     let mut disks = Vec::new();
     let mut scene = Scene::prepared(names.map(HostSpec::voter).to_vec(), "", |lab| {
         for name in names {
-            let state = lab.host_dir(name).join("state");
-            keep_files(&state, || SmallDisk::mount(state.clone()).map(|disk| disks.push((name, disk))))?;
+            disks.push((name, SmallDisk::over(&lab.host_dir(name).join("state"), SIZE_MIB)?));
         }
         Ok(())
     })
@@ -75,7 +40,7 @@ fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
         let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
         let supervisor = scene.lab.daemon_pid(&host, Daemon::Supervisor).unwrap();
         let disk = &disks.iter().find(|(name, _)| *name == host).unwrap().1;
-        disk.fill();
+        disk.fill().unwrap();
         until_it_stops(&scene, &host);
         let log = scene.lab.log_tail(&host, "supervisor", 2_000);
         assert!(log.contains("this voter stops"), "no clear error in: {log}");
@@ -102,7 +67,7 @@ fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
         assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
 
         // With room it votes again, without anybody's help.
-        disk.free();
+        disk.free().unwrap();
         wait::until("a well voter", LIMIT, || page(&scene, &host, "/readyz").map(drop)).unwrap();
         scene.calm().unwrap();
         wait::until("three voters that answer", LIMIT, || {
@@ -148,15 +113,4 @@ fn until_it_stops(scene: &Scene, host: &str) {
 
 fn comment(number: u32, bytes: usize) -> String {
     format!("# {number} {}\n", "x".repeat(bytes))
-}
-
-/// Runs `mount`, which hides a folder's content, and puts that content back.
-fn keep_files(folder: &Path, mount: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let aside = folder.with_extension("aside");
-    fs::create_dir_all(&aside)?;
-    let copy =
-        |from: &Path, to: &Path| run_ok(&["cp", "-a", &format!("{}/.", from.display()), &to.to_string_lossy()], LIMIT);
-    copy(folder, &aside)?;
-    mount()?;
-    copy(&aside, folder).map(drop)
 }

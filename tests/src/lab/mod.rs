@@ -26,6 +26,7 @@ pub mod redfish;
 pub mod scene;
 #[cfg(test)]
 mod selftest;
+mod small_disk;
 pub mod wait;
 mod watch;
 mod watchdog;
@@ -47,6 +48,7 @@ pub use self::{
     operators::Operator,
     place::Place,
     scene::Scene,
+    small_disk::SmallDisk,
     watch::{DoubleRun, Tenure},
     watchdog::WatchdogEvent,
 };
