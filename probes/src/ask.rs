@@ -90,7 +90,7 @@ async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, memory: &Memory, ti
         Probe::Exec(exec) => exec::ask(channel, exec, timeout).await,
         Probe::File(file) => kinds::file(channel, file, timeout).await,
         Probe::Systemd(unit) => kinds::systemd(channel, unit, memory, timeout).await,
-        Probe::Process(process) => kinds::process(channel, process, timeout).await,
+        Probe::Process(process) => kinds::process(channel, process, memory, timeout).await,
         Probe::Metric(metric) => kinds::metric(channel, metric, timeout).await,
         Probe::Heartbeat(beat) => kinds::heartbeat(channel, beat, timeout).await,
         Probe::Tls(_)

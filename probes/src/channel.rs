@@ -41,14 +41,28 @@ pub trait GuestChannel: Send + Sync {
 }
 
 /// What came of counting processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Counted {
     /// So many are there.
     There(u32),
+    /// The process that a file names.
+    Named(Named),
     /// The file that should hold a process number holds none.
     NoNumber,
     /// Processes cannot be looked at.
     Unseen,
+}
+
+/// A process whose number stands in a file. The number is given to others once its process has ended; when it began tells them
+/// apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The number.
+    pub number: u32,
+    /// What tells this writing of the file from any other; empty where nothing does.
+    pub written: String,
+    /// When the process with that number began, in ticks since the guest's boot; `None` where none lives.
+    pub began: Option<u64>,
 }
 
 /// What came of a look at a file.

@@ -7,11 +7,15 @@ use std::{
     time::Duration,
 };
 
+use crate::channel::Named;
+
 /// The memory of one asker; cheap to clone. It may be lost at any time, and then nothing is held against anybody.
 #[derive(Clone, Default)]
 pub struct Memory {
     /// By unit: as many as one asker asks for.
     units: Arc<Mutex<BTreeMap<String, Seen>>>,
+    /// By file with a process number: as many, too.
+    named: Arc<Mutex<BTreeMap<String, Named>>>,
     figures: Arc<Mutex<Vec<Figure>>>,
 }
 
@@ -66,6 +70,17 @@ impl Memory {
         units.insert(unit.to_owned(), Seen { run, before });
         before
     }
+
+    /// Whether the process that a file names is the one that it named when this writing of the file was seen first. One that has
+    /// taken its number since is another, and so is one that has taken it when nobody had it.
+    pub(crate) fn is_still(&self, file: &str, named: &Named) -> bool {
+        let mut known = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |known: &&Named| known.number == named.number && known.written == named.written;
+        let first = known.get(file).filter(same).filter(|known| !known.written.is_empty());
+        let began = first.map_or(named.began, |first| first.began);
+        known.insert(file.to_owned(), Named { began, ..named.clone() });
+        named.began.is_some() && named.began == began
+    }
 }
 
 impl Seen {
@@ -78,5 +93,43 @@ impl Seen {
             // Nobody has seen the runs between; on average they lasted no longer than this.
             more => Some(run.entered.saturating_sub(self.run.asked) / u32::try_from(more).unwrap_or(u32::MAX)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "/run/app.pid";
+
+    fn named(number: u32, written: &str, began: Option<u64>) -> Named {
+        Named { number, written: written.to_owned(), began }
+    }
+
+    #[test]
+    fn a_number_that_somebody_else_has_got_is_not_the_process_of_the_file() {
+        let memory = Memory::default();
+        let is_still = |number, written, began| memory.is_still(FILE, &named(number, written, began));
+        assert!(is_still(7, "a", Some(100)) && is_still(7, "a", Some(100)));
+        assert!(!is_still(7, "a", None), "it has ended");
+        assert!(!is_still(7, "a", Some(900)), "its number was given away");
+        assert!(!is_still(7, "a", Some(900)), "and that stays so");
+        assert!(is_still(7, "b", Some(900)), "the file was written anew: that is its process");
+        assert!(is_still(8, "b", Some(950)), "and so is another number");
+        assert!(memory.is_still("/run/other.pid", &named(7, "a", Some(900))), "each file is one of its own");
+    }
+
+    #[test]
+    fn a_number_that_nobody_had_when_the_file_was_seen_first_is_not_made_good_by_whoever_gets_it() {
+        let memory = Memory::default();
+        assert!(!memory.is_still(FILE, &named(7, "a", None)));
+        assert!(!memory.is_still(FILE, &named(7, "a", Some(100))));
+    }
+
+    #[test]
+    fn where_writings_of_a_file_cannot_be_told_apart_nothing_is_held_against_anybody() {
+        let memory = Memory::default();
+        assert!(memory.is_still(FILE, &named(7, "", Some(100))));
+        assert!(memory.is_still(FILE, &named(7, "", Some(200))));
     }
 }

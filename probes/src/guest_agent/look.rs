@@ -1,20 +1,26 @@
 //! Looks at the guest's own processes and files without running programs: cheap enough for several in a second.
 
-use std::{fs, io::Read, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+    time::Duration,
+};
 
 use holdfast_policies::probe::Processes;
 
 use crate::{
-    channel::{Counted, Looked},
+    channel::{Counted, Looked, Named},
     finding::BODY_BYTES_MAX,
 };
 
 /// Most that is read of a file with a process number: PostgreSQL's has some lines more.
 const PID_BYTES_MAX: u64 = 256;
 
-/// Where a process's start stands among what follows its name (proc_pid_stat(5), field 22), and in which unit: `USER_HZ`, which is
+/// Where a process's start stands among what follows its state (proc_pid_stat(5), field 22), and in which unit: `USER_HZ`, which is
 /// 100 wherever guests run.
-const START_TIME: usize = 19;
+const START_TIME: usize = 18;
 const TICKS_PER_SECOND: u64 = 100;
 
 /// What two ages may differ by that are the same: one is in whole seconds.
@@ -29,27 +35,39 @@ pub(super) fn count(which: &Processes) -> Counted {
     let there = |count: std::io::Result<u32>| count.map_or(Counted::Unseen, Counted::There);
     match which {
         Processes::Name(name) => there(of_name(name)),
-        Processes::PidFile(path) => match number_in(path) {
-            Ok(Some(number)) => there(living(number).map(|name| u32::from(name.is_some()))),
+        Processes::PidFile(path) => match pid_file(path) {
+            Ok((Some(number), written)) => match living(number) {
+                Ok(process) => Counted::Named(Named { number, written, began: process.map(|process| process.began) }),
+                Err(_) => Counted::Unseen,
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Counted::There(0),
-            Ok(None) | Err(_) => Counted::NoNumber,
+            Ok((None, _)) | Err(_) => Counted::NoNumber,
         },
     }
 }
 
 /// The process number that a file begins with.
 pub(super) fn number_in(path: &Path) -> std::io::Result<Option<u32>> {
-    let text = read_beginning(path, PID_BYTES_MAX)?;
-    Ok(text.split_whitespace().next().and_then(|word| word.parse().ok()))
+    pid_file(path).map(|(number, _)| number)
+}
+
+/// The same, and what tells this writing of the file from any other.
+fn pid_file(path: &Path) -> std::io::Result<(Option<u32>, String)> {
+    let file = open(path)?;
+    let metadata = file.metadata()?;
+    let written = format!("{}.{}.{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+    let text = beginning(file, PID_BYTES_MAX)?;
+    Ok((text.split_whitespace().next().and_then(|word| word.parse().ok()), written))
 }
 
 /// Whoever may write a file's folder may put a pipe or a device there, which would hold the agent for ever: only plain files
 /// are read, and not far.
-fn read_beginning(path: &Path, most: u64) -> std::io::Result<String> {
+fn open(path: &Path) -> std::io::Result<fs::File> {
     let file = fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a plain file"));
-    }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a plain file")) }
+}
+
+fn beginning(file: fs::File, most: u64) -> std::io::Result<String> {
     let mut content = Vec::new();
     file.take(most).read_to_end(&mut content)?;
     Ok(String::from_utf8_lossy(&content).into_owned())
@@ -59,7 +77,7 @@ fn of_name(name: &str) -> std::io::Result<u32> {
     let mut count = 0_u32;
     for entry in fs::read_dir("/proc")? {
         let Some(number) = entry?.file_name().to_str().and_then(|text| text.parse().ok()) else { continue };
-        count = count.saturating_add(u32::from(living(number)?.is_some_and(|own| own == name)));
+        count = count.saturating_add(u32::from(living(number)?.is_some_and(|own| own.name == name)));
     }
     Ok(count)
 }
@@ -75,16 +93,30 @@ fn stat(number: u32) -> std::io::Result<Option<String>> {
     }
 }
 
-/// The name of a process that lives; `None` when there is none with this number, or it is dead.
-pub(super) fn living(number: u32) -> std::io::Result<Option<String>> {
+/// A process that lives.
+pub(super) struct Process {
+    /// As in `/proc/PID/comm`.
+    name: String,
+    /// When it began, in ticks since the boot.
+    began: u64,
+}
+
+/// The process that lives and has this number; `None` when there is none, or it is dead.
+pub(super) fn living(number: u32) -> std::io::Result<Option<Process>> {
     let Some(stat) = stat(number)? else { return Ok(None) };
+    let odd = || std::io::Error::other(format!("/proc/{number}/stat is not as proc_pid_stat(5) says"));
+    let (state, process) = state_of(&stat).ok_or_else(odd)?;
+    Ok((!matches!(state, 'Z' | 'X')).then_some(process))
+}
+
+fn state_of(stat: &str) -> Option<(char, Process)> {
     // The name may hold any character, parentheses too.
-    let found = stat.rsplit_once(')').and_then(|(before, after)| {
-        let (_, name) = before.split_once('(')?;
-        let state = after.trim_start().chars().next()?;
-        (!matches!(state, 'Z' | 'X')).then(|| name.to_owned())
-    });
-    Ok(found)
+    let (before, after) = stat.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    let mut fields = after.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let began = fields.nth(START_TIME)?.parse().ok()?;
+    Some((state, Process { name: name.to_owned(), began }))
 }
 
 /// Whether a process may be the one whose number a file holds: it was there when the file was written. After a reboot or a
@@ -98,9 +130,7 @@ pub(super) fn may_be_of(path: &Path, number: u32) -> bool {
 
 /// How long ago a process began.
 fn age_of(number: u32) -> Option<Duration> {
-    let stat = stat(number).ok()??;
-    let (_, after) = stat.rsplit_once(')')?;
-    let ticks: u64 = after.split_whitespace().nth(START_TIME).and_then(|field| field.parse().ok())?;
+    let ticks = living(number).ok()??.began;
     let began = Duration::from_millis(ticks.saturating_mul(1_000 / TICKS_PER_SECOND));
     let up = fs::read_to_string("/proc/uptime").ok()?;
     let up = Duration::try_from_secs_f64(up.split_whitespace().next()?.parse().ok()?).ok()?;
@@ -120,7 +150,7 @@ pub(super) fn file(path: &Path, read: bool) -> Looked {
     if !read {
         return Looked::There { age, content: String::new() };
     }
-    match read_beginning(path, u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX)) {
+    match open(path).and_then(|file| beginning(file, u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX))) {
         Ok(content) => Looked::There { age, content },
         Err(_) => Looked::Unreadable,
     }

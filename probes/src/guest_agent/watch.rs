@@ -41,7 +41,7 @@ pub(super) async fn appears(watched: &Watched) -> (AsyncFd<std::os::fd::OwnedFd>
     loop {
         if let Some(main) = main_process(watched).await
             // One that has ended keeps its number until its parent has asked how.
-            && u32::try_from(main.number).is_ok_and(|number| look::living(number).is_ok_and(|name| name.is_some()))
+            && u32::try_from(main.number).is_ok_and(|number| look::living(number).is_ok_and(|process| process.is_some()))
             && let Some(pid) = Pid::from_raw(main.number)
             && let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK)
             && let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE)
