@@ -14,7 +14,7 @@ use crate::{
     proof::{Power, PowerReading},
     revocation::KeyId,
     state::{Host, HostFacts},
-    sync::Authority,
+    sync::{Authority, SightsMark},
     time::Moment,
 };
 
@@ -73,6 +73,8 @@ pub struct HostEvidence {
     pub other_boot: Option<OtherBoot>,
     /// Why this boot stops its guests, or has, as it gossips; nothing is decided by it.
     pub last_words: Option<String>,
+    /// How far what it sees of services is known; `None`: it has to tell all of it.
+    pub sights_known: Option<SightsMark>,
 }
 
 /// Longest last words that are kept, in bytes: a sentence before the guests are stopped, and one after.

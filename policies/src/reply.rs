@@ -38,6 +38,8 @@ pub fn reply(
         superseded: given_up(state, request),
         floors: (!request.floors_known).then(|| floors(state, &request.host)),
         view: (request.known_view < state.view_changed).then(|| view(state)),
+        // That is no part of the state: whoever has gathered it says so.
+        sights_known: None,
     }
 }
 

@@ -38,7 +38,7 @@ pub struct SyncRequest {
     pub reports: Vec<GuestReport>,
     /// What came of orders.
     pub results: Vec<OrderResult>,
-    /// What it sees of services.
+    /// What it sees of services: all of it, or what has changed, as `sights_told` says.
     pub sights: Vec<SightReport>,
     /// Why it doubts itself, if it does.
     pub unwell: Option<String>,
@@ -56,6 +56,9 @@ pub struct SyncRequest {
     /// The gossip keys that it holds, by their ids; none from a supervisor that does not say.
     #[serde(default)]
     pub gossip_keys: BTreeSet<KeyId>,
+    /// Which changes `sights` holds; `None` from a supervisor that tells everything every time.
+    #[serde(default)]
+    pub sights_told: Option<SightsTold>,
 }
 
 /// What came of one order.
@@ -107,6 +110,40 @@ pub struct SightReport {
     pub detail: String,
 }
 
+/// How far what a supervisor sees is known, in its own count of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SightsMark {
+    /// Which start of the supervisor counts: each has another number.
+    pub start: u64,
+    /// Up to which change.
+    pub change: u64,
+}
+
+/// Which changes of what a supervisor sees are in one sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SightsTold {
+    /// Which start of the supervisor counts.
+    pub start: u64,
+    /// Those after this one; 0 for all that it sees.
+    pub after: u64,
+    /// Up to this one.
+    pub upto: u64,
+}
+
+impl SightsTold {
+    /// How far it is known to whoever knew it up to `known`, and has taken this in. Where something between is missing, as to a
+    /// new coordinator, it is known no further than before, and has to be told from there.
+    #[must_use]
+    pub fn taken_by(self, known: Option<SightsMark>) -> Option<SightsMark> {
+        let known = known.filter(|known| known.start == self.start);
+        let change = known.map_or(0, |known| known.change);
+        if self.after > change {
+            return known;
+        }
+        Some(SightsMark { start: self.start, change: change.max(self.upto) })
+    }
+}
+
 /// Whose word it is: never to go back (R3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
 pub struct Authority {
@@ -140,6 +177,10 @@ pub struct SyncReply {
     pub floors: Option<BTreeMap<GuestName, Epoch>>,
     /// What the agent's prober needs to know, when it has changed.
     pub view: Option<View>,
+    /// How far the coordinator knows what the agent's supervisor sees; it is to be told what has changed after that, and
+    /// everything when this is `None`. It may be behind: what was just told need not be taken in yet.
+    #[serde(default)]
+    pub sights_known: Option<SightsMark>,
 }
 
 /// What every agent knows of the cluster.
@@ -156,4 +197,33 @@ pub struct View {
     /// Hosts whose certificates count no more (R27).
     #[serde(default)]
     pub revoked: BTreeMap<HostName, Revocation>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(start: u64, after: u64, upto: u64) -> SightsTold {
+        SightsTold { start, after, upto }
+    }
+
+    fn mark(start: u64, change: u64) -> Option<SightsMark> {
+        Some(SightsMark { start, change })
+    }
+
+    #[test]
+    fn what_was_missed_between_is_never_taken_for_known() {
+        for (known, told, expected) in [
+            (None, told(1, 0, 7), mark(1, 7)),
+            (mark(1, 7), told(1, 7, 9), mark(1, 9)),
+            (mark(1, 9), told(1, 7, 8), mark(1, 9)),
+            (mark(1, 9), told(1, 0, 9), mark(1, 9)),
+            (mark(1, 7), told(1, 8, 9), mark(1, 7)),
+            (None, told(1, 7, 9), None),
+            (mark(1, 7), told(2, 7, 9), None),
+            (mark(1, 7), told(2, 0, 3), mark(2, 3)),
+        ] {
+            assert_eq!(told.taken_by(known), expected, "{known:?} {told:?}");
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! The prober: asks every service that this host is a vantage of ([`wanted`]), and keeps what the answers amount to.
 
 mod slots;
+#[cfg(test)]
+mod tests;
 mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +17,7 @@ use holdfast_policies::{
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
     sight::{Track, timed},
-    sync::{SightReport, View},
+    sync::{SightReport, SightsMark, SightsTold, View},
     time::{Moment, millis},
 };
 use holdfast_probes::{Clients, Memory, Place, Target, ask};
@@ -36,9 +38,16 @@ use crate::{
 const RECONSIDER_EVERY: Duration = Duration::from_secs(1);
 
 /// What this host sees; shared with the agent, which reports it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Sights {
-    seen: Arc<Mutex<BTreeMap<Subject, Seen>>>,
+    seen: Arc<Mutex<Counted>>,
+}
+
+/// All that is seen, and the count of its changes: every answer is one, as it makes what is seen newer.
+struct Counted {
+    start: u64,
+    changes: u64,
+    by_subject: BTreeMap<Subject, Seen>,
 }
 
 struct Seen {
@@ -46,14 +55,26 @@ struct Seen {
     track: Track,
     asked: Moment,
     detail: String,
+    /// The change that it was last part of.
+    changed: u64,
 }
 
 impl Sights {
-    /// Everything seen, with ages instead of moments.
+    /// Nothing, of a supervisor that starts at this moment.
     #[must_use]
-    pub fn report(&self, now: Moment) -> Vec<SightReport> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = seen.iter().map(|((guest, service, vantage), seen)| SightReport {
+    pub fn begun(at: Moment) -> Self {
+        // No two starts within one boot share a millisecond.
+        Self { seen: Arc::new(Mutex::new(Counted { start: at.0, changes: 0, by_subject: BTreeMap::new() })) }
+    }
+
+    /// What has changed since it was `known`, or everything seen where that is of another start or not known at all; with
+    /// ages instead of moments.
+    #[must_use]
+    pub fn report(&self, now: Moment, known: Option<SightsMark>) -> (Vec<SightReport>, SightsTold) {
+        let all = self.all();
+        let after = known.filter(|known| known.start == all.start).map_or(0, |known| known.change.min(all.changes));
+        let changed = all.by_subject.iter().filter(|(_, seen)| seen.changed > after);
+        let report = changed.map(|((guest, service, vantage), seen)| SightReport {
             guest: guest.clone(),
             service: service.clone(),
             vantage: vantage.clone(),
@@ -63,20 +84,15 @@ impl Sights {
             passed_ago_ms: seen.track.passed().map(|passed| millis(now.since(passed))),
             detail: seen.detail.clone(),
         });
-        report.collect()
+        (report.collect(), SightsTold { start: all.start, after, upto: all.changes })
     }
 
     /// Folds an answer in. Returns the new state when it has changed.
     fn fold(&self, subject: &Subject, question: &Question, answer: &Observation, now: Moment) -> Option<SightState> {
-        let (epoch, service) = (question.epoch, &question.service);
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Seen { epoch, track: Track::default(), asked: now, detail: String::new() };
-        let seen = all.entry(subject.clone()).or_insert_with(fresh);
-        if seen.epoch != epoch {
-            *seen = fresh();
-        }
+        let service = &question.service;
+        let mut all = self.all();
+        let seen = all.about(subject, question.epoch, now);
         let changed = seen.track.fold(service, answer.outcome, answer.latency, now);
-        seen.asked = now;
         seen.detail = seen.track.reason(service, now).unwrap_or_else(|| answer.detail.clone());
         changed
     }
@@ -97,20 +113,34 @@ impl Sights {
         if view.homes.get(guest).is_none_or(|(_, at)| *at != epoch) {
             return false;
         }
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Seen { epoch, track: Track::default(), asked: now, detail: String::new() };
-        let seen = all.entry((guest.clone(), service.clone(), Vantage::Inside)).or_insert_with(fresh);
-        if seen.epoch != epoch {
-            *seen = fresh();
-        }
+        let mut all = self.all();
+        let seen = all.about(&(guest.clone(), service.clone(), Vantage::Inside), epoch, now);
         seen.track.died(declared, now);
-        seen.asked = now;
         detail.clone_into(&mut seen.detail);
         true
     }
 
+    fn all(&self) -> MutexGuard<'_, Counted> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn retain(&self, keep: impl Fn(&Subject) -> bool) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|subject, _| keep(subject));
+        self.all().by_subject.retain(|subject, _| keep(subject));
+    }
+}
+
+impl Counted {
+    /// What is seen of a subject that has just been asked under this assignment.
+    fn about(&mut self, subject: &Subject, epoch: Epoch, now: Moment) -> &mut Seen {
+        self.changes += 1;
+        let changed = self.changes;
+        let fresh = || Seen { epoch, track: Track::default(), asked: now, detail: String::new(), changed };
+        let seen = self.by_subject.entry(subject.clone()).or_insert_with(fresh);
+        if seen.epoch != epoch {
+            *seen = fresh();
+        }
+        (seen.asked, seen.changed) = (now, changed);
+        seen
     }
 }
 

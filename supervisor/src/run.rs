@@ -154,7 +154,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
             .with_context(|| format!("listening on {}", node.file.listen))?;
     let people = serve_people(&node, Arc::clone(&counter)).await?;
 
-    let sights = Sights::default();
+    let sights = Sights::begun(clock::moment());
     tokio::spawn(prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
     tokio::spawn(watch_oneself(Arc::clone(&node)));
     tokio::spawn(facts::export(Arc::clone(&node), datagrams.counters, server.counters()));

@@ -47,6 +47,7 @@ fn reply(orders: Vec<Order>) -> SyncReply {
         superseded: Vec::new(),
         floors: None,
         view: None,
+        sights_known: None,
     }
 }
 

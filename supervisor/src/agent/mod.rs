@@ -17,7 +17,7 @@ use holdfast_policies::{
     observe::{GuestCondition, GuestReport},
     order::Order,
     state::HostFacts,
-    sync::{SyncReply, SyncRequest, View},
+    sync::{SightsMark, SyncReply, SyncRequest, View},
     time::Moment,
 };
 use last_words::LastWords;
@@ -95,6 +95,7 @@ pub async fn run(mut parts: Parts) {
         first: None,
         asked_at: BTreeMap::new(),
         failures: 0,
+        sights_known: None,
     };
     let every = work.parts.node.file.timing.sync_every.0;
     let mut due = Instant::now();
@@ -162,6 +163,8 @@ struct Work {
     first: Option<HostName>,
     asked_at: BTreeMap<OrderId, Moment>,
     failures: u32,
+    /// How far the coordinator knows what is seen here, as it has said itself: it alone knows what has arrived.
+    sights_known: Option<SightsMark>,
 }
 
 impl Work {
@@ -203,15 +206,17 @@ impl Work {
         let now = clock::moment();
         let agent = &self.parts.agent;
         let (armed, told) = self.guarded.armed();
+        let reports = self.reports().await?;
+        let (sights, sights_told) = self.parts.sights.report(now, self.sights_known);
         Ok(SyncRequest {
             host: self.parts.node.host().clone(),
             facts: self.parts.facts.clone(),
             nonce: self.nonce,
             seen: agent.disk().authority,
             floors_known: agent.disk().floors_known,
-            reports: self.reports().await?,
+            reports,
             results: agent.results(now, |order| self.asked_at.get(&order).copied()),
-            sights: self.parts.sights.report(now),
+            sights,
             unwell: self.parts.node.health.unwell(now),
             // A view that the guard has not been told of is not known yet: what is armed may change by it.
             known_view: agent.view().min(told),
@@ -219,6 +224,7 @@ impl Work {
             has_watchdog: Some(self.parts.node.file.watchdog.is_some()),
             level: FeatureLevel::HIGHEST,
             gossip_keys: self.parts.node.sender.key_ids(),
+            sights_told: Some(sights_told),
         })
     }
 
@@ -272,13 +278,16 @@ impl Work {
             tracing::info!(failures = self.failures, "a coordinator answers again");
         }
         self.failures = 0;
-        let why = reply.why_no_lease.clone();
+        let (why, sights_known) = (reply.why_no_lease.clone(), reply.sights_known);
         self.words.note_trouble(why.as_deref());
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
                 self.parts.node.withdrawn.set(self.parts.agent.withdrawn());
                 // Before the next sync tells that it is known.
                 self.parts.node.released.outrank(self.parts.agent.disk().authority.generation);
+                // A coordinator that lacks what its predecessor knew is told at once.
+                self.again |= sights_known < self.sights_known;
+                self.sights_known = sights_known;
                 self.act(actions).await;
             }
             Err(stale) => tracing::warn!(%stale, "a reply was not used"),

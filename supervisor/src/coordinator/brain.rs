@@ -371,7 +371,8 @@ impl Brain {
         self.listen(now.moment).await;
         let decision = self.decide(now);
         self.report = decision.report;
-        self.said.send_replace(Said { term, go_aheads: decision.go_aheads });
+        let sights = Arc::new(replies::sights_known(&self.evidence));
+        self.said.send_replace(Said { term, go_aheads: decision.go_aheads, sights });
         // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
         let planned = if confirmed && !self.halted() { decision.commands } else { Vec::new() };
         let commands = self.judged(planned, now.moment);

@@ -32,6 +32,10 @@ pub fn begin_anew(evidence: &mut Evidence) {
 /// Notes what a sync says that was received at `now`. A host speaks for itself only: what it says for others is dropped.
 pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest, now: Moment) {
     let host = evidence.hosts.entry(request.host.clone()).or_default();
+    if host.sync.as_ref().is_none_or(|newest| newest.incarnation != request.facts.incarnation) {
+        // Each boot counts anew.
+        host.sights_known = None;
+    }
     host.sync = Some(Heard { at: now, incarnation: request.facts.incarnation.clone() });
     host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone().bounded())).collect();
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
@@ -45,13 +49,22 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
             tracing::debug!(host = %request.host, of = %reading.host, "a power reading that no open fence order asked for");
         }
     }
+    let mut all_taken = true;
     for report in &request.sights {
         if may_see(state, &request.host, report) {
             sight(evidence, report, now);
         } else {
+            all_taken = false;
             tracing::debug!(host = %request.host, guest = %report.guest, vantage = %report.vantage, "not its sight to report");
         }
     }
+    let host = evidence.hosts.entry(request.host.clone()).or_default();
+    host.sights_known = match request.sights_told {
+        Some(told) if all_taken => told.taken_by(host.sights_known),
+        // What was not taken is to be told again: it may be its sight by then.
+        Some(told) => host.sights_known.filter(|known| known.start == told.start),
+        None => None,
+    };
 }
 
 /// A boot that asks to join is a sign of life of its machine, whatever keeps it out for the time being (R16, R20).
@@ -206,7 +219,7 @@ mod tests {
         order::LAST_SEEN_BYTES_MAX,
         proof::Power,
         state::HostFacts,
-        sync::Authority,
+        sync::{Authority, SightsTold},
         time::WallTime,
     };
 
@@ -239,6 +252,7 @@ mod tests {
             has_watchdog: None,
             level: holdfast_policies::feature_level::FeatureLevel::HIGHEST,
             gossip_keys: [].into(),
+            sights_told: None,
         }
     }
 
@@ -293,6 +307,47 @@ mod tests {
         assert_eq!(since(9_000, SightState::Unknown), [Moment(990)]);
         assert_eq!(since(10_000, SightState::Passing), [Moment(9_990)]);
         assert_eq!(since(11_000, SightState::Unknown), [Moment(10_990)]);
+    }
+
+    #[test]
+    fn a_coordinator_that_lacks_what_was_told_before_asks_for_everything_and_so_does_a_new_boot() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let known_after = |evidence: &mut Evidence, incarnation: &str, nonce: u64, (after, upto): (u64, u64)| {
+            let sights_told = Some(SightsTold { start: 5, after, upto });
+            let sights = vec![sight_of("http", Vantage::Inside, &state)];
+            let request = SyncRequest { sights, sights_told, nonce, ..request("h2", incarnation) };
+            sync(evidence, &state, &request, Moment(1_000 + nonce));
+            evidence.hosts[&host("h2")].sights_known.map(|known| known.change)
+        };
+        assert_eq!(known_after(&mut evidence, "boot-h2", 1, (0, 3)), Some(3));
+        assert_eq!(known_after(&mut evidence, "boot-h2", 2, (3, 4)), Some(4));
+        begin_anew(&mut evidence);
+        assert_eq!(known_after(&mut evidence, "boot-h2", 3, (4, 5)), None);
+        assert_eq!(evidence.services.len(), 1, "what it does tell counts");
+        assert_eq!(known_after(&mut evidence, "boot-h2", 4, (0, 5)), Some(5));
+        assert_eq!(known_after(&mut evidence, "boot-h2-again", 5, (5, 6)), None);
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_again() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let mut known_after = |sights: Vec<SightReport>, after: u64, upto: u64| {
+            let sights_told = Some(SightsTold { start: 5, after, upto });
+            sync(
+                &mut evidence,
+                &state,
+                &SyncRequest { sights, sights_told, ..request("h2", "boot-h2") },
+                Moment(1_000),
+            );
+            evidence.hosts[&host("h2")].sights_known.map(|known| known.change)
+        };
+        let own = || sight_of("http", Vantage::Inside, &state);
+        let not_declared = || sight_of("smtp", Vantage::Inside, &state);
+        assert_eq!(known_after(vec![own(), not_declared()], 0, 2), None);
+        assert_eq!(known_after(vec![own()], 0, 2), Some(2));
+        assert_eq!(known_after(vec![not_declared()], 2, 3), Some(2));
     }
 
     /// h1 is back under a new boot and is being fenced by h2.

@@ -4,12 +4,14 @@
 //! From then on nobody gets a reply, neither a lease nor an order, and nothing is decided, whoever leads: the alert
 //! [`STORE`] is part of the state.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_policies::{
+    evidence::{Evidence, HostEvidence},
     go_ahead::GoAheads,
+    names::HostName,
     state::ClusterState,
-    sync::{Authority, SyncReply, SyncRequest},
+    sync::{Authority, SightsMark, SyncReply, SyncRequest},
     time::Moment,
 };
 
@@ -45,16 +47,26 @@ pub fn reply(
     said: &Said,
 ) -> SyncReply {
     let left = lease.saturating_sub(now.since(round.began));
-    holdfast_policies::reply::reply(state, request, round.term, left, said.in_term(round.term))
+    let reply = holdfast_policies::reply::reply(state, request, round.term, left, said.in_term(round.term));
+    SyncReply { sights_known: said.sights_of(round.term, &request.host), ..reply }
 }
 
-/// Which fences are still wanted, as the newest round of deciding in a term found (R20).
+/// What the newest round of deciding in a term says to those who answer syncs.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
     /// The term.
     pub term: u64,
-    /// What was found.
+    /// Which fences are still wanted (R20).
     pub go_aheads: GoAheads,
+    /// How far it is known what each host sees; without those that have to tell everything.
+    pub sights: Arc<BTreeMap<HostName, SightsMark>>,
+}
+
+/// How far it is known what each host sees.
+#[must_use]
+pub fn sights_known(evidence: &Evidence) -> BTreeMap<HostName, SightsMark> {
+    let known = |(name, host): (&HostName, &HostEvidence)| Some((name.clone(), host.sights_known?));
+    evidence.hosts.iter().filter_map(known).collect()
 }
 
 /// Nothing is given before the first round of a term.
@@ -63,6 +75,10 @@ static NOTHING: GoAheads = GoAheads::nothing();
 impl Said {
     fn in_term(&self, term: u64) -> &GoAheads {
         if self.term == term { &self.go_aheads } else { &NOTHING }
+    }
+
+    fn sights_of(&self, term: u64, host: &HostName) -> Option<SightsMark> {
+        self.sights.get(host).copied().filter(|_| self.term == term)
     }
 }
 

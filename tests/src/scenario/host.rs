@@ -201,6 +201,7 @@ impl Node {
             has_watchdog: None,
             level: FeatureLevel::HIGHEST,
             gossip_keys: std::collections::BTreeSet::new(),
+            sights_told: None,
         })
     }
 

@@ -106,6 +106,7 @@ impl World {
             has_watchdog: None,
             level: FeatureLevel::HIGHEST,
             gossip_keys: std::collections::BTreeSet::new(),
+            sights_told: None,
         })
     }
 

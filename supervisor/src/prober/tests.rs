@@ -1,0 +1,160 @@
+//! What is told of what is seen: no more than has changed, and nothing is lost on the way.
+
+use std::sync::LazyLock;
+
+use holdfast_policies::yaml::{self, Source};
+
+use super::*;
+
+/// Services of a host in the measurement, and how often agents sync while each is asked once (`every: 2s`, `sync_every: 250ms`).
+const SERVICES: u64 = 1_000;
+const SYNCS_FOR_EACH_ANSWER: u64 = 8;
+
+/// How every service here is asked.
+static QUESTION: LazyLock<Question> = LazyLock::new(|| {
+    let text = "
+guests: { web-1: { labels: { app: web }, address: 10.0.0.5, qemu: { memory: 1GiB, disks: [{ path: /d.img }] } } }
+policies:
+  web:
+    match: { app: web }
+    services: { http: { probe: { tcp: { port: 80 } }, from: { hosts: 1 } } }
+    ladder: [page]
+";
+    let policies = yaml::parse(&[Source { name: "web.yaml", text }]).unwrap();
+    let service = policies.policies.values().next().unwrap().services.values().next().unwrap().clone();
+    Question { epoch: Epoch { generation: 1, index: 7 }, service, address: None }
+});
+
+fn subject(number: u64) -> Subject {
+    let guest = GuestName::new(format!("guest-{number:04}")).unwrap();
+    (guest, ServiceName::new("http").unwrap(), Vantage::Host(HostName::new("hv-a").unwrap()))
+}
+
+fn answers(sights: &Sights, number: u64, outcome: Outcome, at: u64) {
+    let detail = "status 200, 1.3 ms";
+    let answer = Observation::new(outcome, Duration::from_millis(1), detail);
+    sights.fold(&subject(number), &QUESTION, &answer, Moment(at));
+}
+
+/// A coordinator, as far as it takes in what is told.
+#[derive(Default)]
+struct Coordinator {
+    known: Option<SightsMark>,
+    sights: BTreeMap<Subject, (SightState, u64)>,
+}
+
+impl Coordinator {
+    fn take(&mut self, (sights, told): &(Vec<SightReport>, SightsTold), now: u64) {
+        for sight in sights {
+            let subject = (sight.guest.clone(), sight.service.clone(), sight.vantage.clone());
+            self.sights.insert(subject, (sight.state, now - sight.age_ms));
+        }
+        self.known = told.taken_by(self.known);
+    }
+
+    fn is_right(&self, sights: &Sights, now: u64) -> bool {
+        let mut fresh = Self::default();
+        fresh.take(&sights.report(Moment(now), None), now);
+        fresh.sights == self.sights
+    }
+}
+
+#[test]
+fn of_a_thousand_services_an_idle_sync_tells_a_tenth_or_less() {
+    let sights = Sights::begun(Moment(1));
+    for number in 0..SERVICES {
+        answers(&sights, number, Outcome::Pass, 1_000);
+    }
+    let bytes = |now: u64, known: Option<SightsMark>| {
+        let (sights, told) = sights.report(Moment(now), known);
+        serde_json::to_vec(&sights).unwrap().len() + serde_json::to_vec(&told).unwrap().len()
+    };
+    let (_, told) = sights.report(Moment(1_100), None);
+    let known = told.taken_by(None);
+    let (whole, idle) = (bytes(1_250, None), bytes(1_250, known));
+    for number in 0..SERVICES / SYNCS_FOR_EACH_ANSWER {
+        answers(&sights, number, Outcome::Pass, 1_300);
+    }
+    let busy = bytes(1_500, known);
+    println!("{SERVICES} services: {whole} bytes in whole, {idle} idle, {busy} when each is asked every eighth sync");
+    assert!(idle * 10 < whole && idle < 100, "{idle} of {whole} bytes");
+    assert!(busy * 7 < whole, "{busy} of {whole} bytes");
+}
+
+#[test]
+fn a_lost_reply_loses_no_sight_and_a_new_coordinator_is_told_everything() {
+    let sights = Sights::begun(Moment(1));
+    let mut coordinator = Coordinator::default();
+    answers(&sights, 1, Outcome::Pass, 1_000);
+    answers(&sights, 2, Outcome::Pass, 1_000);
+    coordinator.take(&sights.report(Moment(1_010), None), 1_010);
+    let heard = coordinator.known;
+    // This one arrives, and its reply does not.
+    answers(&sights, 1, Outcome::Fail, 2_000);
+    coordinator.take(&sights.report(Moment(2_010), heard), 2_010);
+    // This one does not arrive.
+    answers(&sights, 2, Outcome::Fail, 3_000);
+    let _lost = sights.report(Moment(3_010), heard);
+    let (again, told) = sights.report(Moment(3_260), heard);
+    assert_eq!(again.len(), 2, "all since the last reply");
+    coordinator.take(&(again, told), 3_260);
+    assert!(coordinator.is_right(&sights, 3_260));
+    let heard = coordinator.known;
+    assert!(sights.report(Moment(3_500), heard).0.is_empty());
+
+    let mut next = Coordinator::default();
+    answers(&sights, 1, Outcome::Pass, 4_000);
+    next.take(&sights.report(Moment(4_010), heard), 4_010);
+    assert_eq!((next.known, next.sights.len()), (None, 1), "it takes what it gets, and says that it lacks the rest");
+    next.take(&sights.report(Moment(4_020), next.known), 4_020);
+    assert!(next.is_right(&sights, 4_020));
+}
+
+#[test]
+fn what_an_earlier_start_has_told_is_told_again_by_the_next() {
+    let (before, after) = (Sights::begun(Moment(1)), Sights::begun(Moment(900)));
+    answers(&before, 1, Outcome::Pass, 1_000);
+    let known = before.report(Moment(1_010), None).1.taken_by(None);
+    answers(&after, 1, Outcome::Pass, 1_500);
+    let (told, marks) = after.report(Moment(1_510), known);
+    assert_eq!((told.len(), marks.after), (1, 0));
+}
+
+/// Syncs and replies are lost, and coordinators follow one another; when that is over, the newest one knows everything.
+#[test]
+fn whatever_is_lost_between_many_coordinators_the_last_one_comes_to_know_everything() {
+    for seed in 0..200_u64 {
+        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut roll = |sides: u64| {
+            // Knuth's MMIX generator; its high bits are the good ones.
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % sides
+        };
+        let sights = Sights::begun(Moment(1));
+        let (mut coordinator, mut heard, mut now) = (Coordinator::default(), None, 1_000);
+        for _ in 0..100 {
+            now += 250;
+            for _ in 0..roll(4) {
+                let outcome = if roll(2) == 0 { Outcome::Pass } else { Outcome::Fail };
+                answers(&sights, roll(6), outcome, now - 1);
+            }
+            if roll(15) == 0 {
+                coordinator = Coordinator::default();
+            }
+            let request = sights.report(Moment(now), heard);
+            let reply = if roll(3) == 0 { None } else { Some(coordinator.known) };
+            if roll(3) > 0 {
+                coordinator.take(&request, now);
+            }
+            // A reply may be from before the request was taken in, and from before the coordinator was replaced.
+            heard = reply.unwrap_or(heard);
+        }
+        for _ in 0..3 {
+            now += 250;
+            coordinator.take(&sights.report(Moment(now), heard), now);
+            heard = coordinator.known;
+        }
+        assert!(coordinator.is_right(&sights, now), "seed {seed}");
+        assert!(sights.report(Moment(now), heard).0.is_empty(), "seed {seed}");
+    }
+}
