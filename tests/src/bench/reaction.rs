@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,6 +21,12 @@ use crate::lab::{
     scene::{ADDRESS, GUEST, LIMIT},
     wait,
 };
+
+/// Fewest rounds that have a 99th percentile of their own.
+pub const P99_ROUNDS: usize = 100;
+
+/// Most rounds: each is a try of a rung, and a rung has no more.
+pub const ROUNDS_MAX: usize = 100;
 
 /// What was measured, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
@@ -38,8 +44,8 @@ pub struct Measured {
 pub struct Times {
     /// Half of them were shorter.
     pub median_ms: f64,
-    /// Ninety-nine of a hundred were not longer.
-    pub p99_ms: f64,
+    /// Ninety-nine of a hundred were not longer; `None` for fewer than [`P99_ROUNDS`], of which it would be the longest.
+    pub p99_ms: Option<f64>,
     /// The longest.
     pub max_ms: f64,
 }
@@ -48,9 +54,10 @@ impl Times {
     fn of(mut all: Vec<f64>) -> Result<Self> {
         all.sort_by(f64::total_cmp);
         let at = |share: usize| all.get((all.len() * share).div_ceil(100).saturating_sub(1)).copied();
-        let (Some(median_ms), Some(p99_ms), Some(max_ms)) = (at(50), at(99), all.last().copied()) else {
+        let (Some(median_ms), Some(max_ms)) = (at(50), all.last().copied()) else {
             bail!("nothing was measured");
         };
+        let p99_ms = at(99).filter(|_| all.len() >= P99_ROUNDS);
         Ok(Self { median_ms, p99_ms, max_ms })
     }
 }
@@ -58,8 +65,9 @@ impl Times {
 /// Kills an application so many times with each agent.
 ///
 /// # Errors
-/// When the lab cannot be built, or something is not restarted.
+/// When there are to be none or more than [`ROUNDS_MAX`], when the lab cannot be built, or something is not restarted.
 pub fn measure(rounds: usize) -> Result<Measured> {
+    ensure!((1..=ROUNDS_MAX).contains(&rounds), "{rounds} rounds cannot be measured, only 1 to {ROUNDS_MAX}");
     let scene = Scene::three()?;
     let qemu_agent = Times::of(by_qemu_agent(&scene, rounds)?)?;
     let holdfast_agent = Times::of(by_own_agent(&scene, rounds)?)?;
@@ -208,9 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_of_few_is_the_99th_percentile() {
+    fn few_rounds_have_no_99th_percentile() {
         let times = Times::of(vec![3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((times.median_ms, times.p99_ms, times.max_ms), (2.0, 3.0, 3.0));
+        assert_eq!((times.median_ms, times.p99_ms, times.max_ms), (2.0, None, 3.0));
+        let times = Times::of((1..=100).map(f64::from).rev().collect()).unwrap();
+        assert_eq!((times.median_ms, times.p99_ms, times.max_ms), (50.0, Some(99.0), 100.0));
         assert!(Times::of(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn rounds_that_cannot_be_measured_are_refused_before_anything_is_built() {
+        for rounds in [0, ROUNDS_MAX + 1] {
+            let said = measure(rounds).unwrap_err().to_string();
+            assert!(said.contains("only 1 to 100"), "{said}");
+        }
     }
 }

@@ -54,7 +54,7 @@ fn run() -> Result<()> {
 }
 
 /// Applications that are killed with each agent: enough for a 99th percentile.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = reaction::P99_ROUNDS;
 
 fn reaction(rounds: usize, json: bool) -> Result<()> {
     let measured = reaction::measure(rounds)?;
@@ -65,7 +65,11 @@ fn reaction(rounds: usize, json: bool) -> Result<()> {
     println!("from an application's death to the order to restart it, in milliseconds, {rounds} rounds");
     println!("{:<16} {:>8} {:>8} {:>8}", "", "median", "99th", "longest");
     for (agent, times) in [("Holdfast's agent", measured.holdfast_agent), ("QEMU's agent", measured.qemu_agent)] {
-        println!("{agent:<16} {:>8.1} {:>8.1} {:>8.1}", times.median_ms, times.p99_ms, times.max_ms);
+        let p99 = times.p99_ms.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
+        println!("{agent:<16} {:>8.1} {p99:>8} {:>8.1}", times.median_ms, times.max_ms);
+    }
+    if rounds < reaction::P99_ROUNDS {
+        println!("{rounds} rounds are too few for a 99th percentile: it takes {}", reaction::P99_ROUNDS);
     }
     Ok(())
 }
