@@ -334,6 +334,8 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
     for (asking, expect, wanted) in [
         ("SELECT @@read_only", Some("0"), Outcome::Pass),
         ("SELECT @@read_only", Some("1"), Outcome::Fail),
+        // As the kit asks.
+        ("SELECT CONCAT(@@global.read_only) IN ('0', 'OFF')", Some("1"), Outcome::Pass),
         ("SELECT NULL", Some("1"), Outcome::Fail),
         ("DO 1", None, Outcome::Pass),
         ("SELECT * FROM absent.absent", None, Outcome::Unknown),
