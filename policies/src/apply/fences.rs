@@ -119,9 +119,14 @@ impl ClusterState {
     /// is needed.
     pub(super) fn fence_allowed(&mut self, context: &Context, host: &HostName, by: String) -> Result<(), Refused> {
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        let known_attempt = matches!(known.life, Life::Fencing(Fence { attempt: Some(_), .. }));
-        if self.budget_spent(host).is_none() {
-            let why = if known_attempt { "is being carried out" } else { "is held by no budget" };
+        let why = match &known.life {
+            Life::Fencing(Fence { attempt: Some(_), .. }) => Some("is being carried out"),
+            // Nobody lets a fence go on in advance.
+            Life::Up | Life::Gone { .. } => Some("is not open"),
+            Life::Fencing(_) if self.budget_spent(host).is_none() => Some("is held by no budget"),
+            Life::Fencing(_) => None,
+        };
+        if let Some(why) = why {
             return Err(Refused::Already { why: format!("a fence of {host} {why}") });
         }
         if let Some(Life::Fencing(fence)) = self.hosts.get_mut(host).map(|known| &mut known.life) {

@@ -3,12 +3,14 @@
 use super::*;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     rules::{FencesAtOnce, HostDeclaration},
 };
 
 /// `d` runs `web`, was fenced a minute ago, and has failed again; an hour has room for one fence of a host.
 fn fenced_before() -> Scene {
     let mut scene = four();
+    scene.stage.must(Change::LevelRaised { to: FeatureLevel::HIGHEST });
     let mut policies = scene.stage.state.policies.clone();
     policies.cluster.fences_per_hour = Some(1);
     scene.stage.declare(policies);
@@ -34,7 +36,7 @@ fn a_host_whose_budget_is_used_up_is_not_switched_off_before_the_hour_has_room_a
     assert_eq!(scene.settle(), ["FenceOpened", "IncidentOpened"]);
     let incident = scene.stage.state.open_incident("host/d").unwrap();
     assert_eq!(incident.summary, "d has failed, and is not switched off: `fences_per_hour: 1` is used up for d");
-    assert!(incident.human.as_ref().unwrap().contains("`holdfast fence allow d"), "{incident:?}");
+    assert!(incident.human.as_ref().unwrap().contains("holdfast fence allow d"), "{incident:?}");
 
     let report = scene.decide().report;
     let (what, left) = report.hosts[&host("d")].waits.clone().unwrap();
