@@ -52,8 +52,10 @@ pub struct HostEvidence {
     pub power: BTreeMap<usize, PowerReading>,
     /// When the power devices of each level were last asked, whatever came of it.
     pub asked: BTreeMap<usize, Moment>,
-    /// What the host said of its guests in its newest sync; complete.
+    /// What the host said of its guests in its newest sync; complete. See [`HostEvidence::report`].
     pub reports: BTreeMap<GuestName, GuestReport>,
+    /// When guests among those were last known to stand still, and under which assignment: paused, or stopped by QEMU.
+    pub stood_still: BTreeMap<GuestName, (Epoch, Moment)>,
     /// Why the host doubts itself, if it does.
     pub unwell: Option<String>,
     /// The newest lease that this leader has granted, whether the reply arrived or not: to which boot, and when the time
@@ -200,6 +202,19 @@ impl Marks {
 }
 
 impl HostEvidence {
+    /// Takes in what the host says of its guests in a sync that came at `now`: of all of them. Of those that stood still it is
+    /// remembered until when, for whoever lets a guest run again by hand tells nobody.
+    pub fn report(&mut self, reports: BTreeMap<GuestName, GuestReport>, now: Moment) {
+        self.stood_still.retain(|guest, (epoch, _)| reports.get(guest).is_some_and(|report| report.epoch == *epoch));
+        for (guest, report) in &reports {
+            let before = self.reports.get(guest).filter(|before| before.epoch == report.epoch);
+            if stands_still(&report.condition) || before.is_some_and(|before| stands_still(&before.condition)) {
+                self.stood_still.insert(guest.clone(), (report.epoch, now));
+            }
+        }
+        self.reports = reports;
+    }
+
     /// Takes a power reading in. Each level is remembered by itself, and silence never displaces what a device has said of
     /// the same boot: that it was off stays so for that boot, however often the device cannot be asked afterwards. What is
     /// said later displaces what was said before.
@@ -222,6 +237,19 @@ impl HostEvidence {
                 self.other_boot = Some(OtherBoot { incarnation: incarnation.clone(), since: now, at });
             }
         }
+    }
+}
+
+/// Whether nothing in the guest can answer, and goes on where it was when it is let run again.
+fn stands_still(condition: &GuestCondition) -> bool {
+    match condition {
+        GuestCondition::Paused { .. } | GuestCondition::IoError { .. } => true,
+        GuestCondition::Running
+        | GuestCondition::Panicked
+        | GuestCondition::Incoming
+        | GuestCondition::Sent
+        | GuestCondition::Exited { .. }
+        | GuestCondition::Unknown { .. } => false,
     }
 }
 
@@ -345,6 +373,28 @@ mod tests {
         let second = PowerReading { level: 1, ..said(10, Power::Off) };
         let both = read([second, said(20, Power::On)]);
         assert_eq!(both, BTreeMap::from([(0, (Power::On, 20)), (1, (Power::Off, 10))]));
+    }
+
+    #[test]
+    fn until_when_a_guest_stood_still_is_remembered_for_as_long_as_it_is_reported_under_that_assignment() {
+        let guest = crate::fixture::name("web");
+        let mut host = HostEvidence::default();
+        let mut until = |said: Option<(u64, GuestCondition)>, now: u64| {
+            let report =
+                |(index, condition)| GuestReport::new(guest.clone(), Epoch { generation: 1, index }, condition);
+            host.report(said.map(report).into_iter().map(|report| (guest.clone(), report)).collect(), Moment(now));
+            host.stood_still.get(&guest).map(|(epoch, until)| (epoch.index, until.0))
+        };
+        let paused = || GuestCondition::Paused { reason: "paused".to_owned() };
+        let broken = || GuestCondition::IoError { detail: "disk0".to_owned() };
+        assert_eq!(until(Some((7, GuestCondition::Running)), 1), None);
+        assert_eq!(until(Some((7, paused())), 2), Some((7, 2)));
+        assert_eq!(until(Some((7, GuestCondition::Running)), 9), Some((7, 9)), "nobody knows when it was between");
+        assert_eq!(until(Some((7, GuestCondition::Running)), 10), Some((7, 9)));
+        assert_eq!(until(Some((7, broken())), 11), Some((7, 11)));
+        assert_eq!(until(Some((8, GuestCondition::Running)), 12), None, "it was started anew");
+        assert_eq!(until(Some((8, broken())), 13), Some((8, 13)));
+        assert_eq!(until(None, 14), None);
     }
 
     #[test]

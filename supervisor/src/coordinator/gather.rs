@@ -37,7 +37,8 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
         host.sights_known = None;
     }
     host.sync = Some(Heard { at: now, incarnation: request.facts.incarnation.clone() });
-    host.reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone().bounded())).collect();
+    let reports = request.reports.iter().map(|report| (report.guest.clone(), report.clone().bounded()));
+    host.report(reports.collect(), now);
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
     host.gossip_keys = request.gossip_keys.iter().copied().take(KEYS_MAX).collect();

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     happened::last_own_reset,
     ladder::Trouble,
-    model::{OnDegraded, Policy},
+    model::{OnDegraded, Policy, Service},
     observe::GuestCondition,
 };
 
@@ -85,13 +85,18 @@ fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, ju
     let mut booting = None;
     for (name, own) in judgement.services.iter().filter(|(_, own)| own.waits_for.is_none()) {
         let Some(why) = ill_in_which_way(policy, own) else { continue };
-        let grace = policy.services.get(name).and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
+        let service = policy.services.get(name);
+        let grace = service.and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
         if is_booting(round, run, grace.0) {
             booting = booting.or(Some(format!("{name} {why} yet; it has {grace} to boot")));
             continue;
         }
         if let Some(reset) = boots_again(round, run, policy.cool_down.0, grace.0) {
             booting = booting.or(Some(format!("{name} {why} yet; {reset}, and has {grace} to boot")));
+            continue;
+        }
+        if service.is_some_and(|service| stood_still(round, run, service)) {
+            booting = booting.or(Some(format!("{name} {why} yet; its guest stood still until just now")));
             continue;
         }
         let evidence = own.evidence.clone();
@@ -124,6 +129,16 @@ fn boots_again(round: &Round<'_>, run: &Run<'_>, cool_down: Duration, grace: Dur
     let report = run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch)?;
     let reset = last_own_reset(&report.happened, round.now.moment.since(told_at), cool_down, grace)?;
     Some(reset.to_string())
+}
+
+/// Whether what is said of a service may be from when its guest stood still, whoever let it run again: it has not been asked as
+/// often since as it takes to show that it answers, or that it fails.
+fn stood_still(round: &Round<'_>, run: &Run<'_>, service: &Service) -> bool {
+    let Some((epoch, until)) = run.here.seen.and_then(|seen| seen.stood_still.get(run.name)) else { return false };
+    let answers = service.fails_after.max(service.recovers_after);
+    let told = service.timeout.0.saturating_add(round.timing.sync_every.0 * 2);
+    let shown = service.every.0.saturating_mul(answers).saturating_add(told);
+    *epoch == run.tenure.epoch && round.now.moment.since(*until) < shown
 }
 
 /// Whether a service has come up as far as its policy asks: one that is merely slow has, unless that is what it is on the

@@ -54,6 +54,36 @@ fn nothing_is_restarted_before_a_guest_that_was_let_run_again_has_had_its_time_t
     assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
 }
 
+/// What the host of web says in a sync, while its service goes on failing.
+fn says(scene: &mut Scene, condition: GuestCondition) {
+    let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
+    let (report, now) = (GuestReport::new(name("web"), epoch, condition), Moment(scene.now));
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::from([(name("web"), report)]), now);
+    fails_on(scene);
+}
+
+#[test]
+fn a_guest_that_was_paused_by_hand_is_judged_by_what_is_seen_of_it_since_it_runs_again() {
+    for stood_still in [
+        GuestCondition::Paused { reason: "by hand".to_owned() },
+        GuestCondition::IoError { detail: "and a person let it run again".to_owned() },
+    ] {
+        let mut scene = four();
+        says(&mut scene, stood_still);
+        scene.now += 500;
+        says(&mut scene, GuestCondition::Running);
+        assert_eq!(scene.words(), Vec::<String>::new());
+        assert!(scene.decide().report.guests[&name("web")].doing.contains("stood still"));
+        // Three answers, half a second from one to the next, the last one as late as may be; and two syncs.
+        scene.later(2_400);
+        fails_on(&mut scene);
+        assert_eq!(scene.words(), Vec::<String>::new());
+        scene.later(200);
+        fails_on(&mut scene);
+        assert_eq!(scene.words(), ["Climb"], "it has failed anew");
+    }
+}
+
 #[test]
 fn storage_has_a_ladder_of_its_own_and_does_not_spend_the_other_ones_tries() {
     let mut scene = four();
