@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{Case, Part, ROUND, Stage, Stretch, StretchedBy, rounded_up};
 use crate::{
     decide::{COMMANDS_PER_ROUND, placement::start_pause_after},
+    fit::host_rule_broken,
     names::{GuestName, HostName},
     plan::STARTS_PER_HOST,
-    state::{Host, Life, Mode},
     time::millis,
 };
 
@@ -48,12 +48,15 @@ fn queue(case: &Case<'_>, from: &HostName) -> Option<Part> {
 }
 
 fn start(case: &Case<'_>, from: &HostName) -> Part {
-    let takes = |(name, host): (&HostName, &Host)| {
-        let up = host.life == Life::Up && host.mode == Mode::Active && host.quarantine.is_none();
-        name != from && host.facts.guests && up
-    };
-    if !case.state.hosts.iter().any(takes) {
+    let state = case.state;
+    let others = state.hosts.keys().filter(|name| *name != from && state.takes_no_guests(name).is_none());
+    let others: Vec<&HostName> = others.collect();
+    if others.is_empty() {
         return Part::without_bound(Stage::Start, "no other host takes guests at present".to_owned());
+    }
+    if others.iter().all(|other| host_rule_broken(&state.policies, case.guest, other).is_some()) {
+        let because = "its rules leave it no other host that takes guests at present";
+        return Part::without_bound(Stage::Start, because.to_owned());
     }
     let limit = rounded_up(millis(case.limits.start));
     let because = format!("it is placed and ordered, and its agent has {limit} to start it");

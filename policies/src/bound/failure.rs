@@ -103,4 +103,6 @@ pub enum StretchedBy {
     Order,
     /// Many hosts fail at once (S9).
     Storm,
+    /// As many fences as an hour has room for have been.
+    Budget,
 }

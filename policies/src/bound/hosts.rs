@@ -7,7 +7,7 @@ use super::{
     back::{self, failed_start},
 };
 use crate::{
-    decide::pause_after,
+    decide::{FENCE_COUNTS_FOR, pause_after},
     lease::{Ground, NoGround},
     model::FenceLevel,
     names::HostName,
@@ -90,7 +90,7 @@ impl Place<'_> {
         let coordinator = "the same, after the other voters have elected a coordinator".to_owned();
         let elected = Part::of(Stage::Detect, wonder.0 + ELECTION, coordinator);
         let off = format!("{}; then it is switched off", self.silence());
-        let tries = format!("{}; its power device is tried until it answers{}", self.silence(), self.human());
+        let tries = format!("{}; its power device is tried until it answers{}", self.silence(), self.or_else(ground));
         vec![
             self.bound(Failure::HostDied, "failover", died, said()),
             self.bound(Failure::CoordinatorDied, "failover", elected, said()),
@@ -103,7 +103,7 @@ impl Place<'_> {
         let because = format!(
             "{}; its power device can switch it off, but nobody has verified its wiring{}",
             self.silence(),
-            self.human()
+            self.or_else(ground)
         );
         self.bound(Failure::HostUnproven, acts(ground), self.agreed(because), self.without_its_word(ground))
     }
@@ -201,6 +201,14 @@ impl Place<'_> {
         format!("; then a human runs `holdfast host confirm-off {}`", self.host)
     }
 
+    /// What ends the wait where no power device does.
+    fn or_else(&self, ground: Option<&Ground>) -> String {
+        match ground {
+            Some(_) => "; its lease proves it gone meanwhile".to_owned(),
+            None => self.human(),
+        }
+    }
+
     // ---- what stretches it ----
 
     fn stretches(&self, bound: &Bound) -> Vec<Stretch> {
@@ -217,8 +225,24 @@ impl Place<'_> {
                        until they are heard again or a person releases it"
                     .to_owned();
             stretches.push(Stretch { by: StretchedBy::Storm, by_ms: None, why });
+            stretches.extend(self.budget());
         }
         stretches
+    }
+
+    /// As many hosts were switched off within the hour as it has room for.
+    fn budget(&self) -> Option<Stretch> {
+        let cluster = &self.case.state.policies.cluster;
+        let own = cluster.fences_per_hour.map(|limit| format!("`fences_per_hour: {limit}`"));
+        let in_all = cluster.fences_per_hour_in_all.map(|limit| format!("`fences_per_hour_in_all: {limit}`"));
+        // Of what all hosts share, others may take the room first.
+        let by_ms = in_all.is_none().then(|| millis(FENCE_COUNTS_FOR));
+        let names: Vec<String> = own.into_iter().chain(in_all).collect();
+        let why = format!(
+            "{} is used up: it is switched off when the hour has room again, or when a person allows it",
+            names.join(" or ")
+        );
+        (!names.is_empty()).then_some(Stretch { by: StretchedBy::Budget, by_ms, why })
     }
 
     /// All of its failure domain: the others are proven gone one after another at worst, and their guests start too.

@@ -156,17 +156,30 @@ impl Case<'_> {
 }
 
 fn app_failed(case: &Case<'_>, name: &ServiceName, service: &Service) -> Bound {
-    let asked = service.every.0.saturating_mul(service.fails_after);
+    let asked = service.every.0.saturating_mul(service.fails_after).saturating_add(service.timeout.0);
     let sync = case.timing.sync_every;
-    let because = format!(
+    let mut because = format!(
         "asked every {} and failed after {} answers in a row, the last one given up after {}, told with the next sync ({sync})",
         service.every, service.fails_after, service.timeout
     );
-    let seen = asked.saturating_add(service.timeout.0).saturating_add(sync.0);
-    let detect = Part::of(Stage::Detect, seen, because);
+    let mut seen = asked;
+    if let Some((heard, need, every)) = needs_heard(case, service).filter(|(heard, ..)| *heard > asked) {
+        because = format!("{because}; it needs {need}, asked every {every}, which has to be heard to answer first");
+        seen = heard;
+    }
+    let detect = Part::of(Stage::Detect, seen.saturating_add(sync.0), because);
     let mut bound = climb::bound(case, Failure::AppFailed, Trouble::Service, detect);
     bound.service = Some(name.clone());
     bound
+}
+
+/// Of the services that one needs, the one that may be heard last after it has answered for the last time: before that it may
+/// be what has failed. Within which time, its name, and how often it is asked.
+fn needs_heard<'a>(case: &Case<'a>, service: &Service) -> Option<(Duration, &'a ServiceName, Span)> {
+    let policy = case.policy?;
+    let needs = service.tuning.needs.iter().filter_map(|need| policy.services.get_key_value(need));
+    let heard = needs.map(|(name, need)| (need.every.0.saturating_add(need.timeout.0), name, need.every));
+    heard.max_by_key(|(within, ..)| *within)
 }
 
 fn guest_died(case: &Case<'_>) -> Bound {

@@ -7,6 +7,8 @@ use crate::{
     fence_level::LeaseLevel,
     fixture::{Stage as Cluster, boot, declaration, host, name},
     model::{FenceLevel, Policies, PowerDevice},
+    names::RuleName,
+    rules::{Guests, Hosts, Rule, Score},
 };
 
 fn declared(change: impl FnOnce(&mut Policies)) -> Cluster {
@@ -110,6 +112,58 @@ fn a_level_that_proves_nothing_has_its_turn_before_the_one_that_does() {
     assert_eq!(parts(&bound_of(&stage, Failure::HostDied))[1], (Stage::Prove, Some(20_500)));
 }
 
+/// Host `a` stops its guests when its lease runs out, and has a watchdog for that.
+fn arm(stage: &mut Cluster) {
+    let watchdog = ArmedWatchdog { identity: "iTCO_wdt".to_owned(), timeout_ms: 10_000, is_virtual: false };
+    let armed = Some(Armed { stops: true, guard_ms: 1_000, watchdog: Some(watchdog) });
+    let (on, incarnation, known_view) = (host("a"), boot("a.1"), stage.index);
+    stage.must(Change::HostArmed { host: on, incarnation, armed, lease_ms: 4_000, known_view, seen: known_view });
+}
+
+#[test]
+fn nobody_is_said_to_be_called_where_a_lease_proves_what_a_silent_device_does_not() {
+    let silent = |stage: &Cluster| bound_of(stage, Failure::DeviceSilent);
+    let mut stage = declared(|policies| {
+        policies.fencing.get_mut(&host("a")).unwrap().push(FenceLevel::Lease(LeaseLevel::default()));
+    });
+    assert!(silent(&stage).because.contains("a human runs"), "{:#?}", silent(&stage));
+    arm(&mut stage);
+    let proven = silent(&stage);
+    assert!(proven.within_ms.is_some() && !proven.because.contains("human"), "{proven:#?}");
+}
+
+#[test]
+fn a_service_is_not_failed_before_what_it_needs_has_been_heard_to_answer() {
+    let service = |text: &str| ServiceName::new(text).unwrap();
+    let stage = declared(|policies| {
+        let policy = policies.policies.values_mut().next().unwrap();
+        let seldom = Service { every: Span::secs(30), ..policy.services[&service("http")].clone() };
+        policy.services.get_mut(&service("http")).unwrap().tuning.needs.insert(service("network"));
+        policy.services.insert(service("network"), seldom);
+    });
+    let bounds = bounds(&stage.state, &name("web"), &Timing::default(), &Limits::default());
+    let of = |text: &str| bounds.iter().find(|bound| bound.service == Some(service(text))).unwrap();
+    // 30 s until that is asked again, 500 ms for its answer, a sync.
+    assert_eq!((of("http").detect_ms, of("network").detect_ms), (30_750, 90_750));
+    assert!(of("http").because.ends_with("it needs network, asked every 30s, which has to be heard to answer first"));
+}
+
+#[test]
+fn a_guest_that_its_rules_keep_on_one_host_is_promised_nothing_when_that_one_fails() {
+    let mut stage = declared(|_| {});
+    let kept_on = |stage: &mut Cluster, on: &str| {
+        let mut policies = stage.state.policies.clone();
+        let guests = Guests::Named(vec![name("web")]);
+        let hosts = Hosts::Named([(host("a"), Score::Must), (host(on), Score::Must)].into());
+        policies.rules.insert(RuleName::new("there").unwrap(), Rule::Hosts { guests, hosts, required: true });
+        stage.declare(policies);
+        bound_of(stage, Failure::HostDied)
+    };
+    let alone = kept_on(&mut stage, "a");
+    assert_eq!(alone.unbounded.as_deref(), Some("its rules leave it no other host that takes guests at present"));
+    assert!(kept_on(&mut stage, "b").within_ms.is_some());
+}
+
 #[test]
 fn a_host_without_a_device_waits_for_a_person_unless_its_lease_proves_something() {
     let lease = FenceLevel::Lease(LeaseLevel::default());
@@ -118,10 +172,7 @@ fn a_host_without_a_device_waits_for_a_person_unless_its_lease_proves_something(
     });
     let unproven = bound_of(&stage, Failure::ByLease);
     assert_eq!((unproven.act.as_str(), unproven.within_ms), ("page", None));
-    let watchdog = ArmedWatchdog { identity: "iTCO_wdt".to_owned(), timeout_ms: 10_000, is_virtual: false };
-    let armed = Some(Armed { stops: true, guard_ms: 1_000, watchdog: Some(watchdog) });
-    let (on, incarnation, known_view) = (host("a"), boot("a.1"), stage.index);
-    stage.must(Change::HostArmed { host: on, incarnation, armed, lease_ms: 4_000, known_view, seen: known_view });
+    arm(&mut stage);
     // 4.2 s, 1 s and 10 s from its last lease, 1.5 s of which are over when it is suspect; a new boot may have to stop it.
     let proven = bound_of(&stage, Failure::ByLease);
     assert_eq!(parts(&proven)[..2], [(Stage::Detect, Some(1_500)), (Stage::Prove, Some(35_200))]);
@@ -171,6 +222,7 @@ fn the_bound_does_not_grow_with_the_number_of_hosts() {
 fn what_stretches_a_bound_is_named_with_how_much() {
     let stage = declared(|policies| {
         policies.cluster.failure_domain = Some("rack".to_owned());
+        policies.cluster.fences_per_hour = Some(2);
         for (on, rack) in [("a", "r1"), ("b", "r1"), ("c", "r2")] {
             policies.hosts.entry(host(on)).or_default().labels.insert("rack".to_owned(), rack.to_owned());
         }
@@ -181,6 +233,8 @@ fn what_stretches_a_bound_is_named_with_how_much() {
     // One more host to be fenced.
     assert_eq!(by(&frozen, StretchedBy::Domain).and_then(|stretch| stretch.by_ms), Some(22_000));
     assert!(by(&frozen, StretchedBy::Storm).is_some_and(|stretch| stretch.by_ms.is_none()));
+    assert!(by(&frozen, StretchedBy::Budget).is_some_and(|stretch| stretch.by_ms == Some(3_600_000)));
+    assert_eq!(by(&bound_of(&stage, Failure::HostDied), StretchedBy::Budget), None, "a status needs no room");
     assert_eq!(by(&bound_of(&stage, Failure::CoordinatorDied), StretchedBy::Coordinator), None);
 }
 

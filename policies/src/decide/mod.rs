@@ -31,6 +31,7 @@ pub use drills::{DRILL_LIMIT, drill};
 pub use hosts::{HostJudgement, HostVerdict};
 pub use leadership::HandOver;
 pub use paths::PathToTest;
+pub(crate) use quarantine::FENCE_COUNTS_FOR;
 use serde::{Deserialize, Serialize};
 pub use services::{Degradation, ServiceJudgement, ServiceVerdict};
 
