@@ -84,11 +84,7 @@ async fn mysql_of_two_rows(then: impl Future<Output = ()> + Send + 'static) -> (
     let port = listener.local_addr().unwrap().port();
     let served = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut greeting = b"\x0a8.0.36\0\x01\0\0\x0012345678\0".to_vec();
-        greeting.extend_from_slice(&[0xff, 0xf7, 45, 2, 0, 0xff, 0xdf, 21]);
-        greeting.extend_from_slice(&[0; 10]);
-        greeting.extend_from_slice(b"abcdefghijkl\0mysql_native_password\0");
-        say(&mut stream, 0, &greeting).await;
+        say(&mut stream, 0, &mysql_greeting()).await;
         hear(&mut stream).await;
         say(&mut stream, 2, &[0, 0, 0, 2, 0, 0, 0]).await;
         hear(&mut stream).await;
@@ -103,6 +99,45 @@ async fn mysql_of_two_rows(then: impl Future<Output = ()> + Send + 'static) -> (
         hear(&mut stream).await
     });
     (port, served)
+}
+
+/// What a MySQL server says first that offers no TLS.
+fn mysql_greeting() -> Vec<u8> {
+    let mut greeting = b"\x0a8.0.36\0\x01\0\0\x0012345678\0".to_vec();
+    greeting.extend_from_slice(&[0xff, 0xf7, 45, 2, 0, 0xff, 0xdf, 21]);
+    greeting.extend_from_slice(&[0; 10]);
+    greeting.extend_from_slice(b"abcdefghijkl\0mysql_native_password\0");
+    greeting
+}
+
+/// A server that says one thing once it has been told so many bytes. Returns its port.
+async fn server_of_one_word(told: usize, word: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut vec![0; told]).await.unwrap();
+        stream.write_all(&word).await.unwrap();
+        // It does not hang up first.
+        let _ = stream.read(&mut [0]).await;
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_that_offers_no_tls_is_not_accused_because_a_restart_would_offer_none_either() {
+    let secure = |port| SqlProbe { tls: Some(lenient()), ..sql(port, None) };
+    let greeting = mysql_greeting();
+    let packet = [&[u8::try_from(greeting.len()).unwrap(), 0, 0, 0][..], &greeting].concat();
+    for probe in [
+        Probe::Mysql(secure(server_of_one_word(0, packet).await)),
+        // It is asked with eight bytes (SSLRequest).
+        Probe::Postgres(secure(server_of_one_word(8, b"N".to_vec()).await)),
+    ] {
+        let seen = ask(&probe, &network(), SLACK).await;
+        assert_eq!(seen.outcome, Outcome::Unknown, "{probe:?}: {seen:?}");
+        assert!(seen.detail.contains("does not offer tls"), "{seen:?}");
+    }
 }
 
 async fn say(stream: &mut TcpStream, number: u8, content: &[u8]) {

@@ -79,7 +79,8 @@ impl Session {
         session.greeting = Greeting::read(&packet).ok_or_else(not_mysql)?;
         let Some(secured) = secured else { return Ok(session) };
         if session.greeting.capabilities & TLS == 0 {
-            return Err(Finding::fail("the server does not offer tls"));
+            // It speaks, and as it is set up: no restart makes it offer what the policy asks for.
+            return Err(Finding::unknown("the server does not offer tls: set it up there, or take `tls` out"));
         }
         session.send(&head(capabilities(probe))).await?;
         match session.stream {

@@ -61,7 +61,8 @@ async fn open(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Stream, Finding> {
     read_exactly(&mut stream, &mut answer).await?;
     match (answer, stream) {
         ([b'S'], Stream::Plain(plain)) => secured.greet(plain).await,
-        ([b'N'], _) => Err(Finding::fail("the server does not offer tls")),
+        // It speaks, and as it is set up: no restart makes it offer what the policy asks for.
+        ([b'N'], _) => Err(Finding::unknown("the server does not offer tls: set it up there, or take `tls` out")),
         _ => Err(Finding::fail("the service does not speak PostgreSQL")),
     }
 }
