@@ -180,7 +180,23 @@ pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState, now: 
         datagrams(evidence, node, name, host, now);
     }
     evidence.hosts.retain(|name, _| state.hosts.contains_key(name));
-    evidence.services.retain(|name, _| state.guests.contains_key(name));
+    forget_undeclared(evidence, state);
+}
+
+/// Drops what was seen of what is not declared any more: declared again, it is not judged by that. A host need not have
+/// noticed that it was gone between, so that all is to be told anew.
+fn forget_undeclared(evidence: &mut Evidence, state: &ClusterState) {
+    let mut dropped = false;
+    evidence.services.retain(|guest, services| {
+        let policy = state.policies.policy_of(guest).filter(|_| state.guests.contains_key(guest));
+        let seen = services.len();
+        services.retain(|name, _| policy.is_some_and(|(_, policy)| policy.services.contains_key(name)));
+        dropped |= services.len() < seen;
+        !services.is_empty()
+    });
+    if dropped {
+        evidence.hosts.values_mut().for_each(|host| host.sights_known = None);
+    }
 }
 
 /// Takes in what came by datagram from one host.
@@ -328,6 +344,40 @@ mod tests {
         assert_eq!(evidence.services.len(), 1, "what it does tell counts");
         assert_eq!(known_after(&mut evidence, "boot-h2", 4, (0, 5)), Some(5));
         assert_eq!(known_after(&mut evidence, "boot-h2-again", 5, (5, 6)), None);
+    }
+
+    #[test]
+    fn what_a_vantage_asks_no_more_goes_stale_although_its_host_syncs_on_and_tells_it_again() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let mut seen_at = |at: u64, (after, upto): (u64, u64), age_ms: Option<u64>| {
+            let sight = age_ms.map(|age_ms| SightReport { age_ms, ..sight_of("http", Vantage::Inside, &state) });
+            let (sights, sights_told) = (sight.into_iter().collect(), Some(SightsTold { start: 5, after, upto }));
+            let request = SyncRequest { sights, sights_told, ..request("h2", "boot-h2") };
+            sync(&mut evidence, &state, &request, Moment(at));
+            let known = evidence.services.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+            known.map(|sight| sight.at).collect::<Vec<_>>()
+        };
+        assert_eq!(seen_at(1_000, (0, 1), Some(10)), [Moment(990)]);
+        assert_eq!(seen_at(31_000, (1, 1), None), [Moment(990)], "a sync is no answer");
+        assert_eq!(seen_at(61_000, (0, 1), Some(60_010)), [Moment(990)], "nor is it one to tell everything");
+        assert_eq!(seen_at(61_250, (1, 2), Some(10)), [Moment(61_240)], "one that is like the one before is one");
+    }
+
+    #[test]
+    fn a_service_that_is_declared_again_is_not_judged_by_what_was_seen_before_and_all_is_told_anew() {
+        let state = failed_over();
+        let mut evidence = Evidence::default();
+        let sights_told = Some(SightsTold { start: 5, after: 0, upto: 2 });
+        let sights = vec![sight_of("http", Vantage::Inside, &state)];
+        sync(&mut evidence, &state, &SyncRequest { sights, sights_told, ..request("h2", "boot-h2") }, Moment(1_000));
+        let known = |evidence: &Evidence| (evidence.services.len(), evidence.hosts[&host("h2")].sights_known.is_some());
+        forget_undeclared(&mut evidence, &state);
+        assert_eq!(known(&evidence), (1, true), "what is declared stays");
+        let mut without = state.clone();
+        without.policies.policies.values_mut().for_each(|policy| policy.services.clear());
+        forget_undeclared(&mut evidence, &without);
+        assert_eq!(known(&evidence), (0, false));
     }
 
     #[test]
