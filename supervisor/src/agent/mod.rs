@@ -203,10 +203,11 @@ impl Work {
     }
 
     async fn request(&self) -> Result<SyncRequest, String> {
-        let now = clock::moment();
         let agent = &self.parts.agent;
         let (armed, told) = self.guarded.armed();
         let reports = self.reports().await?;
+        // Ages are of when this goes out: a hypervisor that takes its time over the inventory makes nothing younger.
+        let now = clock::moment();
         let (sights, sights_told) = self.parts.sights.report(now, self.sights_known);
         Ok(SyncRequest {
             host: self.parts.node.host().clone(),
