@@ -10,8 +10,8 @@ use super::{
     sources::{SourceFile, collect},
 };
 
-/// Keys that stand at the top of every host file and of no policy file.
-const HOST_KEYS: [&str; 5] = ["host", "cluster", "listen", "voters", "gossip_keys"];
+/// Keys that stand at the top of every host file and of no policy file. Both may have `cluster`.
+const HOST_KEYS: [&str; 5] = ["host", "listen", "voters", "tls", "gossip_keys"];
 
 /// Checks policy files, all together, and host files, each by itself.
 pub(super) fn check(given: &[PathBuf]) -> Result<Reply, Failure> {

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    string::FromUtf8Error,
 };
 
 use holdfast_policies::{
@@ -63,5 +64,18 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<String> {
     let limit = u64::try_from(INPUT_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))
+    String::from_utf8(bytes).or_else(|error| match error.utf8_error().error_len() {
+        // The limit has cut a character in two; the parser says that the file is too large.
+        None if error.as_bytes().len() > INPUT_BYTES_MAX => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, no_utf8(&error))),
+    })
+}
+
+/// Where a text ceases to be UTF-8.
+fn no_utf8(error: &FromUtf8Error) -> String {
+    let good = error.utf8_error().valid_up_to();
+    let before = String::from_utf8_lossy(error.as_bytes().get(..good).unwrap_or_default());
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("it is not text in UTF-8 from line {line}, column {column} on; save it as UTF-8")
 }

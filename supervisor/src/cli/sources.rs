@@ -47,9 +47,16 @@ pub(super) fn collect(given: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
 fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let fail = |error| unreadable(path, &error);
     let entries = fs::read_dir(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
-    let mut files: Vec<PathBuf> =
-        entries.into_iter().map(|entry| entry.path()).filter(|path| is_policy(path)).collect();
-    files.sort();
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| is_meant(path)).collect();
+    paths.sort();
+    // Left out in silence it would take its guests out of Holdfast's care.
+    if let Some(path) = paths.iter().find(|path| is_misnamed(path)) {
+        let path = path.display();
+        return Err(Failure::Failed(format!(
+            "{path} would not be read: only files called *.yaml are; rename it, or move it away"
+        )));
+    }
+    let files: Vec<PathBuf> = paths.into_iter().filter(|path| has_ending(path, "yaml")).collect();
     // An empty folder is a mistyped one: taken at its word it would take all guests out of Holdfast's care.
     if files.is_empty() {
         return Err(Failure::Failed(format!("there is no *.yaml file in {}", path.display())));
@@ -58,9 +65,19 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Hidden files are an editor's, and not meant.
-fn is_policy(path: &Path) -> bool {
+fn is_meant(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.is_file() && path.extension().is_some_and(|ending| ending == "yaml")
+    !hidden && path.is_file()
+}
+
+/// Whether a file's name says that it is YAML, and not in the one way that is read.
+fn is_misnamed(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ["yaml", "yml"].contains(&ending.as_str())) && !has_ending(path, "yaml")
+}
+
+fn has_ending(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|ending| ending == wanted)
 }
 
 /// Says which file or folder cannot be read, and why.

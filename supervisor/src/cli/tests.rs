@@ -17,6 +17,7 @@ use holdfast_policies::{
     plan::{Lose, Question},
     state::{ClusterState, Wanted},
     time::Span,
+    yaml::INPUT_BYTES_MAX,
 };
 use serde_json::{Value, json};
 
@@ -208,6 +209,34 @@ fn check_shows_every_mistake_with_its_place_and_ends_with_2() {
     fs::remove_file(Path::new(policies).join("b.yaml")).unwrap();
     assert_eq!(holdfast(&["check", policies]).code, 0);
     assert_eq!(holdfast(&["check", "/does/not/exist"]).code, 1);
+}
+
+#[test]
+fn check_takes_every_example_for_what_it_is() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for path in ["policies", "kits", "quickstart/policies", "host.yaml"] {
+        let called = holdfast(&["check", examples.join(path).to_str().unwrap()]);
+        assert_eq!((called.code, called.err.as_str()), (0, ""), "{path}");
+    }
+}
+
+#[test]
+fn a_file_that_would_not_be_read_and_one_that_is_no_text_are_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("a.yaml"), "guests: {}\n").unwrap();
+    fs::write(path("b.yml"), "guests: {}\n").unwrap();
+    let called = holdfast(&["check", folder.path().to_str().unwrap()]);
+    assert!(called.code == 1 && called.err.contains("/b.yml would not be read"), "{}", called.err);
+    assert_eq!(holdfast(&["check", &path("b.yml")]).code, 0, "it is named, so it is meant");
+    fs::write(path("c.yaml"), b"guests: {}\n# caf\xe9\n").unwrap();
+    let called = holdfast(&["check", &path("c.yaml")]);
+    assert!(called.code == 1 && called.err.contains("from line 2, column 6 on; save it as UTF-8"), "{}", called.err);
+    // 0xC3 0xA4 is one character; the limit falls between its bytes.
+    let large = format!("##{}", "\u{e4}".repeat(INPUT_BYTES_MAX / 2 + 1));
+    fs::write(path("d.yaml"), large).unwrap();
+    let called = holdfast(&["check", &path("d.yaml")]);
+    assert!(called.code == 2 && called.err.contains("larger than"), "{}", called.err);
 }
 
 #[test]
