@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::Labels,
+    model::{Labels, Policies},
     names::{GuestName, HostName},
     operators::{Certificates, Revoked},
     plan::MEMORY,
     time::Span,
 };
+
+/// Most hosts that nobody knows and of which is told at `apply`: more are one mistake repeated.
+const STRANGERS_MAX: usize = 10;
 
 /// What is said of a host beyond what it reports of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -269,6 +272,31 @@ impl Guests {
                 declared.iter().filter(|(_, guest)| all(&guest.labels)).map(|(name, _)| name).collect()
             }
         }
+    }
+}
+
+impl Policies {
+    /// What somebody who declares these policies should know of hosts in `rules` and `hosts` that nobody has heard of. They may
+    /// come later, so they are no mistake; until then what is said of them comes to nothing.
+    #[must_use]
+    pub fn strangers_named(&self, is_known: impl Fn(&HostName) -> bool) -> Vec<String> {
+        let in_rules = self.rules.iter().flat_map(|(name, rule)| {
+            let scores = match rule {
+                Rule::Hosts { hosts: Hosts::Named(scores), .. } => Some(scores),
+                Rule::Hosts { hosts: Hosts::Labelled(..), .. }
+                | Rule::Together { .. }
+                | Rule::Apart { .. }
+                | Rule::Order { .. } => None,
+            };
+            scores.into_iter().flat_map(BTreeMap::keys).map(move |host| (format!("rule {name}"), host))
+        });
+        let in_hosts = self.hosts.keys().map(|host| ("`hosts`".to_owned(), host));
+        let strangers = in_rules.chain(in_hosts).filter(|(_, host)| !is_known(host)).take(STRANGERS_MAX);
+        strangers
+            .map(|(place, host)| {
+                format!("? {place} names the host {host}, which has never joined: until it has, that comes to nothing")
+            })
+            .collect()
     }
 }
 

@@ -74,7 +74,7 @@ fn all(value: &Value<'_>, host: &HostName, seen: &mut Seen) -> Option<Vec<PowerD
     let items = value.list("write `all: [ { ipmi: { … } }, { agent: { … } } ]`")?;
     if items.len() < 2 || items.len() > DEVICES_MAX {
         return value.wrong(
-            format!("`all` has {} devices", items.len()),
+            format!("`all` has {} device{}", items.len(), if items.len() == 1 { "" } else { "s" }),
             format!("give 2 to {DEVICES_MAX}; a single device is a level by itself, without `all`"),
         );
     }

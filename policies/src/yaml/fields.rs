@@ -38,7 +38,10 @@ impl Findings<'_> {
         if known.contains(&word) {
             return true;
         }
-        let allowed = format!("allowed here: {}", listed(known.iter().copied()));
+        let allowed = match known {
+            [] => "nothing is set here".to_owned(),
+            _ => format!("allowed here: {}", listed(known.iter().copied())),
+        };
         if later.contains(&word) {
             self.hint(at, format!("{kind} {} is not available in this version", quoted(word)), allowed);
             return false;
@@ -58,7 +61,10 @@ impl<'t> Value<'t> {
             _ if self.node.is_blank() => &[],
             _ => {
                 let what = format!("{} must be a map of settings", quoted(self.name));
-                return self.wrong(what, format!("its keys: {}", listed(keys.known.iter().copied())));
+                return match keys.known {
+                    [] => self.wrong(format!("{} has nothing to set", quoted(self.name)), "write the word alone"),
+                    known => self.wrong(what, format!("its keys: {}", listed(known.iter().copied()))),
+                };
             }
         };
         for entry in entries {

@@ -156,10 +156,12 @@ fn line(text: &str, number: usize) -> Option<&str> {
 }
 
 fn excerpt(line: &str, column: usize) -> String {
+    // What a terminal would obey, or not show, keeps its column and nothing else.
+    let shown = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
     if column <= EXCERPT_MAX {
-        return line.trim_end().chars().take(EXCERPT_MAX).collect();
+        return line.trim_end().chars().take(EXCERPT_MAX).map(shown).collect();
     }
-    let rest = line.chars().skip(column.saturating_sub(1)).take(EXCERPT_MAX);
+    let rest = line.chars().skip(column.saturating_sub(1)).take(EXCERPT_MAX).map(shown);
     std::iter::once('…').chain(rest).collect()
 }
 
@@ -172,6 +174,11 @@ mod tests {
         let text = "one\r\ntwo\rthree\n\nfive";
         let lines: Vec<_> = (1..=6).map(|number| line(text, number)).collect();
         assert_eq!(lines, [Some("one"), Some("two"), Some("three"), Some(""), Some("five"), None]);
+    }
+
+    #[test]
+    fn a_line_that_would_instruct_the_terminal_is_shown_and_not_obeyed() {
+        assert_eq!(excerpt("a\u{1b}[2Jb\t\0c", 3), "a\u{fffd}[2Jb\t\u{fffd}c");
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub(super) fn amounts(value: &Value<'_>) -> Option<BTreeMap<String, u64>> {
 
 /// Reads the name of a capacity.
 pub(super) fn dimension(entry: &Value<'_>) -> Option<String> {
+    // It would be a capacity of its own, which no guest takes.
+    if entry.name == "memory" {
+        let hint = "a host's is `memory_mib: 65536`, a guest's is the `memory` of its `qemu`";
+        entry.findings.hint(entry.at, "`memory` is no capacity: memory is counted in MiB, as `memory_mib`", hint);
+        return None;
+    }
     let name: Result<HostName, BadName> = entry.name.parse();
     if name.is_ok() && entry.name.len() <= DIMENSION_BYTES_MAX {
         return Some(entry.name.to_owned());

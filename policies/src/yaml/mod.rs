@@ -158,9 +158,10 @@ fn fits(sources: &[Source<'_>], findings: &Findings<'_>) -> bool {
     for (file, source) in sources.iter().enumerate() {
         bytes = bytes.saturating_add(source.text.len());
         if bytes > INPUT_BYTES_MAX {
-            findings.add(
+            findings.hint(
                 Place::start(file),
                 format!("the input is larger than {INPUT_BYTES_MAX} bytes; nothing of it was read"),
+                "look whether this is the file that you mean: a thousand guests need a third of that, all files together",
             );
             return false;
         }

@@ -338,6 +338,63 @@ fn a_syntax_error_is_one_finding_and_other_files_are_still_checked() {
 }
 
 #[test]
+fn what_is_no_yaml_is_told_with_what_is_usually_meant() {
+    for (text, advice) in [
+        ("guests:\n\tweb-1: {}\n", "spaces"),
+        ("guests:\n  web-1: { labels: { app: web }\n", "as it was opened"),
+        ("guests:\n  web-1: { labels: { app: \"web } }\n", "on the same line"),
+        ("guests:\n  web-1 { labels: { app: web } }\n", "a colon and a space"),
+        ("guests: { a: { labels: { x: y } b: 2 } }\n", "a comma"),
+        ("guests:\n  web-1:\n    labels: { app: web }\n   priority: 3\n", "keys of one map"),
+        ("hv-a:\n  just text\nmore\n", "`key: value`"),
+        ("fencing:\n  hv-f:\n    - operator\n    ipmi: {}\n", "each with `- `"),
+        ("guests:\n  web-1:\n    address: 10.0.0.1: 80\n", "quote a text with `: `"),
+        ("guests:\n  web-1:\n    address: @home\n", "begins like this"),
+        ("guests: { web-1: { labels: { app: *x } } }\n", "begins with `*`"),
+    ] {
+        let findings = read(text).unwrap_err();
+        let hint = findings[0].hint.as_deref().unwrap_or_default();
+        assert!(findings.len() == 1 && hint.contains(advice), "{advice}\n---\n{}", show(&findings));
+    }
+}
+
+#[test]
+fn what_would_be_right_is_said_in_the_words_of_the_mistake() {
+    for (text, advice) in [
+        (
+            "policies: { p: { ladder: [restart_service: { run: pkill -x my-app }] } }",
+            "write [\"pkill\", \"-x\", \"my-app\"]",
+        ),
+        ("policies: { p: { ladder: [restart_service: { run: a && b }] } }", "write [\"systemctl\", "),
+        ("fencing: { h: [operator: yes] }", "write the word alone"),
+        ("fencing: { h: [operator: { name: ann }] }", "nothing is set here"),
+        ("cluster: { fences_per_hour: 0 }", "choose a number within these two"),
+        ("cluster: { fences_per_hour: \"3\" }", "write digits only"),
+        ("hosts: { h: { capacity: { memory: 65536 } } }", "a host's is `memory_mib: 65536`"),
+        (
+            "rules: { r: { together: { guests: [a, b] }, required: true } }",
+            "a setting of `together` stands in its `{ }`",
+        ),
+    ] {
+        let shown = show(&read(text).unwrap_err());
+        assert!(shown.contains(advice), "{advice}\n---\n{shown}");
+    }
+}
+
+#[test]
+fn a_host_of_a_rule_that_nobody_knows_is_told_and_is_no_mistake() {
+    let text = r#"
+hosts: { hv-x: { labels: { zone: a } } }
+rules: { home: { hosts: { guests: { app: web }, on: { hv-a: 10, hv-y: must } } } }
+"#;
+    let policies = read(text).map_err(|findings| show(&findings)).unwrap();
+    let told = policies.strangers_named(|host| host.as_str() == "hv-a");
+    assert!(told[0].starts_with("? rule home names the host hv-y, which has never joined"), "{told:?}");
+    assert!(told.len() == 2 && told[1].starts_with("? `hosts` names the host hv-x,"), "{told:?}");
+    assert!(policies.strangers_named(|_| true).is_empty());
+}
+
+#[test]
 fn bombs_are_refused_before_they_grow() {
     let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x,x]\n");
     for (name, before) in ('b'..='i').zip('a'..='h') {

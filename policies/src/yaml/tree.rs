@@ -78,6 +78,24 @@ impl Node {
     }
 }
 
+/// What is usually meant where the parser says these words of a text. `tests.rs` has each of them from the parser itself.
+const ADVICE: [(&str, &str); 11] = [
+    ("tab", "indent with spaces"),
+    ("unclosed bracket", "close it with `}` or `]`, as it was opened"),
+    ("unclosed quote", "close it on the same line"),
+    ("misplaced bracket", "a colon and a space stand between a key and its `{`: `web-1: { … }`"),
+    ("expected ',' or", "put a comma between two settings, and close with `}` or `]` what was opened before"),
+    ("simple key expected", "write `key: value`; a text goes on only in lines that are indented more"),
+    ("expected key", "keys of one map begin in one column: compare the indentation of this line with those above"),
+    ("expected '-' indicator", "items of one list begin in one column, each with `- `"),
+    (
+        "mapping values are not allowed",
+        "quote a text with `: ` in it; settings of a key stand on deeper lines, or in `{ }`",
+    ),
+    ("unexpected character", "quote a text that begins like this"),
+    ("unknown anchor", "quote a text that begins with `*`"),
+];
+
 /// The documents of one file. After a syntax error there are none: half a tree would only cause findings that go away
 /// by themselves.
 pub(super) fn read(file: usize, text: &str, findings: &Findings<'_>) -> Vec<Node> {
@@ -92,7 +110,10 @@ pub(super) fn read(file: usize, text: &str, findings: &Findings<'_>) -> Vec<Node
             Ok((event, span)) => {
                 builder.event(event, builder.place(span.start), span.start.index() == span.end.index())
             }
-            Err(error) => Err((builder.place(*error.marker()), format!("not YAML: {}", error.info()))),
+            Err(error) => {
+                not_yaml(builder.place(*error.marker()), &error.info(), findings);
+                return Vec::new();
+            }
         };
         if let Err((place, what)) = step {
             findings.add(place, what);
@@ -101,6 +122,15 @@ pub(super) fn read(file: usize, text: &str, findings: &Findings<'_>) -> Vec<Node
     }
     builder.documents.retain(|document| !document.is_blank());
     builder.documents
+}
+
+/// Notes what the parser cannot read.
+fn not_yaml(place: Place, info: &str, findings: &Findings<'_>) {
+    let what = format!("not YAML: {info}");
+    match ADVICE.iter().find(|(words, _)| info.contains(words)) {
+        Some((_, advice)) => findings.hint(place, what, *advice),
+        None => findings.add(place, what),
+    }
 }
 
 /// A collection whose end has not come yet.

@@ -105,7 +105,7 @@ impl<'t> Value<'t> {
         let number = digits.and_then(|text| text.parse::<u64>().ok()).and_then(|number| N::try_from(number).ok());
         match number.filter(|number| range.contains(number)) {
             Some(number) => Some(number),
-            None => self.unexpected(&expected, "write digits only, without quotes or a unit"),
+            None => self.unexpected(&expected, number_advice(digits.is_some())),
         }
     }
 
@@ -115,10 +115,11 @@ impl<'t> Value<'t> {
         let text = self.plain().unwrap_or_default();
         let digits = text.strip_prefix('-').unwrap_or(text);
         let written = digits == "0" || (!digits.is_empty() && !digits.starts_with('0'));
-        let number = text.parse::<i64>().ok().filter(|_| written && digits.bytes().all(|b| b.is_ascii_digit()));
+        let written = written && digits.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse::<i64>().ok().filter(|_| written);
         match number.filter(|number| range.contains(number)) {
             Some(number) => Some(number),
-            None => self.unexpected(&expected, "write digits only, without quotes or a unit"),
+            None => self.unexpected(&expected, number_advice(written)),
         }
     }
 
@@ -252,11 +253,14 @@ impl<'t> Value<'t> {
         let chosen = match &self.node.content {
             Content::Map(entries) => match entries.as_slice() {
                 [entry] => Value::of(entry, self.findings),
-                [_, second, ..] => {
+                [first, second, ..] => {
                     self.findings.hint(
                         second.place,
                         format!("a {kind} has one key; {} is a second one", quoted(&second.key)),
-                        "begin each with its own `- ` in a list, and put its settings into `{ }` or on deeper lines",
+                        format!(
+                            "a setting of {} stands in its `{{ }}` or on deeper lines; another {kind} stands by itself",
+                            quoted(&first.key)
+                        ),
                     );
                     return None;
                 }
@@ -274,13 +278,23 @@ impl<'t> Value<'t> {
 
     /// Program and arguments.
     pub(super) fn command(&self) -> Option<Vec<String>> {
-        let example = "no shell is involved: write [\"systemctl\", \"restart\", \"nginx\"]";
-        let items = self.list(example)?;
+        let example = self.command_example();
+        let items = self.list(&example)?;
         if items.is_empty() {
-            return self.unexpected("a program and its arguments", example);
+            return self.unexpected("a program and its arguments", &example);
         }
         let words: Vec<Option<&str>> = items.iter().map(Value::text).collect();
         words.into_iter().map(|word| word.map(str::to_owned)).collect()
+    }
+
+    /// How a command is written: the one that stands here as text, where splitting it needs no shell.
+    fn command_example(&self) -> String {
+        let text = match &self.node.content {
+            Content::Scalar { text, .. } if is_plain_command(text) => text.as_str(),
+            _ => "systemctl restart nginx",
+        };
+        let words: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+        format!("no shell is involved: write [{}]", words.join(", "))
     }
 
     /// An `http://` or `https://` URL. Only in probes may it contain `{address}`.
@@ -291,6 +305,18 @@ impl<'t> Value<'t> {
             None => Some(text.to_owned()),
         }
     }
+}
+
+/// What to do about a number that is none, or is one and out of its range.
+fn number_advice(is_number: bool) -> &'static str {
+    if is_number { "choose a number within these two" } else { "write digits only, without quotes or a unit" }
+}
+
+/// Whether a text is words with nothing in between that only a shell understands, and short enough to be repeated.
+fn is_plain_command(text: &str) -> bool {
+    const LONGEST: usize = 100;
+    let plain = |c: char| c.is_ascii_alphanumeric() || " -_./:=@,+%".contains(c);
+    !text.trim().is_empty() && text.len() <= LONGEST && text.chars().all(plain)
 }
 
 /// A name's error repeats the name, which may be as long as the file.

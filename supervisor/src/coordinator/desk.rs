@@ -14,7 +14,7 @@ use holdfast_policies::{
     operators::OperatorCertificate,
     plan::{Circumstances, Question, simulate},
     proof::Proof,
-    state::{Mode, Phase, Wanted},
+    state::{ClusterState, Mode, Phase, Wanted},
     time::millis,
 };
 use tokio::sync::oneshot;
@@ -168,6 +168,7 @@ impl Brain {
         self.check_against_cluster(&policies)?;
         changes.extend(self.node.read(|state| left_open(state, &policies)));
         changes.extend(self.node.read(|state| policies.local_levels_declared(&state.policies)));
+        changes.extend(self.node.read(|state| policies.strangers_named(|host| self.is_known(state, host))));
         if dry_run {
             return Ok(Answer::Applied { version: base_version, changes, dry_run });
         }
@@ -180,17 +181,21 @@ impl Brain {
         Ok(Answer::Applied { version: base_version + 1, changes, dry_run })
     }
 
+    /// Whether a host has joined, or is expected to. What is declared of one that was revoked is there for the one that gets
+    /// its name.
+    fn is_known(&self, state: &ClusterState, host: &HostName) -> bool {
+        let joined = state.hosts.contains_key(host) || state.revoked.contains_key(host);
+        joined || self.node.file.voters.contains_key(host)
+    }
+
     /// What cannot be seen in the files alone.
     fn check_against_cluster(&self, policies: &Policies) -> Result<(), Denied> {
-        // What is declared of a host that was revoked is there for the one that gets its name.
-        let known: Vec<HostName> =
-            self.node.read(|state| state.hosts.keys().chain(state.revoked.keys()).cloned().collect());
-        let stranger =
-            policies.fencing.keys().find(|host| !known.contains(host) && !self.node.file.voters.contains_key(*host));
-        if let Some(host) = stranger {
-            let hosts: Vec<&str> = known.iter().map(HostName::as_str).collect();
-            let text =
-                format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", "));
+        let stranger = self.node.read(|state| {
+            let host = policies.fencing.keys().find(|host| !self.is_known(state, host))?;
+            let hosts: Vec<&str> = state.hosts.keys().map(HostName::as_str).collect();
+            Some(format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", ")))
+        });
+        if let Some(text) = stranger {
             return Err(Denied::Refused(text));
         }
         match self.node.read(|state| unarmed(state, &self.evidence, policies)) {

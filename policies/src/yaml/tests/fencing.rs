@@ -181,7 +181,7 @@ fencing:
         "a.yaml:9:54: option `password` is not given here",
         "a.yaml:9:72: `a=b` is no option of a fence agent",
         "a.yaml:9:86: option `ip` begins or ends with a blank",
-        "a.yaml:10:12: `all` has 1 devices",
+        "a.yaml:10:12: `all` has 1 device\n",
         "a.yaml:11:15: unknown power device `operator`",
         "a.yaml:19:23: URL `http://w/`: anybody on the way could say",
         "hint: keys stay out of policies",
