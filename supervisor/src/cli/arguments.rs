@@ -21,10 +21,11 @@ const MACHINE_CHARACTERS_MAX: usize = 100;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or it was so already
-  1  refused, or failed; of `simulate`: not every guest would come back by itself
+  1  refused, or failed; an answer that is a no: of `simulate`, not every guest would come back by itself; of
+     `fence test`, a level is reached by nobody; of `recover`, it is not to be made here
   2  the command line is wrong, or files have mistakes (all are shown)
-  3  no quorum, the supervisor cannot be reached, or a host has not said yet what has to be known of it: it may work
-     later";
+  3  no quorum, no answer from the supervisor, or a host has not said yet what has to be known of it: it may work
+     later. What was told without an answer may still be carried out: look before you tell it again";
 
 /// Keeps the services inside virtual machines answering.
 #[derive(Debug, Parser)]
