@@ -40,6 +40,10 @@ pub enum Change {
         host: HostName,
         /// What it says of itself.
         facts: HostFacts,
+        /// The log index at which the boot had joined that this one was taken to follow, where there was one: another may
+        /// have joined since this was proposed. `None` also from a version that does not say.
+        #[serde(default)]
+        follows: Option<u64>,
     },
     /// A quorum says that the host has failed: it is to be switched off (S3).
     FenceOpened {

@@ -167,7 +167,7 @@ impl Stage {
     }
 
     pub fn join(&mut self, on: &str, incarnation: &str) {
-        self.must(Change::HostJoined { host: host(on), facts: facts(on, incarnation) });
+        self.must(Change::HostJoined { host: host(on), facts: facts(on, incarnation), follows: None });
     }
 
     pub fn place(&mut self, guest: &str, on: &str) {

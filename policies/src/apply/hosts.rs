@@ -21,9 +21,17 @@ impl ClusterState {
         context: &mut Context,
         host: HostName,
         facts: HostFacts,
+        follows: Option<u64>,
     ) -> Result<(), Refused> {
         let incarnation = facts.incarnation.clone();
         self.may_come(&host, &incarnation)?;
+        if let Some(known) = self.hosts.get(&host)
+            && known.facts.incarnation != incarnation
+            && follows.is_some_and(|follows| follows != known.joined)
+        {
+            let why = format!("has joined as {} since {incarnation} asked", known.facts.incarnation);
+            return Err(Refused::Host { host, why });
+        }
         let under_way = self.fence_under_way(&host);
         let mut same_boot = false;
         // A host that joins after its lease level was declared has to know that declaration all the same.

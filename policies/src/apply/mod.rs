@@ -57,7 +57,7 @@ impl ClusterState {
     fn change(&mut self, context: &mut Context, change: Change) -> Result<(), Refused> {
         self.knows(&change)?;
         match change {
-            Change::HostJoined { host, facts } => self.host_joined(context, host, facts),
+            Change::HostJoined { host, facts, follows } => self.host_joined(context, host, facts, follows),
             Change::FenceOpened { host, incarnation, evidence, last_well, safe_at } => {
                 self.fence_opened(context, &host, &incarnation, (evidence, last_well), safe_at)
             }

@@ -146,7 +146,7 @@ fn an_off_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for_its_end
     let gone = stage.gone("a");
     stage.must(gone);
     assert!(matches!(stage.phase("web"), Phase::Free { .. }), "the boot that the proof names is over (R9)");
-    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2"), follows: None };
     assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
     stage.end("b", done());
     stage.must(join);
@@ -161,7 +161,7 @@ fn a_persons_word_frees_the_guests_during_an_attempt_and_the_next_boot_waits_for
     let proof = Proof::operator(&host("a"), &boot("a.1"), "ann", None, 1_500).unwrap();
     stage.must(Change::HostGone { proof, last_well: None, last_words: None });
     assert!(matches!(stage.phase("web"), Phase::Free { .. }));
-    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2"), follows: None };
     assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
     stage.end("b", failed());
     stage.must(join);
@@ -173,7 +173,7 @@ fn a_boot_that_is_being_fenced_cannot_be_replaced_before_the_attempt_has_ended()
     stage.run("web", "a");
     stage.fence("a");
     attempt(&mut stage, "a", "b");
-    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+    let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2"), follows: None };
     assert!(matches!(stage.refused(join), Refused::Host { .. }), "R20: the shot could hit the new boot");
     stage.end("b", failed());
     stage.join("a", "a.2");
@@ -226,6 +226,18 @@ fn a_boot_joins_only_when_it_has_seen_the_join_of_the_one_before() {
         !stage.state.may_join(&host("a"), &boot("a.1"), before),
         "a late sync of a boot that is over undoes nothing"
     );
+}
+
+/// Simulator seed 1898: a voter stood still with a request of the boot before, and handed it on when it went on.
+#[test]
+fn of_two_boots_that_asked_to_join_before_either_had_the_late_one_changes_nothing() {
+    let mut stage = Stage::new(&["a"], &[]);
+    let follows = Some(stage.state.hosts[&host("a")].joined);
+    let join = |boot: &str| Change::HostJoined { host: host("a"), facts: facts("a", boot), follows };
+    stage.must(join("a.3"));
+    assert!(matches!(stage.refused(join("a.2")), Refused::Host { .. }));
+    assert_eq!(stage.state.hosts[&host("a")].facts.incarnation, boot("a.3"));
+    assert_eq!(stage.state.hosts[&host("a")].quarantine, None);
 }
 
 #[test]
@@ -341,7 +353,7 @@ fn an_attempt_counts_on_when_its_executor_reboots_or_goes() {
         }
         let again = Change::FenceAttempted { host: host("a"), executor: host("c"), level: 0 };
         assert!(matches!(stage.refused(again.clone()), Refused::Already { .. }), "R20");
-        let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2") };
+        let join = Change::HostJoined { host: host("a"), facts: facts("a", "a.2"), follows: None };
         assert!(matches!(stage.refused(join.clone()), Refused::Host { .. }), "R20: the shot could hit the new boot");
         stage.must(Change::OrderEnded { order, outcome: failed() });
         stage.must(again);

@@ -321,17 +321,17 @@ impl Brain {
         let (host, facts) = (request.host.clone(), request.facts.clone());
         let now = clock::moment();
         let (node, evidence) = (&self.node, &mut self.evidence);
-        let may = node.read(|state| {
-            let Some(known) = state.hosts.get(&host) else { return true };
+        let (may, follows) = node.read(|state| {
+            let Some(known) = state.hosts.get(&host) else { return (true, None) };
             if !state.may_join(&host, &facts.incarnation, request.seen) {
-                return false;
+                return (false, None);
             }
             // What came by datagram since the last turn counts too. Only of this host: many may ask at once.
             gather::datagrams(evidence, node, &host, known, now);
             // R11: two boots that are heard at once are two machines, and none of them answers for the other.
-            evidence.may_follow(&host, known, &facts, now)
+            (evidence.may_follow(&host, known, &facts, now), Some(known.joined))
         });
-        let change = Change::HostJoined { host, facts };
+        let change = Change::HostJoined { host, facts, follows };
         if may && !self.is_refused(&change) {
             self.propose(change).await;
         }

@@ -406,7 +406,7 @@ mod tests {
         let mut state = failed_over();
         let (evidence, last_well, safe_at) = (Vec::new(), None, None);
         for what in [
-            Change::HostJoined { host: host("h1"), facts: facts("boot-h1-again", "h1") },
+            Change::HostJoined { host: host("h1"), facts: facts("boot-h1-again", "h1"), follows: None },
             Change::FenceOpened { host: host("h1"), incarnation: boot("boot-h1-again"), evidence, last_well, safe_at },
             Change::FenceAttempted { host: host("h1"), executor: host("h2"), level: 0 },
         ] {

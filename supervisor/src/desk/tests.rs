@@ -71,7 +71,7 @@ fn joined(name: &str) -> Change {
     let (incarnation, machine_id) = (boot(name), name.to_owned());
     let address = "10.0.0.1:7400".parse().unwrap();
     let facts = HostFacts { incarnation, machine_id, address, memory_mib: 1024, cores: 2, guests: true };
-    Change::HostJoined { host: host(name), facts }
+    Change::HostJoined { host: host(name), facts, follows: None }
 }
 
 pub(crate) fn failed_over() -> ClusterState {

@@ -236,7 +236,7 @@ impl World {
         };
         let again = again.map(|known| (known.facts.incarnation.clone(), what.clone()));
         let applied = self.state.apply(self.index, Command { at: WallTime(self.now), what });
-        if let Some((before, Change::HostJoined { host, facts })) = again
+        if let Some((before, Change::HostJoined { host, facts, .. })) = again
             && applied.refused.is_none()
             && facts.incarnation != before
         {
@@ -432,7 +432,7 @@ impl World {
         let (host, boot) = (request.host.clone(), request.facts.incarnation.clone());
         let joined = self.state.hosts.get(&host).is_some_and(|known| known.facts == request.facts);
         if !joined && self.state.may_join(&host, &boot, request.seen) {
-            self.commit(Change::HostJoined { host: host.clone(), facts: request.facts.clone() });
+            self.commit(Change::HostJoined { host: host.clone(), facts: request.facts.clone(), follows: None });
         }
         if self.state.is_current(&host, &boot) {
             self.gather(&host, &boot, &request);

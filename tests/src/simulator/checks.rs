@@ -117,7 +117,7 @@ impl World {
             Change::Climb { guest, .. } => self.check_climb(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
-            Change::HostJoined { host, facts } => {
+            Change::HostJoined { host, facts, .. } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());
                 self.seen.contested += u64::from(contested);
                 let twice = joined.as_ref().is_some_and(|before| before.incarnation != facts.incarnation);

@@ -356,7 +356,8 @@ impl World {
         let follows = known.is_none_or(|known| evidence.may_follow(&request.host, known, &request.facts, clock))
             || self.broken == Some(Break::R11Copy);
         if follows && !joined && confirmed && may {
-            let change = Change::HostJoined { host: request.host.clone(), facts: request.facts.clone() };
+            let (host, facts) = (request.host.clone(), request.facts.clone());
+            let change = Change::HostJoined { host, facts, follows: known.map(|known| known.joined) };
             self.result(voter, change);
         }
         let state = &self.voters[voter].state;

@@ -232,8 +232,13 @@ impl World {
 
     /// S8: nothing is done to a guest that has reset itself and has not had its time to boot.
     pub(super) fn check_climb(&mut self, guest: &GuestName) {
-        let boots = |(_, at): &(Epoch, Ms)| self.now - *at < OWN_BOOT;
-        if self.hosts.iter().filter_map(|host| host.resets.get(guest)).any(boots) {
+        let boots = |host: &Host| {
+            let since = |(_, at): &(Epoch, Ms)| self.now - *at < OWN_BOOT;
+            // One that has panicked or ended meanwhile boots no more.
+            let runs = host.machines.get(guest).is_some_and(|known| known.state == Vm::Running);
+            runs && host.resets.get(guest).is_some_and(since)
+        };
+        if self.hosts.iter().any(boots) {
             self.violate("S8", format!("something is done to {guest}, which boots after a reset of its own"));
         }
     }

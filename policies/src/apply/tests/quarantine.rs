@@ -9,7 +9,7 @@ fn contested(machine: bool) -> Stage {
     stage.run("web", "a");
     if machine {
         let facts = HostFacts { machine_id: "other".to_owned(), ..facts("a", "a.2") };
-        stage.must(Change::HostJoined { host: host("a"), facts });
+        stage.must(Change::HostJoined { host: host("a"), facts, follows: None });
     } else {
         stage.join("a", "a.2");
         assert!(stage.state.may_join(
@@ -36,7 +36,7 @@ fn two_machines_or_two_boots_under_one_name_quarantine_it_and_call_a_human() {
         let seen = Authority { generation: 1, term: 1, index: stage.index };
         assert!(!stage.state.may_join(&host("a"), &boot("a.3"), seen), "nor is it said once per sync");
         assert!(matches!(
-            stage.refused(Change::HostJoined { host: host("a"), facts: facts("a", "a.3") }),
+            stage.refused(Change::HostJoined { host: host("a"), facts: facts("a", "a.3"), follows: None }),
             Refused::Host { .. }
         ));
     }
@@ -77,7 +77,7 @@ fn a_person_can_give_the_name_to_the_other_machine() {
     let (host_a, machine_id) = (host("a"), Some("other".to_owned()));
     stage.must(Change::QuarantineLifted { host: host_a.clone(), machine_id, by: Some("ann".to_owned()) });
     let facts = HostFacts { machine_id: "other".to_owned(), ..facts("a", "a.2") };
-    stage.must(Change::HostJoined { host: host_a.clone(), facts });
+    stage.must(Change::HostJoined { host: host_a.clone(), facts, follows: None });
     assert!(stage.state.hosts[&host_a].quarantine.is_none());
 }
 

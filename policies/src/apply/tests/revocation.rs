@@ -20,7 +20,7 @@ fn readmit(of: &str, serial: &str) -> Change {
 }
 
 fn joins(of: &str, incarnation: &str) -> Change {
-    Change::HostJoined { host: host(of), facts: facts(of, incarnation) }
+    Change::HostJoined { host: host(of), facts: facts(of, incarnation), follows: None }
 }
 
 fn revoked() -> Stage {

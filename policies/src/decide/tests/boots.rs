@@ -93,6 +93,6 @@ fn an_open_fence_waits_for_the_new_boot_to_join_and_ends_with_that() {
     assert!(!fenced(&scene), "{:?}", scene.words());
     let waits = scene.decide().report.hosts[&host("d")].waits.clone();
     assert_eq!(waits, Some(("the supervisor of its new boot".to_owned(), 30_000)));
-    scene.stage.apply(Change::HostJoined { host: host("d"), facts: crate::fixture::facts("d", "d.2") });
+    scene.stage.apply(Change::HostJoined { host: host("d"), facts: crate::fixture::facts("d", "d.2"), follows: None });
     assert_eq!(scene.stage.state.hosts[&host("d")].life, Life::Up);
 }

@@ -151,7 +151,7 @@ fn a_guest_that_its_host_cannot_take_back_starts_elsewhere_unless_it_is_frozen()
         let (mut scene, _) = announced(on_shutdown, true);
         scene.later(100_000);
         let facts = crate::state::HostFacts { memory_mib: 1, ..crate::fixture::facts("d", "d.2") };
-        scene.stage.must(Change::HostJoined { host: host("d"), facts });
+        scene.stage.must(Change::HostJoined { host: host("d"), facts, follows: None });
         scene.later(1_000);
         let words = scene.settle();
         assert_eq!(words.iter().filter(|word| **word == "Place").count(), after.len(), "{on_shutdown:?}: {words:?}");
@@ -238,7 +238,7 @@ fn a_set_that_its_host_cannot_take_back_as_a_whole_is_not_torn_apart() {
     assert_eq!(scene.settle(), ["Vacated"]);
     end_all(&mut scene);
     let facts = crate::state::HostFacts { memory_mib: 4_000, ..crate::fixture::facts("b", "b.2") };
-    scene.stage.must(Change::HostJoined { host: host("b"), facts });
+    scene.stage.must(Change::HostJoined { host: host("b"), facts, follows: None });
     scene.later(1_000);
     assert_eq!(scene.settle(), ["Place"], "the other one waits until its set can move as one");
     assert_eq!(scene.stage.may_run("g1"), ["b".to_owned()].into());

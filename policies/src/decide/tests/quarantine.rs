@@ -30,7 +30,7 @@ fn a_quarantined_host_gets_no_guests_until_it_has_been_calm() {
 fn contested() -> Scene {
     let mut scene = four();
     let facts = crate::state::HostFacts { machine_id: "other".to_owned(), ..crate::fixture::facts("d", "d.9") };
-    scene.stage.must(Change::HostJoined { host: host("d"), facts });
+    scene.stage.must(Change::HostJoined { host: host("d"), facts, follows: None });
     scene.later(60_000);
     scene
 }
@@ -89,7 +89,7 @@ fn a_boot_follows_one_that_is_not_heard_any_more_once_the_coordinator_has_listen
 fn the_boot_that_is_left_when_a_quarantine_is_lifted_joins_again_and_is_not_fenced_meanwhile() {
     let mut scene = four();
     scene.stage.join("d", "d.2");
-    scene.stage.must(Change::HostJoined { host: host("d"), facts: crate::fixture::facts("d", "d.1") });
+    scene.stage.must(Change::HostJoined { host: host("d"), facts: crate::fixture::facts("d", "d.1"), follows: None });
     assert!(scene.stage.state.hosts[&host("d")].is_contested(), "d.1 should be over");
     scene.later(60_000);
     scene.silent("d", 5_000);

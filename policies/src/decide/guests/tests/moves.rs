@@ -87,7 +87,7 @@ fn a_move_is_denied_with_the_reason() {
     };
     let mut scene = four();
     let witness = crate::state::HostFacts { guests: false, ..facts("w", "w.1") };
-    scene.stage.must(Change::HostJoined { host: host("w"), facts: witness });
+    scene.stage.must(Change::HostJoined { host: host("w"), facts: witness, follows: None });
     assert_eq!(why(&mut scene, "w"), Unfit::Witness);
     set_mode(&mut scene, "a", Mode::Draining);
     assert_eq!(why(&mut scene, "a"), Unfit::Mode { mode: "draining".to_owned() });
