@@ -126,6 +126,8 @@ pub struct Sight {
     pub since: Moment,
     /// When it last passed.
     pub passed: Option<Moment>,
+    /// Whether its answers come with a warning.
+    pub warns: bool,
     /// The newest detail.
     pub detail: String,
 }

@@ -6,6 +6,9 @@
 //! Passing --a share of slow answers--> Slow --half that share--> Passing       (Slow fails as Passing does)
 //! any --more changes between answering and not than `flaps` allows--> Flapping --it has kept still--> what it is
 //! ```
+//! Beside that it warns, or does not: answers that say themselves that not all is well (a certificate that soon ends, the
+//! WARNING of a plugin) are passes. `fails_after` of them in a row begin it, and `recovers_after` passes without end it.
+//!
 //! `Unknown` answers change nothing (S5), but a vantage that could not ask for longer than an answer stays fresh does not go
 //! on saying that the service answers. That it fails it goes on saying: a guest that hangs altogether after its service has
 //! failed is not cured by that. Memory is bounded, however often a service is asked.
@@ -26,6 +29,9 @@ use crate::{
 pub struct Track {
     fails_in_row: u32,
     passes_in_row: u32,
+    warns: bool,
+    /// Passes in a row that say the contrary of `warns`.
+    otherwise_in_row: u32,
     answering: Answering,
     passed: Option<Moment>,
     /// When it last gave an answer that was one, or died.
@@ -50,6 +56,8 @@ impl Default for Track {
         Self {
             fails_in_row: 0,
             passes_in_row: 0,
+            warns: false,
+            otherwise_in_row: 0,
             answering: Answering::NotKnown,
             passed: None,
             known: None,
@@ -84,7 +92,13 @@ impl Track {
         self.passed
     }
 
-    /// Folds one answer in. Returns the new state when it has changed.
+    /// Whether its answers come with a warning.
+    #[must_use]
+    pub fn warns(&self) -> bool {
+        self.warns
+    }
+
+    /// Folds one answer in, by the probe's own word: how slow it was is judged here. Returns the new state when it has changed.
     pub fn fold(&mut self, service: &Service, outcome: Outcome, latency: Duration, now: Moment) -> Option<SightState> {
         let first_pass = self.passed.is_none();
         match outcome {
@@ -92,6 +106,7 @@ impl Track {
                 self.passes_in_row = self.passes_in_row.saturating_add(1);
                 self.fails_in_row = 0;
                 self.passed = Some(now);
+                self.warn(service, outcome == Outcome::Slow);
             }
             Outcome::Fail => {
                 self.fails_in_row = self.fails_in_row.saturating_add(1);
@@ -157,6 +172,18 @@ impl Track {
             Answering::Yes
         } else {
             self.answering
+        }
+    }
+
+    fn warn(&mut self, service: &Service, warned: bool) {
+        if warned == self.warns {
+            self.otherwise_in_row = 0;
+            return;
+        }
+        self.otherwise_in_row = self.otherwise_in_row.saturating_add(1);
+        let needed = if warned { service.fails_after } else { service.recovers_after };
+        if self.otherwise_in_row >= needed {
+            (self.warns, self.otherwise_in_row) = (warned, 0);
         }
     }
 

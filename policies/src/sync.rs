@@ -106,6 +106,9 @@ pub struct SightReport {
     pub age_ms: u64,
     /// How long ago it last passed, in milliseconds.
     pub passed_ago_ms: Option<u64>,
+    /// Whether its answers come with a warning. Supervisors that do not know of warnings say nothing of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warns: bool,
     /// The newest detail.
     pub detail: String,
 }

@@ -82,6 +82,7 @@ impl Sights {
             state: seen.track.state(),
             age_ms: millis(now.since(seen.asked)),
             passed_ago_ms: seen.track.passed().map(|passed| millis(now.since(passed))),
+            warns: seen.track.warns(),
             detail: seen.detail.clone(),
         });
         (report.collect(), SightsTold { start: all.start, after, upto: all.changes })
@@ -229,8 +230,7 @@ impl Look {
             }
         };
         let target = Target { address: self.question.address, place, memory: self.memory.clone() };
-        let answer = ask(&self.question.service.probe, &target, self.question.service.timeout.0).await;
-        Observation { outcome: timed(answer.outcome, answer.latency, &self.question.service), ..answer }
+        ask(&self.question.service.probe, &target, self.question.service.timeout.0).await
     }
 
     fn note(&self, answer: &Observation) {
@@ -240,7 +240,7 @@ impl Look {
             Vantage::Inside => VantageKind::Inside,
             Vantage::Host(_) => VantageKind::Host,
         };
-        let outcome = match answer.outcome {
+        let outcome = match timed(answer.outcome, answer.latency, &self.question.service) {
             Outcome::Pass => ProbeOutcome::Pass,
             Outcome::Slow => ProbeOutcome::Slow,
             Outcome::Fail => ProbeOutcome::Fail,

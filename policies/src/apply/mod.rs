@@ -167,7 +167,7 @@ impl ClusterState {
     fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
         self.guests.remove(guest);
         self.drop_guest_orders(guest);
-        for about in ["guest", "placement", "degraded", "unasked", "leave", "order", "twice"] {
+        for about in ["guest", "placement", "degraded", "unasked", "warned", "leave", "order", "twice"] {
             let key = format!("{about}/{guest}");
             self.resolve(context, &key);
         }

@@ -39,6 +39,9 @@ pub struct ServiceJudgement {
     /// For `Degraded`: in which way.
     #[serde(default)]
     pub degraded: Option<Degradation>,
+    /// Whether a vantage gets answers that come with a warning. Those are passes, whatever the verdict is.
+    #[serde(default)]
+    pub warns: bool,
     /// A service without which this one cannot answer, and which does not: nothing is done about this one meanwhile.
     #[serde(default)]
     pub waits_for: Option<ServiceName>,
@@ -70,7 +73,7 @@ impl ServiceJudgement {
     /// A verdict that needs no explanation beyond its evidence.
     #[must_use]
     pub fn plain(verdict: ServiceVerdict, evidence: Vec<String>) -> Self {
-        Self { verdict, evidence, degraded: None, waits_for: None }
+        Self { verdict, evidence, degraded: None, warns: false, waits_for: None }
     }
 
     /// The verdict in words: `healthy`, `degraded (slow)`, `waits for network`.
@@ -123,7 +126,8 @@ pub fn judge(
             fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect()
         }
     };
-    ServiceJudgement { degraded, ..ServiceJudgement::plain(verdict, evidence) }
+    let warns = fresh.iter().any(|(_, sight)| sight.warns);
+    ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
 }
 
 /// What each vantage says, in words.
@@ -238,12 +242,13 @@ fn holds_up(need: &ServiceJudgement, own: &ServiceJudgement, unheard: bool) -> b
 }
 
 fn said(vantage: &Vantage, sight: &Sight, now: Moment) -> String {
-    let word = match sight.state {
-        SightState::Passing => "passes",
-        SightState::Slow => "is slow",
-        SightState::Flapping => "flaps",
-        SightState::Failing => "fails",
-        SightState::Unknown => "cannot tell",
+    let word = match (sight.state, sight.warns) {
+        (SightState::Passing, false) => "passes",
+        (SightState::Passing, true) => "passes with a warning",
+        (SightState::Slow, _) => "is slow",
+        (SightState::Flapping, _) => "flaps",
+        (SightState::Failing, _) => "fails",
+        (SightState::Unknown, _) => "cannot tell",
     };
     let ago = crate::time::Span::ms(crate::time::millis(now.since(sight.at)));
     format!("{vantage} {word} {ago} ago ({})", sight.detail)

@@ -109,7 +109,7 @@ impl Scene {
         let epoch = self.stage.state.guests[&name(guest)].tenures()[0].epoch;
         let at = Moment(self.now);
         let passed = matches!(state, SightState::Passing | SightState::Slow).then_some(at);
-        let sight = Sight { epoch, state, at, since: at, passed, detail: String::new() };
+        let sight = Sight { epoch, state, at, since: at, passed, warns: false, detail: String::new() };
         let services = self.evidence.services.entry(name(guest)).or_default();
         let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
         let vantage = Vantage::Host(host(from));

@@ -54,6 +54,27 @@ fn unknown_neither_adds_to_a_row_nor_breaks_it() {
 }
 
 #[test]
+fn warnings_in_a_row_count_as_passes_and_are_known_until_answers_come_without() {
+    let mut watched = Watched::new(Tuning::default());
+    assert_eq!(watched.answers(&[Outcome::Slow, Outcome::Slow]), SightState::Passing);
+    assert!(!watched.track.warns(), "as with failures, it takes as many as the policy wants");
+    watched.answers(&[Outcome::Slow]);
+    assert!(watched.track.warns());
+    assert_eq!(watched.answers(&[Pass, Outcome::Slow, Pass]), SightState::Passing);
+    assert!(watched.track.warns(), "one answer without is none in a row");
+    assert_eq!(watched.answers(&[Fail, Unknown, Pass]), SightState::Passing);
+    assert!(!watched.track.warns(), "what is no pass neither adds to the row nor breaks it");
+}
+
+#[test]
+fn an_answer_that_is_merely_late_is_no_warning() {
+    let mut watched = Watched::new(Tuning { slow: Some(SLOW), ..Tuning::default() });
+    (0..10).for_each(|_| _ = watched.answer(Pass, 800));
+    assert_eq!(watched.track.state(), SightState::Slow);
+    assert!(!watched.track.warns());
+}
+
+#[test]
 fn who_could_not_ask_for_longer_than_an_answer_stays_fresh_does_not_say_that_it_answers() {
     let mut watched = Watched::new(Tuning::default());
     watched.answer(Pass, 1);

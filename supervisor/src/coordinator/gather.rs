@@ -144,6 +144,7 @@ fn sight(evidence: &mut Evidence, report: &SightReport, now: Moment) {
         at,
         since: at,
         passed: report.passed_ago_ms.map(ago),
+        warns: report.warns,
         detail: clean(&report.detail),
     };
     let services = evidence.services.entry(report.guest.clone()).or_default();
@@ -282,6 +283,7 @@ mod tests {
             state: SightState::Failing,
             age_ms: 10,
             passed_ago_ms: None,
+            warns: false,
             detail: "refused".to_owned(),
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn incidents(state: &ClusterState, guest: &GuestName) -> Vec<Incident
 /// each guest, which tells what the host's tells.
 fn concerns(incident: &Incident, guest: &GuestName) -> bool {
     match incident.key.split_once('/') {
-        Some(("guest" | "placement" | "degraded" | "unasked", name)) => name == guest.as_str(),
+        Some(("guest" | "placement" | "degraded" | "unasked" | "warned", name)) => name == guest.as_str(),
         Some(("host" | "fencing" | "supervisor", _)) => false,
         _ => incident.guests.contains(guest),
     }

@@ -162,7 +162,7 @@ fn the_status_has_the_published_shape() {
     assert_eq!(gone["fencing"], json!({ "1": { "proven_ago_ms": null, "wiring": "ann", "unreached": {} } }));
     let expected = json!({
         "state": "running", "wanted": "running", "host": "h2", "epoch": "1.9", "verified": true, "doing": "runs on h2", "waits": null,
-        "services": { "http": { "verdict": "healthy", "evidence": ["inside passes 1s ago (ok)"], "degraded": null, "waits_for": null } },
+        "services": { "http": { "verdict": "healthy", "evidence": ["inside passes 1s ago (ok)"], "degraded": null, "warns": false, "waits_for": null } },
         "given_up": null, "heading": null, "strays": []
     });
     assert_eq!(value["guests"]["web-1"], expected);

@@ -141,6 +141,7 @@ fn run(state: &mut ClusterState, evidence: &mut Evidence, row: usize, hosts: usi
         at: now.moment,
         since: now.moment,
         passed: Some(now.moment),
+        warns: false,
         detail: "open".to_owned(),
     };
     let vantages = (1..=2).map(|step| Ok((Vantage::Host(host_name((home + step) % hosts)?), passing.clone())));

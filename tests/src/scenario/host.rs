@@ -289,6 +289,7 @@ fn sight(guest: &GuestName, machine: &Machine, now: u64) -> Option<SightReport> 
         },
         age_ms: 0,
         passed_ago_ms: passes.then_some(0),
+        warns: false,
         detail: String::new(),
     })
 }

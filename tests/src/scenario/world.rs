@@ -448,7 +448,7 @@ impl World {
         for sight in request.sights.clone() {
             let passed = sight.passed_ago_ms.map(|_| moment);
             let (epoch, state, detail) = (sight.epoch, sight.state, sight.detail);
-            let seen = Sight { epoch, state, at: moment, since: moment, passed, detail };
+            let seen = Sight { epoch, state, at: moment, since: moment, passed, warns: sight.warns, detail };
             let services = self.evidence.services.entry(sight.guest).or_default();
             let vantages = services.entry(sight.service).or_default();
             let seen = seen.following(vantages.get(&sight.vantage));

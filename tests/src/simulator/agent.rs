@@ -147,8 +147,10 @@ impl World {
             }
             for service in services {
                 let (guest, vantage, detail) = (guest.clone(), vantage.clone(), String::new());
-                let passed_ago_ms = passes.then_some(0);
-                sights.push(SightReport { guest, service, vantage, epoch, state, age_ms: 0, passed_ago_ms, detail });
+                let (passed_ago_ms, warns) = (passes.then_some(0), false);
+                let seen =
+                    SightReport { guest, service, vantage, epoch, state, age_ms: 0, passed_ago_ms, warns, detail };
+                sights.push(seen);
             }
         }
         sights

@@ -463,7 +463,8 @@ impl World {
                 }
                 None => {
                     let (epoch, state, detail) = (report.epoch, report.state, String::new());
-                    vantages.insert(report.vantage.clone(), Sight { epoch, state, at, since: at, passed, detail });
+                    let sight = Sight { epoch, state, at, since: at, passed, warns: report.warns, detail };
+                    vantages.insert(report.vantage.clone(), sight);
                 }
             }
         }

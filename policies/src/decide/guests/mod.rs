@@ -19,6 +19,7 @@ mod running;
 mod strays;
 mod unasked;
 mod wanted;
+mod warned;
 
 use std::time::Duration;
 

@@ -219,6 +219,7 @@ impl Pass<'_, '_> {
         }
         self.degraded(run, policy, judgement);
         self.unasked(run, policy, judgement);
+        self.warned(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
             return;

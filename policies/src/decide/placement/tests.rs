@@ -29,7 +29,8 @@ fn all_well(stage: &Stage) -> Evidence {
             let report = GuestReport::new(of.clone(), tenure.epoch, GuestCondition::Running);
             evidence.hosts.entry(tenure.host.clone()).or_default().reports.insert(of.clone(), report);
             let (state, epoch) = (SightState::Passing, tenure.epoch);
-            let sight = Sight { epoch, state, at: NOW, since: NOW, passed: Some(NOW), detail: String::new() };
+            let (passed, detail) = (Some(NOW), String::new());
+            let sight = Sight { epoch, state, at: NOW, since: NOW, passed, warns: false, detail };
             let services = evidence.services.entry(of.clone()).or_default();
             let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
             sights.insert(Vantage::Host(host("c")), sight);

@@ -76,6 +76,32 @@ fn what_a_service_says_of_itself_is_not_taken_for_what_a_vantage_sees() {
     assert_eq!(open_summaries(&scene), ["http of web is slow for host:b, and answers the others well"]);
 }
 
+/// Makes all that is seen of the guest's services come with a warning, or without.
+fn warn(scene: &mut Scene, warns: bool) {
+    let services = scene.evidence.services.get_mut(&name("web")).unwrap();
+    for sight in services.values_mut().flat_map(BTreeMap::values_mut) {
+        sight.warns = warns;
+        "the certificate is valid for only 9 more days, wanted 14".clone_into(&mut sight.detail);
+    }
+}
+
+#[test]
+fn a_service_that_answers_with_a_warning_is_well_and_somebody_is_told_and_nothing_is_done_to_it() {
+    for on_degraded in [OnDegraded::Alert, OnDegraded::Migrate, OnDegraded::Ladder] {
+        let mut scene = under(|policy| policy.on_degraded = on_degraded);
+        scene.later(600_000);
+        seen(&mut scene, SightState::Passing);
+        warn(&mut scene, true);
+        assert_eq!((judged(&scene).verdict, judged(&scene).warns), (ServiceVerdict::Healthy, true));
+        assert_eq!(scene.settle(), ["IncidentOpened"], "{on_degraded:?}");
+        assert_eq!(open_summaries(&scene), ["http of web: what is answered comes with a warning"]);
+        let incident = scene.stage.state.open_incident("warned/web").unwrap();
+        assert!(incident.seen[0].what[0].contains("passes with a warning"), "{:?}", incident.seen);
+        warn(&mut scene, false);
+        assert_eq!(scene.settle(), ["IncidentResolved"], "{on_degraded:?}");
+    }
+}
+
 #[test]
 fn slowness_is_never_counted_as_failure() {
     let mut scene = under(|_| {});
@@ -211,7 +237,7 @@ fn sees(scene: &mut Scene, of: &str, state: SightState, passed_ago: Option<u64>)
     let passed = passed_ago.map(|ago| Moment(scene.now - ago));
     for from in ["a", "b"] {
         let at = Moment(scene.now);
-        let sight = Sight { epoch, state, at, since: at, passed, detail: String::new() };
+        let sight = Sight { epoch, state, at, since: at, passed, warns: false, detail: String::new() };
         let services = scene.evidence.services.entry(name("web")).or_default();
         services.entry(service(of)).or_default().insert(Vantage::Host(host(from)), sight);
     }
