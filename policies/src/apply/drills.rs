@@ -24,6 +24,11 @@ impl ClusterState {
         let refuse = |why: &str| Err(Refused::Host { host: host.clone(), why: why.to_owned() });
         let Some(device) = device else { return refuse("has no power device at that level") };
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+        if known.distrusted.contains(&level) {
+            return refuse(
+                "cannot be drilled: its power device of that level is not trusted, and may be another machine's",
+            );
+        }
         if known.drill.is_some() {
             return Err(Refused::Already { why: format!("a drill of {host} is under way") });
         }

@@ -35,6 +35,14 @@ pub fn drill(
     if !state.policies.levels_of(host).get(level).is_some_and(FenceLevel::has_device) {
         return Err(format!("{host} has no power device at level {}", level + 1));
     }
+    // The word of such a device is no proof, and its switch may be another machine's.
+    if known.distrusted.contains(&level) {
+        return Err(format!(
+            "the power device of level {} of {host} is not trusted, and may be another machine's: put `fencing:` right, or look after its \
+             wiring and run `holdfast host trust-device {host}`",
+            level + 1
+        ));
+    }
     if host == coordinator {
         return Err(format!("{host} coordinates, and would switch itself off: restart its supervisor first"));
     }

@@ -46,7 +46,7 @@ fn reply(answer: &Answer) -> Result<Reply, Failure> {
     if let Answer::Simulated(simulation) = answer {
         return Ok(simulate::reply(simulation));
     }
-    let no = matches!(answer, Answer::FenceTested { said, .. } if !fence_text::all_reached(said));
+    let no = matches!(answer, Answer::FenceTested { said, .. } if !fence_text::is_fine(said));
     Ok(Reply { text: text(answer), json: answer.content(), code: u8::from(no) })
 }
 

@@ -26,6 +26,9 @@ pub struct DeviceSaid {
     pub took_ms: u64,
     /// Whether it says that it is the host's own.
     pub machine: String,
+    /// Whether it says that it is another machine's, and would switch that one off.
+    #[serde(default)]
+    pub another: bool,
 }
 
 /// What the levels of a host said to one other.
@@ -40,15 +43,20 @@ pub fn said(from: &HostName, levels: &[LevelTest]) -> Vec<DeviceSaid> {
             power: power(&device.power),
             took_ms: device.took_ms,
             machine: machine(&device.machine),
+            another: matches!(device.machine, Machine::Other { .. }),
         });
         devices.collect::<Vec<_>>()
     };
     levels.iter().flat_map(of_level).collect()
 }
 
-/// Whether every level was reached by somebody.
+/// Whether every level was reached by somebody, and no device is another machine's.
 #[must_use]
-pub fn all_reached(said: &[DeviceSaid]) -> bool {
+pub fn is_fine(said: &[DeviceSaid]) -> bool {
+    all_reached(said) && said.iter().all(|line| !line.another)
+}
+
+fn all_reached(said: &[DeviceSaid]) -> bool {
     let reached = |level| {
         let froms: std::collections::BTreeSet<&HostName> = said.iter().map(|line| &line.from).collect();
         froms
@@ -72,7 +80,12 @@ pub fn fence_text(host: &HostName, said: &[DeviceSaid]) -> String {
             line.machine.clone(),
         ]);
     }
-    let verdict = if all_reached(said) {
+    let verdict = if let Some(line) = said.iter().find(|line| line.another) {
+        let level = line.level;
+        format!(
+            "a power device of level {level} is ANOTHER MACHINE'S, not {host}'s: look at its address; nothing was switched"
+        )
+    } else if all_reached(said) {
         format!("every power device of {host} answers; nothing was switched")
     } else {
         format!("NOT EVERY power device of {host} answers; nothing was switched")
@@ -104,7 +117,27 @@ mod tests {
     fn line(level: usize, from: &str, answered: bool) -> DeviceSaid {
         let power = if answered { "on" } else { "no answer" }.to_owned();
         let from = HostName::new(from).unwrap();
-        DeviceSaid { level, device: "bmc".into(), from, answered, power, took_ms: 40, machine: "its own".into() }
+        DeviceSaid {
+            level,
+            device: "bmc".into(),
+            from,
+            answered,
+            power,
+            took_ms: 40,
+            machine: "its own".into(),
+            another: false,
+        }
+    }
+
+    #[test]
+    fn a_device_of_another_machine_is_not_fine_however_well_it_answers() {
+        let well = line(1, "a", true);
+        assert!(is_fine(std::slice::from_ref(&well)));
+        let other = DeviceSaid { machine: "ANOTHER: 33221100".into(), another: true, ..line(1, "b", true) };
+        let said = [well, other];
+        assert!(!is_fine(&said));
+        let text = fence_text(&HostName::new("hv-a").unwrap(), &said);
+        assert!(text.contains("level 1 is ANOTHER MACHINE'S") && !text.contains("every power device"), "{text}");
     }
 
     #[test]

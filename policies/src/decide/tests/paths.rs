@@ -287,6 +287,22 @@ fn drilled() -> Scene {
 }
 
 #[test]
+fn a_device_that_is_not_trusted_is_not_drilled_because_it_would_switch_another_machine_off() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    super::restraint::set_mode(&mut scene, "d", Mode::Draining);
+    scene.later(60_000);
+    let may = |scene: &Scene| drill(&scene.stage.state, &scene.decide().report, &host("a"), &host("d"), 0);
+    assert!(may(&scene).is_ok());
+    scene.tested("d", "a", Power::On, Machine::Other { says: "another".to_owned() });
+    let why = may(&scene).unwrap_err();
+    assert!(why.contains("is not trusted") && why.contains("trust-device d"), "{why}");
+    let begun = Change::DrillBegun { host: host("d"), executor: host("b"), level: 0, by: "ann".to_owned() };
+    assert!(matches!(scene.stage.refused(begun), crate::change::Refused::Host { .. }));
+    scene.tell(Change::DeviceTrusted { host: host("d"), by: "ann".to_owned() });
+    assert!(may(&scene).is_ok());
+}
+
+#[test]
 fn a_drill_that_ends_well_verifies_the_wiring() {
     let mut scene = drilled();
     let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
