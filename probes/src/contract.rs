@@ -2,6 +2,7 @@
 
 mod authority;
 mod dns;
+mod every;
 mod http;
 mod kinds;
 mod network;

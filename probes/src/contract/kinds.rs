@@ -54,7 +54,7 @@ fn metric(port: u16, name: &str, op: Comparison) -> Probe {
 }
 
 /// One of each kind.
-fn kinds() -> Vec<Probe> {
+pub(super) fn kinds() -> Vec<Probe> {
     let path = NamedTempFile::new().unwrap();
     vec![
         Probe::File(file(&path)),

@@ -57,7 +57,7 @@ fn redis(port: u16, password_file: Option<PathBuf>) -> RedisProbe {
 }
 
 /// Every kind that speaks to a port of the guest over TCP.
-fn conversations(port: u16) -> Vec<Probe> {
+pub(super) fn conversations(port: u16) -> Vec<Probe> {
     let http = HttpProbe::get(format!("http://{{address}}:{port}/"));
     let https = HttpProbe { tls: lenient(), ..HttpProbe::get(format!("https://{{address}}:{port}/")) };
     let http2 = HttpProbe { version: HttpVersion::Two, ..http.clone() };
@@ -171,12 +171,12 @@ async fn an_answer_of_mysql_does_not_wait_for_rows_that_nobody_reads() {
     assert_eq!(tokio::time::timeout(SLACK, served).await.unwrap().unwrap(), [1], "it is told farewell all the same");
 }
 
-fn dns(port: u16) -> Probe {
+pub(super) fn dns(port: u16) -> Probe {
     let name = "www.example".to_owned();
     Probe::Dns(DnsProbe { name, kind: RecordKind::A, server: None, port, expect: Vec::new() })
 }
 
-fn plugin(script: &str) -> Probe {
+pub(super) fn plugin(script: &str) -> Probe {
     let run = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     Probe::Plugin(PluginProbe { run, warning: Grade::Slow })
 }
@@ -191,7 +191,7 @@ async fn asked(probe: &Probe, target: &Target) -> Observation {
 }
 
 /// Asks all at once, of the same target.
-async fn all_asked(probes: impl IntoIterator<Item = Probe>, target: &Target) -> Vec<(Probe, Observation)> {
+pub(super) async fn all_asked(probes: impl IntoIterator<Item = Probe>, target: &Target) -> Vec<(Probe, Observation)> {
     let asking = probes.into_iter().map(|probe| async move {
         let seen = asked(&probe, target).await;
         (probe, seen)
@@ -353,7 +353,7 @@ async fn a_question_that_is_dropped_leaves_no_connection_behind() {
     }
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < limit, "{what} has not come");
