@@ -72,13 +72,18 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
         (Life::Gone { .. }, _) => {
             contradiction(round, decision, name, subject.host);
             returns(round, decision, name, subject.host);
-            let attempt = round.state.orders.get(&round.state.fence_under_way(name)?)?;
-            Some(("the end of the fence attempt, before it may join again".to_owned(), left_of(round, attempt)))
+            let attempt = round.state.fence_under_way(name).and_then(|id| round.state.orders.get(&id));
+            Some(match attempt {
+                Some(attempt) => {
+                    ("the end of the fence attempt, before it may join again".to_owned(), left_of(round, attempt))
+                }
+                None => ("it to come back".to_owned(), FOREVER),
+            })
         }
 
         (Life::Up, HostVerdict::Healthy) => {
             contradiction(round, decision, name, subject.host);
-            leaving(round, subject)
+            contested(subject).or_else(|| leaving(round, subject))
         }
         (Life::Up, HostVerdict::Gone) => None,
         (Life::Up, HostVerdict::Unknown) => {
@@ -112,6 +117,12 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
         // The evidence does not hold at this moment (R17): wait until it is clear one way or the other.
         (Life::Fencing(_), HostVerdict::Suspect | HostVerdict::Unknown | HostVerdict::Gone) => Some(others_word()),
     }
+}
+
+/// A host that answers, and of which nobody knows whether it is the one that the name means, gets nothing to do (R11).
+fn contested(subject: &Subject<'_>) -> Waits {
+    let quarantine = subject.host.quarantine.as_ref().filter(|quarantine| quarantine.is_contested())?;
+    Some((format!("a person to settle whose name it is: {quarantine}"), FOREVER))
 }
 
 /// What a host that has announced to go still has to get rid of.

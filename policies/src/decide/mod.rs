@@ -199,10 +199,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
             judgement.waits = Some(leases::wait(guest));
         }
     }
-    for (name, waits) in waits_of_fences(state, &decision.report) {
-        let judgement = decision.report.guests.entry(name).or_default();
-        judgement.waits = judgement.waits.take().or(Some(waits));
-    }
+    tell_waits_of_hosts(state, &mut decision.report);
     for (host, safe) in safe {
         if let Some(judgement) = decision.report.hosts.get_mut(&host) {
             judgement.safe_at = Some(safe);
@@ -220,15 +217,33 @@ fn waiting_guests<'a>(
     safe.iter().flat_map(|(host, safe)| state.guests_of(host).map(move |(name, _)| (name, safe)))
 }
 
-/// The guests of hosts that are being fenced, each with what that fence waits for.
-fn waits_of_fences(state: &ClusterState, report: &Report) -> Vec<(GuestName, (String, u64))> {
-    let fenced = state.hosts.iter().filter(|(_, host)| matches!(host.life, Life::Fencing(_)));
-    let waiting = fenced.filter_map(|(host, _)| Some((host, report.hosts.get(host)?.waits.as_ref()?)));
-    let guests = waiting.flat_map(|(host, (what, left))| {
-        let waits = format!("the fence of {host}, which waits for {what}");
-        state.guests_of(host).map(move |(name, _)| (name.clone(), (waits.clone(), *left)))
-    });
-    guests.collect()
+/// Guests that wait for nothing of their own wait for what their host waits for, where that is being fenced or is not well
+/// heard. One walk over the guests, and only when there is such a host.
+fn tell_waits_of_hosts(state: &ClusterState, report: &mut Report) {
+    let waits: BTreeMap<&HostName, (String, u64)> = state
+        .hosts
+        .iter()
+        .filter_map(|(name, host)| {
+            let judgement = report.hosts.get(name)?;
+            let (what, left) = judgement.waits.as_ref()?;
+            let whose = match host.life {
+                Life::Fencing(_) => format!("the fence of {name}"),
+                Life::Up if judgement.verdict != HostVerdict::Healthy || host.is_contested() => name.to_string(),
+                Life::Up | Life::Gone { .. } => return None,
+            };
+            Some((name, (format!("{whose}, which waits for {what}"), *left)))
+        })
+        .collect();
+    if waits.is_empty() {
+        return;
+    }
+    for (name, guest) in &state.guests {
+        let of_host = guest.halves().into_iter().flatten().find_map(|tenure| waits.get(&tenure.host));
+        if let Some(of_host) = of_host {
+            let judgement = report.guests.entry(name.clone()).or_default();
+            judgement.waits.get_or_insert_with(|| of_host.clone());
+        }
+    }
 }
 
 impl Round<'_> {

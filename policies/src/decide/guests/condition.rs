@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::{
-    super::{Degradation, GuestJudgement, Round, ServiceJudgement, ServiceVerdict, services},
+    super::{Degradation, FOREVER, GuestJudgement, Round, ServiceJudgement, ServiceVerdict, services},
     running::Run,
 };
 use crate::{
-    happened::last_own_reset,
+    happened::{Happened, last_own_reset},
     ladder::Trouble,
     model::{OnDegraded, Policy, Service},
     observe::GuestCondition,
+    time::millis,
 };
 
 /// How long a guest that came back from a move may still be reported as sent away: some syncs.
@@ -30,8 +31,16 @@ pub(super) fn judge_services(
 /// What is made of a running guest.
 pub(super) enum Condition {
     Well,
-    NotToBeJudged(String),
-    Ill { trouble: Trouble, why: String, evidence: Vec<String> },
+    /// Why, and what ends that.
+    NotToBeJudged {
+        why: String,
+        waits: (String, u64),
+    },
+    Ill {
+        trouble: Trouble,
+        why: String,
+        evidence: Vec<String>,
+    },
 }
 
 /// What its host reports of it comes first, then what its probes say.
@@ -49,7 +58,11 @@ pub(super) fn trouble(
             GuestCondition::Exited { detail } => return ill(format!("its QEMU has ended ({detail})")),
             GuestCondition::Panicked => return ill("its kernel has panicked".to_owned()),
             GuestCondition::Paused { reason } => {
-                return Condition::NotToBeJudged(format!("it is paused ({reason}); that is not a failure"));
+                let why = format!("it is paused ({reason}); that is not a failure");
+                return Condition::NotToBeJudged {
+                    why,
+                    waits: ("whoever paused it to let it go on".to_owned(), FOREVER),
+                };
             }
             GuestCondition::IoError { detail } => {
                 let (trouble, why) =
@@ -57,7 +70,8 @@ pub(super) fn trouble(
                 return Condition::Ill { trouble, why, evidence: vec![format!("{host} reports it")] };
             }
             GuestCondition::Unknown { detail } => {
-                return Condition::NotToBeJudged(format!("{host} cannot tell how it is ({detail})"));
+                let why = format!("{host} cannot tell how it is ({detail})");
+                return Condition::NotToBeJudged { why, waits: (format!("{host} to tell how it is"), FOREVER) };
             }
             // The move was given up, and yet everything was sent: nothing will let its virtual CPUs run again.
             GuestCondition::Sent if round.age(run.since) >= SENT_PATIENCE => {
@@ -72,7 +86,9 @@ pub(super) fn trouble(
             if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
                 return ill("its host has nothing of it".to_owned());
             }
-            return Condition::NotToBeJudged("its host has not reported it yet".to_owned());
+            // A host whose next sync does not come by then is not well heard, and has a wait of its own.
+            let waits = (format!("the next word of {host} on what runs there"), millis(round.timing.suspect_after.0));
+            return Condition::NotToBeJudged { why: "its host has not reported it yet".to_owned(), waits };
         }
     }
     service_trouble(round, run, policy, judgement)
@@ -87,22 +103,28 @@ fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, ju
         let Some(why) = ill_in_which_way(policy, own) else { continue };
         let service = policy.services.get(name);
         let grace = service.and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
-        if is_booting(round, run, grace.0) {
-            booting = booting.or(Some(format!("{name} {why} yet; it has {grace} to boot")));
+        if let Some(left) = boot_left(round, run, grace.0) {
+            booting = booting.or(Some((format!("{name} {why} yet; it has {grace} to boot"), left)));
             continue;
         }
         if let Some(reset) = boots_again(round, run, policy.cool_down.0, grace.0) {
-            booting = booting.or(Some(format!("{name} {why} yet; {reset}, and has {grace} to boot")));
+            let left = grace.0.saturating_sub(Duration::from_millis(reset.ago_ms));
+            booting = booting.or(Some((format!("{name} {why} yet; {reset}, and has {grace} to boot"), left)));
             continue;
         }
-        if service.is_some_and(|service| stood_still(round, run, service)) {
-            booting = booting.or(Some(format!("{name} {why} yet; its guest stood still until just now")));
+        if let Some(left) = service.and_then(|service| stood_still(round, run, service)) {
+            booting = booting.or(Some((format!("{name} {why} yet; its guest stood still until just now"), left)));
             continue;
         }
         let evidence = own.evidence.clone();
         return Condition::Ill { trouble: Trouble::Service, why: format!("{name} {why}"), evidence };
     }
-    booting.map_or(Condition::Well, Condition::NotToBeJudged)
+    booting.map_or(Condition::Well, |(why, left)| Condition::NotToBeJudged { why, waits: to_boot(left) })
+}
+
+/// What is waited for while a guest boots.
+pub(super) fn to_boot(left: Duration) -> (String, u64) {
+    ("its services to answer, or its time to boot to pass".to_owned(), millis(left))
 }
 
 fn ill_in_which_way(policy: &Policy, own: &ServiceJudgement) -> Option<&'static str> {
@@ -117,28 +139,29 @@ fn ill_in_which_way(policy: &Policy, own: &ServiceJudgement) -> Option<&'static 
     }
 }
 
-/// It was started so lately that it may still be coming up, and nothing has been tried to help it.
-fn is_booting(round: &Round<'_>, run: &Run<'_>, grace: Duration) -> bool {
+/// For how much longer it may still be coming up: it was started so lately, and nothing has been tried to help it.
+pub(super) fn boot_left(round: &Round<'_>, run: &Run<'_>, grace: Duration) -> Option<Duration> {
     let restarted = run.guest.ladder.position.as_ref().is_some_and(|position| !position.recovered && !position.failed);
-    !run.verified && !restarted && round.age(run.since) < grace
+    let left = grace.saturating_sub(round.age(run.since));
+    (!run.verified && !restarted && !left.is_zero()).then_some(left)
 }
 
-/// The reset of its own after which the guest may still be coming up, in words. Whatever was tried to help it was before.
-fn boots_again(round: &Round<'_>, run: &Run<'_>, cool_down: Duration, grace: Duration) -> Option<String> {
+/// The reset of its own after which the guest may still be coming up. Whatever was tried to help it was before.
+fn boots_again(round: &Round<'_>, run: &Run<'_>, cool_down: Duration, grace: Duration) -> Option<Happened> {
     let told_at = run.here.seen?.sync.as_ref()?.at;
     let report = run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch)?;
-    let reset = last_own_reset(&report.happened, round.now.moment.since(told_at), cool_down, grace)?;
-    Some(reset.to_string())
+    last_own_reset(&report.happened, round.now.moment.since(told_at), cool_down, grace)
 }
 
-/// Whether what is said of a service may be from when its guest stood still, whoever let it run again: it has not been asked as
-/// often since as it takes to show that it answers, or that it fails.
-fn stood_still(round: &Round<'_>, run: &Run<'_>, service: &Service) -> bool {
-    let Some((epoch, until)) = run.here.seen.and_then(|seen| seen.stood_still.get(run.name)) else { return false };
+/// For how much longer what is said of a service may be from when its guest stood still, whoever let it run again: it has not
+/// been asked as often since as it takes to show that it answers, or that it fails.
+fn stood_still(round: &Round<'_>, run: &Run<'_>, service: &Service) -> Option<Duration> {
+    let (epoch, until) = run.here.seen?.stood_still.get(run.name)?;
     let answers = service.fails_after.max(service.recovers_after);
     let told = service.timeout.0.saturating_add(round.timing.sync_every.0 * 2);
     let shown = service.every.0.saturating_mul(answers).saturating_add(told);
-    *epoch == run.tenure.epoch && round.now.moment.since(*until) < shown
+    let left = shown.saturating_sub(round.now.moment.since(*until));
+    (*epoch == run.tenure.epoch && !left.is_zero()).then_some(left)
 }
 
 /// Whether a service has come up as far as its policy asks: one that is merely slow has, unless that is what it is on the

@@ -6,6 +6,7 @@ use super::{
     super::FOREVER,
     GuestJudgement, Pass,
     strays::{self, Stray},
+    wanted::hands_on,
 };
 use crate::{
     change::Change,
@@ -22,7 +23,7 @@ impl Pass<'_, '_> {
         let round = self.round;
         if let Some(hands_off @ HandsOff::Suspended { .. }) = round.state.hands_off(name) {
             judgement.doing = format!("not looked for yet; {hands_off}");
-            judgement.waits = Some(("deciding to be resumed".to_owned(), FOREVER));
+            judgement.waits = Some(hands_on(&hands_off));
             return;
         }
         let mut found = Vec::new();
@@ -85,9 +86,7 @@ impl Pass<'_, '_> {
         let on = strays::on(strays);
         (judgement.doing, judgement.waits) =
             match (self.round.state.hands_off(name), strays::keeper(self.round, name, strays)) {
-                (Some(hands_off), _) => {
-                    (format!("found on {on}; {hands_off}"), Some(("an operator's word".to_owned(), FOREVER)))
-                }
+                (Some(hands_off), _) => (format!("found on {on}; {hands_off}"), Some(hands_on(&hands_off))),
                 (None, None) => {
                     let mover = Some(("the end of the move that somebody else makes".to_owned(), FOREVER));
                     (format!("found on {on}, waiting for whoever moves it"), mover)

@@ -100,6 +100,7 @@ impl Pass<'_, '_> {
             Ok(_) if self.beside => {
                 judgement.doing =
                     format!("waiting to start on {}, where it moves: another guest goes first", heading.to);
+                judgement.waits = Some(("that guest to be on its way".to_owned(), 0));
                 Headed::Waits
             }
             Ok((host, _)) => {

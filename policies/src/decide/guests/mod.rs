@@ -75,7 +75,10 @@ impl Pass<'_, '_> {
             }
             Phase::Starting { tenure, order } => {
                 judgement.doing = format!("starting on {}", tenure.host);
-                judgement.waits = self.left_of(*order, "the report of the start");
+                // Of a host that does not answer, what it waits for itself is told when all hosts have been looked at.
+                if self.round.answers(&tenure.host) {
+                    judgement.waits = self.left_of(*order, "the report of the start");
+                }
             }
             Phase::Running { tenure, since, verified, action } => {
                 let (since, verified) = (*since, *verified);
@@ -113,6 +116,7 @@ impl Pass<'_, '_> {
         }
         if let Some(hands_off) = wanted::left_as_it_is(self.round.state, name) {
             judgement.doing = format!("{}; {hands_off}", judgement.doing);
+            judgement.waits = Some(wanted::hands_on(&hands_off));
         } else if !left.is_zero() {
             judgement.waits = Some(("the next try to stop it".to_owned(), millis(left)));
         } else if self.round.answers(host) {

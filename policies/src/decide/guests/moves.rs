@@ -66,6 +66,7 @@ impl Pass<'_, '_> {
         let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
         if self.moving >= MOVES_AT_ONCE || self.beside {
             judgement.doing = waits("another move to end");
+            judgement.waits = Some(("another move to end".to_owned(), FOREVER));
         } else if rested < MOVE_AGAIN_AFTER {
             judgement.doing = waits("its newest start or move to settle");
             judgement.waits = Some(("the move".to_owned(), millis(MOVE_AGAIN_AFTER.saturating_sub(rested))));
@@ -74,6 +75,7 @@ impl Pass<'_, '_> {
                 Ok(to) => self.move_to(run, to, &reason, judgement),
                 Err(reasons) if reason.is_urgent() => {
                     judgement.doing = waits(&format!("a host that can take it: {}", reasons));
+                    judgement.waits = Some(("a host that can take it".to_owned(), FOREVER));
                     if !reasons.passes() {
                         self.call_about_staying(run, &reason, &reasons);
                     }

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Degradation, GuestJudgement, Round, ServiceVerdict,
+        Degradation, FOREVER, GuestJudgement, Round, ServiceVerdict,
         fences::{open, open_as_seen},
         services,
     },
     Pass,
-    condition::{Condition, has_come_up, judge_services, trouble},
+    condition::{Condition, boot_left, has_come_up, judge_services, to_boot, trouble},
     glance::Here,
     moves::target,
     reasons::must_leave,
     unasked::unasked_for,
+    wanted::hands_on,
 };
 use crate::{
     change::Change,
@@ -76,6 +77,7 @@ impl Pass<'_, '_> {
             return;
         }
         if !run.here.answers {
+            // What its host waits for is told when all hosts have been looked at.
             judgement.doing = format!("its host {} is not well heard", run.tenure.host);
             return;
         }
@@ -94,16 +96,21 @@ impl Pass<'_, '_> {
         }
         if waits_for_lease(round, run) {
             judgement.doing = format!("{} has no lease yet, and may have stopped it for that", run.tenure.host);
+            let what = format!("{} to have a lease, and to say what runs there", run.tenure.host);
+            judgement.waits = Some((what, FOREVER));
             return;
         }
         match trouble(round, run, policy, judgement) {
             Condition::Well => self.well(run, policy, judgement),
-            Condition::NotToBeJudged(why) => {
-                judgement.doing = why;
+            Condition::NotToBeJudged { why, waits } => {
+                (judgement.doing, judgement.waits) = (why, Some(waits));
                 held(round, run, judgement);
             }
             Condition::Ill { trouble, why, evidence } => match round.state.hands_off(run.name) {
-                Some(hands_off) => judgement.doing = format!("{why}; {hands_off}"),
+                Some(hands_off) => {
+                    judgement.doing = format!("{why}; {hands_off}");
+                    judgement.waits = Some(hands_on(&hands_off));
+                }
                 None => self.ill(run, trouble, why, evidence, judgement),
             },
         }
@@ -127,6 +134,7 @@ impl Pass<'_, '_> {
                     .and_then(|_| target(round, run, None).ok());
                 if to.is_some() && std::mem::replace(&mut self.beside, true) {
                     judgement.doing = format!("{why}: another guest is sent on its way first");
+                    judgement.waits = Some(("that guest to be on its way".to_owned(), 0));
                     return;
                 }
                 let last_well = last_well(round, run);
@@ -149,6 +157,7 @@ impl Pass<'_, '_> {
             }
             NextStep::Exhausted => {
                 judgement.doing = format!("{why}: every rung was taken, a human has been called");
+                judgement.waits = Some(("a person, or that it recovers".to_owned(), FOREVER));
                 // A ladder that ends without `page` still ends with a human.
                 if !rungs.iter().any(|rung| matches!(rung, Rung::Page { .. })) {
                     let key = ClusterState::guest_key(run.name);
@@ -213,6 +222,7 @@ impl Pass<'_, '_> {
                 self.decision.commands.push(Change::Verified { guest: run.name.clone(), unasked });
             } else {
                 judgement.doing = format!("runs on {host}, waiting for its services to answer");
+                judgement.waits = Some(self.to_come_up(run, policy, judgement));
                 held(self.round, run, judgement);
             }
             return;
@@ -245,6 +255,19 @@ impl Pass<'_, '_> {
             Some(name.clone())
         });
         unasked.collect()
+    }
+
+    /// What a guest that runs and is not verified yet waits for. When its time to boot has passed, only those who look at its
+    /// services end that: by what they see, or by saying that they cannot ask.
+    fn to_come_up(&self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) -> (String, u64) {
+        let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
+        let behind = judgement.services.iter().filter(|(_, own)| !has_come_up(own, on_degraded));
+        let left = behind.filter_map(|(name, _)| {
+            let policy = policy?;
+            let grace = policy.services.get(name).and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
+            boot_left(self.round, run, grace.0)
+        });
+        left.max().map_or_else(|| ("its services to answer".to_owned(), FOREVER), to_boot)
     }
 
     /// Why nothing is done to a running guest. Where all hosts are active, and nothing is suspended, only its own wish says so.

@@ -14,6 +14,7 @@ use super::{
     super::{FOREVER, Round, Waits, fences::open},
     GuestJudgement, Pass, STOP_AGAIN_AFTER,
     running::Run,
+    wanted::hands_on,
 };
 use crate::{
     change::Change,
@@ -168,6 +169,7 @@ impl<'b> Pass<'_, 'b> {
         judgement.doing = format!("runs on {to}, where other tools have moved it; {from} has nothing of it");
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("{}; {hands_off}", judgement.doing);
+            judgement.waits = Some(hands_on(&hands_off));
         } else if let Some(order) = any_release_of(round.state, run.name) {
             let host = &order.host;
             judgement.doing = format!("{}; {host} has not said yet that nothing of it is left there", judgement.doing);

@@ -27,11 +27,22 @@ pub(super) fn left_as_it_is(state: &ClusterState, name: &GuestName) -> Option<Ha
     })
 }
 
+/// What ends that nothing is done to a guest: only people do.
+pub(super) fn hands_on(hands_off: &HandsOff) -> (String, u64) {
+    let what = match hands_off {
+        HandsOff::Unmanaged => "an operator to have it managed again".to_owned(),
+        HandsOff::Maintenance { host } => format!("the end of the maintenance of {host}"),
+        HandsOff::Suspended { .. } => "deciding to be resumed".to_owned(),
+    };
+    (what, FOREVER)
+}
+
 impl Pass<'_, '_> {
     /// A guest that runs nowhere, and is not to be started: says why.
     pub(super) fn stays_down(&mut self, name: &GuestName, guest: &Guest, judgement: &mut GuestJudgement) -> bool {
         if let Some(hands_off) = self.round.state.hands_off(name) {
             judgement.doing = format!("runs nowhere; {hands_off}");
+            judgement.waits = Some(hands_on(&hands_off));
             return true;
         }
         match guest.wanted {
@@ -51,6 +62,7 @@ impl Pass<'_, '_> {
     fn has_been_given_up(&mut self, name: &GuestName, guest: &Guest, judgement: &mut GuestJudgement) -> bool {
         let Some(why) = &guest.given_up else { return false };
         judgement.doing = format!("failed, needs a person: {why}");
+        judgement.waits = Some(("a person to say that it is to be started again".to_owned(), FOREVER));
         let summary = format!("{name} is down and is not started any more: {why}");
         let human = format!("Look why {name} does not start, then say that it is wanted running again.");
         open(self.round, self.decision, ClusterState::guest_key(name), Severity::Critical, summary, Some(human));
@@ -71,6 +83,7 @@ impl Pass<'_, '_> {
         let Some(why) = why else { return false };
         if let Some(hands_off) = self.round.state.hands_off(run.name) {
             judgement.doing = format!("runs on {} and is to stop ({why}); {hands_off}", run.tenure.host);
+            judgement.waits = Some(hands_on(&hands_off));
             return true;
         }
         if let Some(then) = order::stops_after(self.round.state, run.name) {

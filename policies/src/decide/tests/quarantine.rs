@@ -38,10 +38,15 @@ fn contested() -> Scene {
 #[test]
 fn a_contested_host_is_neither_fenced_nor_proven_off_nor_given_anything_to_do() {
     let mut scene = contested();
+    let waits = |scene: &Scene| {
+        let report = scene.decide().report;
+        [report.hosts[&host("d")].waits.clone().unwrap(), report.guests[&name("web")].waits.clone().unwrap()]
+    };
+    let of_a_person = |(what, ms): (String, u64)| what.contains("machine other") && ms == FOREVER;
+    assert!(waits(&scene).into_iter().all(of_a_person), "while it answers: {:?}", waits(&scene));
     scene.silent("d", 2_000);
     assert!(scene.words().is_empty(), "{:?}", scene.words());
-    let waits = scene.decide().report.hosts[&host("d")].waits.clone();
-    assert!(waits.is_some_and(|(what, ms)| what.contains("machine other") && ms == FOREVER));
+    assert!(waits(&scene).into_iter().all(of_a_person), "and when it is silent: {:?}", waits(&scene));
     scene.power("d", off("d", Moment(scene.now)));
     assert!(scene.words().is_empty(), "R11: {:?}", scene.words());
     scene.stage.must(Change::QuarantineLifted { host: host("d"), machine_id: None, by: Some("ann".to_owned()) });

@@ -47,6 +47,8 @@ fn a_guest_that_has_had_its_relocations_waits_for_a_person() {
         assert_eq!(tries(&mut scene, 20), expected, "{start_tries} {relocations:?}");
         assert_eq!(scene.stage.state.guests[&name("web")].word(), "failed");
         assert!(doing(&scene, "web").starts_with("failed, needs a person"), "{}", doing(&scene, "web"));
+        let waits = scene.decide().report.guests[&name("web")].waits.clone();
+        assert!(waits.is_some_and(|(what, left)| what.starts_with("a person") && left == crate::decide::FOREVER));
         let incident = scene.stage.state.open_incident("guest/web").unwrap();
         assert_eq!(incident.severity, crate::model::Severity::Critical);
         assert!(incident.human.is_some());

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     decide::{FOREVER, tests::four},
     fixture::{declaration, done, failed},
+    observe::GuestCondition,
 };
 
 fn waits(scene: &Scene, guest: &str) -> (String, u64) {
@@ -74,4 +75,95 @@ fn a_move_that_was_given_up_waits_for_what_is_left_of_it_to_be_removed() {
     scene.stage.must(gone);
     let (what, left) = waits(&scene, "web");
     assert!(what == "the word that nothing of it is left, by a" && left < FOREVER, "cleared for good: {what} {left}");
+}
+
+#[test]
+fn a_guest_whose_host_does_not_answer_waits_for_what_its_host_waits_for() {
+    let mut running = four();
+    running.later(10_000);
+    let mut starting = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    starting.stage.place("web", "d");
+    starting.later(10_000);
+    for mut scene in [running, starting] {
+        scene.silent("d", 10_000);
+        scene.heard("d", 100);
+        let of_host = scene.decide().report.hosts[&host("d")].waits.clone();
+        let (what, left) = of_host.unwrap();
+        assert!(left > 0 && left < FOREVER, "{what} {left}");
+        assert_eq!(waits(&scene, "web"), (format!("d, which waits for {what}"), left));
+    }
+}
+
+#[test]
+fn a_guest_of_which_nothing_can_be_said_waits_for_whoever_can_end_that() {
+    let mut scene = four();
+    scene.report("web", "d", GuestCondition::Paused { reason: "by hand".to_owned() });
+    assert_eq!(waits(&scene, "web"), forever("whoever paused it to let it go on"));
+    scene.report("web", "d", GuestCondition::Unknown { detail: "no answer".to_owned() });
+    assert_eq!(waits(&scene, "web"), forever("d to tell how it is"));
+}
+
+#[test]
+fn a_guest_that_is_ill_and_to_be_left_alone_waits_for_whoever_has_it_left_alone() {
+    let ill = |by: fn(&mut Scene)| {
+        let mut scene = four();
+        by(&mut scene);
+        scene.report("web", "d", GuestCondition::Panicked);
+        waits(&scene, "web")
+    };
+    assert_eq!(ill(|scene| want(scene, "web", Wanted::Unmanaged)), forever("an operator to have it managed again"));
+    assert_eq!(ill(|scene| set_mode(scene, "d", Mode::Maintenance)), forever("the end of the maintenance of d"));
+    assert_eq!(ill(|scene| suspend(scene, true)), forever("deciding to be resumed"));
+}
+
+#[test]
+fn a_guest_that_boots_waits_for_its_services_for_its_time_to_boot_and_then_for_those_who_look() {
+    let started = || {
+        let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+        scene.stage.place("web", "d");
+        scene.stage.end("d", done());
+        scene.all_well();
+        scene
+    };
+    let booting = ("its services to answer, or its time to boot to pass".to_owned(), 6_000);
+    let mut failing = started();
+    assert_eq!(waits(&failing, "web"), booting, "nobody has looked yet");
+    seen(&mut failing, "web", SightState::Failing);
+    assert_eq!(waits(&failing, "web"), booting);
+    let mut unclear = started();
+    unclear.later(100_000);
+    unclear.sight("web", "a", SightState::Failing);
+    unclear.sight("web", "b", SightState::Unknown);
+    assert_eq!(waits(&unclear, "web"), forever("its services to answer"));
+}
+
+#[test]
+fn a_guest_whose_ladder_is_at_its_end_waits_for_a_person() {
+    let mut scene = four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(waits(&scene, "web"), forever("a person, or that it recovers"));
+}
+
+#[test]
+fn a_guest_that_cannot_leave_waits_for_a_host_however_long() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    scene.stage.run("web", "a");
+    set_mode(&mut scene, "b", Mode::Maintenance);
+    set_mode(&mut scene, "a", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(waits(&scene, "web"), forever("a host that can take it"));
+}
+
+#[test]
+fn a_host_that_is_proven_gone_is_waited_for() {
+    let mut scene = four();
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 1_000);
+    let waits = scene.decide().report.hosts[&host("d")].waits.clone();
+    assert_eq!(waits, Some(forever("it to come back")));
 }
