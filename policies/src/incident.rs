@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! open --update--> open --resolve--> resolved --(same key again)--> a new incident
+//!                                        | too many are kept: the oldest is forgotten
 //! ```
+//! One key has one open incident at most. Nothing in it waits: it is over when what it is about is over, or when a person's word
+//! makes it so. `apply/incidents.rs` has the transitions; they belong to the commands whose story they tell, so that the two are
+//! never apart, and `IncidentOpened` and `IncidentResolved` are for what has no other command.
 //! `seq` grows with every change; a receiver has been told everything when it has confirmed the newest `seq`.
 
 use std::collections::BTreeMap;

@@ -5,6 +5,10 @@
 //!    ^                  | recovered
 //!    +---- well for the whole cool-down ----+      failing again within it goes on where the ladder stood
 //! ```
+//! `next_step` is the machine; how long each wait lasts is its answer. Where the ladder stands is [`Position`] in the guest's state:
+//! `apply/guests.rs` `climb` moves it on, `verified` notes that the guest has recovered, `ladder_reset` begins anew.
+//! `decide/guests/running.rs` asks, and leaves out rungs that would be in vain.
+//!
 //! A try counts within the cool-down only; a human may have the ladder begin anew at any time.
 
 use std::time::Duration;

@@ -301,7 +301,13 @@ impl ClusterState {
                 Ok(())
             }
             Phase::Migrating(_) => self.clear_again(context, guest),
-            _ => Err(Self::refuse_phase(guest, known, "stopping without an order")),
+            Phase::Unplaced
+            | Phase::Free { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Releasing { order: Some(_), .. } => {
+                Err(Self::refuse_phase(guest, known, "stopping without an order"))
+            }
         }
     }
 

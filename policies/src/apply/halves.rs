@@ -46,7 +46,11 @@ impl ClusterState {
             }
             MigrationStep::Clearing { source, .. } if *source == id => *source = None,
             MigrationStep::Clearing { target, .. } if *target == id => *target = None,
-            _ => return,
+            MigrationStep::Receiving { .. }
+            | MigrationStep::Sending { .. }
+            | MigrationStep::Switched { .. }
+            | MigrationStep::Returning { .. }
+            | MigrationStep::Clearing { .. } => return,
         }
         let proof = match outcome {
             OrderOutcome::Done { .. } => {
@@ -176,7 +180,13 @@ impl ClusterState {
                     *to = self.release_half(context, guest, target.as_ref());
                 }
             }
-            _ => return Err(Refused::Already { why: format!("nothing of the move of {guest} has to be asked again") }),
+            MigrationStep::Receiving { .. }
+            | MigrationStep::Sending { .. }
+            | MigrationStep::Switched { .. }
+            | MigrationStep::Returning { .. }
+            | MigrationStep::Clearing { .. } => {
+                return Err(Refused::Already { why: format!("nothing of the move of {guest} has to be asked again") });
+            }
         }
         self.set_phase(context, guest, crate::state::Phase::Migrating(migration));
         Ok(())

@@ -9,7 +9,8 @@
 //!              v                                       | source does not run
 //!        Running(source) <---------- Returning --------+
 //! ```
-//! Before the switch only the source may resume; after it only the target.
+//! Before the switch only the source may resume; after it only the target. What the loss or the new boot of either host does is in
+//! `halves.rs`; when a move begins is in `moves.rs` and `decide/guests/moves.rs`, which also says until when each step waits.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +53,11 @@ impl ClusterState {
     pub(super) fn migration(&self, guest: &GuestName) -> Option<Migration> {
         match &self.guests.get(guest)?.phase {
             Phase::Migrating(migration) => Some(migration.clone()),
-            _ => None,
+            Phase::Unplaced
+            | Phase::Free { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Releasing { .. } => None,
         }
     }
 
@@ -190,7 +195,15 @@ impl ClusterState {
                 }
                 self.set_phase(context, guest, Phase::Free { proof, last, avoid, since });
             }
-            _ => self.set_phase(context, guest, Phase::Migrating(migration)),
+            // Something is outstanding yet.
+            (
+                MigrationStep::Receiving { .. }
+                | MigrationStep::Sending { .. }
+                | MigrationStep::Switched { .. }
+                | MigrationStep::Returning { .. }
+                | MigrationStep::Clearing { .. },
+                ..,
+            ) => self.set_phase(context, guest, Phase::Migrating(migration)),
         }
     }
 }

@@ -118,7 +118,15 @@ impl ClusterState {
                 self.stop_failed(context, guest, &order.host, &detail);
             }
             (Phase::Migrating(_), outcome) => self.half_released(context, guest, epoch, order, outcome),
-            _ => {}
+            // Nothing waits for this order any more, or it has stopped a stray.
+            (
+                Phase::Unplaced
+                | Phase::Free { .. }
+                | Phase::Starting { .. }
+                | Phase::Running { .. }
+                | Phase::Releasing { .. },
+                OrderOutcome::Done { .. } | OrderOutcome::Failed { .. },
+            ) => {}
         }
     }
 

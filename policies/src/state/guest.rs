@@ -1,13 +1,36 @@
 //! Guests: where each one may run, what is under way with it, and what is wanted of it.
 //!
 //! ```text
-//!             not-here proof / adoption            place               start done
-//!  Unplaced ---------------------------> Free ------------> Starting ------------> Running
-//!                                         ^                    | start failed        |  ^ \  migrate
-//!                                         |  released          v                     |  |  v
-//!                                         +--------------- Releasing <---------------+  Migrating
-//!                                         +--- host proven gone (from any of them) ---------+
+//!            not here             place                started             migrate
+//! Unplaced -------------> Free -------------> Starting ----------> Running ----------> Migrating
+//!    |                     ^                   ^   |               |  ^ |  ^              |
+//!    |                     |                   |   | start failed  |  | |  +--------------+
+//!    |                     |                   +---|---- reset ----+  | |    ended on one host
+//!    |                     |                       v                  | |
+//!    |                     +--- released ----- Releasing <------------|-+ stop, failover, lease lost
+//!    +------------------------ found on one host ---------------------+
+//!
+//! Starting, Running, Releasing --- the host is proven gone ---> Free
+//! Migrating --- of both hosts: gone, or nothing left of it ---> Free
 //! ```
+//! While a guest is released its host may boot anew: then the new boot is asked, in the same phase. A guest that is declared no
+//! more is forgotten from any phase that is not between two others; a new generation makes each `Unplaced` (R25).
+//!
+//! The state is here; what is decided in each phase, and until when it waits for what, is in `decide/guests`, a file for each; and
+//! each arrow is applied in one place:
+//!
+//! | arrow | applied by | decided in |
+//! | --- | --- | --- |
+//! | not here, found on one host | `apply/guests.rs` `guest_free`, `guest_adopted` | `decide/guests/first.rs` |
+//! | place | `apply/guests.rs` `place` | `decide/guests/free.rs` |
+//! | started, start failed | `apply/orders.rs` `start_ended`, `apply/failures.rs` `start_failed` | by the host's report |
+//! | reset, failover | `apply/guests.rs` `climb` | `decide/guests/running.rs`, by the ladder |
+//! | stop, lease lost | `apply/guests.rs` `stop`, `apply/leases.rs` `stopped_by_lease` | `decide/guests/wanted.rs`, `running.rs` |
+//! | released | `apply/orders.rs` `release_ended` | by the host's report; again after a failure: `decide/guests/mod.rs` |
+//! | migrate, ended | `apply/moves.rs`, `apply/migrations.rs`, `apply/halves.rs`: see the drawing in the second | `decide/guests/moves.rs` |
+//! | the host is proven gone | `apply/guests.rs` `tenure_gone`, `apply/halves.rs` `half_gone` | `decide/fences.rs` |
+//!
+//! The only ways to [`Phase::Free`] carry a proof (S2).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,30 @@
 //! Hosts: what each one has said of itself, what is wanted of it, and what is known of its boots.
 //!
-//! `Up -> Fencing -> Gone -> Up` (a new boot), or `Up -> Gone` when the power device says off by itself.
+//! ```text
+//!  joins        fence opened                     attempt ordered
+//! ------> Up ------------------> Fencing, no ----------------------> Fencing, with
+//!        ^ ^ |                     attempt   <----------------------    attempt
+//!        | +-|--- heard again ----   |          ended without proof        |
+//!        |   |                       |                                     |
+//!        |   |                       | proof that names the boot           |
+//!        |   |  proof by itself      v                                     |
+//!        |   +-------------------> Gone <----------------------------------+
+//!        |                           |
+//!        +---------------------------+  a new boot joins, once no attempt is left (R20);
+//!                                       or this one is back, and rid of what it may not run (R10)
+//! ```
+//! Beside its [`Life`] a host has a [`Mode`], which is what operators want of it and outlasts boots, and it may be quarantined:
+//!
+//! ```text
+//! Active <---> Draining, Maintenance          an operator's word; refused to whoever is fenced or gone
+//! any of them ---> Leaving ---> the same      announced; until the next boot joins
+//! none ---> contested ---> none               two machines or boots under the name; until a person has settled it (R11)
+//! none ---> fenced often ---> none            until it was calm for an hour, or a person's word
+//! ```
+//! The state is here. Each arrow is applied in one place: `apply/hosts.rs` `host_joined`, `host_gone`, `mode_set`; `apply/fences.rs`
+//! `fence_opened`, `fence_attempted`, `fence_ended`, `fence_superseded`; `apply/leases.rs` `host_returned`; `apply/quarantine.rs`. It is
+//! decided in `decide/fences.rs`, whose match is over life and verdict; `decide/hosts.rs` has the verdicts, `decide/proofs.rs` and
+//! `decide/leases.rs` the proofs, `decide/restraint.rs` what the mode holds back, and `decide/quarantine.rs` what time does to it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
