@@ -176,7 +176,8 @@ pub struct Totals {
     pub simulated_hours: f64,
     /// Hours of this machine, in seconds.
     pub wall_seconds: f64,
-    /// The seeds that were not well.
+    /// The seeds that were not well; told as they are found, and no part of the figures.
+    #[serde(skip)]
     pub bad_seeds: Vec<u64>,
 }
 
