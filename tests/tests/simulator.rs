@@ -136,6 +136,7 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("a voter runs no guests", met(|seen| seen.witnesses)),
         ("a guest resets itself", met(|seen| seen.own_resets)),
         ("a voter doubts its own link (R17)", met(|seen| seen.doubting)),
+        ("all voters are upgraded, and the feature level is raised (R26)", met(|seen| seen.levels_raised)),
     ];
     assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "{worlds:?}");
     // Such a world ends early, so few may be so.

@@ -3,7 +3,6 @@
 use holdfast_policies::{
     agent::{Action, Disk},
     evidence::SightState,
-    feature_level::FeatureLevel,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::GuestReport,
     sync::{Authority, SightReport, SyncReply, SyncRequest},
@@ -82,6 +81,7 @@ impl World {
         });
         let reports = reports.collect();
         let armed = if self.guarded { known.guard.says(now, self.broken) } else { None };
+        let level = known.level;
         let late = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR).then(|| "it stood still".to_owned());
         let unwell = late.or_else(|| known.link.is_lossy.then(|| "its link loses much".to_owned()));
         let supervisor = known.supervisor.as_mut()?;
@@ -104,7 +104,7 @@ impl World {
             known_view: supervisor.agent.view(),
             armed,
             has_watchdog: None,
-            level: FeatureLevel::HIGHEST,
+            level,
             gossip_keys: std::collections::BTreeSet::new(),
             sights_told: None,
         })

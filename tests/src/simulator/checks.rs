@@ -116,6 +116,7 @@ impl World {
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
             Change::Climb { guest, .. } => self.check_climb(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
+            Change::LevelRaised { .. } => self.seen.levels_raised += 1,
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
             Change::HostJoined { host, facts, .. } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());

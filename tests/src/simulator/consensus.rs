@@ -581,6 +581,9 @@ impl World {
         let number = known.applied as u64;
         let applied = entry.command.as_ref().map(|command| known.state.apply(number, (**command).clone()));
         known.marks.applied(number, clock);
+        if let Some(command) = &entry.command {
+            self.check_version(voter, number, &command.what);
+        }
         self.compact(voter);
         self.committed(index, &entry, wall);
         if let Some(applied) = applied

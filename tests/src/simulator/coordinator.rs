@@ -153,6 +153,12 @@ impl World {
                 self.voters[voter].brain.decided.push_back(change);
             }
         }
+        if let Some(raise) = self.level_to_raise(voter).filter(|_| confirmed) {
+            self.voters[voter].brain.calm = false;
+            if !self.voters[voter].brain.halted && !self.is_refused(voter, &raise) {
+                self.voters[voter].brain.decided.push_back(raise);
+            }
+        }
         self.propose_next(voter);
         for wish in decision.wishes {
             self.ask(voter, wish);
@@ -438,6 +444,7 @@ impl World {
             host.reports = reports.map(|report| (report.guest.clone(), report.clone())).collect();
             brain.calm = false;
         }
+        host.level = request.level;
         host.unwell.clone_from(&request.unwell);
         brain.calm &= host.seen.index >= request.seen.index || !self.guarded;
         (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);

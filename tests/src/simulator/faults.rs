@@ -18,6 +18,8 @@ use super::{Ms, breaks::Break, device::Device, guest::Vm, queue::Event, random::
 pub enum Happening {
     /// A supervisor's process ends, and is started again.
     SupervisorCrash { host: usize, back: Ms },
+    /// A supervisor of an older version ends, and one of this version is started.
+    Upgrade { host: usize, back: Ms },
     /// A supervisor's process stands still.
     SupervisorFreeze { host: usize, time: Ms },
     /// A guard's process ends, or stands still, for so long.
@@ -298,7 +300,8 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         | Break::R16
         | Break::R18
         | Break::R19
-        | Break::R20 => Vec::new(),
+        | Break::R20
+        | Break::R26 => Vec::new(),
     }
 }
 
@@ -371,6 +374,7 @@ impl World {
         self.story.note(self.skipped + now, || format!("== {what:?}"));
         match what {
             Happening::SupervisorCrash { host, back } => self.stop_supervisor(*host, *back),
+            Happening::Upgrade { host, back } => self.upgrade(*host, *back),
             Happening::SupervisorFreeze { host, time } => self.stand_still(*host, *time),
             Happening::GuardDown { host, time } => {
                 let guard = &mut self.hosts[*host].guard;
@@ -584,7 +588,7 @@ impl World {
         }
     }
 
-    fn stop_supervisor(&mut self, host: usize, back: Ms) {
+    pub(super) fn stop_supervisor(&mut self, host: usize, back: Ms) {
         if !self.hosts[host].on || self.hosts[host].hung {
             return;
         }

@@ -8,6 +8,7 @@ use std::{
 
 use holdfast_policies::{
     agent::{Action, Agent, Disk},
+    feature_level::FeatureLevel,
     hostfile::Timing,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     order::Order,
@@ -135,6 +136,8 @@ pub struct Host {
     boot_by_life: bool,
     /// What protects its guests' disks from it.
     pub guard: super::guard::Guard,
+    /// What its version can do (R26).
+    pub(super) level: FeatureLevel,
 }
 
 /// The number at the end of a simulated boot's name.
@@ -197,6 +200,7 @@ impl Host {
             stopped_clock: broken == Some(Break::R1),
             boot_by_life: broken == Some(Break::R11),
             guard: super::guard::Guard::new(setup.watchdog),
+            level: FeatureLevel::HIGHEST,
         }
     }
 

@@ -49,6 +49,7 @@ pub mod setup;
 pub mod shrink;
 pub mod snapshot;
 pub mod story;
+pub mod versions;
 pub mod world;
 
 /// Simulated milliseconds.

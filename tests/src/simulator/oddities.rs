@@ -1,6 +1,6 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
-//! apart as R1 allows, voters whose own link loses much, witnesses, and guests that other tools move, that reset themselves, or that
-//! are left alone. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
+//! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, and guests that other tools move, that
+//! reset themselves, or that are left alone. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
     happened::{self, Happened},
@@ -17,6 +17,7 @@ use super::{
     host::Host,
     random::Random,
     setup::{self, Setup},
+    versions,
     world::World,
 };
 
@@ -67,6 +68,7 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
         setup.lossy_links = true;
         plan.extend(healed.iter().map(|healed| lossy_link(&mut random, setup, *healed)));
     }
+    let mut plan = versions::draw(setup, plan);
     plan.sort_by_key(|(at, _)| *at);
     if let Some(mut random) = drawn(setup, MOVES_OUTSIDE) {
         let moves: Plan = begins(&plan).into_iter().map(|begun| moves_outside(&mut random, setup, begun)).collect();
@@ -191,7 +193,7 @@ fn any_guest(random: &mut Random, setup: &Setup) -> GuestName {
     guests[random.index(guests.len())].clone()
 }
 
-fn before(random: &mut Random, healed: Ms, least: Ms, most: Ms) -> Ms {
+pub(super) fn before(random: &mut Random, healed: Ms, least: Ms, most: Ms) -> Ms {
     healed.saturating_sub(random.between(least, most)).max(CALM_FIRST)
 }
 

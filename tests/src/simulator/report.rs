@@ -16,6 +16,7 @@ use super::{
     setup::Setup,
     shrink,
     story::clock,
+    versions,
     world::{BOUND, Seen, World},
 };
 
@@ -92,6 +93,9 @@ impl Options {
         }
         if self.oddities && self.broken.is_none() {
             plan = oddities::draw(&mut setup, plan);
+        }
+        if self.broken == Some(Break::R26) {
+            plan = versions::draw(&mut setup, plan);
         }
         (setup, plan)
     }

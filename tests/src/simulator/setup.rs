@@ -59,6 +59,8 @@ pub struct Setup {
     pub drifts: Vec<u64>,
     /// Whether voters find out how much their own links lose, and doubt themselves for it.
     pub lossy_links: bool,
+    /// Hosts that begin with an older version (R26).
+    pub old: BTreeSet<usize>,
 }
 
 impl Setup {
@@ -79,6 +81,7 @@ impl Setup {
             twin: None,
             drifts: Vec::new(),
             lossy_links: false,
+            old: BTreeSet::new(),
         }
     }
 
@@ -111,6 +114,7 @@ impl Setup {
             twin: None,
             drifts: Vec::new(),
             lossy_links: false,
+            old: BTreeSet::new(),
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);

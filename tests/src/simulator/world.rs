@@ -77,6 +77,8 @@ pub struct Seen {
     pub own_resets: u64,
     /// Times that a voter began to doubt itself because its own link lost much (R17).
     pub doubting: u64,
+    /// Feature levels that were raised because all voters had been upgraded (R26).
+    pub levels_raised: u64,
 }
 
 /// A simulated cluster.
@@ -132,6 +134,8 @@ pub struct World {
     pub(super) beyond: bool,
     /// Voters find out how much their own links lose.
     pub(super) lossy_links: bool,
+    /// Some hosts begin with an older version.
+    pub(super) upgrades: bool,
     /// Some power device of this world says what is not so.
     pub(super) lies_drawn: bool,
     /// Lies of which something is still to be seen.
@@ -200,6 +204,7 @@ impl World {
             seen: Seen { witnesses: setup.hosts.iter().filter(|host| !host.guests).count() as u64, ..Seen::default() },
             beyond: false,
             lossy_links: setup.lossy_links,
+            upgrades: false,
             lies_drawn: false,
             lies: Vec::new(),
             plan,
@@ -220,6 +225,7 @@ impl World {
                 world.queue.push(phase, Event::Guard { host, boot: 1 });
             }
         }
+        world.begin_with_older_versions(setup);
         world.declare(setup.policies.clone());
         world
     }

@@ -1,0 +1,82 @@
+//! Upgrades: some hosts begin with an older version, and are upgraded one after the other. What a version brings may be committed
+//! only when all voters can do it (R26): a voter that cannot halts at the entry, and its vote is gone.
+
+use holdfast_policies::{
+    change::Change,
+    feature_level::{FeatureLevel, to_raise},
+};
+
+use super::{
+    Ms,
+    breaks::Break,
+    faults::{Happening, Plan},
+    oddities::before,
+    random::Random,
+    setup::Setup,
+    world::World,
+};
+
+/// The stream of chance that upgrades are drawn from.
+const VERSIONS: u64 = 16;
+
+/// What the older version can do.
+const OLDER: FeatureLevel = FeatureLevel::BIRTH;
+
+/// Has half of the hosts of every third world begin with the older version, and upgrades each of them before one of the heals.
+pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
+    let mut random = Random::new(setup.seed, VERSIONS);
+    let drawn = random.one_in(3) || setup.broken == Some(Break::R26);
+    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    // A second machine speaks in the name of the first, and would say what it can do for it.
+    if !drawn || healed.is_empty() || setup.twin.is_some() {
+        return plan;
+    }
+    setup.old = (0..setup.hosts.len()).filter(|_| random.one_in(2)).collect();
+    for host in &setup.old {
+        let healed = healed[random.index(healed.len())];
+        let at = before(&mut random, healed, 2_000, 24_000);
+        plan.push((at, Happening::Upgrade { host: *host, back: random.between(200, 3_000) }));
+    }
+    plan.sort_by_key(|(at, _)| *at);
+    plan
+}
+
+impl World {
+    /// Has the hosts of the setup begin with the older version.
+    pub(super) fn begin_with_older_versions(&mut self, setup: &Setup) {
+        for host in &setup.old {
+            self.hosts[*host].level = OLDER;
+        }
+        self.upgrades = !setup.old.is_empty();
+    }
+
+    /// A host's supervisor is stopped, and this version is started in its place.
+    pub(super) fn upgrade(&mut self, host: usize, back: Ms) {
+        self.hosts[host].level = FeatureLevel::HIGHEST;
+        self.stop_supervisor(host, back);
+    }
+
+    /// The level that this coordinator has committed, in worlds with upgrades. The older version knows of none.
+    pub(super) fn level_to_raise(&self, voter: usize) -> Option<Change> {
+        let (known, own) = (&self.voters[voter], self.hosts[voter].level);
+        if !self.upgrades || own < FeatureLevel::HIGHEST {
+            return None;
+        }
+        if self.broken == Some(Break::R26) {
+            return (known.state.level < own).then_some(Change::LevelRaised { to: own });
+        }
+        let clock = self.hosts[voter].clock(self.now);
+        to_raise(&known.state, &known.brain.evidence, clock, self.timing.suspect_after.0)
+    }
+
+    /// R26: no voter comes upon an entry that its version does not know.
+    pub(super) fn check_version(&mut self, voter: usize, number: u64, change: &Change) {
+        let needs = if let Change::LevelRaised { to } = change { *to } else { change.level() };
+        let own = self.hosts[voter].level;
+        if needs > own {
+            let name = self.hosts[voter].name.clone();
+            let what = format!("{name} can do level {own}, and halts at entry {number}, which needs level {needs}");
+            self.violate("R26", what);
+        }
+    }
+}
