@@ -126,7 +126,8 @@ impl Pass<'_, '_> {
     ) {
         let round = self.round;
         let rungs = ladder_of(&round.state.policies, run.name, trouble.ladder());
-        match self.step(run, &rungs, trouble, judgement) {
+        let (step, what) = self.step(run, &rungs, trouble, judgement);
+        match step {
             NextStep::Take { rung } => {
                 let to = rungs
                     .get(rung)
@@ -152,7 +153,7 @@ impl Pass<'_, '_> {
             }
             NextStep::Wait { left } => {
                 judgement.doing = format!("{why}: waiting for the newest try to help");
-                judgement.waits = Some(("the rung's wait".to_owned(), millis(left)));
+                judgement.waits = Some((what.to_owned(), millis(left)));
                 held(round, run, judgement);
             }
             NextStep::Exhausted => {
@@ -174,16 +175,29 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn step(&self, run: &Run<'_>, rungs: &[Rung], trouble: Trouble, judgement: &GuestJudgement) -> NextStep {
+    /// What the ladder says, and what it waits for where it waits.
+    fn step(
+        &self,
+        run: &Run<'_>,
+        rungs: &[Rung],
+        trouble: Trouble,
+        judgement: &GuestJudgement,
+    ) -> (NextStep, &'static str) {
         let position = run.guest.ladder.position.as_ref().filter(|position| position.ladder == trouble.ladder());
         // A rung that starts the guest gets its wait from when the guest runs, however long the way there was.
         let age = position.map_or(Duration::ZERO, |position| self.round.age(position.acted.max(run.since)));
         let mut step = next_step(rungs, position, age, trouble);
-        let left = || window_left(self.round, run, judgement, age).max(let_run_left(self.round, run));
-        if let (Trouble::Service, NextStep::Take { .. }) = (trouble, step)
-            && let Some(left) = left()
-        {
-            return NextStep::Wait { left };
+        if let (Trouble::Service, NextStep::Take { .. }) = (trouble, step) {
+            let window = window_left(self.round, run, judgement, age);
+            let let_run = let_run_left(self.round, run);
+            if let Some(left) = window.max(let_run) {
+                let what = if let_run == Some(left) {
+                    "its services to answer, since it was let run again"
+                } else {
+                    "what was so before the newest try to be out of the window that is looked at"
+                };
+                return (NextStep::Wait { left }, what);
+            }
         }
         for _ in rungs {
             let NextStep::Take { rung } = step else { break };
@@ -195,7 +209,7 @@ impl Pass<'_, '_> {
                 Position { rung, tries: u32::MAX, failed: true, ladder: trouble.ladder(), ..Position::default() };
             step = next_step(rungs, Some(&spent), age, trouble);
         }
-        step
+        (step, "the rung's wait")
     }
 
     /// Whether a rung would move the guest nowhere, or start it on a host that a required rule forbids.

@@ -123,6 +123,8 @@ fn on_degraded_ladder_climbs_for_slowness_and_gives_a_try_the_whole_window() {
     scene.later(5_000);
     seen(&mut scene, SightState::Slow);
     assert_eq!(scene.words(), Vec::<String>::new());
+    let (what, left) = scene.decide().report.guests[&name("web")].waits.clone().unwrap();
+    assert!(what.contains("out of the window") && left > 0 && left <= 25_000, "{what} {left}");
     scene.later(26_000);
     seen(&mut scene, SightState::Slow);
     assert_eq!(scene.settle(), ["Climb"]);

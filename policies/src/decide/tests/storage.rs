@@ -47,7 +47,10 @@ fn nothing_is_restarted_before_a_guest_that_was_let_run_again_has_had_its_time_t
     scene.later(1_000);
     fails_on(&mut scene);
     assert_eq!(scene.words(), Vec::<String>::new());
-    assert!(scene.decide().report.guests[&name("web")].doing.contains("waiting for the newest try to help"));
+    let judged = scene.decide().report.guests[&name("web")].clone();
+    assert!(judged.doing.contains("waiting for the newest try to help"), "{}", judged.doing);
+    let (what, left) = judged.waits.unwrap();
+    assert!(what.contains("let run again") && left > 0 && left < 10_000, "{what} {left}");
     scene.later(9_500);
     fails_on(&mut scene);
     assert_eq!(scene.settle(), ["Climb"], "they still do not answer");
