@@ -9,8 +9,9 @@ use holdfast_tests::simulator::{
     breaks::{Break, NOT_EXPRESSIBLE},
     device::Device,
     quiet::{self, Fault, Outage},
-    report::{End, Options, find_break, words},
+    report::{End, Options, find_break, run_many, words},
     setup::device,
+    shrink::shrink,
     world::{BOUND, Seen},
 };
 
@@ -164,6 +165,37 @@ fn every_broken_rule_is_found() {
             rule.what()
         );
     }
+}
+
+#[test]
+fn a_bad_seed_is_told_with_no_happening_that_could_be_left_out() {
+    let rule = Break::R14Stop;
+    let (seed, end) = find_break(&Options::default(), rule, 1, SEEDS_PER_BREAK).unwrap();
+    let End::Violated(broken) = &end else { panic!("{}", words(&end)) };
+    let options = Options { broken: Some(rule), ..Options::default() };
+    let (setup, plan) = options.of(seed);
+    let shows = |plan: &Vec<_>| match options.run_plan(&setup, plan.clone(), false).end {
+        End::Violated(again) => again.promise == broken.promise,
+        End::Well | End::Unhealed(_) => false,
+    };
+    let short = shrink(&options, &setup, plan.clone(), &end);
+    assert!(!short.is_empty() && short.len() < plan.len(), "{} of {} are left", short.len(), plan.len());
+    assert!(shows(&short));
+    for left_out in 0..short.len() {
+        let mut shorter = short.clone();
+        shorter.remove(left_out);
+        assert!(!shows(&shorter), "{:?} can be left out", short[left_out]);
+    }
+}
+
+#[test]
+fn the_figures_of_a_run_are_the_five_that_scripts_read() {
+    let options = Options { minutes: 2, ..Options::default() };
+    let totals = run_many(&options, 1, 2, |_, _| true);
+    assert_eq!((totals.seeds, totals.violations, totals.unhealed), (2, 0, 0));
+    let json = serde_json::to_value(&totals).unwrap();
+    let names: BTreeSet<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names, BTreeSet::from(["seeds", "violations", "unhealed", "simulated_hours", "wall_seconds"]));
 }
 
 #[test]

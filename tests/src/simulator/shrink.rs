@@ -28,6 +28,7 @@ pub fn shrink(options: &Options, setup: &Setup, mut plan: Plan, end: &End) -> Pl
     }
     let mut size = plan.len().div_ceil(2).max(1);
     loop {
+        let before = plan.len();
         let mut from = 0;
         while from < plan.len() {
             let to = (from + size).min(plan.len());
@@ -39,7 +40,8 @@ pub fn shrink(options: &Options, setup: &Setup, mut plan: Plan, end: &End) -> Pl
                 from = to;
             }
         }
-        if size == 1 {
+        // What was needed beside something else may be left out once that is.
+        if size == 1 && plan.len() == before {
             return plan;
         }
         size = size.div_ceil(2);
