@@ -19,6 +19,7 @@ use super::{
     hosts::ANSWER_AGE_MAX,
     leases::{close_lease, expired, pending, returns, unarmed},
     proofs::{contradiction, proven, wonder},
+    quarantine::FENCE_COUNTS_FOR,
     restraint::{is_hands_off, restraint},
     supervisors::{SUPERVISOR_PATIENCE, booted_anew, could_join_for, stuck_behind_dead_supervisor, supervisor_down},
 };
@@ -83,7 +84,7 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
 
         (Life::Up, HostVerdict::Healthy) => {
             contradiction(round, decision, name, subject.host);
-            contested(subject).or_else(|| leaving(round, subject))
+            quarantined(round, subject).or_else(|| leaving(round, subject))
         }
         (Life::Up, HostVerdict::Gone) => None,
         (Life::Up, HostVerdict::Unknown) => {
@@ -119,10 +120,17 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
     }
 }
 
-/// A host that answers, and of which nobody knows whether it is the one that the name means, gets nothing to do (R11).
-fn contested(subject: &Subject<'_>) -> Waits {
-    let quarantine = subject.host.quarantine.as_ref().filter(|quarantine| quarantine.is_contested())?;
-    Some((format!("a person to settle whose name it is: {quarantine}"), FOREVER))
+/// Until when a host that answers gets no guests. One of which nobody knows whether it is what the name means gets nothing to do
+/// at all (R11).
+fn quarantined(round: &Round<'_>, subject: &Subject<'_>) -> Waits {
+    let quarantine = subject.host.quarantine.as_ref()?;
+    if quarantine.is_contested() {
+        return Some((format!("a person to settle whose name it is: {quarantine}"), FOREVER));
+    }
+    let newest = subject.host.fences.iter().copied().fold(quarantine.since, u64::max);
+    let left = FENCE_COUNTS_FOR.saturating_sub(round.age(newest));
+    let what = format!("an hour without a fence, or a person's word, before it gets guests: {quarantine}");
+    Some((what, millis(left)))
 }
 
 /// What a host that has announced to go still has to get rid of.
@@ -164,7 +172,10 @@ fn supersede(decision: &mut Decision, name: &HostName, how: &str) -> Waits {
 fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, stuck: Option<String>) -> Waits {
     let name = subject.name;
     // A host that may run nothing needs no fence: nothing waits for proof (S8).
-    round.state.guests_of(name).next()?;
+    if round.state.guests_of(name).next().is_none() {
+        let what = "its next sign of life; it is not fenced, because nothing may run there";
+        return Some((what.to_owned(), FOREVER));
+    }
     if let Some(restrained) = restrained(round, subject) {
         return Some(restrained);
     }

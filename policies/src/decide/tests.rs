@@ -385,6 +385,8 @@ fn a_host_without_guests_is_not_fenced() {
     scene.silent("c", 5_000);
     assert_eq!(scene.verdict("c"), HostVerdict::Failed);
     assert!(scene.words().is_empty(), "{:?}", scene.words());
+    let (what, left) = scene.decide().report.hosts[&host("c")].waits.clone().unwrap();
+    assert!(what.contains("not fenced, because nothing may run there") && left == FOREVER, "{what} {left}");
 }
 
 #[test]

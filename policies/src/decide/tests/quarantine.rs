@@ -20,6 +20,8 @@ fn a_quarantined_host_gets_no_guests_until_it_has_been_calm() {
     scene.later(1_000);
     scene.settle();
     assert_eq!(scene.stage.may_run("web"), ["b".to_owned()].into());
+    let (what, left) = scene.decide().report.hosts[&host("a")].waits.clone().unwrap();
+    assert!(what.contains("it was fenced 1 times") && (3_590_000..3_600_000).contains(&left), "{what} {left}");
     scene.later(3_598_000);
     assert!(scene.words().is_empty(), "{:?}", scene.words());
     scene.later(2_000);
