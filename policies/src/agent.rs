@@ -93,7 +93,7 @@ pub struct Agent {
     carried: BTreeSet<OrderId>,
     results: BTreeMap<OrderId, (OrderOutcome, Option<AgedReading>)>,
     view: u64,
-    /// Fence orders that are not wanted any more, by the newest reply (R20).
+    /// Orders that are not wanted any more, by the newest reply: fences (R20), and whatever is in `outranked`.
     withdrawn: BTreeSet<OrderId>,
     /// Orders that were being carried out when a new generation was learned of: nobody waits for them any more (R25).
     outranked: BTreeSet<OrderId>,
@@ -126,7 +126,7 @@ impl Agent {
         }
     }
 
-    /// Fence orders that are not wanted any more: no further `off` is sent for them (R20).
+    /// Orders that are not wanted any more: no further `off` is sent for them (R20), and no guest is handed over (R25).
     #[must_use]
     pub fn withdrawn(&self) -> &BTreeSet<OrderId> {
         &self.withdrawn

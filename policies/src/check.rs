@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::Change,
-    evidence::{Evidence, is_there},
+    evidence::{Evidence, HostEvidence, is_there},
     hostfile::Timing,
     ladder::{LadderKind, ladder_of},
     model::Rung,
@@ -162,9 +162,7 @@ impl<'a> Check<'a> {
             Change::PowerOnOrdered { host, .. } => self.hands_on_host(host, "switches on"),
             Change::HostGone { proof, .. } => self.gone(proof),
             Change::HostReturned { host, .. } => {
-                let there = |seen: &crate::evidence::HostEvidence| {
-                    seen.reports.values().any(|report| is_there(&report.condition))
-                };
+                let there = |seen: &HostEvidence| seen.reports.values().any(|report| is_there(&report.condition));
                 if self.evidence.hosts.get(host).is_none_or(there) {
                     self.breaks("R10", format!("takes {host} in again, which was proven gone and runs something"));
                 }
@@ -429,10 +427,8 @@ impl<'a> Check<'a> {
 
     /// R25: the word of a host that a guest is not there counts only when it has learned of this generation.
     fn known_to<'h>(&mut self, guest: &GuestName, mut hosts: impl Iterator<Item = &'h HostName>) {
-        let unlearned = hosts.find(|host| {
-            let seen = self.evidence.hosts.get(*host).map(|heard| heard.seen).unwrap_or_default();
-            !self.state.is_known_to(seen)
-        });
+        let nothing = HostEvidence::default();
+        let unlearned = hosts.find(|host| !self.state.is_known_to(self.evidence.hosts.get(*host).unwrap_or(&nothing)));
         if let Some(host) = unlearned {
             self.breaks("R25", format!("believes {host} of {guest}, which has not learned of this generation"));
         }

@@ -19,6 +19,9 @@ impl FeatureLevel {
     pub const BIRTH: Self = Self(1);
     /// Hosts can be revoked and readmitted, and a fence can be let go on beyond its budget.
     pub const REVOCATION: Self = Self(2);
+    /// From this one on an agent begins nothing any more that an older generation has ordered (R25). No level of its own: no
+    /// command of a recovery is ever committed, and no version was made that can do the one and not the other.
+    pub const GENERATIONS: Self = Self::REVOCATION;
     /// What this version can do.
     pub const HIGHEST: Self = Self::REVOCATION;
 }

@@ -17,11 +17,12 @@ use std::collections::BTreeSet;
 use crate::{
     apply::Context,
     change::Applied,
+    evidence::HostEvidence,
+    feature_level::FeatureLevel,
     journal::Event,
     model::Severity,
     names::{Epoch, HostName},
     state::{ClusterState, Guest, Host, Ladder, Life, Phase, Suspension},
-    sync::Authority,
     time::WallTime,
 };
 
@@ -127,12 +128,13 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Whether an agent that has seen this authority begins nothing any more that an older generation has ordered. Only then
-    /// does its word count that a guest is not there: before, a start that was ordered by voters that are lost could follow.
+    /// Whether the agent of which this was heard begins nothing any more that an older generation has ordered: it has learned
+    /// of this one, and its version makes something of that. Only then does its word count that a guest is not there: before,
+    /// a start that was ordered by voters that are lost could follow.
     #[must_use]
-    pub fn is_known_to(&self, seen: Authority) -> bool {
+    pub fn is_known_to(&self, heard: &HostEvidence) -> bool {
         // From birth there is no older one.
-        self.generation <= 1 || seen.generation >= self.generation
+        self.generation <= 1 || (heard.seen.generation >= self.generation && heard.level >= FeatureLevel::GENERATIONS)
     }
 
     /// Whether an assignment is of a generation that has ended: whatever moved it then goes on no more. What runs under no

@@ -232,7 +232,8 @@ impl Released {
     }
 }
 
-/// Fence orders that the coordinator has withdrawn, for the tasks that carry them out: no further `off` is sent (R20).
+/// Orders that are not wanted any more, for the tasks that carry them out: no further `off` is sent (R20), and no guest is
+/// handed over for a generation that has ended (R25).
 #[derive(Debug, Clone, Default)]
 pub struct Withdrawn(Arc<Mutex<BTreeSet<OrderId>>>);
 

@@ -329,11 +329,14 @@ fn a_new_generation_outranks_and_no_older_one_leads_back() {
 fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known() {
     let mut agent = agent(known());
     let (starts, fences) = (start(1, 5), fence(2));
-    assert_eq!(carried(&take(&mut agent, reply(vec![starts.clone(), fences]))), [OrderId(1), OrderId(2)]);
+    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri: "tcp:192.0.2.1:4000".to_owned() });
+    let ordered = vec![starts.clone(), fences, sends];
+    assert_eq!(carried(&take(&mut agent, reply(ordered))), [OrderId(1), OrderId(2), OrderId(3)]);
     agent.on_done(OrderId(1), done(), None);
     take(&mut agent, recovered(Vec::new()));
     assert!(agent.is_overtaken(&starts.kind), "its last look finds it");
     assert!(agent.withdrawn().contains(&OrderId(2)), "no further off is sent");
+    assert!(agent.withdrawn().contains(&OrderId(3)), "nothing is handed over that nobody would let run");
     assert!(results(&agent).is_empty(), "nobody waits for what the old generation has ordered");
     agent.on_done(OrderId(2), failed(), None);
     assert!(results(&agent).is_empty());

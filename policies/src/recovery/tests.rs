@@ -7,6 +7,7 @@ use crate::{
     names::OrderId,
     proof::Proof,
     state::{Mode, Wanted},
+    sync::Authority,
 };
 
 #[test]

@@ -58,7 +58,7 @@ pub async fn carry(node: &Arc<Node>, order: &Order) -> Carried {
         };
     }
     let Some(driver) = &node.driver else { return Carried::plain(failed("this host runs no guests")) };
-    match timeout(deadline, act(node, driver, &order.kind, deadline)).await {
+    match timeout(deadline, act(node, driver, order, deadline)).await {
         Ok(outcome) => Carried::plain(outcome),
         Err(_) => Carried::plain(failed(format!("it took longer than {deadline:?}"))),
     }
@@ -72,8 +72,8 @@ fn failed(detail: impl AsRef<str>) -> OrderOutcome {
     OrderOutcome::Failed { detail: clean(detail.as_ref()) }
 }
 
-async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Duration) -> OrderOutcome {
-    match kind {
+async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duration) -> OrderOutcome {
+    match &order.kind {
         OrderKind::Start { guest, epoch, definition } => start(node, driver, guest, *epoch, definition, How::Run).await,
         OrderKind::Receive { guest, epoch, definition } => {
             start(node, driver, guest, *epoch, definition, How::Incoming).await
@@ -89,8 +89,9 @@ async fn act(node: &Arc<Node>, driver: &Driver, kind: &OrderKind, deadline: Dura
         // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
         OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
         OrderKind::Send { guest, uri, .. } => {
-            let lease = node.lease.clone();
-            let go = async move { lease.is_valid() };
+            let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
+            // R25: of a generation that has ended nobody is left to let it run on the other side, so it runs on here.
+            let go = async move { lease.is_valid() && !withdrawn.contains(id) };
             match driver.send_to(guest, uri, deadline.saturating_sub(Duration::from_secs(5)), go).await {
                 Ok(sent) => done(format!("sent in {:?}, paused for {:?}", sent.total, sent.downtime)),
                 Err(error) => failed(with_causes(&error)),

@@ -28,16 +28,19 @@ impl Pass<'_, '_> {
         }
         let mut found = Vec::new();
         let mut said: BTreeMap<HostName, Incarnation> = BTreeMap::new();
-        let mut could_run = Vec::new();
+        let (mut could_run, mut unlearned) = (Vec::new(), Vec::new());
         for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests) {
             if matches!(known.life, Life::Gone { .. }) {
                 continue;
             }
             could_run.push(host.clone());
             let incarnation = &known.facts.incarnation;
-            let heard = round.evidence.hosts.get(host).filter(|_| round.answers(host));
+            let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };
             // R25: one that has not learned of this generation may yet start what an older one has ordered.
-            let Some(seen) = heard.filter(|heard| round.state.is_known_to(heard.seen)) else { continue };
+            if !round.state.is_known_to(seen) {
+                unlearned.push(host.as_str());
+                continue;
+            }
             match seen.reports.get(name).filter(|report| is_there(&report.condition)) {
                 Some(report) => {
                     let (host, incarnation) = (host.clone(), incarnation.clone());
@@ -52,7 +55,12 @@ impl Pass<'_, '_> {
         let missing = could_run.iter().filter(|host| !said.contains_key(*host) && !has(host));
         let missing: Vec<&str> = missing.map(HostName::as_str).collect();
         // Only the hosts themselves end it, or proof that they are gone.
-        let their_word = (format!("the word of {} on what runs there", missing.join(" and ")), FOREVER);
+        let mut their_word = (format!("the word of {} on what runs there", missing.join(" and ")), FOREVER);
+        if !unlearned.is_empty() {
+            let unlearned = unlearned.join(" and ");
+            let when = "when its supervisor has learned of this generation, for which it must be of this version";
+            their_word.0 = format!("{}; that of {unlearned} counts {when}", their_word.0);
+        }
         let strays = self.found(name, 0);
         self.tell_strays(name, if strays.len() > 1 { &strays } else { &[] }, "at once");
         match (found.as_slice(), Proof::not_here(could_run.clone(), &said)) {

@@ -1,7 +1,7 @@
 //! After a recovery: what is adopted, what waits, and for whom (R25).
 
 use super::*;
-use crate::{evidence::HostEvidence, names::Epoch, sync::Authority};
+use crate::{evidence::HostEvidence, feature_level::FeatureLevel, names::Epoch, sync::Authority};
 
 /// Guest `web` runs on `d` as far as the survivor knows; `a` coordinates after the recovery, and has been resumed.
 fn recovered() -> Scene {
@@ -23,8 +23,9 @@ fn resume(scene: &mut Scene) {
 /// The agent of a host has seen the new generation.
 fn learned(scene: &mut Scene, on: &str) {
     let index = scene.stage.state.applied;
-    scene.evidence.hosts.entry(host(on)).or_default().seen =
-        Authority { generation: scene.stage.state.generation, term: 1, index };
+    let heard = scene.evidence.hosts.entry(host(on)).or_default();
+    heard.seen = Authority { generation: scene.stage.state.generation, term: 1, index };
+    heard.level = FeatureLevel::HIGHEST;
 }
 
 fn has(scene: &mut Scene, on: &str, epoch: Epoch, condition: GuestCondition) {
@@ -89,6 +90,18 @@ fn a_move_that_other_tools_have_begun_is_waited_for_in_any_generation() {
     has(&mut scene, "c", Epoch::default(), GuestCondition::Incoming);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     assert!(scene.stage.orders("b").is_empty() && scene.stage.orders("c").is_empty());
+}
+
+#[test]
+fn an_agent_of_a_version_that_knows_no_generations_has_said_nothing() {
+    let mut scene = recovered();
+    // It takes the authority over as it is told, and begins what it was ordered before all the same.
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().level = FeatureLevel::BIRTH;
+    assert!(scene.words().is_empty(), "{:?}", scene.words());
+    let waits = scene.decide().report.guests[&name("web")].waits.clone();
+    assert!(waits.is_some_and(|(what, _)| what.contains("that of c counts when")), "whoever upgrades it is told");
+    learned(&mut scene, "c");
+    assert_eq!(scene.words(), ["GuestFree"]);
 }
 
 #[test]
