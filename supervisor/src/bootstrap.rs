@@ -148,7 +148,9 @@ impl Papers {
             _ => {}
         }
         remove(&self.invitation)?;
-        remove(&self.removed)
+        remove(&self.removed)?;
+        // A recovery that was not finished is over when the old store votes: nobody is to finish it later.
+        self.clear_recovered()
     }
 
     fn used_ticket(&self) -> PathBuf {
@@ -196,6 +198,20 @@ impl Papers {
         self.store.with_extension("recovered")
     }
 
+    /// Removes what a recovery has left behind that went no further.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn clear_recovered(&self) -> anyhow::Result<()> {
+        remove_folder(&self.recovered())
+    }
+
+    /// Where a store is kept that takes part in nothing any more.
+    #[must_use]
+    pub fn aside(&self) -> PathBuf {
+        self.store.with_extension("old")
+    }
+
     /// Puts the store of a new generation, which is whole in [`Self::recovered`], in the place of the old one. Returns where
     /// that one is kept.
     ///
@@ -239,14 +255,9 @@ impl Papers {
     /// # Errors
     /// When it cannot be moved.
     pub fn move_store(&self) -> anyhow::Result<()> {
-        let aside = self.store.with_extension("old");
+        let aside = self.aside();
         if self.store.exists() {
-            match fs::remove_dir_all(&aside) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("removing {}", aside.display()));
-                }
-                _ => {}
-            }
+            remove_folder(&aside)?;
             let moved = fs::rename(&self.store, &aside);
             // A store that is back after a power cut would vote.
             let folder = self.store.parent().unwrap_or_else(|| Path::new("/"));
@@ -280,6 +291,15 @@ fn read_id(path: &Path) -> anyhow::Result<Option<u64>> {
 
 fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_folder(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))
         }
@@ -374,6 +394,9 @@ mod tests {
         make_recovered();
         assert!(papers.take_recovered(2_000, 1).is_err(), "what is kept is not overwritten");
         assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 });
+        papers.use_up(1_000).unwrap();
+        assert!(!papers.recovered().exists(), "nobody finishes later what the votes of the old store have overtaken");
+        make_recovered();
         // A crash between the last two steps.
         fs::rename(&papers.store, folder.path().join("elsewhere")).unwrap();
         assert!(papers.is_recovery_cut_short());

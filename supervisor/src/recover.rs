@@ -7,10 +7,9 @@
 //! What the new generation believes of the old state is decided by [`holdfast_policies::recovery`].
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -29,7 +28,7 @@ use crate::{
     agent::disk,
     bootstrap::Papers,
     clock,
-    consensus::{self, Anew, Halt, Heard, Machine, Place, Remains},
+    consensus::{self, Anew, Halt, Heard, Machine, Place, Remains, Standing, StartError},
     pki,
     replica::Replica,
     rpc,
@@ -94,14 +93,14 @@ pub enum Objection {
         voters: usize,
     },
     /// Another survivor knows more.
-    #[error("{by} has a newer store, up to entry {theirs}; the one here ends at {own}. Recover the cluster there")]
+    #[error("{by} has a newer store, up to {theirs}; the one here ends at {own}. Recover the cluster there")]
     Newer {
         /// Who.
         by: HostName,
         /// Its last entry.
-        theirs: u64,
+        theirs: Standing,
         /// The last entry here.
-        own: u64,
+        own: Standing,
     },
 }
 
@@ -125,13 +124,31 @@ pub fn finish(file: &HostFile) -> anyhow::Result<()> {
 /// No store, a store in use, or one that cannot be read.
 pub fn survey(file: &HostFile) -> anyhow::Result<Survey> {
     let mut reader = Reader { replica: Replica { state: ClusterState::born() }, newest: None };
-    let remains = Remains::read(Papers::of(file).store(), &file.cluster, &mut reader)?;
+    let papers = Papers::of(file);
+    let remains = Remains::read(papers.store(), &file.cluster, &mut reader);
+    let remains = remains.map_err(|error| or_aside(error, &papers))?;
     let agent = disk::load(&file.state_dir.join("agent.json"), &file.cluster)?;
     let state = reader.replica.state;
     let told = state.journal.entries().next_back().map(|entry| entry.at);
     let others = ask_others(file, &remains)?;
     let known = state.generation.max(agent.authority.generation);
     Ok(Survey { remains, newest: reader.newest.max(told), others, known, state })
+}
+
+/// A store that takes part in nothing any more may be the best that is left.
+fn or_aside(error: StartError, papers: &Papers) -> anyhow::Error {
+    let aside = papers.aside();
+    let lacks = matches!(error, StartError::NoStore { .. });
+    let error = anyhow::Error::from(error);
+    if !lacks || !aside.exists() {
+        return error;
+    }
+    anyhow::anyhow!(
+        "{error:#}. One that was taken out of use is in {}: where it is the best that is left anywhere, move it to {} and run \
+         `holdfast recover` again",
+        aside.display(),
+        papers.store().display()
+    )
 }
 
 /// The machine of a survey: the replica, and when its newest command was proposed.
@@ -191,21 +208,36 @@ impl Survey {
             Heard::Unclear(_) | Heard::NoVote | Heard::Nothing(_) => None,
         });
         let votes: Vec<_> = votes.collect();
-        let own = self.state.generation;
-        if let Some((by, standing)) = votes.iter().find(|(_, standing)| standing.generation > own) {
+        let own = self.standing();
+        if let Some((by, standing)) = votes.iter().find(|(_, standing)| standing.generation > own.generation) {
             let (host, by, later) = (host.clone(), by.clone(), standing.generation);
-            return Some(Objection::GoesOn { host, by, later, own });
+            return Some(Objection::GoesOn { host, by, later, own: own.generation });
         }
+        if let Some(majority) = self.majority() {
+            return Some(majority);
+        }
+        let newer = votes.iter().filter(|(_, standing)| *standing > own).max_by_key(|(_, standing)| *standing);
+        newer.map(|(by, theirs)| Objection::Newer { by: by.clone(), theirs: *theirs, own })
+    }
+
+    /// How far the store here has come.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let Remains { written, index, .. } = self.remains;
+        Standing { generation: self.state.generation, term: written, index }
+    }
+
+    /// That with this one there are enough to decide: a majority of each set of voters that needs one.
+    fn majority(&self) -> Option<Objection> {
         let there = |heard: &Heard| matches!(heard, Heard::Votes(_) | Heard::Unclear(_));
-        let answer = self.others.values().filter(|(_, heard)| there(heard)).count();
-        let heard = answer + usize::from(self.remains.voters.contains_key(&self.remains.node_id));
-        let voters = self.remains.voters.len();
+        let others = self.others.iter().filter(|(_, (_, heard))| there(heard)).map(|(node_id, _)| *node_id);
+        let others: BTreeSet<u64> = others.collect();
+        let here = |node_id: &u64| *node_id == self.remains.node_id || others.contains(node_id);
+        let decides = |set: &BTreeSet<u64>| set.iter().filter(|node_id| here(node_id)).count() * 2 > set.len();
         // One that has never had another is no majority that could be asked to go on.
-        if answer > 0 && heard * 2 > voters {
-            return Some(Objection::Majority { heard, voters });
-        }
-        let newer = votes.iter().find(|(_, standing)| standing.index > self.remains.index);
-        newer.map(|(by, standing)| Objection::Newer { by: by.clone(), theirs: standing.index, own: self.remains.index })
+        let all = !others.is_empty() && self.remains.sets.iter().all(decides);
+        let heard = self.remains.voters.keys().filter(|node_id| here(node_id)).count();
+        all.then_some(Objection::Majority { heard, voters: self.remains.voters.len() })
     }
 
     /// What whoever does it has to say, word for word.
@@ -247,7 +279,7 @@ impl Survey {
         let place = own.unwrap_or_else(|| Place { host: file.host.clone(), address: own_address(file) });
         let term = self.remains.term.saturating_add(1);
         let anew = Anew { cluster: file.cluster.clone(), node_id: index, place, term, index, state };
-        clear(&papers.recovered())?;
+        papers.clear_recovered()?;
         anew.write(&papers.recovered())?;
         let kept = papers.take_recovered(index, self.state.generation)?;
         Ok(Recovered { generation, node_id: index, kept })
@@ -256,16 +288,6 @@ impl Survey {
 
 fn own_address(file: &HostFile) -> SocketAddr {
     file.voters.get(&file.host).copied().unwrap_or(file.listen)
-}
-
-/// Removes what a recovery has left behind that went no further.
-fn clear(folder: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policies::hostfile::HostFile;
+use holdfast_policies::{hostfile::HostFile, names::HostName};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
@@ -73,11 +73,7 @@ pub async fn begin(file: &HostFile, machine: Arc<RwLock<dyn Machine>>, client: r
     let (node_id, founds) = match &part {
         Part::None => return Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: None }),
         Part::Lost => {
-            let why = format!(
-                "its raft store was lost; it must not vote under its old id again (R24): `holdfast voter add {}` on \
-                 another voter brings it back",
-                file.host
-            );
+            let why = why_lost(&papers, &file.host);
             tracing::error!(why, "this host has no vote");
             return Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: Some(Lost { why, by_disk: false }) });
         }
@@ -92,6 +88,18 @@ pub async fn begin(file: &HostFile, machine: Arc<RwLock<dyn Machine>>, client: r
             Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: Some(lost) })
         }
     }
+}
+
+fn why_lost(papers: &Papers, host: &HostName) -> String {
+    if papers.is_recovery_cut_short() {
+        return "a recovery was cut short here before its last step (R25): stop this supervisor, run `holdfast recover --force`, \
+                and start it again"
+            .to_owned();
+    }
+    format!(
+        "its raft store was lost; it must not vote under its old id again (R24): `holdfast voter add {host}` on another voter \
+         brings it back"
+    )
 }
 
 async fn take_part(

@@ -9,7 +9,7 @@ use super::{
     super::{
         api::SOCKET_NAME,
         clock,
-        consensus::Heard,
+        consensus::{Heard, Standing},
         desk::rfc3339,
         recover::{Objection, Recovered, Survey, finish, is_cut_short, survey},
     },
@@ -68,7 +68,9 @@ fn shown(file: &HostFile, survey: &Survey, objection: Option<&Objection>) -> Rep
     let guests: Vec<_> = survey.state.guests.keys().collect();
     let json = json!({
         "generation": survey.state.generation,
+        "term": survey.remains.written,
         "index": survey.remains.index,
+        "known": survey.known,
         "newest": survey.newest.map(rfc3339),
         "voters": voters,
         "hosts": hosts,
@@ -97,7 +99,7 @@ A recovery makes a new generation of the cluster from this store, with this host
     when every host that could run it has said that it is not there, or is proven off, or you have confirmed it off.
   - Open orders, fences, drills and moves end. No agent that has learned of the new generation begins what the old one ordered.
   - Deciding is suspended, until you have looked and run `holdfast resume`.
-  - The old voters never vote again with their stores. They come back with `holdfast voter add`.
+  - The old voters, also those that have survived, never vote again with their stores. They come back with `holdfast voter add`.
   - The old store is kept beside the new one.
 ";
 
@@ -108,7 +110,14 @@ fn found(file: &HostFile, survey: &Survey) -> String {
         let _ = writeln!(text, "  {what:<11} {said}");
     };
     line("generation", survey.state.generation.to_string());
-    line("newest", newest(survey.remains.index, survey.newest, clock::wall()));
+    if survey.known > survey.state.generation {
+        let known = survey.known;
+        line(
+            "beware",
+            format!("this host has learned of generation {known}: the cluster has gone on without this store"),
+        );
+    }
+    line("newest", newest(survey.standing(), survey.newest, clock::wall()));
     for (host, said) in voters(file, survey) {
         line("voter", format!("{host}: {said}"));
     }
@@ -125,17 +134,12 @@ fn found(file: &HostFile, survey: &Survey) -> String {
     text
 }
 
-fn newest(index: u64, at: Option<WallTime>, now: WallTime) -> String {
+fn newest(last: Standing, at: Option<WallTime>, now: WallTime) -> String {
     match at {
-        None => format!("entry {index}"),
+        None => last.to_string(),
         Some(at) => {
             let minutes = now.0.saturating_sub(at.0) / 60_000;
-            format!(
-                "entry {index}; the newest decision is of {}, {} h {} min ago",
-                rfc3339(at),
-                minutes / 60,
-                minutes % 60
-            )
+            format!("{last}; the newest decision is of {}, {} h {} min ago", rfc3339(at), minutes / 60, minutes % 60)
         }
     }
 }
@@ -144,8 +148,8 @@ fn voters(file: &HostFile, survey: &Survey) -> Vec<(String, String)> {
     let own = (file.host.to_string(), format!("this host, node {}", survey.remains.node_id));
     let others = survey.others.iter().map(|(node_id, (place, heard))| {
         let said = match heard {
-            Heard::Votes(standing) => format!("answers, and has entries up to {}", standing.index),
-            Heard::Unclear(why) => format!("answers, and counts as able to vote: {why}"),
+            Heard::Votes(standing) => format!("answers, and has entries up to {standing}"),
+            Heard::Unclear(why) => format!("is there, and counts as able to vote: {why}"),
             Heard::NoVote => "answers, and has no store to vote with".to_owned(),
             Heard::Nothing(why) => format!("is not heard: {why}"),
         };

@@ -128,6 +128,9 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     let recover = |more: &[&str]| holdfast(&[&["recover", "--config", config.to_str().unwrap()][..], more].concat());
     let none = recover(&[]);
     assert!(none.code == 1 && none.err.contains("there is no raft store"), "{}", none.err);
+    fs::create_dir_all(file.state_dir.join("raft.old")).unwrap();
+    let aside = recover(&[]);
+    assert!(aside.code == 1 && aside.err.contains("One that was taken out of use is in"), "{}", aside.err);
 
     let place = Place { host: host("hv-b"), address: file.voters[&host("hv-b")] };
     let state = serde_json::to_vec(&ClusterState { applied: 40, ..ClusterState::born() }).unwrap();

@@ -93,9 +93,9 @@ impl Receiver {
     }
 
     fn standing(&self) -> Standing {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let (term, index) = (metrics.current_term, metrics.last_log_index.unwrap_or(0));
+        let metrics = self.raft.data_metrics();
+        let last = metrics.borrow_watched().last_log;
+        let (term, index) = last.map_or((0, 0), |last| (last.committed_leader_id().term, last.index()));
         Standing { generation: self.generation.get(), term, index }
     }
 

@@ -25,10 +25,14 @@ pub struct Remains {
     pub node_id: u64,
     /// The newest term that it knows.
     pub term: u64,
+    /// The term in which its last entry was written.
+    pub written: u64,
     /// The index of its last entry.
     pub index: u64,
     /// Who votes, by the newest membership that it has.
     pub voters: BTreeMap<u64, Place>,
+    /// The sets of voters each of which needs a majority: one, or two while a change of the membership is under way.
+    pub sets: Vec<BTreeSet<u64>>,
 }
 
 /// The first and only voter of a new generation.
@@ -59,10 +63,10 @@ impl Remains {
         let fail = |source: io::Error| StartError::Store { path: directory.to_owned(), source };
         let halt = |halt: Halt| StartError::Halted(halt.0);
         let vote: Option<Vote> = store.get(VOTE).map_err(fail)?;
-        let (mut last, mut voters): (Option<LogId>, _) = (None, BTreeMap::new());
+        let (mut last, mut votes): (Option<LogId>, _) = (None, (BTreeMap::new(), Vec::new()));
         if let Some((meta, state)) = store.snapshot::<SnapshotMeta>().map_err(fail)? {
             machine.restore(&state).map_err(halt)?;
-            voters = voters_of(meta.last_membership.membership());
+            votes = votes_of(meta.last_membership.membership());
             last = meta.last_log_id;
         }
         let from = last.map_or(0, |last| last.index().saturating_add(1));
@@ -76,16 +80,19 @@ impl Remains {
                 EntryPayload::Normal(bytes) => {
                     machine.apply(expected, &bytes.0).map_err(halt)?;
                 }
-                EntryPayload::Membership(membership) => voters = voters_of(&membership),
+                EntryPayload::Membership(membership) => votes = votes_of(&membership),
             }
             last = Some(log_id);
         }
         let written = last.map_or(0, |last| last.committed_leader_id().term);
+        let (voters, sets) = votes;
         Ok(Self {
             node_id: store.identity().node_id,
             term: vote.map_or(0, |vote| vote.leader_id.term).max(written),
+            written,
             index: last.map_or(0, |last| last.index()),
             voters,
+            sets,
         })
     }
 }
@@ -113,7 +120,8 @@ impl Anew {
     }
 }
 
-fn voters_of(membership: &openraft::Membership<u64, Place>) -> BTreeMap<u64, Place> {
+/// Who votes, and the sets that each need a majority.
+fn votes_of(membership: &openraft::Membership<u64, Place>) -> (BTreeMap<u64, Place>, Vec<BTreeSet<u64>>) {
     let place = |node_id: u64| membership.get_node(&node_id).map(|place| (node_id, place.clone()));
-    membership.voter_ids().filter_map(place).collect()
+    (membership.voter_ids().filter_map(place).collect(), membership.get_joint_config().clone())
 }

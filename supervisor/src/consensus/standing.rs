@@ -2,11 +2,14 @@
 //! and what whoever is about to recover a cluster asks the others.
 
 use std::{
+    fmt,
+    net::SocketAddr,
     sync::{Arc, RwLock},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 
 use super::{
     super::rpc::{CallError, Channel, Client},
@@ -19,15 +22,22 @@ use super::{
 /// What a host without a vote answers to raft's messages: its supervisor is there, and it cannot vote.
 pub const NO_VOTE: &str = "this host has no vote";
 
-/// How far a voter has come. In this order: whose store is to be the base of a recovery.
+/// How far a voter has come. In this order: whose store is to be the base of a recovery. As in an election, the term of the
+/// last entry comes before its index: a long tail that a cut off leader wrote was never decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Standing {
     /// The generation.
     pub generation: u32,
-    /// The newest term that it knows.
+    /// The term in which its last entry was written.
     pub term: u64,
     /// The index of its last entry.
     pub index: u64,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entry {} of term {}", self.index, self.term)
+    }
 }
 
 /// What was heard of a voter.
@@ -35,7 +45,8 @@ pub struct Standing {
 pub enum Heard {
     /// It takes part.
     Votes(Standing),
-    /// Its supervisor answers, and it is not known what it could still do: it is of another version, or has stopped.
+    /// Somebody is there, and it is not known what it could still do: it is of another version, has stopped, or a certificate
+    /// has run out, its own or that of whoever asks.
     Unclear(String),
     /// Its supervisor answers, and has no store to vote with.
     NoVote,
@@ -62,7 +73,16 @@ pub async fn ask(client: &Client, cluster: &str, to: u64, place: &Place, timeout
         Err(CallError::Refused(why)) => Heard::Unclear(why),
         // The connection stood, so somebody is there.
         Err(CallError::Timeout) => Heard::Unclear("it is there, and did not answer in time".to_owned()),
-        Err(CallError::Unreachable(why)) => Heard::Nothing(why),
+        Err(CallError::Unreachable(why)) => unheard(place.address, timeout, why).await,
+    }
+}
+
+/// Whoever takes a connection is there, whatever keeps the two from understanding each other: the certificates of all hosts
+/// may run out together, and then nobody is lost.
+async fn unheard(address: SocketAddr, timeout: Duration, why: String) -> Heard {
+    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Heard::Unclear(format!("it takes connections, and cannot be asked: {why}")),
+        Ok(Err(_)) | Err(_) => Heard::Nothing(why),
     }
 }
 

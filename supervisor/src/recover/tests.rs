@@ -1,7 +1,6 @@
 //! When a cluster may be recovered, and what has to be said for it.
 
 use super::*;
-use crate::consensus::Standing;
 
 fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()
@@ -24,7 +23,9 @@ fn survey(others: Vec<Heard>) -> Survey {
     let names = ["hv-b", "hv-c", "hv-d", "hv-e"];
     let others: BTreeMap<u64, (Place, Heard)> = (2..).zip(names.into_iter().map(place).zip(others)).collect();
     let voters = others.iter().map(|(node_id, (place, _))| (*node_id, place.clone())).chain([(1, place("hv-a"))]);
-    let remains = Remains { node_id: 1, term: 9, index: 50, voters: voters.collect() };
+    let voters: BTreeMap<u64, Place> = voters.collect();
+    let sets = vec![voters.keys().copied().collect()];
+    let remains = Remains { node_id: 1, term: 9, written: 9, index: 50, voters, sets };
     Survey { remains, state: ClusterState::born(), newest: None, others, known: 1 }
 }
 
@@ -46,7 +47,8 @@ fn nothing_is_recovered_while_a_majority_can_be_heard() {
 #[test]
 fn a_cluster_is_recovered_on_the_survivor_that_knows_most_and_once() {
     let newer = objection(vec![votes(1, 51), nothing(), nothing(), nothing()]);
-    assert_eq!(newer, Some(Objection::Newer { by: host("hv-b"), theirs: 51, own: 50 }));
+    let [theirs, own] = [51, 50].map(|index| Standing { generation: 1, term: 9, index });
+    assert_eq!(newer, Some(Objection::Newer { by: host("hv-b"), theirs, own }));
     let goes_on = objection(vec![votes(7, 1_000_000_001), nothing(), nothing(), nothing()]);
     let Some(Objection::GoesOn { later: 7, own: 1, by, .. }) = &goes_on else { panic!("{goes_on:?}") };
     assert_eq!(*by, host("hv-b"));
@@ -60,4 +62,28 @@ fn whoever_recovers_a_cluster_says_who_is_lost() {
     assert_eq!(survey(vec![nothing(), nothing()]).words(), "hv-b and hv-c are lost for good");
     let four = survey(vec![votes(1, 50), nothing(), nothing(), nothing()]);
     assert_eq!(four.words(), "hv-b, hv-c, hv-d and hv-e are lost for good");
+}
+
+#[test]
+fn who_knows_most_is_told_as_in_an_election_by_the_term_of_the_last_entry_first() {
+    let ended = |generation: u32, term: u64, index: u64| {
+        let other = Heard::Votes(Standing { generation, term, index });
+        objection(vec![other, nothing(), nothing(), nothing()])
+    };
+    assert_eq!(ended(1, 8, 70), None, "a long tail that a leader wrote which was cut off");
+    assert!(matches!(ended(1, 10, 45), Some(Objection::Newer { theirs: Standing { index: 45, .. }, .. })));
+    let older = Heard::Votes(Standing { generation: 1, term: 99, index: 70 });
+    let mut survey = survey(vec![older, nothing(), nothing(), nothing()]);
+    survey.state.generation = 7;
+    assert_eq!(survey.objection(&host("hv-a")), None, "nothing of an older generation is newer");
+}
+
+#[test]
+fn while_voters_are_being_exchanged_a_majority_of_either_set_can_decide_together() {
+    // Of four that are named, two answer, and they are a majority of the old voters and of the new ones.
+    let mut survey = survey(vec![votes(1, 50), nothing(), nothing()]);
+    survey.remains.sets = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 4])];
+    assert_eq!(survey.objection(&host("hv-a")), Some(Objection::Majority { heard: 2, voters: 4 }));
+    survey.remains.sets = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 3, 4])];
+    assert_eq!(survey.objection(&host("hv-a")), None);
 }

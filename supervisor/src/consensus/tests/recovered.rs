@@ -21,6 +21,7 @@ async fn read(site: &Site, node_id: u64) -> (Remains, Lines) {
 async fn recover(site: &Site, node_id: u64) {
     let (remains, mut lines) = read(site, node_id).await;
     assert_eq!((remains.node_id, &remains.voters), (node_id, &site.places));
+    assert_eq!(remains.sets, [site.places.keys().copied().collect::<BTreeSet<u64>>()]);
     lines.0.push("generation".to_owned());
     let anew = Anew {
         cluster: "lab".to_owned(),
@@ -91,7 +92,7 @@ async fn old_voters_that_come_back_take_part_in_nothing_however_many_they_are() 
 
     let heard = ask(&site.client(1), "lab", 3, &site.places[&3], PATIENCE).await;
     assert!(
-        matches!(heard, Heard::Votes(standing) if standing.generation == 2 && standing.index > NEW_ID),
+        matches!(heard, Heard::Votes(standing) if standing.generation == 2 && standing.index > NEW_ID && standing.term > 0),
         "{heard:?}"
     );
     let nobody = ask(&site.client(3), "lab", 1, &site.places[&1], PATIENCE).await;
@@ -108,4 +109,18 @@ async fn old_voters_that_come_back_take_part_in_nothing_however_many_they_are() 
         assert!(matches!(node.consensus.read_index().await, Err(ProposeError::Halted(_))));
     }
     assert_eq!(propose(&survivor, "three").await.1.reply, b"4", "the survivor goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_takes_connections_is_not_lost_whatever_keeps_it_from_being_asked() {
+    let (site, strangers) = (Site::new(1), Site::new(1));
+    let _nodes = site.cluster().await;
+    // As when the certificate of whoever asks has run out.
+    let misunderstood = ask(&strangers.client(1), "lab", 1, &site.places[&1], PATIENCE).await;
+    assert!(matches!(misunderstood, Heard::Unclear(_)), "{misunderstood:?}");
+    // As a process does that stands still.
+    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place { host: host(1), address: frozen.local_addr().unwrap() };
+    let silent = ask(&site.client(1), "lab", 1, &place, Duration::from_millis(200)).await;
+    assert!(matches!(silent, Heard::Unclear(_)), "{silent:?}");
 }
