@@ -6,7 +6,7 @@ use holdfast_policies::{names::HostName, operators::OperatorCertificate, sync::S
 use serde::de::DeserializeOwned;
 
 use crate::{
-    consensus::NO_VOTE,
+    consensus::no_vote,
     coordinator::{
         Coordinator, Counter,
         paths::{self, PathQuestion},
@@ -100,7 +100,7 @@ impl Front {
     async fn raft(&self, peer: &HostName, body: &[u8]) -> Result<Vec<u8>, String> {
         let answered = match &self.node.consensus {
             Some(consensus) => consensus.handle_rpc(peer, body).await,
-            None => Err(NO_VOTE.to_owned()),
+            None => Err(no_vote(self.node.released.generation())),
         };
         answered.map_err(|error| self.counted(peer, error))
     }

@@ -48,7 +48,9 @@ pub struct Survey {
     pub newest: Option<WallTime>,
     /// The other voters, by id, and what was heard of each.
     pub others: BTreeMap<u64, (Place, Heard)>,
-    /// The newest generation that is known here: of the store, or of this host's agent.
+    /// What was heard of hosts that the state knows, and that are no voters by what the store says.
+    pub elsewhere: BTreeMap<HostName, Heard>,
+    /// The newest generation that is known: to the store, to this host's agent, or to anybody who answers.
     pub known: u32,
 }
 
@@ -130,9 +132,11 @@ pub fn survey(file: &HostFile) -> anyhow::Result<Survey> {
     let agent = disk::load(&file.state_dir.join("agent.json"), &file.cluster)?;
     let state = reader.replica.state;
     let told = state.journal.entries().next_back().map(|entry| entry.at);
-    let others = ask_others(file, &remains)?;
-    let known = state.generation.max(agent.authority.generation);
-    Ok(Survey { remains, newest: reader.newest.max(told), others, known, state })
+    let (others, elsewhere) = ask_all(file, &remains, &state)?;
+    let heard = others.values().map(|(_, heard)| heard).chain(elsewhere.values());
+    let heard = heard.filter_map(Heard::generation).max().unwrap_or(0);
+    let known = state.generation.max(agent.authority.generation).max(heard);
+    Ok(Survey { remains, newest: reader.newest.max(told), others, elsewhere, known, state })
 }
 
 /// A store that takes part in nothing any more may be the best that is left.
@@ -175,7 +179,26 @@ impl Machine for Reader {
     }
 }
 
-fn ask_others(file: &HostFile, remains: &Remains) -> anyhow::Result<BTreeMap<u64, (Place, Heard)>> {
+/// The other voters by id, and hosts that are none, by name.
+type Asked = (BTreeMap<u64, (Place, Heard)>, BTreeMap<HostName, Heard>);
+
+/// Asks everybody at once. Also whoever is no voter here may have become one since, or know that the cluster goes on.
+fn ask_all(file: &HostFile, remains: &Remains, state: &ClusterState) -> anyhow::Result<Asked> {
+    let others = remains.voters.iter().filter(|(node_id, _)| **node_id != remains.node_id);
+    let others: Vec<(u64, Place)> = others.map(|(node_id, place)| (*node_id, place.clone())).collect();
+    let votes = |host: &HostName| *host == file.host || others.iter().any(|(_, place)| place.host == *host);
+    let elsewhere = state.hosts.iter().filter(|(host, _)| !votes(host));
+    // No node has this id: nobody speaks here to a voter.
+    let elsewhere = elsewhere.map(|(host, known)| (0, Place { host: host.clone(), address: known.facts.address }));
+    let elsewhere: Vec<(u64, Place)> = elsewhere.collect();
+    let mut heard = ask(file, others.iter().chain(&elsewhere))?.into_iter();
+    let others = others.into_iter().zip(heard.by_ref()).map(|((node_id, place), heard)| (node_id, (place, heard)));
+    let others = others.collect();
+    Ok((others, elsewhere.into_iter().map(|(_, place)| place.host).zip(heard).collect()))
+}
+
+/// What is heard of each, in this order.
+fn ask<'a>(file: &HostFile, whom: impl Iterator<Item = &'a (u64, Place)>) -> anyhow::Result<Vec<Heard>> {
     let tls = pki::TlsFiles {
         authority: file.tls.ca.clone(),
         certificate: file.tls.certificate.clone(),
@@ -183,31 +206,22 @@ fn ask_others(file: &HostFile, remains: &Remains) -> anyhow::Result<BTreeMap<u64
     };
     let tls = pki::client_config(&tls)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let others = remains.voters.iter().filter(|(node_id, _)| **node_id != remains.node_id);
-    let heard = runtime.block_on(async {
+    Ok(runtime.block_on(async {
         let client = rpc::Client::new(tls);
-        let ask = |(node_id, place): (&u64, &Place)| {
-            let (client, cluster) = (client.clone(), file.cluster.clone());
-            let (node_id, place) = (*node_id, place.clone());
-            async move {
-                let heard = consensus::ask(&client, &cluster, node_id, &place, ASK_FOR).await;
-                (node_id, (place, heard))
-            }
-        };
-        join_all(others.map(ask)).await
-    });
-    Ok(heard.into_iter().collect())
+        join_all(whom.map(|(to, place)| consensus::ask(&client, &file.cluster, *to, place, ASK_FOR))).await
+    }))
 }
 
 impl Survey {
     /// Why the cluster is not to be recovered here, if so.
     #[must_use]
     pub fn objection(&self, host: &HostName) -> Option<Objection> {
-        let votes = self.others.values().filter_map(|(place, heard)| match heard {
-            Heard::Votes(standing) => Some((place.host.clone(), *standing)),
-            Heard::Unclear(_) | Heard::NoVote | Heard::Nothing(_) => None,
+        let others = self.others.values().map(|(place, heard)| (&place.host, heard));
+        let votes = others.chain(&self.elsewhere).filter_map(|(host, heard)| match heard {
+            Heard::Votes(standing) => Some((host.clone(), *standing)),
+            Heard::Unclear(_) | Heard::NoVote { .. } | Heard::Nothing(_) => None,
         });
-        let votes: Vec<_> = votes.collect();
+        let votes: Vec<(HostName, Standing)> = votes.collect();
         let own = self.standing();
         if let Some((by, standing)) = votes.iter().find(|(_, standing)| standing.generation > own.generation) {
             let (host, by, later) = (host.clone(), by.clone(), standing.generation);
@@ -257,12 +271,7 @@ impl Survey {
     /// Where it stopped; the old store is there, or beside its place.
     pub fn carry_out(&self, file: &HostFile, by: &str) -> anyhow::Result<Recovered> {
         let papers = Papers::of(file);
-        let heard = self.others.values().filter_map(|(_, heard)| match heard {
-            Heard::Votes(standing) => Some(standing.generation),
-            Heard::Unclear(_) | Heard::NoVote | Heard::Nothing(_) => None,
-        });
-        let known = heard.max().map_or(self.known, |heard| heard.max(self.known));
-        let generation = next_generation(known, rand::random()).context("there is no later generation")?;
+        let generation = next_generation(self.known, rand::random()).context("there is no later generation")?;
         let index = next_index(self.remains.index.max(self.state.applied));
         let recovery = Recovery {
             generation,

@@ -114,7 +114,7 @@ fn found(file: &HostFile, survey: &Survey) -> String {
         let known = survey.known;
         line(
             "beware",
-            format!("this host has learned of generation {known}: the cluster has gone on without this store"),
+            format!("generation {known} is known to this host or another: the cluster has gone on without this store"),
         );
     }
     line("newest", newest(survey.standing(), survey.newest, clock::wall()));
@@ -150,7 +150,7 @@ fn voters(file: &HostFile, survey: &Survey) -> Vec<(String, String)> {
         let said = match heard {
             Heard::Votes(standing) => format!("answers, and has entries up to {standing}"),
             Heard::Unclear(why) => format!("is there, and counts as able to vote: {why}"),
-            Heard::NoVote => "answers, and has no store to vote with".to_owned(),
+            Heard::NoVote { .. } => "answers, and has no store to vote with".to_owned(),
             Heard::Nothing(why) => format!("is not heard: {why}"),
         };
         (place.host.to_string(), format!("node {node_id} {said}"))

@@ -29,7 +29,7 @@ pub use machine::{Halt, Machine};
 pub use membership::{Roster, RosterEntry};
 pub use propose::{Applied, Authority, ENTRY_BYTES_MAX};
 pub use remains::{Anew, Remains};
-pub use standing::{Heard, NO_VOTE, Standing, ask};
+pub use standing::{Heard, Standing, ask, no_vote};
 pub use types::Place;
 
 use std::{

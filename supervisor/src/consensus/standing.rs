@@ -19,8 +19,23 @@ use super::{
     types::Place,
 };
 
-/// What a host without a vote answers to raft's messages: its supervisor is there, and it cannot vote.
-pub const NO_VOTE: &str = "this host has no vote";
+/// What a host without a vote answers to raft's messages begins with this: its supervisor is there, and it cannot vote.
+const NO_VOTE: &str = "this host has no vote";
+
+/// What follows when it knows of a generation.
+const KNOWS: &str = ", and has learned of generation ";
+
+/// What a host without a vote answers to raft's messages. `knows` is the newest generation that its agent has learned of.
+#[must_use]
+pub fn no_vote(knows: u32) -> String {
+    if knows == 0 { NO_VOTE.to_owned() } else { format!("{NO_VOTE}{KNOWS}{knows}") }
+}
+
+fn refused(why: String) -> Heard {
+    let Some(rest) = why.strip_prefix(NO_VOTE) else { return Heard::Unclear(why) };
+    let knows = rest.strip_prefix(KNOWS).and_then(|generation| generation.parse().ok());
+    Heard::NoVote { knows: knows.unwrap_or(0) }
+}
 
 /// How far a voter has come. In this order: whose store is to be the base of a recovery. As in an election, the term of the
 /// last entry comes before its index: a long tail that a cut off leader wrote was never decided.
@@ -49,7 +64,10 @@ pub enum Heard {
     /// has run out, its own or that of whoever asks.
     Unclear(String),
     /// Its supervisor answers, and has no store to vote with.
-    NoVote,
+    NoVote {
+        /// The newest generation that its agent has learned of since it was started; 0 where it does not say.
+        knows: u32,
+    },
     /// Nothing, and why.
     Nothing(String),
 }
@@ -69,11 +87,22 @@ pub async fn ask(client: &Client, cluster: &str, to: u64, place: &Place, timeout
             Ok(_) => Heard::Unclear("it answered something else".to_owned()),
             Err(error) => Heard::Unclear(error.to_string()),
         },
-        Err(CallError::Refused(why)) if why == NO_VOTE => Heard::NoVote,
-        Err(CallError::Refused(why)) => Heard::Unclear(why),
+        Err(CallError::Refused(why)) => refused(why),
         // The connection stood, so somebody is there.
         Err(CallError::Timeout) => Heard::Unclear("it is there, and did not answer in time".to_owned()),
         Err(CallError::Unreachable(why)) => unheard(place.address, timeout, why).await,
+    }
+}
+
+impl Heard {
+    /// The generation that it is of or has learned of, if it says so.
+    #[must_use]
+    pub fn generation(&self) -> Option<u32> {
+        match self {
+            Self::Votes(standing) => Some(standing.generation),
+            Self::NoVote { knows } => Some(*knows),
+            Self::Unclear(_) | Self::Nothing(_) => None,
+        }
     }
 }
 
@@ -98,5 +127,18 @@ impl Generation {
     /// 0 where nobody can vouch for the state.
     pub(super) fn get(&self) -> u32 {
         self.0.read().map_or(0, |machine| machine.generation())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_a_vote_tells_which_generation_it_has_learned_of() {
+        for knows in [0, 1, 700] {
+            assert_eq!(refused(no_vote(knows)), Heard::NoVote { knows });
+        }
+        assert!(matches!(refused("not a raft message".to_owned()), Heard::Unclear(_)));
     }
 }

@@ -26,7 +26,7 @@ fn survey(others: Vec<Heard>) -> Survey {
     let voters: BTreeMap<u64, Place> = voters.collect();
     let sets = vec![voters.keys().copied().collect()];
     let remains = Remains { node_id: 1, term: 9, written: 9, index: 50, voters, sets };
-    Survey { remains, state: ClusterState::born(), newest: None, others, known: 1 }
+    Survey { remains, state: ClusterState::born(), newest: None, others, elsewhere: BTreeMap::new(), known: 1 }
 }
 
 fn objection(others: Vec<Heard>) -> Option<Objection> {
@@ -36,7 +36,11 @@ fn objection(others: Vec<Heard>) -> Option<Objection> {
 #[test]
 fn nothing_is_recovered_while_a_majority_can_be_heard() {
     assert_eq!(objection(vec![nothing(), nothing()]), None);
-    assert_eq!(objection(vec![Heard::NoVote, Heard::NoVote]), None, "supervisors whose stores are lost");
+    assert_eq!(
+        objection(vec![Heard::NoVote { knows: 1 }, Heard::NoVote { knows: 0 }]),
+        None,
+        "supervisors whose stores are lost"
+    );
     assert_eq!(objection(vec![votes(1, 50), nothing(), nothing(), nothing()]), None, "two of five are none");
     assert_eq!(objection(vec![]), None, "it has always been alone");
     for heard in [vec![votes(1, 50), nothing()], vec![nothing(), Heard::Unclear("of another version".to_owned())]] {
@@ -86,4 +90,17 @@ fn while_voters_are_being_exchanged_a_majority_of_either_set_can_decide_together
     assert_eq!(survey.objection(&host("hv-a")), Some(Objection::Majority { heard: 2, voters: 4 }));
     survey.remains.sets = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 3, 4])];
     assert_eq!(survey.objection(&host("hv-a")), None);
+}
+
+#[test]
+fn a_voter_that_the_store_here_does_not_know_of_counts_where_it_has_more() {
+    let mut survey = survey(vec![nothing(), nothing()]);
+    survey.elsewhere.insert(host("hv-m"), Heard::NoVote { knows: 7 });
+    assert_eq!(survey.objection(&host("hv-a")), None, "the voters of that generation may be lost too");
+    survey.elsewhere.insert(host("hv-n"), votes(1, 90));
+    assert!(matches!(survey.objection(&host("hv-a")), Some(Objection::Newer { by, .. }) if by == host("hv-n")));
+    survey.elsewhere.insert(host("hv-o"), votes(7, 1_000_000_001));
+    assert!(
+        matches!(survey.objection(&host("hv-a")), Some(Objection::GoesOn { by, later: 7, .. }) if by == host("hv-o"))
+    );
 }
