@@ -77,6 +77,12 @@ pub(super) fn trouble(
             GuestCondition::Sent if round.age(run.since) >= SENT_PATIENCE => {
                 return ill("it was sent away, and its move was given up".to_owned());
             }
+            // R25: it was adopted, because it is all that is left, and who was to send it to it is gone.
+            GuestCondition::Incoming
+                if round.state.is_outranked(report.epoch) && round.age(run.since) >= SENT_PATIENCE =>
+            {
+                return ill("it waits for what a generation that has ended was to send to it".to_owned());
+            }
             GuestCondition::Running | GuestCondition::Incoming | GuestCondition::Sent => {}
         },
         // Absent from a whole inventory that was taken after the start was reported.

@@ -118,3 +118,16 @@ fn of_a_move_that_the_old_generation_had_begun_the_side_that_runs_is_kept() {
     assert!(scene.settle().contains(&"GuestAdopted".to_owned()));
     assert_eq!(scene.stage.may_run("web"), ["b".to_owned()].into());
 }
+
+#[test]
+fn half_a_guest_that_waits_for_a_generation_that_has_ended_is_started_anew() {
+    let mut scene = recovered();
+    has(&mut scene, "b", old(400), GuestCondition::Incoming);
+    assert_eq!(scene.words(), ["GuestAdopted"], "its other half is gone");
+    scene.settle();
+    scene.report("web", "b", GuestCondition::Incoming);
+    assert!(scene.words().is_empty(), "an order to let it run may have been on its way: {:?}", scene.words());
+    scene.later(11_000);
+    scene.report("web", "b", GuestCondition::Incoming);
+    assert!(scene.words().contains(&"Climb".to_owned()), "{:?}", scene.words());
+}
