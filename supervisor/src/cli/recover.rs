@@ -85,7 +85,7 @@ fn shown(file: &HostFile, survey: &Survey, objection: Option<&Objection>) -> Rep
 const NEXT: &str = "\
 Start the supervisor here, then those of all other hosts. Recover the cluster on no other host: old voters join this one. Then:
   - look at `holdfast status`, whether every host is there that may run guests;
-  - apply your policies again, and say again what you have said since that newest entry: guests to be stopped, maintenance, revocations;
+  - apply your policies again, and say again what you have said since the newest entry: what is to stop, maintenance, revocations;
   - run `holdfast host confirm-off HOST --operator YOUR-NAME` for each host that is off for good;
   - run `holdfast resume`;
   - run `holdfast voter add HOST`, and `holdfast voter promote HOST` once it has caught up, until there are three voters.
