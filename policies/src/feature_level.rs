@@ -7,7 +7,13 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{change::Change, evidence::Evidence, names::HostName, state::ClusterState, time::Moment};
+use crate::{
+    change::Change,
+    evidence::Evidence,
+    names::HostName,
+    state::{ClusterState, Life},
+    time::Moment,
+};
 
 /// A feature level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,7 +45,7 @@ impl fmt::Display for FeatureLevel {
 }
 
 /// What each host can do that counts for raising the level: every voter, `None` while it has not said so within `fresh`, and
-/// every other host that this coordinator has heard.
+/// every other host that this coordinator has heard and that is not proven gone: what that one could do, nobody waits for.
 #[must_use]
 pub fn abilities(
     state: &ClusterState,
@@ -53,8 +59,9 @@ pub fn abilities(
         within.is_none_or(|within| now.since(sync.at) < within).then_some(seen.level)
     };
     let voters = evidence.voters.iter().map(|voter| (voter.clone(), said(voter, Some(fresh))));
-    let others = state.hosts.keys().filter(|host| !evidence.voters.contains(*host));
-    let others = others.filter_map(|host| Some((host.clone(), Some(said(host, None)?))));
+    let others = state.hosts.iter().filter(|(host, _)| !evidence.voters.contains(*host));
+    let others = others.filter(|(_, known)| !matches!(known.life, Life::Gone { .. }));
+    let others = others.filter_map(|(host, _)| Some((host.clone(), Some(said(host, None)?))));
     voters.chain(others).collect()
 }
 
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_level_is_raised_only_when_all_voters_and_the_members_that_are_heard_can_do_it() {
-        let stage = Stage::new(&["a", "b", "c"], &[]);
+        let mut stage = Stage::new(&["a", "b", "c"], &[]);
         let raised = |said: &[(&str, u64, u32)]| to_raise(&stage.state, &evidence(said), Moment(10_000), FRESH);
         let second = Some(Change::LevelRaised { to: FeatureLevel(2) });
         assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2), ("c", 9_900, 2)]), second);
@@ -103,6 +110,11 @@ mod tests {
         assert_eq!(raised(&[("a", 9_900, 2)]), None, "a voter that says nothing");
         assert_eq!(raised(&[("a", 9_900, 2), ("b", 5_000, 2)]), None, "nobody knows what it comes back as");
         assert_eq!(to_raise(&stage.state, &Evidence::default(), Moment(10_000), FRESH), None);
+        // To revoke a stolen host takes the second level, which that host must not be able to hold up.
+        let gone = stage.gone("c");
+        stage.must(gone);
+        let older = evidence(&[("a", 9_900, 2), ("b", 9_900, 2), ("c", 5_000, 1)]);
+        assert_eq!(to_raise(&stage.state, &older, Moment(10_000), FRESH), second, "a member that is proven gone");
     }
 
     #[test]

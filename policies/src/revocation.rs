@@ -29,6 +29,12 @@ pub const REVOKED_MAX: usize = 256;
 /// Boots remembered of a revoked name: those that are remembered of a host that is revoked twice.
 pub const BOOTS_MAX: usize = 2 * (crate::state::PAST_BOOTS_MAX + 1);
 
+/// Gossip keys remembered of a revoked name: a host holds two at once, and a name that is revoked again may have known others.
+pub const KEYS_MAX: usize = 16;
+
+/// Longest that is remembered of who revoked a name and why, in bytes: every host is told all of it.
+pub const WORD_BYTES_MAX: usize = 800;
+
 /// The incident of a gossip key that a revoked host knows.
 const KEY_INCIDENT: &str = "gossip_key";
 
@@ -63,7 +69,7 @@ pub struct Revocation {
     pub why: String,
     /// Boots from before it, the newest last; at most [`BOOTS_MAX`]. None of them joins again, or is heard.
     pub boots: Vec<Incarnation>,
-    /// The gossip keys that the cluster had when it was revoked: it knows them.
+    /// The gossip keys that the cluster, or it itself, had when it was revoked: it knows them; at most [`KEYS_MAX`].
     #[serde(default)]
     pub keys: BTreeSet<KeyId>,
     /// The one certificate of this name that counts, if any.
@@ -110,18 +116,20 @@ pub fn is_heard(
 }
 
 /// What is to be told of gossip keys that revoked hosts know: a warning while any host holds one, because a host that holds a
-/// key opens what is sealed under it. Nothing new is told before every host that is up has said which it holds.
+/// key opens what is sealed under it. A host that is up and has not said which it holds may hold any: it keeps nobody from being
+/// warned, and what was told stays as it is until it has said so.
 #[must_use]
 pub fn news_of_keys(state: &ClusterState, evidence: &Evidence) -> Option<Change> {
-    let mut up = state.hosts.iter().filter(|(_, host)| host.life == Life::Up).map(|(name, _)| evidence.hosts.get(name));
-    let held = up.try_fold(BTreeSet::new(), |mut held, seen| {
-        let keys = &seen.filter(|seen| seen.sync.is_some())?.gossip_keys;
-        held.extend(keys.iter().copied());
-        Some(held)
-    })?;
+    let up = state.hosts.iter().filter(|(_, host)| host.life == Life::Up).map(|(name, _)| evidence.hosts.get(name));
+    let said: Vec<_> = up.map(|seen| seen.filter(|seen| seen.sync.is_some())).collect();
+    let all_have = said.iter().all(Option::is_some);
+    let held: BTreeSet<KeyId> = said.into_iter().flatten().flat_map(|seen| seen.gossip_keys.iter().copied()).collect();
     let known_by = state.revoked.iter().filter(|(_, revocation)| !revocation.keys.is_disjoint(&held));
     let names: Vec<&str> = known_by.map(|(name, _)| name.as_str()).collect();
     let open = state.open_incident(KEY_INCIDENT);
+    if open.is_some() && !all_have {
+        return None;
+    }
     if names.is_empty() {
         return open.map(|_| Change::IncidentResolved { key: KEY_INCIDENT.to_owned() });
     }
@@ -198,7 +206,12 @@ mod tests {
         };
         assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[1]), ("c", &[1])])), None, "nobody is revoked");
         stage.state.revoked = revoked(None);
-        assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[1])])), None, "c has not said anything");
+        assert_eq!(news_of_keys(&stage.state, &heard(&[("b", &[2])])), None, "nobody is known to hold it");
+        let early = news_of_keys(&stage.state, &heard(&[("b", &[1])]));
+        assert!(
+            matches!(early, Some(Change::IncidentOpened { .. })),
+            "c, which has not said anything, holds up nobody"
+        );
         let told = news_of_keys(&stage.state, &heard(&[("b", &[2, 1]), ("c", &[2])])).unwrap();
         assert!(matches!(&told, Change::IncidentOpened { summary, .. } if summary.starts_with("whoever has a knows")));
         stage.must(told);

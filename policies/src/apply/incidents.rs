@@ -85,6 +85,14 @@ impl ClusterState {
 
     /// Resolves the open incident with this key, if there is one.
     pub(crate) fn resolve(&mut self, context: &Context, key: &str) {
+        if self.open_incident(key).is_some() {
+            self.note(context, Event::IncidentResolved { key: key.to_owned() });
+            self.end_incident(context, key);
+        }
+    }
+
+    /// Ends the open incident with this key, if there is one, and does not say that all is well: what it was about is gone.
+    pub(super) fn end_incident(&mut self, context: &Context, key: &str) {
         if self.open_incident(key).is_none() {
             return;
         }
@@ -92,7 +100,6 @@ impl ClusterState {
         let incident = self.incident(context, key, "");
         incident.resolved = Some(at);
         incident.human = None;
-        self.note(context, Event::IncidentResolved { key: key.to_owned() });
         self.forget_oldest();
     }
 

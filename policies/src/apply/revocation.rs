@@ -7,9 +7,10 @@ use crate::{
     change::Refused,
     journal::Event,
     names::{HostName, Incarnation},
+    observe::clean_to,
     operators::Serial,
     order::OrderKind,
-    revocation::{BOOTS_MAX, KeyId, REVOKED_MAX, Revocation},
+    revocation::{BOOTS_MAX, KEYS_MAX, KeyId, REVOKED_MAX, Revocation, WORD_BYTES_MAX},
     state::{ClusterState, Host, Life},
 };
 
@@ -24,9 +25,10 @@ impl ClusterState {
         context: &mut Context,
         host: &HostName,
         why: String,
-        keys: BTreeSet<KeyId>,
+        mut keys: BTreeSet<KeyId>,
         by: String,
     ) -> Result<(), Refused> {
+        let [why, by] = [why, by].map(|word| clean_to(&word, WORD_BYTES_MAX));
         let before = self.revoked.get(host);
         let fresh: Vec<Incarnation> = match (self.hosts.get(host), before) {
             (Some(known), _) => {
@@ -47,6 +49,9 @@ impl ClusterState {
         let mut boots = before.map(|before| before.boots.clone()).unwrap_or_default();
         boots.extend(fresh);
         boots.drain(..boots.len().saturating_sub(BOOTS_MAX));
+        // Whoever has the machine that was revoked before still knows what that one knew.
+        let room = KEYS_MAX.saturating_sub(keys.len());
+        keys.extend(before.into_iter().flat_map(|before| before.keys.iter().copied()).take(room));
         let (since, readmitted) = (context.index, None);
         let revocation = Revocation { since, by: by.clone(), why: why.clone(), boots, keys, readmitted };
         self.revoked.insert(host.clone(), revocation);
@@ -56,7 +61,8 @@ impl ClusterState {
         Ok(())
     }
 
-    /// One certificate of a revoked name counts.
+    /// One certificate of a revoked name counts. Not another one than a living host has: that would lose its connections, and
+    /// with them its lease.
     pub(super) fn host_readmitted(
         &mut self,
         context: &mut Context,
@@ -70,6 +76,15 @@ impl ClusterState {
         };
         if revocation.readmitted.as_ref() == Some(&serial) {
             return Err(Refused::Already { why: format!("the certificate {serial} of {host} counts") });
+        }
+        if let (Some(known), Some(counts)) = (self.hosts.get(host), &revocation.readmitted)
+            && !matches!(known.life, Life::Gone { .. })
+        {
+            let why = format!(
+                "has joined with the certificate {counts}, and another one would lock it out: switch it off first, and say so \
+                 with `holdfast host confirm-off {host} --operator YOUR-NAME` unless it is found out"
+            );
+            return Err(Refused::Host { host: host.clone(), why });
         }
         revocation.readmitted = Some(serial.clone());
         self.note(context, Event::HostReadmitted { host: host.clone(), serial, by });
@@ -120,10 +135,15 @@ impl ClusterState {
             guest.settled = guest.settled.take().filter(|settled| settled != host);
             guest.heading = guest.heading.take().filter(|heading| heading.to != *host);
         }
-        // Who has looked at its end reads there why it is not coming back.
+        for other in self.hosts.values_mut() {
+            // What it has found at their power devices hides what the others find, and is nobody's word any more.
+            other.paths.retain(|path| path.executor != *host);
+            other.wired.retain(|wired| wired.asker.as_ref() != Some(host));
+        }
+        // Who has looked at its end reads there why it is not coming back. It is not well again, so nothing says that.
         self.incident(context, &Self::host_key(host), &format!("{host} is revoked")).did(told);
         for about in KEYS {
-            self.resolve(context, &format!("{about}/{host}"));
+            self.end_incident(context, &format!("{about}/{host}"));
         }
     }
 }

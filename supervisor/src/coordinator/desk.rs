@@ -299,7 +299,9 @@ impl Brain {
             "{host} is revoked: none of its certificates counts any more. It knows the gossip key, so change that now, see \
              \"Changing the gossip key\" in docs/OPERATING.md"
         );
-        let keys = self.node.sender.key_ids();
+        // While the key is being changed it may have held another one than this host does.
+        let said = self.evidence.hosts.get(&host).map(|seen| seen.gossip_keys.clone()).unwrap_or_default();
+        let keys = self.node.sender.key_ids().into_iter().chain(said).collect();
         self.done(Change::HostRevoked { host, why, keys, by }, what).await
     }
 

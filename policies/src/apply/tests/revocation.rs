@@ -1,7 +1,15 @@
 //! Revoked hosts (R27): proof first, and nothing of them comes back but by a new certificate.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::{feature_level::FeatureLevel, operators::Serial, revocation::BOOTS_MAX};
+use crate::{
+    feature_level::FeatureLevel,
+    fence_path::{DeviceTest, LevelTest, Machine, Wired, WiredBy},
+    operators::Serial,
+    proof::Power,
+    revocation::{BOOTS_MAX, KEYS_MAX, KeyId, WORD_BYTES_MAX},
+};
 
 /// Three hosts of which `a` may run a guest, at a level at which hosts can be revoked.
 fn stage() -> Stage {
@@ -66,6 +74,7 @@ fn what_was_revoked_leaves_a_free_guest_and_the_reason_in_journal_and_incident()
     assert!(matches!(stage.phase("web"), Phase::Free { .. }));
     let said: Vec<String> = stage.state.journal.entries().map(|entry| entry.what.to_string()).collect();
     assert!(said.iter().any(|line| line.starts_with("ann has revoked a,") && line.ends_with(": stolen")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("/a is well again")), "it is not: {said:?}");
     assert!(stage.state.open_incident("host/a").is_none());
     let told = stage.state.incidents.values().find(|incident| incident.key == "host/a").unwrap();
     assert!(told.done.contains(&"ann has revoked a: stolen.".to_owned()), "{told:?}");
@@ -139,4 +148,68 @@ fn the_list_of_revoked_names_and_their_boots_is_bounded() {
     }
     let boots = &stage.state.revoked[&host("a")].boots;
     assert!(boots.len() == BOOTS_MAX && !boots.contains(&boot("a.1")), "{boots:?}");
+}
+
+#[test]
+fn a_host_that_lives_is_not_locked_out_by_naming_another_certificate_of_it() {
+    let mut stage = revoked();
+    stage.must(readmit("a", "5f"));
+    // Nobody has come with it: a slip of the pen is mended.
+    stage.must(readmit("a", "60"));
+    stage.must(joins("a", "a.2"));
+    let refused = stage.refused(readmit("a", "61")).to_string();
+    assert!(refused.contains("with the certificate 60"), "{refused}");
+    let gone = stage.gone("a");
+    stage.must(gone);
+    stage.must(readmit("a", "61"));
+}
+
+#[test]
+fn what_a_revoked_host_has_found_at_the_power_devices_of_others_counts_no_more() {
+    let mut stage = stage();
+    for (executor, power) in [("a", Power::On), ("c", Power::Unknown { detail: "no route".to_owned() })] {
+        let machine = Machine::Unknown { why: "not asked".to_owned() };
+        let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine };
+        stage.must(Change::FenceTested {
+            host: host("b"),
+            executor: host(executor),
+            machine_id: facts("b", "b.1").machine_id,
+            policy_version: Some(stage.state.policy_version),
+            levels: vec![LevelTest { level: 0, devices: vec![device] }],
+        });
+    }
+    let known = stage.state.hosts.get_mut(&host("b")).unwrap();
+    let (how, asker) = (WiredBy::MachineId, Some(host("a")));
+    known.wired.push(Wired { level: 0, device: 0, how, since: 1, asker });
+    assert_eq!(known.fails(0), None, "a has reached it");
+    let gone = stage.gone("a");
+    stage.must(gone);
+    stage.must(revoke("a"));
+    let known = &stage.state.hosts[&host("b")];
+    assert_eq!(known.fails(0).map(|(executor, _)| executor), Some(&host("c")));
+    assert!(known.wired.iter().all(|wired| wired.asker != Some(host("a"))), "{:?}", known.wired);
+}
+
+#[test]
+fn the_words_and_keys_that_are_remembered_of_a_revoked_name_are_bounded() {
+    let mut stage = stage();
+    let gone = stage.gone("a");
+    stage.must(gone);
+    let revoke = |why: &str, key: u8| {
+        let keys: BTreeSet<KeyId> = [KeyId([key; 4])].into();
+        Change::HostRevoked { host: host("a"), why: why.to_owned(), keys, by: "ann".to_owned() }
+    };
+    stage.must(revoke(&"stolen\n".repeat(1_000), 1));
+    let why = &stage.state.revoked[&host("a")].why;
+    assert!(why.len() <= WORD_BYTES_MAX && !why.contains(char::is_control), "{why}");
+    stage.must(readmit("a", "5f"));
+    stage.must(revoke("stolen again", 2));
+    let keys = |stage: &Stage| stage.state.revoked[&host("a")].keys.clone();
+    let both = BTreeSet::from([1, 2].map(|key| KeyId([key; 4])));
+    assert_eq!(keys(&stage), both, "the first thief knows what he knew");
+    for key in 3..100 {
+        stage.must(readmit("a", "5f"));
+        stage.must(revoke("stolen again", key));
+    }
+    assert!(keys(&stage).len() == KEYS_MAX && keys(&stage).contains(&KeyId([99; 4])));
 }
