@@ -152,6 +152,11 @@ fn a_revoked_host_stays_out_until_a_new_certificate_of_its_name_is_readmitted() 
     {
         wait::until(refused, LIMIT, || counted(&scene, refused)).unwrap();
     }
+    wait::until("the reason in its own log", LIMIT, || {
+        let log = scene.lab.log_tail("m1", "supervisor", 200);
+        if log.contains("of m1 is revoked") { Ok(()) } else { Err(log) }
+    })
+    .unwrap();
     let stays_out = |scene: &Scene| {
         let shown = scene.shown("/hosts/m1")?;
         anyhow::ensure!(shown.is_null(), "it has joined: {shown}");

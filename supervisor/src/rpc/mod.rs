@@ -51,11 +51,11 @@ impl Channel {
 /// Answers requests. Who asks is who the verified certificate says the caller is.
 #[async_trait::async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Whether a peer is served at all. Asked after its handshake and before each of its requests: whoever is refused loses
-    /// the connection.
+    /// Whether a peer is served at all. Asked after its handshake and before each of its requests: whoever is refused is told
+    /// why, and loses the connection.
     ///
     /// # Errors
-    /// Why not; it is not sent to the peer.
+    /// Why not; the peer sees it as [`CallError::Refused`].
     fn admit(&self, _peer: &Peer) -> Result<(), String> {
         Ok(())
     }

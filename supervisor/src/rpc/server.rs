@@ -14,7 +14,7 @@ use std::{
 use futures_util::FutureExt;
 use rustls::ServerConfig;
 use tokio::{
-    io::{BufReader, BufWriter},
+    io::{AsyncWriteExt, BufReader, BufWriter},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
@@ -166,11 +166,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// Does the handshake, then serves the peer.
 async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
     match tokio::time::timeout(shared.limits.handshake, handshake(stream, &shared)).await {
-        Ok(Ok((stream, peer))) => match seat(&peer, &shared) {
-            Ok(seat) => serve_peer(stream, peer, shared, Slot { _connection: slot, _seat: seat }).await,
-            Err(TooMany) => {
-                shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%from, %peer, "an operator has too many connections");
+        Ok(Ok((stream, peer))) => match shared.handler.admit(&peer) {
+            Ok(()) => take_in(stream, from, peer, shared, slot).await,
+            Err(why) => {
+                shared.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%from, %peer, why, "a peer was turned away");
+                // It has its slot for no longer than one that shakes no hands.
+                let _ = tokio::time::timeout(shared.limits.handshake, turn_away(stream, &why)).await;
             }
         },
         failed => {
@@ -182,6 +184,30 @@ async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: O
             tracing::debug!(%from, reason, "handshake failed");
         }
     }
+}
+
+async fn take_in(
+    stream: TlsStream<TcpStream>,
+    from: SocketAddr,
+    peer: Peer,
+    shared: Arc<Shared>,
+    slot: OwnedSemaphorePermit,
+) {
+    match seat(&peer, &shared) {
+        Ok(seat) => serve_peer(stream, peer, shared, Slot { _connection: slot, _seat: seat }).await,
+        Err(TooMany) => {
+            shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%from, %peer, "an operator has too many connections");
+        }
+    }
+}
+
+/// Answers the first request with why none is served, so that whoever looks after the peer finds it in the peer's own log.
+async fn turn_away(stream: TlsStream<TcpStream>, why: &str) -> io::Result<()> {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let request = frame::read(&mut BufReader::new(reader)).await.map_err(io::Error::other)?;
+    frame::write(&mut writer, &refusal(request.id, why)).await?;
+    writer.shutdown().await
 }
 
 /// One operator's certificate has as many connections as it may.
@@ -202,7 +228,6 @@ async fn handshake(stream: TcpStream, shared: &Shared) -> Result<(TlsStream<TcpS
     let stream = shared.acceptor.accept(stream).await.map_err(|error| error.to_string())?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = pki::peer(certificates).map_err(|error| error.to_string())?;
-    shared.handler.admit(&peer)?;
     Ok((stream, peer))
 }
 
@@ -212,34 +237,53 @@ async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared
     let (replies, mut queue) = mpsc::channel(in_flight.max(1));
     let mut writer = BufWriter::new(writer);
     let requests = read_requests(BufReader::new(reader), &peer, &shared, replies, Arc::new(slot));
+    let writing = frame::write_queue(&mut writer, &mut queue);
+    tokio::pin!(writing);
     tokio::select! {
-        ended = requests => if let Err(error) = ended {
-            shared.counters.frames_refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%peer, error, "closing the connection: it sent what is not a request");
+        ended = requests => match ended {
+            Ok(Ended::ByPeer) => {}
+            // So that it is told why; what was begun for it before may still be answered meanwhile.
+            Ok(Ended::Refused) => {
+                let _ = tokio::time::timeout(shared.limits.handshake, &mut writing).await;
+            }
+            Err(error) => {
+                shared.counters.frames_refused.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%peer, error, "closing the connection: it sent what is not a request");
+            }
         },
-        _ = frame::write_queue(&mut writer, &mut queue) => {}
+        _ = &mut writing => {}
     }
 }
 
-/// Reads requests until the connection ends, or its peer counts no more (`Ok`), or sends nonsense (`Err`).
+/// Why no more requests are read from a connection whose peer has sent nothing wrong.
+enum Ended {
+    /// The peer, or the network, has closed it.
+    ByPeer,
+    /// The peer counts no more, and has been answered so.
+    Refused,
+}
+
+/// Reads requests until the connection ends, or its peer counts no more, or sends nonsense (`Err`).
 async fn read_requests(
     mut reader: impl tokio::io::AsyncRead + Unpin,
     peer: &Peer,
     shared: &Arc<Shared>,
     replies: mpsc::Sender<Frame>,
     slot: Arc<Slot>,
-) -> Result<(), String> {
+) -> Result<Ended, String> {
     let in_flight = Arc::new(Semaphore::new(shared.limits.in_flight_per_connection.max(1)));
     loop {
-        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(()) };
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(Ended::ByPeer) };
         let request = match frame::read(&mut reader).await {
             Ok(request) => request,
-            Err(FrameError::Ended(_)) => return Ok(()),
+            Err(FrameError::Ended(_)) => return Ok(Ended::ByPeer),
             Err(error) => return Err(error.to_string()),
         };
         if let Err(why) = shared.handler.admit(peer) {
             tracing::debug!(%peer, why, "closing the connection");
-            return Ok(());
+            // A queue that is full is not waited for: the peer does not read what it asked for.
+            let _ = replies.try_send(refusal(request.id, &why));
+            return Ok(Ended::Refused);
         }
         let channel = Channel::from_byte(request.tag).ok_or_else(|| format!("there is no channel {}", request.tag))?;
         let (handler, peer, replies) = (Arc::clone(&shared.handler), peer.clone(), replies.clone());
