@@ -1,13 +1,18 @@
 //! Which hosts' certificates count no more, as this host knows it: from its own copy of the state, or from what the
-//! coordinator told its agent, whichever is newer (R27).
+//! coordinator told its agent, whichever is newer; and before it has either, from what it was told before it started (R27).
 //!
 //! Every handshake, every request, every call and every datagram asks here, so that a revocation counts from its commit on
 //! and ends connections that are open.
 
+mod kept;
+
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, PoisonError},
 };
+
+pub use kept::{Kept, KeptError};
 
 use holdfast_policies::{
     names::{HostName, Incarnation},
@@ -23,13 +28,19 @@ use crate::{datagram::Ears, replica::SharedReplica};
 pub struct Revocations {
     replica: SharedReplica,
     view: watch::Receiver<Arc<View>>,
+    kept: Arc<Kept>,
 }
 
 impl Revocations {
-    /// What these two know.
+    /// What these know.
     #[must_use]
-    pub fn new(replica: SharedReplica, view: watch::Receiver<Arc<View>>) -> Self {
-        Self { replica, view }
+    pub fn new(replica: SharedReplica, view: watch::Receiver<Arc<View>>, kept: Kept) -> Self {
+        Self { replica, view, kept: Arc::new(kept) }
+    }
+
+    /// Keeps in this file what the coordinator tells, for as long as it tells anything.
+    pub async fn keep(self, path: PathBuf) {
+        kept::keep(path, self.kept, self.view).await;
     }
 
     /// Whether a certificate counts.
@@ -54,12 +65,17 @@ impl Revocations {
     }
 
     /// Looks at the newer knowledge: what is revoked, and whether the host has joined. A voter that lags behind, or has
-    /// stopped, has it from the coordinator; the coordinator itself from its own copy.
+    /// stopped, has it from the coordinator; the coordinator itself from its own copy. What was kept counts until either is
+    /// as new.
     fn newest<T>(&self, look: impl FnOnce(&BTreeMap<HostName, Revocation>, bool) -> T, host: &HostName) -> T {
         // Never both locks at once.
         let view = Arc::clone(&self.view.borrow());
         let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
-        if replica.state.applied >= view.index {
+        if view.index == 0 && replica.state.applied < self.kept.index {
+            // Whether it has joined is not known: nobody could have whose certificate was not readmitted.
+            let revoked = &self.kept.revoked;
+            look(revoked, revoked.get(host).is_some_and(|revocation| revocation.readmitted.is_some()))
+        } else if replica.state.applied >= view.index {
             look(&replica.state.revoked, replica.state.hosts.contains_key(host))
         } else {
             look(&view.revoked, view.hosts.contains_key(host))
@@ -88,7 +104,7 @@ mod tests {
     fn the_newer_of_what_a_host_has_applied_and_what_it_was_told_counts() {
         let (views, view) = watch::channel(Arc::new(View::default()));
         let replica = Replica::born();
-        let known = Revocations::new(Arc::clone(&replica), view);
+        let known = Revocations::new(Arc::clone(&replica), view, Kept::default());
         let certificate = HostCertificate { host: host("m1"), serial: "5f".parse().unwrap() };
         let counts = |known: &Revocations| (known.admit(&certificate).is_ok(), known.hears(&host("m1"), &boot("m1.1")));
         assert_eq!(counts(&known), (true, true));
@@ -105,5 +121,32 @@ mod tests {
         let ears = known.ears();
         assert!(!ears.hear(&host("m1"), &boot("m1.2")), "not before it has joined");
         assert!(ears.hear(&host("h1"), &boot("h1.1")));
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_starts_anew_knows_who_was_revoked_before_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked.json");
+        let certificate = HostCertificate { host: host("m1"), serial: "5f".parse().unwrap() };
+        let told = |index, readmitted| Arc::new(View { index, revoked: revoked(readmitted), ..View::default() });
+        let (views, view) = watch::channel(Arc::new(View::default()));
+        let keeping = tokio::spawn(Revocations::new(Replica::born(), view, Kept::default()).keep(path.clone()));
+        views.send_replace(told(7, None));
+        drop(views);
+        keeping.await.unwrap();
+
+        let (views, view) = watch::channel(Arc::new(View::default()));
+        let replica = Replica::born();
+        let known = Revocations::new(Arc::clone(&replica), view, Kept::load(&path).unwrap());
+        assert!(known.admit(&certificate).is_err() && !known.hears(&host("m1"), &boot("m1.1")));
+        assert!(known.hears(&host("h1"), &boot("h1.1")));
+        // A voter that catches up knows better from the entry on from which the list was.
+        for (applied, counts) in [(6, false), (7, true)] {
+            replica.write().unwrap().state.applied = applied;
+            assert_eq!(known.admit(&certificate).is_ok(), counts, "{applied}");
+        }
+        replica.write().unwrap().state.applied = 0;
+        views.send_replace(told(9, Some("5f")));
+        assert!(known.admit(&certificate).is_ok(), "what it is told counts");
     }
 }

@@ -36,7 +36,7 @@ use crate::{
     prober::{self, Sights},
     qemu::{Driver, DriverConfig, cgroup2_mount},
     replica::Replica,
-    revocations::Revocations,
+    revocations::{Kept, Revocations},
     rpc, vote,
 };
 
@@ -77,7 +77,9 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     ensure!(owner == file.host, "the certificate is {owner}'s, but the host file says {}", file.host);
     let replica = Replica::born();
     let (views, view) = watch::channel(Arc::new(View::default()));
-    let revocations = Revocations::new(Arc::clone(&replica), view.clone());
+    let list = file.state_dir.join("revoked.json");
+    let revocations = Revocations::new(Arc::clone(&replica), view.clone(), Kept::load(&list)?);
+    tokio::spawn(revocations.clone().keep(list));
     let client = rpc::Client::choosy(pki::client_config(&tls)?, {
         let revocations = revocations.clone();
         move |certificate| revocations.admit(certificate).map_err(|revoked| revoked.to_string())
