@@ -100,6 +100,12 @@ impl Node {
         &self.file.host
     }
 
+    /// The newest generation of the cluster that is known here, by the state or by what the agent was told (R25).
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.read(|state| state.generation).max(self.released.generation())
+    }
+
     /// Consensus, while it has not stopped on this host: only then may its state and its word be used.
     #[must_use]
     pub fn taking_part(&self) -> Option<&Consensus> {

@@ -6,6 +6,7 @@
 //! whatever keeps it running, which touches no guest.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write as _},
     path::Path,
@@ -13,14 +14,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use holdfast_policies::{hostfile::HostFile, names::HostName};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     bootstrap::{Papers, Part, founding_voters},
     consensus::{Cause, Consensus, Machine, StartError},
-    coordinator::{Coordinator, Counter},
+    coordinator::{Coordinator, Counter, wishes::ask_generation},
     desk::VoterList,
+    gossip::Member,
     node::{Complaint, Node},
     rpc,
 };
@@ -222,11 +225,11 @@ fn give_up(papers: &Papers, lost: &mut Option<(Lost, Instant)>) {
 /// Tells every host which generation of the cluster is known here, and stops a voter of one that has ended (R25): raft's
 /// messages do so too, but those of old voters go only to whom they took for voters.
 ///
-/// It is a word of gossip, and it can halt a voter. Any host can do that to all of them already, by saying that it has seen
-/// more than they have (R3).
+/// What gossip says stops nobody: who has its key, as a revoked host has, can say it in any name. It is a reason to ask the
+/// host itself, by its certificate. Any host can stop all voters by lying there, as by saying that it has seen more than they
+/// have (R3).
 async fn compare_generations(node: &Node, told: &mut u32) {
-    let own = node.read(|state| state.generation);
-    let known = own.max(node.released.generation());
+    let known = node.generation();
     if known > *told {
         match node.gossip.set(GENERATION, &known.to_string()).await {
             Ok(()) => *told = known,
@@ -237,12 +240,28 @@ async fn compare_generations(node: &Node, told: &mut u32) {
     let Some(consensus) = node.taking_part().filter(|consensus| consensus.voters().contains_key(node.host())) else {
         return;
     };
-    let members = node.gossip.members().await;
-    let said =
-        members.iter().filter_map(|(host, member)| Some((member.keys.get(GENERATION)?.parse::<u32>().ok()?, host)));
-    if let Some((later, host)) = said.max().filter(|(later, _)| *later > own) {
-        consensus.supersede(own, later, host);
+    let mut said = vec![(node.host().clone(), Some(node.released.generation()))];
+    let asking = to_ask(&node.gossip.members().await, node.host(), known).into_iter();
+    said.extend(join_all(asking.map(|host| ask_generation(node, host))).await);
+    // Looked at last: the state may have come to a later generation while they were asked.
+    let own = node.read(|state| state.generation);
+    if let Some((later, host)) = latest(said).filter(|(later, _)| *later > own) {
+        consensus.supersede(own, later, &host);
     }
+}
+
+/// The others in whose name gossip has a later generation. All of them, so that none is hidden behind names of which it is not
+/// true; only those whose address is known are really asked.
+fn to_ask(members: &BTreeMap<HostName, Member>, me: &HostName, known: u32) -> Vec<HostName> {
+    let later = |member: &Member| {
+        member.keys.get(GENERATION).and_then(|text| text.parse::<u32>().ok()).is_some_and(|later| later > known)
+    };
+    members.iter().filter(|(host, member)| *host != me && later(member)).map(|(host, _)| host.clone()).collect()
+}
+
+/// The latest generation that a host says itself.
+fn latest(said: Vec<(HostName, Option<u32>)>) -> Option<(u32, HostName)> {
+    said.into_iter().filter_map(|(host, generation)| Some((generation?, host))).max()
 }
 
 /// Joins, or leaves, as the coordinator says that the membership has it. Whoever takes part under an older id, and knows a
@@ -294,4 +313,28 @@ fn try_room(folder: &Path) -> io::Result<()> {
     });
     let removed = fs::remove_file(&path);
     tried.and(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_generation_that_gossip_tells_of_counts_only_by_the_word_of_the_host_itself() {
+        let host = |text: &str| HostName::new(text).unwrap();
+        let member = |generation: &str| Member {
+            address: "10.0.0.1:7400".parse().unwrap(),
+            alive: true,
+            generation: 1,
+            keys: BTreeMap::from([(GENERATION.to_owned(), generation.to_owned())]),
+        };
+        let members = [("h1", "7"), ("h2", "9"), ("h3", "2"), ("h4", "no number"), ("h5", "3")];
+        let members = BTreeMap::from(members.map(|(name, generation)| (host(name), member(generation))));
+        assert_eq!(to_ask(&members, &host("h1"), 2), [host("h2"), host("h5")]);
+        let own = || (host("h1"), Some(2));
+        // h2 knows nothing of the 9 that was said in its name, and h5 does not answer.
+        assert_eq!(latest(vec![own(), (host("h2"), Some(2)), (host("h5"), None)]).map(|(latest, _)| latest), Some(2));
+        let last = latest(vec![own(), (host("h2"), Some(2)), (host("h5"), Some(3))]);
+        assert_eq!(last, Some((3, host("h5"))));
+    }
 }

@@ -53,6 +53,9 @@ pub struct AgesAnswer {
     /// The newest boot of that host that it has heard and that has not joined, and how long ago, in milliseconds.
     #[serde(default)]
     pub other_boot: Option<(Incarnation, u64)>,
+    /// The newest generation of the cluster that it knows of (R25); 0 from a supervisor that does not say.
+    #[serde(default)]
+    pub generation: u32,
 }
 
 /// Questions under way.
@@ -180,7 +183,7 @@ async fn ask_voter(
     let asked = clock::moment();
     let called = node.rpc.call(&voter, address, Channel::Ages, body, VOTER_DEADLINE).await;
     let answer = called.ok().and_then(|body| serde_json::from_slice::<AgesAnswer>(&body).ok());
-    let Some(AgesAnswer { age_ms, counts, other_boot }) = answer else { return };
+    let Some(AgesAnswer { age_ms, counts, other_boot, generation: _ }) = answer else { return };
     let answer = Answer { asked, age: age_ms.map(Duration::from_millis), counts };
     let other_boot = other_boot.map(|(incarnation, age_ms)| (incarnation, Duration::from_millis(age_ms)));
     let _ = inputs.send(Input::Answer { host: host.clone(), voter, answer, other_boot }).await;
@@ -198,7 +201,16 @@ pub fn answer(node: &Node, question: &AgesQuestion) -> AgesAnswer {
         |boot: &Incarnation| *boot == question.incarnation || known.as_ref().is_some_and(|h| h.knows_boot(boot));
     let other = node.heard.last_other(&question.host, joined);
     let other_boot = other.map(|life| (life.incarnation, millis(now.since(life.moment))));
-    AgesAnswer { age_ms: age.map(millis), counts, other_boot }
+    AgesAnswer { age_ms: age.map(millis), counts, other_boot, generation: node.generation() }
+}
+
+/// Which generation of the cluster a host itself says that it knows of; `None` when it does not answer.
+pub async fn ask_generation(node: &Node, host: HostName) -> (HostName, Option<u32>) {
+    let question = AgesQuestion { host: node.host().clone(), incarnation: node.incarnation.clone() };
+    let (Some(address), Ok(body)) = (node.address(&host), serde_json::to_vec(&question)) else { return (host, None) };
+    let called = node.rpc.call(&host, address, Channel::Ages, body, VOTER_DEADLINE).await;
+    let answer = called.ok().and_then(|body| serde_json::from_slice::<AgesAnswer>(&body).ok());
+    (host, answer.map(|answer| answer.generation))
 }
 
 #[cfg(test)]
