@@ -17,6 +17,7 @@ use self::metadata::Metadata;
 use crate::{
     causes::with_causes,
     device::{Answer, Power, PowerDevice},
+    newest_off::NewestOff,
     password,
     program::{OUTPUT_BYTES_MAX, Program},
 };
@@ -28,6 +29,7 @@ const ENDS_OFF: i32 = 2;
 #[derive(Debug)]
 pub struct Agent {
     settings: AgentDevice,
+    newest_off: NewestOff,
 }
 
 /// Why an agent was not run.
@@ -49,7 +51,7 @@ impl Agent {
     /// An agent with these settings; nothing is run before the first call.
     #[must_use]
     pub fn new(settings: AgentDevice) -> Self {
-        Self { settings }
+        Self { settings, newest_off: NewestOff::default() }
     }
 
     /// Runs one action; the answer is its exit code.
@@ -133,7 +135,12 @@ impl PowerDevice for Agent {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        accepted(self.act("off", deadline).await)
+        // Whether one that ends badly has sent anything, it does not tell.
+        let off = async {
+            self.newest_off.sends();
+            accepted(self.act("off", deadline).await)
+        };
+        self.newest_off.watch(off).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
@@ -143,6 +150,10 @@ impl PowerDevice for Agent {
     /// An agent waits for the power to go before it ends; a quarter of the level is left for asking whether it is gone.
     fn patience(&self) -> Duration {
         self.settings.timeout.0 * 3 / 4
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

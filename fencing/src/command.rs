@@ -15,6 +15,7 @@ use holdfast_policies::{model::CommandDevice, observe::clean};
 use crate::{
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
+    newest_off::NewestOff,
     program::{Ended, run},
 };
 
@@ -26,13 +27,14 @@ const WILL_NOT: i32 = 3;
 #[derive(Debug)]
 pub struct Command {
     settings: CommandDevice,
+    newest_off: NewestOff,
 }
 
 impl Command {
     /// Programs with these arguments; nothing is run before the first call.
     #[must_use]
     pub fn new(settings: CommandDevice) -> Self {
-        Self { settings }
+        Self { settings, newest_off: NewestOff::default() }
     }
 }
 
@@ -84,7 +86,12 @@ impl PowerDevice for Command {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        switch(&self.settings.off, deadline).await
+        // Whether one that ends badly has sent anything, it does not tell.
+        let off = async {
+            self.newest_off.sends();
+            switch(&self.settings.off, deadline).await
+        };
+        self.newest_off.watch(off).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
@@ -97,6 +104,10 @@ impl PowerDevice for Command {
     /// A program may wait for the power to go; a quarter of the level is left for asking whether it is gone.
     fn patience(&self) -> Duration {
         self.settings.timeout.0 * 3 / 4
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

@@ -17,6 +17,8 @@ use crate::{
     ipmi::Ipmi,
     libvirt::tests::Virsh,
     machine_id::same_machine,
+    newest_off::GOES_ON,
+    power_off::LAST_LOOK,
     power_off_and_confirm,
     qemu::tests::Machine,
     redfish::scripted::Scripted,
@@ -27,13 +29,16 @@ use crate::{
 const CALL: Duration = Duration::from_secs(5);
 /// Limit of a level in these tests; its quarter is what an accepted off is given to show.
 const LEVEL: Duration = Duration::from_secs(4);
+/// What an attempt lasts longer at most when it is unclear what came of its newest off.
+const UNCLEAR: Duration = GOES_ON.saturating_add(LAST_LOOK);
 /// What scheduling on a busy machine may add.
 const SLACK: Duration = Duration::from_secs(1);
 
 async fn off(bench: &impl Bench) -> PowerOffReport {
     let began = Instant::now();
     let report = power_off_and_confirm(&[bench.device()], LEVEL, || true).await;
-    assert!(began.elapsed() < LEVEL + SLACK, "took {:?}: {report:?}", began.elapsed());
+    let limit = if matches!(report.outcome, Outcome::Off { .. }) { LEVEL } else { LEVEL + UNCLEAR };
+    assert!(began.elapsed() < limit + SLACK, "took {:?}: {report:?}", began.elapsed());
     report
 }
 
@@ -196,6 +201,8 @@ async fn nothing_at_the_port_and_a_mute_controller_are_unknown_by_the_deadline()
             assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");
             assert!(began.elapsed() < deadline + SLACK, "{:?}", began.elapsed());
         }
+        assert!(matches!(device.off(CALL).await, Answer::Unknown { .. }));
+        assert_eq!(device.goes_on_for(), Duration::ZERO, "without a session no off was sent");
         let report = power_off_and_confirm(&[Arc::new(device)], Duration::from_secs(3), || true).await;
         assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
     }
@@ -251,4 +258,41 @@ async fn switching_off_can_run_as_a_task_of_its_own() {
     let (_, devices) = fakes(&[Manner::Works]);
     let task = tokio::spawn(async move { power_off_and_confirm(&devices, LEVEL, || true).await });
     assert!(matches!(task.await.unwrap().outcome, Outcome::Off { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_off_that_shows_only_after_its_level_is_waited_for_while_it_may_still_be_carried_out() {
+    // The last of three offs is sent after half of the level.
+    for (shows_after, is_off, took) in [(9, true, 10), (11, true, 12), (14, false, 14)] {
+        let (_, devices) = fakes(&[Manner::ShowsAfter(Duration::from_secs(shows_after))]);
+        let began = tokio::time::Instant::now();
+        let report = power_off_and_confirm(&devices, LEVEL, || true).await;
+        assert_eq!(matches!(report.outcome, Outcome::Off { .. }), is_off, "{shows_after}: {report:?}");
+        let least = if is_off { Duration::from_secs(shows_after) } else { LEVEL / 2 + GOES_ON };
+        assert!(began.elapsed() >= least, "{:?}: {report:?}", began.elapsed());
+        assert!(began.elapsed() <= Duration::from_secs(took), "{:?}: {report:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_off_without_an_answer_is_waited_for_like_one_that_was_accepted() {
+    let (fakes, devices) = fakes(&[Manner::Fails]);
+    let began = tokio::time::Instant::now();
+    let report = power_off_and_confirm(&devices, LEVEL, || true).await;
+    assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
+    assert!(fakes[0].offs() == 0 && began.elapsed() > LEVEL + GOES_ON / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_or_was_refused_is_told_at_once() {
+    for manner in [Manner::Works, Manner::Refuses] {
+        let (_, devices) = fakes(&[manner]);
+        let began = tokio::time::Instant::now();
+        power_off_and_confirm(&devices, Duration::from_secs(20), || true).await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{manner:?}: {:?}", began.elapsed());
+    }
+    let (_, devices) = fakes(&[Manner::Works]);
+    let began = tokio::time::Instant::now();
+    power_off_and_confirm(&devices, LEVEL, || true).await;
+    assert!(began.elapsed() <= Duration::from_millis(100), "{:?}", began.elapsed());
 }

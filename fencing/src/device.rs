@@ -66,8 +66,9 @@ pub trait PowerDevice: Send + Sync {
         PATIENCE
     }
 
-    /// For how much longer an `off` may still be carried out of which nobody waits to hear any more. An attempt is not over
-    /// before: the host could be back, and be switched off late (PROTOCOL R20).
+    /// For how much longer an `off` may still be carried out that was accepted, or of which nobody waits to hear any more. An
+    /// attempt is not over before, unless the host is seen to be off: it could be back, and be switched off late (PROTOCOL
+    /// R20).
     fn goes_on_for(&self) -> Duration {
         Duration::ZERO
     }

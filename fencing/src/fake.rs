@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::device::{Answer, Power, PowerDevice};
+use crate::{
+    device::{Answer, Power, PowerDevice},
+    newest_off::NewestOff,
+};
 
 /// How a fake device behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub enum Manner {
 pub struct FakeDevice {
     name: String,
     state: Mutex<State>,
+    newest_off: NewestOff,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,8 @@ impl FakeDevice {
     #[must_use]
     pub fn new(name: impl Into<String>, manner: Manner) -> Self {
         let machine_id = "00112233-4455-6677-8899-aabbccddeeff".to_owned();
-        Self { name: name.into(), state: Mutex::new(State { manner, off_from: None, offs: 0, machine_id }) }
+        let state = Mutex::new(State { manner, off_from: None, offs: 0, machine_id });
+        Self { name: name.into(), state, newest_off: NewestOff::default() }
     }
 
     /// Behaves like this from here on.
@@ -129,11 +134,19 @@ impl PowerDevice for FakeDevice {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        self.answer(deadline, Self::take_off).await
+        let off = async {
+            self.newest_off.sends();
+            self.answer(deadline, Self::take_off).await
+        };
+        self.newest_off.watch(off).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
         self.answer(deadline, Self::take_on).await
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

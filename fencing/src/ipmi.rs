@@ -14,6 +14,7 @@ use holdfast_policies::{
 use crate::{
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
+    newest_off::NewestOff,
     password,
     program::{Ended, run},
 };
@@ -26,6 +27,7 @@ pub struct Ipmi {
     program: String,
     /// It has answered only when it was given longer for each packet.
     is_slow: AtomicBool,
+    newest_off: NewestOff,
 }
 
 /// What is asked, and whether that switches anything.
@@ -53,7 +55,8 @@ impl Ipmi {
     /// A controller with these settings; nothing is read or sent before the first call.
     #[must_use]
     pub fn new(settings: IpmiDevice) -> Self {
-        Self { settings, program: "ipmitool".to_owned(), is_slow: AtomicBool::new(false) }
+        let (program, newest_off) = ("ipmitool".to_owned(), NewestOff::default());
+        Self { settings, program, is_slow: AtomicBool::new(false), newest_off }
     }
 
     async fn within<T>(&self, deadline: Duration, words: Words, parse: fn(&str) -> Option<T>) -> Answer<T> {
@@ -87,6 +90,9 @@ impl Ipmi {
             return parse(&ended.stdout).map_or_else(unread, Answer::Confirmed);
         }
         if ended.stderr.contains(NO_SESSION) {
+            if effect == Effect::Switches {
+                self.newest_off.sent_nothing();
+            }
             return self.why_no_session(&password, took).await;
         }
         of_failure(&ended)
@@ -146,7 +152,11 @@ impl PowerDevice for Ipmi {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        self.within(deadline, OFF, parse_off).await
+        let off = async {
+            self.newest_off.sends();
+            self.within(deadline, OFF, parse_off).await
+        };
+        self.newest_off.watch(off).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
@@ -156,6 +166,10 @@ impl PowerDevice for Ipmi {
     /// One that is dead takes 2 s by itself; one that is slow has a good part of its level.
     fn patience(&self) -> Duration {
         self.settings.timeout.0 * 3 / 4
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

@@ -17,6 +17,7 @@ pub mod report;
 pub mod webhook;
 
 mod causes;
+mod newest_off;
 mod password;
 mod program;
 mod tls;

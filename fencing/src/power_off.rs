@@ -26,13 +26,14 @@ const SENT_MAX: u32 = 10;
 /// Pause before an off that was refused is sent again.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// Longest time for the last look, after a device may have gone on without anybody waiting for it.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+pub(crate) const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// Switches a host off through all devices of one level, and reports only what they confirmed.
 ///
 /// A device that says off already gets no off. `go_ahead` is asked before every off and must say whether the coordinator's
-/// go-ahead is younger than one lease (PROTOCOL R20). Ends by `level_timeout`, or when no device may still carry out an off that
-/// it was sent ([`PowerDevice::goes_on_for`]), with one more look; may be dropped at any point.
+/// go-ahead is younger than one lease (PROTOCOL R20). Ends as soon as all devices say off; else by `level_timeout`, or when no
+/// device may still carry out an off that it was sent ([`PowerDevice::goes_on_for`]), with one more look; may be dropped at any
+/// point.
 pub async fn power_off_and_confirm(
     devices: &[Arc<dyn PowerDevice>],
     level_timeout: Duration,
@@ -90,10 +91,10 @@ impl<'a> Level<'a> {
             sent.note_refusal(&answer);
             if self.left().is_zero() && before == Answer::Confirmed(Power::On) {
                 // The end of the level cut this reading short; the one before it says more.
-                return self.give_up(device, &sent, &before).await;
+                return self.give_up(device, sent, before).await;
             }
             if self.left() < PAUSE_FIRST || sent.refusals >= REFUSALS_MAX {
-                return self.give_up(device, &sent, &answer).await;
+                return self.give_up(device, sent, answer).await;
             }
             before = answer;
             if sent.is_due(self.limit / 4) {
@@ -110,17 +111,25 @@ impl<'a> Level<'a> {
     }
 
     /// R20: the attempt lasts for as long as an off may still be carried out. What comes of that counts.
-    async fn give_up(&self, device: &dyn PowerDevice, sent: &Sent, before: &Answer<Power>) -> End {
-        let goes_on = device.goes_on_for();
-        if goes_on.is_zero() {
-            return sent.end(device, before);
+    async fn give_up(&self, device: &dyn PowerDevice, mut sent: Sent, before: Answer<Power>) -> End {
+        let mut said = before;
+        let mut goes_on = device.goes_on_for();
+        while !goes_on.is_zero() {
+            // One that refuses again and again is looked at once more: that may lock its user out.
+            let pause = if sent.refusals >= REFUSALS_MAX { goes_on } else { goes_on.min(PAUSE_LAST) };
+            sleep(pause).await;
+            // The look that begins after nothing can be left is the last one.
+            goes_on = device.goes_on_for();
+            let within = if goes_on.is_zero() { LAST_LOOK } else { goes_on };
+            let (reading, answer) = self.status_within(device, within.min(device.patience())).await;
+            sent.note_refusal(&answer);
+            match answer {
+                Answer::Confirmed(Power::Off) => return End::Off(reading),
+                Answer::Confirmed(Power::On) => said = Answer::Confirmed(Power::On),
+                Answer::Refused { .. } | Answer::Unknown { .. } => {}
+            }
         }
-        sleep(goes_on).await;
-        match self.status_within(device, LAST_LOOK.min(device.patience())).await {
-            (reading, Answer::Confirmed(Power::Off)) => End::Off(reading),
-            (_, answer @ Answer::Confirmed(Power::On)) => sent.end(device, &answer),
-            (_, Answer::Refused { .. } | Answer::Unknown { .. }) => sent.end(device, before),
-        }
+        sent.end(device, &said)
     }
 
     async fn read_again(&self, device: &dyn PowerDevice) -> End {

@@ -24,7 +24,10 @@ use tokio::{
 };
 
 use self::service::{Service, Trouble, goes_on};
-use crate::device::{Answer, Power, PowerDevice};
+use crate::{
+    device::{Answer, Power, PowerDevice},
+    newest_off::NewestOff,
+};
 
 /// Reset types that cut the power, best first.
 const OFF: &[&str] = &["ForceOff"];
@@ -42,6 +45,7 @@ pub struct Redfish {
     settings: RedfishDevice,
     /// What is known of the service; found anew after any trouble.
     found: Mutex<Option<Arc<Found>>>,
+    newest_off: NewestOff,
 }
 
 /// A service and where its system is.
@@ -55,7 +59,7 @@ impl Redfish {
     /// A system with these settings; nothing is read or sent before the first call.
     #[must_use]
     pub fn new(settings: RedfishDevice) -> Self {
-        Self { settings, found: Mutex::new(None) }
+        Self { settings, found: Mutex::new(None), newest_off: NewestOff::default() }
     }
 
     async fn found(&self) -> Result<Arc<Found>, Trouble> {
@@ -84,6 +88,9 @@ impl Redfish {
         let until = Instant::now() + deadline.saturating_sub(TASK_MARGIN);
         let (found, system) = self.system().await?;
         let reset = system::reset(&found.service, &system, wanted).await?;
+        if already == Power::Off {
+            self.newest_off.sends();
+        }
         let ended = match found.service.post(&reset.target, &reset.body()).await {
             Ok(Some(task)) => follow(&found, &task, already, until).await,
             Ok(None) => Ok(()),
@@ -136,11 +143,15 @@ impl PowerDevice for Redfish {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        self.within(deadline, self.reset(OFF, Power::Off, deadline)).await
+        self.newest_off.watch(self.within(deadline, self.reset(OFF, Power::Off, deadline))).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
         self.within(deadline, self.reset(ON, Power::On, deadline)).await
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

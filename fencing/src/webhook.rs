@@ -20,6 +20,7 @@ use crate::{
     causes::with_causes,
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
+    newest_off::NewestOff,
     password, tls,
 };
 
@@ -27,6 +28,8 @@ use crate::{
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Shortest key, in bytes, as Standard Webhooks asks for.
 const KEY_BYTES_MIN: usize = 24;
+/// The action that switches a host off.
+const OFF: &str = "off";
 /// Keeps the ids of requests of one process apart.
 static SENT: AtomicU64 = AtomicU64::new(0);
 
@@ -34,13 +37,14 @@ static SENT: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct Webhook {
     settings: WebhookDevice,
+    newest_off: NewestOff,
 }
 
 impl Webhook {
     /// Automation at this address; nothing is read or sent before the first call.
     #[must_use]
     pub fn new(settings: WebhookDevice) -> Self {
-        Self { settings }
+        Self { settings, newest_off: NewestOff::default() }
     }
 
     async fn within(&self, action: &str, deadline: Duration) -> Answer<Value> {
@@ -78,7 +82,12 @@ impl Webhook {
             .body(body);
         match request.send().await {
             Ok(response) => read(response).await,
-            Err(error) => of_error(&error),
+            Err(error) => {
+                if action == OFF && error.is_connect() {
+                    self.newest_off.sent_nothing();
+                }
+                of_error(&error)
+            }
         }
     }
 
@@ -150,7 +159,11 @@ impl PowerDevice for Webhook {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        self.switch("off", deadline).await
+        let off = async {
+            self.newest_off.sends();
+            self.switch(OFF, deadline).await
+        };
+        self.newest_off.watch(off).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
@@ -160,6 +173,10 @@ impl PowerDevice for Webhook {
     /// It may wait for the power to go; a quarter of the level is left for asking whether it is gone.
     fn patience(&self) -> Duration {
         self.settings.timeout.0 * 3 / 4
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

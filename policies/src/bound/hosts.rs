@@ -12,11 +12,15 @@ use crate::{
     model::FenceLevel,
     names::HostName,
     rules::Rule,
-    time::millis,
+    time::{Span, millis},
 };
 
 /// The voters are asked anew this often while a host is silent.
 const VOTERS_ASKED_EVERY: Duration = Duration::from_millis(200);
+
+/// How much longer than its devices may take an attempt lasts of which nobody knows what came: its newest off may be carried
+/// out for so long (R20), and is looked for once more.
+const UNCLEAR: Duration = Duration::from_millis(12_500);
 
 /// The bounds of the failures of the host that the guest is on; none for a guest that is nowhere.
 pub(super) fn failures(case: &Case<'_>) -> Vec<Bound> {
@@ -151,10 +155,17 @@ impl Place<'_> {
         };
         let mut within = ROUND;
         for (level, attempts) in turns.iter().zip(0_u32..) {
-            within = within.saturating_add(pause_after(attempts) + self.case.turn() + self.call(level));
+            let unclear = if attempts == 0 { Duration::ZERO } else { UNCLEAR };
+            within = within.saturating_add(unclear + pause_after(attempts) + self.case.turn() + self.call(level));
         }
         let times: Vec<String> = turns.iter().map(|level| level.timeout().to_string()).collect();
-        let after = if turns.len() > 1 { ", one level after the other with pauses between" } else { "" };
+        let unclear = Span::ms(millis(UNCLEAR));
+        let after = match turns.len() {
+            0 | 1 => String::new(),
+            _ => format!(
+                ", one level after the other with pauses between, after up to {unclear} more where an off is unclear"
+            ),
+        };
         let because = format!("its power device has {} to switch it off and to confirm it{after}", times.join(" and "));
         Part::of(Stage::Prove, within + ROUND, because)
     }
