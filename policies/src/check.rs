@@ -31,6 +31,9 @@ use crate::{
 /// Silence of a supervisor after which a guest that waits there may be acted on without the other voters (R16).
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 
+/// No host that was heard more recently is called off by its power device: its next beacons may be on their way (R9).
+const SILENT_BEFORE_PROOF: Duration = Duration::from_millis(600);
+
 /// A promise that a plan would break.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
@@ -357,7 +360,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// R9: a proof of power names the boot that has joined, and nothing was heard of it since.
+    /// R9: a proof of power names the boot that has joined; nothing was heard of it since, nor a moment ago.
     fn gone(&mut self, proof: &Proof) {
         // That a person says so is no decision of the planner.
         if let ProofKind::PowerOff { host, .. } | ProofKind::LeaseExpired { host, .. } = proof.kind() {
@@ -391,6 +394,8 @@ impl<'a> Check<'a> {
             self.breaks("R9", format!("calls {host} off by no device that is declared for it"));
         } else if newest.is_some_and(|at| offs.iter().all(|off| at >= off.asked)) {
             self.breaks("R9", format!("calls {host} off, which was heard after its power device was asked"));
+        } else if let Some(at) = newest.filter(|at| self.now.since(*at) < SILENT_BEFORE_PROOF) {
+            self.breaks("R9", format!("calls {host} off, which was heard {} ms ago", millis(self.now.since(at))));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     names::{GuestName, HostName, Incarnation, OrderId, PolicyName, ServiceName},
     order::{Order, OrderOutcome},
-    proof::{Power, PowerReading, Proof},
+    proof::{Power, PowerReading, Proof, QUIET},
     recovery::{Recovery, next_index},
     rules::GuestNeeds,
     state::{ClusterState, HostFacts, Migration, Phase},
@@ -220,7 +220,7 @@ impl Stage {
     pub fn gone(&mut self, on: &str) -> Change {
         let incarnation = self.state.hosts[&host(on)].facts.incarnation.clone();
         let reading = PowerReading { incarnation: incarnation.clone(), ..off(on, Moment(10)) };
-        let proof = Proof::power_off(&host(on), &incarnation, &reading, Some("ann"), None).unwrap();
+        let proof = Proof::power_off(&host(on), &incarnation, &reading, Some("ann"), None, QUIET).unwrap();
         Change::HostGone { proof, last_well: None, last_words: None }
     }
 

@@ -3,7 +3,7 @@
 //! A [`Proof`] has no public fields and no constructor but the checked ones below, so there is no way to write "free"
 //! into a guest's state, and so no way to order a start on another host, without one of these reasons.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,12 @@ use crate::{
     names::{Epoch, GuestName, HostName, Incarnation},
     time::{Moment, Span, millis},
 };
+
+/// For how long nothing at all may have been heard of a host before "off" proves anything: two beacons of its guard, which
+/// come every 250 ms, and what one of them may take on its way. A device that lies of a host that lives is found out by the
+/// next beacon, so none is believed before two have been missed. A host that was silent before it was asked about has been so
+/// for longer.
+pub const QUIET: Duration = Duration::from_millis(600);
 
 /// Why we know. Made only by the functions of this module; read with [`Proof::kind`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +131,14 @@ pub enum NoProof {
         /// The host.
         host: HostName,
     },
+    /// The host was heard so shortly before that its next sign of life may be on its way.
+    #[error("{host} was heard a moment ago; its power device is believed after {left_ms} ms more of silence")]
+    HeardJustNow {
+        /// The host.
+        host: HostName,
+        /// How much longer nothing may be heard of it.
+        left_ms: u64,
+    },
     /// Nobody has verified that the device belongs to the host.
     #[error("nobody has verified that the power device of {host} is wired to it")]
     WiringUnverified {
@@ -172,7 +186,8 @@ pub enum NoProof {
 }
 
 impl Proof {
-    /// Proof from a power reading: off, of the right boot, wired to the host, and no sign of life since it was asked.
+    /// Proof from a power reading: off, of the right boot, wired to the host, no sign of life since it was asked, and none
+    /// within [`QUIET`]. `silence` is for how long nothing has been heard of the host, by anybody.
     ///
     /// # Errors
     /// [`NoProof`], saying which of these does not hold.
@@ -182,6 +197,7 @@ impl Proof {
         reading: &PowerReading,
         wiring: Option<&str>,
         last_life: Option<Moment>,
+        silence: Duration,
     ) -> Result<Self, NoProof> {
         if reading.power != Power::Off {
             return Err(NoProof::NotOff { host: host.clone() });
@@ -192,6 +208,10 @@ impl Proof {
         }
         if last_life.is_some_and(|life| life >= reading.asked) {
             return Err(NoProof::HeardSince { host: host.clone() });
+        }
+        let left = QUIET.saturating_sub(silence);
+        if !left.is_zero() {
+            return Err(NoProof::HeardJustNow { host: host.clone(), left_ms: millis(left) });
         }
         let wiring = wiring.ok_or_else(|| NoProof::WiringUnverified { host: host.clone() })?.to_owned();
         let devices = reading.devices.clone();
@@ -346,19 +366,30 @@ mod tests {
     #[test]
     fn an_off_that_is_older_than_a_sign_of_life_is_no_proof() {
         let off = reading(Power::Off);
-        let proof = |life| Proof::power_off(&host(), &boot("one"), &off, Some("ann"), life);
+        let proof = |life| Proof::power_off(&host(), &boot("one"), &off, Some("ann"), life, QUIET);
         assert!(proof(None).is_ok());
         assert!(proof(Some(Moment(999))).is_ok());
         assert!(matches!(proof(Some(Moment(1_000))), Err(NoProof::HeardSince { .. })));
     }
 
     #[test]
+    fn an_off_is_no_proof_before_two_beacons_of_the_host_have_been_missed() {
+        let off = reading(Power::Off);
+        let proof = |silence| {
+            let silence = Duration::from_millis(silence);
+            Proof::power_off(&host(), &boot("one"), &off, Some("ann"), Some(Moment(999)), silence)
+        };
+        assert_eq!(proof(599), Err(NoProof::HeardJustNow { host: host(), left_ms: 1 }));
+        assert!(proof(600).is_ok());
+    }
+
+    #[test]
     fn an_unverified_device_an_unknown_answer_and_another_boot_are_no_proof() {
         let off = reading(Power::Off);
-        assert!(Proof::power_off(&host(), &boot("one"), &off, None, None).is_err());
-        assert!(Proof::power_off(&host(), &boot("two"), &off, Some("ann"), None).is_err());
+        assert!(Proof::power_off(&host(), &boot("one"), &off, None, None, QUIET).is_err());
+        assert!(Proof::power_off(&host(), &boot("two"), &off, Some("ann"), None, QUIET).is_err());
         for power in [Power::On, Power::Unknown { detail: String::new() }] {
-            assert!(Proof::power_off(&host(), &boot("one"), &reading(power), Some("ann"), None).is_err());
+            assert!(Proof::power_off(&host(), &boot("one"), &reading(power), Some("ann"), None, QUIET).is_err());
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     evidence::{Answer, Heard},
     fixture::{Stage, host, name, off},
-    proof::PowerReading,
+    proof::{PowerReading, QUIET},
 };
 
 fn well(stage: &Stage) -> Evidence {
@@ -106,13 +106,33 @@ fn a_reading_older_than_a_sign_of_life_proves_nothing() {
     let stage = Stage::new(&["a", "b", "c"], &["g"]);
     let mut evidence = well(&stage);
     let declared = stage.state.policies.levels_of(&host("b"))[0].clone();
-    let reading = PowerReading { declared, ..off("b", Moment(9_950)) };
-    let proof = Proof::power_off(&host("b"), &crate::fixture::boot("b.1"), &reading, Some("ann"), None).unwrap();
+    let reading = PowerReading { declared, ..off("b", Moment(9_350)) };
+    let boot = crate::fixture::boot("b.1");
+    let proof = Proof::power_off(&host("b"), &boot, &reading, Some("ann"), None, QUIET).unwrap();
     let plan = [Change::HostGone { proof, last_well: None, last_words: None }];
     evidence.hosts.get_mut(&host("b")).unwrap().read(reading);
-    assert_eq!(promises(&stage, &evidence, &plan), [""; 0]);
-    evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(9_950);
-    assert_eq!(promises(&stage, &evidence, &plan), ["R9"]);
+    let cases: [(u64, &[&str]); 2] = [(9_349, &[]), (9_350, &["R9"])];
+    for (heard, broken) in cases {
+        evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(heard);
+        assert_eq!(promises(&stage, &evidence, &plan), broken, "{heard}");
+    }
+}
+
+#[test]
+fn an_off_between_two_beacons_proves_nothing() {
+    let stage = Stage::new(&["a", "b", "c"], &["g"]);
+    let mut evidence = well(&stage);
+    let declared = stage.state.policies.levels_of(&host("b"))[0].clone();
+    let reading = PowerReading { declared, ..off("b", Moment(9_500)) };
+    let boot = crate::fixture::boot("b.1");
+    let proof = Proof::power_off(&host("b"), &boot, &reading, Some("ann"), None, QUIET).unwrap();
+    let plan = [Change::HostGone { proof, last_well: None, last_words: None }];
+    evidence.hosts.get_mut(&host("b")).unwrap().read(reading);
+    let cases: [(u64, &[&str]); 2] = [(9_400, &[]), (9_401, &["R9"])];
+    for (heard, broken) in cases {
+        evidence.hosts.get_mut(&host("b")).unwrap().sync.as_mut().unwrap().at = Moment(heard);
+        assert_eq!(promises(&stage, &evidence, &plan), broken, "{heard}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
     attempts::{Slot, attempt, left_of, overdue},
     hosts::ANSWER_AGE_MAX,
     leases::{close_lease, expired, pending, returns, unarmed},
-    proofs::{contradiction, proven, wonder},
+    proofs::{contradiction, distrust, proven, soon_proven, tell_of_distrust, wonder},
     quarantine::FENCE_COUNTS_FOR,
     restraint::{is_hands_off, restraint},
     supervisors::{SUPERVISOR_PATIENCE, booted_anew, could_join_for, stuck_behind_dead_supervisor, supervisor_down},
@@ -59,7 +59,10 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) -> BTreeMap<Hos
         }
         let over = may_be_over && (proven(round, decision, name, host) || expired(round, decision, name, host));
         if !over {
-            waits.extend(step(round, decision, &subject, &mut slot).map(|waits| (name.clone(), waits)));
+            distrust(round, decision, name, host);
+            let soon = if may_be_over { soon_proven(round, name, host) } else { None };
+            let wait = soon.or_else(|| step(round, decision, &subject, &mut slot));
+            waits.extend(wait.map(|wait| (name.clone(), wait)));
         }
         supervisor_down(round, decision, name);
     }
@@ -93,6 +96,7 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
         }
         (Life::Up, HostVerdict::Suspect) => Some(restrained(round, subject).unwrap_or_else(others_word)),
         (Life::Up, HostVerdict::SupervisorDown | HostVerdict::Isolated) => {
+            tell_of_distrust(round, decision, name, subject.host);
             match stuck_behind_dead_supervisor(round, name) {
                 Some(stuck) => consider(round, decision, subject, Some(stuck)),
                 None => Some(restrained(round, subject).unwrap_or_else(|| its_supervisor(round, subject))),

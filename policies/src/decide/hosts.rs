@@ -203,7 +203,7 @@ pub(super) fn newest_sign(
 }
 
 /// The freshest sign of life to the coordinator or to another voter.
-fn newest_word(evidence: &Evidence, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
+pub(super) fn newest_word(evidence: &Evidence, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
     let answers = evidence.hosts.get(host).into_iter().flat_map(|known| known.answers.values());
     let voters = answers.filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
     voters.chain(evidence.last_life(host, incarnation)).max()

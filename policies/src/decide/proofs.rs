@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Round, Wish,
+    Decision, HostVerdict, Round, Waits, Wish,
     drills::is_drilled,
     fences::{close, open},
+    hosts::{newest_sign, newest_word},
     restraint::is_hands_off,
 };
 use crate::{
@@ -77,7 +78,7 @@ fn askable<'a>(round: &'a Round<'_>, name: &'a HostName, host: &'a Host) -> impl
     askable.map(|(level, _)| level)
 }
 
-/// "Off" is proof at once, whoever asked (R9).
+/// "Off" is proof, whoever asked, once the host has been silent for a moment (R9).
 pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) -> bool {
     if is_drilled(round, name) {
         return false;
@@ -99,6 +100,19 @@ pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName
     }
 }
 
+/// What the word of a power device waits for that a moment of silence makes proof. Nothing else is made of the host until then.
+pub(super) fn soon_proven(round: &Round<'_>, name: &HostName, host: &Host) -> Waits {
+    if is_drilled(round, name) {
+        return None;
+    }
+    match said_off(round, name, host) {
+        Some(Err(NoProof::HeardJustNow { left_ms, .. })) => {
+            Some(("its next beacons, which would deny its power device's word that it is off".to_owned(), left_ms))
+        }
+        Some(Ok(_) | Err(_)) | None => None,
+    }
+}
+
 /// Whether a power device has said that the host is off, so that it counts as proof.
 pub(super) fn is_proven_off(round: &Round<'_>, name: &HostName) -> bool {
     round.state.hosts.get(name).is_some_and(|host| matches!(said_off(round, name, host), Some(Ok(_))))
@@ -114,12 +128,16 @@ fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Pr
     }
     // Looked for only where something says off, because it walks over all guests.
     let last_sign = last_sign(round, name, host);
+    // One that has never been heard has been silent for as long as somebody has listened.
+    let silent_since = last_sign.or(round.evidence.quorum_since).unwrap_or(round.now.moment);
+    let silence = round.now.moment.since(silent_since);
     let mut none = None;
     for off in offs {
         let wiring = round.state.wiring_for(name, off.level, off.asker.as_ref());
-        match Proof::power_off(name, &host.facts.incarnation, off, wiring.as_deref(), last_sign) {
+        match Proof::power_off(name, &host.facts.incarnation, off, wiring.as_deref(), last_sign, silence) {
             Ok(proof) => return Some(Ok(proof)),
-            Err(unverified @ NoProof::WiringUnverified { .. }) => none = Some(Err(unverified)),
+            // What passes, and what a person can do something about, is told rather than the rest.
+            Err(why @ (NoProof::HeardJustNow { .. } | NoProof::WiringUnverified { .. })) => none = Some(Err(why)),
             Err(why) => none = none.or(Some(Err(why))),
         }
     }
@@ -139,7 +157,7 @@ fn offs<'a>(round: &'a Round<'_>, name: &HostName, host: &'a Host) -> impl Itera
 
 /// R9: a reading is void by any sign of that boot since, whoever received it.
 fn last_sign(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Moment> {
-    super::hosts::newest_sign(round.state, round.evidence, name, &host.facts.incarnation)
+    newest_sign(round.state, round.evidence, name, &host.facts.incarnation)
 }
 
 /// Whether a level that is verified may say off yet. Nobody has to get up before each has had its turn.
@@ -166,12 +184,25 @@ fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
     open(round, decision, key, Severity::Critical, summary, Some(human));
 }
 
-/// A device that called a living host off is not to be trusted, and somebody is told (R9).
-pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+/// A device that called a living host off is not to be trusted, whatever the host is taken for (R9).
+pub(super) fn distrust(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
     let offs: Vec<&PowerReading> = offs(round, name, host).collect();
-    // Looked for only where something may be contradicted, because it walks over all guests.
-    let matters = !offs.is_empty() || matches!(host.life, Life::Gone { .. });
-    let life = matters.then(|| last_sign(round, name, host)).flatten();
+    if offs.is_empty() {
+        return;
+    }
+    let verdict = round.hosts.get(name).map(|judgement| judgement.verdict);
+    let life = match verdict {
+        Some(HostVerdict::Healthy | HostVerdict::Gone) => last_sign(round, name, host),
+        // Of a host that does not sync, what answers in a guest's place may be something else.
+        Some(
+            HostVerdict::SupervisorDown
+            | HostVerdict::Isolated
+            | HostVerdict::Suspect
+            | HostVerdict::Failed
+            | HostVerdict::Unknown,
+        )
+        | None => newest_word(round.evidence, name, &host.facts.incarnation),
+    };
     // What it had said before somebody checked it was looked at then.
     let checked = (host.trusted > 0).then(|| round.evidence.marks.at(host.trusted));
     let lied = |off: &&&PowerReading| {
@@ -183,6 +214,31 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
         let why = format!("it said that {name} was off, and the same boot was heard {ago} later");
         decision.commands.push(Change::DeviceDistrusted { host: name.clone(), level: off.level, why });
     }
+}
+
+/// Tells people of a host whose supervisor is silent that a power device of it is not trusted; that ends when it syncs.
+pub(super) fn tell_of_distrust(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+    if !host.distrusted.is_empty() {
+        not_trusted(round, decision, name);
+    }
+}
+
+fn not_trusted(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
+    let summary = format!(
+        "a power device of {name} has called it off while it lived, or is of another machine, and is not trusted"
+    );
+    let human = format!(
+        "Check which machine the power device of {name} is wired to; then run `holdfast host trust-device {name} \
+         --operator YOUR-NAME`. Until then {name} cannot be switched off by it, and its word is no proof."
+    );
+    open(round, decision, ClusterState::fencing_key(name), Severity::Critical, summary, Some(human));
+}
+
+/// Tells people what contradicts a proof or a power device, for as long as it does (R9).
+pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+    let offs: Vec<&PowerReading> = offs(round, name, host).collect();
+    // Looked for only where something may be contradicted, because it walks over all guests.
+    let life = matches!(host.life, Life::Gone { .. }).then(|| last_sign(round, name, host)).flatten();
     let key = ClusterState::fencing_key(name);
     // What was heard just before the device was asked contradicts nothing.
     let newer = || offs.iter().all(|off| life >= Some(off.asked));
@@ -199,14 +255,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
         );
         open(round, decision, key, Severity::Critical, summary, Some(human));
     } else if !host.distrusted.is_empty() {
-        let summary = format!(
-            "a power device of {name} has called it off while it lived, or is of another machine, and is not trusted"
-        );
-        let human = format!(
-            "Check which machine the power device of {name} is wired to; then run `holdfast host trust-device {name} \
-             --operator YOUR-NAME`. Until then {name} cannot be switched off by it, and its word is no proof."
-        );
-        open(round, decision, key, Severity::Critical, summary, Some(human));
+        not_trusted(round, decision, name);
     } else {
         close(round, decision, &key);
     }

@@ -12,7 +12,7 @@ use holdfast_policies::{
     model::{FenceLevel, Severity},
     names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     order::OrderOutcome,
-    proof::{Power, PowerReading, Proof},
+    proof::{Power, PowerReading, Proof, QUIET},
     revocation::Revocation,
     state::{ClusterState, Heading, HostFacts, Quarantine, QuarantineCause, Wanted},
     time::{Moment, WallTime},
@@ -99,7 +99,7 @@ pub(crate) fn failed_over() -> ClusterState {
         declared: FenceLevel::Operator {},
         asker: None,
     };
-    let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None).unwrap();
+    let proof = Proof::power_off(&host("h1"), &boot("h1"), &reading, Some("ann"), None, QUIET).unwrap();
     told.at(800, Change::HostGone { proof, last_well: Some(WallTime(BEGAN)), last_words: None });
     told.at(810, place("h2"));
     told.done(1_810);

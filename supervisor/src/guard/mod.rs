@@ -52,7 +52,7 @@ mod written;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use holdfast_policies::hostfile::HostFile;
+use holdfast_policies::{hostfile::HostFile, proof::QUIET};
 
 pub use client::{ClientError, GuardClient};
 pub use incarnation::incarnation;
@@ -62,6 +62,9 @@ pub use written::{note_told, untold};
 
 /// How often the beacon is sent (R16).
 pub const BEACON_EVERY: Duration = Duration::from_millis(250);
+
+// Before a host's power device is believed, two of its beacons have been missed (R9).
+const _: () = assert!(2 * BEACON_EVERY.as_millis() < QUIET.as_millis(), "a beacon comes too rarely");
 
 /// The guard's socket below `run_dir`.
 pub const SOCKET_NAME: &str = "guard.sock";

@@ -14,7 +14,7 @@ use holdfast_policies::{
     },
     names::{Epoch, GuestName, HostName, Incarnation, PolicyName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
-    proof::{Power, PowerReading, Proof},
+    proof::{Power, PowerReading, Proof, QUIET},
     rules::GuestNeeds,
     state::{ClusterState, Guest, Host, HostFacts, Phase, Tenure},
     time::{Moment, Now, Span, WallTime},
@@ -159,7 +159,7 @@ fn lose(state: &mut ClusterState, host: &HostName) -> Result<()> {
     let (asked, devices, declared) = (Moment(900_000), vec!["bmc".to_owned()], FenceLevel::Operator {});
     let (power, asker) = (Power::Off, None);
     let reading = PowerReading { incarnation: incarnation.clone(), asked, power, devices, level: 0, declared, asker };
-    let proof = Proof::power_off(host, &incarnation, &reading, Some("ann"), None)
+    let proof = Proof::power_off(host, &incarnation, &reading, Some("ann"), None, QUIET)
         .map_err(|missing| anyhow::anyhow!("no proof: {missing:?}"))?;
     let what = Change::HostGone { proof, last_well: None, last_words: None };
     let applied = state.apply(2, Command { at: WallTime(999_000), what });

@@ -7,7 +7,7 @@ use holdfast_policies::{
     change::Change,
     model::FenceLevel,
     names::{Epoch, GuestName, HostName},
-    proof::{Power, PowerReading, Proof},
+    proof::{Power, PowerReading, Proof, QUIET},
     state::{Life, Mode, Phase, Wanted},
     time::Moment,
 };
@@ -283,7 +283,7 @@ fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) 
             declared: FenceLevel::Operator {},
             asker: None,
         };
-        if let Ok(proof) = Proof::power_off(&name, &incarnation, &reading, Some("the scenario"), None) {
+        if let Ok(proof) = Proof::power_off(&name, &incarnation, &reading, Some("the scenario"), None, QUIET) {
             world.commit(Change::HostGone { proof, last_well: None, last_words: None });
         }
     }

@@ -6,9 +6,10 @@ use std::{fmt, str::FromStr};
 use holdfast_policies::{
     change::Change,
     decide::{HostVerdict, Report},
+    evidence::Evidence,
     names::{Epoch, HostName},
     order::OrderKind,
-    proof::PowerReading,
+    proof::{Power, PowerReading},
     state::{ClusterState, Life},
     sync::SyncReply,
     time::Moment,
@@ -49,7 +50,7 @@ breaks! {
     R6 "R6" "no voter forwards a sync, and agents ask one voter only",
     R7 "R7" "the epochs of starts are not monotonic",
     R8 "R8" "hosts' words on guests that were never placed are taken for empty",
-    R9 "R9" "a power reading counts from when it arrives, for whatever boot is there by then",
+    R9 "R9" "a power reading counts from when it arrives, for whatever boot is there by then, whenever that was heard",
     R9Watchdog "R9-watchdog" "a proof by lease does not wait for the watchdog",
     R9Grant "R9-grant" "a leader does not note which leases it has granted",
     R9Reply "R9-reply" "an agent counts its lease from the reply, not from its request",
@@ -170,12 +171,30 @@ pub(super) fn ignore_the_hold(state: &ClusterState, report: &Report, commands: &
     }
 }
 
-/// R9 broken: a reading is taken for one of the boot that is known, made at this moment.
-pub(super) fn read_afresh(state: &ClusterState, host: &HostName, now: Moment, reading: &mut PowerReading) {
-    if let Some(known) = state.hosts.get(host) {
-        reading.incarnation = known.facts.incarnation.clone();
-        reading.asked = Moment(now.0 + 1);
+/// R9 broken: a reading is taken for one of the boot that is known, made at this moment, and what was heard before is
+/// forgotten.
+pub(super) fn read_afresh(
+    state: &ClusterState,
+    evidence: &mut Evidence,
+    host: &HostName,
+    now: Moment,
+    reading: &mut PowerReading,
+) {
+    let Some(known) = state.hosts.get(host) else { return };
+    reading.incarnation = known.facts.incarnation.clone();
+    reading.asked = Moment(now.0 + 1);
+    if reading.power == Power::Off {
+        let seen = evidence.hosts.entry(host.clone()).or_default();
+        (seen.sync, seen.heard) = (None, None);
+        seen.answers.clear();
     }
+}
+
+/// R9 broken: whether the boot that is known is said to be off. Its beacons make no difference then.
+pub(super) fn is_said_off(state: &ClusterState, evidence: &Evidence, host: &HostName) -> bool {
+    let (Some(known), Some(seen)) = (state.hosts.get(host), evidence.hosts.get(host)) else { return false };
+    let of_it = |reading: &PowerReading| reading.incarnation == known.facts.incarnation;
+    seen.power.values().any(|reading| reading.power == Power::Off && of_it(reading))
 }
 
 /// R7 broken: assignments are numbered by order, beginning again at every hundredth.

@@ -23,7 +23,14 @@ use holdfast_policies::{
     time::{Moment, Now, WallTime, millis},
 };
 
-use super::{Ms, breaks::Break, device::device_names, network::Transit, queue::Event, world::World};
+use super::{
+    Ms,
+    breaks::{Break, is_said_off, read_afresh},
+    device::device_names,
+    network::Transit,
+    queue::Event,
+    world::World,
+};
 
 /// How often it decides when something is odd; and when nothing is.
 const THINK: Ms = 50;
@@ -124,6 +131,7 @@ impl World {
             return;
         }
         self.refresh(voter);
+        self.lose_lies(voter);
         let known = &mut self.voters[voter];
         let brain = &mut known.brain;
         brain.evidence.marks = std::mem::take(&mut known.marks);
@@ -191,6 +199,10 @@ impl World {
             }
             self.hear_unjoined(voter, of);
             let name = &self.hosts[of].name;
+            let known = &self.voters[voter];
+            if self.broken == Some(Break::R9) && is_said_off(&known.state, &known.brain.evidence, name) {
+                continue;
+            }
             let Some(host) = self.voters[voter].state.hosts.get(name) else { continue };
             let incarnation = &host.facts.incarnation;
             let Some(at) = self.hosts[voter].heard_at(of, super::host::boot_of(incarnation)) else { continue };
@@ -517,7 +529,8 @@ impl World {
         }
         if self.broken == Some(Break::R9) {
             let clock = self.hosts[voter].clock(self.now);
-            super::breaks::read_afresh(&self.voters[voter].state, host, clock, &mut reading);
+            let known = &mut self.voters[voter];
+            read_afresh(&known.state, &mut known.brain.evidence, host, clock, &mut reading);
         }
         self.voters[voter].brain.evidence.hosts.entry(host.clone()).or_default().read(reading);
         self.voters[voter].brain.calm = false;

@@ -83,8 +83,8 @@ impl World {
         let wait = match device {
             Device::Good | Device::Lying | Device::Late => self.random.between(20, 300),
             Device::Slow => self.random.between(800, 5_000),
-            // Long enough for the host to be heard meanwhile.
-            Device::Wrong => self.random.between(300, 1_500),
+            // Mostly long enough for the host to be heard meanwhile.
+            Device::Wrong => self.random.between(20, 1_500),
             Device::Unreachable => patience,
         };
         if wait > patience {

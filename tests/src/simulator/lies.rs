@@ -1,12 +1,15 @@
 //! Power devices that call a living host off although somebody has verified their wiring (R9).
 //!
 //! No protocol survives every such lie: of a host that nobody hears, the word of a verified device is all that there is to know,
-//! and it is proof. What is promised is less: a sign of life that came after the device was asked voids its word, and once the
-//! host has been heard for long enough after it the device is distrusted and somebody is paged. So a lie reaches a coordinator
-//! here only when it has heard the host since it asked; a lie that nothing contradicts yet is lost on its way.
+//! and it is proof. What is promised is less: nothing is proven before two beacons of the host have been missed, a sign of life
+//! that came after the device was asked voids its word, and once the host has been heard for long enough after it the device is
+//! distrusted and somebody is paged. So a lie reaches a coordinator here only when it has heard the host since it asked, or so
+//! shortly before that the next beacons are on their way. If they do not come, the lie is lost after all: then no rule can tell.
 //!
 //! ```text
 //!   asked ---- the host is heard ---- the lie is told ---- heard 10 s after the question ---- distrusted ---- somebody is paged
+//!   heard ---- the lie is told ---+-- heard: the same
+//!                                 +-- two beacons are missed ---- the lie is lost
 //! ```
 //! That nothing is proven by it, and so nothing runs twice for it, is what [`super::checks`] looks at with every proof.
 
@@ -19,8 +22,10 @@ use holdfast_policies::{
     time::Moment,
 };
 
-use super::{Ms, device::Device, host::boot_of, world::World};
+use super::{Ms, breaks::Break, device::Device, host::boot_of, world::World};
 
+/// Two beacons of the host. For so long after the newest no device's word is proof.
+const TWO_BEACONS: Duration = Duration::from_millis(500);
 /// The product distrusts a device for what was heard ten seconds after it was asked; a host that is well is heard by then.
 const CONTRADICTED_AFTER: Duration = Duration::from_secs(22);
 /// A host that has reached the coordinator for so long syncs with it.
@@ -43,7 +48,7 @@ pub struct Lie {
 }
 
 impl World {
-    /// Whether a device's word reaches the coordinator: what is so does, and a lie once it is contradicted.
+    /// Whether a device's word reaches the coordinator: what is so does, and a lie that is contradicted, or may be at once.
     pub(super) fn is_heard_out(&mut self, voter: usize, host: &HostName, reading: &PowerReading) -> bool {
         if !self.lies_drawn || reading.power != Power::Off {
             return true;
@@ -53,8 +58,9 @@ impl World {
             return true;
         }
         self.refresh(voter);
+        let now = self.hosts[voter].clock(self.now);
         let heard = self.voters[voter].brain.evidence.last_life(host, &reading.incarnation);
-        if heard.is_none_or(|heard| heard < reading.asked) {
+        if heard.is_none_or(|heard| heard < reading.asked && now.since(heard) >= TWO_BEACONS) {
             return false;
         }
         self.story.note(self.real(), || format!("a power device of {host} says that it is off, and it is on"));
@@ -76,6 +82,31 @@ impl World {
             asked: reading.asked,
             distrusted: None,
         });
+    }
+
+    /// Loses the lies that this coordinator was told and that the host's next beacons have not contradicted.
+    pub(super) fn lose_lies(&mut self, voter: usize) {
+        if !self.lies_drawn || self.broken == Some(Break::R9) {
+            return;
+        }
+        let now = self.hosts[voter].clock(self.now);
+        let evidence = &self.voters[voter].brain.evidence;
+        let mut lost = Vec::new();
+        for (name, seen) in &evidence.hosts {
+            for (level, told) in seen.power.iter().filter(|(_, told)| told.power == Power::Off) {
+                let machine = self.machine_of(name, &told.incarnation);
+                let lives = machine.is_some_and(|machine| self.lives(machine, &told.incarnation));
+                let heard = evidence.last_life(name, &told.incarnation);
+                if lives && heard.is_none_or(|heard| heard < told.asked && now.since(heard) >= TWO_BEACONS) {
+                    lost.push((name.clone(), *level));
+                }
+            }
+        }
+        for (name, level) in lost {
+            if let Some(seen) = self.voters[voter].brain.evidence.hosts.get_mut(&name) {
+                seen.power.remove(&level);
+            }
+        }
     }
 
     /// Whether this boot of a machine is on.

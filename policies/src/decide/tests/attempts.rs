@@ -113,6 +113,69 @@ fn a_device_that_called_a_living_host_off_proves_nothing_any_more_and_is_not_ask
     assert_eq!(scene.words()[0], "HostGone");
 }
 
+/// `d` lives without a supervisor, and was fenced for a guest that failed there. Its beacon came 100 ms ago; its device has
+/// said "off" since.
+fn off_between_two_beacons() -> Scene {
+    let mut scene = four();
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "its supervisor is silent");
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.stage.end("a", done());
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    scene.power("d", off("d", Moment(scene.now - 50)));
+    scene
+}
+
+#[test]
+fn an_off_between_two_beacons_is_proof_only_when_the_next_two_have_not_come() {
+    let mut scene = off_between_two_beacons();
+    assert_eq!(scene.words(), [""; 0], "neither is the fence given up, nor the next attempt begun");
+    let waits = scene.decide().report.hosts[&host("d")].waits.clone();
+    assert!(waits.is_some_and(|(what, left)| what.contains("its next beacons") && left == 500));
+    scene.now += 499;
+    assert_eq!(scene.words(), [""; 0]);
+    scene.now += 1;
+    assert_eq!(scene.words()[0], "HostGone");
+}
+
+#[test]
+fn the_next_beacon_of_a_living_host_voids_the_word_of_its_device() {
+    let mut scene = off_between_two_beacons();
+    scene.now += 150;
+    scene.heard("d", 0);
+    for quiet in [0, 600, 5_000] {
+        scene.now += quiet;
+        for on in ["a", "b", "c"] {
+            scene.synced(on, scene.now);
+        }
+        assert!(!scene.words().contains(&"HostGone".to_owned()), "{quiet}: {:?}", scene.words());
+    }
+}
+
+#[test]
+fn a_device_that_called_a_host_off_whose_guard_is_heard_is_distrusted_though_its_supervisor_is_silent() {
+    let mut scene = four();
+    scene.now += 20_000;
+    scene.all_well();
+    scene.silent("d", 20_000);
+    scene.power("d", off("d", Moment(scene.now - 10_100)));
+    scene.sight("web", "b", SightState::Passing);
+    scene.settle();
+    let distrusted = |scene: &Scene| scene.stage.state.hosts[&host("d")].distrusted.contains(&0);
+    assert!(!distrusted(&scene), "what answers for its guest may be something else");
+    scene.heard("d", 100);
+    scene.settle();
+    assert!(distrusted(&scene));
+    assert!(scene.stage.state.open_incident("fencing/d").is_some(), "somebody is told");
+    assert_eq!(scene.words(), [""; 0], "once");
+}
+
 #[test]
 fn a_device_that_somebody_trusts_again_is_not_distrusted_for_what_it_had_said_before() {
     let mut scene = four();

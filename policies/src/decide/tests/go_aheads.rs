@@ -56,11 +56,9 @@ fn a_fence_is_not_wanted_against_a_new_boot_of_its_target() {
         GoAhead::Withdrawn,
         "it cannot join before the attempt has ended, and is not blamed for it"
     );
-    scene.stage.apply(Change::HostGone {
-        proof: crate::proof::Proof::power_off(&host("d"), &boot("d.1"), &off("d", now), Some("ann"), None).unwrap(),
-        last_well: None,
-        last_words: None,
-    });
+    let (before, reading) = (boot("d.1"), off("d", now));
+    let proof = Proof::power_off(&host("d"), &before, &reading, Some("ann"), None, crate::proof::QUIET).unwrap();
+    scene.stage.apply(Change::HostGone { proof, last_well: None, last_words: None });
     scene.evidence.hosts.get_mut(&host("d")).unwrap().other_boot = None;
     assert_eq!(said(&scene), GoAhead::Withdrawn, "what is proven gone needs no shot");
 }
