@@ -281,6 +281,8 @@ async fn an_off_without_an_answer_is_waited_for_like_one_that_was_accepted() {
     let report = power_off_and_confirm(&devices, LEVEL, || true).await;
     assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
     assert!(fakes[0].offs() == 0 && began.elapsed() > LEVEL + GOES_ON / 2, "{:?}", began.elapsed());
+    let mut offs = report.attempts.iter().filter(|attempt| attempt.asked == Asked::Off);
+    assert!(offs.all(|off| off.began_after <= LEVEL * 7 / 8), "none that cannot end in time: {report:?}");
 }
 
 #[tokio::test(start_paused = true)]

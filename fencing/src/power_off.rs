@@ -97,7 +97,9 @@ impl<'a> Level<'a> {
                 return self.give_up(device, sent, answer).await;
             }
             before = answer;
-            if sent.is_due(self.limit / 4) {
+            // One more that cannot end within the level would only make it unclear for longer what comes of it.
+            let ends_in_time = sent.count == 0 || self.left() >= self.limit / 8;
+            if ends_in_time && sent.is_due(self.limit / 4) {
                 if (self.go_ahead)() {
                     sent.note(self.off(device).await);
                     pause = PAUSE_FIRST;
