@@ -41,6 +41,7 @@ impl ClusterState {
                 let mut joined = Host::joined(facts, context.index);
                 joined.lease.declared = declared;
                 self.hosts.insert(host.clone(), joined);
+                self.forget_found_by(&host);
             }
             Some(known) if known.is_contested() => {
                 let why = "is quarantined: two machines or two boots use its name".to_owned();

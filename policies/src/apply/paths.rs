@@ -137,6 +137,15 @@ impl ClusterState {
         self.note(context, Event::WiringVerified { host: host.clone(), level, device, how });
     }
 
+    /// What a host has found of devices that mean another machine on each host counts for the machine that it was: on another
+    /// one of its name they mean something else.
+    pub(super) fn forget_found_by(&mut self, asker: &HostName) {
+        for known in self.hosts.values_mut() {
+            known.wired.retain(|wired| wired.asker.as_ref() != Some(asker));
+            known.paths.retain(|path| path.executor != *asker);
+        }
+    }
+
     /// What was found of devices counts for the machine and the declaration that it was found of.
     pub(super) fn forget_paths(&mut self, host: &HostName) {
         if let Some(known) = self.hosts.get_mut(host) {

@@ -70,6 +70,7 @@ impl ClusterState {
             known.facts.machine_id = machine_id;
             known.wired.clear();
             known.paths.clear();
+            self.forget_found_by(host);
         }
         self.note(context, Event::QuarantineLifted { host: host.clone(), by });
         self.resolve(context, &Self::quarantine_key(host));

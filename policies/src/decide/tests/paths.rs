@@ -397,6 +397,21 @@ fn what_one_host_has_found_of_a_local_device_proves_nothing_to_another() {
 }
 
 #[test]
+fn what_a_host_has_found_of_a_local_device_proves_nothing_to_another_machine_of_its_name() {
+    let mut scene = local();
+    scene.tested("d", "b", Power::On, Machine::Same);
+    scene.silent("d", 2_000);
+    assert!(scene.stage.state.wiring_for(&host("d"), 0, Some(&host("b"))).is_some());
+    let facts = crate::state::HostFacts { machine_id: "m-9".to_owned(), ..crate::fixture::facts("b", "b.9") };
+    scene.tell(Change::HostJoined { host: host("b"), facts });
+    let (machine_id, by) = (Some("m-9".to_owned()), Some("ann".to_owned()));
+    scene.tell(Change::QuarantineLifted { host: host("b"), machine_id, by });
+    scene.power("d", PowerReading { asker: Some(host("b")), ..off("d", Moment(scene.now)) });
+    assert!(!scene.words().contains(&"HostGone".to_owned()), "{:?}", scene.words());
+    assert!(scene.stage.state.hosts[&host("d")].path(0, &host("b")).is_none(), "it is asked anew");
+}
+
+#[test]
 fn a_local_device_is_asked_and_switched_by_those_who_know_that_it_is_the_hosts_own() {
     let mut scene = local();
     scene.tested("d", "b", Power::On, Machine::Same);
