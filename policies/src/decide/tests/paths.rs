@@ -403,7 +403,7 @@ fn what_a_host_has_found_of_a_local_device_proves_nothing_to_another_machine_of_
     scene.silent("d", 2_000);
     assert!(scene.stage.state.wiring_for(&host("d"), 0, Some(&host("b"))).is_some());
     let facts = crate::state::HostFacts { machine_id: "m-9".to_owned(), ..crate::fixture::facts("b", "b.9") };
-    scene.tell(Change::HostJoined { host: host("b"), facts });
+    scene.tell(Change::HostJoined { host: host("b"), facts, follows: None });
     let (machine_id, by) = (Some("m-9".to_owned()), Some("ann".to_owned()));
     scene.tell(Change::QuarantineLifted { host: host("b"), machine_id, by });
     scene.power("d", PowerReading { asker: Some(host("b")), ..off("d", Moment(scene.now)) });
