@@ -2,7 +2,7 @@
 //!
 //! Required: the second guest starts only when the first one runs and its services have answered. Not required: it waits
 //! only while the first one is really on its way up. Symmetrical and required: when the first one is stopped for good, the
-//! second is stopped before it. Rules that go round in a circle are refused when they are declared; should one be there
+//! second is stopped before it, and whatever comes after that one before both. Rules that go round in a circle are refused when they are declared; should one be there
 //! all the same, it holds nobody, and somebody is told.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -30,29 +30,31 @@ pub(super) fn waits_for(state: &ClusterState, name: &GuestName, waited: Duration
     rules_before(&state.policies, name).find_map(|(first, required, _)| {
         let known = state.guests.get(first);
         let ready = |known: &Guest| {
-            let stays = !required || known.wanted != Wanted::Stopped;
+            let stays = !required || !is_going(state, first, known);
             stays && matches!(known.phase, Phase::Running { verified: true, .. })
         };
         if known.is_some_and(ready) {
             return None;
         }
         if required {
-            let how = known.map_or("not declared", |known| how(known));
+            let how = known.map_or("not declared", |known| how(state, first, known));
             let text = format!("it starts when {first} is ready, which is {how}");
             return Some((text, Some((format!("{first} to run and answer"), FOREVER))));
         }
         let left = FIRST_PATIENCE.saturating_sub(waited);
         let coming = known.is_some_and(|known| is_coming(state, first, known));
         (coming && !left.is_zero()).then(|| {
-            let text = format!("it starts after {first}, which is {}", known.map_or("unknown", |known| how(known)));
+            let how = known.map_or("unknown", |known| how(state, first, known));
+            let text = format!("it starts after {first}, which is {how}");
             (text, Some((format!("{first} to run and answer, or no longer than that"), millis(left))))
         })
     })
 }
 
-fn how(guest: &Guest) -> &'static str {
+fn how(state: &ClusterState, name: &GuestName, guest: &Guest) -> &'static str {
     match (&guest.phase, guest.wanted) {
         (Phase::Running { .. }, Wanted::Stopped) => "wanted stopped",
+        (Phase::Running { .. }, _) if is_going(state, name, guest) => "about to stop",
         (Phase::Running { .. }, _) => "running and does not answer yet",
         (Phase::Unplaced | Phase::Free { .. }, Wanted::Unmanaged) => "unmanaged",
         _ => guest.word(),
@@ -67,11 +69,31 @@ fn is_coming(state: &ClusterState, first: &GuestName, guest: &Guest) -> bool {
 
 /// Why a running guest stops before one that it cannot run without.
 pub(super) fn stops_before(state: &ClusterState, name: &GuestName) -> Option<String> {
-    let stopped = |first: &GuestName| state.guests.get(first).is_some_and(|known| known.wanted == Wanted::Stopped);
-    let mut firsts = rules_before(&state.policies, name);
-    firsts
-        .find(|(first, required, symmetrical)| *required && *symmetrical && stopped(first))
-        .map(|(first, _, _)| format!("it does not run without {first}, which an operator wants stopped"))
+    stopped_for(state, name).map(|first| format!("it does not run without {first}, which an operator wants stopped"))
+}
+
+/// Whether the guest is down soon: wanted stopped, or unable to run without one that is.
+fn is_going(state: &ClusterState, name: &GuestName, guest: &Guest) -> bool {
+    let goes_with_it = || state.hands_off(name).is_none() && stopped_for(state, name).is_some();
+    guest.wanted == Wanted::Stopped || goes_with_it()
+}
+
+/// The guest that an operator wants stopped and without which this one does not run, be it through others in between. One
+/// that is left alone stops for nobody, and so nobody stops for its sake.
+fn stopped_for<'a>(state: &'a ClusterState, name: &'a GuestName) -> Option<&'a GuestName> {
+    let mut reached = BTreeSet::from([name]);
+    let mut open = vec![name];
+    while let Some(then) = open.pop() {
+        for (first, required, symmetrical) in rules_before(&state.policies, then) {
+            let known = state.guests.get(first).filter(|_| required && symmetrical);
+            match known.map(|known| known.wanted) {
+                Some(Wanted::Stopped) => return Some(first),
+                Some(Wanted::Running) if state.hands_off(first).is_none() && reached.insert(first) => open.push(first),
+                Some(Wanted::Running | Wanted::Unmanaged) | None => {}
+            }
+        }
+    }
+    None
 }
 
 /// The guest that has to be down before this one stops.

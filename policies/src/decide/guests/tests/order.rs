@@ -113,6 +113,44 @@ fn a_guest_that_is_left_alone_holds_up_no_stop() {
     assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
 }
 
+/// `web` needs `app`, and `app` needs `db`; all run.
+fn three_in_a_row() -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c"], &["db", "app", "web"]);
+    for (guest, on) in [("db", "a"), ("app", "b"), ("web", "c")] {
+        scene.stage.run(guest, on);
+    }
+    rule(&mut scene, order("db", "app", true, true));
+    rule(&mut scene, order("app", "web", true, true));
+    scene.later(1_000);
+    for guest in ["db", "app", "web"] {
+        seen(&mut scene, guest, SightState::Passing);
+    }
+    scene
+}
+
+#[test]
+fn a_row_of_guests_stops_from_its_end_when_the_first_one_is_wanted_stopped() {
+    let mut scene = three_in_a_row();
+    want(&mut scene, "db", Wanted::Stopped);
+    for (guest, on) in [("web", "c"), ("app", "b"), ("db", "a")] {
+        assert_eq!(scene.settle(), ["Stop"], "{guest}");
+        assert!(matches!(scene.stage.phase(guest), Phase::Releasing { .. }), "{guest} stops next");
+        scene.stage.end(on, done());
+    }
+    scene.later(60_000);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "nothing of it starts again");
+}
+
+#[test]
+fn what_is_left_alone_keeps_up_those_that_need_it() {
+    let mut scene = three_in_a_row();
+    want(&mut scene, "app", Wanted::Unmanaged);
+    want(&mut scene, "db", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    assert!(matches!(scene.stage.phase("db"), Phase::Releasing { .. }));
+    assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }), "app runs on, which is all that it needs");
+}
+
 #[test]
 fn a_failure_of_the_first_guest_does_not_stop_the_second() {
     let mut scene = both(order("db", "web", true, true));
