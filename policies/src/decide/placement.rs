@@ -126,10 +126,26 @@ impl<'a> Plan<'a> {
         if self.moves.is_empty() && self.placement.moves.is_empty() {
             return None;
         }
-        let at = self.problem.guest(guest)?;
-        let follows = || self.placement.moves.iter().any(|(mover, _)| *mover == at);
         let wanted = self.wanted_move(guest).map(|wanted| wanted.why.clone());
-        wanted.or_else(|| follows().then(|| "its set has room for all of it only elsewhere".to_owned()))
+        wanted.or_else(|| self.follows(guest).map(|_| "its set has room for all of it only elsewhere".to_owned()))
+    }
+
+    /// Where a running guest has to go, so that a member of its set that can start only there finds it there.
+    pub(super) fn follows(&self, guest: &GuestName) -> Option<&'a HostName> {
+        let at = self.problem.guest(guest).filter(|_| !self.placement.moves.is_empty())?;
+        let found = self.placement.moves.iter().find(|(mover, _)| *mover == at)?;
+        Some(self.problem.host_name(found.1))
+    }
+
+    /// The only hosts to which what rules want takes a running guest that is kept together with others: the one where its
+    /// whole set goes, or none at all. `None` for a guest that goes alone.
+    pub(super) fn with_set(&self, guest: &GuestName) -> Option<BTreeSet<HostName>> {
+        self.problem.guest(guest).filter(|at| self.problem.has_set(*at))?;
+        let to = match self.wanted_move(guest) {
+            Some(wanted) => wanted.to.map(|host| self.problem.host_name(host)),
+            None => self.follows(guest),
+        };
+        Some(to.into_iter().cloned().collect())
     }
 
     /// For whom a running guest of best effort has to make room, if for anybody.
@@ -171,6 +187,10 @@ impl<'a> Plan<'a> {
         let planned = self.wanted_move(guest).and_then(|wanted| Some((wanted.to?, &wanted.why)));
         if let Some((host, why)) = planned.filter(|(host, _)| !avoid(self.problem.host_name(*host))) {
             return Ok((self.problem.host_name(host).clone(), why.clone()));
+        }
+        // Its room there is counted already: looking for it again would find the host too full.
+        if let Some(host) = self.follows(guest).filter(|host| !avoid(host)) {
+            return Ok((host.clone(), "its whole set has room there".to_owned()));
         }
         let excluded: BTreeSet<_> = self.problem.hosts().filter(|host| avoid(self.problem.host_name(*host))).collect();
         let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, ..Ask::default() };

@@ -37,7 +37,8 @@
 //!
 //! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
 //! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it
-//! home. [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
+//! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round.
+//! [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
 //!
 //! A guest that moves counts on both of its hosts. A rule that names a required first guest keeps the second from being
 //! placed while the first one neither runs nor gets a place.
@@ -173,6 +174,12 @@ impl<'a> Problem<'a> {
     pub fn is_kept_with(&self, guest: GuestAt, others: &BTreeSet<GuestAt>) -> bool {
         let set = self.guests[guest].set.and_then(|set| self.sets.get(set));
         set.is_some_and(|set| set.iter().any(|other| *other != guest && others.contains(other)))
+    }
+
+    /// Whether required rules keep the guest together with any other.
+    #[must_use]
+    pub fn has_set(&self, guest: GuestAt) -> bool {
+        self.guests[guest].set.is_some()
     }
 
     /// What has to pass, in words.

@@ -1,5 +1,6 @@
 //! What running guests would have to move: those on hosts that rules forbid, too near to others or away from their set,
-//! and those that are liked so much more elsewhere that their stickiness does not hold them.
+//! and those that are liked so much more elsewhere that their stickiness does not hold them. What a preference between guests
+//! names as the one that gives way moves for it; the others stay.
 
 use super::{
     problem::{Problem, Stage},
@@ -87,7 +88,7 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
         solver.room.leave(problem, *guest);
     }
     let broken = broken(solver, &at, &anchors);
-    let here = solver.score(unit, first);
+    let here = own_score(solver, unit, first);
     if broken.is_none() && !could_be_worth_it(solver, unit, first) {
         for guest in unit {
             solver.room.enter(problem, *guest);
@@ -95,10 +96,10 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
         return false;
     }
     if broken.is_some() && reach.is_empty() {
-        reach = gathering(problem, &at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).take(1).collect();
+        reach = gather(solver, unit, &at).into_iter().collect();
     }
     let best = solver.best(unit, (!reach.is_empty()).then_some(&reach));
-    let there = best.map(|(rank, _)| (rank.host, solver.score(unit, rank.host)));
+    let there = best.map(|(rank, _)| (rank.host, own_score(solver, unit, rank.host)));
     for guest in unit {
         solver.room.enter(problem, *guest);
     }
@@ -108,6 +109,8 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
                 note(solver, found, guest, from, there.map(|(host, _)| host), why.clone(), true);
             }
         }
+        // Where an operator has put one of a set, all of it stays.
+        (None, Some(_)) if at.iter().any(|(guest, _)| put_there(problem, *guest).is_some()) => {}
         (None, Some((host, score))) if host != first && is_worth_it(problem, unit, first, (host, score), here) => {
             for (guest, from) in at {
                 let why = format!(
@@ -140,13 +143,35 @@ fn note(
     found.push(Move { guest, from, to, why, required, live: solver.problem.guests[guest].live_migration });
 }
 
+/// Where a set that is split comes together: the first of its hosts that takes all of it, unless rules like another so much
+/// better that the set would leave at once. So a set that has begun to move goes on, and does not turn round half-way.
+fn gather(solver: &mut Solver<'_, '_>, unit: &[GuestAt], at: &[(GuestAt, HostAt)]) -> Option<HostAt> {
+    let problem = solver.problem;
+    let homes: Vec<HostAt> = homes(problem, at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).collect();
+    let first = homes.first().copied()?;
+    if at.iter().any(|(guest, host)| *host == first && put_there(problem, *guest).is_some()) {
+        return Some(first);
+    }
+    let here = own_score(solver, unit, first);
+    let scored = homes.into_iter().map(|host| (host, own_score(solver, unit, host)));
+    let better = scored.filter(|(host, score)| {
+        problem.hosts[*host].unwell <= problem.hosts[first].unwell
+            && is_worth_it(problem, unit, first, (*host, *score), here)
+    });
+    better.max_by_key(|(host, score)| (*score, std::cmp::Reverse(*host))).map(|(host, _)| host).or(Some(first))
+}
+
 /// The hosts of a set, the one where it comes together first: where an operator has put one of it, by the newest move, else
-/// where most of it is, so that as few as can be are disturbed.
-fn gathering(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
+/// one that does not doubt itself, and where most of it is, so that as few as can be are disturbed.
+fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
-    homes.sort_by_cached_key(|host| (std::cmp::Reverse(put(*host)), std::cmp::Reverse(on(*host).count()), *host));
+    let key = |host: &HostAt| {
+        let (put, most) = (put(*host), on(*host).count());
+        (std::cmp::Reverse(put), problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
+    };
+    homes.sort_by_cached_key(key);
     homes.dedup();
     homes
 }
@@ -199,9 +224,15 @@ fn could_be_worth_it(solver: &Solver<'_, '_>, unit: &[GuestAt], from: HostAt) ->
         }
     }
     let liked = |guest: &GuestAt| problem.liking(*guest, from).unwrap_or(0);
-    let here = unit.iter().map(liked).fold(0, i64::saturating_add).min(solver.score(unit, from));
+    let here = unit.iter().map(liked).fold(0, i64::saturating_add).min(own_score(solver, unit, from));
     let goes_back = unit.iter().any(|guest| problem.guests[*guest].failback);
     most > here && (goes_back || most.saturating_sub(here) > hold(problem, unit))
+}
+
+/// What rules make of a host for guests that run, going by what could be a reason for them to move.
+fn own_score(solver: &Solver<'_, '_>, unit: &[GuestAt], host: HostAt) -> i64 {
+    let scores = unit.iter().map(|guest| solver.room.own_score(solver.problem, *guest, host));
+    scores.fold(0, i64::saturating_add)
 }
 
 fn hold(problem: &Problem<'_>, unit: &[GuestAt]) -> i64 {

@@ -38,6 +38,20 @@ fn nothing_that_runs_is_disturbed_because_elsewhere_is_a_little_nicer() {
 }
 
 #[test]
+fn of_guests_that_would_rather_be_together_only_the_one_that_gives_way_moves_for_it() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "b");
+    let together = |yields| Rule::Together { guests: named(&["g1", "g2"]), required: false, yields, weight: 2_000 };
+    for (yields, expected) in [("g1", "g1 a b"), ("g2", "g2 b a")] {
+        rule(&mut stage, "near", together(Some(name(yields))));
+        assert_eq!(wanted(&stage), [expected]);
+    }
+    rule(&mut stage, "liked", likes(&["g2"], scores(&[("b", Score::By(3_000))])));
+    assert!(wanted(&stage).is_empty(), "g2 gives way and is liked where it is, and g1 does not move for its sake");
+}
+
+#[test]
 fn a_required_rule_that_a_running_guest_breaks_moves_it() {
     let mut stage = Stage::new(&["a", "b"], &["g1"]);
     stage.run("g1", "a");
@@ -75,6 +89,20 @@ fn a_set_that_is_split_comes_together_where_most_of_it_is_and_moves_as_one() {
     assert_eq!(wanted(&stage), ["g1 a c", "g2 b c", "g3 b c"]);
 }
 
+#[test]
+fn a_set_that_has_begun_to_move_to_where_it_is_liked_better_does_not_turn_round() {
+    for (begun, expected) in [("a", vec!["g1 a b", "g2 a b", "g3 a b"]), ("b", vec!["g2 a b", "g3 a b"])] {
+        let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
+        for (of, on) in [("g1", begun), ("g2", "a"), ("g3", "a")] {
+            stage.run(of, on);
+        }
+        let guests = named(&["g1", "g2", "g3"]);
+        rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+        rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(9_999))])));
+        assert_eq!(wanted(&stage), expected);
+    }
+}
+
 /// An operator's live move from one host to another, carried out.
 fn moved(stage: &mut Stage, of: &str, from: &str, to: &str) {
     stage.must(Change::MoveAsked { guest: name(of), to: host(to), cold: false, by: "ann".to_owned() });
@@ -97,6 +125,12 @@ fn a_set_follows_the_one_that_an_operator_has_moved_last() {
     assert_eq!(wanted(&stage), ["g1 a b", "g2 c b"], "the newest word counts");
     rule(&mut stage, "never", likes(&["g1"], scores(&[("b", Score::Never)])));
     assert_eq!(wanted(&stage), ["g1 a c", "g3 b c"], "where not all of it can be, it does not come together");
+    for of in ["g1", "g3"] {
+        moved(&mut stage, of, if of == "g1" { "a" } else { "b" }, "c");
+    }
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("a", Score::By(9_999))])));
+    change(&mut stage, |policies| guest(policies, "g1").needs.failback = true);
+    assert!(wanted(&stage).is_empty(), "it does not go back from where it was put");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{
     problem::Problem,
     reason::{Fullest, Reason},
+    rules::Group,
     table::{GroupAt, GuestAt, HostAt, Table},
 };
 use crate::names::HostName;
@@ -155,10 +156,27 @@ impl Room {
 
     /// What preferences make of a guest on a host, apart from rules that require or forbid.
     pub(super) fn score(&self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) -> i64 {
+        self.score_by(problem, guest, host, |_| true)
+    }
+
+    /// The same without rules in which another guest is the one that gives way: they are no reason for this one to move.
+    pub(super) fn own_score(&self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) -> i64 {
+        let others =
+            |group: &Group<'_>| group.yields.is_some_and(|yields| yields != guest && group.members.contains(&yields));
+        self.score_by(problem, guest, host, |group| !others(group))
+    }
+
+    fn score_by(
+        &self,
+        problem: &Problem<'_>,
+        guest: GuestAt,
+        host: HostAt,
+        counts: impl Fn(&Group<'_>) -> bool,
+    ) -> i64 {
         let mut score = problem.liking(guest, host).unwrap_or(i64::MIN);
         for at in &problem.guests[guest].groups {
             let group = &problem.groups[*at];
-            if !group.required {
+            if !group.required && counts(group) {
                 let weight = group.weight.saturating_mul(i64::from(self.near(problem, *at, host)));
                 let weight = if group.together { weight } else { weight.saturating_neg() };
                 score = score.saturating_add(weight);

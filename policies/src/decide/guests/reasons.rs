@@ -32,7 +32,14 @@ pub(super) enum Reason {
     /// Its host is being drained.
     Drain { host: HostName },
     /// What the planner found: rules between guests, room, or hosts that it likes better.
-    Planned { why: String, required: bool },
+    Planned {
+        /// What the rules say.
+        why: String,
+        /// It cannot stay.
+        required: bool,
+        /// The only hosts that answer it, where not any does: away from its set it would have to move again, and for ever.
+        to: Option<BTreeSet<HostName>>,
+    },
     /// Its host is not well, and its policy says that it moves then.
     Unwell { host: HostName, why: String },
     /// A service of it is slow here, and its policy says that it moves then.
@@ -54,9 +61,8 @@ impl Reason {
     /// Whether a move to this host answers it.
     pub(super) fn allows(&self, host: &HostName) -> bool {
         match self {
-            Self::Rule { .. } | Self::Drain { .. } | Self::Planned { .. } | Self::Unwell { .. } | Self::Slow { .. } => {
-                true
-            }
+            Self::Rule { .. } | Self::Drain { .. } | Self::Unwell { .. } | Self::Slow { .. } => true,
+            Self::Planned { to, .. } => to.as_ref().is_none_or(|to| to.contains(host)),
             Self::Failback { to } => to.contains(host),
         }
     }
@@ -116,7 +122,7 @@ pub(super) fn must_leave(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
 fn planned(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
     let why = round.plan.reason_to_move(run.name)?;
     let required = round.plan.wanted_move(run.name).is_none_or(|wanted| wanted.required);
-    Some(Reason::Planned { why, required })
+    Some(Reason::Planned { why, required, to: round.plan.with_set(run.name) })
 }
 
 /// A host that is liked so much better that its stickiness does not hold it. One that goes back waits for its hosts to
@@ -159,8 +165,13 @@ fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
         calm && round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
     };
     let best = round.state.hosts.keys().filter(|host| back(host)).map(likes).max().filter(|best| *best > here)?;
-    let to = round.state.hosts.keys().filter(|host| back(host) && likes(host) == best).cloned().collect();
-    Some(Reason::Failback { to })
+    let mut to: BTreeSet<HostName> =
+        round.state.hosts.keys().filter(|host| back(host) && likes(host) == best).cloned().collect();
+    // A set goes back as one, to where all of it has room.
+    if let Some(with_set) = round.plan.with_set(run.name) {
+        to.retain(|host| with_set.contains(host));
+    }
+    (!to.is_empty()).then_some(Reason::Failback { to })
 }
 
 /// How much the rules about hosts like this one for the guest.

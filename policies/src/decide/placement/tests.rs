@@ -106,20 +106,38 @@ fn a_guest_of_best_effort_is_stopped_for_the_one_that_finds_no_other_room_and_no
 
 #[test]
 fn a_member_whose_set_has_to_move_waits_while_the_set_goes_first() {
-    let mut stage = Stage::new(&["a", "b"], &["big", "g1", "g2"]);
-    let mut policies = stage.state.policies.clone();
-    policies.guests.get_mut(&name("big")).unwrap().qemu.memory_mib = 7_000;
-    stage.declare(policies);
-    stage.run("big", "a");
+    // 8192 MiB there are enough for both of the set, and not for one of them twice.
+    for each in [1_024, 4_000] {
+        let mut stage = Stage::new(&["a", "b"], &["big", "g1", "g2"]);
+        let mut policies = stage.state.policies.clone();
+        for (of, memory_mib) in [("big", 8_000 - each), ("g1", each), ("g2", each)] {
+            policies.guests.get_mut(&name(of)).unwrap().qemu.memory_mib = memory_mib;
+        }
+        stage.declare(policies);
+        stage.run("big", "a");
+        stage.run("g1", "a");
+        let set = Rule::Together { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0 };
+        declare(&mut stage, vec![set], &[]);
+        let commands = round(&stage).commands;
+        assert!(
+            matches!(&commands[..], [Change::Migrate { guest, to, .. }] if *guest == name("g1") && *to == host("b")),
+            "{each}: {commands:?}"
+        );
+    }
+}
+
+#[test]
+fn a_set_goes_only_where_a_member_that_waits_can_run_too() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
     stage.run("g1", "a");
-    declare(
-        &mut stage,
-        vec![Rule::Together { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0 }],
-        &[],
-    );
+    stage.run("g2", "a");
+    let set = Rule::Together { guests: named(&["g1", "g2", "g3"]), required: true, yields: None, weight: 0 };
+    let hosts = Hosts::Named([(host("c"), Score::By(0))].into());
+    let there = Rule::Hosts { guests: named(&["g3"]), hosts, required: true };
+    declare(&mut stage, vec![set, there], &[]);
     let commands = round(&stage).commands;
     assert!(
-        matches!(&commands[..], [Change::Migrate { guest, to, .. }] if *guest == name("g1") && *to == host("b")),
+        matches!(&commands[..], [Change::Migrate { guest, to, .. }] if *guest == name("g1") && *to == host("c")),
         "{commands:?}"
     );
 }
