@@ -216,12 +216,20 @@ fn as_it_looks(world: &mut World, vm: &Declared) {
             machine.state = state;
         }
     }
-    // What is found on a host that is not the assigned one was started under an older assignment.
+    let epoch = found_under(world, &name);
     for host in vm.active_on.iter().filter_map(|host| world.names.host(host).cloned()).collect::<Vec<_>>() {
         if let Some(node) = world.node(&host) {
-            node.machines.entry(name.clone()).or_insert(Machine { epoch: Epoch::default(), state, ill: None });
+            node.machines.entry(name.clone()).or_insert(Machine { epoch, state, ill: None });
         }
     }
+}
+
+/// What is found on a host that is not the assigned one was started under an older assignment; a guest that is left alone was
+/// brought there by other tools, and has kept its own.
+fn found_under(world: &World, name: &GuestName) -> Epoch {
+    let left_alone = world.state.guests.get(name).filter(|guest| guest.wanted == Wanted::Unmanaged);
+    let kept = left_alone.and_then(|guest| guest.tenures().first().map(|tenure| tenure.epoch));
+    kept.unwrap_or_default()
 }
 
 /// What has been ordered and not yet carried out when the scenario begins.

@@ -25,6 +25,7 @@ use holdfast_policies::{
 use serde_json::Value;
 
 use super::{
+    dependents::dependents,
     format::{self, Scenario, Vm},
     names::Names,
 };
@@ -32,7 +33,7 @@ use super::{
 /// What outweighs every sum of scores that a scenario may state.
 const ABSOLUTE: i64 = 1_000_000_000;
 /// Scores and failures from here on are without end in Pacemaker's words.
-const INFINITE: i64 = 1_000_000;
+pub const INFINITE: i64 = 1_000_000;
 /// One step of a preference, so that it counts more than ties do.
 const PREFERENCE: i64 = 10_000;
 /// Memory of a host whose memory is not limited, in MiB.
@@ -261,15 +262,19 @@ fn rules(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) -> BTre
             required: false,
         });
     }
-    let red = scenario.hosts.iter().filter(|host| is_red(host)).filter_map(|host| names.host(&host.name));
-    let red: BTreeMap<HostName, Score> = red.map(|host| (host.clone(), Score::Never)).collect();
-    if !red.is_empty() {
-        rules.push(Rule::Hosts { guests: Guests::Named(declared.clone()), hosts: Hosts::Named(red), required: false });
+    let ill = scenario.hosts.iter().filter_map(|host| Some((names.host(&host.name)?.clone(), health_score(host)?)));
+    let ill: BTreeMap<HostName, Score> = ill.collect();
+    if !ill.is_empty() {
+        rules.push(Rule::Hosts { guests: Guests::Named(declared.clone()), hosts: Hosts::Named(ill), required: false });
     }
     if scenario.cluster.run_only_where_allowed {
         rules.extend(declared.into_iter().map(|guest| only_where_allowed(scenario, names, guest)));
     }
     rules.extend(vms.values().filter_map(|vm| where_it_failed(names, vm)));
+    rules.extend(dependents(scenario).into_iter().filter_map(|(first, then)| {
+        let (first, then) = (names.guest(first)?.clone(), names.guest(then)?.clone());
+        Some(Rule::Order { first, then, required: true, symmetrical: true })
+    }));
     let named = rules.into_iter().enumerate();
     named.filter_map(|(index, rule)| Some((RuleName::new(format!("rule-{:03}", index + 1)).ok()?, rule))).collect()
 }
@@ -369,12 +374,11 @@ fn policy(scenario: &Scenario) -> BTreeMap<PolicyName, Policy> {
     PolicyName::new("guest").into_iter().map(|name| (name, policy.clone())).collect()
 }
 
-/// Whether a host is so ill that nothing may run there.
-fn is_red(host: &format::Host) -> bool {
-    match &host.health {
-        Some(Value::String(text)) => text.to_lowercase() == "red",
-        Some(number @ Value::Number(_)) => weight(number).is_some_and(|score| score <= -INFINITE),
-        _ => false,
+/// What a host's ill health makes of it for all guests: nothing may run on a red one, and a number is a score.
+fn health_score(host: &format::Host) -> Option<Score> {
+    match host.health.as_ref()? {
+        Value::String(text) if text.to_lowercase() == "red" => Some(Score::Never),
+        health => weight(health).filter(|score| *score < 0).and_then(|_| score(health)),
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod build;
 pub mod check;
+mod dependents;
 pub mod events;
 pub mod format;
 pub mod host;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     build,
-    format::{Question, Scenario},
+    format::{Question, Scenario, Vm},
     world::World,
 };
 
@@ -65,11 +65,17 @@ pub fn answer(scenario: &Scenario) -> Value {
     }
 }
 
-/// The situation in which the guest in question is wanted as well.
+/// The situation in which the guest in question is wanted as well; one that the question describes is not listed yet.
 fn with_it(scenario: &Scenario, question: &Question) -> Scenario {
     let mut with_it = scenario.clone();
-    let it = question.more.get("vm").and_then(Value::as_str);
-    for vm in with_it.vms.iter_mut().filter(|vm| Some(vm.name.as_str()) == it) {
+    let said = question.more.get("vm");
+    let described = said.filter(|said| said.is_object()).cloned();
+    let described = described.and_then(|said| serde_json::from_value::<Vm>(said).ok());
+    let it = described.as_ref().map(|vm| vm.name.clone()).or_else(|| Some(said?.as_str()?.to_owned()));
+    if let Some(described) = described.filter(|vm| with_it.vms.iter().all(|known| known.name != vm.name)) {
+        with_it.vms.push(described);
+    }
+    for vm in with_it.vms.iter_mut().filter(|vm| Some(&vm.name) == it.as_ref()) {
         (vm.desired, vm.managed, vm.ha_enabled) = (Some("running".to_owned()), None, None);
     }
     with_it
