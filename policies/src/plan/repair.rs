@@ -1,7 +1,7 @@
 //! Making room for a guest that found none: by placing others of this round elsewhere, and by asking guests of best
 //! effort to give way.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::{
     Preemption,
@@ -160,15 +160,17 @@ impl Solver<'_, '_> {
     }
 
     /// Finds a host where guests of best effort and of lower priority make room, and as few and unimportant ones as can
-    /// be: those that are on their way out first, for then nobody has to be asked.
+    /// be: those that are on their way out first, for then nobody has to be asked. Nobody makes room for a guest that gives
+    /// way to it, or that does not start without it: it would be placed first again, and so on for ever.
     pub(super) fn give_way(&mut self, guests: &[GuestAt]) -> bool {
         let here = self.best_effort_here.take().unwrap_or_else(|| self.best_effort());
+        let needed = self.needed(guests);
         let mut best: Option<(bool, u32, usize, Rank, Vec<GuestAt>)> = None;
         for (host, on_it) in here.iter().filter(|(_, on_it)| !on_it.is_empty()) {
             if self.allowed(guests, host).is_err() {
                 continue;
             }
-            if let Some(found) = self.without(guests, host, on_it)
+            if let Some(found) = self.without(guests, host, on_it, &needed)
                 && best
                     .as_ref()
                     .is_none_or(|best| (found.0, found.1, found.2, found.3) < (best.0, best.1, best.2, best.3))
@@ -216,17 +218,38 @@ impl Solver<'_, '_> {
         table
     }
 
+    /// The guests without which these do not start, be it through others.
+    fn needed(&self, guests: &[GuestAt]) -> BTreeSet<GuestAt> {
+        let mut needed = BTreeSet::new();
+        let mut open = guests.to_vec();
+        while let Some(then) = open.pop() {
+            let orders = self.problem.orders.iter().filter(|order| order.required && order.then == then);
+            open.extend(orders.map(|order| order.first).filter(|first| needed.insert(*first)));
+        }
+        needed
+    }
+
     /// Who has to be gone from a host before it takes guests.
     fn without(
         &mut self,
         guests: &[GuestAt],
         host: HostAt,
         on_it: &[GuestAt],
+        needed: &BTreeSet<GuestAt>,
     ) -> Option<(bool, u32, usize, Rank, Vec<GuestAt>)> {
         let problem = self.problem;
         let priority = self.priority(guests);
+        let turn = |guest: &GuestAt| {
+            let (priority, yields) = problem.guests[*guest].rank;
+            (priority, Reverse(yields))
+        };
+        let ours = guests.iter().map(turn).max();
         let stops = |guest: &GuestAt| problem.guests[*guest].stage == Stage::Stopping;
-        let below = |guest: &GuestAt| problem.guests[*guest].priority < priority || !problem.guests[*guest].wanted;
+        let below = |guest: &GuestAt| {
+            let known = &problem.guests[*guest];
+            let comes_later = known.priority < priority && Some(turn(guest)) < ours && !needed.contains(guest);
+            comes_later || !known.wanted
+        };
         let leaving: Vec<GuestAt> = on_it.iter().copied().filter(|guest| stops(guest) && below(guest)).collect();
         let asked: Vec<GuestAt> = on_it.iter().copied().filter(|guest| !stops(guest) && below(guest)).collect();
         for guest in &leaving {

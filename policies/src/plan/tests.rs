@@ -315,6 +315,31 @@ fn a_running_guest_of_best_effort_gives_way_and_room_is_waited_for() {
 }
 
 #[test]
+fn nobody_makes_room_for_a_guest_that_gives_way_to_it_or_needs_it() {
+    let mut stage = Stage::new(&["a"], &["low", "high"]);
+    change(&mut stage, |policies| {
+        guest(policies, "low").needs.best_effort = true;
+        guest(policies, "high").priority = 500;
+    });
+    stage.run("low", "a");
+    let asked = |stage: &Stage| {
+        let problem = Problem::of(&stage.state, |_| Standing::Well);
+        let ask = Ask { guests: problem.homeless(), ..Ask::default() };
+        place(&problem, &mut Room::of(&problem), &ask).preempted.len()
+    };
+    rule(&mut stage, "near", apart(&["low", "high"]));
+    assert_eq!(asked(&stage), 1);
+    let yields = Some(name("high"));
+    let guests = named(&["low", "high"]);
+    rule(&mut stage, "near", Rule::Apart { guests, required: true, yields, weight: 0, by: None });
+    assert_eq!(asked(&stage), 0, "high gives way to low, which would be placed first again");
+    rule(&mut stage, "near", apart(&["low", "high"]));
+    let order = Rule::Order { first: name("low"), then: name("high"), required: true, symmetrical: false };
+    rule(&mut stage, "order", order);
+    assert_eq!(asked(&stage), 0, "high does not start without low");
+}
+
+#[test]
 fn a_guest_whose_required_first_one_has_no_place_takes_none() {
     let mut stage = Stage::new(&["a"], &["db", "web"]);
     let order = Rule::Order { first: name("db"), then: name("web"), required: true, symmetrical: true };
