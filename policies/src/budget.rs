@@ -65,7 +65,11 @@ impl fmt::Display for Spent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Stage, host};
+    use crate::{
+        change::{Change, Refused},
+        feature_level::FeatureLevel,
+        fixture::{Stage, host},
+    };
 
     /// The fence of `a` is open; so many fences have begun at these indexes.
     fn stage(own: Option<u32>, all: Option<u32>, of_a: &[u64], of_b: &[u64]) -> Stage {
@@ -110,5 +114,15 @@ mod tests {
             change(fence);
             assert_eq!(stage.state.budget_spent(&host("a")), None);
         }
+    }
+
+    #[test]
+    fn an_attempt_beyond_a_budget_counts_for_all_voters_or_for_none() {
+        let attempt = || Change::FenceAttempted { host: host("a"), executor: host("b"), level: 0 };
+        let mut upgraded = stage(Some(1), None, &[1], &[]);
+        upgraded.must(Change::LevelRaised { to: FeatureLevel::BUDGETS });
+        assert!(matches!(upgraded.refused(attempt()), Refused::Host { .. }));
+        let mut mixed = stage(Some(1), None, &[1], &[]);
+        mixed.must(attempt());
     }
 }

@@ -28,6 +28,9 @@ impl FeatureLevel {
     /// From this one on an agent begins nothing any more that an older generation has ordered (R25). No level of its own: no
     /// command of a recovery is ever committed, and no version was made that can do the one and not the other.
     pub const GENERATIONS: Self = Self::REVOCATION;
+    /// From this one on a fence beyond a budget is refused by whoever applies it. An earlier version does not refuse it, so before
+    /// that it counts for everybody: an attempt that some voters know of and others do not could be a late shot (R20).
+    pub const BUDGETS: Self = Self::REVOCATION;
     /// What this version can do.
     pub const HIGHEST: Self = Self::REVOCATION;
 }

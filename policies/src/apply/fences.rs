@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     incident::Incident,
     journal::Event,
     lease::SafeAt,
@@ -98,7 +99,9 @@ impl ClusterState {
             return Err(Refused::Host { host: host.clone(), why });
         }
         let first = *attempts == 0;
-        if let Some(spent) = self.budget_spent(host) {
+        if self.level >= FeatureLevel::BUDGETS
+            && let Some(spent) = self.budget_spent(host)
+        {
             return Err(Refused::Host { host: host.clone(), why: format!("is not switched off: {spent}") });
         }
         let kind = OrderKind::Fence { target: host.clone(), target_incarnation, level, device, switch: Switch::Off };
