@@ -69,11 +69,13 @@ pub(super) fn attempt(
         return Some((format!("fencing is held: {hold}"), FOREVER));
     }
     if let Some(spent) = round.state.budget_spent(name) {
-        // Where its lease ends the wait, nobody has to get up.
-        if pending(round, name).is_none() {
-            over_budget(round, decision, name, &spent);
+        let room = room_again(round, &spent);
+        // Where its lease ends the wait, nobody has to get up; mostly that is long before the hour has room.
+        if let Some(safe) = pending(round, name) {
+            return [wait(&safe), room].into_iter().min_by_key(|(_, left)| *left);
         }
-        return Some(room_again(round, &spent));
+        over_budget(round, decision, name, &spent);
+        return Some(room);
     }
     if fence.attempts == 0 && takes_the_room(round, decision) {
         return Some(("the fence of another host to begin, which may take the room in the hour".to_owned(), 0));

@@ -105,6 +105,22 @@ fn nobody_is_called_while_a_lease_ends_the_wait_and_somebody_where_it_does_not()
 }
 
 #[test]
+fn a_host_whose_budget_is_used_up_waits_for_its_lease_where_that_ends_before_the_hour_has_room() {
+    let mut levels = four().stage.state.policies.fencing[&host("d")].clone();
+    levels.push(FenceLevel::Lease(LeaseLevel::default()));
+    let mut scene = with(levels, Some(armed()));
+    scene.stage.state.policies.cluster.fences_per_hour = Some(1);
+    let fenced = scene.stage.index;
+    scene.stage.state.hosts.get_mut(&host("d")).unwrap().fences.push(fenced);
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("host/d").is_some_and(|open| open.human.is_none()), "nobody is called");
+    let (what, left) = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
+    assert!(what.starts_with("safe at ") && left == 13_200, "{what} {left}");
+}
+
+#[test]
 fn a_host_that_relies_on_its_lease_and_has_no_watchdog_is_told_of_at_once() {
     let mut scene = with(vec![FenceLevel::Lease(LeaseLevel::default())], Some(Armed { watchdog: None, ..armed() }));
     assert_eq!(scene.settle(), ["IncidentOpened"]);
