@@ -105,8 +105,12 @@ impl Pass<'_, '_> {
     ) {
         let host = &tenure.host;
         judgement.doing = format!("stopping on {host}");
+        // Of a host that does not answer, what it waits for itself is told when all hosts have been looked at.
+        let answers = self.round.answers(host);
         if let Some(order) = order {
-            judgement.waits = self.left_of(order, "the word that nothing of it is left");
+            if answers {
+                judgement.waits = self.left_of(order, "the word that nothing of it is left");
+            }
             return;
         }
         let left = failed.map(|(index, _)| STOP_AGAIN_AFTER.saturating_sub(self.round.age(*index)));
@@ -119,10 +123,8 @@ impl Pass<'_, '_> {
             judgement.waits = Some(wanted::hands_on(&hands_off));
         } else if !left.is_zero() {
             judgement.waits = Some(("the next try to stop it".to_owned(), millis(left)));
-        } else if self.round.answers(host) {
+        } else if answers {
             self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
-        } else {
-            judgement.waits = Some((format!("{host}, which is not well heard"), FOREVER));
         }
     }
 

@@ -95,6 +95,26 @@ fn a_guest_whose_host_does_not_answer_waits_for_what_its_host_waits_for() {
 }
 
 #[test]
+fn a_guest_that_is_being_stopped_waits_for_its_host_where_that_does_not_answer() {
+    for fails in [false, true] {
+        let mut scene = four();
+        want(&mut scene, "web", Wanted::Stopped);
+        assert_eq!(scene.settle(), ["Stop"]);
+        if fails {
+            scene.stage.end("d", failed());
+        } else {
+            let (what, left) = waits(&scene, "web");
+            assert!(what == "the word that nothing of it is left, by d" && left < FOREVER, "{what} {left}");
+        }
+        scene.later(20_000);
+        scene.silent("d", 20_000);
+        scene.heard("d", 100);
+        let (what, left) = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
+        assert_eq!(waits(&scene, "web"), (format!("d, which waits for {what}"), left), "fails: {fails}");
+    }
+}
+
+#[test]
 fn a_guest_of_which_nothing_can_be_said_waits_for_whoever_can_end_that() {
     let mut scene = four();
     scene.report("web", "d", GuestCondition::Paused { reason: "by hand".to_owned() });
