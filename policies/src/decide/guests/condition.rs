@@ -28,6 +28,9 @@ pub(super) fn judge_services(
     judgement.services = services::judge_all(round.evidence, now, run.name, epoch, &policy.services);
 }
 
+/// What is waited for of a guest that stood still, whoever let it run again.
+pub(super) const LET_RUN: &str = "its services to answer, since it was let run again";
+
 /// What is made of a running guest.
 pub(super) enum Condition {
     Well,
@@ -110,22 +113,23 @@ fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, ju
         let service = policy.services.get(name);
         let grace = service.and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
         if let Some(left) = boot_left(round, run, grace.0) {
-            booting = booting.or(Some((format!("{name} {why} yet; it has {grace} to boot"), left)));
+            booting = booting.or(Some((format!("{name} {why} yet; it has {grace} to boot"), to_boot(left))));
             continue;
         }
         if let Some(reset) = boots_again(round, run, policy.cool_down.0, grace.0) {
             let left = grace.0.saturating_sub(Duration::from_millis(reset.ago_ms));
-            booting = booting.or(Some((format!("{name} {why} yet; {reset}, and has {grace} to boot"), left)));
+            booting = booting.or(Some((format!("{name} {why} yet; {reset}, and has {grace} to boot"), to_boot(left))));
             continue;
         }
         if let Some(left) = service.and_then(|service| stood_still(round, run, service)) {
-            booting = booting.or(Some((format!("{name} {why} yet; its guest stood still until just now"), left)));
+            let waits = (LET_RUN.to_owned(), millis(left));
+            booting = booting.or(Some((format!("{name} {why} yet; its guest stood still until just now"), waits)));
             continue;
         }
         let evidence = own.evidence.clone();
         return Condition::Ill { trouble: Trouble::Service, why: format!("{name} {why}"), evidence };
     }
-    booting.map_or(Condition::Well, |(why, left)| Condition::NotToBeJudged { why, waits: to_boot(left) })
+    booting.map_or(Condition::Well, |(why, waits)| Condition::NotToBeJudged { why, waits })
 }
 
 /// What is waited for while a guest boots.

@@ -9,7 +9,7 @@ use super::{
         services,
     },
     Pass,
-    condition::{Condition, boot_left, has_come_up, judge_services, to_boot, trouble},
+    condition::{Condition, LET_RUN, boot_left, has_come_up, judge_services, to_boot, trouble},
     glance::Here,
     moves::target,
     reasons::must_leave,
@@ -192,7 +192,7 @@ impl Pass<'_, '_> {
             let let_run = let_run_left(self.round, run);
             if let Some(left) = window.max(let_run) {
                 let what = if let_run == Some(left) {
-                    "its services to answer, since it was let run again"
+                    LET_RUN
                 } else {
                     "what was so before the newest try to be out of the window that is looked at"
                 };

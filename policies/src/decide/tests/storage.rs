@@ -76,7 +76,9 @@ fn a_guest_that_was_paused_by_hand_is_judged_by_what_is_seen_of_it_since_it_runs
         scene.now += 500;
         says(&mut scene, GuestCondition::Running);
         assert_eq!(scene.words(), Vec::<String>::new());
-        assert!(scene.decide().report.guests[&name("web")].doing.contains("stood still"));
+        let judged = scene.decide().report.guests[&name("web")].clone();
+        assert!(judged.doing.contains("stood still"), "{}", judged.doing);
+        assert!(judged.waits.is_some_and(|(what, left)| what.ends_with("since it was let run again") && left > 0));
         // Three answers, half a second from one to the next, the last one as late as may be; and two syncs.
         scene.later(2_400);
         fails_on(&mut scene);
