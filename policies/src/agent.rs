@@ -276,6 +276,7 @@ impl Agent {
     pub fn unwritten(&mut self, undone: &[OrderId]) {
         for order in undone {
             self.carried.remove(order);
+            self.outranked.remove(order);
             self.disk.begun.remove(order);
             self.disk.shots.remove(order);
         }

@@ -346,3 +346,14 @@ fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known
     let resume = order(1_000_000_001, OrderKind::Resume { guest: name("web"), epoch: epoch(5) });
     assert_eq!(carried(&take(&mut agent, recovered(vec![resume]))), [OrderId(1_000_000_001)]);
 }
+
+#[test]
+fn an_order_that_was_never_written_down_does_not_hide_what_comes_of_a_later_one_with_its_number() {
+    let mut agent = agent(known());
+    take(&mut agent, reply(vec![fence(2)]));
+    take(&mut agent, recovered(Vec::new()));
+    agent.unwritten(&[OrderId(2)]);
+    assert_eq!(carried(&take(&mut agent, recovered(vec![fence(2)]))), [OrderId(2)]);
+    agent.on_done(OrderId(2), done(), None);
+    assert!(!results(&agent).is_empty());
+}
