@@ -130,15 +130,17 @@ impl ClusterState {
         }
         known.wired.retain(|wired| !same(wired));
         if known.wired.len() >= WIRED_MAX {
-            known.wired.remove(0);
+            // What counts for all who ask is never so much, and is not lost for what counts for one of them.
+            let of_one = known.wired.iter().position(|wired| wired.asker.is_some());
+            known.wired.remove(of_one.unwrap_or(0));
         }
         known.wired.push(Wired { level, device, how: how.clone(), since: context.index, asker: asker.clone() });
         let how = asker.map_or_else(|| how.to_string(), |asker| format!("{how}, for {asker}"));
         self.note(context, Event::WiringVerified { host: host.clone(), level, device, how });
     }
 
-    /// What a host has found of devices that mean another machine on each host counts for the machine that it was: on another
-    /// one of its name they mean something else.
+    /// Forgets what a host has found at the power devices of others. What it has found of devices that mean another machine on each
+    /// host counts for the machine that it was: on another one of its name they mean something else.
     pub(super) fn forget_found_by(&mut self, asker: &HostName) {
         for known in self.hosts.values_mut() {
             known.wired.retain(|wired| wired.asker.as_ref() != Some(asker));

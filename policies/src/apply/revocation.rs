@@ -14,8 +14,8 @@ use crate::{
     state::{ClusterState, Host, Life},
 };
 
-/// What incidents of a host are about.
-const KEYS: [&str; 9] =
+/// What incidents of a host are about: their keys are `ABOUT/HOST`.
+const ABOUT: [&str; 9] =
     ["host", "fencing", "quarantine", "power_on", "path", "leaving", "lease", "supervisor", "drill"];
 
 impl ClusterState {
@@ -135,14 +135,11 @@ impl ClusterState {
             guest.settled = guest.settled.take().filter(|settled| settled != host);
             guest.heading = guest.heading.take().filter(|heading| heading.to != *host);
         }
-        for other in self.hosts.values_mut() {
-            // What it has found at their power devices hides what the others find, and is nobody's word any more.
-            other.paths.retain(|path| path.executor != *host);
-            other.wired.retain(|wired| wired.asker.as_ref() != Some(host));
-        }
+        // What it has found at the power devices of others hides what the rest finds, and is nobody's word any more.
+        self.forget_found_by(host);
         // Who has looked at its end reads there why it is not coming back. It is not well again, so nothing says that.
         self.incident(context, &Self::host_key(host), &format!("{host} is revoked")).did(told);
-        for about in KEYS {
+        for about in ABOUT {
             self.end_incident(context, &format!("{about}/{host}"));
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     decide::{DRILL_LIMIT, drill},
-    fence_path::{DeviceTest, DrillStep, LevelTest, Machine},
+    fence_path::{DeviceTest, DrillStep, LevelTest, Machine, WIRED_MAX, Wired, WiredBy},
     model::Severity,
 };
 
@@ -435,4 +435,17 @@ fn every_host_finds_out_for_itself_what_a_local_device_is() {
         assert!(scene.stage.state.wiring_for(&host("d"), 0, Some(&host(asker))).is_some(), "{asker}");
     }
     assert!(scene.stage.state.wiring_for(&host("d"), 0, None).is_none(), "nobody else's word counts");
+}
+
+#[test]
+fn what_counts_for_all_who_ask_is_not_forgotten_for_what_many_hosts_have_found_for_themselves() {
+    let mut scene = local();
+    let wired = |level, asker| Wired { level, device: 0, how: WiredBy::MachineId, since: 1, asker };
+    let known = scene.stage.state.hosts.get_mut(&host("d")).unwrap();
+    known.wired = vec![wired(1, None)];
+    known.wired.extend((1..WIRED_MAX).map(|number| wired(0, Some(host(&format!("h-{number}"))))));
+    scene.tested("d", "b", Power::On, Machine::Same);
+    let known = &scene.stage.state.hosts[&host("d")].wired;
+    assert!(known.len() == WIRED_MAX && known.contains(&wired(1, None)), "{known:?}");
+    assert!(scene.stage.state.wiring_for(&host("d"), 0, Some(&host("b"))).is_some());
 }
