@@ -38,8 +38,8 @@ pub fn drill(
     // The word of such a device is no proof, and its switch may be another machine's.
     if known.distrusted.contains(&level) {
         return Err(format!(
-            "the power device of level {} of {host} is not trusted, and may be another machine's: put `fencing:` right, or look after its \
-             wiring and run `holdfast host trust-device {host}`",
+            "the power device of level {} of {host} is not trusted, and may be another machine's: put `fencing:` right, or look \
+             after its wiring and run `holdfast host trust-device {host}`",
             level + 1
         ));
     }

@@ -132,7 +132,7 @@ impl<'a> Plan<'a> {
 
     /// Where a running guest has to go, so that a member of its set that can start only there finds it there.
     pub(super) fn follows(&self, guest: &GuestName) -> Option<&'a HostName> {
-        let at = self.problem.guest(guest).filter(|_| !self.placement.moves.is_empty())?;
+        let at = self.problem.guest(guest)?;
         let found = self.placement.moves.iter().find(|(mover, _)| *mover == at)?;
         Some(self.problem.host_name(found.1))
     }

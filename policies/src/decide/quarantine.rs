@@ -6,7 +6,8 @@ use super::{Decision, HostVerdict, Round};
 use crate::change::Change;
 
 /// How long a fence counts towards `fences_per_hour`, `fences_per_hour_in_all` and `quarantine_after_fences`. A quarantine for
-/// it therefore ends at most an hour after the host's newest fence. A new coordinator counts from its own start where it does not know better.
+/// it therefore ends at most an hour after the host's newest fence. A new coordinator counts from its own start where it does
+/// not know better.
 pub const FENCE_COUNTS_FOR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {

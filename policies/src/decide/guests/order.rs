@@ -2,8 +2,8 @@
 //!
 //! Required: the second guest starts only when the first one runs and its services have answered. Not required: it waits
 //! only while the first one is really on its way up. Symmetrical and required: when the first one is stopped for good, the
-//! second is stopped before it, and whatever comes after that one before both. Rules that go round in a circle are refused when they are declared; should one be there
-//! all the same, it holds nobody, and somebody is told.
+//! second is stopped before it, and whatever comes after that one before both. Rules that go round in a circle are refused when
+//! they are declared; should one be there all the same, it holds nobody, and somebody is told.
 
 use std::{collections::BTreeSet, time::Duration};
 
