@@ -298,3 +298,10 @@ async fn what_is_confirmed_or_was_refused_is_told_at_once() {
     power_off_and_confirm(&devices, LEVEL, || true).await;
     assert!(began.elapsed() <= Duration::from_millis(100), "{:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_devices_of_which_one_goes_off_after_their_level_are_both_looked_at_once_more() {
+    let (_, devices) = fakes(&[Manner::Slow(Duration::from_millis(300)), Manner::ShowsAfter(Duration::from_secs(9))]);
+    let report = power_off_and_confirm(&devices, LEVEL, || true).await;
+    assert!(matches!(report.outcome, Outcome::Off { .. }), "{report:?}");
+}

@@ -135,7 +135,9 @@ impl<'a> Level<'a> {
     }
 
     async fn read_again(&self, device: &dyn PowerDevice) -> End {
-        match self.status(device).await {
+        // The last of them may have gone off only when the level was over.
+        let within = self.left().max(LAST_LOOK).min(device.patience());
+        match self.status_within(device, within).await {
             (reading, Answer::Confirmed(Power::Off)) => End::Off(reading),
             (_, answer) => Sent::default().end(device, &answer),
         }
