@@ -453,7 +453,7 @@ impl World {
                     .is_some_and(|known| !matches!(known.phase, holdfast_policies::state::Phase::Unplaced))
             };
             let reports = request.reports.iter().filter(|report| !hidden || placed(&report.guest));
-            host.reports = reports.map(|report| (report.guest.clone(), report.clone())).collect();
+            host.report(reports.map(|report| (report.guest.clone(), report.clone())).collect(), clock);
             brain.calm = false;
         }
         host.level = request.level;
