@@ -255,6 +255,7 @@ impl Stage {
             survivor: host("a"),
             newest: Some(WallTime(8_000_000)),
             by: "ann".to_owned(),
+            revoked: [].into(),
         }
     }
 

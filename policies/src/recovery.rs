@@ -9,10 +9,12 @@
 //!  host, whatever its life -> Up: heard anew, or proven off anew; what was proven is of a boot that may be over
 //!  order, fence, drill     -> gone: an agent of the new generation begins nothing that an older one has ordered
 //!  deciding                -> suspended, until an operator resumes it
+//!  certificate             -> as much as the survivor knows: who was told to be revoked is so still, and may run guests
+//!                             all the same until it is proven off (R27)
 //! ```
 //! It is no command of the log: what it makes is the first snapshot of a new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     apply::Context,
@@ -22,6 +24,7 @@ use crate::{
     journal::Event,
     model::Severity,
     names::{Epoch, HostName},
+    revocation::Revocation,
     state::{ClusterState, Guest, Host, Ladder, Life, Phase, Suspension},
     time::WallTime,
 };
@@ -53,6 +56,8 @@ pub struct Recovery {
     pub newest: Option<WallTime>,
     /// Who does it.
     pub by: String,
+    /// Hosts that were revoked in the lost history, as the survivor was told while it lasted.
+    pub revoked: BTreeMap<HostName, Revocation>,
 }
 
 /// Why a state was not recovered.
@@ -122,6 +127,7 @@ impl ClusterState {
         self.hosts.values_mut().for_each(|host| lose_proof(host, index));
         let by = format!("{} with a recovery", recovery.by);
         self.suspended = Some(Suspension { by, since: index, under_way: BTreeSet::new() });
+        self.revoked.extend(recovery.revoked.clone());
         self.close_outdated(&context);
         self.tell(&context, recovery);
         self.view(&mut context);

@@ -20,6 +20,7 @@ use holdfast_policies::{
     hostfile::HostFile,
     names::HostName,
     recovery::{Recovery, next_generation, next_index},
+    revocation::{Revocation, admit},
     state::ClusterState,
     time::WallTime,
 };
@@ -31,6 +32,7 @@ use crate::{
     consensus::{self, Anew, Halt, Heard, Machine, Place, Remains, Standing, StartError},
     pki,
     replica::Replica,
+    revocations::Kept,
     rpc,
 };
 
@@ -52,7 +54,12 @@ pub struct Survey {
     pub elsewhere: BTreeMap<HostName, Heard>,
     /// The newest generation that is known: to the store, to this host's agent, or to anybody who answers.
     pub known: u32,
+    /// Hosts that were revoked after the newest entry, as this host was told.
+    pub revoked_since: BTreeMap<HostName, Revocation>,
 }
+
+/// Whose certificates count no more.
+type Revoked = BTreeMap<HostName, Revocation>;
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,18 +132,30 @@ pub fn finish(file: &HostFile) -> anyhow::Result<()> {
 /// # Errors
 /// No store, a store in use, or one that cannot be read.
 pub fn survey(file: &HostFile) -> anyhow::Result<Survey> {
-    let mut reader = Reader { replica: Replica { state: ClusterState::born() }, newest: None };
+    let mut reader = Reader::born();
     let papers = Papers::of(file);
     let remains = Remains::read(papers.store(), &file.cluster, &mut reader);
     let remains = remains.map_err(|error| or_aside(error, &papers))?;
     let agent = disk::load(&file.state_dir.join("agent.json"), &file.cluster)?;
     let state = reader.replica.state;
     let told = state.journal.entries().next_back().map(|entry| entry.at);
-    let (others, elsewhere) = ask_all(file, &remains, &state)?;
+    let revoked_since = revoked_since(Kept::load(&Kept::path(&file.state_dir))?, &state);
+    let mut revoked = state.revoked.clone();
+    revoked.extend(revoked_since.clone());
+    let (others, elsewhere) = ask_all(file, &remains, &state, &revoked)?;
     let heard = others.values().map(|(_, heard)| heard).chain(elsewhere.values());
     let heard = heard.filter_map(Heard::generation).max().unwrap_or(0);
     let known = state.generation.max(agent.authority.generation).max(heard);
-    Ok(Survey { remains, newest: reader.newest.max(told), others, elsewhere, known, state })
+    Ok(Survey { remains, newest: reader.newest.max(told), others, elsewhere, known, state, revoked_since })
+}
+
+/// What the store does not know of revoked hosts, and this host was told. Lost with the history, a stolen host would be let in
+/// again until somebody remembers (R27).
+fn revoked_since(told: Kept, state: &ClusterState) -> Revoked {
+    if told.index <= state.applied {
+        return Revoked::new();
+    }
+    told.revoked.into_iter().filter(|(host, revocation)| state.revoked.get(host) != Some(revocation)).collect()
 }
 
 /// A store that takes part in nothing any more may be the best that is left.
@@ -161,6 +180,12 @@ struct Reader {
     newest: Option<WallTime>,
 }
 
+impl Reader {
+    fn born() -> Self {
+        Self { replica: Replica { state: ClusterState::born() }, newest: None }
+    }
+}
+
 impl Machine for Reader {
     fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Vec<u8>, Halt> {
         let reply = self.replica.apply(index, entry)?;
@@ -183,7 +208,7 @@ impl Machine for Reader {
 type Asked = (BTreeMap<u64, (Place, Heard)>, BTreeMap<HostName, Heard>);
 
 /// Asks everybody at once. Also whoever is no voter here may have become one since, or know that the cluster goes on.
-fn ask_all(file: &HostFile, remains: &Remains, state: &ClusterState) -> anyhow::Result<Asked> {
+fn ask_all(file: &HostFile, remains: &Remains, state: &ClusterState, revoked: &Revoked) -> anyhow::Result<Asked> {
     let others = remains.voters.iter().filter(|(node_id, _)| **node_id != remains.node_id);
     let others: Vec<(u64, Place)> = others.map(|(node_id, place)| (*node_id, place.clone())).collect();
     let votes = |host: &HostName| *host == file.host || others.iter().any(|(_, place)| place.host == *host);
@@ -191,14 +216,18 @@ fn ask_all(file: &HostFile, remains: &Remains, state: &ClusterState) -> anyhow::
     // No node has this id: nobody speaks here to a voter.
     let elsewhere = elsewhere.map(|(host, known)| (0, Place { host: host.clone(), address: known.facts.address }));
     let elsewhere: Vec<(u64, Place)> = elsewhere.collect();
-    let mut heard = ask(file, others.iter().chain(&elsewhere))?.into_iter();
+    let mut heard = ask(file, revoked, others.iter().chain(&elsewhere))?.into_iter();
     let others = others.into_iter().zip(heard.by_ref()).map(|((node_id, place), heard)| (node_id, (place, heard)));
     let others = others.collect();
     Ok((others, elsewhere.into_iter().map(|(_, place)| place.host).zip(heard).collect()))
 }
 
 /// What is heard of each, in this order.
-fn ask<'a>(file: &HostFile, whom: impl Iterator<Item = &'a (u64, Place)>) -> anyhow::Result<Vec<Heard>> {
+fn ask<'a>(
+    file: &HostFile,
+    revoked: &Revoked,
+    whom: impl Iterator<Item = &'a (u64, Place)>,
+) -> anyhow::Result<Vec<Heard>> {
     let tls = pki::TlsFiles {
         authority: file.tls.ca.clone(),
         certificate: file.tls.certificate.clone(),
@@ -206,10 +235,21 @@ fn ask<'a>(file: &HostFile, whom: impl Iterator<Item = &'a (u64, Place)>) -> any
     };
     let tls = pki::client_config(&tls)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let list = revoked.clone();
     Ok(runtime.block_on(async {
-        let client = rpc::Client::new(tls);
-        join_all(whom.map(|(to, place)| consensus::ask(&client, &file.cluster, *to, place, ASK_FOR))).await
+        let client =
+            rpc::Client::choosy(tls, move |certificate| admit(&list, certificate).map_err(|why| why.to_string()));
+        join_all(whom.map(|(to, place)| hear(&client, file, revoked, *to, place))).await
     }))
+}
+
+/// What is heard of one. Nobody asks a host of which no certificate counts: it could hold up every recovery for ever, by saying
+/// that it votes, or that it knows a later generation.
+async fn hear(client: &rpc::Client, file: &HostFile, revoked: &Revoked, to: u64, place: &Place) -> Heard {
+    if revoked.get(&place.host).is_some_and(|revocation| revocation.readmitted.is_none()) {
+        return Heard::Nothing("it is revoked, and not asked".to_owned());
+    }
+    consensus::ask(client, &file.cluster, to, place, ASK_FOR).await
 }
 
 impl Survey {
@@ -268,9 +308,16 @@ impl Survey {
     /// Puts the store of a new generation in the place of the one that was surveyed.
     ///
     /// # Errors
-    /// Where it stopped; the old store is there, or beside its place.
+    /// Where it stopped; the old store is there, or beside its place. Nothing has changed where the store is in use, or is not
+    /// any more what was surveyed: its supervisor was started meanwhile.
     pub fn carry_out(&self, file: &HostFile, by: &str) -> anyhow::Result<Recovered> {
         let papers = Papers::of(file);
+        let remains = Remains::read(papers.store(), &file.cluster, &mut Reader::born())?;
+        anyhow::ensure!(
+            remains == self.remains,
+            "the store in {} has changed since it was looked at: run `holdfast recover` again",
+            papers.store().display()
+        );
         let generation = next_generation(self.known, rand::random()).context("there is no later generation")?;
         let index = next_index(self.remains.index.max(self.state.applied));
         let recovery = Recovery {
@@ -280,6 +327,7 @@ impl Survey {
             survivor: file.host.clone(),
             newest: self.newest,
             by: by.to_owned(),
+            revoked: self.revoked_since.clone(),
         };
         let mut state = self.state.clone();
         state.recover(&recovery)?;

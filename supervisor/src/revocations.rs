@@ -126,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn a_supervisor_that_starts_anew_knows_who_was_revoked_before_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("revoked.json");
+        let path = Kept::path(folder.path());
         let certificate = HostCertificate { host: host("m1"), serial: "5f".parse().unwrap() };
         let told = |index, readmitted| Arc::new(View { index, revoked: revoked(readmitted), ..View::default() });
         let (views, view) = watch::channel(Arc::new(View::default()));

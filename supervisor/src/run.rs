@@ -77,7 +77,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     ensure!(owner == file.host, "the certificate is {owner}'s, but the host file says {}", file.host);
     let replica = Replica::born();
     let (views, view) = watch::channel(Arc::new(View::default()));
-    let list = file.state_dir.join("revoked.json");
+    let list = Kept::path(&file.state_dir);
     let revocations = Revocations::new(Arc::clone(&replica), view.clone(), Kept::load(&list)?);
     tokio::spawn(revocations.clone().keep(list));
     let client = rpc::Client::choosy(pki::client_config(&tls)?, {

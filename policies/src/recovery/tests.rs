@@ -6,6 +6,7 @@ use crate::{
     fixture::{Stage, boot, host, name},
     names::OrderId,
     proof::Proof,
+    revocation::is_heard,
     state::{Mode, Wanted},
     sync::Authority,
 };
@@ -91,6 +92,21 @@ fn what_was_proven_of_a_host_is_proven_no_more_and_what_operators_want_of_it_sta
         assert!(stage.state.open_incident(&ClusterState::host_key(&host(on))).is_none(), "{on}");
     }
     assert_eq!(stage.state.hosts[&host("a")].mode, Mode::Maintenance);
+}
+
+#[test]
+fn who_was_revoked_in_the_lost_history_stays_so_and_may_run_guests_until_it_is_proven_off() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let (since, by, why) = (stage.state.applied + 5, "ann".to_owned(), "stolen".to_owned());
+    let revocation = Revocation { since, by, why, boots: vec![boot("b.1")], keys: [].into(), readmitted: None };
+    let revoked = BTreeMap::from([(host("b"), revocation)]);
+    let recovery = Recovery { revoked: revoked.clone(), ..Stage::recovery(&stage.state) };
+    stage.state.recover(&recovery).unwrap();
+    assert_eq!(stage.state.revoked, revoked);
+    assert!(!is_heard(&stage.state.revoked, true, &host("b"), &boot("b.1")));
+    assert_eq!(stage.state.view_changed, stage.state.applied, "everybody is told");
+    assert_eq!(stage.state.hosts[&host("b")].life, Life::Up, "nobody knows what it was given to run before");
 }
 
 #[test]

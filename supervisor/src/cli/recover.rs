@@ -66,6 +66,7 @@ fn shown(file: &HostFile, survey: &Survey, objection: Option<&Objection>) -> Rep
     let voters: BTreeMap<String, String> = voters(file, survey).into_iter().collect();
     let hosts: Vec<_> = survey.state.hosts.keys().collect();
     let guests: Vec<_> = survey.state.guests.keys().collect();
+    let revoked_since: Vec<_> = survey.revoked_since.keys().collect();
     let json = json!({
         "generation": survey.state.generation,
         "term": survey.remains.written,
@@ -75,6 +76,7 @@ fn shown(file: &HostFile, survey: &Survey, objection: Option<&Objection>) -> Rep
         "voters": voters,
         "hosts": hosts,
         "guests": guests,
+        "revoked_since": revoked_since,
         "words": words,
         "objection": objection.map(ToString::to_string),
     });
@@ -95,7 +97,8 @@ See \"Majority lost for good\" in docs/OPERATING.md.
 /// What is done, for people who have never done it.
 const PLAN: &str = "\
 A recovery makes a new generation of the cluster from this store, with this host as its only voter:
-  - What was decided after the newest entry is lost: policies, guests that were moved, words of operators.
+  - What was decided after the newest entry is lost: policies, guests that were moved, words of operators. Hosts that were revoked
+    since, as far as this host was told, stay revoked.
   - Entries that the old majority may not have confirmed are kept, because it may have.
   - Every guest may run on every host until that is known better: it is adopted where one host alone reports it, and starts only
     when every host that could run it has said that it is not there, or is proven off, or you have confirmed it off.
@@ -131,6 +134,9 @@ fn found(file: &HostFile, survey: &Survey) -> String {
         };
         let does = if host.facts.guests { "may run any guest" } else { "says that it runs no guests" };
         line("host", format!("{name} {does}{was}"));
+    }
+    for (name, revocation) in &survey.revoked_since {
+        line("revoked", format!("{name}, by {}, after the newest entry: it stays so", revocation.by));
     }
     line("guests", format!("{}; each may run on any of these hosts", survey.state.guests.len()));
     text

@@ -33,6 +33,7 @@ use super::{
         },
         pki,
         recover::survey,
+        revocations::Kept,
         rpc::{Channel, Handler, Limits, Server},
     },
     *,
@@ -137,10 +138,14 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     let store = Anew { cluster: file.cluster.clone(), node_id: 2, place, term: 3, index: 40, state };
     store.write(&file.state_dir.join("raft")).unwrap();
     fs::write(file.state_dir.join("node.json"), r#"{"node_id":2}"#).unwrap();
+    // It was told that after the newest entry of its store.
+    let kept = r#"{"index":41,"revoked":{"hv-c":{"since":41,"by":"ann","why":"stolen","boots":[]}}}"#;
+    fs::write(Kept::path(&file.state_dir), kept).unwrap();
     let words = "what was decided elsewhere is lost for good";
     let shown = recover(&[]);
     assert_eq!(shown.code, 0, "{}", shown.err);
     assert!(shown.out.contains(&format!("--i-understand \"{words}\"")), "{}", shown.out);
+    assert!(shown.out.contains("hv-c, by ann, after the newest entry: it stays so"), "{}", shown.out);
     let operator = ["--operator", "ann"];
     for missing in [&["--force"][..], &["--force", "--i-understand", words], &["--force", "--operator", "ann"]] {
         let refused = recover(missing);
@@ -150,15 +155,19 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     assert!(wrong.code == 1 && wrong.err.contains("nothing was changed"), "{}", wrong.err);
     assert!(!file.state_dir.join("raft.generation-1").exists());
 
+    let before = survey(&file).unwrap();
     let did = recover(&[&["--json", "--force", "--i-understand", words][..], &operator].concat());
     assert_eq!(did.code, 0, "{}", did.err);
     let node_id = did.json()["node_id"].as_u64().unwrap();
     assert_eq!(node_id, 1_000_000_000);
     assert!(file.state_dir.join("raft.generation-1/raft.redb").exists(), "the old store is kept");
+    let late = before.carry_out(&file, "ann").unwrap_err().to_string();
+    assert!(late.contains("has changed since it was looked at"), "{late}");
     let survey = survey(&file).unwrap();
     assert_eq!((survey.remains.node_id, survey.remains.index), (node_id, node_id));
     assert_eq!(Some(u64::from(survey.state.generation)), did.json()["generation"].as_u64());
     assert!(survey.state.suspended.is_some() && survey.state.generation > 1);
+    assert!(survey.state.revoked.contains_key(&host("hv-c")) && survey.revoked_since.is_empty());
     assert_eq!(Papers::of(&file).raft_id(), Some(node_id));
 }
 

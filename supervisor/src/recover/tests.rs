@@ -26,7 +26,8 @@ fn survey(others: Vec<Heard>) -> Survey {
     let voters: BTreeMap<u64, Place> = voters.collect();
     let sets = vec![voters.keys().copied().collect()];
     let remains = Remains { node_id: 1, term: 9, written: 9, index: 50, voters, sets };
-    Survey { remains, state: ClusterState::born(), newest: None, others, elsewhere: BTreeMap::new(), known: 1 }
+    let (state, elsewhere, revoked_since) = (ClusterState::born(), BTreeMap::new(), Revoked::new());
+    Survey { remains, state, newest: None, others, elsewhere, known: 1, revoked_since }
 }
 
 fn objection(others: Vec<Heard>) -> Option<Objection> {
@@ -57,6 +58,25 @@ fn a_cluster_is_recovered_on_the_survivor_that_knows_most_and_once() {
     let Some(Objection::GoesOn { later: 7, own: 1, by, .. }) = &goes_on else { panic!("{goes_on:?}") };
     assert_eq!(*by, host("hv-b"));
     assert!(goes_on.unwrap().to_string().contains("`holdfast voter add hv-a` there"));
+}
+
+#[test]
+fn of_revoked_hosts_the_survivor_keeps_what_it_was_told_after_its_newest_entry() {
+    let revocation = |since: u64| {
+        let (by, why, boots) = ("ann".to_owned(), "stolen".to_owned(), Vec::new());
+        Revocation { since, by, why, boots, keys: [].into(), readmitted: None }
+    };
+    let revoked = Revoked::from([(host("hv-b"), revocation(30))]);
+    let state = ClusterState { applied: 50, revoked: revoked.clone(), ..ClusterState::born() };
+    let told = |index: u64, more: &[(&str, u64)]| {
+        let more = more.iter().map(|(name, since)| (host(name), revocation(*since)));
+        let kept = Kept { index, revoked: revoked.clone().into_iter().chain(more).collect() };
+        revoked_since(kept, &state).into_keys().collect::<Vec<HostName>>()
+    };
+    assert_eq!(told(60, &[("hv-c", 60)]), [host("hv-c")]);
+    assert_eq!(told(60, &[("hv-b", 60)]), [host("hv-b")], "it was readmitted, and revoked again");
+    assert!(told(60, &[]).is_empty());
+    assert!(told(40, &[("hv-c", 35)]).is_empty(), "the store is newer than what was told");
 }
 
 #[test]

@@ -47,6 +47,12 @@ pub enum KeptError {
 }
 
 impl Kept {
+    /// Where a host keeps it.
+    #[must_use]
+    pub fn path(state_dir: &Path) -> PathBuf {
+        state_dir.join("revoked.json")
+    }
+
     /// Reads the list; empty where none was kept.
     ///
     /// # Errors
@@ -90,7 +96,7 @@ mod tests {
     #[test]
     fn a_damaged_list_of_revoked_hosts_is_an_error_and_not_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("revoked.json");
+        let path = Kept::path(folder.path());
         assert_eq!(Kept::load(&path).unwrap(), Kept::default(), "nothing was kept");
         fs::write(&path, b"{").unwrap();
         assert!(matches!(Kept::load(&path), Err(KeptError::Damaged { .. })));
