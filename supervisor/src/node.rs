@@ -195,6 +195,13 @@ pub struct Released {
 }
 
 impl Released {
+    /// Those of a supervisor whose agent has learned of this generation in an earlier process: what is on its disk counts before
+    /// anybody answers.
+    #[must_use]
+    pub fn knowing(generation: u32) -> Self {
+        Self { generation: Arc::new(AtomicU32::new(generation)), ..Self::default() }
+    }
+
     /// Nothing up to this epoch is started any more.
     pub fn raise(&self, guest: &GuestName, epoch: Epoch) {
         let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,7 +214,7 @@ impl Released {
         self.generation.fetch_max(generation, Ordering::SeqCst);
     }
 
-    /// The newest generation that the agent has learned of since this process began.
+    /// The newest generation that the agent has learned of.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::SeqCst)
@@ -416,6 +423,8 @@ mod tests {
         assert!(released.check_start(&guest, epoch).is_err());
         assert!(released.check(&guest, epoch).is_ok());
         assert!(released.check_start(&guest, Epoch { generation: 3, index: 1 }).is_ok());
+        let next_process = Released::knowing(released.generation());
+        assert!(next_process.generation() == 3 && next_process.check_start(&guest, epoch).is_err());
     }
 
     #[test]

@@ -139,7 +139,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         sync_now: Arc::new(Notify::new()),
         health: Health::default(),
         lease,
-        released: Released::default(),
+        released: Released::knowing(remembered.authority.generation),
         withdrawn: Withdrawn::default(),
         refusals: holdfast_fencing::Refusals::default(),
         revocations,

@@ -65,7 +65,7 @@ pub enum Heard {
     Unclear(String),
     /// Its supervisor answers, and has no store to vote with.
     NoVote {
-        /// The newest generation that its agent has learned of since it was started; 0 where it does not say.
+        /// The newest generation that its agent has learned of; 0 where it does not say, or has never been told of any.
         knows: u32,
     },
     /// Nothing, and why.
