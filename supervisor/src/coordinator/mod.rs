@@ -4,6 +4,7 @@
 //! derived again from the replicated state (R4).
 
 mod brain;
+mod counter;
 mod desk;
 mod gather;
 mod grants;
@@ -19,7 +20,7 @@ pub mod wishes;
 
 use std::{sync::Arc, time::Duration};
 
-pub use desk::Counter;
+pub use counter::Counter;
 use holdfast_policies::{
     change::Change,
     decide::Wish,
