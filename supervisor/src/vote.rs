@@ -86,7 +86,7 @@ pub async fn begin(file: &HostFile, machine: Arc<RwLock<dyn Machine>>, client: r
     match take_part(file, &papers, &part, node_id, founds, machine, client).await {
         Ok(consensus) => Ok(Begun { consensus: Some(consensus), raft_id: Some(node_id), lost: None }),
         Err(error) => {
-            let lost = weigh(&error)?;
+            let lost = weigh(&error, papers.recovered().exists())?;
             tracing::error!(why = lost.why, "this supervisor starts without its vote");
             Ok(Begun { consensus: None, raft_id: papers.raft_id(), lost: Some(lost) })
         }
@@ -127,12 +127,16 @@ async fn take_part(
     Ok(consensus)
 }
 
-/// What a failed start costs: the vote, or the whole start.
-fn weigh(error: &anyhow::Error) -> anyhow::Result<Lost> {
+/// What a failed start costs: the vote, or the whole start. `recovery_begun`: there is a store that a recovery has made.
+fn weigh(error: &anyhow::Error, recovery_begun: bool) -> anyhow::Result<Lost> {
     let why = format!("it cannot vote: {error:#}");
     match error.downcast_ref::<StartError>() {
         Some(StartError::Store { source, .. }) => Ok(Lost { why, by_disk: is_full(source) }),
         Some(StartError::Halted(_) | StartError::NoStore { .. }) => Ok(Lost { why, by_disk: false }),
+        // A recovery gives the host its next id first, and the store of that id last.
+        Some(StartError::OtherNode { .. }) if recovery_begun => Err(anyhow::anyhow!(
+            "{error:#}: a recovery was cut short here (R25); run `holdfast recover` again, and then start this supervisor"
+        )),
         Some(
             StartError::OtherCluster { .. }
             | StartError::OtherNode { .. }
@@ -318,6 +322,15 @@ fn try_room(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recovery_that_was_cut_short_before_the_stores_changed_places_is_told_with_what_to_do() {
+        let error =
+            anyhow::Error::from(StartError::OtherNode { path: "/s/raft".into(), found: 2, wanted: 1_000_000_000 });
+        let told = |recovery_begun| weigh(&error, recovery_begun).unwrap_err().to_string();
+        assert!(told(true).contains("belongs to node 2") && told(true).contains("run `holdfast recover` again"));
+        assert!(!told(false).contains("holdfast recover"), "somebody has mixed up files");
+    }
 
     #[test]
     fn a_later_generation_that_gossip_tells_of_counts_only_by_the_word_of_the_host_itself() {

@@ -155,6 +155,10 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     assert!(wrong.code == 1 && wrong.err.contains("nothing was changed"), "{}", wrong.err);
     assert!(!file.state_dir.join("raft.generation-1").exists());
 
+    // As a crash leaves it that came before the stores changed places.
+    fs::write(file.state_dir.join("node.json"), r#"{"node_id":1000000000}"#).unwrap();
+    fs::create_dir_all(file.state_dir.join("raft.recovered")).unwrap();
+    fs::write(file.state_dir.join("raft.recovered/raft.redb"), "half").unwrap();
     let before = survey(&file).unwrap();
     let did = recover(&[&["--json", "--force", "--i-understand", words][..], &operator].concat());
     assert_eq!(did.code, 0, "{}", did.err);
