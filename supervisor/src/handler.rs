@@ -138,7 +138,11 @@ impl Front {
     /// only where its certificate is looked at by whoever lets it join (R27).
     fn may_be_handed_on(&self, request: &SyncRequest) -> Result<(), String> {
         let (host, incarnation) = (&request.host, &request.facts.incarnation);
-        if self.node.read(|state| state.revoked.contains_key(host) && !state.is_current(host, incarnation)) {
+        let refused = self.node.read(|state| {
+            let revocation = state.revoked.get(host);
+            revocation.is_some_and(|known| known.readmitted.is_none() || !state.is_current(host, incarnation))
+        });
+        if refused {
             return Err(format!("{host} was revoked: a new boot of it joins by asking the coordinator itself"));
         }
         Ok(())

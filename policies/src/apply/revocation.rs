@@ -77,12 +77,17 @@ impl ClusterState {
         if revocation.readmitted.as_ref() == Some(&serial) {
             return Err(Refused::Already { why: format!("the certificate {serial} of {host} counts") });
         }
-        if let (Some(known), Some(counts)) = (self.hosts.get(host), &revocation.readmitted)
+        if let Some(known) = self.hosts.get(host)
             && !matches!(known.life, Life::Gone { .. })
         {
+            let is = match &revocation.readmitted {
+                Some(counts) => format!("has joined with the certificate {counts}, and another one would lock it out"),
+                // Revoked in a history that was lost, with all that had been proven in it (R25).
+                None => "was known before the recovery, and may be on".to_owned(),
+            };
             let why = format!(
-                "has joined with the certificate {counts}, and another one would lock it out: switch it off first, and say so \
-                 with `holdfast host confirm-off {host} --operator YOUR-NAME` unless it is found out"
+                "{is}: switch it off first, and say so with `holdfast host confirm-off {host} --operator YOUR-NAME` unless it \
+                 is found out"
             );
             return Err(Refused::Host { host: host.clone(), why });
         }
@@ -93,11 +98,11 @@ impl ClusterState {
     }
 
     /// Nobody joins under a revoked name before one of its certificates counts again, and no boot from before ever does.
-    /// Connections are refused by the certificate; this one is for syncs that were under way.
+    /// Connections are refused by the certificate; this one is for syncs that were under way. After a recovery the host may be
+    /// known and revoked (R25).
     pub(super) fn may_come(&self, host: &HostName, incarnation: &Incarnation) -> Result<(), Refused> {
         let Some(revocation) = self.revoked.get(host) else { return Ok(()) };
-        let unknown = !self.hosts.contains_key(host) && revocation.readmitted.is_none();
-        if unknown || revocation.boots.contains(incarnation) {
+        if revocation.readmitted.is_none() || revocation.boots.contains(incarnation) {
             let why = format!("was revoked by {}: {}", revocation.by, revocation.why);
             return Err(Refused::Host { host: host.clone(), why });
         }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    change::Change,
-    fixture::{Stage, boot, host, name},
+    change::{Change, Command, Refused},
+    fixture::{Stage, boot, facts, host, name},
     names::OrderId,
     proof::Proof,
     revocation::is_heard,
@@ -98,6 +98,7 @@ fn what_was_proven_of_a_host_is_proven_no_more_and_what_operators_want_of_it_sta
 fn who_was_revoked_in_the_lost_history_stays_so_and_may_run_guests_until_it_is_proven_off() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     stage.run("web", "a");
+    stage.must(Change::LevelRaised { to: FeatureLevel::REVOCATION });
     let (since, by, why) = (stage.state.applied + 5, "ann".to_owned(), "stolen".to_owned());
     let revocation = Revocation { since, by, why, boots: vec![boot("b.1")], keys: [].into(), readmitted: None };
     let revoked = BTreeMap::from([(host("b"), revocation)]);
@@ -107,6 +108,15 @@ fn who_was_revoked_in_the_lost_history_stays_so_and_may_run_guests_until_it_is_p
     assert!(!is_heard(&stage.state.revoked, true, &host("b"), &boot("b.1")));
     assert_eq!(stage.state.view_changed, stage.state.applied, "everybody is told");
     assert_eq!(stage.state.hosts[&host("b")].life, Life::Up, "nobody knows what it was given to run before");
+    let mut refused = |after: u64, what: Change| {
+        let applied = stage.state.apply(recovery.index + after, Command { at: recovery.at, what });
+        let Some(Refused::Host { why, .. }) = &applied.refused else { panic!("{applied:?}") };
+        why.clone()
+    };
+    let join = Change::HostJoined { host: host("b"), facts: facts("b", "b.2"), follows: None };
+    assert_eq!(refused(1, join), "was revoked by ann: stolen");
+    let readmit = Change::HostReadmitted { host: host("b"), serial: "5f".parse().unwrap(), by: "ann".to_owned() };
+    assert!(refused(2, readmit).starts_with("was known before the recovery, and may be on: switch it off first"));
 }
 
 #[test]
