@@ -93,11 +93,7 @@ fn policies(scene: &Scene, more: &str) -> String {
 
 /// What a host's own command line answers, once there is a coordinator that can answer.
 fn by_host(scene: &Scene, host: &str, arguments: &[&str]) -> Answer {
-    wait::until("a coordinator that answers", LIMIT, || {
-        let answer = scene.lab.holdfast(host, arguments).map_err(|error| format!("{error:#}"))?;
-        if answer.code == Some(3) { Err(answer.err) } else { Ok(answer) }
-    })
-    .unwrap()
+    scene.lab.holdfast_answered(host, arguments).unwrap()
 }
 
 /// An operator's orders are carried out, and the journal has their name and no host's.

@@ -92,16 +92,24 @@ impl Lab {
         Ok(answer.out)
     }
 
-    /// Like [`Lab::holdfast_ok`], but does what its exit code 3 says, for some seconds: tries again, as the coordinator may
-    /// just be changing.
+    /// Like [`Lab::holdfast`], but does what its exit code 3 says, for some seconds: tries again, as the coordinator may just be
+    /// changing.
+    ///
+    /// # Errors
+    /// As [`Lab::holdfast`], and when it still says so.
+    pub fn holdfast_answered(&self, host: &str, arguments: &[&str]) -> Result<Answer> {
+        wait::until("a coordinator that takes the command", CALL_LIMIT, || {
+            let answer = self.holdfast(host, arguments).map_err(|error| format!("{error:#}"))?;
+            if answer.code == Some(3) { Err(answer.err) } else { Ok(answer) }
+        })
+    }
+
+    /// Like [`Lab::holdfast_ok`], but waits for a coordinator as [`Lab::holdfast_answered`] does.
     ///
     /// # Errors
     /// As [`Lab::holdfast_ok`].
     pub fn holdfast_soon(&self, host: &str, arguments: &[&str]) -> Result<String> {
-        let answered = wait::until("a coordinator that takes the command", CALL_LIMIT, || {
-            let answer = self.holdfast(host, arguments).map_err(|error| format!("{error:#}"))?;
-            if answer.code == Some(3) { Err(answer.err) } else { Ok(answer) }
-        })?;
+        let answered = self.holdfast_answered(host, arguments)?;
         if !answered.ok() {
             bail!(
                 "on {host}, holdfast {} ended with {:?}: {}",
