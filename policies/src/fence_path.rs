@@ -279,6 +279,28 @@ impl ClusterState {
         (!by.is_empty()).then(|| by.join(", "))
     }
 
+    /// Whether [`Self::wiring_of`] knows anything, for those who ask it of every host in every round: `shared` are the
+    /// [`Self::shared_machine_ids`].
+    pub(crate) fn is_wired(&self, host: &HostName, level: usize, shared: &BTreeSet<String>) -> bool {
+        let (Some(known), Some(declared)) = (self.hosts.get(host), self.policies.levels_of(host).get(level)) else {
+            return false;
+        };
+        let tells = !shared.contains(&known.facts.machine_id.to_ascii_lowercase());
+        let mut devices = declared.devices().iter().enumerate();
+        declared.has_device()
+            && devices.all(|(position, device)| {
+                let mut wired = known.wired(level, position);
+                device.wiring().is_some() || wired.any(|wired| tells || wired.how != WiredBy::MachineId)
+            })
+    }
+
+    /// Machine ids that several hosts have, in lower case: they tell nothing.
+    pub(crate) fn shared_machine_ids(&self) -> BTreeSet<String> {
+        let mut seen = BTreeSet::new();
+        let ids = self.hosts.values().map(|known| known.facts.machine_id.to_ascii_lowercase());
+        ids.filter(|id| !seen.insert(id.clone())).collect()
+    }
+
     /// Whether no other host has this one's machine id: some boards all carry the same, and then it tells nothing.
     fn is_only_one(&self, host: &HostName) -> bool {
         let Some(own) = self.hosts.get(host).map(|known| &known.facts.machine_id) else { return false };

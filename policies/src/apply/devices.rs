@@ -48,6 +48,7 @@ impl ClusterState {
         let changed: Vec<HostName> = self.hosts.keys().filter(changed).cloned().collect();
         for name in changed {
             if let Some(host) = self.hosts.get_mut(&name) {
+                host.fencing_since = context.index;
                 if !host.distrusted.is_empty() {
                     host.distrusted.clear();
                     // Those that are as they were have been checked too: what they had said before is known.

@@ -1,8 +1,8 @@
 //! Ways to switch hosts off are tried while nothing is wrong: each device now and then, by one host after the other, one
 //! at a time. Two others ask each device as soon as it is declared: with two ways known, the loss of one of them leaves one.
-//! What does not work is told to people before it is needed.
+//! What does not work, was never tried, or would be no proof is told to people before it is needed.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Decision, Round,
@@ -23,6 +23,10 @@ const AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(15), Duration::fr
 /// How long a coordinator leads before it tries any: until then it has not heard who is there.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
+/// How long nobody is told of devices that nobody has verified: a drill takes minutes, and whoever has just declared them, or
+/// has just put the host in, is about to do it.
+const VERIFIED_WITHIN: Duration = Duration::from_secs(3600);
+
 /// A way that is to be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathToTest {
@@ -34,9 +38,10 @@ pub struct PathToTest {
 
 /// Decides which way is tried next, and tells of those that do not work.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
+    let shared = round.state.shared_machine_ids();
     for (name, host) in &round.state.hosts {
         if has_device(round, name) {
-            tell(round, decision, name, host);
+            tell(round, decision, (name, host), &shared);
         } else {
             close(round, decision, &key(name));
         }
@@ -108,21 +113,36 @@ fn jittered(every: Duration, name: &HostName) -> Duration {
     every + every / 8 * (sum % 16) / 16
 }
 
-/// Tells of levels that nobody has reached of late.
-fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let broken: Vec<String> = (0..round.state.policies.levels_of(name).len())
-        .filter_map(|level| trouble(round, host, level).map(|trouble| format!("level {}: {trouble}", level + 1)))
-        .collect();
-    if broken.is_empty() {
-        close(round, decision, &key(name));
-        return;
-    }
-    let summary = format!("{name} could not be switched off now: {}", broken.join("; "));
-    let human = format!(
-        "Look after the power device, or its settings in `fencing:`; `holdfast fence test {name}` asks it again. Until then \
-         a failure of {name} may need a person."
-    );
+/// Tells of levels that nobody has reached of late, and of those of which it is not known that they would prove anything.
+fn tell(round: &Round<'_>, decision: &mut Decision, (name, host): (&HostName, &Host), shared: &BTreeSet<String>) {
+    let broken = by_level(round, name, |level| trouble(round, host, level));
+    let unsure = by_level(round, name, |level| {
+        untried(round, name, host, level).or_else(|| unverified(round, name, host, level, shared))
+    });
+    let what = match (broken.is_empty(), unsure.is_empty()) {
+        (true, true) => return close(round, decision, &key(name)),
+        (true, false) => format!("it is not known that {name} can be proven off"),
+        (false, _) => format!("{name} could not be switched off now"),
+    };
+    let human = if broken.is_empty() {
+        format!(
+            "`holdfast fence test {name}` has other hosts ask its devices now, and shows which of them say that they are its \
+             own. Where none does, drain {name} and run `holdfast fence drill {name}`, or write `wiring_verified_by`. Until \
+             then a failure of {name} may need a person."
+        )
+    } else {
+        format!(
+            "Look after the power device, or its settings in `fencing:`; `holdfast fence test {name}` asks it again. Until \
+             then a failure of {name} may need a person."
+        )
+    };
+    let summary = format!("{what}: {}", [broken, unsure].concat().join("; "));
     open(round, decision, key(name), Severity::Warning, summary, Some(human));
+}
+
+fn by_level(round: &Round<'_>, name: &HostName, wrong: impl Fn(usize) -> Option<String>) -> Vec<String> {
+    let levels = 0..round.state.policies.levels_of(name).len();
+    levels.filter_map(|level| wrong(level).map(|why| format!("level {}: {why}", level + 1))).collect()
 }
 
 /// Why a level would not work: no host that tried it last reached it, or nobody has for long.
@@ -137,4 +157,46 @@ fn trouble(round: &Round<'_>, host: &Host, level: usize) -> Option<String> {
     let proven = host.proven(level)?;
     let is_stale = round.age(proven.index) >= stale;
     is_stale.then(|| format!("it has not been tried for {}", Span(stale)))
+}
+
+/// That a level with devices has been there for an interval, and nobody has ever tried it: nobody else is up, or deciding is
+/// suspended, or whoever is asked to try it cannot.
+fn untried(round: &Round<'_>, name: &HostName, host: &Host, level: usize) -> Option<String> {
+    let is_device = round.state.policies.levels_of(name).get(level).is_some_and(FenceLevel::has_device);
+    if !is_device || host.newest_path(level).is_some() {
+        return None;
+    }
+    let every = every(round);
+    let words = format!("nobody has tried it, {} after it was declared or {name} joined", Span(every));
+    for_long(round, name, host, every, words)
+}
+
+/// That a level answers, and its word would be no proof: nothing shows whose its devices are. That is told where nothing else
+/// would prove the host off either.
+fn unverified(
+    round: &Round<'_>,
+    name: &HostName,
+    host: &Host,
+    level: usize,
+    shared: &BTreeSet<String>,
+) -> Option<String> {
+    if !host.facts.guests || host.proven(level).is_none() || host.fails(level).is_some() {
+        return None;
+    }
+    // Another incident tells of a device that is not trusted.
+    let trusted = |level: &usize| !host.distrusted.contains(level);
+    let mut levels = (0..round.state.policies.levels_of(name).len()).filter(trusted);
+    let otherwise = || round.state.lease_ground(name).is_ok();
+    if !trusted(&level) || levels.any(|level| round.state.is_wired(name, level, shared)) || otherwise() {
+        return None;
+    }
+    for_long(round, name, host, VERIFIED_WITHIN, format!("nobody has verified that it is wired to {name}"))
+}
+
+/// The words, once they have been true for that long, or were told before: a coordinator that has just started knows of
+/// nothing how long ago it was.
+fn for_long(round: &Round<'_>, name: &HostName, host: &Host, limit: Duration, words: String) -> Option<String> {
+    let told = || round.state.open_incident(&key(name)).is_some_and(|open| open.summary.contains(&words));
+    let is_due = host.life == Life::Up && (round.age(host.joined.max(host.fencing_since)) >= limit || told());
+    is_due.then_some(words)
 }

@@ -95,6 +95,10 @@ pub struct Host {
     /// The log index at which somebody trusted them again, by a word or a new declaration; 0 when nobody has.
     #[serde(default)]
     pub trusted: u64,
+    /// The log index at which its fencing was declared as it is; 0 when that was before it joined. It says only when people are
+    /// told of what nobody has tried or verified, so it does not matter that older versions do not write it.
+    #[serde(default)]
+    pub fencing_since: u64,
     /// What is known of the ways to switch it off, by level and by who asked.
     #[serde(default)]
     pub paths: Vec<PathTest>,
@@ -200,6 +204,7 @@ impl Host {
             fences: Vec::new(),
             distrusted: BTreeSet::new(),
             trusted: 0,
+            fencing_since: 0,
             paths: Vec::new(),
             wired: Vec::new(),
             powered_on: None,

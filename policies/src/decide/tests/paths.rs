@@ -151,6 +151,90 @@ fn a_way_that_fails_as_before_is_no_news_however_long_it_took() {
 }
 
 #[test]
+fn a_way_that_nobody_has_tried_for_an_interval_is_told_once_for_each_host_until_it_is_tried() {
+    let mut scene = Scene::new(&["a", "b"], &[]);
+    scene.later(EVERY_MS - 1);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(1);
+    assert_eq!(scene.settle(), ["IncidentOpened", "IncidentOpened"]);
+    let incident = scene.stage.state.open_incident("path/b").unwrap();
+    assert_eq!(incident.severity, Severity::Warning);
+    assert!(incident.summary.contains("level 1: nobody has tried it, 24h after"), "{}", incident.summary);
+    assert!(incident.human.as_ref().unwrap().contains("holdfast fence test b"), "{incident:?}");
+    scene.later(EVERY_MS);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "that it lasts is no news");
+    scene.evidence.marks = crate::evidence::Marks::new(Moment(scene.now));
+    assert_eq!(scene.settle(), Vec::<String>::new(), "nor does it end with the coordinator that has found it out");
+    scene.test_all();
+    assert_eq!(scene.settle(), ["IncidentResolved", "IncidentResolved"]);
+}
+
+#[test]
+fn a_way_that_is_declared_anew_has_an_interval_to_be_tried() {
+    let mut scene = Scene::new(&["a", "b"], &[]);
+    scene.test_all();
+    scene.later(EVERY_MS);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("b")).unwrap().push(crate::model::FenceLevel::Operator {});
+    scene.stage.declare(policies);
+    scene.all_well();
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(EVERY_MS);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let told = &scene.stage.state.open_incident("path/b").unwrap().summary;
+    assert!(!told.contains("level 2"), "a person is asked by no test: {told}");
+}
+
+#[test]
+fn a_host_that_no_verified_device_could_prove_off_is_told_of_while_all_is_well() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    let verified = scene.stage.state.policies.fencing[&host("a")].clone();
+    scene.stage.unverify();
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("c")).unwrap().extend(verified);
+    scene.stage.declare(policies);
+    scene.stage.state.hosts.get_mut(&host("b")).unwrap().facts.guests = false;
+    scene.all_well();
+    for (target, executor) in [("a", "b"), ("b", "a"), ("c", "a"), ("d", "a")] {
+        scene.tested(target, executor, Power::On, Machine::Untold { why: "it cannot".to_owned() });
+    }
+    scene.later(3_599_999);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "whoever has just declared it is about to drill it");
+    scene.later(1);
+    assert_eq!(scene.settle(), ["IncidentOpened", "IncidentOpened"], "not of b, which runs no guests, nor of c");
+    for told in ["path/a", "path/d"] {
+        let incident = scene.stage.state.open_incident(told).unwrap();
+        assert_eq!(incident.severity, Severity::Warning);
+        assert!(incident.summary.contains("level 1: nobody has verified that it is wired to"), "{}", incident.summary);
+        assert!(incident.human.as_ref().unwrap().contains("holdfast fence drill"), "{incident:?}");
+    }
+    scene.tested("d", "a", Power::On, Machine::Same);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    let own = scene.stage.state.hosts[&host("d")].facts.machine_id.clone();
+    scene.stage.state.hosts.get_mut(&host("c")).unwrap().facts.machine_id = own.to_uppercase();
+    assert_eq!(scene.settle(), ["IncidentOpened"], "an id that another host has too tells nothing");
+}
+
+#[test]
+fn what_is_asked_of_every_host_in_every_round_is_what_a_proof_asks() {
+    let mut scene = four();
+    scene.stage.unverify();
+    scene.tested("d", "a", Power::On, Machine::Same);
+    let id = |scene: &Scene, of: &str| scene.stage.state.hosts[&host(of)].facts.machine_id.clone();
+    let others = id(&scene, "c");
+    for shared in [others, id(&scene, "d").to_uppercase()] {
+        scene.stage.state.hosts.get_mut(&host("c")).unwrap().facts.machine_id = shared;
+        let state = &scene.stage.state;
+        for of in ["c", "d", "nobody"].map(host) {
+            for level in 0..2 {
+                let knows = state.is_wired(&of, level, &state.shared_machine_ids());
+                assert_eq!(knows, state.wiring_of(&of, level).is_some(), "{of}, level {level}");
+            }
+        }
+    }
+}
+
+#[test]
 fn one_executor_of_two_that_cannot_reach_a_device_is_no_incident_and_is_not_asked_first() {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
     scene.stage.run("web", "d");
