@@ -95,6 +95,35 @@ fn promtool_accepts_the_rules_that_operators_are_given() {
     promtool(&["check", "rules", file.path().to_str().unwrap()], "");
 }
 
+/// A host that is revoked calls for the first time in the 21st minute; another host has refused three orders, and refuses a
+/// fourth after half an hour.
+const MISUSE: &str = r#"
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - { series: 'holdfast_rpc_refused_total{instance="hv-a", reason="revoked"}', values: '_x20 1x60' }
+      - { series: 'holdfast_rpc_refused_total{instance="hv-b", reason="voucher"}', values: '3x30 4x60' }
+    promql_expr_test:
+      - { expr: 'count by (instance) (ALERTS{instance!=""})', eval_time: 19m }
+      - expr: 'count by (instance, severity) (ALERTS{instance!=""})'
+        eval_time: 22m
+        exp_samples: [{ labels: '{instance="hv-a", severity="error"}', value: 1 }]
+      - expr: 'count by (instance, severity) (ALERTS{instance!=""})'
+        eval_time: 40m
+        exp_samples: [{ labels: '{instance="hv-b", severity="warning"}', value: 1 }]
+      - { expr: 'count by (instance) (ALERTS{instance!=""})', eval_time: 60m }
+"#;
+
+#[test]
+fn the_first_use_of_a_revoked_certificate_raises_an_alert_that_ends_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
+    let tests = folder.path().join("tests.yaml");
+    std::fs::write(&tests, format!("rule_files: [rules.yaml]\n{MISUSE}")).unwrap();
+    promtool(&["test", "rules", tests.to_str().unwrap()], "");
+}
+
 #[test]
 fn every_named_metric_is_on_the_page_and_rules_and_dashboard_ask_for_named_ones() {
     let page = populated().render();
