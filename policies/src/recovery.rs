@@ -190,6 +190,7 @@ fn lose_place(guest: &mut Guest) {
     guest.phase = Phase::Unplaced;
     guest.ladder = Ladder::default();
     guest.start_failures.clear();
+    guest.shuns.clear();
     guest.heading = None;
     guest.strays.clear();
 }

@@ -1,7 +1,8 @@
 //! Starts that fail: tries here, then hosts not tried yet, then here again, then a human.
 //!
 //! What has failed counts until the guest has run and answered, until it has had its cool-down in peace, or until an
-//! operator says that it was looked after.
+//! operator says that it was looked after. Hosts where it has failed before it came to run on another are remembered for longer,
+//! as shunned.
 
 use std::collections::BTreeSet;
 
@@ -68,10 +69,11 @@ impl ClusterState {
     /// An operator has looked after the guest: what has failed before is forgotten, and it is tried anew.
     pub(super) fn looked_after(&mut self, context: &mut Context, guest: &GuestName, by: String) -> Result<(), Refused> {
         let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
-        if !known.has_failures() {
+        if !known.has_failures() && known.shuns.is_empty() {
             return Err(Refused::Already { why: format!("nothing of {guest} has failed") });
         }
         known.forget_failures();
+        known.shuns.clear();
         self.note(context, Event::LookedAfter { guest: guest.clone(), by });
         self.view(context);
         Ok(())

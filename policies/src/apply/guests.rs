@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Context;
+use super::{Context, failures::start_tries};
 use crate::{
     change::Refused,
     incident::Stamps,
@@ -317,13 +317,17 @@ impl ClusterState {
         guest: &GuestName,
         unasked: Vec<ServiceName>,
     ) -> Result<(), Refused> {
+        let tries = start_tries(self, guest);
         let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
         let Phase::Running { tenure, verified, .. } = &mut known.phase else {
             return Err(Self::refuse_phase(guest, known, "running"));
         };
         *verified = true;
         let host = tenure.host.clone();
-        known.start_failures.clear();
+        let failed = std::mem::take(&mut known.start_failures).into_iter().filter(|(_, count)| *count >= tries);
+        let boot = |on: HostName| self.hosts.get(&on).map(|there| (on, there.facts.incarnation.clone()));
+        known.shuns.extend(failed.filter_map(|(on, _)| boot(on)));
+        known.shuns.remove(&host);
         if let Some(position) = &mut known.ladder.position {
             position.recovered = true;
             position.acted = context.index;

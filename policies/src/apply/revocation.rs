@@ -137,6 +137,7 @@ impl ClusterState {
         for guest in self.guests.values_mut() {
             guest.strays.remove(host);
             guest.start_failures.remove(host);
+            guest.shuns.remove(host);
             guest.settled = guest.settled.take().filter(|settled| settled != host);
             guest.heading = guest.heading.take().filter(|heading| heading.to != *host);
         }

@@ -49,6 +49,7 @@ impl ClusterState {
         if wanted == Wanted::Running {
             // Whoever wants it anew wants it tried anew.
             known.forget_failures();
+            known.shuns.clear();
         }
         self.note(context, Event::WantedSet { guest: guest.clone(), wanted: wanted.word().to_owned(), by });
         self.view(context);

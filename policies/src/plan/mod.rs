@@ -17,7 +17,7 @@
 //! How a host is chosen, the first difference decides:
 //! 1. it takes guests at all, no required rule is broken, and there is room: else it is out, and the reason is kept;
 //! 2. it is not one to be avoided (the guest has just failed there);
-//! 3. fewer rounds of starts have failed there;
+//! 3. fewer rounds of starts have failed there, those before it came to run elsewhere among them;
 //! 4. it does not doubt itself;
 //! 5. rules like it more (the sum of scores and of the weights of preferred rules);
 //! 6. it is not busy with other starts: among equals nobody waits;

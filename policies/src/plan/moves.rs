@@ -156,20 +156,28 @@ fn gather(solver: &mut Solver<'_, '_>, unit: &[GuestAt], at: &[(GuestAt, HostAt)
     let scored = homes.into_iter().map(|host| (host, own_score(solver, unit, host)));
     let better = scored.filter(|(host, score)| {
         problem.hosts[*host].unwell <= problem.hosts[first].unwell
+            && failed_rounds(problem, at, *host) <= failed_rounds(problem, at, first)
             && is_worth_it(problem, unit, first, (*host, *score), here)
     });
     better.max_by_key(|(host, score)| (*score, std::cmp::Reverse(*host))).map(|(host, _)| host).or(Some(first))
 }
 
+/// How often starts of any of them there have failed as often as they are tried in a row.
+fn failed_rounds(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], host: HostAt) -> u32 {
+    at.iter().map(|(guest, _)| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0)
+}
+
 /// The hosts of a set, the one where it comes together first: where an operator has put one of it, by the newest move, else
-/// one that does not doubt itself, and where most of it is, so that as few as can be are disturbed.
+/// one where none of it has failed to start, that does not doubt itself, and where most of it is, so that as few as can be
+/// are disturbed.
 fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
     let key = |host: &HostAt| {
         let (put, most) = (put(*host), on(*host).count());
-        (std::cmp::Reverse(put), problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
+        let failed = failed_rounds(problem, at, *host);
+        (std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
     };
     homes.sort_by_cached_key(key);
     homes.dedup();

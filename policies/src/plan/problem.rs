@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{GuestDeclaration, Labels, Policies},
-    names::{GuestName, HostName},
+    names::{GuestName, HostName, Incarnation},
     state::{ClusterState, Guest, Host, Life, Migration, MigrationStep, Mode, Phase, Tenure, Wanted},
 };
 
@@ -58,6 +58,7 @@ pub struct Problem<'a> {
 #[derive(Debug)]
 pub struct PlanHost<'a> {
     pub(super) name: &'a HostName,
+    pub(super) boot: &'a Incarnation,
     pub(super) labels: Option<&'a Labels>,
     /// Why it takes no guest, if it takes none.
     pub(super) out: Option<Reason>,
@@ -115,7 +116,7 @@ pub struct PlanGuest<'a> {
     pub(super) receives: Option<HostAt>,
     /// Hosts that it should not start on, if there are others.
     pub(super) avoid: Vec<HostAt>,
-    /// Starts that failed, by host.
+    /// Starts that failed, by host; a round of them on each that it shuns.
     pub(super) failed: Vec<(HostAt, u32)>,
     /// Starts on one host before another is tried; at least 1.
     pub(super) start_tries: u32,
@@ -292,6 +293,7 @@ fn plan_host<'a>(policies: &'a Policies, name: &'a HostName, host: &'a Host, sta
     let unheard = (standing == Standing::Unheard).then_some(Reason::Unheard);
     PlanHost {
         name,
+        boot: &host.facts.incarnation,
         labels: policies.hosts.get(name).map(|declared| &declared.labels),
         out: witness.or(life).or(mode).or(unheard),
         gone: matches!(host.life, Life::Gone { .. }) || !host.facts.guests,
@@ -329,7 +331,6 @@ fn plan_guest<'a>(hosts: &Table<HostAt, PlanHost<'a>>, (name, declared, known): 
     let here = halves.map(|half| find_host(hosts, &half?.host));
     let at =
         |tenure: &Tenure| halves.into_iter().zip(here).find(|(half, _)| *half == Some(tenure)).and_then(|(_, at)| at);
-    let failures = |(host, count): (&HostName, &u32)| Some((find_host(hosts, host)?, *count));
     PlanGuest {
         name,
         declared,
@@ -342,7 +343,7 @@ fn plan_guest<'a>(hosts: &Table<HostAt, PlanHost<'a>>, (name, declared, known): 
         bound: known.and_then(bound).and_then(at),
         receives: known.and_then(receives).and_then(at),
         avoid: avoided(known).into_iter().flatten().filter_map(|host| find_host(hosts, host)).collect(),
-        failed: known.into_iter().flat_map(|known| &known.start_failures).filter_map(failures).collect(),
+        failed: known.map_or_else(Vec::new, |known| failed(hosts, known, tries)),
         start_tries: tries,
         stickiness: needs.map_or(0, |needs| needs.stickiness),
         best_effort: needs.is_some_and(|needs| needs.best_effort),
@@ -353,6 +354,20 @@ fn plan_guest<'a>(hosts: &Table<HostAt, PlanHost<'a>>, (name, declared, known): 
         set: None,
         rank: (priority, false),
     }
+}
+
+/// Starts of a guest that have failed, by host. A host that it shuns in this boot counts as tried once more in full.
+fn failed(hosts: &Table<HostAt, PlanHost<'_>>, guest: &Guest, tries: u32) -> Vec<(HostAt, u32)> {
+    let counted = guest.start_failures.iter().filter_map(|(host, count)| Some((find_host(hosts, host)?, *count)));
+    let mut failed: Vec<(HostAt, u32)> = counted.collect();
+    for (host, boot) in &guest.shuns {
+        let Some(at) = find_host(hosts, host).filter(|at| hosts[*at].boot == boot) else { continue };
+        match failed.iter_mut().find(|(host, _)| *host == at) {
+            Some((_, count)) => *count = count.saturating_add(tries),
+            None => failed.push((at, tries)),
+        }
+    }
+    failed
 }
 
 fn stage(guest: &Guest) -> Stage {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
+    change::Change,
     fixture::{Stage, done, failed, host, name},
     model::{GuestDeclaration, Policies},
     names::RuleName,
@@ -400,4 +401,37 @@ fn what_is_left_of_a_set_stays_together_when_it_is_pushed_elsewhere() {
     let found = placed(&stage);
     assert_eq!(found["g1"].get(..1), found["g3"].get(..1), "{found:?}");
     assert_eq!(found.values().filter(|word| *word == "nowhere").count(), 1, "{found:?}");
+}
+
+/// Whether a liking takes anybody elsewhere.
+fn draws(stage: &Stage) -> bool {
+    let problem = Problem::of(&stage.state, |_| Standing::Well);
+    moves(&problem, &Room::of(&problem)).iter().any(|found| !found.required)
+}
+
+#[test]
+fn a_liking_takes_nobody_to_a_host_where_its_starts_have_failed() {
+    let looked_after = |stage: &mut Stage| {
+        stage.must(Change::LookedAfter { guest: name("g1"), by: "ann".to_owned() });
+    };
+    let boots_anew = |stage: &mut Stage| {
+        let gone = stage.gone("a");
+        stage.must(gone);
+        stage.join("a", "a.2");
+    };
+    let ends: [&dyn Fn(&mut Stage); 2] = [&looked_after, &boots_anew];
+    for end in ends {
+        let mut stage = Stage::new(&["a", "b"], &["g1"]);
+        let hosts = scores(&[("a", Score::By(5_000))]);
+        rule(&mut stage, "home", Rule::Hosts { guests: named(&["g1"]), hosts, required: false });
+        for _ in 0..2 {
+            stage.place("g1", "a");
+            stage.end("a", failed());
+            stage.end("a", done());
+        }
+        stage.run("g1", "b");
+        assert!(!draws(&stage), "it would be stopped on b, fail on a, and come back");
+        end(&mut stage);
+        assert!(draws(&stage));
+    }
 }

@@ -88,6 +88,11 @@ pub struct Guest {
     /// Why it is not started any more before a person has looked after it, if so.
     #[serde(default)]
     pub given_up: Option<String>,
+    /// Hosts, by their boot, where its starts failed as often as they are tried before it came to run elsewhere. No liking
+    /// takes it there again until it has run there, the host has booted anew, or a person has looked after the guest: it
+    /// would be stopped where it runs, fail there and come back, for ever.
+    #[serde(default)]
+    pub shuns: BTreeMap<HostName, Incarnation>,
     /// Hosts that were ordered to stop what they had of it without a right, with the log index of the newest such order.
     #[serde(default)]
     pub strays: BTreeMap<HostName, u64>,
@@ -253,6 +258,7 @@ impl Guest {
             heading: None,
             settled: None,
             given_up: None,
+            shuns: BTreeMap::new(),
             strays: BTreeMap::new(),
         }
     }
