@@ -161,7 +161,8 @@ impl Solver<'_, '_> {
 
     /// Finds a host where guests of best effort and of lower priority make room, and as few and unimportant ones as can
     /// be: those that are on their way out first, for then nobody has to be asked. Nobody makes room for a guest that gives
-    /// way to it, or that does not start without it: it would be placed first again, and so on for ever.
+    /// way to it, or that does not start without it: it would be placed first again, and so on for ever. Nor is anybody asked
+    /// for one that has failed to start there: it would be stopped in vain again and again.
     pub(super) fn give_way(&mut self, guests: &[GuestAt]) -> bool {
         let here = self.best_effort_here.take().unwrap_or_else(|| self.best_effort());
         let needed = self.needed(guests);
@@ -250,8 +251,10 @@ impl Solver<'_, '_> {
             let comes_later = known.priority < priority && Some(turn(guest)) < ours && !needed.contains(guest);
             comes_later || !known.wanted
         };
+        let in_vain = guests.iter().any(|guest| problem.guests[*guest].failed_rounds(host) > 0);
         let leaving: Vec<GuestAt> = on_it.iter().copied().filter(|guest| stops(guest) && below(guest)).collect();
-        let asked: Vec<GuestAt> = on_it.iter().copied().filter(|guest| !stops(guest) && below(guest)).collect();
+        let asked: Vec<GuestAt> =
+            on_it.iter().copied().filter(|guest| !in_vain && !stops(guest) && below(guest)).collect();
         for guest in &leaving {
             self.room.leave(problem, *guest);
         }

@@ -341,6 +341,32 @@ fn nobody_makes_room_for_a_guest_that_gives_way_to_it_or_needs_it() {
 }
 
 #[test]
+fn nobody_is_stopped_for_a_guest_that_has_failed_to_start_there() {
+    let mut stage = Stage::new(&["a"], &["low", "high"]);
+    change(&mut stage, |policies| {
+        for of in ["low", "high"] {
+            guest(policies, of).qemu.memory_mib = 5_000;
+        }
+        guest(policies, "low").needs.best_effort = true;
+        guest(policies, "high").priority = 500;
+    });
+    for _ in 0..2 {
+        stage.place("high", "a");
+        stage.end("a", failed());
+        stage.end("a", done());
+    }
+    stage.run("low", "a");
+    let asked = |stage: &Stage| {
+        let problem = Problem::of(&stage.state, |_| Standing::Well);
+        let ask = Ask { guests: problem.homeless(), ..Ask::default() };
+        place(&problem, &mut Room::of(&problem), &ask).preempted.len()
+    };
+    assert_eq!(asked(&stage), 0, "low would be stopped in vain");
+    stage.must(Change::LookedAfter { guest: name("high"), by: "ann".to_owned() });
+    assert_eq!(asked(&stage), 1);
+}
+
+#[test]
 fn a_guest_whose_required_first_one_has_no_place_takes_none() {
     let mut stage = Stage::new(&["a"], &["db", "web"]);
     let order = Rule::Order { first: name("db"), then: name("web"), required: true, symmetrical: true };
