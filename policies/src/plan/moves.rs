@@ -8,7 +8,7 @@ use super::{
     solve::{Ask, Solver},
     table::{GuestAt, HostAt},
 };
-use crate::state::Phase;
+use crate::state::{Migration, MigrationStep, Phase};
 
 /// Moves named in one call. They are carried out a few at a time, and looked for anew each time.
 const MOVES_MAX: usize = 64;
@@ -83,6 +83,10 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
     let Some((_, first)) = at.first().copied() else { return false };
     // Where a set has to be while one of it is under way.
     let anchors = solver.anchors(unit);
+    // One whose move has failed is about to run again where it was: then all of it is looked at as one.
+    if anchors.iter().any(|guest| returns(problem, *guest)) {
+        return false;
+    }
     let mut reach: Vec<HostAt> = anchors.iter().filter_map(|guest| solver.where_is(*guest)).collect();
     for guest in unit {
         solver.room.leave(problem, *guest);
@@ -124,6 +128,11 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
         (None, _) => {}
     }
     true
+}
+
+fn returns(problem: &Problem<'_>, guest: GuestAt) -> bool {
+    let phase = problem.guests[guest].known.map(|known| &known.phase);
+    matches!(phase, Some(Phase::Migrating(Migration { step: MigrationStep::Returning { .. }, .. })))
 }
 
 fn note(

@@ -9,7 +9,7 @@ use crate::{
     model::{GuestDeclaration, Policies},
     names::RuleName,
     rules::{Guests, Hosts, Rule, Score},
-    state::Mode,
+    state::{MigrationStep, Mode},
 };
 
 pub fn change(stage: &mut Stage, how: impl FnOnce(&mut Policies)) {
@@ -460,4 +460,17 @@ fn a_liking_takes_nobody_to_a_host_where_its_starts_have_failed() {
         end(&mut stage);
         assert!(draws(&stage));
     }
+}
+
+#[test]
+fn a_set_does_not_turn_round_because_the_move_of_one_of_it_has_failed() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    rule(&mut stage, "set", together(&["g1", "g2"]));
+    stage.run("g1", "b");
+    stage.run("g2", "a");
+    stage.migrate("g2", "b");
+    stage.end("b", failed());
+    assert!(matches!(stage.migration("g2").step, MigrationStep::Returning { .. }));
+    let problem = Problem::of(&stage.state, |_| Standing::Well);
+    assert!(moves(&problem, &Room::of(&problem)).is_empty());
 }
