@@ -13,7 +13,7 @@ use crate::{
     evidence::OtherBoot,
     model::Severity,
     names::HostName,
-    state::{Fence, Life, Migration, MigrationStep, Phase},
+    state::{Fence, Life, Migration, MigrationStep, Phase, Wanted},
 };
 
 /// Silence of a supervisor that no restart or upgrade should take (R16).
@@ -83,6 +83,10 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         return None;
     }
     let failed = round.state.guests_of(name).find_map(|(guest, known)| {
+        // Whoever wants it stopped or left alone wants no other guest to be lost for it (S8).
+        if known.wanted != Wanted::Running {
+            return None;
+        }
         if let Phase::Starting { .. } | Phase::Releasing { .. } = &known.phase {
             return Some(format!("{guest} is {} there", known.word()));
         }

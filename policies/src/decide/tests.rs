@@ -481,6 +481,20 @@ fn a_host_whose_supervisor_stays_down_is_fenced_when_its_guest_fails() {
 }
 
 #[test]
+fn no_host_is_fenced_to_stop_a_guest_behind_a_silent_supervisor() {
+    let mut scene = four();
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    let wanted = crate::state::Wanted::Stopped;
+    scene.stage.must(Change::WantedSet { guest: name("web"), wanted, by: "ann".to_owned() });
+    let decided = scene.settle();
+    assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
+    assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+}
+
+#[test]
 fn a_boot_that_was_proven_gone_and_is_heard_again_calls_a_human() {
     let mut scene = four();
     let gone = scene.stage.gone("c");
