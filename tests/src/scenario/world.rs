@@ -391,7 +391,10 @@ impl World {
             Fencing::Device => Power::Off,
             Fencing::Itself(seconds) => {
                 let over = self.now.saturating_sub(node.authority) >= millis(self.timing.lease.0) + seconds * 1_000;
-                if !node.on && (node.orderly || over) { Power::Off } else { unknown("its lease may be valid") }
+                // A new boot has none of the right of the one that is asked about.
+                let anew = node.incarnation().is_some_and(|boot| !self.state.is_current(host, &boot));
+                let off = if node.on { anew && over } else { node.orderly || over };
+                if off { Power::Off } else { unknown("its lease may be valid") }
             }
             Fencing::External | Fencing::Nobody => unknown("no device"),
         }
@@ -490,8 +493,9 @@ impl World {
             if !node.on || own.is_empty() || self.now.saturating_sub(node.authority) < after {
                 continue;
             }
-            // What a host that nobody hears does with its guests, nobody knows; only its watchdog is certain.
-            if !goes_down && !node.connected() {
+            // What a host that nobody hears does with its guests, nobody knows; only its watchdog is certain. Without an agent
+            // nobody is there to stop them.
+            if !goes_down && !(node.connected() && node.supervisor.is_some()) {
                 continue;
             }
             if goes_down {
