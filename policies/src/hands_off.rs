@@ -54,7 +54,13 @@ impl ClusterState {
             return Some(HandsOff::Maintenance { host: host.clone() });
         }
         let suspension = self.suspended.as_ref()?;
-        let finishing = suspension.under_way.contains(name) && !matches!(guest.phase, Phase::Running { .. });
+        let ended = match guest.phase {
+            Phase::Running { .. } => true,
+            // It has been tried everywhere: what is left is to try it again and again.
+            Phase::Free { .. } => self.starts_nowhere(name),
+            Phase::Unplaced | Phase::Starting { .. } | Phase::Releasing { .. } | Phase::Migrating(_) => false,
+        };
+        let finishing = suspension.under_way.contains(name) && !ended;
         (!finishing).then(|| HandsOff::Suspended { by: suspension.by.clone() })
     }
 
@@ -74,7 +80,7 @@ impl ClusterState {
     }
 
     /// Guests that are being brought back or moved at this moment, or whose host is being fenced: what a suspension lets
-    /// finish. It ends for each when it runs.
+    /// finish. It ends for each when it runs, or has been tried everywhere in vain.
     #[must_use]
     pub fn under_way(&self) -> BTreeSet<GuestName> {
         let fenced = |host: &HostName| self.hosts.get(host).is_some_and(|host| matches!(host.life, Life::Fencing(_)));

@@ -41,7 +41,7 @@ impl ClusterState {
     }
 
     /// Whether every host that could start it has failed as often as it is tried there.
-    pub(super) fn starts_nowhere(&self, guest: &GuestName) -> bool {
+    pub(crate) fn starts_nowhere(&self, guest: &GuestName) -> bool {
         let tries = start_tries(self, guest);
         let Some(known) = self.guests.get(guest) else { return false };
         let tried = |name: &HostName| known.start_failures.get(name).is_some_and(|count| *count >= tries);

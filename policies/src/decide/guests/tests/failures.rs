@@ -64,6 +64,16 @@ fn without_a_bound_every_host_is_tried_again_and_again() {
 }
 
 #[test]
+fn a_guest_that_starts_nowhere_is_not_tried_again_while_deciding_is_suspended() {
+    let mut scene = failing(1, None);
+    assert_eq!(tries(&mut scene, 2), ["a", "b"]);
+    suspend(&mut scene, true);
+    assert_eq!(tries(&mut scene, 7), ["c"], "it is brought back if any host can");
+    suspend(&mut scene, false);
+    assert_eq!(tries(&mut scene, 1), ["a"]);
+}
+
+#[test]
 fn a_person_who_has_looked_has_the_guest_tried_anew() {
     let by = || "ann".to_owned();
     for change in [
