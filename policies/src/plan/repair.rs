@@ -189,7 +189,10 @@ impl Solver<'_, '_> {
         }
         for guest in &gone {
             if self.problem.guests[*guest].stage == Stage::Running {
-                self.preempted.push(Preemption { guest: *guest, host, below: guests.to_vec() });
+                let with_it = self.followers(*guest);
+                for guest in std::iter::once(*guest).chain(with_it) {
+                    self.preempted.push(Preemption { guest, host, below: guests.to_vec() });
+                }
             }
         }
         if let Some(table) = &mut self.best_effort_here {
@@ -217,6 +220,22 @@ impl Solver<'_, '_> {
             table[host].sort_by_key(|guest| (self.problem.guests[*guest].priority, Reverse(*guest)));
         }
         table
+    }
+
+    /// The guests that are up and do not run without this one, be it through others: they stop before it.
+    fn followers(&self, guest: GuestAt) -> BTreeSet<GuestAt> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![guest];
+        while let Some(first) = open.pop() {
+            for order in self.problem.orders.iter().filter(|order| order.required && order.symmetrical) {
+                let then = &self.problem.guests[order.then];
+                let is_up = order.first == first && order.then != guest && then.wanted && then.hosts().next().is_some();
+                if is_up && found.insert(order.then) {
+                    open.push(order.then);
+                }
+            }
+        }
+        found
     }
 
     /// The guests without which these do not start, be it through others.
@@ -252,9 +271,20 @@ impl Solver<'_, '_> {
             comes_later || !known.wanted
         };
         let in_vain = guests.iter().any(|guest| problem.guests[*guest].failed_rounds(host) > 0);
+        // Who has to stop before it does so already, or is one that gives way too.
+        let can_stop = |guest: &GuestAt| {
+            self.followers(*guest).iter().all(|then| {
+                let known = &problem.guests[*then];
+                let gives_way = known.best_effort && known.stage == Stage::Running && known.priority < priority;
+                known.stage == Stage::Stopping || (gives_way && !needed.contains(then))
+            })
+        };
         let leaving: Vec<GuestAt> = on_it.iter().copied().filter(|guest| stops(guest) && below(guest)).collect();
-        let asked: Vec<GuestAt> =
-            on_it.iter().copied().filter(|guest| !in_vain && !stops(guest) && below(guest)).collect();
+        let asked: Vec<GuestAt> = on_it
+            .iter()
+            .copied()
+            .filter(|guest| !in_vain && !stops(guest) && below(guest) && can_stop(guest))
+            .collect();
         for guest in &leaving {
             self.room.leave(problem, *guest);
         }

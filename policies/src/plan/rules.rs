@@ -44,6 +44,8 @@ pub struct OrderRule<'a> {
     pub(super) first: GuestAt,
     pub(super) then: GuestAt,
     pub(super) required: bool,
+    /// The second one stops before the first.
+    pub(super) symmetrical: bool,
 }
 
 /// Resolves guests by label through an index, so that many rules over many guests stay cheap.
@@ -84,9 +86,10 @@ impl<'a> Resolver<'a> {
                     let (together, required, weight) = (false, *required, *weight);
                     groups.push(Group { name, together, required, weight, yields, members, by, domain });
                 }
-                Rule::Order { first, then, required, symmetrical: _ } => {
+                Rule::Order { first, then, required, symmetrical } => {
                     if let (Some(first), Some(then)) = (problem.guest(first), problem.guest(then)) {
-                        problem.orders.push(OrderRule { name, first, then, required: *required });
+                        let (required, symmetrical) = (*required, *symmetrical);
+                        problem.orders.push(OrderRule { name, first, then, required, symmetrical });
                     }
                 }
             }

@@ -459,7 +459,8 @@ impl<'p, 'a> Solver<'p, 'a> {
             let first = &self.problem.guests[order.first];
             let runs =
                 first.home.is_some() || first.stage == Stage::Starting || self.ask.settled.contains(&order.first);
-            let comes = (runs && !self.ask.guests.contains(&order.first))
+            let leaves = self.preempted.iter().any(|preemption| preemption.guest == order.first);
+            let comes = (runs && !leaves && !self.ask.guests.contains(&order.first))
                 || self.units.iter().any(|unit| unit.guests.contains(&order.first));
             let placed = self.units.iter().any(|unit| unit.guests.contains(&order.then));
             if placed && !comes && !waiting.iter().any(|(guest, _)| *guest == order.then) {

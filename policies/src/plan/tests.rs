@@ -341,6 +341,31 @@ fn nobody_makes_room_for_a_guest_that_gives_way_to_it_or_needs_it() {
 }
 
 #[test]
+fn a_guest_gives_way_with_those_that_do_not_run_without_it_or_not_at_all() {
+    let mut stage = Stage::new(&["a"], &["high", "low", "then"]);
+    change(&mut stage, |policies| {
+        for (of, memory) in [("high", 5_000), ("low", 5_000), ("then", 100)] {
+            guest(policies, of).qemu.memory_mib = memory;
+            guest(policies, of).needs.best_effort = of != "high";
+        }
+        guest(policies, "high").priority = 500;
+    });
+    stage.run("low", "a");
+    stage.run("then", "a");
+    let order = Rule::Order { first: name("low"), then: name("then"), required: true, symmetrical: true };
+    rule(&mut stage, "order", order);
+    let asked = |stage: &Stage| -> Vec<String> {
+        let problem = Problem::of(&stage.state, |_| Standing::Well);
+        let ask = Ask { guests: problem.homeless(), ..Ask::default() };
+        let preempted = place(&problem, &mut Room::of(&problem), &ask).preempted;
+        preempted.iter().map(|preemption| problem.guest_name(preemption.guest).to_string()).collect()
+    };
+    assert_eq!(asked(&stage), ["low", "then"]);
+    change(&mut stage, |policies| guest(policies, "then").needs.best_effort = false);
+    assert_eq!(asked(&stage), Vec::<String>::new(), "low would wait for then, which has no reason to stop");
+}
+
+#[test]
 fn nobody_is_stopped_for_a_guest_that_has_failed_to_start_there() {
     let mut stage = Stage::new(&["a"], &["low", "high"]);
     change(&mut stage, |policies| {
