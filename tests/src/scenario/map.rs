@@ -180,7 +180,7 @@ fn guest(scenario: &Scenario, vm: &Vm) -> GuestDeclaration {
     }
 }
 
-/// The rank among the scenario's priorities, which may be negative or broken.
+/// The rank among the scenario's priorities, which may be negative or broken. Of equals, one that gives way comes last.
 fn priority(scenario: &Scenario, vm: &Vm) -> u32 {
     let mine = vm.priority.unwrap_or(0.0);
     let lower: BTreeSet<u64> = scenario
@@ -190,7 +190,8 @@ fn priority(scenario: &Scenario, vm: &Vm) -> u32 {
         .filter(|other| *other < mine)
         .map(f64::to_bits)
         .collect();
-    100 + u32::try_from(lower.len()).unwrap_or(u32::MAX - 100)
+    let rank = u32::try_from(lower.len()).unwrap_or(u32::MAX).min(1_000_000);
+    100 + 2 * rank + u32::from(!gives_way_apart(scenario, vm))
 }
 
 fn needs(scenario: &Scenario, vm: &Vm, demand: BTreeMap<String, u64>) -> GuestNeeds {
@@ -221,10 +222,41 @@ fn needs(scenario: &Scenario, vm: &Vm, demand: BTreeMap<String, u64>) -> GuestNe
 }
 
 /// Whether a running guest gives way to those of higher priority: where the scenario ranks its guests and looks at one
-/// situation, that is what the ranks are for.
+/// situation, that is what the ranks are for, and so is saying which of those that are kept apart gives way.
 fn gives_way(scenario: &Scenario, vm: &Vm) -> bool {
     let rank = |vm: &Vm| vm.priority.unwrap_or(0.0);
-    scenario.mode == format::Kind::Snapshot && scenario.vms.iter().any(|other| rank(other) > rank(vm))
+    let is_below = || scenario.vms.iter().any(|other| rank(other) > rank(vm));
+    scenario.mode == format::Kind::Snapshot && (is_below() || gives_way_apart(scenario, vm))
+}
+
+/// Whether the guest is the one that gives way where a rule of a situation requires guests to be apart, or does not run without
+/// that one.
+fn gives_way_apart(scenario: &Scenario, vm: &Vm) -> bool {
+    if scenario.mode != format::Kind::Snapshot {
+        return false;
+    }
+    let mut found: BTreeSet<&str> = scenario.rules.iter().filter_map(who_gives_way).collect();
+    let mut known = 0;
+    // Each round but the last adds a guest.
+    while found.len() > known {
+        known = found.len();
+        for rule in scenario.rules.iter().filter(|rule| rule.kind == "order") {
+            let stops_first = rule.required.unwrap_or(true) && rule.symmetrical.unwrap_or(true);
+            let (first, then) = (rule.first.as_deref(), rule.then.as_deref());
+            if let (true, Some(then)) = (stops_first && first.is_some_and(|first| found.contains(first)), then) {
+                found.insert(then);
+            }
+        }
+    }
+    found.contains(vm.name.as_str())
+}
+
+/// Who gives way in a rule that requires guests to be apart.
+fn who_gives_way(rule: &format::Rule) -> Option<&str> {
+    let said = rule.weight.as_ref().and_then(weight);
+    let required = rule.required.unwrap_or_else(|| said.is_none_or(|weight| weight.abs() >= INFINITE));
+    let apart = if said.is_some_and(|weight| weight < 0) { "together" } else { "apart" };
+    rule.dependent.as_deref().filter(|_| required && rule.kind == apart)
 }
 
 /// A number, or infinity in words.
