@@ -495,7 +495,8 @@ impl World {
             }
             // What a host that nobody hears does with its guests, nobody knows; only its watchdog is certain. Without an agent
             // nobody is there to stop them.
-            if !goes_down && !(node.connected() && node.supervisor.is_some()) {
+            let can_stop = node.connected() && node.supervisor.is_some();
+            if !(goes_down || can_stop) {
                 continue;
             }
             if goes_down {
