@@ -88,8 +88,12 @@ impl Pass<'_, '_> {
             return;
         }
         if stopped_by_lease(round, run) {
-            judgement.doing = format!("{} stopped it when its lease ran out: it is started anew", run.tenure.host);
-            if round.state.hands_off(run.name).is_none() {
+            let why = format!("{} stopped it when its lease ran out", run.tenure.host);
+            if let Some(hands_off) = round.state.hands_off(run.name) {
+                judgement.doing = format!("{why}; {hands_off}");
+                judgement.waits = Some(hands_on(&hands_off));
+            } else {
+                judgement.doing = format!("{why}: it is started anew");
                 self.decision.commands.push(Change::StoppedByLease { guest: run.name.clone() });
             }
             return;

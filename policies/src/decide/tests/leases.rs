@@ -338,6 +338,24 @@ fn a_guest_that_its_host_stopped_by_lease_is_started_anew_and_climbs_no_rung() {
 }
 
 #[test]
+fn a_guest_that_its_host_stopped_by_lease_waits_for_deciding_to_be_resumed() {
+    let mut scene = lease_only();
+    scene.silent("d", 5_000);
+    granted(&mut scene, 5_000);
+    scene.heard("d", 100);
+    scene.settle();
+    arm(&mut scene, Some(armed()));
+    scene.stage.must(Change::SuspensionSet { suspended: true, by: "ann".to_owned() });
+    scene.later(1_000);
+    scene.report("web", "d", GuestCondition::Exited { detail: "killed".to_owned() });
+    let words = scene.settle();
+    assert!(!words.contains(&"StoppedByLease".to_owned()), "{words:?}");
+    let judged = scene.decide().report.guests[&name("web")].clone();
+    assert!(judged.doing.starts_with("d stopped it when its lease ran out; "), "{}", judged.doing);
+    assert_eq!(judged.waits, Some(("deciding to be resumed".to_owned(), FOREVER)));
+}
+
+#[test]
 fn a_host_in_maintenance_keeps_its_guests_whatever_its_lease() {
     let mut scene = lease_only();
     restraint::set_mode(&mut scene, "d", Mode::Maintenance);
