@@ -70,6 +70,7 @@ breaks! {
     R17 "R17" "the leader's own ears count for all voters",
     R18 "R18" "a new leader counts silence from before it could hear anything",
     R19 "R19" "a host that was never heard is waited for without end",
+    R19Unsaid "R19-unsaid" "the coordinator does not say what hosts and guests wait for",
     R20 "R20" "a host with an open fence gets a lease",
     R20Late "R20-late" "a fence order is carried out whatever has become of its target meanwhile",
     R21 "R21" "no storm hold",

@@ -29,6 +29,7 @@ use super::{
     device::device_names,
     network::Transit,
     queue::Event,
+    waits::{forget_waits, unexplained},
     world::World,
 };
 
@@ -132,11 +133,15 @@ impl World {
         }
         self.refresh(voter);
         self.lose_lies(voter);
+        let reads_reports = self.reads_reports();
         let known = &mut self.voters[voter];
         let brain = &mut known.brain;
         brain.evidence.marks = std::mem::take(&mut known.marks);
         let wall = WallTime(self.skipped + now + self.hosts[voter].wall_jump);
-        let decision = decide(&known.state, &brain.evidence, &self.timing, Now { moment: clock, wall });
+        let mut decision = decide(&known.state, &brain.evidence, &self.timing, Now { moment: clock, wall });
+        if self.broken == Some(Break::R19Unsaid) {
+            forget_waits(&mut decision.report);
+        }
         known.marks = std::mem::take(&mut brain.evidence.marks);
         self.decisions += 1;
         brain.calm = decision.commands.is_empty() && decision.wishes.is_empty();
@@ -146,6 +151,16 @@ impl World {
             let plan: String = format!("{:?}", decision.commands).chars().take(2_000).collect();
             let what = format!("the checker beside the planner refuses a plan: {broken}: {plan}");
             self.violate("plan", what);
+            return;
+        }
+        // A leader without authority commands nothing, whatever it has decided.
+        if reads_reports
+            && confirmed
+            && !brain.halted
+            && decision.commands.is_empty()
+            && let Some(what) = unexplained(&known.state, &decision.report)
+        {
+            self.violate("R19", what);
             return;
         }
         brain.wanted.clone_from(&decision.commands);

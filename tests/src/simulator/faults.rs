@@ -298,6 +298,7 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         | Break::R16
         | Break::R18
         | Break::R19
+        | Break::R19Unsaid
         | Break::R20
         | Break::R26 => Vec::new(),
     }

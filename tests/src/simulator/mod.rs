@@ -51,6 +51,7 @@ pub mod shrink;
 pub mod snapshot;
 pub mod story;
 pub mod versions;
+pub mod waits;
 pub mod world;
 
 /// Simulated milliseconds.
