@@ -1,15 +1,16 @@
 //! What goes wrong, and what operators do in the middle of it: a plan made from the seed before the run begins, so that
-//! single happenings can be left out of it. What each of them does is in `happen.rs`.
+//! single happenings can be left out of it.
 
 use std::collections::BTreeSet;
 
 use holdfast_policies::{
     change::Change,
+    model::{FenceLevel, LeaseLevel},
     names::GuestName,
-    state::{Mode, Wanted},
+    state::{Life, Mode, Wanted},
 };
 
-use super::{Ms, breaks::Break, device::Device, random::Random, setup::Setup};
+use super::{Ms, breaks::Break, device::Device, guest::Vm, queue::Event, random::Random, setup::Setup, world::World};
 
 /// Something that happens to the cluster from outside. Hosts by index, times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +118,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// Whether this change makes it.
-    pub(super) fn is(self, change: &Change) -> bool {
+    fn is(self, change: &Change) -> bool {
         match self {
             Self::FenceOpened => matches!(change, Change::FenceOpened { .. }),
             Self::FenceAttempted => matches!(change, Change::FenceAttempted { .. }),
@@ -136,6 +136,8 @@ pub type Plan = Vec<(Ms, Happening)>;
 
 /// Before the first fault everything has come to life.
 const CALM_FIRST: Ms = 20_000;
+/// How long it takes a person to look at every host.
+const LOOKING: Ms = 20_000;
 
 /// Makes a plan of some bursts of faults, each followed by [`Happening::Heal`].
 #[must_use]
@@ -363,4 +365,398 @@ fn simple(random: &mut Random, setup: &Setup, at_worst: bool) -> Happening {
 
 fn back(random: &mut Random) -> Option<Ms> {
     (!random.one_in(3)).then(|| random.between(500, 15_000))
+}
+
+impl World {
+    /// Has something happen.
+    pub fn happen(&mut self, what: &Happening) {
+        let (now, rested) = (self.now, self.is_at_rest());
+        self.rest_since = None;
+        self.story.note(self.skipped + now, || format!("== {what:?}"));
+        match what {
+            Happening::SupervisorCrash { host, back } => self.stop_supervisor(*host, *back),
+            Happening::Upgrade { host, back } => self.upgrade(*host, *back),
+            Happening::SupervisorFreeze { host, time } => self.stand_still(*host, *time),
+            Happening::GuardDown { host, time } => {
+                let guard = &mut self.hosts[*host].guard;
+                guard.down_until = guard.down_until.max(now + time);
+            }
+            Happening::PowerAndDeviceLost { host, back } => {
+                self.set_device(*host, Device::Unreachable);
+                self.power_off(*host, None);
+                if let Some(back) = back {
+                    self.power_on_after(*host, *back);
+                }
+            }
+            Happening::LeaseLevelIs { host, declared } => self.lease_level_is(*host, *declared),
+            Happening::TwinComes { time } => self.twin_comes(*time),
+            Happening::TwinGoes => self.twin_goes(),
+            Happening::Drill { host } => {
+                self.operator(Happening::ModeIs { host: *host, mode: Mode::Draining }, 20);
+                self.queue.push(now + 1_000, Event::Operator { what: Box::new(what.clone()), tries: 40 });
+            }
+            Happening::CoordinatorCrash { back } => {
+                if let Some(voter) = self.coordinator() {
+                    self.stop_supervisor(voter, *back);
+                }
+            }
+            Happening::CoordinatorFreeze { time } => {
+                if let Some(voter) = self.coordinator() {
+                    self.stand_still(voter, *time);
+                }
+            }
+            Happening::CoordinatorCut { time } => {
+                if let Some(voter) = self.coordinator() {
+                    self.network.isolate(voter, now + time);
+                }
+            }
+            Happening::CoordinatorDeaf { time } => {
+                if let Some(voter) = self.coordinator() {
+                    for other in (0..self.hosts.len()).filter(|other| *other != voter) {
+                        self.network.cut(other, voter, now + time);
+                    }
+                }
+            }
+            Happening::PowerCut { host, back } => {
+                self.power_off(*host, None);
+                if let Some(back) = back {
+                    self.power_on_after(*host, *back);
+                }
+            }
+            Happening::Blackout { hangs, back } => {
+                for host in 0..self.named {
+                    self.power_off(host, None);
+                    let wait = back + self.random.below(2_000);
+                    self.power_on_after(host, wait);
+                }
+                self.hangs_at_boot.extend(hangs);
+            }
+            Happening::Freeze { host, time } => self.freeze(*host, *time),
+            Happening::Cut { host, time } => self.network.isolate(*host, now + time),
+            Happening::OneWay { from, to, time } => self.network.cut(*from, *to, now + time),
+            Happening::Link { one, other, time } => {
+                self.network.cut(*one, *other, now + time);
+                self.network.cut(*other, *one, now + time);
+            }
+            Happening::Partition { side, time } => {
+                for (one, other) in (0..self.hosts.len()).flat_map(|one| (0..self.hosts.len()).map(move |o| (one, o))) {
+                    if side.contains(&one) != side.contains(&other) {
+                        self.network.cut(one, other, now + time);
+                    }
+                }
+            }
+            Happening::BadNetwork { host, time, loss, late } => self.network.spoil(*host, now + time, *loss, *late),
+            Happening::DeviceIs { host, device } => self.set_device(*host, *device),
+            Happening::OutletIs { host, outlet, device } => {
+                self.lies_drawn |= *device == Device::Wrong;
+                self.hosts[*host].outlets[*outlet].device = *device;
+            }
+            Happening::GuestExits { guest } => self.each_running(guest, |machine| machine.state = Vm::Exited),
+            Happening::GuestPanics { guest } => self.each_running(guest, |machine| machine.state = Vm::Panicked),
+            Happening::GuestHangs { guest } => self.each_running(guest, |machine| machine.ill = true),
+            Happening::MovedByOthers { guest, to } => {
+                if rested {
+                    self.moved_by_others(guest, *to);
+                }
+            }
+            Happening::ResetsItself { guest } => {
+                if rested {
+                    self.resets_itself(guest);
+                }
+            }
+            Happening::GuestIsSick { guest, time } => {
+                self.sick.insert(guest.clone(), now + time);
+                self.each_running(guest, |machine| machine.ill = true);
+            }
+            Happening::Stubborn { host, guest, time } => {
+                self.hosts[*host].stubborn.insert(guest.clone(), now + time);
+            }
+            Happening::StartsFail { host, time } => self.hosts[*host].starts_fail_until = now + time,
+            Happening::MovesFail { host, time } => self.hosts[*host].moves_fail_until = now + time,
+            Happening::Blind { host, guest, time } => {
+                self.hosts[*host].blind.insert(guest.clone(), now + time);
+            }
+            Happening::WallClock { host, ahead } => self.hosts[*host].wall_jump = *ahead,
+            Happening::AgentDiskLost { host, back } => {
+                if self.hosts[*host].on && !self.hosts[*host].hung {
+                    self.stop_supervisor(*host, *back);
+                    self.lose_disk(*host);
+                }
+            }
+            Happening::VoterStoreLost { host, back } => {
+                // One store at a time: a majority that is lost for good is another story (R25).
+                let others = (0..self.voters.len()).filter(|voter| voter != host);
+                let whole =
+                    others.filter(|voter| self.hosts[*voter].serves(now) && !self.voters[*voter].learner).count();
+                if self.hosts[*host].serves(now) && *host < self.voters.len() && whole + 1 == self.voters.len() {
+                    self.stop_supervisor(*host, *back);
+                    self.lose_store(*host);
+                }
+            }
+            Happening::When { kind, then } => self.armed.push((*kind, (**then).clone())),
+            Happening::Heal => self.heal(),
+            Happening::ModeIs { .. }
+            | Happening::WantedIs { .. }
+            | Happening::Suspended { .. }
+            | Happening::Move { .. }
+            | Happening::ConfirmOff { .. } => self.operator(what.clone(), 20),
+        }
+    }
+
+    fn lease_level_is(&mut self, host: usize, declared: bool) {
+        let mut policies = self.to_declare.clone().unwrap_or_else(|| self.truth.state.policies.clone());
+        let levels = policies.fencing.entry(self.hosts[host].name.clone()).or_default();
+        levels.retain(|level| !matches!(level, FenceLevel::Lease(_)));
+        if declared {
+            levels.push(FenceLevel::Lease(LeaseLevel::default()));
+        } else if levels.is_empty() {
+            levels.push(FenceLevel::Operator {});
+        }
+        if !policies.guests.is_empty() {
+            self.declare(policies);
+        }
+    }
+
+    /// An operator's command goes to whoever coordinates; without a coordinator it is tried again for a while.
+    pub(super) fn operator(&mut self, what: Happening, tries: u32) {
+        let name = |world: &Self, host: usize| world.hosts[host].name.clone();
+        let by = || "ann".to_owned();
+        let change = match &what {
+            Happening::ModeIs { host, mode } => {
+                Some(Change::ModeSet { host: name(self, *host), mode: *mode, by: by() })
+            }
+            Happening::WantedIs { guest, wanted } => {
+                Some(Change::WantedSet { guest: guest.clone(), wanted: *wanted, by: by() })
+            }
+            Happening::Suspended { suspended } => Some(Change::SuspensionSet { suspended: *suspended, by: by() }),
+            Happening::Move { guest, to } => {
+                let (guest, to) = (guest.clone(), name(self, *to));
+                Some(Change::Migrate { guest, to, why: "ann wants it".to_owned() })
+            }
+            _ => None,
+        };
+        let done = match (change, &what) {
+            (Some(change), _) => self.operate(change),
+            (None, Happening::Drill { host }) => self.begin_drill(*host),
+            (None, Happening::TwinGoes) => {
+                self.twin_goes();
+                true
+            }
+            // The person looks first, and does not lie.
+            (None, Happening::ConfirmOff { host }) => {
+                let name = name(self, *host);
+                let boot = self.truth.state.hosts.get(&name).map(|known| known.facts.incarnation.clone());
+                let machine = boot.as_ref().and_then(|boot| self.machine_of(&name, boot));
+                let known = machine.map(|machine| &self.hosts[machine]);
+                let is_on = |known: &super::host::Host, boot| known.on && known.boot_number() == boot;
+                let off = known.zip(boot).is_some_and(|(known, boot)| !is_on(known, super::host::boot_of(&boot)));
+                !off || self.confirm_off(*host)
+            }
+            (None, _) => true,
+        };
+        if !done && tries > 0 {
+            let event = Event::Operator { what: Box::new(what), tries: tries - 1 };
+            self.queue.push(self.now + 500, event);
+        }
+    }
+
+    /// Something was committed: what waited for such a moment happens.
+    pub(super) fn spring(&mut self, change: &Change) {
+        let Some(position) = self.armed.iter().position(|(kind, _)| kind.is(change)) else { return };
+        let (_, what) = self.armed.remove(position);
+        self.sprung.push(what);
+    }
+
+    fn each_running(&mut self, guest: &GuestName, change: impl Fn(&mut super::guest::Machine)) {
+        for host in 0..self.hosts.len() {
+            if let Some(machine) = self.hosts[host].machines.get_mut(guest)
+                && machine.state == Vm::Running
+            {
+                change(machine);
+                self.sync_soon(host);
+            }
+        }
+    }
+
+    fn set_device(&mut self, host: usize, device: Device) {
+        self.hosts[host].device = device;
+        self.lies_drawn |= device == Device::Wrong;
+        let name = self.hosts[host].name.clone();
+        if device == Device::Slow {
+            self.slow_devices.insert(name);
+        } else {
+            self.slow_devices.remove(&name);
+        }
+    }
+
+    pub(super) fn stop_supervisor(&mut self, host: usize, back: Ms) {
+        if !self.hosts[host].on || self.hosts[host].hung {
+            return;
+        }
+        self.crash_supervisor(host);
+        let (boot, life) = (self.hosts[host].boot, self.hosts[host].life);
+        self.queue.push(self.now + back.max(100), Event::SupervisorUp { host, boot, life });
+    }
+
+    fn stand_still(&mut self, host: usize, time: Ms) {
+        let until = self.now + time;
+        if let Some(supervisor) = &mut self.hosts[host].supervisor {
+            supervisor.frozen_until = supervisor.frozen_until.max(until);
+        }
+    }
+
+    fn freeze(&mut self, host: usize, time: Ms) {
+        let known = &mut self.hosts[host];
+        if known.on {
+            let from = known.frozen_until.max(self.now);
+            known.frozen_until = known.frozen_until.max(self.now + time);
+            known.frozen_total += known.frozen_until - from;
+        }
+    }
+
+    fn lose_disk(&mut self, host: usize) {
+        let known = &mut self.hosts[host];
+        known.disk = holdfast_policies::agent::Disk::default();
+        (known.floors_lost, known.disk_was_lost) = (true, true);
+        known.disk.floors_known = self.broken == Some(Break::R12);
+    }
+
+    /// Power goes, by a fence or by itself.
+    pub(super) fn power_off(&mut self, host: usize, fence: Option<holdfast_policies::names::OrderId>) {
+        if !self.hosts[host].on {
+            return;
+        }
+        if let Some(order) = fence {
+            self.check_shot(host, order);
+        }
+        self.story.note(self.skipped + self.now, || format!("{} loses power", self.hosts[host].name));
+        if host < self.voters.len() {
+            self.voters[host].crash();
+        }
+        self.hosts[host].lose_power();
+        if fence.is_none() {
+            // Not its own button: nothing feeds it.
+            self.hosts[host].outlets.iter_mut().for_each(|outlet| outlet.feeds = false);
+        }
+        self.reaching[host] = self.now;
+        self.twin_shares_power(host);
+        if fence.is_some() && self.chance && self.random.one_in(2) {
+            let wait = self.random.between(3_000, 25_000);
+            self.power_on_after(host, wait);
+        }
+    }
+
+    /// Power returns later, unless it has until then.
+    pub fn power_on_after(&mut self, host: usize, wait: Ms) {
+        let boot = self.hosts[host].boot;
+        self.queue.push(self.now + wait, Event::PowerOn { host, boot });
+    }
+
+    /// The faults stop, and operators do what the pages ask for.
+    fn heal(&mut self) {
+        let now = self.now;
+        self.armed.clear();
+        self.network.repair();
+        self.sick.clear();
+        self.healing_since = Some(now);
+        self.twin_goes();
+        for index in 0..self.named {
+            self.set_device(index, Device::Good);
+            let known = &mut self.hosts[index];
+            for outlet in &mut known.outlets {
+                (outlet.device, outlet.feeds) = (Device::Good, outlet.feeds || known.on);
+            }
+            known.stubborn.clear();
+            known.blind.clear();
+            (known.starts_fail_until, known.moves_fail_until) = (0, 0);
+            // A voter comes back; of the others, some do.
+            if !known.on && (index < self.voters.len() || self.random.one_in(2)) {
+                let wait = self.random.below(10_000);
+                self.power_on_after(index, wait);
+            }
+        }
+        self.look_after();
+    }
+
+    /// Once faults have stopped, operators look every few seconds: they take back what they
+    /// have set, confirm what is off, and begin ladders anew.
+    pub(super) fn look_after(&mut self) {
+        if self.truth.state.suspended.is_some() {
+            self.operator(Happening::Suspended { suspended: false }, 0);
+        }
+        let unwanted = self.truth.state.guests.iter().filter(|(_, known)| known.wanted != Wanted::Running);
+        for guest in unwanted.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.operator(Happening::WantedIs { guest, wanted: Wanted::Running }, 0);
+        }
+        for host in 0..self.named {
+            let known = self.truth.state.hosts.get(&self.hosts[host].name);
+            if known.is_some_and(|known| known.mode != Mode::Active) {
+                self.operator(Happening::ModeIs { host, mode: Mode::Active }, 0);
+            }
+        }
+        self.twin_goes();
+        self.settle_names();
+        for host in 0..self.named {
+            self.look_after_devices(host);
+            self.look_after_hung(host);
+            // Votes are needed back, whatever switched their hosts off meanwhile.
+            if host < self.voters.len() && !self.hosts[host].on {
+                self.power_on_after(host, 8_000);
+            }
+            let life = self.truth.state.hosts.get(&self.hosts[host].name).map(|known| &known.life);
+            let waits = matches!(life, Some(Life::Up | Life::Fencing(_)));
+            if waits && !self.hosts[host].on {
+                self.operator(Happening::ConfirmOff { host }, 0);
+            }
+        }
+        self.release_hold();
+        let stuck: Vec<GuestName> = self
+            .truth
+            .state
+            .guests
+            .iter()
+            .filter(|(name, known)| {
+                let policies = &self.truth.state.policies;
+                known.ladder.position.as_ref().is_some_and(|position| {
+                    position.rung + 1 >= holdfast_policies::ladder::ladder_of(policies, name, position.ladder).len()
+                })
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for guest in stuck {
+            self.operate(Change::LadderReset { guest });
+        }
+    }
+
+    /// Whoever is paged for a storm hold looks at every host. What is off is confirmed to be; where the others are heard again,
+    /// or hang for certain, no switch has failed that they would be cut off by, and fencing may go on (R21). Looking takes so
+    /// long that no silence counts any more which came from the faults themselves.
+    fn release_hold(&mut self) {
+        let now = self.now;
+        let looked = self.healing_since.is_some_and(|since| now - since >= LOOKING);
+        let holds = self.truth.state.open_incident("storm").is_some() && self.truth.state.storm_release.is_none();
+        let (hung, others): (Vec<_>, Vec<_>) = self.hosts.iter().take(self.named).partition(|host| host.hung);
+        let found = others.iter().all(|host| !host.on || host.alive(now));
+        if looked && holds && found && !hung.is_empty() {
+            self.operate(Change::StormHoldReleased { by: "ann".to_owned() });
+        }
+    }
+
+    /// A host that hangs is switched off by whoever looks at it where no device can, and started again where no guest
+    /// waits for its fence.
+    fn look_after_hung(&mut self, host: usize) {
+        if !self.hosts[host].hung {
+            return;
+        }
+        let name = self.hosts[host].name.clone();
+        let state = &self.truth.state;
+        let has_device = state.policies.levels_of(&name).iter().any(FenceLevel::has_device);
+        let waited_for = state.guests_of(&name).next().is_some();
+        if !waited_for || !has_device || host < self.voters.len() {
+            self.power_off(host, None);
+            if !waited_for || host < self.voters.len() {
+                self.power_on_after(host, 6_000);
+            }
+        }
+    }
 }

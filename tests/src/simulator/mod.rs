@@ -36,7 +36,6 @@ pub mod doubt;
 pub mod faults;
 pub mod guard;
 pub mod guest;
-pub mod happen;
 pub mod host;
 pub mod lies;
 pub mod network;
