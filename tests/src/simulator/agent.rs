@@ -3,7 +3,7 @@
 use holdfast_policies::{
     agent::{Action, Disk},
     evidence::SightState,
-    names::{Epoch, GuestName, HostName, ServiceName, Vantage},
+    names::{Epoch, GuestName, HostName, OrderId, ServiceName, Vantage},
     observe::GuestReport,
     sync::{Authority, SightReport, SyncReply, SyncRequest},
     time::millis,
@@ -171,6 +171,7 @@ impl World {
         let authority = reply.authority;
         let grants = reply.lease_ms;
         let floors = reply.floors.is_some();
+        let told: Vec<OrderId> = reply.orders.iter().map(|order| order.id).collect();
         if self.broken == Some(Break::R3) {
             reply.authority = later(seen, authority);
         }
@@ -184,6 +185,7 @@ impl World {
             supervisor.sent.retain(|known, _| *known > nonce);
         }
         supervisor.actions.extend(actions);
+        self.note_told(&told);
         self.check_reply(host, by, began, seen, authority);
         if let Some(lease_ms) = grants {
             self.check_lease(host, sent_at, lease_ms);

@@ -89,13 +89,10 @@ pub const NOT_EXPRESSIBLE: &[(&str, &str)] = &[
 ];
 
 /// Rules whose break costs something else than a promise, or is caught by another rule first, and why.
-const HARMLESS: &[(Break, &str)] = &[
-    (Break::R5, "without nudges orders come at the next sync: that costs time, and no promise"),
-    (
-        Break::R18,
-        "a guard's beacon reaches every voter each 250 ms, and no election is faster than that: a new leader has heard all",
-    ),
-];
+const HARMLESS: &[(Break, &str)] = &[(
+    Break::R18,
+    "a guard's beacon reaches every voter each 250 ms, and no election is faster than that: a new leader has heard all",
+)];
 
 impl Break {
     /// Whether it shows only in worlds with guards and watchdogs.

@@ -100,6 +100,7 @@ impl World {
             self.violate("S5", why);
         }
         self.note_shut();
+        self.expect_told(number);
         match change {
             Change::HostGone { proof, .. } => self.check_gone(proof.kind()),
             Change::GuestFree { guest, .. } => self.check_nowhere(guest),

@@ -657,6 +657,8 @@ impl World {
         let now = self.now;
         self.armed.clear();
         self.network.repair();
+        // Links that were bad a moment ago may have lost what is expected.
+        self.untold.clear();
         self.sick.clear();
         self.healing_since = Some(now);
         self.twin_goes();

@@ -39,6 +39,7 @@ pub mod guest;
 pub mod host;
 pub mod lies;
 pub mod network;
+pub mod nudges;
 pub mod oddities;
 pub mod queue;
 pub mod quiet;

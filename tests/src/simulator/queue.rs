@@ -63,6 +63,8 @@ pub enum Event {
     SupervisorUp { host: usize, boot: u32, life: u32 },
     /// Something that waits at a machine or process that stands still; it is lost if that loses its power meanwhile.
     Held { host: usize, boot: u32, event: Box<Event> },
+    /// An agent is to know an order by now (R5).
+    Told { order: OrderId },
     /// An operator tries again.
     Operator { what: Box<super::faults::Happening>, tries: u32 },
 }
@@ -156,9 +158,11 @@ impl Event {
             | Self::Answered { voter, .. } => (Some(*voter), true),
             Self::Raft { to, .. } => (Some(*to), true),
             Self::Held { event, .. } => event.place(),
-            Self::LateOff { .. } | Self::Watchdog { .. } | Self::PowerOn { .. } | Self::Operator { .. } => {
-                (None, false)
-            }
+            Self::LateOff { .. }
+            | Self::Watchdog { .. }
+            | Self::PowerOn { .. }
+            | Self::Told { .. }
+            | Self::Operator { .. } => (None, false),
         }
     }
 }

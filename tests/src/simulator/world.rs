@@ -140,6 +140,8 @@ pub struct World {
     pub(super) lies_drawn: bool,
     /// Lies of which something is still to be seen.
     pub(super) lies: Vec<super::lies::Lie>,
+    /// Orders that their agents are to know soon (R5).
+    pub(super) untold: BTreeMap<OrderId, super::nudges::Untold>,
     /// What has really happened, so that a test can tell whether it is met at all.
     pub seen: Seen,
     plan: Plan,
@@ -207,6 +209,7 @@ impl World {
             upgrades: false,
             lies_drawn: false,
             lies: Vec::new(),
+            untold: BTreeMap::new(),
             plan,
             planned: 0,
             looked: 0,
@@ -308,11 +311,13 @@ impl World {
         let Some((at, event)) = self.queue.pop() else { return };
         self.now = self.now.max(at);
         self.events += 1;
+        // What only watches moves nothing else of a run in time.
+        let watches = matches!(event, Event::Told { .. });
         self.dispatch(event);
         while let Some(what) = self.sprung.pop() {
             self.happen(&what);
         }
-        if self.now - self.looked >= LOOK {
+        if !watches && self.now - self.looked >= LOOK {
             self.looked = self.now;
             self.look();
         }
@@ -390,6 +395,7 @@ impl World {
                     self.start_supervisor(host);
                 }
             }
+            Event::Told { order } => self.check_told(order),
             Event::Operator { what, tries } => self.operator(*what, tries),
             // Of a process or a boot that has ended since.
             Event::SyncDue { .. }
