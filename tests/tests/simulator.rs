@@ -138,6 +138,8 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("a guest resets itself", met(|seen| seen.own_resets)),
         ("a voter doubts its own link (R17)", met(|seen| seen.doubting)),
         ("all voters are upgraded, and the feature level is raised (R26)", met(|seen| seen.levels_raised)),
+        ("a fence goes on beyond its budget, as an operator wants (S8)", met(|seen| seen.fences_allowed)),
+        ("a host is quarantined because it was fenced often", met(|seen| seen.often_fenced)),
     ];
     assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "{worlds:?}");
     // Such a world ends early, so few may be so.

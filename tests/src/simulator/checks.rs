@@ -112,12 +112,17 @@ impl World {
                 }
             }
             Change::FenceOpened { host, evidence, .. } => self.check_fence(host, evidence, entry.proposed),
-            Change::FenceAttempted { host, .. } => self.check_storm(host, entry.proposed),
+            Change::FenceAttempted { host, .. } => {
+                self.check_storm(host, entry.proposed);
+                self.check_budget(host);
+            }
+            Change::FenceAllowed { .. } => self.seen.fences_allowed += 1,
+            Change::QuarantineLifted { host, .. } => self.forget_fences(host),
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
             Change::Climb { guest, .. } => self.check_climb(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
-            Change::LevelRaised { .. } => self.seen.levels_raised += 1,
+            Change::LevelRaised { .. } => self.seen.levels_raised += u64::from(self.upgrades),
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
             Change::HostJoined { host, facts, .. } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());

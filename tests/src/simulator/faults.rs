@@ -92,6 +92,8 @@ pub enum Happening {
     Move { guest: GuestName, to: usize },
     /// An operator looks whether a host is off, and says so if it is.
     ConfirmOff { host: usize },
+    /// An operator lets the fences go on that a budget holds.
+    FencesAllowed,
     /// An operator drills a host's power device, once it is drained.
     Drill { host: usize },
     /// A second machine comes under the name of a host, for so long.
@@ -499,6 +501,7 @@ impl World {
             | Happening::WantedIs { .. }
             | Happening::Suspended { .. }
             | Happening::Move { .. }
+            | Happening::FencesAllowed
             | Happening::ConfirmOff { .. } => self.operator(what.clone(), 20),
         }
     }
@@ -538,6 +541,7 @@ impl World {
         let done = match (change, &what) {
             (Some(change), _) => self.operate(change),
             (None, Happening::Drill { host }) => self.begin_drill(*host),
+            (None, Happening::FencesAllowed) => self.allow_fences(),
             (None, Happening::TwinGoes) => {
                 self.twin_goes();
                 true
@@ -698,6 +702,8 @@ impl World {
         }
         self.twin_goes();
         self.settle_names();
+        self.lift_quarantines();
+        self.allow_fences();
         for host in 0..self.named {
             self.look_after_devices(host);
             self.look_after_hung(host);

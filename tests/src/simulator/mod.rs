@@ -27,6 +27,7 @@
 
 pub mod agent;
 pub mod breaks;
+pub mod budgets;
 pub mod checks;
 pub mod chores;
 pub mod consensus;

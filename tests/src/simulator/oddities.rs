@@ -1,6 +1,6 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
-//! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, and guests that other tools move, that
-//! reset themselves, or that are left alone. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
+//! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, and guests that other
+//! tools move, that reset themselves, or that are left alone. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
     happened::{self, Happened},
@@ -10,7 +10,7 @@ use holdfast_policies::{
 };
 
 use super::{
-    Ms,
+    Ms, budgets,
     device::{Device, OUTLETS},
     faults::{Happening, Plan},
     guest::Vm,
@@ -30,6 +30,7 @@ const LEFT_ALONE: u64 = 12;
 const WITNESS: u64 = 13;
 const LOSSY_LINKS: u64 = 14;
 const OWN_RESETS: u64 = 15;
+const BUDGETS: u64 = 17;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -69,6 +70,10 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
         plan.extend(healed.iter().map(|healed| lossy_link(&mut random, setup, *healed)));
     }
     let mut plan = versions::draw(setup, plan);
+    // An older version knows of nobody who lets a fence go on, and would halt there.
+    if let Some(mut random) = drawn(setup, BUDGETS).filter(|_| setup.old.is_empty()) {
+        plan = budgets::draw(setup, &mut random, plan);
+    }
     plan.sort_by_key(|(at, _)| *at);
     if let Some(mut random) = drawn(setup, MOVES_OUTSIDE) {
         let moves: Plan = begins(&plan).into_iter().map(|begun| moves_outside(&mut random, setup, begun)).collect();

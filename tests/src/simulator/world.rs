@@ -79,6 +79,10 @@ pub struct Seen {
     pub doubting: u64,
     /// Feature levels that were raised because all voters had been upgraded (R26).
     pub levels_raised: u64,
+    /// Fences that an operator has let go on beyond their budget.
+    pub fences_allowed: u64,
+    /// Fences with which a host had been fenced so often that it was quarantined.
+    pub often_fenced: u64,
 }
 
 /// A simulated cluster.
@@ -140,6 +144,8 @@ pub struct World {
     pub(super) lies_drawn: bool,
     /// Lies of which something is still to be seen.
     pub(super) lies: Vec<super::lies::Lie>,
+    /// Fences that count towards the budgets of the hour.
+    pub(super) begun: super::budgets::Begun,
     /// Orders that their agents are to know soon (R5).
     pub(super) untold: BTreeMap<OrderId, super::nudges::Untold>,
     /// What has really happened, so that a test can tell whether it is met at all.
@@ -209,6 +215,7 @@ impl World {
             upgrades: false,
             lies_drawn: false,
             lies: Vec::new(),
+            begun: super::budgets::Begun::default(),
             untold: BTreeMap::new(),
             plan,
             planned: 0,
