@@ -140,6 +140,9 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("all voters are upgraded, and the feature level is raised (R26)", met(|seen| seen.levels_raised)),
         ("a fence goes on beyond its budget, as an operator wants (S8)", met(|seen| seen.fences_allowed)),
         ("a host is quarantined because it was fenced often", met(|seen| seen.often_fenced)),
+        ("there is no room for a guest", met(|seen| seen.waited_for_room)),
+        ("a guest of best effort gives way", met(|seen| seen.gave_way)),
+        ("a host has more than a capacity that is not hard", met(|seen| seen.beyond_capacity)),
     ];
     assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "{worlds:?}");
     // Such a world ends early, so few may be so.

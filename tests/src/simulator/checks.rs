@@ -121,6 +121,7 @@ impl World {
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
             Change::Climb { guest, .. } => self.check_climb(guest),
+            Change::Stop { guest, .. } => self.note_stopped(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::LevelRaised { .. } => self.seen.levels_raised += u64::from(self.upgrades),
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,

@@ -339,9 +339,10 @@ impl World {
         true
     }
 
-    /// Whether the declared guests are where the cluster has committed that they are, and answer.
+    /// Whether the declared guests are where the cluster has committed that they are, and answer; or no host has room for them.
     pub(super) fn all_run(&self) -> bool {
-        self.truth.state.guests.iter().all(|(name, guest)| self.guest_rests(name, guest))
+        let mut guests = self.truth.state.guests.iter();
+        guests.all(|(name, guest)| self.guest_rests(name, guest) || self.waits_for_room(name, guest))
     }
 
     /// Whether a guest is well, and nothing is remembered against it.

@@ -47,6 +47,7 @@ pub mod quiet;
 pub mod random;
 pub mod report;
 pub mod rules;
+pub mod scarcity;
 pub mod setup;
 pub mod shrink;
 pub mod snapshot;

@@ -1,6 +1,7 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
-//! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, and guests that other
-//! tools move, that reset themselves, or that are left alone. Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
+//! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
+//! capacities that are not hard, and guests that other tools move, that reset themselves, or that are left alone. Each sort is drawn
+//! apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
     happened::{self, Happened},
@@ -16,6 +17,7 @@ use super::{
     guest::Vm,
     host::Host,
     random::Random,
+    scarcity,
     setup::{self, Setup},
     versions,
     world::World,
@@ -31,6 +33,8 @@ const WITNESS: u64 = 13;
 const LOSSY_LINKS: u64 = 14;
 const OWN_RESETS: u64 = 15;
 const BUDGETS: u64 = 17;
+const SCARCITY: u64 = 18;
+const SOFT_CAPACITIES: u64 = 19;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -84,6 +88,13 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
         let resets: Plan = begins(&plan).into_iter().map(|begun| own_reset(&mut random, setup, begun)).collect();
         plan.extend(resets);
         plan.sort_by_key(|(at, _)| *at);
+    }
+    // Last, because the others draw from the guests that there are.
+    if let Some(mut random) = drawn(setup, SCARCITY) {
+        scarcity::draw(setup, &mut random);
+    }
+    if let Some(mut random) = drawn(setup, SOFT_CAPACITIES) {
+        scarcity::soften(setup, &mut random);
     }
     plan
 }

@@ -16,7 +16,7 @@ use super::{random::Random, setup::Setup};
 /// The label that rules and failure domains go by; the three hosts that come back for certain are in two of them.
 const RACK: &str = "rack";
 /// What guests take one of, and a host has enough of for all guests of two hosts that are gone.
-const SLOTS: &str = "slots";
+pub(super) const SLOTS: &str = "slots";
 
 /// Draws what is declared beyond guests and their policy.
 pub fn draw(setup: &mut Setup, random: &mut Random) {

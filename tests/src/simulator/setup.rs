@@ -172,7 +172,7 @@ fn host(index: usize, memory_mib: u64) -> HostSetup {
     HostSetup { name: named(HostName::new(format!("hv-{index}"))), memory_mib, cores: 8, guests: true, watchdog: None }
 }
 
-fn guest(index: u64) -> GuestName {
+pub(super) fn guest(index: u64) -> GuestName {
     named(GuestName::new(format!("g{index}")))
 }
 

@@ -83,6 +83,12 @@ pub struct Seen {
     pub fences_allowed: u64,
     /// Fences with which a host had been fenced so often that it was quarantined.
     pub often_fenced: u64,
+    /// Guests for which there was no room when everything else was at rest.
+    pub waited_for_room: u64,
+    /// Guests of best effort that were stopped for others.
+    pub gave_way: u64,
+    /// Hosts that had more guests at rest than a capacity that is not hard has room for.
+    pub beyond_capacity: u64,
 }
 
 /// A simulated cluster.
@@ -275,8 +281,8 @@ impl World {
         self.violation.is_some() || self.unhealed.is_some() || self.beyond
     }
 
-    /// Whether the cluster has been at rest for a while: every guest answers where it is committed to be, and nothing is
-    /// under way.
+    /// Whether the cluster has been at rest for a while: every guest that there is room for answers where it is committed to be,
+    /// and nothing is under way.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.rest_since.is_some_and(|since| self.now - since >= RESTED)
@@ -568,6 +574,9 @@ impl World {
             && self.all_run()
             && self.hosts_rest()
             && super::rules::broken(&self.truth.state).is_none();
+        if rests && self.rest_since.is_none() {
+            self.note_rest();
+        }
         self.rest_since = if rests { self.rest_since.or(Some(self.now)) } else { None };
     }
 
@@ -603,7 +612,7 @@ impl World {
             Some(_) => {}
         }
         for (name, guest) in &state.guests {
-            if !self.guest_rests(name, guest) {
+            if !self.guest_rests(name, guest) && !self.waits_for_room(name, guest) {
                 let phase: String = format!("{:?}", guest.phase).chars().take(160).collect();
                 why.push(format!("{name} is {} (ladder {:?}, {phase})", guest.word(), guest.ladder.position));
             }
