@@ -136,6 +136,7 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("a guest is left alone", met(|seen| seen.left_alone)),
         ("a voter runs no guests", met(|seen| seen.witnesses)),
         ("a guest resets itself", met(|seen| seen.own_resets)),
+        ("a guest resets itself again and again", met(|seen| seen.resets_in_a_row)),
         ("a voter doubts its own link (R17)", met(|seen| seen.doubting)),
         ("all voters are upgraded, and the feature level is raised (R26)", met(|seen| seen.levels_raised)),
         ("a fence goes on beyond its budget, as an operator wants (S8)", met(|seen| seen.fences_allowed)),

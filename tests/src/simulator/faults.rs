@@ -66,6 +66,8 @@ pub enum Happening {
     MovedByOthers { guest: GuestName, to: usize },
     /// A guest resets itself, if everything is at rest.
     ResetsItself { guest: GuestName },
+    /// A guest that has reset itself a moment ago does so again.
+    ResetsItselfAgain { guest: GuestName },
     /// A guest does not answer wherever it is started.
     GuestIsSick { guest: GuestName, time: Ms },
     /// A host cannot stop a guest.
@@ -466,6 +468,7 @@ impl World {
                     self.resets_itself(guest);
                 }
             }
+            Happening::ResetsItselfAgain { guest } => self.resets_itself_again(guest),
             Happening::GuestIsSick { guest, time } => {
                 self.sick.insert(guest.clone(), now + time);
                 self.each_running(guest, |machine| machine.ill = true);

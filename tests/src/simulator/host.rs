@@ -109,8 +109,8 @@ pub struct Host {
     pub audible_since: Vec<Ms>,
     /// Since when nothing is wrong with it.
     pub well_since: Ms,
-    /// When a guest of it last reset itself, and under which assignment.
-    pub resets: BTreeMap<GuestName, (Epoch, Ms)>,
+    /// When each guest of it has reset itself lately, and under which assignment; oldest first.
+    pub resets: BTreeMap<GuestName, Vec<(Epoch, Ms)>>,
     /// Guests that it cannot stop, start or move until then.
     pub stubborn: BTreeMap<GuestName, Ms>,
     /// Starts fail until then.

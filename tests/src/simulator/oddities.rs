@@ -35,6 +35,7 @@ const OWN_RESETS: u64 = 15;
 const BUDGETS: u64 = 17;
 const SCARCITY: u64 = 18;
 const SOFT_CAPACITIES: u64 = 19;
+const RESETS_IN_A_ROW: u64 = 20;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -44,8 +45,14 @@ const _: () = assert!(FASTEST * 100 <= SLOWEST * 105, "R1 covers 5 %");
 
 /// A guest that reset itself is up again sooner, and has more time to boot by its policy.
 const OWN_BOOT: Ms = 4_500;
-/// A reset is told for so long.
+/// A reset is told for so long, and so many of them.
 const TOLD_FOR: Ms = 60_000;
+const RESETS_TOLD: usize = 4;
+/// More resets than these within the time that its policy gives it to boot as many times, and a guest may be helped at once.
+const LET_PASS: usize = 3;
+const OFTEN_WITHIN: Ms = 16_000;
+/// Resets so soon after one another are in a row.
+const IN_A_ROW: Ms = 4_000;
 
 /// Nothing is drawn before: everything has to come to life first.
 const CALM_FIRST: Ms = 20_000;
@@ -86,6 +93,12 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     }
     if let Some(mut random) = drawn(setup, OWN_RESETS) {
         let resets: Plan = begins(&plan).into_iter().map(|begun| own_reset(&mut random, setup, begun)).collect();
+        plan.extend(resets);
+        plan.sort_by_key(|(at, _)| *at);
+    }
+    if let Some(mut random) = drawn(setup, RESETS_IN_A_ROW) {
+        let resets: Plan =
+            begins(&plan).into_iter().flat_map(|begun| resets_in_a_row(&mut random, setup, begun)).collect();
         plan.extend(resets);
         plan.sort_by_key(|(at, _)| *at);
     }
@@ -204,6 +217,18 @@ fn own_reset(random: &mut Random, setup: &Setup, begun: Ms) -> (Ms, Happening) {
     (begun.saturating_sub(6_000), Happening::ResetsItself { guest: any_guest(random, setup) })
 }
 
+/// Some of them before the guest is up again, and now and then more than are let pass.
+fn resets_in_a_row(random: &mut Random, setup: &Setup, begun: Ms) -> Plan {
+    let guest = any_guest(random, setup);
+    let mut at = begun.saturating_sub(26_000);
+    let mut plan = vec![(at, Happening::ResetsItself { guest: guest.clone() })];
+    for _ in 0..random.between(1, 5) {
+        at += random.between(800, IN_A_ROW);
+        plan.push((at, Happening::ResetsItselfAgain { guest: guest.clone() }));
+    }
+    plan
+}
+
 fn any_guest(random: &mut Random, setup: &Setup) -> GuestName {
     let guests: Vec<&GuestName> = setup.policies.guests.keys().collect();
     guests[random.index(guests.len())].clone()
@@ -242,19 +267,36 @@ impl World {
         let known = &mut self.hosts[host];
         if let Some(machine) = known.machines.get_mut(guest) {
             machine.since = now + boots;
-            known.resets.insert(guest.clone(), (machine.epoch, now));
+            let resets = known.resets.entry(guest.clone()).or_default();
+            resets.push((machine.epoch, now));
+            let more = resets.len().saturating_sub(RESETS_TOLD);
+            resets.drain(..more);
         }
         self.seen.own_resets += 1;
         self.sync_soon(host);
     }
 
-    /// S8: nothing is done to a guest that has reset itself and has not had its time to boot.
+    /// A guest that has reset itself while all was well does so again, whether it is up or not.
+    pub(super) fn resets_itself_again(&mut self, guest: &GuestName) {
+        let lately = |host: &Host| {
+            let newest = host.resets.get(guest).and_then(|resets| resets.last());
+            newest.is_some_and(|(_, at)| self.now - *at < IN_A_ROW)
+        };
+        if self.hosts.iter().any(lately) {
+            self.seen.resets_in_a_row += 1;
+            self.resets_itself(guest);
+        }
+    }
+
+    /// S8: nothing is done to a guest that has reset itself and has not had its time to boot; unless it does so again and again.
     pub(super) fn check_climb(&mut self, guest: &GuestName) {
+        let now = self.now;
         let boots = |host: &Host| {
-            let since = |(_, at): &(Epoch, Ms)| self.now - *at < OWN_BOOT;
+            let Some(resets) = host.resets.get(guest) else { return false };
+            let within = |time: Ms| resets.iter().filter(|(_, at)| now - *at < time).count();
             // One that has panicked or ended meanwhile boots no more.
             let runs = host.machines.get(guest).is_some_and(|known| known.state == Vm::Running);
-            runs && host.resets.get(guest).is_some_and(since)
+            runs && within(OWN_BOOT) > 0 && within(OFTEN_WITHIN) <= LET_PASS
         };
         if self.hosts.iter().any(boots) {
             self.violate("S8", format!("something is done to {guest}, which boots after a reset of its own"));
@@ -265,9 +307,10 @@ impl World {
 impl Host {
     /// What it tells of what has happened to a guest lately.
     pub(super) fn told_of(&self, guest: &GuestName, epoch: Epoch, now: Ms) -> Vec<Happened> {
-        let reset = self.resets.get(guest).filter(|(under, at)| *under == epoch && now - *at < TOLD_FOR);
+        let resets = self.resets.get(guest).into_iter().flatten();
+        let told = resets.filter(|(under, at)| *under == epoch && now - *at < TOLD_FOR);
         let what = happened::Happening::Reset { watchdog: false };
-        reset.map(|(_, at)| Happened { ago_ms: now - *at, what }).into_iter().collect()
+        told.map(|(_, at)| Happened { ago_ms: now - *at, what: what.clone() }).collect()
     }
 }
 

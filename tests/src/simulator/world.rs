@@ -75,6 +75,8 @@ pub struct Seen {
     pub witnesses: u64,
     /// Guests that reset themselves while all was well.
     pub own_resets: u64,
+    /// Resets of guests by themselves, each right after another one.
+    pub resets_in_a_row: u64,
     /// Times that a voter began to doubt itself because its own link lost much (R17).
     pub doubting: u64,
     /// Feature levels that were raised because all voters had been upgraded (R26).
