@@ -28,6 +28,7 @@
 pub mod agent;
 pub mod breaks;
 pub mod budgets;
+pub mod bursts;
 pub mod checks;
 pub mod chores;
 pub mod consensus;
@@ -37,6 +38,7 @@ pub mod doubt;
 pub mod faults;
 pub mod guard;
 pub mod guest;
+pub mod healing;
 pub mod host;
 pub mod lies;
 pub mod network;

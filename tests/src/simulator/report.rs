@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::{
     Ms,
     breaks::Break,
+    bursts::random_plan,
     checks::Violation,
     chores,
-    faults::{Plan, random_plan},
+    faults::Plan,
     oddities,
     random::Random,
     rules,
