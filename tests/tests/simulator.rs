@@ -10,9 +10,10 @@ use holdfast_tests::simulator::{
     device::Device,
     quiet::{self, Fault, Outage},
     report::{End, Options, find_break, run_many, words},
+    seen::Seen,
     setup::device,
     shrink::shrink,
-    world::{BOUND, Seen},
+    world::BOUND,
 };
 
 /// Seeds that every test run tries. `simulator run --seeds 1000000` is a night's work.

@@ -6,7 +6,7 @@ use holdfast_policies::{
     observe::GuestCondition,
     order::{OrderKind, OrderOutcome, Switch},
     proof::Power,
-    state::{Guest, MigrationStep, Phase, Wanted},
+    state::{MigrationStep, Phase},
     sync::AgedReading,
     time::millis,
 };
@@ -337,22 +337,6 @@ impl World {
             self.let_run(target, guest);
         }
         true
-    }
-
-    /// Whether the declared guests are where the cluster has committed that they are, and answer; or no host has room for them.
-    pub(super) fn all_run(&self) -> bool {
-        let mut guests = self.truth.state.guests.iter();
-        guests.all(|(name, guest)| self.guest_rests(name, guest) || self.waits_for_room(name, guest))
-    }
-
-    /// Whether a guest is well, and nothing is remembered against it.
-    pub(super) fn guest_rests(&self, name: &GuestName, guest: &Guest) -> bool {
-        let Phase::Running { tenure, verified: true, action: None, .. } = &guest.phase else { return false };
-        let Some(host) = self.host_index(&tenure.host) else { return false };
-        guest.wanted == Wanted::Running
-            && guest.ladder.position.is_none()
-            && guest.start_failures.is_empty()
-            && self.hosts[host].answers(name, tenure.epoch, self.now)
     }
 
     /// Whether the cluster has committed that this host's half of a move may run.

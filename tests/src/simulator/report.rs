@@ -14,11 +14,12 @@ use super::{
     oddities,
     random::Random,
     rules,
+    seen::Seen,
     setup::Setup,
     shrink,
     story::clock,
     versions,
-    world::{BOUND, Seen, World},
+    world::{BOUND, World},
 };
 
 /// What every seed of a run has in common.

@@ -9,7 +9,7 @@ use holdfast_policies::{
     change::Change,
     hostfile::Timing,
     names::{GuestName, HostName, OrderId},
-    state::{ClusterState, Life, Mode},
+    state::ClusterState,
     sync::Authority,
     time::WallTime,
 };
@@ -26,6 +26,7 @@ use super::{
     network::Network,
     queue::{Event, Queue},
     random::Random,
+    seen::Seen,
     setup::Setup,
     story::Story,
 };
@@ -39,59 +40,6 @@ const LOOK: Ms = 1_000;
 /// L1: after the faults have stopped everything is at rest within this: a slow fence, its retries, pauses between failed
 /// starts, and a ladder climbed once.
 pub const BOUND: Ms = 180_000;
-
-/// How often something happened that is rare.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Snapshots that a follower took in.
-    pub snapshots_installed: u64,
-    /// Times that the lead was handed over (R29).
-    pub handed_over: u64,
-    /// Hosts that were switched off for a drill.
-    pub drills: u64,
-    /// Second machines that came up under a name.
-    pub twins: u64,
-    /// Names that were quarantined for it (R11).
-    pub contested: u64,
-    /// Copies that could not be told from what they are copies of.
-    pub beyond: u64,
-    /// Storm holds that an operator has released (R21).
-    pub holds_released: u64,
-    /// Times that a coordinator was told by a verified power device that a living host is off (R9).
-    pub lies: u64,
-    /// Power devices that were distrusted for it.
-    pub distrusted: u64,
-    /// Times that a host went on because only one of its two outlets could be switched.
-    pub half_off: u64,
-    /// Hosts that were switched off by both their outlets.
-    pub both_off: u64,
-    /// Guests that another tool has moved.
-    pub moved_outside: u64,
-    /// Those of them that were followed.
-    pub followed: u64,
-    /// Guests that were left alone because an operator wants it so.
-    pub left_alone: u64,
-    /// Voters that run no guests.
-    pub witnesses: u64,
-    /// Guests that reset themselves while all was well.
-    pub own_resets: u64,
-    /// Resets of guests by themselves, each right after another one.
-    pub resets_in_a_row: u64,
-    /// Times that a voter began to doubt itself because its own link lost much (R17).
-    pub doubting: u64,
-    /// Feature levels that were raised because all voters had been upgraded (R26).
-    pub levels_raised: u64,
-    /// Fences that an operator has let go on beyond their budget.
-    pub fences_allowed: u64,
-    /// Fences with which a host had been fenced so often that it was quarantined.
-    pub often_fenced: u64,
-    /// Guests for which there was no room when everything else was at rest.
-    pub waited_for_room: u64,
-    /// Guests of best effort that were stopped for others.
-    pub gave_way: u64,
-    /// Hosts that had more guests at rest than a capacity that is not hard has room for.
-    pub beyond_capacity: u64,
-}
 
 /// A simulated cluster.
 pub struct World {
@@ -562,85 +510,6 @@ impl World {
         } else if (self.now - since) / LOOK % 5 == 4 {
             self.look_after();
         }
-    }
-
-    fn notice_rest(&mut self, voter: usize) {
-        let rests = self.coordinator() == Some(voter)
-            && self.brain_rests(voter)
-            && self.to_declare.is_none()
-            && self.truth.state.orders.is_empty()
-            && self.lies.is_empty()
-            && self.truth.state.suspended.is_none()
-            && !self.truth.state.guests.is_empty()
-            && self.all_active()
-            && self.all_run()
-            && self.hosts_rest()
-            && super::rules::broken(&self.truth.state).is_none();
-        if rests && self.rest_since.is_none() {
-            self.note_rest();
-        }
-        self.rest_since = if rests { self.rest_since.or(Some(self.now)) } else { None };
-    }
-
-    /// Whether a host is joined and serves, or is known to be gone and stays so.
-    fn host_rests(&self, index: usize) -> bool {
-        let (now, host) = (self.now, &self.hosts[index]);
-        if index >= self.named {
-            return !host.on;
-        }
-        let known = self.truth.state.hosts.get(&host.name);
-        match known.map(|known| &known.life) {
-            None | Some(Life::Fencing(_)) => false,
-            Some(Life::Gone { .. }) => !host.on || host.hung,
-            Some(Life::Up) => {
-                let boot = known.map(|known| super::host::boot_of(&known.facts.incarnation));
-                host.serves(now) && boot == Some(host.boot_number()) && host.lease_until > now
-            }
-        }
-    }
-
-    fn hosts_rest(&self) -> bool {
-        (0..self.hosts.len()).all(|host| self.host_rests(host)) && self.voters.iter().all(|voter| !voter.learner)
-    }
-
-    pub(super) fn why_not_at_rest(&self) -> String {
-        let state = &self.truth.state;
-        let mut why = Vec::new();
-        match self.coordinator() {
-            None => why.push("nobody coordinates".to_owned()),
-            Some(voter) if !self.brain_rests(voter) => {
-                why.push(format!("{} has something to decide: {}", self.hosts[voter].name, self.brain_wants(voter)));
-            }
-            Some(_) => {}
-        }
-        for (name, guest) in &state.guests {
-            if !self.guest_rests(name, guest) && !self.waits_for_room(name, guest) {
-                let phase: String = format!("{:?}", guest.phase).chars().take(160).collect();
-                why.push(format!("{name} is {} (ladder {:?}, {phase})", guest.word(), guest.ladder.position));
-            }
-        }
-        for (index, host) in self.hosts.iter().enumerate() {
-            if !self.host_rests(index) {
-                let known = state.hosts.get(&host.name);
-                let life: String = format!("{:?}", known.map(|known| &known.life)).chars().take(200).collect();
-                let on = if host.on { "on" } else { "off" };
-                why.push(format!("{} is {on}, boot {}, {life}", host.name, host.boot));
-            }
-        }
-        why.extend(
-            state
-                .hosts
-                .iter()
-                .filter(|(_, host)| host.mode != Mode::Active)
-                .map(|(name, host)| format!("{name} is {}", host.mode.word())),
-        );
-        why.extend(
-            self.voters.iter().filter(|voter| voter.learner).map(|voter| format!("voter {} learns", voter.host)),
-        );
-        why.extend(state.orders.values().map(|order| format!("{} to {}: {}", order.id, order.host, order.kind)));
-        why.extend(state.suspended.as_ref().map(|_| "deciding is suspended".to_owned()));
-        why.extend(super::rules::broken(state));
-        why.join("; ")
     }
 
     /// The wall clock of the world, for people.

@@ -1,0 +1,54 @@
+//! What is counted in a run, so that a test can tell whether what is rare is met at all.
+
+/// How often something happened that is rare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Snapshots that a follower took in.
+    pub snapshots_installed: u64,
+    /// Times that the lead was handed over (R29).
+    pub handed_over: u64,
+    /// Hosts that were switched off for a drill.
+    pub drills: u64,
+    /// Second machines that came up under a name.
+    pub twins: u64,
+    /// Names that were quarantined for it (R11).
+    pub contested: u64,
+    /// Copies that could not be told from what they are copies of.
+    pub beyond: u64,
+    /// Storm holds that an operator has released (R21).
+    pub holds_released: u64,
+    /// Times that a coordinator was told by a verified power device that a living host is off (R9).
+    pub lies: u64,
+    /// Power devices that were distrusted for it.
+    pub distrusted: u64,
+    /// Times that a host went on because only one of its two outlets could be switched.
+    pub half_off: u64,
+    /// Hosts that were switched off by both their outlets.
+    pub both_off: u64,
+    /// Guests that another tool has moved.
+    pub moved_outside: u64,
+    /// Those of them that were followed.
+    pub followed: u64,
+    /// Guests that were left alone because an operator wants it so.
+    pub left_alone: u64,
+    /// Voters that run no guests.
+    pub witnesses: u64,
+    /// Guests that reset themselves while all was well.
+    pub own_resets: u64,
+    /// Resets of guests by themselves, each right after another one.
+    pub resets_in_a_row: u64,
+    /// Times that a voter began to doubt itself because its own link lost much (R17).
+    pub doubting: u64,
+    /// Feature levels that were raised because all voters had been upgraded (R26).
+    pub levels_raised: u64,
+    /// Fences that an operator has let go on beyond their budget.
+    pub fences_allowed: u64,
+    /// Fences with which a host had been fenced so often that it was quarantined.
+    pub often_fenced: u64,
+    /// Guests for which there was no room when everything else was at rest.
+    pub waited_for_room: u64,
+    /// Guests of best effort that were stopped for others.
+    pub gave_way: u64,
+    /// Hosts that had more guests at rest than a capacity that is not hard has room for.
+    pub beyond_capacity: u64,
+}
