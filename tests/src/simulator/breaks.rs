@@ -69,6 +69,7 @@ breaks! {
     R16 "R16" "only syncs count as signs of life",
     R17 "R17" "the leader's own ears count for all voters",
     R18 "R18" "a new leader counts silence from before it could hear anything",
+    R18Lease "R18-lease" "a new leader counts leases from before its election",
     R19 "R19" "a host that was never heard is waited for without end",
     R19Unsaid "R19-unsaid" "the coordinator does not say what hosts and guests wait for",
     R20 "R20" "a host with an open fence gets a lease",
@@ -107,6 +108,7 @@ impl Break {
                 | Self::R10Lease
                 | Self::R14Stop
                 | Self::R15
+                | Self::R18Lease
         )
     }
 

@@ -146,6 +146,11 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
             (0, when(Moment::FenceOpened, Happening::CoordinatorDeaf { time: random.between(5_500, 9_000) })),
             (10, Happening::Cut { host, time: random.between(1_700, 2_600) }),
         ],
+        // The last grant is the dead coordinator's, and nobody else knows of it.
+        Break::R18Lease => vec![
+            (0, Happening::Cut { host, time: 20_000 }),
+            (random.between(20, 200), Happening::CoordinatorCrash { back: random.between(300, 9_000) }),
+        ],
         Break::R21 => {
             let side = (0..count).filter(|index| *index == host || random.one_in(3)).collect();
             vec![(0, Happening::Partition { side, time: 12_000 })]

@@ -1,7 +1,10 @@
 //! The coordinator's shell on a simulated voter: gathers evidence, has the product's `decide` decide, proposes one command
 //! after the other. It mirrors `supervisor/src/coordinator`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use holdfast_policies::{
     change::{Applied, Change, Command},
@@ -36,6 +39,9 @@ const ROUND_LOST: Ms = 700;
 const REFUSED_FOR: Ms = 1_000;
 /// A proposal without an end after this is given up; it may still be committed.
 const PROPOSAL_PATIENCE: Ms = 2_000;
+
+/// R18 broken: leases are counted from so long before the election.
+const LONG_BEFORE: Duration = Duration::from_secs(60);
 
 /// A sync that waits for authority: since when, of which host, forwarded by whom, of which life, and what it says.
 type Parked = (Ms, usize, Option<usize>, u32, Box<SyncRequest>);
@@ -100,7 +106,8 @@ impl World {
         let known = &mut self.voters[voter];
         if confirmed && known.brain.evidence.quorum_since.is_none() {
             known.brain.evidence.quorum_since = Some(clock);
-            known.brain.evidence.authority_since = Some(clock);
+            let before = if self.broken == Some(Break::R18Lease) { LONG_BEFORE } else { Duration::ZERO };
+            known.brain.evidence.authority_since = Some(clock.minus(before));
             known.brain.evidence.me = Some(self.hosts[voter].name.clone());
         }
         // It never rests for longer than a tick, unless it was suspended or starved: it accuses nobody then (R29).
