@@ -73,7 +73,10 @@ impl Pass<'_, '_> {
                 | OrderKind::Fence { .. } => "a rung",
             });
             what.clone_into(&mut judgement.doing);
-            judgement.waits = self.left_of(order, "the report of it");
+            // A host that is not well heard waits for something of its own, which is told when all hosts have been looked at.
+            if run.here.answers {
+                judgement.waits = self.left_of(order, "the report of it");
+            }
             return;
         }
         if !run.here.answers {

@@ -84,7 +84,15 @@ fn a_guest_whose_host_does_not_answer_waits_for_what_its_host_waits_for() {
     let mut starting = Scene::new(&["a", "b", "c", "d"], &["web"]);
     starting.stage.place("web", "d");
     starting.later(10_000);
-    for mut scene in [running, starting] {
+    let mut stopping = four();
+    want(&mut stopping, "web", Wanted::Stopped);
+    stopping.settle();
+    stopping.later(10_000);
+    let mut restarting = four();
+    let restart = restarting.stage.climb("web", 0);
+    restarting.stage.must(restart);
+    restarting.later(10_000);
+    for mut scene in [running, starting, stopping, restarting] {
         scene.silent("d", 10_000);
         scene.heard("d", 100);
         let of_host = scene.decide().report.hosts[&host("d")].waits.clone();
