@@ -36,6 +36,7 @@ pub mod coordinator;
 pub mod device;
 pub mod doubt;
 pub mod faults;
+pub mod fence_checks;
 pub mod guard;
 pub mod guest;
 pub mod healing;
