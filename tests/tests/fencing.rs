@@ -173,7 +173,9 @@ fn a_host_that_returns_while_it_is_being_fenced_is_let_in_when_the_attempt_has_e
 /// can be left.
 #[test]
 fn an_executor_that_dies_between_an_off_and_its_report_costs_no_second_off_and_the_next_boot_waits_for_it() {
-    if left_out("an_executor_that_dies_between_an_off_and_its_report_costs_no_second_off_and_the_next_boot_waits_for_it") {
+    if left_out(
+        "an_executor_that_dies_between_an_off_and_its_report_costs_no_second_off_and_the_next_boot_waits_for_it",
+    ) {
         return;
     }
     // The guest's host has no vote, so that the others decide on without the executor.

@@ -151,7 +151,7 @@ fn slow(round: &Round<'_>, run: &Run<'_>, policy: &Policy, judgement: &GuestJudg
     Some(Reason::Slow { service: service.clone(), host: run.tenure.host.clone() })
 }
 
-/// The hosts that are well again and liked better than this one, for a guest that goes back.
+/// The hosts that are well again and liked better than this one, for a guest that goes back; not one where it does not start.
 fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
     let policies = &round.state.policies;
     if !run.declared?.needs.failback {
@@ -162,7 +162,8 @@ fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
     let back = |host: &HostName| {
         let known = round.state.hosts.get(host);
         let calm = known.is_some_and(|known| round.age(known.joined) >= FAILBACK_AFTER && known.life == Life::Up);
-        calm && round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
+        let shunned = known.is_some_and(|known| run.guest.shuns.get(host) == Some(&known.facts.incarnation));
+        calm && !shunned && round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
     };
     let best = round.state.hosts.keys().filter(|host| back(host)).map(likes).max().filter(|best| *best > here)?;
     let mut to: BTreeSet<HostName> =

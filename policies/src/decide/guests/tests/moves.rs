@@ -299,6 +299,18 @@ fn a_guest_that_fails_back_goes_to_the_host_that_it_prefers_when_that_is_well_ag
 }
 
 #[test]
+fn a_guest_does_not_fail_back_to_a_host_where_it_does_not_start_before_that_has_booted_anew() {
+    let mut scene = away(|scene| scene.stage.migrate("web", "a"));
+    scene.stage.state.guests.get_mut(&name("web")).unwrap().shuns.insert(host("d"), crate::fixture::boot("d.1"));
+    assert_eq!(scene.words(), Vec::<String>::new());
+    scene.stage.join("d", "d.2");
+    scene.evidence.marks.applied(scene.stage.index, crate::time::Moment(scene.now));
+    scene.later(61_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.words(), ["Migrate"]);
+}
+
+#[test]
 fn a_guest_that_does_not_fail_back_stays() {
     let mut scene = away(|scene| scene.stage.migrate("web", "a"));
     redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = false);
