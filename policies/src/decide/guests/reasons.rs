@@ -163,7 +163,9 @@ fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
         let known = round.state.hosts.get(host);
         let calm = known.is_some_and(|known| round.age(known.joined) >= FAILBACK_AFTER && known.life == Life::Up);
         let shunned = known.is_some_and(|known| run.guest.shuns.get(host) == Some(&known.facts.incarnation));
-        calm && !shunned && round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
+        calm && !shunned
+            && round.answers(host)
+            && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
     };
     let best = round.state.hosts.keys().filter(|host| back(host)).map(likes).max().filter(|best| *best > here)?;
     let mut to: BTreeSet<HostName> =
