@@ -84,6 +84,10 @@ pub struct QemuDefinition {
     pub holdfast_agent: bool,
     /// Emulated hardware watchdog.
     pub watchdog: Option<WatchdogModel>,
+    /// Graphics card, and with it a screen of which a picture can be kept; nobody looks at it live. Default none: a guest
+    /// that has one moves live only between machines that were started with it.
+    #[serde(default)]
+    pub display: Option<DisplayModel>,
     /// Hardware acceleration. Default auto.
     pub accel: Accel,
     /// QEMU machine type. Default `q35`.
@@ -103,6 +107,7 @@ impl QemuDefinition {
             agent: true,
             holdfast_agent: false,
             watchdog: None,
+            display: None,
             accel: Accel::Auto,
             machine: "q35".to_owned(),
         }
@@ -154,6 +159,14 @@ pub struct Nic {
 pub enum WatchdogModel {
     /// Intel 6300ESB (PCI).
     I6300esb,
+}
+
+/// Emulated graphics cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisplayModel {
+    /// Standard VGA (PCI), for which Linux, Windows and firmware bring a driver.
+    Vga,
 }
 
 /// Acceleration of a guest.

@@ -10,7 +10,9 @@ use super::{
     value::Value,
 };
 use crate::{
-    model::{Accel, Disk, DiskFormat, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition, WatchdogModel},
+    model::{
+        Accel, Disk, DiskFormat, DisplayModel, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition, WatchdogModel,
+    },
     names::GuestName,
     rules::GuestNeeds,
 };
@@ -45,6 +47,7 @@ const QEMU: Keys = Keys {
         "agent",
         "holdfast_agent",
         "watchdog",
+        "display",
         "accel",
         "machine",
     ],
@@ -155,6 +158,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     let agent = fields.or("agent", true, Value::boolean);
     let holdfast_agent = fields.or("holdfast_agent", false, Value::boolean);
     let watchdog = fields.optional("watchdog", |v| v.one_of(&[("i6300esb", WatchdogModel::I6300esb)]));
+    let display = fields.or("display", None, |v| v.one_of(&[("none", None), ("vga", Some(DisplayModel::Vga))]));
     let accel = fields
         .or("accel", Accel::Auto, |v| v.one_of(&[("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)]));
     let machine = fields.or("machine", "q35".to_owned(), machine);
@@ -191,6 +195,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
         agent: agent?,
         holdfast_agent: holdfast_agent?,
         watchdog: watchdog?,
+        display: display?,
         accel: accel?,
         machine: machine?,
     })

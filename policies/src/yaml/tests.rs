@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use super::{Finding, INPUT_BYTES_MAX, Source, diff, parse, parse_host, parse_identity};
 use crate::{
     hostfile::{Timing, WatchdogFile},
-    model::{Accel, DiskFormat, OnDegraded, Policies, PowerDevice, Receiver, Rung, Severity, Vantages},
+    model::{
+        Accel, DiskFormat, DisplayModel, OnDegraded, Policies, PowerDevice, QemuDefinition, Receiver, Rung, Severity,
+        Vantages,
+    },
     names::{GuestName, HostName, RuleName},
     operators::{Certificates, Revoked},
     rules::{CapacitySettings, Hosts, OnShutdown, Rule, Score},
@@ -151,7 +154,7 @@ alerts: [{ pagerduty: { routing_key_file: /k } }]
     let guest = policies.guests.values().next().unwrap();
     assert_eq!((guest.priority, guest.qemu.memory_mib, guest.qemu.cpus, guest.qemu.agent), (100, 1024, 1, true));
     assert_eq!((guest.qemu.accel, guest.qemu.machine.as_str()), (Accel::Auto, "q35"));
-    assert_eq!(guest.qemu.disks[0].format, DiskFormat::Raw);
+    assert_eq!((guest.qemu.disks[0].format, guest.qemu.display), (DiskFormat::Raw, None));
     let policy = policies.policies.values().next().unwrap();
     assert_eq!(
         (policy.cool_down, policy.boot_grace, policy.on_degraded),
@@ -468,6 +471,30 @@ fn a_watchdog_needs_whole_seconds_that_make_sense() {
     let without: String = HOST.lines().filter(|line| !line.contains("10s")).map(|line| format!("{line}\n")).collect();
     let host = parse_host(&Source { name: "host.yaml", text: &without }).map_err(|findings| show(&findings)).unwrap();
     assert_eq!(host.watchdog, Some(WatchdogFile::default()));
+}
+
+#[test]
+fn a_display_is_named_or_none_and_anything_else_is_shown_where_it_stands() {
+    let with = |display: &str| {
+        read(&format!("guests:\n  g:\n    qemu: {{ memory: 1GiB, disks: [{{ path: /d.img }}], display: {display} }}\n"))
+            .map(|policies| policies.guests.values().next().unwrap().qemu.display)
+            .map_err(|findings| show(&findings))
+    };
+    assert_eq!(with("vga"), Ok(Some(DisplayModel::Vga)));
+    assert_eq!(with("none"), Ok(None));
+    for (wrong, said) in [("qxl", "unknown display `qxl`"), ("VGA", "unknown display `VGA`"), ("[vga]", "`display`")] {
+        let told = with(wrong).unwrap_err();
+        assert!(told.contains("a.yaml:3:") && told.contains(said), "{told}");
+    }
+    assert!(with("qxl").unwrap_err().contains("one of `none`, `vga`"));
+}
+
+#[test]
+fn a_definition_that_an_older_version_has_kept_has_no_display() {
+    let definition = QemuDefinition::bare(64);
+    let mut kept = serde_json::to_value(&definition).unwrap();
+    kept.as_object_mut().unwrap().remove("display").expect("it is kept");
+    assert_eq!(serde_json::from_value::<QemuDefinition>(kept).unwrap(), definition);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A guest's definition as QEMU's command line. Pure: what depends on the host is handed in.
 
 use holdfast_policies::{
-    model::{Disk, DiskFormat, KernelBoot, Nic, QemuDefinition, WatchdogModel},
+    model::{Disk, DiskFormat, DisplayModel, KernelBoot, Nic, QemuDefinition, WatchdogModel},
     names::GuestName,
 };
 use holdfast_probes::guest_agent::protocol::PORT_NAME;
@@ -68,6 +68,7 @@ impl Machine<'_> {
             self.own_agent(&mut line);
         }
         self.health(&mut line);
+        self.display(&mut line);
         if self.how == How::Incoming {
             // Paused until ordered to run (R22), and listening only once the capabilities are set.
             line.add("-incoming", "defer");
@@ -154,6 +155,15 @@ impl Machine<'_> {
         }
         line.add("-action", "panic=pause,watchdog=reset");
     }
+
+    /// The last of the devices, so that those before it have the same addresses on their bus with it and without. It is a
+    /// device alone: `-display none` stands, and nothing listens for somebody who would look.
+    fn display(&self, line: &mut Line) {
+        match self.definition.display {
+            Some(DisplayModel::Vga) => line.add("-device", "VGA,id=display"),
+            None => {}
+        }
+    }
 }
 
 fn kernel(line: &mut Line, boot: &KernelBoot) {
@@ -209,6 +219,7 @@ mod tests {
             agent: true,
             holdfast_agent: true,
             watchdog: Some(WatchdogModel::I6300esb),
+            display: Some(DisplayModel::Vga),
             accel: Accel::Auto,
             machine: "q35".into(),
         }
@@ -248,6 +259,8 @@ mod tests {
             ("-device", "pvpanic"),
             ("-device", "i6300esb"),
             ("-action", "panic=pause,watchdog=reset"),
+            ("-device", "VGA,id=display"),
+            ("-display", "none"),
         ] {
             assert!(has(&argv, option, value), "{option} {value}: {argv:?}");
         }
@@ -258,6 +271,7 @@ mod tests {
     fn an_incoming_guest_never_runs_by_itself() {
         let argv = argv(&definition(), How::Incoming, Accelerator::Kvm, false);
         assert!(has(&argv, "-incoming", "defer") && argv.contains(&"-S".to_owned()));
+        assert!(has(&argv, "-device", "VGA"), "both ends of a migration have the same devices");
         assert!(has(&argv, "-accel", "kvm") && has(&argv, "-blockdev", "\"direct\":false"));
     }
 
@@ -265,13 +279,13 @@ mod tests {
     fn what_a_definition_lacks_is_not_on_the_command_line() {
         let mut bare = definition();
         (bare.disks, bare.nics, bare.agent, bare.watchdog) = (vec![], vec![], false, None);
-        bare.holdfast_agent = false;
+        (bare.holdfast_agent, bare.display) = (false, None);
         let boot = KernelBoot { kernel: "/boot/k".into(), initrd: Some("/boot/i,1".into()), append: "a=b,c".into() };
         bare.kernel = Some(boot);
         let argv = argv(&bare, How::Run, Accelerator::Tcg, false);
         assert!(has(&argv, "-initrd", "/boot/i,,1") && has(&argv, "-append", "a=b,c"));
         let line = argv.join(" ");
-        for absent in ["virtio-blk", "virtio-net", "virtserialport", "i6300esb", "-netdev"] {
+        for absent in ["virtio-blk", "virtio-net", "virtserialport", "i6300esb", "VGA", "-netdev"] {
             assert!(!line.contains(absent), "{absent}: {line}");
         }
     }
