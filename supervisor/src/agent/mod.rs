@@ -380,7 +380,7 @@ impl Work {
         tokio::spawn(async move {
             let reports = driver.inventory().await.unwrap_or_default();
             let here = reports.iter().any(|report| report.guest == guest && report.epoch <= epoch);
-            if here && let Err(error) = driver.stop_ill(&guest).await {
+            if here && let Err(error) = driver.stop_at_once(&guest).await {
                 tracing::error!(%guest, %error, "a superseded guest could not be stopped");
             }
         });

@@ -1,11 +1,9 @@
 //! What is kept of a guest that is stopped because something is wrong with it, so that a person can find out what was.
 //!
-//! None of it costs time before the kill: what the monitor knows is read from memory. The ends of console and QEMU's log
-//! are read when no process of the guest is left; they lie on a tmpfs. The file is written by a task of its own, so that a
-//! slow disk delays nothing.
-//!
-//! There are no screenshots: guests are defined without a display device, and QEMU then answers `screendump` with "There
-//! is no console to take a screendump from".
+//! Little of it costs time before the kill: what the monitor knows is read from memory. A picture of the screen has to be
+//! asked for; that is bounded, and only guests that are given a display have one (`screen.rs`). The ends of console and QEMU's
+//! log, and the picture, are read when no process of the guest is left; they lie on a tmpfs. The files are written by a task
+//! of its own, so that a slow disk delays nothing.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -22,26 +20,31 @@ use holdfast_policies::{
 };
 use tokio::sync::mpsc;
 
-use super::{logs, monitor::MonitorClient, record::Files};
+use super::{logs, monitor::MonitorClient, record::Files, screen};
 use crate::{clock, desk::rfc3339};
 
 /// How much of the end of console and log is kept in a case, in bytes each: a kernel's panic with its trace takes four.
 const TAIL_BYTES: usize = 8 << 10;
 
-/// Cases kept of each guest: a ladder that is climbed to its end on one host. With [`TAIL_BYTES`] they take some 100 KiB.
+/// Cases kept of each guest: a ladder that is climbed to its end on one host. With [`TAIL_BYTES`] they take some 100 KiB, and
+/// as much again with pictures of text screens; with the largest, which take [`screen::PICTURE_BYTES_MAX`], 10 MiB.
 const CASES_MAX: usize = 5;
 
-/// Guests of which cases are kept: more than a host runs, and 50 MiB at most where guests come and go under ever new names.
+/// Guests of which cases are kept: more than a host runs, and 50 MiB at most, without pictures, where guests come and go under
+/// ever new names.
 const GUESTS_MAX: usize = 500;
 
 /// Cases that may wait to be written; more are lost, which a whole host that is emptied on a dead disk should not notice.
 const WAITING_MAX: usize = 64;
 
+/// Of those, how many may have a picture with them; the others wait without. They wait in memory: 16 MiB.
+const PICTURES_WAITING_MAX: usize = 8;
+
 /// Lines of the console that the journal gets.
 const LINES_MAX: usize = 5;
 
 /// How long they may be together, in bytes; with what else is told they fit into [`LAST_SEEN_BYTES_MAX`].
-const LINES_BYTES_MAX: usize = 350;
+const LINES_BYTES_MAX: usize = 335;
 
 /// How long one of them may be, in bytes, so that one does not push out the others.
 const LINE_BYTES_MAX: usize = 160;
@@ -62,13 +65,15 @@ pub struct Seen {
     at: WallTime,
     state: String,
     events: Vec<String>,
+    /// Whether QEMU has written a picture of its screen, or why not; `None` when it was not asked for one.
+    pub screen: Option<Result<(), String>>,
 }
 
 impl Seen {
     /// What its monitor knows, without asking; `None` for one half of a migration, whose end is in order.
     pub fn of(epoch: Epoch, monitor: &MonitorClient) -> Option<Self> {
         let state = in_words(&monitor.view().condition)?;
-        Some(Self { epoch, at: clock::wall(), state, events: monitor.recent(clock::moment()) })
+        Some(Self { epoch, at: clock::wall(), state, events: monitor.recent(clock::moment()), screen: None })
     }
 }
 
@@ -91,6 +96,8 @@ struct Case {
     seen: Seen,
     console: String,
     log: String,
+    /// Its screen, or why there is no picture of it; `None` when there was to be none.
+    picture: Option<Result<Vec<u8>, String>>,
 }
 
 /// Has cases written, one after the other.
@@ -109,14 +116,25 @@ impl Keeper {
 
     /// Takes what a guest has left whose last process is gone, has it kept, and returns it in one line.
     pub async fn close(&self, guest: &GuestName, seen: Seen, files: Files) -> String {
-        let read = tokio::task::spawn_blocking(move || (end_of(&files.console()), end_of(&files.log())));
-        let (console, log) = read.await.unwrap_or_default();
-        let case = Case { guest: guest.clone(), seen, console, log };
+        let screen = seen.screen.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let picture = screen.map(|written| written.and_then(|()| screen::read(&files.screen())));
+            (end_of(&files.console()), end_of(&files.log()), picture)
+        });
+        let (console, log, mut picture) = read.await.unwrap_or_default();
+        if matches!(picture, Some(Ok(_))) && self.waiting() >= PICTURES_WAITING_MAX {
+            picture = Some(Err("too many others wait to be written".to_owned()));
+        }
+        let case = Case { guest: guest.clone(), seen, console, log, picture };
         let account = case.account(&case.path(&self.folder));
         if let Err(error) = self.cases.try_send(case) {
             tracing::warn!(%guest, %error, "what was seen of a stopped guest is not kept");
         }
         account
+    }
+
+    fn waiting(&self) -> usize {
+        self.cases.max_capacity().saturating_sub(self.cases.capacity())
     }
 }
 
@@ -162,7 +180,11 @@ impl Case {
 
     /// For the journal: how it was, where the rest is, and what was said last.
     fn account(&self, path: &Path) -> String {
-        let mut parts = vec![self.seen.state.clone(), format!("more in {}", path.display())];
+        let picture = match self.picture {
+            Some(Ok(_)) => format!(" and {}.png", self.seen.epoch),
+            Some(Err(_)) | None => String::new(),
+        };
+        let mut parts = vec![self.seen.state.clone(), format!("more in {}{picture}", path.display())];
         let log = last_lines(&self.log, 1, LOG_LINE_BYTES_MAX);
         if !log.is_empty() {
             parts.push(format!("QEMU said: {log}"));
@@ -190,10 +212,15 @@ impl Case {
 
     /// For a person who looks into it.
     fn text(&self) -> String {
-        let Self { guest, seen, console, log } = self;
+        let Self { guest, seen, console, log, picture } = self;
+        let screen = match picture {
+            Some(Ok(_)) => format!("== its screen\nis in {}.png\n\n", seen.epoch),
+            Some(Err(why)) => format!("== its screen\nno picture: {why}\n\n"),
+            None => String::new(),
+        };
         let events = if seen.events.is_empty() { "none".to_owned() } else { seen.events.join("\n") };
         format!(
-            "{guest}, epoch {}, stopped at {}\nbefore that it was {}\n\n== QEMU's last events\n{events}\n\n\
+            "{guest}, epoch {}, stopped at {}\nbefore that it was {}\n\n== QEMU's last events\n{events}\n\n{screen}\
              == end of QEMU's log\n{log}\n\n== end of the console\n{console}\n",
             seen.epoch,
             rfc3339(seen.at),
@@ -229,17 +256,44 @@ async fn write_all(folder: PathBuf, mut cases: mpsc::Receiver<Case>) {
     }
 }
 
-/// Writes a case for root only, since a console may show secrets, and forgets the oldest of its guest and of guests.
+/// Writes a case for root only, since console and screen may show secrets, and forgets the oldest of its guest and of guests.
 fn write(folder: &Path, case: &Case) -> io::Result<()> {
     let (all, path) = (folder, case.path(folder));
     let folder = all.join(case.guest.as_str());
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    let new = folder.join("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(case.text().as_bytes())?;
-    fs::rename(&new, &path)?;
+    put(&folder, &path, case.text().as_bytes())?;
+    match &case.picture {
+        Some(Ok(picture)) => put(&folder, &picture_of(&path), picture)?,
+        // Epochs begin anew with a new cluster: what is there shows another run.
+        Some(Err(_)) | None => remove(&picture_of(&path))?,
+    }
     forget_oldest(&folder, &path, CASES_MAX)?;
     forget_guests(all, &folder, GUESTS_MAX)
+}
+
+fn put(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = folder.join("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(content)?;
+    fs::rename(&new, path)
+}
+
+/// Where the picture lies that belongs to a case.
+fn picture_of(case: &Path) -> PathBuf {
+    case.with_extension("png")
+}
+
+/// The picture first: a case that is still there is found again, and its picture with it.
+fn forget(case: &Path) -> io::Result<()> {
+    remove(&picture_of(case))?;
+    fs::remove_file(case)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Keeps the newest cases of a guest, `newest` among them. Age is the file's: epochs begin anew with a new cluster.
@@ -254,7 +308,7 @@ fn forget_oldest(folder: &Path, newest: &Path, most: usize) -> io::Result<()> {
     cases.sort();
     let too_many = cases.len().saturating_add(1).saturating_sub(most);
     for (_, _, path) in cases.into_iter().take(too_many) {
-        fs::remove_file(path)?;
+        forget(&path)?;
     }
     Ok(())
 }
@@ -274,7 +328,7 @@ fn forget_guests(all: &Path, newest: &Path, most: usize) -> io::Result<()> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             if epoch_of(&entry.file_name().to_string_lossy()).is_some() {
-                fs::remove_file(entry.path())?;
+                forget(&entry.path())?;
             }
         }
         // It is not empty when a person has put something there.
@@ -301,8 +355,36 @@ mod tests {
             at: WallTime(1_772_420_645_007),
             state: "running".to_owned(),
             events: vec!["2s before: RESET {\"guest\":true}".to_owned()],
+            screen: None,
         };
-        Case { guest: GuestName::new("web-1").unwrap(), seen, console: console.to_owned(), log: String::new() }
+        let guest = GuestName::new("web-1").unwrap();
+        Case { guest, seen, console: console.to_owned(), log: String::new(), picture: None }
+    }
+
+    #[test]
+    fn a_picture_is_kept_for_root_only_beside_its_case_and_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = |name: &str| folder.path().join("web-1").join(name).exists();
+        let with = |index: u64| Case { picture: Some(Ok(b"picture".to_vec())), ..case(index, "") };
+        for index in 1..=6 {
+            write(folder.path(), &with(index)).unwrap();
+            age(&folder.path().join(format!("web-1/1.{index}.txt")), 100 - index);
+        }
+        assert_eq!(["1.1.txt", "1.1.png", "1.2.txt", "1.2.png"].map(there), [false, false, true, true]);
+        let kept = folder.path().join("web-1/1.6.png");
+        assert_eq!(fs::read(&kept).unwrap(), b"picture");
+        assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(with(6).text().contains("== its screen\nis in 1.6.png\n"));
+        let told = with(6).account(Path::new("/f/web-1/1.6.txt"));
+        assert_eq!(told, "running; more in /f/web-1/1.6.txt and 1.6.png; it said nothing on its console");
+
+        let without = Case { picture: Some(Err("no answer".to_owned())), ..case(6, "") };
+        write(folder.path(), &without).unwrap();
+        assert!(there("1.6.txt") && !there("1.6.png"), "that was the screen of another run");
+        assert!(without.text().contains("== its screen\nno picture: no answer\n"));
+        assert!(!without.account(Path::new("/f/web-1/1.6.txt")).contains("png"));
+        forget_guests(folder.path(), &folder.path().join("other"), 1).unwrap();
+        assert!(!folder.path().join("web-1").exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!   │                                       ├─ monitor   one task: QMP, events, exit                 monitor.rs
 //!   │                                       ├─ agent     the way into the guest                      agent.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
-//!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs
+//!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs, screen.rs
 //!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs
 //! ```
 //!
@@ -32,6 +32,7 @@ mod own;
 mod recent;
 mod record;
 mod registry;
+mod screen;
 mod shutdown;
 mod start;
 mod storage;
@@ -59,7 +60,12 @@ use tokio::{
 };
 
 use self::{
-    accel::KvmTrial, cgroup::Cgroup, forensics::Keeper, monitor::ANSWER_DEADLINE, record::Files, registry::Registry,
+    accel::KvmTrial,
+    cgroup::Cgroup,
+    forensics::{Keeper, Seen},
+    monitor::ANSWER_DEADLINE,
+    record::Files,
+    registry::Registry,
 };
 pub use self::{
     agent::AgentChannel,
@@ -165,8 +171,10 @@ pub struct Driver {
 /// Whether it is kept what was seen of a guest that is stopped.
 #[derive(Debug, Clone, Copy)]
 enum Look {
-    /// It is: something is wrong with it.
+    /// It is, with a picture of its screen: something is wrong with it.
     Closely,
+    /// It is, without anything that would have to be waited for: it must not run a moment longer.
+    InPassing,
     /// Its end is in order.
     Away,
 }
@@ -242,12 +250,21 @@ impl Driver {
     }
 
     /// The same for a guest with which something is wrong. What was last seen of it comes back in one line, and more is
-    /// kept on disk; none of that delays the kill. `None` when there was nothing of it, or half a migration.
+    /// kept on disk. None of that delays the kill, but for the picture of its screen where it has a display: a quarter of a
+    /// second at most. `None` when there was nothing of it, or half a migration.
     ///
     /// # Errors
     /// See [`StopError`]: the guest may still run.
     pub async fn stop_ill(&self, guest: &GuestName) -> Result<Option<String>, StopError> {
         self.stop_and(guest, Look::Closely).await
+    }
+
+    /// The same for a guest that must not run a moment longer: what is seen of it is kept, its screen left alone.
+    ///
+    /// # Errors
+    /// See [`StopError`]: the guest may still run.
+    pub async fn stop_at_once(&self, guest: &GuestName) -> Result<(), StopError> {
+        self.stop_and(guest, Look::InPassing).await.map(drop)
     }
 
     async fn stop_and(&self, guest: &GuestName, look: Look) -> Result<Option<String>, StopError> {
@@ -321,10 +338,7 @@ impl Inner {
     async fn stop(&self, guest: &GuestName, look: Look) -> Result<Option<String>, StopError> {
         let cgroup = self.cgroup(guest);
         let host = |what| move |source| StopError::Host { what, source };
-        let seen = match look {
-            Look::Closely => self.registry.seen(guest),
-            Look::Away => None,
-        };
+        let seen = self.look_at(guest, look).await;
         // At once, so that a start or a migration under way does not delay it; they then end by themselves.
         cgroup.kill().map_err(host("kill"))?;
         let gate = self.registry.gate(guest);
@@ -340,6 +354,21 @@ impl Inner {
         };
         self.forget(guest).await.map_err(host("remove what is left"))?;
         Ok(last_seen)
+    }
+
+    /// What is seen of a guest before it is killed. Only the screen of one that has a display takes time.
+    async fn look_at(&self, guest: &GuestName, look: Look) -> Option<Seen> {
+        match look {
+            Look::Closely => {
+                let (mut seen, monitor) = self.registry.seen(guest)?;
+                if let Some(monitor) = monitor {
+                    seen.screen = Some(screen::take(&monitor, &self.files(guest)).await);
+                }
+                Some(seen)
+            }
+            Look::InPassing => self.registry.seen(guest).map(|(seen, _)| seen),
+            Look::Away => None,
+        }
     }
 
     /// Forgets a guest that is gone: task, taps, cgroup, record.

@@ -126,6 +126,11 @@ impl Files {
         self.folder.join("console")
     }
 
+    /// A picture of its screen, while nothing has taken it away.
+    pub fn screen(&self) -> PathBuf {
+        self.folder.join("screen.png")
+    }
+
     fn record(&self) -> PathBuf {
         self.folder.join("record.json")
     }
@@ -141,7 +146,7 @@ impl Files {
 
     /// Removes what an earlier run left, except its logs.
     pub fn clear(&self) -> io::Result<()> {
-        for path in [self.qmp(), self.human(), self.qga(), self.pid(), self.exit(), self.record()] {
+        for path in [self.qmp(), self.human(), self.qga(), self.pid(), self.exit(), self.screen(), self.record()] {
             remove_file(&path)?;
         }
         Ok(())

@@ -65,6 +65,8 @@ pub struct Here {
     pub monitor: MonitorClient,
     /// The way into it, if it is defined with an agent.
     pub agent: Option<AgentChannel>,
+    /// Whether it was started with a display.
+    pub display: bool,
     /// Its task, which ends after the guest.
     pub task: JoinHandle<()>,
 }
@@ -102,10 +104,12 @@ impl Registry {
         }
     }
 
-    /// What is known of a guest before it is killed, without asking anybody.
-    pub fn seen(&self, guest: &GuestName) -> Option<Seen> {
+    /// What is known of a guest before it is killed, without asking anybody, and whom to ask for a picture of its screen.
+    pub fn seen(&self, guest: &GuestName) -> Option<(Seen, Option<MonitorClient>)> {
         match &self.entries().get(guest)?.state {
-            State::Here(here) => Seen::of(here.epoch, &here.monitor),
+            State::Here(here) => {
+                Some((Seen::of(here.epoch, &here.monitor)?, here.display.then(|| here.monitor.clone())))
+            }
             State::Absent | State::Starting { .. } => None,
         }
     }
@@ -260,8 +264,9 @@ impl Inner {
         });
         let agent = (has_agent || own.is_some())
             .then(|| AgentChannel::new(has_agent.then(|| files.qga()), monitor.watch(), own));
+        let display = record.is_some_and(|record| record.definition.display.is_some());
         let exclusive = record.map(|record| record.exclusive.clone()).unwrap_or_default();
-        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, task });
+        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, display, task });
     }
 }
 

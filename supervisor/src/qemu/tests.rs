@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use holdfast_policies::model::{Accel, Disk, DiskFormat};
+use holdfast_policies::model::{Accel, Disk, DiskFormat, DisplayModel};
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
@@ -259,6 +259,87 @@ async fn what_was_last_seen_of_an_ill_guest_is_told_and_kept_and_belongs_to_its_
     until(&mut events, |condition| *condition == GuestCondition::Running).await;
     let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
     assert!(!told.contains("Power down"), "that was a run that ended in order: {told}");
+}
+
+async fn is_written(path: &Path) {
+    let written = async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, written).await.expect("it is written");
+}
+
+fn machine_with_a_display() -> QemuDefinition {
+    QemuDefinition { display: Some(DisplayModel::Vga), ..empty_machine() }
+}
+
+#[tokio::test]
+async fn the_screen_of_an_ill_guest_is_kept_for_root_only_whether_it_runs_or_not() {
+    let Some(host) = Host::new("screen") else { return };
+    let (driver, mut events) = host.open().await;
+    let (name, began) = (guest("one"), Instant::now());
+    let (mut index, mut running) = (0, true);
+    // A busy machine may take longer than a kill waits; then there is no picture, and another run has one.
+    let mut without = loop {
+        index += 1;
+        driver.start(&name, epoch(index), &machine_with_a_display(), How::Run, || Ok(())).await.unwrap();
+        until(&mut events, |condition| *condition == GuestCondition::Running).await;
+        if !running {
+            let monitor = driver.inner.registry.monitor(&name).unwrap();
+            monitor.execute(qapi::qmp::stop {}, ANSWER_DEADLINE).await.unwrap();
+            until(&mut events, |condition| matches!(condition, GuestCondition::Paused { .. })).await;
+        }
+        let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
+        let picture = host.config.forensics.join(format!("one/1.{index}.png"));
+        assert!(began.elapsed() < LONG * 2, "never a picture within {:?}: {told}", screen::TAKEN_WITHIN);
+        if !told.contains(&format!("one/1.{index}.txt and 1.{index}.png;")) {
+            continue;
+        }
+        is_written(&picture).await;
+        assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&picture).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!Files::new(&host.config.run_dir, &name).screen().exists(), "nothing of it stays on the tmpfs");
+        if !running {
+            break index;
+        }
+        running = false;
+    };
+
+    // One that must not run a moment longer is not asked, nor one without a display.
+    for definition in [machine_with_a_display(), empty_machine()] {
+        without += 1;
+        driver.start(&name, epoch(without), &definition, How::Run, || Ok(())).await.unwrap();
+        until(&mut events, |condition| *condition == GuestCondition::Running).await;
+        match definition.display {
+            Some(_) => driver.stop_at_once(&name).await.unwrap(),
+            None => drop(driver.stop_ill(&name).await.unwrap().expect("it was there")),
+        }
+        let case = host.config.forensics.join(format!("one/1.{without}.txt"));
+        is_written(&case).await;
+        assert!(!std::fs::read_to_string(&case).unwrap().contains("== its screen"));
+        assert!(!case.with_extension("png").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_qemu_that_hangs_delays_its_own_kill_by_no_more_than_the_picture_may_take() {
+    let Some(host) = Host::new("frozen") else { return };
+    let (driver, mut events) = host.open().await;
+    let name = guest("one");
+    driver.start(&name, epoch(1), &machine_with_a_display(), How::Run, || Ok(())).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    send_signal(process(&host, "one"), nix::sys::signal::Signal::SIGSTOP);
+    let began = Instant::now();
+    let told = driver.stop_ill(&name).await.unwrap().expect("it was there");
+    eprintln!("stopped after {:?}", began.elapsed());
+    assert!(began.elapsed() < ANSWER_DEADLINE, "that is what anything else of it would have waited for");
+    assert!(!told.contains("png"), "{told}");
+    let case = host.config.forensics.join("one/1.1.txt");
+    is_written(&case).await;
+    let text = std::fs::read_to_string(&case).unwrap();
+    assert!(text.contains("== its screen\nno picture: no answer from the monitor within 250ms\n"), "{text}");
 }
 
 /// A guest moves between two hosts on this machine, then is kept because nobody gives the word.
