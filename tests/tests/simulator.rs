@@ -8,6 +8,7 @@ use holdfast_tests::simulator::{
     Happening, Setup, World,
     breaks::{Break, NOT_EXPRESSIBLE},
     device::Device,
+    heal_bound::LIMIT_MAX,
     quiet::{self, Fault, Outage},
     report::{End, Options, find_break, run_many, words},
     seen::Seen,
@@ -213,6 +214,49 @@ fn every_rule_is_broken_or_said_to_be_out_of_reach() {
         let out_of_reach = NOT_EXPRESSIBLE.iter().any(|(known, _)| *known == rule);
         assert!(broken != out_of_reach, "{rule}");
     }
+}
+
+/// L1.
+#[test]
+fn every_world_has_a_limit_of_its_own_within_which_it_has_to_heal() {
+    let options = Options::default();
+    let limits = (1..=60).filter_map(|seed| {
+        let (setup, plan) = options.of(seed);
+        let stops = plan.iter().find(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at)?;
+        let mut world = World::new(&setup, plan);
+        world.run_until(stops + 1);
+        world.heal_limit()
+    });
+    let limits: Vec<u64> = limits.collect();
+    assert!(limits.len() >= 50, "{} of 60 worlds have a limit", limits.len());
+    assert!(limits.iter().all(|limit| (30_000..=LIMIT_MAX).contains(limit)), "{limits:?}");
+    let longest = limits.iter().filter(|limit| **limit == LIMIT_MAX).count();
+    assert!(longest * 4 < limits.len(), "what is the most for any world is no limit of its own: {limits:?}");
+    let different: BTreeSet<&u64> = limits.iter().collect();
+    assert!(different.len() > 20, "{limits:?}");
+}
+
+/// L1. A guest does not answer wherever it is started, long after the faults are said to have stopped.
+#[test]
+fn what_never_heals_is_noticed_when_the_limit_of_its_world_has_passed() {
+    let mut policies = Setup::random(1, 3, 3, None).policies;
+    for policy in policies.policies.values_mut() {
+        // Without chance it would help.
+        policy.ladder.retain(|rung| rung.name() != "restart_service");
+    }
+    let guest = policies.guests.keys().next().unwrap().clone();
+    let mut world = World::new(&Setup::plain(3, policies), Vec::new());
+    world.run_until(30_000);
+    assert!(world.is_at_rest(), "{:?}", world.violation());
+    world.happen(&Happening::Heal);
+    let (stopped, limit) = (world.real(), world.heal_limit().unwrap());
+    world.happen(&Happening::GuestIsSick { guest: guest.clone(), time: 2 * LIMIT_MAX });
+    world.run_until(stopped + limit);
+    assert_eq!((world.violation(), world.unhealed()), (None, None));
+    world.run_until(stopped + limit + 5_000);
+    let why = world.unhealed().unwrap();
+    assert!(why.contains(guest.as_str()), "{why}");
+    assert!(world.seen.slowest.is_some_and(|slowest| slowest.limit == limit && slowest.took > limit));
 }
 
 #[test]

@@ -138,6 +138,10 @@ fn run(arguments: &Arguments) -> ExitCode {
             totals.wall_seconds,
             totals.simulated_hours / totals.wall_seconds.max(0.001) * 60.0
         );
+        if let Some((seed, healed)) = totals.slowest {
+            let (share, took, limit) = (healed.share(), healed.took / 1_000, healed.limit / 1_000);
+            println!("the slowest world healed with {share} % of its bound ({took} s of {limit} s), seed {seed}");
+        }
     }
     if totals.violations + totals.unhealed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -7,21 +7,32 @@ use holdfast_policies::{
     state::{Life, Mode, Wanted},
 };
 
-use super::{Ms, device::Device, faults::Happening, world::World};
+use super::{
+    Ms,
+    device::Device,
+    faults::Happening,
+    world::{Healing, World},
+};
 
 /// How long it takes a person to look at every host.
-const LOOKING: Ms = 20_000;
+pub(super) const LOOKING: Ms = 20_000;
+/// What is off when the faults stop comes back within this, if it does.
+pub(super) const BACK_WITHIN: Ms = 10_000;
+/// A voter that is found to be off comes back after this.
+pub(super) const VOTER_BACK_AFTER: Ms = 8_000;
 
 impl World {
     /// The faults stop, and operators do what the pages ask for.
     pub(super) fn heal(&mut self) {
         let now = self.now;
+        let bound = self.heal_bound();
+        self.story.note(self.real(), || bound.words());
         self.armed.clear();
         self.network.repair();
         // Links that were bad a moment ago may have lost what is expected.
         self.untold.clear();
         self.sick.clear();
-        self.healing_since = Some(now);
+        self.healing = Some(Healing { since: now, limit: bound.limit() });
         self.twin_goes();
         for index in 0..self.named {
             self.set_device(index, Device::Good);
@@ -34,7 +45,7 @@ impl World {
             (known.starts_fail_until, known.moves_fail_until) = (0, 0);
             // A voter comes back; of the others, some do.
             if !known.on && (index < self.voters.len() || self.random.one_in(2)) {
-                let wait = self.random.below(10_000);
+                let wait = self.random.below(BACK_WITHIN);
                 self.power_on_after(index, wait);
             }
         }
@@ -66,7 +77,7 @@ impl World {
             self.look_after_hung(host);
             // Votes are needed back, whatever switched their hosts off meanwhile.
             if host < self.voters.len() && !self.hosts[host].on {
-                self.power_on_after(host, 8_000);
+                self.power_on_after(host, VOTER_BACK_AFTER);
             }
             let life = self.truth.state.hosts.get(&self.hosts[host].name).map(|known| &known.life);
             let waits = matches!(life, Some(Life::Up | Life::Fencing(_)));
@@ -98,7 +109,7 @@ impl World {
     /// long that no silence counts any more which came from the faults themselves.
     fn release_hold(&mut self) {
         let now = self.now;
-        let looked = self.healing_since.is_some_and(|since| now - since >= LOOKING);
+        let looked = self.healing.is_some_and(|healing| now - healing.since >= LOOKING);
         let holds = self.truth.state.open_incident("storm").is_some() && self.truth.state.storm_release.is_none();
         let (hung, others): (Vec<_>, Vec<_>) = self.hosts.iter().take(self.named).partition(|host| host.hung);
         let found = others.iter().all(|host| !host.on || host.alive(now));

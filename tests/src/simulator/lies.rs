@@ -32,6 +32,11 @@ const CONTRADICTED_AFTER: Duration = Duration::from_secs(22);
 const WELL_FOR: Ms = 12_000;
 /// A device that is distrusted is told of within this.
 const PAGED_AFTER: Ms = 3_000;
+/// A coordinator that has found the word of a device void takes no proof from it for so long.
+pub(super) const REST_AFTER_LIE: Ms = 15_000;
+/// From the newest lie until its device is distrusted and somebody is paged for it: its host comes back and is well for a while, it is
+/// contradicted, and paged for.
+pub(super) const LIE_OVER_WITHIN: Ms = WELL_FOR + 22_000 + PAGED_AFTER + REST_AFTER_LIE;
 
 /// A lie that a coordinator was told, and of which something is still to be seen.
 #[derive(Debug, Clone)]

@@ -17,8 +17,8 @@
 //!    runs; [`World::is_at_rest`], [`World::violation`] and [`World::unhealed`] say how it went.
 //!
 //! [`faults::Happening::Heal`] stops all faults and has operators do what pages ask for; the run is unhealed when it is
-//! not at rest [`world::BOUND`] later. What one failure alone may cost is measured in [`quiet`] worlds, against the bound that
-//! operators are shown before.
+//! not at rest within the limit of that world ([`heal_bound`]). What one failure alone may cost is measured in [`quiet`] worlds,
+//! against the bound that operators are shown before.
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,
@@ -39,6 +39,7 @@ pub mod faults;
 pub mod fence_checks;
 pub mod guard;
 pub mod guest;
+pub mod heal_bound;
 pub mod healing;
 pub mod host;
 pub mod lies;

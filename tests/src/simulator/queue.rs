@@ -121,6 +121,11 @@ impl Queue {
         self.heap.pop().map(|item| (item.at, item.event))
     }
 
+    /// When the last of the events that wait and are like this is due.
+    pub(super) fn latest(&self, is: impl Fn(&Event) -> bool) -> Option<Ms> {
+        self.heap.iter().filter(|item| is(&item.event)).map(|item| item.at).max()
+    }
+
     /// Events that wait.
     #[must_use]
     pub fn len(&self) -> usize {

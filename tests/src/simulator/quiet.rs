@@ -279,7 +279,7 @@ fn no_violation(world: &World) -> Result<(), String> {
 }
 
 /// The simulator's own times. They are known, so that nothing hides behind a deadline.
-fn own_limits(world: &World) -> Limits {
+pub(super) fn own_limits(world: &World) -> Limits {
     let ms = Duration::from_millis;
     let order = ms(ORDER_MAX);
     Limits {

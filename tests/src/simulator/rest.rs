@@ -29,7 +29,7 @@ impl World {
     }
 
     /// Whether a host is joined and serves, or is known to be gone and stays so.
-    fn host_rests(&self, index: usize) -> bool {
+    pub(super) fn host_rests(&self, index: usize) -> bool {
         let (now, host) = (self.now, &self.hosts[index]);
         if index >= self.named {
             return !host.on;

@@ -1,4 +1,6 @@
-//! What is counted in a run, so that a test can tell whether what is rare is met at all.
+//! What is counted in a run, so that a test can tell whether what is rare is met at all, and how near the run came to its limits.
+
+use super::Ms;
 
 /// How often something happened that is rare.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,4 +53,38 @@ pub struct Seen {
     pub gave_way: u64,
     /// Hosts that had more guests at rest than a capacity that is not hard has room for.
     pub beyond_capacity: u64,
+    /// The healing that used up most of its limit (L1).
+    pub slowest: Option<Healed>,
+}
+
+/// How long it took until everything was at rest again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Healed {
+    /// From the end of the faults until everything was found at rest, or was given up.
+    pub took: Ms,
+    /// The limit.
+    pub limit: Ms,
+}
+
+impl Healed {
+    /// How much of the limit was used up, in percent.
+    #[must_use]
+    pub fn share(self) -> u64 {
+        (self.took * 100).checked_div(self.limit).unwrap_or(0)
+    }
+
+    /// Whether it came nearer to its limit than another one.
+    #[must_use]
+    pub fn is_nearer_than(self, other: Self) -> bool {
+        self.took * other.limit > other.took * self.limit
+    }
+}
+
+impl Seen {
+    /// Keeps a healing if it is the slowest so far.
+    pub(super) fn note_healed(&mut self, healed: Healed) {
+        if self.slowest.is_none_or(|slowest| healed.is_nearer_than(slowest)) {
+            self.slowest = Some(healed);
+        }
+    }
 }

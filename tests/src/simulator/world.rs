@@ -26,7 +26,7 @@ use super::{
     network::Network,
     queue::{Event, Queue},
     random::Random,
-    seen::Seen,
+    seen::{Healed, Seen},
     setup::Setup,
     story::Story,
 };
@@ -34,12 +34,23 @@ use super::{
 /// How often a guard sends its beacon.
 const BEACON: Ms = 250;
 /// Rest that is long enough to leave time out.
-const RESTED: Ms = 1_200;
+pub(super) const RESTED: Ms = 1_200;
 /// How often the checks that are about stretches of time are made.
-const LOOK: Ms = 1_000;
-/// L1: after the faults have stopped everything is at rest within this: a slow fence, its retries, pauses between failed
-/// starts, and a ladder climbed once.
+pub(super) const LOOK: Ms = 1_000;
+/// A supervisor is started within this after its machine.
+pub(super) const SUPERVISOR_WITHIN: Ms = 3_000;
+/// Worlds in which one thing fails at a time are at rest again within this; after many faults at once each world has a limit of its
+/// own ([`super::heal_bound`]).
 pub const BOUND: Ms = 180_000;
+
+/// The faults have stopped, and everything is to come to rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Healing {
+    /// Since when.
+    pub since: Ms,
+    /// Within which time.
+    pub limit: Ms,
+}
 
 /// A simulated cluster.
 pub struct World {
@@ -76,7 +87,7 @@ pub struct World {
     pub(super) reaching: Vec<Ms>,
     pub(super) led_since: Ms,
     pub(super) rest_since: Option<Ms>,
-    pub(super) healing_since: Option<Ms>,
+    pub(super) healing: Option<Healing>,
     /// Rounds of deciding so far.
     pub decisions: u64,
     /// Events so far.
@@ -157,7 +168,7 @@ impl World {
             reaching: vec![0; count],
             led_since: 0,
             rest_since: None,
-            healing_since: None,
+            healing: None,
             decisions: 0,
             events: 0,
             guarded: setup.guarded,
@@ -219,7 +230,13 @@ impl World {
         self.violation.as_ref()
     }
 
-    /// What did not come to rest within the bound of L1.
+    /// Within which time after the faults have stopped everything has to be at rest; `None` once it is, and while there are faults.
+    #[must_use]
+    pub fn heal_limit(&self) -> Option<Ms> {
+        self.healing.map(|healing| healing.limit)
+    }
+
+    /// How long after the faults had stopped the limit of this world passed, and what was not at rest then (L1).
     #[must_use]
     pub fn unhealed(&self) -> Option<&str> {
         self.unhealed.as_deref()
@@ -240,7 +257,7 @@ impl World {
 
     /// Whether faults may be made by chance.
     pub(super) fn faulty(&self) -> bool {
-        self.chance && self.healing_since.is_none() && self.planned > 0
+        self.chance && self.healing.is_none() && self.planned > 0
     }
 
     /// Lets the world go on until `end`, or until something is over.
@@ -251,12 +268,12 @@ impl World {
                 let (_, what) = self.plan[self.planned].clone();
                 self.planned += 1;
                 if !matches!(what, Happening::Heal) {
-                    self.healing_since = None;
+                    self.healing = None;
                 }
                 self.happen(&what);
                 continue;
             }
-            if self.is_at_rest() && self.healing_since.is_none() {
+            if self.is_at_rest() && self.healing.is_none() {
                 self.skipped += due - self.real();
                 continue;
             }
@@ -375,7 +392,7 @@ impl World {
     }
 
     pub(super) fn power_on(&mut self, host: usize, boot: u32) {
-        let is_called = host < self.named || self.healing_since.is_none();
+        let is_called = host < self.named || self.healing.is_none();
         if self.hosts[host].on || self.hosts[host].boot != boot || !is_called {
             return;
         }
@@ -397,7 +414,7 @@ impl World {
         if self.hosts[host].hung {
             return;
         }
-        let wait = self.random.between(300, 3_000);
+        let wait = self.random.between(300, SUPERVISOR_WITHIN);
         self.queue.push(now + wait, Event::SupervisorUp { host, boot, life });
         self.queue.push(now + 200, Event::Beacon { host, boot });
         if self.guarded {
@@ -500,14 +517,17 @@ impl World {
                 self.to_declare = Some(policies);
             }
         }
-        let Some(since) = self.healing_since else { return };
+        let Some(Healing { since, limit }) = self.healing else { return };
+        let took = self.now - since;
         if self.is_at_rest() {
-            self.healing_since = None;
-        } else if self.now - since > BOUND {
-            let why = self.why_not_at_rest();
+            self.seen.note_healed(Healed { took, limit });
+            self.healing = None;
+        } else if took > limit {
+            self.seen.note_healed(Healed { took, limit });
+            let why = format!("{} s after the faults had stopped: {}", limit / 1_000, self.why_not_at_rest());
             self.story.note(self.skipped + self.now, || format!("UNHEALED: {why}"));
             self.unhealed = Some(why);
-        } else if (self.now - since) / LOOK % 5 == 4 {
+        } else if took / LOOK % 5 == 4 {
             self.look_after();
         }
     }
