@@ -225,7 +225,7 @@ impl World {
         let guests = self.declared().guests.len() as Ms;
         let rows = guests.div_ceil(takers * Ms::from(STARTS_PER_HOST)) + 1;
         let pause = self.truth.state.guests.values().map(|guest| millis(start_pause(guest))).max().unwrap_or_default();
-        pause + PLACING + rows * self.start() + self.answer()
+        pause + PLACING + rows * self.start() + self.slowest_answer()
     }
 
     /// A host that was fenced comes back by chance; a voter is switched on by whoever looks. Its agent joins.
@@ -248,7 +248,7 @@ impl World {
     /// A guest that starts after another one.
     fn in_order(&self) -> Ms {
         let is_ordered = self.declared().rules.values().any(|rule| matches!(rule, Rule::Order { .. }));
-        if is_ordered { self.start() + self.answer() } else { 0 }
+        if is_ordered { self.start() + self.slowest_answer() } else { 0 }
     }
 
     /// Moves that are under way may have to be undone; then guests move to where they should be.
@@ -275,7 +275,7 @@ impl World {
     }
 
     /// A service is up, and is asked until it counts as well.
-    fn answer(&self) -> Ms {
+    fn slowest_answer(&self) -> Ms {
         UP_AFTER + 2 * TURN
     }
 
