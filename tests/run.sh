@@ -14,6 +14,7 @@ else
     "openssl   speaks to supervisors with a host's certificate" \
     "redis-server   answers probes" "nginx-light   answers probes" "postgresql   answers probes" \
     "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
+    "python3-grpcio   serves gRPC health" \
     "monitoring-plugins-basic   brings plugins, which probes run" \
     "fence-agents   switch simulated controllers in tests" "python3-venv   runs the Redfish emulator" \
     "socat   speaks to a guard in a machine of its own" \
