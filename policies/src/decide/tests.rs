@@ -480,6 +480,22 @@ fn a_host_whose_supervisor_stays_down_is_fenced_when_its_guest_fails() {
     assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
 }
 
+/// Simulator seed 3582: it had stood still, and its own syncs were missing when it went on.
+#[test]
+fn a_coordinator_does_not_fence_itself_because_its_own_syncs_are_missing() {
+    let mut scene = four();
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    scene.evidence.me = Some(host("d"));
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    let decided = scene.settle();
+    assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
+}
+
 #[test]
 fn no_host_is_fenced_to_stop_a_guest_behind_a_silent_supervisor() {
     let mut scene = four();

@@ -163,14 +163,19 @@ impl World {
         }
     }
 
-    /// Whether the coordinator still goes by this word: what the device says later takes its place, and so does another device.
+    /// Whether the coordinator still goes by this word: what the device says later takes its place, and so does another device, or
+    /// a person's word that the device is as it should be.
     fn remembers(&self, lie: &Lie, name: &HostName) -> bool {
         let known = &self.voters[lie.voter];
         let reading = known.brain.evidence.hosts.get(name).and_then(|seen| seen.power.get(&lie.level));
         let declared = known.state.policies.levels_of(name).get(lie.level);
-        reading.is_some_and(|reading| {
-            reading.power == Power::Off && reading.asked == lie.asked && declared == Some(&reading.declared)
-        })
+        // What was asked before somebody trusted the device again is known to that person, whenever the answer came.
+        let trusted = known.state.hosts.get(name).map_or(0, |host| host.trusted);
+        let since = trusted == 0 || lie.asked > known.marks.at(trusted);
+        since
+            && reading.is_some_and(|reading| {
+                reading.power == Power::Off && reading.asked == lie.asked && declared == Some(&reading.declared)
+            })
     }
 
     /// Whoever is paged for a device that is not trusted looks at it, and says when it is as it should be.
