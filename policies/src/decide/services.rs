@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     evidence::{Evidence, Sight, SightState},
     model::Service,
-    names::{Epoch, GuestName, ServiceName, Vantage},
+    names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     state::ClusterState,
     time::Moment,
 };
@@ -156,6 +156,30 @@ pub(super) fn who_sees(
     let fresh = fresh(evidence, now, guest, epoch, name, service);
     let side = fresh.iter().filter(|(_, sight)| sight.state == state);
     side.map(|(vantage, _)| vantage.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Fewest other hosts that must get no answer before the guest's own host is thought to be what keeps them from it: one alone
+/// may have a bad path of its own.
+const CUT_OFF_MIN: usize = 2;
+
+/// Whether a guest's host seems to keep others from a service: it answers inside or on that host, and most of the other hosts
+/// that can tell get no answer, more than one of them. Where the policy lets fewer agree, the service has failed instead.
+pub(super) fn is_cut_off(
+    evidence: &Evidence,
+    now: Moment,
+    guest: &GuestName,
+    epoch: Epoch,
+    name: &ServiceName,
+    service: &Service,
+    host: &HostName,
+) -> bool {
+    let fresh = fresh(evidence, now, guest, epoch, name, service);
+    let told = fresh.iter().filter(|(_, sight)| sight.state != SightState::Unknown);
+    let (outside, within): (Vec<_>, Vec<_>) =
+        told.partition(|(vantage, _)| matches!(vantage, Vantage::Host(from) if from != host));
+    let failing = outside.iter().filter(|(_, sight)| sight.state == SightState::Failing).count();
+    let most = failing > outside.len().saturating_sub(failing);
+    failing >= CUT_OFF_MIN && most && within.iter().any(|(_, sight)| sight.state == SightState::Passing)
 }
 
 type Fresh<'e> = Vec<(&'e Vantage, &'e Sight)>;

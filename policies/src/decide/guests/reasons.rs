@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use super::{
-    super::{Degradation, Round, ServiceVerdict},
+    super::{Degradation, Round, ServiceVerdict, services},
     GuestJudgement,
     running::Run,
 };
@@ -44,6 +44,8 @@ pub(super) enum Reason {
     Unwell { host: HostName, why: String },
     /// A service of it is slow here, and its policy says that it moves then.
     Slow { service: ServiceName, host: HostName },
+    /// A service of it answers here and not most of the other hosts, and its policy says that it moves then.
+    CutOff { service: ServiceName, host: HostName },
     /// The hosts that it likes better are back.
     Failback { to: BTreeSet<HostName> },
 }
@@ -54,14 +56,16 @@ impl Reason {
         match self {
             Self::Rule { .. } | Self::Drain { .. } => true,
             Self::Planned { required, .. } => *required,
-            Self::Unwell { .. } | Self::Slow { .. } | Self::Failback { .. } => false,
+            Self::Unwell { .. } | Self::Slow { .. } | Self::CutOff { .. } | Self::Failback { .. } => false,
         }
     }
 
     /// Whether a move to this host answers it.
     pub(super) fn allows(&self, host: &HostName) -> bool {
         match self {
-            Self::Rule { .. } | Self::Drain { .. } | Self::Unwell { .. } | Self::Slow { .. } => true,
+            Self::Rule { .. } | Self::Drain { .. } | Self::Unwell { .. } | Self::Slow { .. } | Self::CutOff { .. } => {
+                true
+            }
             Self::Planned { to, .. } => to.as_ref().is_none_or(|to| to.contains(host)),
             Self::Failback { to } => to.contains(host),
         }
@@ -76,6 +80,9 @@ impl fmt::Display for Reason {
             Self::Planned { why, .. } => f.write_str(why),
             Self::Unwell { host, why } => write!(f, "{host} is not well: {why}"),
             Self::Slow { service, host } => write!(f, "{service} is slow on {host}"),
+            Self::CutOff { service, host } => {
+                write!(f, "{service} answers on {host}, and not most of the other hosts that ask it")
+            }
             Self::Failback { to } => {
                 let to: Vec<&str> = to.iter().map(HostName::as_str).collect();
                 write!(f, "it goes back, its rules prefer {}", to.join(" or "))
@@ -98,6 +105,7 @@ pub(super) fn reason_to_move(
             .then(|| {
                 unwell(round, run, policy)
                     .or_else(|| slow(round, run, policy?, judgement))
+                    .or_else(|| cut_off(round, run, policy?, judgement))
                     .or_else(|| failback(round, run))
                     .or_else(|| liked(round, run))
             })
@@ -149,6 +157,25 @@ fn slow(round: &Round<'_>, run: &Run<'_>, policy: &Policy, judgement: &GuestJudg
     });
     let (service, _) = slow.next().filter(|_| rested && policy.on_degraded == OnDegraded::Migrate)?;
     Some(Reason::Slow { service: service.clone(), host: run.tenure.host.clone() })
+}
+
+/// A service that the host's network seems to keep others from. Any other disagreement moves nothing: one bad path is not the
+/// host's fault. It rests as one that is slow does.
+fn cut_off(round: &Round<'_>, run: &Run<'_>, policy: &Policy, judgement: &GuestJudgement) -> Option<Reason> {
+    if policy.on_degraded != OnDegraded::Migrate || round.age(run.since) < policy.cool_down.0 {
+        return None;
+    }
+    let (evidence, now, epoch, host) = (round.evidence, round.now.moment, run.tenure.epoch, &run.tenure.host);
+    let mut cut_off = judgement.services.iter().filter(|(name, own)| {
+        own.degraded == Some(Degradation::Disagreement)
+            && own.waits_for.is_none()
+            && policy
+                .services
+                .get(*name)
+                .is_some_and(|service| services::is_cut_off(evidence, now, run.name, epoch, name, service, host))
+    });
+    let (service, _) = cut_off.next()?;
+    Some(Reason::CutOff { service: service.clone(), host: host.clone() })
 }
 
 /// The hosts that are well again and liked better than this one, for a guest that goes back; not one where it does not start.

@@ -181,6 +181,42 @@ fn on_degraded_migrate_moves_a_slow_guest_once_in_a_cool_down() {
     assert_eq!(scene.settle(), ["IncidentOpened"], "it has not run here for the cool-down");
 }
 
+/// Makes the guest's service answer in the guest.
+fn inside(scene: &mut Scene, state: SightState) {
+    scene.sight("web", "x", state);
+    let services = scene.evidence.services.get_mut(&name("web")).unwrap();
+    let sights = services.get_mut(&service("http")).unwrap();
+    let sight = sights.remove(&Vantage::Host(host("x"))).unwrap();
+    sights.insert(Vantage::Inside, sight);
+}
+
+#[test]
+fn a_guest_that_its_host_keeps_others_from_moves_if_its_policy_says_so_and_once_in_a_cool_down() {
+    let cut_off = |on_degraded, cool_down, sights: &[(&str, SightState)], within| {
+        let mut scene = under(|policy| {
+            policy.on_degraded = on_degraded;
+            policy.cool_down = Span::secs(cool_down);
+            policy.services.values_mut().for_each(|service| service.from.agree = 3);
+        });
+        scene.later(100);
+        sights.iter().for_each(|(from, state)| scene.sight("web", from, *state));
+        inside(&mut scene, within);
+        assert_eq!(judged(&scene).degraded, Some(Degradation::Disagreement), "{sights:?}, inside {within:?}");
+        scene.settle()
+    };
+    let (failing, passing, slow) = (SightState::Failing, SightState::Passing, SightState::Slow);
+    let all = [("a", failing), ("b", failing)];
+    let moved = ["IncidentOpened", "Migrate"];
+    let told = ["IncidentOpened"];
+    assert_eq!(cut_off(OnDegraded::Migrate, 20, &all, passing), moved);
+    assert_eq!(cut_off(OnDegraded::Migrate, 20, &[("a", failing), ("b", failing), ("c", passing)], passing), moved);
+    assert_eq!(cut_off(OnDegraded::Migrate, 3_600, &all, passing), told, "it has not run here for the cool-down");
+    assert_eq!(cut_off(OnDegraded::Alert, 20, &all, passing), told);
+    assert_eq!(cut_off(OnDegraded::Ladder, 20, &all, passing), told);
+    assert_eq!(cut_off(OnDegraded::Migrate, 20, &[("a", failing), ("b", passing)], passing), told, "one bad path");
+    assert_eq!(cut_off(OnDegraded::Migrate, 20, &all, slow), told, "it is not well inside either");
+}
+
 #[test]
 fn who_saw_what_is_kept_when_a_degraded_service_is_well_again() {
     let mut scene = under(|_| {});
