@@ -138,7 +138,15 @@ impl Sea {
         let exposed = Exposed { to: node_id, ids, weather: self.weather.clone(), consensus: consensus.clone() };
         let tls = pki::server_config(&site.tls(node_id)).unwrap();
         let address = site.places[&node_id].address;
-        let server = Server::serve(address, tls, Arc::new(exposed), Limits::default()).await.unwrap();
+        let (exposed, began) = (Arc::new(exposed), Instant::now());
+        let server = loop {
+            match Server::serve(address, tls.clone(), exposed.clone(), Limits::default()).await {
+                Ok(server) => break server,
+                // While it was down, a call of somebody else may have got its port for a moment.
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            pause().await;
+        };
         Ok(Node { consensus, lines, _server: server })
     }
 
