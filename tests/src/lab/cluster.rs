@@ -177,6 +177,21 @@ impl Lab {
         })
     }
 
+    /// Waits until a host that was switched on hears all others that are on. Before that its word about them counts for nothing
+    /// (R17), and a host of three that fails in the same moment is taken for failed only after the time to join (R19).
+    ///
+    /// # Errors
+    /// After `limit`, with how many it hears.
+    pub fn wait_hears_all(&self, host: &str, limit: Duration) -> Result<()> {
+        let on = self.hosts().iter().filter(|spec| self.is_on(&spec.name)).count().to_string();
+        let address = format!("{}:{API_PORT}", self.address(host)?);
+        wait::until(&format!("{host} hearing all hosts"), limit, || {
+            let page = self.client_get(&address, "/metrics").map_err(|error| format!("{error:#}"))?;
+            let heard = page.lines().find_map(|line| line.strip_prefix("holdfast_gossip_live_members "));
+            if heard == Some(on.as_str()) { Ok(()) } else { Err(format!("{heard:?} of {on}")) }
+        })
+    }
+
     /// Waits until a guest runs and all its services are healthy; returns its host.
     ///
     /// # Errors

@@ -186,7 +186,8 @@ impl Scene<'_> {
     fn repair(&self, host: &str) -> Result<()> {
         self.progress.note(&format!("switching {host} on again"));
         self.lab.power_on(host)?;
-        self.lab.wait_hosts_healthy(WELL_LIMIT)
+        self.lab.wait_hosts_healthy(WELL_LIMIT)?;
+        self.lab.wait_hears_all(host, WELL_LIMIT)
     }
 }
 
