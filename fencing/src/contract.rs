@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use holdfast_policies::model::SETTLE;
+
 use crate::{
     Answer, Asked, Outcome, Power, PowerDevice, PowerOffReport,
     agent::tests::Script,
@@ -17,7 +19,6 @@ use crate::{
     ipmi::Ipmi,
     libvirt::tests::Virsh,
     machine_id::same_machine,
-    newest_off::GOES_ON,
     power_off::LAST_LOOK,
     power_off_and_confirm,
     qemu::tests::Machine,
@@ -30,7 +31,7 @@ const CALL: Duration = Duration::from_secs(5);
 /// Limit of a level in these tests; its quarter is what an accepted off is given to show.
 const LEVEL: Duration = Duration::from_secs(4);
 /// What an attempt lasts longer at most when it is unclear what came of its newest off.
-const UNCLEAR: Duration = GOES_ON.saturating_add(LAST_LOOK);
+const UNCLEAR: Duration = SETTLE.saturating_add(LAST_LOOK);
 /// What scheduling on a busy machine may add.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -268,7 +269,7 @@ async fn an_off_that_shows_only_after_its_level_is_waited_for_while_it_may_still
         let began = tokio::time::Instant::now();
         let report = power_off_and_confirm(&devices, LEVEL, || true).await;
         assert_eq!(matches!(report.outcome, Outcome::Off { .. }), is_off, "{shows_after}: {report:?}");
-        let least = if is_off { Duration::from_secs(shows_after) } else { LEVEL / 2 + GOES_ON };
+        let least = if is_off { Duration::from_secs(shows_after) } else { LEVEL / 2 + SETTLE };
         assert!(began.elapsed() >= least, "{:?}: {report:?}", began.elapsed());
         assert!(began.elapsed() <= Duration::from_secs(took), "{:?}: {report:?}", began.elapsed());
     }
@@ -280,7 +281,7 @@ async fn an_off_without_an_answer_is_waited_for_like_one_that_was_accepted() {
     let began = tokio::time::Instant::now();
     let report = power_off_and_confirm(&devices, LEVEL, || true).await;
     assert!(matches!(report.outcome, Outcome::Unknown { .. }), "{report:?}");
-    assert!(fakes[0].offs() == 0 && began.elapsed() > LEVEL + GOES_ON / 2, "{:?}", began.elapsed());
+    assert!(fakes[0].offs() == 0 && began.elapsed() > LEVEL + SETTLE / 2, "{:?}", began.elapsed());
     let mut offs = report.attempts.iter().filter(|attempt| attempt.asked == Asked::Off);
     assert!(offs.all(|off| off.began_after <= LEVEL * 7 / 8), "none that cannot end in time: {report:?}");
 }

@@ -11,13 +11,10 @@ use std::{
     time::Duration,
 };
 
+use holdfast_policies::model::SETTLE;
 use tokio::time::Instant;
 
 use crate::device::Answer;
-
-/// For how long a device may go on with an `off` after the call has ended: some controllers accept one and act ten seconds
-/// later. The coordinator waits as long for what an executor may have begun that does not report.
-pub(crate) const GOES_ON: Duration = Duration::from_secs(10);
 
 /// What is known of it. One `off` is sent at a time.
 #[derive(Debug, Default)]
@@ -68,7 +65,7 @@ impl NewestOff {
 
     /// For how much longer the newest may be carried out: see [`crate::PowerDevice::goes_on_for`].
     pub fn goes_on_for(&self) -> Duration {
-        self.known().ended.map_or(Duration::ZERO, |ended| GOES_ON.saturating_sub(ended.elapsed()))
+        self.known().ended.map_or(Duration::ZERO, |ended| SETTLE.saturating_sub(ended.elapsed()))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -92,8 +89,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_accepted_or_not_answered_goes_on_and_what_was_refused_or_never_sent_does_not() {
         for (answer, goes_on) in [
-            (Answer::Confirmed(()), GOES_ON),
-            (Answer::unknown("no answer"), GOES_ON),
+            (Answer::Confirmed(()), SETTLE),
+            (Answer::unknown("no answer"), SETTLE),
             (Answer::refused("no"), Duration::ZERO),
         ] {
             let newest = NewestOff::default();
@@ -113,11 +110,11 @@ mod tests {
             pending::<Answer<()>>().await
         };
         assert!(timeout(Duration::from_secs(3), newest.watch(hangs)).await.is_err());
-        assert_eq!(newest.goes_on_for(), GOES_ON);
+        assert_eq!(newest.goes_on_for(), SETTLE);
         tokio::time::advance(Duration::from_secs(4)).await;
         let _ = newest.watch(async { Answer::unknown("unreachable") }).await;
-        assert_eq!(newest.goes_on_for(), GOES_ON - Duration::from_secs(4), "the one before still counts");
-        tokio::time::advance(GOES_ON).await;
+        assert_eq!(newest.goes_on_for(), SETTLE - Duration::from_secs(4), "the one before still counts");
+        tokio::time::advance(SETTLE).await;
         assert_eq!(newest.goes_on_for(), Duration::ZERO);
     }
 }

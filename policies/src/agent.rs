@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decide::SETTLE,
     go_ahead::{GoAhead, withdrawn},
     hostfile::Timing,
     names::{Epoch, GuestName, Incarnation, OrderId},
     order::{Order, OrderKind, OrderOutcome},
+    power_device::SETTLE,
     sync::{AgedReading, Authority, OrderResult, SyncReply, View},
     time::{Moment, Span},
 };

@@ -11,7 +11,7 @@ pub use crate::{
     fence_level::{FenceLevel, LeaseLevel},
     power_device::{
         AgentDevice, CommandDevice, IpmiDevice, IpmiInterface, IpmiPrivilege, LibvirtDevice, PowerDevice, QemuDevice,
-        RedfishAuth, RedfishDevice, TlsTrust, WebhookDevice,
+        RedfishAuth, RedfishDevice, SETTLE, TlsTrust, WebhookDevice,
     },
     probe::{ExecProbe, HttpProbe, Probe, Statuses, TcpProbe},
 };

@@ -1,10 +1,14 @@
 //! Power devices, as operators declare them: what can switch a host off and say whether it is off.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
+
+/// For how long a device may go on with an `off` after the call that sent it has ended (R20): some controllers accept one and act
+/// ten seconds later.
+pub const SETTLE: Duration = Duration::from_secs(10);
 
 /// Something that can switch a host off and say whether it is off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

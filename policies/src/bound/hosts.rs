@@ -11,6 +11,7 @@ use crate::{
     lease::{Ground, NoGround},
     model::FenceLevel,
     names::HostName,
+    power_device::SETTLE,
     rules::Rule,
     time::{Span, millis},
 };
@@ -20,7 +21,7 @@ const VOTERS_ASKED_EVERY: Duration = Duration::from_millis(200);
 
 /// How much longer than its devices may take an attempt lasts of which nobody knows what came: its newest off may be carried
 /// out for so long (R20), and is looked for once more.
-const UNCLEAR: Duration = Duration::from_millis(12_500);
+pub const UNCLEAR: Duration = SETTLE.saturating_add(Duration::from_millis(2_500));
 
 /// The bounds of the failures of the host that the guest is on; none for a guest that is nowhere.
 pub(super) fn failures(case: &Case<'_>) -> Vec<Bound> {

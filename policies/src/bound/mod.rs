@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     failure::{Failure, Stage, StretchedBy},
+    hosts::UNCLEAR,
     limits::Limits,
 };
 use crate::{

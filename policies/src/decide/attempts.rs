@@ -18,15 +18,13 @@ use crate::{
     model::{FenceLevel, Severity},
     names::{HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
+    power_device::SETTLE,
     state::{ClusterState, Fence, Life, Mode},
     time::{WallTime, millis},
 };
 
 /// Longest pause between two fence attempts; the first retry comes after a second.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// What an `off` may still do after the attempt that sent it has ended (R20): the slowest controllers take some seconds.
-pub(crate) const SETTLE: Duration = Duration::from_secs(10);
 
 /// The one device call that may run at a time: it is held only while it runs, so that a device that does not answer
 /// blocks no other fence (R21).
@@ -106,7 +104,7 @@ pub(super) fn attempt(
 }
 
 /// The pause before the attempt after so many; none before the first.
-pub(crate) fn pause_after(attempts: u32) -> Duration {
+pub fn pause_after(attempts: u32) -> Duration {
     if attempts == 0 { Duration::ZERO } else { Duration::from_secs(1 << attempts.min(5)).min(RETRY_MAX) / 2 }
 }
 

@@ -25,7 +25,7 @@ mod supervisors;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub(crate) use attempts::{SETTLE, pause_after};
+pub use attempts::pause_after;
 pub use departures::kept_guests;
 pub use drills::{DRILL_LIMIT, drill};
 pub use hosts::{HostJudgement, HostVerdict};

@@ -14,8 +14,8 @@
 use std::collections::BTreeMap;
 
 use holdfast_policies::{
-    bound::{Failure, bounds},
-    decide::placement::start_pause,
+    bound::{Failure, UNCLEAR, bounds},
+    decide::{pause_after, placement::start_pause},
     hostfile::Timing,
     model::Policies,
     names::{GuestName, HostName},
@@ -57,10 +57,6 @@ const BACK_AFTER_FENCE: Ms = 25_000;
 const BACK_AFTER_WATCHDOG: Ms = 8_000;
 /// The voters are asked how long ago they have heard a host.
 const VOTERS_SAY: Ms = 200;
-/// What an attempt of which nobody knows what came takes beyond the time of its device (R20).
-const UNCLEAR: Ms = 12_500;
-/// The longest pause after a fence that has failed again and again, and the one after its first attempt.
-const FENCE_PAUSES: (Ms, Ms) = (15_000, 1_000);
 /// A placement is waited for, and a guest that is on its way to another host: five seconds each.
 const PLACING: Ms = 10_000;
 /// A move that stops midway: 30 s until it is overdue, 10 s for what was sent, and 10 s until the guest moves again.
@@ -199,9 +195,8 @@ impl World {
         let levels = self.declared().fencing.values().flatten();
         let device = levels.map(|level| millis(level.timeout().0)).max().unwrap_or_default();
         let has_failed = self.truth.state.hosts.values().any(|host| matches!(&host.life, Life::Fencing(_)));
-        let (longest, first) = FENCE_PAUSES;
         let void = if self.lies_drawn { REST_AFTER_LIE } else { 0 };
-        device + UNCLEAR + void + if has_failed { longest } else { first }
+        device + millis(UNCLEAR) + void + millis(pause_after(if has_failed { u32::MAX } else { 1 }))
     }
 
     /// A lease, the guard's time and the watchdog's; a new boot is asked to stop what there is.
@@ -304,7 +299,7 @@ impl World {
 /// One fence with devices that work: each level has its turn, its order and a pause at most.
 fn fence(policies: &Policies, host: &HostName) -> Ms {
     let levels = policies.levels_of(host).iter().filter(|level| level.has_device()).count().max(1);
-    levels as Ms * (2 * TURN + ORDER_MAX + FENCE_PAUSES.1)
+    levels as Ms * (2 * TURN + ORDER_MAX + millis(pause_after(1)))
 }
 
 #[cfg(test)]
