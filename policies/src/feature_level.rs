@@ -47,6 +47,61 @@ impl fmt::Display for FeatureLevel {
     }
 }
 
+impl Change {
+    /// From which feature level on it may be committed (R26). A new kind of change has the level that it comes with, because
+    /// a voter of an older version halts at an entry that it does not know.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        match self {
+            Self::HostRevoked { .. } | Self::HostReadmitted { .. } | Self::FenceAllowed { .. } => FeatureLevel::REVOCATION,
+            Self::HostJoined { .. }
+            | Self::FenceOpened { .. }
+            | Self::FenceAttempted { .. }
+            | Self::FenceSuperseded { .. }
+            | Self::HostGone { .. }
+            | Self::HostArmed { .. }
+            | Self::LeaseClosed { .. }
+            | Self::HostReturned { .. }
+            | Self::StoppedByLease { .. }
+            | Self::Vacated { .. }
+            | Self::FenceForgotten { .. }
+            | Self::QuarantineLifted { .. }
+            | Self::NameContested { .. }
+            | Self::DeviceDistrusted { .. }
+            | Self::DeviceTrusted { .. }
+            | Self::PowerOnOrdered { .. }
+            | Self::DrillBegun { .. }
+            | Self::DrillEnded { .. }
+            | Self::FenceTested { .. }
+            | Self::StormHoldReleased { .. }
+            | Self::StormEnded
+            | Self::GuestFree { .. }
+            | Self::GuestAdopted { .. }
+            | Self::Place { .. }
+            | Self::Climb { .. }
+            | Self::Migrate { .. }
+            | Self::MoveAsked { .. }
+            | Self::LookedAfter { .. }
+            | Self::StrayFound { .. }
+            | Self::MovedOutside { .. }
+            | Self::Stop { .. }
+            | Self::ReleaseAgain { .. }
+            | Self::Verified { .. }
+            | Self::LadderReset { .. }
+            | Self::OrderEnded { .. }
+            | Self::IncidentOpened { .. }
+            | Self::IncidentResolved { .. }
+            | Self::Delivered { .. }
+            | Self::PoliciesApplied { .. }
+            | Self::ModeSet { .. }
+            | Self::WantedSet { .. }
+            | Self::SuspensionSet { .. }
+            // Proposed only when all can do it: it is how the first level is left.
+            | Self::LevelRaised { .. } => FeatureLevel::BIRTH,
+        }
+    }
+}
+
 /// What each host can do that counts for raising the level: every voter, `None` while it has not said so within `fresh`, and
 /// every other host that this coordinator has heard and that is not proven gone: what that one could do, nobody waits for.
 #[must_use]
