@@ -14,6 +14,7 @@ pub mod paths;
 mod patience;
 mod replies;
 mod rounds;
+mod syncs;
 mod tolerance;
 mod voters;
 pub mod wishes;
