@@ -10,9 +10,8 @@ use super::*;
 const SERVICES: u64 = 1_000;
 const SYNCS_FOR_EACH_ANSWER: u64 = 8;
 
-/// How every service here is asked.
-static QUESTION: LazyLock<Question> = LazyLock::new(|| {
-    let text = "
+/// One guest with one service.
+pub(super) const WEB: &str = "
 guests: { web-1: { labels: { app: web }, address: 10.0.0.5, qemu: { memory: 1GiB, disks: [{ path: /d.img }] } } }
 policies:
   web:
@@ -20,7 +19,10 @@ policies:
     services: { http: { probe: { tcp: { port: 80 } }, from: { hosts: 1 } } }
     ladder: [page]
 ";
-    let policies = yaml::parse(&[Source { name: "web.yaml", text }]).unwrap();
+
+/// How every service here is asked.
+static QUESTION: LazyLock<Question> = LazyLock::new(|| {
+    let policies = yaml::parse(&[Source { name: "web.yaml", text: WEB }]).unwrap();
     let service = policies.policies.values().next().unwrap().services.values().next().unwrap().clone();
     Question { epoch: Epoch { generation: 1, index: 7 }, service, address: None }
 });

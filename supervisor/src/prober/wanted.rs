@@ -90,15 +90,7 @@ mod tests {
     use holdfast_policies::yaml::{self, Source};
 
     use super::*;
-
-    const WEB: &str = "
-guests: { web-1: { labels: { app: web }, address: 10.0.0.5, qemu: { memory: 1GiB, disks: [{ path: /d.img }] } } }
-policies:
-  web:
-    match: { app: web }
-    services: { http: { probe: { tcp: { port: 80 } }, from: { hosts: 1 } } }
-    ladder: [page]
-";
+    use crate::prober::tests::WEB;
 
     fn host(name: &str) -> HostName {
         HostName::new(name).unwrap()

@@ -42,6 +42,15 @@ fn lease_only() -> Scene {
     with(vec![FenceLevel::Lease(LeaseLevel::default())], Some(armed()))
 }
 
+/// `d` is heard, and has been without a sync and a lease for five seconds.
+fn isolated() -> Scene {
+    let mut scene = lease_only();
+    scene.silent("d", 5_000);
+    granted(&mut scene, 5_000);
+    scene.heard("d", 100);
+    scene
+}
+
 /// The newest lease was granted so long ago.
 fn granted(scene: &mut Scene, ago: u64) {
     let incarnation = scene.stage.state.hosts[&host("d")].facts.incarnation.clone();
@@ -145,10 +154,7 @@ fn without_a_ground_no_time_is_long_enough() {
 
 #[test]
 fn an_isolated_host_is_not_fenced_and_its_guests_are_freed_by_its_lease() {
-    let mut scene = lease_only();
-    scene.silent("d", 5_000);
-    granted(&mut scene, 5_000);
-    scene.heard("d", 100);
+    let mut scene = isolated();
     for from in ["a", "b"] {
         scene.sight("web", from, SightState::Failing);
     }
@@ -319,10 +325,7 @@ fn a_boot_that_was_called_off_wrongly_comes_back_only_after_its_last_start_must_
 
 #[test]
 fn a_guest_that_its_host_stopped_by_lease_is_started_anew_and_climbs_no_rung() {
-    let mut scene = lease_only();
-    scene.silent("d", 5_000);
-    granted(&mut scene, 5_000);
-    scene.heard("d", 100);
+    let mut scene = isolated();
     scene.settle();
     // It is back before anything was proven.
     arm(&mut scene, Some(armed()));
@@ -339,10 +342,7 @@ fn a_guest_that_its_host_stopped_by_lease_is_started_anew_and_climbs_no_rung() {
 
 #[test]
 fn a_guest_that_its_host_stopped_by_lease_waits_for_deciding_to_be_resumed() {
-    let mut scene = lease_only();
-    scene.silent("d", 5_000);
-    granted(&mut scene, 5_000);
-    scene.heard("d", 100);
+    let mut scene = isolated();
     scene.settle();
     arm(&mut scene, Some(armed()));
     scene.stage.must(Change::SuspensionSet { suspended: true, by: "ann".to_owned() });
