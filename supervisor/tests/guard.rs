@@ -183,11 +183,14 @@ fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_
     });
 
     let mut supervisor = Supervisor::connect(&config);
+    // The lease first: in stop mode a guest without one is killed at once, and later told of.
+    supervisor.ask(&Request::Grant { deadline: clock::moment().plus(LEASE) });
     supervisor.ask(&Request::StopMode { stops: true });
     supervisor.ask(&Request::Register { guest: GuestName::new("web-1").unwrap(), cgroup: cgroup.clone() });
     supervisor.go_on();
     supervisor.go_on();
     hear();
+    assert!(fs::read(cgroup.join("cgroup.kill")).unwrap().is_empty(), "it is killed although the lease holds");
     assert!(turns.allocated.load(SeqCst) > 0, "a registration allocates, so the counter counts nothing");
 
     turns.watched.store(true, SeqCst);
