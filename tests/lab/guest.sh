@@ -72,7 +72,11 @@ if [ -b /dev/vda ] && mount -t ext4 /dev/vda /data; then
   read -r boot_id < /proc/sys/kernel/random/boot_id
   echo "boot $boots $boot_id $(date +%s)" >> /data/boots
   sync
-  ( count=0; while sleep 1; do count=$((count+1)); echo "$boots $boot_id $count $(date +%s)" > /data/count; done ) &
+  # Beside it the application reports in, until it is told to hush.
+  ( count=0; while sleep 1; do
+      count=$((count+1)); echo "$boots $boot_id $count $(date +%s)" > /data/count
+      [ -e /run/hush ] || echo up > /run/heartbeat
+    done ) &
 fi
 # A guest that should have a disk and has none must not claim to be well.
 if [ -z "$lab_disk" ] || [ -e /data/boots ]; then /bin/restart-app; fi
@@ -98,13 +102,17 @@ cat > "$root/bin/restart-app" <<'I'
 killall -9 httpd 2> /dev/null
 exec httpd -p 8080 -h /www < /dev/null > /dev/null 2>&1
 I
-# Ways to hurt the application, for the lab: slow on demand, killed, hanging, and the whole kernel gone.
+# Ways to hurt the application, for the lab: slow on demand, killed, hanging, without a heartbeat, and the whole kernel gone.
 printf '#!/bin/sh\nkillall -9 httpd\n' > "$root/www/cgi-bin/crash"
 printf '#!/bin/sh\n[ -e /run/lazy ] && sleep 1\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' > "$root/www/cgi-bin/lazy"
 for word in on off; do
   [ $word = on ] && what=': > /run/lazy' || what='rm -f /run/lazy'
   printf '#!/bin/sh\n%s\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' "$what" > "$root/www/cgi-bin/lazy-$word"
 done
+answer='printf "Content-Type: text/plain\r\n\r\nok\n"'
+printf '#!/bin/sh\n: > /run/hush\n%s\n' "$answer" > "$root/www/cgi-bin/hush"
+printf '#!/bin/sh\n: > /run/hush; sleep 1; echo down > /run/heartbeat\n%s\n' "$answer" > "$root/www/cgi-bin/going-down"
+printf '#!/bin/sh\nrm -f /run/hush\n%s\n' "$answer" > "$root/www/cgi-bin/back"
 printf '#!/bin/sh\nkillall -STOP httpd\n' > "$root/www/cgi-bin/hang"
 printf '#!/bin/sh\necho c > /proc/sysrq-trigger\n' > "$root/www/cgi-bin/panic"
 cat > "$root/www/cgi-bin/who" <<'I'

@@ -1,4 +1,5 @@
-//! What is seen and done inside a guest: an application that answers slowly, a reboot by the guest's agent, a clean stop.
+//! What is seen and done inside a guest: an application that answers slowly, one that ceases to report in, a reboot by the
+//! guest's agent, a clean stop.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
@@ -9,10 +10,11 @@ use holdfast_tests::lab::{
     scene::{ADDRESS, GUEST, LIMIT},
     wait,
 };
+use serde_json::Value;
 
 #[test]
-fn a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutdown() {
-    if left_out("a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutdown") {
+fn a_slow_application_is_degraded_a_silent_one_gets_a_reboot_and_a_stop_is_a_shutdown() {
+    if left_out("a_slow_application_is_degraded_a_silent_one_gets_a_reboot_and_a_stop_is_a_shutdown") {
         return;
     }
     let mut scene = Scene::three().unwrap();
@@ -22,16 +24,7 @@ fn a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutd
     // Slow, as its users see it: told, named, and nothing is restarted.
     let (who, qemu) = (scene.who().unwrap(), scene.qemu().unwrap());
     ask(&scene, "/cgi-bin/lazy-on");
-    let degraded = format!("/guests/{GUEST}/services/http");
-    wait::until("a service that is degraded for being slow", LIMIT, || {
-        let service = scene.shown(&degraded).map_err(|error| format!("{error:#}"))?;
-        if service["verdict"] == "degraded" && service["degraded"] == "slow" {
-            Ok(())
-        } else {
-            Err(service.to_string())
-        }
-    })
-    .unwrap();
+    service_is(&scene, "http", |service| service["verdict"] == "degraded" && service["degraded"] == "slow");
     wait::until("the incident of it", LIMIT, || {
         let incidents = scene.shown("/incidents").map_err(|error| format!("{error:#}"))?.to_string();
         if incidents.contains("is slow, as seen by") { Ok(()) } else { Err(incidents) }
@@ -39,10 +32,17 @@ fn a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutd
     .unwrap();
     ask(&scene, "/cgi-bin/lazy-off");
     scene.calm().unwrap();
+
+    // It says that it goes down, and is away: nothing is held against it.
+    ask(&scene, "/cgi-bin/going-down");
+    service_is(&scene, "shop", |service| service["verdict"] == "unknown");
+    ask(&scene, "/cgi-bin/back");
+    service_is(&scene, "shop", |service| service["verdict"] == "healthy");
+    scene.calm().unwrap();
     assert_eq!((scene.who().unwrap(), scene.qemu().unwrap()), (who.clone(), qemu.clone()), "something was restarted");
 
-    // Dead: the guest is rebooted by its own agent, and its QEMU goes on.
-    ask(&scene, "/cgi-bin/crash");
+    // Silent, while it answers everybody outside: the guest is rebooted by its own agent, and its QEMU goes on.
+    ask(&scene, "/cgi-bin/hush");
     wait::until("another boot of the guest", LIMIT, || {
         let now = scene.who().map_err(|error| format!("{error:#}"))?;
         if now.0 == who.0 { Err("the same boot".to_owned()) } else { Ok(()) }
@@ -53,6 +53,7 @@ fn a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutd
     assert_eq!(scene.qemu().unwrap(), qemu, "its QEMU was replaced: {journal:?}");
     assert_eq!(scene.who().unwrap().1, who.1 + 1, "it was booted once");
     assert!(journal.iter().any(|line| line.contains("it began anew after")), "{journal:?}");
+    assert!(journal.iter().any(|line| line.contains("shop") && line.contains("reboot")), "{journal:?}");
 
     // Stopped by an operator: it shuts down.
     let from = scene.lab.status().unwrap().from;
@@ -68,13 +69,23 @@ fn a_slow_application_is_degraded_a_dead_one_gets_a_reboot_and_a_stop_is_a_shutd
     assert_eq!(scene.presses(), 0);
 }
 
+/// Waits for a service to be shown as it should be.
+fn service_is(scene: &Scene, name: &str, as_it_should: impl Fn(&Value) -> bool) {
+    let path = format!("/guests/{GUEST}/services/{name}");
+    wait::until(&path, LIMIT, || {
+        let service = scene.shown(&path).map_err(|error| format!("{error:#}"))?;
+        if as_it_should(&service) { Ok(()) } else { Err(service.to_string()) }
+    })
+    .unwrap();
+}
+
 fn ask(scene: &Scene, path: &str) {
     // An application that ends while it answers does not answer.
     let answer = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), path);
     eprintln!("{path}: {answer:?}");
 }
 
-/// The scene's declaration, with a probe whose answer can be made slow, and a ladder that begins with a reboot.
+/// The scene's declaration, with a probe whose answer can be made slow, a heartbeat, and a ladder that begins with a reboot.
 fn declare(scene: &Scene) {
     let mut files = scene.declaration().unwrap();
     let (_, web) = files.iter_mut().find(|(name, _)| *name == "web.yaml").unwrap();
@@ -91,6 +102,10 @@ fn declare(scene: &Scene) {
         timeout: 2s
         slow: { above: 700ms, share: 50%, over: 10s }
         from: { inside: false, hosts: 2, agree: 2 }
+      shop:
+        probe: { heartbeat: { file: /run/heartbeat, max_age: 8s } }
+        every: 2s
+        timeout: 2s
     ladder:
       - reboot_guest: { tries: 1, wait: 60s }
       - reset_guest: { tries: 20, wait: 60s }
