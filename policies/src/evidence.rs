@@ -73,6 +73,8 @@ pub struct HostEvidence {
     pub gossip_keys: BTreeSet<KeyId>,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
+    /// How often that one and the boot that has joined were heard at once; see [`Evidence::note_beside`].
+    pub beside: Option<Beside>,
     /// Why this boot stops its guests, or has, as it gossips; nothing is decided by it.
     pub last_words: Option<String>,
     /// How far what it sees of services is known; `None`: it has to tell all of it.
@@ -91,6 +93,25 @@ pub struct OtherBoot {
     pub since: Moment,
     /// When it was last heard, by the coordinator or by another voter.
     pub at: Moment,
+}
+
+/// Two boots of one host that were heard at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// The one that has joined.
+    pub joined: Incarnation,
+    /// The other.
+    pub other: Incarnation,
+    /// At how many times, [`BESIDE_AGAIN`] apart.
+    pub times: u32,
+    /// When the newest of these was.
+    pub at: Moment,
+}
+
+impl Beside {
+    fn is_of(&self, joined: &Incarnation, other: &Incarnation) -> bool {
+        self.joined == *joined && self.other == *other
+    }
 }
 
 /// A sign of life.
@@ -240,6 +261,21 @@ impl HostEvidence {
             }
         }
     }
+
+    /// Notes that two boots are heard at once at `now`: another time, if the one before is long enough ago. What comes in one
+    /// burst is one time.
+    fn note_beside(&mut self, joined: &Incarnation, other: &Incarnation, now: Moment) {
+        match &mut self.beside {
+            Some(noted) if noted.is_of(joined, other) && now.since(noted.at) < BESIDE_AGAIN => {}
+            Some(noted) if noted.is_of(joined, other) => {
+                noted.times = noted.times.saturating_add(1);
+                noted.at = now;
+            }
+            Some(_) | None => {
+                self.beside = Some(Beside { joined: joined.clone(), other: other.clone(), times: 1, at: now });
+            }
+        }
+    }
 }
 
 /// Whether nothing in the guest can answer, and goes on where it was when it is let run again.
@@ -270,29 +306,61 @@ fn is_newer(reading: &PowerReading, known: &PowerReading) -> bool {
 
 /// A boot that was heard so shortly ago is not over: guards send beacons four times a second (R16).
 pub const NOT_OVER: Duration = Duration::from_secs(1);
-/// Two boots that go on being heard beside each other are two machines (R11). No message is late for as long as this.
-pub const BESIDE: Duration = Duration::from_secs(10);
+/// So long after two boots were heard at once, it counts as another time when they are again. One that was heard after the
+/// other was has to be silent for as long before the other may follow it (R11).
+pub const BESIDE_AGAIN: Duration = Duration::from_secs(5);
+/// Two boots that are heard at once at so many times, ten seconds from the first to the last, are two machines (R11). One time
+/// does not say so: a voter that stood still over a reboot hands on what it held of the boot before when it goes on, however
+/// old that is by then.
+pub const BESIDE_TIMES: u32 = 3;
 
 impl Evidence {
-    /// Whether what asks to join can be this host's next boot: the one that has joined is not heard any more. A coordinator
-    /// that has just begun has not listened for long enough to say so. Another machine, and a boot that should be over, are
-    /// taken for what they are at once (R11).
+    /// Whether what asks to join can be this host's next boot: the one that has joined is not heard any more. If it was heard
+    /// after the next one was, that has to be so for longer. A coordinator that has just begun has not listened for long enough
+    /// to say so. Another machine, and a boot that should be over, are taken for what they are at once (R11).
     #[must_use]
     pub fn may_follow(&self, name: &HostName, host: &Host, next: &HostFacts, now: Moment) -> bool {
-        let quiet = |since: Moment| now.since(since) >= NOT_OVER;
         let heard = self.last_life(name, &host.facts.incarnation);
+        let over = if self.noted_beside(name, host, &next.incarnation).is_some() { BESIDE_AGAIN } else { NOT_OVER };
+        let listened = self.authority_since.is_some_and(|since| now.since(since) >= NOT_OVER);
         next.machine_id != host.facts.machine_id
             || host.knows_boot(&next.incarnation)
-            || (self.authority_since.is_some_and(quiet) && heard.is_none_or(quiet))
+            || (listened && heard.is_none_or(|heard| now.since(heard) >= over))
+    }
+
+    /// Notes at `now` which hosts are heard in two boots at once. It has to be called before each round of deciding:
+    /// [`Self::beside`] counts what was noted.
+    pub fn note_beside(&mut self, hosts: &BTreeMap<HostName, Host>, now: Moment) {
+        for (name, host) in hosts {
+            let Some(other) = self.heard_at_once(name, host, now).map(|other| other.incarnation.clone()) else {
+                continue;
+            };
+            if let Some(known) = self.hosts.get_mut(name) {
+                known.note_beside(&host.facts.incarnation, &other, now);
+            }
+        }
     }
 
     /// A boot that goes on living beside the one that has joined: of another machine, or of a copy (R11).
     #[must_use]
     pub fn beside(&self, name: &HostName, host: &Host, now: Moment) -> Option<&OtherBoot> {
+        let other = self.heard_at_once(name, host, now)?;
+        let noted = self.noted_beside(name, host, &other.incarnation)?;
+        (noted.times >= BESIDE_TIMES).then_some(other)
+    }
+
+    /// A boot that is heard while the one that has joined is heard, too: not only before it.
+    fn heard_at_once(&self, name: &HostName, host: &Host, now: Moment) -> Option<&OtherBoot> {
         let other = self.other_boot(name, host)?;
+        let joined = self.last_life(name, &host.facts.incarnation)?;
         let fresh = |at: Moment| now.since(at) < 2 * NOT_OVER;
-        let both = fresh(other.at) && self.last_life(name, &host.facts.incarnation).is_some_and(fresh);
-        (both && now.since(other.since) >= BESIDE).then_some(other)
+        (joined >= other.since && fresh(joined) && fresh(other.at)).then_some(other)
+    }
+
+    /// What was noted of the boot that has joined and this other one.
+    fn noted_beside(&self, name: &HostName, host: &Host, other: &Incarnation) -> Option<&Beside> {
+        let noted = self.hosts.get(name)?.beside.as_ref()?;
+        noted.is_of(&host.facts.incarnation, other).then_some(noted)
     }
 
     /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was

@@ -181,6 +181,7 @@ pub fn refresh(evidence: &mut Evidence, node: &Node, state: &ClusterState, now: 
         datagrams(evidence, node, name, host, now);
     }
     evidence.hosts.retain(|name, _| state.hosts.contains_key(name));
+    evidence.note_beside(&state.hosts, now);
     forget_undeclared(evidence, state);
 }
 
@@ -477,6 +478,32 @@ mod tests {
         let stranger = SyncRequest { facts: facts("boot-h1-third", "another machine"), ..asks.clone() };
         unjoined(&mut evidence, &state, &stranger, Moment(700));
         assert!(evidence.hosts.is_empty(), "R11: another machine under the same name");
+    }
+
+    /// Whether the name of h1 is contested within half a minute in which its next boot asks to join, and syncs of the boot that
+    /// has joined arrive at these seconds.
+    fn is_contested_by_syncs(at: impl Fn(u64) -> bool) -> bool {
+        let (state, _) = fencing();
+        let seen = Authority { generation: state.generation, term: 1, index: state.applied };
+        let (joined, next) = (request("h1", "boot-h1-again"), SyncRequest { seen, ..request("h1", "boot-h1-third") });
+        let (known, mut evidence) = (&state.hosts[&host("h1")], Evidence::default());
+        (0..30).any(|second| {
+            let now = Moment(1_000 * second);
+            if at(second) {
+                sync(&mut evidence, &state, &joined, now);
+            }
+            unjoined(&mut evidence, &state, &next, now);
+            evidence.note_beside(&state.hosts, now);
+            evidence.beside(&host("h1"), known, now).is_some()
+        })
+    }
+
+    #[test]
+    fn a_sync_that_a_voter_held_over_the_reboot_contests_no_name_and_a_boot_that_goes_on_syncing_does() {
+        assert!(!is_contested_by_syncs(|second| second == 13), "handed on when the voter went on");
+        assert!(!is_contested_by_syncs(|second| (13..15).contains(&second) || second == 20), "two voters went on");
+        assert!(is_contested_by_syncs(|_| true));
+        assert!(is_contested_by_syncs(|second| second % 7 == 0), "over a link that loses nearly everything");
     }
 
     /// A member that gossips this boot and these last words.

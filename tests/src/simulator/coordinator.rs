@@ -135,6 +135,7 @@ impl World {
         let brain = &mut known.brain;
         brain.evidence.marks = std::mem::take(&mut known.marks);
         let wall = WallTime(self.skipped + now + self.hosts[voter].wall_jump);
+        brain.evidence.note_beside(&known.state.hosts, clock);
         let mut decision = decide(&known.state, &brain.evidence, &self.timing, Now { moment: clock, wall });
         if self.broken == Some(Break::R19Unsaid) {
             forget_waits(&mut decision.report);

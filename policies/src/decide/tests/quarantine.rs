@@ -60,23 +60,70 @@ fn a_boot_that_lives_beside_the_one_that_has_joined_never_joins_and_is_another_m
     let mut scene = four();
     scene.later(60_000);
     scene.evidence.authority_since = Some(Moment(0));
-    let next = crate::fixture::facts("d", "d.2");
-    let (since, incarnation) = (scene.now, next.incarnation.clone());
-    let follows = |scene: &Scene| {
-        let known = &scene.stage.state.hosts[&host("d")];
-        scene.evidence.may_follow(&host("d"), known, &next, Moment(scene.now))
-    };
     for _ in 0..10 {
-        let now = Moment(scene.now);
-        scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&incarnation, now, Moment(since));
-        assert!(!follows(&scene), "the boot before it is alive");
+        heard_anew(&mut scene);
+        assert!(!may_follow(&scene), "the boot before it is alive");
         assert!(scene.words().is_empty(), "{:?}", scene.words());
         scene.later(1_000);
     }
-    let now = Moment(scene.now);
-    scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&incarnation, now, now);
+    heard_anew(&mut scene);
     assert_eq!(scene.settle(), ["NameContested"]);
     assert!(scene.stage.state.hosts[&host("d")].is_contested());
+}
+
+/// The boot `d.2` is heard at this moment, and a round of deciding begins.
+fn heard_anew(scene: &mut Scene) {
+    let now = Moment(scene.now);
+    scene.evidence.hosts.entry(host("d")).or_default().hear_other(&boot("d.2"), now, now);
+    scene.evidence.note_beside(&scene.stage.state.hosts, now);
+}
+
+/// Whether `d.2` may join.
+fn may_follow(scene: &Scene) -> bool {
+    let (known, next) = (&scene.stage.state.hosts[&host("d")], crate::fixture::facts("d", "d.2"));
+    scene.evidence.may_follow(&host("d"), known, &next, Moment(scene.now))
+}
+
+/// Time passes; then the boot of `d` that has joined was heard last so long ago, and the next one is heard.
+fn heard_last(scene: &mut Scene, later: u64, ago: u64) {
+    scene.later(later);
+    scene.silent("d", ago);
+    heard_anew(scene);
+}
+
+fn is_to_be_contested(scene: &Scene) -> bool {
+    scene.words().contains(&"NameContested".to_owned())
+}
+
+#[test]
+fn what_a_voter_held_over_a_reboot_makes_no_second_machine_of_it_and_the_next_boot_joins() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.evidence.authority_since = Some(Moment(0));
+    heard_last(&mut scene, 0, 1_500);
+    assert!(may_follow(&scene), "it was not heard after the next boot was");
+    // Nobody takes that in for a while. Then what was held is handed on, in one burst.
+    for (later, ago) in [(1_000, 2_500), (11_000, 13_500), (0, 0), (200, 0), (4_999, 4_999)] {
+        heard_last(&mut scene, later, ago);
+        assert!(!is_to_be_contested(&scene), "heard {ago} ms ago");
+    }
+    assert!(!may_follow(&scene), "what was handed on counts as a sign of life");
+    heard_last(&mut scene, 1, 5_000);
+    assert!(!is_to_be_contested(&scene) && may_follow(&scene));
+    scene.stage.join("d", "d.2");
+    assert!(!scene.stage.state.hosts[&host("d")].is_contested());
+}
+
+#[test]
+fn a_copy_is_another_machine_in_the_end_however_seldom_both_are_heard_at_once() {
+    let mut scene = four();
+    scene.later(60_000);
+    for ago in [0, 60_000, 0, 60_000] {
+        heard_last(&mut scene, 30_000, ago);
+        assert!(!is_to_be_contested(&scene));
+    }
+    heard_last(&mut scene, 30_000, 0);
+    assert!(is_to_be_contested(&scene));
 }
 
 #[test]
