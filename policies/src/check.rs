@@ -370,8 +370,8 @@ impl<'a> Check<'a> {
             ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. } => {
                 (host, incarnation)
             }
-            ProofKind::LeaseExpired { host, incarnation, longest, .. } => {
-                self.lease_ran_out(host, incarnation, longest.wait());
+            ProofKind::LeaseExpired { host, incarnation, .. } => {
+                self.lease_ran_out(host, incarnation);
                 return;
             }
             ProofKind::Reported { .. } | ProofKind::NotHere { .. } => {
@@ -399,16 +399,20 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// R9, R18: a lease has run out only when neither a grant, nor the beginning of this authority, is younger than the wait;
-    /// and not while its host syncs.
-    fn lease_ran_out(&mut self, host: &HostName, boot: &crate::names::Incarnation, wait: Duration) {
+    /// R9, R18: a lease has run out only when neither a grant, nor the beginning of this authority, is younger than the longest
+    /// lease, guard and watchdog that were committed; all of them counted by clocks that may be 5 % slower (R1). And not while
+    /// its host syncs.
+    fn lease_ran_out(&mut self, host: &HostName, boot: &crate::names::Incarnation) {
         if !self.state.is_current(host, boot) {
             self.breaks("R9", format!("proves the boot {boot} of {host}, which is not the one that has joined"));
         }
+        let longest = self.state.hosts.get(host).map(|known| known.lease.longest).unwrap_or_default();
+        let parts = [longest.lease_ms, longest.guard_ms, longest.watchdog_ms];
+        let counted: u128 = parts.into_iter().map(u128::from).sum();
         let heard = self.evidence.hosts.get(host);
         let granted = heard.and_then(|heard| heard.granted.as_ref()).filter(|granted| granted.incarnation == *boot);
         let signs = granted.map(|granted| granted.at).into_iter().chain(self.evidence.authority_since);
-        if signs.max().is_none_or(|newest| self.now.since(newest) < wait) {
+        if signs.max().is_none_or(|newest| self.now.since(newest).as_millis() * 100 < counted * 105) {
             self.breaks("R9", format!("proves {host} gone by a lease that may last"));
         }
         let synced = heard.and_then(|heard| heard.sync.as_ref()).filter(|sync| sync.incarnation == *boot);

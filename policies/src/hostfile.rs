@@ -62,8 +62,8 @@ pub struct WatchdogFile {
     /// Its device. Default `/dev/watchdog`.
     pub device: PathBuf,
     /// How long after the last pet it fires; whole seconds, as drivers count. A longer one forgives longer stalls of this
-    /// machine; guests of a host that was lost by its lease alone start that much later. A longer one than before counts from the host's
-    /// next boot: until then somebody may count on the shorter one. Default 10s.
+    /// machine; guests of a host that was lost by its lease alone start that much later, and 5 % of it for clocks. A longer one than
+    /// before counts from the host's next boot: until then somebody may count on the shorter one. Default 10s.
     pub timeout: Span,
 }
 

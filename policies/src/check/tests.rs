@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::{
+    armed::{Armed, ArmedWatchdog},
     evidence::{Answer, Heard},
-    fixture::{Stage, host, name, off},
+    fixture::{Stage, boot, host, name, off},
+    model::{FenceLevel, LeaseLevel},
     proof::{PowerReading, QUIET},
 };
 
@@ -125,6 +127,33 @@ fn a_reading_older_than_a_sign_of_life_proves_nothing() {
 #[test]
 fn an_off_between_two_beacons_proves_nothing() {
     off_proves(9_500, &[(9_400, &[]), (9_401, &["R9"])]);
+}
+
+/// R1: the planner's sum is not taken over. A watchdog of a minute shows what a margin on the lease alone would forget.
+#[test]
+fn a_proof_by_lease_is_refused_while_a_slow_watchdog_may_not_have_fired() {
+    let mut stage = Stage::new(&["a", "b"], &[]);
+    let mut policies = stage.state.policies.clone();
+    policies.fencing.insert(host("b"), vec![FenceLevel::Lease(LeaseLevel::default())]);
+    stage.declare(policies);
+    let watchdog = ArmedWatchdog { identity: "iTCO_wdt".to_owned(), timeout_ms: 60_000, is_virtual: false };
+    let armed = Some(Armed { stops: true, guard_ms: 1_000, watchdog: Some(watchdog) });
+    let (of, incarnation, index) = (host("b"), boot("b.1"), stage.index);
+    stage.must(Change::HostArmed { host: of, incarnation, armed, lease_ms: 4_000, known_view: index, seen: index });
+    stage.must(Change::LeaseClosed { host: host("b"), incarnation: boot("b.1") });
+    let ground = stage.state.lease_ground(&host("b")).unwrap();
+    let proof = Proof::lease_expired(&host("b"), &boot("b.1"), &ground, Moment(0), Moment(1_000_000)).unwrap();
+    let gone = [Change::HostGone { proof, last_well: None, last_words: None }];
+    let broken = |since: u64| {
+        let mut evidence = well(&stage);
+        evidence.authority_since = Some(Moment(100_000 - since));
+        evidence.hosts.get_mut(&host("b")).unwrap().sync = None;
+        let found = check(&stage.state, &evidence, &Timing::default(), Moment(100_000), &gone);
+        found.into_iter().map(|violation| violation.promise).collect::<Vec<_>>()
+    };
+    assert_eq!(broken(4_200 + 1_000 + 60_000), ["R9"]);
+    assert_eq!(broken(68_249), ["R9"]);
+    assert_eq!(broken(68_250), [""; 0]);
 }
 
 #[test]

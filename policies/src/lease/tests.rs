@@ -44,17 +44,32 @@ fn stage() -> Stage {
 }
 
 #[test]
-fn the_wait_is_the_lease_with_its_margin_and_the_guard_and_the_watchdog() {
+fn the_wait_is_the_lease_the_guard_and_the_watchdog_with_a_margin_on_the_whole() {
     let longest = Longest { lease_ms: 4_000, guard_ms: 1_000, watchdog_ms: 10_000 };
-    assert_eq!(longest.wait(), Duration::from_millis(4_200 + 1_000 + 10_000));
+    assert_eq!(longest.wait(), Duration::from_millis(15_000 + 750));
     let ground = Ground { longest, watchdog: "iTCO_wdt".to_owned(), closed: Some(7) };
     let proof = |now| Proof::lease_expired(&host("d"), &boot("d.1"), &ground, Moment(50_000), Moment(now));
-    assert_eq!(proof(65_199), Err(NoProof::LeaseLasts { host: host("d"), left_ms: 1 }));
-    let text = proof(65_200).unwrap().to_string();
+    assert_eq!(proof(65_749), Err(NoProof::LeaseLasts { host: host("d"), left_ms: 1 }));
+    let text = proof(65_750).unwrap().to_string();
     assert_eq!(
         text,
         "the lease of d ran out (4s), and its guard (1s) and its watchdog iTCO_wdt (10s) have had their time"
     );
+}
+
+/// R1: a host whose clocks are slow by all that is trusted has reset itself, and not a millisecond is waited beyond that.
+#[test]
+fn the_wait_outlasts_the_slowest_guard_and_watchdog_that_are_trusted() {
+    for (lease_ms, guard_ms, watchdog_ms) in
+        [(4_000, 1_000, 10_000), (4_000, 1_000, 60_000), (4_000, 1_000, 300_000), (4_001, 999, 3_333), (1, 0, 0)]
+    {
+        let counted = lease_ms + guard_ms + watchdog_ms;
+        let wait = millis(Longest { lease_ms, guard_ms, watchdog_ms }.wait());
+        assert!(wait * 100 >= counted * 105, "{wait} ms for {counted} ms");
+        assert!((wait - 1) * 100 < counted * 105, "{wait} ms for {counted} ms");
+    }
+    let endless = Longest { lease_ms: u64::MAX, guard_ms: u64::MAX, watchdog_ms: u64::MAX };
+    assert_eq!(millis(endless.wait()), u64::MAX);
 }
 
 #[test]
@@ -489,7 +504,7 @@ fn a_host_that_was_armed_and_fell_silent_is_proven_gone() {
     }
     assert!(play.lease_until > play.now, "it has a lease");
     play.stage.apply(closed());
-    play.now += LEASE * 21 / 20 + 11_000 - 1;
+    play.now += (LEASE + 11_000) * 21 / 20 - 1;
     assert!(!play.prove(), "a millisecond too early");
     play.now += 1;
     assert!(play.prove());

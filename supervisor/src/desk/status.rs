@@ -155,8 +155,8 @@ pub struct LevelStatus {
     pub unreached: BTreeMap<HostName, String>,
 }
 
-/// From when on a host's guests cannot run any more by its lease (R9): `1.05` times the lease, the guard and the watchdog
-/// after the last grant.
+/// From when on a host's guests cannot run any more by its lease (R9): the lease, the guard and the watchdog after the last
+/// grant, and 5 % of all three together for clocks (R1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SafeStatus {
     /// When.

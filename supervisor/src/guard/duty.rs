@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The arithmetic of `LeaseExpired` (R9): the last pet is decided before the lease ends, so that the watchdog fires at the
-//! latest [`GUARD_MAX`] and its time-out after that end, unless the guests are gone.
+//! latest [`GUARD_MAX`] and its time-out after that end, unless the guests are gone. All of that is counted on this host's
+//! clocks, without a margin for drift (R1): whoever waits for it adds that to the whole.
 
 use std::time::Duration;
 

@@ -73,10 +73,10 @@ fn a_lease_that_has_run_out_with_guard_and_watchdog_frees_the_guests_to_the_mill
     granted(&mut scene, 2_100);
     assert_eq!(scene.settle(), ["LeaseClosed", "FenceOpened"]);
     let granted_at = scene.now - 2_100;
-    scene.now = granted_at + 4_200 + 11_000 - 1;
+    scene.now = granted_at + 15_750 - 1;
     scene.all_well();
     scene.silent("d", 15_000);
-    granted(&mut scene, 15_199);
+    granted(&mut scene, 15_749);
     let judged = scene.decide();
     assert!(judged.commands.is_empty(), "a millisecond too early: {:?}", judged.commands);
     let safe = judged.report.hosts[&host("d")].safe_at.clone().unwrap();
@@ -84,7 +84,7 @@ fn a_lease_that_has_run_out_with_guard_and_watchdog_frees_the_guests_to_the_mill
     scene.now += 1;
     scene.all_well();
     scene.silent("d", 15_000);
-    granted(&mut scene, 15_200);
+    granted(&mut scene, 15_750);
     assert_eq!(scene.settle(), ["HostGone", "Place"]);
 }
 
@@ -95,8 +95,11 @@ fn what_is_waited_for_is_told_with_its_time_and_its_parts() {
     granted(&mut scene, 2_000);
     scene.settle();
     let waits = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
-    assert_eq!(waits.0, "safe at 00:02:03Z: lease 4s and 5 % + guard 1s + watchdog 10s, last granted 00:01:48Z");
-    assert_eq!(waits.1, 13_200);
+    assert_eq!(
+        waits.0,
+        "safe at 00:02:03Z: lease 4s + guard 1s + watchdog 10s + 5 % for clocks, last granted 00:01:48Z"
+    );
+    assert_eq!(waits.1, 13_750);
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn a_host_whose_budget_is_used_up_waits_for_its_lease_where_that_ends_before_the
     scene.settle();
     assert!(scene.stage.state.open_incident("host/d").is_some_and(|open| open.human.is_none()), "nobody is called");
     let (what, left) = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
-    assert!(what.starts_with("safe at ") && left == 13_200, "{what} {left}");
+    assert!(what.starts_with("safe at ") && left == 13_750, "{what} {left}");
 }
 
 #[test]
@@ -160,11 +163,11 @@ fn an_isolated_host_is_not_fenced_and_its_guests_are_freed_by_its_lease() {
     }
     assert_eq!(scene.verdict("d"), HostVerdict::Isolated);
     assert_eq!(scene.settle(), ["LeaseClosed", "IncidentOpened"]);
-    scene.now += 10_300;
+    scene.now += 10_800;
     scene.all_well();
-    scene.silent("d", 15_300);
+    scene.silent("d", 15_800);
     scene.heard("d", 100);
-    granted(&mut scene, 15_300);
+    granted(&mut scene, 15_800);
     assert_eq!(scene.settle(), ["HostGone", "IncidentResolved", "Place"]);
     let told = scene.stage.state.open_incident("fencing/d");
     assert_eq!(told, None, "that it is alive contradicts nothing");
@@ -199,9 +202,9 @@ fn a_new_leader_counts_from_its_own_authority() {
     scene.all_well();
     scene.silent("d", 62_000);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().granted = None;
-    scene.evidence.authority_since = Some(Moment(scene.now - 15_199));
+    scene.evidence.authority_since = Some(Moment(scene.now - 15_749));
     assert!(!scene.words().contains(&"HostGone".to_owned()));
-    scene.evidence.authority_since = Some(Moment(scene.now - 15_200));
+    scene.evidence.authority_since = Some(Moment(scene.now - 15_750));
     assert!(scene.words().contains(&"HostGone".to_owned()));
 }
 
@@ -215,7 +218,7 @@ fn a_power_device_that_is_faster_is_not_waited_with() {
     scene.stage.end("a", failed());
     let incident = scene.stage.state.open_incident("host/d").unwrap();
     assert_eq!(incident.human, None, "the lease ends the wait");
-    let ends = "; safe at 00:02:03Z: lease 4s and 5 % + guard 1s + watchdog 10s, last granted 00:01:48Z";
+    let ends = "; safe at 00:02:03Z: lease 4s + guard 1s + watchdog 10s + 5 % for clocks, last granted 00:01:48Z";
     assert!(incident.summary.contains("could not be switched off") && incident.summary.ends_with(ends), "{incident:?}");
     scene.power("d", off("d", Moment(scene.now)));
     assert_eq!(scene.settle(), ["HostGone", "Place"]);

@@ -72,7 +72,7 @@ fn a_host_that_relies_on_its_lease_is_proven_gone_by_time() {
         seen: index,
     });
     let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
-    assert_eq!(simulation.lost[&host("a")], ProofEstimate::Lease { ms: 15_200 });
+    assert_eq!(simulation.lost[&host("a")], ProofEstimate::Lease { ms: 15_750 });
     assert!(simulation.survives, "{simulation:?}");
 }
 
