@@ -9,14 +9,16 @@ use holdfast_policies::{
 };
 use holdfast_tests::simulator::{
     Happening, Setup, World,
+    breaks::Break,
     guard::{GUARD_MS, Watchdog},
+    oddities::{FASTEST, SLOWEST},
     setup::device,
 };
 
-/// The time-out of every watchdog here.
+/// The time-out of most watchdogs here.
 const WATCHDOG_MS: u64 = 10_000;
-/// From the last grant: a lease of 4 s with 5 %, the guard, the watchdog.
-const WAIT: u64 = 4_200 + GUARD_MS + WATCHDOG_MS;
+/// From the last grant: a lease of 4 s, the guard, the watchdog, and 5 % of them for clocks.
+const WAIT: u64 = (4_000 + GUARD_MS + WATCHDOG_MS) * 21 / 20;
 /// A sync and a read round before the fault, and a round of deciding and a commit after the wait.
 const SLACK: u64 = 800;
 
@@ -138,4 +140,47 @@ fn a_host_that_stands_still_is_reset_by_its_watchdog_before_it_counts_as_gone() 
     assert_eq!(world.violation(), None);
     assert!(world.hosts[index].boot > boot || !world.hosts[index].on, "the watchdog has fired");
     assert!(world.is_at_rest());
+}
+
+/// The host that does not vote, so that it never coordinates.
+const SLOW: usize = 3;
+
+/// Three hosts with fast clocks, and one with a slow clock, a slow watchdog of a minute, and a guest. It is cut off, and its guard
+/// ends right before it would stop the guest: only the watchdog is left (R1, R9).
+fn without_its_guard(broken: Option<Break>) -> World {
+    let mut setup = Setup::plain(4, Setup::random(1, 4, 4, None).policies);
+    (setup.guarded, setup.broken) = (true, broken);
+    setup.drifts = vec![FASTEST, FASTEST, FASTEST, SLOWEST];
+    for index in 0..SLOW {
+        setup.policies.fencing.insert(host(index), vec![device()]);
+    }
+    setup.policies.fencing.insert(host(SLOW), vec![FenceLevel::Lease(LeaseLevel::default())]);
+    setup.hosts[SLOW].watchdog = Some(Watchdog { timeout: 60_000, is_virtual: false });
+    let guest = setup.policies.guests.keys().next().unwrap().clone();
+    setup.running.insert(guest, SLOW);
+    let mut world = World::new(&setup, Vec::new());
+    world.run_until(30_000);
+    assert!(world.is_at_rest(), "{:?}", world.violation());
+    assert!(!world.hosts[SLOW].machines.is_empty(), "it runs something");
+    let cut = world.real();
+    world.happen(&Happening::Cut { host: SLOW, time: 90_000 });
+    world.run_until(cut + 3_400);
+    world.happen(&Happening::GuardDown { host: SLOW, time: 90_000 });
+    world.run_until(cut + 70_000);
+    world
+}
+
+#[test]
+fn a_slow_watchdog_of_a_minute_has_fired_before_a_fast_coordinator_takes_its_host_for_gone() {
+    let world = without_its_guard(None);
+    assert_eq!(world.violation(), None);
+    assert_eq!(proven(&world, SLOW).unwrap().1, "lease_expired");
+    assert!(world.hosts[SLOW].boot > 1 || !world.hosts[SLOW].on, "the watchdog has fired");
+}
+
+#[test]
+fn a_margin_on_the_lease_alone_does_not_cover_a_slow_watchdog_of_a_minute() {
+    let world = without_its_guard(Some(Break::R1Watchdog));
+    let broken = world.violation().unwrap();
+    assert!(broken.promise == "S2" && broken.what.contains("by its lease"), "{broken:?}");
 }

@@ -43,6 +43,7 @@ macro_rules! breaks {
 
 breaks! {
     R1 "R1" "leases are measured on a clock that stops while the host is suspended",
+    R1Watchdog "R1-watchdog" "a proof by lease counts the guard's and the watchdog's time without a margin for clocks",
     R2 "R2" "a leader answers syncs without a read round of its own",
     R3 "R3" "an agent accepts late replies, and an older authority than one that it has seen",
     R4 "R4" "a leader tells agents only of orders that it committed itself",
@@ -101,7 +102,8 @@ impl Break {
     pub fn is_about_leases(self) -> bool {
         matches!(
             self,
-            Self::R9Watchdog
+            Self::R1Watchdog
+                | Self::R9Watchdog
                 | Self::R9Grant
                 | Self::R9Reply
                 | Self::R9Paused

@@ -169,7 +169,9 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
                 (1_310, Happening::CoordinatorCut { time: 6_000 }),
             ]
         }
-        Break::R2
+        // Drawn by itself, with the clocks that it takes.
+        Break::R1Watchdog
+        | Break::R2
         | Break::R3
         | Break::R4
         | Break::R5

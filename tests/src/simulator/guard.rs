@@ -1,5 +1,6 @@
 //! The guard of a simulated host and its watchdog (R9, R13–R15): the guard stops the guests when the lease runs out, and the
-//! watchdog resets the machine when the guard cannot. Only hosts of worlds with a lease level have one.
+//! watchdog resets the machine when the guard cannot. Only hosts of worlds with a lease level have one. A watchdog counts on its
+//! host's clock: it drifts as far (R1).
 
 use holdfast_policies::{
     armed::{Armed, ArmedWatchdog},
@@ -18,7 +19,7 @@ const STOPPING_MAX: Ms = 650;
 /// What a host has to protect itself with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watchdog {
-    /// Its time-out.
+    /// Its time-out, as its host's clock counts.
     pub timeout: Ms,
     /// It is emulated: it stands still with its host.
     pub is_virtual: bool,
@@ -63,10 +64,22 @@ impl Guard {
         let watchdog =
             self.watchdog.filter(|_| self.armed || broken == Some(Break::R15)).map(|watchdog| ArmedWatchdog {
                 identity: "simulated".to_owned(),
-                timeout_ms: if broken == Some(Break::R9Watchdog) { 1 } else { watchdog.timeout },
+                timeout_ms: told(watchdog.timeout, broken),
                 is_virtual: watchdog.is_virtual && broken != Some(Break::R9Paused),
             });
         Some(Armed { stops: self.stops, guard_ms: GUARD_MS, watchdog })
+    }
+}
+
+/// The time-out that is told of a watchdog. R1-watchdog broken: so much less that a margin on the guard and the watchdog comes to
+/// what they take without one.
+fn told(timeout: Ms, broken: Option<Break>) -> Ms {
+    if broken == Some(Break::R9Watchdog) {
+        1
+    } else if broken == Some(Break::R1Watchdog) {
+        ((GUARD_MS + timeout) * 20 / 21).saturating_sub(GUARD_MS)
+    } else {
+        timeout
     }
 }
 
@@ -78,14 +91,18 @@ impl World {
             return;
         }
         let stops = view.policies.lease_level(&self.hosts[host].name).is_some();
-        let boot = self.hosts[host].boot;
+        let known = &self.hosts[host];
+        let (boot, fires) = (known.boot, known.guard.watchdog.map(|watchdog| now + known.takes(watchdog.timeout)));
         let guard = &mut self.hosts[host].guard;
         guard.stops = stops;
-        if stops && !guard.armed && guard.watchdog.is_some() {
+        if stops
+            && !guard.armed
+            && let Some(fires) = fires
+        {
             (guard.armed, guard.petted) = (true, now);
             guard.number += 1;
-            let (number, timeout) = (guard.number, guard.watchdog.map_or(0, |watchdog| watchdog.timeout));
-            self.queue.push(now + timeout, Event::Watchdog { host, boot, number });
+            let number = guard.number;
+            self.queue.push(fires, Event::Watchdog { host, boot, number });
         }
         guard.armed &= stops;
     }
@@ -152,7 +169,7 @@ impl World {
         if known.boot != boot || !known.on {
             return;
         }
-        let due = guard.petted + watchdog.timeout;
+        let due = guard.petted + known.takes(watchdog.timeout);
         if now < due {
             self.queue.push(due, Event::Watchdog { host, boot, number });
         } else if watchdog.is_virtual && known.frozen_until > now {

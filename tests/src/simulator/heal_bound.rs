@@ -199,14 +199,15 @@ impl World {
         device + millis(UNCLEAR) + void + millis(pause_after(if has_failed { u32::MAX } else { 1 }))
     }
 
-    /// A lease, the guard's time and the watchdog's; a new boot is asked to stop what there is.
+    /// A lease, the guard's time and the watchdog's with the product's margin for clocks; a new boot is asked to stop what there is.
     fn leases(&self) -> Ms {
         if !self.guarded {
             return 0;
         }
         let watchdogs = self.hosts.iter().filter_map(|host| host.guard.watchdog);
         let watchdog = watchdogs.map(|watchdog| watchdog.timeout).max().unwrap_or_default();
-        millis(self.whole_timing().lease.0) + GUARD_MS + watchdog + TURN + ORDER_MAX
+        let counted = millis(self.whole_timing().lease.0) + GUARD_MS + watchdog;
+        counted + counted / 20 + TURN + ORDER_MAX
     }
 
     /// All guests in rows, as many at a time as the hosts that are left take, and one row for what has to give way or fails; after

@@ -217,6 +217,12 @@ impl Host {
         (ms * 51 / 50).max(ms * 1_000 / self.drift + 1)
     }
 
+    /// How long it really takes until its clock has counted so many milliseconds.
+    #[must_use]
+    pub fn takes(&self, ms: u64) -> Ms {
+        (ms * 1_000).div_ceil(self.drift)
+    }
+
     /// The number of its boot, as it is told to others.
     #[must_use]
     pub fn boot_number(&self) -> u32 {

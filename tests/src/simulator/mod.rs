@@ -57,6 +57,7 @@ pub mod scarcity;
 pub mod seen;
 pub mod setup;
 pub mod shrink;
+pub mod slow_watchdogs;
 pub mod snapshot;
 pub mod story;
 pub mod syncs;

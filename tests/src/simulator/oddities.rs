@@ -1,7 +1,7 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
-//! capacities that are not hard, and guests that other tools move, that reset themselves, or that are left alone. Each sort is drawn
-//! apart, in a third of the worlds, so that one more of them leaves all others what they are.
+//! capacities that are not hard, guests that other tools move, that reset themselves, or that are left alone, and slow watchdogs.
+//! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
     happened::{self, Happened},
@@ -19,7 +19,7 @@ use super::{
     random::Random,
     scarcity,
     setup::{self, Setup},
-    versions,
+    slow_watchdogs, versions,
     world::World,
 };
 
@@ -36,11 +36,13 @@ const BUDGETS: u64 = 17;
 const SCARCITY: u64 = 18;
 const SOFT_CAPACITIES: u64 = 19;
 const RESETS_IN_A_ROW: u64 = 20;
+pub(super) const SLOW_WATCHDOGS: u64 = 21;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
-const SLOWEST: u64 = 976;
-const FASTEST: u64 = 1_024;
+pub const SLOWEST: u64 = 976;
+/// See [`SLOWEST`].
+pub const FASTEST: u64 = 1_024;
 const _: () = assert!(FASTEST * 100 <= SLOWEST * 105, "R1 covers 5 %");
 
 /// A guest that reset itself is up again sooner, and has more time to boot by its policy.
@@ -108,6 +110,9 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     }
     if let Some(mut random) = drawn(setup, SOFT_CAPACITIES) {
         scarcity::soften(setup, &mut random);
+    }
+    if let Some(mut random) = drawn(setup, SLOW_WATCHDOGS).filter(|_| setup.guarded) {
+        plan = slow_watchdogs::draw(setup, &mut random, plan);
     }
     plan
 }

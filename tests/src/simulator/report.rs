@@ -17,7 +17,7 @@ use super::{
     rules,
     seen::{Healed, Seen},
     setup::Setup,
-    shrink,
+    shrink, slow_watchdogs,
     story::clock,
     versions,
     world::{BOUND, World},
@@ -99,6 +99,10 @@ impl Options {
         }
         if self.broken == Some(Break::R26) {
             plan = versions::draw(&mut setup, plan);
+        }
+        if self.broken == Some(Break::R1Watchdog) {
+            let mut random = Random::new(seed, oddities::SLOW_WATCHDOGS);
+            plan = slow_watchdogs::draw(&mut setup, &mut random, plan);
         }
         (setup, plan)
     }
