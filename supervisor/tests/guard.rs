@@ -29,8 +29,9 @@ use holdfast_policies::names::{GuestName, HostName};
 /// Longest wait for anything here.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// How long the leases here last.
-const LEASE: Duration = Duration::from_secs(2);
+/// How long the leases here last: beyond what a busy machine may stand still, because while guests are being killed every turn
+/// is another one.
+const LEASE: Duration = Duration::from_secs(4);
 
 thread_local! {
     /// Allocations of this thread.
@@ -183,15 +184,17 @@ fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_
     });
 
     let mut supervisor = Supervisor::connect(&config);
-    // The lease first: in stop mode a guest without one is killed at once, and later told of.
+    // The lease comes first, as on any host: a guest that is registered without one is killed at once, and that this was done is
+    // told by a turn that allocates.
     supervisor.ask(&Request::Grant { deadline: clock::moment().plus(LEASE) });
     supervisor.ask(&Request::StopMode { stops: true });
     supervisor.ask(&Request::Register { guest: GuestName::new("web-1").unwrap(), cgroup: cgroup.clone() });
     supervisor.go_on();
     supervisor.go_on();
     hear();
-    assert!(fs::read(cgroup.join("cgroup.kill")).unwrap().is_empty(), "it is killed although the lease holds");
+    let killed = || !fs::read(cgroup.join("cgroup.kill")).unwrap().is_empty();
     assert!(turns.allocated.load(SeqCst) > 0, "a registration allocates, so the counter counts nothing");
+    assert!(!killed(), "the lease is valid");
 
     turns.watched.store(true, SeqCst);
     turns.wait_for(1);
@@ -203,10 +206,10 @@ fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_
         supervisor.go_on();
     }
     turns.wait_for(3);
-    assert_eq!(turns.allocated_watched.load(SeqCst), 0, "from turn to turn");
+    assert_eq!(turns.allocated_watched.load(SeqCst), 0, "from turn to turn; killed: {}", killed());
 
     // Nothing more is granted.
-    wait_until("the guest is killed", || !fs::read(cgroup.join("cgroup.kill")).unwrap().is_empty());
+    wait_until("the guest is killed", killed);
     // It is in there still, and killed again and again.
     turns.wait_for(10);
     assert_eq!(turns.allocated_watched.load(SeqCst), 0, "at the end of the lease");
