@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read as _, Write as _},
+    iter::successors,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -52,9 +53,8 @@ impl Memory {
     }
 }
 
-/// Room in the buffer beyond what was written last: for a deadline, which takes 20 digits at most, where there was none. So a
-/// longer lease is kept without allocating.
-const ROOM: usize = 32;
+/// Most digits of a deadline.
+const DIGITS_MAX: usize = 20;
 
 /// Where it is kept.
 #[derive(Debug)]
@@ -98,11 +98,20 @@ impl Keeper {
         let mut text = self.text.borrow_mut();
         text.clear();
         serde_json::to_writer(&mut *text, memory)?;
-        text.reserve(ROOM);
+        text.reserve(room(memory.deadline));
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.fresh)?;
         file.write_all(&text)?;
         fs::rename(&self.fresh, &self.path)
     }
+}
+
+/// Room in the buffer beyond what was written, for the longest deadline in place of this one. What a buffer has to hold is then
+/// the same whatever the deadline is, so that a longer lease is kept without allocating, also the first and one whose deadline
+/// has a digit more.
+fn room(deadline: Option<Moment>) -> usize {
+    let shorter = |rest: &u64| Some(*rest / 10).filter(|rest| *rest > 0);
+    let taken = deadline.map_or("null".len(), |deadline| successors(Some(deadline.0), shorter).count());
+    DIGITS_MAX.saturating_sub(taken)
 }
 
 #[cfg(test)]
@@ -126,6 +135,20 @@ mod tests {
         assert_eq!(keeper.load(&boot).unwrap(), memory);
         let other = Incarnation::new("boot-2").unwrap();
         assert_eq!(keeper.load(&other).unwrap(), Memory::blank(other));
+    }
+
+    #[test]
+    fn whatever_the_deadline_is_it_is_kept_in_the_same_room() {
+        let boot = Incarnation::new("boot-1").unwrap();
+        let needed = |deadline: Option<Moment>| {
+            let memory = Memory { deadline, ..Memory::blank(boot.clone()) };
+            serde_json::to_vec(&memory).unwrap().len() + room(deadline)
+        };
+        let longest = needed(Some(Moment(u64::MAX)));
+        assert_eq!(room(Some(Moment(u64::MAX))), 0);
+        for deadline in [None, Some(0), Some(9), Some(10), Some(999_999), Some(1_000_000)] {
+            assert_eq!(needed(deadline.map(Moment)), longest, "{deadline:?}");
+        }
     }
 
     #[test]
