@@ -242,9 +242,10 @@ fn with_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
+    use crate::program_folder::ProgramFolder;
 
     /// What `ipmitool` says against a controller that takes 1.2 s for each packet, as seen with `ipmi_sim` behind a slow line.
     const SLOW: &str = r#"case "$*" in
@@ -259,19 +260,18 @@ esac
 "#;
 
     /// A controller that is asked by a program of ours, which writes down how it was called.
-    fn scripted(folder: &Path, script: &str) -> Ipmi {
-        let (program, password) = (folder.join("ipmitool"), folder.join("password"));
-        fs::write(&program, format!("#!/bin/sh\necho \"$*\" >> {}/log\n{script}", folder.display())).unwrap();
-        fs::write(&password, "secret\n").unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fn scripted(folder: &ProgramFolder, script: &str) -> Ipmi {
+        folder.program("ipmitool", &format!("#!/bin/sh\necho \"$*\" >> {}/log\n{script}", folder.dir().display()));
+        folder.write("password", "secret\n");
+        let (program, password) = (folder.path("ipmitool"), folder.path("password"));
         fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
         let device = Ipmi::new(crate::simulator::settings(623, password));
         Ipmi { program: program.display().to_string(), ..device }
     }
 
     /// The time for each packet and the last word of every call.
-    fn calls(folder: &Path) -> Vec<(String, String)> {
-        let log = fs::read_to_string(folder.join("log")).unwrap();
+    fn calls(folder: &ProgramFolder) -> Vec<(String, String)> {
+        let log = folder.read("log");
         let call = |line: &str| {
             let words: Vec<&str> = line.split(' ').collect();
             let packet = words.iter().position(|word| *word == "-N").map(|at| words[at + 1]);
@@ -286,15 +286,15 @@ esac
 
     #[tokio::test]
     async fn a_controller_that_answers_too_late_is_given_longer_and_an_off_is_sent_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let device = scripted(folder.path(), SLOW);
+        let folder = ProgramFolder::new();
+        let device = scripted(&folder, SLOW);
         let deadline = Duration::from_secs(20);
         assert!(matches!(device.off(deadline).await, Answer::Unknown { .. }), "without a second go-ahead");
-        assert_eq!(calls(folder.path()), [called("1", "off")]);
+        assert_eq!(calls(&folder), [called("1", "off")]);
         assert_eq!(device.status(deadline).await, Answer::Confirmed(Power::On));
         assert_eq!(device.off(deadline).await, Answer::Confirmed(()));
         assert_eq!(
-            calls(folder.path())[1..],
+            calls(&folder)[1..],
             [called("1", "status"), called("3", "status"), called("3", "off")],
             "what is known to be slow is not asked in haste again"
         );
@@ -302,10 +302,10 @@ esac
 
     #[tokio::test]
     async fn nobody_waits_longer_for_a_controller_that_is_dead() {
-        let folder = tempfile::tempdir().unwrap();
-        let device = scripted(folder.path(), DEAD);
+        let folder = ProgramFolder::new();
+        let device = scripted(&folder, DEAD);
         assert!(matches!(device.status(Duration::from_secs(20)).await, Answer::Unknown { .. }));
-        assert_eq!(calls(folder.path()), [called("1", "status")]);
+        assert_eq!(calls(&folder), [called("1", "status")]);
     }
 
     #[test]

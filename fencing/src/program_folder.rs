@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use tempfile::TempDir;
@@ -28,10 +28,14 @@ impl ProgramFolder {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// A file that can be run.
+    /// A file that can be run. A process of its own writes it: whatever another test starts at this moment holds for a moment
+    /// what this process writes to, and what somebody holds for writing is not run ("text file busy").
     pub(crate) fn program(&self, name: &str, script: &str) {
-        self.write(name, script);
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("{name}.text");
+        self.write(&text, script);
+        let made =
+            Command::new("install").args(["-m", "755"]).args([self.path(&text), self.path(name)]).status().unwrap();
+        assert!(made.success(), "install of {name}: {made}");
     }
 
     /// What a file holds that has to be there.
