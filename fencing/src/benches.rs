@@ -14,6 +14,10 @@ use crate::{
     webhook::tests::{Automation, Quirk as WebhookQuirk},
 };
 
+/// For how long an off of these devices may still be carried out: they do at once whatever they do, and their tests wait until
+/// nothing can be left of it.
+pub(crate) const SETTLED: Duration = Duration::from_secs(2);
+
 /// What is wrong with a device.
 pub enum Fault {
     /// It accepts and does nothing.

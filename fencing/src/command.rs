@@ -137,7 +137,7 @@ pub(crate) mod tests {
     use holdfast_policies::time::Span;
 
     use super::*;
-    use crate::program_folder::ProgramFolder;
+    use crate::{benches::SETTLED, program_folder::ProgramFolder};
 
     /// Keeps the power in a file, and obeys fault files.
     const SCRIPT: &str = r#"D=$1
@@ -180,7 +180,7 @@ exit 0
         }
 
         pub(crate) fn device(&self) -> Command {
-            Command::new(self.settings())
+            Command { newest_off: NewestOff::done_within(SETTLED), ..Command::new(self.settings()) }
         }
 
         pub(crate) fn fault(&self, name: &str, content: &str) {

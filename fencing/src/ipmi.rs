@@ -27,7 +27,7 @@ pub struct Ipmi {
     program: String,
     /// It has answered only when it was given longer for each packet.
     is_slow: AtomicBool,
-    newest_off: NewestOff,
+    pub(crate) newest_off: NewestOff,
 }
 
 /// What is asked, and whether that switches anything.

@@ -17,8 +17,12 @@ use tokio::time::Instant;
 use crate::device::Answer;
 
 /// What is known of it. One `off` is sent at a time.
-#[derive(Debug, Default)]
-pub(crate) struct NewestOff(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct NewestOff {
+    /// [`SETTLE`], but in tests.
+    goes_on: Duration,
+    known: Mutex<Known>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -40,7 +44,19 @@ impl Drop for Call<'_> {
     }
 }
 
+impl Default for NewestOff {
+    fn default() -> Self {
+        Self { goes_on: SETTLE, known: Mutex::default() }
+    }
+}
+
 impl NewestOff {
+    /// That of a device which is known to be done sooner.
+    #[cfg(test)]
+    pub fn done_within(goes_on: Duration) -> Self {
+        Self { goes_on, ..Self::default() }
+    }
+
     /// Makes a call, which says itself when it sends something ([`Self::sends`]). What is refused is not done.
     pub async fn watch(&self, off: impl Future<Output = Answer<()>> + Send) -> Answer<()> {
         self.known().may_be_sent = false;
@@ -65,11 +81,11 @@ impl NewestOff {
 
     /// For how much longer the newest may be carried out: see [`crate::PowerDevice::goes_on_for`].
     pub fn goes_on_for(&self) -> Duration {
-        self.known().ended.map_or(Duration::ZERO, |ended| SETTLE.saturating_sub(ended.elapsed()))
+        self.known().ended.map_or(Duration::ZERO, |ended| self.goes_on.saturating_sub(ended.elapsed()))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

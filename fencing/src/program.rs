@@ -118,14 +118,16 @@ mod tests {
 
     use super::*;
 
+    /// Longest wait for anything here.
+    const LIMIT: Duration = Duration::from_secs(30);
+
     fn shell(script: &str) -> [String; 2] {
         ["-c".to_owned(), script.to_owned()]
     }
 
     #[tokio::test]
     async fn output_without_end_is_cut_and_ends_the_program() {
-        let ended =
-            tokio::time::timeout(Duration::from_secs(10), run("sh", &shell("exec yes"), &[])).await.unwrap().unwrap();
+        let ended = tokio::time::timeout(LIMIT, run("sh", &shell("exec yes"), &[])).await.unwrap().unwrap();
         assert_eq!(ended.stdout.len() as u64, OUTPUT_BYTES_MAX);
         assert_eq!(ended.code, None);
     }
@@ -136,7 +138,7 @@ mod tests {
         let file = folder.path().join("pid");
         let script = shell(&format!("sleep 60 & echo $! > {0}.part; mv {0}.part {0}; wait", file.display()));
         let running = tokio::spawn(async move { run("sh", &script, &[]).await.map(|_| ()) });
-        let limit = tokio::time::Instant::now() + Duration::from_secs(10);
+        let limit = tokio::time::Instant::now() + LIMIT;
         while !file.exists() && tokio::time::Instant::now() < limit {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -12,7 +12,7 @@ use std::{
 use holdfast_policies::{model::IpmiDevice, time::Span};
 use tempfile::TempDir;
 
-use crate::{Answer, PowerDevice, ipmi::Ipmi};
+use crate::{Answer, PowerDevice, benches::SETTLED, ipmi::Ipmi, newest_off::NewestOff};
 
 /// The program that governs the simulated chassis: it keeps the power in a file, obeys fault files, and writes a log.
 const CHASSIS: &str = r#"D=$1; shift
@@ -110,7 +110,9 @@ impl Simulator {
     }
 
     pub fn device(&self) -> Ipmi {
-        Ipmi::new(self.settings())
+        let mut device = Ipmi::new(self.settings());
+        device.newest_off = NewestOff::done_within(SETTLED);
+        device
     }
 
     pub fn password_file(&self, password: &str, mode: u32) -> PathBuf {
@@ -163,7 +165,7 @@ pub fn settings(port: u16, password_file: PathBuf) -> IpmiDevice {
 }
 
 /// A UDP port of loopback that was free a moment ago.
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -205,7 +205,10 @@ pub(crate) mod tests {
     use holdfast_policies::time::Span;
 
     use super::*;
-    use crate::https_server::{Reply, Request, Server};
+    use crate::{
+        benches::SETTLED,
+        https_server::{Reply, Request, Server},
+    };
 
     const KEY: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
 
@@ -251,7 +254,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn device(&self) -> Webhook {
-            Webhook::new(self.settings())
+            Webhook { newest_off: NewestOff::done_within(SETTLED), ..Webhook::new(self.settings()) }
         }
 
         pub(crate) fn quirk(&self, quirk: Quirk) {

@@ -24,7 +24,7 @@ destroy)
   grep -q "^shut off" "$D/state" && { echo "error: domain is not running" >&2; exit 1; }
   echo off >> "$D/log"
   # As libvirt does when its client is killed.
-  [ -e "$D/goes_on" ] && { setsid sh -c 'sleep 2; echo "shut off (destroyed)" > "$0/state"' "$D" >/dev/null 2>&1 & sleep 60; }
+  [ -e "$D/goes_on" ] && { setsid sh -c 'sleep 5; echo "shut off (destroyed)" > "$0/state"' "$D" >/dev/null 2>&1 & sleep 60; }
   [ -e "$D/stuck" ] || echo "shut off (destroyed)" > "$D/state";;
 start)
   grep -q "^running" "$D/state" && { echo "error: Domain is already active" >&2; exit 1; }
@@ -179,10 +179,10 @@ async fn a_virsh_that_hangs_is_unknown_by_the_deadline() {
 async fn an_attempt_is_not_over_while_libvirt_may_still_destroy_the_domain() {
     let virsh = Virsh::new();
     virsh.fault("goes_on", "");
-    let level = Span::ms(1_200);
+    let level = Span::secs(4);
     let mut device = virsh.device();
-    (device.settings.timeout, device.goes_on) = (level, Duration::from_secs(3));
-    // virsh is killed after 0.9 s, and the domain ends after 2 s.
+    (device.settings.timeout, device.goes_on) = (level, Duration::from_secs(7));
+    // virsh is killed after 3 s, the level is over after 4 s, and the domain ends after 5 s.
     let report = power_off_and_confirm(&[Arc::new(device) as Arc<dyn PowerDevice>], level.0, || true).await;
     assert!(matches!(report.outcome, Outcome::Off { .. }), "{report:?}");
     assert!(!virsh.is_on());

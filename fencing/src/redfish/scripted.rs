@@ -11,8 +11,11 @@ use holdfast_policies::{
 };
 use serde_json::{Value, json};
 
-use super::Redfish;
-use crate::https_server::{Reply, Request, Server};
+use super::{NewestOff, Redfish};
+use crate::{
+    benches::SETTLED,
+    https_server::{Reply, Request, Server},
+};
 
 /// `admin:secret`, as basic authentication writes it.
 const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
@@ -107,7 +110,7 @@ impl Scripted {
     }
 
     pub(crate) fn device(&self) -> Redfish {
-        Redfish::new(self.settings())
+        Redfish { newest_off: NewestOff::done_within(SETTLED), ..Redfish::new(self.settings()) }
     }
 
     pub(crate) fn ca_file(&self) -> std::path::PathBuf {
