@@ -27,15 +27,16 @@ use crate::{
     },
 };
 
-const LIMIT: Duration = Duration::from_millis(400);
-/// What scheduling on a busy machine may add.
-const SLACK: Duration = Duration::from_millis(600);
+/// Longer than anything takes that answers, on a busy machine, too.
+const LIMIT: Duration = Duration::from_secs(20);
+/// For what never answers.
+const SHORT: Duration = Duration::from_secs(1);
 const PING: Probe = Probe::AgentPing {};
 
 async fn asked(probe: &Probe, target: &Target) -> Observation {
     let began = Instant::now();
     let observation = ask(probe, target, LIMIT).await;
-    assert!(began.elapsed() < LIMIT + SLACK, "{probe:?} took {:?}", began.elapsed());
+    assert!(began.elapsed() < LIMIT, "{probe:?} took {:?}", began.elapsed());
     observation
 }
 
@@ -43,6 +44,19 @@ async fn outcome(probe: &Probe, target: &Target) -> Outcome {
     let observation = asked(probe, target).await;
     println!("{probe:?}: {observation:?}");
     observation.outcome
+}
+
+/// Of what never answers: without its deadline this would never end. A vantage on a machine so busy that it overslept says so,
+/// and is asked again.
+async fn outcome_in_vain(probe: &Probe, target: &Target) -> Outcome {
+    for _ in 0..20 {
+        let observation = ask(probe, target, SHORT).await;
+        println!("{probe:?}: {observation:?}");
+        if !observation.detail.starts_with("this vantage itself was late") {
+            return observation.outcome;
+        }
+    }
+    panic!("it is always late: {probe:?}");
 }
 
 fn agent(ping: Says, exec: fn(&[String]) -> Says) -> Target {
@@ -62,7 +76,7 @@ async fn a_good_answer_passes_from_the_network_and_from_inside() {
 
 #[tokio::test]
 async fn refusal_wrong_status_wrong_body_redirect_and_hang_up_fail() {
-    let refused = closed_port().await;
+    let refused = closed_port();
     assert_eq!(outcome(&tcp(refused), &network()).await, Outcome::Fail);
     let mut ports = vec![refused];
     for manner in
@@ -80,9 +94,9 @@ async fn refusal_wrong_status_wrong_body_redirect_and_hang_up_fail() {
 #[tokio::test]
 async fn a_mute_or_trickling_server_fails_by_the_deadline_and_an_endless_one_is_cut() {
     let mute = http(server(Manner::Mute).await);
-    assert_eq!(outcome(&mute, &network()).await, Outcome::Fail);
-    assert_eq!(outcome(&mute, &inside(Here)).await, Outcome::Fail);
-    assert_eq!(outcome(&http(server(Manner::Trickles(HEAD)).await), &network()).await, Outcome::Fail);
+    assert_eq!(outcome_in_vain(&mute, &network()).await, Outcome::Fail);
+    assert_eq!(outcome_in_vain(&mute, &inside(Here)).await, Outcome::Fail);
+    assert_eq!(outcome_in_vain(&http(server(Manner::Trickles(HEAD)).await), &network()).await, Outcome::Fail);
     let endless = asked(&http(server(Manner::Endless(HEAD)).await), &network()).await;
     assert_eq!(endless.outcome, Outcome::Fail);
     assert!(endless.detail.contains("65536 bytes"), "{}", endless.detail);
@@ -136,9 +150,9 @@ async fn a_silent_agent_fails_the_question_whether_it_is_there_and_says_nothing_
         };
         let target = agent(silence, exec_silence);
         for probe in [http(80), tcp(80), exec(&["true"])] {
-            assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
+            assert_eq!(outcome_in_vain(&probe, &target).await, Outcome::Unknown);
         }
-        assert_eq!(outcome(&PING, &target).await, Outcome::Fail);
+        assert_eq!(outcome_in_vain(&PING, &target).await, Outcome::Fail);
     }
 }
 
@@ -248,7 +262,7 @@ async fn a_busybox_without_zero_io_still_tells_open_from_closed() {
     let limit = Duration::from_secs(5);
     let open = server(Manner::Mute).await;
     assert_eq!(ask(&tcp(open), &inside(Busybox), limit).await.outcome, Outcome::Pass);
-    assert_eq!(ask(&tcp(closed_port().await), &inside(Busybox), limit).await.outcome, Outcome::Fail);
+    assert_eq!(ask(&tcp(closed_port()), &inside(Busybox), limit).await.outcome, Outcome::Fail);
 }
 
 #[tokio::test]
@@ -256,12 +270,12 @@ async fn a_command_that_fails_or_is_killed_fails_and_says_why() {
     let observation = asked(&exec(&["sh", "-c", "echo broken >&2; exit 3"]), &inside(Here)).await;
     assert_eq!((observation.outcome, observation.detail.as_str()), (Outcome::Fail, "exit code 3: broken"));
     assert_eq!(outcome(&exec(&["sh", "-c", "kill -9 $$"]), &inside(Here)).await, Outcome::Fail);
-    assert_eq!(outcome(&exec(&["sleep", "9"]), &inside(Here)).await, Outcome::Fail);
+    assert_eq!(outcome_in_vain(&exec(&["sleep", "60"]), &inside(Here)).await, Outcome::Fail);
 }
 
 #[tokio::test]
 async fn asking_can_run_as_a_task_of_its_own() {
-    let (probe, target) = (tcp(closed_port().await), network());
+    let (probe, target) = (tcp(closed_port()), network());
     let task = tokio::spawn(async move { ask(&probe, &target, LIMIT).await });
     assert_eq!(task.await.unwrap().outcome, Outcome::Fail);
 }

@@ -117,7 +117,9 @@ async fn processes_are_counted_by_name_and_by_pid_file_and_the_dead_do_not_count
     let name = format!("hf{}", std::process::id());
     let program = std::env::temp_dir().join(&name);
     let _ = std::fs::remove_file(&program);
-    std::fs::copy("/bin/sleep", &program).unwrap();
+    // Not by this process: what another test starts at this moment would hold it for writing, and such a file is not run.
+    let copied = std::process::Command::new("cp").arg("/bin/sleep").arg(&program).status().unwrap();
+    assert!(copied.success(), "{copied}");
     let mut children: Vec<_> =
         (0..2).map(|_| std::process::Command::new(&program).arg("600").spawn().unwrap()).collect();
     let of = |least, most| process(Processes::Name(name.clone()), least, most);
@@ -154,7 +156,7 @@ async fn a_metric_is_compared_and_a_page_that_cannot_be_had_fails() {
     assert_eq!(here(&metric(port, "up", Comparison::Equal)).await.outcome, Outcome::Pass);
     assert_eq!(here(&metric(port, "upper", Comparison::Less)).await.outcome, Outcome::Fail);
     assert_eq!(here(&metric(port, "none", Comparison::Equal)).await.outcome, Outcome::Unknown);
-    let closed = crate::contract::scene::closed_port().await;
+    let closed = crate::contract::scene::closed_port();
     assert_eq!(here(&metric(closed, "up", Comparison::Equal)).await.outcome, Outcome::Fail);
 }
 

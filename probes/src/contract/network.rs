@@ -245,7 +245,7 @@ async fn a_mute_service_fails_by_the_deadline_whatever_the_kind() {
 
 #[tokio::test]
 async fn a_refused_connection_fails_whatever_the_kind() {
-    let port = closed_port().await;
+    let port = closed_port();
     for (probe, seen) in all_asked(conversations(port).into_iter().chain([dns(port)]), &network()).await {
         assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
     }

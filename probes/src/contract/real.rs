@@ -23,7 +23,7 @@ use crate::{
     ask,
     contract::{
         authority::Authority,
-        scene::{closed_port, network},
+        scene::{closed_port, free_port, network},
     },
 };
 
@@ -124,7 +124,7 @@ async fn redis_is_asked_with_its_password_and_a_wrong_one_is_unknown() {
     if left_out("probes against a real Redis") {
         return;
     }
-    let (folder, port, secure_port) = (folder(), closed_port().await, closed_port().await);
+    let (folder, port, secure_port) = (folder(), free_port().await, free_port().await);
     let (right, wrong) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let authority = Authority::new();
     let (certificate, key) = authority.write(folder.path());
@@ -179,7 +179,7 @@ async fn nginx_is_asked_over_both_versions_of_http() {
     if left_out("probes against a real nginx") {
         return;
     }
-    let (folder, one, two) = (folder(), closed_port().await, closed_port().await);
+    let (folder, one, two) = (folder(), free_port().await, free_port().await);
     let config = folder.path().join("nginx.conf");
     let text = format!(
         "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log; events {{}}\nhttp {{ access_log off; client_body_temp_path {0}/b; \
@@ -218,8 +218,7 @@ async fn the_health_service_of_grpc_s_own_library_is_asked_for_every_answer_that
     let python = "/usr/bin/python3";
     let has_grpc = Command::new(python).args(["-c", "import grpc"]).output().is_ok_and(|ended| ended.status.success());
     assert!(has_grpc, "install python3-grpcio, or set HOLDFAST_NO_LAB=1");
-    let (folder, port, secure_port, bare_port) =
-        (folder(), closed_port().await, closed_port().await, closed_port().await);
+    let (folder, port, secure_port, bare_port) = (folder(), free_port().await, free_port().await, free_port().await);
     let authority = Authority::new();
     let (certificate, key) = authority.write(folder.path());
     let mut command = Command::new(python);
@@ -292,7 +291,7 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
     if left_out("probes against a real PostgreSQL") {
         return;
     }
-    let (folder, port) = (folder(), closed_port().await);
+    let (folder, port) = (folder(), free_port().await);
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();
     given_away(&data);
@@ -355,7 +354,7 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
     if left_out("probes against a real MariaDB") {
         return;
     }
-    let (folder, port) = (folder(), closed_port().await);
+    let (folder, port) = (folder(), free_port().await);
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();
     given_away(&data);
@@ -415,7 +414,7 @@ async fn dnsmasq_is_asked_for_records_of_many_kinds() {
     if left_out("probes against a real dnsmasq") {
         return;
     }
-    let (folder, port) = (folder(), closed_port().await);
+    let (folder, port) = (folder(), free_port().await);
     let mut command = Command::new("/usr/sbin/dnsmasq");
     command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
     command.args(["--listen-address=127.0.0.1", &format!("--port={port}"), "--pid-file="]);
@@ -456,7 +455,7 @@ async fn monitoring_plugins_are_run_and_believed() {
         let run = std::iter::once(program).chain(words[1..].iter().map(|word| (*word).to_owned()));
         Probe::Plugin(PluginProbe { run: run.collect(), warning: Grade::Slow })
     };
-    let (open, closed) = (port.to_string(), closed_port().await.to_string());
+    let (open, closed) = (port.to_string(), closed_port().to_string());
     for (words, wanted) in [
         (&["check_tcp", "-H", "{address}", "-p", &open][..], Outcome::Pass),
         (&["check_tcp", "-H", "{address}", "-p", &closed], Outcome::Fail),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use holdfast_policies::model::{ExecProbe, HttpProbe, Probe, TcpProbe};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 
 use crate::{ChannelError, Clients, ExecResult, Exit, GuestChannel, Memory, Place, Target};
@@ -60,8 +60,17 @@ async fn serve(mut stream: tokio::net::TcpStream, manner: Manner) -> std::io::Re
     }
 }
 
-/// A loopback port on which nobody listens.
-pub async fn closed_port() -> u16 {
+/// A loopback port on which nobody listens, nor ever will: it stays taken until the tests end.
+pub fn closed_port() -> u16 {
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    std::mem::forget(taken);
+    port
+}
+
+/// A loopback port that was free a moment ago, for a program that is about to listen there.
+pub async fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
 }
 
