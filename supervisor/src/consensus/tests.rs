@@ -4,9 +4,13 @@ use std::{
     collections::BTreeSet,
     fs,
     future::Future,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -96,9 +100,10 @@ struct Site {
 
 impl Site {
     fn new(nodes: u64) -> Self {
+        let own = own_loopback();
         let place = |node_id| {
-            // The port is free again when the listener is dropped, and nobody else is given it so soon.
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            // The port is free again when the listener is dropped, and nobody else asks for one of this address.
+            let listener = std::net::TcpListener::bind((own, 0)).unwrap();
             (node_id, Place { host: host(node_id), address: listener.local_addr().unwrap() })
         };
         Self {
@@ -132,8 +137,7 @@ impl Site {
         let handler = RaftOnly::default();
         assert!(handler.0.set(consensus.clone()).is_ok());
         let tls = pki::server_config(&self.tls(node_id)).unwrap();
-        let address = self.places[&node_id].address;
-        let server = Server::serve(address, tls, Arc::new(handler), Limits::default()).await.unwrap();
+        let server = listen(self.places[&node_id].address, tls, Arc::new(handler)).await;
         Node { consensus, lines, _server: server }
     }
 
@@ -156,6 +160,26 @@ impl Site {
         }
         nodes[&1].consensus.initialize(self.places.clone()).await.unwrap();
         nodes
+    }
+}
+
+/// A loopback address of a site's own: from the usual one all calls of all tests leave, each by a port that was free.
+fn own_loopback() -> Ipv4Addr {
+    static SITES: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = SITES.fetch_add(1, Relaxed).to_be_bytes();
+    let process = u8::try_from(std::process::id() % 254).unwrap();
+    Ipv4Addr::new(127, 1 + process, high, low)
+}
+
+/// Serves as soon as whoever has served there before has let go of the port.
+async fn listen(address: SocketAddr, tls: Arc<rustls::ServerConfig>, handler: Arc<dyn Handler>) -> Server {
+    let began = Instant::now();
+    loop {
+        match Server::serve(address, Arc::clone(&tls), Arc::clone(&handler), Limits::default()).await {
+            Ok(server) => return server,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        pause().await;
     }
 }
 

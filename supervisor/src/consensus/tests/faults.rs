@@ -137,16 +137,7 @@ impl Sea {
         let ids = site.places.iter().map(|(id, place)| (place.host.clone(), *id)).collect();
         let exposed = Exposed { to: node_id, ids, weather: self.weather.clone(), consensus: consensus.clone() };
         let tls = pki::server_config(&site.tls(node_id)).unwrap();
-        let address = site.places[&node_id].address;
-        let (exposed, began) = (Arc::new(exposed), Instant::now());
-        let server = loop {
-            match Server::serve(address, tls.clone(), exposed.clone(), Limits::default()).await {
-                Ok(server) => break server,
-                // While it was down, a call of somebody else may have got its port for a moment.
-                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
-            }
-            pause().await;
-        };
+        let server = listen(site.places[&node_id].address, tls, Arc::new(exposed)).await;
         Ok(Node { consensus, lines, _server: server })
     }
 
