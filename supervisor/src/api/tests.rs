@@ -23,7 +23,7 @@ use super::{
     *,
 };
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Answers something to everything, and remembers it.
 #[derive(Default)]

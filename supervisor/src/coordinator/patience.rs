@@ -88,12 +88,12 @@ mod tests {
         (try_for(time, attempt).await, made.get())
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_request_during_an_election_is_taken_by_the_next_leader() {
         assert_eq!(nobody_leads_for(2, TRY_FOR, accepted()).await, (accepted(), 3));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn patience_ends_and_says_that_nobody_leads() {
         let began = Instant::now();
         let (answer, tries) = nobody_leads_for(u32::MAX, PAUSE * 3, accepted()).await;

@@ -258,7 +258,7 @@ mod tests {
     }
 
     async fn soon<T>(future: impl Future<Output = Option<T>>) -> T {
-        tokio::time::timeout(Duration::from_secs(5), future).await.expect("in time").expect("an open queue")
+        tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time").expect("an open queue")
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use holdfast_policies::hostfile;
 use super::*;
 use crate::rpc::{Handler, Limits, Server};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()

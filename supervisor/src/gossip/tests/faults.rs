@@ -142,5 +142,5 @@ async fn members_find_each_other_in_bad_weather_and_a_cut_one_is_seen_dead_until
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(15), again).await.expect("c is heard again by a itself");
+    tokio::time::timeout(PATIENCE, again).await.expect("c is heard again by a itself");
 }
