@@ -91,6 +91,15 @@ fn sleeper() -> Child {
     std::process::Command::new("sleep").arg("600").spawn().unwrap()
 }
 
+/// Waits until the agent, which is part of this process, holds the kernel's handle of a process, by which its end is told.
+async fn is_watched(pid: u32) {
+    let line = format!("\nPid:\t{pid}\n");
+    let is_of = |info: std::fs::DirEntry| std::fs::read_to_string(info.path()).is_ok_and(|info| info.contains(&line));
+    while !std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten().any(is_of) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn it_says_that_it_is_here_and_does_what_it_is_allowed_to() {
     let mut host =
@@ -139,7 +148,7 @@ async fn a_death_is_told_at_once_and_again_to_whoever_says_hello_until_the_servi
     let mut host = Host::of(&format!("watch: {{ web: {{ pid_file: {} }} }}", pid_file.display()));
     host.hears().await;
     // The watching begins some moments after the start; a death before that would be none.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    timeout(LIMIT, is_watched(child.id())).await.unwrap();
     let killed = std::time::Instant::now();
     child.kill().unwrap();
     let FromGuest::Died(down) = host.hears().await else { panic!("no death") };

@@ -30,11 +30,13 @@ const DEADLINE: Duration = Duration::from_millis(700);
 /// What holds locks for coordinators.
 pub struct Keeper {
     places: Arc<Semaphore>,
+    /// [`DEADLINE`], but in tests.
+    deadline: Duration,
 }
 
 impl Default for Keeper {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { places: Arc::new(Semaphore::new(AT_ONCE)), deadline: DEADLINE }
     }
 }
 
@@ -50,14 +52,14 @@ impl Keeper {
         }
         let permit = Arc::clone(&self.places).try_acquire_owned();
         let permit = permit.map_err(|_| format!("{AT_ONCE} such questions are being answered already"))?;
-        let answered = timeout(DEADLINE, spawn_blocking(move || (try_all(&question), permit)));
+        let answered = timeout(self.deadline, spawn_blocking(move || (try_all(&question), permit)));
         match answered.await {
             Ok(Ok(((answers, held), permit))) => {
                 keep(held, permit);
                 Ok(answers)
             }
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("the storage did not answer within {DEADLINE:?}")),
+            Err(_) => Err(format!("the storage did not answer within {:?}", self.deadline)),
         }
     }
 }
@@ -114,13 +116,18 @@ fn open(image: &Path) -> Option<File> {
 mod tests {
     use super::*;
 
+    /// One for a machine so busy that its storage seems to be.
+    fn keeper() -> Keeper {
+        Keeper { deadline: Duration::from_secs(20), ..Keeper::default() }
+    }
+
     #[tokio::test]
     async fn a_lock_that_one_host_holds_is_seen_by_another_and_a_copy_of_the_image_is_found_out() {
         let folder = tempfile::tempdir().unwrap();
         let (image, copy, none) = (folder.path().join("image"), folder.path().join("copy"), folder.path().join("none"));
         std::fs::write(&image, "x").unwrap();
         std::fs::write(&copy, "x").unwrap();
-        let (one, other) = (Keeper::default(), Keeper::default());
+        let (one, other) = (keeper(), keeper());
         let held = one.answer(Question::Hold { images: vec![image.clone(), none.clone()] }).await.unwrap();
         assert_eq!(held, [Found::Locked, Found::Silent]);
         let seen = other.answer(Question::Look { images: vec![image, copy, none] }).await.unwrap();
@@ -129,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn questions_without_bound_or_sense_are_refused() {
-        let keeper = Keeper::default();
+        let keeper = keeper();
         let many = vec![PathBuf::from("/srv/image"); IMAGES_MAX + 1];
         assert!(keeper.answer(Question::Look { images: many }).await.is_err());
         assert!(keeper.answer(Question::Hold { images: vec![PathBuf::from("image")] }).await.is_err());
@@ -143,7 +150,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         std::fs::write(&image, "x").unwrap();
-        let keeper = Keeper::default();
+        let keeper = keeper();
         for _ in 0..AT_ONCE {
             assert_eq!(keeper.answer(Question::Hold { images: vec![image.clone()] }).await.unwrap(), [Found::Locked]);
         }

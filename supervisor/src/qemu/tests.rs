@@ -9,6 +9,9 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
 
+/// Well below the second after which it would be looked for anyway.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
 /// A host of its own: run folder and cgroup; both are gone afterwards, with everything that ran in them.
 struct Host {
     config: DriverConfig,
@@ -145,18 +148,27 @@ async fn a_guest_outlives_its_driver_and_is_adopted_by_the_next() {
 async fn an_exit_is_seen_at_once_and_remembered_by_the_next_driver() {
     let Some(host) = Host::new("exit") else { return };
     let (driver, mut events) = host.open().await;
-    driver.start(&guest("one"), epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
-    let killed = Instant::now();
-    send_signal(process(&host, "one"), nix::sys::signal::Signal::SIGKILL);
-    let report = until(&mut events, exited).await;
-    eprintln!("exit seen after {:?}", killed.elapsed());
-    assert!(killed.elapsed() < Duration::from_millis(500));
-    assert_eq!(report.condition, GuestCondition::Exited { detail: "signal 9".into() });
+    let mut quickest = Duration::MAX;
+    // A machine that is busy for a moment says nothing about how long it takes; whoever looks once a second is late every time.
+    for index in 1..=8 {
+        driver.start(&guest("one"), epoch(index), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+        let killed = Instant::now();
+        send_signal(process(&host, "one"), nix::sys::signal::Signal::SIGKILL);
+        let report = until(&mut events, exited).await;
+        quickest = quickest.min(killed.elapsed());
+        eprintln!("exit seen after {:?}", killed.elapsed());
+        let detail = "signal 9".to_owned();
+        assert_eq!((report.epoch, report.condition), (epoch(index), GuestCondition::Exited { detail }));
+        if quickest < AT_ONCE {
+            break;
+        }
+    }
+    assert!(quickest < AT_ONCE, "the quickest took {quickest:?}");
     drop((driver, events));
     let (driver, mut events) = host.open().await;
     until(&mut events, exited).await;
     assert!(exited(&driver.inventory().await.unwrap()[0].condition));
-    driver.start(&guest("one"), epoch(2), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+    driver.start(&guest("one"), epoch(9), &empty_machine(), How::Run, || Ok(())).await.unwrap();
 }
 
 #[tokio::test]
@@ -173,7 +185,7 @@ async fn a_hanging_qemu_is_unknown_and_never_exited() {
     send_signal(pid, nix::sys::signal::Signal::SIGCONT);
     until(&mut events, |condition| *condition == GuestCondition::Running).await;
     let monitor = driver.inner.registry.monitor(&guest("one")).unwrap();
-    monitor.execute(qapi::qmp::stop {}, ANSWER_DEADLINE).await.unwrap();
+    monitor.execute(qapi::qmp::stop {}, LONG).await.unwrap();
     until(&mut events, |condition| *condition == GuestCondition::Paused { reason: "paused".into() }).await;
     driver.resume(&guest("one")).await.unwrap();
     send_signal(pid, nix::sys::signal::Signal::SIGSTOP);
@@ -287,7 +299,7 @@ async fn the_screen_of_an_ill_guest_is_kept_for_root_only_whether_it_runs_or_not
         until(&mut events, |condition| *condition == GuestCondition::Running).await;
         if !running {
             let monitor = driver.inner.registry.monitor(&name).unwrap();
-            monitor.execute(qapi::qmp::stop {}, ANSWER_DEADLINE).await.unwrap();
+            monitor.execute(qapi::qmp::stop {}, LONG).await.unwrap();
             until(&mut events, |condition| matches!(condition, GuestCondition::Paused { .. })).await;
         }
         let told = driver.stop_ill(&name).await.unwrap().expect("it was there");

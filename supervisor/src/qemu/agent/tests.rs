@@ -7,8 +7,10 @@ use tokio::{
 
 use super::*;
 
-const SHORT: Duration = Duration::from_millis(200);
-const LONG: Duration = Duration::from_secs(5);
+/// For what is never answered; long enough for the question to be asked on a busy machine.
+const SHORT: Duration = Duration::from_secs(1);
+/// Longer than anything takes that is answered.
+const LONG: Duration = Duration::from_secs(20);
 
 /// An agent that answers as `answer` says; `None` leaves a command unanswered.
 fn agent(
@@ -106,7 +108,7 @@ async fn a_program_that_hangs_is_told_apart_from_an_agent_that_does() {
     let (_folder, channel) = agent(running(), |_, _| None);
     assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Deadline));
     let (_folder, channel) = agent(running(), move |_, name| begun().filter(|_| name == "guest-exec"));
-    assert_eq!(channel.exec(&argv, 2 * HEARD_LATELY).await, Err(ChannelError::Deadline));
+    assert_eq!(channel.exec(&argv, 5 * HEARD_LATELY).await, Err(ChannelError::Deadline));
 }
 
 #[tokio::test]

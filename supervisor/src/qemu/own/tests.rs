@@ -50,7 +50,7 @@ async fn a_death_in_the_guest_becomes_an_event_at_once() {
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     std::fs::write(&pid_file, child.id().to_string()).unwrap();
     let (_folder, _own, mut told) = guest(format!("watch: {{ http: {{ pid_file: {} }} }}", pid_file.display())).await;
-    sleep(Duration::from_millis(200)).await;
+    timeout(LONG, is_watched(child.id())).await.expect("the agent watches it");
     child.kill().unwrap();
     let event = timeout(LONG, told.recv()).await.unwrap().unwrap();
     child.wait().unwrap();
@@ -58,6 +58,15 @@ async fn a_death_in_the_guest_becomes_an_event_at_once() {
         matches!(&event, GuestEvent::Died { service, .. } if *service == ServiceName::new("http").unwrap()),
         "{event:?}"
     );
+}
+
+/// Waits until the agent, which is part of this process, holds the kernel's handle of a process, by which its end is told.
+async fn is_watched(pid: u32) {
+    let line = format!("\nPid:\t{pid}\n");
+    let is_of = |info: std::fs::DirEntry| std::fs::read_to_string(info.path()).is_ok_and(|info| info.contains(&line));
+    while !std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten().any(is_of) {
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// A guest that says what it likes.
