@@ -243,7 +243,7 @@ async fn the_health_service_of_grpc_s_own_library_is_asked_for_every_answer_that
     }
     let seen = asked(&grpc(bare_port, "", None)).await;
     assert_eq!(seen.outcome, Outcome::Unknown, "it has no health service: {seen:?}");
-    let hung = ask(&grpc(port, "hung", None), &network(), Duration::from_secs(1)).await;
+    let hung = ask(&grpc(port, "hung", None), &network(), Duration::from_secs(3)).await;
     assert_eq!(hung.outcome, Outcome::Fail, "{hung:?}");
     let misnamed = TlsSettings { server_name: Some("elsewhere.example".to_owned()), ..authority.trusted() };
     let seen = asked(&grpc(secure_port, "", Some(misnamed))).await;

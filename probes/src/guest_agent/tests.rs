@@ -13,7 +13,7 @@ use holdfast_policies::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf, duplex, split},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -289,7 +289,10 @@ async fn its_own_ports_are_asked_without_programs_where_its_config_names_them() 
     let numbers = format!("{}lag{{db=\"a\"}} 7\n", "other 1\n".repeat(20_000));
     let numbers = service(page(200, &numbers), true).await;
     let other = service(page(200, "all is well"), true).await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Taken, so that nobody else gets it, and nobody listens there.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = taken.local_addr().unwrap().port();
     let mut host = Host::of(&format!("allow: {{ connect: [{well}, {ill}, {numbers}, {closed}] }}"));
     let http = |port: u16| HttpProbe::get(format!("http://{{address}}:{port}/health"));
     let says = |text: &str| HttpProbe { body: Some(text.to_owned()), ..http(well) };
@@ -333,7 +336,8 @@ async fn a_service_that_accepts_and_says_nothing_fails_in_time_and_one_that_neve
     let http =
         |port| What::Probe(Box::new(Probe::Http(Box::new(HttpProbe::get(format!("http://{{address}}:{port}/"))))));
     host.hears().await;
-    host.ask(1, 400, http(silent)).await;
+    // An agent that wakes late by half of this says so, and accuses nobody.
+    host.ask(1, 3_000, http(silent)).await;
     let answer = host.hears().await;
     assert!(matches!(&answer, FromGuest::Found { id: 1, outcome: Outcome::Fail, .. }), "{answer:?}");
     let answer = host.asks(2, http(endless)).await;
