@@ -59,8 +59,19 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts one whose host is on, and waits until it answers.
+    /// Starts one whose host is on, and waits until it answers. One whose port somebody else was given meanwhile ends; then
+    /// there is another.
     pub async fn start() -> Self {
+        for _ in 0..5 {
+            let mut simulator = Self::begin();
+            if simulator.comes_up().await {
+                return simulator;
+            }
+        }
+        panic!("five of ipmi_sim have ended at once");
+    }
+
+    fn begin() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let path = |name: &str| folder.path().join(name);
@@ -84,20 +95,24 @@ impl Simulator {
             .stderr(log)
             .spawn()
             .unwrap();
-        let simulator = Self { folder, port, process };
-        simulator.wait_until_it_answers().await;
-        simulator
+        Self { folder, port, process }
     }
 
-    async fn wait_until_it_answers(&self) {
+    /// False: it has ended.
+    async fn comes_up(&mut self) -> bool {
         let device = self.device();
+        let said = || fs::read_to_string(self.folder.path().join("output")).unwrap();
         for _ in 0..20 {
             if matches!(device.status(Duration::from_secs(2)).await, Answer::Confirmed(_)) {
-                return;
+                return true;
+            }
+            if let Some(ended) = self.process.try_wait().unwrap() {
+                eprintln!("ipmi_sim has ended ({ended}): {}", said());
+                return false;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("ipmi_sim does not answer: {}", fs::read_to_string(self.path("output")).unwrap());
+        panic!("ipmi_sim does not answer: {}", said());
     }
 
     fn path(&self, name: &str) -> PathBuf {
