@@ -100,10 +100,9 @@ struct Site {
 
 impl Site {
     fn new(nodes: u64) -> Self {
-        let own = own_loopback();
         let place = |node_id| {
             // The port is free again when the listener is dropped, and nobody else asks for one of this address.
-            let listener = std::net::TcpListener::bind((own, 0)).unwrap();
+            let listener = std::net::TcpListener::bind((own_loopback(), 0)).unwrap();
             (node_id, Place { host: host(node_id), address: listener.local_addr().unwrap() })
         };
         Self {
@@ -163,10 +162,10 @@ impl Site {
     }
 }
 
-/// A loopback address of a site's own: from the usual one all calls of all tests leave, each by a port that was free.
+/// A loopback address of a voter's own: from the usual one all calls of all tests leave, each by a port that was free.
 fn own_loopback() -> Ipv4Addr {
-    static SITES: AtomicU16 = AtomicU16::new(1);
-    let [high, low] = SITES.fetch_add(1, Relaxed).to_be_bytes();
+    static GIVEN: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = GIVEN.fetch_add(1, Relaxed).to_be_bytes();
     let process = u8::try_from(std::process::id() % 254).unwrap();
     Ipv4Addr::new(127, 1 + process, high, low)
 }
