@@ -114,9 +114,10 @@ impl Report {
             let Some(home) = state.guests.get(name).and_then(|guest| guest.home()) else { continue };
             judgement.happened = happened(evidence, name, home, now);
             let Some((_, policy)) = state.policies.policy_of(name) else { continue };
+            let watched = services::Watched { evidence, now, guest: name, epoch: home.epoch };
             for (service, judged) in &mut judgement.services {
                 if let Some(declared) = policy.services.get(service).filter(|_| judged.evidence.is_empty()) {
-                    judged.evidence = services::words(evidence, now, name, home.epoch, service, declared);
+                    judged.evidence = watched.words(service, declared);
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use super::Round;
 use crate::{
     evidence::{Evidence, Sight, SightState},
     model::Service,
@@ -94,153 +95,145 @@ impl ServiceJudgement {
     }
 }
 
-/// Judges one service of a guest under one assignment, by itself.
-#[must_use]
-pub fn judge(
-    evidence: &Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-    name: &ServiceName,
-    service: &Service,
-) -> ServiceJudgement {
-    let fresh = fresh(evidence, now, guest, epoch, name, service);
-    let count =
-        |state| u32::try_from(fresh.iter().filter(|(_, sight)| sight.state == state).count()).unwrap_or(u32::MAX);
-    let (failing, passing) = (count(SightState::Failing), count(SightState::Passing));
-    let (slow, flapping) = (count(SightState::Slow), count(SightState::Flapping));
-    let agree = service.from.agree;
-    let degraded = |how| (ServiceVerdict::Degraded, Some(how));
-    let (verdict, degraded) = match (failing, flapping, slow, passing) {
-        (failing, ..) if failing > 0 && failing >= agree => (ServiceVerdict::Failed, None),
-        (_, flapping, _, _) if flapping > 0 => degraded(Degradation::Flapping),
-        (0, _, 0, 0) => (ServiceVerdict::Unknown, None),
-        (0, _, 0, _) => (ServiceVerdict::Healthy, None),
-        (0, _, slow, _) if slow >= agree => degraded(Degradation::Slow),
-        (_, _, 0, 0) => (ServiceVerdict::Suspect, None),
-        (..) => degraded(Degradation::Disagreement),
-    };
-    let evidence = match verdict {
-        ServiceVerdict::Healthy => Vec::new(),
-        ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed | ServiceVerdict::Unknown => {
-            fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect()
-        }
-    };
-    let warns = fresh.iter().any(|(_, sight)| sight.warns);
-    ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
-}
-
-/// What each vantage says, in words.
-pub(super) fn words(
-    evidence: &Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-    name: &ServiceName,
-    service: &Service,
-) -> Vec<String> {
-    let fresh = fresh(evidence, now, guest, epoch, name, service);
-    fresh.iter().map(|(vantage, sight)| said(vantage, sight, now)).collect()
-}
-
-/// The vantages that see a service like this, in words.
-pub(super) fn who_sees(
-    evidence: &Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-    name: &ServiceName,
-    service: &Service,
-    state: SightState,
-) -> String {
-    let fresh = fresh(evidence, now, guest, epoch, name, service);
-    let side = fresh.iter().filter(|(_, sight)| sight.state == state);
-    side.map(|(vantage, _)| vantage.to_string()).collect::<Vec<_>>().join(", ")
+/// What is known of the services of one guest under one assignment at one moment: every question about them begins here.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// All that was heard.
+    pub evidence: &'a Evidence,
+    /// The moment: what is older than a service's answers count is left out.
+    pub now: Moment,
+    /// The guest.
+    pub guest: &'a GuestName,
+    /// Its assignment: what was seen under another one says nothing.
+    pub epoch: Epoch,
 }
 
 /// Fewest other hosts that must get no answer before the guest's own host is thought to be what keeps them from it: one alone
 /// may have a bad path of its own.
 const CUT_OFF_MIN: usize = 2;
 
-/// Whether a guest's host seems to keep others from a service: it answers inside or on that host, and most of the other hosts
-/// that can tell get no answer, more than one of them. Where the policy lets fewer agree, the service has failed instead.
-pub(super) fn is_cut_off(
-    evidence: &Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-    name: &ServiceName,
-    service: &Service,
-    host: &HostName,
-) -> bool {
-    let fresh = fresh(evidence, now, guest, epoch, name, service);
-    let told = fresh.iter().filter(|(_, sight)| sight.state != SightState::Unknown);
-    let (outside, within): (Vec<_>, Vec<_>) =
-        told.partition(|(vantage, _)| matches!(vantage, Vantage::Host(from) if from != host));
-    let failing = outside.iter().filter(|(_, sight)| sight.state == SightState::Failing).count();
-    let most = failing > outside.len().saturating_sub(failing);
-    failing >= CUT_OFF_MIN && most && within.iter().any(|(_, sight)| sight.state == SightState::Passing)
-}
+type Fresh<'a> = Vec<(&'a Vantage, &'a Sight)>;
 
-type Fresh<'e> = Vec<(&'e Vantage, &'e Sight)>;
+impl<'a> Watched<'a> {
+    /// Judges one service by itself.
+    #[must_use]
+    pub fn judge(self, name: &ServiceName, service: &Service) -> ServiceJudgement {
+        let fresh = self.fresh(name, service);
+        let count =
+            |state| u32::try_from(fresh.iter().filter(|(_, sight)| sight.state == state).count()).unwrap_or(u32::MAX);
+        let (failing, passing) = (count(SightState::Failing), count(SightState::Passing));
+        let (slow, flapping) = (count(SightState::Slow), count(SightState::Flapping));
+        let agree = service.from.agree;
+        let degraded = |how| (ServiceVerdict::Degraded, Some(how));
+        let (verdict, degraded) = match (failing, flapping, slow, passing) {
+            (failing, ..) if failing > 0 && failing >= agree => (ServiceVerdict::Failed, None),
+            (_, flapping, _, _) if flapping > 0 => degraded(Degradation::Flapping),
+            (0, _, 0, 0) => (ServiceVerdict::Unknown, None),
+            (0, _, 0, _) => (ServiceVerdict::Healthy, None),
+            (0, _, slow, _) if slow >= agree => degraded(Degradation::Slow),
+            (_, _, 0, 0) => (ServiceVerdict::Suspect, None),
+            (..) => degraded(Degradation::Disagreement),
+        };
+        let evidence = match verdict {
+            ServiceVerdict::Healthy => Vec::new(),
+            ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed | ServiceVerdict::Unknown => {
+                self.all_said(&fresh)
+            }
+        };
+        let warns = fresh.iter().any(|(_, sight)| sight.warns);
+        ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
+    }
 
-fn fresh<'e>(
-    evidence: &'e Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-    name: &ServiceName,
-    service: &Service,
-) -> Fresh<'e> {
-    let fresh_for = service.fresh_for();
-    let sights = evidence.services.get(guest).and_then(|services| services.get(name));
-    let is_fresh = |(_, sight): &(&Vantage, &Sight)| sight.epoch == epoch && now.since(sight.at) <= fresh_for;
-    sights.into_iter().flatten().filter(is_fresh).collect()
-}
-
-/// Judges all services of a guest: each by itself, then those that cannot answer because another one does not.
-#[must_use]
-pub fn judge_all(
-    evidence: &Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-    services: &BTreeMap<ServiceName, Service>,
-) -> BTreeMap<ServiceName, ServiceJudgement> {
-    let mut judged: BTreeMap<ServiceName, ServiceJudgement> = services
-        .iter()
-        .map(|(name, service)| (name.clone(), judge(evidence, now, guest, epoch, name, service)))
-        .collect();
-    let passed = |name: &ServiceName| {
-        let service = services.get(name)?;
-        fresh(evidence, now, guest, epoch, name, service).iter().filter_map(|(_, sight)| sight.passed).max()
-    };
-    // Along a chain of needs the cause is the last one that fails; a chain is no longer than there are services.
-    for _ in services {
-        let waiting: Vec<(ServiceName, ServiceName)> = services
-            .iter()
-            .filter(|(name, _)| {
-                judged.get(*name).is_some_and(|own| own.waits_for.is_none() && is_in_doubt(own.verdict))
-            })
-            .filter_map(|(name, service)| {
-                let own = judged.get(name)?;
-                let held = |need: &&ServiceName| {
-                    let since = passed(name).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last));
-                    judged.get(*need).is_some_and(|other| holds_up(other, own, since))
-                };
-                Some((name.clone(), service.tuning.needs.iter().find(held)?.clone()))
-            })
-            .collect();
-        if waiting.is_empty() {
-            break;
-        }
-        for (name, need) in waiting {
-            if let Some(own) = judged.get_mut(&name) {
-                own.waits_for = Some(need);
+    /// Judges all services of the guest: each by itself, then those that cannot answer because another one does not.
+    #[must_use]
+    pub fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> BTreeMap<ServiceName, ServiceJudgement> {
+        let mut judged: BTreeMap<ServiceName, ServiceJudgement> =
+            services.iter().map(|(name, service)| (name.clone(), self.judge(name, service))).collect();
+        let passed = |name: &ServiceName| {
+            let service = services.get(name)?;
+            self.fresh(name, service).iter().filter_map(|(_, sight)| sight.passed).max()
+        };
+        // Along a chain of needs the cause is the last one that fails; a chain is no longer than there are services.
+        for _ in services {
+            let waiting: Vec<(ServiceName, ServiceName)> = services
+                .iter()
+                .filter(|(name, _)| {
+                    judged.get(*name).is_some_and(|own| own.waits_for.is_none() && is_in_doubt(own.verdict))
+                })
+                .filter_map(|(name, service)| {
+                    let own = judged.get(name)?;
+                    let held = |need: &&ServiceName| {
+                        let since = passed(name).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last));
+                        judged.get(*need).is_some_and(|other| holds_up(other, own, since))
+                    };
+                    Some((name.clone(), service.tuning.needs.iter().find(held)?.clone()))
+                })
+                .collect();
+            if waiting.is_empty() {
+                break;
+            }
+            for (name, need) in waiting {
+                if let Some(own) = judged.get_mut(&name) {
+                    own.waits_for = Some(need);
+                }
             }
         }
+        judged
     }
-    judged
+
+    /// What each vantage says of a service, in words.
+    pub(super) fn words(self, name: &ServiceName, service: &Service) -> Vec<String> {
+        self.all_said(&self.fresh(name, service))
+    }
+
+    /// The vantages that see a service like this, in words.
+    pub(super) fn who_sees(self, name: &ServiceName, service: &Service, state: SightState) -> String {
+        let fresh = self.fresh(name, service);
+        let side = fresh.iter().filter(|(_, sight)| sight.state == state);
+        side.map(|(vantage, _)| vantage.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether the guest's host seems to keep others from a service: it answers inside or on that host, and most of the other
+    /// hosts that can tell get no answer, more than one of them. Where the policy lets fewer agree, the service has failed
+    /// instead.
+    pub(super) fn is_cut_off(self, name: &ServiceName, service: &Service, host: &HostName) -> bool {
+        let fresh = self.fresh(name, service);
+        let told = fresh.iter().filter(|(_, sight)| sight.state != SightState::Unknown);
+        let (outside, within): (Vec<_>, Vec<_>) =
+            told.partition(|(vantage, _)| matches!(vantage, Vantage::Host(from) if from != host));
+        let failing = outside.iter().filter(|(_, sight)| sight.state == SightState::Failing).count();
+        let most = failing > outside.len().saturating_sub(failing);
+        failing >= CUT_OFF_MIN && most && within.iter().any(|(_, sight)| sight.state == SightState::Passing)
+    }
+
+    /// The first service that has failed, as a sentence.
+    #[must_use]
+    pub fn failed_service(self, state: &ClusterState) -> Option<String> {
+        let (_, policy) = state.policies.policy_of(self.guest)?;
+        let judged = self.judge_all(&policy.services);
+        let failed = judged.iter().find(|(_, own)| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none());
+        failed.map(|(name, _)| format!("{name} of {} does not answer", self.guest))
+    }
+
+    /// What vantages have seen of a service that still counts.
+    fn fresh(self, name: &ServiceName, service: &Service) -> Fresh<'a> {
+        let fresh_for = service.fresh_for();
+        let sights = self.evidence.services.get(self.guest).and_then(|services| services.get(name));
+        let is_fresh =
+            |(_, sight): &(&Vantage, &Sight)| sight.epoch == self.epoch && self.now.since(sight.at) <= fresh_for;
+        sights.into_iter().flatten().filter(is_fresh).collect()
+    }
+
+    fn all_said(self, fresh: &[(&Vantage, &Sight)]) -> Vec<String> {
+        fresh.iter().map(|(vantage, sight)| said(vantage, sight, self.now)).collect()
+    }
+}
+
+impl Round<'_> {
+    /// What is known of the services of a guest under an assignment.
+    pub(super) fn watched<'a>(&'a self, guest: &'a GuestName, epoch: Epoch) -> Watched<'a> {
+        Watched { evidence: self.evidence, now: self.now.moment, guest, epoch }
+    }
 }
 
 /// Whether there is something to wait for instead of acting: a service that answers is well, whatever it needs.
@@ -276,19 +269,4 @@ fn said(vantage: &Vantage, sight: &Sight, now: Moment) -> String {
     };
     let ago = crate::time::Span::ms(crate::time::millis(now.since(sight.at)));
     format!("{vantage} {word} {ago} ago ({})", sight.detail)
-}
-
-/// The first service of a guest that has failed, as a sentence.
-#[must_use]
-pub fn failed_service(
-    state: &ClusterState,
-    evidence: &Evidence,
-    now: Moment,
-    guest: &GuestName,
-    epoch: Epoch,
-) -> Option<String> {
-    let (_, policy) = state.policies.policy_of(guest)?;
-    let judged = judge_all(evidence, now, guest, epoch, &policy.services);
-    let failed = judged.iter().find(|(_, own)| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none());
-    failed.map(|(name, _)| format!("{name} of {guest} does not answer"))
 }

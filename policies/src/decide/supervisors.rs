@@ -7,7 +7,6 @@ use super::{
     fences::{close, open},
     hosts::newest_sign,
     restraint::is_missed,
-    services,
 };
 use crate::{
     evidence::OtherBoot,
@@ -98,7 +97,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
             return Some(format!("what its move has left of {guest} is there"));
         }
         let home = known.home().filter(|home| home.host == *name)?;
-        services::failed_service(round.state, round.evidence, round.now.moment, guest, home.epoch)
+        round.watched(guest, home.epoch).failed_service(round.state)
     })?;
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Degradation, FOREVER, GuestJudgement, Round, ServiceJudgement, ServiceVerdict, services},
+    super::{Degradation, FOREVER, GuestJudgement, Round, ServiceJudgement, ServiceVerdict},
     running::Run,
 };
 use crate::{
@@ -24,8 +24,7 @@ pub(super) fn judge_services(
     judgement: &mut GuestJudgement,
 ) {
     let Some(policy) = policy else { return };
-    let (now, epoch) = (round.now.moment, run.tenure.epoch);
-    judgement.services = services::judge_all(round.evidence, now, run.name, epoch, &policy.services);
+    judgement.services = round.watched(run.name, run.tenure.epoch).judge_all(&policy.services);
 }
 
 /// What is waited for of a guest that stood still, whoever let it run again.

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use super::{
-    super::{Degradation, Round, ServiceVerdict, services},
+    super::{Degradation, Round, ServiceVerdict},
     GuestJudgement,
     running::Run,
 };
@@ -165,14 +165,11 @@ fn cut_off(round: &Round<'_>, run: &Run<'_>, policy: &Policy, judgement: &GuestJ
     if policy.on_degraded != OnDegraded::Migrate || round.age(run.since) < policy.cool_down.0 {
         return None;
     }
-    let (evidence, now, epoch, host) = (round.evidence, round.now.moment, run.tenure.epoch, &run.tenure.host);
+    let (watched, host) = (round.watched(run.name, run.tenure.epoch), &run.tenure.host);
     let mut cut_off = judgement.services.iter().filter(|(name, own)| {
         own.degraded == Some(Degradation::Disagreement)
             && own.waits_for.is_none()
-            && policy
-                .services
-                .get(*name)
-                .is_some_and(|service| services::is_cut_off(evidence, now, run.name, epoch, name, service, host))
+            && policy.services.get(*name).is_some_and(|service| watched.is_cut_off(name, service, host))
     });
     let (service, _) = cut_off.next()?;
     Some(Reason::CutOff { service: service.clone(), host: host.clone() })

@@ -6,7 +6,6 @@ use super::{
     super::{
         Degradation, FOREVER, GuestJudgement, Round, ServiceVerdict,
         fences::{open, open_as_seen},
-        services,
     },
     Pass,
     condition::{Condition, LET_RUN, boot_left, has_come_up, judge_services, to_boot, trouble},
@@ -312,8 +311,8 @@ impl Pass<'_, '_> {
         let (round, guest) = (self.round, run.name);
         let who = |state: SightState| {
             let service = policy.and_then(|policy| policy.services.get(name))?;
-            let (evidence, now, epoch) = (round.evidence, round.now.moment, run.tenure.epoch);
-            Some(services::who_sees(evidence, now, guest, epoch, name, service, state)).filter(|who| !who.is_empty())
+            let who = round.watched(guest, run.tenure.epoch).who_sees(name, service, state);
+            Some(who).filter(|who| !who.is_empty())
         };
         let named = |state: SightState| who(state).unwrap_or_else(|| "nobody".to_owned());
         let summary = match how {

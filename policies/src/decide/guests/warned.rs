@@ -2,7 +2,7 @@
 //! answer, so nothing is done to their guest, and somebody is told.
 
 use super::{
-    super::{GuestJudgement, fences::open_as_seen, services},
+    super::{GuestJudgement, fences::open_as_seen},
     Pass,
     running::Run,
 };
@@ -21,7 +21,7 @@ impl Pass<'_, '_> {
         let (mut names, mut seen) = (Vec::new(), Vec::new());
         for (name, service) in warning {
             names.push(name.as_str());
-            let said = services::words(round.evidence, round.now.moment, guest, run.tenure.epoch, name, service);
+            let said = round.watched(guest, run.tenure.epoch).words(name, service);
             seen.extend(said.into_iter().map(|line| format!("{name}: {line}")));
         }
         if names.is_empty() {
