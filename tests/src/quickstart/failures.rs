@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::{
     ADDRESS, GUEST,
-    report::{Failure, Failures, at_most},
+    guarantee::guaranteed,
+    report::{Failure, Failures},
     show::{Progress, seconds},
 };
 use crate::lab::{Client, Lab, clock::now_ms, wait};
@@ -101,7 +102,7 @@ impl Scene<'_> {
         self.lab.wait_guest_healthy(GUEST, WELL_LIMIT)?;
         self.client.wait_up(UP_LIMIT)?;
         let known: BTreeSet<String> = self.incidents()?.iter().map(identity).collect();
-        let bound_ms = self.bound_ms(kind)?;
+        let bound = self.bound(kind)?;
         self.client.forget();
         let since_ms = now_ms();
         harm()?;
@@ -114,23 +115,24 @@ impl Scene<'_> {
         let outage = self.client.longest_since(since_ms).context("the client saw no outage")?;
         let rung = incident.get("rung").and_then(Value::as_str).map(str::to_owned);
         self.progress.note(&format!(
-            "{GUEST} is healthy on {host}; outage {}, by {}; before, `explain` had promised {}",
+            "{GUEST} is healthy on {host}; measured: out for {}, brought back by {}",
             seconds(outage.length_ms()),
-            rung.as_deref().unwrap_or("no rung"),
-            at_most(bound_ms)
+            rung.as_deref().unwrap_or("no rung")
         ));
+        self.progress.note(&format!("not what is expected, but the limit: {}", guaranteed(&bound)));
+        let bound_ms = bound.within_ms.map(|ms| ms as f64);
         let stages = incident.get("stages").cloned().unwrap_or(Value::Null);
         Ok(Failure { done, outage_ms: outage.length_ms().round(), rung, stages, bound_ms })
     }
 
-    /// How long the failure lasts at most, as `explain` shows it at this moment; `None` where it shows no bound (L1).
-    fn bound_ms(&self, kind: bound::Failure) -> Result<Option<f64>> {
+    /// How long the failure lasts at most, as `explain` shows it at this moment (L1).
+    fn bound(&self, kind: bound::Failure) -> Result<bound::Bound> {
         let from = self.lab.status()?.from;
         let explained = self.lab.holdfast_json(&from, &["explain", GUEST])?;
         let is_it = |bound: &&Value| bound.get("failure").and_then(Value::as_str) == Some(kind.word());
         let found = explained.get("bound").and_then(Value::as_array).and_then(|bounds| bounds.iter().find(is_it));
         let found = found.with_context(|| format!("`explain` has no bound for {kind}"))?;
-        Ok(found.get("within_ms").and_then(Value::as_f64))
+        Ok(serde_json::from_value(found.clone())?)
     }
 
     /// The new incident with the guest's recovery, once it is closed; as it is when it does not close in time.

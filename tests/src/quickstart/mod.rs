@@ -1,6 +1,7 @@
 //! The quickstart: three hosts, one guest, five failures, and what an outside client saw of them.
 
 mod failures;
+mod guarantee;
 mod idle;
 mod report;
 mod show;
