@@ -20,11 +20,25 @@ pub(super) fn parts(case: &Case<'_>, from: &HostName) -> Vec<Part> {
     parts
 }
 
-/// The guests of a host that may start before this one does: those of at least its priority.
-pub(super) fn before_it<'a>(case: &'a Case<'_>, host: &'a HostName) -> impl Iterator<Item = &'a GuestName> {
+/// How many guests of its own host may start before this one does: those of at least its priority.
+fn before_it(case: &Case<'_>, host: &HostName) -> usize {
     let own = priority(case, case.guest);
-    let guests = case.state.guests_of(host).map(|(name, _)| name);
-    guests.filter(move |name| *name != case.guest && priority(case, name) >= own)
+    guests_on(case, host).into_iter().filter(|name| *name != case.guest && priority(case, name) >= own).count()
+}
+
+/// How many guests of other hosts, which fail with its own, may start before it: in the same way, and as many more as start at
+/// once on one host, because those may have begun when its own host is proven gone.
+pub(super) fn before_it_elsewhere(case: &Case<'_>, hosts: &[&HostName]) -> usize {
+    let first: usize = hosts.iter().map(|host| before_it(case, host)).sum();
+    let all: usize = hosts.iter().map(|host| guests_on(case, host).len()).sum();
+    first + all.saturating_sub(first).min(usize::try_from(STARTS_PER_HOST).unwrap_or(usize::MAX))
+}
+
+fn guests_on<'a>(case: &'a Case<'_>, host: &'a HostName) -> Vec<&'a GuestName> {
+    match case.loss {
+        Some(supposed) => supposed.on(host).collect(),
+        None => case.state.guests_of(host).map(|(name, _)| name).collect(),
+    }
 }
 
 fn priority(case: &Case<'_>, guest: &GuestName) -> u32 {
@@ -40,16 +54,21 @@ pub(super) fn held_up(case: &Case<'_>, ahead: usize) -> Duration {
 }
 
 fn queue(case: &Case<'_>, from: &HostName) -> Option<Part> {
-    let ahead = before_it(case, from).count();
+    let others = case.lost_with(from);
+    let ahead = before_it(case, from) + before_it_elsewhere(case, &others);
     let held = held_up(case, ahead);
-    let because =
-        format!("{ahead} other guests of {from} may start before it, {STARTS_PER_HOST} at a time on one host");
+    let hosts: Vec<&str> = std::iter::once(from).chain(others).map(|host| host.as_str()).collect();
+    let because = format!(
+        "{ahead} other guests of {} may start before it, {STARTS_PER_HOST} at a time on one host",
+        hosts.join(", ")
+    );
     (!held.is_zero()).then(|| Part::of(Stage::Queue, held, because))
 }
 
 fn start(case: &Case<'_>, from: &HostName) -> Part {
     let state = case.state;
-    let others = state.hosts.keys().filter(|name| *name != from && state.takes_no_guests(name).is_none());
+    let others = state.hosts.keys().filter(|name| *name != from && !case.is_lost(name));
+    let others = others.filter(|name| state.takes_no_guests(name).is_none());
     let others: Vec<&HostName> = others.collect();
     if others.is_empty() {
         return Part::without_bound(Stage::Start, "no other host takes guests at present".to_owned());
@@ -72,6 +91,15 @@ fn answer(case: &Case<'_>) -> Part {
         let because = "nothing of it is asked, so it is back when its machine runs";
         return Part::of(Stage::Answer, Duration::ZERO, because.to_owned());
     };
+    // What somebody supposes counts only where it cannot be true together with the bound.
+    let supposed = case.loss.map(|supposed| supposed.loss.boot);
+    if let Some(boot) = supposed.filter(|boot| boot.0 > case.limits.start.saturating_add(grace.0)) {
+        let because = format!(
+            "it is supposed to take {boot} from the order to start until it answers, and its policy gives it {grace} once its \
+             machine runs: its ladder is climbed meanwhile"
+        );
+        return Part::without_bound(Stage::Answer, because);
+    }
     match case.limits.boot {
         Some(boot) => Part::of(Stage::Answer, boot, "its services are known to be up by then".to_owned()),
         None => {

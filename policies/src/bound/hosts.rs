@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     Bound, Case, ELECTION, Failure, Part, ROUND, Stage, Stretch, StretchedBy,
     back::{self, failed_start},
+    devices::Devices,
 };
 use crate::{
     decide::{FENCE_COUNTS_FOR, pause_after},
     lease::{Ground, NoGround},
     model::FenceLevel,
-    names::HostName,
+    names::{GuestName, HostName},
     power_device::SETTLE,
     rules::Rule,
     time::{Span, millis},
@@ -27,13 +28,36 @@ pub const UNCLEAR: Duration = SETTLE.saturating_add(Duration::from_millis(2_500)
 pub(super) fn failures(case: &Case<'_>) -> Vec<Bound> {
     let known = case.state.guests.get(case.guest);
     let tenure = known.and_then(|known| known.home().or_else(|| known.tenures().first().copied()));
-    let Some(tenure) = tenure else { return Vec::new() };
-    let place = Place { case, host: &tenure.host, devices: Devices::of(case, &tenure.host) };
-    let ground = case.state.lease_ground(&tenure.host);
+    tenure.map_or_else(Vec::new, |tenure| failures_of(case, &tenure.host))
+}
+
+/// The bound of the loss of a host that is supposed. It may have lost its power or be cut off, and it looks the same: each failure
+/// that it may be and that has a bound holds, so the shortest does.
+pub(super) fn of_loss(case: &Case<'_>, host: &HostName) -> Option<Bound> {
+    let answers = matches!(Devices::of_lost(case, host), Devices::Prove { .. });
+    let may_be = |failure: Failure| match failure {
+        Failure::HostCutOff => answers,
+        Failure::DeviceSilent => !answers,
+        Failure::HostUnproven | Failure::ByLease => true,
+        // One whose device says off by itself is back sooner than one that has to be switched off.
+        Failure::HostDied | Failure::CoordinatorDied | Failure::AppFailed | Failure::GuestDied => false,
+    };
+    let bounds = failures_of(case, host).into_iter().filter(|bound| may_be(bound.failure));
+    bounds.min_by_key(|bound| (bound.within_ms.is_none(), bound.within_ms))
+}
+
+fn failures_of(case: &Case<'_>, host: &HostName) -> Vec<Bound> {
+    let devices = match Devices::of_lost(case, host) {
+        devices @ Devices::Prove { .. } => devices,
+        // Those that do not answer at present are tried until they do.
+        Devices::Switch { .. } | Devices::None => Devices::of(case.state, host, |_| false),
+    };
+    let place = Place { case, host, devices };
+    let ground = case.state.lease_ground(host);
     let mut bounds = Vec::new();
     match (&place.devices, &ground) {
         (Devices::Prove { .. }, ground) => bounds.extend(place.with_device(ground.as_ref().ok())),
-        (Devices::Switch, ground) => bounds.push(place.unverified(ground.as_ref().ok())),
+        (Devices::Switch { .. }, ground) => bounds.push(place.unverified(ground.as_ref().ok())),
         (Devices::None, Ok(_)) => {}
         (Devices::None, Err(_)) => bounds.push(place.without_device()),
     }
@@ -43,35 +67,6 @@ pub(super) fn failures(case: &Case<'_>) -> Vec<Bound> {
         bound.stretched_by.extend(stretches);
     }
     bounds
-}
-
-/// What the power devices of a host are good for. Those that are not trusted are good for nothing.
-enum Devices<'a> {
-    /// The word of one level is proof; in a fence those before it have their turn first.
-    Prove { level: &'a FenceLevel, turns: Vec<&'a FenceLevel> },
-    /// They can switch it off, and nobody has verified their wiring.
-    Switch,
-    /// There are none.
-    None,
-}
-
-impl<'a> Devices<'a> {
-    fn of(case: &Case<'a>, host: &HostName) -> Self {
-        let state = case.state;
-        let distrusted = state.hosts.get(host).map(|known| &known.distrusted);
-        let trusted = |row: &usize| distrusted.is_none_or(|distrusted| !distrusted.contains(row));
-        let mut turns = Vec::new();
-        for (row, level) in state.policies.levels_of(host).iter().enumerate() {
-            if !level.has_device() || !trusted(&row) {
-                continue;
-            }
-            turns.push(level);
-            if state.wiring_of(host, row).is_some() {
-                return Self::Prove { level, turns };
-            }
-        }
-        if turns.is_empty() { Self::None } else { Self::Switch }
-    }
 }
 
 /// The host that fails.
@@ -88,7 +83,7 @@ impl Place<'_> {
         let wonder = self.case.timing.wonder_after;
         let said = || {
             let because = format!("its power device has {} to say that it is off, which is proof", level.timeout());
-            Part::of(Stage::Prove, ROUND + self.call(level), because)
+            Part::of(Stage::Prove, self.said(level), because)
         };
         let asked = format!("after {wonder} of silence its power device is asked; off is proof");
         let died = Part::of(Stage::Detect, wonder.0, asked);
@@ -138,6 +133,7 @@ impl Place<'_> {
     }
 
     fn bound(&self, failure: Failure, act: &str, detect: Part, proven: Part) -> Bound {
+        let (detect, proven) = (self.after_election(detect), self.after_others(failure, proven));
         let rest = std::iter::once(proven).chain(back::parts(self.case, self.host)).collect();
         Bound::of(failure, act.to_owned(), detect, rest)
     }
@@ -148,17 +144,68 @@ impl Place<'_> {
         Part::of(Stage::Detect, self.case.timing.suspect_after.0 + VOTERS_ASKED_EVERY, because)
     }
 
-    /// It is switched off, by one level after the other up to the one whose word is proof.
-    fn fenced(&self) -> Part {
-        let turns: &[&FenceLevel] = match &self.devices {
-            Devices::Prove { turns, .. } => turns,
-            Devices::Switch | Devices::None => &[],
+    /// Where the coordinator is known to be lost, others elect another one first.
+    fn after_election(&self, mut detect: Part) -> Part {
+        if self.coordinator_is_lost() == Some(true) {
+            detect.within_ms = detect.within_ms.map(|within| within.saturating_add(millis(ELECTION)));
+            detect.because = format!("{}; before that the other voters elect another coordinator", detect.because);
+        }
+        detect
+    }
+
+    /// Where other hosts are known to be lost with it, they may be proven gone first, one after another.
+    fn after_others(&self, failure: Failure, mut proven: Part) -> Part {
+        if let Some(held) = self.held().filter(|_| failure == Failure::HostCutOff) {
+            return Part::without_bound(Stage::Prove, held.to_owned());
+        }
+        let others = self.case.lost_with(self.host);
+        let first = self.others_first(failure, &others);
+        if let Some(own) = proven.within_ms.filter(|_| !first.is_zero()) {
+            let names: Vec<&str> = others.iter().map(|host| host.as_str()).collect();
+            proven.within_ms = Some(own.saturating_add(millis(first)));
+            proven.because = format!("{}; it may be the last, after {}", proven.because, names.join(", "));
+        }
+        proven
+    }
+
+    /// How much later the host is proven gone if all of these are first. A lease waits for nobody.
+    fn others_first(&self, failure: Failure, others: &[&HostName]) -> Duration {
+        let one = |host: &HostName| {
+            let devices = Devices::of_lost(self.case, host);
+            match failure {
+                Failure::HostDied | Failure::CoordinatorDied => match &devices {
+                    Devices::Prove { level, .. } => self.said(level),
+                    Devices::Switch { .. } | Devices::None => Duration::ZERO,
+                },
+                Failure::HostCutOff => devices.turns().map_or(Duration::ZERO, |turns| self.switched_off(turns)),
+                Failure::AppFailed
+                | Failure::GuestDied
+                | Failure::DeviceSilent
+                | Failure::HostUnproven
+                | Failure::ByLease => Duration::ZERO,
+            }
         };
+        others.iter().map(|host| one(host)).fold(Duration::ZERO, Duration::saturating_add)
+    }
+
+    /// One level's devices say that the host is off.
+    fn said(&self, level: &FenceLevel) -> Duration {
+        ROUND + self.call(level)
+    }
+
+    /// A host is switched off, by one level after the other.
+    fn switched_off(&self, turns: &[&FenceLevel]) -> Duration {
         let mut within = ROUND;
         for (level, attempts) in turns.iter().zip(0_u32..) {
             let unclear = if attempts == 0 { Duration::ZERO } else { UNCLEAR };
             within = within.saturating_add(unclear + pause_after(attempts) + self.case.turn() + self.call(level));
         }
+        within + ROUND
+    }
+
+    /// It is switched off, by one level after the other up to the one whose word is proof.
+    fn fenced(&self) -> Part {
+        let turns = self.devices.turns().unwrap_or_default();
         let times: Vec<String> = turns.iter().map(|level| level.timeout().to_string()).collect();
         let unclear = Span::ms(millis(UNCLEAR));
         let after = match turns.len() {
@@ -168,7 +215,7 @@ impl Place<'_> {
             ),
         };
         let because = format!("its power device has {} to switch it off and to confirm it{after}", times.join(" and "));
-        Part::of(Stage::Prove, within + ROUND, because)
+        Part::of(Stage::Prove, self.switched_off(turns), because)
     }
 
     /// Where no device says anything that counts: its lease, or a person.
@@ -221,17 +268,28 @@ impl Place<'_> {
         }
     }
 
+    // ---- what is known of the loss that is supposed ----
+
+    fn coordinator_is_lost(&self) -> Option<bool> {
+        self.case.loss?.loss.coordinator
+    }
+
+    fn held(&self) -> Option<&str> {
+        self.case.loss?.loss.held.as_deref()
+    }
+
     // ---- what stretches it ----
 
     fn stretches(&self, bound: &Bound) -> Vec<Stretch> {
         let mut stretches = vec![failed_start(self.case)];
-        if bound.failure != Failure::HostDied && bound.failure != Failure::CoordinatorDied {
+        let asked_early = matches!(bound.failure, Failure::HostDied | Failure::CoordinatorDied);
+        if !asked_early && self.coordinator_is_lost().is_none() {
             let why = "it coordinates when it fails: the other voters elect another coordinator first".to_owned();
             stretches.push(Stretch { by: StretchedBy::Coordinator, by_ms: Some(millis(ELECTION)), why });
         }
         stretches.extend(self.domain(bound));
         stretches.extend(self.order());
-        if bound.failure == Failure::HostCutOff {
+        if bound.failure == Failure::HostCutOff && self.held().is_none() {
             let why =
                 "more than a third of the hosts, or of the failure domains, fall silent together: fencing is held \
                        until they are heard again or a person releases it"
@@ -263,24 +321,27 @@ impl Place<'_> {
         let label = policies.cluster.failure_domain.as_ref()?;
         let value = |host: &HostName| policies.hosts.get(host)?.labels.get(label);
         let own = value(self.host)?;
-        let others = self.case.state.hosts.keys().filter(|host| *host != self.host && value(host) == Some(own));
-        let others: Vec<&HostName> = others.collect();
-        let count = u32::try_from(others.len()).ok().filter(|count| *count > 0)?;
-        let ahead: usize = others.iter().map(|host| back::before_it(self.case, host).count()).sum();
-        let proofs = bound.parts.iter().find(|part| part.stage == Stage::Prove)?.within_ms;
+        // Those that are lost for certain are part of the bound.
+        let fails_too = |host: &HostName| host != self.host && !self.case.is_lost(host) && value(host) == Some(own);
+        let others: Vec<&HostName> = self.case.state.hosts.keys().filter(|host| fails_too(host)).collect();
+        let count = Some(others.len()).filter(|count| *count > 0)?;
+        let ahead = back::before_it_elsewhere(self.case, &others);
+        let proven = bound.parts.iter().find(|part| part.stage == Stage::Prove)?.within_ms;
         // As many more starts as make whole rows, whatever is left over of its own host's.
         let starts = back::held_up(self.case, ahead + 1);
-        let by_ms =
-            proofs.map(|proof| millis(Duration::from_millis(proof).saturating_mul(count).saturating_add(starts)));
+        let longer = millis(self.others_first(bound.failure, &others).saturating_add(starts));
+        let by_ms = proven.map(|_| longer);
         let why = format!(
             "all of {label}={own} fails: {count} more hosts, fenced one after another, and {ahead} more starts"
         );
-        Some(Stretch { by: StretchedBy::Domain, by_ms, why })
+        (by_ms != Some(0)).then_some(Stretch { by: StretchedBy::Domain, by_ms, why })
     }
 
     fn order(&self) -> Option<Stretch> {
+        // A guest that is known to be lost with it is waited for in any case, which is part of the bound.
+        let waits_already = |first: &GuestName| self.case.loss.is_some_and(|known| known.loss.starts.contains(first));
         let firsts = self.case.state.policies.rules.values().filter_map(|rule| match rule {
-            Rule::Order { first, then, .. } if then == self.case.guest => Some(first.as_str()),
+            Rule::Order { first, then, .. } if then == self.case.guest && !waits_already(first) => Some(first.as_str()),
             Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
         });
         let firsts: BTreeSet<&str> = firsts.collect();

@@ -15,24 +15,29 @@
 
 mod back;
 mod climb;
+mod devices;
 mod failure;
 mod hosts;
 mod limits;
+mod loss;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::devices::levels_to_proof;
+use self::loss::Supposed;
 pub use self::{
     failure::{Failure, Stage, StretchedBy},
     hosts::UNCLEAR,
     limits::Limits,
+    loss::{Loss, when_lost},
 };
 use crate::{
     hostfile::Timing,
     ladder::{NextStep, Trouble, ladder_of, next_step},
     model::{Policy, Service},
-    names::{GuestName, ServiceName},
+    names::{GuestName, HostName, ServiceName},
     state::{ClusterState, Wanted},
     time::{Span, millis},
 };
@@ -110,16 +115,13 @@ pub struct Stretch {
 #[must_use]
 pub fn bounds(state: &ClusterState, guest: &GuestName, timing: &Timing, limits: &Limits) -> Vec<Bound> {
     let policy = state.policies.policy_of(guest).map(|(_, policy)| policy);
-    let case = Case { state, guest, policy, timing, limits };
+    let case = Case { state, guest, policy, timing, limits, loss: None };
     let services = policy.into_iter().flat_map(|policy| &policy.services);
     let mut bounds: Vec<Bound> = services.map(|(name, service)| app_failed(&case, name, service)).collect();
     bounds.push(guest_died(&case));
     bounds.extend(hosts::failures(&case));
-    if let Some(why) = left_alone(&case) {
-        for bound in &mut bounds {
-            (bound.within_ms, bound.unbounded) = (None, Some(why.clone()));
-            bound.rungs.clear();
-        }
+    if let Some(why) = left_alone(state, guest) {
+        bounds.iter_mut().for_each(|bound| bound.never(why.clone()));
     }
     bounds
 }
@@ -137,9 +139,21 @@ struct Case<'a> {
     policy: Option<&'a Policy>,
     timing: &'a Timing,
     limits: &'a Limits,
+    /// A loss that is supposed; `None`: whatever may fail.
+    loss: Option<&'a Supposed<'a>>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// Other hosts that are supposed to be lost at once with this one, and to need proof.
+    fn lost_with(&self, host: &HostName) -> Vec<&'a HostName> {
+        let lost = self.loss.into_iter().flat_map(|supposed| &supposed.loss.hosts).copied();
+        lost.filter(|other| *other != host).collect()
+    }
+
+    fn is_lost(&self, host: &HostName) -> bool {
+        self.loss.is_some_and(|supposed| supposed.loss.hosts.contains(host))
+    }
+
     /// What one order takes beside its work: it is decided and committed, its agent is told of it, and tells its end, with
     /// the next sync at the latest.
     fn turn(&self) -> Duration {
@@ -190,8 +204,8 @@ fn guest_died(case: &Case<'_>) -> Bound {
 }
 
 /// Why nothing at all is done to the guest, whatever fails.
-fn left_alone(case: &Case<'_>) -> Option<String> {
-    let known = case.state.guests.get(case.guest)?;
+pub(crate) fn left_alone(state: &ClusterState, guest: &GuestName) -> Option<String> {
+    let known = state.guests.get(guest)?;
     match known.wanted {
         Wanted::Stopped => return Some("operators want it stopped".to_owned()),
         Wanted::Running | Wanted::Unmanaged => {}
@@ -199,7 +213,7 @@ fn left_alone(case: &Case<'_>) -> Option<String> {
     if known.given_up.is_some() {
         return Some("it is not started any more before a person has looked after it".to_owned());
     }
-    case.state.hands_off(case.guest).map(|hands_off| hands_off.to_string())
+    state.hands_off(guest).map(|hands_off| hands_off.to_string())
 }
 
 impl Part {
@@ -216,21 +230,40 @@ impl Bound {
     /// The sum of its parts, the first of which is the detection.
     fn of(failure: Failure, act: String, detect: Part, rest: Vec<Part>) -> Self {
         let (detect_ms, because) = (detect.within_ms.unwrap_or_default(), detect.because.clone());
-        let parts: Vec<Part> = std::iter::once(detect).chain(rest).collect();
-        let within_ms = parts.iter().try_fold(0_u64, |sum, part| Some(sum.saturating_add(part.within_ms?)));
-        let unbounded = parts.iter().find(|part| part.within_ms.is_none()).map(|part| part.because.clone());
-        Self {
+        let mut bound = Self {
             failure,
             service: None,
             detect_ms,
             act,
             because,
-            parts,
-            within_ms,
-            unbounded,
+            parts: std::iter::once(detect).chain(rest).collect(),
+            within_ms: None,
+            unbounded: None,
             rungs: Vec::new(),
             stretched_by: Vec::new(),
-        }
+        };
+        bound.add_up();
+        bound
+    }
+
+    fn add_up(&mut self) {
+        let parts = &self.parts;
+        self.within_ms = parts.iter().try_fold(0_u64, |sum, part| Some(sum.saturating_add(part.within_ms?)));
+        self.unbounded = parts.iter().find(|part| part.within_ms.is_none()).map(|part| part.because.clone());
+    }
+
+    /// Puts in a part that begins when the host is proven gone.
+    fn add_after_proof(&mut self, part: Part) {
+        let after =
+            self.parts.iter().rposition(|part| part.stage == Stage::Prove).map_or(self.parts.len(), |at| at + 1);
+        self.parts.insert(after, part);
+        self.add_up();
+    }
+
+    /// Nothing bounds it, whatever its parts are.
+    fn never(&mut self, why: String) {
+        (self.within_ms, self.unbounded) = (None, Some(why));
+        self.rungs.clear();
     }
 
     /// What fails, with the name of the service.

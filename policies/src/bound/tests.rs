@@ -241,6 +241,25 @@ fn what_stretches_a_bound_is_named_with_how_much() {
 }
 
 #[test]
+fn a_failure_domain_stretches_a_bound_by_the_devices_of_its_other_hosts() {
+    let stretched = |failure| {
+        let stage = declared(|policies| {
+            policies.cluster.failure_domain = Some("rack".to_owned());
+            for on in ["a", "b"] {
+                policies.hosts.entry(host(on)).or_default().labels.insert("rack".to_owned(), "r1".to_owned());
+            }
+            if let FenceLevel::Power(devices) = &mut policies.fencing.get_mut(&host("b")).unwrap()[0]
+                && let Some(PowerDevice::Ipmi(device)) = devices.first_mut()
+            {
+                device.timeout = Span::secs(40);
+            }
+        });
+        by(&bound_of(&stage, failure), StretchedBy::Domain).and_then(|stretch| stretch.by_ms)
+    };
+    assert_eq!((stretched(Failure::HostCutOff), stretched(Failure::HostDied)), (Some(42_000), Some(40_500)));
+}
+
+#[test]
 fn nothing_is_promised_of_a_guest_that_is_left_alone() {
     let mut stage = declared(|_| {});
     stage.must(Change::WantedSet { guest: name("web"), wanted: Wanted::Unmanaged, by: "ann".to_owned() });

@@ -3,24 +3,27 @@
 //! Places come from [`if_lost`](super::if_lost) and [`admission`](super::admission). The time of a guest is that of the
 //! proof about its host, then of its turn among the starts of its new host, then of its boot. Two estimates are given:
 //! the soonest, where the power device says off at once, and a slow one, where every device takes its whole time and
-//! hosts are fenced one after another (S9), at the first attempt each.
+//! hosts are fenced one after another (S9), at the first attempt each. Beside them stands what is guaranteed: the bound (L1) of
+//! this loss, which is the one that is explained before the host fails.
+
+mod estimate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::estimate::unproven;
 use super::{
-    STARTS_PER_HOST,
     problem::Problem,
     survive::{Fate, Survival, Verdict, WhatIf, admission_within, if_lost},
     table::HostAt,
 };
 use crate::{
+    bound::{Bound, Limits, Loss, when_lost},
     hostfile::Timing,
-    model::{FenceLevel, Policies},
+    model::Policies,
     names::{GuestName, HostName, Incarnation},
-    rules::Rule,
-    state::{ClusterState, Host, HostFacts, Life},
+    state::{ClusterState, Host, HostFacts},
     time::{Span, millis},
 };
 
@@ -136,10 +139,15 @@ pub struct Start {
     pub to: HostName,
     /// Why there.
     pub why: String,
-    /// When it answers, in milliseconds after the loss; `None`: a person has to confirm first that its host is off.
+    /// When it answers, in milliseconds after the loss: an estimate. `None`: it does not come back by itself, because a person
+    /// has to confirm first that its host is off, it is left alone, or nothing is decided.
     pub soonest_ms: Option<u64>,
     /// The same when power devices take their whole time.
     pub slow_ms: Option<u64>,
+    /// Within which time it is back at most, part by part, or why nothing bounds that (L1). `None` only from a supervisor of
+    /// before there was one.
+    #[serde(default)]
+    pub bound: Option<Bound>,
 }
 
 /// A question about what is not there.
@@ -211,8 +219,25 @@ pub fn simulate(
             (case, Some(tried), places)
         }
     };
-    let lost = proofs(state, timing, around, &case);
-    let (starts, alone) = starts(state, &case, &lost, millis(question.boot.0));
+    let silent = estimate::silent(state, &around.stale);
+    let lost = estimate::proofs(state, timing, &silent, &case);
+    let undecided = minority(around, &case);
+    let loss = Loss {
+        hosts: lost.iter().filter(|(_, proof)| **proof != ProofEstimate::NotNeeded).map(|(host, _)| host).collect(),
+        from: &case.from,
+        starts: &case.starts,
+        silent: &silent,
+        coordinator: around.coordinator.as_ref().map(|coordinator| case.lost.contains(coordinator)),
+        boot: question.boot,
+        held: storm(problem, &case),
+        undecided: undecided.clone(),
+    };
+    let bounds = when_lost(state, timing, &Limits::default(), &loss);
+    let mut starts = estimate::starts(state, &case, &lost, bounds, millis(question.boot.0));
+    let alone = starts.iter().all(|start| estimate::comes_back(state, &lost, start));
+    if undecided.is_some() {
+        starts.iter_mut().for_each(|start| (start.soonest_ms, start.slow_ms) = (None, None));
+    }
     let mut simulation = Simulation {
         survives: false,
         places,
@@ -239,8 +264,7 @@ pub fn simulate(
         let names: Vec<&str> = unproven.iter().map(|host| host.as_str()).collect();
         simulation.notes.push(format!("no power device that answers proves {} off: a person has to", names.join(", ")));
     }
-    let quorum = has_quorum(around, &case);
-    simulation.survives = places == Verdict::Yes && alone && quorum && unproven.is_empty();
+    simulation.survives = places == Verdict::Yes && alone && undecided.is_none() && unproven.is_empty();
     Ok(simulation)
 }
 
@@ -276,188 +300,36 @@ fn tried(survival: &Survival) -> Tried {
     }
 }
 
-/// The levels' time up to the first whose device is proof; `None` when no device is. One that does not answer now takes
-/// its time and proves nothing, and so does one that has not answered for long.
-fn device_ms(state: &ClusterState, stale: &BTreeSet<(HostName, usize)>, host: &HostName) -> Option<u64> {
-    let known = state.hosts.get(host);
-    let distrusted = |level: &usize| known.is_some_and(|known| known.distrusted.contains(level));
-    let fails = |level: usize| known.is_some_and(|known| known.fails(level).is_some());
-    let is_stale = |level: usize| stale.contains(&(host.clone(), level));
-    let mut spent = 0_u64;
-    for (row, level) in state.policies.fencing.get(host)?.iter().enumerate() {
-        match level {
-            FenceLevel::Power(_) if distrusted(&row) => {}
-            FenceLevel::Power(_) => {
-                spent = spent.saturating_add(millis(level.timeout().0));
-                if state.wiring_of(host, row).is_some() && !fails(row) && !is_stale(row) {
-                    return Some(spent);
-                }
-            }
-            FenceLevel::Lease(_) | FenceLevel::Operator {} => {}
-        }
-    }
-    None
-}
-
-/// How long after its last grant the host's lease is proof, where it is (R9).
-fn lease_ms(state: &ClusterState, host: &HostName) -> Option<u64> {
-    state.lease_ground(host).ok().map(|ground| millis(ground.longest.wait()))
-}
-
-/// Hosts that run guests and that only a person can prove off: nothing else is declared for them, armed, or has answered of late.
-#[must_use]
-pub fn unproven<'a>(state: &'a ClusterState, stale: &BTreeSet<(HostName, usize)>) -> Vec<&'a HostName> {
-    let may_run = |known: &Host| known.facts.guests && known.life == Life::Up;
-    let by_nothing = |name: &HostName| device_ms(state, stale, name).is_none() && lease_ms(state, name).is_none();
-    state.hosts.iter().filter(|(name, known)| may_run(known) && by_nothing(name)).map(|(name, _)| name).collect()
-}
-
-fn proofs(
-    state: &ClusterState,
-    timing: &Timing,
-    around: &Circumstances,
-    case: &WhatIf,
-) -> BTreeMap<HostName, ProofEstimate> {
-    let needed: BTreeSet<&HostName> = case.from.values().collect();
-    // A device that says off by itself is asked early; one that has to switch the host off waits for the verdict.
-    let asked = millis(timing.wonder_after.0);
-    let mut fenced = millis(timing.suspect_after.0);
-    let mut proofs = BTreeMap::new();
-    for host in &case.lost {
-        let gone = state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Gone { .. }));
-        let proof = if gone || !needed.contains(host) {
-            ProofEstimate::NotNeeded
-        } else if let Some(device) = device_ms(state, &around.stale, host) {
-            fenced = fenced.saturating_add(device);
-            // Whichever comes first; the lease waits for no other host's device.
-            let slow_ms = lease_ms(state, host).map_or(fenced, |lease| lease.min(fenced));
-            ProofEstimate::Device { soonest_ms: asked, slow_ms }
-        } else if let Some(ms) = lease_ms(state, host) {
-            ProofEstimate::Lease { ms }
-        } else {
-            ProofEstimate::Person
-        };
-        proofs.insert(host.clone(), proof);
-    }
-    proofs
-}
-
-/// The starts with their times, and whether all of them come without a person.
-fn starts(
-    state: &ClusterState,
-    case: &WhatIf,
-    proofs: &BTreeMap<HostName, ProofEstimate>,
-    boot_ms: u64,
-) -> (Vec<Start>, bool) {
-    let proven = |from: &HostName, slow: bool| match proofs.get(from) {
-        Some(ProofEstimate::Device { soonest_ms, slow_ms }) => Some(if slow { *slow_ms } else { *soonest_ms }),
-        Some(ProofEstimate::Lease { ms }) => Some(*ms),
-        Some(ProofEstimate::NotNeeded) => Some(0),
-        Some(ProofEstimate::Person) | None => None,
-    };
-    let mut starts = Vec::new();
-    for guest in &case.starts {
-        if let (Some(Fate::Starts { host, why }), Some(from)) = (case.guests.get(guest), case.from.get(guest)) {
-            let (guest, from, to, why) = (guest.clone(), from.clone(), host.clone(), why.clone());
-            starts.push(Start { guest, from, to, why, soonest_ms: None, slow_ms: None });
-        }
-    }
-    let soonest = answers_at(state, &starts, |from| proven(from, false), boot_ms);
-    let slow = answers_at(state, &starts, |from| proven(from, true), boot_ms);
-    for start in &mut starts {
-        start.soonest_ms = soonest.get(&start.guest).copied();
-        start.slow_ms = slow.get(&start.guest).copied();
-    }
-    let alone = starts.iter().all(|start| proven(&start.from, true).is_some());
-    (starts, alone)
-}
-
-/// When each guest answers: those that can start first do, a few at once on each host, and after those that rules put
-/// first. Guests that wait for a person are left out, and those behind them.
-fn answers_at(
-    state: &ClusterState,
-    starts: &[Start],
-    proven: impl Fn(&HostName) -> Option<u64>,
-    boot_ms: u64,
-) -> BTreeMap<GuestName, u64> {
-    let going: BTreeSet<&GuestName> = starts.iter().map(|start| &start.guest).collect();
-    let mut before: BTreeMap<&GuestName, Vec<&GuestName>> = BTreeMap::new();
-    for rule in state.policies.rules.values() {
-        match rule {
-            Rule::Order { first, then, .. } if going.contains(first) && going.contains(then) && first != then => {
-                before.entry(then).or_default().push(first);
-            }
-            Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => {}
-        }
-    }
-    let mut slots: BTreeMap<&HostName, Vec<u64>> = BTreeMap::new();
-    let mut answers: BTreeMap<GuestName, u64> = BTreeMap::new();
-    let ready = |answers: &BTreeMap<GuestName, u64>, start: &Start| {
-        let mut at = proven(&start.from)?;
-        for first in before.get(&start.guest).into_iter().flatten() {
-            at = at.max(*answers.get(*first)?);
-        }
-        Some(at)
-    };
-    // Guests that wait for each other in a circle of rules get no estimate.
-    let mut queue: BTreeSet<(u64, usize)> = BTreeSet::new();
-    let mut waiting: BTreeSet<usize> = (0..starts.len()).collect();
-    loop {
-        let able: Vec<(u64, usize)> =
-            waiting.iter().filter_map(|row| Some((ready(&answers, starts.get(*row)?)?, *row))).collect();
-        waiting.retain(|row| !able.iter().any(|(_, able)| able == row));
-        queue.extend(able);
-        if queue.is_empty() {
-            return answers;
-        }
-        let mut released = false;
-        while let Some((at, row)) = queue.pop_first() {
-            let Some(start) = starts.get(row) else { continue };
-            let most = usize::try_from(STARTS_PER_HOST).unwrap_or(1).max(1);
-            let busy = slots.entry(&start.to).or_insert_with(|| vec![0; most]);
-            let Some(slot) = busy.iter_mut().min() else { continue };
-            // Its turn may come later than its proof; then others are looked at first.
-            if *slot > at {
-                queue.insert((*slot, row));
-                continue;
-            }
-            *slot = at.saturating_add(boot_ms);
-            answers.insert(start.guest.clone(), *slot);
-            released = before.values().flatten().any(|first| **first == start.guest);
-            if released {
-                break;
-            }
-        }
-        if !released {
-            return answers;
-        }
-    }
-}
-
-fn has_quorum(around: &Circumstances, case: &WhatIf) -> bool {
+/// Why nothing is decided, where too few voters are left for that.
+fn minority(around: &Circumstances, case: &WhatIf) -> Option<String> {
     let left = around.voters.iter().filter(|voter| !case.lost.contains(voter)).count();
-    around.voters.is_empty() || left * 2 > around.voters.len()
+    let enough = around.voters.is_empty() || left * 2 > around.voters.len();
+    let why = "the voters that are left are no majority: nothing is decided until others are back";
+    (!enough).then(|| why.to_owned())
+}
+
+/// Why no host is switched off, where so much is lost at once that it looks like a storm (S9).
+fn storm(problem: &Problem<'_>, case: &WhatIf) -> Option<String> {
+    let domains = problem.domains(problem.failure_domain);
+    let hit = domains.iter().filter(|hosts| hosts.iter().any(|at| case.lost.contains(problem.host_name(*at)))).count();
+    (hit > 1 && hit * 3 > domains.len()).then(|| {
+        format!(
+            "{hit} of {} failure domains at once look like a storm: fencing is held until a person decides, except \
+             where power devices say off by themselves",
+            domains.len()
+        )
+    })
 }
 
 fn notes(problem: &Problem<'_>, around: &Circumstances, case: &WhatIf, question: &Question) -> Vec<String> {
     let mut notes = Vec::new();
-    if !has_quorum(around, case) {
-        notes.push("the voters that are left are no majority: nothing is decided until others are back".to_owned());
-    }
+    notes.extend(minority(around, case));
     if around.coordinator.as_ref().is_some_and(|coordinator| case.lost.contains(coordinator)) {
         notes.push(
             "the coordinator is among them: a new one is elected first, which takes some seconds more".to_owned(),
         );
     }
-    let domains = problem.domains(problem.failure_domain);
-    let hit = domains.iter().filter(|hosts| hosts.iter().any(|at| case.lost.contains(problem.host_name(*at)))).count();
-    if hit > 1 && hit * 3 > domains.len() {
-        notes.push(format!(
-            "{hit} of {} failure domains at once look like a storm: fencing is held until a person decides, except \
-             where power devices say off by themselves",
-            domains.len()
-        ));
-    }
+    notes.extend(storm(problem, case));
     if problem.failure_domain.is_none() && matches!(question.lose, Lose::Any { by_domain: true, .. }) {
         notes.push("`cluster.failure_domain` is not set: each host counts as a domain".to_owned());
     }

@@ -530,6 +530,22 @@ fn with_an_identity_a_command_is_the_operators_and_needs_no_host_file() {
     assert!(absent.code == 1 && absent.err.contains("cannot read /does/not/exist"), "{}", absent.err);
 }
 
+#[test]
+fn a_simulated_loss_that_only_a_person_can_prove_has_no_bound_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policies.yaml");
+    fs::write(
+        &path,
+        "guests:\n  web-1:\n    qemu:\n      memory: 1GiB\n      disks:\n        - { path: /srv/web-1.raw }\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    let called = holdfast(&["simulate", path, "--host", "hv-a=8GiB,4", "--host", "hv-b=8GiB,4", "--lose", "hv-a"]);
+    assert_eq!(called.code, 1, "{}", called.err);
+    let why = "no bound (host died): a person makes sure that hv-a is off, and runs `holdfast host confirm-off hv-a`\n";
+    assert!(called.out.contains("when a person has confirmed") && called.out.contains(why), "{}", called.out);
+}
+
 /// Two hosts of 8 GiB, two guests: `web-1` is placed on hv-a (of equals by name), `web-2` on hv-b (more is free there).
 fn simulated(folder: &Path, second_mib: u32, more: &[&str]) -> Called {
     let guest = |name: &str, mib: u32| {
@@ -566,6 +582,12 @@ fn a_simulated_loss_says_what_comes_back_when_and_ends_with_0_only_if_all_do() {
     let json = simulated(folder.path(), 2_048, &["--lose", "hv-a", "--json"]).json();
     assert_eq!((&json["survives"], &json["starts"][0]["soonest_ms"]), (&json!(true), &json!(10_750)), "{json}");
     assert_eq!(json["stays"], 1);
+    // 1.7 s until the voters agree; 8 s, a turn of 1 s and two commits; 30 s and a turn. Nothing of it is asked.
+    let bound = "at most 43s (host frozen or cut off): detect 1700ms + prove 10s + start 31s\n";
+    assert!(called.out.contains(bound) && called.out.contains("stretched by "), "{}", called.out);
+    let bound = &json["starts"][0]["bound"];
+    assert_eq!((&bound["within_ms"], &bound["unbounded"]), (&json!(42_700), &json!(null)), "{json}");
+    assert_eq!((&bound["parts"][1]["stage"], &bound["parts"][1]["within_ms"]), (&json!("prove"), &json!(10_000)));
 
     let full = simulated(folder.path(), 7_000, &["--any", "1"]);
     assert_eq!(full.code, 1, "7000 and 2048 MiB are more than 8192 MiB: {}", full.out);

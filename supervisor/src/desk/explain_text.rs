@@ -3,7 +3,7 @@
 use std::fmt;
 
 use holdfast_policies::{
-    bound::{Bound, Stage, rounded_up},
+    bound::{Bound, Stage},
     state::Wanted,
     time::Span,
 };
@@ -11,7 +11,7 @@ use holdfast_policies::{
 use super::{
     explain::Explanation,
     story::{IncidentStory, StoryLine},
-    words::{Table, severity, stages},
+    words::{Table, at_most, severity, stages, stretched},
 };
 
 impl fmt::Display for Explanation {
@@ -54,11 +54,6 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A time that nothing exceeds, or that there is none.
-fn at_most(within_ms: Option<u64>) -> String {
-    within_ms.map_or_else(|| "no bound".to_owned(), |ms| rounded_up(ms).to_string())
-}
-
 /// What each time until the guest is back is made of, and what stretches it. What makes up the verdict's is in the table.
 fn made_of(f: &mut fmt::Formatter<'_>, bounds: &[Bound]) -> fmt::Result {
     writeln!(f, "\nWhat these times are made of, and what stretches them:")?;
@@ -72,8 +67,7 @@ fn made_of(f: &mut fmt::Formatter<'_>, bounds: &[Bound]) -> fmt::Result {
             writeln!(f, "    {}, {}: {}", part.stage.word(), at_most(part.within_ms), part.because)?;
         }
         for stretch in &bound.stretched_by {
-            let by = stretch.by_ms.map_or_else(|| "without bound".to_owned(), |ms| format!("by {}", rounded_up(ms)));
-            writeln!(f, "    stretched {by}: {}", stretch.why)?;
+            writeln!(f, "    {}", stretched(stretch))?;
         }
     }
     Ok(())

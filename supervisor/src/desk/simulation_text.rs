@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 
 use holdfast_policies::{
+    bound::{Bound, Stretch},
     plan::{ProofEstimate, Simulation, Start, Verdict},
     time::Span,
 };
+
+use super::words::{at_most, stretched};
 
 /// The whole answer as text.
 #[must_use]
@@ -25,7 +28,13 @@ pub fn simulation_text(simulation: &Simulation) -> String {
         line(&mut text, &format!("lost     {host}: {how}"));
     }
     for (row, start) in simulation.starts.iter().enumerate() {
-        line(&mut text, &format!("start {:>3} {}", row + 1, started(start)));
+        line(&mut text, &format!("start {:>3} {}", row + 1, started(simulation, start)));
+        if let Some(bound) = &start.bound {
+            line(&mut text, &format!("          {}", guaranteed(bound)));
+        }
+    }
+    for (stretch, guests) in stretches(simulation) {
+        line(&mut text, &format!("         {} ({})", stretched(stretch), guests.join(", ")));
     }
     for guest in &simulation.gives_way {
         line(&mut text, &format!("stopped  {guest}: it gives way to guests of higher priority"));
@@ -59,12 +68,41 @@ fn verdict(simulation: &Simulation) -> String {
     format!("{word} (any {} of `{what}`; {} of {} cases tried; the worst follows)", tried.losses, tried.cases, tried.of)
 }
 
-fn started(start: &Start) -> String {
+fn started(simulation: &Simulation, start: &Start) -> String {
+    let by_person = simulation.lost.get(&start.from) == Some(&ProofEstimate::Person);
     let when = match (start.soonest_ms, start.slow_ms) {
         (Some(soonest), Some(slow)) => format!("answers after {}", between(soonest, slow)),
-        _ => "when a person has confirmed that its host is off".to_owned(),
+        _ if by_person => "when a person has confirmed that its host is off".to_owned(),
+        _ => "not by itself".to_owned(),
     };
     format!("{}: {} -> {}, {when}; {}", start.guest, start.from, start.to, start.why)
+}
+
+/// The bound and its parts: `explain` says of each why it takes so long.
+fn guaranteed(bound: &Bound) -> String {
+    let what = bound.what();
+    if let Some(why) = &bound.unbounded {
+        return format!("no bound ({what}): {why}");
+    }
+    let parts = bound.parts.iter().filter(|part| part.within_ms != Some(0));
+    let parts: Vec<String> = parts.map(|part| format!("{} {}", part.stage.word(), at_most(part.within_ms))).collect();
+    format!("at most {} ({what}): {}", at_most(bound.within_ms), parts.join(" + "))
+}
+
+/// What stretches the bounds, each once, with the guests whose bound it stretches.
+fn stretches(simulation: &Simulation) -> Vec<(&Stretch, Vec<&str>)> {
+    let mut told: Vec<(&Stretch, Vec<&str>)> = Vec::new();
+    for start in &simulation.starts {
+        let bounded = start.bound.iter().filter(|bound| bound.within_ms.is_some());
+        for stretch in bounded.flat_map(|bound| &bound.stretched_by) {
+            let guest = start.guest.as_str();
+            match told.iter_mut().find(|(known, _)| *known == stretch) {
+                Some((_, guests)) => guests.push(guest),
+                None => told.push((stretch, vec![guest])),
+            }
+        }
+    }
+    told
 }
 
 fn between(soonest: u64, slow: u64) -> String {

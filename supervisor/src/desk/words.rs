@@ -2,7 +2,13 @@
 
 use std::fmt;
 
-use holdfast_policies::{decide::HostVerdict, incident::Stages, model::Severity, time::WallTime};
+use holdfast_policies::{
+    bound::{Stretch, rounded_up},
+    decide::HostVerdict,
+    incident::Stages,
+    model::Severity,
+    time::WallTime,
+};
 
 /// Wall-clock time as `2026-03-02T03:04:05.678Z`.
 #[must_use]
@@ -21,6 +27,17 @@ pub(super) fn lasted(ms: u64) -> String {
         7_200_000..172_800_000 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{} d {} h", hours / 24, hours % 24),
     }
+}
+
+/// A time that nothing exceeds, or that there is none.
+pub(super) fn at_most(within_ms: Option<u64>) -> String {
+    within_ms.map_or_else(|| "no bound".to_owned(), |ms| rounded_up(ms).to_string())
+}
+
+/// `stretched by 53s: why`
+pub(super) fn stretched(stretch: &Stretch) -> String {
+    let by = stretch.by_ms.map_or_else(|| "without bound".to_owned(), |ms| format!("by {}", rounded_up(ms)));
+    format!("stretched {by}: {}", stretch.why)
 }
 
 /// `detect 0.75 s, fence 0.02 s, …` for the stages that there were; empty when there were none.

@@ -2,17 +2,27 @@
 
 use super::*;
 use crate::{
+    bound::{Failure, Stage as BoundStage, StretchedBy, bounds},
+    change::Change,
     fixture::{Stage, boot, host, name},
     plan::{
-        QUESTION_LOOKS_MAX, Standing,
+        QUESTION_LOOKS_MAX, STARTS_PER_HOST, Standing,
         tests::{change, guest},
     },
+    rules::Rule,
+    state::Mode,
 };
 
 fn play(stage: &Stage, around: &Circumstances, lose: Lose) -> Result<Simulation, BadQuestion> {
     let problem = Problem::of(&stage.state, |_| Standing::Well);
     let question = Question { lose, boot: Span::secs(10) };
     simulate(&problem, &stage.state, &Timing::default(), around, &question, QUESTION_LOOKS_MAX)
+}
+
+fn play_with(stage: &Stage, lose: Lose, boot: Span) -> Simulation {
+    let problem = Problem::of(&stage.state, |_| Standing::Well);
+    let (question, around) = (Question { lose, boot }, Circumstances::default());
+    simulate(&problem, &stage.state, &Timing::default(), &around, &question, QUESTION_LOOKS_MAX).unwrap()
 }
 
 fn these(hosts: &[&str]) -> Lose {
@@ -51,7 +61,6 @@ fn guests_start_in_waves_after_the_proof_about_their_host() {
 fn a_host_that_relies_on_its_lease_is_proven_gone_by_time() {
     use crate::{
         armed::{Armed, ArmedWatchdog},
-        change::Change,
         model::{FenceLevel, LeaseLevel},
     };
     let mut stage = Stage::new(&["a", "b"], &["g1"]);
@@ -74,6 +83,7 @@ fn a_host_that_relies_on_its_lease_is_proven_gone_by_time() {
     let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
     assert_eq!(simulation.lost[&host("a")], ProofEstimate::Lease { ms: 15_750 });
     assert!(simulation.survives, "{simulation:?}");
+    assert_eq!(bound_of(&simulation, "g1"), &explained(&stage, "g1", Failure::ByLease));
 }
 
 #[test]
@@ -132,4 +142,130 @@ fn guests_of_an_imagined_cluster_are_placed_first() {
     let question = Question { lose: these(&["x", "y"]), boot: Span::secs(1) };
     let both = simulate(&problem, &state, &Timing::default(), &Circumstances::default(), &question, 1_000).unwrap();
     assert_eq!((both.places, both.nowhere.len(), both.stays), (Verdict::No, 2, 0));
+}
+
+/// What is explained of a guest before its host fails.
+fn explained(stage: &Stage, guest: &str, failure: Failure) -> Bound {
+    let bounds = bounds(&stage.state, &name(guest), &Timing::default(), &Limits::default());
+    bounds.into_iter().find(|bound| bound.failure == failure).unwrap()
+}
+
+fn bound_of<'a>(simulation: &'a Simulation, guest: &str) -> &'a Bound {
+    let start = simulation.starts.iter().find(|start| start.guest == name(guest)).unwrap();
+    start.bound.as_ref().unwrap()
+}
+
+fn part(bound: &Bound, stage: BoundStage) -> Option<u64> {
+    bound.parts.iter().find(|part| part.stage == stage).and_then(|part| part.within_ms)
+}
+
+fn is_stretched(bound: &Bound, by: StretchedBy) -> bool {
+    bound.stretched_by.iter().any(|stretch| stretch.by == by)
+}
+
+/// L1.
+#[test]
+fn the_loss_of_one_host_has_the_bound_that_is_explained_before_and_no_estimate_is_beyond_it() {
+    let guests = ["g1", "g2", "g3", "g4", "g5"];
+    let mut stage = Stage::new(&["a", "b", "c"], &guests);
+    change(&mut stage, |policies| guest(policies, "g3").priority = 300);
+    guests.iter().for_each(|of| stage.run(of, "a"));
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
+    assert_eq!(simulation.starts.len(), guests.len());
+    for start in &simulation.starts {
+        let bound = explained(&stage, start.guest.as_str(), Failure::HostCutOff);
+        assert_eq!(start.bound.as_ref(), Some(&bound));
+        assert!(start.soonest_ms <= start.slow_ms && start.slow_ms <= bound.within_ms, "{start:?}");
+    }
+    // Four others may go first, two at a time, and none before the one with the highest priority.
+    assert_eq!(part(bound_of(&simulation, "g1"), BoundStage::Queue), Some(62_000));
+    assert_eq!(part(bound_of(&simulation, "g3"), BoundStage::Queue), None);
+}
+
+#[test]
+fn an_estimate_is_cut_where_its_guess_of_a_boot_is_longer_than_a_start_may_last() {
+    let guests = ["g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8"];
+    let mut stage = Stage::new(&["a", "b"], &guests);
+    change(&mut stage, |policies| guests.iter().for_each(|of| guest(policies, of).qemu.memory_mib = 100));
+    guests.iter().for_each(|of| stage.run(of, "a"));
+    let simulation = play_with(&stage, these(&["a"]), Span::secs(36));
+    let within = |start: &Start| start.bound.as_ref().and_then(|bound| bound.within_ms);
+    assert!(simulation.starts.iter().all(|start| start.slow_ms.is_some() && start.slow_ms <= within(start)));
+    let longer = play_with(&stage, these(&["a"]), Span::ms(36_001));
+    for start in &longer.starts {
+        let bound = start.bound.as_ref().unwrap();
+        assert!(bound.unbounded.as_ref().is_some_and(|why| why.contains("its ladder is climbed")), "{bound:?}");
+    }
+}
+
+#[test]
+fn hosts_that_are_lost_together_are_part_of_the_bound_of_each_guest() {
+    let mut stage = Stage::new(&["a", "b", "c", "d"], &["g1", "g2"]);
+    change(&mut stage, |policies| {
+        policies.cluster.failure_domain = Some("rack".to_owned());
+        for (on, rack) in [("a", "r1"), ("b", "r1"), ("c", "r2"), ("d", "r3")] {
+            policies.hosts.entry(host(on)).or_default().labels.insert("rack".to_owned(), rack.to_owned());
+        }
+    });
+    stage.run("g1", "a");
+    stage.run("g2", "b");
+    let one = explained(&stage, "g1", Failure::HostCutOff);
+    let domain = one.stretched_by.iter().find(|stretch| stretch.by == StretchedBy::Domain).unwrap();
+    // Another fence of 22 s, and with the other start a row of two.
+    assert_eq!((one.within_ms, domain.by_ms), (Some(60_700), Some(53_000)));
+    let rack = play(&stage, &Circumstances::default(), these(&["a", "b"])).unwrap();
+    let both = bound_of(&rack, "g1");
+    assert_eq!((part(both, BoundStage::Prove), both.within_ms), (Some(44_000), Some(82_700)));
+    assert!(!is_stretched(both, StretchedBy::Domain), "it is no mere possibility: {both:?}");
+    let storm = play(&stage, &Circumstances::default(), these(&["a", "c"])).unwrap();
+    let held = bound_of(&storm, "g1");
+    assert!(held.unbounded.as_ref().is_some_and(|why| why.contains("fencing is held")), "{held:?}");
+}
+
+#[test]
+fn whether_the_coordinator_is_lost_is_known_and_no_longer_a_stretch() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1"]);
+    stage.run("g1", "a");
+    let with = |coordinator: &str| {
+        let around = Circumstances { coordinator: Some(host(coordinator)), ..Circumstances::default() };
+        let simulation = play(&stage, &around, these(&["a"])).unwrap();
+        let bound = bound_of(&simulation, "g1");
+        assert!(!is_stretched(bound, StretchedBy::Coordinator), "{bound:?}");
+        part(bound, BoundStage::Detect)
+    };
+    assert_eq!((with("b"), with("a")), (Some(1_700), Some(2_900)));
+}
+
+#[test]
+fn the_bound_of_a_guest_that_rules_put_second_counts_from_when_the_first_is_back() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    change(&mut stage, |policies| {
+        let rule = Rule::Order { first: name("g2"), then: name("g1"), required: true, symmetrical: false };
+        policies.rules.insert(crate::names::RuleName::new("second-first").unwrap(), rule);
+    });
+    stage.run("g1", "a");
+    stage.run("g2", "a");
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
+    let (first, second) = (bound_of(&simulation, "g2"), bound_of(&simulation, "g1"));
+    // Then 31 s to start and 6 s to answer.
+    assert_eq!((first.within_ms, second.within_ms), (Some(60_700), Some(97_700)));
+    assert!(!is_stretched(second, StretchedBy::Order), "{second:?}");
+}
+
+#[test]
+fn what_does_not_come_back_by_itself_has_no_bound_and_says_why() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1"]);
+    stage.run("g1", "a");
+    let why = |stage: &Stage, around: &Circumstances, lost: &[&str]| {
+        let simulation = play(stage, around, these(lost)).unwrap();
+        let start = &simulation.starts[0];
+        assert!(!simulation.survives && start.soonest_ms.is_none() && start.slow_ms.is_none(), "{simulation:?}");
+        bound_of(&simulation, "g1").unbounded.clone().unwrap()
+    };
+    let stale = Circumstances { stale: [(host("a"), 0)].into(), ..Circumstances::default() };
+    assert!(why(&stage, &stale, &["a"]).contains("holdfast host confirm-off a"));
+    let voters = Circumstances { voters: [host("a"), host("b"), host("c")].into(), ..Circumstances::default() };
+    assert!(why(&stage, &voters, &["a", "b"]).contains("no majority"));
+    stage.must(Change::ModeSet { host: host("a"), mode: Mode::Maintenance, by: "ann".to_owned() });
+    assert_eq!(why(&stage, &Circumstances::default(), &["a"]), "a is in maintenance, so it is left alone");
 }

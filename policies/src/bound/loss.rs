@@ -1,0 +1,136 @@
+//! The bound of a loss that somebody supposes (`holdfast simulate`): certain hosts, all at once, and where their guests were.
+//!
+//! It is the bound of the failure of a host ([`bounds`](super::bounds)), with what is known of this loss in its parts instead
+//! of beside them: that others are lost too, that the coordinator is among them, which guests others wait for. So what
+//! `simulate` says of one host is what `explain` says before it fails.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Bound, Case, Limits, Part, Stage, hosts, left_alone, rounded_up};
+use crate::{
+    hostfile::Timing,
+    names::{GuestName, HostName},
+    rules::Rule,
+    state::ClusterState,
+    time::Span,
+};
+
+/// Hosts that are supposed to be lost, and what is known beside.
+#[derive(Debug, Clone)]
+pub struct Loss<'a> {
+    /// Those of which proof is needed, because guests of them are to start elsewhere.
+    pub hosts: BTreeSet<&'a HostName>,
+    /// Where each guest of them is, or would be.
+    pub from: &'a BTreeMap<GuestName, HostName>,
+    /// The guests that are to start elsewhere.
+    pub starts: &'a [GuestName],
+    /// Levels of fencing that are known not to answer, by their position.
+    pub silent: &'a BTreeSet<(HostName, usize)>,
+    /// Whether the coordinator is among the lost; `None`: nobody knows who coordinates.
+    pub coordinator: Option<bool>,
+    /// How long a guest takes from the order to start until it answers.
+    pub boot: Span,
+    /// Why no host is switched off, if none is.
+    pub held: Option<String>,
+    /// Why nothing at all is decided, if nothing is.
+    pub undecided: Option<String>,
+}
+
+/// A loss, and which guests each host has: looked up once for all guests.
+pub(super) struct Supposed<'a> {
+    pub loss: &'a Loss<'a>,
+    on: BTreeMap<&'a HostName, BTreeSet<&'a GuestName>>,
+}
+
+impl<'a> Supposed<'a> {
+    fn of(state: &'a ClusterState, loss: &'a Loss<'a>) -> Self {
+        let mut on: BTreeMap<&HostName, BTreeSet<&GuestName>> = BTreeMap::new();
+        for (name, known) in &state.guests {
+            for half in known.halves().into_iter().flatten() {
+                on.entry(&half.host).or_default().insert(name);
+            }
+        }
+        for (name, host) in loss.from {
+            on.entry(host).or_default().insert(name);
+        }
+        Self { loss, on }
+    }
+
+    /// The guests that a host has.
+    pub fn on(&self, host: &HostName) -> impl Iterator<Item = &'a GuestName> {
+        self.on.get(host).into_iter().flatten().copied()
+    }
+}
+
+/// Within which time each guest that starts elsewhere is back at most.
+#[must_use]
+pub fn when_lost(
+    state: &ClusterState,
+    timing: &Timing,
+    limits: &Limits,
+    loss: &Loss<'_>,
+) -> BTreeMap<GuestName, Bound> {
+    let supposed = Supposed::of(state, loss);
+    let waits = waits(state, loss);
+    let mut found: BTreeMap<GuestName, Bound> = BTreeMap::new();
+    let mut left: BTreeSet<&GuestName> = loss.starts.iter().collect();
+    while !left.is_empty() {
+        let waits_for = |guest: &GuestName| waits.get(guest).into_iter().flatten().copied();
+        let mut able: BTreeSet<&GuestName> =
+            left.iter().copied().filter(|guest| waits_for(guest).all(|first| found.contains_key(first))).collect();
+        // Guests that wait for each other in a circle of rules: nothing bounds what they wait for.
+        if able.is_empty() {
+            able.clone_from(&left);
+        }
+        let mut of_these = BTreeMap::new();
+        for guest in able {
+            left.remove(guest);
+            let policy = state.policies.policy_of(guest).map(|(_, policy)| policy);
+            let case = Case { state, guest, policy, timing, limits, loss: Some(&supposed) };
+            let Some(mut bound) = loss.from.get(guest).and_then(|from| hosts::of_loss(&case, from)) else { continue };
+            let back = |first: &GuestName| found.get(first).and_then(|other| other.within_ms);
+            wait(&mut bound, waits_for(guest).map(|first| (first, back(first))));
+            if let Some(why) = left_alone(state, guest).or_else(|| loss.undecided.clone()) {
+                bound.never(why);
+            }
+            of_these.insert(guest.clone(), bound);
+        }
+        found.extend(of_these);
+    }
+    found
+}
+
+/// The guests of the loss that rules put before others of it.
+fn waits<'a>(state: &'a ClusterState, loss: &Loss<'a>) -> BTreeMap<&'a GuestName, BTreeSet<&'a GuestName>> {
+    let going: BTreeSet<&GuestName> = loss.starts.iter().collect();
+    let mut waits: BTreeMap<&GuestName, BTreeSet<&GuestName>> = BTreeMap::new();
+    for rule in state.policies.rules.values() {
+        match rule {
+            Rule::Order { first, then, .. } if going.contains(first) && going.contains(then) && first != then => {
+                waits.entry(then).or_default().insert(first);
+            }
+            Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => {}
+        }
+    }
+    waits
+}
+
+/// Adds what the guest waits for others beyond the proof about its own host. Each is given with when it is back at most.
+fn wait<'a>(bound: &mut Bound, firsts: impl Iterator<Item = (&'a GuestName, Option<u64>)>) {
+    let Some((first, back)) = firsts.max_by_key(|(_, back)| back.unwrap_or(u64::MAX)) else { return };
+    let Some(back) = back else {
+        let because = format!("it starts after {first}, and nothing bounds when that is back");
+        bound.add_after_proof(Part::without_bound(Stage::Queue, because));
+        return;
+    };
+    let until_proven = |part: &&Part| matches!(part.stage, Stage::Detect | Stage::Prove);
+    let proven = bound.parts.iter().filter(until_proven).filter_map(|part| part.within_ms).fold(0, u64::saturating_add);
+    let longer = back.saturating_sub(proven);
+    if longer > 0 {
+        let because = format!("it starts after {first}, which is back within {} at most", rounded_up(back));
+        bound.add_after_proof(Part::of(Stage::Queue, Duration::from_millis(longer), because));
+    }
+}
