@@ -82,6 +82,9 @@ pub struct QemuDefinition {
     /// only between machines that were started with it.
     #[serde(default)]
     pub holdfast_agent: bool,
+    /// A vsock device, by which Holdfast's own agent is reached in place of its channel. Default none.
+    #[serde(default)]
+    pub vsock: Option<Vsock>,
     /// Emulated hardware watchdog.
     pub watchdog: Option<WatchdogModel>,
     /// Graphics card, and with it a screen of which a picture can be kept; nobody looks at it live. Default none: a guest
@@ -106,12 +109,43 @@ impl QemuDefinition {
             nics: Vec::new(),
             agent: true,
             holdfast_agent: false,
+            vsock: None,
             watchdog: None,
             display: None,
             accel: Accel::Auto,
             machine: "q35".to_owned(),
         }
     }
+}
+
+/// The port at which Holdfast's own agent listens on vsock, unless another is declared on both sides.
+pub const VSOCK_PORT: u32 = 7413;
+
+/// A vsock device, and where Holdfast's own agent listens behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vsock {
+    /// What carries it on the host.
+    pub carrier: VsockCarrier,
+    /// The agent's port in the guest. Default [`VSOCK_PORT`].
+    pub port: u32,
+}
+
+/// What carries a guest's vsock on its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VsockCarrier {
+    /// The kernel, by its module `vhost_vsock`.
+    Kernel {
+        /// The guest's number among all that speak vsock on a host. It goes with the guest, so no other guest has it.
+        cid: u32,
+    },
+    /// A program of the guest's own beside QEMU, such as `vhost-device-vsock`. QEMU does not move such a guest live.
+    Program {
+        /// The socket at which that program waits for QEMU.
+        device: PathBuf,
+        /// The socket at which it takes connections to the guest, and is told the port by `CONNECT`.
+        socket: PathBuf,
+    },
 }
 
 /// Direct kernel boot.

@@ -33,6 +33,10 @@ pub(super) struct Seen {
     pub(super) disks: Vec<(String, GuestName, Place)>,
     /// MAC addresses and whose they are.
     pub(super) macs: Vec<(String, GuestName, Place)>,
+    /// CIDs of vsock devices and whose they are.
+    pub(super) cids: Vec<(String, GuestName, Place)>,
+    /// Sockets of programs that carry vsock, and whose they are.
+    pub(super) vsock_sockets: Vec<(String, GuestName, Place)>,
     /// Controllers and which host they switch.
     pub(super) controllers: Vec<(String, HostName, Place)>,
     /// Hosts with labels or capacities.
@@ -130,6 +134,8 @@ impl PolicySeen {
 pub(super) fn check(seen: &Seen, findings: &Findings<'_>) {
     unique(&seen.disks, "disk", "guest", "one image belongs to one guest (R28)", findings);
     unique(&seen.macs, "MAC address", "guest", "two cards with one address disturb each other", findings);
+    unique(&seen.cids, "CID", "guest", "on a host that runs both, the kernel would refuse the second", findings);
+    unique(&seen.vsock_sockets, "socket", "guest", "one program carries the vsock of one guest", findings);
     unique(&seen.controllers, "controller", "host", "one of them would be switched off instead of the other", findings);
     let mut overlaps = BTreeSet::new();
     for (name, guest) in &seen.guests {

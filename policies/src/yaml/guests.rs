@@ -8,10 +8,12 @@ use super::{
     hosts,
     text::quoted,
     value::Value,
+    vsock,
 };
 use crate::{
     model::{
-        Accel, Disk, DiskFormat, DisplayModel, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition, WatchdogModel,
+        Accel, Disk, DiskFormat, DisplayModel, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition, Vsock,
+        VsockCarrier, WatchdogModel,
     },
     names::GuestName,
     rules::GuestNeeds,
@@ -46,6 +48,7 @@ const QEMU: Keys = Keys {
         "nics",
         "agent",
         "holdfast_agent",
+        "vsock",
         "watchdog",
         "display",
         "accel",
@@ -104,6 +107,15 @@ fn guest(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<GuestDe
     }
     let qemu = fields.section("qemu").and_then(|qemu| self::qemu(&qemu, name, seen));
     let needs = needs(&fields);
+    if let (Some(qemu), Some(GuestNeeds { live_migration: true, .. })) = (&qemu, &needs)
+        && matches!(qemu.vsock, Some(Vsock { carrier: VsockCarrier::Program { .. }, .. }))
+    {
+        value.findings.hint(
+            value.at,
+            format!("guest {} has a vsock device with which QEMU does not move it live", quoted(value.name)),
+            "add `live_migration: false` to the guest, or use `vsock: { cid: 100 }`",
+        );
+    }
     Some(GuestDeclaration { labels: labels?, priority: priority?, address: address?, qemu: qemu?, needs: needs? })
 }
 
@@ -157,6 +169,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     let nics = fields.or("nics", Vec::new(), |v| nics(v, name, seen));
     let agent = fields.or("agent", true, Value::boolean);
     let holdfast_agent = fields.or("holdfast_agent", false, Value::boolean);
+    let vsock = fields.optional("vsock", |v| vsock::read(v, name, seen));
     let watchdog = fields.optional("watchdog", |v| v.one_of(&[("i6300esb", WatchdogModel::I6300esb)]));
     let display = fields.or("display", None, |v| v.one_of(&[("none", None), ("vga", Some(DisplayModel::Vga))]));
     let accel = fields
@@ -166,6 +179,13 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
         seen.guest(name, value.at).agent_off = Some(fields.place("agent"));
     }
     seen.guest(name, value.at).own_agent = holdfast_agent == Some(true);
+    if fields.has("vsock") && holdfast_agent == Some(false) {
+        value.findings.hint(
+            fields.place("vsock"),
+            "`vsock` is a way to Holdfast's own agent, and the guest is declared without it",
+            "add `holdfast_agent: true`, or leave `vsock` out",
+        );
+    }
     for key in ["initrd", "append"] {
         if fields.has(key) && !fields.has("kernel") {
             value.findings.hint(
@@ -194,6 +214,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
         nics: nics?,
         agent: agent?,
         holdfast_agent: holdfast_agent?,
+        vsock: vsock?,
         watchdog: watchdog?,
         display: display?,
         accel: accel?,

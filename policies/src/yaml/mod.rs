@@ -26,6 +26,7 @@ mod tree;
 mod tuning;
 mod value;
 mod virtual_device;
+mod vsock;
 
 #[cfg(test)]
 mod tests;

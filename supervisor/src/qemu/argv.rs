@@ -1,7 +1,7 @@
 //! A guest's definition as QEMU's command line. Pure: what depends on the host is handed in.
 
 use holdfast_policies::{
-    model::{Disk, DiskFormat, DisplayModel, KernelBoot, Nic, QemuDefinition, WatchdogModel},
+    model::{Disk, DiskFormat, DisplayModel, KernelBoot, Nic, QemuDefinition, Vsock, VsockCarrier, WatchdogModel},
     names::GuestName,
 };
 use holdfast_probes::guest_agent::protocol::PORT_NAME;
@@ -58,14 +58,18 @@ impl Machine<'_> {
         for (index, (nic, tap)) in self.definition.nics.iter().zip(self.taps).enumerate() {
             network(&mut line, index, nic, tap);
         }
-        if self.definition.agent || self.definition.holdfast_agent {
+        let own_port = self.definition.holdfast_agent && self.definition.vsock.is_none();
+        if self.definition.agent || own_port {
             line.add("-device", "virtio-serial-pci,id=serial-bus");
         }
         if self.definition.agent {
             self.agent(&mut line);
         }
-        if self.definition.holdfast_agent {
+        if own_port {
             self.own_agent(&mut line);
+        }
+        if let Some(vsock) = &self.definition.vsock {
+            vsock_device(&mut line, &vsock.carrier);
         }
         self.health(&mut line);
         self.display(&mut line);
@@ -80,7 +84,7 @@ impl Machine<'_> {
     fn board(&self, line: &mut Line) {
         let definition = self.definition;
         line.add("-name", format!("guest={}", self.guest));
-        line.add("-machine", escape(&definition.machine));
+        self.machine(line);
         match self.accelerator {
             Accelerator::Kvm => line.add("-accel", "kvm"),
             Accelerator::Tcg => line.add("-accel", format!("tcg,tb-size={TCG_CACHE_MIB}")),
@@ -94,6 +98,19 @@ impl Machine<'_> {
         line.add("-display", "none");
         line.add("-msg", "timestamp=on");
         line.add("-pidfile", self.files.pid().display().to_string());
+    }
+
+    /// A program that carries the guest's vsock reads and writes its memory, which for that must be shared.
+    fn machine(&self, line: &mut Line) {
+        let machine = escape(&self.definition.machine);
+        match self.definition.vsock {
+            Some(Vsock { carrier: VsockCarrier::Program { .. }, .. }) => {
+                let size = self.definition.memory_mib;
+                line.add("-object", format!("memory-backend-memfd,id=memory,size={size}M,share=on"));
+                line.add("-machine", format!("{machine},memory-backend=memory"));
+            }
+            Some(Vsock { carrier: VsockCarrier::Kernel { .. }, .. }) | None => line.add("-machine", machine),
+        }
     }
 
     fn channels(&self, line: &mut Line) {
@@ -175,6 +192,16 @@ fn kernel(line: &mut Line, boot: &KernelBoot) {
     line.add("-append", boot.append.as_str());
 }
 
+fn vsock_device(line: &mut Line, carrier: &VsockCarrier) {
+    match carrier {
+        VsockCarrier::Kernel { cid } => line.add("-device", format!("vhost-vsock-pci,id=vsock,guest-cid={cid}")),
+        VsockCarrier::Program { device, .. } => {
+            line.add("-chardev", format!("socket,id=vsock-program,path={}", path(device)));
+            line.add("-device", "vhost-user-vsock-pci,id=vsock,chardev=vsock-program");
+        }
+    }
+}
+
 fn network(line: &mut Line, index: usize, nic: &Nic, tap: &str) {
     line.add("-netdev", format!("tap,id=net{index},ifname={tap},script=no,downscript=no"));
     line.add("-device", format!("virtio-net-pci,id=nic{index},netdev=net{index},mac={},romfile=", escape(&nic.mac)));
@@ -218,6 +245,7 @@ mod tests {
             nics: vec![Nic { bridge: "br0".into(), mac: "52:54:00:77:00:64".into() }],
             agent: true,
             holdfast_agent: true,
+            vsock: None,
             watchdog: Some(WatchdogModel::I6300esb),
             display: Some(DisplayModel::Vga),
             accel: Accel::Auto,
@@ -265,6 +293,32 @@ mod tests {
             assert!(has(&argv, option, value), "{option} {value}: {argv:?}");
         }
         assert!(!argv.contains(&"-S".to_owned()) && !argv.contains(&"-kernel".to_owned()));
+    }
+
+    #[test]
+    fn a_guest_with_vsock_has_that_device_in_place_of_the_agents_port() {
+        let mut with = definition();
+        with.agent = false;
+        with.vsock = Some(Vsock { carrier: VsockCarrier::Kernel { cid: 100 }, port: 7413 });
+        let kernel = argv(&with, How::Run, Accelerator::Tcg, false);
+        assert!(has(&kernel, "-device", "vhost-vsock-pci,id=vsock,guest-cid=100") && has(&kernel, "-machine", "q35"));
+        let line = kernel.join(" ");
+        assert!(
+            !line.contains("virtio-serial") && !line.contains("virtserialport") && !line.contains("memfd"),
+            "{line}"
+        );
+        let (device, socket) = ("/run/vsock/a,b".into(), "/run/vsock/c".into());
+        with.vsock = Some(Vsock { carrier: VsockCarrier::Program { device, socket }, port: 7413 });
+        let program = argv(&with, How::Run, Accelerator::Tcg, false);
+        for (option, value) in [
+            ("-object", "memory-backend-memfd,id=memory,size=128M,share=on"),
+            ("-machine", "q35,memory-backend=memory"),
+            ("-chardev", "socket,id=vsock-program,path=/run/vsock/a,,b"),
+            ("-device", "vhost-user-vsock-pci,id=vsock,chardev=vsock-program"),
+        ] {
+            assert!(has(&program, option, value), "{option} {value}: {program:?}");
+        }
+        assert!(!program.join(" ").contains("/run/vsock/c"), "that socket is Holdfast's own");
     }
 
     #[test]

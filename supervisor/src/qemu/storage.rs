@@ -1,4 +1,4 @@
-//! What a guest needs of its host for itself alone: disk images and tap devices (R28).
+//! What a guest needs of its host for itself alone: disk images, tap devices and its place on vsock (R28).
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policies::{model::QemuDefinition, names::GuestName};
+use holdfast_policies::{
+    model::{QemuDefinition, VsockCarrier},
+    names::GuestName,
+};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::net;
@@ -48,7 +51,11 @@ fn needs(guest: &GuestName, definition: &QemuDefinition) -> Needs {
 fn exclusive(guest: &GuestName, definition: &QemuDefinition) -> BTreeSet<String> {
     let images = definition.disks.iter().map(|disk| identity(&disk.path));
     let taps = net::tap_names(guest, definition.nics.len()).into_iter().map(|tap| format!("tap {tap}"));
-    images.chain(taps).collect()
+    let vsock = definition.vsock.as_ref().map(|vsock| match &vsock.carrier {
+        VsockCarrier::Kernel { cid } => format!("vsock CID {cid}"),
+        VsockCarrier::Program { device, .. } => format!("vsock device {}", device.display()),
+    });
+    images.chain(taps).chain(vsock).collect()
 }
 
 /// An absent image goes by its path; starting fails on it anyway, with QEMU's own words.
