@@ -104,6 +104,14 @@ impl AgentChannel {
         Ok(())
     }
 
+    /// Holdfast's own agent did not serve, and there is no other.
+    fn without_qemus(&self) -> ChannelError {
+        ChannelError::Unavailable(match self.inner.own.as_ref().and_then(OwnAgent::trouble) {
+            Some(why) => format!("holdfast-guest is not reached, and the guest is defined without QEMU's agent: {why}"),
+            None => "the guest is defined without QEMU's agent".to_owned(),
+        })
+    }
+
     /// The connection is out of its place while it is used, so that it is gone when this future is dropped midway.
     async fn exchange(
         &self,
@@ -114,7 +122,7 @@ impl AgentChannel {
         let mut connection = match place.take() {
             Some(connection) => connection,
             None => {
-                let none = || ChannelError::Unavailable("the guest is defined without QEMU's agent".to_owned());
+                let none = || self.without_qemus();
                 Connection::open(self.inner.socket.as_ref().ok_or_else(none)?).await.map_err(unavailable)?
             }
         };

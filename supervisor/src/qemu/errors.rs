@@ -52,6 +52,9 @@ pub enum StartError {
     /// The guest insists on KVM.
     #[error("kvm does not work on this host: {0}")]
     Acceleration(String),
+    /// The host lacks what the guest's vsock device takes.
+    #[error("{0}")]
+    Vsock(String),
     /// A tap device could not be made.
     #[error("network")]
     Network(#[from] NetError),

@@ -38,6 +38,7 @@ mod start;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod way;
 mod wire;
 
 use std::{

@@ -2,9 +2,9 @@
 //!
 //! One task per guest holds the connection to the port. Whoever asks waits for an answer with its number; what the guest
 //! tells unasked, that a service has died, becomes an event at once. An agent that has not been heard for a while is not
-//! asked: then the QEMU guest agent serves.
+//! asked: then the QEMU guest agent serves. So it does when the way to it is cut, of which the agent itself may know nothing.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_policies::{
     model::Probe,
@@ -17,7 +17,7 @@ use holdfast_probes::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::unix::OwnedWriteHalf,
+    net::{UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, oneshot, watch},
     time::{Instant, interval, sleep, timeout},
 };
@@ -26,7 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     GuestEvent,
     condition::View,
-    wire::{self, WireError},
+    way::Way,
+    wire::{Lines, WireError},
 };
 
 /// Questions that may wait for the task; there are a handful of askers.
@@ -57,8 +58,8 @@ pub struct Port {
     pub guest: GuestName,
     /// Under which assignment.
     pub epoch: Epoch,
-    /// The port's other end.
-    pub socket: PathBuf,
+    /// The way to the port.
+    pub way: Way,
     /// How the guest is.
     pub view: watch::Receiver<View>,
 }
@@ -72,6 +73,8 @@ enum Presence {
     Here,
     /// It was heard, and is not any more.
     Silent,
+    /// It was heard, and this host has no way to it any more. How it is, nobody knows.
+    Cut,
 }
 
 /// Why a question to the agent has no answer.
@@ -97,6 +100,7 @@ impl From<Unanswered> for ChannelError {
 pub struct OwnAgent {
     questions: mpsc::Sender<Question>,
     presence: watch::Receiver<Presence>,
+    trouble: watch::Receiver<Option<String>>,
     view: watch::Receiver<View>,
     _task: Arc<AbortOnDropHandle<()>>,
 }
@@ -111,11 +115,13 @@ struct Question {
 pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
     let (questions, asked) = mpsc::channel(QUEUE);
     let (said, presence) = watch::channel(Presence::Never);
+    let (troubled, trouble) = watch::channel(None);
     let view = port.view.clone();
     let talk = Talk {
         port,
         events,
         presence: said,
+        trouble: troubled,
         asked,
         next_id: 0,
         pending: BTreeMap::new(),
@@ -126,7 +132,8 @@ pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
         deaths_left: DEATHS_AT_ONCE,
         refilled: Instant::now(),
     };
-    OwnAgent { questions, presence, view, _task: Arc::new(AbortOnDropHandle::new(tokio::spawn(talk.run()))) }
+    let task = Arc::new(AbortOnDropHandle::new(tokio::spawn(talk.run())));
+    OwnAgent { questions, presence, trouble, view, _task: task }
 }
 
 impl OwnAgent {
@@ -138,6 +145,11 @@ impl OwnAgent {
     /// Whether it was heard under this QEMU, and is not any more.
     pub fn is_silent(&self) -> bool {
         self.presence() == Presence::Silent
+    }
+
+    /// Why it could not be reached when that was tried last, unless it was heard since.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
     }
 
     /// A port that is closed is known at once; what was on its way from it may still arrive and tells nothing.
@@ -205,6 +217,7 @@ struct Talk {
     port: Port,
     events: mpsc::Sender<GuestEvent>,
     presence: watch::Sender<Presence>,
+    trouble: watch::Sender<Option<String>>,
     asked: mpsc::Receiver<Question>,
     next_id: u64,
     pending: BTreeMap<u64, oneshot::Sender<FromGuest>>,
@@ -223,12 +236,23 @@ struct Talk {
 impl Talk {
     async fn run(mut self) {
         while !matches!(self.port.view.borrow().condition, GuestCondition::Exited { .. }) {
-            let error = match self.talk().await {
-                Ok(()) => return,
-                Err(error) => error,
+            let (error, of_agent) = match self.port.way.connect().await {
+                Ok(stream) => match self.talk(stream).await {
+                    Ok(()) => return,
+                    Err(error) => (error, self.port.way.ends_with_agent()),
+                },
+                Err(error) => {
+                    let of_agent = self.port.way.blames_agent(&error);
+                    (WireError::Socket(error), of_agent)
+                }
             };
             tracing::debug!(guest = %self.port.guest, %error, "the port of the guest's own agent");
-            self.silent();
+            if of_agent {
+                self.silent();
+            } else {
+                self.cut();
+            }
+            self.trouble.send_replace(Some(in_words(error)));
             self.pending.clear();
             // Whoever asks meanwhile is told at once that nobody is there.
             while self.asked.try_recv().is_ok() {}
@@ -237,8 +261,9 @@ impl Talk {
     }
 
     /// Until the connection fails, or nobody is left to ask.
-    async fn talk(&mut self) -> Result<(), WireError> {
-        let (mut lines, mut write) = wire::connect(&self.port.socket).await?;
+    async fn talk(&mut self, stream: UnixStream) -> Result<(), WireError> {
+        let (read, mut write) = stream.into_split();
+        let mut lines = Lines::of(read);
         (self.hello, self.greeted) = (protocol::by_chance(), false);
         let mut hello = interval(HELLO_EVERY);
         let mut heard = Instant::now();
@@ -280,12 +305,20 @@ impl Talk {
     }
 
     fn silent(&self) {
+        self.turn(&[Presence::Here, Presence::Cut], Presence::Silent);
+    }
+
+    fn cut(&self) {
+        self.turn(&[Presence::Here, Presence::Silent], Presence::Cut);
+    }
+
+    fn turn(&self, from: &[Presence], to: Presence) {
         self.presence.send_if_modified(|presence| {
-            let was_here = *presence == Presence::Here;
-            if was_here {
-                *presence = Presence::Silent;
+            let turns = from.contains(presence);
+            if turns {
+                *presence = to;
             }
-            was_here
+            turns
         });
     }
 
@@ -310,6 +343,7 @@ impl Talk {
             FromGuest::Here { agent, hello, down, .. } => {
                 self.agent = Some(agent);
                 self.presence.send_replace(Presence::Here);
+                self.trouble.send_replace(None);
                 if hello == Some(self.hello) {
                     self.greeted = true;
                     self.are_down(down, now);
@@ -354,6 +388,13 @@ impl Talk {
             tracing::warn!(%guest, %error, "the death of a service was not told; the probes will tell it");
         }
     }
+}
+
+fn in_words(error: WireError) -> String {
+    clean(&match error {
+        WireError::Socket(cause) => cause.to_string(),
+        other => other.to_string(),
+    })
 }
 
 async fn send(write: &mut OwnedWriteHalf, message: &ToGuest) -> Result<(), WireError> {

@@ -20,6 +20,7 @@ use super::{
     net, own,
     record::{self, Files, Process, Record},
     storage::Needs,
+    way::Way,
 };
 use crate::clock;
 
@@ -258,9 +259,9 @@ impl Inner {
         };
         let (monitor, task) = monitor::spawn(monitored, self.events.clone());
         let has_agent = record.is_some_and(|record| record.definition.agent);
-        let own = record.is_some_and(|record| record.definition.holdfast_agent).then(|| {
-            let (guest, socket, view) = (guest.clone(), files.own(), monitor.watch());
-            own::spawn(own::Port { guest, epoch, socket, view }, self.events.clone())
+        let own = record.filter(|record| record.definition.holdfast_agent).map(|record| {
+            let (guest, way, view) = (guest.clone(), Way::of(&record.definition, &files), monitor.watch());
+            own::spawn(own::Port { guest, epoch, way, view }, self.events.clone())
         });
         let agent = (has_agent || own.is_some())
             .then(|| AgentChannel::new(has_agent.then(|| files.qga()), monitor.watch(), own));

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,7 +22,7 @@ use super::{
     monitor::MonitorClient,
     net,
     record::{Process, Record},
-    storage,
+    storage, way,
 };
 
 /// How long QEMU may take to answer after it was run. It takes some 100 ms; most of that is loading.
@@ -50,6 +51,7 @@ pub async fn start(
     inner.forget(guest).await.map_err(host("remove what an earlier run left"))?;
     let needs = storage::look(guest, definition).await.map_err(host("look at its disks"))?;
     locks::check(definition, how).await?;
+    way::check(definition, Path::new(way::VHOST_VSOCK)).await.map_err(StartError::Vsock)?;
     let kvm = inner.kvm.get_or_init(|| accel::try_kvm(&inner.config.binary)).await;
     let accelerator = accel::choose(definition.accel, kvm).map_err(StartError::Acceleration)?;
     inner.registry.reserve(guest, epoch, &needs)?;

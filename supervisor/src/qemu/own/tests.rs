@@ -5,9 +5,10 @@ use holdfast_probes::{
     channel::Exit,
     guest_agent::{Agent, GuestConfig},
 };
-use tokio::net::UnixListener;
+use tokio::{io::AsyncReadExt, net::UnixListener};
 
 use super::*;
+use crate::qemu::AgentChannel;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -24,7 +25,7 @@ async fn guest(config: String) -> (tempfile::TempDir, OwnAgent, mpsc::Receiver<G
     });
     let (_, view) = watch::channel(running());
     let (events, told) = mpsc::channel(16);
-    let port = Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view };
+    let port = Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), way: Way::Port(socket), view };
     let own = spawn(port, events);
     let here = |presence: &Presence| *presence == Presence::Here;
     timeout(LONG, own.presence.clone().wait_for(here)).await.unwrap().unwrap();
@@ -73,7 +74,7 @@ async fn is_watched(pid: u32) {
 struct Liar {
     own: OwnAgent,
     told: mpsc::Receiver<GuestEvent>,
-    lines: wire::Lines,
+    lines: Lines,
     write: OwnedWriteHalf,
     view: watch::Sender<View>,
     _folder: tempfile::TempDir,
@@ -86,11 +87,13 @@ impl Liar {
         let listener = UnixListener::bind(&socket).unwrap();
         let (sender, view) = watch::channel(running());
         let (events, told) = mpsc::channel(256);
-        let own =
-            spawn(Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), socket, view }, events);
+        let own = spawn(
+            Port { guest: GuestName::new("web-1").unwrap(), epoch: Epoch::default(), way: Way::Port(socket), view },
+            events,
+        );
         // Whoever accepts can speak as whoever connects.
         let (read, write) = listener.accept().await.unwrap().0.into_split();
-        Self { own, told, lines: wire::Lines::of(read), write, view: sender, _folder: folder }
+        Self { own, told, lines: Lines::of(read), write, view: sender, _folder: folder }
     }
 
     /// The number of the next greeting.
@@ -164,9 +167,68 @@ async fn a_port_that_nobody_listens_at_is_nobody_to_ask() {
     let (_, view) = watch::channel(running());
     let (events, _told) = mpsc::channel(16);
     let (guest, socket) = (GuestName::new("web-1").unwrap(), folder.path().join("port"));
-    let own = spawn(Port { guest, epoch: Epoch::default(), socket, view }, events);
+    let own = spawn(Port { guest, epoch: Epoch::default(), way: Way::Port(socket), view }, events);
     assert!(!own.is_here());
     assert_eq!(own.answer(&Probe::AgentPing {}, Duration::from_millis(100)).await, None);
+}
+
+/// An agent behind a program that carries vsock, by which a guest without QEMU's agent is asked.
+fn carried(socket: std::path::PathBuf) -> (OwnAgent, AgentChannel) {
+    let (_, view) = watch::channel(running());
+    let (events, _) = mpsc::channel(16);
+    let (guest, way) = (GuestName::new("web-1").unwrap(), Way::Program { socket, port: 7413 });
+    let own = spawn(Port { guest, epoch: Epoch::default(), way, view: view.clone() }, events);
+    (own.clone(), AgentChannel::new(None, view, Some(own)))
+}
+
+/// A connection of which the program has been told the port.
+async fn led(listener: &UnixListener) -> UnixStream {
+    let (mut stream, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
+    stream.read_exact(&mut [0; b"CONNECT 7413\n".len()]).await.unwrap();
+    stream
+}
+
+async fn becomes(own: &OwnAgent, wanted: Presence) {
+    timeout(LONG, own.presence.clone().wait_for(|presence| *presence == wanted)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_to_which_this_host_has_no_way_is_not_accused_and_the_reason_is_told() {
+    use holdfast_probes::channel::GuestChannel;
+    let folder = tempfile::tempdir().unwrap();
+    let (own, channel) = carried(folder.path().join("vsock"));
+    timeout(LONG, own.trouble.clone().wait_for(Option::is_some)).await.unwrap().unwrap();
+    let answer = channel.ping(LONG).await;
+    assert!(
+        matches!(&answer, Err(ChannelError::Unavailable(why)) if why.contains("/vsock:7413: No such file")),
+        "{answer:?}"
+    );
+    assert_eq!(channel.answer(&Probe::AgentPing {}, LONG).await, None);
+}
+
+#[tokio::test]
+async fn an_agent_whose_carrier_is_gone_is_unknown_and_one_that_listens_no_more_is_silent() {
+    use holdfast_probes::channel::GuestChannel;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("vsock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (own, channel) = carried(socket.clone());
+    let mut guest = led(&listener).await;
+    guest.write_all(b"OK 1024\n").await.unwrap();
+    let here = FromGuest::Here { version: String::new(), agent: 1, hello: None, late_ms: 0, down: Vec::new() };
+    guest.write_all(&protocol::line(&here)).await.unwrap();
+    becomes(&own, Presence::Here).await;
+    assert_eq!((channel.ping(LONG).await, own.trouble()), (Ok(()), None));
+    drop((guest, listener));
+    becomes(&own, Presence::Cut).await;
+    assert!(!own.is_here() && !own.is_silent());
+    let answer = channel.ping(LONG).await;
+    assert!(matches!(&answer, Err(ChannelError::Unavailable(why)) if why.contains("not reached")), "{answer:?}");
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    drop(led(&listener).await);
+    becomes(&own, Presence::Silent).await;
+    assert_eq!(channel.ping(LONG).await, Err(ChannelError::Deadline));
 }
 
 #[tokio::test]
