@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use holdfast_probes::guest_agent::{Agent, GuestConfig, protocol::PORT_NAME};
+use holdfast_probes::guest_agent::{Agent, GuestConfig, protocol::PORT_NAME, vsock};
 
 /// Where the guest's operator says what may be asked.
 const CONFIG: &str = "/etc/holdfast/guest.yaml";
@@ -11,7 +11,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 const USAGE: &str = "usage: holdfast-guest [--config FILE] [--port FILE]
   --config   what may be asked; default /etc/holdfast/guest.yaml
-  --port     the virtio-serial port; default /dev/virtio-ports/holdfast.0";
+  --port     the virtio-serial port; default /dev/virtio-ports/holdfast.0; not used where the config has `vsock`";
 
 fn main() -> ExitCode {
     let (mut config, mut port) = (PathBuf::from(CONFIG), PathBuf::from("/dev/virtio-ports").join(PORT_NAME));
@@ -46,15 +46,22 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: GuestConfig, port: &std::path::Path) -> ExitCode {
+    let at = config.vsock;
     let agent = Agent::new(config);
     loop {
         let served = async {
+            if let Some(at) = at {
+                return vsock::serve(&agent, at).await;
+            }
             let file = std::fs::OpenOptions::new().read(true).write(true).open(port)?;
             let (read, write) = (tokio::fs::File::from_std(file.try_clone()?), tokio::fs::File::from_std(file));
             agent.serve(read, write).await
         };
         if let Err(error) = served.await {
-            eprintln!("holdfast-guest: {}: {error}", port.display());
+            match at {
+                Some(at) => eprintln!("holdfast-guest: vsock port {}: {error}", at.port),
+                None => eprintln!("holdfast-guest: {}: {error}", port.display()),
+            }
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }

@@ -9,7 +9,7 @@ use std::{
 use holdfast_policies::{model::Probe, names::ServiceName, probe::Processes};
 use serde::{Deserialize, Serialize};
 
-use super::{loopback, protocol::SERVICES_MAX, reports};
+use super::{loopback, protocol::SERVICES_MAX, reports, vsock::VsockPort};
 
 /// Where applications report unless the config says otherwise: next to the supervisor's own ports.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7412);
@@ -24,6 +24,8 @@ pub struct GuestConfig {
     pub allow: Allowed,
     /// Applications that report in.
     pub heartbeat: Option<Reports>,
+    /// Where the host comes in over vsock. Default: by the virtio-serial port.
+    pub vsock: Option<VsockPort>,
 }
 
 /// Where applications report in, and which.
@@ -89,6 +91,9 @@ pub enum ConfigError {
     /// Anybody could report.
     #[error("heartbeat.listen: {0} can be reached from outside the guest; use an address like 127.0.0.1:7412")]
     NotOwn(SocketAddr),
+    /// Nobody can listen there.
+    #[error("vsock.port: {0} is no port; use one from 1 to 4294967294, such as 7413")]
+    NoPort(u32),
 }
 
 impl GuestConfig {
@@ -109,7 +114,10 @@ impl GuestConfig {
                 return Err(ConfigError::NotOwn(reports.listen));
             }
         }
-        Ok(config)
+        match config.vsock {
+            Some(vsock) if !vsock.is_one() => Err(ConfigError::NoPort(vsock.port)),
+            Some(_) | None => Ok(config),
+        }
     }
 
     /// Why a command is not run, if so.
