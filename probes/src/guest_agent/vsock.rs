@@ -53,7 +53,7 @@ pub struct VsockPort {
     /// The port that the agent listens at. Default 7413, as on the host.
     pub port: u32,
     /// Whether the host may come from any port of its own. Default false: only from those that its root alone can have, so that
-    /// other users of the host stay out. A program that carries vsock there has none of these, and guards its socket instead.
+    /// other users of the host stay out. A program that carries vsock comes from ports as it likes, and guards its socket instead.
     pub any_source: bool,
 }
 

@@ -94,13 +94,13 @@ impl Way {
     }
 
     /// Whether this failure to connect says that the agent does not listen, or that its guest does not answer. Any other says
-    /// that this host has no way to it, and nothing of the agent.
+    /// that this host has no way to it, and nothing of the agent. A program says nothing of the agent: one that was started anew
+    /// has no guest until that starts anew, and hangs up just as it does when nobody listens.
     pub fn blames_agent(&self, error: &io::Error) -> bool {
         match self {
             Self::Port(_) => true,
-            Self::Kernel { .. } | Self::Program { .. } => {
-                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut)
-            }
+            Self::Kernel { .. } => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut),
+            Self::Program { .. } => false,
         }
     }
 
@@ -207,7 +207,10 @@ async fn answer(stream: &mut UnixStream) -> io::Result<String> {
             Ok(byte) if answer.len() < ANSWER_BYTES_MAX => answer.push(byte),
             Ok(_) => return Err(odd(&String::from_utf8_lossy(&answer))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(io::Error::new(io::ErrorKind::ConnectionReset, "nobody listens in the guest"));
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionReset,
+                    "hung up: nobody listens in the guest, or it has no guest",
+                ));
             }
             Err(error) => return Err(error),
         }

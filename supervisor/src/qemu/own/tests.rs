@@ -207,7 +207,7 @@ async fn an_agent_to_which_this_host_has_no_way_is_not_accused_and_the_reason_is
 }
 
 #[tokio::test]
-async fn an_agent_whose_carrier_is_gone_is_unknown_and_one_that_listens_no_more_is_silent() {
+async fn an_agent_whose_carrier_is_gone_or_has_no_guest_is_unknown_and_one_that_is_reached_again_is_here() {
     use holdfast_probes::channel::GuestChannel;
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("vsock");
@@ -227,8 +227,13 @@ async fn an_agent_whose_carrier_is_gone_is_unknown_and_one_that_listens_no_more_
     std::fs::remove_file(&socket).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     drop(led(&listener).await);
-    becomes(&own, Presence::Silent).await;
-    assert_eq!(channel.ping(LONG).await, Err(ChannelError::Deadline));
+    // That it hung up has been seen when it is connected to anew.
+    let mut guest = led(&listener).await;
+    assert!(matches!(channel.ping(LONG).await, Err(ChannelError::Unavailable(why)) if why.contains("hung up")));
+    guest.write_all(b"OK 1025\n").await.unwrap();
+    guest.write_all(&protocol::line(&here)).await.unwrap();
+    becomes(&own, Presence::Here).await;
+    assert_eq!((channel.ping(LONG).await, own.trouble()), (Ok(()), None));
 }
 
 #[tokio::test]

@@ -43,12 +43,12 @@ async fn a_program_that_says_ok_leads_to_the_agent_and_nothing_of_what_the_agent
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_up_says_that_nobody_listens_in_the_guest() {
+async fn a_program_that_hangs_up_may_have_no_guest_and_does_not_accuse_it() {
     for answer in [b"".as_slice(), b"OK 10"] {
         let error = answered(answer).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
         let way = Way::Program { socket: "/s".into(), port: 7413 };
-        assert!(way.blames_agent(&error) && error.to_string().contains("nobody listens in the guest"), "{error}");
+        assert!(!way.blames_agent(&error) && error.to_string().contains("or it has no guest"), "{error}");
     }
 }
 
@@ -75,7 +75,7 @@ async fn a_program_that_says_nothing_is_given_up() {
     let (_folder, way, listener) = asked(7413).await;
     let Way::Program { socket, port } = &way else { unreachable!() };
     let error = in_time(by_program(socket, *port), SHORT).await.unwrap_err();
-    assert!(error.kind() == io::ErrorKind::TimedOut && way.blames_agent(&error), "{error}");
+    assert!(error.kind() == io::ErrorKind::TimedOut && !way.blames_agent(&error), "{error}");
     drop(listener);
     let gone = timeout(LONG, way.connect()).await.unwrap().unwrap_err();
     assert!(!way.blames_agent(&gone) && gone.to_string().contains("/vsock:7413: "), "{gone}");
