@@ -51,7 +51,7 @@ add_module() { # with what it depends on, in the order in which they must be loa
 for module in virtio_pci virtio_net virtio_blk crc32c_generic ext4; do add_module "$module"; done
 printf '%s\n' "${order[@]}" > "$root/lib/modules/first"
 order_first=${#order[@]}
-for module in virtio_console virtio_rng virtio_balloon i6300esb pvpanic_mmio; do add_module "$module"; done
+for module in virtio_console virtio_rng virtio_balloon i6300esb pvpanic_mmio vmw_vsock_virtio_transport; do add_module "$module"; done
 printf '%s\n' "${order[@]:$order_first}" > "$root/lib/modules/second"
 
 cat > "$root/init" <<'I'

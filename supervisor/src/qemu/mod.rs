@@ -3,7 +3,7 @@
 //! ```text
 //! Driver ── registry: one entry per guest ──┬─ record    what was started, for the next supervisor   record.rs
 //!   │                                       ├─ monitor   one task: QMP, events, exit                 monitor.rs
-//!   │                                       ├─ agent     the way into the guest                      agent.rs
+//!   │                                       ├─ agent     the way into the guest                      agent.rs, own.rs, way.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
 //!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs, screen.rs
 //!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs
