@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use holdfast_policies::model::{Accel, Disk, DiskFormat, DisplayModel};
+use holdfast_policies::model::{Accel, Disk, DiskFormat, DisplayModel, Vsock, VsockCarrier};
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
@@ -214,6 +214,19 @@ async fn two_guests_on_one_image_and_a_machine_that_cannot_start_leave_nothing_b
     assert!(!driver.cgroup_of(&guest("two")).exists());
     driver.stop(&guest("one")).await.unwrap();
     driver.start(&guest("two"), epoch(3), &with(&link), How::Run, || Ok(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_whose_vsock_device_its_host_lacks_is_not_started_and_leaves_nothing_behind() {
+    let Some(host) = Host::new("vsock") else { return };
+    let (driver, _events) = host.open().await;
+    let carrier = VsockCarrier::Program { device: "/nonexistent/device".into(), socket: "/nonexistent/socket".into() };
+    let vsock = Some(Vsock { carrier, port: 7413 });
+    let definition = QemuDefinition { holdfast_agent: true, vsock, ..empty_machine() };
+    let refused = driver.start(&guest("one"), epoch(1), &definition, How::Run, || Ok(())).await;
+    assert!(matches!(&refused, Err(StartError::Vsock(why)) if why.contains("/nonexistent/device")), "{refused:?}");
+    assert!(driver.inventory().await.unwrap().is_empty());
+    assert!(!driver.cgroup_of(&guest("one")).exists());
 }
 
 #[tokio::test]
