@@ -243,7 +243,7 @@ fn over_the_network(lab: &Lab, host: &str) {
         curl -sk -m 5 -o /dev/null https://{address}:{PORT}/ ; true"
     );
     // The other end may hang up in the middle, which is as it should be.
-    lab.shell("cl", &line, Duration::from_secs(40)).unwrap();
+    lab.shell("cl", &line, LIMIT).unwrap();
 }
 
 /// What a confused local program might send.

@@ -63,7 +63,8 @@ impl Place {
     }
 
     /// A command that first moves itself to a child of the lab's cgroup and to one of its network namespaces. Mounts are
-    /// not changed, so that what it mounts or makes is seen outside.
+    /// not changed, so that what it mounts or makes is seen outside. It must not be made the leader of a process group, or it
+    /// seems to end at once.
     #[must_use]
     pub fn inside(&self, cgroup: &str, space: &str, argv: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new("sh");
