@@ -1,10 +1,13 @@
 //! Garbage on every socket is refused and counted, and changes nothing (S10).
 
-#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
+    process::Stdio,
+    thread,
     time::Duration,
 };
 
@@ -64,12 +67,12 @@ fn garbage_from_a_host_of_the_cluster_is_refused_and_counted_and_changes_nothing
         // What is no frame ends the connection without an answer.
         let broken = broken_frames();
         for bytes in &broken {
-            assert_eq!(spoken(&scene.lab, &speaker, target, bytes), b"", "a broken frame was answered");
+            assert_eq!(spoken(&scene.lab, &speaker, target, bytes, None), b"", "a broken frame was answered");
         }
         // What is no request is refused, one by one, and the connection goes on.
         let requests = no_requests();
         let bytes: Vec<u8> = requests.iter().zip(0..).flat_map(|((tag, body), id)| frame(id, *tag, body)).collect();
-        let answers = answers(&spoken(&scene.lab, &speaker, target, &bytes));
+        let answers = answers(&spoken(&scene.lab, &speaker, target, &bytes, Some(requests.len())));
         let mut ids: Vec<u64> = answers.iter().map(|(id, _)| *id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (0..requests.len() as u64).collect::<Vec<_>>());
@@ -143,11 +146,11 @@ fn frame(id: u64, tag: u8, body: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &id.to_be_bytes(), &[tag], body].concat()
 }
 
-/// The ids and tags of the frames in `bytes`, which must be whole.
+/// The ids and tags of the frames in `bytes`; what is not whole may still be coming.
 fn answers(mut bytes: &[u8]) -> Vec<(u64, u8)> {
     let mut found = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk() {
-        let (frame, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).unwrap();
+        let Some((frame, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize) else { break };
         let (id, rest_of_frame) = frame.split_first_chunk().unwrap();
         found.push((u64::from_be_bytes(*id), *rest_of_frame.first().unwrap()));
         bytes = rest;
@@ -157,9 +160,8 @@ fn answers(mut bytes: &[u8]) -> Vec<(u64, u8)> {
 
 fn noise(bytes: usize) -> Vec<u8> {
     let mut noise = vec![0_u8; bytes];
-    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
-    // openssl s_client takes these for commands where they come first in what it reads at once: to quit, and to renegotiate.
-    noise.iter().map(|byte| if matches!(byte, b'Q' | b'R') { b'q' } else { *byte }).collect()
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    noise
 }
 
 /// Each ends its connection: random bytes that announce too much, one byte too much, too little, and no channel.
@@ -197,25 +199,44 @@ fn no_requests() -> Vec<(u8, Vec<u8>)> {
     all
 }
 
-/// What `target` answers to bytes that `speaker` sends with its own certificate, until it hangs up or says nothing more.
-fn spoken(lab: &Lab, speaker: &str, target: &str, bytes: &[u8]) -> Vec<u8> {
+/// What `target` answers to bytes that `speaker` sends with its own certificate, until it hangs up or, where so many answers are
+/// expected, has given them.
+fn spoken(lab: &Lab, speaker: &str, target: &str, bytes: &[u8], expected: Option<usize>) -> Vec<u8> {
     let files = lab.host_file(speaker).parent().unwrap().display().to_string();
-    let folder = lab.place().dir.display().to_string();
-    std::fs::write(format!("{folder}/said"), bytes).unwrap();
-    // Until nothing has come for three seconds, and for twenty at most.
-    let listen = format!(
-        "size=-1; same=0; for turn in $(seq 100); do sleep 0.2; now=$(stat -c %s {folder}/answered); \
-         if [ $now = $size ]; then same=$((same + 1)); else same=0; fi; size=$now; [ $same -ge 15 ] && break; done"
-    );
+    let folder = lab.place().dir.clone();
+    let (answered, log) = (folder.join("answered"), folder.join("openssl.out"));
+    // Those of the last time would be taken for these.
+    let _ = fs::remove_file(&answered);
+    // No letter of what is sent is a command to openssl itself, such as Q to quit.
     let line = format!(
-        "(cat {folder}/said; {listen}) | openssl s_client -quiet -no_ign_eof -tls1_3 -connect {}:{PORT} -CAfile {files}/ca.pem \
-         -verify_return_error -cert {files}/{speaker}.pem -key {files}/{speaker}.key > {folder}/answered 2> {folder}/openssl.out; true",
-        lab.address(target).unwrap()
+        "exec openssl s_client -quiet -no_ign_eof -nocommands -tls1_3 -connect {}:{PORT} -CAfile {files}/ca.pem \
+         -verify_return_error -cert {files}/{speaker}.pem -key {files}/{speaker}.key > {} 2> {}",
+        lab.address(target).unwrap(),
+        answered.display(),
+        log.display()
     );
-    lab.shell("cl", &line, Duration::from_secs(40)).unwrap();
-    let log = std::fs::read_to_string(format!("{folder}/openssl.out")).unwrap();
+    let mut client = lab.place().inside("speaker", "cl", &["bash", "-c", &line]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut mouth = client.stdin.take().unwrap();
+    let said = bytes.to_vec();
+    let speaking = thread::spawn(move || {
+        // The other end may hang up before it has heard everything.
+        let _ = mouth.write_all(&said);
+        mouth
+    });
+    let heard = wait::until("answers, or an end", LIMIT, || {
+        let ended = client.try_wait().map_err(|error| error.to_string())?.is_some();
+        let said = fs::read(&answered).unwrap_or_default();
+        let enough = expected.is_some_and(|expected| answers(&said).len() >= expected);
+        if ended || enough { Ok(()) } else { Err(format!("{} bytes", said.len())) }
+    });
+    // It may have ended by itself.
+    let _ = client.kill();
+    client.wait().unwrap();
+    drop(speaking.join().unwrap());
+    let log = fs::read_to_string(log).unwrap();
+    heard.unwrap_or_else(|error| panic!("{error:#}; openssl says {log}"));
     assert!(log.contains("verify return:1"), "no TLS session: {log}");
-    std::fs::read(format!("{folder}/answered")).unwrap()
+    fs::read(answered).unwrap()
 }
 
 /// The sum of a metric over its labels.
