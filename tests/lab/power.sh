@@ -24,7 +24,7 @@ off() {
   links_down
   [ -d "$cgroup" ] || return 0
   echo 1 > "$cgroup/cgroup.kill"
-  for _ in $(seq 400); do populated || break; sleep 0.005; done
+  for _ in $(seq 2000); do populated || break; sleep 0.005; done
   populated && { echo "$host: processes survive cgroup.kill" >&2; return 1; }
   # Without power no watchdog counts.
   [ -e "$disk/watchdog/power" ] && echo off > "$disk/watchdog/power"
@@ -68,7 +68,7 @@ on() {
     exec setsid nsenter --net="/run/netns/$space" unshare --mount --uts --ipc --pid --cgroup --fork --kill-child \
       --propagation private --mount-proc "$here/hostinit.sh" "$lab" "$host"
   ) < /dev/null >> "$disk/console.log" 2>&1 &
-  for _ in $(seq 400); do populated && return 0; sleep 0.005; done
+  for _ in $(seq 2000); do populated && return 0; sleep 0.005; done
   echo "$host: did not boot, see $disk/console.log" >&2
   return 1
 }

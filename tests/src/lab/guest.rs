@@ -82,7 +82,7 @@ impl Lab {
         let empty = image_dir().join("data.raw");
         run_ok(
             &["cp".as_ref(), "--sparse=always".as_ref(), empty.as_os_str(), self.disk(guest).as_os_str()],
-            Duration::from_secs(20),
+            Duration::from_secs(60),
         )?;
         network::introduce(&self.place, address, &mac(address))
     }
@@ -94,7 +94,7 @@ impl Lab {
     pub fn boot_record(&self, guest: &str) -> Result<Vec<String>> {
         let copy = tempfile::NamedTempFile::new()?;
         fs::copy(self.disk(guest), copy.path())?;
-        let limit = Duration::from_secs(20);
+        let limit = Duration::from_secs(60);
         // Replays the journal; exits with 1 when it had something to do.
         run(&["e2fsck".as_ref(), "-fy".as_ref(), copy.path().as_os_str()], limit)?;
         let text = run_ok(&["debugfs".as_ref(), "-R".as_ref(), "cat /boots".as_ref(), copy.path().as_os_str()], limit)?;
@@ -115,7 +115,7 @@ impl Lab {
             client.wait_up(BOOT_LIMIT).with_context(|| by_hand.said())?;
             times.push(client.first_good_ms().unwrap_or_else(now_ms) - begin_ms);
             by_hand.stop()?;
-            client.wait_down(Duration::from_secs(10))?;
+            client.wait_down(Duration::from_secs(30))?;
         }
         times.sort_by(f64::total_cmp);
         times.get(1).copied().context("no boot was measured")
@@ -131,7 +131,7 @@ impl Lab {
         let make = format!(
             "ip link show {tap} > /dev/null 2>&1 || ip tuntap add {tap} mode tap; ip link set {tap} master br0 up"
         );
-        let answer = self.exec(host, &["sh", "-c", &make], Duration::from_secs(5))?;
+        let answer = self.exec(host, &["sh", "-c", &make], Duration::from_secs(30))?;
         anyhow::ensure!(answer.ok(), "cannot make {tap} on {host}: {}", answer.err.trim());
         let cgroup = format!("/sys/fs/cgroup/guests/hand-{guest}");
         let enter = "mkdir -p \"$0\" && echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
@@ -188,11 +188,11 @@ impl ByHand<'_> {
     /// Ends it and waits for the end.
     ///
     /// # Errors
-    /// When it is still there after ten seconds.
+    /// When it is still there after half a minute.
     pub fn stop(self) -> Result<()> {
         self.kill();
         let cgroup = self.cgroup();
-        super::wait::until("end of a guest started by hand", Duration::from_secs(10), || {
+        super::wait::until("end of a guest started by hand", Duration::from_secs(30), || {
             if super::place::populated(&cgroup) { Err("it runs".to_owned()) } else { Ok(()) }
         })
     }

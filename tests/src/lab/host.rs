@@ -20,8 +20,9 @@ use super::{
     wait,
 };
 
-/// Longest time for a boot or a power cut.
-const POWER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for a boot or a power cut, and until a daemon is there or gone. Each takes a fraction of a second on a machine
+/// that has nothing else to do.
+const POWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// One host of a lab.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ impl Lab {
     /// Boots a host and waits until it is up (its daemons may still be starting). Does nothing when it is on.
     ///
     /// # Errors
-    /// When it is not up within ten seconds.
+    /// When it is not up within half a minute.
     pub fn power_on(&self, host: &str) -> Result<()> {
         self.press(host, "on")?;
         wait::until(&format!("boot of {host}"), POWER_LIMIT, || {
@@ -136,7 +137,7 @@ impl Lab {
     /// Stops every process of a host where it stands. It still answers ping and accepts connections.
     ///
     /// # Errors
-    /// When the group is not frozen within ten seconds.
+    /// When the group is not frozen within half a minute.
     pub fn freeze(&self, host: &str) -> Result<()> {
         self.set_frozen(host, true)
     }
@@ -166,22 +167,32 @@ impl Lab {
         fs::read_to_string(self.host_cgroup(host).join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
     }
 
-    /// `kill -9` of a host's supervisor, which stays down until [`Lab::start`].
+    /// `kill -9` of a host's supervisor, which is gone then and stays down until [`Lab::start`].
     ///
     /// # Errors
     /// When it does not run.
     pub fn kill_supervisor(&self, host: &str) -> Result<()> {
-        self.want(host, Daemon::Supervisor, false)?;
-        self.signal(host, Daemon::Supervisor, Signal::SIGKILL)
+        self.kill(host, Daemon::Supervisor)
     }
 
-    /// `kill -9` of a host's guard, which stays down until [`Lab::start`].
+    /// `kill -9` of a host's guard, which is gone then and stays down until [`Lab::start`].
     ///
     /// # Errors
     /// When it does not run.
     pub fn kill_guard(&self, host: &str) -> Result<()> {
-        self.want(host, Daemon::Guard, false)?;
-        self.signal(host, Daemon::Guard, Signal::SIGKILL)
+        self.kill(host, Daemon::Guard)
+    }
+
+    fn kill(&self, host: &str, daemon: Daemon) -> Result<()> {
+        self.want(host, daemon, false)?;
+        self.signal(host, daemon, Signal::SIGKILL)?;
+        // One that is still dying would be taken for the next one, and may still write to its folder.
+        wait::until(&format!("the end of the {} of {host}", daemon.name()), POWER_LIMIT, || {
+            match self.daemon_pid(host, daemon) {
+                Ok(pid) => Err(format!("pid {pid} is still there")),
+                Err(_) => Ok(()),
+            }
+        })
     }
 
     /// `kill -9` of a daemon that is started again at once, as a service manager does.
@@ -196,7 +207,7 @@ impl Lab {
     /// Starts a daemon that was killed or held back.
     ///
     /// # Errors
-    /// When it does not appear within ten seconds.
+    /// When it does not appear within half a minute.
     pub fn start(&self, host: &str, daemon: Daemon) -> Result<()> {
         self.want(host, daemon, true)?;
         wait::until(&format!("{} of {host}", daemon.name()), POWER_LIMIT, || {

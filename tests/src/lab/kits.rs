@@ -66,7 +66,7 @@ pub const POSTGRES: Kit = Kit {
 };
 
 /// How long the files of the kits may take to make.
-const BUILD_LIMIT: Duration = Duration::from_secs(120);
+const BUILD_LIMIT: Duration = Duration::from_secs(300);
 
 /// Where `kits.sh` puts what it makes.
 fn kits_dir() -> PathBuf {
@@ -95,7 +95,7 @@ impl Lab {
         let disk = kit.disk.map_or_else(|| image_dir().join("data.raw"), |disk| kits_dir().join(disk));
         let copy = ["cp".as_ref(), "--sparse=always".as_ref(), disk.as_os_str(), self.disk(kit.guest).as_os_str()]
             .map(ToOwned::to_owned);
-        run_ok(&copy, Duration::from_secs(20))?;
+        run_ok(&copy, Duration::from_secs(60))?;
         network::introduce(&self.place, kit.address, &mac(kit.address))
     }
 

@@ -31,9 +31,9 @@ pub const GUEST: &str = "web-1";
 pub const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long the files of the machine may take to make.
-const BUILD_LIMIT: Duration = Duration::from_secs(120);
+const BUILD_LIMIT: Duration = Duration::from_secs(300);
 /// Longest time until QEMU listens.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Memory in MiB; the first files take half of it.
 const MEMORY_MIB: u32 = 384;
 /// Lines of its console that are shown when it does not answer.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::{command, wait};
 
 /// Longest time for one call of `ip` and its like.
-pub(super) const QUICK: Duration = Duration::from_secs(10);
+pub(super) const QUICK: Duration = Duration::from_secs(30);
 /// Marks a lab that is meant to outlive the process that built it.
 const KEPT: &str = "kept";
 
@@ -92,7 +92,7 @@ impl Place {
         let cgroup = self.cgroup();
         // Every step is tried, whatever became of the one before: there is nobody to report to.
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             if !populated(&cgroup) {
                 break;
             }
