@@ -108,7 +108,7 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     assert!(story.is_sorted_by_key(|line| line["at_ms"].as_u64()), "{story:?}");
     let told = |word: &str| story.iter().any(|line| line["what"].as_str().is_some_and(|what| what.contains(word)));
     assert!(told(&host) && told(&new_host), "{story:?}");
-    let status = scene.lab.status().unwrap().value;
+    let status = scene.lab.status_soon().unwrap().value;
     assert_eq!(status["hosts"][&host]["life"], "gone");
     assert_eq!(scene.presses(), 0, "a dead host needs no power button, only its word that it is off");
 }

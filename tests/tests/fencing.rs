@@ -62,7 +62,7 @@ fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
     assert_eq!(scene.qemu().unwrap().0, host);
     // The operator does what the incident says: makes sure first, and says so then.
     scene.lab.power_cut(&host).unwrap();
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     // Refused while an attempt is under way, whose late `off` could hit the next boot (R20).
     wait::until("the word to be taken", LIMIT, || {
         let answer = scene.lab.holdfast(&from, &confirm).map_err(|error| format!("{error:#}"))?;
@@ -100,7 +100,7 @@ fn a_host_that_dies_while_no_power_device_is_reached_has_one_human_asked_once_an
         incidents.as_array().unwrap().iter().filter(asks).cloned().collect::<Vec<_>>()
     };
     assert_eq!(asking(&scene).len(), 1, "{:?}", asking(&scene));
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     wait::until("the word to be taken", LIMIT, || {
         let confirm = ["host", "confirm-off", &host, "--operator", "ann"];
         let answer = scene.lab.holdfast(&from, &confirm).map_err(|error| format!("{error:#}"))?;

@@ -99,7 +99,7 @@ fn a_guest_whose_storage_is_full_goes_on_where_it_was_once_there_is_room() {
     // What the human is told to do.
     let command = ["guest", "cleanup", GUEST];
     assert!(second["human"].to_string().contains(&format!("holdfast {}", command.join(" "))), "{second}");
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.holdfast_soon(&from, &command).unwrap();
     scene.calm().unwrap();
     goes_on(&scene, &who, &qemu);

@@ -56,7 +56,7 @@ fn a_slow_application_is_degraded_a_silent_one_gets_a_reboot_and_a_stop_is_a_shu
     assert!(journal.iter().any(|line| line.contains("shop") && line.contains("reboot")), "{journal:?}");
 
     // Stopped by an operator: it shuts down.
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.holdfast_soon(&from, &["guest", "stop", GUEST]).unwrap();
     let stopped = |scene: &Scene| scene.shown(&format!("/guests/{GUEST}/state"));
     wait::until("a stopped guest", LIMIT, || {
@@ -113,6 +113,6 @@ fn declare(scene: &Scene) {
     cool_down: 10s
 "#,
     );
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.apply_texts(&from, &files).unwrap();
 }

@@ -27,7 +27,7 @@ fn kits_restart_real_programs_that_have_died_or_hang_and_a_database_outlives_its
     for (kit, hurt) in [(REDIS, "kill"), (NGINX, "stop"), (POSTGRES, "kill")] {
         scene.lab.make_kit_guest(&kit).unwrap();
         files.extend(scene.lab.kit_yaml(&kit).unwrap());
-        let from = scene.lab.status().unwrap().from;
+        let from = scene.lab.status_soon().unwrap().from;
         scene.lab.apply_texts(&from, &files).unwrap();
         eprintln!("{} is well on {}", kit.guest, well(&scene, &kit));
         survives(&scene, &kit, hurt);
@@ -50,7 +50,7 @@ fn kits_restart_real_programs_that_have_died_or_hang_and_a_database_outlives_its
 }
 
 fn stop(scene: &Scene, guest: &str) {
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.holdfast_soon(&from, &["guest", "stop", guest, "--operator", "ann"]).unwrap();
     wait::until(&format!("{guest} stopped"), LIMIT, || {
         let state = scene.shown(&format!("/guests/{guest}/state")).map_err(|error| format!("{error:#}"))?;
@@ -101,7 +101,7 @@ fn boot(scene: &Scene, kit: &Kit) -> String {
 }
 
 fn incidents(scene: &Scene, kit: &Kit) -> Vec<Value> {
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     let story = scene.lab.holdfast_json(&from, &["explain", kit.guest]).unwrap();
     story["incidents"].as_array().cloned().unwrap_or_default()
 }

@@ -24,7 +24,7 @@ fn a_guest_of_a_member_without_a_vote_moves_and_survives_its_host() {
     let mut scene = Scene::with(hosts, "").unwrap();
     scene.calm().unwrap();
     // Whatever stands in the state, a witness gets no guests.
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     assert_eq!(scene.lab.holdfast(&from, &["guest", "migrate", GUEST, "--to", "w1"]).unwrap().code, Some(1));
     if scene.calm().unwrap() != "m1" {
         scene.migrate("m1").unwrap();
@@ -223,7 +223,7 @@ fn arranged_on_a_voter(scene: &mut Scene, on_leader: bool) -> (String, String) {
 fn to(scene: &Scene, guest: &str, target: &str) {
     let host = scene.lab.wait_guest_healthy(guest, LIMIT).unwrap();
     if host != target {
-        let from = scene.lab.status().unwrap().from;
+        let from = scene.lab.status_soon().unwrap().from;
         scene.lab.holdfast_soon(&from, &["guest", "migrate", guest, "--to", target]).unwrap();
     }
     scene

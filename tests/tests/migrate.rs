@@ -22,7 +22,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     assert_eq!(scene.who().unwrap(), who, "it was booted again");
 
     scene.calm().unwrap();
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.holdfast_soon(&from, &["host", "drain", &second, "--operator", "ann"]).unwrap();
     let third = scene
         .lab
@@ -98,7 +98,7 @@ fn a_guest_does_not_move_to_a_host_that_does_not_see_its_locks() {
     let image = format!("/srv/holdfast/{GUEST}.raw");
     let line = format!("cp --sparse=always {image} /run/other.raw && mount --bind /run/other.raw {image}");
     assert!(scene.lab.exec(&target, &["sh", "-c", &line], LIMIT).unwrap().ok());
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", &target]).unwrap();
     wait::until("a move that is given up for its locks", LIMIT, || {
         let journal = scene.journal().map_err(|error| format!("{error:#}"))?;

@@ -49,7 +49,7 @@ fn a_cluster_whose_stores_were_restored_to_the_past_halts_and_calls_a_human() {
     scene.answered_throughout().unwrap();
     assert_eq!(scene.who().unwrap(), who);
     // What an operator wants is refused; what dies is not started.
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     for order in [&["host", "drain", "h1", "--operator", "ann"][..], &["guest", "migrate", GUEST, "--to", &source]] {
         let answer = scene.lab.holdfast(&from, order).unwrap();
         assert_eq!(answer.code, Some(1), "{}", answer.err);

@@ -109,6 +109,6 @@ fn declare_migrate(scene: &Scene) {
     let (_, web) = files.iter_mut().find(|(name, _)| *name == "web.yaml").unwrap();
     let Some(at) = web.find("    ladder:") else { panic!("no ladder in {web}") };
     web.insert_str(at, "    on_degraded: migrate\n");
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     scene.lab.apply_texts(&from, &files).unwrap();
 }

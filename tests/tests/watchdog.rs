@@ -240,7 +240,7 @@ fn a_host_that_loses_power_together_with_its_bmc_is_safe_by_its_lease_and_nobody
         (says_so && safe["left_ms"].as_u64()? > 0).then(|| safe.clone())
     });
     let safe = safe.unwrap();
-    let from = scene.lab.status().unwrap().from;
+    let from = scene.lab.status_soon().unwrap().from;
     let waits = scene.lab.holdfast_json(&from, &["explain", GUEST]).unwrap()["waits"].clone();
     assert!(waits.as_str().is_some_and(|waits| waits.contains("safe at")), "{waits}");
     let started = wait::until("a start elsewhere", LIMIT, || {

@@ -11,8 +11,9 @@ use super::{
     guest, machine_id, wait,
 };
 
-/// Longest time for one command line call. A call waits for a commit at most, which takes well under a second.
-pub const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// Longest time for one command line call, and until a coordinator takes it. A call waits for a commit at most, which takes well
+/// under a second; the command line itself gives up after 12 s.
+pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// The port of the read-only HTTP API.
 pub const API_PORT: u16 = 7480;
 /// Where the lab writes the policies that it applies.
@@ -112,38 +113,43 @@ impl Lab {
         let answered = self.holdfast_answered(host, arguments)?;
         if !answered.ok() {
             bail!(
-                "on {host}, holdfast {} ended with {:?}: {}",
+                "on {host}, holdfast {} ended with {:?}: {} {}",
                 arguments.join(" "),
                 answered.code,
-                answered.err.trim()
+                answered.err.trim(),
+                answered.out.trim()
             );
         }
         Ok(answered.out)
     }
 
-    /// Like [`Lab::holdfast_ok`] with `--json`.
+    /// Like [`Lab::holdfast_soon`] with `--json`.
     ///
     /// # Errors
-    /// As [`Lab::holdfast_ok`], and when the answer is not JSON.
+    /// As [`Lab::holdfast_soon`], and when the answer is not JSON.
     pub fn holdfast_json(&self, host: &str, arguments: &[&str]) -> Result<Value> {
         let mut all = arguments.to_vec();
         all.push("--json");
-        let out = self.holdfast_ok(host, &all)?;
-        serde_json::from_str(&out).with_context(|| format!("holdfast {} answered no JSON: {out}", arguments.join(" ")))
+        parsed(&self.holdfast_soon(host, &all)?)
     }
 
-    /// What `holdfast status` answers on the first host that is on, not frozen, and knows a leader.
+    /// What `holdfast status` answers on the first host that is on, not frozen, and knows a leader. The host that answered last is
+    /// asked first: one that is cut off takes seconds to say that it knows nothing.
     ///
     /// # Errors
     /// When no host answers so, with what the last one said.
     pub fn status(&self) -> Result<Status> {
         let mut last = anyhow::anyhow!("no host is on");
-        let usable = self.hosts().iter().filter(|spec| self.is_on(&spec.name) && !self.is_frozen(&spec.name));
+        let before = self.answered().clone();
+        let mut usable: Vec<&HostSpec> =
+            self.hosts().iter().filter(|spec| self.is_on(&spec.name) && !self.is_frozen(&spec.name)).collect();
+        usable.sort_by_key(|spec| before.as_deref() != Some(spec.name.as_str()));
         for spec in usable {
-            match self.holdfast_json(&spec.name, &["status"]) {
+            match self.holdfast_ok(&spec.name, &["status", "--json"]).and_then(|out| parsed(&out)) {
                 Ok(value) => {
                     let status = Status { from: spec.name.clone(), value };
                     if status.leader().is_some() && status.quorum() {
+                        *self.answered() = Some(status.from.clone());
                         return Ok(status);
                     }
                     last = anyhow::anyhow!("{} knows no leader or has no quorum: {}", spec.name, status.value);
@@ -152,6 +158,14 @@ impl Lab {
             }
         }
         Err(last)
+    }
+
+    /// Like [`Lab::status`], but waits for a coordinator: which one leads may just be changing.
+    ///
+    /// # Errors
+    /// When there is none for [`CALL_LIMIT`].
+    pub fn status_soon(&self) -> Result<Status> {
+        self.wait_status("a coordinator", CALL_LIMIT, |status| Some(status.clone()))
     }
 
     /// Waits until `look` accepts the status.
@@ -190,6 +204,15 @@ impl Lab {
             let heard = page.lines().find_map(|line| line.strip_prefix("holdfast_gossip_live_members "));
             if heard == Some(on.as_str()) { Ok(()) } else { Err(format!("{heard:?} of {on}")) }
         })
+    }
+
+    /// Waits until every host that is on hears all others ([`Lab::wait_hears_all`]).
+    ///
+    /// # Errors
+    /// After `limit`.
+    pub fn wait_all_hear_all(&self, limit: Duration) -> Result<()> {
+        let on = self.hosts().iter().filter(|spec| self.is_on(&spec.name));
+        on.into_iter().try_for_each(|spec| self.wait_hears_all(&spec.name, limit))
     }
 
     /// Waits until a guest runs and all its services are healthy; returns its host.
@@ -325,6 +348,10 @@ impl Status {
         let healthy = |service: &Value| service.get("verdict").and_then(Value::as_str) == Some("healthy");
         self.guest_state(guest) == Some("running") && services.is_none_or(|services| services.values().all(healthy))
     }
+}
+
+fn parsed(out: &str) -> Result<Value> {
+    serde_json::from_str(out).with_context(|| format!("holdfast answered no JSON: {out}"))
 }
 
 fn filled_in(text: &str) -> String {

@@ -35,7 +35,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Child,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -82,6 +82,8 @@ pub struct Lab {
     options: LabOptions,
     watch: watch::Watch,
     helpers: Mutex<Vec<Child>>,
+    /// The host that has answered last when it was asked for the cluster's status.
+    answered: Mutex<Option<String>>,
 }
 
 impl Lab {
@@ -100,7 +102,7 @@ impl Lab {
         let cgroups = options.hosts.iter().map(|spec| (spec.name.clone(), place.cgroup().join(&spec.name))).collect();
         let watch = watch::Watch::start(place.dir.join("shared"), cgroups);
         // From here on, dropping it takes down whatever is there.
-        let lab = Self { place, options, watch, helpers: Mutex::new(Vec::new()) };
+        let lab = Self { place, options, watch, helpers: Mutex::default(), answered: Mutex::default() };
         lab.write_files().context("cannot write the lab's files")?;
         network::build(&lab.place).context("cannot build the lab's networks")?;
         lab.start_bmcs().context("cannot start the lab's BMCs")?;
@@ -204,6 +206,10 @@ impl Lab {
         // returns at once.
         let net = format!("--net=/run/netns/{}", self.place.space(space));
         command::run(&["nsenter", &net, "bash", "-c", line], limit)
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Option<String>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn adopt(&self, child: Child) {

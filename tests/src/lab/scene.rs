@@ -172,7 +172,7 @@ impl Scene {
     /// # Errors
     /// When it does not arrive.
     pub fn migrate(&self, target: &str) -> Result<()> {
-        let from = self.lab.status()?.from;
+        let from = self.lab.status_soon()?.from;
         self.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", target])?;
         // Under software emulation a guest sometimes hangs after a move; its ladder then resets it. Outages are the client's to tell.
         self.lab.wait_status(&format!("{GUEST} on {target}"), LIMIT * 3, |status| {
@@ -200,7 +200,7 @@ impl Scene {
     /// # Errors
     /// When no host answers.
     pub fn shown(&self, pointer: &str) -> Result<Value> {
-        Ok(self.lab.status()?.value.pointer(pointer).cloned().unwrap_or(Value::Null))
+        Ok(self.lab.status_soon()?.value.pointer(pointer).cloned().unwrap_or(Value::Null))
     }
 
     /// The guest's incidents as `explain` tells them, newest first.
@@ -208,7 +208,7 @@ impl Scene {
     /// # Errors
     /// When no host answers.
     pub fn incidents(&self) -> Result<Vec<Value>> {
-        let from = self.lab.status()?.from;
+        let from = self.lab.status_soon()?.from;
         let story = self.lab.holdfast_json(&from, &["explain", GUEST])?;
         Ok(story.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default())
     }
@@ -218,7 +218,7 @@ impl Scene {
     /// # Errors
     /// When no host answers.
     pub fn journal(&self) -> Result<Vec<String>> {
-        let from = self.lab.status()?.from;
+        let from = self.lab.status_soon()?.from;
         let lines = self.lab.holdfast_json(&from, &["journal", "--last", JOURNAL_LINES])?;
         let lines = lines.as_array().context("a journal is a list")?;
         Ok(lines.iter().filter_map(|line| line.get("what")?.as_str().map(str::to_owned)).collect())

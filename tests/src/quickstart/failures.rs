@@ -127,7 +127,7 @@ impl Scene<'_> {
 
     /// How long the failure lasts at most, as `explain` shows it at this moment (L1).
     fn bound(&self, kind: bound::Failure) -> Result<bound::Bound> {
-        let from = self.lab.status()?.from;
+        let from = self.lab.status_soon()?.from;
         let explained = self.lab.holdfast_json(&from, &["explain", GUEST])?;
         let is_it = |bound: &&Value| bound.get("failure").and_then(Value::as_str) == Some(kind.word());
         let found = explained.get("bound").and_then(Value::as_array).and_then(|bounds| bounds.iter().find(is_it));
@@ -157,7 +157,7 @@ impl Scene<'_> {
     }
 
     fn incidents(&self) -> Result<Vec<Value>> {
-        let from = self.lab.status()?.from;
+        let from = self.lab.status_soon()?.from;
         let story = self.lab.holdfast_json(&from, &["explain", GUEST])?;
         Ok(story.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default())
     }
@@ -167,7 +167,7 @@ impl Scene<'_> {
         for _ in 0..ARRANGE_TRIES {
             self.lab.wait_hosts_healthy(WELL_LIMIT)?;
             let host = self.lab.wait_guest_healthy(GUEST, WELL_LIMIT)?;
-            let status = self.lab.status()?;
+            let status = self.lab.status_soon()?;
             let leader = status.leader().unwrap_or_default().to_owned();
             if wanted.suits(&host, &leader) {
                 self.progress.note(&format!("{GUEST} is on {host}, {leader} leads"));
@@ -177,7 +177,7 @@ impl Scene<'_> {
                 self.lab.hosts().iter().map(|spec| spec.name.as_str()).find(|name| wanted.suits(name, &leader));
             let target = target.context("no host to move to")?.to_owned();
             self.progress.note(&format!("holdfast guest migrate {GUEST} --to {target}"));
-            self.lab.holdfast_ok(&status.from, &["guest", "migrate", GUEST, "--to", &target])?;
+            self.lab.holdfast_soon(&status.from, &["guest", "migrate", GUEST, "--to", &target])?;
             self.lab.wait_status(&format!("{GUEST} on {target}"), WELL_LIMIT, |status| {
                 (status.guest_host(GUEST) == Some(target.as_str()) && status.guest_healthy(GUEST)).then_some(())
             })?;
