@@ -134,13 +134,15 @@ impl Scene {
         Ok(vec![("web.yaml", web), ("fencing.yaml", self.lab.fencing_yaml()?)])
     }
 
-    /// Waits until every host that is on and the guest are healthy and the client gets answers; forgets earlier outages.
-    /// Returns the guest's host.
+    /// Waits until every host that is on and the guest are healthy, all hosts hear each other and the client gets answers; forgets
+    /// earlier outages. Returns the guest's host.
     ///
     /// # Errors
     /// After [`LIMIT`].
     pub fn calm(&mut self) -> Result<String> {
         self.lab.wait_hosts_healthy(LIMIT)?;
+        // What a test breaks next is noticed in its usual time only by hosts that have heard each other before.
+        self.lab.wait_all_hear_all(LIMIT)?;
         let host = self.lab.wait_guest_healthy(GUEST, LIMIT)?;
         self.client.wait_up(LIMIT)?;
         self.calm_who = self.who()?;
