@@ -99,7 +99,7 @@ fn a_fence_agent_is_drilled_and_then_its_word_is_proof() {
         .unwrap();
     let (guest_on, leader) = scene.arranged(true).unwrap();
     let host = scene.others(&[&leader]).remove(0);
-    let refused = scene.lab.holdfast(&leader, &["fence", "drill", &guest_on, "--operator", "ann"]).unwrap();
+    let refused = scene.lab.holdfast_answered(&leader, &["fence", "drill", &guest_on, "--operator", "ann"]).unwrap();
     assert_eq!(refused.code, Some(1), "a host that is not drained: {}", refused.out);
     scene.lab.holdfast_soon(&leader, &["host", "drain", &host, "--operator", "ann"]).unwrap();
     scene.lab.holdfast_soon(&leader, &["fence", "drill", &host, "--operator", "ann"]).unwrap();

@@ -44,7 +44,7 @@ fn without_a_power_device_only_a_humans_word_releases_a_cut_off_host() {
     let confirm = ["host", "confirm-off", &host, "--operator", "ann"];
 
     // While it is alive nobody's word counts, whether its supervisor runs or only its guard (R9).
-    assert_eq!(scene.lab.holdfast(&leader, &confirm).unwrap().code, Some(1));
+    assert_eq!(scene.lab.holdfast_answered(&leader, &confirm).unwrap().code, Some(1));
     scene.lab.kill_supervisor(&host).unwrap();
     scene
         .never(Duration::from_secs(3), |scene| {

@@ -25,7 +25,7 @@ fn a_guest_of_a_member_without_a_vote_moves_and_survives_its_host() {
     scene.calm().unwrap();
     // Whatever stands in the state, a witness gets no guests.
     let from = scene.lab.status_soon().unwrap().from;
-    assert_eq!(scene.lab.holdfast(&from, &["guest", "migrate", GUEST, "--to", "w1"]).unwrap().code, Some(1));
+    assert_eq!(scene.lab.holdfast_answered(&from, &["guest", "migrate", GUEST, "--to", "w1"]).unwrap().code, Some(1));
     if scene.calm().unwrap() != "m1" {
         scene.migrate("m1").unwrap();
     }

@@ -36,7 +36,10 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     assert_eq!(scene.qemu().unwrap().0, third);
     // A drained host takes no guests, not even by order, until it is resumed.
     assert_eq!(scene.shown(&format!("/hosts/{second}/mode")).unwrap(), "draining");
-    assert_eq!(scene.lab.holdfast(&from, &["guest", "migrate", GUEST, "--to", &second]).unwrap().code, Some(1));
+    assert_eq!(
+        scene.lab.holdfast_answered(&from, &["guest", "migrate", GUEST, "--to", &second]).unwrap().code,
+        Some(1)
+    );
     scene.lab.holdfast_soon(&from, &["host", "resume", &second, "--operator", "ann"]).unwrap();
     scene.calm().unwrap();
     scene.migrate(&second).unwrap();

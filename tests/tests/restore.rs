@@ -51,7 +51,7 @@ fn a_cluster_whose_stores_were_restored_to_the_past_halts_and_calls_a_human() {
     // What an operator wants is refused; what dies is not started.
     let from = scene.lab.status_soon().unwrap().from;
     for order in [&["host", "drain", "h1", "--operator", "ann"][..], &["guest", "migrate", GUEST, "--to", &source]] {
-        let answer = scene.lab.holdfast(&from, order).unwrap();
+        let answer = scene.lab.holdfast_answered(&from, order).unwrap();
         assert_eq!(answer.code, Some(1), "{}", answer.err);
         assert!(answer.err.contains("old copy of the store"), "{}", answer.err);
     }

@@ -48,7 +48,7 @@ fn a_voter_that_lost_its_store_comes_back_under_a_new_id_by_the_operators_word()
     ] {
         let before = voters(&scene, &leader)["voters"].as_array().unwrap().len();
         let [what, target] = arguments;
-        let answer = scene.lab.holdfast(&leader, &["voter", what, target]).unwrap();
+        let answer = scene.lab.holdfast_answered(&leader, &["voter", what, target]).unwrap();
         assert!(answer.code == Some(1) && answer.err.contains(why), "voter {what} {target}: {answer:?}");
         assert_eq!(voters(&scene, &leader)["voters"].as_array().unwrap().len(), before);
     }
