@@ -26,7 +26,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     scene.lab.holdfast_soon(&from, &["host", "drain", &second, "--operator", "ann"]).unwrap();
     let third = scene
         .lab
-        .wait_status("an empty host", LIMIT, |status| {
+        .wait_status("an empty host", LIMIT * 3, |status| {
             let host = status.guest_host(GUEST).filter(|host| *host != second && status.guest_healthy(GUEST))?;
             status.value["hosts"][&second]["guests"].as_array()?.is_empty().then(|| host.to_owned())
         })
@@ -66,6 +66,8 @@ fn a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place() {
         })
         .unwrap();
         let victim = if victim_is_source { &source } else { &target };
+        // It stands still at once; pressing its button takes longer than a quick move may last.
+        scene.lab.freeze(victim).unwrap();
         scene.lab.power_cut(victim).unwrap();
         let host = scene
             .lab
