@@ -97,10 +97,11 @@ impl Drop for Ending<'_> {
 }
 
 fn said_to_doubt_itself(scene: &Scene, host: &str) {
+    // It may complain of something else on a busy machine before.
     let unwell = scene.lab.wait_status("a host that doubts itself", LIMIT, |status| {
-        status.value.pointer(&format!("/hosts/{host}/unwell"))?.as_str().map(str::to_owned)
+        status.value.pointer(&format!("/hosts/{host}/unwell"))?.as_str()?.contains("late").then_some(())
     });
-    assert!(unwell.unwrap().contains("late"));
+    unwell.unwrap();
 }
 
 /// The scene's declaration, with `on_degraded: migrate` for its policy.
