@@ -45,8 +45,11 @@ fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
         let log = scene.lab.log_tail(&host, "supervisor", 2_000);
         assert!(log.contains("this voter stops"), "no clear error in: {log}");
         // The others lead, decide and write; the guest there runs on.
-        let leader = scene.leader().unwrap();
-        assert_ne!(leader, host);
+        wait::until("another leader", LIMIT, || {
+            let leader = scene.leader().map_err(|error| format!("{error:#}"))?;
+            if leader == host { Err(leader) } else { Ok(()) }
+        })
+        .unwrap();
         let version = scene.shown("/policy_version").unwrap();
         scene.apply(&comment(1_000, 10)).unwrap();
         assert_ne!(scene.shown("/policy_version").unwrap(), version);
@@ -102,7 +105,8 @@ fn page(scene: &Scene, host: &str, path: &str) -> Result<String, String> {
 fn until_it_stops(scene: &Scene, host: &str) {
     for number in 0..APPLIED_MAX {
         if page(scene, host, "/metrics").is_ok_and(|text| text.contains("\nholdfast_vote_lost 1\n")) {
-            assert!(page(scene, host, "/readyz").is_err());
+            let ready = || if page(scene, host, "/readyz").is_err() { Ok(()) } else { Err("it is ready".to_owned()) };
+            wait::until("a supervisor that is not ready", LIMIT, ready).unwrap();
             return;
         }
         // Fails when the coordinator itself goes down on it; the next one takes it.
