@@ -62,7 +62,9 @@ fn stop(scene: &Scene, guest: &str) {
 /// Its program dies or hangs: it is restarted, and the guest runs on.
 fn survives(scene: &Scene, kit: &Kit, hurt: &str) {
     let (booted, before) = (boot(scene, kit), incidents(scene, kit).len());
-    scene.lab.client_get(&side(kit), &format!("/cgi-bin/app?{hurt}")).unwrap();
+    // Its answer may be late; whether it has hurt is seen below.
+    let answer = scene.lab.client_get(&side(kit), &format!("/cgi-bin/app?{hurt}"));
+    eprintln!("{} after {hurt}: {answer:?}", kit.guest);
     let incident = wait::until(&format!("{} after {hurt}: an incident that is over", kit.guest), LIMIT * 2, || {
         let all = incidents(scene, kit);
         let newest = all.first().cloned().unwrap_or_default();
@@ -95,8 +97,10 @@ fn well(scene: &Scene, kit: &Kit) -> String {
 }
 
 fn boot(scene: &Scene, kit: &Kit) -> String {
-    let who = scene.lab.client_get(&side(kit), "/cgi-bin/who").unwrap();
-    let who: Value = serde_json::from_str(&who).unwrap();
+    let who = wait::until("the guest's word", LIMIT, || {
+        scene.lab.client_get(&side(kit), "/cgi-bin/who").map_err(|error| format!("{error:#}"))
+    });
+    let who: Value = serde_json::from_str(&who.unwrap()).unwrap();
     who["boot_id"].as_str().unwrap().to_owned()
 }
 
