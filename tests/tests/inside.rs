@@ -98,9 +98,9 @@ fn declare(scene: &Scene) {
     services:
       http:
         probe: { http: { url: "http://{address}:8080/cgi-bin/lazy", body: "ok" } }
-        every: 2s
-        timeout: 2s
-        slow: { above: 700ms, share: 50%, over: 10s }
+        every: 3s
+        timeout: 3s
+        slow: { above: 700ms, share: 50%, over: 15s }
         from: { inside: false, hosts: 2, agree: 2 }
       shop:
         probe: { heartbeat: { file: /run/heartbeat, max_age: 8s } }
