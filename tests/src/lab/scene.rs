@@ -27,7 +27,7 @@ const LOG_LINES: usize = 40;
 /// Journal entries that a test looks at; a test makes some dozens.
 const JOURNAL_LINES: &str = "500";
 /// How often a guest is moved to where a test needs it; the leader may change meanwhile.
-const ARRANGE_TRIES: u32 = 5;
+const ARRANGE_TRIES: u32 = 10;
 /// A silence that no busy machine explains. Software emulation of guests has been seen to starve for three seconds while
 /// something else was compiled, so this is no measure of speed; who runs and since when decides.
 const STUCK_MS: f64 = 15_000.0;
@@ -131,6 +131,8 @@ impl Scene {
         let web = fs::read_to_string(web).with_context(|| format!("cannot read {web}"))?;
         // A test breaks things again before the policy has forgotten the last time.
         let web = web.replace("reset_guest: { tries: 1,", "reset_guest: { tries: 20,");
+        // An emulated guest that shares two processors with the rest of a test answers later than one in use would.
+        let web = web.replace("timeout: 500ms", "timeout: 1s");
         Ok(vec![("web.yaml", web), ("fencing.yaml", self.lab.fencing_yaml()?)])
     }
 
