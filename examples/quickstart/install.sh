@@ -19,6 +19,26 @@ lab_packages=(
 
 stop() { echo "$*" >&2; exit 1; }
 
+# What fetches something is tried so often, after so many seconds: a mirror may be away for a moment.
+tries_max=4
+try_again_after=10
+
+# try COMMAND...: until it succeeds, for some tries; each failure is told.
+try() {
+  local count
+  for ((count = 1; ; count++)); do
+    "$@" && return 0
+    [ "$count" -ge "$tries_max" ] && return 1
+    echo "Failed (try $count of $tries_max), again in $try_again_after s: $*" >&2
+    sleep "$try_again_after"
+  done
+}
+
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
+
+# Both at each try: an index that came in halves or is old names packages that are not there.
+update_and_install() { apt_get update >&2 && apt_get install -y --no-install-recommends "$@" > /dev/null; }
+
 # install_missing "PACKAGE WHY"...
 install_missing() {
   local entry package missing=()
@@ -33,13 +53,11 @@ install_missing() {
     missing+=("$package")
   done
   if [ ${#missing[@]} -gt 0 ]; then
-    apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 || stop "apt-get update failed"
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" > /dev/null ||
-      stop "apt-get could not install: ${missing[*]}"
+    try update_and_install "${missing[@]}" || stop "apt-get could not update, or not install: ${missing[*]}"
   fi
   # The guest's kernel is fetched, not installed; apt must know of it.
   if [ -z "$(apt-cache depends linux-image-amd64 2> /dev/null)" ]; then
-    apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 || stop "apt-get update failed"
+    try apt_get update >&2 || stop "apt-get update failed"
   fi
 }
 
@@ -49,4 +67,6 @@ need_cargo() {
   command -v cargo > /dev/null || stop "Rust is missing. Debian's is too old; install it with:
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal && . \"\$HOME/.cargo/env\"
 and start this again."
+  # What cargo downloads is tried again by itself, three times by default, which are over within seconds.
+  export CARGO_NET_RETRY=${CARGO_NET_RETRY:-10}
 }

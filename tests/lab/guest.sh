@@ -16,7 +16,14 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 echo "guest: fetching the kernel and the guest agent from Debian" >&2
 kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
 [ -n "$kernel" ] || { echo "guest: apt knows no linux-image-amd64; run apt-get update first" >&2; exit 1; }
-(cd "$work" && apt-get -qq download "$kernel" qemu-guest-agent busybox 2> apt.log) || { cat "$work/apt.log" >&2; exit 1; }
+# A mirror may be away for a moment.
+for try in 1 2 3 4; do
+  (cd "$work" && apt-get -qq -o Acquire::Retries=3 download "$kernel" qemu-guest-agent busybox 2> apt.log) && break
+  cat "$work/apt.log" >&2
+  [ "$try" = 4 ] && exit 1
+  echo "guest: apt-get download failed (try $try of 4), again in 10 s" >&2
+  sleep 10
+done
 for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/unpacked"; done
 version=$(ls "$work/unpacked/lib/modules")
 modules=$work/unpacked/lib/modules/$version
