@@ -5,7 +5,6 @@
 
 use holdfast_tests::lab::{
     HostSpec, Scene, SmallDisk,
-    cluster::API_PORT,
     guest::PORT,
     left_out,
     scene::{ADDRESS, GUEST, LIMIT},
@@ -151,8 +150,7 @@ fn rungs(scene: &Scene) -> Vec<String> {
 
 /// How often a host has heard this of its guests, as its metrics say.
 fn events(scene: &Scene, host: &str, event: &str) -> f64 {
-    let address = format!("{}:{API_PORT}", scene.lab.address(host).unwrap());
-    let page = scene.lab.client_get(&address, "/metrics").unwrap();
+    let page = scene.lab.metrics(host).unwrap();
     let series = format!("holdfast_guest_events_total{{event=\"{event}\"}} ");
     page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap()
 }

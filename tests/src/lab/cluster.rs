@@ -206,6 +206,17 @@ impl Lab {
         })
     }
 
+    /// What a host shows at `/metrics`; it is asked again while it does not answer.
+    ///
+    /// # Errors
+    /// When it does not for [`CALL_LIMIT`].
+    pub fn metrics(&self, host: &str) -> Result<String> {
+        let address = format!("{}:{API_PORT}", self.address(host)?);
+        wait::until(&format!("the metrics of {host}"), CALL_LIMIT, || {
+            self.client_get(&address, "/metrics").map_err(|error| format!("{error:#}"))
+        })
+    }
+
     /// Waits until every host that is on hears all others ([`Lab::wait_hears_all`]).
     ///
     /// # Errors
