@@ -177,7 +177,10 @@ impl Scene {
     /// When it does not arrive.
     pub fn migrate(&self, target: &str) -> Result<()> {
         let from = self.lab.status_soon()?.from;
-        self.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", target])?;
+        let answer = self.lab.holdfast_answered(&from, &["guest", "migrate", GUEST, "--to", target])?;
+        // Where the first answer was lost with the lead, the order may have been taken, and is refused the second time.
+        let under_way = || self.shown(&format!("/guests/{GUEST}/state")).is_ok_and(|state| state == "migrating");
+        ensure!(answer.ok() || under_way(), "no move to {target}: {} {}", answer.err.trim(), answer.out.trim());
         // Under software emulation a guest sometimes hangs after a move; its ladder then resets it. Outages are the client's to tell.
         self.lab.wait_status(&format!("{GUEST} on {target}"), LIMIT * 3, |status| {
             (status.guest_host(GUEST) == Some(target) && status.guest_healthy(GUEST)).then_some(())
