@@ -199,7 +199,8 @@ async fn in_stop_mode_the_end_of_the_lease_kills_each_registered_guest_and_says_
     let (web, db) = (GuestName::new("web-1").unwrap(), GuestName::new("db-1").unwrap());
     let (web_cgroup, db_cgroup) = (cgroup(folder.path(), "web-1"), folder.path().join("cgroups/db-1"));
     client.stop_mode(true).await.unwrap();
-    let deadline = clock::moment().plus(Duration::from_millis(300));
+    // Long enough that both are registered before.
+    let deadline = clock::moment().plus(Duration::from_secs(3));
     client.grant(deadline).await.unwrap();
     client.register(&web, &web_cgroup).await.unwrap();
     client.register(&db, &db_cgroup).await.unwrap();
@@ -309,7 +310,7 @@ async fn which_guests_were_stopped_is_known_to_a_guard_that_is_started_again_and
     let client = GuardClient::patient(&config.run_dir);
     let (web, web_cgroup) = (GuestName::new("web-1").unwrap(), cgroup(folder.path(), "web-1"));
     client.stop_mode(true).await.unwrap();
-    client.grant(clock::moment().plus(Duration::from_millis(300))).await.unwrap();
+    client.grant(clock::moment().plus(Duration::from_secs(3))).await.unwrap();
     client.register(&web, &web_cgroup).await.unwrap();
     die(&web_cgroup).await;
     let mut stopped = Vec::new();
