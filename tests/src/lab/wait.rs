@@ -8,8 +8,11 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at. Short against what is measured (tens of milliseconds), long against one look.
+/// How soon a condition is looked at again at the earliest. Short against what is measured (tens of milliseconds).
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// At the latest. In between it rests for as long as a look has taken: a command line that is run again and again would take a
+/// processor from what it waits for.
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(200);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -34,12 +37,13 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T,
         if interrupted() {
             bail!("interrupted while waiting for: {what}");
         }
+        let look_began = Instant::now();
         match look() {
             Ok(found) => return Ok(found),
             Err(last) if begin.elapsed() >= limit => {
                 bail!("not within {:.0} s: {what}; last seen: {last}", limit.as_secs_f64())
             }
-            Err(_) => thread::sleep(LOOK_EVERY),
+            Err(_) => thread::sleep(look_began.elapsed().clamp(LOOK_EVERY, LOOK_EVERY_MAX)),
         }
     }
 }
