@@ -42,7 +42,10 @@ fn called() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["client", address, path] => runtime()?.block_on(client::poll(address, path)),
+        ["client", address, path, every_ms] => {
+            let every = Duration::from_millis(every_ms.parse().context("client takes a number of milliseconds")?);
+            runtime()?.block_on(client::poll(address, path, every))
+        }
         ["get", address, path] => {
             print!("{}", runtime()?.block_on(client::get(address, path))?);
             Ok(())

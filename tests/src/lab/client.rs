@@ -1,4 +1,5 @@
-//! The outside client: asks a service over HTTP every 20 ms from its own network namespace, and says how long it was out.
+//! The outside client: asks a service over HTTP again and again from its own network namespace, every 20 ms where outages are
+//! measured, and says how long it was out.
 //!
 //! The asking half ([`poll`]) runs as a process of its own in the client's namespace and prints a line of JSON when
 //! something changes; the listening half ([`Client`]) keeps what it said.
@@ -23,8 +24,8 @@ use tokio::{
 
 use super::{Lab, clock::now_ms, command, wait};
 
-/// How often it asks.
-const ASK_EVERY: Duration = Duration::from_millis(20);
+/// How often it asks where outages are measured.
+pub const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long it waits for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 /// How often it says that it is alive.
@@ -79,13 +80,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts asking `http://ADDRESS/healthz`, where ADDRESS has a port.
+    /// Starts asking `http://ADDRESS/healthz`, where ADDRESS has a port, so often: each answer costs an emulated guest some
+    /// milliseconds of a processor.
     ///
     /// # Errors
     /// When the client program cannot be started.
-    pub fn start(lab: &Lab, address: &str) -> Result<Self> {
+    pub fn start(lab: &Lab, address: &str, every: Duration) -> Result<Self> {
         let program = client_program()?.to_string_lossy().into_owned();
-        let mut command = lab.place.inside("client", "cl", &[&program, "client", address, "/healthz"]);
+        let every_ms = every.as_millis().to_string();
+        let mut command = lab.place.inside("client", "cl", &[&program, "client", address, "/healthz", &every_ms]);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the client")?;
         let lines = child.stdout.take().context("the client has no output")?;
@@ -223,15 +226,15 @@ fn client_program() -> Result<PathBuf> {
     })
 }
 
-/// Asks for ever; ends when nobody reads what it prints.
+/// Asks for ever, so often; ends when nobody reads what it prints.
 ///
 /// # Errors
 /// When nobody reads it.
-pub async fn poll(address: &str, path: &str) -> Result<()> {
+pub async fn poll(address: &str, path: &str, every: Duration) -> Result<()> {
     let (sender, mut answers) = mpsc::channel(64);
     let (address, path) = (address.to_owned(), path.to_owned());
     tokio::spawn(async move {
-        let mut tick = time::interval(ASK_EVERY);
+        let mut tick = time::interval(every);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Skip);
         loop {
             tick.tick().await;

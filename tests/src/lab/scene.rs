@@ -28,6 +28,9 @@ const LOG_LINES: usize = 40;
 const JOURNAL_LINES: &str = "500";
 /// How often a guest is moved to where a test needs it; the leader may change meanwhile.
 const ARRANGE_TRIES: u32 = 10;
+/// How often the client of a scene asks. Tests do not measure to the hundredth of a second, and what answers take of a processor
+/// is missing to everything else.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 /// A silence that no busy machine explains. Software emulation of guests has been seen to starve for three seconds while
 /// something else was compiled, so this is no measure of speed; who runs and since when decides.
 const STUCK_MS: f64 = 15_000.0;
@@ -71,7 +74,7 @@ impl Scene {
         let lab = Lab::new(LabOptions { hosts, binary: Some(binary()?) })?;
         lab.make_guest(GUEST, ADDRESS)?;
         prepare(&lab)?;
-        let client = Client::start(&lab, &format!("{ADDRESS}:{PORT}"))?;
+        let client = Client::start(&lab, &format!("{ADDRESS}:{PORT}"), ASK_EVERY)?;
         let mut scene = Self { client, lab, calm_ms: now_ms(), calm_who: (String::new(), 0), _alone: alone };
         scene.begin(more).inspect_err(|_| scene.show_logs())?;
         Ok(scene)

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Client, Fault, HostSpec, Lab, LabOptions, alone, bmc::Bmc, clock::now_ms, left_out, wait};
+use super::{
+    Client, Fault, HostSpec, Lab, LabOptions, alone, bmc::Bmc, client::ASK_EVERY, clock::now_ms, left_out, wait,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -100,7 +102,7 @@ fn the_client_measures_outages_and_the_watcher_sees_who_writes_the_disk() {
     let (guest, address) = ("web-1", "10.77.0.100");
     lab.make_guest(guest, address).unwrap();
     lab.power_on_all().unwrap();
-    let client = Client::start(&lab, "10.77.0.100:8080").unwrap();
+    let client = Client::start(&lab, "10.77.0.100:8080", ASK_EVERY).unwrap();
     println!("boot floor {:.0} ms", lab.boot_floor_ms("h1", guest, address, &client).unwrap());
 
     client.forget();

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use self::{failures::Scene, report::Report, show::Progress};
-use crate::lab::{Client, Lab, LabOptions, Place, wait};
+use crate::lab::{Client, Lab, LabOptions, Place, client::ASK_EVERY, wait};
 
 /// The guest that is kept alive, as `policies/web.yaml` declares it.
 const GUEST: &str = "web-1";
@@ -92,7 +92,7 @@ fn play(lab: &Lab, progress: &Progress) -> Result<Report> {
     progress.note(&format!("{leader} leads"));
 
     progress.step("starting the guest by hand, three times: no failover can be faster than its boot");
-    let client = Client::start(lab, &format!("{ADDRESS}:{}", crate::lab::guest::PORT))?;
+    let client = Client::start(lab, &format!("{ADDRESS}:{}", crate::lab::guest::PORT), ASK_EVERY)?;
     let boot_floor_ms = lab.boot_floor_ms("h1", GUEST, ADDRESS, &client)?;
     progress.note(&format!("boot floor: {}", show::seconds(boot_floor_ms)));
 
