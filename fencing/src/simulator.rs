@@ -102,7 +102,7 @@ impl Simulator {
     async fn comes_up(&mut self) -> bool {
         let device = self.device();
         let said = || fs::read_to_string(self.folder.path().join("output")).unwrap();
-        for _ in 0..20 {
+        for _ in 0..400 {
             if matches!(device.status(Duration::from_secs(2)).await, Answer::Confirmed(_)) {
                 return true;
             }

@@ -65,7 +65,7 @@ impl Sushy {
 
     async fn wait_until_it_answers(&self) {
         let device = self.device();
-        for _ in 0..200 {
+        for _ in 0..600 {
             if matches!(device.status(Duration::from_secs(2)).await, Answer::Confirmed(_)) {
                 return;
             }
