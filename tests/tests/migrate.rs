@@ -33,7 +33,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
         .unwrap();
     scene.answered_throughout().unwrap();
     assert_eq!(scene.who().unwrap(), who, "it was booted again");
-    assert_eq!(scene.qemu().unwrap().0, third);
+    assert_eq!(scene.qemu_alone().unwrap().0, third);
     // A drained host takes no guests, not even by order, until it is resumed.
     assert_eq!(scene.shown(&format!("/hosts/{second}/mode")).unwrap(), "draining");
     assert_eq!(
@@ -77,7 +77,7 @@ fn a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place() {
             })
             .unwrap();
         scene.client.wait_up(LIMIT).unwrap();
-        assert_eq!(scene.qemu().unwrap().0, host);
+        assert_eq!(scene.qemu_alone().unwrap().0, host);
         if !victim_is_source {
             assert_eq!((&host, scene.who().unwrap()), (&source, who), "its source was well");
         }

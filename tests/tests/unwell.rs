@@ -57,7 +57,7 @@ fn a_guest_leaves_a_host_that_is_not_well_and_does_not_notice() {
         eprintln!("{GUEST} left {host} (leader: {leader})");
         scene.answered_throughout().unwrap();
         assert_eq!(scene.who().unwrap(), who, "it was booted again");
-        assert_ne!(scene.qemu().unwrap().0, host);
+        assert_ne!(scene.qemu_alone().unwrap().0, host);
         let journal = scene.journal().unwrap();
         assert!(journal.iter().any(|line| line.contains(&format!("{host} is not well"))), "{journal:?}");
         assert!(!journal.iter().any(|line| line.contains("has failed")), "{journal:?}");

@@ -149,6 +149,7 @@ impl Scene {
         // What a test breaks next is noticed in its usual time only by hosts that have heard each other before.
         self.lab.wait_all_hear_all(LIMIT)?;
         let host = self.lab.wait_guest_healthy(GUEST, LIMIT)?;
+        self.qemu_alone()?;
         self.client.wait_up(LIMIT)?;
         self.calm_who = self.who()?;
         self.client.forget();
@@ -239,6 +240,16 @@ impl Scene {
     pub fn presses(&self) -> usize {
         let asked = self.lab.hosts().iter().flat_map(|spec| self.lab.bmc(&spec.name).asked());
         asked.filter(|line| line.contains(" set ")).count()
+    }
+
+    /// Waits until one QEMU alone has the guest's disk open: after a move, its source has it for a moment too. Returns that one.
+    ///
+    /// # Errors
+    /// After [`LIMIT`].
+    pub fn qemu_alone(&self) -> Result<(String, i32)> {
+        wait::until(&format!("one QEMU with the disk of {GUEST}"), LIMIT, || {
+            self.qemu().map_err(|error| format!("{error:#}"))
+        })
     }
 
     /// The one QEMU that has the guest's disk open.
