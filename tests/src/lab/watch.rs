@@ -28,8 +28,9 @@ const WIDE_LOOK_EVERY: u64 = 50;
 const WRITE_LOCK_BYTE: u64 = 101;
 /// How long an image must be open without any lock until that counts as writing.
 const UNLOCKED_MS: f64 = 1_000.0;
-/// How much later two writers must still be there to count.
-const CERTAIN_AFTER: Duration = Duration::from_millis(10);
+/// How much later two writers must still be there to count. A QEMU that is about to be refused may lose its processor for some
+/// ten milliseconds while it holds the lock; two that run are there for seconds.
+const CERTAIN_AFTER: Duration = Duration::from_millis(50);
 /// Most tenures that are kept.
 const TENURES_MAX: usize = 10_000;
 
