@@ -39,6 +39,10 @@ impl Place {
         }
         let id = format!("{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         let place = Self { dir: folder_of(&id), id, cgroup_root: cgroup_root()? };
+        // A process that was killed may have had the number that is ours now.
+        if place.cgroup().exists() && !place.kept() {
+            place.take_down();
+        }
         fs::create_dir(place.cgroup()).with_context(|| format!("cannot make {}", place.cgroup().display()))?;
         fs::create_dir(&place.dir).with_context(|| format!("cannot make {}", place.dir.display()))?;
         Ok(place)
