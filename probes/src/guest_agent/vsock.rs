@@ -86,6 +86,10 @@ impl VsockPort {
 ///
 /// # Errors
 /// The guest has no vsock, or the port is taken.
+#[expect(
+    deprecated,
+    reason = "the other constructor is unsafe for descriptors that somebody else might close; this owns its own"
+)]
 pub async fn serve(agent: &Arc<Agent>, at: VsockPort) -> io::Result<()> {
     let listener = AsyncFd::with_interest(listener(at.port)?, Interest::READABLE)?;
     let (admitted, connections) = mpsc::channel(1);
