@@ -8,13 +8,17 @@ use std::{
     time::Duration,
 };
 
-use super::{HostJudgement, HostVerdict, departures, departures::Kept, guests::free::is_to_be_placed};
+use super::{
+    HostJudgement, HostVerdict, departures,
+    departures::Kept,
+    guests::{free::is_to_be_placed, order::waits_in_doubt},
+};
 use crate::{
     evidence::Evidence,
     model::Policies,
     names::{GuestName, HostName},
     plan::{self, Ask, GuestAt, Move, Place, Placement, Problem, Reasons, Room, Standing, Subject, Until},
-    state::{ClusterState, Guest},
+    state::{ClusterState, Guest, Phase},
     time::Now,
 };
 
@@ -93,7 +97,13 @@ impl<'a> Plan<'a> {
         let waits = |guest: &GuestName| {
             kept.get(guest).is_some_and(|kept| !departures::is_fit_to_start(state, judged, kept.host))
         };
-        let is_ready = |guest: &GuestName| !waits(guest) && is_to_be_placed(state, guest, age);
+        let in_doubt = |guest: &GuestName| {
+            let Some(Phase::Free { since, .. }) = state.guests.get(guest).map(|known| &known.phase) else {
+                return false;
+            };
+            waits_in_doubt(state, evidence, judged, guest, age(*since)).is_some()
+        };
+        let is_ready = |guest: &GuestName| !waits(guest) && is_to_be_placed(state, guest, age) && !in_doubt(guest);
         ready.retain(|at| is_ready(problem.guest_name(*at)));
         ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
         ready.truncate(GUESTS_PER_ROUND);

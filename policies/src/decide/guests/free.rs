@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{FOREVER, fences::open, placement},
+    super::{FOREVER, Round, fences::open, placement},
     GuestJudgement, Pass,
     order::{self, Waits},
     running::COOL_DOWN,
@@ -44,7 +44,12 @@ impl Pass<'_, '_> {
             return;
         }
         self.decay(free);
-        if let Some((doing, waits)) = held(self.round.state, free.name, free.guest, self.round.age(free.since)) {
+        let waited = self.round.age(free.since);
+        let held = held(self.round.state, free.name, free.guest, waited).or_else(|| {
+            let Round { state, evidence, hosts, .. } = self.round;
+            order::waits_in_doubt(state, evidence, hosts, free.name, waited)
+        });
+        if let Some((doing, waits)) = held {
             (judgement.doing, judgement.waits) = (doing, waits);
             return;
         }

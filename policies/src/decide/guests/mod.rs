@@ -13,7 +13,7 @@ mod first;
 pub(super) mod free;
 mod glance;
 mod moves;
-mod order;
+pub(super) mod order;
 mod reasons;
 mod running;
 mod strays;

@@ -5,17 +5,21 @@
 //! second is stopped before it, and whatever comes after that one before both. Rules that go round in a circle are refused when
 //! they are declared; should one be there all the same, it holds nobody, and somebody is told.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
-    super::{FOREVER, fences::open},
+    super::{FOREVER, HostJudgement, HostVerdict, fences::open},
     Pass,
 };
 use crate::{
+    evidence::{Evidence, is_there},
     model::{Policies, Severity},
-    names::GuestName,
+    names::{GuestName, HostName},
     rules::Rule,
-    state::{ClusterState, Guest, Phase, Wanted},
+    state::{ClusterState, Guest, Life, Phase, Tenure, Wanted},
     time::millis,
 };
 
@@ -49,6 +53,54 @@ pub(super) fn waits_for(state: &ClusterState, name: &GuestName, waited: Duration
             (text, Some((format!("{first} to run and answer, or no longer than that"), millis(left))))
         })
     })
+}
+
+/// What a guest waits for although the one before it was ready the last time that anybody looked: that one has ended, or its host
+/// is not known to live. It is about to be started anew, and this one would have started before it.
+pub(in crate::decide) fn waits_in_doubt(
+    state: &ClusterState,
+    evidence: &Evidence,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    name: &GuestName,
+    waited: Duration,
+) -> Option<Waits> {
+    rules_before(&state.policies, name).find_map(|(first, required, _)| {
+        let known = state.guests.get(first)?;
+        let Phase::Running { tenure, .. } = &known.phase else { return None };
+        let doubt = doubt(state, evidence, judged, first, tenure)?;
+        let text = format!("it starts after {first}, and {doubt}");
+        if required {
+            return Some((text, Some((format!("{first} to run and answer"), FOREVER))));
+        }
+        let left = FIRST_PATIENCE.saturating_sub(waited);
+        let what = format!("{first} to run and answer, or no longer than that");
+        (is_coming(state, first, known) && !left.is_zero()).then(|| (text, Some((what, millis(left)))))
+    })
+}
+
+/// Why a guest that counts as ready may not be up, if anything says so. A host whose supervisor alone is down is alive, and so are
+/// its guests (R16).
+fn doubt(
+    state: &ClusterState,
+    evidence: &Evidence,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    guest: &GuestName,
+    tenure: &Tenure,
+) -> Option<String> {
+    let host = &tenure.host;
+    if state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Fencing(_))) {
+        return Some(format!("{host}, where that one ran, is being fenced"));
+    }
+    match judged.get(host).map_or(HostVerdict::Unknown, |judgement| judgement.verdict) {
+        HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Gone | HostVerdict::Unknown => {
+            Some(format!("{host}, where that one ran, is not heard"))
+        }
+        HostVerdict::Healthy | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
+            let report = evidence.hosts.get(host)?.reports.get(guest)?;
+            let has_ended = report.epoch == tenure.epoch && !is_there(&report.condition);
+            has_ended.then(|| format!("that one has ended on {host}"))
+        }
+    }
 }
 
 fn how(state: &ClusterState, name: &GuestName, guest: &Guest) -> &'static str {

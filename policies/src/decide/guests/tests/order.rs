@@ -1,7 +1,7 @@
 //! What starts after what, and stops before it.
 
 use super::*;
-use crate::{fixture::done, state::Phase};
+use crate::{fixture::done, observe::GuestCondition, state::Phase};
 
 fn order(first: &str, then: &str, required: bool, symmetrical: bool) -> Rule {
     Rule::Order { first: name(first), then: name(then), required, symmetrical }
@@ -64,6 +64,37 @@ fn a_guest_that_would_only_like_to_start_after_another_does_not_wait_for_ever() 
     assert_eq!(scene.settle(), Vec::<String>::new());
     scene.later(30_000);
     assert_eq!(scene.settle(), ["Place"]);
+}
+
+/// `db` runs on `b`, and `web` runs nowhere.
+fn db_on_b(required: bool) -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c"], &["db", "web"]);
+    scene.stage.run("db", "b");
+    rule(&mut scene, order("db", "web", required, true));
+    scene.later(1_000);
+    seen(&mut scene, "db", SightState::Passing);
+    scene
+}
+
+#[test]
+fn nobody_starts_after_a_guest_that_has_ended_or_whose_host_is_not_heard() {
+    let starts = |scene: &Scene| scene.words().contains(&"Place".to_owned());
+    for required in [true, false] {
+        assert!(starts(&db_on_b(required)), "it is up");
+        let mut ended = db_on_b(required);
+        ended.report("db", "b", GuestCondition::Exited { detail: "killed".to_owned() });
+        assert!(!starts(&ended), "{required}");
+        assert!(doing(&ended, "web").contains("that one has ended on b"), "{}", doing(&ended, "web"));
+        let mut silent = db_on_b(required);
+        silent.silent("b", 2_000);
+        assert!(!starts(&silent), "{required}");
+        assert!(doing(&silent, "web").contains("b, where that one ran, is not heard"), "{}", doing(&silent, "web"));
+        silent.heard("b", 100);
+        assert!(starts(&silent), "R16: its supervisor alone is down");
+        let mut fenced = db_on_b(required);
+        fenced.stage.fence("b");
+        assert!(!starts(&fenced), "{required}");
+    }
 }
 
 /// Both run.
