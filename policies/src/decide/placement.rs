@@ -113,7 +113,8 @@ impl<'a> Plan<'a> {
             true => plan::place(&problem, &mut room, &Ask { guests: ready, ..Ask::default() }),
             false => with_kept(&problem, &mut room, ready, &kept),
         };
-        let moves = plan::moves(&problem, &room);
+        let mut moves = plan::moves(&problem, &room);
+        plan::make_way(&problem, &room, &mut moves);
         Self { problem, room, placement, moves, overfull }
     }
 

@@ -38,11 +38,14 @@
 //! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
 //! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it
 //! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round.
+//! Where a required rule is broken and only others keep the guest from the hosts that are left, one of those that are not more
+//! important makes way first ([`make_way`]).
 //! [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
 //!
 //! A guest that moves counts on both of its hosts. A rule that names a required first guest keeps the second from being
 //! placed while the first one neither runs nor gets a place.
 
+mod make_way;
 mod moves;
 mod order;
 mod problem;
@@ -58,6 +61,7 @@ mod tolerate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use make_way::make_way;
 pub use moves::{Move, moves};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
 pub use reason::{Fullest, Reason, Reasons, Why};

@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     change::Change,
     fixture::{Stage, done, host, name},
+    model::Policies,
     rules::{Hosts, Rule, Score},
 };
 
@@ -16,6 +17,15 @@ fn wanted(stage: &Stage) -> Vec<String> {
         format!("{} {} {to}", problem.guest_name(found.guest), problem.host_name(found.from))
     };
     moves(&problem, &Room::of(&problem)).iter().map(word).collect()
+}
+
+/// The same, with those that make way.
+fn wanted_with_way(stage: &Stage) -> Vec<String> {
+    let problem = Problem::of(&stage.state, |_| Standing::Well);
+    let mut found = moves(&problem, &Room::of(&problem));
+    make_way(&problem, &Room::of(&problem), &mut found);
+    let to = |found: &Move| found.to.map_or("nowhere", |to| problem.host_name(to).as_str());
+    found.iter().map(|found| format!("{} {}", problem.guest_name(found.guest), to(found))).collect()
 }
 
 fn likes(guests: &[&str], hosts: Hosts) -> Rule {
@@ -142,4 +152,45 @@ fn a_move_goes_only_where_there_is_room() {
     rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(9_999))])));
     assert!(wanted(&stage).is_empty());
     assert_eq!(stage.may_run("g1").into_iter().collect::<Vec<_>>(), [host("a").to_string()]);
+}
+
+/// `g1` runs on `a` and may run on `b` alone, where `g2` is.
+fn kept_from_b() -> Stage {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "c");
+    moved(&mut stage, "g2", "c", "b");
+    stage.state.guests.get_mut(&name("g2")).unwrap().settled = None;
+    rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never), ("c", Score::Never)])));
+    stage
+}
+
+#[test]
+fn whoever_keeps_a_guest_from_the_only_hosts_that_rules_leave_it_makes_way() {
+    let apart = || Rule::Apart { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0, by: None };
+    let crowd = |policies: &mut Policies| {
+        for of in ["g1", "g2"] {
+            guest(policies, of).qemu.memory_mib = 5_000;
+        }
+    };
+    for by_room in [true, false] {
+        let mut stage = kept_from_b();
+        assert_eq!(wanted_with_way(&stage), ["g1 b"], "nobody is in its way");
+        if by_room {
+            change(&mut stage, crowd);
+        } else {
+            rule(&mut stage, "apart", apart());
+        }
+        assert_eq!(wanted(&stage), ["g1 a nowhere"]);
+        assert_eq!(wanted_with_way(&stage), ["g1 nowhere", "g2 c"]);
+        let before = stage.state.clone();
+        change(&mut stage, |policies| guest(policies, "g2").priority = 10_000);
+        assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "it is more important");
+        stage.state = before.clone();
+        stage.state.guests.get_mut(&name("g2")).unwrap().settled = Some(host("b"));
+        assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "an operator has put it there");
+        stage.state = before;
+        rule(&mut stage, "stays", likes(&["g2"], scores(&[("c", Score::Never)])));
+        assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "it has nowhere to go either");
+    }
 }
