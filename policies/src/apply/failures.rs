@@ -69,7 +69,7 @@ impl ClusterState {
     /// An operator has looked after the guest: what has failed before is forgotten, and it is tried anew.
     pub(super) fn looked_after(&mut self, context: &mut Context, guest: &GuestName, by: String) -> Result<(), Refused> {
         let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
-        if !known.has_failures() && known.shuns.is_empty() {
+        if !known.has_failures() && known.shuns.is_empty() && known.failed_moves == 0 {
             return Err(Refused::Already { why: format!("nothing of {guest} has failed") });
         }
         known.forget_failures();
@@ -89,5 +89,6 @@ impl Guest {
         self.start_failures.clear();
         self.ladder = Ladder::default();
         self.given_up = None;
+        self.failed_moves = 0;
     }
 }

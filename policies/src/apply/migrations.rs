@@ -126,6 +126,9 @@ impl ClusterState {
         why: String,
     ) {
         self.drop_guest_orders(guest);
+        if let Some(known) = self.guests.get_mut(guest) {
+            known.failed_moves = known.failed_moves.saturating_add(1);
+        }
         let resume_order = match (&migration.source, resume) {
             (Some(source), true) => {
                 let (host, epoch) = (source.host.clone(), source.epoch);
@@ -176,6 +179,10 @@ impl ClusterState {
             (MigrationStep::Switched { resume: None, release: None }, None, Some(target), _)
             | (MigrationStep::Returning { resume: None, release: None }, Some(target), None, _) => {
                 let (tenure, host) = (target.clone(), target.host.clone());
+                let has_arrived = matches!(migration.step, MigrationStep::Switched { .. });
+                if let Some(known) = self.guests.get_mut(guest).filter(|_| has_arrived) {
+                    known.failed_moves = 0;
+                }
                 let detail = migration.failure.clone().unwrap_or_else(|| "it moved while it ran".to_owned());
                 self.note(context, Event::MigrationEnded { guest: guest.clone(), host, detail });
                 self.set_phase(context, guest, Phase::Running { tenure, since, verified, action });

@@ -61,6 +61,7 @@ impl ClusterState {
         let tenure = tenure.clone();
         match outcome {
             OrderOutcome::Done { detail, .. } => {
+                known.failed_moves = 0;
                 let (at, host) = (context.at, tenure.host.clone());
                 self.set_phase(
                     context,

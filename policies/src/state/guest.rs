@@ -93,6 +93,10 @@ pub struct Guest {
     /// would be stopped where it runs, fail there and come back, for ever.
     #[serde(default)]
     pub shuns: BTreeMap<HostName, Incarnation>,
+    /// Live moves in a row that were given up, since it last arrived or started anywhere: what it would only like is tried ever
+    /// more seldom.
+    #[serde(default)]
+    pub failed_moves: u32,
     /// Hosts that were ordered to stop what they had of it without a right, with the log index of the newest such order.
     #[serde(default)]
     pub strays: BTreeMap<HostName, u64>,
@@ -259,6 +263,7 @@ impl Guest {
             settled: None,
             given_up: None,
             shuns: BTreeMap::new(),
+            failed_moves: 0,
             strays: BTreeMap::new(),
         }
     }

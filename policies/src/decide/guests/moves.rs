@@ -23,6 +23,10 @@ use crate::{
 /// Pause before a guest that has just come to rest is moved: a move that fails is not tried again in the same breath.
 const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// Longest pause before a guest is moved again to where it is merely liked better, when such moves fail again and again: each
+/// try copies its memory in vain. One that cannot stay is tried on.
+const LIKED_PAUSE_MAX: Duration = Duration::from_secs(300);
+
 /// Moves under way at once, cluster-wide: each one takes a host's network for itself.
 const MOVES_AT_ONCE: usize = 1;
 
@@ -55,6 +59,15 @@ pub(super) fn target(round: &Round<'_>, run: &Run<'_>, reason: Option<&Reason>) 
     }
 }
 
+/// The pause between a guest's coming to rest and its next move; twice as long after each move that failed, if it can stay.
+fn pause_before(reason: &Reason, failed_moves: u32) -> Duration {
+    if reason.is_urgent() {
+        return MOVE_AGAIN_AFTER;
+    }
+    let doubled = 1_u32 << failed_moves.saturating_sub(1).min(8);
+    MOVE_AGAIN_AFTER.saturating_mul(doubled).min(LIKED_PAUSE_MAX)
+}
+
 impl Pass<'_, '_> {
     /// A guest that runs, and may have a reason to be elsewhere.
     pub(super) fn consider_move(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
@@ -63,13 +76,14 @@ impl Pass<'_, '_> {
             return;
         };
         let rested = self.round.age(run.since);
+        let pause = pause_before(&reason, run.guest.failed_moves);
         let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
         if self.moving >= MOVES_AT_ONCE || self.beside {
             judgement.doing = waits("another move to end");
             judgement.waits = Some(("another move to end".to_owned(), FOREVER));
-        } else if rested < MOVE_AGAIN_AFTER {
+        } else if rested < pause {
             judgement.doing = waits("its newest start or move to settle");
-            judgement.waits = Some(("the move".to_owned(), millis(MOVE_AGAIN_AFTER.saturating_sub(rested))));
+            judgement.waits = Some(("the move".to_owned(), millis(pause.saturating_sub(rested))));
         } else {
             match target(self.round, run, Some(&reason)) {
                 Ok(to) => self.move_to(run, to, &reason, judgement),

@@ -311,6 +311,32 @@ fn a_guest_does_not_fail_back_to_a_host_where_it_does_not_start_before_that_has_
 }
 
 #[test]
+fn a_move_to_where_a_guest_is_merely_liked_better_is_tried_ever_more_seldom_while_it_fails() {
+    let mut scene = four();
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = false);
+    rule(&mut scene, hosts_rule("web", &[("a", Score::By(9_999))], false));
+    let calm = |scene: &mut Scene, ms: u64| {
+        scene.later(ms);
+        seen(scene, "web", SightState::Passing);
+    };
+    let moves = |scene: &Scene| scene.words().contains(&"Migrate".to_owned());
+    calm(&mut scene, 20_000);
+    for pause in [10_000, 20_000, 40_000] {
+        assert!(moves(&scene), "{pause}");
+        scene.settle();
+        scene.stage.end("a", failed());
+        scene.stage.end("a", done());
+        calm(&mut scene, 5_000);
+        scene.settle();
+        calm(&mut scene, pause - 6_000);
+        assert!(!moves(&scene), "{pause}");
+        calm(&mut scene, 2_000);
+    }
+    scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
+    assert_eq!(scene.stage.state.guests[&name("web")].failed_moves, 0, "it is tried anew");
+}
+
+#[test]
 fn a_guest_that_does_not_fail_back_stays() {
     let mut scene = away(|scene| scene.stage.migrate("web", "a"));
     redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = false);
