@@ -134,6 +134,23 @@ fn a_knob_that_holdfast_has_not_is_told_where_the_outcome_follows_from_it() {
 }
 
 #[test]
+fn what_is_done_with_a_guest_that_was_found_twice_is_not_guessed_at() {
+    let found = |then: &str| {
+        let vm = format!(r#"{{"name": "v", "host": "a", "state": "running", "multiple_active": "{then}"}}"#);
+        let hosts = r#"[{"name": "a", "state": "up"}]"#;
+        let text = format!(r#"{{"name": "x", "mode": "snapshot", "hosts": {hosts}, "vms": [{vm}]}}"#);
+        match scenario::run(&scenario::read(&text).unwrap()) {
+            Ran::Unsupported(words) => words,
+            Ran::Outcome(_) | Ran::Answer(_) => Vec::new(),
+        }
+    };
+    for known in ["block", "stop_only", "stop-start", "stop_unexpected"] {
+        assert_eq!(found(known), Vec::<String>::new());
+    }
+    assert_eq!(found("toss_a_coin"), ["vm:multiple_active:toss_a_coin"]);
+}
+
+#[test]
 fn what_is_null_is_not_said_and_a_whole_number_is_one_however_it_is_written() {
     let scenario = with(r#""cluster": {"recover_unmarked_vms": null}, "settle_seconds": 10.0"#);
     assert_eq!(scenario.vms[0].max_restart, Some(2));

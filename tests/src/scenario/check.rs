@@ -158,6 +158,9 @@ fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {
     if let Some(desired) = vm.desired.as_ref().filter(|desired| !DESIRED.contains(&desired.as_str())) {
         found.insert(format!("vm:desired:{desired}"));
     }
+    if let Some(then) = vm.multiple_active.as_ref().filter(|then| super::on_fail::found_twice(then).is_none()) {
+        found.insert(format!("vm:multiple_active:{then}"));
+    }
     for (op, then) in &vm.on_fail {
         if !super::on_fail::KNOWN.contains(&then.as_str()) {
             found.insert(format!("vm:on_fail:{op}:{then}"));

@@ -169,6 +169,9 @@ pub struct Vm {
     /// Where it was found.
     #[serde(default)]
     pub active_on: Vec<String>,
+    /// What is done where it was found on several hosts.
+    #[serde(default, alias = "on_found_twice")]
+    pub multiple_active: Option<String>,
     /// Whether it is looked after.
     #[serde(default)]
     pub managed: Option<bool>,

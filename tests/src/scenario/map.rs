@@ -321,6 +321,19 @@ fn where_it_failed(names: &Names, vm: &Vm) -> Option<Rule> {
     (!hosts.is_empty()).then_some(Rule::Hosts { guests, hosts: Hosts::Named(hosts), required: false })
 }
 
+/// Whether a situation forbids a guest on a host: by a score, by how often it has failed there, or because no rule allows it there.
+#[must_use]
+pub fn is_banned(scenario: &Scenario, vm: &Vm, host: &str) -> bool {
+    let mine = || scenario.rules.iter().filter(|rule| rule.vms.contains(&vm.name));
+    let scores = || mine().filter_map(|rule| rule.scores.get(host));
+    let is_named = || mine().any(|rule| rule.hosts.iter().any(|known| known.parts().0 == host));
+    let is_allowed = || is_named() || scores().filter_map(weight).any(|weight| weight >= 0);
+    let most = vm.max_failures_per_host.as_ref().and_then(weight).filter(|most| *most > 0).unwrap_or(INFINITE);
+    vm.failures.get(host).and_then(weight).is_some_and(|count| count >= most)
+        || scores().filter_map(score).any(|score| matches!(score, Score::Never))
+        || (scenario.cluster.run_only_where_allowed && !is_allowed())
+}
+
 /// The hosts that any rule allows the guest, and no others.
 fn only_where_allowed(scenario: &Scenario, names: &Names, guest: GuestName) -> Rule {
     let text = names.of_guest(&guest);

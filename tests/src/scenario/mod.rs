@@ -18,6 +18,7 @@ pub mod host;
 pub mod judge;
 pub mod map;
 pub mod names;
+mod nowhere;
 pub mod on_fail;
 mod orders;
 pub mod outcome;
@@ -99,7 +100,7 @@ pub fn run(scenario: &Scenario) -> Ran {
     match scenario.mode {
         Kind::Question => Ran::Answer(question::answer(scenario)),
         Kind::Snapshot | Kind::Timeline => {
-            let followed = on_fail::followed(scenario);
+            let followed = nowhere::stopped(on_fail::followed(scenario));
             let scenario = if scenario.mode == Kind::Snapshot { &followed } else { scenario };
             let (mut world, script) = build::build(scenario);
             let settle = match scenario.mode {

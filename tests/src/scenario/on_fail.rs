@@ -13,6 +13,28 @@ use super::{
 pub const KNOWN: &[&str] =
     &["ignore", "block", "stop", "restart", "standby", "fence", "stonith", "restart-container", "migrate", "relocate"];
 
+/// What is to become of a guest that was found on several hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundTwice {
+    /// A person looks after it.
+    LeftAlone,
+    /// It is stopped everywhere, and stays so.
+    Stopped,
+    /// It runs on one host: what Holdfast does by itself.
+    RunsOnce,
+}
+
+/// What a word for it means, if it is known.
+#[must_use]
+pub fn found_twice(word: &str) -> Option<FoundTwice> {
+    match word.replace('-', "_").as_str() {
+        "block" => Some(FoundTwice::LeftAlone),
+        "stop_only" => Some(FoundTwice::Stopped),
+        "stop_start" | "stop_unexpected" => Some(FoundTwice::RunsOnce),
+        _ => None,
+    }
+}
+
 /// The scenario after what its failures have led to.
 #[must_use]
 pub fn followed(scenario: &Scenario) -> Scenario {
@@ -20,6 +42,11 @@ pub fn followed(scenario: &Scenario) -> Scenario {
     let fenced = fencing(scenario) != Fencing::Nobody;
     for index in 0..followed.vms.len() {
         let Some(vm) = followed.vms.get_mut(index) else { continue };
+        match vm.multiple_active.as_deref().filter(|_| vm.active_on.len() > 1).and_then(found_twice) {
+            Some(FoundTwice::LeftAlone) => vm.managed = Some(false),
+            Some(FoundTwice::Stopped) => vm.desired = Some("stopped".to_owned()),
+            Some(FoundTwice::RunsOnce) | None => {}
+        }
         for (host, then) in failures(vm) {
             match then.as_str() {
                 "ignore" => ignored(vm),

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_policies::plan::{Problem, Standing, Verdict, admission, if_lost};
+use holdfast_policies::{
+    plan::{Problem, Standing, Verdict, admission, if_lost},
+    state::Wanted,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -27,6 +30,8 @@ pub enum Asked {
     MaxFailures,
     /// Whether so many failures are still survived when one guest more runs.
     Admits,
+    /// Which guests are brought back when their hosts fail.
+    Protected,
 }
 
 /// What is asked, if it is known; other questions are not guessed at.
@@ -41,6 +46,7 @@ pub fn asked(question: &Question) -> Option<Asked> {
         {
             Some(Asked::Admits)
         }
+        "protected-vms" => Some(Asked::Protected),
         _ => None,
     }
 }
@@ -51,9 +57,6 @@ pub fn answer(scenario: &Scenario) -> Value {
     let Some(question) = &scenario.expect.question else { return Value::Null };
     let losses = question.n.unwrap_or(1);
     let Some(asked) = asked(question) else { return Value::Null };
-    if asked == Asked::Admits {
-        return yes(survives(&build::build(&with_it(scenario, question)).0, losses));
-    }
     let (world, _) = build::build(scenario);
     match asked {
         Asked::MaxFailures => {
@@ -61,7 +64,13 @@ pub fn answer(scenario: &Scenario) -> Value {
             json!((1..=hosts).take_while(|losses| survives(&world, *losses)).last().unwrap_or(0))
         }
         Asked::SurvivesThese => yes(survives_these(&world, question)),
-        Asked::Survives | Asked::Admits => yes(survives(&world, losses)),
+        // Where it does not hold already, one guest more is the operator's to judge, as in the product.
+        Asked::Admits => {
+            let still = || survives(&build::build(&with_it(scenario, question)).0, losses);
+            yes(!survives(&world, losses) || still())
+        }
+        Asked::Protected => protected(scenario),
+        Asked::Survives => yes(survives(&world, losses)),
     }
 }
 
@@ -79,6 +88,13 @@ fn with_it(scenario: &Scenario, question: &Question) -> Scenario {
         (vm.desired, vm.managed, vm.ha_enabled) = (Some("running".to_owned()), None, None);
     }
     with_it
+}
+
+/// The guests that are looked after, by name.
+fn protected(scenario: &Scenario) -> Value {
+    let looked_after = scenario.vms.iter().filter(|vm| build::wanted(scenario, vm) == Wanted::Running);
+    let names: BTreeSet<&str> = looked_after.map(|vm| vm.name.as_str()).collect();
+    json!(names)
 }
 
 fn yes(answer: bool) -> Value {
