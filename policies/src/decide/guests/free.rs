@@ -49,6 +49,7 @@ impl Pass<'_, '_> {
             let Round { state, evidence, hosts, .. } = self.round;
             order::waits_in_doubt(state, evidence, hosts, free.name, waited)
         });
+        let held = held.or_else(|| self.waits_for_mover(free.name, waited));
         if let Some((doing, waits)) = held {
             (judgement.doing, judgement.waits) = (doing, waits);
             return;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    super::{FOREVER, HostJudgement, HostVerdict, fences::open},
+    super::{FOREVER, HostJudgement, HostVerdict, Round, fences::open},
     Pass,
 };
 use crate::{
@@ -163,7 +163,29 @@ pub(super) fn stops_after<'a>(state: &'a ClusterState, name: &GuestName) -> Opti
     })
 }
 
+/// Whether a guest is up, and is about to be stopped so that it starts elsewhere.
+fn is_about_to_restart(round: &Round<'_>, name: &GuestName) -> bool {
+    let state = round.state;
+    let Some(Phase::Running { tenure, .. }) = state.guests.get(name).map(|known| &known.phase) else { return false };
+    let live = state.policies.guests.get(name).is_some_and(|declared| declared.needs.live_migration);
+    let is_moved = || round.plan.wanted_move(name).is_some_and(|wanted| wanted.required && wanted.to.is_some());
+    !live && state.hands_off(name).is_none() && (state.is_draining(&tenure.host) || is_moved())
+}
+
 impl Pass<'_, '_> {
+    /// What a guest waits for whose first one is up, and is about to be stopped so that it starts elsewhere. Not for ever: no other
+    /// host may take that one.
+    pub(super) fn waits_for_mover(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
+        let left = FIRST_PATIENCE.saturating_sub(waited);
+        if left.is_zero() {
+            return None;
+        }
+        let mut required = rules_before(&self.round.state.policies, name).filter(|(_, required, _)| *required);
+        let (first, ..) = required.find(|(first, ..)| is_about_to_restart(self.round, first))?;
+        let text = format!("it starts after {first}, which is about to be stopped to start elsewhere");
+        Some((text, Some((format!("{first} to run there, or no longer than that"), millis(left)))))
+    }
+
     /// A circle is told, because it holds nobody.
     pub(super) fn tell_circle(&mut self, name: &GuestName) {
         let policies = &self.round.state.policies;

@@ -97,6 +97,20 @@ fn nobody_starts_after_a_guest_that_has_ended_or_whose_host_is_not_heard() {
     }
 }
 
+#[test]
+fn nobody_starts_after_a_guest_that_is_about_to_be_stopped_and_started_elsewhere() {
+    let starts = |scene: &Scene| scene.words().contains(&"Place".to_owned());
+    let mut scene = db_on_b(true);
+    set_mode(&mut scene, "b", Mode::Draining);
+    assert!(starts(&scene), "it moves while it runs");
+    cold_only(&mut scene, "db");
+    assert!(!starts(&scene));
+    assert!(doing(&scene, "web").contains("about to be stopped to start elsewhere"), "{}", doing(&scene, "web"));
+    scene.later(130_000);
+    seen(&mut scene, "db", SightState::Passing);
+    assert!(starts(&scene), "no other host may take it");
+}
+
 /// Both run.
 fn both(first: Rule) -> Scene {
     let mut scene = Scene::new(&["a", "b"], &["db", "web"]);
