@@ -47,7 +47,7 @@ fn is_stopped(vm: &Vm) -> bool {
 }
 
 /// Who gives way in a rule that requires guests to be together.
-fn yields(rule: &Rule) -> Option<&str> {
+pub(super) fn yields(rule: &Rule) -> Option<&str> {
     let weight = rule.weight.as_ref().and_then(map::weight);
     let required = rule.required.unwrap_or_else(|| weight.is_none_or(|weight| weight >= map::INFINITE));
     let together = rule.kind == "together" && weight.is_none_or(|weight| weight >= 0);

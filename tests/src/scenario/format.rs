@@ -170,7 +170,7 @@ pub struct Vm {
     #[serde(default)]
     pub active_on: Vec<String>,
     /// What is done where it was found on several hosts.
-    #[serde(default, alias = "on_found_twice")]
+    #[serde(default, alias = "multiple-active", alias = "on_found_twice", alias = "found_twice")]
     pub multiple_active: Option<String>,
     /// Whether it is looked after.
     #[serde(default)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{
     build,
+    dependents::yields,
     format::{Host, Scenario, Vm},
     map,
 };
@@ -27,10 +28,35 @@ pub fn stopped(mut scenario: Scenario) -> Scenario {
     scenario
 }
 
-/// Whether no host that is up may run it. What is somewhere else waits for what becomes of its host.
+/// Whether no host that is up may run it. What is on a host that is lost waits for what becomes of that.
 fn is_forbidden(scenario: &Scenario, vm: &Vm) -> bool {
-    let up: Vec<&Host> = scenario.hosts.iter().filter(|host| ["up", "spare"].contains(&host.state.as_str())).collect();
-    let is_elsewhere = vm.host.as_ref().is_some_and(|at| up.iter().all(|host| host.name != *at));
-    let looked_after = build::wanted(scenario, vm) == Wanted::Running;
-    looked_after && !is_elsewhere && !up.is_empty() && up.iter().all(|host| map::is_banned(scenario, vm, &host.name))
+    let is_up = |host: &Host| ["up", "spare"].contains(&host.state.as_str());
+    let is_alive = |host: &Host| is_up(host) || ["standby", "shutting-down"].contains(&host.state.as_str());
+    let up: Vec<&Host> = scenario.hosts.iter().filter(|host| is_up(host)).collect();
+    let at = vm.host.as_ref().and_then(|at| scenario.hosts.iter().find(|host| host.name == *at));
+    let is_elsewhere = at.is_some_and(|host| !is_alive(host));
+    if !is_looked_after(scenario, vm) || is_elsewhere || up.is_empty() {
+        return false;
+    }
+    let set = with_its_firsts(scenario, vm);
+    up.iter().all(|host| set.iter().any(|one| map::is_banned(scenario, one, &host.name)))
+}
+
+/// The guest, and those that it gives way to where rules require it to be with them: it runs only where all of them may.
+fn with_its_firsts<'a>(scenario: &'a Scenario, vm: &'a Vm) -> Vec<&'a Vm> {
+    let mut found = vec![vm];
+    let mut row = 0;
+    while let Some(then) = found.get(row).copied() {
+        row += 1;
+        let rules = scenario.rules.iter().filter(|rule| yields(rule) == Some(then.name.as_str()));
+        for name in rules.flat_map(|rule| &rule.vms) {
+            let first = scenario.vms.iter().find(|vm| vm.name == *name && is_looked_after(scenario, vm));
+            found.extend(first.filter(|first| found.iter().all(|vm| vm.name != first.name)));
+        }
+    }
+    found
+}
+
+fn is_looked_after(scenario: &Scenario, vm: &Vm) -> bool {
+    build::wanted(scenario, vm) == Wanted::Running
 }

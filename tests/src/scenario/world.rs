@@ -269,8 +269,12 @@ impl World {
         self.tell(Deed { kind: "fence".to_owned(), host, ..Deed::default() });
     }
 
-    /// The new boot of a host proves that the old one is over: a death confirmed, and no fence.
+    /// The new boot of a host proves that the old one is over: a death confirmed, and no fence, unless somebody outside has switched
+    /// it off before. What was said of the old boot says nothing of the new one.
     fn booted_anew(&mut self, host: &HostName) {
+        if self.confirmed.remove(host) {
+            self.fenced.insert(host.clone());
+        }
         let host = Some(self.names.of_host(host));
         self.tell(Deed { kind: "fence".to_owned(), host, ..Deed::default() });
     }
