@@ -20,11 +20,17 @@ const STUCK_MAX: usize = 8;
 /// Guests that are looked at for one that is stuck, the least important first.
 const ASKED_MAX: usize = 256;
 
+/// Moves of a guest in a row that failed, after which nobody makes way for it any more: it would not come.
+const FAILED_MOVES_MAX: u32 = 3;
+
 /// Adds the move of one that makes way, if there is any. One in a call: what it frees shows when it has gone.
 pub fn make_way(problem: &Problem<'_>, room: &Room, moves: &mut Vec<Move>) {
-    let alone = |guest: &GuestAt| problem.guests[*guest].set.is_none();
+    let may_come = |guest: &GuestAt| {
+        let known = &problem.guests[*guest];
+        known.set.is_none() && known.known.is_some_and(|state| state.failed_moves < FAILED_MOVES_MAX)
+    };
     let stuck = moves.iter().filter(|found| found.required && found.to.is_none()).map(|found| found.guest);
-    let mut stuck: Vec<GuestAt> = stuck.filter(alone).collect();
+    let mut stuck: Vec<GuestAt> = stuck.filter(may_come).collect();
     // Whoever is on the way may be the one that makes way.
     if stuck.is_empty() || problem.guests.rows().iter().any(|guest| guest.stage == Stage::Moving) {
         return;

@@ -189,6 +189,9 @@ fn whoever_keeps_a_guest_from_the_only_hosts_that_rules_leave_it_makes_way() {
         stage.state = before.clone();
         stage.state.guests.get_mut(&name("g2")).unwrap().settled = Some(host("b"));
         assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "an operator has put it there");
+        stage.state = before.clone();
+        stage.state.guests.get_mut(&name("g1")).unwrap().failed_moves = 3;
+        assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "it would not come");
         stage.state = before;
         rule(&mut stage, "stays", likes(&["g2"], scores(&[("c", Score::Never)])));
         assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "it has nowhere to go either");
