@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{FOREVER, Round, fences::open, placement},
+    super::{FOREVER, fences::open, placement},
     GuestJudgement, Pass,
     order::{self, Waits},
     running::COOL_DOWN,
@@ -45,12 +45,8 @@ impl Pass<'_, '_> {
         }
         self.decay(free);
         let waited = self.round.age(free.since);
-        let held = held(self.round.state, free.name, free.guest, waited).or_else(|| {
-            let Round { state, evidence, hosts, .. } = self.round;
-            order::waits_in_doubt(state, evidence, hosts, free.name, waited)
-        });
-        let held = held.or_else(|| self.waits_for_mover(free.name, waited));
-        if let Some((doing, waits)) = held {
+        let held = held(self.round.state, free.name, free.guest, waited);
+        if let Some((doing, waits)) = held.or_else(|| self.waits_for_first(free.name, waited)) {
             (judgement.doing, judgement.waits) = (doing, waits);
             return;
         }

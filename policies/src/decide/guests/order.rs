@@ -173,9 +173,18 @@ fn is_about_to_restart(round: &Round<'_>, name: &GuestName) -> bool {
 }
 
 impl Pass<'_, '_> {
+    /// What a guest waits for although the one before it counts as ready.
+    pub(super) fn waits_for_first(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
+        if !self.glance.orders {
+            return None;
+        }
+        let Round { state, evidence, hosts, .. } = self.round;
+        waits_in_doubt(state, evidence, hosts, name, waited).or_else(|| self.waits_for_mover(name, waited))
+    }
+
     /// What a guest waits for whose first one is up, and is about to be stopped so that it starts elsewhere. Not for ever: no other
     /// host may take that one.
-    pub(super) fn waits_for_mover(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
+    fn waits_for_mover(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
         let left = FIRST_PATIENCE.saturating_sub(waited);
         if left.is_zero() {
             return None;
