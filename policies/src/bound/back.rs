@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Case, Part, ROUND, Stage, Stretch, StretchedBy, rounded_up};
+use super::{Case, Part, ROUND, Stage, Stretch, StretchedBy, named, rounded_up};
 use crate::{
     decide::{COMMANDS_PER_ROUND, placement::start_pause_after},
     fit::host_rule_broken,
     names::{GuestName, HostName},
     plan::STARTS_PER_HOST,
+    state::ClusterState,
     time::millis,
 };
 
@@ -22,27 +23,33 @@ pub(super) fn parts(case: &Case<'_>, from: &HostName) -> Vec<Part> {
 
 /// How many guests of its own host may start before this one does: those of at least its priority.
 fn before_it(case: &Case<'_>, host: &HostName) -> usize {
-    let own = priority(case, case.guest);
-    guests_on(case, host).into_iter().filter(|name| *name != case.guest && priority(case, name) >= own).count()
+    let own = priority(case.state, case.guest);
+    match case.loss {
+        Some(supposed) => supposed.at_least(host, own).saturating_sub(usize::from(supposed.is_on(case.guest, host))),
+        None => {
+            let others = case.state.guests_of(host).filter(|(name, _)| *name != case.guest);
+            others.filter(|(name, _)| priority(case.state, name) >= own).count()
+        }
+    }
 }
 
 /// How many guests of other hosts, which fail with its own, may start before it: in the same way, and as many more as start at
 /// once on one host, because those may have begun when its own host is proven gone.
 pub(super) fn before_it_elsewhere(case: &Case<'_>, hosts: &[&HostName]) -> usize {
     let first: usize = hosts.iter().map(|host| before_it(case, host)).sum();
-    let all: usize = hosts.iter().map(|host| guests_on(case, host).len()).sum();
+    let all: usize = hosts.iter().map(|host| guests_on(case, host)).sum();
     first + all.saturating_sub(first).min(usize::try_from(STARTS_PER_HOST).unwrap_or(usize::MAX))
 }
 
-fn guests_on<'a>(case: &'a Case<'_>, host: &'a HostName) -> Vec<&'a GuestName> {
+fn guests_on(case: &Case<'_>, host: &HostName) -> usize {
     match case.loss {
-        Some(supposed) => supposed.on(host).collect(),
-        None => case.state.guests_of(host).map(|(name, _)| name).collect(),
+        Some(supposed) => supposed.at_least(host, 0),
+        None => case.state.guests_of(host).count(),
     }
 }
 
-fn priority(case: &Case<'_>, guest: &GuestName) -> u32 {
-    case.state.policies.guests.get(guest).map_or(0, |declared| declared.priority)
+pub(super) fn priority(state: &ClusterState, guest: &GuestName) -> u32 {
+    state.policies.guests.get(guest).map_or(0, |declared| declared.priority)
 }
 
 /// How long so many starts before its own may hold it up, if all of them go where it goes.
@@ -57,10 +64,10 @@ fn queue(case: &Case<'_>, from: &HostName) -> Option<Part> {
     let others = case.lost_with(from);
     let ahead = before_it(case, from) + before_it_elsewhere(case, &others);
     let held = held_up(case, ahead);
-    let hosts: Vec<&str> = std::iter::once(from).chain(others).map(|host| host.as_str()).collect();
+    let hosts: Vec<&HostName> = std::iter::once(from).chain(others).collect();
     let because = format!(
         "{ahead} other guests of {} may start before it, {STARTS_PER_HOST} at a time on one host",
-        hosts.join(", ")
+        named(&hosts)
     );
     (!held.is_zero()).then(|| Part::of(Stage::Queue, held, because))
 }
@@ -68,12 +75,12 @@ fn queue(case: &Case<'_>, from: &HostName) -> Option<Part> {
 fn start(case: &Case<'_>, from: &HostName) -> Part {
     let state = case.state;
     let others = state.hosts.keys().filter(|name| *name != from && !case.is_lost(name));
-    let others = others.filter(|name| state.takes_no_guests(name).is_none());
-    let others: Vec<&HostName> = others.collect();
-    if others.is_empty() {
+    // Looked at one by one: the first one will do, mostly.
+    let mut others = others.filter(|name| state.takes_no_guests(name).is_none()).peekable();
+    if others.peek().is_none() {
         return Part::without_bound(Stage::Start, "no other host takes guests at present".to_owned());
     }
-    if others.iter().all(|other| host_rule_broken(&state.policies, case.guest, other).is_some()) {
+    if others.all(|other| host_rule_broken(&state.policies, case.guest, other).is_some()) {
         let because = "its rules leave it no other host that takes guests at present";
         return Part::without_bound(Stage::Start, because.to_owned());
     }

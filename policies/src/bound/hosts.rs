@@ -6,6 +6,7 @@ use super::{
     Bound, Case, ELECTION, Failure, Part, ROUND, Stage, Stretch, StretchedBy,
     back::{self, failed_start},
     devices::Devices,
+    named,
 };
 use crate::{
     decide::{FENCE_COUNTS_FOR, pause_after},
@@ -52,7 +53,7 @@ fn failures_of(case: &Case<'_>, host: &HostName) -> Vec<Bound> {
         // Those that do not answer at present are tried until they do.
         Devices::Switch { .. } | Devices::None => Devices::of(case.state, host, |_| false),
     };
-    let place = Place { case, host, devices };
+    let place = Place { case, host, devices, way_back: back::parts(case, host) };
     let ground = case.state.lease_ground(host);
     let mut bounds = Vec::new();
     match (&place.devices, &ground) {
@@ -74,6 +75,8 @@ struct Place<'a> {
     case: &'a Case<'a>,
     host: &'a HostName,
     devices: Devices<'a>,
+    /// From the proof on it is the same, however the host has failed.
+    way_back: Vec<Part>,
 }
 
 impl Place<'_> {
@@ -134,7 +137,7 @@ impl Place<'_> {
 
     fn bound(&self, failure: Failure, act: &str, detect: Part, proven: Part) -> Bound {
         let (detect, proven) = (self.after_election(detect), self.after_others(failure, proven));
-        let rest = std::iter::once(proven).chain(back::parts(self.case, self.host)).collect();
+        let rest = std::iter::once(proven).chain(self.way_back.iter().cloned()).collect();
         Bound::of(failure, act.to_owned(), detect, rest)
     }
 
@@ -161,9 +164,8 @@ impl Place<'_> {
         let others = self.case.lost_with(self.host);
         let first = self.others_first(failure, &others);
         if let Some(own) = proven.within_ms.filter(|_| !first.is_zero()) {
-            let names: Vec<&str> = others.iter().map(|host| host.as_str()).collect();
             proven.within_ms = Some(own.saturating_add(millis(first)));
-            proven.because = format!("{}; it may be the last, after {}", proven.because, names.join(", "));
+            proven.because = format!("{}; it may be the last, after {}", proven.because, named(&others));
         }
         proven
     }

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Bound, Case, Limits, Part, Stage, hosts, left_alone, rounded_up};
+use super::{Bound, Case, Limits, Part, Stage, back::priority, hosts, left_alone, rounded_up};
 use crate::{
     hostfile::Timing,
     names::{GuestName, HostName},
+    plan::RoomMade,
     rules::Rule,
     state::ClusterState,
     time::Span,
@@ -25,8 +26,10 @@ pub struct Loss<'a> {
     pub hosts: BTreeSet<&'a HostName>,
     /// Where each guest of them is, or would be.
     pub from: &'a BTreeMap<GuestName, HostName>,
-    /// The guests that are to start elsewhere.
+    /// The guests that are to start elsewhere, in the order of their starts.
     pub starts: &'a [GuestName],
+    /// Those of them for which room is made first.
+    pub room_made: &'a BTreeMap<GuestName, RoomMade>,
     /// Levels of fencing that are known not to answer, by their position.
     pub silent: &'a BTreeSet<(HostName, usize)>,
     /// Whether the coordinator is among the lost; `None`: nobody knows who coordinates.
@@ -43,6 +46,8 @@ pub struct Loss<'a> {
 pub(super) struct Supposed<'a> {
     pub loss: &'a Loss<'a>,
     on: BTreeMap<&'a HostName, BTreeSet<&'a GuestName>>,
+    /// The priorities of those guests, the lowest first.
+    priorities: BTreeMap<&'a HostName, Vec<u32>>,
 }
 
 impl<'a> Supposed<'a> {
@@ -56,12 +61,24 @@ impl<'a> Supposed<'a> {
         for (name, host) in loss.from {
             on.entry(host).or_default().insert(name);
         }
-        Self { loss, on }
+        let sorted = |guests: &BTreeSet<&GuestName>| {
+            let mut priorities: Vec<u32> = guests.iter().map(|guest| priority(state, guest)).collect();
+            priorities.sort_unstable();
+            priorities
+        };
+        let priorities = on.iter().map(|(host, guests)| (*host, sorted(guests))).collect();
+        Self { loss, on, priorities }
     }
 
-    /// The guests that a host has.
-    pub fn on(&self, host: &HostName) -> impl Iterator<Item = &'a GuestName> {
-        self.on.get(host).into_iter().flatten().copied()
+    /// Whether a host has the guest.
+    pub fn is_on(&self, guest: &GuestName, host: &HostName) -> bool {
+        self.on.get(host).is_some_and(|guests| guests.contains(guest))
+    }
+
+    /// How many guests of at least that priority a host has.
+    pub fn at_least(&self, host: &HostName, least: u32) -> usize {
+        let below = |priorities: &Vec<u32>| priorities.partition_point(|own| *own < least);
+        self.priorities.get(host).map_or(0, |priorities| priorities.len() - below(priorities))
     }
 }
 
@@ -93,6 +110,9 @@ pub fn when_lost(
             let Some(mut bound) = loss.from.get(guest).and_then(|from| hosts::of_loss(&case, from)) else { continue };
             let back = |first: &GuestName| found.get(first).and_then(|other| other.within_ms);
             wait(&mut bound, waits_for(guest).map(|first| (first, back(first))));
+            if let Some(room) = loss.room_made.get(guest) {
+                bound.add_after_proof(making_room(&case, room));
+            }
             if let Some(why) = left_alone(state, guest).or_else(|| loss.undecided.clone()) {
                 bound.never(why);
             }
@@ -116,6 +136,23 @@ fn waits<'a>(state: &'a ClusterState, loss: &Loss<'a>) -> BTreeMap<&'a GuestName
         }
     }
     waits
+}
+
+/// What passes before there is room for it on its new host.
+fn making_room(case: &Case<'_>, room: &RoomMade) -> Part {
+    match room {
+        RoomMade::ByStopping { guests } => {
+            let declared = guests.iter().filter_map(|guest| case.state.policies.guests.get(guest));
+            let shutdown = declared.map(|declared| declared.needs.stop_timeout.0).max().unwrap_or_default();
+            let because = "guests of best effort on its new host give way to it, and are stopped first".to_owned();
+            Part::of(Stage::Queue, case.turn() + shutdown + case.limits.stop, because)
+        }
+        RoomMade::ByMoving => {
+            let because = "guests that rules keep together with it move to its new host first: nothing bounds how often that \
+                           is tried";
+            Part::without_bound(Stage::Queue, because.to_owned())
+        }
+    }
 }
 
 /// Adds what the guest waits for others beyond the proof about its own host. Each is given with when it is back at most.

@@ -132,6 +132,18 @@ pub fn rounded_up(ms: u64) -> Span {
     if ms < 10_000 { Span::ms(ms) } else { Span::secs(ms.div_ceil(1_000)) }
 }
 
+/// Hosts named in one sentence: the answer names all that are lost.
+const NAMED_MAX: usize = 5;
+
+/// Hosts in words, of many the first ones.
+fn named(hosts: &[&HostName]) -> String {
+    let names: Vec<&str> = hosts.iter().take(NAMED_MAX).map(|host| host.as_str()).collect();
+    match hosts.len().saturating_sub(NAMED_MAX) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
 /// What every part is worked out from.
 struct Case<'a> {
     state: &'a ClusterState,

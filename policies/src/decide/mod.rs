@@ -34,6 +34,7 @@ pub use paths::PathToTest;
 pub(crate) use quarantine::FENCE_COUNTS_FOR;
 use serde::{Deserialize, Serialize};
 pub use services::{Degradation, ServiceJudgement, ServiceVerdict};
+pub(crate) use storm::supposed_storm;
 
 use crate::{
     change::Change,

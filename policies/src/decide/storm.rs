@@ -12,7 +12,12 @@ use super::{
     proofs::is_proven_off,
     restraint::is_missed,
 };
-use crate::{change::Change, model::Severity, names::HostName, state::ClusterState};
+use crate::{
+    change::Change,
+    model::Severity,
+    names::HostName,
+    state::{ClusterState, Host, Life},
+};
 
 /// Hosts that fall silent within so long of each other have one cause until somebody knows better (S9).
 const STORM_WINDOW_MS: u64 = 30_000;
@@ -82,7 +87,25 @@ fn storm(round: &Round<'_>) -> Option<String> {
     let failed = domains(&most).len();
     let mut names: Vec<&str> = most.iter().map(|(_, name)| name.as_str()).collect();
     names.sort_unstable();
-    (failed > 1 && failed * 3 > total).then(|| format!("{} are silent at once", names.join(", ")))
+    is_storm(failed, total).then(|| format!("{} are silent at once", names.join(", ")))
+}
+
+/// Of how many failure domains the loss of these hosts at once would be the silence of how many, if that looks like a storm.
+pub(crate) fn supposed_storm(state: &ClusterState, lost: &[HostName]) -> Option<(usize, usize)> {
+    let counts = |host: &Host| is_missed(host) && !matches!(host.life, Life::Gone { .. });
+    let mut all = BTreeSet::new();
+    let mut hit = BTreeSet::new();
+    for (name, _) in state.hosts.iter().filter(|(_, host)| counts(host)) {
+        if lost.contains(name) {
+            hit.insert(domain(state, name));
+        }
+        all.insert(domain(state, name));
+    }
+    is_storm(hit.len(), all.len()).then_some((hit.len(), all.len()))
+}
+
+fn is_storm(silent: usize, of: usize) -> bool {
+    silent > 1 && silent * 3 > of
 }
 
 /// The failure domains that there are, with a host of each: those of which silence would be missed.

@@ -68,11 +68,13 @@ pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;
 pub use room::Room;
 pub use simulate::{
-    BadQuestion, Circumstances, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate, unproven,
+    BOUNDS_MAX, BadQuestion, Circumstances, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate,
+    unproven,
 };
 pub use solve::{Ask, LOOKS_MAX, Place, STARTS_PER_HOST, Until, place};
 pub use survive::{
-    COMBINATIONS_MAX, Fate, QUESTION_LOOKS_MAX, Survival, Verdict, WhatIf, admission, admission_within, if_lost,
+    COMBINATIONS_MAX, Fate, QUESTION_LOOKS_MAX, RoomMade, Survival, Verdict, WhatIf, admission, admission_within,
+    if_lost,
 };
 pub use table::{GuestAt, HostAt, Table};
 pub use tolerate::{Beyond, intolerance, may_start, waiting_for_people};

@@ -20,12 +20,17 @@ use super::{
 };
 use crate::{
     bound::{Bound, Limits, Loss, when_lost},
+    decide::supposed_storm,
     hostfile::Timing,
     model::Policies,
     names::{GuestName, HostName, Incarnation},
-    state::{ClusterState, Host, HostFacts},
+    state::{ClusterState, Host, HostFacts, Life},
     time::{Span, millis},
 };
+
+/// Starts of one loss of which the bound is worked out: some kilobytes each, and nothing is decided meanwhile. A rack of forty hosts
+/// has fewer.
+pub const BOUNDS_MAX: usize = 500;
 
 /// What is supposed to be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +67,8 @@ pub struct Question {
 pub struct Circumstances {
     /// Hosts with a vote; empty where nobody knows.
     pub voters: BTreeSet<HostName>,
+    /// Those of them that are not heard at present: they decide nothing.
+    pub away: BTreeSet<HostName>,
     /// Who coordinates.
     pub coordinator: Option<HostName>,
     /// Levels of fencing that have not been proven to work for long ([`ClusterState::stale_paths`]).
@@ -142,10 +149,11 @@ pub struct Start {
     /// When it answers, in milliseconds after the loss: an estimate. `None`: it does not come back by itself, because a person
     /// has to confirm first that its host is off, it is left alone, or nothing is decided.
     pub soonest_ms: Option<u64>,
-    /// The same when power devices take their whole time.
+    /// The same when power devices take their whole time. `None` beside a soonest time: fencing is held, so that a person decides
+    /// where they do not say off by themselves.
     pub slow_ms: Option<u64>,
-    /// Within which time it is back at most, part by part, or why nothing bounds that (L1). `None` only from a supervisor of
-    /// before there was one.
+    /// Within which time it is back at most, part by part, or why nothing bounds that (L1). `None` from a supervisor of before
+    /// there was one, and beyond the first [`BOUNDS_MAX`] starts.
     #[serde(default)]
     pub bound: Option<Bound>,
 }
@@ -221,20 +229,24 @@ pub fn simulate(
     };
     let silent = estimate::silent(state, &around.stale);
     let lost = estimate::proofs(state, timing, &silent, &case);
-    let undecided = minority(around, &case);
+    let undecided = minority(state, around, &case);
+    let held = storm(state, &case);
+    // They are in the order of their starts, so that nobody in it waits for one that is left out.
+    let bounded = case.starts.get(..case.starts.len().min(BOUNDS_MAX)).unwrap_or_default();
     let loss = Loss {
         hosts: lost.iter().filter(|(_, proof)| **proof != ProofEstimate::NotNeeded).map(|(host, _)| host).collect(),
         from: &case.from,
-        starts: &case.starts,
+        starts: bounded,
+        room_made: &case.room_made,
         silent: &silent,
         coordinator: around.coordinator.as_ref().map(|coordinator| case.lost.contains(coordinator)),
         boot: question.boot,
-        held: storm(problem, &case),
+        held: held.clone(),
         undecided: undecided.clone(),
     };
     let bounds = when_lost(state, timing, &Limits::default(), &loss);
-    let mut starts = estimate::starts(state, &case, &lost, bounds, millis(question.boot.0));
-    let alone = starts.iter().all(|start| estimate::comes_back(state, &lost, start));
+    let mut starts = estimate::starts(state, &case, &lost, bounds, millis(question.boot.0), held.is_some());
+    let alone = estimate::come_back(state, &lost, &starts, held.is_some());
     if undecided.is_some() {
         starts.iter_mut().for_each(|start| (start.soonest_ms, start.slow_ms) = (None, None));
     }
@@ -247,7 +259,7 @@ pub fn simulate(
         gives_way: Vec::new(),
         nowhere: BTreeMap::new(),
         tried,
-        notes: notes(problem, around, &case, question),
+        notes: notes(problem, around, &case, question, [undecided.clone(), held]),
     };
     for (guest, fate) in &case.guests {
         match fate {
@@ -301,35 +313,47 @@ fn tried(survival: &Survival) -> Tried {
 }
 
 /// Why nothing is decided, where too few voters are left for that.
-fn minority(around: &Circumstances, case: &WhatIf) -> Option<String> {
-    let left = around.voters.iter().filter(|voter| !case.lost.contains(voter)).count();
+fn minority(state: &ClusterState, around: &Circumstances, case: &WhatIf) -> Option<String> {
+    let is_gone = |voter: &HostName| match state.hosts.get(voter).map(|known| &known.life) {
+        Some(Life::Gone { .. } | Life::Fencing(_)) => true,
+        Some(Life::Up) | None => false,
+    };
+    let is_left = |voter: &HostName| !case.lost.contains(voter) && !around.away.contains(voter) && !is_gone(voter);
+    let left = around.voters.iter().filter(|voter| is_left(voter)).count();
     let enough = around.voters.is_empty() || left * 2 > around.voters.len();
     let why = "the voters that are left are no majority: nothing is decided until others are back";
     (!enough).then(|| why.to_owned())
 }
 
 /// Why no host is switched off, where so much is lost at once that it looks like a storm (S9).
-fn storm(problem: &Problem<'_>, case: &WhatIf) -> Option<String> {
-    let domains = problem.domains(problem.failure_domain);
-    let hit = domains.iter().filter(|hosts| hosts.iter().any(|at| case.lost.contains(problem.host_name(*at)))).count();
-    (hit > 1 && hit * 3 > domains.len()).then(|| {
-        format!(
-            "{hit} of {} failure domains at once look like a storm: fencing is held until a person decides, except \
-             where power devices say off by themselves",
-            domains.len()
-        )
-    })
+fn storm(state: &ClusterState, case: &WhatIf) -> Option<String> {
+    let (hit, of) = supposed_storm(state, &case.lost)?;
+    Some(format!(
+        "{hit} of {of} failure domains at once look like a storm: fencing is held until a person decides, except where power \
+         devices say off by themselves"
+    ))
 }
 
-fn notes(problem: &Problem<'_>, around: &Circumstances, case: &WhatIf, question: &Question) -> Vec<String> {
-    let mut notes = Vec::new();
-    notes.extend(minority(around, case));
+fn notes(
+    problem: &Problem<'_>,
+    around: &Circumstances,
+    case: &WhatIf,
+    question: &Question,
+    [undecided, held]: [Option<String>; 2],
+) -> Vec<String> {
+    let mut notes: Vec<String> = undecided.into_iter().collect();
     if around.coordinator.as_ref().is_some_and(|coordinator| case.lost.contains(coordinator)) {
         notes.push(
             "the coordinator is among them: a new one is elected first, which takes some seconds more".to_owned(),
         );
     }
-    notes.extend(storm(problem, case));
+    notes.extend(held);
+    if case.starts.len() > BOUNDS_MAX {
+        notes.push(format!(
+            "{} guests start elsewhere: only of the first {BOUNDS_MAX} is said within which time they are back at most",
+            case.starts.len()
+        ));
+    }
     if problem.failure_domain.is_none() && matches!(question.lose, Lose::Any { by_domain: true, .. }) {
         notes.push("`cluster.failure_domain` is not set: each host counts as a domain".to_owned());
     }

@@ -18,7 +18,7 @@ use super::{
     problem::Problem,
     reason::Reasons,
     room::Room,
-    solve::{Ask, Place, place},
+    solve::{Ask, Place, Until, place},
     table::{GuestAt, HostAt},
 };
 use crate::names::{GuestName, HostName};
@@ -63,6 +63,18 @@ pub enum Fate {
     },
 }
 
+/// How room is made for a guest on its new host before it starts there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomMade {
+    /// Guests of best effort are stopped.
+    ByStopping {
+        /// Who.
+        guests: Vec<GuestName>,
+    },
+    /// Guests that are kept together with it move there.
+    ByMoving,
+}
+
 /// What happens when certain hosts are lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WhatIf {
@@ -72,6 +84,8 @@ pub struct WhatIf {
     pub guests: BTreeMap<GuestName, Fate>,
     /// The guests to be started, in the order of their starts.
     pub starts: Vec<GuestName>,
+    /// Those of them for which room is made first.
+    pub room_made: BTreeMap<GuestName, RoomMade>,
     /// Where guests of lost hosts were, or would have been.
     pub from: BTreeMap<GuestName, HostName>,
     /// Whether every guest that does not run by best effort has a place.
@@ -224,7 +238,9 @@ fn what_if(problem: &Problem<'_>, base: &Base, lost: &BTreeSet<HostAt>) -> WhatI
     let starts: Vec<GuestAt> = ask.guests.iter().copied().filter(started).collect();
     let starts = problem.start_order(&starts).into_iter().map(|guest| problem.guest_name(guest).clone()).collect();
     let lost = lost.iter().map(|host| problem.host_name(*host).clone()).collect();
-    WhatIf { lost, guests: fates, starts, from, verdict }
+    let made = placement.places.iter().filter_map(|(guest, place)| Some((*guest, room_made(problem, place)?)));
+    let room_made = made.map(|(guest, made)| (problem.guest_name(guest).clone(), made)).collect();
+    WhatIf { lost, guests: fates, starts, room_made, from, verdict }
 }
 
 fn fate(problem: &Problem<'_>, place: &Place) -> Fate {
@@ -235,6 +251,17 @@ fn fate(problem: &Problem<'_>, place: &Place) -> Fate {
             Fate::Starts { host: name.clone(), why: format!("{name} {}", problem.until(until)) }
         }
         Place::Nowhere { reasons } => Fate::Nowhere { reasons: reasons.clone() },
+    }
+}
+
+fn room_made(problem: &Problem<'_>, place: &Place) -> Option<RoomMade> {
+    match place {
+        Place::Later { until: Until::Gone { guests }, .. } => {
+            let guests = guests.iter().map(|guest| problem.guest_name(*guest).clone()).collect();
+            Some(RoomMade::ByStopping { guests })
+        }
+        Place::Later { until: Until::SetMoved { .. }, .. } => Some(RoomMade::ByMoving),
+        Place::Later { until: Until::Busy { .. }, .. } | Place::On { .. } | Place::Nowhere { .. } => None,
     }
 }
 

@@ -1,11 +1,11 @@
 //! What operators ask of the coordinator: each request becomes one command, or an answer read from state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
     change::{Applied, Change},
     decide::{
-        drill,
+        HostVerdict, drill,
         placement::{problem, where_to},
     },
     lease::{Unarmed, left_open, unarmed},
@@ -95,15 +95,29 @@ impl Brain {
 
     /// Plays a loss through on the state as it is. It changes nothing.
     fn simulate(&self, question: &Question) -> Result<Answer, Denied> {
-        let voters = self.node.voters().into_keys().collect();
+        let voters: BTreeSet<HostName> = self.node.voters().into_keys().collect();
+        let away = voters.iter().filter(|voter| self.is_away(voter)).cloned().collect();
         let timing = &self.node.file.timing;
         let played = self.node.read(|state| {
             let stale = self.stale_paths(state);
-            let around = Circumstances { voters, coordinator: Some(self.node.host().clone()), stale };
+            let around = Circumstances { voters, away, coordinator: Some(self.node.host().clone()), stale };
             let problem = problem(state, &self.report.hosts);
             simulate(&problem, state, timing, &around, question, LOOKS_MAX)
         });
         played.map(Answer::Simulated).map_err(|bad| Denied::Unknown(bad.to_string()))
+    }
+
+    /// Whether the supervisor of another host is known not to be heard.
+    fn is_away(&self, host: &HostName) -> bool {
+        let judged = self.report.hosts.get(host).filter(|_| host != self.node.host());
+        judged.is_some_and(|judgement| match judgement.verdict {
+            HostVerdict::Healthy | HostVerdict::Unknown => false,
+            HostVerdict::SupervisorDown
+            | HostVerdict::Isolated
+            | HostVerdict::Suspect
+            | HostVerdict::Failed
+            | HostVerdict::Gone => true,
+        })
     }
 
     fn facts(&self) -> Facts {

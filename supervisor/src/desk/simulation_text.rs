@@ -10,6 +10,9 @@ use holdfast_policies::{
 
 use super::words::{at_most, stretched};
 
+/// Guests named in one line: JSON names them all.
+const NAMED_MAX: usize = 5;
+
 /// The whole answer as text.
 #[must_use]
 pub fn simulation_text(simulation: &Simulation) -> String {
@@ -34,7 +37,7 @@ pub fn simulation_text(simulation: &Simulation) -> String {
         }
     }
     for (stretch, guests) in stretches(simulation) {
-        line(&mut text, &format!("         {} ({})", stretched(stretch), guests.join(", ")));
+        line(&mut text, &format!("         {} ({})", stretched(stretch), some_of(&guests)));
     }
     for guest in &simulation.gives_way {
         line(&mut text, &format!("stopped  {guest}: it gives way to guests of higher priority"));
@@ -72,6 +75,10 @@ fn started(simulation: &Simulation, start: &Start) -> String {
     let by_person = simulation.lost.get(&start.from) == Some(&ProofEstimate::Person);
     let when = match (start.soonest_ms, start.slow_ms) {
         (Some(soonest), Some(slow)) => format!("answers after {}", between(soonest, slow)),
+        (Some(soonest), None) => format!(
+            "answers after {} if its host's power device says off by itself, else when a person has decided",
+            Span::ms(soonest)
+        ),
         _ if by_person => "when a person has confirmed that its host is off".to_owned(),
         _ => "not by itself".to_owned(),
     };
@@ -103,6 +110,15 @@ fn stretches(simulation: &Simulation) -> Vec<(&Stretch, Vec<&str>)> {
         }
     }
     told
+}
+
+/// Guests in words; of many the first ones.
+fn some_of(guests: &[&str]) -> String {
+    let named = guests.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    match guests.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn between(soonest: u64, slow: u64) -> String {

@@ -86,6 +86,7 @@ pub(super) fn starts(
     proofs: &BTreeMap<HostName, ProofEstimate>,
     mut bounds: BTreeMap<GuestName, Bound>,
     boot_ms: u64,
+    held: bool,
 ) -> Vec<Start> {
     let mut starts = Vec::new();
     for guest in &case.starts {
@@ -95,8 +96,9 @@ pub(super) fn starts(
             starts.push(Start { guest, from, to, why, soonest_ms: None, slow_ms: None, bound });
         }
     }
-    let soonest = answers_at(state, &starts, |start| proven(state, proofs, start, false), boot_ms);
-    let slow = answers_at(state, &starts, |start| proven(state, proofs, start, true), boot_ms);
+    let soonest = answers_at(state, &starts, |start| proven(state, proofs, start, Pace::Soonest), boot_ms);
+    let pace = if held { Pace::Held } else { Pace::Slow };
+    let slow = answers_at(state, &starts, |start| proven(state, proofs, start, pace), boot_ms);
     for start in &mut starts {
         // All that has to boot before it is supposed to take as long as it does; nothing takes longer than it may.
         let longest = start.bound.as_ref().and_then(|bound| bound.within_ms).unwrap_or(u64::MAX);
@@ -106,18 +108,41 @@ pub(super) fn starts(
     starts
 }
 
-/// Whether a guest that has a place starts there without a person.
-pub(super) fn comes_back(state: &ClusterState, proofs: &BTreeMap<HostName, ProofEstimate>, start: &Start) -> bool {
-    proven(state, proofs, start, true).is_some()
+/// Whether every guest that has a place starts there without a person. Those of best effort do not count.
+pub(super) fn come_back(
+    state: &ClusterState,
+    proofs: &BTreeMap<HostName, ProofEstimate>,
+    starts: &[Start],
+    held: bool,
+) -> bool {
+    let best_effort =
+        |guest: &GuestName| state.policies.guests.get(guest).is_some_and(|declared| declared.needs.best_effort);
+    let pace = if held { Pace::Held } else { Pace::Slow };
+    starts.iter().all(|start| best_effort(&start.guest) || proven(state, proofs, start, pace).is_some())
+}
+
+/// How power devices do.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// They say off by themselves.
+    Soonest,
+    /// They have to switch hosts off, and take their whole time.
+    Slow,
+    /// They would have to, and fencing is held: a lease alone is proof.
+    Held,
 }
 
 /// When a guest may start elsewhere; `None`: not by itself.
-fn proven(state: &ClusterState, proofs: &BTreeMap<HostName, ProofEstimate>, start: &Start, slow: bool) -> Option<u64> {
+fn proven(state: &ClusterState, proofs: &BTreeMap<HostName, ProofEstimate>, start: &Start, pace: Pace) -> Option<u64> {
     if left_alone(state, &start.guest).is_some() {
         return None;
     }
     match proofs.get(&start.from)? {
-        ProofEstimate::Device { soonest_ms, slow_ms } => Some(if slow { *slow_ms } else { *soonest_ms }),
+        ProofEstimate::Device { soonest_ms, slow_ms } => match pace {
+            Pace::Soonest => Some(*soonest_ms),
+            Pace::Slow => Some(*slow_ms),
+            Pace::Held => lease_ms(state, &start.from),
+        },
         ProofEstimate::Lease { ms } => Some(*ms),
         ProofEstimate::NotNeeded => Some(0),
         ProofEstimate::Person => None,

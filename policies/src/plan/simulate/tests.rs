@@ -269,3 +269,93 @@ fn what_does_not_come_back_by_itself_has_no_bound_and_says_why() {
     stage.must(Change::ModeSet { host: host("a"), mode: Mode::Maintenance, by: "ann".to_owned() });
     assert_eq!(why(&stage, &Circumstances::default(), &["a"]), "a is in maintenance, so it is left alone");
 }
+
+#[test]
+fn a_loss_that_looks_like_a_storm_is_not_said_to_come_back_by_itself_unless_leases_prove_it() {
+    let mut stage = Stage::new(&["a", "b", "c", "d", "e", "f"], &["g1"]);
+    stage.run("g1", "a");
+    let lost = |stage: &Stage| play(stage, &Circumstances::default(), these(&["a", "b"])).unwrap();
+    let two_of_six = lost(&stage);
+    assert!(two_of_six.survives && two_of_six.starts[0].slow_ms.is_some(), "{two_of_six:?}");
+    // The silence of one in maintenance is expected: two of five, as the coordinator counts.
+    stage.must(Change::ModeSet { host: host("f"), mode: Mode::Maintenance, by: "ann".to_owned() });
+    let storm = lost(&stage);
+    assert_eq!((storm.survives, storm.places), (false, Verdict::Yes), "{storm:?}");
+    // Its device may say off by itself; if not, a person decides.
+    assert_eq!((storm.starts[0].soonest_ms, storm.starts[0].slow_ms), (Some(10_750), None));
+    assert!(storm.notes.iter().any(|note| note.starts_with("2 of 5 failure domains")), "{:?}", storm.notes);
+}
+
+#[test]
+fn voters_that_are_not_heard_at_present_are_no_part_of_the_majority_that_is_left() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1"]);
+    stage.run("g1", "a");
+    let voters = Circumstances { voters: [host("a"), host("b"), host("c")].into(), ..Circumstances::default() };
+    assert!(play(&stage, &voters, these(&["a"])).unwrap().survives);
+    let away = Circumstances { away: [host("b")].into(), ..voters.clone() };
+    let decided = |around: &Circumstances, stage: &Stage| {
+        let simulation = play(stage, around, these(&["a"])).unwrap();
+        simulation.survives || !simulation.notes.iter().any(|note| note.contains("no majority"))
+    };
+    assert!(!decided(&away, &stage));
+    let gone = stage.gone("b");
+    stage.must(gone);
+    assert!(!decided(&voters, &stage), "it is proven gone");
+}
+
+#[test]
+fn a_guest_of_best_effort_that_waits_for_a_person_does_not_count() {
+    let mut stage = Stage::new(&["a", "b"], &["g1"]);
+    change(&mut stage, |policies| {
+        policies.fencing.clear();
+        guest(policies, "g1").needs.best_effort = true;
+    });
+    stage.run("g1", "a");
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
+    assert_eq!((simulation.survives, simulation.starts[0].soonest_ms), (true, None));
+}
+
+#[test]
+fn who_has_to_give_way_first_is_part_of_the_bound() {
+    let mut stage = Stage::new(&["a", "b"], &["high", "low"]);
+    change(&mut stage, |policies| {
+        for of in ["high", "low"] {
+            guest(policies, of).qemu.memory_mib = 5_000;
+        }
+        guest(policies, "high").priority = 500;
+        guest(policies, "low").needs.best_effort = true;
+    });
+    stage.run("high", "a");
+    stage.run("low", "b");
+    let simulation = play(&stage, &Circumstances::default(), these(&["a"])).unwrap();
+    assert_eq!(simulation.gives_way, [name("low")]);
+    let bound = bound_of(&simulation, "high");
+    // A turn of 1 s, 30 s to shut down, 20 s to pull the plug.
+    assert_eq!(part(bound, BoundStage::Queue), Some(51_000));
+    assert_eq!(bound.within_ms, Some(60_700 + 51_000));
+}
+
+#[test]
+fn the_bounds_of_a_loss_are_so_many_at_most_and_each_stays_small_however_much_is_lost() {
+    let hosts: Vec<String> = (0..120).map(|number| format!("host-{number:03}")).collect();
+    let guests: Vec<String> = (0..=BOUNDS_MAX).map(|number| format!("guest-{number:04}")).collect();
+    let (hosts, guests): (Vec<&str>, Vec<&str>) =
+        (hosts.iter().map(String::as_str).collect(), guests.iter().map(String::as_str).collect());
+    let mut stage = Stage::new(&hosts, &guests);
+    change(&mut stage, |policies| {
+        policies.guests.values_mut().for_each(|declared| declared.qemu.memory_mib = 100);
+        for lost in &hosts[..60] {
+            policies.hosts.entry(host(lost)).or_default().labels.insert("rack".to_owned(), "r1".to_owned());
+        }
+        policies.cluster.failure_domain = Some("rack".to_owned());
+    });
+    guests.iter().zip(hosts[..60].iter().cycle()).for_each(|(of, on)| stage.run(of, on));
+    let lose = Lose::These { hosts: BTreeSet::new(), domains: [("rack".to_owned(), "r1".to_owned())].into() };
+    let simulation = play(&stage, &Circumstances::default(), lose).unwrap();
+    assert_eq!(simulation.starts.len(), BOUNDS_MAX + 1);
+    let bounded = simulation.starts.iter().take_while(|start| start.bound.is_some()).count();
+    assert_eq!(bounded, BOUNDS_MAX);
+    assert!(simulation.notes.iter().any(|note| note.contains("only of the first 500")), "{:?}", simulation.notes);
+    let bytes = serde_json::to_vec(&simulation).unwrap().len();
+    assert!(bytes < BOUNDS_MAX * 4_096, "{bytes} bytes");
+}
