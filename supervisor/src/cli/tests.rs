@@ -589,6 +589,13 @@ fn a_simulated_loss_says_what_comes_back_when_and_ends_with_0_only_if_all_do() {
     assert_eq!((&bound["within_ms"], &bound["unbounded"]), (&json!(42_700), &json!(null)), "{json}");
     assert_eq!((&bound["parts"][1]["stage"], &bound["parts"][1]["within_ms"]), (&json!("prove"), &json!(10_000)));
 
+    let both = ["--host", "hv-c=8GiB,4", "--lose", "hv-a", "--lose", "hv-b"];
+    let storm = simulated(folder.path(), 2_048, &both);
+    assert_eq!(storm.code, 1, "two of three hosts at once: {}", storm.out);
+    assert!(storm.out.starts_with("NOT BY ITSELF"), "{}", storm.out);
+    let held = "answers after 10750ms if its host's power device says off by itself, else when a person has decided";
+    assert!(storm.out.contains(held) && storm.out.contains("fencing is held"), "{}", storm.out);
+
     let full = simulated(folder.path(), 7_000, &["--any", "1"]);
     assert_eq!(full.code, 1, "7000 and 2048 MiB are more than 8192 MiB: {}", full.out);
     assert!(full.out.starts_with("DOES NOT SURVIVE") && full.out.contains("nowhere  web-"), "{}", full.out);
