@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use holdfast_policies::{
@@ -17,7 +17,7 @@ use holdfast_policies::{
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::{Answer, PowerDevice, redfish::Redfish, tls::fingerprint};
+use crate::{Answer, PowerDevice, redfish::Redfish, simulator::READY_LIMIT, tls::fingerprint};
 
 /// Longest time for the installation: it downloads some twenty packages.
 const INSTALL_LIMIT: &str = "300";
@@ -65,7 +65,8 @@ impl Sushy {
 
     async fn wait_until_it_answers(&self) {
         let device = self.device();
-        for _ in 0..600 {
+        let began = Instant::now();
+        while began.elapsed() < READY_LIMIT {
             if matches!(device.status(Duration::from_secs(2)).await, Answer::Confirmed(_)) {
                 return;
             }
