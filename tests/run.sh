@@ -7,10 +7,10 @@ top=$(dirname "$(readlink -f "$0")")/..
 cd "$top"
 . examples/quickstart/install.sh
 need_cargo
-if [ "${HOLDFAST_NO_LAB:-}" = 1 ]; then
-  echo "HOLDFAST_NO_LAB=1: the tests with real guests, BMCs and network namespaces are left out" >&2
-else
-  install_missing "${lab_packages[@]}" "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules" \
+
+# What the tests need beside the lab's own packages: programs that are asked, told and switched off, and the lab's guest.
+prepare() {
+  install_missing "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules" \
     "openssl   speaks to supervisors with a host's certificate" \
     "redis-server   answers probes" "nginx-light   answers probes" "postgresql   answers probes" \
     "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
@@ -22,9 +22,27 @@ else
     "libvirt-clients   brings virsh, by which it is told to"
   tests/lab/redfish.sh > /dev/null
   tests/lab/guest.sh .cache/guest
+}
+
+preparing=
+if [ "${HOLDFAST_NO_LAB:-}" = 1 ]; then
+  echo "HOLDFAST_NO_LAB=1: the tests with real guests, BMCs and network namespaces are left out" >&2
+else
+  # The linker is among them.
+  install_missing "${lab_packages[@]}"
+  # The rest mostly waits for mirrors, while the compiler has the processors.
+  prepare &
+  preparing=$!
 fi
+
 # The lab runs these programs; cargo test alone does not build all of them. Together with the tests, what both need is built
 # once: alone, the programs would need some crates with fewer features.
-cargo build --workspace --locked --lib --bins --tests
+built=0
+cargo build --workspace --locked --lib --bins --tests || built=$?
+if [ -n "$preparing" ]; then
+  # Also where nothing was built: packages are not to be left half installed.
+  wait "$preparing" || stop "The tests' packages or guest could not be made ready; why stands above, among what the compiler says."
+fi
+[ "$built" = 0 ] || exit "$built"
 # Documentation has no tests of its own: the last summary is that of the tests which cross rooms.
 exec cargo test --workspace --locked --lib --tests --no-fail-fast "$@"
