@@ -114,7 +114,12 @@ impl<'a> Plan<'a> {
             false => with_kept(&problem, &mut room, ready, &kept),
         };
         let mut moves = plan::moves(&problem, &room);
-        plan::make_way(&problem, &room, &mut moves);
+        let may_go = |guest: &GuestName| {
+            let home = state.guests.get(guest).and_then(Guest::home);
+            let answers = |host: &HostName| judged.get(host).is_some_and(|on| on.verdict == HostVerdict::Healthy);
+            state.hands_off(guest).is_none() && home.is_some_and(|home| answers(&home.host))
+        };
+        plan::make_way(&problem, &room, &mut moves, may_go);
         Self { problem, room, placement, moves, overfull }
     }
 

@@ -13,6 +13,10 @@ use super::{
     solve::{Ask, Solver},
     table::{GuestAt, HostAt},
 };
+use crate::{
+    names::GuestName,
+    state::{Guest, Phase},
+};
 
 /// Guests for which one call looks for somebody who makes way, those of the highest priority.
 const STUCK_MAX: usize = 8;
@@ -20,26 +24,57 @@ const STUCK_MAX: usize = 8;
 /// Guests that are looked at for one that is stuck, the least important first.
 const ASKED_MAX: usize = 256;
 
-/// Moves of a guest in a row that failed, after which nobody makes way for it any more: it would not come.
+/// Moves of a guest in a row that failed, after which nobody makes way for it any more, nor it for anybody: it would not come, or
+/// not go.
 const FAILED_MOVES_MAX: u32 = 3;
 
-/// Adds the move of one that makes way, if there is any. One in a call: what it frees shows when it has gone.
-pub fn make_way(problem: &Problem<'_>, room: &Room, moves: &mut Vec<Move>) {
-    let may_come = |guest: &GuestAt| {
-        let known = &problem.guests[*guest];
-        known.set.is_none() && known.known.is_some_and(|state| state.failed_moves < FAILED_MOVES_MAX)
+/// Adds the move of one that makes way, if there is any. One in a call: what it frees shows when it has gone. `may_go` says
+/// whether a guest would be moved at this moment: for one that is left alone where it is nobody is disturbed.
+///
+/// Where only other moves of this call have taken the place of one that must leave, it has that place, and what is merely
+/// liked better elsewhere stays for now: else whoever has made way would come back before the other one has gone there.
+pub fn make_way(problem: &Problem<'_>, room: &Room, moves: &mut Vec<Move>, may_go: impl Fn(&GuestName) -> bool) {
+    let is_stuck = |found: &&Move| {
+        let known = &problem.guests[found.guest];
+        let comes = known.set.is_none() && known.known.is_some_and(is_movable) && may_go(known.name);
+        found.required && found.to.is_none() && comes
     };
-    let stuck = moves.iter().filter(|found| found.required && found.to.is_none()).map(|found| found.guest);
-    let mut stuck: Vec<GuestAt> = stuck.filter(may_come).collect();
-    // Whoever is on the way may be the one that makes way.
-    if stuck.is_empty() || problem.guests.rows().iter().any(|guest| guest.stage == Stage::Moving) {
+    let mut stuck: Vec<GuestAt> = moves.iter().filter(is_stuck).map(|found| found.guest).collect();
+    if stuck.is_empty() {
         return;
     }
     stuck.sort_by_key(|guest| (Reverse(problem.guests[*guest].priority), *guest));
+    stuck.truncate(STUCK_MAX);
     let ask = Ask { keep_best_effort: true, ..Ask::default() };
     let mut solver = Solver::new(problem, room.clone(), &ask, &[]);
-    let found = stuck.into_iter().take(STUCK_MAX).find_map(|guest| who_makes_way(&mut solver, guest, moves));
+    stuck.retain(|guest| match place(&mut solver, *guest) {
+        Some(host) => {
+            moves.retain(|found| found.required);
+            let own = moves.iter_mut().filter(|found| found.guest == *guest);
+            own.for_each(|found| found.to = Some(host));
+            false
+        }
+        None => true,
+    });
+    // Whoever is on the way may be the one that makes way.
+    if problem.guests.rows().iter().any(|guest| guest.stage == Stage::Moving) {
+        return;
+    }
+    let found = stuck.into_iter().find_map(|guest| who_makes_way(&mut solver, guest, moves));
     moves.extend(found);
+}
+
+/// Where a guest that runs would find a place beside what runs and what this round has placed.
+fn place(solver: &mut Solver<'_, '_>, guest: GuestAt) -> Option<HostAt> {
+    let problem = solver.problem;
+    solver.room.leave(problem, guest);
+    let best = solver.best(&[guest], None);
+    solver.room.enter(problem, guest);
+    best.map(|(rank, _)| rank.host)
+}
+
+fn is_movable(guest: &Guest) -> bool {
+    guest.failed_moves < FAILED_MOVES_MAX
 }
 
 /// The least important one that can go elsewhere, and after which the guest finds its place.
@@ -67,12 +102,13 @@ fn who_makes_way(solver: &mut Solver<'_, '_>, guest: GuestAt, moves: &[Move]) ->
     })
 }
 
+/// One that is not up yet, or to which something is being done, would not go now: somebody else may.
 fn may_be_asked(problem: &Problem<'_>, guest: GuestAt, other: GuestAt) -> bool {
     let known = &problem.guests[other];
-    let host = known.home.map(|home| problem.host_name(home));
-    let is_put_there = known.known.and_then(|state| state.settled.as_ref()).is_some_and(|put| Some(put) == host);
-    let undisturbed = known.stage == Stage::Running && known.wanted && known.set.is_none();
-    undisturbed && !is_put_there && known.priority <= problem.guests[guest].priority
+    let Some(state) = known.known.filter(|state| is_movable(state)) else { return false };
+    let Phase::Running { tenure, verified: true, action: None, .. } = &state.phase else { return false };
+    let is_put_there = state.settled.as_ref() == Some(&tenure.host);
+    known.wanted && known.set.is_none() && !is_put_there && known.priority <= problem.guests[guest].priority
 }
 
 /// Where the other one would go so that its host takes the guest; `None` when that is of no use, or there is no such place.
@@ -84,7 +120,8 @@ fn way(solver: &mut Solver<'_, '_>, guest: GuestAt, other: GuestAt, from: HostAt
     // It stays where it is until the other one has gone.
     solver.room.enter(problem, guest);
     let mut best = None;
-    if is_enough {
+    if is_enough && solver.looks > 0 {
+        solver.looks = solver.looks.saturating_sub(u32::try_from(problem.hosts.len()).unwrap_or(u32::MAX));
         solver.room.take(problem, guest, from);
         let elsewhere: Vec<HostAt> = problem.hosts.keys().filter(|host| *host != from).collect();
         best = solver.best(&[other], Some(&elsewhere)).filter(|(rank, _)| rank.failed == 0);

@@ -21,9 +21,15 @@ fn wanted(stage: &Stage) -> Vec<String> {
 
 /// The same, with those that make way.
 fn wanted_with_way(stage: &Stage) -> Vec<String> {
+    wanted_with_way_but(stage, None)
+}
+
+/// The same, while one guest is left alone where it is.
+fn wanted_with_way_but(stage: &Stage, left_alone: Option<&str>) -> Vec<String> {
     let problem = Problem::of(&stage.state, |_| Standing::Well);
     let mut found = moves(&problem, &Room::of(&problem));
-    make_way(&problem, &Room::of(&problem), &mut found);
+    let may_go = |guest: &GuestName| left_alone.is_none_or(|other| *guest != name(other));
+    make_way(&problem, &Room::of(&problem), &mut found, may_go);
     let to = |found: &Move| found.to.map_or("nowhere", |to| problem.host_name(to).as_str());
     found.iter().map(|found| format!("{} {}", problem.guest_name(found.guest), to(found))).collect()
 }
@@ -161,6 +167,7 @@ fn kept_from_b() -> Stage {
     stage.run("g2", "c");
     moved(&mut stage, "g2", "c", "b");
     stage.state.guests.get_mut(&name("g2")).unwrap().settled = None;
+    stage.must(Change::Verified { guest: name("g2"), unasked: Vec::new() });
     rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never), ("c", Score::Never)])));
     stage
 }
@@ -196,4 +203,33 @@ fn whoever_keeps_a_guest_from_the_only_hosts_that_rules_leave_it_makes_way() {
         rule(&mut stage, "stays", likes(&["g2"], scores(&[("c", Score::Never)])));
         assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "it has nowhere to go either");
     }
+}
+
+#[test]
+fn nobody_makes_way_for_a_guest_that_is_left_alone_and_who_could_not_go_is_not_asked() {
+    let apart = Rule::Apart { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0, by: None };
+    let mut stage = kept_from_b();
+    rule(&mut stage, "apart", apart);
+    assert_eq!(wanted_with_way(&stage), ["g1 nowhere", "g2 c"]);
+    assert_eq!(wanted_with_way_but(&stage, Some("g1")), ["g1 nowhere"]);
+    stage.state.guests.get_mut(&name("g2")).unwrap().failed_moves = 3;
+    assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "its moves fail again and again");
+}
+
+#[test]
+fn a_guest_that_has_made_way_does_not_come_back_before_the_other_one_has_gone_there() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "c");
+    rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never), ("c", Score::Never)])));
+    let apart = Rule::Apart { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0, by: None };
+    rule(&mut stage, "apart", apart);
+    rule(&mut stage, "liked", likes(&["g2"], scores(&[("b", Score::By(9_999))])));
+    assert_eq!(wanted(&stage), ["g2 c b", "g1 a nowhere"]);
+    assert_eq!(wanted_with_way(&stage), ["g1 b"]);
+    assert_eq!(
+        wanted_with_way_but(&stage, Some("g1")),
+        ["g2 b", "g1 nowhere"],
+        "nobody waits for one that does not go"
+    );
 }
