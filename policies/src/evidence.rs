@@ -73,7 +73,7 @@ pub struct HostEvidence {
     pub gossip_keys: BTreeSet<KeyId>,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
-    /// How often that one and the boot that has joined were heard at once; see [`Evidence::note_beside`].
+    /// How often another boot and the one that has joined were heard at once; see [`Evidence::note_beside`].
     pub beside: Option<Beside>,
     /// Why this boot stops its guests, or has, as it gossips; nothing is decided by it.
     pub last_words: Option<String>,
@@ -95,23 +95,16 @@ pub struct OtherBoot {
     pub at: Moment,
 }
 
-/// Two boots of one host that were heard at once.
+/// The boot of a host that has joined, and another that was heard at once with it: whichever. Of several copies each newest sign
+/// may be another one's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beside {
     /// The one that has joined.
     pub joined: Incarnation,
-    /// The other.
-    pub other: Incarnation,
     /// At how many times, [`BESIDE_AGAIN`] apart.
     pub times: u32,
     /// When the newest of these was.
     pub at: Moment,
-}
-
-impl Beside {
-    fn is_of(&self, joined: &Incarnation, other: &Incarnation) -> bool {
-        self.joined == *joined && self.other == *other
-    }
 }
 
 /// A sign of life.
@@ -262,18 +255,17 @@ impl HostEvidence {
         }
     }
 
-    /// Notes that two boots are heard at once at `now`: another time, if the one before is long enough ago. What comes in one
-    /// burst is one time.
-    fn note_beside(&mut self, joined: &Incarnation, other: &Incarnation, now: Moment) {
+    /// Notes that another boot is heard at once with the one that has joined, at `now`: another time, if the one before is long
+    /// enough ago. What comes in one burst is one time.
+    fn note_beside(&mut self, joined: &Incarnation, now: Moment) {
         match &mut self.beside {
-            Some(noted) if noted.is_of(joined, other) && now.since(noted.at) < BESIDE_AGAIN => {}
-            Some(noted) if noted.is_of(joined, other) => {
-                noted.times = noted.times.saturating_add(1);
-                noted.at = now;
+            Some(noted) if noted.joined == *joined => {
+                if now.since(noted.at) >= BESIDE_AGAIN {
+                    noted.times = noted.times.saturating_add(1);
+                    noted.at = now;
+                }
             }
-            Some(_) | None => {
-                self.beside = Some(Beside { joined: joined.clone(), other: other.clone(), times: 1, at: now });
-            }
+            Some(_) | None => self.beside = Some(Beside { joined: joined.clone(), times: 1, at: now }),
         }
     }
 }
@@ -309,19 +301,19 @@ pub const NOT_OVER: Duration = Duration::from_secs(1);
 /// So long after two boots were heard at once, it counts as another time when they are again. One that was heard after the
 /// other was has to be silent for as long before the other may follow it (R11).
 pub const BESIDE_AGAIN: Duration = Duration::from_secs(5);
-/// Two boots that are heard at once at so many times, ten seconds from the first to the last, are two machines (R11). One time
+/// Boots that are heard at once at so many times, ten seconds from the first to the last, are two machines or more (R11). One time
 /// does not say so: a voter that stood still over a reboot hands on what it held of the boot before when it goes on, however
 /// old that is by then.
 pub const BESIDE_TIMES: u32 = 3;
 
 impl Evidence {
     /// Whether what asks to join can be this host's next boot: the one that has joined is not heard any more. If it was heard
-    /// after the next one was, that has to be so for longer. A coordinator that has just begun has not listened for long enough
-    /// to say so. Another machine, and a boot that should be over, are taken for what they are at once (R11).
+    /// after one that has not joined was, that has to be so for longer. A coordinator that has just begun has not listened for
+    /// long enough to say so. Another machine, and a boot that should be over, are taken for what they are at once (R11).
     #[must_use]
     pub fn may_follow(&self, name: &HostName, host: &Host, next: &HostFacts, now: Moment) -> bool {
         let heard = self.last_life(name, &host.facts.incarnation);
-        let over = if self.noted_beside(name, host, &next.incarnation).is_some() { BESIDE_AGAIN } else { NOT_OVER };
+        let over = if self.noted_beside(name, host).is_some() { BESIDE_AGAIN } else { NOT_OVER };
         let listened = self.authority_since.is_some_and(|since| now.since(since) >= NOT_OVER);
         next.machine_id != host.facts.machine_id
             || host.knows_boot(&next.incarnation)
@@ -332,11 +324,9 @@ impl Evidence {
     /// [`Self::beside`] counts what was noted.
     pub fn note_beside(&mut self, hosts: &BTreeMap<HostName, Host>, now: Moment) {
         for (name, host) in hosts {
-            let Some(other) = self.heard_at_once(name, host, now).map(|other| other.incarnation.clone()) else {
-                continue;
-            };
-            if let Some(known) = self.hosts.get_mut(name) {
-                known.note_beside(&host.facts.incarnation, &other, now);
+            let is_beside = self.heard_at_once(name, host, now).is_some();
+            if let Some(known) = self.hosts.get_mut(name).filter(|_| is_beside) {
+                known.note_beside(&host.facts.incarnation, now);
             }
         }
     }
@@ -345,7 +335,7 @@ impl Evidence {
     #[must_use]
     pub fn beside(&self, name: &HostName, host: &Host, now: Moment) -> Option<&OtherBoot> {
         let other = self.heard_at_once(name, host, now)?;
-        let noted = self.noted_beside(name, host, &other.incarnation)?;
+        let noted = self.noted_beside(name, host)?;
         (noted.times >= BESIDE_TIMES).then_some(other)
     }
 
@@ -357,10 +347,10 @@ impl Evidence {
         (joined >= other.since && fresh(joined) && fresh(other.at)).then_some(other)
     }
 
-    /// What was noted of the boot that has joined and this other one.
-    fn noted_beside(&self, name: &HostName, host: &Host, other: &Incarnation) -> Option<&Beside> {
+    /// What was noted of the boot that has joined and others.
+    fn noted_beside(&self, name: &HostName, host: &Host) -> Option<&Beside> {
         let noted = self.hosts.get(name)?.beside.as_ref()?;
-        noted.is_of(&host.facts.incarnation, other).then_some(noted)
+        (noted.joined == host.facts.incarnation).then_some(noted)
     }
 
     /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was

@@ -127,6 +127,23 @@ fn a_copy_is_another_machine_in_the_end_however_seldom_both_are_heard_at_once() 
 }
 
 #[test]
+fn two_copies_of_which_now_the_one_and_now_the_other_is_heard_last_are_found_like_one() {
+    let mut scene = four();
+    scene.later(60_000);
+    let (mut rounds, start) = (0_u32, scene.now);
+    while !is_to_be_contested(&scene) {
+        assert!(scene.now < start + 20_000, "nobody has noticed");
+        scene.later(250);
+        rounds += 1;
+        let copy = if rounds.is_multiple_of(2) { "d.2" } else { "d.3" };
+        let now = Moment(scene.now);
+        scene.evidence.hosts.entry(host("d")).or_default().hear_other(&boot(copy), now, now);
+        scene.evidence.note_beside(&scene.stage.state.hosts, now);
+    }
+    assert!(scene.now >= start + 10_000, "one burst says nothing");
+}
+
+#[test]
 fn a_boot_follows_one_that_is_not_heard_any_more_once_the_coordinator_has_listened() {
     let mut scene = four();
     scene.later(60_000);
