@@ -11,7 +11,10 @@ use std::{
 use super::{
     HostJudgement, HostVerdict, departures,
     departures::Kept,
-    guests::{free::is_to_be_placed, order::waits_in_doubt},
+    guests::{
+        free::is_to_be_placed,
+        order::{has_orders, waits_out},
+    },
 };
 use crate::{
     evidence::Evidence,
@@ -97,13 +100,14 @@ impl<'a> Plan<'a> {
         let waits = |guest: &GuestName| {
             kept.get(guest).is_some_and(|kept| !departures::is_fit_to_start(state, judged, kept.host))
         };
-        let in_doubt = |guest: &GuestName| {
+        let orders = has_orders(&state.policies);
+        let for_first = |guest: &GuestName| {
             let Some(Phase::Free { since, .. }) = state.guests.get(guest).map(|known| &known.phase) else {
                 return false;
             };
-            waits_in_doubt(state, evidence, judged, guest, age(*since)).is_some()
+            orders && waits_out(state, evidence, judged, guest, age(*since))
         };
-        let is_ready = |guest: &GuestName| !waits(guest) && is_to_be_placed(state, guest, age) && !in_doubt(guest);
+        let is_ready = |guest: &GuestName| !waits(guest) && is_to_be_placed(state, guest, age) && !for_first(guest);
         ready.retain(|at| is_ready(problem.guest_name(*at)));
         ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
         ready.truncate(GUESTS_PER_ROUND);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{super::Round, Pass};
+use super::{super::Round, Pass, order::has_orders};
 use crate::{
     change::Change,
     evidence::{HostEvidence, is_there},
@@ -61,9 +61,8 @@ impl<'b> Glance<'b> {
             seen: round.evidence.hosts.get(name),
         });
         let reported = reported(round, &hosts, subjects);
-        let order = |rule: &crate::rules::Rule| matches!(rule, crate::rules::Rule::Order { .. });
         let all_active = state.hosts.values().all(|host| host.mode == Mode::Active);
-        Self { open, about, hosts, reported, orders: state.policies.rules.values().any(order), all_active }
+        Self { open, about, hosts, reported, orders: has_orders(&state.policies), all_active }
     }
 }
 

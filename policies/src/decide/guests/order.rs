@@ -57,7 +57,7 @@ pub(super) fn waits_for(state: &ClusterState, name: &GuestName, waited: Duration
 
 /// What a guest waits for although the one before it was ready the last time that anybody looked: that one has ended, or its host
 /// is not known to live. It is about to be started anew, and this one would have started before it.
-pub(in crate::decide) fn waits_in_doubt(
+fn waits_in_doubt(
     state: &ClusterState,
     evidence: &Evidence,
     judged: &BTreeMap<HostName, HostJudgement>,
@@ -163,13 +163,42 @@ pub(super) fn stops_after<'a>(state: &'a ClusterState, name: &GuestName) -> Opti
     })
 }
 
+/// Whether rules say in which order guests start.
+pub(in crate::decide) fn has_orders(policies: &Policies) -> bool {
+    policies.rules.values().any(|rule| matches!(rule, Rule::Order { .. }))
+}
+
+/// Whether a guest waits for one that counts as ready, as far as that shows before anybody is placed: then it takes no room, which
+/// that one may need to start elsewhere.
+pub(in crate::decide) fn waits_out(
+    state: &ClusterState,
+    evidence: &Evidence,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    name: &GuestName,
+    waited: Duration,
+) -> bool {
+    let is_drained = |first: &GuestName| stands_cold(state, first).is_some_and(|home| is_leaving(state, first, home));
+    let for_drain = || rules_before(&state.policies, name).any(|(first, required, _)| required && is_drained(first));
+    waits_in_doubt(state, evidence, judged, name, waited).is_some() || (waited < FIRST_PATIENCE && for_drain())
+}
+
+/// Where a guest is up, if it moves by a stop and a start, and is not left alone.
+fn stands_cold<'a>(state: &'a ClusterState, name: &GuestName) -> Option<&'a HostName> {
+    let Phase::Running { tenure, .. } = &state.guests.get(name)?.phase else { return None };
+    let live = state.policies.guests.get(name).is_some_and(|declared| declared.needs.live_migration);
+    (!live && state.hands_off(name).is_none()).then_some(&tenure.host)
+}
+
+/// Whether it leaves its host for a drain. Not while somebody has been told that no other host can take it.
+fn is_leaving(state: &ClusterState, name: &GuestName, home: &HostName) -> bool {
+    state.is_draining(home) && state.open_incident(&format!("leave/{name}")).is_none()
+}
+
 /// Whether a guest is up, and is about to be stopped so that it starts elsewhere.
 fn is_about_to_restart(round: &Round<'_>, name: &GuestName) -> bool {
-    let state = round.state;
-    let Some(Phase::Running { tenure, .. }) = state.guests.get(name).map(|known| &known.phase) else { return false };
-    let live = state.policies.guests.get(name).is_some_and(|declared| declared.needs.live_migration);
+    let Some(home) = stands_cold(round.state, name) else { return false };
     let is_moved = || round.plan.wanted_move(name).is_some_and(|wanted| wanted.required && wanted.to.is_some());
-    !live && state.hands_off(name).is_none() && (state.is_draining(&tenure.host) || is_moved())
+    is_leaving(round.state, name, home) || is_moved()
 }
 
 impl Pass<'_, '_> {
@@ -182,8 +211,8 @@ impl Pass<'_, '_> {
         waits_in_doubt(state, evidence, hosts, name, waited).or_else(|| self.waits_for_mover(name, waited))
     }
 
-    /// What a guest waits for whose first one is up, and is about to be stopped so that it starts elsewhere. Not for ever: no other
-    /// host may take that one.
+    /// What a guest waits for whose first one is up, and is about to be stopped so that it starts elsewhere. Not for ever: many may
+    /// be moved before that one.
     fn waits_for_mover(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
         let left = FIRST_PATIENCE.saturating_sub(waited);
         if left.is_zero() {

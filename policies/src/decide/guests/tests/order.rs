@@ -108,7 +108,35 @@ fn nobody_starts_after_a_guest_that_is_about_to_be_stopped_and_started_elsewhere
     assert!(doing(&scene, "web").contains("about to be stopped to start elsewhere"), "{}", doing(&scene, "web"));
     scene.later(130_000);
     seen(&mut scene, "db", SightState::Passing);
-    assert!(starts(&scene), "no other host may take it");
+    assert!(starts(&scene), "two minutes are enough");
+}
+
+#[test]
+fn nobody_waits_for_a_guest_that_no_other_host_takes() {
+    let mut scene = db_on_b(true);
+    cold_only(&mut scene, "db");
+    rule(&mut scene, hosts_rule("db", &[("a", Score::Never), ("c", Score::Never)], false));
+    set_mode(&mut scene, "b", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "db", SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentOpened", "Place"], "the first is that db cannot leave");
+}
+
+#[test]
+fn who_waits_for_a_guest_that_is_to_start_elsewhere_takes_no_room_from_it() {
+    let mut scene = Scene::new(&["a", "b"], &["db", "web"]);
+    scene.stage.run("db", "b");
+    rule(&mut scene, order("db", "web", true, true));
+    redeclare(&mut scene, |policies| {
+        for of in ["db", "web"] {
+            policies.guests.get_mut(&name(of)).unwrap().qemu.memory_mib = 5_000;
+        }
+    });
+    cold_only(&mut scene, "db");
+    set_mode(&mut scene, "b", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "db", SightState::Passing);
+    assert_eq!(scene.settle(), ["Migrate"], "there is room for one of them");
 }
 
 /// Both run.
