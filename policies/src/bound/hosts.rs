@@ -348,7 +348,8 @@ impl Place<'_> {
         });
         let firsts: BTreeSet<&str> = firsts.collect();
         let names: Vec<&str> = firsts.into_iter().collect();
-        let why = format!("it starts after {}, should that be down too", names.join(" and "));
+        let why =
+            format!("it starts after {}, should that be down too, or on its way to another host", names.join(" and "));
         (!names.is_empty()).then_some(Stretch { by: StretchedBy::Order, by_ms: None, why })
     }
 }
