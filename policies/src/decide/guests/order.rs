@@ -79,7 +79,7 @@ fn waits_in_doubt(
 }
 
 /// Why a guest that counts as ready may not be up, if anything says so. A host whose supervisor alone is down is alive, and so are
-/// its guests (R16).
+/// its guests (R16), unless its lease is a level of its fencing and has run out.
 fn doubt(
     state: &ClusterState,
     evidence: &Evidence,
@@ -94,6 +94,10 @@ fn doubt(
     match judged.get(host).map_or(HostVerdict::Unknown, |judgement| judgement.verdict) {
         HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Gone | HostVerdict::Unknown => {
             Some(format!("{host}, where that one ran, is not heard"))
+        }
+        // R14, R19: its lease has run out.
+        HostVerdict::Isolated if state.policies.lease_level(host).is_some() => {
+            Some(format!("{host}, where that one ran, is cut off and stops its guests"))
         }
         HostVerdict::Healthy | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
             let report = evidence.hosts.get(host)?.reports.get(guest)?;

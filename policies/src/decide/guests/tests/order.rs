@@ -1,7 +1,12 @@
 //! What starts after what, and stops before it.
 
 use super::*;
-use crate::{fixture::done, observe::GuestCondition, state::Phase};
+use crate::{
+    fixture::done,
+    model::{FenceLevel, LeaseLevel},
+    observe::GuestCondition,
+    state::Phase,
+};
 
 fn order(first: &str, then: &str, required: bool, symmetrical: bool) -> Rule {
     Rule::Order { first: name(first), then: name(then), required, symmetrical }
@@ -91,6 +96,13 @@ fn nobody_starts_after_a_guest_that_has_ended_or_whose_host_is_not_heard() {
         assert!(doing(&silent, "web").contains("b, where that one ran, is not heard"), "{}", doing(&silent, "web"));
         silent.heard("b", 100);
         assert!(starts(&silent), "R16: its supervisor alone is down");
+        silent.silent("b", 6_000);
+        silent.heard("b", 100);
+        assert!(starts(&silent), "its guests run on");
+        let by_lease = vec![FenceLevel::Lease(LeaseLevel::default())];
+        redeclare(&mut silent, |policies| policies.fencing.extend([(host("b"), by_lease)]));
+        assert!(!starts(&silent), "R14: its lease has run out");
+        assert!(doing(&silent, "web").contains("cut off and stops its guests"), "{}", doing(&silent, "web"));
         let mut fenced = db_on_b(required);
         fenced.stage.fence("b");
         assert!(!starts(&fenced), "{required}");
