@@ -50,8 +50,9 @@ pub fn make_way(problem: &Problem<'_>, room: &Room, moves: &mut Vec<Move>, may_g
     stuck.retain(|guest| match place(&mut solver, *guest) {
         Some(host) => {
             moves.retain(|found| found.required);
-            let own = moves.iter_mut().filter(|found| found.guest == *guest);
-            own.for_each(|found| found.to = Some(host));
+            if let Some(own) = moves.iter_mut().find(|found| found.guest == *guest) {
+                own.to = Some(host);
+            }
             false
         }
         None => true,
