@@ -183,7 +183,14 @@ pub(in crate::decide) fn waits_out(
 ) -> bool {
     let is_drained = |first: &GuestName| stands_cold(state, first).is_some_and(|home| is_leaving(state, first, home));
     let for_drain = || rules_before(&state.policies, name).any(|(first, required, _)| required && is_drained(first));
-    waits_in_doubt(state, evidence, judged, name, waited).is_some() || (waited < FIRST_PATIENCE && for_drain())
+    let waits_for_mover = || waited < FIRST_PATIENCE && !is_on_its_way(state, name) && for_drain();
+    waits_in_doubt(state, evidence, judged, name, waited).is_some() || waits_for_mover()
+}
+
+/// Whether a guest was stopped only to start elsewhere: it ran beside the one before it, and is not to be down until that one has
+/// its turn to move.
+fn is_on_its_way(state: &ClusterState, name: &GuestName) -> bool {
+    state.guests.get(name).is_some_and(|known| known.heading.is_some())
 }
 
 /// Where a guest is up, if it moves by a stop and a start, and is not left alone.
@@ -219,7 +226,7 @@ impl Pass<'_, '_> {
     /// be moved before that one.
     fn waits_for_mover(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
         let left = FIRST_PATIENCE.saturating_sub(waited);
-        if left.is_zero() {
+        if left.is_zero() || is_on_its_way(self.round.state, name) {
             return None;
         }
         let mut required = rules_before(&self.round.state.policies, name).filter(|(_, required, _)| *required);

@@ -151,6 +151,29 @@ fn who_waits_for_a_guest_that_is_to_start_elsewhere_takes_no_room_from_it() {
     assert_eq!(scene.settle(), ["Migrate"], "there is room for one of them");
 }
 
+#[test]
+fn a_guest_that_moves_itself_is_not_down_until_the_one_before_it_has_its_turn() {
+    let mut scene = Scene::new(&["a", "b", "c"], &["db", "web"]);
+    for guest in ["db", "web"] {
+        scene.stage.run(guest, "b");
+        cold_only(&mut scene, guest);
+    }
+    rule(&mut scene, order("db", "web", true, true));
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().priority = 200);
+    set_mode(&mut scene, "b", Mode::Draining);
+    scene.later(20_000);
+    for guest in ["db", "web"] {
+        seen(&mut scene, guest, SightState::Passing);
+    }
+    assert_eq!(scene.settle(), ["Migrate"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+    scene.stage.end("b", done());
+    scene.later(1_000);
+    seen(&mut scene, "db", SightState::Passing);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
+}
+
 /// Both run.
 fn both(first: Rule) -> Scene {
     let mut scene = Scene::new(&["a", "b"], &["db", "web"]);
