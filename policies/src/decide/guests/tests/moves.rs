@@ -332,8 +332,10 @@ fn a_move_to_where_a_guest_is_merely_liked_better_is_tried_ever_more_seldom_whil
         assert!(!moves(&scene), "{pause}");
         calm(&mut scene, 2_000);
     }
+    let view = scene.stage.state.view_changed;
     scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
     assert_eq!(scene.stage.state.guests[&name("web")].failed_moves, 0, "it is tried anew");
+    assert_eq!(scene.stage.state.view_changed, view, "R26: a voter that counts no moves refuses this");
 }
 
 #[test]
