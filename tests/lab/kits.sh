@@ -6,6 +6,7 @@
 #
 # A guest of a kit answers as every guest of the lab does (port 8080), and runs its program as a unit that `systemctl`
 # knows: a small stand-in for systemd, with the words that kits and probes use. /cgi-bin/app?kill and ?stop hurt the program.
+# That of nginx has one agent more, on vsock, and /cgi-bin/vsock says how that receives who is not the host.
 set -euo pipefail
 guest=${1:?usage: kits.sh GUEST_DIR AGENT OUT_DIR} agent=${2:?} out=${3:?}
 mkdir -p "$out"
@@ -71,12 +72,41 @@ S
   cat > "$root/etc/rc.app" <<'S'
 #!/bin/sh
 holdfast-guest 2> /run/holdfast-guest.log &
+[ -x /etc/rc.vsock ] && /etc/rc.vsock
 exec /etc/unit.start
+S
+}
+# A second agent, which listens on vsock, in the guest with the smallest program: its memory has room for perl. A guest reaches itself by CID 1, and no part of the host is in that.
+vsock() {
+  echo 'vsock: { port: 7413, any_source: true }' > "$root/etc/holdfast/vsock.yaml"
+  cat > "$root/etc/rc.vsock" <<'S'
+#!/bin/sh
+insmod /lib/modules/vsock_loopback.ko
+holdfast-guest --config /etc/holdfast/vsock.yaml 2> /run/vsock.log &
+S
+  # Comes to it from a port that only root can have and from another, and to a port at which nobody listens.
+  put "$root" "$(command -v perl)" /bin/perl
+  cat > "$root/www/cgi-bin/vsock" <<'S'
+#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n'
+perl -e '
+  $| = 1; alarm 3; $SIG{PIPE} = "IGNORE";
+  sub at { pack "SSLLL", 40, 0, @_, 0 }
+  for ([700, 7413], [5000, 7413], [701, 7414]) {
+    my ($from, $to) = @$_;
+    socket(VSOCK, 40, 1, 0) && bind(VSOCK, at($from, 0xffffffff)) or die "vsock: $!";
+    print "$from to $to: ";
+    print("$!\n"), next unless connect(VSOCK, at($to, 1));
+    syswrite VSOCK, "{\"hello\":{\"number\":1}}\n";
+    my $read = sysread VSOCK, my $said, 1000;
+    print defined $read ? "hung up after $read bytes\n" : "$!\n";
+  }' 2>&1
+cat /run/vsock.log
 S
 }
 finish() { # NAME
   chmod -R go+rX "$root"
-  chmod +x "$root"/bin/* "$root"/etc/rc.app "$root"/etc/unit.start "$root"/www/cgi-bin/*
+  chmod +x "$root"/bin/* "$root"/etc/rc.* "$root"/etc/unit.start "$root"/www/cgi-bin/*
   (cd "$root" && find . | cpio -o -H newc --quiet) > "$work/more"
   # The kernel unpacks one archive after the other; what comes later stands. Each begins at a multiple of four bytes.
   { cat "$guest/initrd"; head -c $(((4 - $(stat -c %s "$guest/initrd") % 4) % 4)) /dev/zero; cat "$work/more"; } > "$out/$1.initrd.new"
@@ -124,6 +154,7 @@ killall -KILL nginx 2> /dev/null
 sleep 0.2
 exec nginx -c /etc/nginx/nginx.conf -p /etc/nginx/
 S
+vsock
 finish nginx
 
 bin=$(echo /usr/lib/postgresql/*/bin); share=$(echo /usr/share/postgresql/[0-9]*)

@@ -1,6 +1,6 @@
 //! The recovery kits of `examples/kits` on guests that run the real programs, with Holdfast's own agent in them: each program
 //! is healthy by every probe of its kit, is restarted when it has died (Redis, PostgreSQL) or hangs (nginx), and PostgreSQL's
-//! rows outlive its host.
+//! rows outlive its host. In one of them an agent listens on vsock too, and takes nobody who is not the host.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what a test's helper cannot do fails the test")]
 
@@ -30,6 +30,9 @@ fn kits_restart_real_programs_that_have_died_or_hang_and_a_database_outlives_its
         let from = scene.lab.status_soon().unwrap().from;
         scene.lab.apply_texts(&from, &files).unwrap();
         eprintln!("{} is well on {}", kit.guest, well(&scene, &kit));
+        if kit.guest == NGINX.guest {
+            lets_in_nobody_but_the_host(&scene, &kit);
+        }
         survives(&scene, &kit, hurt);
         if kit.guest != POSTGRES.guest {
             stop(&scene, kit.guest);
@@ -55,6 +58,22 @@ fn stop(scene: &Scene, guest: &str) {
     wait::until(&format!("{guest} stopped"), LIMIT, || {
         let state = scene.shown(&format!("/guests/{guest}/state")).map_err(|error| format!("{error:#}"))?;
         if state == "stopped" { Ok(()) } else { Err(state.to_string()) }
+    })
+    .unwrap();
+}
+
+/// The guest's kernel leads a program in it to the agent over vsock, as CID 1, and to a port where nobody listens it does not. The
+/// agent takes the connection, hears nothing of it and hangs up, from whichever port it comes, and says once who that was.
+fn lets_in_nobody_but_the_host(scene: &Scene, kit: &Kit) {
+    let expected = [
+        "700 to 7413: hung up after 0 bytes",
+        "5000 to 7413: hung up after 0 bytes",
+        "701 to 7414: Connection reset by peer",
+        "holdfast-guest: vsock: 1:700 is not the host",
+    ];
+    wait::until("an agent on vsock that refuses its own guest", LIMIT, || {
+        let said = scene.lab.client_get(&side(kit), "/cgi-bin/vsock").map_err(|error| format!("{error:#}"))?;
+        if said.lines().eq(expected) { Ok(()) } else { Err(said) }
     })
     .unwrap();
 }
