@@ -73,7 +73,7 @@ enum Presence {
     Here,
     /// It was heard, and is not any more.
     Silent,
-    /// It was heard, and this host has no way to it any more. How it is, nobody knows.
+    /// It was heard, and this host has no way to it any more, or may have none. How it is, nobody knows.
     Cut,
 }
 
@@ -102,6 +102,8 @@ pub struct OwnAgent {
     presence: watch::Receiver<Presence>,
     trouble: watch::Receiver<Option<String>>,
     view: watch::Receiver<View>,
+    /// See [`Way::silence_is_agents`].
+    silence_is_agents: bool,
     _task: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -116,7 +118,7 @@ pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
     let (questions, asked) = mpsc::channel(QUEUE);
     let (said, presence) = watch::channel(Presence::Never);
     let (troubled, trouble) = watch::channel(None);
-    let view = port.view.clone();
+    let (view, silence_is_agents) = (port.view.clone(), port.way.silence_is_agents());
     let talk = Talk {
         port,
         events,
@@ -133,7 +135,7 @@ pub fn spawn(port: Port, events: mpsc::Sender<GuestEvent>) -> OwnAgent {
         refilled: Instant::now(),
     };
     let task = Arc::new(AbortOnDropHandle::new(tokio::spawn(talk.run())));
-    OwnAgent { questions, presence, trouble, view, _task: task }
+    OwnAgent { questions, presence, trouble, view, silence_is_agents, _task: task }
 }
 
 impl OwnAgent {
@@ -184,7 +186,9 @@ impl OwnAgent {
         match self.ask(What::Probe(Box::new(probe.clone())), deadline).await {
             Ok(FromGuest::Found { outcome, detail, .. }) => Some((outcome, clean(&detail))),
             // An agent that is mute is what this kind asks about, and says nothing about any other.
-            Err(Unanswered::Lost(ChannelError::Deadline)) if matches!(probe, Probe::AgentPing {}) => {
+            Err(Unanswered::Lost(ChannelError::Deadline))
+                if self.silence_is_agents && matches!(probe, Probe::AgentPing {}) =>
+            {
                 Some((Outcome::Fail, "the agent was there, and does not answer".to_owned()))
             }
             Err(Unanswered::Lost(error)) => Some((Outcome::Unknown, error.to_string())),
@@ -296,11 +300,23 @@ impl Talk {
                 }
                 _ = hello.tick() => {
                     if heard.elapsed() > SILENCE {
-                        self.silent();
+                        self.mute();
                     }
                     send(&mut write, &ToGuest::Hello { number: self.hello }).await?;
                 }
             }
+        }
+    }
+
+    /// Nothing is heard, and the connection stands.
+    fn mute(&self) {
+        if self.port.way.silence_is_agents() {
+            self.silent();
+        } else {
+            let why =
+                format!("nothing was heard for {SILENCE:?}: it hangs, or the program that carries its vsock does");
+            self.trouble.send_replace(Some(why));
+            self.cut();
         }
     }
 

@@ -112,6 +112,15 @@ impl Way {
             Self::Kernel { .. } | Self::Program { .. } => false,
         }
     }
+
+    /// Whether an agent that was heard, and says nothing any more over a connection that stands, is to blame for that. A program
+    /// that hangs looks the same, since its socket stands.
+    pub fn silence_is_agents(&self) -> bool {
+        match self {
+            Self::Port(_) | Self::Kernel { .. } => true,
+            Self::Program { .. } => false,
+        }
+    }
 }
 
 /// Whether this host has what the guest's vsock device takes; `kernel` is the kernel's, [`VHOST_VSOCK`].

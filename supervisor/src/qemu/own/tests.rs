@@ -237,6 +237,37 @@ async fn an_agent_whose_carrier_is_gone_or_has_no_guest_is_unknown_and_one_that_
 }
 
 #[tokio::test]
+async fn an_agent_behind_a_program_that_hangs_is_unknown_and_here_again_when_that_goes_on() {
+    use holdfast_probes::channel::GuestChannel;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("vsock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (own, channel) = carried(socket);
+    let mut program = led(&listener).await;
+    let here = FromGuest::Here { version: String::new(), agent: 1, hello: None, late_ms: 0, down: Vec::new() };
+    program.write_all(b"OK 1024\n").await.unwrap();
+    program.write_all(&protocol::line(&here)).await.unwrap();
+    becomes(&own, Presence::Here).await;
+    // From here on it takes what is written and gives nothing: the first to notice is who asks.
+    let (outcome, detail) = channel.answer(&Probe::AgentPing {}, Duration::from_millis(200)).await.unwrap();
+    assert_eq!(outcome, Outcome::Unknown, "{detail}");
+    becomes(&own, Presence::Cut).await;
+    let answer = channel.ping(LONG).await;
+    assert!(matches!(&answer, Err(ChannelError::Unavailable(why)) if why.contains("nothing was heard")), "{answer:?}");
+    program.write_all(&protocol::line(&here)).await.unwrap();
+    becomes(&own, Presence::Here).await;
+    assert_eq!((channel.ping(LONG).await, own.trouble()), (Ok(()), None));
+}
+
+#[tokio::test]
+async fn an_agent_that_is_mute_at_its_port_has_failed() {
+    let mut guest = Liar::new().await;
+    guest.is_heard().await;
+    let answer = guest.own.answer(&Probe::AgentPing {}, Duration::from_millis(200)).await;
+    assert!(matches!(answer, Some((Outcome::Fail, _))), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_agent_that_closes_its_port_is_gone_at_once_and_whoever_waits_for_it_is_told() {
     let mut guest = Liar::new().await;
     guest.greeting().await;
