@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use holdfast_probes::guest_agent::{Agent, GuestConfig, protocol::PORT_NAME, vsock};
+use holdfast_probes::guest_agent::{Agent, GuestConfig, Seldom, protocol::PORT_NAME, vsock};
 
 /// Where the guest's operator says what may be asked.
 const CONFIG: &str = "/etc/holdfast/guest.yaml";
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
 async fn serve(config: GuestConfig, port: &std::path::Path) -> ExitCode {
     let at = config.vsock;
     let agent = Agent::new(config);
+    let mut told = Seldom::default();
     loop {
         let served = async {
             if let Some(at) = at {
@@ -57,7 +58,9 @@ async fn serve(config: GuestConfig, port: &std::path::Path) -> ExitCode {
             let (read, write) = (tokio::fs::File::from_std(file.try_clone()?), tokio::fs::File::from_std(file));
             agent.serve(read, write).await
         };
-        if let Err(error) = served.await {
+        if let Err(error) = served.await
+            && told.is_news(&error.to_string(), tokio::time::Instant::now())
+        {
             match at {
                 Some(at) => eprintln!("holdfast-guest: vsock port {}: {error}", at.port),
                 None => eprintln!("holdfast-guest: {}: {error}", port.display()),

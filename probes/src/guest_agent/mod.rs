@@ -16,6 +16,7 @@ mod look;
 mod loopback;
 pub mod protocol;
 mod reports;
+mod seldom;
 pub mod serve;
 pub mod vsock;
 mod watch;
@@ -26,5 +27,6 @@ mod tests;
 pub use self::{
     config::GuestConfig,
     protocol::{FromGuest, ToGuest, What},
+    seldom::Seldom,
     serve::Agent,
 };

@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::serve::Agent;
+use super::{seldom::Seldom, serve::Agent};
 
 /// Highest port that the host's kernel gives to root alone.
 const RESERVED_MAX: u32 = 1023;
@@ -42,9 +42,6 @@ const UNDER_WAY: usize = 64 << 10;
 
 /// How long is waited after a connection could not be taken.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-
-/// How often at most is told that somebody was refused.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Where the host comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +106,7 @@ fn listener(port: u32) -> io::Result<OwnedFd> {
 
 /// Lets in who may come, until nobody takes them.
 async fn admit(listener: &AsyncFd<OwnedFd>, at: VsockPort, admitted: mpsc::Sender<UnixStream>) {
-    let mut told: Option<Instant> = None;
+    let mut told = Seldom::default();
     loop {
         match accept(listener, at).await {
             Ok(stream) => {
@@ -117,11 +114,8 @@ async fn admit(listener: &AsyncFd<OwnedFd>, at: VsockPort, admitted: mpsc::Sende
                     return;
                 }
             }
-            // Whoever comes without end fills no log.
-            Err(error) if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) => {
-                eprintln!("holdfast-guest: vsock: {error}");
-                told = Some(Instant::now());
-            }
+            // Whoever comes without end fills no log, from as many ports as it may.
+            Err(error) if told.is_news("refused", Instant::now()) => eprintln!("holdfast-guest: vsock: {error}"),
             Err(_) => {}
         }
     }
