@@ -120,7 +120,7 @@ async fn come_up(inner: &Inner, mut record: Record) -> Result<Started, StartErro
     let Some(monitor) = inner.registry.monitor(&guest) else {
         return Err(StartError::Failed("stopped meanwhile".to_owned()));
     };
-    answering(&monitor).await?;
+    answering(&monitor, &record.definition).await?;
     let pid = files.read_pid().map_err(host("read the process number"))?;
     record.process = Some(Process::find(pid).map_err(host("find the process"))?);
     files.write(&record).map_err(host("write its record"))?;
@@ -135,13 +135,16 @@ fn cannot_listen(error: AskError) -> StartError {
     StartError::MayStillRun(format!("cannot listen for its migration: {error}"))
 }
 
-async fn answering(monitor: &MonitorClient) -> Result<(), StartError> {
+async fn answering(monitor: &MonitorClient, definition: &QemuDefinition) -> Result<(), StartError> {
     let mut changes = monitor.watch();
     let known = changes.wait_for(|view| !matches!(view.condition, GuestCondition::Unknown { .. }));
     let condition = match timeout(COME_UP_DEADLINE, known).await {
         Ok(Ok(view)) => view.condition.clone(),
         Ok(Err(_)) => monitor.view().condition,
-        Err(_) => return Err(StartError::Failed(format!("no answer from its monitor within {COME_UP_DEADLINE:?}"))),
+        Err(_) => {
+            let why = way::may_wait_for(definition);
+            return Err(StartError::Failed(format!("no answer from its monitor within {COME_UP_DEADLINE:?}{why}")));
+        }
     };
     match condition {
         GuestCondition::Exited { detail } => Err(StartError::Failed(detail)),

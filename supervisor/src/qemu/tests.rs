@@ -220,11 +220,20 @@ async fn two_guests_on_one_image_and_a_machine_that_cannot_start_leave_nothing_b
 async fn a_guest_whose_vsock_device_its_host_lacks_is_not_started_and_leaves_nothing_behind() {
     let Some(host) = Host::new("vsock") else { return };
     let (driver, _events) = host.open().await;
-    let carrier = VsockCarrier::Program { device: "/nonexistent/device".into(), socket: "/nonexistent/socket".into() };
-    let vsock = Some(Vsock { carrier, port: 7413 });
-    let definition = QemuDefinition { holdfast_agent: true, vsock, ..empty_machine() };
+    let with = |device: &Path| {
+        let carrier = VsockCarrier::Program { device: device.into(), socket: "/nonexistent/socket".into() };
+        let vsock = Some(Vsock { carrier, port: 7413 });
+        QemuDefinition { holdfast_agent: true, vsock, ..empty_machine() }
+    };
+    let definition = with(Path::new("/nonexistent/device"));
     let refused = driver.start(&guest("one"), epoch(1), &definition, How::Run, || Ok(())).await;
     assert!(matches!(&refused, Err(StartError::Vsock(why)) if why.contains("/nonexistent/device")), "{refused:?}");
+    // What a program leaves that has died.
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join("device");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let refused = driver.start(&guest("one"), epoch(2), &with(&left), How::Run, || Ok(())).await;
+    assert!(matches!(&refused, Err(StartError::Failed(why)) if why.contains("Connection refused")), "{refused:?}");
     assert!(driver.inventory().await.unwrap().is_empty());
     assert!(!driver.cgroup_of(&guest("one")).exists());
 }

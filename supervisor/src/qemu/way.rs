@@ -148,6 +148,16 @@ pub async fn check(definition: &QemuDefinition, kernel: &Path) -> Result<(), Str
     }
 }
 
+/// What QEMU may be waiting for that was run and gives no answer: words to add to that, or none.
+pub fn may_wait_for(definition: &QemuDefinition) -> String {
+    match definition.vsock.as_ref().map(|vsock| &vsock.carrier) {
+        Some(VsockCarrier::Program { device, .. }) => {
+            format!(": it waits for the program at {}, which may hang", device.display())
+        }
+        Some(VsockCarrier::Kernel { .. }) | None => String::new(),
+    }
+}
+
 async fn in_time(connecting: impl Future<Output = io::Result<UnixStream>>, limit: Duration) -> io::Result<UnixStream> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("vsock: no answer within {limit:?}"));
     timeout(limit, connecting).await.map_err(late)?

@@ -1,5 +1,6 @@
 //! The ways to an agent: programs that say no, talk nonsense, talk without end or nothing at all, and hosts that have no vsock.
 
+use nix::sys::socket::getsockname;
 use tokio::net::UnixListener;
 
 use super::*;
@@ -116,7 +117,27 @@ async fn a_host_without_what_the_device_takes_says_what_is_missing_and_what_woul
         assert!(why.contains(expected) && why.contains("vhost-device-vsock"), "{why}");
     }
     std::fs::remove_file(&there).unwrap();
+    assert_eq!(may_wait_for(&QemuDefinition::bare(16)), "");
     let _listener = UnixListener::bind(&there).unwrap();
     definition.vsock = Some(Vsock { carrier: carrier(&there), port: 7413 });
     assert_eq!(check(&definition, &absent).await, Ok(()));
+    // Whether that program hangs is seen by QEMU alone.
+    let why = may_wait_for(&definition);
+    assert!(why.contains("/there, which may hang"), "{why}");
+}
+
+/// Takes two ports of this machine's kernel, if it has vsock, and connects to nobody.
+#[test]
+fn each_connection_by_the_kernel_comes_from_a_port_of_roots_that_no_other_has() {
+    let (Ok(one), Ok(other)) = (stream_socket(), stream_socket()) else { return };
+    let mut ports = Vec::new();
+    for made in [&one, &other] {
+        match reserve(made, 9) {
+            // Not root.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
+            reserved => reserved.unwrap(),
+        }
+        ports.push(getsockname::<VsockAddr>(made.as_raw_fd()).unwrap().port());
+    }
+    assert!(ports[0] != ports[1] && ports.iter().all(|port| (512..1024).contains(port)), "{ports:?}");
 }
