@@ -88,6 +88,8 @@ pub(super) struct Brain {
     pub(super) published: Option<(u64, bool)>,
     /// An agent is ahead of this leader (R3), whether that is committed or not yet.
     pub(super) halted: bool,
+    /// The term in which this host leads, and when it first heard in it of an agent that has seen a later one (R3).
+    pub(super) later_term: Option<(u64, Moment)>,
     /// When it was last looked whether the cluster tolerates what it must.
     pub(super) tolerance_asked: Option<Moment>,
     /// What leases were granted.
@@ -127,6 +129,7 @@ impl Brain {
             nonces: BTreeMap::new(),
             published: None,
             halted: false,
+            later_term: None,
             tolerance_asked: None,
             grants,
         }

@@ -35,6 +35,20 @@ pub fn is_ahead(state: &ClusterState, seen: Authority, round: Round) -> bool {
     beyond || written_over
 }
 
+/// Whether an agent has seen a later term than the one in which a majority confirms this leader (R3): the voters have forgotten
+/// that one. A leader that was deposed and does not know it yet is confirmed no more; so the round has to have begun after such
+/// a word was `heard` first.
+#[must_use]
+pub fn outlasts_a_later_term(state: &ClusterState, seen: Authority, round: Round, heard: Moment) -> bool {
+    is_of_later_term(state, seen, round) && round.began > heard
+}
+
+/// Whether an agent has seen a later term than a leader's own.
+#[must_use]
+pub fn is_of_later_term(state: &ClusterState, seen: Authority, round: Round) -> bool {
+    seen.generation == state.generation && seen.term > round.term
+}
+
 /// Builds the reply to one request. Its lease is counted from the start of the round: what was true then is all that a
 /// majority has confirmed (R2).
 #[must_use]
@@ -112,6 +126,21 @@ mod tests {
             assert!(is_ahead(&state(applied), seen(3, 50), round(4, 50)));
             assert!(is_ahead(&state(applied), seen(3, 52), round(4, 50)));
         }
+    }
+
+    #[test]
+    fn a_leader_that_is_confirmed_after_a_later_term_was_heard_of_has_old_stores_behind_it() {
+        let (began, later) = (Moment(1_000), seen(5, 17));
+        let round = Round { began, ..round(4, 20) };
+        assert!(!is_ahead(&state(22), later, round), "its index says nothing");
+        assert!(outlasts_a_later_term(&state(22), later, round, Moment(999)));
+        assert!(!outlasts_a_later_term(&state(22), later, round, began), "it may have been deposed since");
+        assert!(!outlasts_a_later_term(&state(22), seen(4, 17), round, Moment(0)));
+        let forced = ClusterState { generation: 2, ..state(22) };
+        assert!(
+            !outlasts_a_later_term(&forced, later, round, Moment(0)),
+            "a generation that was forced has counted anew"
+        );
     }
 
     #[test]

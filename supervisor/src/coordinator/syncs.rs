@@ -21,7 +21,7 @@ impl Brain {
         // Without authority a proposal would wait for a quorum; agents say it all again.
         // A round of an earlier term of this host says nothing of this one.
         let confirmed = self.rounds.borrow().is_some_and(|round| Some(round.term) == self.led_term);
-        if confirmed && self.is_ahead(&request) {
+        if confirmed && self.is_ahead(&request, received) {
             self.halt(&request.host).await;
         }
         if self.halted() {
@@ -89,9 +89,18 @@ impl Brain {
     }
 
     /// Whether an agent has seen more than a confirmed leader has: somebody has restored an old store (R3).
-    fn is_ahead(&self, request: &SyncRequest) -> bool {
-        let round = *self.rounds.borrow();
-        round.is_some_and(|round| self.node.read(|state| replies::is_ahead(state, request.seen, round)))
+    fn is_ahead(&mut self, request: &SyncRequest, received: Moment) -> bool {
+        let Some(round) = *self.rounds.borrow() else { return false };
+        let heard = self.later_term.filter(|(term, _)| *term == round.term).map_or(received, |(_, heard)| heard);
+        let (ahead, later) = self.node.read(|state| {
+            let outlasts = replies::outlasts_a_later_term(state, request.seen, round, heard);
+            let ahead = outlasts || replies::is_ahead(state, request.seen, round);
+            (ahead, replies::is_of_later_term(state, request.seen, round))
+        });
+        if later {
+            self.later_term = Some((round.term, heard));
+        }
+        ahead
     }
 
     /// Whether nothing is decided any more: known to the whole cluster, or to this leader before that is committed.
