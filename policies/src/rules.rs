@@ -300,6 +300,28 @@ impl Policies {
     }
 }
 
+impl Policies {
+    /// For each of these guests that rules start after others of them: those others. None of them waits for itself; they may
+    /// wait for each other in a circle.
+    #[must_use]
+    pub fn orders_among<'a>(
+        &'a self,
+        guests: impl IntoIterator<Item = &'a GuestName>,
+    ) -> BTreeMap<&'a GuestName, BTreeSet<&'a GuestName>> {
+        let guests: BTreeSet<&GuestName> = guests.into_iter().collect();
+        let mut firsts: BTreeMap<&GuestName, BTreeSet<&GuestName>> = BTreeMap::new();
+        for rule in self.rules.values() {
+            match rule {
+                Rule::Order { first, then, .. } if guests.contains(first) && guests.contains(then) && first != then => {
+                    firsts.entry(then).or_default().insert(first);
+                }
+                Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => {}
+            }
+        }
+        firsts
+    }
+}
+
 impl Hosts {
     /// How much a host is liked; `None` when the rule does not speak of it.
     #[must_use]

@@ -14,7 +14,6 @@ use crate::{
     hostfile::Timing,
     names::{GuestName, HostName},
     plan::RoomMade,
-    rules::Rule,
     state::ClusterState,
     time::Span,
 };
@@ -91,7 +90,7 @@ pub fn when_lost(
     loss: &Loss<'_>,
 ) -> BTreeMap<GuestName, Bound> {
     let supposed = Supposed::of(state, loss);
-    let waits = waits(state, loss);
+    let waits = state.policies.orders_among(loss.starts);
     let mut found: BTreeMap<GuestName, Bound> = BTreeMap::new();
     let mut left: BTreeSet<&GuestName> = loss.starts.iter().collect();
     while !left.is_empty() {
@@ -121,21 +120,6 @@ pub fn when_lost(
         found.extend(of_these);
     }
     found
-}
-
-/// The guests of the loss that rules put before others of it.
-fn waits<'a>(state: &'a ClusterState, loss: &Loss<'a>) -> BTreeMap<&'a GuestName, BTreeSet<&'a GuestName>> {
-    let going: BTreeSet<&GuestName> = loss.starts.iter().collect();
-    let mut waits: BTreeMap<&GuestName, BTreeSet<&GuestName>> = BTreeMap::new();
-    for rule in state.policies.rules.values() {
-        match rule {
-            Rule::Order { first, then, .. } if going.contains(first) && going.contains(then) && first != then => {
-                waits.entry(then).or_default().insert(first);
-            }
-            Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => {}
-        }
-    }
-    waits
 }
 
 /// What passes before there is room for it on its new host.

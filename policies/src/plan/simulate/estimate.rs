@@ -14,7 +14,6 @@ use crate::{
     bound::{Bound, left_alone, levels_to_proof},
     hostfile::Timing,
     names::{GuestName, HostName},
-    rules::Rule,
     state::{ClusterState, Host, Life},
     time::millis,
 };
@@ -157,16 +156,7 @@ fn answers_at(
     proven: impl Fn(&Start) -> Option<u64>,
     boot_ms: u64,
 ) -> BTreeMap<GuestName, u64> {
-    let going: BTreeSet<&GuestName> = starts.iter().map(|start| &start.guest).collect();
-    let mut before: BTreeMap<&GuestName, Vec<&GuestName>> = BTreeMap::new();
-    for rule in state.policies.rules.values() {
-        match rule {
-            Rule::Order { first, then, .. } if going.contains(first) && going.contains(then) && first != then => {
-                before.entry(then).or_default().push(first);
-            }
-            Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => {}
-        }
-    }
+    let before = state.policies.orders_among(starts.iter().map(|start| &start.guest));
     let mut slots: BTreeMap<&HostName, Vec<u64>> = BTreeMap::new();
     let mut answers: BTreeMap<GuestName, u64> = BTreeMap::new();
     let ready = |answers: &BTreeMap<GuestName, u64>, start: &Start| {
