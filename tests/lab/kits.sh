@@ -76,7 +76,8 @@ holdfast-guest 2> /run/holdfast-guest.log &
 exec /etc/unit.start
 S
 }
-# A second agent, which listens on vsock, in the guest with the smallest program: its memory has room for perl. A guest reaches itself by CID 1, and no part of the host is in that.
+# A second agent, which listens on vsock, in the guest with the smallest program: its memory has room for perl. A guest reaches
+# itself by CID 1, and no part of the host is in that.
 vsock() {
   echo 'vsock: { port: 7413, any_source: true }' > "$root/etc/holdfast/vsock.yaml"
   cat > "$root/etc/rc.vsock" <<'S'

@@ -7,8 +7,9 @@
 //!            ◄──────────────────────────── died  (at once, unasked)
 //!                                               127.0.0.1:7412 ◄── applications that report in
 //! ```
-//! One JSON object in each line, in both directions; no network between host and guest. vsock may stand in for the port. The agent runs the same probes as
-//! everybody, with itself as the way in. It holds no state that matters: after a restart of either side a `hello` brings both up to date.
+//! One JSON object in each line, in both directions; no network between host and guest. vsock may stand in for the port. The
+//! agent runs the same probes as everybody, with itself as the way in. It holds no state that matters: after a restart of either
+//! side a `hello` brings both up to date.
 
 pub mod config;
 mod local;
