@@ -124,14 +124,32 @@ impl Lab {
                 "server_name: www.example.org,",
                 "server_name: www.example.org, ca_file: /srv/holdfast/kits/ca.pem,",
             );
-        policy = policy.lines().filter(|line| !line.contains("slow:")).map(|line| format!("{line}\n")).collect();
-        for emulated in ["timeout: 500ms", "timeout: 800ms"] {
-            policy = policy.replace(emulated, "timeout: 1s");
-        }
+        policy = policy.lines().filter_map(in_emulation).collect();
         policy = policy.replace("    cool_down: 30m\n", "") + "    cool_down: 5s\n";
         Ok([(format!("{guest}.yaml"), definition), (format!("{guest}-policy.yaml"), policy)])
     }
 }
+
+/// A line of a kit as an emulated processor can keep it: probes are asked a third as often, and may take until they are asked
+/// again. Asked as often as a real server is, a guest on a slow machine would answer nothing but probes.
+fn in_emulation(line: &str) -> Option<String> {
+    let key = line.trim_start();
+    if key.starts_with("slow:") || key.starts_with("timeout:") {
+        return None;
+    }
+    let Some(every) = key.strip_prefix("every: ") else {
+        // A restart that takes longer is tried once more, and then the guest would be booted.
+        return Some(line.replace("wait: 10s", "wait: 1m") + "\n");
+    };
+    let stretched =
+        every.strip_suffix('s').and_then(|secs| secs.parse::<u32>().ok()).map(|secs| (secs * 3).min(SELDOM_S));
+    let every = stretched.map_or_else(|| every.to_owned(), |secs| format!("{secs}s"));
+    let (indent, timeout) = (" ".repeat(line.len() - key.len()), stretched.unwrap_or(SELDOM_S));
+    Some(format!("{indent}every: {every}\n{indent}timeout: {timeout}s\n"))
+}
+
+/// How seldom a stretched probe is asked at most, and the longest time-out, in seconds: a test waits for two answers of each.
+const SELDOM_S: u32 = 15;
 
 /// The port at which the guest of a kit tells who it is, and hurts its program.
 pub const SIDE_PORT: u16 = guest::PORT;
