@@ -28,6 +28,7 @@ pub mod journal;
 pub mod ladder;
 pub mod lease;
 pub mod lock_holders;
+mod migration;
 pub mod model;
 pub mod names;
 pub mod observe;

@@ -6,6 +6,7 @@
 use super::Context;
 use crate::{
     change::Refused,
+    migration::{self, Half, Next, next_step},
     names::{Epoch, GuestName, HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome, StopHow},
     proof::Proof,
@@ -39,19 +40,11 @@ impl ClusterState {
         outcome: OrderOutcome,
     ) {
         let Some(mut migration) = self.migration(guest) else { return };
-        let id = Some(order.id);
-        match &mut migration.step {
-            MigrationStep::Switched { release, .. } | MigrationStep::Returning { release, .. } if *release == id => {
-                *release = None;
-            }
-            MigrationStep::Clearing { source, .. } if *source == id => *source = None,
-            MigrationStep::Clearing { target, .. } if *target == id => *target = None,
-            MigrationStep::Receiving { .. }
-            | MigrationStep::Sending { .. }
-            | MigrationStep::Switched { .. }
-            | MigrationStep::Returning { .. }
-            | MigrationStep::Clearing { .. } => return,
+        let next = next_step(&migration, migration::Event::Released { order: order.id });
+        if next == Next::Nothing {
+            return;
         }
+        migration.step.forget(order.id);
         let proof = match outcome {
             OrderOutcome::Done { .. } => {
                 for half in [&mut migration.source, &mut migration.target] {
@@ -67,71 +60,25 @@ impl ClusterState {
                 None
             }
         };
-        self.settle(context, guest, migration, proof);
+        self.follow(context, guest, migration, next, proof, "");
     }
 
     /// A half has gone with its host.
     pub(super) fn half_gone(&mut self, context: &mut Context, guest: &GuestName, host: &HostName, proof: &Proof) {
         let Some(mut migration) = self.migration(guest) else { return };
-        let source_gone = is_on(migration.source.as_ref(), host);
-        if source_gone {
-            migration.source = None;
-        } else {
-            migration.target = None;
-        }
-        let proof = Some(proof.clone());
-        match (&mut migration.step, source_gone) {
-            (
-                MigrationStep::Receiving { .. } | MigrationStep::Sending { .. } | MigrationStep::Returning { .. },
-                true,
-            ) => {
-                self.clear_with(context, guest, migration, proof, &format!("its source {host} is gone"));
-            }
-            (MigrationStep::Receiving { .. } | MigrationStep::Sending { .. }, false) => {
-                self.give_up(context, guest, migration, true, format!("its target {host} is gone"));
-            }
-            (MigrationStep::Switched { .. }, false) => {
-                self.clear_with(context, guest, migration, proof, &format!("its target {host} is gone"));
-            }
-            (MigrationStep::Switched { release, .. }, true) | (MigrationStep::Returning { release, .. }, false) => {
-                *release = None;
-                self.settle(context, guest, migration, proof);
-            }
-            (MigrationStep::Clearing { source, .. }, true) => {
-                *source = None;
-                self.settle(context, guest, migration, proof);
-            }
-            (MigrationStep::Clearing { target, .. }, false) => {
-                *target = None;
-                self.settle(context, guest, migration, proof);
-            }
-        }
+        let half = migration.half_on(host);
+        let next = next_step(&migration, migration::Event::Gone(half));
+        migration.lose(half);
+        let why = format!("its {half} {host} is gone");
+        self.follow(context, guest, migration, next, Some(proof.clone()), &why);
     }
 
     /// The host of a half has booted anew, so that half runs nothing; its new boot still has to say so (R9, R10). The
     /// other half goes on wherever it may (S8).
     pub(super) fn half_rebooted(&mut self, context: &mut Context, guest: &GuestName, host: &HostName) {
-        let Some(mut migration) = self.migration(guest) else { return };
-        let source_rebooted = is_on(migration.source.as_ref(), host);
-        let half = if source_rebooted { migration.source.clone() } else { migration.target.clone() };
-        let why = format!("{host} has booted anew");
-        match (&mut migration.step, source_rebooted) {
-            (
-                MigrationStep::Receiving { .. } | MigrationStep::Sending { .. } | MigrationStep::Returning { .. },
-                true,
-            )
-            | (MigrationStep::Switched { .. }, false) => self.clear_with(context, guest, migration, None, &why),
-            (MigrationStep::Receiving { .. } | MigrationStep::Sending { .. }, false) => {
-                self.give_up(context, guest, migration, true, why);
-            }
-            (MigrationStep::Switched { release, .. }, true)
-            | (MigrationStep::Returning { release, .. }, false)
-            | (MigrationStep::Clearing { source: release, .. }, true)
-            | (MigrationStep::Clearing { target: release, .. }, false) => {
-                *release = self.release_half(context, guest, half.as_ref());
-                self.settle(context, guest, migration, None);
-            }
-        }
+        let Some(migration) = self.migration(guest) else { return };
+        let next = next_step(&migration, migration::Event::Rebooted(migration.half_on(host)));
+        self.follow(context, guest, migration, next, None, &format!("{host} has booted anew"));
     }
 
     /// Gives up for good: what is left of both halves is asked to release, then the guest is free. `proof` is of the half
@@ -161,38 +108,30 @@ impl ClusterState {
 
     /// Asks again for halves whose last release failed or was lost.
     pub(super) fn clear_again(&mut self, context: &mut Context, guest: &GuestName) -> Result<(), Refused> {
-        let Some(mut migration) = self.migration(guest) else { return Ok(()) };
-        let (source, target) = (migration.source.clone(), migration.target.clone());
-        match &mut migration.step {
-            MigrationStep::Switched { release: release @ None, .. } if source.is_some() => {
-                *release = self.release_half(context, guest, source.as_ref());
-            }
-            MigrationStep::Returning { release: release @ None, .. } if target.is_some() => {
-                *release = self.release_half(context, guest, target.as_ref());
-            }
-            MigrationStep::Clearing { source: from, target: to }
-                if (from.is_none() && source.is_some()) || (to.is_none() && target.is_some()) =>
-            {
-                if from.is_none() {
-                    *from = self.release_half(context, guest, source.as_ref());
-                }
-                if to.is_none() {
-                    *to = self.release_half(context, guest, target.as_ref());
-                }
-            }
-            MigrationStep::Receiving { .. }
-            | MigrationStep::Sending { .. }
-            | MigrationStep::Switched { .. }
-            | MigrationStep::Returning { .. }
-            | MigrationStep::Clearing { .. } => {
-                return Err(Refused::Already { why: format!("nothing of the move of {guest} has to be asked again") });
-            }
+        let Some(migration) = self.migration(guest) else { return Ok(()) };
+        let next = next_step(&migration, migration::Event::AskedAgain);
+        if next == Next::Nothing {
+            return Err(Refused::Already { why: format!("nothing of the move of {guest} has to be asked again") });
         }
-        self.set_phase(context, guest, crate::state::Phase::Migrating(migration));
+        self.follow(context, guest, migration, next, None, "");
         Ok(())
     }
-}
 
-fn is_on(half: Option<&Tenure>, host: &HostName) -> bool {
-    half.is_some_and(|tenure| tenure.host == *host)
+    /// Orders these halves to be released.
+    pub(super) fn ask(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        mut migration: Migration,
+        source: bool,
+        target: bool,
+    ) {
+        for (half, asked) in [(Half::Source, source), (Half::Target, target)] {
+            let there = migration.of(half).filter(|_| asked).cloned();
+            if let (Some(there), Some(release)) = (there, migration.step.release(half)) {
+                *release = self.release_half(context, guest, Some(&there));
+            }
+        }
+        self.settle(context, guest, migration, None);
+    }
 }

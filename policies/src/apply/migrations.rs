@@ -1,16 +1,7 @@
-//! Live migration: one committed point at which the assignment changes, and an end in exactly one place (R22).
+//! Live moves, carried out: what [`next_step`](crate::migration::next_step) says becomes orders, phases and words for people (R22).
 //!
-//! ```text
-//! Receiving --uri--> Sending --sent: the switch--> Switched --target runs, source released--> Running(target)
-//!     |                 |                              | target does not run
-//!     |  failed         |  failed                      v
-//!     +--> Returning <--+                          Clearing --both halves gone--> Free
-//!              | source runs, target released          ^
-//!              v                                       | source does not run
-//!        Running(source) <---------- Returning --------+
-//! ```
-//! Before the switch only the source may resume; after it only the target. What the loss or the new boot of either host does is in
-//! `halves.rs`; when a move begins is in `moves.rs` and `decide/guests/moves.rs`, which also says until when each step waits.
+//! The steps are drawn in `migration.rs`. What the loss or the new boot of either host does is in `halves.rs`; when a move begins is
+//! in `moves.rs`.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +9,9 @@ use super::Context;
 use crate::{
     change::Refused,
     journal::Event,
+    migration::{self, Next, next_step},
     names::{GuestName, HostName, OrderId},
-    order::{OrderKind, OrderOutcome, StopHow},
+    order::{OrderKind, OrderOutcome},
     proof::Proof,
     state::{ClusterState, Migration, MigrationStep, Phase, Tenure},
 };
@@ -65,59 +57,116 @@ impl ClusterState {
         &mut self,
         context: &mut Context,
         guest: &GuestName,
-        id: OrderId,
+        order: OrderId,
         outcome: OrderOutcome,
-    ) -> Result<(), Refused> {
-        let Some(mut migration) = self.migration(guest) else { return Ok(()) };
-        if migration.step != (MigrationStep::Receiving { order: id }) {
-            return Ok(());
-        }
-        match (outcome, &migration.source) {
-            (OrderOutcome::Done { uri: Some(uri), .. }, Some(source)) => {
-                let (host, epoch) = (source.host.clone(), source.epoch);
-                let order = self.order(context, &host, OrderKind::Send { guest: guest.clone(), epoch, uri })?;
-                migration.step = MigrationStep::Sending { order };
-                self.set_phase(context, guest, Phase::Migrating(migration));
-            }
-            (OrderOutcome::Done { detail, .. } | OrderOutcome::Failed { detail }, _) => {
-                self.give_up(context, guest, migration, false, format!("the target was not ready: {detail}"));
-            }
-        }
-        Ok(())
+    ) {
+        let Some(migration) = self.migration(guest) else { return };
+        let (uri, detail) = match outcome {
+            OrderOutcome::Done { detail, uri, .. } => (uri, detail),
+            OrderOutcome::Failed { detail } => (None, detail),
+        };
+        let next = next_step(&migration, migration::Event::Received { order, uri });
+        self.follow(context, guest, migration, next, None, &format!("the target was not ready: {detail}"));
     }
 
     pub(super) fn send_ended(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
-        id: OrderId,
+        order: OrderId,
         outcome: OrderOutcome,
-    ) -> Result<(), Refused> {
-        let Some(mut migration) = self.migration(guest) else { return Ok(()) };
-        if migration.step != (MigrationStep::Sending { order: id }) {
-            return Ok(());
+    ) {
+        let Some(migration) = self.migration(guest) else { return };
+        let (all, detail) = match outcome {
+            OrderOutcome::Done { detail, .. } => (true, detail),
+            OrderOutcome::Failed { detail } => (false, detail),
+        };
+        let next = next_step(&migration, migration::Event::Sent { order, all });
+        self.follow(context, guest, migration, next, None, &format!("it could not be sent: {detail}"));
+    }
+
+    pub(super) fn resume_ended(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        order: OrderId,
+        outcome: OrderOutcome,
+    ) {
+        let Some(mut migration) = self.migration(guest) else { return };
+        let (runs, detail) = match outcome {
+            OrderOutcome::Done { detail, .. } => (true, detail),
+            OrderOutcome::Failed { detail } => (false, detail),
+        };
+        let next = next_step(&migration, migration::Event::Resumed { order, runs });
+        migration.step.forget(order);
+        self.follow(context, guest, migration, next, None, &format!("it did not run again: {detail}"));
+    }
+
+    /// Carries out what follows. `proof` is of the half that has just gone, if one has; `why` is what people are told where the
+    /// move is given up.
+    pub(super) fn follow(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        migration: Migration,
+        next: Next,
+        proof: Option<Proof>,
+        why: &str,
+    ) {
+        match next {
+            Next::Nothing => {}
+            Next::Send { source, uri } => self.send(context, guest, migration, &source, uri),
+            Next::Switch { source, target } => self.switch(context, guest, migration, source, target),
+            Next::Return { resume } => self.give_up(context, guest, migration, resume, why.to_owned()),
+            Next::Clear => self.clear_with(context, guest, migration, proof, why),
+            Next::Ask { source, target } => self.ask(context, guest, migration, source, target),
+            Next::Settle => self.settle(context, guest, migration, proof),
         }
-        match (outcome, migration.source.clone(), migration.target.clone()) {
-            (OrderOutcome::Done { .. }, Some(source), Some(target)) => {
-                // The committed point: from this entry on only the target may run the guest.
-                let kind = OrderKind::Resume { guest: guest.clone(), epoch: target.epoch };
-                let resume = Some(self.order(context, &target.host, kind)?);
-                let kind = OrderKind::Release { guest: guest.clone(), epoch: source.epoch, how: StopHow::PullPlug };
-                let release = Some(self.order(context, &source.host, kind)?);
+    }
+
+    fn send(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        mut migration: Migration,
+        source: &Tenure,
+        uri: String,
+    ) {
+        let kind = OrderKind::Send { guest: guest.clone(), epoch: source.epoch, uri };
+        match self.order(context, &source.host, kind) {
+            Ok(order) => {
+                migration.step = MigrationStep::Sending { order };
+                self.set_phase(context, guest, Phase::Migrating(migration));
+            }
+            // No host is forgotten that may run a guest.
+            Err(refused) => self.give_up(context, guest, migration, false, refused.to_string()),
+        }
+    }
+
+    fn switch(
+        &mut self,
+        context: &mut Context,
+        guest: &GuestName,
+        mut migration: Migration,
+        source: Tenure,
+        target: Tenure,
+    ) {
+        let kind = OrderKind::Resume { guest: guest.clone(), epoch: target.epoch };
+        match self.order(context, &target.host, kind) {
+            Ok(order) => {
+                let (resume, release) = (Some(order), self.release_half(context, guest, Some(&source)));
                 migration.step = MigrationStep::Switched { resume, release };
                 self.set_phase(context, guest, Phase::Migrating(migration));
                 let (from, to) = (source.host, target.host);
                 self.note(context, Event::MigrationSwitched { guest: guest.clone(), from, to });
             }
-            (OrderOutcome::Done { detail, .. } | OrderOutcome::Failed { detail }, _, _) => {
-                self.give_up(context, guest, migration, true, format!("it could not be sent: {detail}"));
-            }
+            // No host is forgotten that may run a guest.
+            Err(refused) => self.give_up(context, guest, migration, true, refused.to_string()),
         }
-        Ok(())
     }
 
     /// Gives up before the switch: the source goes on, the target's remains go.
-    pub(super) fn give_up(
+    fn give_up(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
@@ -140,29 +189,6 @@ impl ClusterState {
         migration.step = MigrationStep::Returning { resume: resume_order, release };
         migration.failure = Some(why);
         self.settle(context, guest, migration, None);
-    }
-
-    pub(super) fn resume_ended(
-        &mut self,
-        context: &mut Context,
-        guest: &GuestName,
-        id: OrderId,
-        outcome: OrderOutcome,
-    ) {
-        let Some(mut migration) = self.migration(guest) else { return };
-        let (MigrationStep::Switched { resume, .. } | MigrationStep::Returning { resume, .. }) = &mut migration.step
-        else {
-            return;
-        };
-        if *resume != Some(id) {
-            return;
-        }
-        *resume = None;
-        if let OrderOutcome::Failed { detail } = outcome {
-            self.clear_with(context, guest, migration, None, &format!("it did not run again: {detail}"));
-        } else {
-            self.settle(context, guest, migration, None);
-        }
     }
 
     /// Ends the migration when nothing is outstanding; otherwise keeps it.
