@@ -15,15 +15,22 @@
 //! anew; a half is `None` once it is proven not to run, and when both are the guest is free, however far its move had come.
 //!
 //! [`next_step`] is the machine: what follows, in each step, from what befalls a move. It is carried out in `apply/migrations.rs` and
-//! `apply/halves.rs`. When a move begins is decided in `decide/guests/moves.rs` and applied in `apply/moves.rs`; one that other tools
-//! have made begins past its switch (`apply/strays.rs`).
+//! `apply/halves.rs`. [`due`] says what each step waits for and until when, and what the coordinator does where nothing comes. When
+//! a move begins is decided in `decide/guests/moves.rs` and applied in `apply/moves.rs`; one that other tools have made begins past
+//! its switch (`apply/strays.rs`).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
+    decide::{FOREVER, Round, Waits, guests::STOP_AGAIN_AFTER},
     names::{HostName, OrderId},
     state::{Migration, MigrationStep, Tenure},
+    time::millis,
 };
+
+/// How long after its deadline an order of a move, to a host that is not heard, counts as failed. Nothing is proven by
+/// that: the half is still asked to release, and the guest runs on where it was (R4).
+const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
 /// One of the two hosts of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +208,90 @@ pub(crate) fn next_step(migration: &Migration, event: Event) -> Next {
             | Event::AskedAgain,
         ) => Next::Nothing,
     }
+}
+
+/// What a move waits for, and what is to be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// For what, and at most for how much longer.
+    pub waits: Waits,
+    /// What the coordinator does, if it is not only to wait.
+    pub act: Option<Act>,
+}
+
+/// What the coordinator does about a move that does not go on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// It asks again for what failed or was lost.
+    AskAgain,
+    /// It takes an order for failed whose host says nothing.
+    TakeForFailed {
+        /// Which.
+        order: OrderId,
+        /// Why.
+        detail: String,
+    },
+}
+
+/// What this step waits for at the moment of the round. Everything else comes by results, and by what befalls the hosts.
+pub(crate) fn due(round: &Round<'_>, migration: &Migration) -> Due {
+    let (source, target) = (&migration.source, &migration.target);
+    match &migration.step {
+        MigrationStep::Receiving { order } | MigrationStep::Sending { order } => {
+            Due { waits: round.left_of(*order, "the report"), act: overdue(round, *order) }
+        }
+        MigrationStep::Switched { resume, release } => last_steps(round, migration, *resume, &[(source, *release)]),
+        MigrationStep::Returning { resume, release } => last_steps(round, migration, *resume, &[(target, *release)]),
+        MigrationStep::Clearing { source: from, target: to } => {
+            last_steps(round, migration, None, &[(source, *from), (target, *to)])
+        }
+    }
+}
+
+/// An order of a move whose host has fallen silent does not hold the guest for ever.
+fn overdue(round: &Round<'_>, id: OrderId) -> Option<Act> {
+    let order = round.state.orders.get(&id)?;
+    let is_late = round.age(order.issued) >= order.deadline.0 + OVERDUE_AFTER && !round.answers(&order.host);
+    let detail = || format!("{} has been silent for longer than it may take", order.host);
+    is_late.then(|| Act::TakeForFailed { order: id, detail: detail() })
+}
+
+/// What the last steps wait for; where a half is unasked and its host answers, it is asked again after a pause.
+fn last_steps(
+    round: &Round<'_>,
+    migration: &Migration,
+    resume: Option<OrderId>,
+    halves: &[(&Option<Tenure>, Option<OrderId>)],
+) -> Due {
+    let answers = |half: &Option<Tenure>| half.as_ref().is_some_and(|half| round.answers(&half.host));
+    let unasked = halves.iter().any(|(half, release)| is_unasked(half, *release) && answers(half));
+    let rested = migration.release_failed.is_none_or(|index| round.age(index) >= STOP_AGAIN_AFTER);
+    Due { waits: end_of(round, migration, resume, halves), act: (unasked && rested).then_some(Act::AskAgain) }
+}
+
+/// The order that may take longest; else a half that is to be asked, and whose host is not heard, or that is asked again after a
+/// pause.
+fn end_of(
+    round: &Round<'_>,
+    migration: &Migration,
+    resume: Option<OrderId>,
+    halves: &[(&Option<Tenure>, Option<OrderId>)],
+) -> Waits {
+    let resumed = resume.and_then(|order| round.answer_to(order, "the report that it runs"));
+    let released = halves.iter().filter_map(|(_, order)| {
+        let order = (*order)?;
+        round.answer_to(order, "the word that nothing of it is left")
+    });
+    let silent = || {
+        let mut hosts = halves.iter().flat_map(|(half, _)| half.iter()).map(|half| &half.host);
+        let host = hosts.find(|host| !round.answers(host))?;
+        Some((format!("{host}, which is not well heard"), FOREVER))
+    };
+    let pause = || {
+        let left = STOP_AGAIN_AFTER.saturating_sub(round.age(migration.release_failed?));
+        (!left.is_zero()).then(|| ("the next try to remove what is left of it".to_owned(), millis(left)))
+    };
+    released.chain(resumed).max_by_key(|(_, left)| *left).or_else(silent).or_else(pause)
 }
 
 /// Whether a half may still run, and no order to release it is open.

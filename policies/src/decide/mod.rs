@@ -42,9 +42,9 @@ use crate::{
     go_ahead::GoAheads,
     hostfile::Timing,
     lease::SafeAt,
-    names::{GuestName, HostName, Incarnation, ServiceName},
+    names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
     state::{ClusterState, Life, Tenure},
-    time::{Moment, Now, WallTime},
+    time::{Moment, Now, WallTime, millis},
 };
 
 /// Commands that one round may propose: more would be decided on a state that they themselves change.
@@ -254,6 +254,23 @@ impl Round<'_> {
     pub(crate) fn answers(&self, host: &HostName) -> bool {
         let healthy = self.hosts.get(host).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
         healthy && self.state.hosts.get(host).is_some_and(|known| known.life == Life::Up && !known.is_contested())
+    }
+
+    /// How long the agent may still take for an order, counted from when it was issued.
+    pub(crate) fn left_of(&self, order: OrderId, what: &str) -> Waits {
+        let order = self.state.orders.get(&order)?;
+        let left = order.deadline.0.saturating_sub(self.age(order.issued));
+        Some((format!("{what}, by {}", order.host), millis(left)))
+    }
+
+    /// The same for an order that counts until its host has answered or is proven gone: nothing bounds the silence of one that
+    /// is not heard.
+    pub(crate) fn answer_to(&self, order: OrderId, what: &str) -> Waits {
+        let host = &self.state.orders.get(&order)?.host;
+        if self.answers(host) {
+            return self.left_of(order, what);
+        }
+        Some((format!("{what}, by {host}, which is not well heard"), FOREVER))
     }
 
     /// The wall-clock time of a moment in the past.

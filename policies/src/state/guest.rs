@@ -27,7 +27,7 @@
 //! | reset, failover | `apply/guests.rs` `climb` | `decide/guests/running.rs`, by the ladder |
 //! | stop, lease lost | `apply/guests.rs` `stop`, `apply/leases.rs` `stopped_by_lease` | `decide/guests/wanted.rs`, `running.rs` |
 //! | released | `apply/orders.rs` `release_ended` | by the host's report; again after a failure: `decide/guests/mod.rs` |
-//! | migrate, ended | `apply/moves.rs`, `apply/migrations.rs`, `apply/halves.rs`: see the drawing in the second | `decide/guests/moves.rs` |
+//! | migrate, ended | `apply/moves.rs`, then as `migration.rs` says, which has the steps of a move | `decide/guests/moves.rs` |
 //! | the host is proven gone | `apply/guests.rs` `tenure_gone`, `apply/halves.rs` `half_gone` | `decide/fences.rs` |
 //!
 //! The only ways to [`Phase::Free`] carry a proof (S2).

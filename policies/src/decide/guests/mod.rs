@@ -23,7 +23,7 @@ mod warned;
 
 use std::time::Duration;
 
-use super::{Decision, FOREVER, GuestJudgement, Round, Waits};
+use super::{Decision, GuestJudgement, Round};
 use crate::{
     change::Change,
     evidence::is_there,
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Pause before a failed stop is tried again.
-pub(super) const STOP_AGAIN_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const STOP_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// One pass over all guests: what has been decided for some bears on the next.
 struct Pass<'a, 'b> {
@@ -77,7 +77,7 @@ impl Pass<'_, '_> {
                 judgement.doing = format!("starting on {}", tenure.host);
                 // Of a host that does not answer, what it waits for itself is told when all hosts have been looked at.
                 if self.round.answers(&tenure.host) {
-                    judgement.waits = self.left_of(*order, "the report of the start");
+                    judgement.waits = self.round.left_of(*order, "the report of the start");
                 }
             }
             Phase::Running { tenure, since, verified, action } => {
@@ -109,7 +109,7 @@ impl Pass<'_, '_> {
         let answers = self.round.answers(host);
         if let Some(order) = order {
             if answers {
-                judgement.waits = self.left_of(order, "the word that nothing of it is left");
+                judgement.waits = self.round.left_of(order, "the word that nothing of it is left");
             }
             return;
         }
@@ -126,23 +126,6 @@ impl Pass<'_, '_> {
         } else if answers {
             self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
         }
-    }
-
-    /// How long the agent may still take for an order, counted from when it was issued.
-    fn left_of(&self, order: crate::names::OrderId, what: &str) -> Waits {
-        let order = self.round.state.orders.get(&order)?;
-        let left = order.deadline.0.saturating_sub(self.round.age(order.issued));
-        Some((format!("{what}, by {}", order.host), millis(left)))
-    }
-
-    /// The same for an order that counts until its host has answered or is proven gone: nothing bounds the silence of one that
-    /// is not heard.
-    fn answer_to(&self, order: crate::names::OrderId, what: &str) -> Waits {
-        let host = &self.round.state.orders.get(&order)?.host;
-        if self.round.answers(host) {
-            return self.left_of(order, what);
-        }
-        Some((format!("{what}, by {host}, which is not well heard"), FOREVER))
     }
 }
 

@@ -1,20 +1,21 @@
-//! Moves: why a guest that runs goes elsewhere, and how a move under way is kept going.
+//! Moves: why a guest that runs goes elsewhere. What a move under way waits for, and what is done about it, is in `migration.rs`.
 //!
 //! A guest that cannot stay and has nowhere to go runs on where it is, and says what it waits for.
 
 use std::time::Duration;
 
 use super::{
-    super::{FOREVER, Round, Waits, fences::open, placement::Unplaceable},
-    GuestJudgement, Pass, STOP_AGAIN_AFTER,
+    super::{FOREVER, Round, fences::open, placement::Unplaceable},
+    GuestJudgement, Pass,
     free::HEADING_PATIENCE,
     reasons::{Reason, reason_to_move},
     running::Run,
 };
 use crate::{
     change::Change,
+    migration::{Act, Due, due},
     model::{Policy, Severity},
-    names::{GuestName, HostName, OrderId},
+    names::{GuestName, HostName},
     order::OrderOutcome,
     state::{Guest, Migration, MigrationStep, Phase, Tenure},
     time::millis,
@@ -29,10 +30,6 @@ const LIKED_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// Moves under way at once, cluster-wide: each one takes a host's network for itself.
 const MOVES_AT_ONCE: usize = 1;
-
-/// How long after its deadline an order of a move, to a host that is not heard, counts as failed. Nothing is proven by
-/// that: the half is still asked to release, and the guest runs on where it was (R4).
-const MOVE_OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
 /// Whether the guest takes one of the places of [`MOVES_AT_ONCE`]. What is only cleaned up or waits for a host does not.
 pub(super) fn is_moving(round: &Round<'_>, guest: &Guest) -> bool {
@@ -119,74 +116,20 @@ impl Pass<'_, '_> {
         open(self.round, self.decision, key, Severity::Warning, summary, Some(human));
     }
 
-    /// Orders that failed or were lost are given again; everything else comes by results.
+    /// A move that is under way goes on by what befalls it; the coordinator keeps it from waiting for ever.
     pub(super) fn migrating(&mut self, name: &GuestName, migration: &Migration, judgement: &mut GuestJudgement) {
-        let round = self.round;
         let host = |half: &Option<Tenure>| half.as_ref().map_or("nowhere".to_owned(), |half| half.host.to_string());
         judgement.doing = format!("moving from {} to {}", host(&migration.source), host(&migration.target));
         if let Some(failure) = &migration.failure {
             judgement.doing = format!("the move failed ({failure}), what is left of it is removed");
         }
-        let unasked = |half: &Option<Tenure>, order: &Option<OrderId>| {
-            order.is_none() && half.as_ref().is_some_and(|half| round.answers(&half.host))
-        };
-        let (source, target) = (&migration.source, &migration.target);
-        let missing = match &migration.step {
-            MigrationStep::Receiving { order } | MigrationStep::Sending { order } => {
-                judgement.waits = self.left_of(*order, "the report");
-                self.overdue(*order);
-                false
+        let Due { waits, act } = due(self.round, migration);
+        judgement.waits = waits;
+        self.decision.commands.extend(act.map(|act| match act {
+            Act::AskAgain => Change::ReleaseAgain { guest: name.clone() },
+            Act::TakeForFailed { order, detail } => {
+                Change::OrderEnded { order, outcome: OrderOutcome::Failed { detail } }
             }
-            MigrationStep::Switched { resume, release } => {
-                judgement.waits = self.end_of(migration, *resume, &[(source, *release)]);
-                unasked(source, release)
-            }
-            MigrationStep::Returning { resume, release } => {
-                judgement.waits = self.end_of(migration, *resume, &[(target, *release)]);
-                unasked(target, release)
-            }
-            MigrationStep::Clearing { source: from, target: to } => {
-                judgement.waits = self.end_of(migration, None, &[(source, *from), (target, *to)]);
-                unasked(source, from) || unasked(target, to)
-            }
-        };
-        let again = migration.release_failed.is_none_or(|index| round.age(index) >= STOP_AGAIN_AFTER);
-        if missing && again {
-            self.decision.commands.push(Change::ReleaseAgain { guest: name.clone() });
-        }
-    }
-
-    /// What the last steps of a move wait for: the order that may take longest; else a half that is to be asked, and whose host is
-    /// not heard, or that is asked again after a pause.
-    fn end_of(
-        &self,
-        migration: &Migration,
-        resume: Option<OrderId>,
-        halves: &[(&Option<Tenure>, Option<OrderId>)],
-    ) -> Waits {
-        let resumed = resume.and_then(|order| self.answer_to(order, "the report that it runs"));
-        let released = halves.iter().filter_map(|(_, order)| {
-            let order = (*order)?;
-            self.answer_to(order, "the word that nothing of it is left")
-        });
-        let silent = || {
-            let mut hosts = halves.iter().flat_map(|(half, _)| half.iter()).map(|half| &half.host);
-            let host = hosts.find(|host| !self.round.answers(host))?;
-            Some((format!("{host}, which is not well heard"), FOREVER))
-        };
-        let pause = || {
-            let left = STOP_AGAIN_AFTER.saturating_sub(self.round.age(migration.release_failed?));
-            (!left.is_zero()).then(|| ("the next try to remove what is left of it".to_owned(), millis(left)))
-        };
-        released.chain(resumed).max_by_key(|(_, left)| *left).or_else(silent).or_else(pause)
-    }
-
-    /// An order of a move whose host has fallen silent does not hold the guest for ever.
-    fn overdue(&mut self, id: OrderId) {
-        let Some(order) = self.round.state.orders.get(&id) else { return };
-        if self.round.age(order.issued) >= order.deadline.0 + MOVE_OVERDUE_AFTER && !self.round.answers(&order.host) {
-            let detail = format!("{} has been silent for longer than it may take", order.host);
-            self.decision.commands.push(Change::OrderEnded { order: id, outcome: OrderOutcome::Failed { detail } });
-        }
+        }));
     }
 }

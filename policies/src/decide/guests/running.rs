@@ -74,7 +74,7 @@ impl Pass<'_, '_> {
             what.clone_into(&mut judgement.doing);
             // A host that is not well heard waits for something of its own, which is told when all hosts have been looked at.
             if run.here.answers {
-                judgement.waits = self.left_of(order, "the report of it");
+                judgement.waits = self.round.left_of(order, "the report of it");
             }
             return;
         }

@@ -120,7 +120,7 @@ impl<'b> Pass<'_, 'b> {
         let others = || asked.iter().filter(move |(host, _)| Some(*host) != keep);
         let order = |host: &HostName| {
             let order = release_of(self.round.state, name, host)?;
-            self.answer_to(order, "the word that nothing of it is left")
+            self.round.answer_to(order, "the word that nothing of it is left")
         };
         let open = others().filter_map(|(host, _)| order(host)).max_by_key(|(_, left)| *left);
         let pause = || {
@@ -173,7 +173,7 @@ impl<'b> Pass<'_, 'b> {
         } else if let Some(order) = any_release_of(round.state, run.name) {
             let host = &order.host;
             judgement.doing = format!("{}; {host} has not said yet that nothing of it is left there", judgement.doing);
-            judgement.waits = self.answer_to(order.id, "the word that nothing of it is left");
+            judgement.waits = self.round.answer_to(order.id, "the word that nothing of it is left");
         } else {
             self.decision.commands.push(Change::MovedOutside { guest: run.name.clone(), tenure: there });
         }
