@@ -2,11 +2,34 @@
 //!
 //! ```text
 //! Unplaced --first--> Free --free--> Starting ----> Running --running--> (ladder, moves, stop) --> Releasing
-//!                      ^                                                                            |
-//!                      +------------------------------- proof --------------------------------------+
+//!                      ^ ^                            | ^                                            |
+//!                      | |                      moves v | on one host                                |
+//!                      | +--- nothing left ---- Migrating                                            |
+//!                      +------------------------------- proof ---------------------------------------+
 //! ```
-//! Each phase has its file. Whatever is decided here is only proposed: applying it checks again (S7). What operators
-//! want comes first ([`wanted`]), and every phase says in `doing` what is waited for.
+//! `Pass::guest` is the machine: one match over the phase gives the command, and what is waited for, for how much longer at most
+//! (`waits`), at the moment of the round. A phase that takes more than a few lines has its file; what is drawn above is applied where
+//! `state/guest.rs` says, and whatever is decided here is only proposed: applying it checks again (S7). What operators want comes
+//! first ([`wanted`]), and every phase says in `doing` what is done, or why nothing is.
+//!
+//! | phase | decided in | waits for | until |
+//! | --- | --- | --- | --- |
+//! | `Unplaced` | `first.rs` | the word of every host that could run it | that comes, or proof of the host |
+//! | `Free` | `free.rs` | a host that can run it | one can |
+//! | | | the pause after starts that failed | it has passed |
+//! | | | the host that it is moved to | five seconds have passed, then for any other |
+//! | | `order.rs` | guests that start before it | they are ready; two minutes where that is merely liked |
+//! | | `strays.rs` | hosts to stop what they have of it | they have said so; asked again every ten seconds |
+//! | `Starting` | here | the report of the start | the order's deadline |
+//! | `Running` | `running.rs` | the report of what is done to it | the order's deadline |
+//! | | | the newest rung to help | the rung's wait |
+//! | | `condition.rs` | its services to come up | its time to boot |
+//! | | `moves.rs` | its turn to move; a host that can take it | another move has ended, a pause; one can |
+//! | `Releasing` | here | the word that nothing of it is left | the order's deadline; ten seconds after it failed |
+//! | `Migrating` | `migration.rs` | what its step waits for | as it says there |
+//!
+//! What operators keep hands off waits for them, however long; what is on a host that is not well heard waits for what that host
+//! waits for.
 
 mod condition;
 mod first;
