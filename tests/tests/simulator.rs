@@ -135,6 +135,7 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("both outlets switch a host off", met(|seen| seen.both_off)),
         ("another tool moves a guest", met(|seen| seen.moved_outside)),
         ("a guest that was moved so is followed", met(|seen| seen.followed)),
+        ("an operator moves a guest", met(|seen| seen.moves_asked)),
         ("a guest is left alone", met(|seen| seen.left_alone)),
         ("a voter runs no guests", met(|seen| seen.witnesses)),
         ("a guest resets itself", met(|seen| seen.own_resets)),

@@ -111,6 +111,7 @@ impl World {
             Change::Climb { guest, .. } => self.check_climb(guest),
             Change::Stop { guest, .. } => self.note_stopped(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
+            Change::MoveAsked { .. } => self.seen.moves_asked += 1,
             Change::LevelRaised { .. } => self.seen.levels_raised += u64::from(self.upgrades),
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
             Change::HostJoined { host, facts, .. } => {

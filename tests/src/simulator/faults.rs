@@ -89,8 +89,10 @@ pub enum Happening {
     WantedIs { guest: GuestName, wanted: Wanted },
     /// An operator suspends deciding, or resumes it.
     Suspended { suspended: bool },
-    /// An operator moves a guest.
+    /// Somebody has a guest moved as the coordinator moves guests.
     Move { guest: GuestName, to: usize },
+    /// An operator moves a guest, as `holdfast guest move` does: what does not fit is refused, and the guest stays where it is put.
+    MoveAsked { guest: GuestName, to: usize, cold: bool },
     /// An operator looks whether a host is off, and says so if it is.
     ConfirmOff { host: usize },
     /// An operator lets the fences go on that a budget holds.
@@ -270,6 +272,7 @@ impl World {
             | Happening::WantedIs { .. }
             | Happening::Suspended { .. }
             | Happening::Move { .. }
+            | Happening::MoveAsked { .. }
             | Happening::FencesAllowed
             | Happening::ConfirmOff { .. } => self.operator(what.clone(), 20),
         }
@@ -304,6 +307,10 @@ impl World {
             Happening::Move { guest, to } => {
                 let (guest, to) = (guest.clone(), name(self, *to));
                 Some(Change::Migrate { guest, to, why: "ann wants it".to_owned() })
+            }
+            Happening::MoveAsked { guest, to, cold } => {
+                let (guest, to) = (guest.clone(), name(self, *to));
+                Some(Change::MoveAsked { guest, to, cold: *cold, by: by() })
             }
             _ => None,
         };

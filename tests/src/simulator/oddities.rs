@@ -1,6 +1,7 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
-//! capacities that are not hard, guests that other tools move, that reset themselves, or that are left alone, and slow watchdogs.
+//! capacities that are not hard, guests that operators or other tools move, that reset themselves, or that are left alone, and slow
+//! watchdogs.
 //! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
@@ -37,6 +38,7 @@ const SCARCITY: u64 = 18;
 const SOFT_CAPACITIES: u64 = 19;
 const RESETS_IN_A_ROW: u64 = 20;
 pub(super) const SLOW_WATCHDOGS: u64 = 21;
+const MOVES_ASKED: u64 = 22;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -77,6 +79,9 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     }
     if let Some(mut random) = drawn(setup, LEFT_ALONE) {
         plan.extend(healed.iter().map(|healed| left_alone(&mut random, setup, *healed)));
+    }
+    if let Some(mut random) = drawn(setup, MOVES_ASKED) {
+        plan.extend(healed.iter().flat_map(|healed| moves_asked(&mut random, setup, *healed)));
     }
     if let Some(mut random) = drawn(setup, LOSSY_LINKS) {
         setup.lossy_links = true;
@@ -208,6 +213,17 @@ fn lossy_link(random: &mut Random, setup: &Setup, healed: Ms) -> (Ms, Happening)
 fn left_alone(random: &mut Random, setup: &Setup, healed: Ms) -> (Ms, Happening) {
     let at = before(random, healed, 2_000, 22_000);
     (at, Happening::WantedIs { guest: any_guest(random, setup), wanted: Wanted::Unmanaged })
+}
+
+/// Operators move guests in the middle of it all: while they run where that is possible, or by a stop and a start.
+fn moves_asked(random: &mut Random, setup: &Setup, healed: Ms) -> Plan {
+    let mut plan = Plan::new();
+    for _ in 0..random.between(1, 4) {
+        let at = before(random, healed, 1_000, 24_000);
+        let (guest, to) = (any_guest(random, setup), random.index(setup.hosts.len()));
+        plan.push((at, Happening::MoveAsked { guest, to, cold: random.one_in(2) }));
+    }
+    plan
 }
 
 /// Other tools move guests only in a cluster that is at rest, some seconds before its next fault: what they move behind its

@@ -31,6 +31,8 @@ pub struct Seen {
     pub moved_outside: u64,
     /// Those of them that were followed.
     pub followed: u64,
+    /// Moves that operators have asked for, and that were begun.
+    pub moves_asked: u64,
     /// Guests that were left alone because an operator wants it so.
     pub left_alone: u64,
     /// Voters that run no guests.
