@@ -116,3 +116,32 @@ fn guest_state(guest: &Guest) -> GuestState {
         Phase::Unplaced => GuestState::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::tests::{failed_over, host};
+
+    fn proven_off(metrics: &Metrics) -> String {
+        let page = metrics.render();
+        let line = page.lines().find(|line| line.starts_with("holdfast_fences_total{result=\"power_off\"}"));
+        line.unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_host_that_is_proven_gone_is_counted_once_by_whoever_coordinates_then() {
+        let (metrics, mut numbers, report) = (Metrics::new().unwrap(), Numbers::default(), Report::default());
+        let gone = failed_over();
+        let mut before = failed_over();
+        before.hosts.get_mut(&host("h1")).unwrap().life = Life::Up;
+        numbers.export(&metrics, &before, &report);
+        assert!(proven_off(&metrics).ends_with(" 0"), "no increase shows from a series that was not there before it");
+        for _ in 0..2 {
+            numbers.export(&metrics, &gone, &report);
+            assert!(proven_off(&metrics).ends_with(" 1"));
+        }
+        numbers.clear(&metrics);
+        numbers.export(&metrics, &gone, &report);
+        assert!(proven_off(&metrics).ends_with(" 1"), "it was gone when this host came to coordinate again");
+    }
+}

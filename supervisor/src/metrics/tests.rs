@@ -56,7 +56,7 @@ fn populated() -> Metrics {
     metrics.datagrams_dropped("bad_key", 7);
     metrics.rpc_refused("wrong_cluster");
     metrics.set_orders_open(1);
-    metrics.fenced("confirmed");
+    metrics.fenced("power_off");
     metrics.set_loop_late(Duration::from_millis(12));
     metrics
 }
@@ -195,6 +195,20 @@ fn a_guard_that_is_not_hardened_shows_and_one_that_needs_it_not_has_no_series() 
     assert!(page.contains("holdfast_guard_hardened{what=\"priority\"} 0"), "{page}");
     metrics.set_guard_hardened(None);
     assert!(!metrics.render().contains("holdfast_guard_hardened{"));
+}
+
+#[test]
+fn what_happens_seldom_is_on_the_page_before_it_happens() {
+    let page = Metrics::new().unwrap().render();
+    for line in [
+        "holdfast_fences_total{result=\"power_off\"} 0",
+        "holdfast_fences_total{result=\"lease_expired\"} 0",
+        "holdfast_fences_total{result=\"operator\"} 0",
+        "holdfast_failover_stage_seconds_count{stage=\"fence\"} 0",
+        "holdfast_guest_events_total{event=\"watchdog\"} 0",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "no increase shows from nothing: {line}\n{page}");
+    }
 }
 
 #[test]
