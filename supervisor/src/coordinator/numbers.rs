@@ -9,11 +9,12 @@ use holdfast_policies::{
 
 use crate::metrics::{GuestState, Metrics, Modes, Verdict};
 
-/// Remembers which incidents were open, so that each recovery is counted once.
+/// Remembers which incidents were open, and which boots were gone, so that each recovery and each end is counted once.
 #[derive(Debug, Default)]
 pub struct Numbers {
     open: BTreeSet<u64>,
-    fenced: BTreeSet<String>,
+    /// `None` before the first picture: what was gone before this host came to coordinate, another one has counted.
+    gone: Option<BTreeSet<String>>,
 }
 
 impl Numbers {
@@ -39,7 +40,7 @@ impl Numbers {
         });
         metrics.set_fencing(fencing);
         self.recoveries(metrics, state);
-        self.fences(metrics, state);
+        self.ends(metrics, state);
     }
 
     /// Forgets everything: this host has ceased to coordinate.
@@ -60,18 +61,17 @@ impl Numbers {
             state.incidents.values().filter(|incident| incident.is_open()).map(|incident| incident.id).collect();
     }
 
-    fn fences(&mut self, metrics: &Metrics, state: &ClusterState) {
-        let gone = state.hosts.iter().filter_map(|(name, host)| match &host.life {
-            Life::Gone { proof } => Some((format!("{name}/{}", host.facts.incarnation), proof.word())),
-            Life::Up | Life::Fencing(_) => None,
-        });
-        let gone: Vec<(String, &'static str)> = gone.collect();
-        for (boot, proof) in &gone {
-            if !self.fenced.contains(boot) {
-                metrics.fenced(proof);
+    fn ends(&mut self, metrics: &Metrics, state: &ClusterState) {
+        let mut gone = BTreeSet::new();
+        for (name, host) in &state.hosts {
+            let Life::Gone { proof } = &host.life else { continue };
+            let boot = format!("{name}/{}", host.facts.incarnation);
+            if self.gone.as_ref().is_some_and(|known| !known.contains(&boot)) {
+                metrics.fenced(proof.word());
             }
+            gone.insert(boot);
         }
-        self.fenced = gone.into_iter().map(|(boot, _)| boot).collect();
+        self.gone = Some(gone);
     }
 }
 

@@ -34,6 +34,9 @@ use self::{modes::ModeMetrics, names::Name, probes::ProbeMetrics};
 /// Upper bounds of the failover stage buckets, in seconds: the promised seconds finely, fence level time-outs coarsely.
 const STAGE_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0];
 
+/// What proves a whole host gone, in the words of `Proof::word`.
+const PROOFS_OF_HOSTS: [&str; 3] = ["power_off", "lease_expired", "operator"];
+
 /// The registry and everything in it. Shared as `Arc<Metrics>`; every method may be called from any task.
 pub struct Metrics {
     registry: Registry,
@@ -126,6 +129,12 @@ impl Metrics {
         metrics.begin_alerts_at_zero();
         for event in GuestEventKind::ALL {
             count(&metrics.guest_events, &[event.word()], 0);
+        }
+        for proof in PROOFS_OF_HOSTS {
+            count(&metrics.fences, &[proof], 0);
+        }
+        for stage in Stage::ALL {
+            metrics.stage.get_metric_with_label_values(&[stage.word()])?;
         }
         Ok(metrics)
     }
@@ -306,9 +315,9 @@ impl Metrics {
         self.orders_open.set(shown(orders));
     }
 
-    /// Counts one fence that ended. The result is a word in the code, never text from outside.
-    pub fn fenced(&self, result: &'static str) {
-        count(&self.fences, &[result], 1);
+    /// Counts one boot of a host that was proven gone. The proof is a word in the code, never text from outside.
+    pub fn fenced(&self, proof: &'static str) {
+        count(&self.fences, &[proof], 1);
     }
 
     /// Shows how late the event loop was.

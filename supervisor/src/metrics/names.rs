@@ -109,8 +109,11 @@ pub const RPC_REFUSED: Name =
     ("holdfast_rpc_refused_total", "Calls from supervisors and operators that were refused, by reason.");
 /// Open orders.
 pub const ORDERS_OPEN: Name = ("holdfast_orders_open", "Orders that are committed and not yet reported or superseded.");
-/// Fences.
-pub const FENCES: Name = ("holdfast_fences_total", "Fences that ended, by result.");
+/// Hosts that were proven gone.
+pub const FENCES: Name = (
+    "holdfast_fences_total",
+    "Boots of hosts that were proven gone, by the proof (result); only the coordinator counts them.",
+);
 /// When fencing was last tried.
 pub const FENCING_PROVEN: Name = (
     "holdfast_fencing_proven_timestamp_seconds",
