@@ -7,6 +7,7 @@ use holdfast_policies::{hostfile::HostFile, names::Incarnation, state::HostFacts
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{
+    clock,
     datagram::Counters,
     metrics::RaftView,
     node::{Complaint, Node},
@@ -73,8 +74,10 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
             *before = count;
         }
         node.metrics.set_vote_lost(node.health.complaint(Complaint::Vote).is_some());
-        if node.consensus.is_some() && node.taking_part().is_none() {
-            node.metrics.set_raft(RaftView::default());
+        if node.taking_part().is_none() {
+            // Of a host without a vote the coordinator's answers say it, for as long as a lease would last.
+            let quorum = node.health.answered_within(clock::moment(), node.file.timing.lease.0);
+            node.metrics.set_raft(RaftView { quorum, ..RaftView::default() });
         }
         if let Some(consensus) = node.taking_part() {
             let status = consensus.status();

@@ -282,6 +282,8 @@ pub struct Health {
     connected_since: Arc<AtomicU64>,
     /// What its link loses, in percent; 0 while that is not too much.
     losing: Arc<AtomicU64>,
+    /// When a coordinator last answered this host; 0: never.
+    answered: Arc<AtomicU64>,
 }
 
 impl Health {
@@ -316,6 +318,18 @@ impl Health {
     #[must_use]
     pub fn connected_since(&self) -> Option<Moment> {
         Some(self.connected_since.load(Ordering::Relaxed)).filter(|since| *since > 0).map(Moment)
+    }
+
+    /// Notes that a coordinator has answered this host, with a majority behind it (R2).
+    pub fn note_answered(&self, now: Moment) {
+        self.answered.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether one has within `time`.
+    #[must_use]
+    pub fn answered_within(&self, now: Moment, time: Duration) -> bool {
+        let at = self.answered.load(Ordering::Relaxed);
+        at > 0 && now.since(Moment(at)) < time
     }
 
     /// Notes what is wrong with this host until [`Self::settle`].
@@ -437,6 +451,14 @@ mod tests {
         assert_eq!(health.connected_since(), None);
         health.note_connected(true, Moment(400));
         assert_eq!(health.connected_since(), Some(Moment(400)));
+    }
+
+    #[test]
+    fn a_coordinator_is_known_for_as_long_as_its_answers_are_fresh() {
+        let (health, time) = (Health::default(), Duration::from_secs(4));
+        assert!(!health.answered_within(Moment(100), time), "nobody has answered yet");
+        health.note_answered(Moment(1_000));
+        assert!(health.answered_within(Moment(4_999), time) && !health.answered_within(Moment(5_000), time));
     }
 
     #[test]

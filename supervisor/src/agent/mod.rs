@@ -283,6 +283,7 @@ impl Work {
         self.words.note_trouble(why.as_deref());
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
+                self.parts.node.health.note_answered(clock::moment());
                 self.parts.node.withdrawn.set(self.parts.agent.withdrawn());
                 // Before the next sync tells that it is known.
                 self.parts.node.released.outrank(self.parts.agent.disk().authority.generation);
