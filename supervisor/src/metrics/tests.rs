@@ -115,13 +115,52 @@ tests:
       - { expr: 'count by (instance) (ALERTS{instance!=""})', eval_time: 60m }
 "#;
 
-#[test]
-fn the_first_use_of_a_revoked_certificate_raises_an_alert_that_ends_with_it() {
+/// Has promtool try the rules that operators are given.
+fn rules_keep(tests: &str) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
-    let tests = folder.path().join("tests.yaml");
-    std::fs::write(&tests, format!("rule_files: [rules.yaml]\n{MISUSE}")).unwrap();
-    promtool(&["test", "rules", tests.to_str().unwrap()], "");
+    let file = folder.path().join("tests.yaml");
+    std::fs::write(&file, format!("rule_files: [rules.yaml]\n{tests}")).unwrap();
+    promtool(&["test", "rules", file.to_str().unwrap()], "");
+}
+
+#[test]
+fn the_first_use_of_a_revoked_certificate_raises_an_alert_that_ends_with_it() {
+    rules_keep(MISUSE);
+}
+
+/// From the sixth minute on `down` does not run, and neither does `alone`, of which nobody wants anything; `moves` moves while
+/// it runs, and is large.
+const DOWN: &str = r#"
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - { series: 'holdfast_raft_leader{instance="hv-a"}', values: '1x20' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="down", state="running"}', values: '1x5 0x15' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="down", state="moving"}', values: '0x20' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="down", wanted="running"}', values: '1x20' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="down", wanted="stopped"}', values: '0x20' }
+      - { series: 'holdfast_service_verdict{instance="hv-a", guest="down", service="http", verdict="healthy"}', values: '1x5 0x15' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="moves", state="running"}', values: '1x5 0x15' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="moves", state="moving"}', values: '0x5 1x15' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="moves", wanted="running"}', values: '1x20' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="alone", state="running"}', values: '1x5 0x15' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="alone", wanted="running"}', values: '0x20' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="alone", wanted="unmanaged"}', values: '1x20' }
+      - { series: 'holdfast_service_verdict{instance="hv-a", guest="alone", service="http", verdict="healthy"}', values: '1x5 0x15' }
+    promql_expr_test:
+      - { expr: 'count by (alertname, guest) (ALERTS{alertstate="firing"})', eval_time: 5m }
+      - expr: 'count by (alertname, guest) (ALERTS{alertstate="firing"})'
+        eval_time: 12m
+        exp_samples:
+          - { labels: '{alertname="HoldfastGuestNotRunning", guest="down"}', value: 1 }
+          - { labels: '{alertname="HoldfastServiceNotHealthy", guest="down"}', value: 1 }
+"#;
+
+#[test]
+fn a_guest_that_moves_while_it_runs_or_of_which_nobody_wants_anything_calls_nobody() {
+    rules_keep(DOWN);
 }
 
 #[test]
