@@ -116,9 +116,9 @@ impl Brain {
         }
         self.halted = true;
         tracing::error!(%host, "an agent has seen more than this leader has; nothing is decided any more");
-        let human = "An old copy of the store has been restored on a majority of the voters. Guests run on; nothing is started, \
-                     moved or fenced, and hosts get no lease. Stop all supervisors and put the newest stores back; see \
-                     \"Backup and loss\" in docs/OPERATING.md.";
+        let human = "An old copy of the store has been restored on a majority of the voters. Nothing is started, moved or fenced, \
+                     and hosts get no lease: guests run on, but those of hosts with a `lease` level are stopped. Stop all \
+                     supervisors and put the newest stores back; see \"Backup and loss\" in docs/OPERATING.md.";
         self.propose(Change::IncidentOpened {
             key: STORE.to_owned(),
             severity: Severity::Critical,

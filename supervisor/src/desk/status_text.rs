@@ -57,7 +57,8 @@ impl Status {
         let mut lines = Vec::new();
         if !self.quorum {
             lines.push(
-                "NO QUORUM: no majority of the voters is in touch, so nothing is decided. Guests that run go on."
+                "NO QUORUM: no majority of the voters is in touch, so nothing is decided. Guests that run go on, on a host with \
+                 a `lease` level for as long as its lease lasts."
                     .to_owned(),
             );
         }

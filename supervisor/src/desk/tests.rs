@@ -191,7 +191,9 @@ fn the_text_begins_with_what_is_wrong() {
     let nothing = Status { cluster: "c1".into(), quorum: true, leader: Some(host("h1")), ..empty() };
     assert!(nothing.to_string().starts_with("All is well.\n"));
     let lost = Status { quorum: false, ..empty() };
-    assert!(lost.to_string().starts_with("WRONG\n  NO QUORUM"));
+    let text = lost.to_string();
+    assert!(text.starts_with("WRONG\n  NO QUORUM"), "{text}");
+    assert!(text.contains("go on, on a host with a `lease` level for as long as its lease lasts.\n"), "{text}");
 }
 
 #[test]
