@@ -226,8 +226,10 @@ impl Place<'_> {
             Some(ground) => self.lease_runs_out(ground),
             None => {
                 let host = self.host;
-                let because =
-                    format!("a person makes sure that {host} is off, and runs `holdfast host confirm-off {host}`");
+                let because = format!(
+                    "a person makes sure that {host} is off, and runs `holdfast host confirm-off {host} \
+                     --operator YOUR-NAME`"
+                );
                 Part::without_bound(Stage::Prove, because)
             }
         }
@@ -259,7 +261,7 @@ impl Place<'_> {
     }
 
     fn human(&self) -> String {
-        format!("; then a human runs `holdfast host confirm-off {}`", self.host)
+        format!("; then a human runs `holdfast host confirm-off {} --operator YOUR-NAME`", self.host)
     }
 
     /// What ends the wait where no power device does.

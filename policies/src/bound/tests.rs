@@ -80,7 +80,7 @@ fn the_failure_of_a_host_is_bounded_by_detection_proof_start_and_boot() {
     assert_eq!((parts(&frozen)[1], frozen.within_ms), ((Stage::Prove, Some(22_000)), Some(60_700)));
     let silent = bound_of(&stage, Failure::DeviceSilent);
     assert_eq!((silent.within_ms, parts(&silent)[1]), (None, (Stage::Prove, None)));
-    assert!(silent.unbounded.is_some_and(|why| why.contains("holdfast host confirm-off a")));
+    assert!(silent.unbounded.is_some_and(|why| why.contains("holdfast host confirm-off a --operator YOUR-NAME")));
 }
 
 #[test]

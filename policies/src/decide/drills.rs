@@ -39,7 +39,7 @@ pub fn drill(
     if known.distrusted.contains(&level) {
         return Err(format!(
             "the power device of level {} of {host} is not trusted, and may be another machine's: put `fencing:` right, or look \
-             after its wiring and run `holdfast host trust-device {host}`",
+             after its wiring and run `holdfast host trust-device {host} --operator YOUR-NAME`",
             level + 1
         ));
     }

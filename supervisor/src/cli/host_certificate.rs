@@ -49,8 +49,8 @@ fn told(certificate: &HostCertificate, out: &str) -> Reply {
     let (host, serial) = (&certificate.host, &certificate.serial);
     let text = format!(
         "Made a certificate for the host {host} in {out}, with the serial number {serial}.\n\n\
-         The files belong into /etc/holdfast on {host}. If the name was revoked, no certificate counts before\n\
-         `holdfast host readmit {host}` has named its serial number.\n"
+         The files belong into /etc/holdfast on {host}. If the name was revoked, this one counts only after\n\
+         `holdfast host readmit {host} --serial {serial} --operator YOUR-NAME`.\n"
     );
     let json = json!({ "host": host.as_str(), "serial": serial.to_string(), "out": out });
     Reply { text, json, code: 0 }

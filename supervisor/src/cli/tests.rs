@@ -542,7 +542,8 @@ fn a_simulated_loss_that_only_a_person_can_prove_has_no_bound_and_says_why() {
     let path = path.to_str().unwrap();
     let called = holdfast(&["simulate", path, "--host", "hv-a=8GiB,4", "--host", "hv-b=8GiB,4", "--lose", "hv-a"]);
     assert_eq!(called.code, 1, "{}", called.err);
-    let why = "no bound (host died): a person makes sure that hv-a is off, and runs `holdfast host confirm-off hv-a`\n";
+    let why = "no bound (host died): a person makes sure that hv-a is off, and runs `holdfast host confirm-off hv-a \
+               --operator YOUR-NAME`\n";
     assert!(called.out.contains("when a person has confirmed") && called.out.contains(why), "{}", called.out);
 }
 

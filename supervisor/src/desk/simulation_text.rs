@@ -26,7 +26,9 @@ pub fn simulation_text(simulation: &Simulation) -> String {
                 format!("its lease and its watchdog prove it {} after its last lease", Span::ms(*ms))
             }
             ProofEstimate::NotNeeded => "nothing that has to start elsewhere runs there".to_owned(),
-            ProofEstimate::Person => format!("no power device proves it: `holdfast host confirm-off {host}`"),
+            ProofEstimate::Person => {
+                format!("no power device proves it: `holdfast host confirm-off {host} --operator YOUR-NAME`")
+            }
         };
         line(&mut text, &format!("lost     {host}: {how}"));
     }

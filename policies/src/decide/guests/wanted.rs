@@ -64,7 +64,7 @@ impl Pass<'_, '_> {
         judgement.doing = format!("failed, needs a person: {why}");
         judgement.waits = Some(("a person to say that it is to be started again".to_owned(), FOREVER));
         let summary = format!("{name} is down and is not started any more: {why}");
-        let human = format!("Look why {name} does not start, then say that it is wanted running again.");
+        let human = format!("Look why {name} does not start, then run `holdfast guest cleanup {name}`.");
         open(self.round, self.decision, ClusterState::guest_key(name), Severity::Critical, summary, Some(human));
         true
     }
