@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_policies::yaml::{Source, parse};
+use holdfast_policies::yaml::{Finding, Source, parse, parse_host};
 
 /// What every page of a kind of probe says, beside its settings.
 const SAID_OF_EACH_PROBE: [&str; 2] = ["**What raising costs.**", "**What it cannot see.**"];
@@ -18,6 +18,54 @@ const TELLERS: [&str; 2] = ["policies/src", "supervisor/src/coordinator"];
 
 /// What looks like the key of an incident there: the key under which silent hosts are counted as one.
 const NO_INCIDENT: &str = "domain";
+
+/// The sections of docs/POLICIES.md, each with declarations that have nonsense where it says what can stand.
+const DECLARED: [(&str, &[&str]); 10] = [
+    ("Sections", &["nonsense: 1"]),
+    ("Guests", &["guests: { g: { nonsense: 1 } }"]),
+    (
+        "The machine",
+        &[
+            "guests: { g: { qemu: { nonsense: 1 } } }",
+            "guests: { g: { qemu: { disks: [{ nonsense: 1 }] } } }",
+            "guests: { g: { qemu: { nics: [{ nonsense: 1 }] } } }",
+            "guests: { g: { qemu: { vsock: { nonsense: 1 } } } }",
+        ],
+    ),
+    ("Policies", &["policies: { p: { nonsense: 1 } }"]),
+    (
+        "Ladder",
+        &[
+            "policies: { p: { ladder: [nonsense] } }",
+            "policies: { p: { on_storage_error: [nonsense] } }",
+            "policies: { p: { ladder: [{ restart_service: { nonsense: 1 } }] } }",
+            "policies: { p: { ladder: [{ failover: { nonsense: 1 } }] } }",
+            "policies: { p: { ladder: [{ page: { nonsense: 1 } }] } }",
+        ],
+    ),
+    ("Placement", &["policies: { p: { match: { a: b }, placement: { nonsense: 1 } } }"]),
+    (
+        "Rules",
+        &[
+            "rules: { r: { nonsense: {} } }",
+            "rules: { r: { hosts: { nonsense: 1 } } }",
+            "rules: { r: { together: { nonsense: 1 } } }",
+            "rules: { r: { apart: { nonsense: 1 } } }",
+            "rules: { r: { order: { nonsense: 1 } } }",
+        ],
+    ),
+    ("Hosts", &["hosts: { h: { nonsense: 1 } }"]),
+    ("Cluster", &["cluster: { nonsense: 1 }", "cluster: { capacities: { gpu: { nonsense: 1 } } }"]),
+    (
+        "Alerts",
+        &[
+            "alerts: [{ nonsense: {} }]",
+            "alerts: [{ pagerduty: { nonsense: 1 } }]",
+            "alerts: [{ alertmanager: { nonsense: 1 } }]",
+            "alerts: [{ webhook: { nonsense: 1 } }]",
+        ],
+    ),
+];
 
 #[test]
 fn every_kind_of_probe_has_a_page_with_all_its_settings_what_it_costs_and_what_it_cannot_see() -> Result<()> {
@@ -56,6 +104,31 @@ fn every_kind_of_fence_level_has_a_section_with_all_its_settings() -> Result<()>
         let own: BTreeSet<String> = settings.difference(&common).cloned().collect();
         names_all(&format!("docs/FENCING.md, {kind},"), section(&text, kind)?, &own)?;
     }
+    Ok(())
+}
+
+#[test]
+fn the_page_about_policies_names_every_key_of_every_section() -> Result<()> {
+    let text = page("docs/POLICIES.md")?;
+    for (heading, declarations) in DECLARED {
+        let part = section(&text, heading)?;
+        for declaration in declarations {
+            names_all(&format!("docs/POLICIES.md, {heading},"), part, &allowed(declaration)?)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_example_of_a_host_file_shows_every_key() -> Result<()> {
+    let text = page("examples/host.yaml")?;
+    let mut keys = allowed_in_host("nonsense: 1")?;
+    for part in ["tls", "qemu", "watchdog", "timing"] {
+        keys.extend(allowed_in_host(&format!("{part}: {{ nonsense: 1 }}"))?);
+    }
+    ensure!(keys.remove("memory_mib"), "memory can be given in MiB too");
+    let missing: Vec<&String> = keys.iter().filter(|key| !text.contains(&format!("{key}:"))).collect();
+    ensure!(missing.is_empty(), "examples/host.yaml does not show {missing:?}");
     Ok(())
 }
 
@@ -100,7 +173,17 @@ fn level(level: &str) -> String {
 
 /// What the reader of policies would take in place of the word `nonsense`.
 fn allowed(text: &str) -> Result<BTreeSet<String>> {
-    let findings = parse(&[Source { name: "nonsense.yaml", text }]).err().context("nonsense is accepted")?;
+    instead(parse(&[Source { name: "nonsense.yaml", text }]).err(), text)
+}
+
+/// The same of the reader of host files.
+fn allowed_in_host(text: &str) -> Result<BTreeSet<String>> {
+    instead(parse_host(&Source { name: "nonsense.yaml", text }).err(), text)
+}
+
+/// What a reader would take in place of the word `nonsense`, by what it minds about it.
+fn instead(findings: Option<Vec<Finding>>, text: &str) -> Result<BTreeSet<String>> {
+    let findings = findings.context("nonsense is accepted")?;
     let about = findings.iter().find(|finding| finding.what.contains("`nonsense`"));
     let hint = about.and_then(|finding| finding.hint.as_deref()).with_context(|| format!("nobody minds:\n{text}"))?;
     if hint == "nothing is set here" {
