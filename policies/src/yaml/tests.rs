@@ -78,6 +78,13 @@ fn a_host_file_written_by_serde_reads_back_the_same() {
 }
 
 #[test]
+fn an_example_of_what_is_missing_is_shown_whole() {
+    let findings = read("policies: { p: { match: { a: b } } }\n").unwrap_err();
+    let hint = findings.iter().find_map(|finding| finding.hint.as_deref());
+    assert_eq!(hint, Some("add `ladder: [{ reset_guest: {} }, { failover: {} }, { page: {} }]`"));
+}
+
+#[test]
 fn six_mistakes_are_shown_at_once_where_they_stand() {
     let text = r#"guests:
   web-1:
