@@ -126,7 +126,8 @@ impl<'t> Fields<'t> {
                 self.findings.hint(
                     self.at,
                     format!("{} has no {}", quoted(self.name), quoted(key)),
-                    format!("add {}", quoted(example)),
+                    // Our own, so it needs no cutting: it is to be copied.
+                    format!("add `{example}`"),
                 );
                 None
             }
