@@ -18,14 +18,18 @@ const REASON_CHARACTERS_MAX: usize = 200;
 /// Longest id of a machine, in characters: systemd's have 32.
 const MACHINE_CHARACTERS_MAX: usize = 100;
 
+/// Lines of at most 79 characters: wider ones are broken anew by terminals, without their indentation.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or it was so already
-  1  refused, or failed; an answer that is a no: of `simulate`, not every guest would come back by itself; of
-     `fence test`, a level is reached by nobody; of `recover`, it is not to be made here
+  1  refused, or failed; or an answer that is a no: of `simulate`, not every
+     guest would come back by itself; of `fence test`, a level is reached by
+     nobody, or a device is another machine's; of `recover`, it is not to be
+     made here
   2  the command line is wrong, or files have mistakes (all are shown)
-  3  no quorum, no answer from the supervisor, or a host has not said yet what has to be known of it: it may work
-     later. What was told without an answer may still be carried out: look before you tell it again";
+  3  no quorum, no answer from the supervisor, or a host has not said yet what
+     has to be known of it: it may work later. What was told without an answer
+     may still be carried out: look before you tell it again";
 
 /// Keeps the services inside virtual machines answering.
 #[derive(Debug, Parser)]
@@ -90,7 +94,7 @@ pub(super) enum Order {
     },
     /// Shows what was decided, and why.
     Journal {
-        /// How many entries.
+        /// How many entries, the newest; 2000 at most are shown.
         #[arg(long, default_value_t = 50, value_name = "N")]
         last: usize,
     },

@@ -262,6 +262,8 @@ fn exit_codes_tell_usage_failure_and_absence_apart() {
     let config = host_file_with_run_dir(folder.path());
     let help = holdfast(&["--help"]);
     assert!(help.code == 0 && help.out.contains("Exit codes:"), "{}", help.out);
+    let codes = help.out.lines().skip_while(|line| *line != "Exit codes:");
+    assert!(codes.clone().count() > 5 && codes.clone().all(|line| line.chars().count() < 80), "{}", help.out);
     assert_eq!(holdfast(&["explode"]).code, 2);
     let nameless = holdfast(&["--json", "host", "confirm-off", "hv-b"]);
     assert_eq!(nameless.code, 2);
