@@ -29,7 +29,8 @@ pub struct HostFile {
     /// Read-only HTTP: `/metrics`, `/healthz`, `/readyz`, `/v1/...`. None: not served.
     #[serde(default)]
     pub api: Option<SocketAddr>,
-    /// The voters, for bootstrap only (R23); afterwards the committed membership counts.
+    /// Who votes at the cluster's birth, and whom this host asks first when it starts; afterwards the committed membership
+    /// counts (R23).
     pub voters: BTreeMap<HostName, SocketAddr>,
     /// Whether this host runs guests. Default true; a witness says false.
     #[serde(default = "default_true")]

@@ -27,7 +27,7 @@ run_dir: /run/holdfast
 listen: \"{listen}\"
 # Read-only HTTP: /metrics, /healthz, /readyz, /v1/... Without this line nothing is served.
 api: \"{api}\"
-# The voters, for the very first start only; afterwards the cluster's own record counts.
+# Who votes when the cluster is born, and whom this host asks first at each start. Who votes later is the cluster's record.
 voters: {{ {voters} }}
 # Whether this host runs guests; a witness only votes.
 guests: {guests}
