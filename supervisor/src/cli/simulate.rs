@@ -7,8 +7,13 @@ use std::{
 
 use holdfast_policies::{
     hostfile::Timing,
+    model::FenceLevel,
     names::{HostName, Incarnation},
-    plan::{Circumstances, Lose, Problem, QUESTION_LOOKS_MAX, Question, Simulation, Standing, imagine, simulate},
+    plan::{
+        Circumstances, Lose, Problem, ProofEstimate, QUESTION_LOOKS_MAX, Question, Simulation, Standing, imagine,
+        simulate,
+    },
+    state::ClusterState,
     yaml::{self, Source},
 };
 
@@ -61,7 +66,25 @@ pub(super) fn offline(order: &Simulate) -> Result<Reply, Failure> {
     let problem = Problem::of(&state, |_| Standing::Well);
     let (timing, around) = (Timing::default(), Circumstances::default());
     let simulation = simulate(&problem, &state, &timing, &around, &question, QUESTION_LOOKS_MAX);
-    Ok(reply(&simulation.map_err(|bad| Failure::Failed(bad.to_string()))?))
+    let mut simulation = simulation.map_err(|bad| Failure::Failed(bad.to_string()))?;
+    let unverified = unverified(&state, &simulation);
+    simulation.notes.extend(unverified);
+    Ok(reply(&simulation))
+}
+
+/// Whether a device is the host's own, which makes its word proof, stands in files only where somebody vouches for it.
+fn unverified(state: &ClusterState, simulation: &Simulation) -> Option<String> {
+    let by_person = simulation.lost.iter().filter(|(_, proof)| **proof == ProofEstimate::Person);
+    let hosts = by_person.map(|(host, _)| host);
+    let hosts = hosts.filter(|host| state.policies.levels_of(host).iter().any(FenceLevel::has_device));
+    let names: Vec<&str> = hosts.map(HostName::as_str).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "nobody vouches in these files that the power devices of {} are its own: in a cluster, those that can tell are \
+             asked, and count then",
+            names.join(", ")
+        )
+    })
 }
 
 /// The answer; exit code 1 when not every guest comes back by itself.

@@ -549,6 +549,20 @@ fn a_simulated_loss_that_only_a_person_can_prove_has_no_bound_and_says_why() {
     assert!(called.out.contains("when a person has confirmed") && called.out.contains(why), "{}", called.out);
 }
 
+#[test]
+fn a_power_device_that_nobody_vouches_for_in_files_is_said_to_tell_by_itself_in_a_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policies.yaml");
+    let device = "ipmi: { address: bmc-a, user: ha, password_file: /etc/bmc }";
+    let guest = "guests: { web-1: { qemu: { memory: 1GiB, disks: [{ path: /srv/web-1.raw }] } } }";
+    fs::write(&path, format!("{guest}\nfencing: {{ hv-a: [{{ {device} }}] }}\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let called = holdfast(&["simulate", path, "--host", "hv-a=8GiB,4", "--host", "hv-b=8GiB,4", "--lose", "hv-a"]);
+    assert_eq!(called.code, 1, "{}", called.err);
+    let note = "note     nobody vouches in these files that the power devices of hv-a are its own";
+    assert!(called.out.contains(note), "{}", called.out);
+}
+
 /// Two hosts of 8 GiB, two guests: `web-1` is placed on hv-a (of equals by name), `web-2` on hv-b (more is free there).
 fn simulated(folder: &Path, second_mib: u32, more: &[&str]) -> Called {
     let guest = |name: &str, mib: u32| {
