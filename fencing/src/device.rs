@@ -61,14 +61,13 @@ pub trait PowerDevice: Send + Sync {
     async fn on(&self, deadline: Duration) -> Answer<()>;
 
     /// Longest time that one call may take of a level's: one that hangs must leave time for others, and a late `off` must
-    /// be bounded (PROTOCOL R20). Devices that wait for the power to go before they answer need more.
+    /// be bounded (R20). Devices that wait for the power to go before they answer need more.
     fn patience(&self) -> Duration {
         PATIENCE
     }
 
     /// For how much longer an `off` may still be carried out that was accepted, or of which nobody waits to hear any more. An
-    /// attempt is not over before, unless the host is seen to be off: it could be back, and be switched off late (PROTOCOL
-    /// R20).
+    /// attempt is not over before, unless the host is seen to be off: it could be back, and be switched off late (R20).
     fn goes_on_for(&self) -> Duration {
         Duration::ZERO
     }

@@ -33,7 +33,7 @@ pub struct Ipmi {
 /// What is asked, and whether that switches anything.
 type Words = (&'static [&'static str], Effect);
 
-/// Whether a question may be asked again by itself. What switches needs a go-ahead of its own for each try (PROTOCOL R20).
+/// Whether a question may be asked again by itself. What switches needs a go-ahead of its own for each try (R20).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Harmless,

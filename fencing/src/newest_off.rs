@@ -1,4 +1,4 @@
-//! The newest `off` that a device was sent and of which nobody hears any more: it may still be carried out (PROTOCOL R20).
+//! The newest `off` that a device was sent and of which nobody hears any more: it may still be carried out (R20).
 //!
 //! ```text
 //! nothing sent --sent, and accepted or left without an answer--> goes on --10 s--> nothing left of it

@@ -31,7 +31,7 @@ pub(crate) const LAST_LOOK: Duration = Duration::from_secs(2);
 /// Switches a host off through all devices of one level, and reports only what they confirmed.
 ///
 /// A device that says off already gets no off. `go_ahead` is asked before every off and must say whether the coordinator's
-/// go-ahead is younger than one lease (PROTOCOL R20). Ends as soon as all devices say off; else by `level_timeout`, or when no
+/// go-ahead is younger than one lease (R20). Ends as soon as all devices say off; else by `level_timeout`, or when no
 /// device may still carry out an off that it was sent ([`PowerDevice::goes_on_for`]), with one more look; may be dropped at any
 /// point.
 pub async fn power_off_and_confirm(

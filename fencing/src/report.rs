@@ -47,7 +47,7 @@ pub enum Outcome {
 pub struct Reading {
     /// Which device.
     pub device: String,
-    /// When it was asked, since the start. Anything heard of the host after this makes the reading void (PROTOCOL R9).
+    /// When it was asked, since the start. Anything heard of the host after this makes the reading void (R9).
     pub asked_after: Duration,
     /// When it answered, since the start.
     pub answered_after: Duration,

@@ -123,7 +123,7 @@ impl Default for QemuHost {
     }
 }
 
-/// Timing of the protocols (DESIGN section 7).
+/// Timing of the protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timing {

@@ -1,4 +1,4 @@
-//! Proofs: why we know that a host no longer runs a guest (PROTOCOL R8, R9).
+//! Proofs: why we know that a host no longer runs a guest (R8, R9).
 //!
 //! A [`Proof`] has no public fields and no constructor but the checked ones below, so there is no way to write "free"
 //! into a guest's state, and so no way to order a start on another host, without one of these reasons.

@@ -279,7 +279,7 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("holdfast.sock")
 }
 
-/// A loop that is late, or whose link loses much, doubts what it has seen: silence may be its own (DESIGN section 4).
+/// A loop that is late, or whose link loses much, doubts what it has seen: silence may be its own.
 async fn watch_oneself(node: Arc<Node>) {
     let mut tick = tokio::time::interval(SELF_WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -13,7 +13,7 @@ use holdfast_policies::yaml::{Finding, Source, parse, parse_host};
 use holdfast_tests::simulator::breaks::Break;
 use serde_json::Value;
 
-/// Each package of the workspace, and the packages of the workspace that it may use, in tests too (DESIGN section 3).
+/// Each package of the workspace, and the packages of the workspace that it may use, in tests too (docs/ARCHITECTURE.md).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("base2histogram", &[]),
     ("holdfast-policies", &[]),
@@ -93,7 +93,7 @@ fn packages_use_each_other_in_one_direction_only() -> Result<()> {
     for (name, allowed) in MAY_USE {
         // A package that uses nothing has no entry.
         for other in graph.uses.get(*name).into_iter().flatten().filter(|other| known.contains(other.as_str())) {
-            ensure!(allowed.contains(&other.as_str()), "{name} must not use {other} (DESIGN section 3)");
+            ensure!(allowed.contains(&other.as_str()), "{name} must not use {other} (docs/ARCHITECTURE.md)");
         }
     }
     Ok(())

@@ -131,7 +131,7 @@ impl ClusterState {
         }
     }
 
-    /// A failed stop means that the guest may still run: it starts nowhere else (DESIGN section 8).
+    /// A failed stop means that the guest may still run: it starts nowhere else.
     pub(super) fn stop_failed(&mut self, context: &Context, guest: &GuestName, host: &HostName, detail: &str) {
         let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} cannot be stopped on {host}"));
         incident.severity = Severity::Critical;

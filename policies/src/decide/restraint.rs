@@ -1,4 +1,4 @@
-//! Restraint: whose silence is expected, and for how long (DESIGN section 8).
+//! Restraint: whose silence is expected, and for how long.
 //!
 //! ```text
 //! mode         its silence                        ends with

@@ -11,7 +11,7 @@ use super::{
 pub(super) struct Keys {
     /// Keys that are read.
     pub(super) known: &'static [&'static str],
-    /// Keys that the design names and this version cannot do.
+    /// Keys that may come one day and that this version cannot do.
     pub(super) later: &'static [&'static str],
     /// Keys that somebody might well write, and what to write instead.
     pub(super) renamed: &'static [(&'static str, &'static str)],

@@ -1,4 +1,4 @@
-//! Rules of PROTOCOL.md that the simulator can switch off, to prove that its checks bite. Each is switched off in the
+//! Rules of docs/SAFETY.md that the simulator can switch off, to prove that its checks bite. Each is switched off in the
 //! simulated shells, or by changing what passes between shell and brain; the brain itself is the product's.
 
 use std::{fmt, str::FromStr};

@@ -1,4 +1,4 @@
-//! The promises of DESIGN section 2 and the rules of PROTOCOL.md, checked against what is really so. Each check names
+//! The promises and the rules of docs/SAFETY.md, checked against what is really so. Each check names
 //! the promise that it guards.
 
 use holdfast_policies::{
