@@ -199,12 +199,25 @@ fn links_between_documents_lead_somewhere() -> Result<()> {
         let text = fs::read_to_string(page)?;
         let folder = page.parent().context("a page lies in a folder")?;
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = link.split('#').next().unwrap_or_default();
-            let outside = file.contains("://") || file.is_empty();
-            ensure!(outside || folder.join(file).exists(), "{} links to {link}, which is not there", name_of(page));
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            if file.contains("://") {
+                continue;
+            }
+            let target = if file.is_empty() { page.clone() } else { folder.join(file) };
+            ensure!(target.exists(), "{} links to {link}, which is not there", name_of(page));
+            let found = part.is_empty() || anchors(&fs::read_to_string(&target)?).contains(part);
+            ensure!(found, "{} links to {link}, and that page has no such heading", name_of(page));
         }
     }
     Ok(())
+}
+
+/// The names by which links lead to the headings of a page.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    let named = |heading: &str| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-");
+    headings.map(named).collect()
 }
 
 /// The packages that cargo knows, by name, with what each uses.
