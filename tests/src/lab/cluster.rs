@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     HostSpec, Lab,
@@ -14,6 +14,8 @@ use super::{
 /// Longest time for one command line call, and until a coordinator takes it. A call waits for a commit at most, which takes well
 /// under a second; the command line itself gives up after 12 s.
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How soon the status is looked at again at the earliest: whoever decides answers, and decides nothing meanwhile.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
 /// The port of the read-only HTTP API.
 pub const API_PORT: u16 = 7480;
 /// Where the lab writes the policies that it applies.
@@ -133,8 +135,8 @@ impl Lab {
         parsed(&self.holdfast_soon(host, &all)?)
     }
 
-    /// What `holdfast status` answers on the first host that is on, not frozen, and knows a leader. The host that answered last is
-    /// asked first: one that is cut off takes seconds to say that it knows nothing.
+    /// How everything is, as the first host says that is on, not frozen, and knows a leader. The host that answered last is asked
+    /// first: one that is cut off takes seconds to say that it knows nothing.
     ///
     /// # Errors
     /// When no host answers so, with what the last one said.
@@ -145,7 +147,7 @@ impl Lab {
             self.hosts().iter().filter(|spec| self.is_on(&spec.name) && !self.is_frozen(&spec.name)).collect();
         usable.sort_by_key(|spec| before.as_deref() != Some(spec.name.as_str()));
         for spec in usable {
-            match self.holdfast_ok(&spec.name, &["status", "--json"]).and_then(|out| parsed(&out)) {
+            match self.ask(&spec.name, &json!("status")) {
                 Ok(value) => {
                     let status = Status { from: spec.name.clone(), value };
                     if status.leader().is_some() && status.quorum() {
@@ -173,9 +175,20 @@ impl Lab {
     /// # Errors
     /// After `limit`, with the last status.
     pub fn wait_status<T>(&self, what: &str, limit: Duration, mut look: impl FnMut(&Status) -> Option<T>) -> Result<T> {
-        wait::until(what, limit, || {
+        wait::until_every(STATUS_EVERY, what, limit, || {
             let status = self.status().map_err(|error| format!("{error:#}"))?;
             look(&status).ok_or_else(|| status.value.to_string())
+        })
+    }
+
+    /// What a coordinator answers to a question ([`Lab::ask`]), by way of the host that [`Lab::status`] names.
+    ///
+    /// # Errors
+    /// When there is no answer but no for [`CALL_LIMIT`].
+    pub fn ask_soon(&self, question: &Value) -> Result<Value> {
+        wait::until_every(STATUS_EVERY, &format!("an answer to {question}"), CALL_LIMIT, || {
+            let asked = self.status().and_then(|status| self.ask(&status.from, question));
+            asked.map_err(|error| format!("{error:#}"))
         })
     }
 
@@ -311,7 +324,7 @@ impl Lab {
     }
 }
 
-/// What `holdfast status --json` answered, and where.
+/// The status of a cluster, as `holdfast status --json` shows it, and where it was asked for.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// The host that was asked.

@@ -9,6 +9,7 @@
 //! ```
 //! `shared/` is the storage that all hosts reach, as `/srv/holdfast`; `hosts/HOST` survives power cuts; `/run` does not.
 
+mod ask;
 pub mod bmc;
 pub mod client;
 pub mod clock;

@@ -12,7 +12,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Client, HostSpec, Lab, LabOptions, alone, binary, clock::now_ms, guest::PORT, wait};
 
@@ -25,7 +25,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Lines of each log that are shown when a test fails.
 const LOG_LINES: usize = 40;
 /// Journal entries that a test looks at; a test makes some dozens.
-const JOURNAL_LINES: &str = "500";
+const JOURNAL_LINES: usize = 500;
 /// How often a guest is moved to where a test needs it; the leader may change meanwhile.
 const ARRANGE_TRIES: u32 = 10;
 /// How often the client of a scene asks. Tests do not measure to the hundredth of a second, and what answers take of a processor
@@ -219,8 +219,7 @@ impl Scene {
     /// # Errors
     /// When no host answers.
     pub fn incidents(&self) -> Result<Vec<Value>> {
-        let from = self.lab.status_soon()?.from;
-        let story = self.lab.holdfast_json(&from, &["explain", GUEST])?;
+        let story = self.lab.ask_soon(&json!({ "explain": { "guest": GUEST } }))?;
         Ok(story.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
@@ -229,8 +228,7 @@ impl Scene {
     /// # Errors
     /// When no host answers.
     pub fn journal(&self) -> Result<Vec<String>> {
-        let from = self.lab.status_soon()?.from;
-        let lines = self.lab.holdfast_json(&from, &["journal", "--last", JOURNAL_LINES])?;
+        let lines = self.lab.ask_soon(&json!({ "journal": { "last": JOURNAL_LINES } }))?;
         let lines = lines.as_array().context("a journal is a list")?;
         Ok(lines.iter().filter_map(|line| line.get("what")?.as_str().map(str::to_owned)).collect())
     }

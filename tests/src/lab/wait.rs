@@ -10,9 +10,11 @@ use anyhow::{Result, bail};
 
 /// How soon a condition is looked at again at the earliest. Short against what is measured (tens of milliseconds).
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// At the latest. In between it rests for as long as a look has taken: a command line that is run again and again would take a
-/// processor from what it waits for.
-const LOOK_EVERY_MAX: Duration = Duration::from_millis(200);
+/// At the latest.
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
+/// How many times as long as a look has taken it rests in between: what is run again and again would take a processor from what it
+/// waits for, and the more so the slower the machine is.
+const RESTS: u32 = 3;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -31,7 +33,20 @@ pub fn interrupted() -> bool {
 ///
 /// # Errors
 /// After `limit`, with what `look` last said; at once when interrupted.
-pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, String>) -> Result<T> {
+pub fn until<T>(what: &str, limit: Duration, look: impl FnMut() -> Result<T, String>) -> Result<T> {
+    until_every(LOOK_EVERY, what, limit, look)
+}
+
+/// Like [`until`], with so long a rest between two looks at least: for what costs others more than whoever looks.
+///
+/// # Errors
+/// As [`until`].
+pub fn until_every<T>(
+    rest: Duration,
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> Result<T> {
     let begin = Instant::now();
     loop {
         if interrupted() {
@@ -43,7 +58,7 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T,
             Err(last) if begin.elapsed() >= limit => {
                 bail!("not within {:.0} s: {what}; last seen: {last}", limit.as_secs_f64())
             }
-            Err(_) => thread::sleep(look_began.elapsed().clamp(LOOK_EVERY, LOOK_EVERY_MAX)),
+            Err(_) => thread::sleep((look_began.elapsed() * RESTS).min(LOOK_EVERY_MAX).max(rest)),
         }
     }
 }
