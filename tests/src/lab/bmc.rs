@@ -20,7 +20,7 @@ const OTHER_PASSWORD: &str = "battery-staple";
 /// The password file, as hosts see it.
 pub const PASSWORD_FILE: &str = "/srv/holdfast/bmc-password";
 /// Longest time until a BMC answers.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(180);
 
 /// What is wrong with a BMC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::{
 
 /// Longest time for one command line call, and until a coordinator takes it. A call waits for a commit at most, which takes well
 /// under a second; the command line itself gives up after 12 s.
-pub const CALL_LIMIT: Duration = Duration::from_secs(30);
+pub const CALL_LIMIT: Duration = Duration::from_secs(90);
 /// How soon the status is looked at again at the earliest: whoever decides answers, and decides nothing meanwhile.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
 /// The port of the read-only HTTP API.

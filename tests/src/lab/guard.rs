@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::{Daemon, Lab, wait};
 
 /// Longest time for one answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// Longest time for a take-over.
-const TAKE_OVER_LIMIT: Duration = Duration::from_secs(30);
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(90);
 
 impl Lab {
     /// What the guard of a host says of itself.

@@ -15,12 +15,16 @@ use super::{
     clock::now_ms,
     command::{run, run_ok},
     network,
+    place::QUICK,
 };
 
 /// The port of a guest's application.
 pub const PORT: u16 = 8080;
-/// How long a boot may take. Software emulation on two busy cores needs two to five seconds.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
+/// How long a boot may take. Software emulation on two busy cores needs two to five seconds; there are machines on which it needs
+/// some times as long.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How long the image may take to make.
+const BUILD_LIMIT: Duration = Duration::from_secs(900);
 /// The image as hosts see it.
 const IMAGE: &str = "/srv/holdfast/guest";
 /// Memory of a guest in MiB.
@@ -38,7 +42,7 @@ pub fn image_dir() -> PathBuf {
 /// When the packages cannot be fetched.
 pub fn build_image() -> Result<()> {
     let script = super::script("guest.sh");
-    run_ok(&[script.as_os_str(), image_dir().as_os_str()], Duration::from_secs(300)).map(drop)
+    run_ok(&[script.as_os_str(), image_dir().as_os_str()], BUILD_LIMIT).map(drop)
 }
 
 /// The MAC address of the guest with this address: `52:54:00:` and the last three bytes.
@@ -80,10 +84,7 @@ impl Lab {
     /// When the image was not built.
     pub fn make_guest(&self, guest: &str, address: &str) -> Result<()> {
         let empty = image_dir().join("data.raw");
-        run_ok(
-            &["cp".as_ref(), "--sparse=always".as_ref(), empty.as_os_str(), self.disk(guest).as_os_str()],
-            Duration::from_secs(60),
-        )?;
+        run_ok(&["cp".as_ref(), "--sparse=always".as_ref(), empty.as_os_str(), self.disk(guest).as_os_str()], QUICK)?;
         network::introduce(&self.place, address, &mac(address))
     }
 
@@ -94,10 +95,9 @@ impl Lab {
     pub fn boot_record(&self, guest: &str) -> Result<Vec<String>> {
         let copy = tempfile::NamedTempFile::new()?;
         fs::copy(self.disk(guest), copy.path())?;
-        let limit = Duration::from_secs(60);
         // Replays the journal; exits with 1 when it had something to do.
-        run(&["e2fsck".as_ref(), "-fy".as_ref(), copy.path().as_os_str()], limit)?;
-        let text = run_ok(&["debugfs".as_ref(), "-R".as_ref(), "cat /boots".as_ref(), copy.path().as_os_str()], limit)?;
+        run(&["e2fsck".as_ref(), "-fy".as_ref(), copy.path().as_os_str()], QUICK)?;
+        let text = run_ok(&["debugfs".as_ref(), "-R".as_ref(), "cat /boots".as_ref(), copy.path().as_os_str()], QUICK)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -105,7 +105,7 @@ impl Lab {
     /// outside client gets its first good answer.
     ///
     /// # Errors
-    /// When a boot takes longer than a minute.
+    /// When a boot takes longer than [`BOOT_LIMIT`].
     pub fn boot_floor_ms(&self, host: &str, guest: &str, address: &str, client: &Client) -> Result<f64> {
         let mut times = Vec::new();
         for _ in 0..3 {
@@ -115,7 +115,7 @@ impl Lab {
             client.wait_up(BOOT_LIMIT).with_context(|| by_hand.said())?;
             times.push(client.first_good_ms().unwrap_or_else(now_ms) - begin_ms);
             by_hand.stop()?;
-            client.wait_down(Duration::from_secs(30))?;
+            client.wait_down(QUICK)?;
         }
         times.sort_by(f64::total_cmp);
         times.get(1).copied().context("no boot was measured")
@@ -131,7 +131,7 @@ impl Lab {
         let make = format!(
             "ip link show {tap} > /dev/null 2>&1 || ip tuntap add {tap} mode tap; ip link set {tap} master br0 up"
         );
-        let answer = self.exec(host, &["sh", "-c", &make], Duration::from_secs(30))?;
+        let answer = self.exec(host, &["sh", "-c", &make], QUICK)?;
         anyhow::ensure!(answer.ok(), "cannot make {tap} on {host}: {}", answer.err.trim());
         let cgroup = format!("/sys/fs/cgroup/guests/hand-{guest}");
         let enter = "mkdir -p \"$0\" && echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
@@ -188,11 +188,11 @@ impl ByHand<'_> {
     /// Ends it and waits for the end.
     ///
     /// # Errors
-    /// When it is still there after half a minute.
+    /// When it is still there long after.
     pub fn stop(self) -> Result<()> {
         self.kill();
         let cgroup = self.cgroup();
-        super::wait::until("end of a guest started by hand", Duration::from_secs(30), || {
+        super::wait::until("end of a guest started by hand", QUICK, || {
             if super::place::populated(&cgroup) { Err("it runs".to_owned()) } else { Ok(()) }
         })
     }

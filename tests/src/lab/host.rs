@@ -22,7 +22,7 @@ use super::{
 
 /// Longest time for a boot or a power cut, and until a daemon is there or gone. Each takes a fraction of a second on a machine
 /// that has nothing else to do.
-const POWER_LIMIT: Duration = Duration::from_secs(30);
+const POWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// One host of a lab.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ impl Lab {
     /// Boots a host and waits until it is up (its daemons may still be starting). Does nothing when it is on.
     ///
     /// # Errors
-    /// When it is not up within half a minute.
+    /// When it is not up in time.
     pub fn power_on(&self, host: &str) -> Result<()> {
         self.press(host, "on")?;
         wait::until(&format!("boot of {host}"), POWER_LIMIT, || {
@@ -137,7 +137,7 @@ impl Lab {
     /// Stops every process of a host where it stands. It still answers ping and accepts connections.
     ///
     /// # Errors
-    /// When the group is not frozen within half a minute.
+    /// When the group is not frozen in time.
     pub fn freeze(&self, host: &str) -> Result<()> {
         self.set_frozen(host, true)
     }
@@ -207,7 +207,7 @@ impl Lab {
     /// Starts a daemon that was killed or held back.
     ///
     /// # Errors
-    /// When it does not appear within half a minute.
+    /// When it does not appear in time.
     pub fn start(&self, host: &str, daemon: Daemon) -> Result<()> {
         self.want(host, daemon, true)?;
         wait::until(&format!("{} of {host}", daemon.name()), POWER_LIMIT, || {

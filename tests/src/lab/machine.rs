@@ -31,9 +31,9 @@ pub const GUEST: &str = "web-1";
 pub const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long the files of the machine may take to make.
-const BUILD_LIMIT: Duration = Duration::from_secs(300);
+const BUILD_LIMIT: Duration = Duration::from_secs(900);
 /// Longest time until QEMU listens.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(180);
 /// Memory in MiB; the first files take half of it.
 const MEMORY_MIB: u32 = 384;
 /// Lines of its console that are shown when it does not answer.
@@ -97,7 +97,7 @@ impl Machine {
     /// Runs a line in the machine's shell, to its end; it must end well. After a reset it waits for the next boot.
     ///
     /// # Errors
-    /// When it fails, or the machine does not answer for a minute; then with the end of its console.
+    /// When it fails, or the machine does not answer for [`BOOT_LIMIT`]; then with the end of its console.
     pub fn run(&mut self, line: &str) -> Result<String> {
         let (code, said) = self.run_to_the_end(line)?;
         ensure!(code == "0", "in the machine `{line}` ended with {code}: {said}");
@@ -130,7 +130,7 @@ impl Machine {
     /// Starts a guard, and waits until it answers.
     ///
     /// # Errors
-    /// When it does not within a minute.
+    /// When it does not within [`BOOT_LIMIT`].
     pub fn start_guard(&mut self) -> Result<()> {
         self.run("guard start")?;
         self.wait_guard("an answer", |_| Some(()))
@@ -139,7 +139,7 @@ impl Machine {
     /// Starts a guard in stop mode, and waits until it has armed the watchdog.
     ///
     /// # Errors
-    /// When it does not within a minute.
+    /// When it does not within [`BOOT_LIMIT`].
     pub fn arm(&mut self) -> Result<()> {
         self.start_guard()?;
         self.ask_guard(r#"{"request":"stop_mode","stops":true}"#)?;
@@ -149,7 +149,7 @@ impl Machine {
     /// Waits until the guard says that it has armed the watchdog.
     ///
     /// # Errors
-    /// When it does not within a minute.
+    /// When it does not within [`BOOT_LIMIT`].
     pub fn wait_armed(&mut self) -> Result<()> {
         let timeout = u64::try_from(TIMEOUT.as_millis())?;
         self.wait_guard("an armed watchdog", |status| {
@@ -188,7 +188,7 @@ impl Machine {
     /// Waits until `look` accepts what the guard says of itself.
     ///
     /// # Errors
-    /// After a minute, with what it said last.
+    /// After [`BOOT_LIMIT`], with what it said last.
     pub fn wait_guard<T>(&mut self, what: &str, look: impl Fn(&Value) -> Option<T>) -> Result<T> {
         wait::until(&format!("the guard in the machine: {what}"), BOOT_LIMIT, || {
             let status = self.ask_guard(r#"{"request":"query"}"#).map_err(|error| format!("{error:#}"))?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::{command, wait};
 
 /// Longest time for one call of `ip` and its like.
-pub(super) const QUICK: Duration = Duration::from_secs(30);
+pub(super) const QUICK: Duration = Duration::from_secs(90);
 /// Marks a lab that is meant to outlive the process that built it.
 const KEPT: &str = "kept";
 

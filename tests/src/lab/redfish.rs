@@ -10,7 +10,7 @@ use super::{Lab, bmc, command::run_ok, place::QUICK, wait};
 /// Longest time for installing the emulator, which is done once.
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 /// Longest time until a service answers.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(180);
 /// The lab's user with the lab's password; the emulator knows bcrypt alone.
 const USER_LINE: &str = "holdfast:$2b$04$jvuE06s32eD1UmjM2xjxGemj/PVCaCxOLLNsGuk4wAIf.RumxW6dq\n";
 

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Client, Fault, HostSpec, Lab, LabOptions, alone, bmc::Bmc, client::ASK_EVERY, clock::now_ms, left_out, wait,
+    Client, Fault, HostSpec, Lab, LabOptions, alone, bmc::Bmc, client::ASK_EVERY, clock::now_ms, left_out,
+    scene::LIMIT, wait,
 };
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 fn bare(names: &[&str]) -> Lab {
     Lab::new(LabOptions { hosts: names.iter().map(|name| HostSpec::voter(name)).collect(), binary: None }).unwrap()

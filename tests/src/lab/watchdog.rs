@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{HostSpec, Lab, command, place::QUICK, wait};
 
 /// Longest time until a watchdog is there.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(180);
 
 /// Something that happened to a watchdog.
 #[derive(Debug, Clone, PartialEq)]
