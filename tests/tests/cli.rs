@@ -109,8 +109,8 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     let total: u64 = incident["stages"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     let outage_ms = scene.outage_ms();
     eprintln!("longest gap: {outage_ms:.0} ms, explained: {total} ms: {}", incident["stages"]);
-    // What is noticed late on a busy machine is a part of both.
-    assert!((total as f64) < passed_ms + 1_000.0, "more time is explained than the {passed_ms:.0} ms that have passed");
+    // It begins with the last good sign, which is older than the cut, on a busy machine by some seconds.
+    assert!((total as f64) < passed_ms + 3_000.0, "more time is explained than the {passed_ms:.0} ms that have passed");
     // L1: the bound that was shown before the fact.
     assert!(outage_ms <= promised_ms, "out for {outage_ms:.0} ms, and {promised_ms:.0} ms were promised");
     // The story is in order, and names both hosts.

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_tests::lab::{
     Daemon, Fault, HostSpec, Scene,
@@ -16,6 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 
 /// The time-out of the lab's watchdogs.
 const SECONDS: u32 = 4;
@@ -25,8 +26,11 @@ const LATE_MS: f64 = 8_000.0;
 /// How old the last pet may be when the guard dies. It pets four times a second, but a machine that stands still for a moment
 /// has it do so late; a reset that does not wait for the time-out at all comes sooner than what is left of it.
 const PET_MS: f64 = 2_000.0;
-/// Longer than a lease and a watchdog's time-out together.
-const LONG: Duration = Duration::from_secs(9);
+/// Longer than a lease, the guard's second and a watchdog's time-out together: whatever comes of a lease that is not renewed, or of a
+/// watchdog that is not petted, has come by then.
+const LONG: Duration = Duration::from_secs(10);
+/// Longer than the guard's second and a watchdog's time-out, which is all that is left once a lease is over.
+const AFTER_THE_LEASE: Duration = Duration::from_secs(7);
 
 fn watched() -> Scene {
     let scene = Scene::with(["h1", "h2", "h3"].map(|name| HostSpec::watched(name, SECONDS)).to_vec(), "").unwrap();
@@ -41,6 +45,11 @@ fn fired_after(scene: &Scene, host: &str, begin_ms: f64) -> f64 {
         fired.into_iter().find(|at| *at > begin_ms).ok_or_else(|| "it has not fired".to_owned())
     });
     fired.unwrap() - begin_ms
+}
+
+/// Waits until so long after `begin`.
+fn rest_of(time: Duration, begin: Instant) {
+    wait::pause(time.saturating_sub(begin.elapsed())).unwrap();
 }
 
 fn is_due(took_ms: f64) -> bool {
@@ -100,7 +109,7 @@ fn at_the_end_of_its_lease_a_host_is_rid_of_its_guests_and_is_not_reset() {
     let open = scene.lab.guest_qemu_pids(GUEST);
     assert!(open.iter().all(|(at, _)| *at != host), "{open:?}");
     scene
-        .never(LONG, |scene| {
+        .never(AFTER_THE_LEASE, |scene| {
             anyhow::ensure!(scene.lab.is_on(&host), "{host} was reset");
             scene.lab.no_watchdog_fired()
         })
@@ -119,12 +128,14 @@ fn a_supervisor_or_guard_that_is_back_within_the_lease_costs_nothing() {
     let mut scene = watched();
     let (host, _) = scene.arranged(false).unwrap();
     let qemu = scene.qemu().unwrap();
+    let begin = Instant::now();
     scene.lab.crash(&host, Daemon::Supervisor).unwrap();
     scene.lab.wait_hosts_healthy(LIMIT).unwrap();
-    wait::pause(LONG).unwrap();
+    rest_of(LONG, begin);
+    let begin = Instant::now();
     scene.lab.crash(&host, Daemon::Guard).unwrap();
     scene.lab.wait_armed(LIMIT).unwrap();
-    wait::pause(LONG).unwrap();
+    rest_of(LONG, begin);
     assert_eq!(scene.qemu().unwrap(), qemu);
     scene.lab.no_watchdog_fired().unwrap();
 }
@@ -140,10 +151,11 @@ fn a_guard_that_takes_over_goes_on_petting() {
     let before = scene.lab.guard_status(&host).unwrap();
     let opened = || scene.lab.watchdog_events(&host).unwrap().iter().filter(|event| event.what == "opened").count();
     let opened_before = opened();
+    let taken_over = Instant::now();
     let new = scene.lab.take_over_guard(&host).unwrap();
     let after = scene.lab.guard_status(&host).unwrap();
     assert_eq!((&after["guests"], &after["armed"]), (&before["guests"], &before["armed"]));
-    wait::pause(LONG).unwrap();
+    rest_of(LONG, taken_over);
     assert_eq!(scene.qemu().unwrap(), qemu);
     scene.lab.no_watchdog_fired().unwrap();
     assert_eq!(opened(), opened_before, "handed over, not opened anew");
@@ -240,8 +252,8 @@ fn a_host_that_loses_power_together_with_its_bmc_is_safe_by_its_lease_and_nobody
         (says_so && safe["left_ms"].as_u64()? > 0).then(|| safe.clone())
     });
     let safe = safe.unwrap();
-    let from = scene.lab.status_soon().unwrap().from;
-    let waits = scene.lab.holdfast_json(&from, &["explain", GUEST]).unwrap()["waits"].clone();
+    // At once: it is so for some seconds only.
+    let waits = scene.lab.ask_soon(&json!({ "explain": { "guest": GUEST } })).unwrap()["waits"].clone();
     assert!(waits.as_str().is_some_and(|waits| waits.contains("safe at")), "{waits}");
     let started = wait::until("a start elsewhere", LIMIT, || {
         let open = scene.lab.guest_qemu_pids(GUEST);
