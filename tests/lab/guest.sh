@@ -113,7 +113,7 @@ exec httpd -p 8080 -h /www < /dev/null > /dev/null 2>&1
 I
 # Ways to hurt the application, for the lab: slow on demand, killed, hanging, without a heartbeat, and the whole kernel gone.
 printf '#!/bin/sh\nkillall -9 httpd\n' > "$root/www/cgi-bin/crash"
-printf '#!/bin/sh\n[ -e /run/lazy ] && sleep 1\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' > "$root/www/cgi-bin/lazy"
+printf '#!/bin/sh\n[ -e /run/lazy ] && sleep 2\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' > "$root/www/cgi-bin/lazy"
 for word in on off; do
   [ $word = on ] && what=': > /run/lazy' || what='rm -f /run/lazy'
   printf '#!/bin/sh\n%s\nprintf "Content-Type: text/plain\\r\\n\\r\\nok\\n"\n' "$what" > "$root/www/cgi-bin/lazy-$word"

@@ -100,15 +100,17 @@ fn declare(scene: &Scene) {
         probe: { http: { url: "http://{address}:8080/cgi-bin/lazy", body: "ok" } }
         every: 3s
         timeout: 3s
-        slow: { above: 700ms, share: 50%, over: 15s }
+        # What an emulated guest answers too late is slow, and not dead.
+        fails_after: 10
+        slow: { above: 1500ms, share: 50%, over: 15s }
         from: { inside: false, hosts: 2, agree: 2 }
       shop:
         probe: { heartbeat: { file: /run/heartbeat, max_age: 8s } }
         every: 2s
         timeout: 2s
     ladder:
-      - reboot_guest: { tries: 1, wait: 60s }
-      - reset_guest: { tries: 20, wait: 60s }
+      - reboot_guest: { tries: 1, wait: 120s }
+      - reset_guest: { tries: 20, wait: 120s }
       - page: { severity: critical }
     cool_down: 10s
 "#,
