@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Scene,
+    Lent,
     clock::now_ms,
     left_out,
     scene::{GUEST, LIMIT},
@@ -20,7 +20,7 @@ fn exit_codes_and_json_are_as_documented() {
     if left_out("exit_codes_and_json_are_as_documented") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let (host, leader) = scene.arranged(false).unwrap();
     let lab = &scene.lab;
     // Asked again while it says that it may work later.
@@ -84,7 +84,7 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     if left_out("a_failover_is_explained_with_its_proof_and_stages") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let (host, leader) = scene.arranged(false).unwrap();
     let before = scene.lab.holdfast_json(&leader, &["explain", GUEST]).unwrap();
     let bounds = before["bound"].as_array().unwrap();
@@ -128,7 +128,7 @@ fn one_image_under_two_names_never_runs_twice() {
     if left_out("one_image_under_two_names_never_runs_twice") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let host = scene.calm().unwrap();
     let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
     let version = scene.shown("/policy_version").unwrap();

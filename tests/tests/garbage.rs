@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_tests::lab::{Daemon, Lab, Scene, cluster::API_PORT, left_out, scene::LIMIT, wait};
+use holdfast_tests::lab::{Daemon, Lab, Lent, Scene, cluster::API_PORT, left_out, scene::LIMIT, wait};
 
 /// The port of gossip (UDP) and RPC (TCP).
 const PORT: u16 = 7400;
@@ -23,7 +23,7 @@ fn garbage_on_every_socket_is_counted_and_changes_nothing() {
     if left_out("garbage_on_every_socket_is_counted_and_changes_nothing") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let host = scene.calm().unwrap();
     let leader = scene.leader().unwrap();
     let before = Standing::of(&scene);
@@ -55,7 +55,7 @@ fn garbage_from_a_host_of_the_cluster_is_refused_and_counted_and_changes_nothing
     if left_out("garbage_from_a_host_of_the_cluster_is_refused_and_counted_and_changes_nothing") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     scene.calm().unwrap();
     let leader = scene.leader().unwrap();
     let [speaker, follower] = <[String; 2]>::try_from(scene.others(&[&leader])).unwrap();

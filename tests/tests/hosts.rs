@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use holdfast_tests::lab::{Scene, left_out, scene::LIMIT, wait};
+use holdfast_tests::lab::{Lent, left_out, scene::LIMIT, wait};
 
 #[test]
 fn a_cut_off_host_is_fenced_and_its_guest_runs_elsewhere_only_after_proof() {
     if left_out("a_cut_off_host_is_fenced_and_its_guest_runs_elsewhere_only_after_proof") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     for on_leader in [false, true] {
         let (host, _) = scene.arranged(on_leader).unwrap();
         // It still reaches every power button; it must not press any.
@@ -38,7 +38,7 @@ fn a_partition_of_one_voter_from_the_leader_alone_fences_nobody() {
     if left_out("a_partition_of_one_voter_from_the_leader_alone_fences_nobody") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let who = scene.who().unwrap();
     for (there, back) in [(true, true), (true, false), (false, true)] {
         let (voter, leader) = scene.arranged(false).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Scene, left_out,
+    Lent, left_out,
     scene::{GUEST, LIMIT},
     wait,
 };
@@ -13,7 +13,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     if left_out("a_guest_moves_and_a_host_is_drained_without_a_reboot") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let first = scene.calm().unwrap();
     let who = scene.who().unwrap();
     let second = scene.others(&[&first]).remove(0);
@@ -53,7 +53,7 @@ fn a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place() {
     if left_out("a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     for victim_is_source in [false, true] {
         let (source, leader) = scene.arranged(false).unwrap();
         let target = scene.others(&[&source, &leader]).remove(0);
@@ -98,7 +98,7 @@ fn a_guest_does_not_move_to_a_host_that_does_not_see_its_locks() {
     if left_out("a_guest_does_not_move_to_a_host_that_does_not_see_its_locks") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let (host, leader) = scene.arranged(false).unwrap();
     let target = scene.others(&[&host, &leader]).remove(0);
     let (place, who) = (scene.qemu().unwrap(), scene.who().unwrap());

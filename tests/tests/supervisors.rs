@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use holdfast_tests::lab::{
-    Daemon, Scene, left_out,
+    Daemon, Lent, left_out,
     scene::{GUEST, LIMIT},
     wait,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Longer than a lease and the guard's second.
 const LONG: Duration = Duration::from_secs(6);
@@ -17,9 +17,10 @@ fn killing_every_supervisor_touches_no_guest_and_fences_nobody() {
     if left_out("killing_every_supervisor_touches_no_guest_and_fences_nobody") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let host = scene.calm().unwrap();
     let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    let before: Vec<Value> = scene.incidents().unwrap().iter().map(|incident| incident["id"].clone()).collect();
     for name in scene.others(&[]) {
         scene.lab.kill_supervisor(&name).unwrap();
     }
@@ -32,12 +33,12 @@ fn killing_every_supervisor_touches_no_guest_and_fences_nobody() {
     // Whoever wrongly held a host for dead would switch it off within some seconds of the election.
     wait::pause(Duration::from_secs(4)).unwrap();
     scene.answered_throughout().unwrap();
-    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who));
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who.clone()));
     assert_eq!(scene.presses(), 0);
     // That it answered late for a moment, while three supervisors started, is nothing that was done to it.
     let mut incidents = scene.incidents().unwrap();
-    incidents.retain(|incident| !incident["rung"].is_null());
-    assert_eq!(incidents, Vec::<serde_json::Value>::new());
+    incidents.retain(|incident| !incident["rung"].is_null() && !before.contains(&incident["id"]));
+    assert_eq!(incidents, Vec::<Value>::new());
 
     // A guest that dies while nobody is there is started when somebody is, once.
     for name in scene.others(&[]) {
@@ -50,7 +51,7 @@ fn killing_every_supervisor_touches_no_guest_and_fences_nobody() {
     }
     scene.client.wait_down(LIMIT).unwrap();
     scene.calm().unwrap();
-    assert_eq!(scene.who().unwrap().1, 2, "it was booted twice: at first, and after its death");
+    assert_eq!(scene.who().unwrap().1, who.1 + 1, "it was booted once more, after its death");
     assert_eq!(scene.presses(), 0);
 }
 
@@ -59,7 +60,7 @@ fn one_supervisor_alone_is_missed_but_its_host_is_not_fenced() {
     if left_out("one_supervisor_alone_is_missed_but_its_host_is_not_fenced") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let (host, leader) = scene.arranged(false).unwrap();
     let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
     for victim in [&host, &leader] {
@@ -69,7 +70,7 @@ fn one_supervisor_alone_is_missed_but_its_host_is_not_fenced() {
         scene
             .lab
             .wait_status("an incident of the dead supervisor", LIMIT, |status| {
-                let open = |incident: &&serde_json::Value| incident["key"] == key.as_str() && incident["open"] == true;
+                let open = |incident: &&Value| incident["key"] == key.as_str() && incident["open"] == true;
                 status.value["incidents"].as_array()?.iter().find(open)?["human"].as_str()?;
                 matches!(status.host_verdict(victim), Some("supervisor_down" | "isolated")).then_some(())
             })
@@ -97,7 +98,7 @@ fn a_supervisor_that_crashes_while_it_acts_does_it_once() {
     if left_out("a_supervisor_that_crashes_while_it_acts_does_it_once") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     // Before the order, about when it is carried out, and after it: a start takes some hundred milliseconds.
     for (delay_ms, on_leader) in [(0, true), (60, false), (150, true)] {
         let (host, _) = scene.arranged(on_leader).unwrap();

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use holdfast_tests::lab::{
-    Daemon, Fault, HostSpec, Scene,
+    Daemon, Fault, HostSpec, Lent, Scene,
     clock::now_ms,
     left_out,
     scene::{GUEST, LIMIT},
@@ -32,8 +32,8 @@ const LONG: Duration = Duration::from_secs(10);
 /// Longer than the guard's second and a watchdog's time-out, which is all that is left once a lease is over.
 const AFTER_THE_LEASE: Duration = Duration::from_secs(7);
 
-fn watched() -> Scene {
-    let scene = Scene::with(["h1", "h2", "h3"].map(|name| HostSpec::watched(name, SECONDS)).to_vec(), "").unwrap();
+fn watched() -> Lent {
+    let scene = Lent::of(["h1", "h2", "h3"].map(|name| HostSpec::watched(name, SECONDS)).to_vec()).unwrap();
     scene.lab.wait_armed(LIMIT).unwrap();
     scene
 }
@@ -111,7 +111,7 @@ fn at_the_end_of_its_lease_a_host_is_rid_of_its_guests_and_is_not_reset() {
     scene
         .never(AFTER_THE_LEASE, |scene| {
             anyhow::ensure!(scene.lab.is_on(&host), "{host} was reset");
-            scene.lab.no_watchdog_fired()
+            scene.no_watchdog_fired()
         })
         .unwrap();
     let log = scene.lab.log_tail(&host, "guard", 50);
@@ -137,7 +137,7 @@ fn a_supervisor_or_guard_that_is_back_within_the_lease_costs_nothing() {
     scene.lab.wait_armed(LIMIT).unwrap();
     rest_of(LONG, begin);
     assert_eq!(scene.qemu().unwrap(), qemu);
-    scene.lab.no_watchdog_fired().unwrap();
+    scene.no_watchdog_fired().unwrap();
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_guard_that_takes_over_goes_on_petting() {
     assert_eq!((&after["guests"], &after["armed"]), (&before["guests"], &before["armed"]));
     rest_of(LONG, taken_over);
     assert_eq!(scene.qemu().unwrap(), qemu);
-    scene.lab.no_watchdog_fired().unwrap();
+    scene.no_watchdog_fired().unwrap();
     assert_eq!(opened(), opened_before, "handed over, not opened anew");
 
     // It is the new one that does it.
@@ -202,7 +202,7 @@ fn a_cut_off_stop_host_stops_its_guests_and_they_start_elsewhere_by_lease_alone(
     println!("proof: {proof}");
     assert!(proof.as_str().is_some_and(|proof| proof.contains("lease")), "{proof}");
     assert!(scene.lab.is_on(&host));
-    scene.lab.no_watchdog_fired().unwrap();
+    scene.no_watchdog_fired().unwrap();
     scene.lab.restore_link(&host).unwrap();
     scene.calm().unwrap();
 }
@@ -280,7 +280,7 @@ fn a_host_that_loses_power_together_with_its_bmc_is_safe_by_its_lease_and_nobody
     let of_host = incidents.as_array().unwrap().iter().find(|incident| incident["key"] == key.as_str());
     assert!(of_host.is_some_and(|incident| incident["human"].is_null()), "{incidents}");
     assert_eq!(scene.presses(), 0);
-    scene.lab.no_watchdog_fired().unwrap();
+    scene.no_watchdog_fired().unwrap();
 
     scene.lab.bmc(&host).fault(Fault::None).unwrap();
     scene.lab.power_on(&host).unwrap();

@@ -25,7 +25,7 @@ use super::{
 const POWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// One host of a lab.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSpec {
     /// Its name; at most ten characters, as it names network devices.
     pub name: String,

@@ -19,6 +19,7 @@ mod guard;
 pub mod guest;
 mod host;
 pub mod kits;
+mod lent;
 pub mod machine;
 pub mod network;
 mod operators;
@@ -46,6 +47,7 @@ pub use self::{
     client::{Client, Outage},
     cluster::Status,
     host::{Daemon, HostSpec},
+    lent::Lent,
     operators::Operator,
     place::Place,
     scene::Scene,

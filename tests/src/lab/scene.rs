@@ -14,7 +14,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use super::{Client, HostSpec, Lab, LabOptions, alone, binary, clock::now_ms, guest::PORT, wait};
+use super::{Client, HostSpec, Lab, LabOptions, WatchdogEvent, alone, binary, clock::now_ms, guest::PORT, wait};
 
 /// The guest of every scene.
 pub const GUEST: &str = "web-1";
@@ -46,6 +46,10 @@ pub struct Scene {
     calm_ms: f64,
     /// Who the guest was then.
     calm_who: (String, u64),
+    /// When it began, for the test that has it.
+    begin_ms: f64,
+    /// The log index of the newest journal entry then.
+    begin_index: u64,
     _alone: Flock<fs::File>,
 }
 
@@ -76,7 +80,8 @@ impl Scene {
         lab.make_guest(GUEST, ADDRESS)?;
         prepare(&lab)?;
         let client = Client::start(&lab, &format!("{ADDRESS}:{PORT}"), ASK_EVERY)?;
-        let mut scene = Self { client, lab, calm_ms: now_ms(), calm_who: (String::new(), 0), _alone: alone };
+        let (calm_ms, calm_who) = (now_ms(), (String::new(), 0));
+        let mut scene = Self { client, lab, calm_ms, calm_who, begin_ms: calm_ms, begin_index: 0, _alone: alone };
         scene.begin(more).inspect_err(|_| scene.show_logs())?;
         Ok(scene)
     }
@@ -86,6 +91,22 @@ impl Scene {
         self.lab.wait_hosts_healthy(LIMIT)?;
         self.apply(more)?;
         self.calm().map(drop)
+    }
+
+    /// Makes it what it was in the beginning, for another test: every host is on, the scene's own policies are in force, and nothing is
+    /// known of what was before. Links are plugged in, and power devices are well.
+    ///
+    /// # Errors
+    /// When it does not come back to that.
+    pub(super) fn begin_again(&mut self) -> Result<()> {
+        self.begin("")?;
+        for spec in self.lab.hosts() {
+            self.lab.bmc(&spec.name).forget_asked()?;
+        }
+        let newest = self.lab.ask_soon(&json!({ "journal": { "last": 1 } }))?;
+        self.begin_index = newest.pointer("/0/index").and_then(Value::as_u64).context("an empty journal")?;
+        self.begin_ms = now_ms();
+        Ok(())
     }
 
     fn show_logs(&self) {
@@ -224,17 +245,18 @@ impl Scene {
         Ok(story.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
-    /// The sentences of the journal, oldest first.
+    /// The sentences of the journal since the test has begun, oldest first.
     ///
     /// # Errors
     /// When no host answers.
     pub fn journal(&self) -> Result<Vec<String>> {
         let lines = self.lab.ask_soon(&json!({ "journal": { "last": JOURNAL_LINES } }))?;
         let lines = lines.as_array().context("a journal is a list")?;
-        Ok(lines.iter().filter_map(|line| line.get("what")?.as_str().map(str::to_owned)).collect())
+        let is_new = |line: &&Value| line.get("index").and_then(Value::as_u64) > Some(self.begin_index);
+        Ok(lines.iter().filter(is_new).filter_map(|line| line.get("what")?.as_str().map(str::to_owned)).collect())
     }
 
-    /// How often the power buttons of all hosts were pressed, whoever did it.
+    /// How often the power buttons of all hosts were pressed since the test has begun, whoever did it.
     #[must_use]
     pub fn presses(&self) -> usize {
         let asked = self.lab.hosts().iter().flat_map(|spec| self.lab.bmc(&spec.name).asked());
@@ -331,6 +353,25 @@ impl Scene {
         }
         Ok(())
     }
+
+    /// That no watchdog has fired since the test has begun.
+    ///
+    /// # Errors
+    /// When one has.
+    pub fn no_watchdog_fired(&self) -> Result<()> {
+        for spec in self.lab.hosts().iter().filter(|spec| spec.watchdog_seconds.is_some()) {
+            let events = self.lab.watchdog_events(&spec.name)?;
+            let fired = |event: &WatchdogEvent| event.what == "fired" && event.at_ms >= self.begin_ms;
+            ensure!(!events.iter().any(fired), "the watchdog of {}: {events:?}", spec.name);
+        }
+        Ok(())
+    }
+
+    /// Fails the test unless no image was ever written by two guests at once.
+    pub(super) fn no_image_had_two_writers(&self) {
+        assert!(self.lab.looks() > 0, "nobody has watched the images");
+        assert_eq!(self.lab.double_runs(), [], "an image was written by two guests at once");
+    }
 }
 
 impl Drop for Scene {
@@ -339,7 +380,6 @@ impl Drop for Scene {
             self.show_logs();
             return;
         }
-        assert!(self.lab.looks() > 0, "nobody has watched the images");
-        assert_eq!(self.lab.double_runs(), [], "an image was written by two guests at once");
+        self.no_image_had_two_writers();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{HostSpec, Lab, command, place::QUICK, wait};
 
@@ -79,18 +79,6 @@ impl Lab {
     pub fn watchdog_fired(&self, host: &str) -> Result<Vec<f64>> {
         let events = self.watchdog_events(host)?;
         Ok(events.into_iter().filter(|event| event.what == "fired").map(|event| event.at_ms).collect())
-    }
-
-    /// That no watchdog of the lab has fired.
-    ///
-    /// # Errors
-    /// When one has.
-    pub fn no_watchdog_fired(&self) -> Result<()> {
-        for spec in self.hosts().iter().filter(|spec| spec.watchdog_seconds.is_some()) {
-            let events = self.watchdog_events(&spec.name)?;
-            ensure!(events.iter().all(|event| event.what != "fired"), "the watchdog of {}: {events:?}", spec.name);
-        }
-        Ok(())
     }
 }
 
