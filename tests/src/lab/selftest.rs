@@ -102,7 +102,7 @@ fn the_client_measures_outages_and_the_watcher_sees_who_writes_the_disk() {
     lab.make_guest(guest, address).unwrap();
     lab.power_on_all().unwrap();
     let client = Client::start(&lab, "10.77.0.100:8080", ASK_EVERY).unwrap();
-    println!("boot floor {:.0} ms", lab.boot_floor_ms("h1", guest, address, &client).unwrap());
+    println!("boot floor {:.0} ms", lab.boot_floor_ms("h1", guest, address, &client, 1).unwrap());
 
     client.forget();
     let first = lab.start_by_hand("h1", guest, address, &[]).unwrap();
@@ -131,8 +131,8 @@ fn the_client_measures_outages_and_the_watcher_sees_who_writes_the_disk() {
     let outage = client.longest_since(cut).unwrap();
     println!("outage {:.0} ms: {outage:?}", outage.length_ms());
     // An answer that came just before is noted when the client gets a processor.
-    assert!(outage.from_ms <= off + 1_000.0 && outage.length_ms() > 1000.0, "{outage:?}, off at {off}");
-    assert!(lab.client_get("10.77.0.100:8080", "/cgi-bin/who").unwrap().contains("\"boots\":5"));
+    assert!(outage.from_ms <= off + 3_000.0 && outage.length_ms() > 1000.0, "{outage:?}, off at {off}");
+    assert!(lab.client_get("10.77.0.100:8080", "/cgi-bin/who").unwrap().contains("\"boots\":3"));
     assert_eq!(lab.double_runs(), []);
     // One that ignores locks is caught.
     let rogue = [
@@ -152,6 +152,6 @@ fn the_client_measures_outages_and_the_watcher_sees_who_writes_the_disk() {
     wait::pause(Duration::from_secs(1)).unwrap();
     second.stop().unwrap();
     let record = lab.boot_record(guest).unwrap();
-    assert_eq!(record.len(), 5, "{record:?}");
+    assert_eq!(record.len(), 3, "{record:?}");
     println!("{} looks, {:?}", lab.looks(), lab.tenures());
 }

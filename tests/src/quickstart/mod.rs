@@ -93,7 +93,7 @@ fn play(lab: &Lab, progress: &Progress) -> Result<Report> {
 
     progress.step("starting the guest by hand, three times: no failover can be faster than its boot");
     let client = Client::start(lab, &format!("{ADDRESS}:{}", crate::lab::guest::PORT), ASK_EVERY)?;
-    let boot_floor_ms = lab.boot_floor_ms("h1", GUEST, ADDRESS, &client)?;
+    let boot_floor_ms = lab.boot_floor_ms("h1", GUEST, ADDRESS, &client, 3)?;
     progress.note(&format!("boot floor: {}", show::seconds(boot_floor_ms)));
 
     progress.step(&format!("holdfast apply {}", policies().display()));
