@@ -1,5 +1,5 @@
-//! The quickstart's program: `examples/quickstart/run.sh` builds and runs it. Its `client` and `get` subcommands are the
-//! lab's outside client, run in the client's network namespace.
+//! The quickstart's program: `examples/quickstart/run.sh` builds and runs it. Its `client` subcommand is the lab's outside client,
+//! run in the client's network namespace.
 
 use std::{process::ExitCode, thread, time::Duration};
 
@@ -45,10 +45,6 @@ fn called() -> Result<()> {
         ["client", address, path, every_ms] => {
             let every = Duration::from_millis(every_ms.parse().context("client takes a number of milliseconds")?);
             runtime()?.block_on(client::poll(address, path, every))
-        }
-        ["get", address, path] => {
-            print!("{}", runtime()?.block_on(client::get(address, path))?);
-            Ok(())
         }
         ["--stop"] => {
             println!("{} ended", quickstart::stop()?);

@@ -5,29 +5,34 @@
 //! something changes; the listening half ([`Client`]) keeps what it said.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Builder,
     sync::mpsc,
     time,
 };
 
-use super::{Lab, clock::now_ms, command, wait};
+use super::{Lab, clock::now_ms, wait};
 
 /// How often it asks where outages are measured.
 pub const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long it waits for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+/// How long a single question waits for its answer.
+const GET_LIMIT: Duration = Duration::from_secs(5);
 /// How often it says that it is alive.
 const BEAT_EVERY_MS: f64 = 1_000.0;
 /// Most of an answer that is read.
@@ -173,13 +178,17 @@ impl Lab {
     /// What a URL path answers to the outside client, once.
     ///
     /// # Errors
-    /// When the connection fails or the status is not 200.
+    /// When the connection fails, when the answer takes longer than five seconds, and when its status is not 200.
     pub fn client_get(&self, address: &str, path: &str) -> Result<String> {
-        let program = client_program()?.to_string_lossy().into_owned();
-        command::run_ok(
-            &["nsenter", &format!("--net=/run/netns/{}", self.place.space("cl")), &program, "get", address, path],
-            Duration::from_secs(10),
-        )
+        let space = Path::new("/run/netns").join(self.place.space("cl"));
+        // In a thread that is moved there and ends with the answer: a program for each question would take a processor from whoever
+        // is asked.
+        let asking = || -> Result<String> {
+            setns(fs::File::open(&space)?, CloneFlags::CLONE_NEWNET)?;
+            Builder::new_current_thread().enable_all().build()?.block_on(get(address, path))
+        };
+        let asked = thread::scope(|scope| scope.spawn(asking).join());
+        asked.unwrap_or_else(|_| Err(anyhow!("asking {address} for {path} has panicked")))
     }
 }
 
@@ -217,7 +226,7 @@ fn merged(outages: &[Outage]) -> Vec<Outage> {
     all
 }
 
-/// The program with the `client` and `get` subcommands: the quickstart, beside this one or one folder up.
+/// The program with the `client` subcommand: the quickstart, beside this one or one folder up.
 fn client_program() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("quickstart")).find(|path| path.is_file());
@@ -262,12 +271,8 @@ pub async fn poll(address: &str, path: &str, every: Duration) -> Result<()> {
     Ok(())
 }
 
-/// What a URL path answers.
-///
-/// # Errors
-/// When the connection fails or the status is not 200.
-pub async fn get(address: &str, path: &str) -> Result<String> {
-    time::timeout(Duration::from_secs(5), ask(address, path)).await?
+async fn get(address: &str, path: &str) -> Result<String> {
+    time::timeout(GET_LIMIT, ask(address, path)).await?
 }
 
 async fn ask(address: &str, path: &str) -> Result<String> {
