@@ -9,6 +9,7 @@ use std::{
 use crate::{
     armed::Armed,
     feature_level::FeatureLevel,
+    model::FenceLevel,
     names::{Epoch, GuestName, HostName, Incarnation, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     proof::{Power, PowerReading},
@@ -52,6 +53,8 @@ pub struct HostEvidence {
     pub power: BTreeMap<usize, PowerReading>,
     /// When the power devices of each level were last asked, whatever came of it.
     pub asked: BTreeMap<usize, Moment>,
+    /// Levels that have called the host off in a test, by position.
+    pub tested_off: BTreeMap<usize, TestedOff>,
     /// What the host said of its guests in its newest sync; complete. See [`HostEvidence::report`].
     pub reports: BTreeMap<GuestName, GuestReport>,
     /// When guests among those were last known to stand still, and under which assignment: paused, or stopped by QEMU.
@@ -83,6 +86,18 @@ pub struct HostEvidence {
 
 /// Longest last words that are kept, in bytes: a sentence before the guests are stopped, and one after.
 pub const LAST_WORDS_BYTES_MAX: usize = 600;
+
+/// A level whose devices were tried while nothing was wrong, and called the host off. It is no proof: when they said so within the
+/// test nobody knows. But a boot that had joined before it, and is heard after it, has been on all the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestedOff {
+    /// The boot that had joined when the test began.
+    pub incarnation: Incarnation,
+    /// When the answer was here: they had said so by then.
+    pub answered: Moment,
+    /// The level as it was declared for the test.
+    pub declared: FenceLevel,
+}
 
 /// A boot of a host that is heard and has not joined: the machine lives, whatever has become of the boot that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]

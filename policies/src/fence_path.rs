@@ -188,6 +188,12 @@ impl LevelTest {
         (!errors.is_empty()).then(|| errors.join("; "))
     }
 
+    /// Whether all of its devices say that the host is off. One of two outlets may be off while the other one feeds the host.
+    #[must_use]
+    pub fn says_off(&self) -> bool {
+        !self.devices.is_empty() && self.devices.iter().all(|test| test.power == Power::Off)
+    }
+
     /// How long its slowest device took, in milliseconds.
     #[must_use]
     pub fn took_ms(&self) -> u64 {

@@ -181,8 +181,10 @@ impl Brain {
             Input::Asked(wish) => self.wishes.done(wish, now),
             Input::Tested(tested) => {
                 self.tests.done();
-                if let Some(change) = tested.filter(|_| self.leads()) {
-                    self.propose(*change).await;
+                if let Some(tested) = tested.filter(|_| self.leads()) {
+                    let (node, evidence) = (&self.node, &mut self.evidence);
+                    node.read(|state| gather::tested(evidence, state, &tested, now));
+                    self.propose(tested.change).await;
                 }
             }
             Input::Delivered(Delivered { incident, receiver, seq }) => {

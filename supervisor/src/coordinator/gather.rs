@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_policies::{
-    evidence::{Answer, Evidence, Heard, HostEvidence, LAST_WORDS_BYTES_MAX, Marks, Sight},
+    change::Change,
+    evidence::{Answer, Evidence, Heard, HostEvidence, LAST_WORDS_BYTES_MAX, Marks, Sight, TestedOff},
     model::FenceLevel,
     names::{HostName, Incarnation, Vantage},
     observe::{clean, clean_to},
@@ -14,6 +15,7 @@ use holdfast_policies::{
     time::Moment,
 };
 
+use super::paths::Tested;
 use crate::{
     agent::{carry::is_socket, last_words},
     datagram::KEYS_MAX,
@@ -158,6 +160,26 @@ pub fn power(evidence: &mut Evidence, host: &HostName, reading: PowerReading) {
     evidence.hosts.entry(host.clone()).or_default().read(reading);
 }
 
+/// Notes which levels have called their host off in a test that ended at `now`: the boot that had joined before it may go on living,
+/// and then they are not to be trusted (R9).
+pub fn tested(evidence: &mut Evidence, state: &ClusterState, tested: &Tested, now: Moment) {
+    let Change::FenceTested { host, executor, policy_version, levels, .. } = &tested.change else { return };
+    // Other devices may be declared by now than were asked.
+    if *policy_version != Some(state.policy_version) {
+        return;
+    }
+    let known = evidence.hosts.entry(host.clone()).or_default();
+    for test in levels.iter().filter(|test| test.says_off()) {
+        let Some(declared) = state.policies.levels_of(host).get(test.level) else { continue };
+        // What means another machine on each host that asks may rightly be off there.
+        if declared.is_local() && state.wiring_for(host, test.level, Some(executor)).is_none() {
+            continue;
+        }
+        let (incarnation, declared) = (tested.boot.clone(), declared.clone());
+        known.tested_off.insert(test.level, TestedOff { incarnation, answered: now, declared });
+    }
+}
+
 /// Notes a voter's answer, and what it has heard of a boot that has not joined.
 pub fn answer(
     evidence: &mut Evidence,
@@ -232,14 +254,16 @@ pub fn last_words(evidence: &mut Evidence, state: &ClusterState, members: &BTree
 #[cfg(test)]
 mod tests {
     use holdfast_policies::{
-        change::{Change, Command},
+        change::Command,
         evidence::SightState,
+        fence_path::{DeviceTest, LevelTest, Machine},
+        model::{PowerDevice, QemuDevice},
         names::{OrderId, ServiceName},
         order::LAST_SEEN_BYTES_MAX,
         proof::Power,
         state::HostFacts,
         sync::{Authority, SightsTold},
-        time::WallTime,
+        time::{Span, WallTime},
     };
 
     use super::*;
@@ -444,6 +468,54 @@ mod tests {
         assert!(!taken(&state, "h2", order, reading("h2", "boot-h2", 0)), "another host");
         assert!(!taken(&state, "h2", order, reading("h1", "boot-h1", 0)), "another boot");
         assert!(!taken(&state, "h2", order, reading("h1", "boot-h1-again", 1)), "another level");
+    }
+
+    /// What two of the devices of h1 say in a test that h2 makes.
+    fn test_of_h1(state: &ClusterState, said: [Power; 2]) -> Tested {
+        let facts = &state.hosts[&host("h1")].facts;
+        let device = |power| {
+            let machine = Machine::Untold { why: "it cannot".to_owned() };
+            DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine }
+        };
+        let change = Change::FenceTested {
+            host: host("h1"),
+            executor: host("h2"),
+            machine_id: facts.machine_id.clone(),
+            policy_version: Some(state.policy_version),
+            levels: vec![LevelTest { level: 0, devices: said.map(device).into() }],
+        };
+        Tested { change, boot: facts.incarnation.clone() }
+    }
+
+    #[test]
+    fn only_a_level_of_which_all_devices_call_the_host_off_in_a_test_is_held_against_it_and_of_the_boot_before_the_test()
+     {
+        let (mut state, _) = fencing();
+        let noted = |state: &ClusterState, test: &Tested| {
+            let mut evidence = Evidence::default();
+            tested(&mut evidence, state, test, Moment(700));
+            evidence.hosts.get(&host("h1")).and_then(|known| known.tested_off.get(&0).cloned())
+        };
+        assert_eq!(noted(&state, &test_of_h1(&state, [Power::Off, Power::On])), None, "the other outlet feeds it");
+        let unknown = Power::Unknown { detail: "no answer".to_owned() };
+        assert_eq!(noted(&state, &test_of_h1(&state, [Power::Off, unknown])), None);
+        let off = test_of_h1(&state, [Power::Off, Power::Off]);
+        let declared = state.policies.levels_of(&host("h1"))[0].clone();
+        let expected = TestedOff { incarnation: boot("boot-h1-again"), answered: Moment(700), declared };
+        assert_eq!(noted(&state, &off), Some(expected));
+
+        state.policy_version += 1;
+        assert_eq!(noted(&state, &off), None, "other devices may have been asked");
+        let device = QemuDevice {
+            socket: "/run/h1/qmp".into(),
+            pidfile: "/run/h1/pid".into(),
+            start: None,
+            wiring_verified_by: None,
+            timeout: Span::secs(20),
+        };
+        state.policies.fencing.insert(host("h1"), vec![FenceLevel::Power(vec![PowerDevice::Qemu(device)])]);
+        let off = test_of_h1(&state, [Power::Off, Power::Off]);
+        assert_eq!(noted(&state, &off), None, "another machine's socket may be there on h2");
     }
 
     #[test]

@@ -23,7 +23,6 @@ use std::{sync::Arc, time::Duration};
 
 pub use counter::Counter;
 use holdfast_policies::{
-    change::Change,
     decide::Wish,
     evidence::Answer,
     names::{HostName, Incarnation},
@@ -78,7 +77,7 @@ pub enum Input {
     /// A question has ended.
     Asked(Wish),
     /// Power devices have been asked while nothing was wrong; `None` when there was nothing to ask any more.
-    Tested(Option<Box<Change>>),
+    Tested(Option<Box<paths::Tested>>),
     /// A receiver has confirmed an alert.
     Delivered(Delivered),
     /// An operator wants something.

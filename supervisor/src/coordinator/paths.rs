@@ -15,7 +15,7 @@ use holdfast_policies::{
     decide::PathToTest,
     fence_path::{DeviceTest, LevelTest, Machine},
     model::FenceLevel,
-    names::HostName,
+    names::{HostName, Incarnation},
     observe::clean,
     proof::Power,
     state::{ClusterState, Life},
@@ -78,6 +78,15 @@ enum ToldMachine {
     Unknown { why: String },
 }
 
+/// What came of a test.
+#[derive(Debug)]
+pub struct Tested {
+    /// The change that says so.
+    pub change: Change,
+    /// The boot of the host that had joined when its devices were asked.
+    pub boot: Incarnation,
+}
+
 /// The one test under way.
 #[derive(Debug, Default)]
 pub struct Tests {
@@ -107,13 +116,15 @@ impl Tests {
     }
 }
 
-/// Has an executor ask the devices of a host; the change that says what came of it. `None` where there is nothing to ask.
-pub async fn run(node: &Arc<Node>, host: &HostName, executor: &HostName) -> Option<Change> {
-    let (machine_id, policy_version, unique, levels) = node.read(|state| {
-        let machine_id = state.hosts.get(host)?.facts.machine_id.clone();
+/// Has an executor ask the devices of a host. `None` where there is nothing to ask.
+pub async fn run(node: &Arc<Node>, host: &HostName, executor: &HostName) -> Option<Tested> {
+    let (boot, machine_id, policy_version, unique, levels) = node.read(|state| {
+        let facts = &state.hosts.get(host)?.facts;
+        let (boot, machine_id) = (facts.incarnation.clone(), facts.machine_id.clone());
         let levels = state.policies.levels_of(host).iter().enumerate().filter(|(_, level)| level.has_device());
         let levels: BTreeMap<usize, FenceLevel> = levels.map(|(row, level)| (row, level.clone())).collect();
-        (!levels.is_empty()).then(|| (machine_id.clone(), state.policy_version, is_unique(state, &machine_id), levels))
+        let unique = is_unique(state, &machine_id);
+        (!levels.is_empty()).then_some((boot, machine_id, state.policy_version, unique, levels))
     })?;
     let question = PathQuestion { levels };
     let told = ask(node, executor, &question).await;
@@ -125,13 +136,14 @@ pub async fn run(node: &Arc<Node>, host: &HostName, executor: &HostName) -> Opti
         let devices = told.into_iter().map(|told| judged(told, &machine_id, unique)).collect();
         LevelTest { level: *row, devices }
     });
-    Some(Change::FenceTested {
+    let change = Change::FenceTested {
         host: host.clone(),
         executor: executor.clone(),
         machine_id: machine_id.clone(),
         policy_version: Some(policy_version),
         levels: levels.collect(),
-    })
+    };
+    Some(Tested { change, boot })
 }
 
 /// Some boards all carry the same UUID, which then proves nothing.
@@ -244,12 +256,12 @@ impl Coordinator {
     async fn test_fence_by(&self, host: HostName, askers: &[HostName]) -> Said {
         let tests = join_all(askers.iter().map(|asker| run(&self.node, &host, asker))).await;
         let mut said = Vec::new();
-        for (asker, change) in askers.iter().zip(tests) {
-            let Some(change) = change else { continue };
-            if let Change::FenceTested { levels, .. } = &change {
+        for (asker, tested) in askers.iter().zip(tests) {
+            let Some(tested) = tested else { continue };
+            if let Change::FenceTested { levels, .. } = &tested.change {
                 said.extend(fence_text::said(asker, levels));
             }
-            self.tell(Input::Tested(Some(Box::new(change)))).await;
+            self.tell(Input::Tested(Some(Box::new(tested)))).await;
         }
         said.sort_by_key(|line| line.level);
         Said::FenceTested { host, said }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     decide::{DRILL_LIMIT, drill},
+    evidence::TestedOff,
     fence_path::{DeviceTest, DrillStep, LevelTest, Machine, WIRED_MAX, Wired, WiredBy},
     model::Severity,
 };
@@ -44,6 +45,14 @@ impl Scene {
     fn tested(&mut self, target: &str, executor: &str, power: Power, machine: Machine) {
         let answer = self.answer(target, executor, power, machine);
         self.tell(answer);
+    }
+
+    /// The first level of a host, as it is declared now, has called it off in a test that ends at this moment.
+    fn tested_off(&mut self, target: &str) {
+        let incarnation = self.stage.state.hosts[&host(target)].facts.incarnation.clone();
+        let declared = self.stage.state.policies.levels_of(&host(target))[0].clone();
+        let off = TestedOff { incarnation, answered: Moment(self.now), declared };
+        self.evidence.hosts.entry(host(target)).or_default().tested_off.insert(0, off);
     }
 
     /// Who is to ask whose devices.
@@ -274,6 +283,47 @@ fn a_device_of_another_machine_is_distrusted_whatever_a_person_has_said() {
     scene.now += 1_000;
     scene.synced("d", scene.now - 1_500);
     assert!(!scene.words().contains(&"HostGone".to_owned()));
+}
+
+#[test]
+fn a_device_that_calls_a_living_host_off_when_it_is_tried_is_distrusted_before_anybody_relies_on_it() {
+    let mut scene = four();
+    scene.later(60_000);
+    scene.tested_off("d");
+    scene.later(9_999);
+    assert_eq!(scene.words(), [""; 0], "what is heard may have been late on its way");
+    scene.later(1);
+    assert_eq!(scene.settle(), ["DeviceDistrusted", "IncidentOpened"]);
+    assert!(scene.stage.state.open_incident("fencing/d").is_some(), "somebody is told");
+    scene.later(60_000);
+    assert_eq!(scene.words(), [""; 0], "once");
+    scene.silent("d", 2_000);
+    scene.power("d", off("d", Moment(scene.now)));
+    assert!(!scene.words().contains(&"HostGone".to_owned()), "R9: it says so of a host that lives, too");
+    scene.all_well();
+    scene.stage.must(Change::DeviceTrusted { host: host("d"), by: "ann".to_owned() });
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert_eq!(scene.settle(), ["IncidentResolved"], "what it had said before somebody checked it was looked at then");
+}
+
+#[test]
+fn a_device_is_not_distrusted_for_a_test_during_which_its_host_was_off_or_of_one_that_is_declared_no_more() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    scene.later(60_000);
+    scene.tested_off("d");
+    scene.stage.join("d", "d.2");
+    scene.later(60_000);
+    assert_eq!(scene.words(), [""; 0], "its next boot was not there yet");
+    scene.tested_off("d");
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("d")).unwrap()[0] = crate::model::FenceLevel::Operator {};
+    scene.stage.declare(policies);
+    scene.later(60_000);
+    assert_eq!(scene.words(), [""; 0], "another level stands in its place");
+    scene.tested_off("c");
+    scene.later(5_000);
+    scene.silent("c", 60_000);
+    assert!(!scene.words().contains(&"DeviceDistrusted".to_owned()), "it is right of a host that has died");
 }
 
 #[test]
