@@ -1,6 +1,6 @@
 //! What power devices say: when they are asked, when "off" is proof, and when they are not to be trusted (R9).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Decision, HostVerdict, Round, Waits, Wish,
@@ -186,8 +186,9 @@ fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
 
 /// A device that called a living host off is not to be trusted, whatever the host is taken for (R9).
 pub(super) fn distrust(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let offs: Vec<&PowerReading> = offs(round, name, host).collect();
-    if offs.is_empty() {
+    let read = offs(round, name, host).map(|off| (off.level, off.asked));
+    let said: Vec<(usize, Moment)> = read.chain(tested_off(round, name, host)).collect();
+    if said.is_empty() {
         return;
     }
     let verdict = round.hosts.get(name).map(|judgement| judgement.verdict);
@@ -205,15 +206,27 @@ pub(super) fn distrust(round: &Round<'_>, decision: &mut Decision, name: &HostNa
     };
     // What it had said before somebody checked it was looked at then.
     let checked = (host.trusted > 0).then(|| round.evidence.marks.at(host.trusted));
-    let lied = |off: &&&PowerReading| {
-        let contradicted = life.is_some_and(|life| life >= off.asked.plus(CONTRADICTS_AFTER));
-        contradicted && !host.distrusted.contains(&off.level) && checked.is_none_or(|checked| off.asked > checked)
+    let lied = |(level, at): &(usize, Moment)| {
+        let contradicted = life.is_some_and(|life| life >= at.plus(CONTRADICTS_AFTER));
+        contradicted && !host.distrusted.contains(level) && checked.is_none_or(|checked| *at > checked)
     };
-    for off in offs.iter().filter(lied) {
-        let ago = Span::ms(millis(life.map_or(Duration::ZERO, |life| life.since(off.asked))));
+    // Once for each level, however often it has said so.
+    let lies: BTreeMap<usize, Moment> = said.into_iter().filter(lied).collect();
+    for (level, at) in lies {
+        let ago = Span::ms(millis(life.map_or(Duration::ZERO, |life| life.since(at))));
         let why = format!("it said that {name} was off, and the same boot was heard {ago} later");
-        decision.commands.push(Change::DeviceDistrusted { host: name.clone(), level: off.level, why });
+        decision.commands.push(Change::DeviceDistrusted { host: name.clone(), level, why });
     }
+}
+
+/// The levels that have called this boot of the host off in a test of what is declared now, and when that was known.
+fn tested_off(round: &Round<'_>, name: &HostName, host: &Host) -> impl Iterator<Item = (usize, Moment)> {
+    let levels = round.state.policies.levels_of(name);
+    let tested = round.evidence.hosts.get(name).into_iter().flat_map(|known| &known.tested_off);
+    let counts = tested.filter(move |(level, off)| {
+        levels.get(**level) == Some(&off.declared) && off.incarnation == host.facts.incarnation
+    });
+    counts.map(|(level, off)| (*level, off.answered))
 }
 
 /// Tells people of a host whose supervisor is silent that a power device of it is not trusted; that ends when it syncs.

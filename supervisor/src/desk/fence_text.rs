@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::words::{Table, lasted};
 
+/// What a device says of a host without power.
+const OFF: &str = "off";
+
 /// What one device said to one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSaid {
@@ -85,10 +88,15 @@ pub fn fence_text(host: &HostName, said: &[DeviceSaid]) -> String {
         format!(
             "a power device of level {level} is ANOTHER MACHINE'S, not {host}'s: look at its address; nothing was switched"
         )
-    } else if all_reached(said) {
-        format!("every power device of {host} answers; nothing was switched")
-    } else {
+    } else if !all_reached(said) {
         format!("NOT EVERY power device of {host} answers; nothing was switched")
+    } else if let Some(line) = said.iter().find(|line| line.power == OFF) {
+        let level = line.level;
+        format!(
+            "a power device of level {level} says OFF: if {host} runs, look which outlet or machine it switches; nothing was switched"
+        )
+    } else {
+        format!("every power device of {host} answers; nothing was switched")
     };
     format!("{table}{verdict}\n")
 }
@@ -96,7 +104,7 @@ pub fn fence_text(host: &HostName, said: &[DeviceSaid]) -> String {
 fn power(power: &Power) -> String {
     match power {
         Power::On => "on".to_owned(),
-        Power::Off => "off".to_owned(),
+        Power::Off => OFF.to_owned(),
         Power::Unknown { detail } => detail.clone(),
     }
 }
@@ -138,6 +146,13 @@ mod tests {
         assert!(!is_fine(&said));
         let text = fence_text(&HostName::new("hv-a").unwrap(), &said);
         assert!(text.contains("level 1 is ANOTHER MACHINE'S") && !text.contains("every power device"), "{text}");
+    }
+
+    #[test]
+    fn a_device_that_says_off_is_pointed_out() {
+        let off = DeviceSaid { power: OFF.to_owned(), ..line(2, "a", true) };
+        let text = fence_text(&HostName::new("hv-a").unwrap(), &[line(1, "a", true), off]);
+        assert!(text.contains("level 2 says OFF: if hv-a runs") && !text.contains("every power device"), "{text}");
     }
 
     #[test]
