@@ -4,8 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_policies::{model::LibvirtDevice, time::Span};
 
-use super::{Libvirt, of_state, without_questions};
-use crate::{Answer, Outcome, Power, PowerDevice, power_off_and_confirm, program_folder::ProgramFolder};
+use super::{GOES_ON, Libvirt, of_state, without_questions};
+use crate::{
+    Answer, Outcome, Power, PowerDevice, benches::SETTLED, power_off_and_confirm, program_folder::ProgramFolder,
+};
 
 const CALL: Duration = Duration::from_secs(30);
 
@@ -55,7 +57,8 @@ impl Virsh {
             wiring_verified_by: None,
             timeout: Span::secs(4),
         };
-        Libvirt { program: self.folder.path("virsh").to_str().unwrap().to_owned(), ..Libvirt::new(settings) }
+        let program = self.folder.path("virsh").to_str().unwrap().to_owned();
+        Libvirt { program, goes_on: SETTLED, ..Libvirt::new(settings) }
     }
 
     pub(crate) fn fault(&self, name: &str, content: &str) {
@@ -191,10 +194,41 @@ async fn an_attempt_is_not_over_while_libvirt_may_still_destroy_the_domain() {
 #[tokio::test]
 async fn a_destroy_whose_end_was_heard_keeps_no_attempt_waiting() {
     let virsh = Virsh::new();
-    let device = virsh.device();
-    assert_eq!(device.off(CALL).await, Answer::Confirmed(()));
-    assert_eq!(device.goes_on_for(), Duration::ZERO);
+    let device = || Libvirt { goes_on: GOES_ON, ..virsh.device() };
+    let ended = device();
+    assert_eq!(ended.off(CALL).await, Answer::Confirmed(()));
+    assert_eq!(ended.goes_on_for(), Duration::ZERO);
     virsh.fault("slow", "60");
-    assert!(matches!(device.off(Duration::from_millis(100)).await, Answer::Unknown { .. }));
-    assert!(device.goes_on_for() > Duration::from_secs(5));
+    let left_alone = device();
+    assert!(matches!(left_alone.off(Duration::from_millis(100)).await, Answer::Unknown { .. }));
+    assert!(left_alone.goes_on_for() > Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_destroy_whose_connection_was_lost_may_go_on_and_one_that_never_reached_a_domain_does_not() {
+    let virsh = Virsh::new();
+    for (said, goes_on) in [
+        ("error: Failed to destroy domain 'hv-a'\nerror: End of file while reading data: Input/output error", true),
+        ("error: Disconnected from qemu+ssh://root@hyper/system due to keepalive timeout", true),
+        (
+            "error: Failed to destroy domain 'hv-a'\nerror: Failed to terminate process 7 with SIGKILL: Device or resource busy",
+            true,
+        ),
+        ("", true),
+        (
+            "error: failed to connect to the hypervisor\nerror: Cannot recv data: ssh: connect to host hyper port 22: No route to host",
+            false,
+        ),
+        ("error: failed to get domain 'hv-a'", false),
+        (
+            "error: Failed to destroy domain 'hv-a'\nerror: Requested operation is not valid: domain is not running",
+            false,
+        ),
+        ("error: Cannot recv data: root@hyper: Permission denied (publickey).: Connection reset by peer", false),
+    ] {
+        virsh.fault("fail", said);
+        let device = Libvirt { goes_on: GOES_ON, ..virsh.device() };
+        assert!(!matches!(device.off(CALL).await, Answer::Confirmed(())), "{said}");
+        assert_eq!(device.goes_on_for() > Duration::ZERO, goes_on, "{said}");
+    }
 }
