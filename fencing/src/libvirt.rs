@@ -18,8 +18,8 @@ use crate::{
     program::{Ended, run},
 };
 
-/// For how long libvirt may go on with a `destroy` after the `virsh` that asked for it was killed. It has had three quarters
-/// of the level by then; this is the ten seconds that it gives a QEMU to end by itself.
+/// For how long libvirt may go on with a `destroy` after the `virsh` that asked for it was killed, or has lost its connection: the
+/// ten seconds that it gives a QEMU to end by itself. Mostly it has had three quarters of the level by then.
 const GOES_ON: Duration = Duration::from_secs(10);
 
 /// One domain.
@@ -30,7 +30,7 @@ pub struct Libvirt {
     program: String,
     /// [`GOES_ON`], but in tests.
     goes_on: Duration,
-    /// When the newest `destroy` was left alone that had not ended.
+    /// When the newest `destroy` was left alone of which nobody knows that it has ended.
     left_alone: Mutex<Option<Instant>>,
 }
 
@@ -85,7 +85,11 @@ impl Libvirt {
     async fn off_now(&self) -> Answer<()> {
         let mut waiting = Waiting { device: self, ended: false };
         let answer = accepted(self.virsh(&["destroy"]).await);
-        waiting.ended = true;
+        // One whose connection was lost does not tell what libvirt goes on with.
+        waiting.ended = match &answer {
+            Answer::Confirmed(()) | Answer::Refused { .. } => true,
+            Answer::Unknown { detail } => NOT_BEGUN.iter().any(|words| detail.contains(words)),
+        };
         answer
     }
 
@@ -149,6 +153,9 @@ fn accepted(answer: Answer<String>) -> Answer<()> {
 
 /// What ssh and libvirt say to somebody whom they do not let in. Everything else may pass, or may have been done.
 const DENIED: [&str; 3] = ["Permission denied", "Host key verification failed", "authentication failed"];
+
+/// What `virsh` says when nothing was begun: no libvirt, no such domain, or one that does not run.
+const NOT_BEGUN: [&str; 3] = ["failed to connect to the hypervisor", "failed to get domain", "domain is not running"];
 
 fn of_failure<T>(ended: &Ended) -> Answer<T> {
     let said = clean(ended.stderr.trim());
