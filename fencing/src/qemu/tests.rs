@@ -40,6 +40,8 @@ pub(crate) enum Quirk {
     None,
     /// It takes `quit` and lives on.
     Stuck,
+    /// It hears `quit` and says nothing.
+    HangsAtQuit,
     /// It greets late.
     Slow,
     /// It answers every command with an error, and cannot be started.
@@ -180,6 +182,9 @@ impl Host {
             }
             let asked: Value = serde_json::from_str(&line).unwrap();
             let command = asked["execute"].as_str().unwrap();
+            if command == "quit" && quirk == Quirk::HangsAtQuit {
+                continue;
+            }
             let mut reply = self.reply(quirk, command);
             reply["id"] = asked["id"].clone();
             let event = json!({ "event": "NEW_IN_SOME_LATER_QEMU", "data": { "id": command } });
@@ -287,6 +292,28 @@ async fn whoever_else_listens_is_unknown_by_the_deadline() {
         let Answer::Unknown { detail } = &answer else { panic!("{quirk:?}: {answer:?}") };
         assert!(detail.contains(says), "{quirk:?}: {detail}");
     }
+}
+
+#[tokio::test]
+async fn a_quit_without_an_answer_may_be_carried_out_later_and_what_got_none_is_not() {
+    let machine = Machine::start();
+    // What hangs is waited for until the deadline; on a busy machine it takes a while to get there.
+    for (quirk, deadline, is_told) in [
+        (Quirk::Mute, Duration::from_secs(1), false),
+        (Quirk::State("inmigrate"), CALL, false),
+        (Quirk::Stranger, CALL, false),
+        (Quirk::HangsAtQuit, Duration::from_secs(4), true),
+        (Quirk::Stuck, CALL, true),
+    ] {
+        machine.quirk(quirk);
+        let device = Qemu::new(machine.settings());
+        let answer = device.off(deadline).await;
+        assert_eq!(answer == Answer::Confirmed(()), quirk == Quirk::Stuck, "{quirk:?}: {answer:?}");
+        let goes_on = device.goes_on_for();
+        assert_eq!(goes_on > Duration::from_secs(5), is_told, "{quirk:?}: {goes_on:?}");
+        assert!(is_told || goes_on.is_zero(), "{quirk:?}: {goes_on:?}");
+    }
+    assert!(machine.is_on());
 }
 
 #[tokio::test]
