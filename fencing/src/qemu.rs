@@ -29,6 +29,7 @@ use crate::{
     causes::with_causes,
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
+    newest_off::NewestOff,
     program::run,
 };
 
@@ -45,6 +46,7 @@ pub struct Qemu {
     settings: QemuDevice,
     /// The pidfile of the QEMU that answered last, open: its lock ends with that QEMU, whatever becomes of its name.
     answered: Mutex<Option<Arc<File>>>,
+    newest_off: NewestOff,
 }
 
 /// What is at the socket.
@@ -73,7 +75,7 @@ impl Qemu {
     /// A machine with these settings; nothing is asked before the first call.
     #[must_use]
     pub fn new(settings: QemuDevice) -> Self {
-        Self { settings, answered: Mutex::new(None) }
+        Self { settings, answered: Mutex::new(None), newest_off: NewestOff::default() }
     }
 
     async fn find(&self) -> Result<Found, Trouble> {
@@ -134,7 +136,7 @@ impl Qemu {
         look(move || matches!(traces::is_locked(&pidfile), Ok(false))).await
     }
 
-    /// QEMU answers `quit` before it ends, and may hang in between: what counts is the status that follows.
+    /// QEMU answers `quit` before it ends, and may hang in between, or before it answers: what counts is the status that follows.
     async fn off_now(&self) -> Result<(), Trouble> {
         let Found::Alive(mut monitor) = self.find().await? else {
             return Err(Trouble::Unknown("nobody listens at its socket".to_owned()));
@@ -143,6 +145,7 @@ impl Qemu {
         if MAY_RUN_ELSEWHERE.contains(&state.as_str()) {
             return Err(Trouble::Refused(format!("it is in state {state}: its machine may run elsewhere")));
         }
+        self.newest_off.sends();
         monitor.ask("quit").await?;
         Ok(())
     }
@@ -202,11 +205,15 @@ impl PowerDevice for Qemu {
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
-        within(deadline, self.off_now()).await
+        self.newest_off.watch(within(deadline, self.off_now())).await
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
         within(deadline, self.on_now()).await
+    }
+
+    fn goes_on_for(&self) -> Duration {
+        self.newest_off.goes_on_for()
     }
 
     fn describe(&self) -> String {

@@ -27,8 +27,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Qemu, look, traces, within};
-use crate::{Answer, Outcome, Power, PowerDevice, power_off_and_confirm, power_on_and_confirm, simulator};
+use super::{NewestOff, Qemu, look, traces, within};
+use crate::{
+    Answer, Outcome, Power, PowerDevice, benches::SETTLED, power_off_and_confirm, power_on_and_confirm, simulator,
+};
 
 /// Longer than anything takes that comes about, on a busy machine, too.
 const CALL: Duration = Duration::from_secs(30);
@@ -100,7 +102,7 @@ impl Machine {
     }
 
     pub(crate) fn device(&self) -> Qemu {
-        Qemu::new(self.settings())
+        Qemu { newest_off: NewestOff::done_within(SETTLED), ..Qemu::new(self.settings()) }
     }
 
     pub(crate) fn quirk(&self, quirk: Quirk) {
