@@ -29,8 +29,8 @@ use super::{
 /// How often killed guests are looked at until they are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// How often a watchdog that could not be armed is tried again: several times within the shortest time-out, because an
-/// earlier guard may have left it armed.
+/// How often a watchdog that could not be armed, or whose end could not be kept, is tried again: several times within the shortest
+/// time-out, because an earlier guard may have left it armed.
 const ARM_AGAIN: Duration = Duration::from_millis(250);
 
 /// How often a watchdog is tried outside stop mode until it has been seen: its driver may be loaded late.
@@ -51,6 +51,8 @@ pub(super) struct Protector {
     empty: bool,
     arm_due: Moment,
     trial_due: Moment,
+    /// So that a lasting failure to keep what is armed is told once.
+    unkept: bool,
     harden: bool,
     last_words: LastWords,
 }
@@ -69,6 +71,7 @@ impl Protector {
             empty: false,
             arm_due: Moment(0),
             trial_due: Moment(0),
+            unkept: false,
             harden,
             last_words: LastWords::begin(written)?,
         })
@@ -78,8 +81,8 @@ impl Protector {
     pub(super) fn adopt(&mut self, watchdog: OwnedFd, state: &mut State, keep: &Keep<'_>, now: Moment) {
         match Watchdog::take_over(watchdog, now) {
             Ok(watchdog) => {
-                tell(state, keep, &watchdog);
                 self.watchdog = Some(watchdog);
+                self.tell(state, keep);
             }
             // It is armed still, and is opened again in time or resets this host.
             Err(error) => tracing::error!(error = with_causes(&error), "the watchdog could not be taken over"),
@@ -133,10 +136,10 @@ impl Protector {
         self.tell_of_the_stopped(state, keep, now);
         if state.memory().stops {
             self.become_hard(state);
-            if let Some(watchdog) = &self.watchdog {
+            if self.watchdog.is_some() {
                 // One that could not be disarmed after its trial, or that could not be noted yet, is armed.
                 if state.unarmed().is_some() {
-                    tell(state, keep, watchdog);
+                    self.tell(state, keep);
                 }
             } else if self.empty && now >= self.arm_due {
                 // It pets, which must not be done for guests that should be gone.
@@ -144,7 +147,10 @@ impl Protector {
                 self.arm(state, keep, now);
             }
         } else if state.memory().counted_on.is_some() {
-            self.disarm(state, keep, now);
+            if now >= self.arm_due {
+                self.arm_due = now.plus(ARM_AGAIN);
+                self.disarm(state, keep, now);
+            }
         } else if state.unarmed().is_some() && now >= self.trial_due {
             self.trial_due = now.plus(TRY_AGAIN);
             self.try_out(state, now);
@@ -184,8 +190,8 @@ impl Protector {
         match opened {
             Ok(watchdog) => {
                 tracing::info!(armed = ?watchdog.armed(), "the watchdog is armed");
-                tell(state, keep, &watchdog);
                 self.watchdog = Some(watchdog);
+                self.tell(state, keep);
             }
             Err(why) => {
                 if before.as_ref() != Some(&why) {
@@ -237,10 +243,23 @@ impl Protector {
                 .ok()
         });
         self.watchdog = held.and_then(Watchdog::disarm);
-        match state.note_disarmed(keep) {
-            Ok(()) => tracing::info!("stop mode has ended, and the watchdog with it"),
-            Err(error) => tracing::error!(%error, "that the watchdog is disarmed cannot be kept"),
+        let failure = state.note_disarmed(keep).err();
+        match (&failure, self.unkept) {
+            (None, _) => tracing::info!("stop mode has ended, and the watchdog with it"),
+            (Some(error), false) => tracing::error!(%error, "that the watchdog is disarmed cannot be kept"),
+            (Some(_), true) => {}
         }
+        self.unkept = failure.is_some();
+    }
+
+    /// Notes that it is armed: first so that a later guard finds it, then to whoever asks.
+    fn tell(&mut self, state: &mut State, keep: &Keep<'_>) {
+        let Some(watchdog) = &self.watchdog else { return };
+        let failure = state.note_watchdog(watchdog.armed().clone(), keep).err();
+        if let Some(error) = failure.as_ref().filter(|_| !self.unkept) {
+            tracing::error!(%error, "that the watchdog is armed cannot be kept; it is not told");
+        }
+        self.unkept = failure.is_some();
     }
 
     /// What makes the guard wake in time on a machine that is short of memory and processors. Neither is a condition: the
@@ -266,11 +285,4 @@ const UNNAMED: &str = "the host file names no watchdog";
 
 fn describe(wanted: &WatchdogFile, error: &WatchdogError) -> String {
     format!("{}: {}", wanted.device.display(), with_causes(error))
-}
-
-/// Notes that it is armed: first so that a later guard finds it, then to whoever asks.
-fn tell(state: &mut State, keep: &Keep<'_>, watchdog: &Watchdog) {
-    if let Err(error) = state.note_watchdog(watchdog.armed().clone(), keep) {
-        tracing::error!(%error, "that the watchdog is armed cannot be kept; it is not told");
-    }
 }

@@ -138,6 +138,8 @@ pub struct Guard {
     protector: Protector,
     listener: UnixListener,
     connections: VecDeque<Connection>,
+    /// It cannot accept connections; so that this is told once.
+    deaf: bool,
     beacons: Beacons,
     /// A guard that wants to take over; while it gets ready nothing changes here.
     offer: Option<Offer>,
@@ -210,6 +212,7 @@ impl Guard {
             protector,
             listener,
             connections: VecDeque::with_capacity(CONNECTIONS_MAX),
+            deaf: false,
             offer: None,
             beacons: Beacons::new(config.listen, Sealer::new(keyring, identity), now.moment),
             lock,
@@ -310,9 +313,14 @@ impl Guard {
                     }
                     self.connections.extend(Connection::new(stream));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.deaf = false;
+                    return;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the guard could not accept a connection");
+                    if !std::mem::replace(&mut self.deaf, true) {
+                        tracing::warn!(%error, "the guard could not accept a connection");
+                    }
                     return thread::sleep(ERROR_PAUSE);
                 }
             }
