@@ -71,6 +71,9 @@ fn a_dead_or_frozen_guard_has_its_host_reset() {
     let took = fired_after(&scene, &victim, begin);
     println!("guard killed: reset after {took:.0} ms");
     assert!(is_due(took), "{took} ms");
+    let events = scene.lab.watchdog_events(&victim).unwrap();
+    let noticed = events.iter().any(|event| event.what == "notice" && (begin..=begin + took).contains(&event.at_ms));
+    assert!(noticed, "it gives notice before: {events:?}");
     let again = scene.lab.wait_guard(&victim, "another boot", LIMIT, |status| {
         Some(status["incarnation"].clone()).filter(|now| *now != boot)
     });

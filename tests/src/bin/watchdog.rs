@@ -33,8 +33,8 @@ const FOLDER: u64 = 1;
 const WATCHDOG: u64 = 2;
 const POWER: u64 = 3;
 
-/// What `WDIOC_GETSUPPORT` says it can: set its time-out, close only by magic, be kept alive.
-const OPTIONS: u32 = 0x0080 | 0x0100 | 0x8000;
+/// What `WDIOC_GETSUPPORT` says it can: set its time-out, close only by magic, give notice before it fires, be kept alive.
+const OPTIONS: u32 = 0x0080 | 0x0100 | 0x0200 | 0x8000;
 const IDENTITY: &[u8] = b"lab watchdog";
 
 fn main() -> ExitCode {
@@ -51,7 +51,7 @@ fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, log, command @ ..] = arguments.as_slice() else { bail!("usage: watchdog FOLDER LOG COMMAND…") };
     let log = File::options().create(true).append(true).open(log).with_context(|| format!("cannot open {log}"))?;
-    let timer = Timer { seconds: SECONDS, fires: None, open: false, magic: false, log };
+    let timer = Timer { seconds: SECONDS, notice: 0, noticed: false, fires: None, open: false, magic: false, log };
     let device = Device(Arc::new(Mutex::new(timer)));
     let (watched, command) = (Device(Arc::clone(&device.0)), command.to_vec());
     thread::spawn(move || watched.run_out(&command));
@@ -61,6 +61,10 @@ fn run() -> Result<()> {
 
 struct Timer {
     seconds: u32,
+    /// How many seconds before it fires it gives notice; 0: it gives none.
+    notice: u32,
+    /// It has, since it was petted last.
+    noticed: bool,
     /// None: it does not count.
     fires: Option<Instant>,
     open: bool,
@@ -71,7 +75,18 @@ struct Timer {
 
 impl Timer {
     fn pet(&mut self) {
+        self.noticed = false;
         self.fires = Some(Instant::now() + Duration::from_secs(self.seconds.into()));
+    }
+
+    /// What a kernel would log a moment before the end.
+    fn give_notice(&mut self) {
+        let early = Duration::from_secs(self.notice.into());
+        let is_due = self.fires.is_some_and(|fires| Instant::now() + early >= fires);
+        if is_due && self.notice > 0 && !self.noticed {
+            self.noticed = true;
+            self.note("notice");
+        }
     }
 
     fn note(&mut self, what: &str) {
@@ -91,6 +106,7 @@ impl Device {
         loop {
             thread::sleep(LOOK_EVERY);
             let mut timer = self.timer();
+            timer.give_notice();
             if timer.fires.is_none_or(|fires| Instant::now() < fires) {
                 continue;
             }
@@ -240,11 +256,24 @@ impl Filesystem for Device {
                     return reply.error(libc::EINVAL);
                 };
                 timer.seconds = seconds;
+                // As Linux does.
+                if timer.notice >= seconds {
+                    timer.notice = 0;
+                }
                 timer.pet();
                 timer.note(&format!("set to {seconds} s"));
                 number(seconds)
             }
             0x5707 => number(timer.seconds),
+            0x5708 => {
+                let notice = input.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+                let Some(notice) = notice.filter(|notice| *notice < timer.seconds) else {
+                    return reply.error(libc::EINVAL);
+                };
+                timer.notice = notice;
+                number(notice)
+            }
+            0x5709 => number(timer.notice),
             _ => return reply.error(libc::ENOTTY),
         };
         let length = answer.len().min(usize::try_from(room).unwrap_or(usize::MAX));

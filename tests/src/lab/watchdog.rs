@@ -15,7 +15,7 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 pub struct WatchdogEvent {
     /// When, on [`super::clock::now_ms`]'s clock.
     pub at_ms: f64,
-    /// `opened`, `set to N s`, `disarmed`, `closed armed`, `power is off`, `fired`.
+    /// `opened`, `set to N s`, `disarmed`, `closed armed`, `power is off`, `notice`, `fired`.
     pub what: String,
 }
 
