@@ -43,6 +43,8 @@ pub mod heal_bound;
 pub mod healing;
 pub mod host;
 pub mod lies;
+#[cfg(test)]
+mod must_hold;
 pub mod network;
 pub mod nudges;
 pub mod oddities;
