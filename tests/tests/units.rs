@@ -24,6 +24,16 @@ fn a_shutdown_does_not_stop_the_guard_while_other_units_take_their_time() -> Res
 }
 
 #[test]
+fn the_guards_unit_takes_over_in_turn_from_a_guard_that_has_taken_over_from_it() -> Result<()> {
+    let guard = unit("holdfast-guard.service")?;
+    let says = |key: &str| guard.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str());
+    ensure!(says("Restart") == Some("always"), "it ends well when another guard has taken over");
+    let starts = says("ExecStart").is_some_and(|line| line.split(' ').any(|word| word == "--take-over"));
+    ensure!(starts, "it fails ten times a second while the other one runs, which ends with whoever has started it");
+    Ok(())
+}
+
+#[test]
 fn the_supervisors_unit_only_wants_the_guard() -> Result<()> {
     let supervisor = unit("holdfast.service")?;
     let naming =

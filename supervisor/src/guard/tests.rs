@@ -302,6 +302,14 @@ async fn a_guard_takes_over_from_one_that_runs_and_knows_all_it_knew() {
     assert!(after.started >= before.started && !was_killed(&web));
 }
 
+#[test]
+fn where_no_guard_runs_one_that_would_take_over_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let guard = Guard::take_over(&config).unwrap();
+    assert_eq!(*guard.incarnation(), incarnation(&config.run_dir).unwrap());
+}
+
 #[tokio::test]
 async fn which_guests_were_stopped_is_known_to_a_guard_that_is_started_again_and_to_one_that_takes_over() {
     let folder = tempfile::tempdir().unwrap();
