@@ -160,8 +160,8 @@ pub fn power(evidence: &mut Evidence, host: &HostName, reading: PowerReading) {
     evidence.hosts.entry(host.clone()).or_default().read(reading);
 }
 
-/// Notes which levels have called their host off in a test that ended at `now`: the boot that had joined before it may go on living,
-/// and then they are not to be trusted (R9).
+/// Notes which levels have called their host off in a test that ended at `now`: the boot that had joined before it may go on
+/// living, and then they are not to be trusted (R9).
 pub fn tested(evidence: &mut Evidence, state: &ClusterState, tested: &Tested, now: Moment) {
     let Change::FenceTested { host, executor, policy_version, levels, .. } = &tested.change else { return };
     // Other devices may be declared by now than were asked.
