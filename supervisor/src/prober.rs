@@ -13,7 +13,7 @@ use std::{
 
 use holdfast_policies::{
     evidence::SightState,
-    model::Probe,
+    model::{Probe, Service},
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
     sight::{Track, timed},
@@ -31,7 +31,7 @@ use self::{
 use crate::{
     clock,
     metrics::{ProbeOutcome, VantageKind},
-    node::Node,
+    node::{Health, Node},
 };
 
 /// How often the set of observers is computed again besides on new views: hosts come and go without one.
@@ -250,14 +250,18 @@ impl Look {
         if matches!(self.question.service.probe, Probe::Plugin(_)) {
             self.node.metrics.set_figures(guest, service, &self.memory.figures());
         }
-        if self.node.health.unwell(now).is_some() && answer.outcome == Outcome::Fail {
-            // What a supervisor sees that doubts itself does not count against anybody.
+        if !counts(&self.node.health, answer, &self.question.service, now) {
             return;
         }
         let Some(state) = self.sights.fold(&self.subject, &self.question, answer, now) else { return };
         tracing::info!(%guest, %service, %vantage, ?state, detail = %answer.detail, "a service looks different");
         self.node.sync_now.notify_one();
     }
+}
+
+/// Whether an answer counts: what a supervisor sees that doubts itself is held against nobody.
+fn counts(health: &Health, answer: &Observation, _service: &Service, now: Moment) -> bool {
+    health.unwell(now).is_none() || answer.outcome != Outcome::Fail
 }
 
 fn cannot(why: &str) -> Observation {

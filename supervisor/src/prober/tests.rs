@@ -2,9 +2,14 @@
 
 use std::sync::LazyLock;
 
-use holdfast_policies::yaml::{self, Source};
+use holdfast_policies::{
+    time::Span,
+    tuning::Slow,
+    yaml::{self, Source},
+};
 
 use super::*;
+use crate::node::Complaint;
 
 /// Services of a host in the measurement, and how often agents sync while each is asked once (`every: 2s`, `sync_every: 250ms`).
 const SERVICES: u64 = 1_000;
@@ -158,5 +163,29 @@ fn whatever_is_lost_between_many_coordinators_the_last_one_comes_to_know_everyth
         }
         assert!(coordinator.is_right(&sights, now), "seed {seed}");
         assert!(sights.report(Moment(now), heard).0.is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_supervisor_that_doubts_itself_accuses_nobody_and_one_whose_disk_is_full_still_trusts_its_ears() {
+    let mut service = QUESTION.service.clone();
+    service.tuning.slow = Some(Slow { above: Span::ms(300), share: 50, over: Span::secs(30) });
+    let now = Moment(10_000);
+    let counted = |health: &Health| {
+        let all = [(Outcome::Pass, 1), (Outcome::Pass, 301), (Outcome::Fail, 1), (Outcome::Unknown, 400)];
+        all.map(|(outcome, took)| {
+            counts(health, &Observation::new(outcome, Duration::from_millis(took), ""), &service, now)
+        })
+    };
+    assert_eq!(counted(&Health::default()), [true; 4]);
+    let (full, late, lossy) = (Health::default(), Health::default(), Health::default());
+    full.complain(Complaint::Vote, "its store cannot be written".to_owned());
+    full.complain(Complaint::Memory, "it carries no orders out".to_owned());
+    assert_eq!(counted(&full), [true; 4], "what it hears is as true as ever");
+    late.doubt(now);
+    lossy.note_losing(Some(40));
+    for doubting in [late, lossy] {
+        // What took long may have taken so long only because of this host.
+        assert_eq!(counted(&doubting), [true, false, false, true]);
     }
 }
