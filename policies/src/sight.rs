@@ -79,6 +79,16 @@ pub fn timed(outcome: Outcome, latency: Duration, service: &Service) -> Outcome 
     }
 }
 
+/// Whether an answer speaks against the service: it is a failure, or took longer than `slow.above`.
+#[must_use]
+pub fn accuses(outcome: Outcome, latency: Duration, service: &Service) -> bool {
+    match outcome {
+        Outcome::Fail => true,
+        Outcome::Pass | Outcome::Slow => service.tuning.slow.is_some_and(|slow| latency > slow.above.0),
+        Outcome::Unknown => false,
+    }
+}
+
 impl Track {
     /// What it amounts to.
     #[must_use]

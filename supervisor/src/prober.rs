@@ -16,7 +16,7 @@ use holdfast_policies::{
     model::{Probe, Service},
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
-    sight::{Track, timed},
+    sight::{Track, accuses, timed},
     sync::{SightReport, SightsMark, SightsTold, View},
     time::{Moment, millis},
 };
@@ -260,8 +260,8 @@ impl Look {
 }
 
 /// Whether an answer counts: what a supervisor sees that doubts itself is held against nobody.
-fn counts(health: &Health, answer: &Observation, _service: &Service, now: Moment) -> bool {
-    health.unwell(now).is_none() || answer.outcome != Outcome::Fail
+fn counts(health: &Health, answer: &Observation, service: &Service, now: Moment) -> bool {
+    !(health.doubts(now) && accuses(answer.outcome, answer.latency, service))
 }
 
 fn cannot(why: &str) -> Observation {

@@ -156,6 +156,17 @@ fn only_a_pass_beyond_the_limit_is_a_slow_answer() {
 }
 
 #[test]
+fn failures_and_answers_beyond_the_limit_accuse_and_warnings_and_questions_that_were_not_put_do_not() {
+    let with = service(Tuning { slow: Some(SLOW), ..Tuning::default() });
+    let (soon, late) = (Duration::from_millis(300), Duration::from_millis(301));
+    for outcome in [Pass, Outcome::Slow] {
+        assert!(accuses(outcome, late, &with) && !accuses(outcome, soon, &with), "{outcome:?}");
+        assert!(!accuses(outcome, late, &service(Tuning::default())), "{outcome:?}");
+    }
+    assert!(accuses(Fail, soon, &with) && !accuses(Unknown, late, &with));
+}
+
+#[test]
 fn a_service_that_comes_and_goes_flaps_until_it_keeps_still() {
     let mut watched = Watched::new(Tuning { flaps: Some(FLAPS), ..Tuning::default() });
     watched.answer(Pass, 1);
