@@ -145,15 +145,18 @@ impl Counted {
     }
 }
 
+/// What is asked, and by which tasks.
+type Tasks = BTreeMap<Subject, (Question, AbortOnDropHandle<()>)>;
+
 /// Runs the prober for as long as the supervisor runs.
 pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
     let mut slots = Slots::new();
-    let mut tasks: BTreeMap<Subject, (Question, AbortOnDropHandle<()>)> = BTreeMap::new();
+    let mut tasks = Tasks::new();
     loop {
         let view = views.borrow_and_update().clone();
         let wanted = wanted::wanted(node.host(), &living(&node).await, &view);
-        tasks.retain(|subject, (asked, _)| wanted.get(subject) == Some(asked));
+        retain(&mut tasks, &wanted);
         sights.retain(|subject| wanted.contains_key(subject));
         let services = wanted::services(&wanted);
         node.metrics.retain_probes(|guest, service| services.contains(&(guest, service)));
@@ -178,6 +181,11 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
             () = tokio::time::sleep(RECONSIDER_EVERY) => {}
         }
     }
+}
+
+/// Ends the tasks that ask what is not wanted any more.
+fn retain(tasks: &mut Tasks, wanted: &BTreeMap<Subject, Question>) {
+    tasks.retain(|subject, (asked, _)| wanted.get(subject) == Some(asked));
 }
 
 /// The hosts that gossip, this one among them.

@@ -189,3 +189,27 @@ fn a_supervisor_that_doubts_itself_accuses_nobody_and_one_whose_disk_is_full_sti
         assert_eq!(counted(&doubting), [true, false, false, true]);
     }
 }
+
+async fn stumbles() {
+    panic!("a service has said what this program was not ready for");
+}
+
+#[tokio::test]
+async fn asking_that_has_ended_by_a_panic_is_begun_anew_and_nothing_else_is() {
+    let asks = |task| (QUESTION.clone(), AbortOnDropHandle::new(task));
+    let (well, ended, unwanted) = (subject(1), subject(2), subject(3));
+    let mut tasks = Tasks::from([
+        (well.clone(), asks(tokio::spawn(std::future::pending()))),
+        (ended.clone(), asks(tokio::spawn(stumbles()))),
+        (unwanted, asks(tokio::spawn(std::future::pending()))),
+    ]);
+    let has_ended = async {
+        while !tasks.get(&ended).unwrap().1.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), has_ended).await.unwrap();
+    let wanted = BTreeMap::from([(well.clone(), QUESTION.clone()), (ended, QUESTION.clone())]);
+    retain(&mut tasks, &wanted);
+    assert!(tasks.keys().eq([&well]), "{:?}", tasks.keys());
+}
