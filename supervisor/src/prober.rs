@@ -183,9 +183,16 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     }
 }
 
-/// Ends the tasks that ask what is not wanted any more.
+/// Ends the tasks that ask what is not wanted any more, and forgets those that have ended by themselves, so that they are begun
+/// anew: they never do, unless a service has said what a library stumbles over.
 fn retain(tasks: &mut Tasks, wanted: &BTreeMap<Subject, Question>) {
-    tasks.retain(|subject, (asked, _)| wanted.get(subject) == Some(asked));
+    tasks.retain(|subject, (asked, task)| {
+        let (guest, service, vantage) = subject;
+        if task.is_finished() {
+            tracing::error!(%guest, %service, %vantage, "asking a service has ended by a defect, and begins anew");
+        }
+        wanted.get(subject) == Some(asked) && !task.is_finished()
+    });
 }
 
 /// The hosts that gossip, this one among them.

@@ -199,9 +199,9 @@ async fn asking_that_has_ended_by_a_panic_is_begun_anew_and_nothing_else_is() {
     let asks = |task| (QUESTION.clone(), AbortOnDropHandle::new(task));
     let (well, ended, unwanted) = (subject(1), subject(2), subject(3));
     let mut tasks = Tasks::from([
-        (well.clone(), asks(tokio::spawn(std::future::pending()))),
+        (well.clone(), asks(tokio::spawn(std::future::pending::<()>()))),
         (ended.clone(), asks(tokio::spawn(stumbles()))),
-        (unwanted, asks(tokio::spawn(std::future::pending()))),
+        (unwanted, asks(tokio::spawn(std::future::pending::<()>()))),
     ]);
     let has_ended = async {
         while !tasks.get(&ended).unwrap().1.is_finished() {
