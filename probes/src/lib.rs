@@ -6,6 +6,7 @@ pub mod guest_agent;
 
 mod address;
 mod agent_ping;
+mod aside;
 mod exec;
 mod finding;
 mod inside;

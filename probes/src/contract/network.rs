@@ -311,8 +311,11 @@ async fn files_of_this_host_that_are_missing_or_open_to_others_make_it_unknown()
     let open = folder.path().join("open");
     std::fs::write(&open, "secret\n").unwrap();
     std::fs::set_permissions(&open, PermissionsExt::from_mode(0o644)).unwrap();
+    // Whoever opened it would wait until somebody writes into it.
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
     let (port, _) = server(mute).await;
-    for file in [Path::new("/nowhere/file"), &open] {
+    for file in [Path::new("/nowhere/file"), &open, &pipe] {
         let file = Some(file.to_owned());
         let mut http = HttpProbe::get(format!("http://{{address}}:{port}/"));
         http.header_files.insert("Authorization".to_owned(), file.clone().unwrap());

@@ -12,7 +12,10 @@ use tokio::{
 };
 
 use super::{look, loopback, protocol::OUTPUT_BYTES_MAX};
-use crate::channel::{ChannelError, Counted, ExecResult, Exit, GuestChannel, Looked};
+use crate::{
+    aside::FILES,
+    channel::{ChannelError, Counted, ExecResult, Exit, GuestChannel, Looked},
+};
 
 /// How long the output of a program that has ended is read on.
 const LINGER: Duration = Duration::from_millis(100);
@@ -33,12 +36,12 @@ impl GuestChannel for Local {
 
     async fn count(&self, which: &Processes) -> Option<Counted> {
         let which = which.clone();
-        tokio::task::spawn_blocking(move || look::count(&which)).await.ok()
+        FILES.run(move || look::count(&which)).await.ok()
     }
 
     async fn look_at(&self, path: &Path, read: bool) -> Option<Looked> {
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || look::file(&path, read)).await.ok()
+        FILES.run(move || look::file(&path, read)).await.ok()
     }
 
     /// A program that outlives the deadline is killed, with all of its process group.

@@ -1,16 +1,11 @@
 //! Looks at the guest's own processes and files without running programs: cheap enough for several in a second.
 
-use std::{
-    fs,
-    io::Read,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use holdfast_policies::probe::Processes;
 
 use crate::{
+    aside::plain_file,
     channel::{Counted, Looked, Named},
     finding::BODY_BYTES_MAX,
 };
@@ -25,9 +20,6 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// What two ages may differ by that are the same: one is in whole seconds.
 const AGE_SLACK: Duration = Duration::from_secs(2);
-
-/// `O_NONBLOCK`, so that opening a pipe waits for nobody (open(2)).
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// Counts processes. The dead that nobody has waited for do not count.
 pub(super) fn count(which: &Processes) -> Counted {
@@ -53,18 +45,11 @@ pub(super) fn number_in(path: &Path) -> std::io::Result<Option<u32>> {
 
 /// The same, and what tells this writing of the file from any other.
 fn pid_file(path: &Path) -> std::io::Result<(Option<u32>, String)> {
-    let file = open(path)?;
+    let file = plain_file(path)?;
     let metadata = file.metadata()?;
     let written = format!("{}.{}.{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
     let text = beginning(file, PID_BYTES_MAX)?;
     Ok((text.split_whitespace().next().and_then(|word| word.parse().ok()), written))
-}
-
-/// Whoever may write a file's folder may put a pipe or a device there, which would hold the agent for ever: only plain files
-/// are read, and not far.
-fn open(path: &Path) -> std::io::Result<fs::File> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a plain file")) }
 }
 
 fn beginning(file: fs::File, most: u64) -> std::io::Result<String> {
@@ -150,7 +135,7 @@ pub(super) fn file(path: &Path, read: bool) -> Looked {
     if !read {
         return Looked::There { age, content: String::new() };
     }
-    match open(path).and_then(|file| beginning(file, u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX))) {
+    match plain_file(path).and_then(|file| beginning(file, u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX))) {
         Ok(content) => Looked::There { age, content },
         Err(_) => Looked::Unreadable,
     }

@@ -4,8 +4,8 @@
 
 use std::{
     fmt::Display,
-    io,
-    net::{IpAddr, SocketAddr},
+    io::{self, Read},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -18,10 +18,11 @@ use holdfast_policies::{
 };
 use regex::bytes::Regex;
 use rustls::pki_types::ServerName;
-use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    aside::{FILES, NAMES, plain_file},
     finding::Finding,
     network::{clients::Clients, io_error::of_io_error, stream::Stream, trust},
 };
@@ -102,8 +103,9 @@ impl<'a> Asker<'a> {
 
     /// Addresses of a host.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Finding> {
+        let name = host.to_owned();
         let asked = async {
-            let found: Vec<_> = tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect();
+            let found = NAMES.run(move || addresses(&name, port)).await??;
             if found.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(found) }
         };
         self.own(&format!("resolve {host:?}"), asked).await
@@ -165,13 +167,22 @@ impl Secured {
     }
 }
 
+fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs()?.take(ADDRESSES_MAX).collect())
+}
+
 async fn secret(path: &Path) -> Result<String, String> {
+    let path = path.to_owned();
+    FILES.run(move || secret_in(&path)).await.map_err(|error| error.to_string())?
+}
+
+fn secret_in(path: &Path) -> Result<String, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let file = plain_file(path).map_err(failed)?;
     // The open file is examined, not its name, so that it cannot be exchanged in between.
-    let mode = file.metadata().await.map_err(failed)?.permissions().mode();
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
     closed(path, mode).map_err(|error| error.to_string())?;
     let mut content = Vec::new();
-    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut content).await.map_err(failed)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut content).map_err(failed)?;
     one_line(path, content, SECRET_BYTES_MAX).map_err(|error| error.to_string())
 }

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
-    path::{Path, PathBuf},
+    fmt, fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -19,9 +21,12 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::{io::AsyncReadExt, sync::OnceCell};
+use tokio::sync::OnceCell;
 
-use crate::network::unchecked::Unchecked;
+use crate::{
+    aside::{FILES, plain_file},
+    network::unchecked::Unchecked,
+};
 
 /// What probes share.
 pub struct Clients {
@@ -148,7 +153,7 @@ impl fmt::Debug for Clients {
 }
 
 async fn system_authorities() -> Result<Arc<RootCertStore>, String> {
-    let read = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
+    let read = FILES.run(rustls_native_certs::load_native_certs).await;
     let found = read.map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
@@ -184,19 +189,29 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 /// A file and its mode.
 async fn content(path: &Path) -> Result<(Vec<u8>, u32), String> {
+    let path = path.to_owned();
+    FILES.run(move || content_of(&path)).await.map_err(|error| error.to_string())?
+}
+
+fn content_of(path: &Path) -> Result<(Vec<u8>, u32), String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let metadata = file.metadata().await.map_err(failed)?;
+    let file = plain_file(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     if metadata.len() > FILE_BYTES_MAX {
         return Err(format!("{}: it has more than {FILE_BYTES_MAX} bytes", path.display()));
     }
     let mut content = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut content).await.map_err(failed)?;
-    Ok((content, std::os::unix::fs::PermissionsExt::mode(&metadata.permissions())))
+    file.take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(failed)?;
+    Ok((content, metadata.permissions().mode()))
 }
 
-async fn stamp(path: &PathBuf) -> Result<Stamp, String> {
+async fn stamp(path: &Path) -> Result<Stamp, String> {
+    let path = path.to_owned();
+    FILES.run(move || stamp_of(&path)).await.map_err(|error| error.to_string())?
+}
+
+fn stamp_of(path: &Path) -> Result<Stamp, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
+    let metadata = fs::metadata(path).map_err(failed)?;
     Ok((metadata.modified().map_err(failed)?, metadata.len()))
 }
