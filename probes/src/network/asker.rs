@@ -186,3 +186,45 @@ fn secret_in(path: &Path) -> Result<String, String> {
     file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut content).map_err(failed)?;
     one_line(path, content, SECRET_BYTES_MAX).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_policies::observe::Outcome;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What comes of something of this vantage's own that takes so many seconds.
+    async fn own(asker: &Asker<'_>, seconds: u32) -> Result<(), Finding> {
+        let doing = async {
+            sleep(SECOND * seconds).await;
+            Ok::<_, String>(())
+        };
+        asker.own("look something up", doing).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn this_vantage_has_half_of_the_time_for_its_own_part_whatever_the_service_takes() {
+        let clients = Clients::new().unwrap();
+        let asker = Asker::new(&clients, None, SECOND * 8);
+        assert!(own(&asker, 1).await.is_ok());
+        // Now the service takes its time, and then there is more to do here.
+        sleep(SECOND * 5).await;
+        assert!(own(&asker, 1).await.is_ok());
+        let asker = Asker::new(&clients, None, SECOND * 8);
+        assert!(own(&asker, 3).await.is_ok());
+        let late = own(&asker, 2).await.unwrap_err();
+        assert!(late.outcome == Outcome::Unknown && late.detail.contains("too long here"), "{late:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_this_vantage_does_when_the_time_is_over_accuses_nobody() {
+        let clients = Clients::new().unwrap();
+        let (began, asker) = (Instant::now(), Asker::new(&clients, None, SECOND * 8));
+        sleep(SECOND * 6).await;
+        assert_eq!(own(&asker, 3).await.unwrap_err().outcome, Outcome::Unknown);
+        assert!(began.elapsed() < SECOND * 8, "nobody could tell it from a service that is silent");
+    }
+}
