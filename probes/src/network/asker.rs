@@ -31,7 +31,11 @@ use crate::{
 pub(crate) struct Asker<'a> {
     pub clients: &'a Clients,
     address: Option<IpAddr>,
-    own_part_by: Instant,
+    /// By when this vantage says that it has not done its own part; a little before the question's time is over, when silence
+    /// is taken for the service's.
+    end: Instant,
+    /// How long it may still take for that.
+    own_left: Mutex<Duration>,
     again_after: Duration,
     /// What was read of secrets, so that no answer that repeats one is shown with it.
     secrets: Mutex<Vec<String>>,
@@ -41,8 +45,8 @@ impl<'a> Asker<'a> {
     /// Half of the time is for what this vantage has to do itself, so that a name server or a file system of its own
     /// that hangs is not taken for a service that hangs.
     pub fn new(clients: &'a Clients, address: Option<IpAddr>, timeout: Duration) -> Self {
-        let own_part_by = Instant::now() + timeout / 2;
-        Self { clients, address, own_part_by, again_after: timeout / 3, secrets: Mutex::default() }
+        let (end, own_left) = (Instant::now() + timeout - timeout / 16, Mutex::new(timeout / 2));
+        Self { clients, address, end, own_left, again_after: timeout / 3, secrets: Mutex::default() }
     }
 
     /// After how long a datagram counts as lost and is sent again.
@@ -61,11 +65,22 @@ impl<'a> Asker<'a> {
         what: &str,
         doing: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Finding> {
-        match tokio::time::timeout_at(self.own_part_by, doing).await {
+        let began = Instant::now();
+        let by = self.end.min(began + self.own_left_after(Duration::ZERO));
+        let done = tokio::time::timeout_at(by, doing).await;
+        self.own_left_after(began.elapsed());
+        match done {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(Finding::unknown(format!("cannot {what}: {error}"))),
             Err(_) => Err(Finding::unknown(format!("cannot {what}: it takes too long here"))),
         }
+    }
+
+    /// How long this vantage may still take for its own part, once it has taken so much more.
+    fn own_left_after(&self, taken: Duration) -> Duration {
+        let mut left = self.own_left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.saturating_sub(taken);
+        *left
     }
 
     /// Connects to a port of the guest, and no more.
