@@ -6,7 +6,7 @@ use holdfast_policies::{
     probe::{Grade, GrpcProbe, HttpVersion, Method, TlsProbe, TlsSettings},
 };
 use hyper::{HeaderMap, Response, body::Bytes};
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -179,6 +179,44 @@ async fn over_two((status, headers, body, trailers): Answer) -> u16 {
         }
     });
     port
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_accuses_nobody_and_a_status_that_nobody_has_logged_in_for_does() {
+    const REFUSES: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "Bearer of-yesterday").unwrap();
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    let port = server(Manner::Says(REFUSES)).await;
+    assert_eq!(asked(get(port)).await.outcome, Outcome::Fail);
+    let mut with = get(port);
+    with.header_files.insert("Authorization".to_owned(), token);
+    let seen = asked(with.clone()).await;
+    assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+    with.status = Statuses::only(401);
+    assert_eq!(asked(with).await.outcome, Outcome::Pass, "that is what is wanted");
+}
+
+#[tokio::test]
+async fn a_header_that_cannot_be_sent_over_http2_accuses_nobody() {
+    let port = over_two((200, Vec::new(), b"all ok".to_vec(), Vec::new())).await;
+    let mut probe = HttpProbe { version: HttpVersion::Two, ..get(port) };
+    probe.headers.insert("TE".to_owned(), "gzip".to_owned());
+    let seen = asked(probe).await;
+    assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_grpc_server_behind_a_gate_that_wants_a_login_was_not_asked() {
+    for (status, wanted) in
+        [(401, Outcome::Unknown), (403, Outcome::Unknown), (404, Outcome::Unknown), (503, Outcome::Fail)]
+    {
+        let port = over_two((status, Vec::new(), Vec::new(), Vec::new())).await;
+        let probe = Probe::Grpc(GrpcProbe { port, service: String::new(), tls: None });
+        let seen = ask(&probe, &network(), LIMIT).await;
+        assert_eq!(seen.outcome, wanted, "{status}: {seen:?}");
+    }
 }
 
 #[tokio::test]
