@@ -32,8 +32,10 @@ async fn check(asker: &Asker<'_>, probe: &GrpcProbe) -> Result<Finding, Finding>
     let content = message(&probe.service).ok_or_else(|| Finding::unknown("the service's name is too long"))?;
     let stream = asker.open(probe.port, probe.tls.as_ref(), &[b"h2"]).await?;
     let reply = http2::exchange(stream, request, content).await?;
-    if reply.status != 200 {
-        return Err(Finding::fail(format!("http status {} instead of a gRPC answer", reply.status)));
+    match (reply.status, of_http(reply.status)) {
+        (200, _) => {}
+        (_, Some(code)) => return Err(of_status(code)),
+        (status, None) => return Err(Finding::fail(format!("http status {status} instead of a gRPC answer"))),
     }
     // An answer without content carries its status in the headers.
     match status(&reply.trailers).or_else(|| status(&reply.headers)) {
@@ -84,6 +86,16 @@ fn of_serving(status: Option<u8>) -> Finding {
         Some(3) => Finding::fail("it says: unknown service"),
         Some(_) => Finding::fail("it says: unknown"),
         None => Finding::fail("the answer is not one of the health checking protocol"),
+    }
+}
+
+/// What gRPC takes a status of HTTP for, where that says that it may not or cannot be asked (gRPC's http-grpc-status-mapping).
+fn of_http(status: u16) -> Option<u32> {
+    match status {
+        401 => Some(16),
+        403 => Some(7),
+        404 => Some(12),
+        _ => None,
     }
 }
 

@@ -19,6 +19,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
+use regex::bytes::Regex;
 use url::{Host, Url};
 
 use crate::{
@@ -38,6 +39,9 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Most headers of a response.
 const HEADERS_MAX: usize = 128;
 
+/// Who asks has not shown who it is, or not as the service wants it (RFC 9110, 15.5.2).
+const UNAUTHORIZED: u16 = 401;
+
 /// Asks over HTTP; the caller bounds the time.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &HttpProbe) -> Finding {
     match converse(asker, probe).await {
@@ -52,7 +56,7 @@ async fn converse(asker: &Asker<'_>, probe: &HttpProbe) -> Result<Finding, Findi
     loop {
         let answer = step.take(asker, probe).await?;
         let Some(next) = step.redirected(&answer).filter(|_| probe.redirects > 0) else {
-            return Ok(judge::of_answer(&answer, probe, pattern.as_deref(), &format!("status {}", answer.status)));
+            return Ok(judged(&answer, probe, pattern.as_deref()));
         };
         if left == 0 {
             return Err(Finding::fail(format!("more than {} redirects", probe.redirects)));
@@ -60,6 +64,15 @@ async fn converse(asker: &Asker<'_>, probe: &HttpProbe) -> Result<Finding, Findi
         left -= 1;
         step = next?;
     }
+}
+
+/// A service that refuses our login answers as it should, and no restart mends what stands in our file.
+fn judged(answer: &Answer, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
+    let status = answer.status;
+    if status == UNAUTHORIZED && !probe.header_files.is_empty() && !probe.status.contains(status) {
+        return Finding::unknown(format!("the service refuses our login: status {status}"));
+    }
+    judge::of_answer(answer, probe, pattern, &format!("status {status}"))
 }
 
 /// One request on the way to an answer.

@@ -37,7 +37,7 @@ pub(crate) async fn exchange(stream: Stream, request: Request<()>, content: Byte
     let talk = async move {
         let mut sender = sender.ready().await.map_err(|error| of_error(&error))?;
         let empty = content.is_empty();
-        let (response, mut sending) = sender.send_request(request, empty).map_err(|error| of_error(&error))?;
+        let (response, mut sending) = sender.send_request(request, empty).map_err(|error| unsent(&error))?;
         if !empty {
             sending.send_data(content, true).map_err(|error| of_error(&error))?;
         }
@@ -63,6 +63,12 @@ async fn read(mut stream: h2::RecvStream) -> Result<(Vec<u8>, HeaderMap), Findin
     }
     let trailers = stream.trailers().await.map_err(|error| of_error(&error))?;
     Ok((body, trailers.unwrap_or_default()))
+}
+
+/// Judges a request that was not sent: what the protocol does not let us send says nothing about the service.
+fn unsent(error: &h2::Error) -> Finding {
+    let is_ours = error.get_io().is_none() && error.reason().is_none();
+    if is_ours { Finding::unknown(format!("the request cannot be made: {error}")) } else { of_error(error) }
 }
 
 fn of_error(error: &h2::Error) -> Finding {

@@ -39,6 +39,9 @@ fn of_tls(error: &rustls::Error) -> Finding {
         rustls::Error::AlertReceived(alert) => {
             Finding::fail(format!("the service refuses the tls handshake: {alert:?}"))
         }
+        rustls::Error::FailedToGetCurrentTime | rustls::Error::FailedToGetRandomBytes => {
+            Finding::unknown(format!("cannot ask from here: {error}"))
+        }
         rustls::Error::InvalidMessage(_) => Finding::fail("the service does not speak tls"),
         error => Finding::fail(format!("tls: {error}")),
     }
