@@ -234,6 +234,20 @@ mod tests {
         assert!(late.outcome == Outcome::Unknown && late.detail.contains("too long here"), "{late:?}");
     }
 
+    #[test]
+    fn a_token_is_not_shown_without_the_word_before_it_either() {
+        let clients = Clients::new().unwrap();
+        let asker = Asker::new(&clients, None, SECOND);
+        asker.secrets.lock().unwrap().push("Bearer t0k-of-shop".to_owned());
+        for (said, shown) in [
+            ("bad header Bearer t0k-of-shop", "bad header ***"),
+            ("no such token: t0k-of-shop", "no such token: ***"),
+            ("Bearer wants a token", "Bearer wants a token"),
+        ] {
+            assert_eq!(asker.without_secrets(Finding::fail(said)).detail, shown);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_this_vantage_does_when_the_time_is_over_accuses_nobody() {
         let clients = Clients::new().unwrap();
