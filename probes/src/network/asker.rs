@@ -139,6 +139,9 @@ impl<'a> Asker<'a> {
             finding.detail = finding.detail.replace(secret, "***");
             let escaped = format!("{secret:?}");
             finding.detail = finding.detail.replace(escaped.trim_matches('"'), "***");
+            for word in secret.split_whitespace().filter(|word| word.len() >= WORD_BYTES_MIN) {
+                finding.detail = finding.detail.replace(word, "***");
+            }
         }
         finding
     }
@@ -150,6 +153,9 @@ impl<'a> Asker<'a> {
             .map_err(|why| Finding::unknown(format!("the pattern {text:?} cannot be used: {why}")))
     }
 }
+
+/// Shortest word of a secret that is one by itself, in bytes: a token behind `Bearer`, and not `Bearer`.
+const WORD_BYTES_MIN: usize = 8;
 
 /// Most addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
