@@ -241,6 +241,30 @@ async fn curl_stands_alone_and_shows_other_statuses() {
 }
 
 #[tokio::test]
+async fn what_a_service_says_before_its_answer_is_not_the_answer() {
+    let early: fn(&[String]) -> Says = |_| {
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </ok.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+        let says: &'static str = format!("{hints}HTTP/1.1 200 OK\r\nA: b\r\n\r\nall ok").leak();
+        Says::Ends(Exit::Code(0), says, "")
+    };
+    assert_eq!(outcome(&http(80), &agent(Says::Well, early)).await, Outcome::Pass);
+    let early_alone: fn(&[String]) -> Says =
+        |_| Says::Ends(Exit::Code(0), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\n\r\nok", "");
+    assert_eq!(outcome(&http(80), &agent(Says::Well, early_alone)).await, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn a_url_is_asked_as_it_stands_and_not_as_a_pattern_for_many() {
+    let takes_it_as_it_stands: fn(&[String]) -> Says = |argv| {
+        let is_one = argv.iter().any(|word| word == "-g");
+        Says::Ends(Exit::Code(0), if is_one { "HTTP/1.1 200 OK\r\n\r\nok" } else { "HTTP/1.1 404 None\r\n\r\n" }, "")
+    };
+    let Probe::Http(mut probe) = http(80) else { unreachable!() };
+    probe.url = "http://{address}/list?of=[1-3]".to_owned();
+    assert_eq!(outcome(&Probe::Http(probe), &agent(Says::Well, takes_it_as_it_stands)).await, Outcome::Pass);
+}
+
+#[tokio::test]
 async fn a_busybox_without_zero_io_still_tells_open_from_closed() {
     /// Runs busybox's own `nc` whatever `nc` this machine has.
     struct Busybox;
