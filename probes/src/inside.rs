@@ -91,10 +91,11 @@ fn wget_can(probe: &HttpProbe) -> bool {
     probe.status == Statuses::only(200) && probe.method == Method::Get && probe.headers.is_empty()
 }
 
-/// The certificate is not checked: it cannot be valid for a loopback address, and nobody stands in between.
+/// The certificate is not checked: it cannot be valid for a loopback address, and nobody stands in between. Nor is the URL a
+/// pattern (`-g`).
 fn curl(url: &str, probe: &HttpProbe, limit: Duration) -> Vec<String> {
     let seconds = format!("{:.1}", limit.as_secs_f64().max(0.1));
-    let mut argv = words(&["curl", "-sS", "-i", "-k", "--noproxy", "*", "-m", &seconds]);
+    let mut argv = words(&["curl", "-sS", "-g", "-i", "-k", "--noproxy", "*", "-m", &seconds]);
     match probe.method {
         Method::Get => {}
         Method::Head => argv.push("-I".to_owned()),
@@ -151,16 +152,20 @@ fn of_curl(result: &ExecResult, probe: &HttpProbe, pattern: Option<&Regex>) -> F
     }
 }
 
-/// Headers come first in the output, so the status survives when a long body was cut.
+/// Headers come first in the output, so the status survives when a long body was cut. Before them may stand those of interim
+/// answers (100 to 199, but for the last word of 101), which hosts pass over too.
 fn of_curl_output(output: &[u8], probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
-    let Some(status) = status_of(output) else {
-        return Finding::unknown("curl shows no http status");
-    };
-    let end =
-        output.windows(4).position(|window| window == b"\r\n\r\n").map_or(output.len(), |at| at.saturating_add(4));
-    let body = output.get(end..).unwrap_or_default().to_vec();
-    let answer = Answer { status, location: None, body };
-    judge::of_answer(&answer, probe, pattern, &format!("status {status}"))
+    let mut rest = output;
+    while let Some(status) = status_of(rest) {
+        let end = rest.windows(4).position(|window| window == b"\r\n\r\n");
+        let body = end.and_then(|end| rest.get(end.saturating_add(4)..)).unwrap_or_default();
+        if !matches!(status, 100 | 102..=199) {
+            let answer = Answer { status, location: None, body: body.to_vec() };
+            return judge::of_answer(&answer, probe, pattern, &format!("status {status}"));
+        }
+        rest = body;
+    }
+    Finding::unknown("curl shows no http status")
 }
 
 fn status_of(output: &[u8]) -> Option<u16> {

@@ -11,7 +11,7 @@ use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding, inside:
 /// told as the program and its exit code. Without curl there is no https: wget would want a valid certificate, which a loopback
 /// address cannot have. 143 is busybox's `timeout`, whose signal has ended wget.
 const PAGE: &str = r#"with=curl; code=127
-command -v curl > /dev/null && { page=$(curl -sS -f -k --noproxy '*' -m "$3" "$1"); code=$?; }
+command -v curl > /dev/null && { page=$(curl -sS -g -f -k --noproxy '*' -m "$3" "$1"); code=$?; }
 if [ $code -ge 126 ]; then
   case $1 in https:*) echo "only curl asks over https, and it cannot be run" >&2; exit 126;; esac
   with=wget; page=$(timeout "$3" wget -q -O - "$1"); code=$?
