@@ -84,7 +84,7 @@ async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, memory: &Memory, ti
         return Finding { outcome, detail };
     }
     match probe {
-        Probe::Http(http) => inside::http(channel, http, timeout).await,
+        Probe::Http(http) => inside::http(channel, http, memory, timeout).await,
         Probe::Tcp(tcp) => inside::tcp(channel, tcp, timeout).await,
         Probe::AgentPing {} => agent_ping::ask(channel, timeout).await,
         Probe::Exec(exec) => exec::ask(channel, exec, timeout).await,

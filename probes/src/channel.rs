@@ -110,6 +110,9 @@ pub enum ChannelError {
     /// The agent answered with an error, such as "no such program".
     #[error("guest agent refused: {0}")]
     Refused(String),
+    /// The program has ended and said more than this way out takes, so that nothing of it is known.
+    #[error("what was said is more than the guest agent can pass on")]
+    TooLong,
     /// The agent was asked, and has been silent since: nobody knows what came of it.
     #[error("guest agent gave no result before the deadline")]
     Deadline,

@@ -240,6 +240,47 @@ async fn curl_stands_alone_and_shows_other_statuses() {
     assert_eq!(outcome(&Probe::Http(probe), &target).await, Outcome::Pass);
 }
 
+/// This machine, where an agent passes on no more than so much of what a program says.
+struct Narrow(usize);
+
+#[async_trait::async_trait]
+impl GuestChannel for Narrow {
+    async fn ping(&self, deadline: Duration) -> Result<(), ChannelError> {
+        Here.ping(deadline).await
+    }
+    async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
+        let result = Here.exec(argv, deadline).await?;
+        if result.stdout.len() > self.0 { Err(ChannelError::TooLong) } else { Ok(result) }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_for_the_way_out_of_the_guest_is_cut_there_from_the_second_question_on() {
+    let body = format!("all ok{}", "x".repeat(2 << 20));
+    let says: &'static str = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak();
+    let probe = http(server(Manner::Says(says)).await);
+    let target = inside(Narrow(1 << 20));
+    let first = asked(&probe, &target).await;
+    assert!(first.outcome == Outcome::Unknown && first.detail.contains("more than"), "{first:?}");
+    let second = asked(&probe, &target).await;
+    assert_eq!(second.outcome, Outcome::Pass, "{second:?}");
+    let Probe::Http(mut other) = probe else { unreachable!() };
+    other.body = Some("all is well".to_owned());
+    assert_eq!(outcome(&Probe::Http(other), &target).await, Outcome::Fail, "it is looked at");
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_cut_a_page_that_is_too_large_is_unknown_and_so_is_a_command_that_says_too_much() {
+    let too_long: fn(&[String]) -> Says = |argv| match argv[0].as_str() {
+        "sh" => Says::Error(ChannelError::Refused("no such file".to_owned())),
+        _ => Says::Error(ChannelError::TooLong),
+    };
+    let target = agent(Says::Well, too_long);
+    for probe in [http(80), http(80), exec(&["app.exe", "--status"])] {
+        assert_eq!(outcome(&probe, &target).await, Outcome::Unknown);
+    }
+}
+
 #[tokio::test]
 async fn what_a_service_says_before_its_answer_is_not_the_answer() {
     let early: fn(&[String]) -> Says = |_| {

@@ -18,6 +18,7 @@ use crate::{
     exec::how_it_ended,
     finding::{Finding, contains},
     judge::{self, Answer},
+    memory::Memory,
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -26,7 +27,9 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 ///
 /// `wget` shows no status, so it can only ask for 200, and it reports any success as one; where a redirect leads, it goes, as
 /// hosts do not.
-pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout: Duration) -> Finding {
+///
+/// A page that was too large for the way out is cut in the guest from then on, by its shell.
+pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, memory: &Memory, timeout: Duration) -> Finding {
     let Some(url) = fill_in(&probe.url, Some(LOOPBACK)).filter(|url| is_http(url)) else {
         return Finding::unknown(format!("{:?} is not an http or https url", probe.url));
     };
@@ -37,20 +40,27 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, timeout:
         Ok(pattern) => pattern,
         Err(why) => return Finding::unknown(format!("the pattern cannot be used: {why}")),
     };
-    let guest = Guest::new(channel, timeout);
-    let no_curl = match guest.run(curl(&url, probe, guest.remaining())).await {
+    let (guest, cut) = (Guest::new(channel, timeout), memory.is_large(&url));
+    let no_curl = match guest.fetch(curl(&url, probe, guest.remaining()), cut).await {
         Ran::Ended(result) => return of_curl(&result, probe, pattern.as_ref()),
+        Ran::TooLong => return too_long(memory, &url),
         Ran::Missing(why) => format!("the guest has no program to ask with: curl: {why}"),
         Ran::Judged(finding) => return finding,
     };
     if !wget_can(probe) || !url.starts_with("http://") {
         return Finding::unknown(no_curl);
     }
-    match guest.run(wget(&url, guest.seconds())).await {
+    match guest.fetch(wget(&url, guest.seconds()), cut).await {
         Ran::Ended(result) => of_wget(&result, probe, pattern.as_ref()),
+        Ran::TooLong => too_long(memory, &url),
         Ran::Missing(why) => Finding::unknown(format!("{no_curl}; wget: {why}")),
         Ran::Judged(finding) => finding,
     }
+}
+
+fn too_long(memory: &Memory, url: &str) -> Finding {
+    memory.note_large(url);
+    Finding::unknown(format!("{}: from the next question on the guest's shell is to cut it", ChannelError::TooLong))
 }
 
 /// Connects over TCP in the guest, with `nc`.
@@ -71,6 +81,7 @@ pub(crate) async fn tcp(channel: &dyn GuestChannel, probe: &TcpProbe, timeout: D
             Ran::Ended(ExecResult { exit: Exit::Code(0), .. }) => return Finding::pass("connected"),
             Ran::Ended(result) => return Finding::fail(format!("nc: {}", how_it_ended(&result))),
             Ran::Missing(why) => missing = why,
+            Ran::TooLong => return Finding::unknown(ChannelError::TooLong.to_string()),
             Ran::Judged(finding) => return finding,
         }
     }
@@ -182,6 +193,8 @@ pub(crate) enum Ran {
     Ended(ExecResult),
     /// It is not there, or cannot do what was asked of it.
     Missing(String),
+    /// It said more than the way out takes.
+    TooLong,
     /// It did not end by itself.
     Judged(Finding),
 }
@@ -208,19 +221,40 @@ impl<'a> Guest<'a> {
     }
 
     pub(crate) async fn run(&self, argv: Vec<String>) -> Ran {
-        match self.channel.exec(&argv, self.remaining()).await {
-            Ok(result) if is_timed_out(&argv, &result) => {
-                Ran::Judged(Finding::fail("no answer in time, and the program that asked was ended"))
-            }
-            Ok(result) => of_end(result),
-            Err(ChannelError::Refused(why)) => Ran::Missing(why),
-            Err(ChannelError::Late) => {
-                Ran::Judged(Finding::fail("no answer in time, while the guest's agent does answer"))
-            }
-            // It may be the agent that hangs, and not the service.
-            Err(error @ (ChannelError::Deadline | ChannelError::Unavailable(_))) => {
-                Ran::Judged(Finding::unknown(error.to_string()))
-            }
+        of_exec(&argv, self.channel.exec(&argv, self.remaining()).await)
+    }
+
+    /// Runs a program that fetches a page; `cut` has the guest's shell pass on no more than its beginning.
+    async fn fetch(&self, argv: Vec<String>, cut: bool) -> Ran {
+        if !cut {
+            return self.run(argv).await;
+        }
+        let mut in_a_shell = words(&["sh", "-c", BEGINNING, "sh"]);
+        in_a_shell.extend(argv.iter().cloned());
+        of_exec(&argv, self.channel.exec(&in_a_shell, self.remaining()).await)
+    }
+}
+
+/// Runs what its arguments say, and passes on the first 128 KiB of what that says, and its exit code. What says more has said
+/// enough: it meets a closed pipe, and what it makes of that does not matter.
+const BEGINNING: &str = r#"exec 3>&1
+end=$({ { "$@" 3>&- 4>&-; echo $? >&4; } | { head -c 131072 >&3; [ "$(head -c 1 | wc -c)" -eq 0 ] || echo cut >&4; }; } 4>&1)
+case $end in *cut*) exit 0;; esac
+exit "${end:-126}""#;
+
+/// What became of `program`, which may have been run by another one.
+fn of_exec(program: &[String], ended: Result<ExecResult, ChannelError>) -> Ran {
+    match ended {
+        Ok(result) if is_timed_out(program, &result) => {
+            Ran::Judged(Finding::fail("no answer in time, and the program that asked was ended"))
+        }
+        Ok(result) => of_end(result),
+        Err(ChannelError::Refused(why)) => Ran::Missing(why),
+        Err(ChannelError::TooLong) => Ran::TooLong,
+        Err(ChannelError::Late) => Ran::Judged(Finding::fail("no answer in time, while the guest's agent does answer")),
+        // It may be the agent that hangs, and not the service.
+        Err(error @ (ChannelError::Deadline | ChannelError::Unavailable(_))) => {
+            Ran::Judged(Finding::unknown(error.to_string()))
         }
     }
 }

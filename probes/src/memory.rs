@@ -2,7 +2,7 @@
 //! figures that came with the newest answer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,6 +17,8 @@ pub struct Memory {
     /// By file with a process number: as many, too.
     named: Arc<Mutex<BTreeMap<String, Named>>>,
     figures: Arc<Mutex<Vec<Figure>>>,
+    /// Pages that are too large for the way out of the guest: as many as one asker asks for.
+    large: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A number that a plugin tells besides its verdict. Nothing is decided by it.
@@ -58,6 +60,16 @@ impl Memory {
     #[cfg(feature = "network")]
     pub(crate) fn set_figures(&self, figures: Vec<Figure>) {
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
+    /// Whether a page was too large for the way out of the guest.
+    pub(crate) fn is_large(&self, url: &str) -> bool {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner).contains(url)
+    }
+
+    /// Notes that a page was too large for that.
+    pub(crate) fn note_large(&self, url: &str) {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned());
     }
 
     /// Notes a run. Returns how long the one before it lasted, if that had begun with a restart by systemd too; `None` where

@@ -19,7 +19,7 @@ pub(crate) use self::{
 };
 
 use crate::{
-    channel::{ExecResult, Exit, GuestChannel},
+    channel::{ChannelError, ExecResult, Exit, GuestChannel},
     exec::how_it_ended,
     finding::Finding,
     inside::{Guest, Ran},
@@ -51,6 +51,7 @@ async fn look(
     let result = match Guest::new(channel, timeout).run(argv).await {
         Ran::Ended(result) => result,
         Ran::Missing(why) => return Err(Finding::unknown(format!("the guest cannot look: {why}"))),
+        Ran::TooLong => return Err(Finding::unknown(ChannelError::TooLong.to_string())),
         Ran::Judged(finding) => return Err(finding),
     };
     let text = String::from_utf8_lossy(&result.stdout).into_owned();

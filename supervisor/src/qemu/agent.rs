@@ -127,7 +127,7 @@ impl AgentChannel {
             }
         };
         let answer = match connection.exchange(name, arguments).await {
-            Err(WireError::TooLong) => return Err(ChannelError::Refused(WireError::TooLong.to_string())),
+            Err(WireError::TooLong) => return Err(ChannelError::TooLong),
             other => other.map_err(unavailable)?,
         };
         *place = Some(connection);
@@ -205,7 +205,7 @@ impl AgentChannel {
         };
         let arguments = serde_json::json!({ "mode": mode });
         match tokio::time::timeout(REFUSAL, self.exchange(&mut place, qga::guest_shutdown::NAME, &arguments)).await {
-            Ok(Err(refused @ ChannelError::Refused(_))) => Err(refused),
+            Ok(Err(refused @ (ChannelError::Refused(_) | ChannelError::TooLong))) => Err(refused),
             // A connection that breaks now is that of a guest on its way down.
             Ok(Ok(_) | Err(ChannelError::Unavailable(_) | ChannelError::Deadline | ChannelError::Late)) | Err(_) => {
                 Ok(())

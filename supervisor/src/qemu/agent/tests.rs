@@ -125,3 +125,14 @@ async fn output_beyond_the_bound_is_cut() {
     let result = channel.exec(&["/bin/yes".to_owned()], LONG).await.unwrap();
     assert_eq!((result.exit, result.stdout.len()), (Exit::Code(3), OUTPUT_BYTES_MAX));
 }
+
+#[tokio::test]
+async fn what_a_program_says_beyond_all_bounds_is_told_apart_from_a_refusal() {
+    let (_folder, channel) = agent(running(), |_, name| {
+        Some(match name {
+            "guest-exec" => "{\"return\": {\"pid\": 7}}\n".to_owned(),
+            _ => format!("{{\"return\": {{\"exited\": true, \"out-data\": \"{}\"}}}}\n", "eHh4".repeat(400_000)),
+        })
+    });
+    assert_eq!(channel.exec(&["/bin/yes".to_owned()], LONG).await, Err(ChannelError::TooLong));
+}
