@@ -200,6 +200,27 @@ async fn a_metric_is_had_by_curl_or_else_by_wget_and_what_they_could_not_ask_is_
 }
 
 #[tokio::test]
+async fn of_a_page_that_the_way_out_has_cut_the_last_line_is_not_compared() {
+    let cut: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(0), "up 1\nup 1", "");
+    let whole: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(0), "up 1\nup 17\n", "");
+    for (says, wanted) in [(cut, "up is 1"), (whole, "up is 17, wanted == 1")] {
+        let target = inside(Scripted { ping: Says::Well, exec: says });
+        let seen = ask(&metric(1, "up", Comparison::Equal), &target, LIMIT).await;
+        assert_eq!(seen.detail, wanted, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_large_page_the_lines_of_the_metric_are_found_as_far_as_it_is_read() {
+    let early: &'static str = "curl() { echo up 1; head -c 9000000 /dev/zero | tr '\\0' x; echo; echo up 2; }; ";
+    let late: &'static str = "curl() { head -c 9000000 /dev/zero | tr '\\0' x; echo; echo up 1; }; ";
+    for (functions, wanted) in [(early, Outcome::Pass), (late, Outcome::Unknown)] {
+        let seen = ask(&metric(1, "up", Comparison::Equal), &inside(With(functions)), LIMIT).await;
+        assert_eq!(seen.outcome, wanted, "{seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_passes_with_the_codes_and_the_output_that_are_wanted() {
     let judged = async |set: fn(&mut ExecProbe)| {
         let run = ["sh", "-c", "echo lag 12; exit 3"].map(str::to_owned).to_vec();
