@@ -7,18 +7,25 @@ use holdfast_policies::probe::MetricProbe;
 use super::look;
 use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding, inside::could_not_ask};
 
-/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. What went wrong is
-/// told as the program and its exit code. Without curl there is no https: wget would want a valid certificate, which a loopback
-/// address cannot have. 143 is busybox's `timeout`, whose signal has ended wget.
-const PAGE: &str = r#"with=curl; code=127
-command -v curl > /dev/null && { page=$(curl -sS -g -f -k --noproxy '*' -m "$3" "$1"); code=$?; }
-if [ $code -ge 126 ]; then
+/// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. They are chosen while
+/// the page comes, so that one of any size takes no memory of the guest; but of 64 MiB alone, since a line without end would. What
+/// went wrong is told as the program and its exit code. Without curl there is no https: wget would want a valid certificate,
+/// which a loopback address cannot have. 143 is busybox's `timeout`, whose signal has ended wget.
+const PAGE: &str = r#"end='
+'
+fetch() {
+  page=$({ code=$({ { "$@" 3>&- 4>&-; echo $? >&4; } | { head -c 67108864; cat > /dev/null; } | grep "^$name[{ ]" | { head -n 1000 >&3; cat > /dev/null; }; } 4>&1); echo "${code:-126}"; } 3>&1)
+  code=${page##*"$end"}; page=${page%"$code"}
+}
+name=$2; with=curl; code=127
+command -v curl > /dev/null && fetch curl -sS -g -f -k --noproxy '*' -m "$3" "$1"
+if [ "$code" -ge 126 ]; then
   case $1 in https:*) echo "only curl asks over https, and it cannot be run" >&2; exit 126;; esac
-  with=wget; page=$(timeout "$3" wget -q -O - "$1"); code=$?
-  [ $code -lt 126 ] || [ $code -eq 143 ] || { echo "neither curl nor wget can be run" >&2; exit 126; }
+  with=wget; fetch timeout "$3" wget -q -O - "$1"
+  [ "$code" -lt 126 ] || [ "$code" -eq 143 ] || { echo "neither curl nor wget can be run" >&2; exit 126; }
 fi
-[ $code -eq 0 ] || { echo "$with $code"; exit 5; }
-printf '%s\n' "$page" | grep "^$2[{ ]" | head -n 1000
+[ "$code" -eq 0 ] || { echo "$with $code"; exit 5; }
+printf '%s' "$page"
 exit 0"#;
 
 /// Reads the page and compares.
@@ -31,13 +38,18 @@ pub(crate) async fn metric(channel: &dyn GuestChannel, probe: &MetricProbe, time
         Err(finding) => return finding,
     };
     match said.code {
-        0 => of_page(&said.text, probe),
+        0 => of_page(whole_lines(&said.text), probe),
         5 if is_our_fault(&said.text) => {
             Finding::unknown(format!("{url} cannot be asked: {}", how_it_ended(&said.result)))
         }
         5 => Finding::fail(format!("{url} cannot be read: {}", how_it_ended(&said.result))),
         _ => said.odd(),
     }
+}
+
+/// Where the way out has cut the text, its last line may lack digits.
+fn whole_lines(text: &str) -> &str {
+    text.rsplit_once('\n').map_or("", |(lines, _)| lines)
 }
 
 /// Whether `curl 6` and the like says that the question could not be put.
