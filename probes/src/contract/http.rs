@@ -54,6 +54,10 @@ async fn an_endless_body_is_read_only_so_far_and_nothing_is_unpacked() {
         Outcome::Pass,
         "the status is right, and nothing is wanted of the body"
     );
+    let gigabyte = server(Manner::Endless("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")).await;
+    assert_eq!(asked(get(gigabyte)).await.outcome, Outcome::Pass);
+    let seen = asked(HttpProbe { body: Some("ok".to_owned()), ..get(gigabyte) }).await;
+    assert!(seen.outcome == Outcome::Fail && seen.detail.contains("65536 bytes"), "{seen:?}");
     let packed = server(Manner::Endless("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n")).await;
     let seen = asked(HttpProbe { body: Some("ok".to_owned()), ..get(packed) }).await;
     assert!(seen.detail.contains("65536 bytes"), "{seen:?}");

@@ -22,7 +22,7 @@ use holdfast_policies::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
 };
 
 use crate::{
@@ -259,6 +259,80 @@ async fn a_service_that_hangs_up_fails_whatever_the_kind() {
     })
     .await;
     for (probe, seen) in all_asked(conversations(port), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_listens_and_has_closed_its_own_half_fails_whatever_the_kind() {
+    let (port, _) = server(|mut stream| async move {
+        stream.shutdown().await?;
+        mute(stream).await
+    })
+    .await;
+    for (probe, seen) in all_asked(conversations(port), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+}
+
+/// A port whose queue is full, while what is returned lives: connections to it stay half open for ever.
+async fn full_queue() -> (u16, TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let place = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(place)).await {
+        waiting.push(connected.unwrap());
+        assert!(waiting.len() < 64, "the queue has no end");
+    }
+    (place.port(), listener, waiting)
+}
+
+#[tokio::test]
+async fn a_connection_that_stays_half_open_fails_by_the_deadline_whatever_the_kind() {
+    let (port, _listener, _waiting) = full_queue().await;
+    let bare = Probe::Tcp(TcpProbe::to(port));
+    for (probe, seen) in all_asked(conversations(port).into_iter().chain([bare]), &network()).await {
+        assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, 0][..], &stream.to_be_bytes()[..], content].concat()
+}
+
+/// Answers the first request over HTTP/2 with headers that never end.
+async fn headers_without_end(mut stream: TcpStream) -> std::io::Result<()> {
+    const HEADERS: u8 = 1;
+    stream.write_all(&frame(4, 0, &[])).await?;
+    // What clients begin with, and then frames.
+    stream.read_exact(&mut [0; 24]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await?;
+        if head[3] == HEADERS {
+            break;
+        }
+    }
+    // `:status: 200`, and then `a: b` again and again.
+    stream.write_all(&frame(HEADERS, 1, &[0x88])).await?;
+    let more = frame(9, 1, &[0, 1, b'a', 1, b'b'].repeat(3_000));
+    loop {
+        stream.write_all(&more).await?;
+    }
+}
+
+#[tokio::test]
+async fn headers_without_end_fail_in_bounded_memory_over_http2_as_well() {
+    let (port, _) = server(headers_without_end).await;
+    let http2 = HttpProbe { version: HttpVersion::Two, ..HttpProbe::get(format!("http://{{address}}:{port}/")) };
+    let grpc = Probe::Grpc(GrpcProbe { port, service: String::new(), tls: None });
+    for (probe, seen) in all_asked([Probe::Http(Box::new(http2)), grpc], &network()).await {
         assert!(is(&seen, Outcome::Fail), "{probe:?}: {seen:?}");
     }
 }
