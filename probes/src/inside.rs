@@ -230,7 +230,7 @@ impl<'a> Guest<'a> {
             return self.run(argv).await;
         }
         let mut in_a_shell = words(&["sh", "-c", BEGINNING, "sh"]);
-        in_a_shell.extend(argv.iter().cloned());
+        in_a_shell.extend_from_slice(&argv);
         of_exec(&argv, self.channel.exec(&in_a_shell, self.remaining()).await)
     }
 }
