@@ -219,9 +219,8 @@ impl Look {
     async fn run(self) {
         let (guest, service, _) = &self.subject;
         let every = self.question.service.every.0.max(Duration::from_millis(20));
-        let share = wanted::rank(guest, service, self.node.host()) % 1_000;
-        let jitter = every.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 4_000.0);
-        let mut turn = interval_at(tokio::time::Instant::now() + jitter, every);
+        let first_after = wanted::first_after(guest, service, self.node.host(), every);
+        let mut turn = interval_at(tokio::time::Instant::now() + first_after, every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = turn.tick().await;

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use holdfast_policies::{
@@ -69,9 +70,15 @@ pub(super) fn services(wanted: &BTreeMap<Subject, Question>) -> BTreeSet<(&str, 
     wanted.keys().map(|(guest, service, _)| (guest.as_str(), service.as_str())).collect()
 }
 
+/// After how long a service is asked for the first time: a part of the first quarter of its interval, by its name and by who asks.
+pub(super) fn first_after(guest: &GuestName, service: &ServiceName, host: &HostName, every: Duration) -> Duration {
+    let share = rank(guest, service, host) % 1_000;
+    every.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 4_000.0)
+}
+
 /// FNV-1a (64 bit, Fowler, Noll and Vo), and mixed: small, and alike on every host and in every version. Names of hosts mostly differ
 /// at their end alone, which FNV hardly carries into the high bits, so that the same few of them would come first for most services.
-pub(super) fn rank(guest: &GuestName, service: &ServiceName, host: &HostName) -> u64 {
+fn rank(guest: &GuestName, service: &ServiceName, host: &HostName) -> u64 {
     let text = format!("{guest}/{service}/{host}");
     mixed(
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
@@ -122,6 +129,19 @@ mod tests {
             // A hundred each, if all were alike.
             assert!(asks.values().all(|count| (50..=150).contains(count)), "{asks:?}");
         }
+    }
+
+    #[test]
+    fn a_start_brings_no_herd_of_questions() {
+        let (service, every) = (ServiceName::new("http").unwrap(), Duration::from_secs(10));
+        let mut asked = [0_u32; 25];
+        for number in 0..2_500 {
+            let guest = GuestName::new(format!("guest-{number:04}")).unwrap();
+            let first = first_after(&guest, &service, &host("hv-01"), every);
+            asked[usize::try_from(first.as_millis()).unwrap() / 100] += 1;
+        }
+        // A hundred in each tenth of a second, if all were alike.
+        assert!(asked.iter().all(|count| (50..=150).contains(count)), "{asked:?}");
     }
 
     #[test]
