@@ -4,10 +4,11 @@ use super::*;
 use crate::{
     change::Refused,
     decide::tests::four,
-    fixture::{declaration, done, failed},
+    fixture::{declaration, done, failed, off},
     names::Epoch,
     observe::{GuestCondition, GuestReport},
     state::Phase,
+    time::Moment,
 };
 
 /// The host's newest sync says that it has the guest under this epoch.
@@ -120,6 +121,42 @@ fn nothing_starts_while_a_host_has_a_guest_that_is_proven_to_run_nowhere() {
     assert_eq!(scene.settle(), Vec::<String>::new(), "it is still reported, and was just asked");
     later_without(&mut scene, "d", 1_000);
     assert_eq!(scene.settle(), ["IncidentResolved", "Place"]);
+}
+
+#[test]
+fn a_host_that_dies_with_a_stray_is_fenced_for_it_and_the_guest_starts_after_that() {
+    let mut scene = four();
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 2_000);
+    has(&mut scene, "web", "b", Epoch::default());
+    assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+    later_without(&mut scene, "d", 5_000);
+    scene.silent("b", 2_000);
+    let words = scene.settle();
+    assert!(words.contains(&"FenceAttempted".to_owned()), "nothing else runs there, and it may: {words:?}");
+    assert!(!words.contains(&"Place".to_owned()), "{words:?}");
+    let attempt = scene.stage.state.fence_under_way(&host("b")).unwrap();
+    scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
+    scene.power("b", off("b", Moment(scene.now)));
+    let words = scene.settle();
+    assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
+}
+
+#[test]
+fn a_host_that_dies_after_it_has_stopped_a_stray_is_not_fenced_for_it() {
+    let mut scene = four();
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 2_000);
+    has(&mut scene, "web", "b", Epoch::default());
+    scene.settle();
+    scene.stage.end("b", done());
+    later_without(&mut scene, "d", 5_000);
+    scene.silent("b", 2_000);
+    let words = scene.settle();
+    assert!(!words.contains(&"FenceOpened".to_owned()), "nothing may run there: {words:?}");
+    assert!(words.contains(&"Place".to_owned()), "{words:?}");
 }
 
 #[test]
