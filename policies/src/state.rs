@@ -144,6 +144,22 @@ impl ClusterState {
         self.guests.iter().filter(move |(_, guest)| guest.halves().into_iter().flatten().any(|half| half.host == *host))
     }
 
+    /// Guests that were found on this host without a right to run there, and of which it has not said that nothing is left.
+    pub fn strays_of<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a GuestName> {
+        let asked = self
+            .orders
+            .values()
+            .filter(move |order| order.host == *host && matches!(order.kind, OrderKind::Release { .. }));
+        let guests = asked.filter_map(|order| order.kind.guest()).map(|(guest, _)| guest);
+        guests.filter(move |guest| self.guests.get(*guest).is_some_and(|known| known.strays.contains_key(host)))
+    }
+
+    /// Whether anything waits for proof that this host runs nothing: a guest that it may run, or one that was found there.
+    #[must_use]
+    pub fn is_waited_for(&self, host: &HostName) -> bool {
+        self.guests_of(host).next().is_some() || self.strays_of(host).next().is_some()
+    }
+
     /// The incident key of a guest.
     #[must_use]
     pub fn guest_key(guest: &GuestName) -> String {

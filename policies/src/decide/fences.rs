@@ -176,7 +176,7 @@ fn supersede(decision: &mut Decision, name: &HostName, how: &str) -> Waits {
 fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, stuck: Option<String>) -> Waits {
     let name = subject.name;
     // A host that may run nothing needs no fence: nothing waits for proof (S8).
-    if round.state.guests_of(name).next().is_none() {
+    if !round.state.is_waited_for(name) {
         let what = "its next sign of life; it is not fenced, because nothing may run there";
         return Some((what.to_owned(), FOREVER));
     }
