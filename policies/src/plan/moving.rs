@@ -150,6 +150,37 @@ fn a_set_follows_the_one_that_an_operator_has_moved_last() {
 }
 
 #[test]
+fn a_set_comes_to_the_one_of_it_that_cannot_be_moved_wherever_an_operator_has_put_another() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
+    for of in ["g1", "g2", "g3"] {
+        stage.run(of, "a");
+    }
+    let guests = named(&["g1", "g2", "g3"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    moved(&mut stage, "g1", "a", "b");
+    assert_eq!(wanted(&stage), ["g2 a b", "g3 a b"], "they follow it");
+    stage.state.guests.get_mut(&name("g3")).unwrap().failed_moves = 2;
+    assert_eq!(wanted(&stage), ["g2 a b", "g3 a b"], "it is tried once more");
+    stage.state.guests.get_mut(&name("g3")).unwrap().failed_moves = 3;
+    assert_eq!(wanted(&stage), ["g1 b a"], "it does not follow");
+    rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never)])));
+    assert_eq!(wanted(&stage), ["g2 a b", "g3 a b"], "where not all of it can be, it does not come together");
+}
+
+#[test]
+fn a_set_goes_to_where_it_is_liked_better_only_after_the_one_of_it_whose_moves_fail() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "a");
+    let guests = named(&["g1", "g2"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("b", Score::By(9_999))])));
+    assert_eq!(wanted(&stage), ["g1 a b", "g2 a b"]);
+    stage.state.guests.get_mut(&name("g2")).unwrap().failed_moves = 3;
+    assert_eq!(wanted(&stage), ["g2 a b"], "the other one would have to come back");
+}
+
+#[test]
 fn a_move_goes_only_where_there_is_room() {
     let mut stage = Stage::new(&["a", "b"], &["g1", "old"]);
     change(&mut stage, |policies| guest(policies, "old").qemu.memory_mib = 8_000);
