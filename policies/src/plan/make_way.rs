@@ -25,7 +25,7 @@ const STUCK_MAX: usize = 8;
 const ASKED_MAX: usize = 256;
 
 /// Moves of a guest in a row that failed, after which nobody makes way for it any more, nor it for anybody: it would not come, or
-/// not go.
+/// not go. The others of its set come to it.
 const FAILED_MOVES_MAX: u32 = 3;
 
 /// Adds the move of one that makes way, if there is any. One in a call: what it frees shows when it has gone. `may_go` says
@@ -74,7 +74,8 @@ fn place(solver: &mut Solver<'_, '_>, guest: GuestAt) -> Option<HostAt> {
     best.map(|(rank, _)| rank.host)
 }
 
-fn is_movable(guest: &Guest) -> bool {
+/// Whether a guest that is to move does so, going by its newest moves.
+pub(super) fn is_movable(guest: &Guest) -> bool {
     guest.failed_moves < FAILED_MOVES_MAX
 }
 

@@ -3,6 +3,7 @@
 //! names as the one that gives way moves for it; the others stay.
 
 use super::{
+    make_way::is_movable,
     problem::{Problem, Stage},
     room::Room,
     solve::{Ask, Solver},
@@ -116,7 +117,9 @@ fn look(solver: &mut Solver<'_, '_>, unit: &[GuestAt], found: &mut Vec<Move>) ->
         // Where an operator has put one of a set, all of it stays.
         (None, Some(_)) if at.iter().any(|(guest, _)| put_there(problem, *guest).is_some()) => {}
         (None, Some((host, score))) if host != first && is_worth_it(problem, unit, first, (host, score), here) => {
-            for (guest, from) in at {
+            // One whose moves fail goes before the others of its set: if it does not arrive, they would have to come back.
+            let one_is_stuck = at.iter().any(|(guest, _)| is_stuck(problem, *guest));
+            for (guest, from) in at.into_iter().filter(|(guest, _)| !one_is_stuck || is_stuck(problem, *guest)) {
                 let why = format!(
                     "rules score {} {score} for it, and {} {here}",
                     problem.host_name(host),
@@ -158,7 +161,8 @@ fn gather(solver: &mut Solver<'_, '_>, unit: &[GuestAt], at: &[(GuestAt, HostAt)
     let problem = solver.problem;
     let homes: Vec<HostAt> = homes(problem, at).into_iter().filter(|host| solver.takes(unit, *host).is_ok()).collect();
     let first = homes.first().copied()?;
-    if at.iter().any(|(guest, host)| *host == first && put_there(problem, *guest).is_some()) {
+    let holds = |guest: GuestAt| put_there(problem, guest).is_some() || is_stuck(problem, guest);
+    if at.iter().any(|(guest, host)| *host == first && holds(*guest)) {
         return Some(first);
     }
     let here = own_score(solver, unit, first);
@@ -176,21 +180,27 @@ fn failed_rounds(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], host: HostAt) 
     at.iter().map(|(guest, _)| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0)
 }
 
-/// The hosts of a set, the one where it comes together first: where an operator has put one of it, by the newest move, else
-/// one where none of it has failed to start, that does not doubt itself, and where most of it is, so that as few as can be
-/// are disturbed.
+/// The hosts of a set, the one where it comes together first: where one of it is stuck, because its moves fail; else where an
+/// operator has put one of it, by the newest move; else one where none of it has failed to start, that does not doubt itself,
+/// and where most of it is, so that as few as can be are disturbed.
 fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
     let key = |host: &HostAt| {
         let (put, most) = (put(*host), on(*host).count());
+        let stuck = on(*host).any(|guest| is_stuck(problem, guest));
         let failed = failed_rounds(problem, at, *host);
-        (std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
+        (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
     };
     homes.sort_by_cached_key(key);
     homes.dedup();
     homes
+}
+
+/// Whether a guest stays where it is, whoever wants it elsewhere: its moves have failed too often.
+fn is_stuck(problem: &Problem<'_>, guest: GuestAt) -> bool {
+    problem.guests[guest].known.is_some_and(|known| !is_movable(known))
 }
 
 /// Since which log index a guest runs where an operator has put it, if it does.
