@@ -37,7 +37,8 @@
 //!
 //! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
 //! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it
-//! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round.
+//! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round; and
+//! it comes to the one of it whose moves fail again and again.
 //! Where a required rule is broken and only others keep the guest from the hosts that are left, one of those that are not more
 //! important makes way first ([`make_way`]).
 //! [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
