@@ -177,6 +177,24 @@ fn what_the_state_says_is_kept_of_a_guest_that_is_reported_elsewhere_too() {
 }
 
 #[test]
+fn what_a_silent_host_was_told_to_stop_is_not_forgotten_when_the_guests_own_host_dies() {
+    let mut scene = four();
+    scene.later(2_000);
+    seen(&mut scene, "web", SightState::Passing);
+    has(&mut scene, "web", "b", Epoch { generation: 9, index: 9 });
+    assert_eq!(scene.settle(), ["StrayFound", "IncidentOpened"]);
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 500);
+    scene.silent("b", 1_000);
+    let words = scene.settle();
+    assert!(!words.contains(&"Place".to_owned()), "b may run it, and has not said otherwise: {words:?}");
+    assert!(scene.stage.orders("b")[0].starts_with("release web"), "{:?}", scene.stage.orders("b"));
+    scene.stage.end("b", done());
+    assert!(scene.settle().contains(&"Place".to_owned()), "nothing of it is left there");
+}
+
+#[test]
 fn nothing_is_started_or_moved_before_a_stray_elsewhere_is_reported_to_be_stopped() {
     for epoch in [Epoch { generation: 9, index: 9 }, Epoch::default()] {
         let mut scene = four();
