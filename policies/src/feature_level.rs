@@ -31,6 +31,9 @@ impl FeatureLevel {
     /// From this one on a fence beyond a budget is refused by whoever applies it. An earlier version does not refuse it, so before
     /// that it counts for everybody: an attempt that some voters know of and others do not could be a late shot (R20).
     pub const BUDGETS: Self = Self::REVOCATION;
+    /// From this one on an order to stop what a host has of a guest without a right outlasts whatever else becomes of the guest. An
+    /// earlier version forgets it, and before all can do this the versions that apply one log agree on what is ordered.
+    pub const STRAYS: Self = Self::REVOCATION;
     /// What this version can do.
     pub const HIGHEST: Self = Self::REVOCATION;
 }

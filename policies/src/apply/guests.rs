@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use super::{Context, failures::start_tries};
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     incident::Stamps,
     journal::Event,
     ladder::{LadderKind, ladder_of},
     model::{Rung, Severity},
     names::{GuestName, HostName, ServiceName},
-    order::{OrderKind, StopHow},
+    order::{Order, OrderKind, StopHow},
     proof::{Proof, ProofKind},
     state::{ClusterState, Guest, Life, Phase, Position, Tenure},
     time::{Span, WallTime},
@@ -286,9 +287,14 @@ impl ClusterState {
         self.set_phase(context, guest, Phase::Releasing { tenure, order, avoid, failed: None });
     }
 
-    /// Forgets the open orders of a guest: its phase is about to say something else.
+    /// Forgets the open orders of a guest: its phase is about to say something else. A host that was told to stop what it had of
+    /// the guest without a right is still to say that nothing is left: nothing starts before.
     pub(super) fn drop_guest_orders(&mut self, guest: &GuestName) {
-        self.orders.retain(|_, order| order.kind.guest().is_none_or(|(name, _)| name != guest));
+        let known = self.guests.get(guest).filter(|_| self.level >= FeatureLevel::STRAYS);
+        let strays = known.map(Guest::strays_elsewhere).unwrap_or_default();
+        let stops_a_stray =
+            |order: &Order| matches!(order.kind, OrderKind::Release { .. }) && strays.contains(&order.host);
+        self.orders.retain(|_, order| order.kind.guest().is_none_or(|(name, _)| name != guest) || stops_a_stray(order));
     }
 
     pub(super) fn release_again(&mut self, context: &mut Context, guest: &GuestName) -> Result<(), Refused> {

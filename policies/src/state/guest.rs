@@ -286,6 +286,13 @@ impl Guest {
         }
     }
 
+    /// Hosts that were ordered to stop what they had of it without a right, and are not among those that may run it.
+    #[must_use]
+    pub fn strays_elsewhere(&self) -> BTreeSet<HostName> {
+        let is_here = |host: &HostName| self.halves().into_iter().flatten().any(|half| half.host == *host);
+        self.strays.keys().filter(|host| !is_here(host)).cloned().collect()
+    }
+
     /// The assignments of which an answer of its services is a sign: those that may run it. A guest that other tools have moved
     /// has one number in both places, and is followed only when its old host has said that nothing of it is there.
     #[must_use]

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     change::Refused,
     decide::tests::four,
+    feature_level::FeatureLevel,
     fixture::{declaration, done, failed, off},
     names::Epoch,
     observe::{GuestCondition, GuestReport},
@@ -179,6 +180,7 @@ fn what_the_state_says_is_kept_of_a_guest_that_is_reported_elsewhere_too() {
 #[test]
 fn what_a_silent_host_was_told_to_stop_is_not_forgotten_when_the_guests_own_host_dies() {
     let mut scene = four();
+    scene.stage.state.level = FeatureLevel::HIGHEST;
     scene.later(2_000);
     seen(&mut scene, "web", SightState::Passing);
     has(&mut scene, "web", "b", Epoch { generation: 9, index: 9 });
