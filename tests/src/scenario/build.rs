@@ -8,7 +8,7 @@ use holdfast_policies::{
     model::FenceLevel,
     names::{Epoch, GuestName, HostName},
     proof::{Power, PowerReading, Proof, QUIET},
-    state::{Life, Mode, Phase, Wanted},
+    state::{Guest, Life, Mode, Phase, Wanted},
     time::Moment,
 };
 use serde_json::Value;
@@ -69,6 +69,7 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
             world.faults.insert(name, faults(&world.names, vm));
         }
         under_way(&mut world, vm);
+        copies(&mut world, scenario, vm);
     }
     let mut lost = 0;
     for host in &scenario.hosts {
@@ -216,12 +217,31 @@ fn as_it_looks(world: &mut World, vm: &Declared) {
             machine.state = state;
         }
     }
+}
+
+/// Where else it was found. It is active there, whatever became of it at home: what is half alive may write. A host that is silent
+/// when the scenario begins was told to stop what it had, and has not answered.
+fn copies(world: &mut World, scenario: &Scenario, vm: &Declared) {
+    let Some(name) = world.names.guest(&vm.name).cloned() else { return };
+    let home = world.state.guests.get(&name).and_then(Guest::home).map(|home| home.host.clone());
     let epoch = found_under(world, &name);
-    for host in vm.active_on.iter().filter_map(|host| world.names.host(host).cloned()).collect::<Vec<_>>() {
-        if let Some(node) = world.node(&host) {
+    let state = if vm.state.as_deref() == Some("paused") { Vm::Paused } else { Vm::Running };
+    for host in scenario.hosts.iter().filter(|host| vm.active_on.contains(&host.name)) {
+        let Some(there) = world.names.host(&host.name).filter(|there| Some(*there) != home.as_ref()).cloned() else {
+            continue;
+        };
+        if let Some(node) = world.node(&there).filter(|node| node.on) {
             node.machines.entry(name.clone()).or_insert(Machine { epoch, state, ill: None });
         }
+        if is_silent(host) {
+            world.commit(Change::StrayFound { guest: name.clone(), host: there, epoch, keep: home.clone() });
+        }
     }
+}
+
+/// Whether nobody hears the host when the scenario begins, and it may run something.
+fn is_silent(host: &Host) -> bool {
+    ["lost", "failed"].contains(&host.state.as_str()) || host.fence_pending
 }
 
 /// What is found on a host that is not the assigned one was started under an older assignment; a guest that is left alone was
@@ -257,8 +277,7 @@ fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) 
     if let Some(mode) = mode {
         world.commit(Change::ModeSet { host: name.clone(), mode, by: "the scenario".to_owned() });
     }
-    let gone = ["lost", "failed"].contains(&host.state.as_str()) || host.fence_pending;
-    if gone {
+    if is_silent(host) {
         *lost += 1;
         let since = world.now - LOST_APART * *lost;
         if let Some(node) = world.node(&name) {

@@ -52,13 +52,7 @@ impl World {
             OrderKind::Start { guest, epoch, .. } => self.start(index, guest, *epoch),
             OrderKind::Release { guest, epoch, .. } => self.release(index, guest, *epoch),
             OrderKind::RestartService { .. } | OrderKind::Reboot { .. } => true,
-            OrderKind::Receive { guest, epoch, .. } => {
-                let machine = Machine { epoch: *epoch, state: Vm::Incoming(false), ill: None };
-                self.nodes.get_mut(index).is_some_and(|node| {
-                    node.machines.insert(guest.clone(), machine);
-                    true
-                })
-            }
+            OrderKind::Receive { guest, epoch, .. } => self.receive(index, guest, *epoch),
             OrderKind::Send { guest, epoch, .. } => self.send(index, guest, *epoch),
             OrderKind::Resume { guest, epoch } => self.resume(index, guest, *epoch),
             OrderKind::Fence { target, target_incarnation, level, .. } => {
@@ -96,6 +90,19 @@ impl World {
         }
         self.tell_of("start", guest, &host, Some(ok));
         ok
+    }
+
+    /// A machine waits for the guest; what was left of it there is stopped first.
+    fn receive(&mut self, index: usize, guest: &GuestName, epoch: Epoch) -> bool {
+        let is_there = self.nodes.get(index).is_some_and(|node| node.machines.contains_key(guest));
+        if is_there && !self.stop(index, guest) {
+            return false;
+        }
+        let machine = Machine { epoch, state: Vm::Incoming(false), ill: None };
+        self.nodes.get_mut(index).is_some_and(|node| {
+            node.machines.insert(guest.clone(), machine);
+            true
+        })
     }
 
     fn release(&mut self, index: usize, guest: &GuestName, epoch: Epoch) -> bool {
