@@ -156,6 +156,8 @@ impl Node {
             return;
         }
         (self.on, self.orderly, self.back_on) = (true, false, None);
+        // Whatever of its supervisor was stopped starts with the machine.
+        self.may_lead = true;
         self.boot += 1;
         self.authority = now;
         self.heard = now;
