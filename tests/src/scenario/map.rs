@@ -412,8 +412,12 @@ fn policy(scenario: &Scenario) -> BTreeMap<PolicyName, Policy> {
         } else {
             OnDegraded::Alert
         },
-        // What has failed counts for as long as a scenario lasts.
-        cool_down: Span::secs(24 * 3_600),
+        cool_down: match scenario.mode {
+            // As where a policy says nothing: what has failed long ago says nothing of the next failure.
+            format::Kind::Timeline => Span::secs(300),
+            // All that has failed belongs to the situation.
+            format::Kind::Snapshot | format::Kind::Question => Span::secs(24 * 3_600),
+        },
         boot_grace: Span::secs(10),
     };
     PolicyName::new("guest").into_iter().map(|name| (name, policy.clone())).collect()
