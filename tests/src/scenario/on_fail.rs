@@ -9,9 +9,21 @@ use super::{
     map::{Fencing, fencing},
 };
 
-/// What failures can lead to; others are not guessed at.
-pub const KNOWN: &[&str] =
-    &["ignore", "block", "stop", "restart", "standby", "fence", "stonith", "restart-container", "migrate", "relocate"];
+/// What failures can lead to; others are not guessed at. Nothing that a guest does could be demoted, so that `demote` means what
+/// is done where nothing is said.
+pub const KNOWN: &[&str] = &[
+    "ignore",
+    "block",
+    "stop",
+    "restart",
+    "standby",
+    "fence",
+    "stonith",
+    "restart-container",
+    "migrate",
+    "relocate",
+    "demote",
+];
 
 /// What is to become of a guest that was found on several hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
