@@ -12,6 +12,7 @@ use super::{
     build::{declare, desired, is_drained, kept_on, set_free, wanted},
     format::{Event, Kind, Scenario, Vm as Declared},
     host::{Machine, Node, Vm},
+    relief::relieve,
     world::{STEP, World, ZERO},
 };
 
@@ -88,6 +89,7 @@ impl Script {
             self.begin(world);
             self.end_standby(world, scenario);
             self.shut_down(world, scenario);
+            relieve(world, scenario);
             world.step();
         }
     }

@@ -7,6 +7,9 @@
 //!   that without fencing they wait for a person;
 //! - without a quorum nothing is decided (S4), except by decree (`no_quorum_policy: ignore`).
 //!
+//! Where Holdfast leaves something to people on purpose, and a situation leaves no doubt what they would do, that is done in their
+//! place: what may run nowhere is stopped (`nowhere`), and hosts that are too full are relieved (`relief`).
+//!
 //! `HOLDFAST_STORY=1` prints every command.
 
 pub mod build;
@@ -24,6 +27,7 @@ mod orders;
 pub mod outcome;
 mod plain;
 pub mod question;
+mod relief;
 pub mod world;
 
 use serde_json::{Value, json};

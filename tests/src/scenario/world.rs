@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Whether nothing has happened and nothing was decided for so long that rarer rounds see the same.
-    fn is_calm(&self) -> bool {
+    pub(super) fn is_calm(&self) -> bool {
         self.now.saturating_sub(self.stirred) >= CALM_AFTER
     }
 
