@@ -131,3 +131,39 @@ fn a_host_that_stays_silent_after_a_storm_is_fenced_when_the_others_have_been_ba
         assert_eq!(scene.settle(), expected, "after {ms} ms more");
     }
 }
+
+/// A switch dies between two turns: nothing of any host behind it comes any more, and the last word of one is younger than
+/// that of another by what lies between two of their signs of life.
+#[test]
+fn the_first_host_of_a_storm_that_is_missed_is_not_fenced_before_the_others_are() {
+    for is_heard in [false, true] {
+        let mut scene = four();
+        scene.later(60_000);
+        scene.silent("d", 1_500);
+        scene.silent("c", 1_350);
+        assert!(scene.settle().is_empty(), "S9: what c comes to is known in a moment, and nobody is called for that");
+        scene.now += 150;
+        for on in ["a", "b"] {
+            scene.synced(on, scene.now);
+        }
+        scene.asked("d", Some(1_650));
+        scene.asked("c", Some(1_500));
+        if is_heard {
+            scene.synced("c", scene.now);
+            assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"], "it is no storm");
+        } else {
+            assert_eq!(scene.settle(), ["IncidentOpened"], "it is one");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_late_now_and_then_holds_no_fence_for_longer_than_it_takes_to_miss_it() {
+    let mut scene = four();
+    scene.later(60_000);
+    for (silent_ms, held) in [(749, false), (750, true), (1_499, true)] {
+        scene.silent("d", 3_000);
+        scene.synced("c", scene.now - silent_ms);
+        assert_eq!(scene.decide().report.storm_hold.is_some(), held, "{silent_ms} ms");
+    }
+}
