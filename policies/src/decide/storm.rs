@@ -2,12 +2,13 @@
 //!
 //! A failure domain counts once, however many of its hosts are silent: that a rack fails is one failure. What is proven
 //! off, or expected to be silent, does not count; what is proven gone is not part of the whole either. Hosts that are cut
-//! off together come back one after another, so the hold outlasts the storm by the time in which the last one is heard.
+//! off together come back one after another, so the hold outlasts the storm by the time in which the last one is heard. They
+//! are missed one after another too, so a storm that may be beginning holds for the moment in which that shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Decision, HostVerdict, Round,
+    Decision, HostJudgement, HostVerdict, Round,
     fences::{close, open},
     proofs::is_proven_off,
     restraint::is_missed,
@@ -17,6 +18,7 @@ use crate::{
     model::Severity,
     names::HostName,
     state::{ClusterState, Host, Life},
+    time::millis,
 };
 
 /// Hosts that fall silent within so long of each other have one cause until somebody knows better (S9).
@@ -24,6 +26,9 @@ const STORM_WINDOW_MS: u64 = 30_000;
 
 /// What is said while the hold outlasts the storm. It names nobody: a change of it would begin the wait anew.
 const FADING: &str = "fencing is held a moment longer: hosts are heard again after a storm, and not all of them yet";
+
+/// What is said while it is not known yet whether there is a storm. Nobody is called for it: it is over in a moment.
+const FORMING: &str = "other hosts have not been heard for a moment either, which may be the beginning of a storm";
 
 /// Finds out whether fencing is held, says so, and ends an operator's release with the storm that it was meant for.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
@@ -44,6 +49,10 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         (None, None) if fades(round) => {
             open(round, decision, key, Severity::Critical, FADING.to_owned(), None);
             decision.report.storm_hold = Some(FADING.to_owned());
+        }
+        (None, None) if forms(round) => {
+            close(round, decision, &key);
+            decision.report.storm_hold = Some(FORMING.to_owned());
         }
         (None, release) => {
             if release.is_some() {
@@ -70,13 +79,32 @@ fn silent<'a>(round: &'a Round<'_>) -> impl Iterator<Item = (u64, &'a HostName)>
     silent.map(|(name, judged)| (judged.silent_ms, name))
 }
 
-/// More than one failure domain, and more than a third of them, fell silent within [`STORM_WINDOW_MS`] and are silent
-/// still. A host that fell silent long before has its own cause, and must not hold the fence of the next one for ever.
+/// Whether it is a storm if those are missed too that have not been heard for a moment. Hosts that are cut off together are not
+/// missed together: their last words lie up to an interval of their signs of life apart.
+fn forms(round: &Round<'_>) -> bool {
+    let moment = millis(round.timing.wonder_after.0)..millis(round.timing.suspect_after.0);
+    let missed_soon =
+        |judged: &HostJudgement| judged.verdict != HostVerdict::Gone && moment.contains(&judged.silent_ms);
+    let soon = round.hosts.iter().filter(|(name, judged)| missed_soon(judged) && counts(round, name));
+    let mut quiet: Vec<(u64, &HostName)> = silent(round).collect();
+    if quiet.is_empty() {
+        return false;
+    }
+    quiet.extend(soon.map(|(name, judged)| (judged.silent_ms, name)));
+    storm_of(round, quiet).is_some()
+}
+
+/// What of the hosts that are silent is a storm.
 fn storm(round: &Round<'_>) -> Option<String> {
+    storm_of(round, silent(round).collect()).map(|names| format!("{} are silent at once", names.join(", ")))
+}
+
+/// The hosts of a storm: more than one failure domain, and more than a third of them, fell silent within [`STORM_WINDOW_MS`] and
+/// are silent still. A host that fell silent long before has its own cause, and must not hold the fence of the next one for ever.
+fn storm_of<'a>(round: &Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> Option<Vec<&'a str>> {
     let total = whole(round).len();
-    let mut silent: Vec<(u64, &HostName)> = silent(round).collect();
     silent.sort_unstable();
-    let together = |(since, _): &(u64, &HostName)| {
+    let together = |(since, _): &(u64, &'a HostName)| {
         let window = *since..=since.saturating_add(STORM_WINDOW_MS);
         let within = silent.iter().filter(|(other, _)| window.contains(other));
         within.map(|(_, name)| (domain(round.state, name), *name)).collect::<Vec<_>>()
@@ -87,7 +115,7 @@ fn storm(round: &Round<'_>) -> Option<String> {
     let failed = domains(&most).len();
     let mut names: Vec<&str> = most.iter().map(|(_, name)| name.as_str()).collect();
     names.sort_unstable();
-    is_storm(failed, total).then(|| format!("{} are silent at once", names.join(", ")))
+    is_storm(failed, total).then_some(names)
 }
 
 /// Of how many failure domains the loss of these hosts at once would be the silence of how many, if that looks like a storm.
