@@ -293,6 +293,25 @@ mod tests {
     }
 
     #[test]
+    fn one_that_resets_nothing_or_ends_with_its_guard_is_not_counted_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), format!("{text}\n")).unwrap();
+        let why = |options: u32| unfit(Some(folder.path()), options, "iTCO_wdt").map(|error| error.to_string());
+        let magic = CAN_SET_TIMEOUT | CAN_CLOSE;
+        assert_eq!(why(magic | ALARM_ONLY), Some(WatchdogError::AlarmOnly.to_string()));
+        assert_eq!(why(CAN_SET_TIMEOUT), None, "of a driver that the kernel tells nothing of, nothing is known");
+        write("identity", "iTCO_wdt");
+        write("nowayout", "0");
+        assert_eq!(why(CAN_SET_TIMEOUT), Some(WatchdogError::EndsWithUs.to_string()));
+        assert_eq!(why(magic), None, "a close alone does not disarm it");
+        write("nowayout", "1");
+        assert_eq!(why(CAN_SET_TIMEOUT), None, "nothing disarms it");
+        write("nowayout", "0");
+        write("identity", "another one");
+        assert_eq!(why(CAN_SET_TIMEOUT), None, "what the kernel tells is of another device");
+    }
+
+    #[test]
     fn a_virtual_machine_is_known_by_its_processor_or_its_firmware() {
         let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
