@@ -136,9 +136,9 @@ impl Protector {
         self.tell_of_the_stopped(state, keep, now);
         if state.memory().stops {
             self.become_hard(state);
-            if self.watchdog.is_some() {
+            if let Some(watchdog) = &self.watchdog {
                 // One that could not be disarmed after its trial, or that could not be noted yet, is armed.
-                if state.unarmed().is_some() {
+                if state.unarmed().is_some_and(|why| watchdog.unfit() != Some(why)) {
                     self.tell(state, keep);
                 }
             } else if self.empty && now >= self.arm_due {
@@ -205,7 +205,8 @@ impl Protector {
     /// So that it is known before stop mode is declared whether there is a watchdog for it.
     fn try_out(&mut self, state: &mut State, now: Moment) {
         if let Some(held) = &self.watchdog {
-            return state.note_trial(Ok(held.armed().clone()));
+            let trial = held.unfit().map_or_else(|| Ok(held.armed().clone()), |why| Err(why.to_owned()));
+            return state.note_trial(trial);
         }
         if self.is_known_to_be_unnamed(state) {
             return;
@@ -252,9 +253,13 @@ impl Protector {
         self.unkept = failure.is_some();
     }
 
-    /// Notes that it is armed: first so that a later guard finds it, then to whoever asks.
+    /// Notes that it is armed: first so that a later guard finds it, then to whoever asks. Of one that protects nobody, that.
     fn tell(&mut self, state: &mut State, keep: &Keep<'_>) {
         let Some(watchdog) = &self.watchdog else { return };
+        if let Some(why) = watchdog.unfit() {
+            tracing::error!(why, "the watchdog that another guard has armed protects nobody; it is petted on");
+            return state.note_unarmed(why.to_owned());
+        }
         let failure = state.note_watchdog(watchdog.armed().clone(), keep).err();
         if let Some(error) = failure.as_ref().filter(|_| !self.unkept) {
             tracing::error!(%error, "that the watchdog is armed cannot be kept; it is not told");

@@ -45,6 +45,8 @@ const CAN_SET_TIMEOUT: u32 = 0x0080;
 const CAN_CLOSE: u32 = 0x0100;
 /// `WDIOF_PRETIMEOUT`: it can give notice before it fires.
 const CAN_GIVE_NOTICE: u32 = 0x0200;
+/// `WDIOF_ALARMONLY`: it raises an alarm, and resets nothing.
+const ALARM_ONLY: u32 = 0x0400;
 /// How long before it fires the kernel may give notice, in seconds; only where the time-out is several times that.
 const NOTICE_SECONDS: c_int = 1;
 
@@ -65,6 +67,10 @@ pub(super) enum WatchdogError {
     Timeout(#[source] Errno),
     #[error("its time-out is {seconds} s whatever it is told; from 1 to {TIMEOUT_SECONDS_MAX} s would do")]
     Unfit { seconds: c_int },
+    #[error("it only raises an alarm, and does not reset this host")]
+    AlarmOnly,
+    #[error("the kernel disarms it when the guard ends; load its driver with nowayout=1")]
+    EndsWithUs,
 }
 
 /// An open, armed watchdog.
@@ -73,6 +79,8 @@ pub(super) struct Watchdog {
     device: File,
     armed: ArmedWatchdog,
     can_close: bool,
+    /// Why nobody may count on it although it is armed, as an earlier guard may have.
+    unfit: Option<String>,
     due: Moment,
     /// So that a lasting failure is told once.
     failing: bool,
@@ -120,12 +128,18 @@ impl Watchdog {
 
     fn armed_as(device: File, armed: ArmedWatchdog, options: u32, now: Moment) -> Self {
         let can_close = options & CAN_CLOSE != 0 && !is_for_ever(&device);
-        Self { device, armed, can_close, due: now, failing: false }
+        let unfit = unfit(folder_of(&device).as_deref(), options, &armed.identity).map(|error| error.to_string());
+        Self { device, armed, can_close, unfit, due: now, failing: false }
     }
 
     /// What it is.
     pub(super) fn armed(&self) -> &ArmedWatchdog {
         &self.armed
+    }
+
+    /// Why nobody may count on it. Only one that another guard has armed can be so; it is petted on.
+    pub(super) fn unfit(&self) -> Option<&str> {
+        self.unfit.as_deref()
     }
 
     /// The descriptor, to be handed over.
@@ -174,6 +188,9 @@ fn set_up(device: &File, timeout_ms: u64, support: kernel::WatchdogInfo) -> Resu
         tracing::warn!(%error, seconds, "the watchdog did not take its time-out");
     }
     let armed = describe(device, support)?;
+    if let Some(error) = unfit(folder_of(device).as_deref(), support.options, &armed.identity) {
+        return Err(error);
+    }
     if armed.timeout_ms != timeout_ms {
         tracing::warn!(wanted_ms = timeout_ms, timeout_ms = armed.timeout_ms, "the watchdog has a time-out of its own");
     }
@@ -196,6 +213,19 @@ fn describe(device: &File, support: kernel::WatchdogInfo) -> Result<ArmedWatchdo
     let identity = identity(&support.identity);
     let is_virtual = identity == SOFTDOG || !is_device(device) || is_virtual_machine(Path::new("/"));
     Ok(ArmedWatchdog { identity, timeout_ms: u64::from(seconds.unsigned_abs()) * 1_000, is_virtual })
+}
+
+/// Why a device that can be armed and petted protects nobody, as far as the kernel tells. A driver of the kernel's common kind
+/// that knows no magic close is stopped at any close, also that of a guard that dies; the others are drivers of their own, and
+/// the kernel has no folder of them.
+fn unfit(folder: Option<&Path>, options: u32, identity: &str) -> Option<WatchdogError> {
+    if options & ALARM_ONLY != 0 {
+        return Some(WatchdogError::AlarmOnly);
+    }
+    let tells = |name: &str| folder.and_then(|folder| read(folder, name));
+    let is_this = tells("identity").is_some_and(|told| clean(&told) == identity);
+    let stops_at_close = options & CAN_CLOSE == 0 && tells("nowayout").as_deref() == Some("0");
+    (is_this && stops_at_close).then_some(WatchdogError::EndsWithUs)
 }
 
 fn identity(padded: &[u8]) -> String {
@@ -226,6 +256,10 @@ const MACHINES: [&str; 9] =
 fn is_for_ever(device: &File) -> bool {
     let Ok(metadata) = device.metadata() else { return true };
     kernels_folder(&metadata).is_some_and(|folder| read(&folder, "nowayout").as_deref() == Some("1"))
+}
+
+fn folder_of(device: &File) -> Option<PathBuf> {
+    device.metadata().ok().and_then(|metadata| kernels_folder(&metadata))
 }
 
 /// Where the kernel tells of a device. `/dev/watchdog` is a second name of watchdog0.
