@@ -124,6 +124,57 @@ fn nothing_starts_while_a_host_has_a_guest_that_is_proven_to_run_nowhere() {
     assert_eq!(scene.settle(), ["IncidentResolved", "Place"]);
 }
 
+/// `web` ran on `d`, which is proven gone; `b` was to stop what it had of it beside that, and has fallen silent before it said
+/// that it has.
+fn left_on_a_silent_host() -> Scene {
+    let mut scene = four();
+    scene.later(2_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let newest = Epoch { generation: 9, index: 9 };
+    has(&mut scene, "web", "b", newest);
+    assert_eq!(scene.settle(), ["StrayFound", "IncidentOpened"]);
+    scene.later(5_000);
+    scene.silent("b", 5_000);
+    has(&mut scene, "web", "b", newest);
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    scene.evidence.hosts.remove(&host("d"));
+    scene
+}
+
+#[test]
+fn nothing_starts_while_a_host_that_had_the_guest_when_it_was_last_heard_is_silent() {
+    let mut scene = left_on_a_silent_host();
+    assert!(!scene.settle().contains(&"Place".to_owned()));
+    assert!(doing(&scene, "web").contains("b had something of it"), "{}", doing(&scene, "web"));
+    let told = scene.stage.state.open_incident("twice/web").expect("a person is told what it waits for");
+    assert!(told.summary.contains("b had something of it"), "{}", told.summary);
+    let gone = scene.stage.gone("b");
+    scene.stage.must(gone);
+    assert!(scene.settle().contains(&"Place".to_owned()), "proof that it is off ends it");
+    assert_eq!(scene.stage.state.open_incident("twice/web"), None);
+
+    let mut heard = left_on_a_silent_host();
+    heard.settle();
+    later_without(&mut heard, "d", 1_000);
+    assert!(heard.settle().contains(&"Place".to_owned()), "and so does its word that nothing is left");
+}
+
+#[test]
+fn a_host_that_falls_silent_before_it_is_ordered_to_stop_a_guest_is_waited_for_too() {
+    let mut scene = four();
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 2_000);
+    has(&mut scene, "web", "b", Epoch::default());
+    scene.now += 2_000;
+    for on in ["a", "c"] {
+        scene.synced(on, scene.now);
+    }
+    assert!(!scene.settle().contains(&"Place".to_owned()));
+    assert!(doing(&scene, "web").contains("b had something of it"), "{}", doing(&scene, "web"));
+}
+
 #[test]
 fn a_host_that_dies_with_a_stray_is_fenced_for_it_and_the_guest_starts_after_that() {
     let mut scene = four();
