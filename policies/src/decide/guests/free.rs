@@ -68,6 +68,16 @@ impl Pass<'_, '_> {
     /// is gone.
     fn strays_of_free(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) -> bool {
         let strays = self.found(free.name, free.since);
+        if strays.is_empty()
+            && let Some(host) = self.may_be_left(free.name, free.last, free.since)
+        {
+            self.tell_left(free.name, host);
+            judgement.doing =
+                format!("{host} had something of it when it was last heard: nothing starts before that is over");
+            judgement.waits =
+                Some((format!("the word of {host} that nothing of it is left, or proof that it is off"), FOREVER));
+            return true;
+        }
         self.tell_strays(free.name, &strays, "although it was proven to run nowhere");
         self.stop_strays(free.name, &strays, None);
         if !strays.is_empty() {

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{super::Round, Pass, order::has_orders};
 use crate::{
     change::Change,
-    evidence::{HostEvidence, is_there},
+    evidence::{Evidence, HostEvidence, is_there},
     names::{GuestName, HostName},
     observe::GuestReport,
     plan::{HostAt, Subject, Table},
-    state::{ClusterState, Host, Mode, Phase},
+    state::{ClusterState, Host, Life, Mode, Phase},
 };
 
 /// A host, for the guests that are there.
@@ -43,6 +43,9 @@ pub(super) struct Glance<'b> {
     /// Hosts that answer and have something of a guest; those are left out that have all the guests that are to run there
     /// and nothing else, as most hosts do in most rounds.
     pub reported: BTreeMap<&'b GuestName, Vec<&'b HostName>>,
+    /// Hosts that do not answer and are not proven gone, with what the boot that has joined has said last: what it had of guests may
+    /// be there still.
+    pub silent: Vec<(&'b HostName, &'b HostEvidence)>,
     /// Whether rules say in which order guests start.
     pub orders: bool,
     /// Whether every host is active: none in maintenance, drained or about to go.
@@ -62,8 +65,20 @@ impl<'b> Glance<'b> {
         });
         let reported = reported(round, &hosts, subjects);
         let all_active = state.hosts.values().all(|host| host.mode == Mode::Active);
-        Self { open, about, hosts, reported, orders: has_orders(&state.policies), all_active }
+        let silent = silent(round);
+        Self { open, about, hosts, reported, silent, orders: has_orders(&state.policies), all_active }
     }
+}
+
+fn silent<'b>(round: &Round<'b>) -> Vec<(&'b HostName, &'b HostEvidence)> {
+    let (state, evidence): (&'b ClusterState, &'b Evidence) = (round.state, round.evidence);
+    let silent = state.hosts.iter().filter_map(|(name, known)| {
+        let may_live = !matches!(known.life, Life::Gone { .. }) && !round.answers(name);
+        let seen = evidence.hosts.get(name).filter(|_| may_live)?;
+        let sync = seen.sync.as_ref()?;
+        (sync.incarnation == known.facts.incarnation).then_some((name, seen))
+    });
+    silent.collect()
 }
 
 /// Who reports guests, but for hosts that report as many as are to run there, and exactly those.

@@ -20,6 +20,7 @@
 //! | | | the host that it is moved to | five seconds have passed, then for any other |
 //! | | `order.rs` | guests that start before it | they are ready; two minutes where that is merely liked |
 //! | | `strays.rs` | hosts to stop what they have of it | they have said so; asked again every ten seconds |
+//! | | | silent hosts that had something of it | they are heard, or proven off |
 //! | `Starting` | here | the report of the start | the order's deadline |
 //! | `Running` | `running.rs` | the report of what is done to it | the order's deadline |
 //! | | | the newest rung to help | the rung's wait |

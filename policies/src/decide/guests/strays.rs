@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! state says where  -> that one is kept, the others are stopped (by supersession, or by an order where their epoch is newer)
-//! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so
+//! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so; a silent host is waited for that
+//!                      had something of it when it was last heard
 //! state says nothing-> (Unplaced) one is kept: rules, then what runs, then the well host; the others are ordered to stop,
 //!                      and the one that is left is adopted
 //! moved outside     -> what the state says has nothing of it, and one host alone runs it under the committed assignment: it
@@ -18,14 +19,14 @@ use super::{
 };
 use crate::{
     change::Change,
-    evidence::{Heard, is_there},
+    evidence::{Heard, HostEvidence, is_there},
     fit::host_rule_broken,
     model::Severity,
     names::{Epoch, GuestName, HostName},
     observe::GuestCondition,
     order::{Order, OrderKind},
     state::{ClusterState, Mode, Tenure},
-    time::millis,
+    time::{Moment, millis},
 };
 
 /// A guest that a host reports.
@@ -76,8 +77,7 @@ impl<'b> Pass<'_, 'b> {
     /// What hosts that answer report of the guest, from syncs that came well after this log index.
     pub(super) fn found(&self, name: &GuestName, since: u64) -> Vec<Stray<'b>> {
         let Some(hosts) = self.glance.reported.get(name) else { return Vec::new() };
-        let evidence = self.round.evidence;
-        let told_after = evidence.marks.at(since).plus(self.round.timing.sync_every.0 * 2);
+        let (evidence, told_after) = (self.round.evidence, self.told_after(since));
         let stray = |host: &&'b HostName| {
             let seen =
                 evidence.hosts.get(*host).filter(|seen| seen.sync.as_ref().is_some_and(|sync| sync.at > told_after))?;
@@ -85,6 +85,33 @@ impl<'b> Pass<'_, 'b> {
             Some(Stray { host, epoch: report.epoch, condition: &report.condition })
         };
         hosts.iter().filter_map(stray).collect()
+    }
+
+    /// What a sync says that came after this moment was true after the log index.
+    fn told_after(&self, since: u64) -> Moment {
+        self.round.evidence.marks.at(since).plus(self.round.timing.sync_every.0 * 2)
+    }
+
+    /// A host that is not well heard, and had something of a guest that is proven to run nowhere when it was last heard. Of the host
+    /// where it ran that is over by the proof, unless it was heard after that.
+    pub(super) fn may_be_left(&self, name: &GuestName, last: Option<&HostName>, since: u64) -> Option<&'b HostName> {
+        let told_after = self.told_after(since);
+        let has = |seen: &HostEvidence| seen.reports.get(name).is_some_and(|report| is_there(&report.condition));
+        let counts = |host: &HostName, seen: &HostEvidence| {
+            Some(host) != last || seen.sync.as_ref().is_some_and(|sync| sync.at > told_after)
+        };
+        let mut silent = self.glance.silent.iter();
+        silent.find(|(host, seen)| has(seen) && counts(host, seen)).map(|(host, _)| *host)
+    }
+
+    /// Nobody but a person may be able to say what became of it: a host that may run nothing is not fenced (S8).
+    pub(super) fn tell_left(&mut self, name: &GuestName, host: &HostName) {
+        let summary = format!("{name} starts nowhere: {host} had something of it when it was last heard");
+        let human = format!(
+            "It may run on {host} still. Bring {host} back, or see that it is off and run \
+             `holdfast host confirm-off {host} --operator YOUR-NAME`."
+        );
+        open(self.round, self.decision, format!("twice/{name}"), Severity::Critical, summary, Some(human));
     }
 
     /// Whoever has a guest twice has to look at its disks.
@@ -155,7 +182,7 @@ impl<'b> Pass<'_, 'b> {
     /// is there.
     fn has_nothing(&self, run: &Run<'_>) -> bool {
         let Some(seen) = run.here.seen.filter(|_| run.here.answers) else { return false };
-        let told_after = self.round.evidence.marks.at(run.since).plus(self.round.timing.sync_every.0 * 2);
+        let told_after = self.told_after(run.since);
         let told = |sync: &Heard| sync.incarnation == run.tenure.incarnation && sync.at > told_after;
         seen.sync.as_ref().is_some_and(told)
             && seen.reports.get(run.name).is_none_or(|report| !is_there(&report.condition))
