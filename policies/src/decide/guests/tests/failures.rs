@@ -4,6 +4,8 @@ use super::*;
 use crate::{
     change::Refused,
     fixture::{done, failed},
+    state::Phase,
+    sync::Authority,
     time::Span,
 };
 
@@ -151,5 +153,23 @@ fn a_rung_that_would_start_a_guest_where_a_rule_forbids_it_is_passed_over() {
             _ => None,
         });
         assert_eq!(taken, Some(rung), "{forbidden:?} is forbidden");
+    }
+}
+
+/// What a host has sent before an election may reach the new coordinator first, after all that was sent later: whatever carried it
+/// stood still, or had to send it again.
+#[test]
+fn an_inventory_of_before_the_guest_ran_does_not_make_it_ill_however_late_it_arrives() {
+    let mut scene = crate::decide::tests::four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let Phase::Running { since, .. } = scene.stage.phase("web") else { panic!("it runs") };
+    let since = *since;
+    for (index, is_ill) in [(since - 1, false), (since, true)] {
+        let known = scene.evidence.hosts.get_mut(&host("d")).unwrap();
+        known.reports.remove(&name("web"));
+        known.seen = Authority { generation: scene.stage.state.generation, term: 1, index };
+        let words = scene.words();
+        assert_eq!(words.contains(&"Climb".to_owned()), is_ill, "the host has learned of {index}: {words:?}");
     }
 }
