@@ -233,6 +233,13 @@ impl Marks {
 }
 
 impl HostEvidence {
+    /// Whether the host had learned of a log index before its newest sync: what it says there of its guests is of after that. When a
+    /// sync has arrived says less, for it may have been on its way for long.
+    #[must_use]
+    pub fn has_learned(&self, generation: u32, index: u64) -> bool {
+        (self.seen.generation, self.seen.index) >= (generation, index)
+    }
+
     /// Takes in what the host says of its guests in a sync that came at `now`: of all of them. Of those that stood still it is
     /// remembered until when, for whoever lets a guest run again by hand tells nobody.
     pub fn report(&mut self, reports: BTreeMap<GuestName, GuestReport>, now: Moment) {

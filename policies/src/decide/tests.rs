@@ -9,6 +9,7 @@ use crate::{
     observe::{GuestCondition, GuestReport},
     proof::{Power, PowerReading, Proof},
     state::{Mode, Phase},
+    sync::Authority,
 };
 
 mod attempts;
@@ -56,7 +57,8 @@ impl Scene {
         self.evidence.marks.applied(self.stage.index, Moment(self.now));
     }
 
-    /// The newest sync and datagram of the host came at `at`; what may run there is reported as running.
+    /// The newest sync and datagram of the host came at `at`; what may run there is reported as running. It knows all that is
+    /// decided, unless it is gone.
     pub fn synced(&mut self, on: &str, at: u64) {
         let known = &self.stage.state.hosts[&host(on)];
         let heard = Heard { at: Moment(at), incarnation: known.facts.incarnation.clone() };
@@ -66,7 +68,12 @@ impl Scene {
             Some((guest.clone(), report))
         });
         let reports = here.collect();
+        let is_gone = matches!(known.life, Life::Gone { .. });
         let seen = self.evidence.hosts.entry(host(on)).or_default();
+        if !is_gone {
+            let ClusterState { generation, applied: index, .. } = self.stage.state;
+            seen.seen = Authority { generation, term: 1, index };
+        }
         (seen.sync, seen.heard, seen.reports) = (Some(heard.clone()), Some(heard), reports);
     }
 

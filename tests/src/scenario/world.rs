@@ -452,6 +452,7 @@ impl World {
         let moment = Moment(self.now);
         let known = self.evidence.hosts.entry(host.clone()).or_default();
         known.sync = Some(Heard { at: moment, incarnation: boot.clone() });
+        known.seen = request.seen;
         known.report(request.reports.iter().map(|report| (report.guest.clone(), report.clone())).collect(), moment);
         for sight in request.sights.clone() {
             let passed = sight.passed_ago_ms.map(|_| moment);

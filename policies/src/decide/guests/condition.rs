@@ -87,9 +87,10 @@ pub(super) fn trouble(
             }
             GuestCondition::Running | GuestCondition::Incoming | GuestCondition::Sent => {}
         },
-        // Absent from a whole inventory that was taken after the start was reported.
+        // Absent from a whole inventory that was taken after the start was reported, and after its host had learned of that.
         None => {
-            let synced = run.here.seen.and_then(|seen| seen.sync.as_ref());
+            let learned = run.here.seen.filter(|seen| seen.has_learned(round.state.generation, run.since));
+            let synced = learned.and_then(|seen| seen.sync.as_ref());
             let started = round.evidence.marks.at(run.since).plus(round.timing.sync_every.0 * 2);
             if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
                 return ill("its host has nothing of it".to_owned());
