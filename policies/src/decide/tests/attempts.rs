@@ -3,6 +3,7 @@
 use super::{restraint::set_mode, *};
 use crate::{
     fence_path::{DeviceTest, LevelTest, Machine},
+    lease::{Ground, Longest},
     model::{FenceLevel, LeaseLevel},
     order::OrderKind,
 };
@@ -46,6 +47,29 @@ fn the_attempt_of_an_executor_that_is_over_counts_until_its_shot_cannot_be_late(
         scene.later(1_000);
         scene.silent("d", 60_000);
         assert_eq!(scene.settle(), ["FenceAttempted"], "then another tries");
+    }
+}
+
+/// That its lease has run out ends its guests, not its supervisor: it may have begun with the end of that lease.
+#[test]
+fn the_attempt_of_an_executor_whose_lease_has_run_out_counts_until_what_it_began_last_cannot_be_late() {
+    let mut scene = fenced_by_a();
+    scene.later(60_000);
+    let longest = Longest { lease_ms: 4_000, guard_ms: 1_000, watchdog_ms: 2_000 };
+    let ground = Ground { longest, watchdog: "iTCO_wdt".to_owned(), closed: Some(1) };
+    let proof = Proof::lease_expired(&host("a"), &boot("a.1"), &ground, Moment(0), Moment(scene.now)).unwrap();
+    scene.stage.index += 1;
+    let executor = scene.stage.state.hosts.get_mut(&host("a")).unwrap();
+    (executor.life, executor.life_since) = (Life::Gone { proof }, scene.stage.index);
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    for (ms, over) in [(29_999, false), (1, true)] {
+        scene.later(ms);
+        scene.silent("d", 30_000);
+        assert_eq!(
+            scene.words().contains(&"OrderEnded".to_owned()),
+            over,
+            "R20: its deadline and the device's settling"
+        );
     }
 }
 
