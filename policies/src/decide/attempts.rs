@@ -19,6 +19,7 @@ use crate::{
     names::{HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
     power_device::SETTLE,
+    proof::ProofKind,
     state::{ClusterState, Fence, Life, Mode},
     time::{WallTime, millis},
 };
@@ -209,12 +210,14 @@ pub(super) fn overdue(round: &Round<'_>, decision: &mut Decision, attempt: Order
 /// How much longer an attempt counts at most, unless its executor reports, in milliseconds (R20).
 ///
 /// An executor whose boot is over has begun nothing since: its deadline and the device's settling remain. One that is
-/// only silent may have begun with the lease of its last sync, and then has its deadline.
+/// only silent may have begun with the lease of its last sync, and then has its deadline; so may one of which no more is proven
+/// than that this lease has run out, and its supervisor lives.
 pub(super) fn left_of(round: &Round<'_>, order: &Order) -> u64 {
     let age = round.age(order.issued);
     let left = match over_since(round, order) {
         Some(over) => {
-            let settled = SETTLE.saturating_sub(round.age(over));
+            let begun = if is_cut_off(round, order) { order.deadline.0 } else { Duration::ZERO };
+            let settled = (begun + SETTLE).saturating_sub(round.age(over));
             (order.deadline.0 + SETTLE).saturating_sub(age).max(settled)
         }
         None => {
@@ -242,6 +245,15 @@ fn over_since(round: &Round<'_>, order: &Order) -> Option<u64> {
     let executor = round.state.hosts.get(&order.host)?;
     let replaced = (executor.facts.incarnation != order.incarnation).then_some(executor.joined);
     replaced.or(matches!(executor.life, Life::Gone { .. }).then_some(executor.life_since))
+}
+
+/// Whether the boot that was to carry the order out counts as over by its lease alone.
+fn is_cut_off(round: &Round<'_>, order: &Order) -> bool {
+    let executor = round.state.hosts.get(&order.host);
+    executor.filter(|host| host.facts.incarnation == order.incarnation).is_some_and(|host| match &host.life {
+        Life::Gone { proof } => matches!(proof.kind(), ProofKind::LeaseExpired { .. }),
+        Life::Up | Life::Fencing(_) => false,
+    })
 }
 
 /// The longest that an executor may act after its last sync, with the margin for drift (R1).
