@@ -28,6 +28,7 @@ mod migrate;
 mod monitor;
 mod net;
 mod orphan;
+mod outside;
 mod own;
 mod recent;
 mod record;
