@@ -19,6 +19,19 @@ pub enum DriverError {
         #[source]
         source: io::Error,
     },
+    /// A guest runs where nobody would look for it.
+    #[error(
+        "guest {guest} runs as process {pid} outside {cgroup}: put `qemu.cgroup` back as it was when the guest was started, and \
+         change it when no guest runs here"
+    )]
+    Outside {
+        /// Which guest.
+        guest: GuestName,
+        /// Its process.
+        pid: i32,
+        /// The cgroup that it should be in.
+        cgroup: String,
+    },
     /// The folder with the records.
     #[error("guest records in {path}")]
     Records {

@@ -9,8 +9,8 @@
 //!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs
 //! ```
 //!
-//! The truth about "runs here" is the guest's cgroup and nothing else. The driver decides nothing: epochs, floors and
-//! the lease are the agent's business.
+//! The truth about "runs here" is the guest's cgroup and nothing else; whether it is still the one in which the guest was started is
+//! looked up where it is empty (outside.rs). The driver decides nothing: epochs, floors and the lease are the agent's business.
 
 mod accel;
 mod agent;
@@ -373,8 +373,9 @@ impl Inner {
         }
     }
 
-    /// Forgets a guest that is gone: task, taps, cgroup, record.
+    /// Forgets a guest that is gone: task, taps, cgroup, record. One that runs outside its cgroup is not gone.
     async fn forget(&self, guest: &GuestName) -> std::io::Result<()> {
+        outside::nothing_outside(&self.files(guest), &self.cgroup(guest)).await?;
         match self.registry.remove(guest) {
             Some(task) => {
                 if timeout(CLEAN_UP_DEADLINE, task).await.is_err() {

@@ -1,4 +1,44 @@
 //! Guests that run outside the cgroup in which this driver looks for them.
+//!
+//! No process leaves its cgroup by itself. But the cgroup of a guest may be another one than when it was started: because
+//! `qemu.cgroup` was changed in the host file while it ran, or because somebody has moved it. Then an empty cgroup says nothing,
+//! and only the record still names the process.
+
+use std::{io, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    cgroup::Cgroup,
+    record::{Files, Process, Record},
+};
+
+/// How much later than its cgroup is empty a process that ends may be seen to have ended.
+const MAY_LAG: Duration = Duration::from_secs(1);
+
+/// How often it is looked at within that time.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The recorded process, if it runs and is not in the guest's cgroup.
+pub fn outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
+    let process = record.process.filter(|process| process.runs())?;
+    let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
+    (!inside).then_some(process)
+}
+
+/// Makes sure that a guest whose cgroup is empty does not run outside it.
+pub async fn nothing_outside(files: &Files, cgroup: &Cgroup) -> io::Result<()> {
+    let began = Instant::now();
+    // A record that cannot be read names no process.
+    while let Some(process) = files.read().ok().flatten().and_then(|record| outside(&record, cgroup)) {
+        if began.elapsed() >= MAY_LAG {
+            let (pid, cgroup) = (process.pid, cgroup.path().display());
+            return Err(io::Error::other(format!("it runs as process {pid} outside {cgroup}")));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
 
 #[cfg(test)]
 mod tests {

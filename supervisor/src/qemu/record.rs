@@ -67,11 +67,24 @@ impl Process {
     pub fn lives(self) -> bool {
         Self::find(self.pid).is_ok_and(|found| found == self)
     }
+
+    /// Whether this very process still runs: one that has ended, and that its parent has not taken notice of, is there and
+    /// does not.
+    pub fn runs(self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        parse_start_ticks(&stat) == Some(self.start_ticks) && !has_ended(&stat)
+    }
 }
 
 /// Field 22; the name in field 2 may hold spaces and brackets, so counting begins after its last bracket.
 fn parse_start_ticks(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Field 3.
+fn has_ended(stat: &str) -> bool {
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+    matches!(state, Some("Z" | "X"))
 }
 
 /// The files of one guest.
@@ -225,6 +238,13 @@ mod tests {
         let stat = "7 (q) (emu) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 8450048 1 2";
         assert_eq!(parse_start_ticks(stat), Some(12345));
         assert_eq!(parse_start_ticks("7 (qemu"), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_known_by_its_state_and_not_by_its_name() {
+        assert!(has_ended("7 (qemu) Z 1 7 7 0"));
+        assert!(!has_ended("7 (a) Z (qemu) S 1 7 7 0"));
+        assert!(Process::find(i32::try_from(std::process::id()).unwrap()).unwrap().runs());
     }
 
     #[test]

@@ -17,7 +17,9 @@ use super::{
     cgroup::{self, Cgroup},
     forensics::Seen,
     monitor::{self, MonitorClient, Monitored},
-    net, own,
+    net,
+    outside::outside,
+    own,
     record::{self, Files, Process, Record},
     storage::Needs,
     way::Way,
@@ -218,7 +220,7 @@ impl Inner {
         for entry in std::fs::read_dir(&folder).map_err(records)? {
             let name = entry.map_err(records)?.file_name();
             if let Ok(guest) = GuestName::new(name.to_string_lossy()) {
-                self.adopt_one(&guest);
+                self.adopt_one(&guest)?;
             }
         }
         for guest in self.live()? {
@@ -229,11 +231,17 @@ impl Inner {
         Ok(())
     }
 
-    fn adopt_one(&self, guest: &GuestName) {
-        let files = self.files(guest);
+    fn adopt_one(&self, guest: &GuestName) -> Result<(), DriverError> {
+        let (files, cgroup) = (self.files(guest), self.cgroup(guest));
         match files.read() {
             Ok(Some(record)) => {
-                let foreign = foreign(&record, &files, &self.cgroup(guest));
+                // It would be told to have ended. Where others run in its cgroup it is nobody knows what.
+                let is_empty = matches!(cgroup.populated(), Ok(false));
+                if let Some(Process { pid, .. }) = outside(&record, &cgroup).filter(|_| is_empty) {
+                    let cgroup = cgroup.path().display().to_string();
+                    return Err(DriverError::Outside { guest: guest.clone(), pid, cgroup });
+                }
+                let foreign = foreign(&record, &files, &cgroup);
                 self.enter(guest, record.epoch, Some(&record), foreign);
             }
             Ok(None) => {}
@@ -241,6 +249,7 @@ impl Inner {
                 self.enter(guest, Epoch::default(), None, Some(format!("its record cannot be read: {error}")))
             }
         }
+        Ok(())
     }
 
     /// Starts the task for a guest that has processes here, or had.
