@@ -3,7 +3,7 @@
 use holdfast_policies::{
     agent::{Action, Disk},
     evidence::SightState,
-    names::{Epoch, GuestName, HostName, OrderId, ServiceName, Vantage},
+    names::{Epoch, GuestName, HostName, OrderId, Vantage},
     observe::GuestReport,
     sync::{Authority, SightReport, SyncReply, SyncRequest},
     time::millis,
@@ -122,8 +122,9 @@ impl World {
             .view
             .homes
             .iter()
-            .filter_map(|(guest, (home, epoch))| Some((guest.clone(), self.host_index(home)?, *epoch)))
+            .filter_map(|(guest, (home, epoch))| Some((guest, self.host_index(home)?, *epoch)))
             .filter(|(_, home, _)| (host + count - home) % count < VANTAGES)
+            .map(|(guest, home, epoch)| (guest.clone(), home, epoch))
             .collect();
         let mut sights = Vec::with_capacity(homes.len());
         for (guest, home, epoch) in homes {
@@ -132,11 +133,12 @@ impl World {
                 && self.network.open(host, home, now)
                 && self.network.open(home, host, now)
                 && self.hosts[home].answers(&guest, epoch, now);
-            let services = self.services_of(&guest);
             let vantage = Vantage::Host(self.hosts[host].name.clone());
             let Some(supervisor) = &mut self.hosts[host].supervisor else { continue };
             let state = if passes {
-                supervisor.failing_since.remove(&(guest.clone(), epoch));
+                if !supervisor.failing_since.is_empty() {
+                    supervisor.failing_since.remove(&(guest.clone(), epoch));
+                }
                 SightState::Passing
             } else {
                 let since = *supervisor.failing_since.entry((guest.clone(), epoch)).or_insert(now);
@@ -145,20 +147,16 @@ impl World {
             if supervisor.failing_since.len() > 256 {
                 supervisor.failing_since.pop_first();
             }
-            for service in services {
+            let policy = self.truth.state.policies.policy_of(&guest);
+            for service in policy.into_iter().flat_map(|(_, policy)| policy.services.keys()) {
                 let (guest, vantage, detail) = (guest.clone(), vantage.clone(), String::new());
-                let (passed_ago_ms, warns) = (passes.then_some(0), false);
+                let (service, passed_ago_ms, warns) = (service.clone(), passes.then_some(0), false);
                 let seen =
                     SightReport { guest, service, vantage, epoch, state, age_ms: 0, passed_ago_ms, warns, detail };
                 sights.push(seen);
             }
         }
         sights
-    }
-
-    fn services_of(&self, guest: &GuestName) -> Vec<ServiceName> {
-        let policy = self.truth.state.policies.policy_of(guest);
-        policy.map(|(_, policy)| policy.services.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Takes a reply in.
@@ -225,8 +223,10 @@ impl World {
                     }
                 }
                 Action::Look(view) => {
-                    supervisor.view = *view.clone();
                     self.guard_learns(host, &view);
+                    if let Some(supervisor) = &mut self.hosts[host].supervisor {
+                        supervisor.view = *view;
+                    }
                 }
                 Action::SyncNow => supervisor.due = self.now,
             }

@@ -9,7 +9,10 @@
 //! decided by its read rounds, as in the product. In worlds that compact their logs, a voter begins anew from its last
 //! snapshot, and gets a leader's where the leader's log does not reach back far enough ([`super::snapshot`]).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
 
 use holdfast_policies::{change::Command, evidence::Marks, state::ClusterState, time::Moment};
 
@@ -36,7 +39,7 @@ pub struct LogEntry {
     /// When it was made.
     pub proposed: Ms,
     /// What it says; `None` for a leader's first entry.
-    pub command: Option<Box<Command>>,
+    pub command: Option<Rc<Command>>,
 }
 
 /// What voters tell each other.
@@ -247,7 +250,7 @@ impl World {
     }
 
     /// Adds an entry to a leader's log; returns how long the log is with it.
-    pub(super) fn append_own(&mut self, voter: usize, command: Option<Box<Command>>) -> usize {
+    pub(super) fn append_own(&mut self, voter: usize, command: Option<Rc<Command>>) -> usize {
         self.entry_ids += 1;
         let id = self.entry_ids;
         let (proposed, known) = (self.now, &mut self.voters[voter]);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    rc::Rc,
     time::Duration,
 };
 
@@ -252,7 +253,10 @@ impl World {
 
     pub(super) fn heard_unjoined(&self, voter: usize, of: usize) -> Option<(Ms, u32)> {
         let host = self.voters[voter].state.hosts.get(&self.hosts[of].name)?;
-        self.hosts[voter].heard_unjoined(of, |boot| host.knows_boot(&self.hosts[of].incarnation(boot)))
+        let joined = super::host::boot_of(&host.facts.incarnation);
+        // The name of any other boot has to be made to be looked for.
+        let knows = |boot: u32| boot == joined || host.knows_boot(&self.hosts[of].incarnation(boot));
+        self.hosts[voter].heard_unjoined(of, knows)
     }
 
     /// Proposes the next command, when the one before has its end.
@@ -270,7 +274,7 @@ impl World {
             },
         };
         let command = Command { at: wall, what: change.clone() };
-        let length = self.append_own(voter, Some(Box::new(command)));
+        let length = self.append_own(voter, Some(Rc::new(command)));
         self.voters[voter].brain.waiting = Some((length as u64, self.now, change, decided));
     }
 

@@ -69,10 +69,11 @@ pub enum Event {
     Operator { what: Box<super::faults::Happening>, tries: u32 },
 }
 
+/// An event that waits, by its place in the queue's list: events are large, and a heap moves what is in it about.
 struct Item {
     at: Ms,
     number: u64,
-    event: Event,
+    place: usize,
 }
 
 impl PartialEq for Item {
@@ -100,6 +101,9 @@ impl Ord for Item {
 #[derive(Default)]
 pub struct Queue {
     heap: BinaryHeap<Item>,
+    events: Vec<Option<Event>>,
+    /// Places of `events` with nothing in them.
+    free: Vec<usize>,
     number: u64,
 }
 
@@ -107,7 +111,12 @@ impl Queue {
     /// Adds an event.
     pub fn push(&mut self, at: Ms, event: Event) {
         self.number += 1;
-        self.heap.push(Item { at, number: self.number, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.heap.push(Item { at, number: self.number, place });
     }
 
     /// When the next event is due.
@@ -118,12 +127,15 @@ impl Queue {
 
     /// Takes the next event.
     pub fn pop(&mut self) -> Option<(Ms, Event)> {
-        self.heap.pop().map(|item| (item.at, item.event))
+        let item = self.heap.pop()?;
+        self.free.push(item.place);
+        Some((item.at, self.events[item.place].take()?))
     }
 
     /// When the last of the events that wait and are like this is due.
     pub(super) fn latest(&self, is: impl Fn(&Event) -> bool) -> Option<Ms> {
-        self.heap.iter().filter(|item| is(&item.event)).map(|item| item.at).max()
+        let alike = |item: &&Item| self.events[item.place].as_ref().is_some_and(&is);
+        self.heap.iter().filter(alike).map(|item| item.at).max()
     }
 
     /// Events that wait.
