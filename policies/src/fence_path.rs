@@ -304,7 +304,7 @@ impl ClusterState {
     pub(crate) fn shared_machine_ids(&self) -> BTreeSet<String> {
         let mut seen = BTreeSet::new();
         let ids = self.hosts.values().map(|known| known.facts.machine_id.to_ascii_lowercase());
-        ids.filter(|id| !seen.insert(id.clone())).collect()
+        ids.filter_map(|id| seen.replace(id)).collect()
     }
 
     /// Whether no other host has this one's machine id: some boards all carry the same, and then it tells nothing.

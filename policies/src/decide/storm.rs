@@ -102,7 +102,6 @@ fn storm(round: &Round<'_>) -> Option<String> {
 /// The hosts of a storm: more than one failure domain, and more than a third of them, fell silent within [`STORM_WINDOW_MS`] and
 /// are silent still. A host that fell silent long before has its own cause, and must not hold the fence of the next one for ever.
 fn storm_of<'a>(round: &Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> Option<Vec<&'a str>> {
-    let total = whole(round).len();
     silent.sort_unstable();
     let together = |(since, _): &(u64, &'a HostName)| {
         let window = *since..=since.saturating_add(STORM_WINDOW_MS);
@@ -115,7 +114,7 @@ fn storm_of<'a>(round: &Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> Opti
     let failed = domains(&most).len();
     let mut names: Vec<&str> = most.iter().map(|(_, name)| name.as_str()).collect();
     names.sort_unstable();
-    is_storm(failed, total).then_some(names)
+    is_storm(failed, whole(round).len()).then_some(names)
 }
 
 /// Of how many failure domains the loss of these hosts at once would be the silence of how many, if that looks like a storm.

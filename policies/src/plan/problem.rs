@@ -447,19 +447,23 @@ fn dimensions<'a>(
     let settings = &policies.cluster;
     let dimension = |name: &'a str| {
         let (is_hard, weight) = (settings.is_hard(name), settings.weight(name));
-        let has = |host: &PlanHost<'_>| {
+        let of_host = |host: &PlanHost<'_>| {
             let declared = policies.hosts.get(host.name).and_then(|declared| declared.capacity.get(name).copied());
-            let reported = || state.hosts.get(host.name).filter(|_| name == MEMORY).map(|host| host.facts.memory_mib);
-            declared.or_else(reported)
+            let memory = || state.hosts.get(host.name).map(|host| host.facts.memory_mib);
+            declared.or_else(|| if name == MEMORY { memory() } else { None })
         };
+        let has: Vec<Option<u64>> = hosts.rows().iter().map(of_host).collect();
         // Who says how processors count need not say of every host how many cores it has.
         let counted = name == CPUS && settings.capacities.contains_key(CPUS);
-        let size = |host: &PlanHost<'_>| has(host).or_else(|| counted.then_some(host.cores.max(1)));
+        let size = |(host, has): (&PlanHost<'_>, &Option<u64>)| {
+            let size = has.or_else(|| counted.then_some(host.cores.max(1)));
+            size.filter(|_| weight > 0)
+        };
         let demand = |guest: &PlanGuest<'_>| guest.declared.map_or(0, |declared| wants(declared, name));
         Dimension {
             name,
-            capacity: Table::new(hosts.rows().iter().map(|host| has(host).filter(|_| is_hard)).collect()),
-            size: Table::new(hosts.rows().iter().map(|host| size(host).filter(|_| weight > 0)).collect()),
+            capacity: Table::new(has.iter().map(|has| has.filter(|_| is_hard)).collect()),
+            size: Table::new(hosts.rows().iter().zip(&has).map(size).collect()),
             weight: u64::from(weight),
             demand: Table::new(guests.rows().iter().map(demand).collect()),
         }
