@@ -44,5 +44,7 @@ if [ -n "$preparing" ]; then
   wait "$preparing" || stop "The tests' packages or guest could not be made ready; why stands above, among what the compiler says."
 fi
 [ "$built" = 0 ] || exit "$built"
+host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export "CARGO_TARGET_${host}_RUNNER=tests/runner.sh"
 # Documentation has no tests of its own: the last summary is that of the tests which cross rooms.
 exec cargo test --workspace --locked --lib --tests --no-fail-fast "$@"
