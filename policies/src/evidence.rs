@@ -17,6 +17,7 @@ use crate::{
     state::{Host, HostFacts},
     sync::{Authority, SightsMark},
     time::Moment,
+    timing::TimingTold,
 };
 
 /// Everything that the coordinator has heard.
@@ -74,6 +75,8 @@ pub struct HostEvidence {
     pub level: FeatureLevel,
     /// The gossip keys that its supervisor said in its newest sync that it holds.
     pub gossip_keys: BTreeSet<KeyId>,
+    /// `timing` of its host file, if its supervisor said that in its newest sync.
+    pub timing: Option<TimingTold>,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
     /// How often another boot and the one that has joined were heard at once; see [`Evidence::note_beside`].

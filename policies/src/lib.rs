@@ -47,6 +47,7 @@ pub mod sight;
 pub mod state;
 pub mod sync;
 pub mod time;
+pub mod timing;
 pub mod tuning;
 mod window;
 pub mod yaml;

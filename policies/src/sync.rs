@@ -19,6 +19,7 @@ use crate::{
     proof::Power,
     revocation::{KeyId, Revocation},
     state::HostFacts,
+    timing::TimingTold,
 };
 
 /// What an agent tells.
@@ -56,6 +57,9 @@ pub struct SyncRequest {
     /// The gossip keys that it holds, by their ids; none from a supervisor that does not say.
     #[serde(default)]
     pub gossip_keys: BTreeSet<KeyId>,
+    /// `timing` of its host file; `None` from a supervisor that does not say.
+    #[serde(default)]
+    pub timing: Option<TimingTold>,
     /// Which changes `sights` holds; `None` from a supervisor that tells everything every time.
     #[serde(default)]
     pub sights_told: Option<SightsTold>,

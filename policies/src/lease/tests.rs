@@ -262,6 +262,7 @@ fn request(state: &ClusterState, armed: Option<Armed>, nonce: u64, seen: Authori
         has_watchdog: None,
         level: crate::feature_level::FeatureLevel::HIGHEST,
         gossip_keys: Default::default(),
+        timing: None,
         sights_told: None,
     }
 }

@@ -19,6 +19,7 @@ use holdfast_policies::{
     state::HostFacts,
     sync::{SightsMark, SyncReply, SyncRequest, View},
     time::Moment,
+    timing::TimingTold,
 };
 use last_words::LastWords;
 use tokio::{
@@ -225,6 +226,7 @@ impl Work {
             has_watchdog: Some(self.parts.node.file.watchdog.is_some()),
             level: FeatureLevel::HIGHEST,
             gossip_keys: self.parts.node.sender.key_ids(),
+            timing: Some(TimingTold::of(&self.parts.node.file.timing)),
             sights_told: Some(sights_told),
         })
     }

@@ -44,6 +44,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
     host.gossip_keys = request.gossip_keys.iter().copied().take(KEYS_MAX).collect();
+    host.timing = request.timing;
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
         if let Some(declared) = asked_about(state, request, result, reading) {
@@ -264,6 +265,7 @@ mod tests {
         state::HostFacts,
         sync::{Authority, SightsTold},
         time::{Span, WallTime},
+        timing::TimingTold,
     };
 
     use super::*;
@@ -295,6 +297,7 @@ mod tests {
             has_watchdog: None,
             level: holdfast_policies::feature_level::FeatureLevel::HIGHEST,
             gossip_keys: [].into(),
+            timing: None,
             sights_told: None,
         }
     }
@@ -334,6 +337,16 @@ mod tests {
             0,
             "a service that is not declared"
         );
+    }
+
+    #[test]
+    fn the_timing_of_a_host_is_what_it_said_in_its_newest_sync() {
+        let (mut evidence, state) = (Evidence::default(), failed_over());
+        let said = TimingTold { lease_ms: Some(4_000), ..TimingTold::default() };
+        for timing in [Some(said), None] {
+            sync(&mut evidence, &state, &SyncRequest { timing, ..request("h2", "boot-h2") }, Moment(1_000));
+            assert_eq!(evidence.hosts[&host("h2")].timing, timing);
+        }
     }
 
     #[test]

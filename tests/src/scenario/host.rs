@@ -203,6 +203,7 @@ impl Node {
             has_watchdog: None,
             level: FeatureLevel::HIGHEST,
             gossip_keys: std::collections::BTreeSet::new(),
+            timing: None,
             sights_told: None,
         })
     }

@@ -7,6 +7,7 @@ use holdfast_policies::{
     observe::GuestReport,
     sync::{Authority, SightReport, SyncReply, SyncRequest},
     time::millis,
+    timing::TimingTold,
 };
 
 use super::{Ms, breaks::Break, host::Job, network::Transit, queue::Event, world::World};
@@ -81,7 +82,7 @@ impl World {
         });
         let reports = reports.collect();
         let armed = if self.guarded { known.guard.says(now, self.broken) } else { None };
-        let level = known.level;
+        let (level, timing) = (known.level, TimingTold::of(&self.timing));
         let late = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR).then(|| "it stood still".to_owned());
         let unwell = late.or_else(|| known.link.is_lossy.then(|| "its link loses much".to_owned()));
         let supervisor = known.supervisor.as_mut()?;
@@ -106,6 +107,7 @@ impl World {
             has_watchdog: None,
             level,
             gossip_keys: std::collections::BTreeSet::new(),
+            timing: Some(timing),
             sights_told: None,
         })
     }

@@ -181,6 +181,7 @@ impl World {
         host.unwell.clone_from(&request.unwell);
         brain.calm &= host.seen.index >= request.seen.index || !self.guarded;
         (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
+        host.timing = request.timing;
         for report in &request.sights {
             let ago = |ms: u64| clock.minus(Duration::from_millis(ms));
             let services = match brain.evidence.services.get_mut(&report.guest) {

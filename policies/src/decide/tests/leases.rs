@@ -298,6 +298,7 @@ fn a_boot_that_is_back_is_told_all_that_it_may_not_run_any_more() {
         has_watchdog: None,
         level: crate::feature_level::FeatureLevel::HIGHEST,
         gossip_keys: Default::default(),
+        timing: None,
         sights_told: None,
     };
     let answer = |seen| {
