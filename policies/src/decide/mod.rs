@@ -22,6 +22,7 @@ mod restraint;
 pub mod services;
 mod storm;
 mod supervisors;
+mod timings;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -189,6 +190,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     guests::decide(&round, &mut decision);
     departures::decide(&round, &mut decision);
     capacity::decide(&round, &mut decision);
+    timings::decide(&round, &mut decision);
     decision.report.hosts = round.hosts;
     for (host, waits) in waits {
         if let Some(judgement) = decision.report.hosts.get_mut(&host) {

@@ -28,6 +28,7 @@ mod recovered;
 mod restraint;
 mod storage;
 mod storms;
+mod timings;
 mod who_counts;
 
 /// A stage, and what the coordinator `a` has heard; all hosts vote.

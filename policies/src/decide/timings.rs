@@ -1,0 +1,59 @@
+//! Hosts that have another `timing` in their host file than the cluster: people are told, and nothing else is made of it.
+//!
+//! What was told stays as it is until all is known: a new coordinator has not heard everybody yet.
+
+use std::collections::BTreeSet;
+
+use super::{Decision, Round, fences::open};
+use crate::{
+    change::Change,
+    model::Severity,
+    names::HostName,
+    state::Life,
+    timing::{Common, Difference, is_same_everywhere},
+};
+
+/// What keys of these incidents begin with; a host's name follows.
+const ABOUT: &str = "timing/";
+
+/// Tells of every host that differs, and when it no longer does.
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
+    let incidents = round.state.incidents.values().filter(|incident| incident.is_open());
+    let told: BTreeSet<&str> = incidents.filter_map(|incident| incident.key.strip_prefix(ABOUT)).collect();
+    if told.is_empty() && is_same_everywhere(round.evidence) {
+        return;
+    }
+    let common = Common::of(round.evidence);
+    let mut goes_on: BTreeSet<&str> = BTreeSet::new();
+    // A host that is gone waits for nothing, and says anew what it has when it comes back.
+    for (name, _) in round.state.hosts.iter().filter(|(_, host)| !matches!(host.life, Life::Gone { .. })) {
+        let Some(seen) = round.evidence.hosts.get(name).filter(|seen| seen.sync.is_some()) else {
+            goes_on.insert(name.as_str());
+            continue;
+        };
+        // Its version does not say: nobody knows, and it is accused of nothing.
+        let Some(said) = &seen.timing else { continue };
+        let compared = common.compare(said);
+        let differs = !compared.differences.is_empty();
+        if differs || !compared.is_complete {
+            goes_on.insert(name.as_str());
+        }
+        if differs && (compared.is_complete || !told.contains(name.as_str())) {
+            tell(round, decision, name, &compared.differences);
+        }
+    }
+    for name in told.difference(&goes_on) {
+        decision.commands.push(Change::IncidentResolved { key: format!("{ABOUT}{name}") });
+    }
+}
+
+fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName, differences: &[Difference]) {
+    let words: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    let summary = format!("the timing of {name} is not the cluster's: {}", words.join("; "));
+    let human = format!(
+        "`timing:` has to be the same in all host files, because what one host waits for others count on; what most voters have \
+         is taken for the cluster's. Put it right in the host file of {name}, or in those of the others if that of {name} is \
+         right, and restart the supervisor there, and for `lease` its guard too."
+    );
+    open(round, decision, format!("{ABOUT}{name}"), Severity::Warning, summary, Some(human));
+}
