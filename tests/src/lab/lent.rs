@@ -41,18 +41,24 @@ impl Lent {
     /// As [`Lent::three`].
     pub fn of(hosts: Vec<HostSpec>) -> Result<Self> {
         let mut turn = turn();
-        drop(turn.take_if(|scene| scene.lab.hosts() != hosts));
-        let begun = turn.as_mut().map(Scene::begin_again);
-        if let Some(Err(error)) = begun {
-            eprintln!("what the test before has left is not fit for this one: {error:#}");
-            // Taken down before another one is built: two would not get the processors that one needs.
-            *turn = None;
-        }
-        if turn.is_none() {
-            *turn = Some(Scene::with(hosts, "")?);
-        }
+        // Out of the lock, where it would outlive a panic. What is not fit is taken down before another one is built: two would not
+        // get the processors that one needs.
+        let left = turn.take().filter(|scene| scene.lab.hosts() == hosts);
+        let scene = match left.and_then(begun_again) {
+            Some(scene) => scene,
+            None => Scene::with(hosts, "")?,
+        };
+        *turn = Some(scene);
         Ok(Self(turn))
     }
+}
+
+/// The scene as it was in the beginning; none where it does not come back to that, which its logs may explain.
+fn begun_again(mut scene: Scene) -> Option<Scene> {
+    let Err(error) = scene.begin_again() else { return Some(scene) };
+    eprintln!("what the test before has left is not fit for this one: {error:#}");
+    scene.show_logs();
+    None
 }
 
 fn turn() -> MutexGuard<'static, Option<Scene>> {

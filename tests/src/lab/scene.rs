@@ -109,7 +109,7 @@ impl Scene {
         Ok(())
     }
 
-    fn show_logs(&self) {
+    pub(super) fn show_logs(&self) {
         for spec in self.lab.hosts() {
             for log in ["console", "guard", "supervisor"] {
                 eprintln!("--- {} {log}.log\n{}", spec.name, self.lab.log_tail(&spec.name, log, LOG_LINES));
