@@ -26,7 +26,7 @@ fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
     scene.lab.holdfast_soon(&from, &["host", "drain", &second, "--operator", "ann"]).unwrap();
     let third = scene
         .lab
-        .wait_status("an empty host", LIMIT * 3, |status| {
+        .wait_status("an empty host", LIMIT * 2, |status| {
             let host = status.guest_host(GUEST).filter(|host| *host != second && status.guest_healthy(GUEST))?;
             status.value["hosts"][&second]["guests"].as_array()?.is_empty().then(|| host.to_owned())
         })

@@ -211,7 +211,7 @@ impl Scene {
         let under_way = || self.shown(&format!("/guests/{GUEST}/state")).is_ok_and(|state| state == "migrating");
         ensure!(answer.ok() || under_way(), "no move to {target}: {} {}", answer.err.trim(), answer.out.trim());
         // Under software emulation a guest sometimes hangs after a move; its ladder then resets it. Outages are the client's to tell.
-        self.lab.wait_status(&format!("{GUEST} on {target}"), LIMIT * 3, |status| {
+        self.lab.wait_status(&format!("{GUEST} on {target}"), LIMIT * 2, |status| {
             (status.guest_host(GUEST) == Some(target) && status.guest_healthy(GUEST)).then_some(())
         })
     }
