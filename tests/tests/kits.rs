@@ -42,7 +42,7 @@ fn kits_restart_real_programs_that_have_died_or_hang_and_a_database_outlives_its
     // The host of the database loses power: the table that only its disk holds takes rows again, elsewhere.
     let host = well(&scene, &POSTGRES);
     scene.lab.power_cut(&host).unwrap();
-    wait::until("the database elsewhere", LIMIT * 3, || {
+    wait::until("the database elsewhere", LIMIT * 2, || {
         let status = scene.lab.status().map_err(|error| format!("{error:#}"))?;
         let there =
             status.guest_host(POSTGRES.guest).is_some_and(|at| at != host) && status.guest_healthy(POSTGRES.guest);
@@ -84,7 +84,7 @@ fn survives(scene: &Scene, kit: &Kit, hurt: &str) {
     // Its answer may be late; whether it has hurt is seen below.
     let answer = scene.lab.client_get(&side(kit), &format!("/cgi-bin/app?{hurt}"));
     eprintln!("{} after {hurt}: {answer:?}", kit.guest);
-    let incident = wait::until(&format!("{} after {hurt}: an incident that is over", kit.guest), LIMIT * 2, || {
+    let incident = wait::until(&format!("{} after {hurt}: an incident that is over", kit.guest), LIMIT, || {
         let all = incidents(scene, kit);
         let newest = all.first().cloned().unwrap_or_default();
         if all.len() > before && newest["open"] == false { Ok(newest) } else { Err(newest.to_string()) }
@@ -102,7 +102,7 @@ fn side(kit: &Kit) -> String {
 
 /// Waits until every service of the kit is healthy; returns the guest's host.
 fn well(scene: &Scene, kit: &Kit) -> String {
-    wait::until(&format!("{} with all its services", kit.guest), LIMIT * 3, || {
+    wait::until(&format!("{} with all its services", kit.guest), LIMIT * 2, || {
         let status = scene.lab.status().map_err(|error| format!("{error:#}"))?;
         let guest = &status.value["guests"][kit.guest];
         let services = guest["services"].as_object().ok_or("no services")?;
