@@ -305,6 +305,17 @@ async fn an_off_that_shows_only_after_its_level_is_waited_for_while_it_may_still
     }
 }
 
+/// As seen with a Redfish emulator that imitates slow controllers: it changes the power up to eleven seconds after its answer.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_acts_eleven_seconds_after_its_answer_is_waited_for() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let first_only = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+    let (fakes, devices) = fakes(&[Manner::ShowsAfter(Duration::from_secs(11))]);
+    let report = power_off_and_confirm(&devices, LEVEL, first_only).await;
+    assert!(matches!(report.outcome, Outcome::Off { .. }), "{report:?}");
+    assert_eq!(fakes[0].offs(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_off_without_an_answer_is_waited_for_like_one_that_was_accepted() {
     let (fakes, devices) = fakes(&[Manner::Fails]);
