@@ -294,7 +294,7 @@ async fn switching_off_can_run_as_a_task_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn an_off_that_shows_only_after_its_level_is_waited_for_while_it_may_still_be_carried_out() {
     // The last of three offs is sent after half of the level.
-    for (shows_after, is_off, took) in [(9, true, 10), (11, true, 12), (14, false, 14)] {
+    for (shows_after, is_off, took) in [(9, true, 10), (16, true, 17), (19, false, 19)] {
         let (_, devices) = fakes(&[Manner::ShowsAfter(Duration::from_secs(shows_after))]);
         let began = tokio::time::Instant::now();
         let report = power_off_and_confirm(&devices, LEVEL, || true).await;

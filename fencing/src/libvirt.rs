@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use holdfast_policies::{model::LibvirtDevice, observe::clean};
+use holdfast_policies::{
+    model::{LibvirtDevice, SETTLE},
+    observe::clean,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -18,9 +21,10 @@ use crate::{
     program::{Ended, run},
 };
 
-/// For how long libvirt may go on with a `destroy` after the `virsh` that asked for it was killed, or has lost its connection: the
-/// ten seconds that it gives a QEMU to end by itself. Mostly it has had three quarters of the level by then.
-const GOES_ON: Duration = Duration::from_secs(10);
+/// For how long libvirt may go on with a `destroy` after the `virsh` that asked for it was killed, or has lost its connection. It
+/// gives a QEMU ten seconds to end by itself, which it counts in naps: on a busy machine they are longer. Mostly it has had three
+/// quarters of the level by then.
+const GOES_ON: Duration = SETTLE;
 
 /// One domain.
 #[derive(Debug)]

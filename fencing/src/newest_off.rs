@@ -1,7 +1,7 @@
 //! The newest `off` that a device was sent and of which nobody hears any more: it may still be carried out (R20).
 //!
 //! ```text
-//! nothing sent --sent, and accepted or left without an answer--> goes on --10 s--> nothing left of it
+//! nothing sent --sent, and accepted or left without an answer--> goes on --15 s--> nothing left of it
 //!      ^------------- refused, or it never reached the device ------'
 //! ```
 

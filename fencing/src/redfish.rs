@@ -1,6 +1,6 @@
 //! Redfish services: a system is found, told to reset by one of the types that it offers, and asked what power it has.
 //!
-//! What a service answers to a reset is never taken for what came of it: some accept and act ten seconds later, some accept
+//! What a service answers to a reset is never taken for what came of it: some accept and act eleven seconds later, some accept
 //! and do nothing, some refuse to switch off what is off already. Only its `PowerState` says whether the system is off.
 
 mod service;

@@ -278,11 +278,11 @@ fn a_withdrawn_fence_ends_when_nothing_of_it_can_have_begun() {
     let mut agent = agent(known());
     told(&mut agent, GoAhead::Withdrawn, 1_000);
     assert!(agent.results(Moment(2_000), |_| None).is_empty(), "R20: an earlier process may have begun it");
-    // The deadline of 30 s, and 10 s for the device to settle.
-    told(&mut agent, GoAhead::Withdrawn, 40_900);
+    // The deadline of 30 s, and 15 s for the device to settle.
+    told(&mut agent, GoAhead::Withdrawn, 45_900);
     assert!(agent.results(Moment(2_000), |_| None).is_empty());
-    assert!(carried(&told(&mut agent, GoAhead::Withdrawn, 41_000)).is_empty());
-    let results = agent.results(Moment(41_000), |_| None);
+    assert!(carried(&told(&mut agent, GoAhead::Withdrawn, 46_000)).is_empty());
+    let results = agent.results(Moment(46_000), |_| None);
     let ended = results.iter().map(|result| (result.order, result.reading.is_none())).collect::<Vec<_>>();
     assert_eq!(ended, [(OrderId(1), true)], "ended, and no proof of anything");
 }
@@ -294,8 +294,8 @@ fn a_fence_that_an_earlier_process_began_does_not_fail_before_what_that_sent_mus
     let mut agent = agent(before.disk().clone());
     assert_eq!(carried(&take(&mut agent, reply(vec![fence(1)]))), [OrderId(1)], "it is tried again");
     agent.on_done(OrderId(1), failed(), None);
-    // The deadline of 30 s, and 10 s for the device to settle.
-    for (at, told) in [(1_100, 0), (40_999, 0), (41_000, 1)] {
+    // The deadline of 30 s, and 15 s for the device to settle.
+    for (at, told) in [(1_100, 0), (45_999, 0), (46_000, 1)] {
         assert_eq!(agent.results(Moment(at), |_| None).len(), told, "R20: at {at} ms");
     }
     agent.on_done(OrderId(1), done(), None);

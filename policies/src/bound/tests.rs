@@ -107,9 +107,9 @@ fn a_level_that_proves_nothing_has_its_turn_before_the_one_that_does() {
         levels.insert(0, unverified);
         policies.fencing.insert(host("a"), levels);
     });
-    // 5 s and 20 s, a turn for each; between them 12.5 s in which the first may yet be carried out, and a second's pause; the
+    // 5 s and 20 s, a turn for each; between them 17.5 s in which the first may yet be carried out, and a second's pause; the
     // fence and the proof are committed.
-    assert_eq!(parts(&bound_of(&stage, Failure::HostCutOff))[1], (Stage::Prove, Some(41_500)));
+    assert_eq!(parts(&bound_of(&stage, Failure::HostCutOff))[1], (Stage::Prove, Some(46_500)));
     assert_eq!(parts(&bound_of(&stage, Failure::HostDied))[1], (Stage::Prove, Some(20_500)));
 }
 

@@ -9,12 +9,13 @@ use crate::{
     change::Change,
     names::HostName,
     order::{OrderKind, OrderOutcome},
+    power_device::SETTLE,
     proof::ProofKind,
     state::{Host, Life, Mode, POWER_ON_TRIES_MAX},
 };
 
 /// Rest after the proof: what was ordered before may still act (R20), and machines ignore their button for some seconds.
-const SETTLED_AFTER: Duration = Duration::from_secs(15);
+const SETTLED_AFTER: Duration = SETTLE.saturating_add(Duration::from_secs(5));
 
 /// Rest after a try: so long a server takes until it shows whether it boots.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);

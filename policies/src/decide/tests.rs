@@ -470,8 +470,8 @@ fn an_attempt_whose_executor_has_fallen_silent_ends_when_nothing_of_it_can_be_le
         scene.heard("a", 100);
         scene.words()
     };
-    assert!(!quiet(&mut scene, began + 34_000).contains(&"OrderEnded".to_owned()), "lease, deadline and settling: R20");
-    assert!(quiet(&mut scene, began + 35_000).contains(&"OrderEnded".to_owned()));
+    assert!(!quiet(&mut scene, began + 39_000).contains(&"OrderEnded".to_owned()), "lease, deadline and settling: R20");
+    assert!(quiet(&mut scene, began + 40_000).contains(&"OrderEnded".to_owned()));
 }
 
 #[test]

@@ -37,9 +37,9 @@ fn executor_over(reboots: bool) -> Scene {
 fn the_attempt_of_an_executor_that_is_over_counts_until_its_shot_cannot_be_late() {
     for reboots in [true, false] {
         let mut scene = executor_over(reboots);
-        for (ms, over) in [(29_999, false), (1, true)] {
+        for (ms, over) in [(34_999, false), (1, true)] {
             scene.later(ms);
-            scene.silent("d", 30_000);
+            scene.silent("d", 35_000);
             let ended = scene.words().contains(&"OrderEnded".to_owned());
             assert_eq!(ended, over, "R20: its deadline and the device's settling; reboots: {reboots}");
         }
@@ -62,9 +62,9 @@ fn the_attempt_of_an_executor_whose_lease_has_run_out_counts_until_what_it_began
     let executor = scene.stage.state.hosts.get_mut(&host("a")).unwrap();
     (executor.life, executor.life_since) = (Life::Gone { proof }, scene.stage.index);
     scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
-    for (ms, over) in [(29_999, false), (1, true)] {
+    for (ms, over) in [(34_999, false), (1, true)] {
         scene.later(ms);
-        scene.silent("d", 30_000);
+        scene.silent("d", 35_000);
         assert_eq!(
             scene.words().contains(&"OrderEnded".to_owned()),
             over,
@@ -85,11 +85,11 @@ fn an_executor_that_dies_late_still_leaves_its_device_time_to_settle() {
     scene.silent("d", 30_000);
     scene.stage.join("a", "a.2");
     scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
-    scene.later(9_999);
-    scene.silent("d", 40_000);
+    scene.later(14_999);
+    scene.silent("d", 45_000);
     assert!(!scene.words().contains(&"OrderEnded".to_owned()), "{:?}", scene.words());
     scene.later(1);
-    scene.silent("d", 40_000);
+    scene.silent("d", 45_000);
     assert!(scene.words().contains(&"OrderEnded".to_owned()));
 }
 
@@ -111,8 +111,8 @@ fn an_off_reading_frees_the_guests_while_an_attempt_is_under_way_and_keeps_the_n
     scene.power("d", off("d", Moment(scene.now)));
     assert_eq!(scene.settle(), ["HostGone", "Place"]);
     let (what, left) = scene.decide().report.hosts[&host("d")].waits.clone().unwrap();
-    assert!(what.contains("before it may join again") && left == 29_000, "{what} {left}");
-    scene.later(29_000);
+    assert!(what.contains("before it may join again") && left == 34_000, "{what} {left}");
+    scene.later(34_000);
     assert!(scene.words().contains(&"OrderEnded".to_owned()));
 }
 

@@ -40,7 +40,7 @@ impl Scene {
 #[test]
 fn a_host_that_was_fenced_is_switched_on_again_after_a_while_if_that_is_wanted() {
     let mut scene = fenced(|_| {});
-    scene.quietly_later(14_000);
+    scene.quietly_later(19_000);
     assert!(!scene.words().contains(&"PowerOnOrdered".to_owned()), "what was ordered before may still act");
     scene.quietly_later(1_000);
     assert!(scene.settle().contains(&"PowerOnOrdered".to_owned()));
