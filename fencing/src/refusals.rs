@@ -229,6 +229,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_test_is_refused_keeps_no_fence_from_asking() {
+        let (refusals, fake) = (Refusals::default(), Arc::new(FakeDevice::new("x", Manner::Refuses)));
+        let spare = |heeds| refusals.spare(Arc::clone(&fake) as Arc<dyn PowerDevice>, &declared("a"), heeds);
+        let (fence, test) = (spare(true), spare(false));
+        for _ in 0..5 {
+            assert!(reaches(test.as_ref()).await);
+        }
+        fake.set_manner(Manner::Works);
+        assert!(reaches(fence.as_ref()).await, "somebody has put the password right, and a host is to be switched off");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn silence_is_no_refusal_and_an_answer_makes_up_for_those_before() {
         let (refusals, fake) = (Refusals::default(), Arc::new(FakeDevice::new("x", Manner::Fails)));
         let device = refusals.spare(Arc::clone(&fake) as Arc<dyn PowerDevice>, &declared("a"), true);
