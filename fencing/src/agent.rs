@@ -129,7 +129,7 @@ impl PowerDevice for Agent {
         match self.act("status", deadline).await {
             Answer::Confirmed(ENDS_OFF) => Answer::Confirmed(Power::Off),
             Answer::Confirmed(_) => Answer::Confirmed(Power::On),
-            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
             Answer::Unknown { detail } => Answer::Unknown { detail },
         }
     }
@@ -171,7 +171,7 @@ fn accepted(answer: Answer<i32>) -> Answer<()> {
     match answer {
         Answer::Confirmed(0) => Answer::Confirmed(()),
         Answer::Confirmed(code) => Answer::unknown(format!("it ended with exit code {code}")),
-        Answer::Refused { detail } => Answer::Refused { detail },
+        Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
         Answer::Unknown { detail } => Answer::Unknown { detail },
     }
 }

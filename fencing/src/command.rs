@@ -69,7 +69,7 @@ fn judged(ended: &Ended, words: &[String], expected: &[i32]) -> Answer<i32> {
 async fn switch(words: &[String], deadline: Duration) -> Answer<()> {
     match code(words, deadline, &[DONE]).await {
         Answer::Confirmed(_) => Answer::Confirmed(()),
-        Answer::Refused { detail } => Answer::Refused { detail },
+        Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
         Answer::Unknown { detail } => Answer::Unknown { detail },
     }
 }
@@ -80,7 +80,7 @@ impl PowerDevice for Command {
         match code(&self.settings.status, deadline, &[DONE, IS_OFF]).await {
             Answer::Confirmed(IS_OFF) => Answer::Confirmed(Power::Off),
             Answer::Confirmed(_) => Answer::Confirmed(Power::On),
-            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
             Answer::Unknown { detail } => Answer::Unknown { detail },
         }
     }
@@ -119,13 +119,13 @@ impl PowerDevice for Command {
             return Answer::refused("it cannot tell which machine is behind it: no program for that is declared");
         };
         match within(words, deadline).await {
-            Err(Answer::Refused { detail }) => Answer::Refused { detail },
+            Err(Answer::Refused { detail, denied }) => Answer::Refused { detail, denied },
             Err(Answer::Unknown { detail }) => Answer::Unknown { detail },
             Err(Answer::Confirmed(_)) => Answer::unknown("it did not end"),
             Ok(ended) => match judged(&ended, words, &[DONE]) {
                 Answer::Confirmed(_) => normalize(&ended.stdout)
                     .map_or_else(|| Answer::unknown("what it prints is no UUID"), Answer::Confirmed),
-                Answer::Refused { detail } => Answer::Refused { detail },
+                Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
                 Answer::Unknown { detail } => Answer::Unknown { detail },
             },
         }
@@ -205,7 +205,7 @@ exit 0
         const CALL: Duration = Duration::from_secs(10);
         let programs = Programs::new();
         programs.fault("refuse", "");
-        let Answer::Refused { detail } = programs.device().off(CALL).await else { panic!() };
+        let Answer::Refused { detail, .. } = programs.device().off(CALL).await else { panic!() };
         assert_eq!(detail, "sh refuses: not on sundays");
         let mut settings = programs.settings();
         (settings.on, settings.machine_id) = (None, None);

@@ -54,7 +54,7 @@ async fn tells_its_state_and_goes_off(bench: impl Bench) {
     assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::On));
     match device.machine_id(CALL).await {
         Answer::Confirmed(id) => assert!(same_machine(&id, &id) && id == id.to_lowercase(), "{id}"),
-        Answer::Refused { detail } => assert!(detail.contains("cannot tell"), "{detail}"),
+        Answer::Refused { detail, .. } => assert!(detail.contains("cannot tell"), "{detail}"),
         Answer::Unknown { detail } => panic!("no machine id: {detail}"),
     }
     let report = off(&bench, LEVEL_LONG).await;
@@ -166,15 +166,16 @@ async fn a_wrong_password_user_or_file_is_refused_and_told_apart() {
     let simulator = Simulator::start().await;
     let right = simulator.settings();
     let wrong = [
-        ("this password", settings(right.port, simulator.password_file("wrong", 0o600))),
-        ("this user", holdfast_policies::model::IpmiDevice { user: "nobody".to_owned(), ..right.clone() }),
-        ("chmod 600", settings(right.port, simulator.password_file("secret", 0o640))),
-        ("cannot read password file", settings(right.port, PathBuf::from("/nonexistent/password"))),
+        ("this password", true, settings(right.port, simulator.password_file("wrong", 0o600))),
+        ("this user", true, holdfast_policies::model::IpmiDevice { user: "nobody".to_owned(), ..right.clone() }),
+        ("chmod 600", false, settings(right.port, simulator.password_file("secret", 0o640))),
+        ("cannot read password file", false, settings(right.port, PathBuf::from("/nonexistent/password"))),
     ];
-    for (says, settings) in wrong {
+    for (says, is_denied, settings) in wrong {
         let answer = Ipmi::new(settings).off(CALL).await;
-        let Answer::Refused { detail } = &answer else { panic!("{says}: {answer:?}") };
+        let Answer::Refused { detail, denied } = &answer else { panic!("{says}: {answer:?}") };
         assert!(detail.contains(says) && !detail.contains("secret\n"), "{detail}");
+        assert_eq!(*denied, is_denied, "{detail}");
     }
     assert_eq!((simulator.offs(), simulator.is_on()), (0, true));
 }

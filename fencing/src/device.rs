@@ -26,6 +26,9 @@ pub enum Answer<T> {
     Refused {
         /// Why, for people; carries no secret.
         detail: String,
+        /// It does not let us in: it does not take our user, password or key. Every further try may lock that user out, for
+        /// people too.
+        denied: bool,
     },
     /// Nobody knows; after an `off`, the host may go off yet.
     Unknown {
@@ -35,9 +38,14 @@ pub enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// A refusal.
+    /// A refusal that has nothing to do with who we are.
     pub fn refused(detail: impl Into<String>) -> Self {
-        Self::Refused { detail: detail.into() }
+        Self::Refused { detail: detail.into(), denied: false }
+    }
+
+    /// The refusal of a device that does not let us in.
+    pub fn denied(detail: impl Into<String>) -> Self {
+        Self::Refused { detail: detail.into(), denied: true }
     }
 
     /// An answer that says nothing.

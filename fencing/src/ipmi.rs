@@ -219,9 +219,9 @@ fn of_failure<T>(ended: &Ended) -> Answer<T> {
 fn of_session<T>(said: &str) -> Answer<T> {
     let has = |phrase: &str| said.contains(phrase);
     if has("RAKP 2 HMAC is invalid") {
-        Answer::refused("the controller answers, but not with this password")
+        Answer::denied("the controller answers, but not with this password")
     } else if has("unauthorized name") {
-        Answer::refused("the controller does not know this user")
+        Answer::denied("the controller does not know this user")
     } else if has("no matching cipher suite") || has("no cipher suite match") {
         Answer::refused("the controller refuses this cipher suite: older ones want 3, newer ones 17")
     } else if has("unauthorized role") || has("invalid role") || has("Privilege Level") {
@@ -324,6 +324,22 @@ esac
             "System GUID   : EFCDAB89-6745-23a1-efcd-ab89674523a1\nGUID Encoding : IPMI\nGUID Version  : DCE\n";
         assert_eq!(parse_guid(output).unwrap(), "efcdab89-6745-23a1-efcd-ab89674523a1");
         assert_eq!(parse_guid("System GUID  : 00000000-0000-0000-0000-000000000000\n"), None);
+    }
+
+    #[test]
+    fn a_wrong_user_or_password_is_told_from_other_reasons_for_which_there_is_no_session() {
+        for (said, refused) in [
+            ("> RAKP 2 HMAC is invalid", Some(true)),
+            ("RAKP 2 message indicates an error : unauthorized name", Some(true)),
+            ("RAKP 2 message indicates an error : unauthorized role or privilege level requested", Some(false)),
+            ("Error in open session response message : no matching cipher suite", Some(false)),
+            ("Get Auth Capabilities error", None),
+            ("> Error: no response from RAKP 1 message", None),
+        ] {
+            let answer: Answer<()> = of_session(said);
+            let denied = if let Answer::Refused { denied, .. } = &answer { Some(*denied) } else { None };
+            assert_eq!(denied, refused, "{said}: {answer:?}");
+        }
     }
 
     #[test]

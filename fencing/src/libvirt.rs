@@ -80,7 +80,7 @@ impl Libvirt {
     async fn status_now(&self) -> Answer<Power> {
         match self.virsh(&["domstate", "--reason"]).await {
             Answer::Confirmed(said) => of_state(&said),
-            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
             Answer::Unknown { detail } => Answer::Unknown { detail },
         }
     }
@@ -111,7 +111,7 @@ impl Libvirt {
                 let unread = || Answer::unknown(format!("cannot read what virsh says: {}", clean(&said)));
                 normalize(&said).map_or_else(unread, Answer::Confirmed)
             }
-            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
             Answer::Unknown { detail } => Answer::Unknown { detail },
         }
     }
@@ -150,13 +150,16 @@ fn of_state(output: &str) -> Answer<Power> {
 fn accepted(answer: Answer<String>) -> Answer<()> {
     match answer {
         Answer::Confirmed(_) => Answer::Confirmed(()),
-        Answer::Refused { detail } => Answer::Refused { detail },
+        Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
         Answer::Unknown { detail } => Answer::Unknown { detail },
     }
 }
 
 /// What ssh and libvirt say to somebody whom they do not let in. Everything else may pass, or may have been done.
-const DENIED: [&str; 3] = ["Permission denied", "Host key verification failed", "authentication failed"];
+const DENIED: [&str; 2] = ["Permission denied", "authentication failed"];
+
+/// What ssh says of a machine that it does not let itself in to.
+const NOT_THE_ONE: &str = "Host key verification failed";
 
 /// What `virsh` says when nothing was begun: no libvirt, no such domain, or one that does not run.
 const NOT_BEGUN: [&str; 3] = ["failed to connect to the hypervisor", "failed to get domain", "domain is not running"];
@@ -164,6 +167,9 @@ const NOT_BEGUN: [&str; 3] = ["failed to connect to the hypervisor", "failed to 
 fn of_failure<T>(ended: &Ended) -> Answer<T> {
     let said = clean(ended.stderr.trim());
     if DENIED.iter().any(|denied| said.contains(denied)) {
+        return Answer::denied(said);
+    }
+    if said.contains(NOT_THE_ONE) {
         return Answer::refused(said);
     }
     Answer::unknown(if said.is_empty() { format!("virsh ended with {:?}", ended.code) } else { said })

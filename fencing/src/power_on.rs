@@ -35,7 +35,7 @@ async fn switch_on(device: &dyn PowerDevice, limit: Duration) -> Result<(), Stri
         match timeout(deadline, device.status(deadline)).await {
             Ok(Answer::Confirmed(Power::On)) => return Ok(()),
             Ok(Answer::Confirmed(Power::Off)) => said = "it stays off".to_owned(),
-            Ok(Answer::Refused { detail } | Answer::Unknown { detail }) => said = detail,
+            Ok(Answer::Refused { detail, .. } | Answer::Unknown { detail }) => said = detail,
             Err(_) => said = "it does not answer".to_owned(),
         }
         if ordered.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
@@ -43,7 +43,7 @@ async fn switch_on(device: &dyn PowerDevice, limit: Duration) -> Result<(), Stri
             let deadline = left().min(device.patience());
             match timeout(deadline, device.on(deadline)).await {
                 Ok(Answer::Confirmed(())) | Err(_) => {}
-                Ok(Answer::Refused { detail } | Answer::Unknown { detail }) => said = detail,
+                Ok(Answer::Refused { detail, .. } | Answer::Unknown { detail }) => said = detail,
             }
         }
         sleep(PAUSE.min(left())).await;

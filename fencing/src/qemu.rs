@@ -192,7 +192,7 @@ async fn look<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> R
 async fn within<T>(deadline: Duration, ask: impl Future<Output = Result<T, Trouble>> + Send) -> Answer<T> {
     match tokio::time::timeout(deadline, ask).await {
         Ok(Ok(value)) => Answer::Confirmed(value),
-        Ok(Err(Trouble::Refused(detail))) => Answer::Refused { detail },
+        Ok(Err(Trouble::Refused(detail))) => Answer::refused(detail),
         Ok(Err(Trouble::Unknown(detail))) => Answer::Unknown { detail },
         Err(_) => Answer::unknown(format!("no answer within {deadline:.1?}: it hangs, or its monitor is in use")),
     }

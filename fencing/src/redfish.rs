@@ -110,7 +110,8 @@ impl Redfish {
     async fn within<T>(&self, deadline: Duration, ask: impl Future<Output = Result<T, Trouble>> + Send) -> Answer<T> {
         let answer = match tokio::time::timeout(deadline, ask).await {
             Ok(Ok(value)) => return Answer::Confirmed(value),
-            Ok(Err(Trouble::Refused(detail))) => Answer::Refused { detail },
+            Ok(Err(Trouble::Refused(detail))) => Answer::refused(detail),
+            Ok(Err(Trouble::Denied(detail))) => Answer::denied(detail),
             Ok(Err(Trouble::Unknown(detail))) => Answer::Unknown { detail },
             Err(_) => Answer::unknown(format!("no answer within {deadline:.1?}")),
         };

@@ -82,7 +82,7 @@ impl Refusals {
         let mut book = self.book();
         match answer {
             Answer::Confirmed(_) => book.retain(|known| known.device != *device),
-            Answer::Refused { detail } => {
+            Answer::Refused { detail, .. } => {
                 let known = book.iter().position(|known| known.device == *device);
                 let before = known.map(|position| book.remove(position));
                 let before = before.filter(|known| known.newest.elapsed() < LEFT_ALONE_FOR);
@@ -126,21 +126,21 @@ impl Spared {
 impl PowerDevice for Spared {
     async fn status(&self, deadline: Duration) -> Answer<Power> {
         match self.why_left_alone() {
-            Some(detail) => Answer::Refused { detail },
+            Some(detail) => Answer::refused(detail),
             None => self.noted(self.inner.status(deadline).await),
         }
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
         match self.why_left_alone() {
-            Some(detail) => Answer::Refused { detail },
+            Some(detail) => Answer::refused(detail),
             None => self.noted(self.inner.off(deadline).await),
         }
     }
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
         match self.why_left_alone() {
-            Some(detail) => Answer::Refused { detail },
+            Some(detail) => Answer::refused(detail),
             None => self.noted(self.inner.on(deadline).await),
         }
     }
@@ -193,7 +193,7 @@ mod tests {
     async fn reaches(device: &dyn PowerDevice) -> bool {
         match device.status(CALL).await {
             Answer::Confirmed(_) => true,
-            Answer::Refused { detail } => !detail.contains("left alone"),
+            Answer::Refused { detail, .. } => !detail.contains("left alone"),
             Answer::Unknown { .. } => true,
         }
     }

@@ -102,7 +102,7 @@ impl History {
 pub(crate) fn in_words<T>(answer: &Answer<T>, confirmed: fn(&T) -> &'static str) -> String {
     match answer {
         Answer::Confirmed(value) => confirmed(value).to_owned(),
-        Answer::Refused { detail } => format!("refused: {detail}"),
+        Answer::Refused { detail, .. } => format!("refused: {detail}"),
         Answer::Unknown { detail } => format!("unknown: {detail}"),
     }
 }

@@ -94,7 +94,7 @@ impl Webhook {
     async fn switch(&self, action: &str, deadline: Duration) -> Answer<()> {
         match self.within(action, deadline).await {
             Answer::Confirmed(_) => Answer::Confirmed(()),
-            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
             Answer::Unknown { detail } => Answer::Unknown { detail },
         }
     }
@@ -131,6 +131,7 @@ async fn read(mut response: Response) -> Answer<Value> {
             Answer::unknown(format!("it answers {status}: {said}"))
         }
         _ if status.is_server_error() => Answer::unknown(format!("it answers {status}: {said}")),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Answer::denied(format!("it answers {status}: {said}")),
         _ => Answer::refused(format!("it answers {status}: {said}")),
     }
 }
@@ -153,7 +154,7 @@ impl PowerDevice for Webhook {
                 Some("off") => Answer::Confirmed(Power::Off),
                 _ => Answer::unknown("it does not say `power` as \"on\" or \"off\""),
             },
-            Answer::Refused { detail } => Answer::Refused { detail },
+            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
             Answer::Unknown { detail } => Answer::Unknown { detail },
         }
     }
@@ -190,7 +191,7 @@ impl PowerDevice for Webhook {
                 let told = said.get("machine_id").and_then(Value::as_str).and_then(normalize);
                 told.map_or_else(|| Answer::refused("it cannot tell which machine is behind it"), Answer::Confirmed)
             }
-            Answer::Refused { detail } => {
+            Answer::Refused { detail, .. } => {
                 Answer::refused(format!("it cannot tell which machine is behind it: {detail}"))
             }
             Answer::Unknown { detail } => Answer::Unknown { detail },
@@ -313,8 +314,8 @@ pub(crate) mod tests {
             ("not base64!", "holds no key"),
         ] {
             let settings = WebhookDevice { key_file: automation.server.secret_file(key), ..automation.settings() };
-            let Answer::Refused { detail } = Webhook::new(settings).off(CALL).await else { panic!("{key}") };
-            assert!(detail.contains(says), "{detail}");
+            let Answer::Refused { detail, denied } = Webhook::new(settings).off(CALL).await else { panic!("{key}") };
+            assert!(detail.contains(says) && denied == (says == "401"), "{detail}");
         }
         assert_eq!((automation.offs(), automation.is_on()), (0, true));
     }

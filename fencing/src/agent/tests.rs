@@ -125,7 +125,7 @@ fn left_out(test: &str, agents: &[&str]) -> bool {
 
 async fn refused(device: &Agent, says: &str) {
     let answer = device.off(CALL).await;
-    let Answer::Refused { detail } = &answer else { panic!("{says}: {answer:?}") };
+    let Answer::Refused { detail, .. } = &answer else { panic!("{says}: {answer:?}") };
     assert!(detail.contains(says) && !detail.contains("secret"), "{says}: {detail}");
 }
 

@@ -333,7 +333,7 @@ async fn a_machine_without_uuid_cannot_tell_and_one_without_start_is_not_started
     let machine = Machine::start();
     machine.quirk(Quirk::Uuid("00000000-0000-0000-0000-000000000000"));
     let answer = machine.device().machine_id(CALL).await;
-    assert!(matches!(&answer, Answer::Refused { detail } if detail.contains("cannot tell")), "{answer:?}");
+    assert!(matches!(&answer, Answer::Refused { detail, .. } if detail.contains("cannot tell")), "{answer:?}");
     machine.set_power(false);
     let device = Qemu::new(QemuDevice { start: None, ..machine.settings() });
     assert!(matches!(device.on(CALL).await, Answer::Refused { .. }));

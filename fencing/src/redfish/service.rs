@@ -26,6 +26,8 @@ const TOKEN: &str = "X-Auth-Token";
 pub(super) enum Trouble {
     /// It will not be done.
     Refused(String),
+    /// It will not be done for this user with this password.
+    Denied(String),
     /// Nobody knows whether it was done.
     Unknown(String),
 }
@@ -145,7 +147,7 @@ impl Drop for Service {
 async fn sessions(client: &Client, base: &str) -> Result<String, Trouble> {
     let root = match answer(ROOT, client.get(format!("{base}{ROOT}"))).await {
         Ok(root) => root.body,
-        Err(Trouble::Refused(_)) => None,
+        Err(Trouble::Refused(_) | Trouble::Denied(_)) => None,
         Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
     };
     let said = root.as_ref().and_then(|root| root.get("Links")?.get("Sessions")?.get("@odata.id")?.as_str());
@@ -238,8 +240,8 @@ fn of_status(what: &str, status: StatusCode, body: Option<&Value>) -> Trouble {
     let code = status.as_u16();
     let what = clean(what);
     match code {
-        401 => Trouble::Refused(format!("the service does not take this user and password{said}")),
-        403 => Trouble::Refused(format!("the user may not do this ({what}){said}")),
+        401 => Trouble::Denied(format!("the service does not take this user and password{said}")),
+        403 => Trouble::Denied(format!("the user may not do this ({what}){said}")),
         // What is busy, starting or in trouble may do it later, or may have done it. A service that starts lacks resources that
         // it will have in a minute.
         404 | 408 | 409 | 412 | 423 | 425 | 429 | 500 | 502..=599 => {
@@ -279,7 +281,8 @@ mod tests {
     fn a_refusal_carries_the_words_of_the_service() {
         let body = json!({ "error": { "@Message.ExtendedInfo": [{ "Message": "no\nprivilege" }], "message": "x" } });
         let trouble = of_status("/x", StatusCode::FORBIDDEN, Some(&body));
-        assert_eq!(trouble, Trouble::Refused("the user may not do this (/x): no privilege".to_owned()));
+        assert_eq!(trouble, Trouble::Denied("the user may not do this (/x): no privilege".to_owned()));
+        assert!(matches!(of_status("/x", StatusCode::UNAUTHORIZED, None), Trouble::Denied(_)));
         for starting in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::NOT_FOUND] {
             assert!(matches!(of_status("/x", starting, None), Trouble::Unknown(_)), "{starting}");
         }

@@ -192,13 +192,13 @@ async fn told(device: &dyn PowerDevice) -> Told {
     let power = match status {
         Answer::Confirmed(DevicePower::On) => Power::On,
         Answer::Confirmed(DevicePower::Off) => Power::Off,
-        Answer::Refused { detail } | Answer::Unknown { detail } => Power::Unknown { detail: clean(&detail) },
+        Answer::Refused { detail, .. } | Answer::Unknown { detail } => Power::Unknown { detail: clean(&detail) },
     };
     let machine = match &power {
         Power::Unknown { detail } => ToldMachine::Unknown { why: detail.clone() },
         Power::On | Power::Off => match device.machine_id(both.saturating_sub(began.elapsed())).await {
             Answer::Confirmed(id) => ToldMachine::Id { id: clean(&id) },
-            Answer::Refused { detail } => ToldMachine::Untold { why: clean(&detail) },
+            Answer::Refused { detail, .. } => ToldMachine::Untold { why: clean(&detail) },
             Answer::Unknown { detail } => ToldMachine::Unknown { why: clean(&detail) },
         },
     };

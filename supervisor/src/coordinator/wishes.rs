@@ -151,7 +151,7 @@ fn in_words_of_state(answer: DeviceAnswer<DevicePower>) -> Power {
     match answer {
         DeviceAnswer::Confirmed(DevicePower::Off) => Power::Off,
         DeviceAnswer::Confirmed(DevicePower::On) => Power::On,
-        DeviceAnswer::Refused { detail } | DeviceAnswer::Unknown { detail } => Power::Unknown { detail },
+        DeviceAnswer::Refused { detail, .. } | DeviceAnswer::Unknown { detail } => Power::Unknown { detail },
     }
 }
 
