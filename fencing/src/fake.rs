@@ -91,7 +91,7 @@ impl FakeDevice {
         match manner {
             Manner::Works | Manner::Stuck | Manner::ShowsAfter(_) => Answer::Confirmed(value(self)),
             Manner::Fails => Answer::unknown("scripted failure"),
-            Manner::Refuses => Answer::refused("scripted refusal"),
+            Manner::Refuses => Answer::denied("scripted refusal"),
             Manner::Mute => {
                 sleep(deadline).await;
                 Answer::unknown(format!("no answer within {deadline:?}"))

@@ -45,6 +45,9 @@ pub struct DeviceTest {
     pub took_ms: u64,
     /// Whether it says that it is the host's own.
     pub machine: Machine,
+    /// It does not let whoever asked in: a wrong user, password or key.
+    #[serde(default)]
+    pub denied: bool,
 }
 
 /// Which machine is behind a device, by its own word.
@@ -88,6 +91,9 @@ pub struct PathTest {
     /// How many tries of this level have failed since one worked, whoever made them.
     #[serde(default)]
     pub failures: u32,
+    /// How many of those were not let in, whoever made them: each may count against the user.
+    #[serde(default)]
+    pub denials: u32,
     /// When every device answered last.
     pub proven: Option<Proven>,
 }
@@ -186,6 +192,12 @@ impl LevelTest {
         };
         let errors: Vec<String> = self.devices.iter().filter_map(unknown).collect();
         (!errors.is_empty()).then(|| errors.join("; "))
+    }
+
+    /// Whether some device of it did not let whoever asked in.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.devices.iter().any(|test| test.denied)
     }
 
     /// Whether all of its devices say that the host is off. One of two outlets may be off while the other one feeds the host.

@@ -63,9 +63,10 @@ impl ClusterState {
             None => Some(Proven { index: context.index, at: context.at }),
             Some(_) => before.as_ref().and_then(|before| before.proven),
         };
-        let failures = match &error {
-            None => 0,
-            Some(_) => newest.as_ref().map_or(0, |newest| newest.failures).saturating_add(1),
+        let so_far = newest.as_ref().map_or((0, 0), |newest| (newest.failures, newest.denials));
+        let (failures, denials) = match &error {
+            None => (0, 0),
+            Some(_) => (so_far.0.saturating_add(1), so_far.1.saturating_add(u32::from(test.is_denied()))),
         };
         let (executor, took_ms) = (executor.clone(), test.took_ms());
         let path = PathTest {
@@ -76,6 +77,7 @@ impl ClusterState {
             took_ms,
             error,
             failures,
+            denials,
             proven,
         };
         known.paths.retain(|path| path.level != level || path.executor != executor);

@@ -20,6 +20,11 @@ use crate::{
 /// what hiccups is well within seconds, and a controller restarts within minutes.
 const AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
+/// The same once somebody was not let in, and until somebody is: a wrong password does not come right by itself within seconds, and
+/// controllers lock users out, for people too, after some five that come within minutes. Another host may know the right one, so it
+/// is not given up. A question over IPMI is two logins.
+const AGAIN_AFTER_DENIAL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
 /// How long a coordinator leads before it tries any: until then it has not heard who is there.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
@@ -73,18 +78,14 @@ fn newest(host: &Host) -> Option<&PathTest> {
 fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest> {
     let newest = newest(host);
     let few = host.paths.iter().all(|path| Some(&path.executor) == newest.map(|newest| &newest.executor));
-    let is_old = newest.is_none_or(|newest| {
-        // One try is of all levels.
-        let together = host.paths.iter().filter(|path| path.index == newest.index);
-        let failures = together.map(|path| path.failures).max().unwrap_or(0);
-        let rest = if failures > 0 { rest_after(failures) } else { jittered(every(round), name) };
-        round.age(newest.index) >= rest
-    });
+    let is_old = newest.is_none_or(|newest| round.age(newest.index) >= rest(round, name, host, newest));
     // What is local means another machine on each host that asks, so each finds out for itself; as many as are remembered.
     let is_local =
         round.state.policies.levels_of(name).iter().any(FenceLevel::is_local) && host.paths.len() < PATHS_MAX;
+    // Whoever asks at once after one that was not let in mostly has the same password.
+    let at_once = (few || is_local) && newest.is_none_or(|newest| most(host, newest, |path| path.denials) == 0);
     // A host that is silent has its devices asked in earnest.
-    if !(few || is_old || is_local)
+    if !(is_old || at_once)
         || !round.answers(name)
         || host.drill.is_some()
         || round.state.fence_under_way(name).is_some()
@@ -98,9 +99,23 @@ fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest
     (is_old || last(executor).is_none()).then(|| PathToTest { host: name.clone(), executor: executor.clone() })
 }
 
-fn rest_after(failures: u32) -> Duration {
-    let (first, longest) = AGAIN_AFTER;
-    first.saturating_mul(1 << failures.saturating_sub(2).min(8)).min(longest)
+/// How long its devices rest after the newest try.
+fn rest(round: &Round<'_>, name: &HostName, host: &Host, newest: &PathTest) -> Duration {
+    match (most(host, newest, |path| path.denials), most(host, newest, |path| path.failures)) {
+        (0, 0) => jittered(every(round), name),
+        (0, failures) => doubled(AGAIN_AFTER, failures.saturating_sub(2)),
+        (denials, _) => doubled(AGAIN_AFTER_DENIAL, denials.saturating_sub(1)),
+    }
+}
+
+/// The most of something that was counted at any level in the newest try: one is of all levels.
+fn most(host: &Host, newest: &PathTest, counted: fn(&PathTest) -> u32) -> u32 {
+    let together = host.paths.iter().filter(|path| path.index == newest.index);
+    together.map(counted).max().unwrap_or(0)
+}
+
+fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(8)).min(longest)
 }
 
 fn every(round: &Round<'_>) -> Duration {
@@ -131,13 +146,24 @@ fn tell(round: &Round<'_>, decision: &mut Decision, (name, host): (&HostName, &H
              then a failure of {name} may need a person."
         )
     } else {
+        let denied = (0..round.state.policies.levels_of(name).len()).any(|level| is_denied(host, level));
+        let seldom = if denied { SELDOM } else { "" };
         format!(
-            "Look after the power device, or its settings in `fencing:`; `holdfast fence test {name}` asks it again. Until \
-             then a failure of {name} may need a person."
+            "Look after the power device, or its settings in `fencing:`; `holdfast fence test {name}` asks it again.{seldom} \
+             Until then a failure of {name} may need a person."
         )
     };
     let summary = format!("{what}: {}", [broken, unsure].concat().join("; "));
     open(round, decision, key(name), Severity::Warning, summary, Some(human));
+}
+
+/// What is said where a device does not let anybody in.
+const SELDOM: &str = " It does not take the user or the password that it is asked with. Each further try may lock that user out, so \
+                      by itself it is tested only now and then, up to an hour apart: ask it when you have put them right.";
+
+/// Whether a level would not work because its device does not let anybody in.
+fn is_denied(host: &Host, level: usize) -> bool {
+    host.fails(level).is_some() && host.newest_path(level).is_some_and(|path| path.denials > 0)
 }
 
 fn by_level(round: &Round<'_>, name: &HostName, wrong: impl Fn(usize) -> Option<String>) -> Vec<String> {

@@ -191,7 +191,8 @@ mod tests {
         let mut stage = Stage::new(&["a", "b"], &["g1", "g2"]);
         stage.run("g1", "a");
         let tested = |stage: &mut Stage, power: Power| {
-            let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine: Machine::Same };
+            let machine = Machine::Same;
+            let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine, denied: false };
             stage.must(Change::FenceTested {
                 host: crate::fixture::host("a"),
                 executor: crate::fixture::host("b"),

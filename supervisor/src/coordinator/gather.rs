@@ -488,7 +488,7 @@ mod tests {
         let facts = &state.hosts[&host("h1")].facts;
         let device = |power| {
             let machine = Machine::Untold { why: "it cannot".to_owned() };
-            DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine }
+            DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine, denied: false }
         };
         let change = Change::FenceTested {
             host: host("h1"),

@@ -67,6 +67,8 @@ struct Told {
     power: Power,
     took_ms: u64,
     machine: ToldMachine,
+    #[serde(default)]
+    denied: bool,
 }
 
 /// Which machine it says is behind it.
@@ -189,6 +191,7 @@ async fn told(device: &dyn PowerDevice) -> Told {
     let (one, both) = deadlines(device);
     let status = device.status(one).await;
     let took_ms = millis(began.elapsed());
+    let denied = matches!(status, Answer::Refused { denied: true, .. });
     let power = match status {
         Answer::Confirmed(DevicePower::On) => Power::On,
         Answer::Confirmed(DevicePower::Off) => Power::Off,
@@ -202,7 +205,7 @@ async fn told(device: &dyn PowerDevice) -> Told {
             Answer::Unknown { detail } => ToldMachine::Unknown { why: clean(&detail) },
         },
     };
-    Told { device: device.describe(), power, took_ms, machine }
+    Told { device: device.describe(), power, took_ms, machine, denied }
 }
 
 /// What is known when the executor itself did not answer.
@@ -213,6 +216,7 @@ fn nobody_asked(level: &FenceLevel, error: &str) -> Vec<Told> {
         power: Power::Unknown { detail: detail.clone() },
         took_ms: 0,
         machine: ToldMachine::Unknown { why: detail.clone() },
+        denied: false,
     };
     open_devices(level).iter().map(unasked).collect()
 }
@@ -223,7 +227,8 @@ fn judged(told: Told, machine_id: &str, unique: bool) -> DeviceTest {
         ToldMachine::Untold { why } => Machine::Untold { why },
         ToldMachine::Id { id } => compared(id, machine_id, unique),
     };
-    DeviceTest { device: clean(&told.device), power: told.power, took_ms: told.took_ms, machine }
+    let (device, denied) = (clean(&told.device), told.denied);
+    DeviceTest { device, power: told.power, took_ms: told.took_ms, machine, denied }
 }
 
 fn compared(says: String, machine_id: &str, unique: bool) -> Machine {
@@ -332,6 +337,14 @@ mod tests {
         let slow = FakeDevice::new("x", Manner::Slow(Duration::from_secs(4)));
         let told = told(&slow).await;
         assert!(told.power == Power::On && matches!(told.machine, ToldMachine::Id { .. }), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_device_does_not_let_its_asker_in_is_told_apart_from_silence() {
+        for (manner, denied) in [(Manner::Refuses, true), (Manner::Fails, false), (Manner::Works, false)] {
+            let said = told(&FakeDevice::new("x", manner)).await;
+            assert_eq!(judged(said, OWN, true).denied, denied, "{manner:?}");
+        }
     }
 
     /// A device that has as long for one call as its declaration says.

@@ -169,7 +169,7 @@ fn what_a_revoked_host_has_found_at_the_power_devices_of_others_counts_no_more()
     let mut stage = stage();
     for (executor, power) in [("a", Power::On), ("c", Power::Unknown { detail: "no route".to_owned() })] {
         let machine = Machine::Unknown { why: "not asked".to_owned() };
-        let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine };
+        let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine, denied: false };
         stage.must(Change::FenceTested {
             host: host("b"),
             executor: host(executor),

@@ -438,7 +438,8 @@ fn each_level_is_tried_by_one_host_after_the_other() {
 fn each_level_is_tried_first_by_who_is_not_known_to_fail() {
     let mut scene = two_levels_and_two_to_ask();
     let (power, why) = (Power::Unknown { detail: "no route".to_owned() }, "no route".to_owned());
-    let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine: Machine::Unknown { why } };
+    let machine = Machine::Unknown { why };
+    let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine, denied: false };
     scene.stage.must(Change::FenceTested {
         host: host("c"),
         executor: host("b"),

@@ -32,7 +32,7 @@ fn unknown() -> Power {
 impl Scene {
     /// What the first level of a host says, as its executor reports it under the policies of now.
     fn answer(&self, target: &str, executor: &str, power: Power, machine: Machine) -> Change {
-        let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine };
+        let device = DeviceTest { device: "bmc".to_owned(), power, took_ms: 40, machine, denied: false };
         Change::FenceTested {
             host: host(target),
             executor: host(executor),
@@ -44,6 +44,16 @@ impl Scene {
 
     fn tested(&mut self, target: &str, executor: &str, power: Power, machine: Machine) {
         let answer = self.answer(target, executor, power, machine);
+        self.tell(answer);
+    }
+
+    /// The first level of a host does not let its executor in.
+    fn denied(&mut self, target: &str, executor: &str) {
+        let power = Power::Unknown { detail: "not with this password".to_owned() };
+        let mut answer = self.answer(target, executor, power, Machine::Unknown { why: String::new() });
+        if let Change::FenceTested { levels, .. } = &mut answer {
+            levels[0].devices[0].denied = true;
+        }
         self.tell(answer);
     }
 
@@ -142,6 +152,88 @@ fn a_way_that_fails_is_told_and_tried_again_and_one_that_works_ends_it() {
     let (_, executor) = scene.test().unwrap();
     scene.tested("d", &executor, Power::On, Machine::Same);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+/// The device of `d` has let none of the others in.
+fn locked_out(mut scene: Scene) -> Scene {
+    scene.test_all();
+    for executor in ["a", "b", "c"] {
+        scene.denied("d", executor);
+    }
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene
+}
+
+#[test]
+fn a_device_that_lets_nobody_in_is_tried_ever_more_seldom_and_people_are_told_so() {
+    let mut scene = locked_out(Scene::new(&["a", "b", "c", "d"], &[]));
+    let human = scene.stage.state.open_incident("path/d").unwrap().human.clone().unwrap();
+    assert!(human.contains("may lock that user out") && human.contains("holdfast fence test d"), "{human}");
+    // One after the first, two after the second.
+    for minutes in [4, 8, 16, 32, 60, 60] {
+        scene.later(minutes * 60_000 - 1);
+        assert_eq!(scene.test(), None, "too early for a try {minutes} minutes after the last");
+        scene.later(1);
+        let (target, executor) = scene.test().unwrap();
+        assert_eq!(target, "d");
+        scene.denied("d", &executor);
+        assert!(scene.words().is_empty(), "that another one was not let in either is no news");
+    }
+    scene.tested("d", "a", Power::On, Machine::Same);
+    assert_eq!(scene.settle(), ["IncidentResolved"], "somebody has put the password right, and had it tested");
+    scene.later(3_600_000);
+    assert_eq!(scene.test(), None);
+}
+
+#[test]
+fn whoever_was_not_let_in_is_followed_by_another_after_a_minute_and_not_at_once() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    let mut tries = Vec::new();
+    while let Some((target, executor)) = scene.test() {
+        if target == "d" {
+            scene.denied("d", &executor);
+            tries.push(executor);
+        } else {
+            scene.tested(&target, &executor, Power::On, Machine::Same);
+        }
+        assert!(tries.len() < 10, "{tries:?}");
+    }
+    assert_eq!(tries.len(), 1, "each try may count against the user: {tries:?}");
+    scene.later(59_999);
+    assert_eq!(scene.test(), None);
+    scene.later(1);
+    let (target, executor) = scene.test().unwrap();
+    assert!(target == "d" && !tries.contains(&executor), "whose password may be the right one: {executor}");
+    scene.tested("d", &executor, unknown(), Machine::Unknown { why: String::new() });
+    scene.later(59_999);
+    assert_eq!(scene.test(), None, "a controller that has locked somebody out may say nothing at all");
+    scene.later(1);
+    let (_, executor) = scene.test().unwrap();
+    scene.tested("d", &executor, Power::On, Machine::Same);
+    scene.later(60_000);
+    assert_eq!(scene.test(), None, "{:?}", scene.test());
+}
+
+#[test]
+fn a_device_that_let_nobody_in_is_tried_at_once_when_it_is_declared_anew() {
+    let mut scene = locked_out(Scene::new(&["a", "b", "c", "d"], &[]));
+    assert_eq!(scene.test(), None);
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.get_mut(&host("d")).unwrap().push(crate::model::FenceLevel::Operator {});
+    scene.stage.declare(policies);
+    scene.all_well();
+    assert_eq!(scene.test().map(|(target, _)| target).as_deref(), Some("d"));
+}
+
+/// What is at stake is a guest then, and the password may have been put right since.
+#[test]
+fn a_host_whose_device_let_nobody_in_is_fenced_like_any_other() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.run("web", "d");
+    let mut scene = locked_out(scene);
+    scene.later(600_000);
+    scene.silent("d", 2_000);
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
 }
 
 #[test]
