@@ -79,16 +79,6 @@ pub fn timed(outcome: Outcome, latency: Duration, service: &Service) -> Outcome 
     }
 }
 
-/// Whether an answer speaks against the service: it is a failure, or took longer than `slow.above`.
-#[must_use]
-pub fn accuses(outcome: Outcome, latency: Duration, service: &Service) -> bool {
-    match outcome {
-        Outcome::Fail => true,
-        Outcome::Pass | Outcome::Slow => service.tuning.slow.is_some_and(|slow| latency > slow.above.0),
-        Outcome::Unknown => false,
-    }
-}
-
 impl Track {
     /// What it amounts to.
     #[must_use]
@@ -108,8 +98,15 @@ impl Track {
         self.warns
     }
 
-    /// Folds one answer in, by the probe's own word: how slow it was is judged here. Returns the new state when it has changed.
-    pub fn fold(&mut self, service: &Service, outcome: Outcome, latency: Duration, now: Moment) -> Option<SightState> {
+    /// Folds one answer in, by the probe's own word: how slow it was is judged here, unless how long it took says nothing of the
+    /// service (`None`). Returns the new state when it has changed.
+    pub fn fold(
+        &mut self,
+        service: &Service,
+        outcome: Outcome,
+        latency: Option<Duration>,
+        now: Moment,
+    ) -> Option<SightState> {
         let first_pass = self.passed.is_none();
         match outcome {
             Outcome::Pass | Outcome::Slow => {
@@ -132,7 +129,7 @@ impl Track {
             }
         }
         self.known = Some(now);
-        if let Some(slow) = service.tuning.slow {
+        if let (Some(slow), Some(latency)) = (service.tuning.slow, latency) {
             // A question that was given up after longer than that is as slow as an answer that came so late.
             self.answers.note(now, slow.over.0, latency > slow.above.0);
         }

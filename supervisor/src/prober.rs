@@ -13,10 +13,10 @@ use std::{
 
 use holdfast_policies::{
     evidence::SightState,
-    model::{Probe, Service},
+    model::Probe,
     names::{Epoch, GuestName, HostName, ServiceName, Vantage},
     observe::{Observation, Outcome},
-    sight::{Track, accuses, timed},
+    sight::{Track, timed},
     sync::{SightReport, SightsMark, SightsTold, View},
     time::{Moment, millis},
 };
@@ -31,7 +31,7 @@ use self::{
 use crate::{
     clock,
     metrics::{ProbeOutcome, VantageKind},
-    node::{Health, Node},
+    node::Node,
 };
 
 /// How often the set of observers is computed again besides on new views: hosts come and go without one.
@@ -88,12 +88,23 @@ impl Sights {
         (report.collect(), SightsTold { start: all.start, after, upto: all.changes })
     }
 
-    /// Folds an answer in. Returns the new state when it has changed.
-    fn fold(&self, subject: &Subject, question: &Question, answer: &Observation, now: Moment) -> Option<SightState> {
-        let service = &question.service;
+    /// Folds an answer in. What a supervisor sees that `doubts` itself is held against nobody: then a failure does not count,
+    /// nor how long an answer took. Returns the new state when it has changed.
+    fn fold(
+        &self,
+        subject: &Subject,
+        question: &Question,
+        answer: &Observation,
+        doubts: bool,
+        now: Moment,
+    ) -> Option<SightState> {
+        if doubts && answer.outcome == Outcome::Fail {
+            return None;
+        }
+        let (service, latency) = (&question.service, (!doubts).then_some(answer.latency));
         let mut all = self.all();
         let seen = all.about(subject, question.epoch, now);
-        let changed = seen.track.fold(service, answer.outcome, answer.latency, now);
+        let changed = seen.track.fold(service, answer.outcome, latency, now);
         seen.detail = seen.track.reason(service, now).unwrap_or_else(|| answer.detail.clone());
         changed
     }
@@ -264,18 +275,11 @@ impl Look {
         if matches!(self.question.service.probe, Probe::Plugin(_)) {
             self.node.metrics.set_figures(guest, service, &self.memory.figures());
         }
-        if !counts(&self.node.health, answer, &self.question.service, now) {
-            return;
-        }
-        let Some(state) = self.sights.fold(&self.subject, &self.question, answer, now) else { return };
+        let doubts = self.node.health.doubts(now);
+        let Some(state) = self.sights.fold(&self.subject, &self.question, answer, doubts, now) else { return };
         tracing::info!(%guest, %service, %vantage, ?state, detail = %answer.detail, "a service looks different");
         self.node.sync_now.notify_one();
     }
-}
-
-/// Whether an answer counts: what a supervisor sees that doubts itself is held against nobody.
-fn counts(health: &Health, answer: &Observation, service: &Service, now: Moment) -> bool {
-    !(health.doubts(now) && accuses(answer.outcome, answer.latency, service))
 }
 
 fn cannot(why: &str) -> Observation {

@@ -9,7 +9,7 @@ use holdfast_policies::{
 };
 
 use super::*;
-use crate::node::Complaint;
+use crate::node::{Complaint, Health};
 
 /// Services of a host in the measurement, and how often agents sync while each is asked once (`every: 2s`, `sync_every: 250ms`).
 const SERVICES: u64 = 1_000;
@@ -40,7 +40,7 @@ fn subject(number: u64) -> Subject {
 fn answers(sights: &Sights, number: u64, outcome: Outcome, at: u64) {
     let detail = "status 200, 1.3 ms";
     let answer = Observation::new(outcome, Duration::from_millis(1), detail);
-    sights.fold(&subject(number), &QUESTION, &answer, Moment(at));
+    sights.fold(&subject(number), &QUESTION, &answer, false, Moment(at));
 }
 
 /// A coordinator, as far as it takes in what is told.
@@ -166,27 +166,38 @@ fn whatever_is_lost_between_many_coordinators_the_last_one_comes_to_know_everyth
     }
 }
 
+/// What many answers that are all alike come to, and how long ago the newest passed; `None` where they do not count.
+fn seen_by(health: &Health, outcome: Outcome, took_ms: u64) -> Option<(SightState, Option<u64>)> {
+    let mut question = QUESTION.clone();
+    question.service.tuning.slow = Some(Slow { above: Span::ms(300), share: 50, over: Span::secs(30) });
+    let (sights, now) = (Sights::begun(Moment(1)), Moment(10_000));
+    let answer = Observation::new(outcome, Duration::from_millis(took_ms), "");
+    for _ in 0..20 {
+        sights.fold(&subject(1), &question, &answer, health.doubts(now), now);
+    }
+    let (report, _) = sights.report(now, None);
+    report.first().map(|seen| (seen.state, seen.passed_ago_ms))
+}
+
 #[test]
 fn a_supervisor_that_doubts_itself_accuses_nobody_and_one_whose_disk_is_full_still_trusts_its_ears() {
-    let mut service = QUESTION.service.clone();
-    service.tuning.slow = Some(Slow { above: Span::ms(300), share: 50, over: Span::secs(30) });
-    let now = Moment(10_000);
-    let counted = |health: &Health| {
+    use SightState::{Failing, Passing, Slow as SlowSight, Unknown};
+    let all = |health: &Health| {
         let all = [(Outcome::Pass, 1), (Outcome::Pass, 301), (Outcome::Fail, 1), (Outcome::Unknown, 400)];
-        all.map(|(outcome, took)| {
-            counts(health, &Observation::new(outcome, Duration::from_millis(took), ""), &service, now)
-        })
+        all.map(|(outcome, took)| seen_by(health, outcome, took))
     };
-    assert_eq!(counted(&Health::default()), [true; 4]);
+    let trusting = [Some((Passing, Some(0))), Some((SlowSight, Some(0))), Some((Failing, None)), Some((Unknown, None))];
+    assert_eq!(all(&Health::default()), trusting);
     let (full, late, lossy) = (Health::default(), Health::default(), Health::default());
     full.complain(Complaint::Vote, "its store cannot be written".to_owned());
     full.complain(Complaint::Memory, "it carries no orders out".to_owned());
-    assert_eq!(counted(&full), [true; 4], "what it hears is as true as ever");
-    late.doubt(now);
+    assert_eq!(all(&full), trusting, "what it hears is as true as ever");
+    late.doubt(Moment(10_000));
     lossy.note_losing(Some(40));
     for doubting in [late, lossy] {
-        // What took long may have taken so long only because of this host, and has passed all the same.
-        assert_eq!(counted(&doubting), [true, true, false, true]);
+        // What took long may have taken so long only because of this host, and has passed all the same (R16).
+        let doubted = [Some((Passing, Some(0))), Some((Passing, Some(0))), None, Some((Unknown, None))];
+        assert_eq!(all(&doubting), doubted);
     }
 }
 
