@@ -85,6 +85,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_thing_that_hangs_again_and_again_leaves_places_for_all_others() {
+        static PLACES: Aside = Aside::new(4);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(hanging(&PLACES).await);
+        }
+        timeout(LIMIT, PLACES.run(|| ())).await.expect("another thing waits for it").unwrap();
+    }
+
+    #[tokio::test]
     async fn work_that_panics_gives_its_place_back() {
         static PLACES: Aside = Aside::new(1);
         assert!(PLACES.run(|| -> u8 { panic!("a defect") }).await.is_err());
