@@ -1,6 +1,6 @@
 //! The way into the guest for somebody who is in it: programs run as children.
 
-use std::{path::Path, pin::pin, process::Stdio, time::Duration};
+use std::{ffi::OsStr, path::Path, pin::pin, process::Stdio, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_policies::{model::Probe, observe::Outcome, probe::Processes};
@@ -35,13 +35,17 @@ impl GuestChannel for Local {
     }
 
     async fn count(&self, which: &Processes) -> Option<Counted> {
-        let which = which.clone();
-        FILES.run(move || look::count(&which)).await.ok()
+        let on = match which {
+            Processes::Name(_) => OsStr::new("/proc"),
+            Processes::PidFile(path) => path.as_os_str(),
+        };
+        let own = which.clone();
+        FILES.run(on, move || look::count(&own)).await.ok()
     }
 
     async fn look_at(&self, path: &Path, read: bool) -> Option<Looked> {
-        let path = path.to_owned();
-        FILES.run(move || look::file(&path, read)).await.ok()
+        let own = path.to_owned();
+        FILES.run(path.as_os_str(), move || look::file(&own, read)).await.ok()
     }
 
     /// A program that outlives the deadline is killed, with all of its process group.

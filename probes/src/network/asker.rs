@@ -120,7 +120,7 @@ impl<'a> Asker<'a> {
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Finding> {
         let name = host.to_owned();
         let asked = async {
-            let found = NAMES.run(move || addresses(&name, port)).await??;
+            let found = NAMES.run(host.as_ref(), move || addresses(&name, port)).await??;
             if found.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(found) }
         };
         self.own(&format!("resolve {host:?}"), asked).await
@@ -193,8 +193,8 @@ fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 async fn secret(path: &Path) -> Result<String, String> {
-    let path = path.to_owned();
-    FILES.run(move || secret_in(&path)).await.map_err(|error| error.to_string())?
+    let own = path.to_owned();
+    FILES.run(path.as_os_str(), move || secret_in(&own)).await.map_err(|error| error.to_string())?
 }
 
 fn secret_in(path: &Path) -> Result<String, String> {

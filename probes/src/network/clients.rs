@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fmt, fs,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
@@ -153,7 +154,7 @@ impl fmt::Debug for Clients {
 }
 
 async fn system_authorities() -> Result<Arc<RootCertStore>, String> {
-    let read = FILES.run(rustls_native_certs::load_native_certs).await;
+    let read = FILES.run(OsStr::new("the system's authorities"), rustls_native_certs::load_native_certs).await;
     let found = read.map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
@@ -189,8 +190,8 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 /// A file and its mode.
 async fn content(path: &Path) -> Result<(Vec<u8>, u32), String> {
-    let path = path.to_owned();
-    FILES.run(move || content_of(&path)).await.map_err(|error| error.to_string())?
+    let own = path.to_owned();
+    FILES.run(path.as_os_str(), move || content_of(&own)).await.map_err(|error| error.to_string())?
 }
 
 fn content_of(path: &Path) -> Result<(Vec<u8>, u32), String> {
@@ -206,8 +207,8 @@ fn content_of(path: &Path) -> Result<(Vec<u8>, u32), String> {
 }
 
 async fn stamp(path: &Path) -> Result<Stamp, String> {
-    let path = path.to_owned();
-    FILES.run(move || stamp_of(&path)).await.map_err(|error| error.to_string())?
+    let own = path.to_owned();
+    FILES.run(path.as_os_str(), move || stamp_of(&own)).await.map_err(|error| error.to_string())?
 }
 
 fn stamp_of(path: &Path) -> Result<Stamp, String> {
