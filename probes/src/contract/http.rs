@@ -199,7 +199,13 @@ async fn a_login_that_is_refused_accuses_nobody_and_a_status_that_nobody_has_log
     let seen = asked(with.clone()).await;
     assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
     with.status = Statuses::only(401);
-    assert_eq!(asked(with).await.outcome, Outcome::Pass, "that is what is wanted");
+    assert_eq!(asked(with.clone()).await.outcome, Outcome::Pass, "that is what is wanted");
+    let elsewhere: &'static str =
+        format!("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n").leak();
+    with.url = get(server(Manner::Says(elsewhere)).await).url;
+    (with.status, with.redirects) = (Statuses::only(200), 1);
+    let seen = asked(with).await;
+    assert_eq!(seen.outcome, Outcome::Fail, "nothing is shown to whom it leads to: {seen:?}");
 }
 
 #[tokio::test]
