@@ -56,7 +56,7 @@ async fn converse(asker: &Asker<'_>, probe: &HttpProbe) -> Result<Finding, Findi
     loop {
         let answer = step.take(asker, probe).await?;
         let Some(next) = step.redirected(&answer).filter(|_| probe.redirects > 0) else {
-            return Ok(judged(&answer, probe, pattern.as_deref()));
+            return Ok(step.judged(&answer, probe, pattern.as_deref()));
         };
         if left == 0 {
             return Err(Finding::fail(format!("more than {} redirects", probe.redirects)));
@@ -64,15 +64,6 @@ async fn converse(asker: &Asker<'_>, probe: &HttpProbe) -> Result<Finding, Findi
         left -= 1;
         step = next?;
     }
-}
-
-/// A service that refuses our login answers as it should, and no restart mends what stands in our file.
-fn judged(answer: &Answer, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
-    let status = answer.status;
-    if status == UNAUTHORIZED && !probe.header_files.is_empty() && !probe.status.contains(status) {
-        return Finding::unknown(format!("the service refuses our login: status {status}"));
-    }
-    judge::of_answer(answer, probe, pattern, &format!("status {status}"))
 }
 
 /// One request on the way to an answer.
@@ -169,6 +160,17 @@ impl Step {
             insert(headers, "connection", "close")?;
         }
         Ok(request)
+    }
+
+    /// A service that refuses our login answers as it should, and no restart mends what stands in our file. One that was shown none,
+    /// because somebody else has led to it, refuses nothing of ours.
+    fn judged(&self, answer: &Answer, probe: &HttpProbe, pattern: Option<&Regex>) -> Finding {
+        let status = answer.status;
+        let has_shown = || probe.header_files.keys().any(|name| self.headers.contains_key(name.as_str()));
+        if status == UNAUTHORIZED && !probe.status.contains(status) && has_shown() {
+            return Finding::unknown(format!("the service refuses our login: status {status}"));
+        }
+        judge::of_answer(answer, probe, pattern, &format!("status {status}"))
     }
 
     /// Where an answer leads, if anywhere. What was meant for one place is not told to another.
