@@ -206,6 +206,37 @@ fn an_operators_move_takes_along_what_is_kept_together() {
 }
 
 #[test]
+fn nobody_leaves_the_one_of_its_set_that_cannot_be_moved_for_a_host_that_is_merely_better() {
+    let mut scene = Scene::new(&["a", "b", "c"], &["db", "web"]);
+    for guest in ["db", "web"] {
+        scene.stage.run(guest, "c");
+    }
+    let guests = Guests::Named(vec![name("db"), name("web")]);
+    rule(&mut scene, Rule::Together { guests, required: true, yields: None, weight: 0 });
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.on_degraded = crate::model::OnDegraded::Migrate);
+    });
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().unwell = Some("late".to_owned());
+    scene.later(60_000);
+    for guest in ["db", "web"] {
+        seen(&mut scene, guest, SightState::Passing);
+    }
+    let moved = |scene: &Scene| {
+        let commands = scene.decide().commands.into_iter();
+        let moved = commands.filter_map(|change| match change {
+            Change::Migrate { guest, .. } => Some(guest.to_string()),
+            _ => None,
+        });
+        moved.collect::<Vec<_>>()
+    };
+    assert_eq!(moved(&scene), ["db"], "the other one follows");
+    scene.stage.state.guests.get_mut(&name("web")).unwrap().failed_moves = 3;
+    assert_eq!(moved(&scene), ["web"], "where that does not go, db would come back to it, and leave again, for ever");
+    set_mode(&mut scene, "c", Mode::Draining);
+    assert_eq!(moved(&scene), ["db"], "whoever cannot stay goes");
+}
+
+#[test]
 fn a_move_is_denied_when_what_is_kept_together_cannot_follow() {
     let mut scene = together();
     rule(&mut scene, hosts_rule("db", &[("b", Score::Never)], false));
