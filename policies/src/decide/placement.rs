@@ -168,6 +168,11 @@ impl<'a> Plan<'a> {
         Some(to.into_iter().cloned().collect())
     }
 
+    /// Whether a running guest stays beside one of its set whose moves fail again and again, unless it cannot stay.
+    pub(super) fn is_held(&self, guest: &GuestName) -> bool {
+        self.problem.guest(guest).is_some_and(|at| plan::is_held(&self.problem, at))
+    }
+
     /// For whom a running guest of best effort has to make room, if for anybody.
     pub(super) fn gives_way_to(&self, guest: &GuestName) -> Option<String> {
         if self.placement.preempted.is_empty() {

@@ -63,7 +63,7 @@ mod tolerate;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use make_way::make_way;
-pub use moves::{Move, moves};
+pub use moves::{Move, is_held, moves};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
 pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;

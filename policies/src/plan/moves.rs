@@ -203,6 +203,15 @@ fn is_stuck(problem: &Problem<'_>, guest: GuestAt) -> bool {
     problem.guests[guest].known.is_some_and(|known| !is_movable(known))
 }
 
+/// Whether another one of the guest's set is stuck beside it: if it went elsewhere by itself, it would come back.
+#[must_use]
+pub fn is_held(problem: &Problem<'_>, guest: GuestAt) -> bool {
+    let known = &problem.guests[guest];
+    let Some(home) = known.home.filter(|_| !is_stuck(problem, guest)) else { return false };
+    let set = known.set.and_then(|set| problem.sets.get(set)).into_iter().flatten();
+    set.copied().any(|other| problem.guests[other].home == Some(home) && is_stuck(problem, other))
+}
+
 /// Since which log index a guest runs where an operator has put it, if it does.
 fn put_there(problem: &Problem<'_>, guest: GuestAt) -> Option<u64> {
     let known = problem.guests[guest].known?;

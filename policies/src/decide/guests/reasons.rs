@@ -99,7 +99,7 @@ pub(super) fn reason_to_move(
     judgement: &GuestJudgement,
 ) -> Option<Reason> {
     must_leave(round, run).or_else(|| {
-        // Where an operator has put it, it stays.
+        // Where an operator has put it, it stays; and one of its set that is stuck goes first, for it would come back to that.
         let free_to_go = run.guest.settled.as_ref() != Some(&run.tenure.host);
         free_to_go
             .then(|| {
@@ -110,6 +110,7 @@ pub(super) fn reason_to_move(
                     .or_else(|| liked(round, run))
             })
             .flatten()
+            .filter(|_| !round.plan.is_held(run.name))
     })
 }
 
