@@ -4,7 +4,7 @@ use super::tests::{change, guest, named, rule, scores};
 use super::*;
 use crate::{
     change::Change,
-    fixture::{Stage, done, host, name},
+    fixture::{Stage, boot, done, host, name},
     model::Policies,
     rules::{Hosts, Rule, Score},
 };
@@ -163,6 +163,10 @@ fn a_set_comes_to_the_one_of_it_that_cannot_be_moved_wherever_an_operator_has_pu
     assert_eq!(wanted(&stage), ["g2 a b", "g3 a b"], "it is tried once more");
     stage.state.guests.get_mut(&name("g3")).unwrap().failed_moves = 3;
     assert_eq!(wanted(&stage), ["g1 b a"], "it does not follow");
+    let before = stage.state.clone();
+    stage.state.guests.get_mut(&name("g1")).unwrap().shuns.insert(host("a"), boot("a.1"));
+    assert_eq!(wanted(&stage), ["g2 a b", "g3 a b"], "nobody is taken to where it does not start");
+    stage.state = before;
     rule(&mut stage, "never", likes(&["g1"], scores(&[("a", Score::Never)])));
     assert_eq!(wanted(&stage), ["g2 a b", "g3 a b"], "where not all of it can be, it does not come together");
 }
