@@ -180,17 +180,17 @@ fn failed_rounds(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], host: HostAt) 
     at.iter().map(|(guest, _)| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0)
 }
 
-/// The hosts of a set, the one where it comes together first: where one of it is stuck, because its moves fail; else where an
-/// operator has put one of it, by the newest move; else one where none of it has failed to start, that does not doubt itself,
-/// and where most of it is, so that as few as can be are disturbed.
+/// The hosts of a set, the one where it comes together first: where one of it is stuck, because its moves fail, unless another
+/// of it does not start there; else where an operator has put one of it, by the newest move; else one where none of it has failed
+/// to start, that does not doubt itself, and where most of it is, so that as few as can be are disturbed.
 fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
     let key = |host: &HostAt| {
         let (put, most) = (put(*host), on(*host).count());
-        let stuck = on(*host).any(|guest| is_stuck(problem, guest));
         let failed = failed_rounds(problem, at, *host);
+        let stuck = failed == 0 && on(*host).any(|guest| is_stuck(problem, guest));
         (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
     };
     homes.sort_by_cached_key(key);
