@@ -140,7 +140,10 @@ impl Pass<'_, '_> {
     }
 
     fn unplaceable(&mut self, free: &Free<'_>, reasons: &placement::Unplaceable, judgement: &mut GuestJudgement) {
-        judgement.doing = format!("no host can run it: {reasons}");
+        judgement.doing = match reasons.passes() {
+            true => format!("waiting to start: {reasons}"),
+            false => format!("no host can run it: {reasons}"),
+        };
         // Tried again for ever: what ends it is that a host changes.
         judgement.waits = Some(("a host that can run it".to_owned(), FOREVER));
         if !reasons.passes() && self.round.age(free.since) > PLACE_PATIENCE {
