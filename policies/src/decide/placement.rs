@@ -31,6 +31,10 @@ pub use crate::plan::STARTS_PER_HOST;
 /// off wait for a round, not for a place.
 const GUESTS_PER_ROUND: usize = 256;
 
+/// How long a guest waits for a start on a less loaded host while another one could start it at once. Time for two turns of starts
+/// that take as long as most; a host where they take longer is not waited for.
+pub const BALANCE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Longest pause between two rounds of starts that failed everywhere.
 const START_PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -111,11 +115,14 @@ impl<'a> Plan<'a> {
         ready.retain(|at| is_ready(problem.guest_name(*at)));
         ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
         ready.truncate(GUESTS_PER_ROUND);
+        // One that has found no host for long does not keep others from waiting, although it may be less important.
+        let freed_now = ready.iter().copied().filter(|at| may_wait(state, problem.guest_name(*at), age));
+        let patient = problem.least_important(&freed_now.collect::<Vec<GuestAt>>());
         let mut room = Room::of(&problem);
         let overfull = room.overfull(&problem);
         let placement = match kept.is_empty() {
-            true => plan::place(&problem, &mut room, &Ask { guests: ready, ..Ask::default() }),
-            false => with_kept(&problem, &mut room, ready, &kept),
+            true => plan::place(&problem, &mut room, &Ask { guests: ready, patient, ..Ask::default() }),
+            false => with_kept(&problem, &mut room, ready, patient, &kept),
         };
         let mut moves = plan::moves(&problem, &room);
         let may_go = |guest: &GuestName| {
@@ -236,6 +243,7 @@ fn with_kept(
     problem: &Problem<'_>,
     room: &mut Room,
     ready: Vec<GuestAt>,
+    patient: BTreeSet<GuestAt>,
     kept: &BTreeMap<&GuestName, Kept<'_>>,
 ) -> Placement {
     let (mut waiting, mut free) = (BTreeMap::<&HostName, Vec<GuestAt>>::new(), Vec::new());
@@ -258,8 +266,16 @@ fn with_kept(
     let settled = placed.settled();
     free.retain(|at| !problem.is_kept_with(*at, &settled));
     let begun = placed.begun();
-    placed.add(plan::place(problem, room, &Ask { guests: free, settled, begun, ..Ask::default() }));
+    placed.add(plan::place(problem, room, &Ask { guests: free, settled, begun, patient, ..Ask::default() }));
     placed
+}
+
+/// Whether a guest may wait for a less loaded host: it has not done so for long, and has not lost time by starts that failed.
+/// `age` is the time since a log index was applied.
+fn may_wait(state: &ClusterState, guest: &GuestName, age: impl Fn(u64) -> Duration) -> bool {
+    let Some(known) = state.guests.get(guest) else { return false };
+    let Phase::Free { since, .. } = &known.phase else { return false };
+    known.start_failures.is_empty() && age(*since) < BALANCE_PATIENCE
 }
 
 /// The host that an operator's move goes to when none is named: what this round would choose, other than the guest's own

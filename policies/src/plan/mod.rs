@@ -12,7 +12,7 @@
 //! | priority | `priority` | the higher one is placed first; a guest that *runs* gives way only if it is `best_effort` |
 //! | capacity | `placement-strategy=balanced` with utilization | memory is always hard, declared capacities are hard unless settings say otherwise, processors are hard where they are declared and a weight elsewhere; what is taken is compared by share, not by amount |
 //! | `start_tries` | `migration-threshold` | a host where starts failed is not banned: it comes after those where fewer rounds of starts failed |
-//! | starts at once per host | `batch-limit`, per host | a host that is busy starting is told apart from one that cannot take a guest |
+//! | starts at once per host | `batch-limit`, per host | a host that is busy starting is told apart from one that cannot take a guest; it is waited for, a little, where it is the less loaded one |
 //!
 //! How a host is chosen, the first difference decides:
 //! 1. it takes guests at all, no required rule is broken, and there is room: else it is out, and the reason is kept;
@@ -20,11 +20,20 @@
 //! 3. fewer rounds of starts have failed there, those before it came to run elsewhere among them;
 //! 4. it does not doubt itself;
 //! 5. rules like it more (the sum of scores and of the weights of preferred rules);
-//! 6. it is not busy with other starts: among equals nobody waits;
+//! 6. no more starts come first there than the guest waits for: none, or two turns of them ([`TURNS_WAITED`]);
 //! 7. its processors are less overcommitted, unless settings weigh them like the rest;
 //! 8. it is less full with the guest on it: by the largest share that is taken of anything which the guest takes and the host
 //!    has (memory, declared capacities), each times its weight;
-//! 9. more of its memory is free; then fewer guests; then its name.
+//! 9. more of its memory is free; then fewer guests; then fewer turns of starts that come first: among equals nobody waits; then
+//!    its name.
+//!
+//! Who waits, in step 6: of the guests that were freed a moment ago, and whose starts have not failed, those of the least priority
+//! ([`Ask::patient`]); so nobody waits while a less important one starts that was freed with it. What is about to start counts as load like what runs, so that a loss leaves the
+//! others evenly loaded. Without the wait each host that is left got as many guests as it starts at once before any got more,
+//! however full it was, and nothing moves them later. The wait is short, because a plan is only one round's: who has no turn yet is
+//! placed anew in each, and after [`BALANCE_PATIENCE`](crate::decide::placement::BALANCE_PATIENCE) by the first turn that is free
+//! anywhere. So neither slow starts nor a host that hangs hold up anybody for long. Guests that move wait for no start: a drain is
+//! to end.
 //!
 //! How many guests are placed at once ([`place`]): by priority; of equals, those with fewest hosts to choose from, then
 //! the largest. One that finds no room may push what *this round* has placed to other hosts: while fewer than
@@ -72,7 +81,7 @@ pub use simulate::{
     BOUNDS_MAX, BadQuestion, Circumstances, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate,
     unproven,
 };
-pub use solve::{Ask, LOOKS_MAX, Place, STARTS_PER_HOST, Until, place};
+pub use solve::{Ask, LOOKS_MAX, Place, STARTS_PER_HOST, TURNS_WAITED, Until, place};
 pub use survive::{
     COMBINATIONS_MAX, Fate, QUESTION_LOOKS_MAX, RoomMade, Survival, Verdict, WhatIf, admission, admission_within,
     if_lost,
@@ -206,6 +215,8 @@ impl<'a> Problem<'a> {
     }
 }
 
+#[cfg(test)]
+mod balance;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]

@@ -229,6 +229,13 @@ impl<'a> Problem<'a> {
         self.guests.iter().filter(|(_, guest)| homeless(guest)).map(|(at, _)| at).collect()
     }
 
+    /// Those of the least priority among guests.
+    #[must_use]
+    pub fn least_important(&self, guests: &[GuestAt]) -> BTreeSet<GuestAt> {
+        let least = guests.iter().map(|guest| self.guests[*guest].priority).min();
+        guests.iter().copied().filter(|guest| Some(self.guests[*guest].priority) == least).collect()
+    }
+
     /// What rules make of a guest on a host: how much it is liked, or the rule that forbids it.
     pub(super) fn liking(&self, guest: GuestAt, host: HostAt) -> Result<i64, Reason> {
         let mut sum = 0_i64;

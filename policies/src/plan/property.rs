@@ -1,6 +1,6 @@
 //! Placing against a slower judge: an independent brute force over tiny problems, and a checker of hard limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -139,9 +139,11 @@ impl Tiny {
     }
 
     /// Where the planner puts each guest.
-    fn planned(&self, stage: &Stage) -> Vec<Option<usize>> {
+    fn planned(&self, stage: &Stage, is_patient: bool) -> Vec<Option<usize>> {
         let problem = Problem::of(&stage.state, |_| Standing::Well);
-        let ask = Ask { guests: problem.homeless(), ..Ask::default() };
+        let guests = problem.homeless();
+        let patient = if is_patient { problem.least_important(&guests) } else { BTreeSet::new() };
+        let ask = Ask { guests, patient, ..Ask::default() };
         let placement = place(&problem, &mut Room::of(&problem), &ask);
         let again = place(&problem, &mut Room::of(&problem), &ask);
         assert_eq!(placement.places, again.places, "the same every time");
@@ -166,22 +168,24 @@ proptest! {
     #[test]
     fn no_placement_breaks_a_required_rule_or_a_hard_capacity_and_all_are_placed_where_all_can_be(tiny in tiny()) {
         let stage = tiny.stage();
-        let at = tiny.planned(&stage);
-        prop_assert!(tiny.is_sound(&at), "{at:?}");
-        if tiny.all_fit(&mut tiny.start(), 0) {
-            prop_assert!(at.iter().all(Option::is_some), "there is a place for all, and the planner found {at:?}");
+        for is_patient in [false, true] {
+            let at = tiny.planned(&stage, is_patient);
+            prop_assert!(tiny.is_sound(&at), "{at:?}");
+            if tiny.all_fit(&mut tiny.start(), 0) {
+                prop_assert!(at.iter().all(Option::is_some), "there is a place for all, and the planner found {at:?}");
+            }
+            // Nobody is left out who could be added as things are.
+            let free: BTreeMap<usize, usize> = (0..at.len())
+                .filter(|guest| at[*guest].is_none())
+                .flat_map(|guest| (0..tiny.hosts.len()).map(move |host| (guest, host)))
+                .filter(|(guest, host)| {
+                    let mut more = at.clone();
+                    more[*guest] = Some(*host);
+                    tiny.is_sound(&more)
+                })
+                .collect();
+            prop_assert!(free.is_empty(), "{at:?} leaves out {free:?}");
         }
-        // Nobody is left out who could be added as things are.
-        let free: BTreeMap<usize, usize> = (0..at.len())
-            .filter(|guest| at[*guest].is_none())
-            .flat_map(|guest| (0..tiny.hosts.len()).map(move |host| (guest, host)))
-            .filter(|(guest, host)| {
-                let mut more = at.clone();
-                more[*guest] = Some(*host);
-                tiny.is_sound(&more)
-            })
-            .collect();
-        prop_assert!(free.is_empty(), "{at:?} leaves out {free:?}");
     }
 
     #[test]

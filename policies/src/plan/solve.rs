@@ -19,6 +19,12 @@ use super::{
 /// Starts that one host carries out at once (boot storm).
 pub const STARTS_PER_HOST: u32 = 2;
 
+/// Turns of starts on a host after which a patient guest ([`Ask::patient`]) still starts there, if that leaves hosts more evenly
+/// loaded. A turn is over when machines run, mostly within a second or two, while nothing that runs is moved for balance later. With
+/// none at all, every loss would give each host that is left as many guests as it can start at once, however full it is. With any
+/// number, a host that is much emptier than others would start all of them, two by two, while the others do nothing.
+pub const TURNS_WAITED: u32 = 2;
+
 /// How often one call looks at a guest on a host in search of a repair before it gives up. About ten milliseconds. What
 /// was placed until then stays; the answer says that the search was cut short.
 pub const LOOKS_MAX: u32 = 100_000;
@@ -39,6 +45,9 @@ pub struct Ask {
     pub begun: BTreeMap<HostAt, u32>,
     /// Guests of best effort stay, whoever waits.
     pub keep_best_effort: bool,
+    /// Guests that wait for up to [`TURNS_WAITED`] turns of starts on a host that is less loaded than others. All others take a host
+    /// that can start them at once, if rules like it as much as any. Of a set, all have to be patient.
+    pub patient: BTreeSet<GuestAt>,
 }
 
 /// Where a guest goes.
@@ -94,11 +103,14 @@ pub(super) struct Rank {
     unwell: bool,
     tried_out: bool,
     score: Reverse<i64>,
+    /// More starts come first there than these guests wait for.
     busy: bool,
     strain: u64,
     fullness: u64,
     free: Reverse<u64>,
     guests: u32,
+    /// Turns of starts that come first there: among equals nobody waits.
+    turns: u32,
     pub host: HostAt,
 }
 
@@ -119,6 +131,7 @@ pub(super) struct Solver<'p, 'a> {
     pub room: Room,
     pub ask: &'p Ask,
     pub wanted: Table<GuestAt, bool>,
+    patient: Table<GuestAt, bool>,
     pub units: Vec<Unit>,
     pub nowhere: Vec<(GuestAt, Reasons)>,
     pub preempted: Vec<Preemption>,
@@ -157,6 +170,7 @@ impl<'p, 'a> Solver<'p, 'a> {
             room,
             ask,
             wanted: Table::filled(problem.guests.len(), false),
+            patient: Table::filled(problem.guests.len(), false),
             units: Vec::new(),
             nowhere: Vec::new(),
             preempted: Vec::new(),
@@ -164,6 +178,9 @@ impl<'p, 'a> Solver<'p, 'a> {
             looks: LOOKS_MAX,
             best_effort_here: None,
         };
+        for guest in &ask.patient {
+            solver.patient[*guest] = true;
+        }
         for guest in &ask.guests {
             let is_blocked = blocked.iter().any(|(other, _)| other == guest);
             if !is_blocked && !solver.wanted[*guest] {
@@ -387,6 +404,8 @@ impl<'p, 'a> Solver<'p, 'a> {
     pub fn rank(&self, guests: &[GuestAt], host: HostAt) -> Rank {
         let problem = self.problem;
         let cpus = guests.iter().map(|guest| problem.demand(*guest, 1)).fold(0, u64::saturating_add);
+        let turns = self.room.starts[host] / STARTS_PER_HOST;
+        let waited_for = if guests.iter().all(|guest| self.patient[*guest]) { TURNS_WAITED } else { 0 };
         Rank {
             avoided: guests.iter().any(|guest| problem.guests[*guest].avoid.contains(&host)),
             failed: guests.iter().map(|guest| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0),
@@ -394,11 +413,12 @@ impl<'p, 'a> Solver<'p, 'a> {
             // A host where starts have failed keeps the guest until it has had all its tries.
             tried_out: !guests.iter().any(|guest| problem.guests[*guest].is_being_tried(host)),
             score: Reverse(self.score(guests, host)),
-            busy: self.room.starts[host] >= STARTS_PER_HOST,
+            busy: turns > waited_for,
             strain: self.room.strain(problem, host, cpus),
             fullness: self.room.fullness(problem, guests, host),
             free: Reverse(self.room.free(problem, host).unwrap_or(u64::MAX)),
             guests: self.room.guests(host),
+            turns,
             host,
         }
     }

@@ -186,7 +186,9 @@ impl Base {
     fn of(problem: &Problem<'_>) -> Self {
         let before = Room::of(problem);
         let mut room = before.clone();
-        let ask = Ask { guests: problem.homeless(), ..Ask::default() };
+        let guests = problem.homeless();
+        let patient = problem.least_important(&guests);
+        let ask = Ask { guests, patient, ..Ask::default() };
         let placement = place(problem, &mut room, &ask);
         let verdict = verdict(problem, &before, &placement, ask.guests.len());
         room.starts = problem.starts.clone();
@@ -225,6 +227,7 @@ fn what_if(problem: &Problem<'_>, base: &Base, lost: &BTreeSet<HostAt>) -> WhatI
         ask.guests.push(at);
     }
     room.starts = problem.starts.clone();
+    ask.patient = problem.least_important(&ask.guests);
     let before = room.clone();
     let placement = place(problem, &mut room, &ask);
     for (guest, place) in &placement.places {

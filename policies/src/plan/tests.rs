@@ -410,7 +410,7 @@ fn more_starts_than_a_host_may_have_wait_and_are_not_said_to_have_no_host() {
 }
 
 #[test]
-fn a_busy_host_is_waited_for_only_where_rules_like_it_more() {
+fn a_guest_that_is_not_patient_waits_for_a_busy_host_only_where_rules_like_it_more() {
     let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3", "g4", "g5"]);
     assert_eq!(placed(&stage).values().filter(|word| word.contains("later")).count(), 1);
     let hosts = scores(&[("a", Score::By(1))]);

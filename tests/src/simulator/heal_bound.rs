@@ -15,7 +15,10 @@ use std::collections::BTreeMap;
 
 use holdfast_policies::{
     bound::{Failure, UNCLEAR, bounds},
-    decide::{pause_after, placement::start_pause},
+    decide::{
+        pause_after,
+        placement::{BALANCE_PATIENCE, start_pause},
+    },
     hostfile::Timing,
     model::Policies,
     names::{GuestName, HostName},
@@ -211,7 +214,7 @@ impl World {
     }
 
     /// All guests in rows, as many at a time as the hosts that are left take, and one row for what has to give way or fails; after
-    /// the pause of the guest whose starts have failed most.
+    /// the pause of the guest whose starts have failed most, and the time for which less loaded hosts are waited for.
     fn starts(&self, fenced: &[usize]) -> Ms {
         let takes = |host: &usize| {
             let known = &self.hosts[*host];
@@ -221,7 +224,7 @@ impl World {
         let guests = self.declared().guests.len() as Ms;
         let rows = guests.div_ceil(takers * Ms::from(STARTS_PER_HOST)) + 1;
         let pause = self.truth.state.guests.values().map(|guest| millis(start_pause(guest))).max().unwrap_or_default();
-        pause + PLACING + rows * self.start() + self.slowest_answer()
+        pause + millis(BALANCE_PATIENCE) + PLACING + rows * self.start() + self.slowest_answer()
     }
 
     /// A host that was fenced comes back by chance; a voter is switched on by whoever looks. Its agent joins.

@@ -4,21 +4,29 @@ use crate::{
     change::Change,
     check::check,
     decide::{Decision, decide},
-    evidence::{Evidence, Heard, Sight, SightState},
+    evidence::{Evidence, Heard, Marks, Sight, SightState},
     fixture::{Stage, done, failed, host, name},
     hostfile::Timing,
     names::{RuleName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     rules::{CapacitySettings, Guests, Hosts, Rule, Score},
-    time::{Moment, Now, WallTime},
+    state::Mode,
+    time::{Moment, Now, WallTime, millis},
 };
+
+use super::BALANCE_PATIENCE;
 
 const NOW: Moment = Moment(100_000);
 
-/// All hosts sync and every guest that runs answers.
+/// All hosts sync and every guest that runs answers; what has happened did so long ago.
 fn all_well(stage: &Stage) -> Evidence {
+    all_well_since(stage, Moment(2_000))
+}
+
+/// The same, and everything has happened at that moment.
+fn all_well_since(stage: &Stage, applied: Moment) -> Evidence {
     let mut evidence = Evidence { quorum_since: Some(Moment(1_000)), me: Some(host("a")), ..Evidence::default() };
-    evidence.marks.applied(stage.index, Moment(2_000));
+    evidence.marks.applied(stage.index, applied);
     for (on, known) in &stage.state.hosts {
         let heard = Some(Heard { at: NOW, incarnation: known.facts.incarnation.clone() });
         let seen = evidence.hosts.entry(on.clone()).or_default();
@@ -164,6 +172,83 @@ fn a_host_where_a_start_has_failed_gets_its_other_tries_before_another_host_is_t
             stage.place("g1", "a");
         }
     }
+}
+
+/// Who starts where, of guests that have been free for so many milliseconds.
+fn started_after(stage: &Stage, ms: u64) -> Vec<(String, String)> {
+    started(stage, &all_well_since(stage, Moment(NOW.0 - ms)))
+}
+
+fn started(stage: &Stage, evidence: &Evidence) -> Vec<(String, String)> {
+    let now = Now { moment: NOW, wall: WallTime(NOW.0) };
+    let place = |change: &Change| match change {
+        Change::Place { guest, host, .. } => Some((guest.to_string(), host.to_string())),
+        _ => None,
+    };
+    let commands = decide(&stage.state, evidence, &Timing::default(), now).commands;
+    let mut places: Vec<(String, String)> = commands.iter().filter_map(place).collect();
+    places.sort();
+    places
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(guest, host)| ((*guest).to_owned(), (*host).to_owned())).collect()
+}
+
+#[test]
+fn a_less_loaded_host_is_waited_for_a_moment_and_then_whichever_is_free_starts_the_guest() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3", "g4", "w1", "w2", "w3"]);
+    for of in ["w1", "w2", "w3"] {
+        stage.run(of, "a");
+    }
+    let patience = millis(BALANCE_PATIENCE);
+    for ms in [1_000, patience - 1] {
+        assert_eq!(started_after(&stage, ms), pairs(&[("g1", "b"), ("g2", "b"), ("g4", "a")]), "{ms} ms");
+    }
+    assert_eq!(started_after(&stage, patience), pairs(&[("g1", "b"), ("g2", "b"), ("g3", "a"), ("g4", "a")]));
+    let evidence = all_well_since(&stage, Moment(NOW.0 - 1_000));
+    let now = Now { moment: NOW, wall: WallTime(NOW.0) };
+    let report = decide(&stage.state, &evidence, &Timing::default(), now).report;
+    assert_eq!(report.guests[&name("g3")].doing, "waiting to start: b is busy starting 2 other guests");
+}
+
+#[test]
+fn a_guest_whose_starts_have_failed_waits_for_no_other_start() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3", "g4", "w1", "w2", "w3"]);
+    for of in ["w1", "w2", "w3"] {
+        stage.run(of, "a");
+    }
+    for _ in 0..2 {
+        stage.place("g3", "c");
+        stage.end("c", failed());
+        stage.end("c", done());
+    }
+    stage.must(Change::ModeSet { host: host("c"), mode: Mode::Draining, by: "ann".to_owned() });
+    assert_eq!(started_after(&stage, 3_000), pairs(&[("g1", "b"), ("g2", "b"), ("g3", "a")]), "g4 waits for b");
+}
+
+#[test]
+fn a_guest_that_has_long_found_no_host_keeps_nobody_from_waiting_although_it_is_less_important() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3", "g4", "huge", "w1", "w2", "w3"]);
+    for (of, on) in [("w1", "a"), ("w2", "a"), ("w3", "a"), ("g1", "c"), ("g2", "c"), ("g3", "c"), ("g4", "c")] {
+        stage.run(of, on);
+    }
+    let mut policies = stage.state.policies.clone();
+    let huge = policies.guests.get_mut(&name("huge")).unwrap();
+    (huge.qemu.memory_mib, huge.priority) = (100_000, 10);
+    stage.declare(policies);
+    let before = stage.index;
+    let gone = stage.gone("c");
+    stage.must(gone);
+    let now = Moment(NOW.0 - 1_000);
+    let mut evidence = all_well_since(&stage, now);
+    evidence.hosts.remove(&host("c"));
+    let nobody_waits = [("g1", "b"), ("g2", "b"), ("g3", "a"), ("g4", "a")];
+    assert_eq!(started(&stage, &evidence), pairs(&nobody_waits), "they would before one that is freed with them");
+    evidence.marks = Marks::new(Moment(1_000));
+    evidence.marks.applied(before, Moment(2_000));
+    evidence.marks.applied(stage.index, now);
+    assert_eq!(started(&stage, &evidence), pairs(&[("g1", "b"), ("g2", "b"), ("g4", "a")]), "g3 waits for b");
 }
 
 fn opened(decision: &Decision) -> Vec<(&str, &str)> {
