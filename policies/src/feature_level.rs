@@ -34,8 +34,11 @@ impl FeatureLevel {
     /// From this one on an order to stop what a host has of a guest without a right outlasts whatever else becomes of the guest. An
     /// earlier version forgets it, and before all can do this the versions that apply one log agree on what is ordered.
     pub const STRAYS: Self = Self::REVOCATION;
+    /// From this one on a guest with much memory is given longer to be sent, and two versions would write different times into
+    /// one order before all can do this.
+    pub const LONG_SENDS: Self = Self(3);
     /// What this version can do.
-    pub const HIGHEST: Self = Self::REVOCATION;
+    pub const HIGHEST: Self = Self::LONG_SENDS;
 }
 
 impl Default for FeatureLevel {
@@ -165,7 +168,8 @@ mod tests {
         let second = Some(Change::LevelRaised { to: FeatureLevel(2) });
         assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2), ("c", 9_900, 2)]), second);
         assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2)]), second, "a member that is away holds up nobody");
-        assert_eq!(raised(&[("a", 9_900, 9), ("b", 9_900, 9)]), second, "no further than this version goes");
+        let highest = Some(Change::LevelRaised { to: FeatureLevel::HIGHEST });
+        assert_eq!(raised(&[("a", 9_900, 9), ("b", 9_900, 9)]), highest, "no further than this version goes");
         assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 1)]), None, "a voter of an older version");
         assert_eq!(raised(&[("a", 9_900, 2), ("b", 9_900, 2), ("c", 5_000, 1)]), None, "a member of an older version");
         assert_eq!(raised(&[("a", 9_900, 2)]), None, "a voter that says nothing");

@@ -23,9 +23,11 @@ use std::{fmt, time::Duration};
 
 use crate::{
     decide::{FOREVER, Round, Waits, guests::STOP_AGAIN_AFTER},
-    names::{HostName, OrderId},
-    state::{Migration, MigrationStep, Tenure},
-    time::millis,
+    feature_level::FeatureLevel,
+    names::{GuestName, HostName, OrderId},
+    order::{SEND_DEADLINE, send_deadline},
+    state::{ClusterState, Migration, MigrationStep, Tenure},
+    time::{Span, millis},
 };
 
 /// How long after its deadline an order of a move, to a host that is not heard, counts as failed. Nothing is proven by
@@ -297,6 +299,16 @@ fn end_of(
 /// Whether a half may still run, and no order to release it is open.
 fn is_unasked(half: &Option<Tenure>, release: Option<OrderId>) -> bool {
     half.is_some() && release.is_none()
+}
+
+impl ClusterState {
+    /// How long the guest may take to be sent while it runs, by the memory that is declared for it. One whose declaration has
+    /// changed since it was started does not fit its target, and never arrives.
+    pub(crate) fn time_to_send(&self, guest: &GuestName) -> Span {
+        let declared = self.policies.guests.get(guest).filter(|_| self.level >= FeatureLevel::LONG_SENDS);
+        // R26: every version gives a guest this much; it is also what one has that is declared no more.
+        declared.map_or(SEND_DEADLINE, |declared| send_deadline(declared.qemu.memory_mib))
+    }
 }
 
 impl Migration {

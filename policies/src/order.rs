@@ -23,8 +23,30 @@ pub(crate) const START_DEADLINE: Span = Span::secs(30);
 /// How long a command in a guest may take.
 pub(crate) const COMMAND_DEADLINE: Span = Span::secs(30);
 
-/// How long a running guest may take to be sent.
+/// How long a running guest may take to be sent at least, however little memory it has.
 pub(crate) const SEND_DEADLINE: Span = Span::secs(300);
+
+/// How long a running guest may take to be sent at most. Until that has ended no other guest moves, two hosts hold its memory,
+/// and nothing is done about a service in it that fails; and one that writes faster than the network carries would never
+/// arrive, however long it is tried.
+const SEND_DEADLINE_MAX: Span = Span::secs(7_200);
+
+/// What a slow network that can still be used carries in a second, in MiB: half of 1 Gbit/s, since guests and their storage
+/// take the rest.
+const SLOW_MIB: u64 = 50;
+
+/// How often memory is sent on average: once, and what the guest writes to meanwhile once more.
+const TIMES_SENT: u64 = 2;
+
+/// How long a running guest with so much memory, in MiB, may take to be sent.
+pub(crate) fn send_deadline(memory_mib: u32) -> Span {
+    Span::secs(u64::from(memory_mib) * TIMES_SENT / SLOW_MIB).clamp(SEND_DEADLINE, SEND_DEADLINE_MAX)
+}
+
+/// What stands in an order of an older version, which says it in the order's deadline alone.
+fn shortest_send() -> Span {
+    SEND_DEADLINE
+}
 
 /// One thing that one agent is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +126,9 @@ pub enum OrderKind {
         epoch: Epoch,
         /// Where the target waits.
         uri: String,
+        /// How long it may take.
+        #[serde(default = "shortest_send")]
+        within: Span,
     },
     /// Have the virtual CPUs run: the target after the switch, or the source after a failed attempt (R22).
     Resume {
@@ -218,9 +243,8 @@ impl OrderKind {
             Self::Start { .. } | Self::Receive { .. } | Self::Resume { .. } => START_DEADLINE,
             Self::Release { how: StopHow::PullPlug, .. } => STOP_DEADLINE,
             Self::Release { how: StopHow::ShutDown { within }, .. } => Span(STOP_DEADLINE.0 + within.0),
-            Self::Reboot { within, .. } => *within,
+            Self::Reboot { within, .. } | Self::Send { within, .. } => *within,
             Self::RestartService { .. } => COMMAND_DEADLINE,
-            Self::Send { .. } => SEND_DEADLINE,
             Self::Fence { device, switch: Switch::Off, .. } => device.timeout(),
             Self::Fence { device, switch: Switch::OffAndOn, .. } => Span(device.timeout().0 + SWITCH_ON),
             Self::Fence { switch: Switch::On, .. } => Span(SWITCH_ON),
@@ -328,5 +352,21 @@ mod tests {
     fn an_outcome_of_an_older_version_is_still_read() {
         let old = r#"{"done":{"detail":"ok","uri":null}}"#;
         assert_eq!(serde_json::from_str::<OrderOutcome>(old).unwrap(), OrderOutcome::done("ok"));
+    }
+
+    #[test]
+    fn an_order_to_send_of_an_older_version_has_the_time_that_every_guest_had() {
+        let old = r#"{"send":{"guest":"web","epoch":{"generation":1,"index":7},"uri":"tcp:192.0.2.1:4000"}}"#;
+        assert_eq!(serde_json::from_str::<OrderKind>(old).unwrap().deadline(), Span::secs(300));
+    }
+
+    #[test]
+    fn a_guest_has_as_long_to_be_sent_as_its_memory_takes_on_a_slow_network() {
+        // Twice at 50 MiB/s: from 7.3 GiB on that is more than five minutes, and from 176 GiB on more than two hours.
+        for (memory_mib, secs) in
+            [(1, 300), (4_096, 300), (7_500, 300), (7_525, 301), (32_768, 1_310), (180_000, 7_200), (u32::MAX, 7_200)]
+        {
+            assert_eq!(send_deadline(memory_mib), Span::secs(secs), "{memory_mib} MiB");
+        }
     }
 }

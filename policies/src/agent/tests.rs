@@ -329,7 +329,8 @@ fn a_new_generation_outranks_and_no_older_one_leads_back() {
 fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known() {
     let mut agent = agent(known());
     let (starts, fences) = (start(1, 5), fence(2));
-    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri: "tcp:192.0.2.1:4000".to_owned() });
+    let (uri, within) = ("tcp:192.0.2.1:4000".to_owned(), Span::secs(300));
+    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within });
     let ordered = vec![starts.clone(), fences, sends];
     assert_eq!(carried(&take(&mut agent, reply(ordered))), [OrderId(1), OrderId(2), OrderId(3)]);
     agent.on_done(OrderId(1), done(), None);

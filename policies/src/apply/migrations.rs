@@ -132,7 +132,8 @@ impl ClusterState {
         source: &Tenure,
         uri: String,
     ) {
-        let kind = OrderKind::Send { guest: guest.clone(), epoch: source.epoch, uri };
+        let within = self.time_to_send(guest);
+        let kind = OrderKind::Send { guest: guest.clone(), epoch: source.epoch, uri, within };
         match self.order(context, &source.host, kind) {
             Ok(order) => {
                 migration.step = MigrationStep::Sending { order };

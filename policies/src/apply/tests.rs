@@ -409,6 +409,38 @@ fn a_migration_ends_on_its_target_when_the_source_is_released_and_the_target_run
 }
 
 #[test]
+fn a_guest_is_given_as_long_to_be_sent_as_its_memory_takes_once_all_versions_do_that() {
+    let given = |level: FeatureLevel, declared: bool| {
+        let mut stage = Stage::new(&["a", "b"], &["web"]);
+        stage.run("web", "a");
+        if level > FeatureLevel::BIRTH {
+            stage.must(Change::LevelRaised { to: level });
+        }
+        let mut policies = stage.state.policies.clone();
+        policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = 32_768;
+        stage.declare(policies.clone());
+        stage.migrate("web", "b");
+        if !declared {
+            policies.guests.clear();
+            stage.declare(policies);
+        }
+        stage.end("b", done());
+        let order = stage.order("a");
+        assert!(matches!(order.kind, OrderKind::Send { within, .. } if within == order.deadline), "{order:?}");
+        order.deadline.0.as_secs()
+    };
+    assert_eq!(given(FeatureLevel::LONG_SENDS, true), 1_310);
+    assert_eq!(
+        given(FeatureLevel::LONG_SENDS, false),
+        300,
+        "one that is declared no more is not ours to hold things up for"
+    );
+    for older in [FeatureLevel::BIRTH, FeatureLevel::REVOCATION] {
+        assert_eq!(given(older, true), 300, "R26: some voter would write so much into the order");
+    }
+}
+
+#[test]
 fn a_migration_that_fails_before_the_switch_ends_on_the_source() {
     let mut received = Stage::new(&["a", "b", "c"], &["web"]);
     received.run("web", "a");

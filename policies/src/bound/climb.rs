@@ -100,6 +100,9 @@ fn moves(case: &Case<'_>) -> Duration {
     let needs = case.state.policies.guests.get(case.guest).map(|declared| &declared.needs);
     match needs {
         Some(needs) if !needs.live_migration => turn + limits.stop + needs.stop_timeout.0 + turn + limits.start,
-        Some(_) | None => turn * 4 + limits.start + limits.send + limits.start + limits.stop,
+        Some(_) | None => {
+            let send = limits.send.unwrap_or_else(|| case.state.time_to_send(case.guest).0);
+            turn * 4 + limits.start + send + limits.start + limits.stop
+        }
     }
 }

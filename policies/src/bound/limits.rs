@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::order::{COMMAND_DEADLINE, SEND_DEADLINE, START_DEADLINE, STOP_DEADLINE};
+use crate::order::{COMMAND_DEADLINE, START_DEADLINE, STOP_DEADLINE};
 
 /// The longest times of what is ordered and asked. The default is what the cluster itself goes by: the deadlines of its
 /// orders and what is declared. Whoever knows better, such as a simulator, may say less.
@@ -14,8 +14,8 @@ pub struct Limits {
     pub start: Duration,
     /// A stop by pulling the plug, until nothing is left.
     pub stop: Duration,
-    /// Sending a running guest.
-    pub send: Duration,
+    /// Sending a running guest; `None`: what its memory gives it.
+    pub send: Option<Duration>,
     /// One question to a power device, or one switching; `None`: what is declared for it.
     pub device: Option<Duration>,
     /// From when a machine runs until its services answer; `None`: what policies give it.
@@ -28,7 +28,7 @@ impl Default for Limits {
             command: COMMAND_DEADLINE.0,
             start: START_DEADLINE.0,
             stop: STOP_DEADLINE.0,
-            send: SEND_DEADLINE.0,
+            send: None,
             device: None,
             boot: None,
         }

@@ -4,9 +4,10 @@ use super::*;
 use crate::{
     armed::{Armed, ArmedWatchdog},
     change::Change,
+    feature_level::FeatureLevel,
     fence_level::LeaseLevel,
     fixture::{Stage as Cluster, boot, declaration, host, name},
-    model::{FenceLevel, Policies, PowerDevice},
+    model::{FenceLevel, Policies, PowerDevice, Rung},
     names::RuleName,
     rules::{Guests, Hosts, Rule, Score},
 };
@@ -51,6 +52,24 @@ fn a_ladder_is_bounded_by_the_tries_and_waits_up_to_the_rung_that_helps() {
     let died = bound_of(&stage, Failure::GuestDied);
     assert_eq!(rungs(&died), [("reset_guest", 39_250), ("failover", 159_250)]);
     assert_eq!((died.detect_ms, died.act.as_str()), (250, "reset_guest"));
+}
+
+#[test]
+fn a_live_move_counts_with_the_time_that_the_memory_of_its_guest_takes() {
+    let helped = |level: FeatureLevel, memory_mib: u32| {
+        let mut stage = declared(|policies| {
+            let policy = policies.policies.values_mut().next().unwrap();
+            policy.ladder = vec![Rung::Migrate { tries: 1, wait: Span::secs(8) }];
+            policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = memory_mib;
+        });
+        stage.must(Change::LevelRaised { to: level });
+        rungs(&bound_of(&stage, Failure::AppFailed))[0].1
+    };
+    // 2.25 s until it is seen, four turns, twice 30 s for a machine to wait and to run, 20 s to clear the source, 8 s to answer;
+    // and 5 minutes to be sent, or 32 GiB twice at 50 MiB/s.
+    assert_eq!(helped(FeatureLevel::LONG_SENDS, 1_024), 94_250 + 300_000);
+    assert_eq!(helped(FeatureLevel::LONG_SENDS, 32_768), 94_250 + 1_310_000);
+    assert_eq!(helped(FeatureLevel::REVOCATION, 32_768), 94_250 + 300_000);
 }
 
 #[test]

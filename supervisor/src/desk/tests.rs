@@ -232,22 +232,24 @@ fn who_is_revoked_and_who_keeps_the_feature_level_low_is_shown() {
     let lost = Revocation { since: 1, by, why, boots, keys: [].into(), readmitted: None };
     state.revoked.insert(host("h3"), lost.clone());
     state.revoked.insert(host("h4"), Revocation { readmitted: Some("5f".parse().unwrap()), ..lost });
+    let highest = FeatureLevel::HIGHEST;
     let abilities =
-        BTreeMap::from([(host("h1"), Some(FeatureLevel(1))), (host("h2"), Some(FeatureLevel(2))), (host("h5"), None)]);
+        BTreeMap::from([(host("h1"), Some(FeatureLevel(1))), (host("h2"), Some(highest)), (host("h5"), None)]);
     let facts = Facts { abilities, ..Facts::default() };
     let shown = status(&state, &report(), &facts);
     let value = serde_json::to_value(&shown).unwrap();
     assert_eq!((&value["feature_level"], &value["behind"]), (&json!(1), &json!({ "h1": 1, "h5": null })));
     assert_eq!(value["revoked"]["h3"], json!({ "by": "ann", "why": "stolen", "readmitted": null }));
     let text = shown.to_string();
+    let held_back = "comes when all hosts can do it: h1 can do 1, h5 has not said what it can do";
     for line in [
-        "\nFeature level 1; 2 comes when all hosts can do it: h1 can do 1, h5 has not said what it can do.\n",
+        format!("\nFeature level 1; {highest} {held_back}.\n").as_str(),
         "\nThe certificates of h3 are revoked, by ann: stolen.\n",
         "\nThe certificates of h4, but for 5f are revoked, by ann: stolen.\n",
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
-    state.level = FeatureLevel::HIGHEST;
+    state.level = highest;
     let raised = status(&state, &report(), &facts);
     assert!(raised.behind.is_empty() && !raised.to_string().contains("Feature level"));
 }

@@ -286,7 +286,7 @@ pub(super) fn own_limits(world: &World) -> Limits {
         command: order,
         start: ms(if world.chance { SLOW_START_MAX } else { ORDER_MAX }),
         stop: order,
-        send: ms(SEND_MAX),
+        send: Some(ms(SEND_MAX)),
         // A question takes 300 ms at most, and an order that switches as long as any other.
         device: Some(order),
         boot: Some(ms(UP_AFTER)),
