@@ -258,6 +258,14 @@ fn overdue(round: &Round<'_>, id: OrderId) -> Option<Act> {
     is_late.then(|| Act::TakeForFailed { order: id, detail: detail() })
 }
 
+/// Whether a guest is being sent by a host that has not synced for as long as it takes until the shortest send counts as failed.
+/// Its own move waits on: until its time is over the host may be sending, and be heard again.
+pub(crate) fn is_sent_unheard(round: &Round<'_>, id: OrderId) -> bool {
+    let Some(order) = round.state.orders.get(&id) else { return false };
+    let unsynced = round.hosts.get(&order.host).map_or(0, |judgement| judgement.unsynced_ms);
+    unsynced >= millis(SEND_DEADLINE.0 + OVERDUE_AFTER) && !round.answers(&order.host)
+}
+
 /// What the last steps wait for; where a half is unasked and its host answers, it is asked again after a pause.
 fn last_steps(
     round: &Round<'_>,

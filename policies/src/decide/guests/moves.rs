@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    migration::{Act, Due, due},
+    migration::{Act, Due, due, is_sent_unheard},
     model::{Policy, Severity},
     names::{GuestName, HostName},
     order::OrderOutcome,
@@ -31,11 +31,13 @@ const LIKED_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Moves under way at once, cluster-wide: each one takes a host's network for itself.
 const MOVES_AT_ONCE: usize = 1;
 
-/// Whether the guest takes one of the places of [`MOVES_AT_ONCE`]. What is only cleaned up or waits for a host does not.
+/// Whether the guest takes one of the places of [`MOVES_AT_ONCE`]. What is only cleaned up or waits for a host does not, nor does
+/// what a host sends that is not heard any more: that may be a guest with hours of time.
 pub(super) fn is_moving(round: &Round<'_>, guest: &Guest) -> bool {
     match &guest.phase {
         Phase::Migrating(migration) => match migration.step {
-            MigrationStep::Receiving { .. } | MigrationStep::Sending { .. } | MigrationStep::Switched { .. } => true,
+            MigrationStep::Sending { order } => !is_sent_unheard(round, order),
+            MigrationStep::Receiving { .. } | MigrationStep::Switched { .. } => true,
             MigrationStep::Returning { .. } | MigrationStep::Clearing { .. } => false,
         },
         Phase::Releasing { failed: None, .. } | Phase::Starting { .. } => guest.heading.is_some(),

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     change::Refused,
     decide::tests::four,
+    feature_level::FeatureLevel,
     fit::Unfit,
     fixture::{done, facts, failed},
     model::Rung,
@@ -466,6 +467,42 @@ fn a_move_whose_host_has_fallen_silent_is_given_up_and_frees_nobody() {
         scene.stage.apply(command);
     }
     assert_eq!(scene.stage.may_run("web"), ["a".to_owned(), "d".to_owned()].into(), "R8: until there is proof");
+}
+
+/// All can give guests longer to be sent, and this one has 32 GiB and so 1310 s for it; every host has room for it.
+fn grow(scene: &mut Scene, guest: &str) {
+    scene.stage.must(Change::LevelRaised { to: FeatureLevel::LONG_SENDS });
+    scene.stage.state.hosts.values_mut().for_each(|host| host.facts.memory_mib = 65_536);
+    redeclare(scene, |policies| policies.guests.get_mut(&name(guest)).unwrap().qemu.memory_mib = 32_768);
+}
+
+#[test]
+fn a_large_guest_has_its_time_to_be_sent_and_other_moves_do_not_wait_for_it_where_its_host_is_not_heard() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["big", "web"]);
+    scene.stage.run("big", "d");
+    scene.stage.run("web", "c");
+    grow(&mut scene, "big");
+    scene.stage.migrate("big", "a");
+    scene.stage.end("a", done());
+    set_mode(&mut scene, "c", Mode::Draining);
+    scene.later(20_000);
+    let mut words_after = |ms: u64| {
+        scene.now += ms;
+        for on in ["a", "b", "c"] {
+            scene.synced(on, scene.now);
+        }
+        scene.heard("d", 100);
+        seen(&mut scene, "web", SightState::Passing);
+        (scene.words(), doing(&scene, "web"))
+    };
+    let moves = |words: &[String]| words.contains(&"Migrate".to_owned());
+    let ends = |words: &[String]| words.contains(&"OrderEnded".to_owned());
+    let (words, said) = words_after(329_000);
+    assert!(!moves(&words) && said.contains("waits for another move to end"), "{words:?} {said}");
+    let (words, said) = words_after(2_000);
+    assert!(moves(&words) && !ends(&words), "it may be sending yet: {words:?} {said}");
+    assert!(!ends(&words_after(980_000).0), "1310 s and 30 s since it was ordered are not over");
+    assert!(ends(&words_after(10_000).0));
 }
 
 #[test]
