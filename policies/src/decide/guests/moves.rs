@@ -25,8 +25,12 @@ use crate::{
 const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Longest pause before a guest is moved again to where it is merely liked better, when such moves fail again and again: each
-/// try copies its memory in vain. One that cannot stay is tried on.
+/// try copies its memory in vain. For one that takes longer to be sent it is that time, so that the network is free for half of
+/// it. One that cannot stay is tried on.
 const LIKED_PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// How often a pause is doubled at most: then it is longer than any of the longest.
+const DOUBLED_MAX: u32 = 10;
 
 /// Moves under way at once, cluster-wide: each one takes a host's network for itself.
 const MOVES_AT_ONCE: usize = 1;
@@ -59,12 +63,13 @@ pub(super) fn target(round: &Round<'_>, run: &Run<'_>, reason: Option<&Reason>) 
 }
 
 /// The pause between a guest's coming to rest and its next move; twice as long after each move that failed, if it can stay.
-fn pause_before(reason: &Reason, failed_moves: u32) -> Duration {
+fn pause_before(round: &Round<'_>, run: &Run<'_>, reason: &Reason) -> Duration {
     if reason.is_urgent() {
         return MOVE_AGAIN_AFTER;
     }
-    let doubled = 1_u32 << failed_moves.saturating_sub(1).min(8);
-    MOVE_AGAIN_AFTER.saturating_mul(doubled).min(LIKED_PAUSE_MAX)
+    let doubled = 1_u32 << run.guest.failed_moves.saturating_sub(1).min(DOUBLED_MAX);
+    let longest = LIKED_PAUSE_MAX.max(round.state.time_to_send(run.name).0);
+    MOVE_AGAIN_AFTER.saturating_mul(doubled).min(longest)
 }
 
 impl Pass<'_, '_> {
@@ -75,7 +80,7 @@ impl Pass<'_, '_> {
             return;
         };
         let rested = self.round.age(run.since);
-        let pause = pause_before(&reason, run.guest.failed_moves);
+        let pause = pause_before(self.round, run, &reason);
         let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
         if self.moving >= MOVES_AT_ONCE || self.beside {
             judgement.doing = waits("another move to end");

@@ -371,6 +371,25 @@ fn a_move_to_where_a_guest_is_merely_liked_better_is_tried_ever_more_seldom_whil
 }
 
 #[test]
+fn a_guest_that_takes_long_to_be_sent_is_tried_as_seldom_where_it_is_merely_liked_better() {
+    for (large, pause) in [(false, 300_000), (true, 1_310_000)] {
+        let mut scene = four();
+        if large {
+            grow(&mut scene, "web");
+        }
+        rule(&mut scene, hosts_rule("web", &[("a", Score::By(9_999))], false));
+        scene.stage.state.guests.get_mut(&name("web")).unwrap().failed_moves = 20;
+        let mut moves_after = |ms: u64| {
+            scene.later(ms);
+            seen(&mut scene, "web", SightState::Passing);
+            scene.words().contains(&"Migrate".to_owned())
+        };
+        assert!(!moves_after(pause - 1_000), "{pause}");
+        assert!(moves_after(2_000), "{pause}");
+    }
+}
+
+#[test]
 fn a_guest_that_does_not_fail_back_stays() {
     let mut scene = away(|scene| scene.stage.migrate("web", "a"));
     redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = false);
