@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bound, Case, Failure, Helped, Part, Stage, back, rounded_up};
+use super::{Bound, Case, Failure, Helped, Part, Stage, Stretch, StretchedBy, back, rounded_up};
 use crate::{
     ladder::{Trouble, applies, ladder_of},
     model::Rung,
@@ -29,7 +29,15 @@ pub(super) fn bound(case: &Case<'_>, failure: Failure, trouble: Trouble, detect:
     let mut bound = Bound::of(failure, case.first_rung(trouble), detect, vec![ladder]);
     bound.rungs = rungs;
     bound.stretched_by.push(back::failed_start(case));
+    bound.stretched_by.extend(on_its_way(case));
     bound
+}
+
+/// No rung is taken for a guest that moves while it runs.
+fn on_its_way(case: &Case<'_>) -> Option<Stretch> {
+    let needs = &case.state.policies.guests.get(case.guest)?.needs;
+    let why = "it is on its way to another host while it runs: no rung is taken before that has ended".to_owned();
+    needs.live_migration.then(|| Stretch { by: StretchedBy::Move, by_ms: Some(millis(moves(case))), why })
 }
 
 fn shown(within: Duration) -> Span {

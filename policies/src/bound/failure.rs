@@ -105,4 +105,6 @@ pub enum StretchedBy {
     Storm,
     /// As many fences as an hour has room for have been.
     Budget,
+    /// A live move of the guest is under way.
+    Move,
 }

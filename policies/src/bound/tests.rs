@@ -257,6 +257,14 @@ fn what_stretches_a_bound_is_named_with_how_much() {
     assert!(by(&frozen, StretchedBy::Budget).is_some_and(|stretch| stretch.by_ms == Some(3_600_000)));
     assert_eq!(by(&bound_of(&stage, Failure::HostDied), StretchedBy::Budget), None, "a status needs no room");
     assert_eq!(by(&bound_of(&stage, Failure::CoordinatorDied), StretchedBy::Coordinator), None);
+    // Four turns, 5 minutes to send it, twice 30 s for a machine to wait and to run, 20 s to clear the source.
+    let moves = |failure| by(&bound_of(&stage, failure), StretchedBy::Move).and_then(|stretch| stretch.by_ms);
+    assert_eq!((moves(Failure::AppFailed), moves(Failure::GuestDied)), (Some(384_000), Some(384_000)));
+    assert_eq!(moves(Failure::HostDied), None, "a move ends with either of its hosts");
+    let stays = declared(|policies| {
+        policies.guests.get_mut(&name("web")).unwrap().needs.live_migration = false;
+    });
+    assert_eq!(by(&bound_of(&stays, Failure::AppFailed), StretchedBy::Move), None);
 }
 
 #[test]
