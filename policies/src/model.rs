@@ -70,6 +70,11 @@ pub struct QemuDefinition {
     pub memory_mib: u32,
     /// Virtual CPUs. Default 1.
     pub cpus: u32,
+    /// Which processor they are, as QEMU's `-cpu` names it: a model and its flags. Default [`CPU_DEFAULT`]: a guest that has it
+    /// moves live only between hosts with the same processors, one that has another only between machines that were started
+    /// with it.
+    #[serde(default)]
+    pub cpu: Option<String>,
     /// Direct kernel boot; `None` boots from the first disk.
     pub kernel: Option<KernelBoot>,
     /// Disks in order.
@@ -104,6 +109,7 @@ impl QemuDefinition {
         Self {
             memory_mib,
             cpus: 1,
+            cpu: None,
             kernel: None,
             disks: Vec::new(),
             nics: Vec::new(),
@@ -116,7 +122,16 @@ impl QemuDefinition {
             machine: "q35".to_owned(),
         }
     }
+
+    /// Which processor its virtual CPUs are.
+    #[must_use]
+    pub fn processor(&self) -> &str {
+        self.cpu.as_deref().unwrap_or(CPU_DEFAULT)
+    }
 }
+
+/// All that QEMU can give a guest on its host: with KVM the host's own processor.
+pub const CPU_DEFAULT: &str = "max";
 
 /// The port at which Holdfast's own agent listens on vsock, unless another is declared on both sides.
 pub const VSOCK_PORT: u32 = 7413;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     across::Seen,
+    cpu,
     fields::{Fields, Keys},
     hosts,
     text::quoted,
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        Accel, Disk, DiskFormat, DisplayModel, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition, Vsock,
-        VsockCarrier, WatchdogModel,
+        Accel, CPU_DEFAULT, Disk, DiskFormat, DisplayModel, GuestDeclaration, KernelBoot, Labels, Nic, QemuDefinition,
+        Vsock, VsockCarrier, WatchdogModel,
     },
     names::GuestName,
     rules::GuestNeeds,
@@ -41,6 +42,7 @@ const QEMU: Keys = Keys {
     known: &[
         "memory",
         "cpus",
+        "cpu",
         "kernel",
         "initrd",
         "append",
@@ -162,6 +164,8 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     let fields = value.fields(&QEMU)?;
     let memory_mib = fields.need("memory", "memory: 1GiB", Value::memory);
     let cpus = fields.or("cpus", 1, |v| v.number(1..=CPUS_MAX));
+    // What is the default is no other machine where it is written out.
+    let cpu = fields.optional("cpu", cpu::read).map(|cpu| cpu.filter(|named| named != CPU_DEFAULT));
     let kernel = fields.optional("kernel", Value::absolute_path);
     let initrd = fields.optional("initrd", Value::absolute_path);
     let append = fields.or("append", String::new(), |v| v.text().map(str::to_owned));
@@ -186,6 +190,14 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
             "add `holdfast_agent: true`, or leave `vsock` out",
         );
     }
+    let is_host = |name: &str| name.split(',').next() == Some("host");
+    if accel == Some(Accel::Tcg) && matches!(&cpu, Some(Some(name)) if is_host(name)) {
+        value.findings.hint(
+            fields.place("cpu"),
+            "`cpu: host` needs KVM, and the guest is declared with software emulation",
+            "leave `accel: tcg` out, or name another model",
+        );
+    }
     for key in ["initrd", "append"] {
         if fields.has(key) && !fields.has("kernel") {
             value.findings.hint(
@@ -206,6 +218,7 @@ fn qemu(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<QemuDefi
     Some(QemuDefinition {
         memory_mib: memory_mib?,
         cpus: cpus?,
+        cpu: cpu?,
         kernel: match kernel? {
             Some(path) => Some(boot(path)?),
             None => None,

@@ -8,6 +8,7 @@ mod across;
 mod alerts;
 mod capacities;
 mod cluster;
+mod cpu;
 mod device;
 mod diff;
 mod fencing;

@@ -162,6 +162,7 @@ alerts: [{ pagerduty: { routing_key_file: /k } }]
     assert_eq!((guest.priority, guest.qemu.memory_mib, guest.qemu.cpus, guest.qemu.agent), (100, 1024, 1, true));
     assert_eq!((guest.qemu.accel, guest.qemu.machine.as_str()), (Accel::Auto, "q35"));
     assert_eq!((guest.qemu.disks[0].format, guest.qemu.display), (DiskFormat::Raw, None));
+    assert_eq!((&guest.qemu.cpu, guest.qemu.processor()), (&None, "max"));
     let policy = policies.policies.values().next().unwrap();
     assert_eq!(
         (policy.cool_down, policy.boot_grace, policy.on_degraded),
@@ -497,11 +498,14 @@ fn a_display_is_named_or_none_and_anything_else_is_shown_where_it_stands() {
 }
 
 #[test]
-fn a_definition_that_an_older_version_has_kept_has_no_display() {
+fn a_definition_that_an_older_version_has_kept_has_no_display_and_the_default_processor() {
     let definition = QemuDefinition::bare(64);
     let mut kept = serde_json::to_value(&definition).unwrap();
-    kept.as_object_mut().unwrap().remove("display").expect("it is kept");
-    assert_eq!(serde_json::from_value::<QemuDefinition>(kept).unwrap(), definition);
+    for key in ["display", "cpu"] {
+        kept.as_object_mut().unwrap().remove(key).expect("it is kept");
+    }
+    let read = serde_json::from_value::<QemuDefinition>(kept).unwrap();
+    assert_eq!((read.processor(), &read), ("max", &definition));
 }
 
 #[test]

@@ -89,7 +89,8 @@ impl Machine<'_> {
             Accelerator::Kvm => line.add("-accel", "kvm"),
             Accelerator::Tcg => line.add("-accel", format!("tcg,tb-size={TCG_CACHE_MIB}")),
         }
-        line.add("-cpu", "max");
+        // Its commas separate flags, and are no part of a name.
+        line.add("-cpu", definition.processor());
         line.add("-m", format!("{}M", definition.memory_mib));
         line.add("-smp", definition.cpus.to_string());
         for flag in ["-nodefaults", "-no-user-config"] {
@@ -240,6 +241,7 @@ mod tests {
         QemuDefinition {
             memory_mib: 128,
             cpus: 2,
+            cpu: None,
             kernel: None,
             disks: vec![Disk { path: "/srv/a,b.raw".into(), format: DiskFormat::Raw }],
             nics: vec![Nic { bridge: "br0".into(), mac: "52:54:00:77:00:64".into() }],
@@ -271,6 +273,7 @@ mod tests {
             ("-name", "guest=web-1"),
             ("-machine", "q35"),
             ("-accel", "tcg,tb-size=32"),
+            ("-cpu", "max"),
             ("-m", "128M"),
             ("-smp", "2"),
             ("-pidfile", "/run/holdfast/guests/web-1/pid"),
@@ -293,6 +296,18 @@ mod tests {
             assert!(has(&argv, option, value), "{option} {value}: {argv:?}");
         }
         assert!(!argv.contains(&"-S".to_owned()) && !argv.contains(&"-kernel".to_owned()));
+    }
+
+    #[test]
+    fn both_ends_of_a_migration_have_the_processor_that_is_named_with_its_flags() {
+        let cpu = "Skylake-Server,-avx512f,enforce";
+        let named = QemuDefinition { cpu: Some(cpu.to_owned()), ..definition() };
+        for how in [How::Run, How::Incoming] {
+            let argv = argv(&named, how, Accelerator::Kvm, false);
+            let given: Vec<&str> =
+                argv.windows(2).filter(|pair| pair[0] == "-cpu").map(|pair| pair[1].as_str()).collect();
+            assert_eq!(given, [cpu], "{argv:?}");
+        }
     }
 
     #[test]
