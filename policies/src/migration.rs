@@ -61,6 +61,8 @@ pub(crate) enum Event {
         order: OrderId,
         /// Where it waits; `None`: it does not.
         uri: Option<String>,
+        /// The `cpu` of the machine that was to wait.
+        cpu: Option<String>,
     },
     /// The order to send the guest has ended.
     Sent {
@@ -100,6 +102,8 @@ pub(crate) enum Next {
         source: Tenure,
         /// Where to.
         uri: String,
+        /// The `cpu` of the machine there.
+        cpu: Option<String>,
     },
     /// The committed point: from this entry on only the target may run the guest.
     Switch {
@@ -131,9 +135,9 @@ pub(crate) fn next_step(migration: &Migration, event: Event) -> Next {
     use Half::{Source, Target};
     let (source, target) = (&migration.source, &migration.target);
     match (&migration.step, event) {
-        (MigrationStep::Receiving { order: waited }, Event::Received { order, uri }) if *waited == order => {
+        (MigrationStep::Receiving { order: waited }, Event::Received { order, uri, cpu }) if *waited == order => {
             match (uri, source) {
-                (Some(uri), Some(source)) => Next::Send { source: source.clone(), uri },
+                (Some(uri), Some(source)) => Next::Send { source: source.clone(), uri, cpu },
                 (Some(_), None) | (None, _) => Next::Return { resume: false },
             }
         }

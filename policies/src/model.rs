@@ -71,8 +71,7 @@ pub struct QemuDefinition {
     /// Virtual CPUs. Default 1.
     pub cpus: u32,
     /// Which processor they are, as QEMU's `-cpu` names it: a model and its flags. Default [`CPU_DEFAULT`]: a guest that has it
-    /// moves live only between hosts with the same processors, one that has another only between machines that were started
-    /// with it.
+    /// moves live only between hosts with the same processors. Either moves live only to a machine that has the same.
     #[serde(default)]
     pub cpu: Option<String>,
     /// Direct kernel boot; `None` boots from the first disk.

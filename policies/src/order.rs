@@ -129,6 +129,10 @@ pub enum OrderKind {
         /// How long it may take.
         #[serde(default = "shortest_send")]
         within: Span,
+        /// The `cpu` of the machine that waits: a guest that runs with another one is not sent, since it would miss there what
+        /// it has found here, and QEMU does not look.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpu: Option<String>,
     },
     /// Have the virtual CPUs run: the target after the switch, or the source after a failed attempt (R22).
     Resume {

@@ -330,7 +330,7 @@ fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known
     let mut agent = agent(known());
     let (starts, fences) = (start(1, 5), fence(2));
     let (uri, within) = ("tcp:192.0.2.1:4000".to_owned(), Span::secs(300));
-    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within });
+    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within, cpu: None });
     let ordered = vec![starts.clone(), fences, sends];
     assert_eq!(carried(&take(&mut agent, reply(ordered))), [OrderId(1), OrderId(2), OrderId(3)]);
     agent.on_done(OrderId(1), done(), None);

@@ -53,11 +53,13 @@ impl ClusterState {
         }
     }
 
+    /// `cpu` is that of the machine that was to wait, whatever is declared by now.
     pub(super) fn receive_ended(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
         order: OrderId,
+        cpu: Option<String>,
         outcome: OrderOutcome,
     ) {
         let Some(migration) = self.migration(guest) else { return };
@@ -65,7 +67,7 @@ impl ClusterState {
             OrderOutcome::Done { detail, uri, .. } => (uri, detail),
             OrderOutcome::Failed { detail } => (None, detail),
         };
-        let next = next_step(&migration, migration::Event::Received { order, uri });
+        let next = next_step(&migration, migration::Event::Received { order, uri, cpu });
         self.follow(context, guest, migration, next, None, &format!("the target was not ready: {detail}"));
     }
 
@@ -115,7 +117,7 @@ impl ClusterState {
     ) {
         match next {
             Next::Nothing => {}
-            Next::Send { source, uri } => self.send(context, guest, migration, &source, uri),
+            Next::Send { source, uri, cpu } => self.send(context, guest, migration, &source, uri, cpu),
             Next::Switch { source, target } => self.switch(context, guest, migration, source, target),
             Next::Return { resume } => self.give_up(context, guest, migration, resume, why.to_owned()),
             Next::Clear => self.clear_with(context, guest, migration, proof, why),
@@ -131,9 +133,10 @@ impl ClusterState {
         mut migration: Migration,
         source: &Tenure,
         uri: String,
+        cpu: Option<String>,
     ) {
         let within = self.time_to_send(guest);
-        let kind = OrderKind::Send { guest: guest.clone(), epoch: source.epoch, uri, within };
+        let kind = OrderKind::Send { guest: guest.clone(), epoch: source.epoch, uri, within, cpu };
         match self.order(context, &source.host, kind) {
             Ok(order) => {
                 migration.step = MigrationStep::Sending { order };

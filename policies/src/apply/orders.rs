@@ -32,7 +32,9 @@ impl ClusterState {
                 let failed = matches!(outcome, OrderOutcome::Failed { .. });
                 self.rung_ended(context, guest, id, failed);
             }
-            OrderKind::Receive { guest, .. } => self.receive_ended(context, guest, id, outcome),
+            OrderKind::Receive { guest, definition, .. } => {
+                self.receive_ended(context, guest, id, definition.cpu.clone(), outcome);
+            }
             OrderKind::Send { guest, .. } => self.send_ended(context, guest, id, outcome),
             OrderKind::Resume { guest, .. } => {
                 // One that stops again at once is given its wait all the same: storage takes its time to come back.

@@ -441,6 +441,23 @@ fn a_guest_is_given_as_long_to_be_sent_as_its_memory_takes_once_all_versions_do_
 }
 
 #[test]
+fn whoever_sends_a_guest_is_told_the_processor_of_the_machine_that_waits() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let declares = |stage: &mut Stage, cpu: Option<&str>| {
+        let mut policies = stage.state.policies.clone();
+        policies.guests.get_mut(&name("web")).unwrap().qemu.cpu = cpu.map(str::to_owned);
+        stage.declare(policies);
+    };
+    declares(&mut stage, Some("Westmere"));
+    stage.migrate("web", "b");
+    declares(&mut stage, None);
+    stage.end("b", done());
+    let order = stage.order("a");
+    assert!(matches!(&order.kind, OrderKind::Send { cpu: Some(cpu), .. } if cpu == "Westmere"), "{order:?}");
+}
+
+#[test]
 fn a_migration_that_fails_before_the_switch_ends_on_the_source() {
     let mut received = Stage::new(&["a", "b", "c"], &["web"]);
     received.run("web", "a");

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_fencing::{PowerDevice, power_off::power_off_and_confirm, power_on_and_confirm, report::Outcome};
 use holdfast_policies::{
-    model::QemuDefinition,
+    model::{CPU_DEFAULT, QemuDefinition},
     names::{Epoch, GuestName, HostName, Incarnation},
     observe::{GuestCondition, clean},
     order::{Order, OrderKind, OrderOutcome, SWITCH_ON, StopHow, Switch},
@@ -88,7 +88,10 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
         OrderKind::RestartService { guest, run, .. } => restart_service(driver, guest, run, deadline).await,
         // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
         OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
-        OrderKind::Send { guest, uri, .. } => {
+        OrderKind::Send { guest, uri, cpu, .. } => {
+            if let Err(error) = driver.check_processor(guest, cpu.as_deref().unwrap_or(CPU_DEFAULT)) {
+                return failed(with_causes(&error));
+            }
             let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
             // R25: of a generation that has ended nobody is left to let it run on the other side, so it runs on here.
             let go = async move { lease.is_valid() && !withdrawn.contains(id) };

@@ -51,6 +51,14 @@ pub enum SendError {
     /// The guest is not in a state that can be sent.
     #[error("the guest is {0:?}")]
     NotRunning(GuestCondition),
+    /// It would find another processor there than it was started with.
+    #[error("it was started with the processor `{ours}`, and `{theirs}` waits for it: it has to be started anew first")]
+    OtherProcessor {
+        /// What it was started with.
+        ours: String,
+        /// What waits.
+        theirs: String,
+    },
     /// It was not sent, and runs on here.
     #[error("not sent, runs on here: {0}")]
     Kept(String),

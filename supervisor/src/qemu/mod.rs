@@ -294,6 +294,18 @@ impl Driver {
         Err(ResumeError::NotPaused(format!("{:?} after it was resumed", monitor.view().condition)))
     }
 
+    /// Whether a guest that runs here can be sent to a machine with the processor `theirs`: one that it was not started with may
+    /// lack what the guest uses, and QEMU does not look. Of a guest without a record that is not known; none such is sent.
+    ///
+    /// # Errors
+    /// [`SendError::OtherProcessor`].
+    pub fn check_processor(&self, guest: &GuestName, theirs: &str) -> Result<(), SendError> {
+        match self.inner.registry.processor(guest) {
+            Some(ours) if ours != theirs => Err(SendError::OtherProcessor { ours, theirs: theirs.to_owned() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Sends a running guest to `uri`, as [`Started`] on the target named it. When the guest is stopped and ready to be
     /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here.
     /// `Ok` leaves it here paused, as `Sent`. Goes on to its end when the future is dropped.

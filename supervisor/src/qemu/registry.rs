@@ -70,6 +70,8 @@ pub struct Here {
     pub agent: Option<AgentChannel>,
     /// Whether it was started with a display.
     pub display: bool,
+    /// The processor that it was started with, where there is a record of that.
+    pub processor: Option<String>,
     /// Its task, which ends after the guest.
     pub task: JoinHandle<()>,
 }
@@ -126,6 +128,14 @@ impl Registry {
     pub fn started(&self, guest: &GuestName) -> Option<(Epoch, How)> {
         match &self.entries().get(guest)?.state {
             State::Here(here) => Some((here.epoch, here.how)),
+            State::Absent | State::Starting { .. } => None,
+        }
+    }
+
+    /// The processor that a guest was started with here, where that is known.
+    pub fn processor(&self, guest: &GuestName) -> Option<String> {
+        match &self.entries().get(guest)?.state {
+            State::Here(here) => here.processor.clone(),
             State::Absent | State::Starting { .. } => None,
         }
     }
@@ -275,8 +285,9 @@ impl Inner {
         let agent = (has_agent || own.is_some())
             .then(|| AgentChannel::new(has_agent.then(|| files.qga()), monitor.watch(), own));
         let display = record.is_some_and(|record| record.definition.display.is_some());
+        let processor = record.map(|record| record.definition.processor().to_owned());
         let exclusive = record.map(|record| record.exclusive.clone()).unwrap_or_default();
-        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, display, task });
+        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, display, processor, task });
     }
 }
 

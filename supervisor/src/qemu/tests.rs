@@ -401,6 +401,27 @@ async fn a_guest_is_handed_over_only_with_the_word() {
     source.stop(&name).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_guest_is_sent_only_to_a_machine_with_the_processor_that_it_was_started_with() {
+    let Some(host) = Host::new("processor") else { return };
+    let named_machine = QemuDefinition { cpu: Some("qemu64".to_owned()), ..empty_machine() };
+    let (plain, named) = (guest("plain"), guest("named"));
+    let check = |driver: &Driver| {
+        for (name, ours, theirs) in [(&plain, "max", "qemu64"), (&named, "qemu64", "max")] {
+            driver.check_processor(name, ours).unwrap();
+            let refused = driver.check_processor(name, theirs).unwrap_err().to_string();
+            assert!(refused.contains(&format!("the processor `{ours}`, and `{theirs}` waits")), "{refused}");
+        }
+    };
+    let (driver, events) = host.open().await;
+    driver.start(&plain, epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+    driver.start(&named, epoch(2), &named_machine, How::Run, || Ok(())).await.unwrap();
+    check(&driver);
+    drop((driver, events));
+    let (driver, _events) = host.open().await;
+    check(&driver);
+}
+
 /// A supervisor's life up to the moment in which a guest is stopped, and only the word to hand it over is missing.
 fn dies_while_sending(config: DriverConfig, name: &GuestName, uri: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
