@@ -10,7 +10,7 @@ use holdfast_policies::{
     timing::TimingTold,
 };
 
-use super::{Ms, breaks::Break, host::Job, network::Transit, queue::Event, world::World};
+use super::{Ms, breaks::Break, found::Found, grounds::Fact, host::Job, network::Transit, queue::Event, world::World};
 
 /// How long a service fails before a prober says so.
 const FAILING_AFTER: Ms = 1_500;
@@ -74,6 +74,7 @@ impl World {
     fn request(&mut self, host: usize) -> Option<SyncRequest> {
         let now = self.now;
         let sights = self.sights(host);
+        self.note_ends(host);
         let known = &mut self.hosts[host];
         let (clock, facts, name) = (known.clock(now), known.facts(), known.name.clone());
         let reports = known.machines.iter().map(|(guest, machine)| GuestReport {
@@ -130,11 +131,8 @@ impl World {
             .collect();
         let mut sights = Vec::with_capacity(homes.len());
         for (guest, home, epoch) in homes {
-            let blind = self.hosts[host].blind.get(&guest).is_some_and(|until| *until > now);
-            let passes = !blind
-                && self.network.open(host, home, now)
-                && self.network.open(home, host, now)
-                && self.hosts[home].answers(&guest, epoch, now);
+            let found = self.found(host, home, &guest, epoch);
+            let passes = found == Found::Answers;
             let vantage = Vantage::Host(self.hosts[host].name.clone());
             let Some(supervisor) = &mut self.hosts[host].supervisor else { continue };
             let state = if passes {
@@ -149,6 +147,8 @@ impl World {
             if supervisor.failing_since.len() > 256 {
                 supervisor.failing_since.pop_first();
             }
+            let fact = Fact { at: now, by: host, epoch, found };
+            self.grounds.note_look(&guest, fact, state == SightState::Failing);
             let policy = self.truth.state.policies.policy_of(&guest);
             for service in policy.into_iter().flat_map(|(_, policy)| policy.services.keys()) {
                 let (guest, vantage, detail) = (guest.clone(), vantage.clone(), String::new());

@@ -72,6 +72,7 @@ impl World {
             _ => None,
         };
         let restrained = self.restrained(change);
+        let ungrounded = self.ungrounded(change, entry.proposed);
         let before = self.random.one_in(400).then(|| self.truth.state.clone());
         let applied = self.truth.state.apply(number, (**command).clone());
         if let (Some(mut before), Some(refused)) = (before, &applied.refused) {
@@ -84,7 +85,7 @@ impl World {
         if applied.refused.is_some() {
             return;
         }
-        if let Some(why) = restrained {
+        if let Some(why) = restrained.or(ungrounded) {
             self.violate("S5", why);
         }
         self.note_shut();
@@ -108,7 +109,10 @@ impl World {
             Change::QuarantineLifted { host, .. } => self.forget_fences(host),
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
-            Change::Climb { guest, .. } => self.check_climb(guest),
+            Change::Climb { guest, .. } => {
+                self.seen.rungs += 1;
+                self.check_climb(guest);
+            }
             Change::Stop { guest, .. } => self.note_stopped(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::MoveAsked { .. } => self.seen.moves_asked += 1,

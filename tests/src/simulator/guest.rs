@@ -15,6 +15,7 @@ use super::{
     Ms,
     breaks::Break,
     device::{Device, OUTLETS, device_names},
+    found::Found,
     host::{Host, Job},
     queue::Event,
     world::World,
@@ -80,13 +81,7 @@ impl Host {
     /// Whether the guest's service answers here, to whoever reaches this host.
     #[must_use]
     pub fn answers(&self, guest: &GuestName, epoch: Epoch, now: Ms) -> bool {
-        self.alive(now)
-            && self.machines.get(guest).is_some_and(|machine| {
-                machine.epoch == epoch
-                    && machine.state == Vm::Running
-                    && !machine.ill
-                    && now >= machine.since + UP_AFTER
-            })
+        self.found(guest, epoch, now) == Found::Answers
     }
 }
 

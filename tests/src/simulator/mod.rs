@@ -37,6 +37,8 @@ pub mod device;
 pub mod doubt;
 pub mod faults;
 pub mod fence_checks;
+pub mod found;
+pub mod grounds;
 pub mod guard;
 pub mod guest;
 pub mod heal_bound;

@@ -37,6 +37,8 @@ pub struct Seen {
     pub left_alone: u64,
     /// Voters that run no guests.
     pub witnesses: u64,
+    /// Rungs of ladders that were taken.
+    pub rungs: u64,
     /// Guests that reset themselves while all was well.
     pub own_resets: u64,
     /// Resets of guests by themselves, each right after another one.

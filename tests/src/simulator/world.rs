@@ -115,6 +115,8 @@ pub struct World {
     pub(super) begun: super::budgets::Begun,
     /// Orders that their agents are to know soon (R5).
     pub(super) untold: BTreeMap<OrderId, super::nudges::Untold>,
+    /// What has really spoken against guests (S5).
+    pub(super) grounds: super::grounds::Grounds,
     /// What has really happened, so that a test can tell whether it is met at all.
     pub seen: Seen,
     plan: Plan,
@@ -184,6 +186,7 @@ impl World {
             lies: Vec::new(),
             begun: super::budgets::Begun::default(),
             untold: BTreeMap::new(),
+            grounds: super::grounds::Grounds::default(),
             plan,
             planned: 0,
             looked: 0,
