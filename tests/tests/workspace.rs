@@ -365,11 +365,12 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The rules after the word "break" or "breaks".
+/// The rules and promises after the word "break" or "breaks".
 fn breaks_named(text: &str) -> impl Iterator<Item = &str> {
     let named = text.trim_start().strip_prefix("break").unwrap_or_default().trim_start_matches('s');
     let rules = named.split("found by").next().unwrap_or_default().split([' ', ',']);
-    rules.filter(|word| word.strip_prefix('R').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
+    rules
+        .filter(|word| word.strip_prefix(['R', 'S']).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())))
 }
 
 /// Checks an item such as: `policies/src/proof.rs` `power_off`, `operator`; `other.rs` `name`. Returns how many it names.

@@ -135,11 +135,15 @@ impl World {
             let passes = found == Found::Answers;
             let vantage = Vantage::Host(self.hosts[host].name.clone());
             let Some(supervisor) = &mut self.hosts[host].supervisor else { continue };
+            // Who cannot ask says nothing, and has to fail anew for as long as it takes.
+            let is_unable = found == Found::NotAsked;
+            if (passes || is_unable) && !supervisor.failing_since.is_empty() {
+                supervisor.failing_since.remove(&(guest.clone(), epoch));
+            }
             let state = if passes {
-                if !supervisor.failing_since.is_empty() {
-                    supervisor.failing_since.remove(&(guest.clone(), epoch));
-                }
                 SightState::Passing
+            } else if is_unable {
+                SightState::Unknown
             } else {
                 let since = *supervisor.failing_since.entry((guest.clone(), epoch)).or_insert(now);
                 if now - since >= FAILING_AFTER { SightState::Failing } else { SightState::Unknown }

@@ -1,4 +1,4 @@
-//! Rules of docs/SAFETY.md that the simulator can switch off, to prove that its checks bite. Each is switched off in the
+//! Rules and promises of docs/SAFETY.md that the simulator can switch off, to prove that its checks bite. Each is switched off in the
 //! simulated shells, or by changing what passes between shell and brain; the brain itself is the product's.
 
 use std::{fmt, str::FromStr};
@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use holdfast_policies::{
     change::Change,
     decide::{HostVerdict, Report},
-    evidence::Evidence,
+    evidence::{Evidence, SightState},
     names::{Epoch, HostName},
     order::OrderKind,
     proof::{Power, PowerReading},
@@ -80,6 +80,7 @@ breaks! {
     R24 "R24" "a voter that lost its store comes back under its old id, with its vote",
     R26 "R26" "the feature level is raised as soon as the coordinator can do it, whatever the other voters can",
     R29 "R29" "the lead is handed over to whichever voter is next",
+    S5 "S5" "a vantage that cannot tell how a service is counts as one that gets no answer",
 }
 
 /// Rules that the simulator cannot express, and why.
@@ -171,6 +172,11 @@ pub(super) fn ignore_the_hold(state: &ClusterState, report: &Report, commands: &
             Life::Up | Life::Fencing(_) | Life::Gone { .. } => {}
         }
     }
+}
+
+/// S5 broken: who cannot tell is taken for somebody who gets no answer.
+pub(super) fn accuse(said: SightState) -> SightState {
+    if said == SightState::Unknown { SightState::Failing } else { said }
 }
 
 /// R9 broken: a reading is taken for one of the boot that is known, made at this moment, and what was heard before is

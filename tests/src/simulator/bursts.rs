@@ -169,6 +169,11 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
                 (1_310, Happening::CoordinatorCut { time: 6_000 }),
             ]
         }
+        // It answers all the time.
+        Break::S5 => {
+            let time = random.between(2_000, 6_000);
+            (0..count).map(|host| (0, Happening::CannotAsk { host, guest: guest.clone(), time })).collect()
+        }
         // Drawn by itself, with the clocks that it takes.
         Break::R1Watchdog
         | Break::R2

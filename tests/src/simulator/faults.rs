@@ -77,6 +77,8 @@ pub enum Happening {
     MovesFail { host: usize, time: Ms },
     /// A host's probes of a guest fail for a reason of its own.
     Blind { host: usize, guest: GuestName, time: Ms },
+    /// A host cannot ask a guest's services for a reason of its own: it has no way there, or lacks what it asks with.
+    CannotAsk { host: usize, guest: GuestName, time: Ms },
     /// A host's wall clock jumps ahead.
     WallClock { host: usize, ahead: u64 },
     /// What the agent has on disk is lost, while its supervisor is down.
@@ -248,6 +250,9 @@ impl World {
             Happening::MovesFail { host, time } => self.hosts[*host].moves_fail_until = now + time,
             Happening::Blind { host, guest, time } => {
                 self.hosts[*host].blind.insert(guest.clone(), now + time);
+            }
+            Happening::CannotAsk { host, guest, time } => {
+                self.hosts[*host].unable.insert(guest.clone(), now + time);
             }
             Happening::WallClock { host, ahead } => self.hosts[*host].wall_jump = *ahead,
             Happening::AgentDiskLost { host, back } => {

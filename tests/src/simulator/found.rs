@@ -38,6 +38,8 @@ pub enum Found {
     CutOff,
     /// The vantage's probes fail for a reason of their own.
     Blind,
+    /// The vantage cannot ask.
+    NotAsked,
 }
 
 impl Found {
@@ -52,7 +54,7 @@ impl Found {
             | Self::HostDown
             | Self::CutOff
             | Self::Blind => true,
-            Self::Answers | Self::Boots | Self::Paused | Self::OnItsWay => false,
+            Self::Answers | Self::Boots | Self::Paused | Self::OnItsWay | Self::NotAsked => false,
         }
     }
 
@@ -77,6 +79,7 @@ impl fmt::Display for Found {
             Self::HostDown => "its host is off or stands still",
             Self::CutOff => "the network is cut",
             Self::Blind => "the probes fail by themselves",
+            Self::NotAsked => "it cannot be asked from there",
         })
     }
 }
@@ -125,6 +128,9 @@ impl World {
     /// What a host's probes of a guest really come upon.
     pub(super) fn found(&self, host: usize, home: usize, guest: &GuestName, epoch: Epoch) -> Found {
         let now = self.now;
+        if self.hosts[host].unable.get(guest).is_some_and(|until| *until > now) {
+            return Found::NotAsked;
+        }
         if self.hosts[host].blind.get(guest).is_some_and(|until| *until > now) {
             return Found::Blind;
         }

@@ -12,7 +12,7 @@
 //! | it was sent away, or waits for what is to be sent | where its host still has it so |
 //! | it hangs; its host is off or stands still; the network between is cut; a vantage's probes fail by themselves | from vantages |
 //! | it boots after a reset of its own | from vantages; whether too often is looked at by [`super::oddities`] |
-//! | it boots after a start, or is paused | no |
+//! | it boots after a start, or is paused; a vantage cannot ask it | no |
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +25,7 @@ use holdfast_policies::{
     time::millis,
 };
 
-use super::{Ms, found::Found, world::World};
+use super::{Ms, breaks::Break, found::Found, world::World};
 
 /// From a look until what it leads to is proposed, beside the time for which the look counts: a message that comes twice is six
 /// seconds late, a forward of it two more, and what is decided in one round is proposed one after the other.
@@ -185,8 +185,8 @@ impl World {
             Change::StoppedByLease { guest } => (guest, false),
             _ => return None,
         };
-        // With any rule broken, that rule's own check has to find it.
-        if self.broken.is_some() {
+        // With any other rule broken, that rule's own check has to find it.
+        if !matches!(self.broken, None | Some(Break::S5)) {
             return None;
         }
         let Phase::Running { tenure, .. } = &self.truth.state.guests.get(guest)?.phase else { return None };
@@ -337,6 +337,20 @@ mod tests {
         assert!(world.operate(climb(&guest)));
         go_on(&mut world, 2_000);
         assert_eq!(world.violation().map(|violation| violation.promise), Some("S5"));
+    }
+
+    #[test]
+    fn a_guest_that_nobody_can_ask_is_let_be_and_is_not_when_not_to_know_is_taken_for_a_failure() {
+        for broken in [None, Some(Break::S5)] {
+            let (mut world, guest) = world();
+            world.broken = broken;
+            for host in 0..HOSTS {
+                world.happen(&Happening::CannotAsk { host, guest: guest.clone(), time: 6_000 });
+            }
+            go_on(&mut world, 10_000);
+            assert_eq!(world.violation().map(|violation| violation.promise), broken.map(|_| "S5"));
+            assert_eq!(rungs(&world, &guest), usize::from(broken.is_some()));
+        }
     }
 
     #[test]

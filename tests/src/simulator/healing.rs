@@ -42,6 +42,7 @@ impl World {
             }
             known.stubborn.clear();
             known.blind.clear();
+            known.unable.clear();
             (known.starts_fail_until, known.moves_fail_until) = (0, 0);
             // A voter comes back; of the others, some do.
             if !known.on && (index < self.voters.len() || self.random.one_in(2)) {

@@ -119,6 +119,8 @@ pub struct Host {
     pub moves_fail_until: Ms,
     /// Guests that it cannot see until then.
     pub blind: BTreeMap<GuestName, Ms>,
+    /// Guests whose services it cannot ask until then.
+    pub unable: BTreeMap<GuestName, Ms>,
     /// How far its wall clock is off.
     pub wall_jump: u64,
     pub(super) doubted_at: Option<Ms>,
@@ -184,6 +186,7 @@ impl Host {
             starts_fail_until: 0,
             moves_fail_until: 0,
             blind: BTreeMap::new(),
+            unable: BTreeMap::new(),
             wall_jump: 0,
             doubted_at: None,
             link: super::doubt::Link::default(),

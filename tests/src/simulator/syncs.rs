@@ -17,7 +17,7 @@ use holdfast_policies::{
 };
 
 use super::{
-    breaks::{Break, read_afresh},
+    breaks::{Break, accuse, read_afresh},
     coordinator::FRESH,
     network::Transit,
     queue::Event,
@@ -159,6 +159,7 @@ impl World {
     fn gather(&mut self, voter: usize, request: &SyncRequest) {
         let clock = self.hosts[voter].clock(self.now);
         let hidden = self.broken == Some(Break::R8);
+        let unknown_fails = self.broken == Some(Break::S5);
         let known = &mut self.voters[voter];
         let (brain, state) = (&mut known.brain, &known.state);
         let host = brain.evidence.hosts.entry(request.host.clone()).or_default();
@@ -193,17 +194,18 @@ impl World {
                 None => services.entry(report.service.clone()).or_default(),
             };
             let (at, passed) = (ago(report.age_ms), report.passed_ago_ms.map(ago));
+            let said = if unknown_fails { accuse(report.state) } else { report.state };
             match vantages.get_mut(&report.vantage) {
                 Some(sight) => {
-                    let same = sight.state == report.state && sight.epoch == report.epoch;
+                    let same = sight.state == said && sight.epoch == report.epoch;
                     brain.calm &= same;
                     if !same {
                         sight.since = at;
                     }
-                    (sight.epoch, sight.state, sight.at, sight.passed) = (report.epoch, report.state, at, passed);
+                    (sight.epoch, sight.state, sight.at, sight.passed) = (report.epoch, said, at, passed);
                 }
                 None => {
-                    let (epoch, state, detail) = (report.epoch, report.state, String::new());
+                    let (epoch, state, detail) = (report.epoch, said, String::new());
                     let sight = Sight { epoch, state, at, since: at, passed, warns: report.warns, detail };
                     vantages.insert(report.vantage.clone(), sight);
                 }
