@@ -151,6 +151,7 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("an operator moves a guest", met(|seen| seen.moves_asked)),
         ("a guest is left alone", met(|seen| seen.left_alone)),
         ("a voter runs no guests", met(|seen| seen.witnesses)),
+        ("a host cannot ask a guest (S5)", met(|seen| seen.unable)),
         ("a rung of a ladder is taken (S5)", met(|seen| seen.rungs)),
         ("a guest resets itself", met(|seen| seen.own_resets)),
         ("a guest resets itself again and again", met(|seen| seen.resets_in_a_row)),

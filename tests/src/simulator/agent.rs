@@ -137,6 +137,7 @@ impl World {
             let Some(supervisor) = &mut self.hosts[host].supervisor else { continue };
             // Who cannot ask says nothing, and has to fail anew for as long as it takes.
             let is_unable = found == Found::NotAsked;
+            self.seen.unable += u64::from(is_unable);
             if (passes || is_unable) && !supervisor.failing_since.is_empty() {
                 supervisor.failing_since.remove(&(guest.clone(), epoch));
             }

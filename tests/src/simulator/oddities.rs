@@ -1,7 +1,7 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
-//! capacities that are not hard, guests that operators or other tools move, that reset themselves, or that are left alone, and slow
-//! watchdogs.
+//! capacities that are not hard, guests that operators or other tools move, that reset themselves, that are left alone, or that hosts
+//! cannot ask, and slow watchdogs.
 //! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
@@ -39,6 +39,7 @@ const SOFT_CAPACITIES: u64 = 19;
 const RESETS_IN_A_ROW: u64 = 20;
 pub(super) const SLOW_WATCHDOGS: u64 = 21;
 const MOVES_ASKED: u64 = 22;
+const CANNOT_ASK: u64 = 23;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -107,6 +108,10 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
         let resets: Plan =
             begins(&plan).into_iter().flat_map(|begun| resets_in_a_row(&mut random, setup, begun)).collect();
         plan.extend(resets);
+        plan.sort_by_key(|(at, _)| *at);
+    }
+    if let Some(mut random) = drawn(setup, CANNOT_ASK) {
+        plan.extend(healed.iter().flat_map(|healed| cannot_ask(&mut random, setup, *healed)));
         plan.sort_by_key(|(at, _)| *at);
     }
     // Last, because the others draw from the guests that there are.
@@ -224,6 +229,15 @@ fn moves_asked(random: &mut Random, setup: &Setup, healed: Ms) -> Plan {
         plan.push((at, Happening::MoveAsked { guest, to, cold: random.one_in(2) }));
     }
     plan
+}
+
+/// Some hosts cannot ask a guest's services for a while, or none of them can: that is no word against it (S5).
+fn cannot_ask(random: &mut Random, setup: &Setup, healed: Ms) -> Plan {
+    let guest = any_guest(random, setup);
+    let (at, time) = (before(random, healed, 2_000, 24_000), random.between(2_000, 20_000));
+    let all = random.one_in(2);
+    let hosts: Vec<usize> = (0..setup.hosts.len()).filter(|_| all || random.one_in(2)).collect();
+    hosts.into_iter().map(|host| (at, Happening::CannotAsk { host, guest: guest.clone(), time })).collect()
 }
 
 /// Other tools move guests only in a cluster that is at rest, some seconds before its next fault: what they move behind its

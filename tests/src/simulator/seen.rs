@@ -37,6 +37,8 @@ pub struct Seen {
     pub left_alone: u64,
     /// Voters that run no guests.
     pub witnesses: u64,
+    /// Looks at guests whose services could not be asked.
+    pub unable: u64,
     /// Rungs of ladders that were taken.
     pub rungs: u64,
     /// Guests that reset themselves while all was well.
