@@ -48,7 +48,7 @@ pub enum Action {
     /// Tell the guard that the lease lasts until then.
     Grant(Moment),
     /// Carry an order out and bring the result back.
-    Carry(Order),
+    Carry(Box<Order>),
     /// Stop a guest whose assignment has been replaced, if it runs under this epoch or an older one.
     StopSuperseded {
         /// The guest.
@@ -322,7 +322,7 @@ impl Agent {
             return;
         }
         self.carried.insert(order.id);
-        actions.extend([Action::Persist(self.disk.clone()), Action::Carry(order)]);
+        actions.extend([Action::Persist(self.disk.clone()), Action::Carry(Box::new(order))]);
     }
 
     /// Whether virtual CPUs may run under this epoch of the guest, as far as the disk says (R7, R9). The shell asks again

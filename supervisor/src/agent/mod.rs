@@ -342,7 +342,7 @@ impl Work {
                         tracing::warn!(%error, "the guard did not take the lease");
                     }
                 },
-                Action::Carry(order) => self.carry(order),
+                Action::Carry(order) => self.carry(*order),
                 Action::StopSuperseded { guest, epoch } => self.stop_superseded(guest, epoch),
                 Action::Look(view) => {
                     self.parts.views.send_replace(Arc::new(*view));

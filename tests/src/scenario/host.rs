@@ -220,7 +220,7 @@ impl Node {
         for action in actions {
             match action {
                 Action::Persist(disk) => self.disk = disk,
-                Action::Carry(order) => supervisor.jobs.push(Job { order, ends: None }),
+                Action::Carry(order) => supervisor.jobs.push(Job { order: *order, ends: None }),
                 Action::StopSuperseded { guest, epoch } => {
                     if self.machines.get(&guest).is_some_and(|machine| machine.epoch <= epoch) {
                         self.machines.remove(&guest);

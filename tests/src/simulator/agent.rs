@@ -221,7 +221,7 @@ impl World {
                 Action::Grant(deadline) => self.hosts[host].lease = Some(deadline),
                 Action::Carry(order) => {
                     let fails = faulty && self.random.one_in(14);
-                    supervisor.jobs.push(Job { order, begun: None, fails, shot: false });
+                    supervisor.jobs.push(Job { order: *order, begun: None, fails, shot: false });
                     self.begin_jobs(host);
                 }
                 Action::StopSuperseded { guest, epoch } => {
