@@ -167,3 +167,22 @@ fn a_host_that_is_late_now_and_then_holds_no_fence_for_longer_than_it_takes_to_m
         assert_eq!(scene.decide().report.storm_hold.is_some(), held, "{silent_ms} ms");
     }
 }
+
+/// A host that has been off for days is unknown to a coordinator that has just begun, where no voter has heard it since it was
+/// started anew. It is not missed with the others, before it has had its time to join.
+#[test]
+fn a_host_that_nobody_has_ever_heard_makes_no_storm_with_one_that_has_just_failed() {
+    for is_known in [false, true] {
+        let mut scene = four();
+        scene.later(60_000);
+        scene.silent("d", 3_000);
+        scene.evidence.quorum_since = Some(Moment(scene.now - 1_000));
+        let seen = scene.evidence.hosts.get_mut(&host("c")).unwrap();
+        (seen.sync, seen.heard) = (None, None);
+        if is_known {
+            scene.heard("c", 1_000);
+        }
+        assert_eq!(scene.verdict("c"), HostVerdict::Unknown);
+        assert_eq!(scene.decide().report.storm_hold.is_some(), is_known, "heard before: {is_known}");
+    }
+}
