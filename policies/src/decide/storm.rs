@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Decision, HostJudgement, HostVerdict, Round,
     fences::{close, open},
+    hosts::newest_word,
     proofs::is_proven_off,
     restraint::is_missed,
 };
@@ -86,12 +87,21 @@ fn forms(round: &Round<'_>) -> bool {
     let missed_soon =
         |judged: &HostJudgement| judged.verdict != HostVerdict::Gone && moment.contains(&judged.silent_ms);
     let soon = round.hosts.iter().filter(|(name, judged)| missed_soon(judged) && counts(round, name));
+    let soon = soon.filter(|(name, _)| was_heard(round, name));
     let mut quiet: Vec<(u64, &HostName)> = silent(round).collect();
     if quiet.is_empty() {
         return false;
     }
     quiet.extend(soon.map(|(name, judged)| (judged.silent_ms, name)));
     storm_of(round, quiet).is_some()
+}
+
+/// Whether anybody has ever heard the host. Of one that nobody has, it is only known since when this coordinator listens, and it is
+/// not missed before it has had its time to join.
+fn was_heard(round: &Round<'_>, name: &HostName) -> bool {
+    let Some(known) = round.state.hosts.get(name) else { return false };
+    let word = newest_word(round.evidence, name, &known.facts.incarnation);
+    word.is_some() || round.evidence.other_boot(name, known).is_some()
 }
 
 /// What of the hosts that are silent is a storm.
