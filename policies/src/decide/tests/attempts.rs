@@ -50,11 +50,8 @@ fn the_attempt_of_an_executor_that_is_over_counts_until_its_shot_cannot_be_late(
     }
 }
 
-/// That its lease has run out ends its guests, not its supervisor: it may have begun with the end of that lease.
-#[test]
-fn the_attempt_of_an_executor_whose_lease_has_run_out_counts_until_what_it_began_last_cannot_be_late() {
-    let mut scene = fenced_by_a();
-    scene.later(60_000);
+/// That the lease of `a` has run out is proven at this moment.
+fn lease_of_a_has_run_out(scene: &mut Scene) {
     let longest = Longest { lease_ms: 4_000, guard_ms: 1_000, watchdog_ms: 2_000 };
     let ground = Ground { longest, watchdog: "iTCO_wdt".to_owned(), closed: Some(1) };
     let proof = Proof::lease_expired(&host("a"), &boot("a.1"), &ground, Moment(0), Moment(scene.now)).unwrap();
@@ -62,6 +59,14 @@ fn the_attempt_of_an_executor_whose_lease_has_run_out_counts_until_what_it_began
     let executor = scene.stage.state.hosts.get_mut(&host("a")).unwrap();
     (executor.life, executor.life_since) = (Life::Gone { proof }, scene.stage.index);
     scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+}
+
+/// That its lease has run out ends its guests, not its supervisor: it may have begun with the end of that lease.
+#[test]
+fn the_attempt_of_an_executor_whose_lease_has_run_out_counts_until_what_it_began_last_cannot_be_late() {
+    let mut scene = fenced_by_a();
+    scene.later(60_000);
+    lease_of_a_has_run_out(&mut scene);
     for (ms, over) in [(34_999, false), (1, true)] {
         scene.later(ms);
         scene.silent("d", 35_000);
@@ -70,6 +75,27 @@ fn the_attempt_of_an_executor_whose_lease_has_run_out_counts_until_what_it_began
             over,
             "R20: its deadline and the device's settling"
         );
+    }
+}
+
+#[test]
+fn an_attempt_counts_for_no_longer_because_its_executor_is_proven_gone_beside_being_silent() {
+    for by_lease in [true, false] {
+        let mut scene = fenced_by_a();
+        scene.later(60_000);
+        if by_lease {
+            lease_of_a_has_run_out(&mut scene);
+        } else {
+            let gone = scene.stage.gone("a");
+            scene.stage.must(gone);
+            scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+        }
+        // A lease with its margin, the deadline and the device's settling after its last sync.
+        for (silent_ms, over) in [(39_199, false), (39_200, true)] {
+            scene.silent("a", silent_ms);
+            scene.silent("d", 60_000);
+            assert_eq!(scene.words().contains(&"OrderEnded".to_owned()), over, "by lease: {by_lease}, {silent_ms} ms");
+        }
     }
 }
 
