@@ -209,24 +209,18 @@ pub(super) fn overdue(round: &Round<'_>, decision: &mut Decision, attempt: Order
 
 /// How much longer an attempt counts at most, unless its executor reports, in milliseconds (R20).
 ///
-/// An executor whose boot is over has begun nothing since: its deadline and the device's settling remain. One that is
-/// only silent may have begun with the lease of its last sync, and then has its deadline; so may one of which no more is proven
-/// than that this lease has run out, and its supervisor lives.
+/// One that is silent may have begun with the lease of its last sync, and then has its deadline; what more is known of it makes no
+/// attempt count for longer. An executor whose boot is over has begun nothing since: its deadline and the device's settling remain.
+/// One of which no more is proven than that its lease has run out may have begun until then, because its supervisor lives.
 pub(super) fn left_of(round: &Round<'_>, order: &Order) -> u64 {
-    let age = round.age(order.issued);
-    let left = match over_since(round, order) {
-        Some(over) => {
-            let begun = if is_cut_off(round, order) { order.deadline.0 } else { Duration::ZERO };
-            let settled = (begun + SETTLE).saturating_sub(round.age(over));
-            (order.deadline.0 + SETTLE).saturating_sub(age).max(settled)
-        }
-        None => {
-            let unsynced = round.hosts.get(&order.host).map_or(0, |judgement| judgement.unsynced_ms);
-            let longest = longest_lease(round) + order.deadline.0 + SETTLE;
-            longest.saturating_sub(age.min(Duration::from_millis(unsynced)))
-        }
-    };
-    millis(left)
+    let (age, deadline) = (round.age(order.issued), order.deadline.0);
+    let unsynced = round.hosts.get(&order.host).map_or(0, |judgement| judgement.unsynced_ms);
+    let longest = longest_lease(round) + deadline + SETTLE;
+    let left = longest.saturating_sub(age.min(Duration::from_millis(unsynced)));
+    let Some(over) = over_since(round, order) else { return millis(left) };
+    let begun = if is_cut_off(round, order) { deadline } else { Duration::ZERO };
+    let settled = (begun + SETTLE).saturating_sub(round.age(over));
+    millis((deadline + SETTLE).saturating_sub(age).max(settled).min(left))
 }
 
 /// Whether a device call of this order can still be running. Without a go-ahead younger than one lease its executor
