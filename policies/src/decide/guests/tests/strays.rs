@@ -160,8 +160,8 @@ fn nothing_starts_while_a_host_that_had_the_guest_when_it_was_last_heard_is_sile
     assert!(heard.settle().contains(&"Place".to_owned()), "and so does its word that nothing is left");
 }
 
-#[test]
-fn a_host_that_falls_silent_before_it_is_ordered_to_stop_a_guest_is_waited_for_too() {
+/// `web` is proven to run nowhere, and `b`, which was found with it, has fallen silent before it was ordered to stop it.
+fn silent_with_a_stray() -> Scene {
     let mut scene = four();
     let gone = scene.stage.gone("d");
     scene.stage.must(gone);
@@ -171,8 +171,64 @@ fn a_host_that_falls_silent_before_it_is_ordered_to_stop_a_guest_is_waited_for_t
     for on in ["a", "c"] {
         scene.synced(on, scene.now);
     }
+    scene
+}
+
+#[test]
+fn a_host_that_falls_silent_before_it_is_ordered_to_stop_a_guest_is_waited_for_too() {
+    let mut scene = silent_with_a_stray();
     assert!(!scene.settle().contains(&"Place".to_owned()));
     assert!(doing(&scene, "web").contains("b had something of it"), "{}", doing(&scene, "web"));
+}
+
+#[test]
+fn a_host_that_dies_before_it_is_ordered_to_stop_a_stray_is_fenced_for_it() {
+    let mut scene = silent_with_a_stray();
+    scene.asked("b", Some(2_000));
+    let words = scene.settle();
+    assert!(words.contains(&"FenceAttempted".to_owned()), "L1: only proof that it is off ends the wait: {words:?}");
+    assert!(!words.contains(&"Place".to_owned()), "{words:?}");
+    let attempt = scene.stage.state.fence_under_way(&host("b")).unwrap();
+    scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
+    scene.power("b", off("b", Moment(scene.now)));
+    let words = scene.settle();
+    assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
+}
+
+#[test]
+fn what_a_silent_host_may_have_is_known_to_the_next_coordinator_and_told_for_as_long_as_it_is_waited_for() {
+    let mut scene = silent_with_a_stray();
+    scene.settle();
+    scene.evidence.hosts.get_mut(&host("b")).unwrap().reports.clear();
+    assert!(!scene.settle().contains(&"Place".to_owned()), "S6: whoever decides");
+    assert!(scene.stage.state.open_incident("twice/web").is_some(), "a person is told what it waits for");
+    later_without(&mut scene, "d", 1_000);
+    scene.stage.end("b", done());
+    assert!(scene.settle().contains(&"Place".to_owned()), "nothing of it is left there");
+    assert_eq!(scene.stage.state.open_incident("twice/web"), None);
+}
+
+#[test]
+fn a_stray_behind_a_dead_supervisor_costs_its_host_if_a_guest_waits_for_it() {
+    for (wanted, costs) in [(Wanted::Running, true), (Wanted::Stopped, false)] {
+        let mut scene = four();
+        let gone = scene.stage.gone("d");
+        scene.stage.must(gone);
+        later_without(&mut scene, "d", 2_000);
+        has(&mut scene, "web", "b", Epoch::default());
+        assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+        if wanted != Wanted::Running {
+            want(&mut scene, "web", wanted);
+        }
+        later_without(&mut scene, "d", 60_000);
+        for (ms, fenced) in [(29_999, false), (30_000, costs)] {
+            scene.silent("b", ms);
+            scene.heard("b", 100);
+            let words = scene.settle();
+            assert_eq!(words.contains(&"FenceAttempted".to_owned()), fenced, "{wanted:?}, {ms} ms: {words:?}");
+            assert!(!words.contains(&"Place".to_owned()), "{words:?}");
+        }
+    }
 }
 
 #[test]
