@@ -11,8 +11,8 @@ use super::{
 use crate::{
     evidence::OtherBoot,
     model::Severity,
-    names::HostName,
-    state::{Fence, Life, Migration, MigrationStep, Phase, Wanted},
+    names::{GuestName, HostName},
+    state::{Fence, Guest, Life, Migration, MigrationStep, Phase, Wanted},
 };
 
 /// Silence of a supervisor that no restart or upgrade should take (R16).
@@ -74,7 +74,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         .filter(|judgement| matches!(judgement.verdict, HostVerdict::SupervisorDown | HostVerdict::Isolated))?;
     if let Some(anew) = booted_anew(round, name) {
         let age = could_join_for(round, name, anew);
-        let guests = round.state.guests_of(name).count();
+        let guests = round.state.guests_of(name).count() + awaited_strays(round, name).count();
         let stuck = format!(
             "it has booted anew ({}) and has not joined for {} s, and {guests} guests wait for its word",
             anew.incarnation,
@@ -98,6 +98,21 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         }
         let home = known.home().filter(|home| home.host == *name)?;
         round.watched(guest, home.epoch).failed_service(round.state)
-    })?;
+    });
+    let awaited = || {
+        let guest = awaited_strays(round, name).next()?;
+        Some(format!("{guest} starts nowhere before it is known to be stopped there"))
+    };
+    let failed = failed.or_else(awaited)?;
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
+}
+
+/// Guests that were found on this host without a right to run there, and are to run, and start nowhere before it has said that nothing
+/// of them is left.
+fn awaited_strays<'a>(round: &'a Round<'_>, name: &'a HostName) -> impl Iterator<Item = &'a GuestName> {
+    let starts_then = |known: &Guest| {
+        known.wanted == Wanted::Running && known.given_up.is_none() && matches!(known.phase, Phase::Free { .. })
+    };
+    let guests = &round.state.guests;
+    round.state.strays_of(name).filter(move |guest| guests.get(*guest).is_some_and(starts_then))
 }

@@ -69,16 +69,24 @@ impl Pass<'_, '_> {
     fn strays_of_free(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) -> bool {
         let strays = self.found(free.name, free.since);
         if strays.is_empty()
-            && let Some(host) = self.may_be_left(free.name, free.last, free.since)
+            && let Some(left) = self.may_be_left(free.name, free.last, free.since)
         {
+            let host = left.host;
             self.tell_left(free.name, host);
+            self.stop_left(free.name, left);
             judgement.doing =
                 format!("{host} had something of it when it was last heard: nothing starts before that is over");
             judgement.waits =
                 Some((format!("the word of {host} that nothing of it is left, or proof that it is off"), FOREVER));
             return true;
         }
-        self.tell_strays(free.name, &strays, "although it was proven to run nowhere");
+        let mut asked = free.guest.strays.keys();
+        let open = asked.find(|host| strays::release_of(self.round.state, free.name, host).is_some());
+        let silent = open.filter(|host| strays.is_empty() && !self.round.answers(host));
+        match silent {
+            Some(host) => self.tell_left(free.name, host),
+            None => self.tell_strays(free.name, &strays, "although it was proven to run nowhere"),
+        }
         self.stop_strays(free.name, &strays, None);
         if !strays.is_empty() {
             judgement.doing =
@@ -86,8 +94,6 @@ impl Pass<'_, '_> {
             judgement.waits = self.stop_of_strays(free.name, None);
             return true;
         }
-        let mut asked = free.guest.strays.keys();
-        let open = asked.find(|host| strays::release_of(self.round.state, free.name, host).is_some());
         if let Some(host) = open {
             judgement.doing = format!("{host} has not said yet that nothing of it is left there");
             judgement.waits = self.stop_of_strays(free.name, None);

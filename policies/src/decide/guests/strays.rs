@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! state says where  -> that one is kept, the others are stopped (by supersession, or by an order where their epoch is newer)
-//! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so; a silent host is waited for that
-//!                      had something of it when it was last heard
+//! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so; a silent host is ordered to and
+//!                      waited for that had something of it when it was last heard
 //! state says nothing-> (Unplaced) one is kept: rules, then what runs, then the well host; the others are ordered to stop,
 //!                      and the one that is left is adopted
 //! moved outside     -> what the state says has nothing of it, and one host alone runs it under the committed assignment: it
@@ -19,13 +19,13 @@ use super::{
 };
 use crate::{
     change::Change,
-    evidence::{Heard, HostEvidence, is_there},
+    evidence::{Heard, is_there},
     fit::host_rule_broken,
     model::Severity,
     names::{Epoch, GuestName, HostName},
     observe::GuestCondition,
     order::{Order, OrderKind},
-    state::{ClusterState, Mode, Tenure},
+    state::{ClusterState, Life, Mode, Tenure},
     time::{Moment, millis},
 };
 
@@ -92,24 +92,31 @@ impl<'b> Pass<'_, 'b> {
         self.round.evidence.marks.at(since).plus(self.round.timing.sync_every.0 * 2)
     }
 
-    /// A host that is not well heard, and had something of a guest that is proven to run nowhere when it was last heard. Of the host
-    /// where it ran that is over by the proof, unless it was heard after that.
-    pub(super) fn may_be_left(&self, name: &GuestName, last: Option<&HostName>, since: u64) -> Option<&'b HostName> {
+    /// What a host that is not well heard had of a guest that is proven to run nowhere, when it was last heard. Of the host where it
+    /// ran that is over by the proof, unless it was heard after that.
+    pub(super) fn may_be_left(&self, name: &GuestName, last: Option<&HostName>, since: u64) -> Option<Stray<'b>> {
         let told_after = self.told_after(since);
-        let has = |seen: &HostEvidence| seen.reports.get(name).is_some_and(|report| is_there(&report.condition));
-        let counts = |host: &HostName, seen: &HostEvidence| {
-            Some(host) != last || seen.sync.as_ref().is_some_and(|sync| sync.at > told_after)
-        };
-        let mut silent = self.glance.silent.iter();
-        silent.find(|(host, seen)| has(seen) && counts(host, seen)).map(|(host, _)| *host)
+        self.glance.silent.iter().find_map(|&(host, seen)| {
+            let report = seen.reports.get(name).filter(|report| is_there(&report.condition))?;
+            let counts = Some(host) != last || seen.sync.as_ref().is_some_and(|sync| sync.at > told_after);
+            counts.then_some(Stray { host, epoch: report.epoch, condition: &report.condition })
+        })
     }
 
-    /// Nobody but a person may be able to say what became of it: a host that may run nothing is not fenced (S8).
+    /// Orders the stop of what a silent host may have. An order is not forgotten with the coordinator that gave it (S6), and has its
+    /// host fenced if that one fails: nothing else would ever end the wait (L1).
+    pub(super) fn stop_left(&mut self, name: &GuestName, left: Stray<'_>) {
+        if self.round.state.hosts.get(left.host).is_some_and(|known| known.life == Life::Up) {
+            self.stop_strays(name, &[left], None);
+        }
+    }
+
+    /// A person may be the only one who can say what became of it: not every host can be fenced.
     pub(super) fn tell_left(&mut self, name: &GuestName, host: &HostName) {
         let summary = format!("{name} starts nowhere: {host} had something of it when it was last heard");
         let human = format!(
             "It may run on {host} still. Bring {host} back, or see that it is off and run \
-             `holdfast host confirm-off {host} --operator YOUR-NAME`."
+             `holdfast host confirm-off {host} --operator YOUR-NAME`, unless it is fenced."
         );
         open(self.round, self.decision, format!("twice/{name}"), Severity::Critical, summary, Some(human));
     }
