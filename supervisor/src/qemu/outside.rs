@@ -103,6 +103,20 @@ mod tests {
         assert!(error.to_string().contains("qemu.cgroup"), "{error}");
     }
 
+    /// What ends has left its cgroup a moment before it is seen to have ended.
+    #[tokio::test]
+    async fn a_driver_begins_beside_a_guest_that_ends_at_that_moment() {
+        let (_folder, config) = host();
+        let mut ending = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let input = ending.stdin.take();
+        let guest = started(&config, Process::find(i32::try_from(ending.id()).unwrap()).unwrap());
+        // It ends once it has been seen to run.
+        let (opened, ()) = tokio::join!(Driver::open(config), async move { drop(input) });
+        let (driver, _events) = opened.unwrap();
+        driver.stop(&guest).await.unwrap();
+        ending.wait().unwrap();
+    }
+
     #[tokio::test]
     async fn a_guest_that_runs_outside_its_cgroup_does_not_count_as_stopped_and_is_not_started_again() {
         let (_folder, config) = host();
