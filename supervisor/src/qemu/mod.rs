@@ -199,7 +199,7 @@ impl Driver {
         let (events, receiver) = mpsc::channel(EVENTS);
         let keeper = Keeper::begin(config.forensics.clone());
         let inner = Inner { config, registry: Registry::default(), keeper, events, kvm: OnceCell::new() };
-        inner.adopt()?;
+        inner.adopt().await?;
         let inner = Arc::new(inner);
         orphan::keep_what_was_being_sent(&inner);
         Ok((Self { inner }, receiver))

@@ -19,25 +19,31 @@ const MAY_LAG: Duration = Duration::from_secs(1);
 /// How often it is looked at within that time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The recorded process, if it runs and is not in the guest's cgroup.
-pub fn outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
-    let process = record.process.filter(|process| process.runs())?;
-    let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
-    (!inside).then_some(process)
+/// The recorded process of a guest whose cgroup is empty, if it runs elsewhere. One that ends at this moment does not.
+pub async fn outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
+    let began = Instant::now();
+    while let Some(process) = seen_outside(record, cgroup) {
+        if began.elapsed() >= MAY_LAG {
+            return Some(process);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    None
 }
 
 /// Makes sure that a guest whose cgroup is empty does not run outside it.
 pub async fn nothing_outside(files: &Files, cgroup: &Cgroup) -> io::Result<()> {
-    let began = Instant::now();
     // A record that cannot be read names no process.
-    while let Some(process) = files.read().ok().flatten().and_then(|record| outside(&record, cgroup)) {
-        if began.elapsed() >= MAY_LAG {
-            let (pid, cgroup) = (process.pid, cgroup.path().display());
-            return Err(io::Error::other(format!("it runs as process {pid} outside {cgroup}")));
-        }
-        sleep(LOOK_EVERY).await;
-    }
-    Ok(())
+    let Some(record) = files.read().ok().flatten() else { return Ok(()) };
+    let Some(process) = outside(&record, cgroup).await else { return Ok(()) };
+    let (pid, cgroup) = (process.pid, cgroup.path().display());
+    Err(io::Error::other(format!("it runs as process {pid} outside {cgroup}")))
+}
+
+fn seen_outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
+    let process = record.process.filter(|process| process.runs())?;
+    let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
+    (!inside).then_some(process)
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ impl Inner {
     }
 
     /// Takes over what an earlier supervisor left.
-    pub(super) fn adopt(&self) -> Result<(), DriverError> {
+    pub(super) async fn adopt(&self) -> Result<(), DriverError> {
         let path = &self.config.cgroup;
         cgroup::make_base(path).map_err(|source| DriverError::Cgroup { path: path.display().to_string(), source })?;
         let folder = record::folder(&self.config.run_dir);
@@ -230,7 +230,7 @@ impl Inner {
         for entry in std::fs::read_dir(&folder).map_err(records)? {
             let name = entry.map_err(records)?.file_name();
             if let Ok(guest) = GuestName::new(name.to_string_lossy()) {
-                self.adopt_one(&guest)?;
+                self.adopt_one(&guest).await?;
             }
         }
         for guest in self.live()? {
@@ -241,13 +241,14 @@ impl Inner {
         Ok(())
     }
 
-    fn adopt_one(&self, guest: &GuestName) -> Result<(), DriverError> {
+    async fn adopt_one(&self, guest: &GuestName) -> Result<(), DriverError> {
         let (files, cgroup) = (self.files(guest), self.cgroup(guest));
         match files.read() {
             Ok(Some(record)) => {
                 // It would be told to have ended. Where others run in its cgroup it is nobody knows what.
                 let is_empty = matches!(cgroup.populated(), Ok(false));
-                if let Some(Process { pid, .. }) = outside(&record, &cgroup).filter(|_| is_empty) {
+                let elsewhere = if is_empty { outside(&record, &cgroup).await } else { None };
+                if let Some(Process { pid, .. }) = elsewhere {
                     let cgroup = cgroup.path().display().to_string();
                     return Err(DriverError::Outside { guest: guest.clone(), pid, cgroup });
                 }
