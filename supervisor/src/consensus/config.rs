@@ -59,7 +59,11 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    pub(super) fn raft_config(&self, cluster: &str) -> Result<Config, StartError> {
+    /// What raft is configured with, in the product and in the simulations of its voters.
+    ///
+    /// # Errors
+    /// [`StartError::Tuning`] when the timing makes no sense.
+    pub fn raft_config(&self, cluster: &str) -> Result<Config, StartError> {
         let config = Config {
             cluster_name: cluster.to_owned(),
             heartbeat_interval: millis(self.heartbeat),

@@ -1,6 +1,7 @@
 //! Agreement among the voters: proposed entries are committed by a quorum and applied to the [`Machine`] in one order.
 //!
-//! Openraft does the work and does not show outside this folder. Nothing is answered from a leader's lease: authority
+//! Openraft does the work and does not show outside this folder, but for how it is configured and what an entry is: by those,
+//! voters are simulated as they are (`tests/src/voters`). Nothing is answered from a leader's lease: authority
 //! is proven by a round to a quorum each time ([`Consensus::read_index`], R2), and a restarted leader is elected anew.
 
 mod config;
@@ -30,7 +31,7 @@ pub use membership::{Roster, RosterEntry};
 pub use propose::{Applied, Authority, ENTRY_BYTES_MAX};
 pub use remains::{Anew, Remains};
 pub use standing::{Heard, Standing, ask, no_vote};
-pub use types::Place;
+pub use types::{EntryBytes, Place};
 
 use std::{
     collections::BTreeMap,

@@ -33,7 +33,7 @@ pub struct Place {
 /// One proposed entry.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct EntryBytes(#[serde(with = "bytes_as_text")] pub(super) Vec<u8>);
+pub struct EntryBytes(#[serde(with = "bytes_as_text")] pub Vec<u8>);
 
 impl fmt::Debug for EntryBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
