@@ -6,3 +6,4 @@ pub mod lab;
 pub mod quickstart;
 pub mod scenario;
 pub mod simulator;
+pub mod voters;

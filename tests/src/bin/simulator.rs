@@ -10,6 +10,7 @@ use holdfast_tests::{
         quiet,
         report::{End, Options, find_break, run_many, words},
     },
+    voters,
 };
 
 const HELP: &str = "\
@@ -17,12 +18,14 @@ Usage: simulator run --seeds N [--first S] [--hosts 3..9] [--minutes 30] [--brea
        simulator replay SEED [--trace] [--hosts 3..9] [--minutes 30] [--break R7]
        simulator breaks [--seeds 2000] [--hosts 3..9] [--minutes 30] [--json]
        simulator bounds [--seeds 200] [--first S] [--json]
+       simulator voters [SEED] [--seeds 100] [--first S] [--break votes|fsync|reads] [--json]
        simulator scenario FILE.json
 
 run     runs seeds S, S+1, …; ends with 1 when a promise was broken or something did not heal
 replay  runs one seed again: the shortest list of happenings and its story, or with --trace the whole story
 breaks  switches off one rule after the other and tells at which seed that is found
 bounds  measures outages in worlds where one thing fails at a time, against the bound that `explain` shows before
+voters  runs real voters alone (openraft) through faults, seeds S, S+1, …, or one seed, whose story is told
 scenario  prints what comes of a scenario, as JSON
 
 Exit codes: 0 all is well; 1 a promise was broken, something did not heal, a broken rule was not found, or an outage
@@ -59,6 +62,10 @@ fn called(words: Vec<String>) -> Result<ExitCode, String> {
         }
         "breaks" => Ok(breaks(&parse(rest, 2_000)?)),
         "bounds" => Ok(bounds(&parse(rest, 200)?)),
+        "voters" => {
+            let (broken, rest) = broken_voters(rest)?;
+            Ok(run_voters(&parse(&rest, 100)?, broken))
+        }
         "scenario" => match rest {
             [file] => Ok(run_scenario(file)),
             _ => Err("which file?".to_owned()),
@@ -214,6 +221,53 @@ fn bounds(arguments: &Arguments) -> ExitCode {
         print!("{}", quiet::table(&outages));
     }
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Takes what voters are to break out of the words: the names are others than those of rules.
+fn broken_voters(words: &[String]) -> Result<(Option<voters::Break>, Vec<String>), String> {
+    let Some(at) = words.iter().position(|word| word == "--break") else { return Ok((None, words.to_vec())) };
+    let mut rest = words.to_vec();
+    let named: Vec<String> = rest.drain(at..words.len().min(at + 2)).collect();
+    let name = named.get(1).ok_or("--break needs a value")?;
+    Ok((Some(name.parse()?), rest))
+}
+
+fn run_voters(arguments: &Arguments, broken: Option<voters::Break>) -> ExitCode {
+    let options = voters::Options { broken, traced: false };
+    if let Some(seed) = arguments.seed {
+        let outcome = voters::run(seed, &options);
+        print!("{}", outcome.story);
+        println!("seed {seed}, {} voters: {}", outcome.voters, voters::words(&outcome.end));
+        let well = matches!(outcome.end, voters::End::Well(_));
+        return if well { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let mut told = 0;
+    let totals = voters::run_many(&options, arguments.first, arguments.seeds, |seed, outcome| {
+        eprintln!("seed {seed}, {} voters: {}", outcome.voters, voters::words(&outcome.end));
+        if told < TOLD_MAX {
+            told += 1;
+            eprint!("{}", outcome.story);
+            eprintln!("replay it with: simulator voters {seed}{}", repeated_voters(broken));
+        }
+        // What is broken is to be found once.
+        broken.is_none()
+    });
+    if arguments.json {
+        println!("{}", serde_json::to_string(&totals).unwrap_or_default());
+    } else {
+        println!(
+            "{} seeds, {} violations, {} unhealed, {:.2} simulated hours in {:.1} s",
+            totals.seeds, totals.violations, totals.unhealed, totals.simulated_hours, totals.wall_seconds
+        );
+        if let Some((seed, healed)) = totals.slowest {
+            println!("the slowest voters were well {} ms after their troubles, seed {seed}", healed.as_millis());
+        }
+    }
+    if totals.violations + totals.unhealed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn repeated_voters(broken: Option<voters::Break>) -> String {
+    broken.map_or_else(String::new, |broken| format!(" --break {}", broken.name()))
 }
 
 /// Bytes of a scenario file at most: far above the largest that can be run.
