@@ -372,7 +372,7 @@ fn every_wait_has_its_reason_and_its_bound() {
     set_mode(&mut scene, "d", Mode::Active);
     scene.settle();
     let (what, left) = waits(&scene);
-    assert!(what.contains("the report of the fence attempt") && left == 34_200, "{what} {left}");
+    assert!(what.contains("the report of the fence attempt") && left == 39_200, "{what} {left}");
     scene.stage.end("a", failed());
     scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
     let (what, left) = waits(&scene);
