@@ -32,6 +32,8 @@ mod migration;
 pub mod model;
 pub mod names;
 pub mod observe;
+#[cfg(test)]
+mod older;
 pub mod operators;
 pub mod order;
 pub mod plan;

@@ -322,6 +322,20 @@ mod tests {
         fs::write(papers.store.join("raft.redb"), b"x").unwrap();
     }
 
+    /// As the version before there were feature levels wrote them.
+    #[test]
+    fn the_papers_of_an_older_version_are_read_and_written_in_the_same_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = papers(folder.path());
+        fs::write(&papers.id, r#"{"node_id":2}"#).unwrap();
+        make_store(&papers);
+        assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 2 });
+        fs::write(&papers.invitation, r#"{"node_id":7}"#).unwrap();
+        assert_eq!(papers.part(true).unwrap(), Part::Joins { node_id: 7 });
+        papers.invite(8).unwrap();
+        assert_eq!(fs::read_to_string(&papers.invitation).unwrap(), r#"{"node_id":8}"#);
+    }
+
     #[test]
     fn a_ticket_makes_one_store_and_a_lost_store_makes_none() {
         let folder = tempfile::tempdir().unwrap();

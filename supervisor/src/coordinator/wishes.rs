@@ -218,6 +218,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_voter_of_an_older_version_answers_without_a_generation() {
+        let told = r#"{"age_ms":120,"counts":true,"other_boot":["hv-a.2",40]}"#;
+        let AgesAnswer { age_ms, counts, other_boot, generation } = serde_json::from_str(told).unwrap();
+        assert_eq!((age_ms, counts, generation), (Some(120), true, 0));
+        assert_eq!(other_boot, Some((Incarnation::new("hv-a.2").unwrap(), 40)));
+    }
+
+    #[test]
     fn a_level_is_off_only_when_all_of_its_devices_say_so() {
         let unknown = || Power::Unknown { detail: "no answer".to_owned() };
         let level = |devices: &[Power]| devices.iter().cloned().fold(Power::Off, together);

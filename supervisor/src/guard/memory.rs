@@ -137,6 +137,21 @@ mod tests {
         assert_eq!(keeper.load(&other).unwrap(), Memory::blank(other));
     }
 
+    /// As the version before there were feature levels kept it: a guard that is upgraded within a boot reads that, and the other way
+    /// round.
+    #[test]
+    fn the_memory_of_an_older_guard_is_read_and_kept_in_the_same_words() {
+        const OLDER: &str = r#"{"incarnation":"boot-1","stops":true,"counted_on":10000,"deadline":7,"guests":[{"guest":"web-1","cgroup":"/c/web-1"}],"stopped":[{"guest":"db-1","at":9,"lease_ended":7}]}"#;
+        let folder = tempfile::tempdir().unwrap();
+        let (keeper, boot) = (Keeper::new(folder.path()), Incarnation::new("boot-1").unwrap());
+        fs::write(&keeper.path, OLDER).unwrap();
+        let memory = keeper.load(&boot).unwrap();
+        assert_eq!((memory.stops, memory.counted_on, memory.deadline), (true, Some(10_000), Some(Moment(7))));
+        assert_eq!((memory.guests.len(), memory.stopped.len()), (1, 1));
+        keeper.keep(&memory).unwrap();
+        assert_eq!(fs::read_to_string(&keeper.path).unwrap(), OLDER);
+    }
+
     #[test]
     fn whatever_the_deadline_is_it_is_kept_in_the_same_room() {
         let boot = Incarnation::new("boot-1").unwrap();

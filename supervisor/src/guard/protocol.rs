@@ -147,6 +147,40 @@ pub struct Guest {
 mod tests {
     use super::*;
 
+    /// As the version before there were feature levels spoke: a guard and a supervisor of two versions understand each other. A guard
+    /// refuses keys that it does not know, so requests are the same to the letter.
+    #[test]
+    fn an_older_guard_and_an_older_supervisor_are_understood() {
+        for text in [
+            r#"{"request":"grant","deadline":7}"#,
+            r#"{"request":"revoke"}"#,
+            r#"{"request":"register","guest":"web-1","cgroup":"/c/web-1"}"#,
+            r#"{"request":"unregister","guest":"web-1"}"#,
+            r#"{"request":"voters","addresses":["10.0.0.1:7400"]}"#,
+            r#"{"request":"stop_mode","stops":true}"#,
+            r#"{"request":"hand_over"}"#,
+            r#"{"request":"query"}"#,
+        ] {
+            let request: Request = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        }
+        for text in [
+            r#"{"reply":"done"}"#,
+            r#"{"reply":"refused","reason":"no"}"#,
+            r#"{"reply":"hand_over"}"#,
+            concat!(
+                r#"{"reply":"status","incarnation":"boot-1","pid":7,"started":1,"deadline":9,"#,
+                r#""guests":[{"guest":"web-1","cgroup":"/c/web-1"}],"voters":["10.0.0.1:7400"],"refused":0,"#,
+                r#""armed":{"stops":true,"guard_ms":1000,"watchdog":{"identity":"wd","timeout_ms":10000,"is_virtual":false}},"#,
+                r#""unarmed":null,"stopped":[{"guest":"db-1","at":8,"lease_ended":7}],"#,
+                r#""hardened":{"memory":null,"priority":"no"}}"#
+            ),
+        ] {
+            let reply: Reply = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&reply).unwrap(), text);
+        }
+    }
+
     #[test]
     fn an_unknown_key_is_refused_also_in_a_request_that_has_no_keys_of_its_own() {
         for (text, accepted) in [

@@ -247,6 +247,25 @@ mod tests {
         assert!(Process::find(i32::try_from(std::process::id()).unwrap()).unwrap().runs());
     }
 
+    /// As the version before there were feature levels wrote it: a guest that it started is found again.
+    #[test]
+    fn the_record_of_an_older_version_is_read() {
+        const OLDER: &str = concat!(
+            r#"{"guest":"web-1","epoch":{"generation":1,"index":12},"definition":{"memory_mib":512,"cpus":1,"kernel":null,"#,
+            r#""disks":[{"path":"/srv/web-1.raw","format":"raw"}],"nics":[],"agent":true,"holdfast_agent":false,"#,
+            r#""watchdog":null,"accel":"auto","machine":"q35"},"how":"incoming","started":1700000000000,"#,
+            r#""exclusive":["/srv/web-1.raw"],"process":{"pid":7,"start_ticks":12345}}"#
+        );
+        let run_dir = tempfile::tempdir().unwrap();
+        let files = Files::new(run_dir.path(), &GuestName::new("web-1").unwrap());
+        files.make().unwrap();
+        std::fs::write(files.record(), OLDER).unwrap();
+        let record = files.read().unwrap().unwrap();
+        assert_eq!((record.epoch.index, record.how), (12, How::Incoming));
+        assert!(record.definition.vsock.is_none() && record.definition.display.is_none());
+        assert_eq!(record.process, Some(Process { pid: 7, start_ticks: 12_345 }));
+    }
+
     #[test]
     fn a_broken_record_is_an_error_and_not_an_absent_guest() {
         let run_dir = tempfile::tempdir().unwrap();

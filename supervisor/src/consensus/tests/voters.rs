@@ -144,6 +144,20 @@ async fn a_store_of_another_cluster_is_refused() {
     assert!(matches!(lost, StartError::NoStore { .. }), "{lost}");
 }
 
+#[test]
+fn what_an_older_version_says_to_voters_is_read() {
+    let message = network::Message::Vote(openraft::raft::VoteRequest::new(types::Vote::new(2, 1), None));
+    let (cluster, promised) = ("lab".to_owned(), Promised::default());
+    let envelope = network::Envelope { cluster, from: 1, to: 2, generation: 3, promised, message };
+    let mut written = serde_json::to_value(&envelope).unwrap();
+    let fields = written.as_object_mut().unwrap();
+    assert!(fields.remove("generation").is_some() && fields.remove("promised").is_some());
+    // And what a later one may say beside that.
+    fields.insert("later".to_owned(), 1.into());
+    let read: network::Envelope = serde_json::from_value(written).unwrap();
+    assert_eq!((read.generation, read.promised, read.from, read.to), (0, Promised::default(), 1, 2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_another_cluster_node_or_host_is_refused() {
     let site = Site::new(3);
