@@ -315,6 +315,20 @@ impl Journal {
 mod tests {
     use super::*;
 
+    /// An older version that is given this state halts at the raise, because it does not know such an entry. Were that forgotten, it
+    /// would take the state in and leave out what it does not know (R26).
+    #[test]
+    fn that_the_feature_level_was_raised_is_never_forgotten() {
+        let mut journal = Journal::default();
+        journal.add(1, WallTime(1), Event::StormEnded);
+        journal.add(2, WallTime(2), Event::LevelRaised { to: FeatureLevel::HIGHEST });
+        for index in 3..=2 * ENTRIES_MAX as u64 {
+            journal.add(index, WallTime(index), Event::StormEnded);
+        }
+        let first: Vec<u64> = journal.entries().map(|entry| entry.index).take(2).collect();
+        assert_eq!((journal.entries().count(), first), (ENTRIES_MAX, vec![2, ENTRIES_MAX as u64 + 2]));
+    }
+
     #[test]
     fn the_journal_of_an_older_version_is_still_read() {
         let verified = r#"{"guest_verified":{"guest":"web","host":"a"}}"#;

@@ -15,6 +15,7 @@ mod modes;
 mod moved;
 mod quarantine;
 mod revocation;
+mod versions;
 
 fn attempt(stage: &mut Stage, target: &str, executor: &str) {
     stage.must(Change::FenceAttempted { host: host(target), executor: host(executor), level: 0 });
