@@ -41,7 +41,8 @@ pub enum Change {
         /// What it says of itself.
         facts: HostFacts,
         /// The log index at which the boot had joined that this one was taken to follow, where there was one: another may
-        /// have joined since this was proposed. `None` also from a version that does not say.
+        /// have joined since this was proposed. `None` also from a version that does not say, and before all voters look at it
+        /// ([`follows`](crate::state::ClusterState::follows)).
         #[serde(default)]
         follows: Option<u64>,
     },

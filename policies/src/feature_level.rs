@@ -36,9 +36,13 @@ impl FeatureLevel {
     pub const STRAYS: Self = Self::REVOCATION;
     /// From this one on a guest with much memory is given longer to be sent, and two versions would write different times into
     /// one order before all can do this.
-    pub const LONG_SENDS: Self = Self(3);
+    pub const LONG_SENDS: Self = Self::REVOCATION;
+    /// From this one on everybody makes of an entry what this version makes of it. Before, it refuses nothing that an earlier
+    /// version takes in, and counts nothing otherwise: orders and incidents are numbered by the state, and one that some have and
+    /// others have not would give its number to another one there.
+    pub const ALIKE: Self = Self::REVOCATION;
     /// What this version can do.
-    pub const HIGHEST: Self = Self::LONG_SENDS;
+    pub const HIGHEST: Self = Self::REVOCATION;
 }
 
 impl Default for FeatureLevel {

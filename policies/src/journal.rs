@@ -297,10 +297,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Adds an entry; the oldest goes when there are [`ENTRIES_MAX`].
+    /// Adds an entry; the oldest goes when there are [`ENTRIES_MAX`]. That the feature level was raised stays, once for each level:
+    /// it is what a version that knows of no levels cannot read, so that it does not take part with what it leaves out (R26).
     pub fn add(&mut self, index: u64, at: WallTime, what: Event) {
         if self.entries.len() >= ENTRIES_MAX {
-            self.entries.pop_front();
+            let goes = |entry: &Entry| !matches!(entry.what, Event::LevelRaised { .. });
+            let oldest = self.entries.iter().position(goes);
+            self.entries.remove(oldest.unwrap_or(0));
         }
         self.entries.push_back(Entry { index, at, what });
     }

@@ -123,6 +123,14 @@ impl ClusterState {
         })
     }
 
+    /// The log index at which the boot had joined that the next one of this host follows: where another has joined since, the
+    /// change that lets it in is refused. `None` before all voters look at it, because an earlier version lets it in (R26).
+    #[must_use]
+    pub fn follows(&self, host: &HostName) -> Option<u64> {
+        let known = self.hosts.get(host)?;
+        (self.level >= FeatureLevel::ALIKE).then_some(known.joined)
+    }
+
     /// Whether what this machine and boot says is the word of the host that has joined, and not of another under its name.
     #[must_use]
     pub fn speaks_for(&self, host: &HostName, facts: &HostFacts) -> bool {

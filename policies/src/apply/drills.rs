@@ -24,7 +24,7 @@ impl ClusterState {
         let refuse = |why: &str| Err(Refused::Host { host: host.clone(), why: why.to_owned() });
         let Some(device) = device else { return refuse("has no power device at that level") };
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        if known.distrusted.contains(&level) {
+        if self.are_alike() && known.distrusted.contains(&level) {
             return refuse(
                 "cannot be drilled: its power device of that level is not trusted, and may be another machine's",
             );

@@ -69,16 +69,16 @@ impl ClusterState {
     /// An operator has looked after the guest: what has failed before is forgotten, and it is tried anew.
     pub(super) fn looked_after(&mut self, context: &mut Context, guest: &GuestName, by: String) -> Result<(), Refused> {
         let known = self.guests.get_mut(guest).ok_or_else(|| Refused::NoGuest { guest: guest.clone() })?;
-        let has_failed = known.has_failures() || !known.shuns.is_empty();
-        if !has_failed && known.failed_moves == 0 {
+        let (has_failed, has_shunned) = (known.has_failures(), !known.shuns.is_empty());
+        if !has_failed && !has_shunned && known.failed_moves == 0 {
             return Err(Refused::Already { why: format!("nothing of {guest} has failed") });
         }
         known.forget_failures();
         known.shuns.clear();
         self.note(context, Event::LookedAfter { guest: guest.clone(), by });
-        // An earlier version counts no moves, and refuses this where nothing else has failed: nothing that bears on leases may
-        // follow from it there and not here (R26).
-        if has_failed {
+        // An earlier version counts no moves and shuns no hosts, and refuses this where nothing else has failed: nothing that bears
+        // on leases may follow from it there and not here (R26).
+        if has_failed || (has_shunned && self.are_alike()) {
             self.view(context);
         }
         Ok(())

@@ -143,7 +143,8 @@ impl ClusterState {
     /// Takes back that a person was called because the fence was held: it goes on.
     fn nobody_has_to_get_up(&mut self, context: &Context, host: &HostName) {
         let key = Self::host_key(host);
-        if self.open_incident(&key).is_some_and(|open| open.human.is_some()) {
+        // An earlier version leaves that as it is, and the number of an incident's changes says who has been told.
+        if self.are_alike() && self.open_incident(&key).is_some_and(|open| open.human.is_some()) {
             let incident = self.incident(context, &key, "");
             (incident.summary, incident.human) = (format!("{host} has failed, and its fence goes on"), None);
         }
@@ -157,7 +158,10 @@ impl ClusterState {
         }
         known.fences.push(context.index);
         let times = u32::try_from(known.fences.len()).unwrap_or(u32::MAX);
-        if self.policies.cluster.quarantine_after_fences.is_some_and(|limit| times >= limit) {
+        let cluster = &self.policies.cluster;
+        // To an earlier version the budget is what quarantines.
+        let limit = if self.are_alike() { cluster.quarantine_after_fences } else { cluster.fences_per_hour };
+        if limit.is_some_and(|limit| times >= limit) {
             self.quarantine(context, host, crate::state::QuarantineCause::FencedOften { times });
         }
     }

@@ -3,6 +3,7 @@
 //! A command was decided on an older state than the one that it meets, so each checks again that it still fits;
 //! one that does not is refused and changes nothing (S7).
 
+mod alike;
 mod departures;
 mod devices;
 mod drills;
@@ -157,9 +158,19 @@ impl ClusterState {
         if to <= self.level {
             return Err(Refused::Already { why: format!("the cluster is at feature level {}", self.level) });
         }
+        let were_alike = self.are_alike();
         self.level = to;
         self.note(context, Event::LevelRaised { to });
+        if self.are_alike() && !were_alike {
+            self.begin_alike(context);
+        }
         Ok(())
+    }
+
+    /// Whether all voters make of an entry what this version makes of it. Until then it does with it what an earlier one does,
+    /// wherever that bears on what is ordered, on incidents or on leases (R26).
+    pub(super) fn are_alike(&self) -> bool {
+        self.level >= FeatureLevel::ALIKE
     }
 
     /// A guest that is declared no more goes on as it is and is not ours. One with something under way is forgotten only
@@ -167,7 +178,10 @@ impl ClusterState {
     fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
         self.guests.remove(guest);
         self.drop_guest_orders(guest);
-        for about in ["guest", "placement", "degraded", "unasked", "warned", "leave", "order", "twice"] {
+        // An earlier version knows of no warnings, and leaves them open.
+        let warned = self.are_alike().then_some("warned");
+        for about in ["guest", "placement", "degraded", "unasked", "leave", "order", "twice"].into_iter().chain(warned)
+        {
             let key = format!("{about}/{guest}");
             self.resolve(context, &key);
         }

@@ -233,7 +233,10 @@ fn a_boot_joins_only_when_it_has_seen_the_join_of_the_one_before() {
 #[test]
 fn of_two_boots_that_asked_to_join_before_either_had_the_late_one_changes_nothing() {
     let mut stage = Stage::new(&["a"], &[]);
-    let follows = Some(stage.state.hosts[&host("a")].joined);
+    assert_eq!(stage.state.follows(&host("a")), None, "R26: an earlier version lets the late one in");
+    stage.state.level = FeatureLevel::HIGHEST;
+    let follows = stage.state.follows(&host("a"));
+    assert_eq!(follows, Some(stage.state.hosts[&host("a")].joined));
     let join = |boot: &str| Change::HostJoined { host: host("a"), facts: facts("a", boot), follows };
     stage.must(join("a.3"));
     assert!(matches!(stage.refused(join("a.2")), Refused::Host { .. }));

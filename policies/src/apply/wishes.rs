@@ -3,9 +3,10 @@
 use super::Context;
 use crate::{
     change::Refused,
+    hands_off::HandsOff,
     journal::Event,
     names::GuestName,
-    state::{ClusterState, Suspension, Wanted},
+    state::{ClusterState, Phase, Suspension, Wanted},
 };
 
 impl ClusterState {
@@ -13,8 +14,18 @@ impl ClusterState {
     pub(super) fn in_hand(&self, guest: &GuestName) -> Result<(), Refused> {
         match self.hands_off(guest) {
             None => Ok(()),
+            Some(HandsOff::Suspended { .. }) if self.is_tried_on(guest) => Ok(()),
             Some(hands_off) => Err(Refused::Guest { guest: guest.clone(), why: hands_off.to_string() }),
         }
+    }
+
+    /// Whether an earlier version goes on trying to start the guest while deciding is suspended: it was being brought back when
+    /// that began, and has been tried everywhere since. Whoever leads by this version does not order it, but what is ordered by
+    /// an earlier one counts for all voters (R26).
+    fn is_tried_on(&self, guest: &GuestName) -> bool {
+        let finishing = self.suspended.as_ref().is_some_and(|suspension| suspension.under_way.contains(guest));
+        let is_free = self.guests.get(guest).is_some_and(|known| matches!(known.phase, Phase::Free { .. }));
+        !self.are_alike() && finishing && is_free
     }
 
     /// Refuses to start or to heal what is wanted stopped.

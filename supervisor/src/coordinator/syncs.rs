@@ -143,7 +143,7 @@ impl Brain {
             // What came by datagram since the last turn counts too. Only of this host: many may ask at once.
             gather::datagrams(evidence, node, &host, known, now);
             // R11: two boots that are heard at once are two machines, and none of them answers for the other.
-            (evidence.may_follow(&host, known, &facts, now), Some(known.joined))
+            (evidence.may_follow(&host, known, &facts, now), state.follows(&host))
         });
         let change = Change::HostJoined { host, facts, follows };
         if may && !self.is_refused(&change) {

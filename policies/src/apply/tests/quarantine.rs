@@ -84,6 +84,7 @@ fn a_person_can_give_the_name_to_the_other_machine() {
 #[test]
 fn a_host_that_is_fenced_too_often_may_join_and_is_quarantined() {
     let mut stage = Stage::new(&["a", "b"], &[]);
+    stage.state.level = FeatureLevel::HIGHEST;
     let mut policies = stage.state.policies.clone();
     policies.cluster.quarantine_after_fences = Some(2);
     stage.declare(policies);

@@ -515,6 +515,7 @@ fn drilled() -> Scene {
 #[test]
 fn a_device_that_is_not_trusted_is_not_drilled_because_it_would_switch_another_machine_off() {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &[]);
+    scene.stage.state.level = crate::feature_level::FeatureLevel::HIGHEST;
     super::restraint::set_mode(&mut scene, "d", Mode::Draining);
     scene.later(60_000);
     let may = |scene: &Scene| drill(&scene.stage.state, &scene.decide().report, &host("a"), &host("d"), 0);
@@ -625,6 +626,7 @@ fn what_one_host_has_found_of_a_local_device_proves_nothing_to_another() {
 #[test]
 fn what_a_host_has_found_of_a_local_device_proves_nothing_to_another_machine_of_its_name() {
     let mut scene = local();
+    scene.stage.state.level = crate::feature_level::FeatureLevel::HIGHEST;
     scene.tested("d", "b", Power::On, Machine::Same);
     scene.silent("d", 2_000);
     assert!(scene.stage.state.wiring_for(&host("d"), 0, Some(&host("b"))).is_some());

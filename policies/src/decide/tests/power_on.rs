@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    feature_level::FeatureLevel,
     model::Policies,
     order::{OrderKind, Switch},
     rules::{FencesAtOnce, HostDeclaration},
@@ -11,6 +12,7 @@ use crate::{
 /// Seven hosts, of which `g` was fenced and is proven off, with these settings.
 fn fenced(change: fn(&mut Policies)) -> Scene {
     let mut scene = Scene::new(&["a", "b", "c", "d", "e", "f", "g"], &["web", "db"]);
+    scene.stage.state.level = FeatureLevel::HIGHEST;
     scene.stage.run("web", "g");
     scene.stage.run("db", "f");
     let mut policies = scene.stage.state.policies.clone();

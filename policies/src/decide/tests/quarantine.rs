@@ -1,10 +1,12 @@
 //! Quarantine (R11), and hosts that are fenced often.
 
 use super::*;
+use crate::feature_level::FeatureLevel;
 
 #[test]
 fn a_quarantined_host_gets_no_guests_until_it_has_been_calm() {
     let mut scene = Scene::new(&["a", "b"], &["web"]);
+    scene.stage.state.level = FeatureLevel::HIGHEST;
     let mut policies = scene.stage.state.policies.clone();
     policies.cluster.quarantine_after_fences = Some(1);
     scene.stage.declare(policies);
