@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    change::Change,
+    change::{Change, Refused},
     evidence::Evidence,
+    model::{GuestDeclaration, Policies},
     names::HostName,
     state::{ClusterState, Life},
     time::Moment,
@@ -102,6 +103,7 @@ impl Change {
             | Self::IncidentOpened { .. }
             | Self::IncidentResolved { .. }
             | Self::Delivered { .. }
+            // Some have a level of their own: see [`ClusterState::too_early`].
             | Self::PoliciesApplied { .. }
             | Self::ModeSet { .. }
             | Self::WantedSet { .. }
@@ -109,6 +111,28 @@ impl Change {
             // Proposed only when all can do it: it is how the first level is left.
             | Self::LevelRaised { .. } => FeatureLevel::BIRTH,
         }
+    }
+}
+
+impl Policies {
+    /// From which feature level on they may be declared (R26). What an earlier version does not know it leaves out of its state,
+    /// without a word: as a coordinator it decides without that, and after its upgrade it has lost it.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        let of_guest = |guest: &GuestDeclaration| guest.qemu.vsock.is_some() || guest.qemu.display.is_some();
+        let of_cluster = self.cluster.quarantine_after_fences.is_some() || !self.cluster.capacities.is_empty();
+        let is_newer = of_cluster || self.guests.values().any(of_guest);
+        if is_newer { FeatureLevel::REVOCATION } else { FeatureLevel::BIRTH }
+    }
+}
+
+impl ClusterState {
+    /// Why these policies are not declared yet, if some voter may not know all that is in them. Whoever takes them from an operator
+    /// asks this; where they have been committed nevertheless they count.
+    #[must_use]
+    pub fn too_early(&self, policies: &Policies) -> Option<Refused> {
+        let (needs, is) = (policies.level(), self.level);
+        (needs > is).then_some(Refused::Level { needs, is })
     }
 }
 
@@ -150,7 +174,9 @@ mod tests {
     use super::*;
     use crate::{
         evidence::{Heard, HostEvidence},
-        fixture::{Stage, boot, host},
+        fixture::{Stage, boot, host, name},
+        model::{DisplayModel, QemuDefinition, VSOCK_PORT, Vsock, VsockCarrier},
+        rules::CapacitySettings,
     };
 
     const FRESH: Duration = Duration::from_millis(1_500);
@@ -200,6 +226,36 @@ mod tests {
         assert_eq!(to_raise(&stage.state, &all, Moment(10_000), FRESH), None);
         assert!(matches!(stage.refused(Change::LevelRaised { to: needs }), crate::change::Refused::Already { .. }));
         stage.must(revoke);
+    }
+
+    fn web(policies: &mut Policies) -> &mut QemuDefinition {
+        &mut policies.guests.get_mut(&name("web")).unwrap().qemu
+    }
+
+    #[test]
+    fn what_an_earlier_version_does_not_know_is_not_declared_before_all_voters_know_it() {
+        let mut stage = Stage::new(&["a"], &["web"]);
+        let before = stage.state.policies.clone();
+        assert_eq!(stage.state.too_early(&before), None);
+        let (needs, is) = (FeatureLevel::REVOCATION, FeatureLevel::BIRTH);
+        let changes: [fn(&mut Policies); 4] = [
+            |policies| policies.cluster.quarantine_after_fences = Some(3),
+            |policies| policies.cluster.capacities = [("iops".to_owned(), CapacitySettings::default())].into(),
+            |policies| web(policies).display = Some(DisplayModel::Vga),
+            |policies| {
+                web(policies).vsock = Some(Vsock { carrier: VsockCarrier::Kernel { cid: 100 }, port: VSOCK_PORT });
+            },
+        ];
+        let newer = changes.map(|change| {
+            let mut policies = before.clone();
+            change(&mut policies);
+            policies
+        });
+        for policies in &newer {
+            assert_eq!(stage.state.too_early(policies), Some(Refused::Level { needs, is }), "{policies:?}");
+        }
+        stage.must(Change::LevelRaised { to: needs });
+        assert!(newer.iter().all(|policies| stage.state.too_early(policies).is_none()));
     }
 
     #[test]

@@ -55,6 +55,19 @@ fn kept(path: &str, old: &Value, new: &Value) {
     }
 }
 
+/// The keys that this version adds to what an older one wrote.
+fn added(old: &Value, new: &Value) -> BTreeSet<String> {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let fresh = new.keys().filter(|key| !old.contains_key(*key)).cloned();
+            let within = old.iter().filter_map(|(key, old)| Some(added(old, new.get(key)?)));
+            fresh.chain(within.flatten()).collect()
+        }
+        (Value::Array(old), Value::Array(new)) => old.iter().zip(new).flat_map(|(old, new)| added(old, new)).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
 /// The words for the kinds of what is in a list, each under the key `what`.
 fn kinds(list: &Value) -> BTreeSet<String> {
     let kind = |entry: &Value| match &entry["what"] {
@@ -92,6 +105,24 @@ fn every_log_entry_of_an_older_version_is_read_as_it_was_meant() {
     let cluster = &declared.cluster;
     assert_eq!((cluster.fences_per_hour, cluster.quarantine_after_fences), (Some(3), None));
     assert!(cluster.is_hard("iops") && cluster.weight("iops") == 100, "capacities count as they did");
+    assert_eq!(declared.level(), FeatureLevel::BIRTH);
+}
+
+/// A key that is added here has to be thought of: what operators declare needs the level that it comes with (`Policies::level`), and
+/// what is noted beside that begins anew when all voters note it (`begin_alike`), or is not written before.
+#[test]
+fn what_this_version_adds_to_the_state_is_known() {
+    let state: ClusterState = read(STATE);
+    let news = added(&serde_json::from_str(STATE).unwrap(), &serde_json::to_value(&state).unwrap());
+    let declared = ["capacities", "display", "quarantine_after_fences", "vsock"];
+    let begun_anew = ["asker", "denials", "executor", "failed_moves", "fencing_since", "shuns"];
+    let not_before = ["allowed", "level", "revoked"];
+    let known = declared.into_iter().chain(begun_anew).chain(not_before).map(str::to_owned);
+    assert_eq!(news, known.collect::<BTreeSet<String>>());
+    let news =
+        added(&serde_json::from_str(ENTRIES).unwrap(), &serde_json::to_value(read::<Vec<Command>>(ENTRIES)).unwrap());
+    let known = declared.into_iter().chain(["denied", "follows"]).map(str::to_owned);
+    assert_eq!(news, known.collect::<BTreeSet<String>>());
 }
 
 #[test]
@@ -166,14 +197,14 @@ fn an_explanation_of_an_older_coordinator_is_read() {
 /// know is passed over, and no key of it may be an error.
 #[test]
 fn what_a_later_version_adds_is_passed_over() {
-    fn added<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(text: &str, places: &[&str]) {
+    fn passed_over<T: DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str, places: &[&str]) {
         let mut written: Value = serde_json::from_str(text).unwrap();
         for place in places {
             let at = written.pointer_mut(place).unwrap_or_else(|| panic!("there is no {place}"));
             at.as_object_mut().unwrap().insert("later".to_owned(), json!({ "more": 1 }));
         }
-        let found: T = serde_json::from_value(written).unwrap();
-        assert_eq!(found, serde_json::from_str(text).unwrap());
+        let (found, before): (T, T) = (serde_json::from_value(written).unwrap(), serde_json::from_str(text).unwrap());
+        assert_eq!(found, before);
     }
     let of_state = [
         "",
@@ -202,12 +233,12 @@ fn what_a_later_version_adds_is_passed_over() {
         "/journal/0/what/host_joined",
         "/suspended",
     ];
-    added::<ClusterState>(STATE, &of_state);
-    added::<Vec<Command>>(
+    passed_over::<ClusterState>(STATE, &of_state);
+    passed_over::<Vec<Command>>(
         ENTRIES,
         &["/0", "/0/what/host_joined", "/0/what/host_joined/facts", "/20/what/fence_tested"],
     );
-    added::<SyncRequest>(REQUEST, &["", "/facts", "/seen", "/armed", "/reports/0", "/results/0", "/sights/0"]);
-    added::<SyncReply>(REPLY, &["", "/authority", "/orders/0", "/view"]);
-    added::<Disk>(AGENT, &["", "/authority"]);
+    passed_over::<SyncRequest>(REQUEST, &["", "/facts", "/seen", "/armed", "/reports/0", "/results/0", "/sights/0"]);
+    passed_over::<SyncReply>(REPLY, &["", "/authority", "/orders/0", "/view"]);
+    passed_over::<Disk>(AGENT, &["", "/authority"]);
 }

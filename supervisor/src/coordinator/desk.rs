@@ -167,12 +167,18 @@ impl Brain {
         changes.extend(self.node.read(|state| left_open(state, &policies)));
         changes.extend(self.node.read(|state| policies.local_levels_declared(&state.policies)));
         changes.extend(self.node.read(|state| policies.strangers_named(|host| self.is_known(state, host))));
+        let too_early = self.node.read(|state| state.too_early(&policies));
         if dry_run {
+            changes
+                .extend(too_early.map(|refused| format!("? {refused}: `holdfast status` names who is to be upgraded")));
             return Ok(Answer::Applied { version: base_version, changes, dry_run });
         }
         let same = self.node.read(|state| state.policies == policies && state.sources == sources);
         if same && base_version > 0 {
             return Ok(Answer::Ignored { why: format!("version {base_version} says so already") });
+        }
+        if let Some(refused) = too_early {
+            return of_refusal(refused);
         }
         let change = Change::PoliciesApplied { policies: Box::new(policies), sources, base_version, by };
         self.done(change, String::new()).await?;
