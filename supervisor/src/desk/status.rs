@@ -67,7 +67,7 @@ pub struct Status {
     #[serde(default)]
     pub feature_level: FeatureLevel,
     /// Hosts that keep it from being raised to what this version can do, and what they can; `null` for one that has not said
-    /// so.
+    /// so. Once it is raised, hosts of an older version that are heard nevertheless: they vote no more, and are to be upgraded.
     #[serde(default)]
     pub behind: BTreeMap<HostName, Option<FeatureLevel>>,
     /// Names whose certificates count no more.
@@ -272,7 +272,8 @@ pub fn status(state: &ClusterState, report: &Report, facts: &Facts) -> Status {
 
 fn behind(state: &ClusterState, facts: &Facts) -> BTreeMap<HostName, Option<FeatureLevel>> {
     let highest = FeatureLevel::HIGHEST;
-    let cannot = |level: Option<FeatureLevel>| state.level < highest && level < Some(highest);
+    // Once it is raised, whoever says nothing is merely away.
+    let cannot = |level: Option<FeatureLevel>| level < Some(highest) && (state.level < highest || level.is_some());
     facts.abilities.iter().filter(|(_, level)| cannot(**level)).map(|(name, level)| (name.clone(), *level)).collect()
 }
 

@@ -35,7 +35,7 @@ impl fmt::Display for Status {
             "\nCluster {cluster} at {}: {leader} {quorum} (term {term}), policies version {version}.",
             self.at
         )?;
-        if self.feature_level < FeatureLevel::HIGHEST {
+        if self.feature_level < FeatureLevel::HIGHEST || !self.behind.is_empty() {
             writeln!(f, "{}", self.level_line())?;
         }
         write!(f, "\n{}", self.host_table())?;
@@ -130,10 +130,11 @@ impl Status {
             Some(level) => format!("{name} can do {level}"),
             None => format!("{name} has not said what it can do"),
         });
-        format!(
-            "Feature level {is}; {could} comes when all hosts can do it: {}.",
-            behind.collect::<Vec<_>>().join(", ")
-        )
+        let behind = behind.collect::<Vec<_>>().join(", ");
+        if is >= could {
+            return format!("Feature level {is}; what is older is to be upgraded: {behind}.");
+        }
+        format!("Feature level {is}; {could} comes when all hosts can do it: {behind}.")
     }
 
     fn host_table(&self) -> Table {

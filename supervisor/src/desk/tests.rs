@@ -250,8 +250,11 @@ fn who_is_revoked_and_who_keeps_the_feature_level_low_is_shown() {
         assert!(text.contains(line), "{line} is not in {text}");
     }
     state.level = highest;
-    let raised = status(&state, &report(), &facts);
-    assert!(raised.behind.is_empty() && !raised.to_string().contains("Feature level"));
+    let raised = status(&state, &report(), &facts).to_string();
+    let line = format!("\nFeature level {highest}; what is older is to be upgraded: h1 can do 1.\n");
+    assert!(raised.contains(&line), "one that has come back, and not h5, which is merely away: {raised}");
+    let facts = Facts::default();
+    assert!(!status(&state, &report(), &facts).to_string().contains("Feature level"));
 }
 
 fn empty() -> Status {
