@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::{Change, Refused},
     evidence::Evidence,
-    model::{GuestDeclaration, Policies},
+    model::{Policies, QemuDefinition},
     names::HostName,
     state::{ClusterState, Life},
     time::Moment,
@@ -119,9 +119,9 @@ impl Policies {
     /// without a word: as a coordinator it decides without that, and after its upgrade it has lost it.
     #[must_use]
     pub fn level(&self) -> FeatureLevel {
-        let of_guest = |guest: &GuestDeclaration| guest.qemu.vsock.is_some() || guest.qemu.display.is_some();
+        let of_qemu = |qemu: &QemuDefinition| qemu.vsock.is_some() || qemu.display.is_some() || qemu.cpu.is_some();
         let of_cluster = self.cluster.quarantine_after_fences.is_some() || !self.cluster.capacities.is_empty();
-        let is_newer = of_cluster || self.guests.values().any(of_guest);
+        let is_newer = of_cluster || self.guests.values().any(|guest| of_qemu(&guest.qemu));
         if is_newer { FeatureLevel::REVOCATION } else { FeatureLevel::BIRTH }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
     use crate::{
         evidence::{Heard, HostEvidence},
         fixture::{Stage, boot, host, name},
-        model::{DisplayModel, QemuDefinition, VSOCK_PORT, Vsock, VsockCarrier},
+        model::{DisplayModel, VSOCK_PORT, Vsock, VsockCarrier},
         rules::CapacitySettings,
     };
 
@@ -238,10 +238,11 @@ mod tests {
         let before = stage.state.policies.clone();
         assert_eq!(stage.state.too_early(&before), None);
         let (needs, is) = (FeatureLevel::REVOCATION, FeatureLevel::BIRTH);
-        let changes: [fn(&mut Policies); 4] = [
+        let changes: [fn(&mut Policies); 5] = [
             |policies| policies.cluster.quarantine_after_fences = Some(3),
             |policies| policies.cluster.capacities = [("iops".to_owned(), CapacitySettings::default())].into(),
             |policies| web(policies).display = Some(DisplayModel::Vga),
+            |policies| web(policies).cpu = Some("Westmere".to_owned()),
             |policies| {
                 web(policies).vsock = Some(Vsock { carrier: VsockCarrier::Kernel { cid: 100 }, port: VSOCK_PORT });
             },
