@@ -27,6 +27,8 @@ pub struct Evidence {
     pub quorum_since: Option<Moment>,
     /// When this leadership's authority began: no earlier leader can have granted a lease after it (R18).
     pub authority_since: Option<Moment>,
+    /// Until when what arrives may have waited here while the coordinator stood still, and be older than it says.
+    pub held_until: Option<Moment>,
     /// The coordinator itself.
     pub me: Option<HostName>,
     /// Hosts with a vote.
@@ -191,6 +193,16 @@ pub enum SightState {
     Failing,
     /// Nothing can be said yet, or nothing could be asked.
     Unknown,
+}
+
+impl SightState {
+    /// Whether it speaks against the service.
+    pub(crate) const fn accuses(self) -> bool {
+        match self {
+            Self::Failing | Self::Flapping | Self::Slow => true,
+            Self::Passing | Self::Unknown => false,
+        }
+    }
 }
 
 /// Entries remembered by [`Marks`]: some minutes of the busiest failover.

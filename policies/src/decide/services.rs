@@ -219,8 +219,12 @@ impl<'a> Watched<'a> {
     fn fresh(self, name: &ServiceName, service: &Service) -> Fresh<'a> {
         let fresh_for = service.fresh_for();
         let sights = self.evidence.services.get(self.guest).and_then(|services| services.get(name));
-        let is_fresh =
-            |(_, sight): &(&Vantage, &Sight)| sight.epoch == self.epoch && self.now.since(sight.at) <= fresh_for;
+        let held = |sight: &Sight| self.evidence.held_until.is_some_and(|until| sight.at <= until);
+        let is_fresh = |(_, sight): &(&Vantage, &Sight)| {
+            sight.epoch == self.epoch
+                && self.now.since(sight.at) <= fresh_for
+                && !(sight.state.accuses() && held(sight))
+        };
         sights.into_iter().flatten().filter(is_fresh).collect()
     }
 

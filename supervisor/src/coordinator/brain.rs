@@ -202,11 +202,17 @@ impl Brain {
 
     /// It never rests for longer than it meant to, unless this process was suspended or starved. That is noticed here too,
     /// because the task that watches for it may be woken later than this one.
-    fn notice_lateness(&self, idle_since: Moment, rest: Duration) {
+    fn notice_lateness(&mut self, idle_since: Moment, rest: Duration) {
         let now = clock::moment();
         if now.since(idle_since).saturating_sub(rest) >= self.node.file.timing.wonder_after.0 {
             self.node.health.doubt(now);
+            self.note_held(now);
         }
+    }
+
+    /// Syncs have waited for it meanwhile, and say how old they were when they were sent.
+    fn note_held(&mut self, now: Moment) {
+        self.evidence.held_until = Some(now.plus(self.node.file.timing.sync_every.0 * 2));
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -440,6 +446,7 @@ impl Brain {
         let unwell = self.node.health.doubts(now).then(|| self.node.health.unwell(now)).flatten();
         if unwell.is_some() && !self.doubting {
             self.evidence.quorum_since = self.evidence.quorum_since.map(|_| now);
+            self.note_held(now);
         }
         self.doubting = unwell.is_some();
         self.evidence.hosts.entry(self.node.host().clone()).or_default().unwell = unwell;

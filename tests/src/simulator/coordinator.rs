@@ -116,6 +116,7 @@ impl World {
         known.brain.thought_at = now;
         if late {
             known.brain.evidence.quorum_since = known.brain.evidence.quorum_since.map(|_| clock);
+            known.brain.evidence.held_until = Some(clock.plus(self.timing.sync_every.0 * 2));
             self.hosts[voter].doubted_at = Some(now);
         }
         self.doubt_oneself(voter);

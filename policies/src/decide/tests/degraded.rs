@@ -329,3 +329,23 @@ fn a_service_has_its_own_grace_after_the_start() {
         assert_eq!(scene.words().len(), expected, "{grace:?}: the policy's own grace is 6s");
     }
 }
+
+/// Simulator seed 1585: a coordinator that had stood still for half a minute had a guest reset on what a vantage had sent before.
+#[test]
+fn what_may_have_waited_while_the_coordinator_stood_still_speaks_against_no_service() {
+    let mut scene = under(|_| {});
+    for state in [SightState::Failing, SightState::Slow] {
+        scene.evidence.held_until = Some(Moment(scene.now + 500));
+        seen(&mut scene, state);
+        assert_eq!(judged(&scene).verdict, ServiceVerdict::Unknown, "{state:?} had been sent before, for all it knows");
+        assert_eq!(scene.settle(), Vec::<String>::new());
+        seen(&mut scene, SightState::Passing);
+        assert_eq!(judged(&scene).verdict, ServiceVerdict::Healthy, "that is no harm");
+        scene.later(600);
+        seen(&mut scene, state);
+        assert!(
+            matches!(judged(&scene).verdict, ServiceVerdict::Failed | ServiceVerdict::Degraded),
+            "{state:?} is seen since"
+        );
+    }
+}
