@@ -349,3 +349,60 @@ fn what_may_have_waited_while_the_coordinator_stood_still_speaks_against_no_serv
         );
     }
 }
+
+/// As a coordinator that has just stood still: what it was told up to now may have waited.
+fn stood_still(scene: &mut Scene) {
+    scene.evidence.held_until = Some(Moment(scene.now));
+}
+
+/// Were it taken for well again, the next rung would not wait for what the newest try does.
+#[test]
+fn a_pass_beside_what_may_have_waited_is_not_enough_for_a_guest_to_have_recovered() {
+    let mut scene = under(|_| {});
+    seen(&mut scene, SightState::Failing);
+    assert_eq!(scene.settle(), ["Climb"]);
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    seen(&mut scene, SightState::Failing);
+    scene.sight("web", "c", SightState::Passing);
+    assert_eq!(judged(&scene).verdict, ServiceVerdict::Failed);
+    stood_still(&mut scene);
+    assert_eq!(judged(&scene).verdict, ServiceVerdict::Unknown, "two of the three may still get no answer");
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(100);
+    seen(&mut scene, SightState::Passing);
+    assert_eq!(judged(&scene).verdict, ServiceVerdict::Healthy);
+    assert_eq!(scene.settle(), ["Verified"]);
+}
+
+#[test]
+fn what_people_were_told_of_a_service_is_not_over_because_the_coordinator_stood_still() {
+    let mut scene = under(|_| {});
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    stood_still(&mut scene);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.later(100);
+    seen(&mut scene, SightState::Slow);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    seen(&mut scene, SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn what_may_have_waited_of_a_need_has_nobody_blame_what_it_holds_up() {
+    let mut scene = with_need();
+    sees(&mut scene, "net", SightState::Failing, Some(5_000));
+    // One vantage alone: it is suspected, and nothing is done to the guest for it.
+    let services = scene.evidence.services.get_mut(&name("web")).unwrap();
+    services.get_mut(&service("net")).unwrap().remove(&Vantage::Host(host("b")));
+    sees(&mut scene, "http", SightState::Failing, Some(5_000));
+    assert_eq!(scene.words(), Vec::<String>::new(), "it waits for net");
+    stood_still(&mut scene);
+    scene.later(100);
+    sees(&mut scene, "http", SightState::Failing, Some(5_100));
+    assert_eq!(scene.words(), Vec::<String>::new(), "net may still fail");
+    scene.later(4_000);
+    sees(&mut scene, "http", SightState::Failing, Some(9_100));
+    assert_eq!(scene.words(), ["Climb"], "nobody has said more of net since");
+}
