@@ -101,7 +101,7 @@ fn every_log_entry_of_an_older_version_is_read_as_it_was_meant() {
     });
     let declared = declared.unwrap();
     let qemu = &declared.guests[&name("web-1")].qemu;
-    assert!(qemu.vsock.is_none() && qemu.display.is_none());
+    assert!(qemu.vsock.is_none() && qemu.display.is_none() && qemu.cpu.is_none());
     let cluster = &declared.cluster;
     assert_eq!((cluster.fences_per_hour, cluster.quarantine_after_fences), (Some(3), None));
     assert!(cluster.is_hard("iops") && cluster.weight("iops") == 100, "capacities count as they did");
@@ -114,9 +114,10 @@ fn every_log_entry_of_an_older_version_is_read_as_it_was_meant() {
 fn what_this_version_adds_to_the_state_is_known() {
     let state: ClusterState = read(STATE);
     let news = added(&serde_json::from_str(STATE).unwrap(), &serde_json::to_value(&state).unwrap());
-    let declared = ["capacities", "display", "quarantine_after_fences", "vsock"];
+    let declared = ["capacities", "cpu", "display", "quarantine_after_fences", "vsock"];
     let begun_anew = ["asker", "denials", "executor", "failed_moves", "fencing_since", "shuns"];
-    let not_before = ["allowed", "level", "revoked"];
+    // What an order to send a guest has within it is its deadline, and that is what it was (`time_to_send`).
+    let not_before = ["allowed", "level", "revoked", "within"];
     let known = declared.into_iter().chain(begun_anew).chain(not_before).map(str::to_owned);
     assert_eq!(news, known.collect::<BTreeSet<String>>());
     let news =

@@ -62,14 +62,14 @@ fn a_live_move_counts_with_the_time_that_the_memory_of_its_guest_takes() {
             policy.ladder = vec![Rung::Migrate { tries: 1, wait: Span::secs(8) }];
             policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = memory_mib;
         });
-        stage.must(Change::LevelRaised { to: level });
+        stage.state.level = level;
         rungs(&bound_of(&stage, Failure::AppFailed))[0].1
     };
     // 2.25 s until it is seen, four turns, twice 30 s for a machine to wait and to run, 20 s to clear the source, 8 s to answer;
     // and 5 minutes to be sent, or 32 GiB twice at 50 MiB/s.
     assert_eq!(helped(FeatureLevel::LONG_SENDS, 1_024), 94_250 + 300_000);
     assert_eq!(helped(FeatureLevel::LONG_SENDS, 32_768), 94_250 + 1_310_000);
-    assert_eq!(helped(FeatureLevel::REVOCATION, 32_768), 94_250 + 300_000);
+    assert_eq!(helped(FeatureLevel::BIRTH, 32_768), 94_250 + 300_000);
 }
 
 #[test]
