@@ -195,16 +195,6 @@ pub enum SightState {
     Unknown,
 }
 
-impl SightState {
-    /// Whether it speaks against the service.
-    pub(crate) const fn accuses(self) -> bool {
-        match self {
-            Self::Failing | Self::Flapping | Self::Slow => true,
-            Self::Passing | Self::Unknown => false,
-        }
-    }
-}
-
 /// Entries remembered by [`Marks`]: some minutes of the busiest failover.
 const MARKS_MAX: usize = 20_000;
 
@@ -344,6 +334,13 @@ pub const BESIDE_AGAIN: Duration = Duration::from_secs(5);
 pub const BESIDE_TIMES: u32 = 3;
 
 impl Evidence {
+    /// Whether what arrives now may have waited while the coordinator stood still. It says how old it was when it was sent, and
+    /// nothing is to be concluded from what was seen of services then (S5).
+    #[must_use]
+    pub fn may_have_waited(&self, now: Moment) -> bool {
+        self.held_until.is_some_and(|until| now <= until)
+    }
+
     /// Whether what asks to join can be this host's next boot: the one that has joined is not heard any more. If it was heard
     /// after one that has not joined was, that has to be so for longer. A coordinator that has just begun has not listened for
     /// long enough to say so. Another machine, and a boot that should be over, are taken for what they are at once (R11).

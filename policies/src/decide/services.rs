@@ -141,11 +141,6 @@ impl<'a> Watched<'a> {
             }
         };
         let warns = fresh.iter().any(|(_, sight)| sight.warns);
-        // What is left beside words that may have waited is not all that is known: it is neither well nor beyond asking.
-        let is_open = matches!(verdict, ServiceVerdict::Healthy | ServiceVerdict::Unknown);
-        if is_open && self.is_held(name, service) {
-            return ServiceJudgement { warns, ..ServiceJudgement::plain(ServiceVerdict::Unknown, Vec::new()) };
-        }
         ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
     }
 
@@ -167,13 +162,11 @@ impl<'a> Watched<'a> {
                 })
                 .filter_map(|(name, service)| {
                     let own = judged.get(name)?;
-                    let is_cause = |need: &&ServiceName| {
+                    let held = |need: &&ServiceName| {
                         let since = passed(name).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last));
-                        // Left out, words against a need would have what it holds up blamed instead.
-                        let may_fail = || services.get(*need).is_some_and(|needed| self.is_held(need, needed));
-                        judged.get(*need).is_some_and(|other| holds_up(other, own, since)) || may_fail()
+                        judged.get(*need).is_some_and(|other| holds_up(other, own, since))
                     };
-                    Some((name.clone(), service.tuning.needs.iter().find(is_cause)?.clone()))
+                    Some((name.clone(), service.tuning.needs.iter().find(held)?.clone()))
                 })
                 .collect();
             if waiting.is_empty() {
@@ -222,33 +215,13 @@ impl<'a> Watched<'a> {
         failed.map(|(name, _)| format!("{name} of {} does not answer", self.guest))
     }
 
-    /// Whether somebody accuses one of these services with words that may have waited while the coordinator stood still. They
-    /// speak against nothing (S5), and until they are said anew, or are too old, what else is said of the service is not enough.
-    pub(super) fn holds_any(self, services: &BTreeMap<ServiceName, Service>) -> bool {
-        services.iter().any(|(name, service)| self.is_held(name, service))
-    }
-
-    fn is_held(self, name: &ServiceName, service: &Service) -> bool {
-        self.evidence.held_until.is_some() && self.told(name, service).any(|(_, sight)| self.may_have_waited(sight))
-    }
-
     /// What vantages have seen of a service that still counts.
     fn fresh(self, name: &ServiceName, service: &Service) -> Fresh<'a> {
-        self.told(name, service).filter(|(_, sight)| !self.may_have_waited(sight)).collect()
-    }
-
-    /// The same, with what may have waited.
-    fn told(self, name: &ServiceName, service: &Service) -> impl Iterator<Item = (&'a Vantage, &'a Sight)> + use<'a> {
         let fresh_for = service.fresh_for();
         let sights = self.evidence.services.get(self.guest).and_then(|services| services.get(name));
-        sights
-            .into_iter()
-            .flatten()
-            .filter(move |(_, sight)| sight.epoch == self.epoch && self.now.since(sight.at) <= fresh_for)
-    }
-
-    fn may_have_waited(self, sight: &Sight) -> bool {
-        sight.state.accuses() && self.evidence.held_until.is_some_and(|until| sight.at <= until)
+        let is_fresh =
+            |(_, sight): &(&Vantage, &Sight)| sight.epoch == self.epoch && self.now.since(sight.at) <= fresh_for;
+        sights.into_iter().flatten().filter(is_fresh).collect()
     }
 
     fn all_said(self, fresh: &[(&Vantage, &Sight)]) -> Vec<String> {

@@ -54,8 +54,11 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
         }
     }
     let mut all_taken = true;
+    let waited = evidence.may_have_waited(now);
     for report in &request.sights {
-        if may_see(state, &request.host, report) {
+        if waited {
+            all_taken = false;
+        } else if may_see(state, &request.host, report) {
             sight(evidence, report, now);
         } else {
             all_taken = false;
@@ -384,6 +387,22 @@ mod tests {
         assert_eq!(evidence.services.len(), 1, "what it does tell counts");
         assert_eq!(known_after(&mut evidence, "boot-h2", 4, (0, 5)), Some(5));
         assert_eq!(known_after(&mut evidence, "boot-h2-again", 5, (5, 6)), None);
+    }
+
+    /// Simulator seed 1585: a coordinator that had stood still for half a minute had a guest reset on what was sent it before.
+    #[test]
+    fn what_may_have_waited_while_the_coordinator_stood_still_speaks_against_no_service_and_is_told_again() {
+        let state = failed_over();
+        let mut evidence = Evidence { held_until: Some(Moment(1_500)), ..Evidence::default() };
+        let mut told = |at: u64, upto: u64| {
+            let report = SightReport { state: SightState::Failing, ..sight_of("http", Vantage::Inside, &state) };
+            let sights_told = Some(SightsTold { start: 5, after: 0, upto });
+            let request = SyncRequest { sights: vec![report], sights_told, ..request("h2", "boot-h2") };
+            sync(&mut evidence, &state, &request, Moment(at));
+            (evidence.services.len(), evidence.hosts[&host("h2")].sights_known.map(|known| known.change))
+        };
+        assert_eq!(told(1_100, 3), (0, None), "it may be of before");
+        assert_eq!(told(1_600, 3), (1, Some(3)), "and is told again");
     }
 
     #[test]

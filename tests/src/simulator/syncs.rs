@@ -183,7 +183,8 @@ impl World {
         brain.calm &= host.seen.index >= request.seen.index || !self.guarded;
         (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
         host.timing = request.timing;
-        for report in &request.sights {
+        let taken = if brain.evidence.may_have_waited(clock) { &[] } else { &request.sights[..] };
+        for report in taken {
             let ago = |ms: u64| clock.minus(Duration::from_millis(ms));
             let services = match brain.evidence.services.get_mut(&report.guest) {
                 Some(services) => services,

@@ -56,13 +56,10 @@ impl World {
         self.stop_supervisor(host, back);
     }
 
-    /// The level that this coordinator has committed, in worlds with upgrades, and where operators let fences go on beyond a
-    /// budget. The older version knows of none.
+    /// The level that this coordinator has committed. The older version knows of none.
     pub(super) fn level_to_raise(&self, voter: usize) -> Option<Change> {
         let (known, own) = (&self.voters[voter], self.hosts[voter].level);
-        let limits = &known.state.policies.cluster;
-        let limited = limits.fences_per_hour.is_some() || limits.fences_per_hour_in_all.is_some();
-        if !(self.upgrades || limited) || own < FeatureLevel::HIGHEST {
+        if own < FeatureLevel::HIGHEST {
             return None;
         }
         if self.broken == Some(Break::R26) {

@@ -247,13 +247,9 @@ impl Pass<'_, '_> {
             }
             return;
         }
-        let watched = self.round.watched(run.name, run.tenure.epoch);
-        // Of what may only have waited nothing is told, and what was told before is not over for that.
-        if !policy.is_some_and(|policy| watched.holds_any(&policy.services)) {
-            self.degraded(run, policy, judgement);
-            self.unasked(run, policy, judgement);
-            self.warned(run, policy, judgement);
-        }
+        self.degraded(run, policy, judgement);
+        self.unasked(run, policy, judgement);
+        self.warned(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
             return;
