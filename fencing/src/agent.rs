@@ -126,12 +126,8 @@ fn last_words(stderr: &str) -> String {
 #[async_trait]
 impl PowerDevice for Agent {
     async fn status(&self, deadline: Duration) -> Answer<Power> {
-        match self.act("status", deadline).await {
-            Answer::Confirmed(ENDS_OFF) => Answer::Confirmed(Power::Off),
-            Answer::Confirmed(_) => Answer::Confirmed(Power::On),
-            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-            Answer::Unknown { detail } => Answer::Unknown { detail },
-        }
+        let ended = self.act("status", deadline).await;
+        ended.and_then(|code| Answer::Confirmed(if code == ENDS_OFF { Power::Off } else { Power::On }))
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
@@ -168,12 +164,10 @@ impl PowerDevice for Agent {
 }
 
 fn accepted(answer: Answer<i32>) -> Answer<()> {
-    match answer {
-        Answer::Confirmed(0) => Answer::Confirmed(()),
-        Answer::Confirmed(code) => Answer::unknown(format!("it ended with exit code {code}")),
-        Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-        Answer::Unknown { detail } => Answer::Unknown { detail },
-    }
+    answer.and_then(|code| match code {
+        0 => Answer::Confirmed(()),
+        code => Answer::unknown(format!("it ended with exit code {code}")),
+    })
 }
 
 #[cfg(test)]

@@ -67,22 +67,14 @@ fn judged(ended: &Ended, words: &[String], expected: &[i32]) -> Answer<i32> {
 }
 
 async fn switch(words: &[String], deadline: Duration) -> Answer<()> {
-    match code(words, deadline, &[DONE]).await {
-        Answer::Confirmed(_) => Answer::Confirmed(()),
-        Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-        Answer::Unknown { detail } => Answer::Unknown { detail },
-    }
+    code(words, deadline, &[DONE]).await.and_then(|_| Answer::Confirmed(()))
 }
 
 #[async_trait]
 impl PowerDevice for Command {
     async fn status(&self, deadline: Duration) -> Answer<Power> {
-        match code(&self.settings.status, deadline, &[DONE, IS_OFF]).await {
-            Answer::Confirmed(IS_OFF) => Answer::Confirmed(Power::Off),
-            Answer::Confirmed(_) => Answer::Confirmed(Power::On),
-            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-            Answer::Unknown { detail } => Answer::Unknown { detail },
-        }
+        let ended = code(&self.settings.status, deadline, &[DONE, IS_OFF]).await;
+        ended.and_then(|with| Answer::Confirmed(if with == IS_OFF { Power::Off } else { Power::On }))
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
@@ -119,15 +111,10 @@ impl PowerDevice for Command {
             return Answer::refused("it cannot tell which machine is behind it: no program for that is declared");
         };
         match within(words, deadline).await {
-            Err(Answer::Refused { detail, denied }) => Answer::Refused { detail, denied },
-            Err(Answer::Unknown { detail }) => Answer::Unknown { detail },
-            Err(Answer::Confirmed(_)) => Answer::unknown("it did not end"),
-            Ok(ended) => match judged(&ended, words, &[DONE]) {
-                Answer::Confirmed(_) => normalize(&ended.stdout)
-                    .map_or_else(|| Answer::unknown("what it prints is no UUID"), Answer::Confirmed),
-                Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-                Answer::Unknown { detail } => Answer::Unknown { detail },
-            },
+            Err(answer) => answer.and_then(|_| Answer::unknown("it did not end")),
+            Ok(ended) => judged(&ended, words, &[DONE]).and_then(|_| {
+                normalize(&ended.stdout).map_or_else(|| Answer::unknown("what it prints is no UUID"), Answer::Confirmed)
+            }),
         }
     }
 }

@@ -52,6 +52,15 @@ impl<T> Answer<T> {
     pub fn unknown(detail: impl Into<String>) -> Self {
         Self::Unknown { detail: detail.into() }
     }
+
+    /// What follows from what was confirmed. Any other answer stays what it is.
+    pub fn and_then<U>(self, follows: impl FnOnce(T) -> Answer<U>) -> Answer<U> {
+        match self {
+            Self::Confirmed(value) => follows(value),
+            Self::Refused { detail, denied } => Answer::Refused { detail, denied },
+            Self::Unknown { detail } => Answer::Unknown { detail },
+        }
+    }
 }
 
 /// One power device of one host.

@@ -78,11 +78,7 @@ impl Libvirt {
     }
 
     async fn status_now(&self) -> Answer<Power> {
-        match self.virsh(&["domstate", "--reason"]).await {
-            Answer::Confirmed(said) => of_state(&said),
-            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-            Answer::Unknown { detail } => Answer::Unknown { detail },
-        }
+        self.virsh(&["domstate", "--reason"]).await.and_then(|said| of_state(&said))
     }
 
     /// Not `--graceful`, which leaves a QEMU that hangs alive.
@@ -106,14 +102,10 @@ impl Libvirt {
     }
 
     async fn machine_id_now(&self) -> Answer<String> {
-        match self.virsh(&["domuuid"]).await {
-            Answer::Confirmed(said) => {
-                let unread = || Answer::unknown(format!("cannot read what virsh says: {}", clean(&said)));
-                normalize(&said).map_or_else(unread, Answer::Confirmed)
-            }
-            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-            Answer::Unknown { detail } => Answer::Unknown { detail },
-        }
+        self.virsh(&["domuuid"]).await.and_then(|said| {
+            let unread = || Answer::unknown(format!("cannot read what virsh says: {}", clean(&said)));
+            normalize(&said).map_or_else(unread, Answer::Confirmed)
+        })
     }
 }
 
@@ -148,11 +140,7 @@ fn of_state(output: &str) -> Answer<Power> {
 }
 
 fn accepted(answer: Answer<String>) -> Answer<()> {
-    match answer {
-        Answer::Confirmed(_) => Answer::Confirmed(()),
-        Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-        Answer::Unknown { detail } => Answer::Unknown { detail },
-    }
+    answer.and_then(|_| Answer::Confirmed(()))
 }
 
 /// What ssh and libvirt say to somebody whom they do not let in. Everything else may pass, or may have been done.

@@ -92,11 +92,7 @@ impl Webhook {
     }
 
     async fn switch(&self, action: &str, deadline: Duration) -> Answer<()> {
-        match self.within(action, deadline).await {
-            Answer::Confirmed(_) => Answer::Confirmed(()),
-            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-            Answer::Unknown { detail } => Answer::Unknown { detail },
-        }
+        self.within(action, deadline).await.and_then(|_| Answer::Confirmed(()))
     }
 }
 
@@ -148,15 +144,11 @@ fn of_error<T>(error: &reqwest::Error) -> Answer<T> {
 #[async_trait]
 impl PowerDevice for Webhook {
     async fn status(&self, deadline: Duration) -> Answer<Power> {
-        match self.within("status", deadline).await {
-            Answer::Confirmed(said) => match said.get("power").and_then(Value::as_str) {
-                Some("on") => Answer::Confirmed(Power::On),
-                Some("off") => Answer::Confirmed(Power::Off),
-                _ => Answer::unknown("it does not say `power` as \"on\" or \"off\""),
-            },
-            Answer::Refused { detail, denied } => Answer::Refused { detail, denied },
-            Answer::Unknown { detail } => Answer::Unknown { detail },
-        }
+        self.within("status", deadline).await.and_then(|said| match said.get("power").and_then(Value::as_str) {
+            Some("on") => Answer::Confirmed(Power::On),
+            Some("off") => Answer::Confirmed(Power::Off),
+            _ => Answer::unknown("it does not say `power` as \"on\" or \"off\""),
+        })
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
