@@ -281,6 +281,11 @@ impl Round<'_> {
         WallTime(self.now.wall.0.saturating_sub(ago))
     }
 
+    /// What a sync says that came after this moment was true after the log index.
+    pub(crate) fn told_after(&self, index: u64) -> Moment {
+        self.evidence.marks.at(index).plus(self.timing.sync_every.0 * 2)
+    }
+
     /// Time since a log entry was applied here.
     pub(crate) fn age(&self, index: u64) -> Duration {
         self.evidence.marks.age(index, self.now.moment)

@@ -279,7 +279,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
 fn denies(round: &Round<'_>, name: &HostName, host: &Host, proof: &Proof) -> bool {
     let ProofKind::LeaseExpired { .. } = proof.kind() else { return true };
     let Some(heard) = round.evidence.hosts.get(name) else { return false };
-    let since = round.evidence.marks.at(host.life_since).plus(round.timing.sync_every.0 * 2);
+    let since = round.told_after(host.life_since);
     let told = heard.sync.as_ref().is_some_and(|sync| sync.at > since);
     let runs = |condition: &GuestCondition| *condition == GuestCondition::Running;
     told && heard.reports.values().any(|report| runs(&report.condition))

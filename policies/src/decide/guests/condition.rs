@@ -91,7 +91,7 @@ pub(super) fn trouble(
         None => {
             let learned = run.here.seen.filter(|seen| seen.has_learned(round.state.generation, run.since));
             let synced = learned.and_then(|seen| seen.sync.as_ref());
-            let started = round.evidence.marks.at(run.since).plus(round.timing.sync_every.0 * 2);
+            let started = round.told_after(run.since);
             if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
                 return ill("its host has nothing of it".to_owned());
             }

@@ -26,7 +26,7 @@ use crate::{
     observe::GuestCondition,
     order::{Order, OrderKind},
     state::{ClusterState, Life, Mode, Tenure},
-    time::{Moment, millis},
+    time::millis,
 };
 
 /// A guest that a host reports.
@@ -77,7 +77,7 @@ impl<'b> Pass<'_, 'b> {
     /// What hosts that answer report of the guest, from syncs that came well after this log index.
     pub(super) fn found(&self, name: &GuestName, since: u64) -> Vec<Stray<'b>> {
         let Some(hosts) = self.glance.reported.get(name) else { return Vec::new() };
-        let (evidence, told_after) = (self.round.evidence, self.told_after(since));
+        let (evidence, told_after) = (self.round.evidence, self.round.told_after(since));
         let stray = |host: &&'b HostName| {
             let seen =
                 evidence.hosts.get(*host).filter(|seen| seen.sync.as_ref().is_some_and(|sync| sync.at > told_after))?;
@@ -87,15 +87,10 @@ impl<'b> Pass<'_, 'b> {
         hosts.iter().filter_map(stray).collect()
     }
 
-    /// What a sync says that came after this moment was true after the log index.
-    fn told_after(&self, since: u64) -> Moment {
-        self.round.evidence.marks.at(since).plus(self.round.timing.sync_every.0 * 2)
-    }
-
     /// What a host that is not well heard had of a guest that is proven to run nowhere, when it was last heard. Of the host where it
     /// ran that is over by the proof, unless it was heard after that.
     pub(super) fn may_be_left(&self, name: &GuestName, last: Option<&HostName>, since: u64) -> Option<Stray<'b>> {
-        let told_after = self.told_after(since);
+        let told_after = self.round.told_after(since);
         self.glance.silent.iter().find_map(|&(host, seen)| {
             let report = seen.reports.get(name).filter(|report| is_there(&report.condition))?;
             let counts = Some(host) != last || seen.sync.as_ref().is_some_and(|sync| sync.at > told_after);
@@ -189,7 +184,7 @@ impl<'b> Pass<'_, 'b> {
     /// is there.
     fn has_nothing(&self, run: &Run<'_>) -> bool {
         let Some(seen) = run.here.seen.filter(|_| run.here.answers) else { return false };
-        let told_after = self.told_after(run.since);
+        let told_after = self.round.told_after(run.since);
         let told = |sync: &Heard| sync.incarnation == run.tenure.incarnation && sync.at > told_after;
         seen.sync.as_ref().is_some_and(told)
             && seen.reports.get(run.name).is_none_or(|report| !is_there(&report.condition))
