@@ -77,24 +77,6 @@ impl Lab {
         self.exec(host, &argv, CALL_LIMIT)
     }
 
-    /// Like [`Lab::holdfast`], for calls that must succeed; returns what was printed.
-    ///
-    /// # Errors
-    /// As [`Lab::holdfast`], and when the exit code is not 0.
-    pub fn holdfast_ok(&self, host: &str, arguments: &[&str]) -> Result<String> {
-        let answer = self.holdfast(host, arguments)?;
-        if !answer.ok() {
-            bail!(
-                "on {host}, holdfast {} ended with {:?}: {} {}",
-                arguments.join(" "),
-                answer.code,
-                answer.err.trim(),
-                answer.out.trim()
-            );
-        }
-        Ok(answer.out)
-    }
-
     /// Like [`Lab::holdfast`], but does what its exit code 3 says, for some seconds: tries again, as the coordinator may just be
     /// changing.
     ///
@@ -107,10 +89,10 @@ impl Lab {
         })
     }
 
-    /// Like [`Lab::holdfast_ok`], but waits for a coordinator as [`Lab::holdfast_answered`] does.
+    /// Like [`Lab::holdfast_answered`], for calls that must succeed; returns what was printed.
     ///
     /// # Errors
-    /// As [`Lab::holdfast_ok`].
+    /// As [`Lab::holdfast_answered`], and when the exit code is not 0.
     pub fn holdfast_soon(&self, host: &str, arguments: &[&str]) -> Result<String> {
         let answered = self.holdfast_answered(host, arguments)?;
         if !answered.ok() {
