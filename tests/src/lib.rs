@@ -1,4 +1,4 @@
-//! The lab (real hosts, guests and power switches on one machine), the quickstart, the benchmarks, scenarios, and what lab
+//! The lab (real hosts, guests and power switches on one machine), the quickstart, the benchmarks, scenarios, and what
 //! tests share.
 
 pub mod bench;
@@ -6,4 +6,5 @@ pub mod lab;
 pub mod quickstart;
 pub mod scenario;
 pub mod simulator;
+pub mod threads;
 pub mod voters;

@@ -1,16 +1,15 @@
 //! Real voters (openraft) from seeds: nothing that they have acknowledged is lost, a seed repeats its run exactly, and what
 //! is broken on purpose is found. `simulator voters --seeds 1000` tries more.
 
-#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+use std::{collections::BTreeSet, sync::LazyLock};
 
-use std::{collections::BTreeSet, sync::LazyLock, thread};
-
-use holdfast_tests::voters::{Break, End, Options, Outcome, Seen, find_break, run, run_many, words};
+use holdfast_tests::{
+    threads::in_threads,
+    voters::{Break, End, Options, Outcome, Seen, find_break, run, run_many, words},
+};
 
 /// Seeds that every test run tries: half of them with three voters, half with five.
 const SEEDS: u64 = 16;
-/// Threads that share them.
-const THREADS: u64 = 2;
 /// The seed whose runs are compared.
 const TRACED: u64 = 6;
 /// Seeds that each break gets.
@@ -19,16 +18,8 @@ const SEEDS_PER_BREAK: u64 = 8;
 const LINES_SHOWN: usize = 120;
 
 /// What came of each seed: two tests look at that, and it is run once.
-static RUNS: LazyLock<Vec<(u64, Outcome)>> = LazyLock::new(|| {
-    thread::scope(|scope| {
-        let share = |first: u64| {
-            let mine = (first..=SEEDS).step_by(usize::try_from(THREADS).unwrap());
-            mine.map(|seed| (seed, run(seed, &Options::default()))).collect::<Vec<_>>()
-        };
-        let threads: Vec<_> = (1..=THREADS).map(|first| scope.spawn(move || share(first))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    })
-});
+static RUNS: LazyLock<Vec<(u64, Outcome)>> =
+    LazyLock::new(|| in_threads(1..=SEEDS, |seed| run(seed, &Options::default())));
 
 /// S6, S7, R2, R24, L1.
 #[test]

@@ -1,30 +1,29 @@
 //! The simulator's own tests: a seed repeats a run exactly, every promise holds over many seeds, and every rule that can
 //! be switched off is missed. The dev profile optimises the packages that are simulated, so that all seeds fit into a test.
 
-#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
-
-use std::{collections::BTreeSet, ops::RangeInclusive, sync::LazyLock, thread};
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use holdfast_policies::names::GuestName;
-use holdfast_tests::simulator::{
-    Happening, Setup, World,
-    breaks::{Break, NOT_EXPRESSIBLE},
-    device::Device,
-    heal_bound::LIMIT_MAX,
-    quiet::{self, Fault, Outage},
-    report::{End, Options, Outcome, find_break, run_many, words},
-    seen::Seen,
-    setup::device,
-    shrink::shrink,
-    world::BOUND,
+use holdfast_tests::{
+    simulator::{
+        Happening, Setup, World,
+        breaks::{Break, NOT_EXPRESSIBLE},
+        device::Device,
+        heal_bound::LIMIT_MAX,
+        quiet::{self, Fault, Outage},
+        report::{End, Options, Outcome, find_break, run_many, words},
+        seen::Seen,
+        setup::device,
+        shrink::shrink,
+        world::BOUND,
+    },
+    threads::in_threads,
 };
 
 /// Seeds that every test run tries. `simulator run --seeds 1000000` is a night's work.
 const SEEDS: u64 = 2_000;
 /// The first of them, in which it is counted what is rare.
 const COUNTED: u64 = 200;
-/// Threads that share them.
-const THREADS: u64 = 2;
 /// Open findings among them that are put up with: more would be no exceptions.
 const OPEN_MAX: usize = 5;
 /// By how much an outage may differ from another one in milliseconds, because a host dies at another moment between two syncs and
@@ -38,20 +37,6 @@ const SEEDS_PER_BREAK: u64 = 40;
 /// What came of each counted seed: two tests look at that, and it is run once.
 static COUNTED_RUNS: LazyLock<Vec<(u64, Outcome)>> =
     LazyLock::new(|| in_threads(1..=COUNTED, |seed| Options::default().run(seed)));
-
-/// What each seed comes to; threads share the seeds.
-fn in_threads<T: Send>(seeds: RangeInclusive<u64>, run: impl Fn(u64) -> T + Sync) -> Vec<(u64, T)> {
-    let (first, last) = seeds.into_inner();
-    thread::scope(|scope| {
-        let run = &run;
-        let share = move |first: u64| {
-            let mine = (first..=last).step_by(usize::try_from(THREADS).unwrap());
-            mine.map(|seed| (seed, run(seed))).collect::<Vec<_>>()
-        };
-        let threads: Vec<_> = (first..first + THREADS).map(|first| scope.spawn(move || share(first))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    })
-}
 
 #[test]
 fn a_seed_repeats_its_run_exactly() {
