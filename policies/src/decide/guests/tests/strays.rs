@@ -110,14 +110,33 @@ fn a_guest_that_is_left_alone_is_not_stopped_where_it_is_found_twice() {
     assert_eq!(scene.words(), ["IncidentOpened"]);
 }
 
-#[test]
-fn nothing_starts_while_a_host_has_a_guest_that_is_proven_to_run_nowhere() {
+/// `web` is proven to run nowhere, and `b` has it.
+fn with_a_stray() -> Scene {
     let mut scene = four();
     let gone = scene.stage.gone("d");
     scene.stage.must(gone);
     later_without(&mut scene, "d", 2_000);
     has(&mut scene, "web", "b", Epoch::default());
+    scene
+}
+
+/// The same, and `b` is ordered to stop it.
+fn with_a_stray_that_is_to_stop() -> Scene {
+    let mut scene = with_a_stray();
     assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+    scene
+}
+
+/// The fence of `b` that is under way switches it off.
+fn switched_off(scene: &mut Scene) {
+    let attempt = scene.stage.state.fence_under_way(&host("b")).unwrap();
+    scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
+    scene.power("b", off("b", Moment(scene.now)));
+}
+
+#[test]
+fn nothing_starts_while_a_host_has_a_guest_that_is_proven_to_run_nowhere() {
+    let mut scene = with_a_stray_that_is_to_stop();
     scene.stage.end("b", done());
     assert_eq!(scene.settle(), Vec::<String>::new(), "it is still reported, and was just asked");
     later_without(&mut scene, "d", 1_000);
@@ -162,11 +181,7 @@ fn nothing_starts_while_a_host_that_had_the_guest_when_it_was_last_heard_is_sile
 
 /// `web` is proven to run nowhere, and `b`, which was found with it, has fallen silent before it was ordered to stop it.
 fn silent_with_a_stray() -> Scene {
-    let mut scene = four();
-    let gone = scene.stage.gone("d");
-    scene.stage.must(gone);
-    later_without(&mut scene, "d", 2_000);
-    has(&mut scene, "web", "b", Epoch::default());
+    let mut scene = with_a_stray();
     scene.now += 2_000;
     for on in ["a", "c"] {
         scene.synced(on, scene.now);
@@ -188,9 +203,7 @@ fn a_host_that_dies_before_it_is_ordered_to_stop_a_stray_is_fenced_for_it() {
     let words = scene.settle();
     assert!(words.contains(&"FenceAttempted".to_owned()), "L1: only proof that it is off ends the wait: {words:?}");
     assert!(!words.contains(&"Place".to_owned()), "{words:?}");
-    let attempt = scene.stage.state.fence_under_way(&host("b")).unwrap();
-    scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
-    scene.power("b", off("b", Moment(scene.now)));
+    switched_off(&mut scene);
     let words = scene.settle();
     assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
 }
@@ -211,12 +224,7 @@ fn what_a_silent_host_may_have_is_known_to_the_next_coordinator_and_told_for_as_
 #[test]
 fn a_stray_behind_a_dead_supervisor_costs_its_host_if_a_guest_waits_for_it() {
     for (wanted, costs) in [(Wanted::Running, true), (Wanted::Stopped, false)] {
-        let mut scene = four();
-        let gone = scene.stage.gone("d");
-        scene.stage.must(gone);
-        later_without(&mut scene, "d", 2_000);
-        has(&mut scene, "web", "b", Epoch::default());
-        assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+        let mut scene = with_a_stray_that_is_to_stop();
         if wanted != Wanted::Running {
             want(&mut scene, "web", wanted);
         }
@@ -233,32 +241,20 @@ fn a_stray_behind_a_dead_supervisor_costs_its_host_if_a_guest_waits_for_it() {
 
 #[test]
 fn a_host_that_dies_with_a_stray_is_fenced_for_it_and_the_guest_starts_after_that() {
-    let mut scene = four();
-    let gone = scene.stage.gone("d");
-    scene.stage.must(gone);
-    later_without(&mut scene, "d", 2_000);
-    has(&mut scene, "web", "b", Epoch::default());
-    assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+    let mut scene = with_a_stray_that_is_to_stop();
     later_without(&mut scene, "d", 5_000);
     scene.silent("b", 2_000);
     let words = scene.settle();
     assert!(words.contains(&"FenceAttempted".to_owned()), "nothing else runs there, and it may: {words:?}");
     assert!(!words.contains(&"Place".to_owned()), "{words:?}");
-    let attempt = scene.stage.state.fence_under_way(&host("b")).unwrap();
-    scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
-    scene.power("b", off("b", Moment(scene.now)));
+    switched_off(&mut scene);
     let words = scene.settle();
     assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
 }
 
 #[test]
 fn a_host_that_dies_after_it_has_stopped_a_stray_is_not_fenced_for_it() {
-    let mut scene = four();
-    let gone = scene.stage.gone("d");
-    scene.stage.must(gone);
-    later_without(&mut scene, "d", 2_000);
-    has(&mut scene, "web", "b", Epoch::default());
-    scene.settle();
+    let mut scene = with_a_stray_that_is_to_stop();
     scene.stage.end("b", done());
     later_without(&mut scene, "d", 5_000);
     scene.silent("b", 2_000);
