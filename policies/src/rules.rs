@@ -298,9 +298,7 @@ impl Policies {
             })
             .collect()
     }
-}
 
-impl Policies {
     /// For each of these guests that rules start after others of them: those others. None of them waits for itself; they may
     /// wait for each other in a circle.
     #[must_use]

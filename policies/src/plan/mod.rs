@@ -28,12 +28,12 @@
 //!    its name.
 //!
 //! Who waits, in step 6: of the guests that were freed a moment ago, and whose starts have not failed, those of the least priority
-//! ([`Ask::patient`]); so nobody waits while a less important one starts that was freed with it. What is about to start counts as load like what runs, so that a loss leaves the
-//! others evenly loaded. Without the wait each host that is left got as many guests as it starts at once before any got more,
-//! however full it was, and nothing moves them later. The wait is short, because a plan is only one round's: who has no turn yet is
-//! placed anew in each, and after [`BALANCE_PATIENCE`](crate::decide::placement::BALANCE_PATIENCE) by the first turn that is free
-//! anywhere. So neither slow starts nor a host that hangs hold up anybody for long. Guests that move wait for no start: a drain is
-//! to end.
+//! ([`Ask::patient`]); so nobody waits while a less important one starts that was freed with it. What is about to start counts as load like
+//! what runs, so that a loss leaves the others evenly loaded. Without the wait each host that is left got as many guests as it starts at
+//! once before any got more, however full it was, and nothing moves them later. The wait is short, because a plan is only one round's: who
+//! has no turn yet is placed anew in each, and after [`BALANCE_PATIENCE`](crate::decide::placement::BALANCE_PATIENCE) by the first turn
+//! that is free anywhere. So neither slow starts nor a host that hangs hold up anybody for long. Guests that move wait for no start: a
+//! drain is to end.
 //!
 //! How many guests are placed at once ([`place`]): by priority; of equals, those with fewest hosts to choose from, then
 //! the largest. One that finds no room may push what *this round* has placed to other hosts: while fewer than
