@@ -6,13 +6,7 @@ use anyhow::Context;
 use holdfast_policies::{hostfile::HostFile, names::Incarnation, state::HostFacts};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::{
-    clock,
-    datagram::Counters,
-    metrics::RaftView,
-    node::{Complaint, Node},
-    rpc,
-};
+use crate::{clock, datagram::Counters, health::Complaint, metrics::RaftView, node::Node, rpc};
 
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);

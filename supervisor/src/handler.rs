@@ -13,8 +13,9 @@ use crate::{
         wishes::{AgesQuestion, answer},
     },
     desk::{Request, Voucher},
+    health::Complaint,
     locks::Question,
-    node::{Complaint, Node},
+    node::Node,
     pki::Peer,
     rpc::{Channel, Handler},
 };

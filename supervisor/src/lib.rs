@@ -25,6 +25,7 @@ pub mod facts;
 pub mod gossip;
 pub mod guard;
 pub mod handler;
+pub mod health;
 pub mod identity;
 pub mod locks;
 pub mod metrics;

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use crate::{
     datagram::{Heard, Sender},
     gossip::Gossip,
     guard::GuardClient,
+    health::Health,
     metrics::Metrics,
     qemu::Driver,
     replica::{Replica, SharedReplica},
@@ -32,9 +33,6 @@ use crate::{
     rpc,
 };
 use holdfast_policies::sync::View;
-
-/// How long a supervisor distrusts itself after its own loop was late.
-const UNWELL_FOR: Duration = Duration::from_secs(5);
 
 /// A running supervisor's shared parts.
 pub struct Node {
@@ -263,122 +261,6 @@ impl Withdrawn {
     }
 }
 
-/// What a supervisor can complain of for longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Complaint {
-    /// It should vote and cannot.
-    Vote,
-    /// The agent's memory cannot be written.
-    Memory,
-}
-
-/// Whether a supervisor trusts itself: one whose own loop was late, or whose link loses much, doubts what it thinks it has
-/// seen.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    unwell_until: Arc<AtomicU64>,
-    complaints: Arc<Mutex<BTreeMap<Complaint, String>>>,
-    /// 0: it does not hear a majority.
-    connected_since: Arc<AtomicU64>,
-    /// What its link loses, in percent; 0 while that is not too much.
-    losing: Arc<AtomicU64>,
-    /// When a coordinator last answered this host; 0: never.
-    answered: Arc<AtomicU64>,
-}
-
-impl Health {
-    /// The loop was late by so much that silence may be its own.
-    pub fn doubt(&self, now: Moment) {
-        self.unwell_until.store(now.plus(UNWELL_FOR).0, Ordering::Relaxed);
-    }
-
-    /// Whether it has doubted itself within `time`.
-    #[must_use]
-    pub fn doubted_within(&self, now: Moment, time: Duration) -> bool {
-        let until = self.unwell_until.load(Ordering::Relaxed);
-        until > 0 && now.since(Moment(until).minus(UNWELL_FOR)) < time
-    }
-
-    /// Notes how much its link loses, in percent, if that is too much. Tens of percents are told, so that what is said does
-    /// not change with every beacon.
-    pub fn note_losing(&self, percent: Option<u64>) {
-        self.losing.store(percent.map_or(0, |percent| (percent / 10 * 10).max(1)), Ordering::Relaxed);
-    }
-
-    /// Notes whether a majority of the voters is heard.
-    pub fn note_connected(&self, connected: bool, now: Moment) {
-        if !connected {
-            self.connected_since.store(0, Ordering::Relaxed);
-        } else if self.connected_since.load(Ordering::Relaxed) == 0 {
-            self.connected_since.store(now.0, Ordering::Relaxed);
-        }
-    }
-
-    /// Since when a majority of the voters has been heard without a break.
-    #[must_use]
-    pub fn connected_since(&self) -> Option<Moment> {
-        Some(self.connected_since.load(Ordering::Relaxed)).filter(|since| *since > 0).map(Moment)
-    }
-
-    /// Notes that a coordinator has answered this host, with a majority behind it (R2).
-    pub fn note_answered(&self, now: Moment) {
-        self.answered.store(now.0, Ordering::Relaxed);
-    }
-
-    /// Whether one has within `time`.
-    #[must_use]
-    pub fn answered_within(&self, now: Moment, time: Duration) -> bool {
-        let at = self.answered.load(Ordering::Relaxed);
-        at > 0 && now.since(Moment(at)) < time
-    }
-
-    /// Notes what is wrong with this host until [`Self::settle`].
-    pub fn complain(&self, complaint: Complaint, why: String) {
-        self.complaints().insert(complaint, why);
-    }
-
-    /// That is well again.
-    pub fn settle(&self, complaint: Complaint) {
-        self.complaints().remove(&complaint);
-    }
-
-    /// What was complained of last in this matter.
-    #[must_use]
-    pub fn complaint(&self, complaint: Complaint) -> Option<String> {
-        self.complaints().get(&complaint).cloned()
-    }
-
-    fn complaints(&self) -> MutexGuard<'_, BTreeMap<Complaint, String>> {
-        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it doubts what it sees, because its loop was late or its link loses much.
-    #[must_use]
-    pub fn doubts(&self, now: Moment) -> bool {
-        self.was_late(now) || self.is_losing()
-    }
-
-    fn is_losing(&self) -> bool {
-        self.losing.load(Ordering::Relaxed) > 0
-    }
-
-    fn was_late(&self, now: Moment) -> bool {
-        now.0 < self.unwell_until.load(Ordering::Relaxed)
-    }
-
-    /// Why this host is not well, if it is not: it doubts what it sees, or complains of something else.
-    #[must_use]
-    pub fn unwell(&self, now: Moment) -> Option<String> {
-        let late = self.was_late(now).then(|| "its own event loop was late".to_owned());
-        let lossy = match self.losing.load(Ordering::Relaxed) {
-            0 => None,
-            percent => Some(format!("its link loses {percent}% and more of what most voters send")),
-        };
-        let all: Vec<String> = late.into_iter().chain(lossy).chain(self.complaints().values().cloned()).collect();
-        (!all.is_empty()).then(|| all.join("; "))
-    }
-}
-
 /// Until when this host holds a lease; shared with the tasks that carry orders out.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -439,55 +321,5 @@ mod tests {
         assert!(released.check_start(&guest, Epoch { generation: 3, index: 1 }).is_ok());
         let next_process = Released::knowing(released.generation());
         assert!(next_process.generation() == 3 && next_process.check_start(&guest, epoch).is_err());
-    }
-
-    #[test]
-    fn a_voter_that_was_cut_off_counts_only_after_it_has_listened_again() {
-        let health = Health::default();
-        health.note_connected(true, Moment(100));
-        health.note_connected(true, Moment(200));
-        assert_eq!(health.connected_since(), Some(Moment(100)));
-        health.note_connected(false, Moment(300));
-        assert_eq!(health.connected_since(), None);
-        health.note_connected(true, Moment(400));
-        assert_eq!(health.connected_since(), Some(Moment(400)));
-    }
-
-    #[test]
-    fn a_coordinator_is_known_for_as_long_as_its_answers_are_fresh() {
-        let (health, time) = (Health::default(), Duration::from_secs(4));
-        assert!(!health.answered_within(Moment(100), time), "nobody has answered yet");
-        health.note_answered(Moment(1_000));
-        assert!(health.answered_within(Moment(4_999), time) && !health.answered_within(Moment(5_000), time));
-    }
-
-    #[test]
-    fn a_supervisor_that_slept_doubts_itself_for_a_while() {
-        let (health, time) = (Health::default(), Duration::from_millis(1_500));
-        assert!(!health.doubted_within(Moment(10), time));
-        health.doubt(Moment(10_000));
-        assert!(health.doubted_within(Moment(11_000), time) && !health.doubted_within(Moment(11_500), time));
-        assert!(health.unwell(Moment(14_000)).is_some() && health.unwell(Moment(15_000)).is_none());
-    }
-
-    #[test]
-    fn a_supervisor_whose_link_loses_much_doubts_itself_until_it_loses_little() {
-        let (health, now) = (Health::default(), Moment(10));
-        health.note_losing(Some(47));
-        assert!(health.doubts(now));
-        assert_eq!(health.unwell(now).as_deref(), Some("its link loses 40% and more of what most voters send"));
-        health.note_losing(None);
-        assert!(!health.doubts(now) && health.unwell(now).is_none());
-    }
-
-    #[test]
-    fn a_supervisor_without_its_vote_is_unwell_and_still_trusts_its_ears() {
-        let (health, now) = (Health::default(), Moment(10));
-        health.complain(Complaint::Vote, "no room".to_owned());
-        health.complain(Complaint::Memory, "no room either".to_owned());
-        assert_eq!(health.unwell(now).as_deref(), Some("no room; no room either"));
-        assert!(!health.doubts(now));
-        health.settle(Complaint::Memory);
-        assert_eq!(health.unwell(now).as_deref(), Some("no room"));
     }
 }

@@ -24,7 +24,8 @@ use crate::{
     coordinator::{Coordinator, Counter, wishes::ask_generation},
     desk::VoterList,
     gossip::Member,
-    node::{Complaint, Node},
+    health::Complaint,
+    node::Node,
     rpc,
 };
 

@@ -28,13 +28,8 @@ use tokio::{
 };
 
 use crate::{
-    clock,
-    coordinator::Coordinator,
-    datagram::Nudged,
-    metrics::GuestEventKind,
-    node::{Complaint, Node},
-    prober::Sights,
-    qemu::GuestEvent,
+    clock, coordinator::Coordinator, datagram::Nudged, health::Complaint, metrics::GuestEventKind, node::Node,
+    prober::Sights, qemu::GuestEvent,
 };
 
 /// Orders and syncs that may end at once before their ends are taken in: more than one host ever has open.

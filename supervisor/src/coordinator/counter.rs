@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     desk::{Answer, Denied, Desk, Request, VoterList, Voucher, plan},
+    health::Complaint,
     locks::{Keeper, survey},
-    node::{Complaint, Node},
+    node::Node,
     rpc::Channel,
 };
 

@@ -9,7 +9,7 @@ use holdfast_policies::{
 };
 
 use super::*;
-use crate::node::{Complaint, Health};
+use crate::health::{Complaint, Health};
 
 /// Services of a host in the measurement, and how often agents sync while each is asked once (`every: 2s`, `sync_every: 250ms`).
 const SERVICES: u64 = 1_000;
