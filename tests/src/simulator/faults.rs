@@ -93,7 +93,7 @@ pub enum Happening {
     Suspended { suspended: bool },
     /// Somebody has a guest moved as the coordinator moves guests.
     Move { guest: GuestName, to: usize },
-    /// An operator moves a guest, as `holdfast guest move` does: what does not fit is refused, and the guest stays where it is put.
+    /// An operator moves a guest, as `holdfast guest migrate` does: what does not fit is refused, and the guest stays where it is put.
     MoveAsked { guest: GuestName, to: usize, cold: bool },
     /// An operator looks whether a host is off, and says so if it is.
     ConfirmOff { host: usize },
