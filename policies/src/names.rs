@@ -1,8 +1,16 @@
 //! Identifiers. Each is its own type, so that a host's name cannot be passed where a guest's is meant.
 
-use std::fmt;
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Visitor},
+};
+use smol_str::SmolStr;
 
 /// Longest name accepted anywhere, in bytes: names become file names, cgroup names and gossip keys.
 pub const NAME_BYTES_MAX: usize = 63;
@@ -23,28 +31,102 @@ fn checked(text: &str) -> Result<(), BadName> {
     if first_ok && all_ok && text.len() <= NAME_BYTES_MAX { Ok(()) } else { Err(BadName { text: text.to_owned() }) }
 }
 
+/// The text of a name, with its first bytes at hand: names are compared more than anything else, and mostly these decide.
+#[derive(Clone)]
+struct Text {
+    /// The first [`HEAD_BYTES`] bytes, the first one highest, and zeros behind a text that is shorter: no name has any in it.
+    head: (u64, u64),
+    whole: SmolStr,
+}
+
+/// How many bytes of a name are compared at once; most names are no longer.
+const HEAD_BYTES: usize = 16;
+
+impl Text {
+    fn checked(text: &str) -> Result<Self, BadName> {
+        checked(text)?;
+        let eight = |from: usize| {
+            let bytes = text.bytes().skip(from).chain(std::iter::repeat(0)).take(8);
+            bytes.fold(0, |word, byte| word << 8 | u64::from(byte))
+        };
+        Ok(Self { head: (eight(0), eight(8)), whole: SmolStr::new(text) })
+    }
+
+    /// Whether the head is all of it.
+    fn is_short(&self) -> bool {
+        self.whole.len() <= HEAD_BYTES
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.head == other.head && (self.is_short() && other.is_short() || self.whole == other.whole)
+    }
+}
+
+impl Eq for Text {}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head.cmp(&other.head).then_with(|| match self.is_short() && other.is_short() {
+            true => Ordering::Equal,
+            false => self.whole.cmp(&other.whole),
+        })
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.whole.hash(state);
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.whole, f)
+    }
+}
+
+/// Takes a name from the text that is being read.
+struct Reader;
+
+impl Visitor<'_> for Reader {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {
+        Text::checked(text).map_err(E::custom)
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-        #[serde(try_from = "String")]
-        pub struct $name(String);
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Text);
 
         impl $name {
             /// Checks and wraps a name.
             ///
             /// # Errors
             /// [`BadName`] when the text has other characters than a name may have, or is too long.
-            pub fn new(text: impl Into<String>) -> Result<Self, BadName> {
-                let text = text.into();
-                checked(&text)?;
-                Ok(Self(text))
+            pub fn new(text: impl AsRef<str>) -> Result<Self, BadName> {
+                Text::checked(text.as_ref()).map(Self)
             }
 
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.0.whole
             }
         }
 
@@ -58,19 +140,26 @@ macro_rules! name {
         // By hand, because what serde derives makes a copy first, and the guard writes names without allocating.
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        // And reading without a copy between.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_string(Reader).map(Self)
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.whole.into()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
@@ -185,6 +274,28 @@ mod tests {
             assert!(HostName::new(bad).is_err(), "{bad:?}");
         }
         assert!(HostName::new("hv-a.rack_1").is_ok());
+    }
+
+    #[test]
+    fn names_are_equal_and_in_order_as_their_texts_are() {
+        let long = "x".repeat(NAME_BYTES_MAX);
+        let sixteen = "node-in-rack-004";
+        let texts =
+            ["a", "a-", "a0", "ab", "b", "node-in-rack-00", sixteen, "node-in-rack-0041", "node-in-rack-0042", &long];
+        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (one, other))) {
+            let (first, second) = (HostName::new(one).unwrap(), HostName::new(other).unwrap());
+            assert_eq!(first.cmp(&second), one.cmp(other), "{one} and {other}");
+            assert_eq!(first == second, one == other, "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_written_and_read_as_its_text() {
+        let name = HostName::new("hv-a").unwrap();
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"hv-a\"");
+        assert_eq!(serde_json::from_str::<HostName>("\"hv-a\"").unwrap(), name);
+        let bad = serde_json::from_str::<HostName>("\"../x\"").unwrap_err();
+        assert!(bad.to_string().starts_with("name \"../x\" is not 1 to 63 letters"), "{bad}");
     }
 
     #[test]
