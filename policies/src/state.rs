@@ -182,8 +182,11 @@ impl ClusterState {
 
     /// The incident key of what switches a host off, and of what that has proven.
     pub(crate) fn fencing_key(host: &HostName) -> String {
-        format!("fencing/{host}")
+        format!("{}/{host}", Self::FENCING)
     }
+
+    /// What such a key begins with.
+    pub(crate) const FENCING: &'static str = "fencing";
 
     /// That a boot lives which is proven gone, as its incident says.
     pub(crate) fn heard_again(host: &HostName, proof: &Proof) -> String {

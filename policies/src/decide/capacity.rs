@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use super::{Decision, Round, fences::open};
 use crate::{change::Change, model::Severity};
 
-/// What keys of these incidents begin with; a host's name follows.
-const ABOUT: &str = "capacity/";
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "capacity";
 
 /// Tells of every host that is too full, and when it no longer is.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let mut told = BTreeSet::new();
     for (host, what, taken, there_is) in &round.plan.overfull {
-        let key = format!("{ABOUT}{host}");
+        let key = format!("{ABOUT}/{host}");
         let summary = format!("the guests of {host} take {taken} of {what}, and it has {there_is}");
         let human = format!(
             "Move guests away from {host} (`holdfast guest migrate`), stop some, or correct the capacity that is declared for it. \
@@ -24,8 +24,7 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         open(round, decision, key.clone(), Severity::Warning, summary, Some(human));
         told.insert(key);
     }
-    let over = round.state.incidents.values().filter(|incident| incident.is_open() && incident.key.starts_with(ABOUT));
-    for incident in over.filter(|incident| !told.contains(&incident.key)) {
+    for (_, incident) in round.told.all(ABOUT).filter(|(_, incident)| !told.contains(&incident.key)) {
         decision.commands.push(Change::IncidentResolved { key: incident.key.clone() });
     }
 }

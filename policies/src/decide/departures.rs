@@ -30,6 +30,9 @@ use crate::{
     time::{Moment, millis},
 };
 
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "leaving";
+
 /// Vacates the hosts that are about to go, and tells of the guests that wait for one. It comes after the decisions about
 /// guests; placement has seen to it that these start on their host and nowhere else ([`kept`]).
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
@@ -131,7 +134,6 @@ fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
 
 /// A host that has announced to go and does not go is told of: it gets no guests meanwhile.
 fn overstays(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let key = format!("leaving/{name}");
     let healthy = round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
     match host.mode {
         Mode::Leaving { .. } if host.life == Life::Up && healthy && round.age(host.mode_since) >= REBOOT_GRACE => {
@@ -139,8 +141,8 @@ fn overstays(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: 
             let summary = format!("{name} announced over {minutes} minutes ago that it would go, and is still here");
             let human =
                 format!("If {name} is to stay, run `holdfast host resume {name}`: until then it gets no guests.");
-            open(round, decision, key, Severity::Warning, summary, Some(human));
+            open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
         }
-        Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance => close(round, decision, &key),
+        Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance => close(round, decision, ABOUT, name),
     }
 }

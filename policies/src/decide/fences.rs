@@ -221,15 +221,15 @@ pub(super) fn open_as_seen(
     human: Option<String>,
     evidence: Vec<String>,
 ) {
-    let known = round.state.open_incident(&key);
+    let known = round.told.by_key(&key);
     if !known.is_some_and(|open| open.summary == summary && open.human == human && open.severity == severity) {
         decision.commands.push(Change::IncidentOpened { key, severity, summary, human, guests: Vec::new(), evidence });
     }
 }
 
-/// Tells people that it is over, if they were told.
-pub(super) fn close(round: &Round<'_>, decision: &mut Decision, key: &str) {
-    if round.state.open_incident(key).is_some() {
-        decision.commands.push(Change::IncidentResolved { key: key.to_owned() });
+/// Tells people that `ABOUT/WHOSE` is over, if they were told.
+pub(super) fn close(round: &Round<'_>, decision: &mut Decision, about: &str, whose: &HostName) {
+    if let Some(open) = round.told.about(about, whose.as_str()) {
+        decision.commands.push(Change::IncidentResolved { key: open.key.clone() });
     }
 }

@@ -54,7 +54,8 @@ pub struct HostJudgement {
     pub silent_ms: u64,
     /// Since how many milliseconds it has not synced.
     pub unsynced_ms: u64,
-    /// Who heard it when.
+    /// Who heard it when. Of a host that is well, or gone, nothing in the report of a round: that is told when somebody asks
+    /// ([`Report::with_words`](super::Report::with_words)).
     pub evidence: Vec<String>,
     /// Why it doubts itself, if it does.
     pub unwell: Option<String>,
@@ -77,7 +78,8 @@ pub(super) fn judge_all(
     now: Moment,
 ) -> BTreeMap<HostName, HostJudgement> {
     let passes = Passes { state, evidence, known: OnceCell::new() };
-    state.hosts.keys().map(|host| (host.clone(), judge_with(&passes, timing, now, host))).collect()
+    let judged = |host| judge_with(&passes, timing, now, host, Words::WhereTheyMatter);
+    state.hosts.keys().map(|host| (host.clone(), judged(host))).collect()
 }
 
 /// The newest pass, seen from elsewhere, of any guest on each host's present boot. Gathered in one walk over the guests,
@@ -117,10 +119,29 @@ pub fn judge(
     now: Moment,
     host: &HostName,
 ) -> HostJudgement {
-    judge_with(&Passes { state, evidence, known: OnceCell::new() }, timing, now, host)
+    judge_with(&Passes { state, evidence, known: OnceCell::new() }, timing, now, host, Words::Always)
 }
 
-fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName) -> HostJudgement {
+/// When what the others say is put into words, which costs more than the verdict.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    Always,
+    WhereTheyMatter,
+}
+
+/// Whether nothing that the others say changes what is made of it.
+fn is_settled(verdict: HostVerdict) -> bool {
+    match verdict {
+        HostVerdict::Healthy | HostVerdict::Gone => true,
+        HostVerdict::SupervisorDown
+        | HostVerdict::Isolated
+        | HostVerdict::Suspect
+        | HostVerdict::Failed
+        | HostVerdict::Unknown => false,
+    }
+}
+
+fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName, words: Words) -> HostJudgement {
     let (state, evidence) = (passes.state, passes.evidence);
     let Some(known) = state.hosts.get(host) else { return unknown() };
     let incarnation = &known.facts.incarnation;
@@ -140,7 +161,7 @@ fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName
     let sign = if is_heard || is_gone { word } else { word.max(passes.newest(host)) };
     let silent = now.since(sign.unwrap_or(quorum_since));
     let never = own.is_none() && other.is_none() && heard.answers.values().all(|answer| answer.age.is_none());
-    let (agreed, said) = agreement(evidence, heard, timing, now, host, own.max(other), never, quorum_since);
+    let others = Others::of((evidence, heard), (timing, now), host, own.max(other), never, quorum_since);
     let suspect_after = timing.suspect_after.0;
     let verdict = match &known.life {
         Life::Gone { .. } => HostVerdict::Gone,
@@ -148,7 +169,7 @@ fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName
             if never && now.since(quorum_since) < timing.join_grace.0 {
                 HostVerdict::Unknown
             } else if silent >= suspect_after {
-                if agreed { HostVerdict::Failed } else { HostVerdict::Suspect }
+                if others.agree() { HostVerdict::Failed } else { HostVerdict::Suspect }
             } else if unsynced >= suspect_after {
                 let past = super::leases::is_past_lease(unsynced.as_millis(), timing.lease);
                 if past { HostVerdict::Isolated } else { HostVerdict::SupervisorDown }
@@ -160,11 +181,12 @@ fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName
         }
     };
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let is_told = words == Words::Always || !is_settled(verdict);
     HostJudgement {
         verdict,
         silent_ms: ms(silent),
         unsynced_ms: ms(unsynced),
-        evidence: said,
+        evidence: if is_told { others.words() } else { Vec::new() },
         unwell: heard.unwell.clone(),
         last_words: heard.last_words.clone(),
         waits: None,
@@ -209,48 +231,70 @@ pub(super) fn newest_word(evidence: &Evidence, host: &HostName, incarnation: &In
     voters.chain(evidence.last_life(host, incarnation)).max()
 }
 
-/// Whether a majority of the other voters has not heard the host for `suspect_after`, and what each said (R17).
-#[expect(clippy::too_many_arguments, reason = "a pure helper of one verdict; each argument is one line of the rule")]
-fn agreement(
-    evidence: &Evidence,
-    heard: &HostEvidence,
-    timing: &Timing,
+/// What the other voters say of a host's silence (R17).
+struct Others<'a> {
+    evidence: &'a Evidence,
+    heard: &'a HostEvidence,
+    timing: &'a Timing,
     now: Moment,
-    host: &HostName,
+    host: &'a HostName,
+    /// When the coordinator itself heard it last.
     own: Option<Moment>,
-    never: bool,
-    quorum_since: Moment,
-) -> (bool, Vec<String>) {
-    let mut said = Vec::new();
-    let mut silent_voters = 0_usize;
-    let others: Vec<&HostName> = evidence.voters.iter().filter(|voter| *voter != host).collect();
-    // R19: voters that were restarted after they heard it will never hear it. Whoever did hear it has to have missed it
-    // for so much longer that they would have heard it too.
-    let own_silence = own.map_or(Duration::MAX, |at| now.since(at));
-    let missed = never || own_silence >= timing.suspect_after.0 + timing.join_grace.0;
-    let grace_over = missed && now.since(quorum_since) >= timing.join_grace.0;
-    for voter in &others {
-        if !counts(evidence, heard, now, voter) {
-            continue;
-        }
-        let age = if Some(*voter) == evidence.me.as_ref() {
-            own.map(|at| now.since(at))
-        } else {
-            heard.answers.get(*voter).and_then(|answer| answer.age.map(|age| age + now.since(answer.asked)))
-        };
-        let Some(age) = age else {
-            if grace_over {
-                silent_voters += 1;
-                said.push(format!("{voter} has never heard it"));
-            }
-            continue;
-        };
-        said.push(format!("{voter} last heard it {} ago", Span::ms(crate::time::millis(age))));
-        if age >= timing.suspect_after.0 {
-            silent_voters += 1;
-        }
+    /// Whether anybody who never heard it is silent about it: it has had its time to be heard.
+    grace_over: bool,
+}
+
+impl<'a> Others<'a> {
+    fn of(
+        (evidence, heard): (&'a Evidence, &'a HostEvidence),
+        (timing, now): (&'a Timing, Moment),
+        host: &'a HostName,
+        own: Option<Moment>,
+        never: bool,
+        quorum_since: Moment,
+    ) -> Self {
+        // R19: voters that were restarted after they heard it will never hear it. Whoever did hear it has to have missed it
+        // for so much longer that they would have heard it too.
+        let own_silence = own.map_or(Duration::MAX, |at| now.since(at));
+        let missed = never || own_silence >= timing.suspect_after.0 + timing.join_grace.0;
+        let grace_over = missed && now.since(quorum_since) >= timing.join_grace.0;
+        Self { evidence, heard, timing, now, host, own, grace_over }
     }
-    (silent_voters * 2 > others.len(), said)
+
+    fn voters(&self) -> impl Iterator<Item = &'a HostName> {
+        let host = self.host;
+        self.evidence.voters.iter().filter(move |voter| *voter != host)
+    }
+
+    /// The voters whose word counts, and how long ago each heard the host; `None`: never, although it should have.
+    fn ages(&self) -> impl Iterator<Item = (&'a HostName, Option<Duration>)> {
+        let counted = self.voters().filter(|voter| counts(self.evidence, self.heard, self.now, voter));
+        counted.filter_map(|voter| {
+            let age = if Some(voter) == self.evidence.me.as_ref() {
+                self.own.map(|at| self.now.since(at))
+            } else {
+                let answer = self.heard.answers.get(voter);
+                answer.and_then(|answer| answer.age.map(|age| age + self.now.since(answer.asked)))
+            };
+            (age.is_some() || self.grace_over).then_some((voter, age))
+        })
+    }
+
+    /// Whether a majority of them has not heard the host for `suspect_after`.
+    fn agree(&self) -> bool {
+        let is_silent = |age: Option<Duration>| age.is_none_or(|age| age >= self.timing.suspect_after.0);
+        let silent = self.ages().filter(|(_, age)| is_silent(*age)).count();
+        silent * 2 > self.voters().count()
+    }
+
+    /// What each says.
+    fn words(&self) -> Vec<String> {
+        let said = self.ages().map(|(voter, age)| match age {
+            Some(age) => format!("{voter} last heard it {} ago", Span::ms(crate::time::millis(age))),
+            None => format!("{voter} has never heard it"),
+        });
+        said.collect()
+    }
 }
 
 /// Whether a voter's word counts at this moment: it has answered a moment ago, and counts itself (R17). The coordinator's

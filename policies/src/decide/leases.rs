@@ -22,6 +22,9 @@ use crate::{
     time::{Span, millis},
 };
 
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "lease";
+
 /// A boot that was called off wrongly may have been starting something until the end of its lease, and its agent gives a
 /// start up after its deadline.
 fn longest_start(round: &Round<'_>) -> Duration {
@@ -114,7 +117,6 @@ pub(super) fn returns(round: &Round<'_>, decision: &mut Decision, name: &HostNam
 
 /// A host that relies on its lease and has nothing that would stop its guests is told of, before it matters.
 pub(super) fn unarmed(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let key = format!("lease/{name}");
     let known = host.life == Life::Up && host.lease.record.is_some();
     match round.state.lease_ground(name) {
         Err(why @ (NoGround::NoGuard | NoGround::NoWatchdog | NoGround::Untrusted { .. })) if known => {
@@ -123,9 +125,9 @@ pub(super) fn unarmed(round: &Round<'_>, decision: &mut Decision, name: &HostNam
                 "Until that is put right {name} is never safe by its lease: when it fails and no power device says that it \
                  is off, its guests wait for a person. Arm a watchdog on {name}, or take `lease` out of its fencing."
             );
-            open(round, decision, key, Severity::Error, summary, Some(human));
+            open(round, decision, format!("{ABOUT}/{name}"), Severity::Error, summary, Some(human));
         }
-        Ok(_) | Err(NoGround::NoLevel) => close(round, decision, &key),
+        Ok(_) | Err(NoGround::NoLevel) => close(round, decision, ABOUT, name),
         Err(NoGround::NotRecorded | NoGround::NoGuard | NoGround::NoWatchdog | NoGround::Untrusted { .. }) => {}
     }
 }

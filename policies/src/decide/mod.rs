@@ -23,6 +23,7 @@ pub mod services;
 mod storm;
 mod supervisors;
 mod timings;
+mod told;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -107,11 +108,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// The same, with what every vantage says of services that are healthy: for whoever shows it, because most rounds are
-    /// shown to nobody.
+    /// The same, with what every vantage says of services that are healthy, and every voter of hosts that are well: for whoever
+    /// shows it, because most rounds are shown to nobody.
     #[must_use]
-    pub fn with_words(&self, state: &ClusterState, evidence: &Evidence, now: Moment) -> Self {
+    pub fn with_words(&self, state: &ClusterState, evidence: &Evidence, timing: &Timing, now: Moment) -> Self {
         let mut told = self.clone();
+        for (name, judged) in told.hosts.iter_mut().filter(|(_, judged)| judged.evidence.is_empty()) {
+            judged.evidence = hosts::judge(state, evidence, timing, now, name).evidence;
+        }
         for (name, judgement) in &mut told.guests {
             let Some(home) = state.guests.get(name).and_then(|guest| guest.home()) else { continue };
             judgement.happened = happened(evidence, name, home, now);
@@ -157,6 +161,8 @@ pub(crate) struct Round<'a> {
     pub timing: &'a Timing,
     pub now: Now,
     pub hosts: BTreeMap<HostName, HostJudgement>,
+    /// What people have been told and is not over.
+    pub told: told::Told<'a>,
     /// Where guests go.
     pub plan: placement::Plan<'a>,
 }
@@ -170,7 +176,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     }
     let judged = hosts::judge_all(state, evidence, timing, now.moment);
     let plan = placement::Plan::of(state, evidence, now, &judged);
-    let round = Round { state, evidence, timing, now, hosts: judged, plan };
+    let round = Round { state, evidence, timing, now, hosts: judged, told: told::Told::of(state), plan };
     storm::decide(&round, &mut decision);
     let mut waits = fences::decide(&round, &mut decision);
     go_aheads::decide(&round, &mut decision);

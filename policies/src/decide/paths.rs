@@ -16,6 +16,9 @@ use crate::{
     time::Span,
 };
 
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "path";
+
 /// Rest after a way has failed for both of those who try first, twice as long after each time that follows, and the longest:
 /// what hiccups is well within seconds, and a controller restarts within minutes.
 const AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
@@ -48,7 +51,7 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         if has_device(round, name) {
             tell(round, decision, (name, host), &shared);
         } else {
-            close(round, decision, &key(name));
+            close(round, decision, ABOUT, name);
         }
     }
     let leads_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
@@ -64,10 +67,6 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
 
 fn has_device(round: &Round<'_>, name: &HostName) -> bool {
     round.state.policies.levels_of(name).iter().any(FenceLevel::has_device)
-}
-
-fn key(name: &HostName) -> String {
-    format!("path/{name}")
 }
 
 fn newest(host: &Host) -> Option<&PathTest> {
@@ -135,7 +134,7 @@ fn tell(round: &Round<'_>, decision: &mut Decision, (name, host): (&HostName, &H
         untried(round, name, host, level).or_else(|| unverified(round, name, host, level, shared))
     });
     let what = match (broken.is_empty(), unsure.is_empty()) {
-        (true, true) => return close(round, decision, &key(name)),
+        (true, true) => return close(round, decision, ABOUT, name),
         (true, false) => format!("it is not known that {name} can be proven off"),
         (false, _) => format!("{name} could not be switched off now"),
     };
@@ -154,7 +153,7 @@ fn tell(round: &Round<'_>, decision: &mut Decision, (name, host): (&HostName, &H
         )
     };
     let summary = format!("{what}: {}", [broken, unsure].concat().join("; "));
-    open(round, decision, key(name), Severity::Warning, summary, Some(human));
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
 }
 
 /// What is said where a device does not let anybody in.
@@ -193,7 +192,7 @@ fn untried(round: &Round<'_>, name: &HostName, host: &Host, level: usize) -> Opt
         return None;
     }
     let every = every(round);
-    let words = format!("nobody has tried it, {} after it was declared or {name} joined", Span(every));
+    let words = || format!("nobody has tried it, {} after it was declared or {name} joined", Span(every));
     for_long(round, name, host, every, words)
 }
 
@@ -216,13 +215,24 @@ fn unverified(
     if !trusted(&level) || levels.any(|level| round.state.is_wired(name, level, shared)) || otherwise() {
         return None;
     }
-    for_long(round, name, host, VERIFIED_WITHIN, format!("nobody has verified that it is wired to {name}"))
+    for_long(round, name, host, VERIFIED_WITHIN, || format!("nobody has verified that it is wired to {name}"))
 }
 
 /// The words, once they have been true for that long, or were told before: a coordinator that has just started knows of
 /// nothing how long ago it was.
-fn for_long(round: &Round<'_>, name: &HostName, host: &Host, limit: Duration, words: String) -> Option<String> {
-    let told = || round.state.open_incident(&key(name)).is_some_and(|open| open.summary.contains(&words));
-    let is_due = host.life == Life::Up && (round.age(host.joined.max(host.fencing_since)) >= limit || told());
-    is_due.then_some(words)
+fn for_long(
+    round: &Round<'_>,
+    name: &HostName,
+    host: &Host,
+    limit: Duration,
+    words: impl Fn() -> String,
+) -> Option<String> {
+    if host.life != Life::Up {
+        return None;
+    }
+    if round.age(host.joined.max(host.fencing_since)) >= limit {
+        return Some(words());
+    }
+    let open = round.told.about(ABOUT, name.as_str())?;
+    Some(words()).filter(|words| open.summary.contains(words))
 }

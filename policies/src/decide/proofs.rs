@@ -252,7 +252,6 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
     let offs: Vec<&PowerReading> = offs(round, name, host).collect();
     // Looked for only where something may be contradicted, because it walks over all guests.
     let life = matches!(host.life, Life::Gone { .. }).then(|| last_sign(round, name, host)).flatten();
-    let key = ClusterState::fencing_key(name);
     // What was heard just before the device was asked contradicts nothing.
     let newer = || offs.iter().all(|off| life >= Some(off.asked));
     let fresh = || life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0);
@@ -266,11 +265,11 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &H
              Holdfast orders until it has rebooted, or has nothing of its guests left. This stays until then, or until \
              `holdfast host confirm-off {name} --operator YOUR-NAME`."
         );
-        open(round, decision, key, Severity::Critical, summary, Some(human));
+        open(round, decision, ClusterState::fencing_key(name), Severity::Critical, summary, Some(human));
     } else if !host.distrusted.is_empty() {
         not_trusted(round, decision, name);
     } else {
-        close(round, decision, &key);
+        close(round, decision, ClusterState::FENCING, name);
     }
 }
 

@@ -112,17 +112,22 @@ pub struct Watched<'a> {
 /// may have a bad path of its own.
 const CUT_OFF_MIN: usize = 2;
 
-type Fresh<'a> = Vec<(&'a Vantage, &'a Sight)>;
-
 impl<'a> Watched<'a> {
     /// Judges one service by itself.
     #[must_use]
     pub fn judge(self, name: &ServiceName, service: &Service) -> ServiceJudgement {
-        let fresh = self.fresh(name, service);
-        let count =
-            |state| u32::try_from(fresh.iter().filter(|(_, sight)| sight.state == state).count()).unwrap_or(u32::MAX);
-        let (failing, passing) = (count(SightState::Failing), count(SightState::Passing));
-        let (slow, flapping) = (count(SightState::Slow), count(SightState::Flapping));
+        let (mut failing, mut passing, mut slow, mut flapping, mut warns) = (0_u32, 0_u32, 0_u32, 0_u32, false);
+        for (_, sight) in self.fresh(name, service) {
+            warns |= sight.warns;
+            let count = match sight.state {
+                SightState::Failing => &mut failing,
+                SightState::Passing => &mut passing,
+                SightState::Slow => &mut slow,
+                SightState::Flapping => &mut flapping,
+                SightState::Unknown => continue,
+            };
+            *count = count.saturating_add(1);
+        }
         let agree = service.from.agree;
         let degraded = |how| (ServiceVerdict::Degraded, Some(how));
         let (verdict, degraded) = match (failing, flapping, slow, passing) {
@@ -137,10 +142,9 @@ impl<'a> Watched<'a> {
         let evidence = match verdict {
             ServiceVerdict::Healthy => Vec::new(),
             ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed | ServiceVerdict::Unknown => {
-                self.all_said(&fresh)
+                self.words(name, service)
             }
         };
-        let warns = fresh.iter().any(|(_, sight)| sight.warns);
         ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
     }
 
@@ -151,7 +155,7 @@ impl<'a> Watched<'a> {
             services.iter().map(|(name, service)| (name.clone(), self.judge(name, service))).collect();
         let passed = |name: &ServiceName| {
             let service = services.get(name)?;
-            self.fresh(name, service).iter().filter_map(|(_, sight)| sight.passed).max()
+            self.fresh(name, service).filter_map(|(_, sight)| sight.passed).max()
         };
         // Along a chain of needs the cause is the last one that fails; a chain is no longer than there are services.
         for _ in services {
@@ -183,13 +187,12 @@ impl<'a> Watched<'a> {
 
     /// What each vantage says of a service, in words.
     pub(super) fn words(self, name: &ServiceName, service: &Service) -> Vec<String> {
-        self.all_said(&self.fresh(name, service))
+        self.fresh(name, service).map(|(vantage, sight)| said(vantage, sight, self.now)).collect()
     }
 
     /// The vantages that see a service like this, in words.
     pub(super) fn who_sees(self, name: &ServiceName, service: &Service, state: SightState) -> String {
-        let fresh = self.fresh(name, service);
-        let side = fresh.iter().filter(|(_, sight)| sight.state == state);
+        let side = self.fresh(name, service).filter(|(_, sight)| sight.state == state);
         side.map(|(vantage, _)| vantage.to_string()).collect::<Vec<_>>().join(", ")
     }
 
@@ -197,8 +200,7 @@ impl<'a> Watched<'a> {
     /// hosts that can tell get no answer, more than one of them. Where the policy lets fewer agree, the service has failed
     /// instead.
     pub(super) fn is_cut_off(self, name: &ServiceName, service: &Service, host: &HostName) -> bool {
-        let fresh = self.fresh(name, service);
-        let told = fresh.iter().filter(|(_, sight)| sight.state != SightState::Unknown);
+        let told = self.fresh(name, service).filter(|(_, sight)| sight.state != SightState::Unknown);
         let (outside, within): (Vec<_>, Vec<_>) =
             told.partition(|(vantage, _)| matches!(vantage, Vantage::Host(from) if from != host));
         let failing = outside.iter().filter(|(_, sight)| sight.state == SightState::Failing).count();
@@ -216,16 +218,12 @@ impl<'a> Watched<'a> {
     }
 
     /// What vantages have seen of a service that still counts.
-    fn fresh(self, name: &ServiceName, service: &Service) -> Fresh<'a> {
+    fn fresh(self, name: &ServiceName, service: &Service) -> impl Iterator<Item = (&'a Vantage, &'a Sight)> + use<'a> {
         let fresh_for = service.fresh_for();
         let sights = self.evidence.services.get(self.guest).and_then(|services| services.get(name));
         let is_fresh =
-            |(_, sight): &(&Vantage, &Sight)| sight.epoch == self.epoch && self.now.since(sight.at) <= fresh_for;
-        sights.into_iter().flatten().filter(is_fresh).collect()
-    }
-
-    fn all_said(self, fresh: &[(&Vantage, &Sight)]) -> Vec<String> {
-        fresh.iter().map(|(vantage, sight)| said(vantage, sight, self.now)).collect()
+            move |(_, sight): &(&Vantage, &Sight)| sight.epoch == self.epoch && self.now.since(sight.at) <= fresh_for;
+        sights.into_iter().flatten().filter(is_fresh)
     }
 }
 

@@ -8,10 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Decision, HostJudgement, HostVerdict, Round,
-    fences::{close, open},
-    hosts::newest_word,
-    proofs::is_proven_off,
+    Decision, HostJudgement, HostVerdict, Round, fences::open, hosts::newest_word, proofs::is_proven_off,
     restraint::is_missed,
 };
 use crate::{
@@ -33,41 +30,48 @@ const FORMING: &str = "other hosts have not been heard for a moment either, whic
 
 /// Finds out whether fencing is held, says so, and ends an operator's release with the storm that it was meant for.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let key = ClusterState::STORM_KEY.to_owned();
+    let key = || ClusterState::STORM_KEY.to_owned();
     match (storm(round), &round.state.storm_release) {
         (Some(storm), None) => {
             let human = "One lost switch, storage or power feed looks like many dead hosts: find it. Holdfast switches no host \
                          off meanwhile. For each host that is really off, run `holdfast host confirm-off HOST --operator YOUR-NAME`; \
                          if they have really failed, run `holdfast release-storm-hold --operator YOUR-NAME`.";
             let summary = format!("fencing is held: {storm}");
-            open(round, decision, key, Severity::Critical, summary, Some(human.to_owned()));
+            open(round, decision, key(), Severity::Critical, summary, Some(human.to_owned()));
             decision.report.storm_hold = Some(storm);
         }
         (Some(storm), Some(release)) => {
             let summary = format!("{storm}, and fencing goes on: {} has released the hold", release.by);
-            open(round, decision, key, Severity::Critical, summary, None);
+            open(round, decision, key(), Severity::Critical, summary, None);
         }
         (None, None) if fades(round) => {
-            open(round, decision, key, Severity::Critical, FADING.to_owned(), None);
+            open(round, decision, key(), Severity::Critical, FADING.to_owned(), None);
             decision.report.storm_hold = Some(FADING.to_owned());
         }
         (None, None) if forms(round) => {
-            close(round, decision, &key);
+            end(round, decision);
             decision.report.storm_hold = Some(FORMING.to_owned());
         }
         (None, release) => {
             if release.is_some() {
                 decision.commands.push(Change::StormEnded);
             }
-            close(round, decision, &key);
+            end(round, decision);
         }
+    }
+}
+
+/// Tells people that it is over, if they were told.
+fn end(round: &Round<'_>, decision: &mut Decision) {
+    if let Some(open) = round.told.by_key(ClusterState::STORM_KEY) {
+        decision.commands.push(Change::IncidentResolved { key: open.key.clone() });
     }
 }
 
 /// Whether the hold outlasts the storm for a moment. Hosts that were cut off together are heard again one after another:
 /// the first ones end the storm, and the others are still silent then.
 fn fades(round: &Round<'_>) -> bool {
-    let Some(incident) = round.state.open_incident(ClusterState::STORM_KEY) else { return false };
+    let Some(incident) = round.told.by_key(ClusterState::STORM_KEY) else { return false };
     // What has not been committed yet has not begun to count.
     let left = incident.summary != FADING || round.age(incident.changed) < round.timing.suspect_after.0;
     left && silent(round).next().is_some()
@@ -111,7 +115,7 @@ fn storm(round: &Round<'_>) -> Option<String> {
 
 /// The hosts of a storm: more than one failure domain, and more than a third of them, fell silent within [`STORM_WINDOW_MS`] and
 /// are silent still. A host that fell silent long before has its own cause, and must not hold the fence of the next one for ever.
-fn storm_of<'a>(round: &Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> Option<Vec<&'a str>> {
+fn storm_of<'a>(round: &'a Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> Option<Vec<&'a str>> {
     silent.sort_unstable();
     let together = |(since, _): &(u64, &'a HostName)| {
         let window = *since..=since.saturating_add(STORM_WINDOW_MS);
@@ -119,9 +123,9 @@ fn storm_of<'a>(round: &Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> Opti
         within.map(|(_, name)| (domain(round.state, name), *name)).collect::<Vec<_>>()
     };
     let domains =
-        |hosts: &Vec<(String, &HostName)>| hosts.iter().map(|(domain, _)| domain.clone()).collect::<BTreeSet<_>>();
-    let most = silent.iter().map(together).max_by_key(|hosts| domains(hosts).len())?;
-    let failed = domains(&most).len();
+        |hosts: &Vec<(Domain<'_>, &HostName)>| hosts.iter().map(|(domain, _)| *domain).collect::<BTreeSet<_>>().len();
+    let most = silent.iter().map(together).max_by_key(&domains)?;
+    let failed = domains(&most);
     let mut names: Vec<&str> = most.iter().map(|(_, name)| name.as_str()).collect();
     names.sort_unstable();
     is_storm(failed, whole(round).len()).then_some(names)
@@ -146,7 +150,7 @@ fn is_storm(silent: usize, of: usize) -> bool {
 }
 
 /// The failure domains that there are, with a host of each: those of which silence would be missed.
-fn whole<'a>(round: &Round<'a>) -> BTreeMap<String, &'a HostName> {
+fn whole<'a>(round: &'a Round<'_>) -> BTreeMap<Domain<'a>, &'a HostName> {
     let gone = |name: &HostName| round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Gone);
     let hosts = round.state.hosts.iter().filter(|(name, host)| is_missed(host) && !gone(name));
     hosts.map(|(name, _)| (domain(round.state, name), name)).collect()
@@ -157,9 +161,16 @@ fn counts(round: &Round<'_>, name: &HostName) -> bool {
     round.state.hosts.get(name).is_some_and(is_missed) && !is_proven_off(round, name)
 }
 
-/// The failure domain of a host: what its label says, else the host itself. A label's value is never a host's name.
-fn domain(state: &ClusterState, host: &HostName) -> String {
+/// A failure domain. What a label says is never a host's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Domain<'a> {
+    Host(&'a HostName),
+    Label(&'a str),
+}
+
+/// The failure domain of a host: what its label says, else the host itself.
+fn domain<'a>(state: &'a ClusterState, host: &'a HostName) -> Domain<'a> {
     let label = state.policies.cluster.failure_domain.as_ref();
     let declared = label.and_then(|label| state.policies.hosts.get(host)?.labels.get(label));
-    declared.map_or_else(|| format!("host/{host}"), |value| format!("domain/{value}"))
+    declared.map_or(Domain::Host(host), |value| Domain::Label(value))
 }

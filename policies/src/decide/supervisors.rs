@@ -15,12 +15,14 @@ use crate::{
     state::{Fence, Guest, Life, Migration, MigrationStep, Phase, Wanted},
 };
 
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "supervisor";
+
 /// Silence of a supervisor that no restart or upgrade should take (R16).
 pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Tells of a supervisor that is silent on a living host.
 pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
-    let key = format!("supervisor/{name}");
     let expected = round.state.hosts.get(name).is_some_and(|host| !is_missed(host));
     match round.hosts.get(name).map(|judgement| judgement.verdict) {
         Some(HostVerdict::SupervisorDown | HostVerdict::Isolated) if !expected => {
@@ -32,10 +34,10 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: 
                 None => "Its guests run on.",
             };
             let human = format!("{guests} Start the supervisor of {name} again, or look why it does not start.");
-            open(round, decision, key, Severity::Warning, summary, Some(human));
+            open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
         }
         Some(HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated) => {
-            close(round, decision, &key);
+            close(round, decision, ABOUT, name);
         }
         Some(HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown) | None => {}
     }

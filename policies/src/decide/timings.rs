@@ -13,13 +13,12 @@ use crate::{
     timing::{Common, Difference, is_same_everywhere},
 };
 
-/// What keys of these incidents begin with; a host's name follows.
-const ABOUT: &str = "timing/";
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "timing";
 
 /// Tells of every host that differs, and when it no longer does.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let incidents = round.state.incidents.values().filter(|incident| incident.is_open());
-    let told: BTreeSet<&str> = incidents.filter_map(|incident| incident.key.strip_prefix(ABOUT)).collect();
+    let told: BTreeSet<&str> = round.told.all(ABOUT).map(|(whose, _)| whose).collect();
     if told.is_empty() && is_same_everywhere(round.evidence) {
         return;
     }
@@ -43,7 +42,7 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         }
     }
     for name in told.difference(&goes_on) {
-        decision.commands.push(Change::IncidentResolved { key: format!("{ABOUT}{name}") });
+        decision.commands.push(Change::IncidentResolved { key: format!("{ABOUT}/{name}") });
     }
 }
 
@@ -55,5 +54,5 @@ fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName, differences
          is taken for the cluster's. Put it right in the host file of {name}, or in those of the others if that of {name} is \
          right, and restart the supervisor there, and for `lease` its guard too."
     );
-    open(round, decision, format!("{ABOUT}{name}"), Severity::Warning, summary, Some(human));
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_policies::{
     change::{Applied, Change},
     decide::{
-        HostVerdict, drill,
+        HostVerdict, Report, drill,
         placement::{problem, where_to},
     },
     lease::{Unarmed, left_open, unarmed},
@@ -35,17 +35,11 @@ impl Brain {
         self.node.read(|state| voucher.permit(&state.policies.cluster, request.is_order()))?;
         match request {
             Request::Status => {
-                let now = clock::moment();
-                let told =
-                    |state: &_| status(state, &self.report.with_words(state, &self.evidence, now), &self.facts());
-                Ok(Answer::Status(self.node.read(told)))
+                Ok(Answer::Status(self.node.read(|state| status(state, &self.in_words(state), &self.facts()))))
             }
             Request::Explain { guest } => {
-                let now = clock::moment();
-                let explained = self.node.read(|state| {
-                    let report = self.report.with_words(state, &self.evidence, now);
-                    explain(state, &report, &guest, &self.node.file.timing)
-                });
+                let timing = &self.node.file.timing;
+                let explained = self.node.read(|state| explain(state, &self.in_words(state), &guest, timing));
                 explained.map(Answer::Explanation).ok_or_else(|| Denied::Unknown(format!("there is no guest {guest}")))
             }
             Request::Simulate(question) => self.simulate(&question),
@@ -118,6 +112,11 @@ impl Brain {
             | HostVerdict::Failed
             | HostVerdict::Gone => true,
         })
+    }
+
+    /// What the last round said, for somebody who reads it now.
+    fn in_words(&self, state: &ClusterState) -> Report {
+        self.report.with_words(state, &self.evidence, &self.node.file.timing, clock::moment())
     }
 
     fn facts(&self) -> Facts {

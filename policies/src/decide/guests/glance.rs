@@ -1,7 +1,6 @@
-//! What is looked up for every guest in every round, gathered once: which incidents are open, how it is with the guest's
-//! host, and who else reports it.
+//! What is looked up for every guest in every round, gathered once: how it is with the guest's host, and who else reports it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{super::Round, Pass, order::has_orders};
 use crate::{
@@ -33,11 +32,6 @@ impl<'b> Here<'b> {
 
 /// Gathered from the whole state and all evidence.
 pub(super) struct Glance<'b> {
-    /// Keys of open incidents.
-    open: BTreeSet<&'b str>,
-    /// What stands behind the first slash in them: mostly the guests that they are about. For most guests there is none, and
-    /// no key needs to be made to see that.
-    about: BTreeSet<&'b str>,
     /// All hosts of the plan.
     pub hosts: Table<HostAt, Here<'b>>,
     /// Hosts that answer and have something of a guest; those are left out that have all the guests that are to run there
@@ -55,9 +49,6 @@ pub(super) struct Glance<'b> {
 impl<'b> Glance<'b> {
     pub(super) fn of(round: &Round<'b>, subjects: &[Subject<'b>]) -> Self {
         let state: &'b ClusterState = round.state;
-        let open = state.incidents.values().filter(|incident| incident.is_open());
-        let open: BTreeSet<&str> = open.map(|incident| incident.key.as_str()).collect();
-        let about = open.iter().filter_map(|key| key.split_once('/')).map(|(_, about)| about).collect();
         let hosts = round.plan.problem.for_each_host(|name| Here {
             answers: round.answers(name),
             known: state.hosts.get(name),
@@ -66,7 +57,7 @@ impl<'b> Glance<'b> {
         let reported = reported(round, &hosts, subjects);
         let all_active = state.hosts.values().all(|host| host.mode == Mode::Active);
         let silent = silent(round);
-        Self { open, about, hosts, reported, silent, orders: has_orders(&state.policies), all_active }
+        Self { hosts, reported, silent, orders: has_orders(&state.policies), all_active }
     }
 }
 
@@ -113,12 +104,8 @@ fn reported<'b>(
 impl Pass<'_, '_> {
     /// Closes the incident `ABOUT/GUEST`, if it is open.
     pub(super) fn close(&mut self, about: &str, name: &GuestName) {
-        if !self.glance.about.contains(name.as_str()) {
-            return;
-        }
-        let key = format!("{about}/{name}");
-        if self.glance.open.contains(key.as_str()) {
-            self.decision.commands.push(Change::IncidentResolved { key });
+        if let Some(open) = self.round.told.about(about, name.as_str()) {
+            self.decision.commands.push(Change::IncidentResolved { key: open.key.clone() });
         }
     }
 }

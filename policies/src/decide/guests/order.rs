@@ -124,7 +124,7 @@ fn is_coming(state: &ClusterState, first: &GuestName, guest: &Guest) -> bool {
 }
 
 /// Why a running guest stops before one that it cannot run without.
-pub(super) fn stops_before(state: &ClusterState, name: &GuestName) -> Option<String> {
+fn stops_before(state: &ClusterState, name: &GuestName) -> Option<String> {
     stopped_for(state, name).map(|first| format!("it does not run without {first}, which an operator wants stopped"))
 }
 
@@ -213,6 +213,11 @@ fn is_about_to_restart(round: &Round<'_>, name: &GuestName) -> bool {
 }
 
 impl Pass<'_, '_> {
+    /// Why a guest is to stop for the order in which guests do.
+    pub(super) fn stops_before(&self, name: &GuestName) -> Option<String> {
+        self.glance.orders.then(|| stops_before(self.round.state, name)).flatten()
+    }
+
     /// What a guest waits for although the one before it counts as ready.
     pub(super) fn waits_for_first(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
         if !self.glance.orders {

@@ -74,7 +74,7 @@ impl Pass<'_, '_> {
     pub(super) fn is_to_stop(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) -> bool {
         let why = match run.guest.wanted {
             Wanted::Stopped => Some("an operator wants it stopped".to_owned()),
-            Wanted::Running => order::stops_before(self.round.state, run.name).or_else(|| {
+            Wanted::Running => self.stops_before(run.name).or_else(|| {
                 let below = self.round.plan.gives_way_to(run.name)?;
                 Some(format!("it is of best effort, and there is no other room for {below}"))
             }),

@@ -334,5 +334,18 @@ fn what_is_said_of_healthy_services_is_told_when_somebody_asks() {
         report.guests[&name("g1")].services[&ServiceName::new("http").unwrap()].evidence.clone()
     };
     assert!(said(&report).is_empty(), "most rounds are shown to nobody");
-    assert_eq!(said(&report.with_words(&stage.state, &evidence, NOW)), ["host:c passes 0s ago ()"]);
+    let told = report.with_words(&stage.state, &evidence, &Timing::default(), NOW);
+    assert_eq!(said(&told), ["host:c passes 0s ago ()"]);
+}
+
+#[test]
+fn who_heard_a_host_that_is_well_is_told_when_somebody_asks() {
+    let stage = Stage::new(&["a", "b", "c"], &["g1"]);
+    let evidence = Evidence { voters: ["a", "b", "c"].map(host).into_iter().collect(), ..all_well(&stage) };
+    let now = Now { moment: NOW, wall: WallTime(NOW.0) };
+    let report = decide(&stage.state, &evidence, &Timing::default(), now).report;
+    assert_eq!(report.hosts[&host("b")].verdict, crate::decide::HostVerdict::Healthy);
+    assert!(report.hosts[&host("b")].evidence.is_empty(), "most rounds are shown to nobody");
+    let told = report.with_words(&stage.state, &evidence, &Timing::default(), NOW);
+    assert_eq!(told.hosts[&host("b")].evidence, ["a last heard it 0s ago"]);
 }

@@ -76,8 +76,10 @@ fn what_happened_is_told_to_whoever_asks() {
     let mut scene = failing_after_resets(&[2_000]);
     let (report, now) = (scene.decide().report, Moment(scene.now + 1_000));
     assert!(report.guests[&name("web")].happened.is_empty());
-    let shown = report.with_words(&scene.stage.state, &scene.evidence, now);
+    let timing = Timing::default();
+    let shown = report.with_words(&scene.stage.state, &scene.evidence, &timing, now);
     assert_eq!(shown.guests[&name("web")].happened, ["it reset itself 3s ago (watchdog)"]);
     told(&mut scene, &[]);
-    assert!(report.with_words(&scene.stage.state, &scene.evidence, now).guests[&name("web")].happened.is_empty());
+    let shown = report.with_words(&scene.stage.state, &scene.evidence, &timing, now);
+    assert!(shown.guests[&name("web")].happened.is_empty());
 }
