@@ -1,6 +1,9 @@
 //! No test is left out by how packages say what their programs are made of.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,6 +32,33 @@ fn programs_that_are_built_without_tests_have_none() -> Result<()> {
     }
     ensure!(count > 0, "every program is built with tests");
     Ok(())
+}
+
+/// What stands in a folder is one program, and whatever its `main.rs` does not name is in none.
+#[test]
+fn every_file_of_a_test_program_that_has_several_is_part_of_it() -> Result<()> {
+    let mut count = 0;
+    let programs = entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"))?;
+    for folder in programs.iter().filter(|path| path.is_dir()) {
+        let main = folder.join("main.rs");
+        let main = fs::read_to_string(&main).with_context(|| format!("cannot read {}", main.display()))?;
+        let parts: Vec<&str> = main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+        for file in entries(folder)? {
+            let name = file.file_stem().and_then(|name| name.to_str()).context("names are text")?;
+            ensure!(name == "main" || parts.contains(&name), "{} is in no program", file.display());
+            count += 1;
+        }
+    }
+    ensure!(count > 0, "no program has several files");
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        entries.push(entry?.path());
+    }
+    Ok(entries)
 }
 
 fn read(name: &str) -> Result<String> {

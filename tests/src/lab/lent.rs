@@ -1,4 +1,4 @@
-//! A scene that the tests of one program use in turn: building one takes longer than some of them.
+//! A scene that the tests of one program use in turn: building one takes longer than some of them. Most are in `tests/tests/in_turn/`.
 //!
 //! Tests run beside each other, so that the next one waits while one has the scene. What the one leaves is cleared away before the
 //! next one begins; where that fails, and where a test has failed, the next one gets a scene that is built anew. A test that runs alone,

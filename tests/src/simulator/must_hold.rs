@@ -1,6 +1,6 @@
 //! What must hold of fences, each in a world of its own that is driven by hand; random worlds meet all of it in between other
-//! faults. The lab has the same with real guests, controllers and power: `tests/tests/fencing.rs`, `hosts.rs`, `migrate.rs` and
-//! `watchdog.rs`.
+//! faults. The lab has the same with real guests, controllers and power: `fencing.rs`, `watchdog.rs`, `in_turn/hosts.rs`
+//! and `in_turn/migrate.rs` of `tests/tests/`.
 
 use holdfast_policies::{
     journal::Event,

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 use holdfast_tests::lab::{
-    Operator, Scene,
+    Lent, Operator, Scene,
     command::Answer,
     left_out,
     scene::{GUEST, LIMIT},
@@ -19,7 +19,7 @@ fn operators_give_orders_from_any_machine_and_hosts_give_none_where_certificates
     if left_out("operators_give_orders_from_any_machine_and_hosts_give_none_where_certificates_are_required") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     let (ann, bob) = (scene.lab.make_operator("ann").unwrap(), scene.lab.make_operator("bob").unwrap());
     let (host, leader) = scene.arranged(false).unwrap();
     let idle = scene.others(&[&host, &leader]).remove(0);

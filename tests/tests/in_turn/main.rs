@@ -1,0 +1,10 @@
+//! Tests of the lab that have one scene in turn ([`holdfast_tests::lab::Lent`]): building one takes longer than some of them, and as
+//! programs of their own each file would build another.
+
+mod cli;
+mod garbage;
+mod hosts;
+mod migrate;
+mod operators;
+mod supervisors;
+mod unwell;
