@@ -8,9 +8,10 @@ cd "$top"
 . examples/quickstart/install.sh
 need_cargo
 
-# What the tests need beside the lab's own packages: programs that are asked, told and switched off, and the lab's guest.
+# What the tests need beside the linker: the lab's own packages, programs that are asked, told and switched off, and the lab's guest.
 prepare() {
-  install_missing "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules" \
+  install_missing "${lab_packages[@]}" \
+    "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules" \
     "openssl   speaks to supervisors with a host's certificate" \
     "redis-server   answers probes" "nginx-light   answers probes" "postgresql   answers probes" \
     "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
@@ -28,8 +29,7 @@ preparing=
 if [ "${HOLDFAST_NO_LAB:-}" = 1 ]; then
   echo "HOLDFAST_NO_LAB=1: the tests with real guests, BMCs and network namespaces are left out" >&2
 else
-  # The linker is among them.
-  install_missing "${lab_packages[@]}"
+  install_missing "$linker"
   # The rest mostly waits for mirrors, while the compiler has the processors.
   prepare &
   preparing=$!

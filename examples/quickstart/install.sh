@@ -1,7 +1,10 @@
 # Installs what the lab needs and this machine lacks. Sourced by examples/quickstart/run.sh and tests/run.sh.
 # shellcheck shell=bash
 
-# Package, and what for. Not qemu-utils: nothing here needs it.
+# Package, and what for. This is all that compiling needs.
+linker="build-essential   links the programs"
+
+# Not qemu-utils: nothing here needs it.
 lab_packages=(
   "qemu-system-x86   runs the guests"
   "busybox-static    is the guest's user space"
@@ -14,7 +17,7 @@ lab_packages=(
   "ipmitool          speaks to power devices"
   "openipmi          simulates power devices (ipmi_sim)"
   "curl              asks the API"
-  "build-essential   links the programs"
+  "$linker"
 )
 
 stop() { echo "$*" >&2; exit 1; }
