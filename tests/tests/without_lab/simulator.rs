@@ -54,7 +54,7 @@ fn a_seed_repeats_its_run_exactly() {
 #[test]
 fn every_promise_is_kept_over_many_seeds() {
     let options = Options::default();
-    let lines = include_str!("../seeds/open.txt").lines().filter(|line| !line.starts_with('#'));
+    let lines = include_str!("../../seeds/open.txt").lines().filter(|line| !line.starts_with('#'));
     let open: BTreeSet<u64> =
         lines.filter_map(|line| line.split_whitespace().next()).map(|seed| seed.parse().unwrap()).collect();
     assert!(open.iter().filter(|seed| **seed <= SEEDS).count() <= OPEN_MAX, "open seeds: {open:?}");
@@ -106,7 +106,7 @@ fn a_wait_that_the_bound_does_not_account_for_is_noticed() {
 /// Each line of `seeds/regressions.txt` is a seed that once was not well; what follows it says why.
 #[test]
 fn seeds_that_once_were_bad_are_well() {
-    for line in include_str!("../seeds/regressions.txt").lines() {
+    for line in include_str!("../../seeds/regressions.txt").lines() {
         let Some(seed) = line.split_whitespace().next().filter(|word| !word.starts_with('#')) else { continue };
         let seed = seed.parse().unwrap();
         // Most were found before worlds had rules about places, and chores; or before there was anything odd about them.
@@ -158,7 +158,7 @@ fn what_is_rare_is_met_in_random_worlds() {
 #[test]
 fn every_broken_rule_is_found() {
     let options = Options::default();
-    let known: Vec<(&str, u64)> = include_str!("../seeds/breaks.txt")
+    let known: Vec<(&str, u64)> = include_str!("../../seeds/breaks.txt")
         .lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_once(' '))
