@@ -4,6 +4,7 @@
 mod cli;
 mod garbage;
 mod hosts;
+mod inside;
 mod migrate;
 mod operators;
 mod supervisors;

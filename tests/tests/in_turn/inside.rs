@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
 use holdfast_tests::lab::{
-    Scene,
+    Lent, Scene,
     guest::PORT,
     left_out,
     scene::{ADDRESS, GUEST, LIMIT},
@@ -17,7 +17,7 @@ fn a_slow_application_is_degraded_a_silent_one_gets_a_reboot_and_a_stop_is_a_shu
     if left_out("a_slow_application_is_degraded_a_silent_one_gets_a_reboot_and_a_stop_is_a_shutdown") {
         return;
     }
-    let mut scene = Scene::three().unwrap();
+    let mut scene = Lent::three().unwrap();
     declare(&scene);
     scene.calm().unwrap();
 
@@ -67,6 +67,8 @@ fn a_slow_application_is_degraded_a_silent_one_gets_a_reboot_and_a_stop_is_a_shu
     let journal = scene.journal().unwrap();
     assert!(journal.iter().any(|line| line.contains("it shut down in")), "{journal:?}");
     assert_eq!(scene.presses(), 0);
+    // The scene is another test's next.
+    scene.lab.holdfast_soon(&from, &["guest", "start", GUEST]).unwrap();
 }
 
 /// Waits for a service to be shown as it should be.
