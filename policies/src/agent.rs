@@ -93,10 +93,14 @@ pub struct Agent {
     carried: BTreeSet<OrderId>,
     results: BTreeMap<OrderId, (OrderOutcome, Option<AgedReading>)>,
     view: u64,
-    /// Orders that are not wanted any more, by the newest reply: fences (R20), and whatever is in `outranked`.
+    /// Orders that are not wanted any more, by the newest reply: fences (R20), sends that were given up, and whatever is in
+    /// `outranked`.
     withdrawn: BTreeSet<OrderId>,
     /// Orders that were being carried out when a new generation was learned of: nobody waits for them any more (R25).
     outranked: BTreeSet<OrderId>,
+    /// Orders to send a guest that are being carried out. One that the coordinator lists no more was given up, and ends at once: the
+    /// guest runs on here, and must not be handed over any more (R22).
+    sends: BTreeSet<OrderId>,
     /// When the first reply's request was sent: what an earlier process of this boot has begun, it began before.
     began: Option<Moment>,
     /// Orders that an earlier process of this boot has begun to switch a host off for: what it has sent to the device may
@@ -109,7 +113,7 @@ impl Agent {
     #[must_use]
     pub fn new(incarnation: Incarnation, timing: Timing, disk: Disk, lease: Option<Moment>) -> Self {
         let (carried, results) = (BTreeSet::new(), BTreeMap::new());
-        let (withdrawn, outranked) = (BTreeSet::new(), BTreeSet::new());
+        let (withdrawn, outranked, sends) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let shots_before = disk.shots.clone();
         Self {
             incarnation,
@@ -121,12 +125,13 @@ impl Agent {
             view: 0,
             withdrawn,
             outranked,
+            sends,
             began: None,
             shots_before,
         }
     }
 
-    /// Orders that are not wanted any more: no further `off` is sent for them (R20), and no guest is handed over (R25).
+    /// Orders that are not wanted any more: no further `off` is sent for them (R20), and no guest is handed over (R22, R25).
     #[must_use]
     pub fn withdrawn(&self) -> &BTreeSet<OrderId> {
         &self.withdrawn
@@ -227,6 +232,8 @@ impl Agent {
         self.began.get_or_insert(sent);
         self.withdrawn = withdrawn(&reply.go_aheads);
         self.withdrawn.extend(&self.outranked);
+        let open: BTreeSet<OrderId> = reply.orders.iter().map(|order| order.id).collect();
+        self.withdrawn.extend(self.sends.difference(&open));
         self.forget(&reply.orders);
         // R10: what has been given up is never started again, also by an order that was taken before.
         if self.raise_floors(&reply.superseded) {
@@ -263,6 +270,7 @@ impl Agent {
     /// An order has been carried out, or could not be.
     pub fn on_done(&mut self, order: OrderId, outcome: OrderOutcome, reading: Option<AgedReading>) -> Vec<Action> {
         self.carried.remove(&order);
+        self.sends.remove(&order);
         if self.outranked.remove(&order) {
             return vec![Action::SyncNow];
         }
@@ -276,6 +284,7 @@ impl Agent {
     pub fn unwritten(&mut self, undone: &[OrderId]) {
         for order in undone {
             self.carried.remove(order);
+            self.sends.remove(order);
             self.outranked.remove(order);
             self.disk.begun.remove(order);
             self.disk.shots.remove(order);
@@ -322,6 +331,9 @@ impl Agent {
             return;
         }
         self.carried.insert(order.id);
+        if matches!(order.kind, OrderKind::Send { .. }) {
+            self.sends.insert(order.id);
+        }
         actions.extend([Action::Persist(self.disk.clone()), Action::Carry(Box::new(order))]);
     }
 

@@ -230,7 +230,7 @@ pub(crate) struct Due {
 pub(crate) enum Act {
     /// It asks again for what failed or was lost.
     AskAgain,
-    /// It takes an order for failed whose host says nothing.
+    /// It takes an order for failed whose host says nothing, or whose end nobody wants to wait for.
     TakeForFailed {
         /// Which.
         order: OrderId,

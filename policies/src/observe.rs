@@ -1,6 +1,6 @@
 //! What probes and hypervisors report: observations and guest reports.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,12 +112,36 @@ pub struct GuestReport {
     /// [`TOLD_MAX`](crate::happened::TOLD_MAX). Nothing from a supervisor that does not tell it.
     #[serde(default)]
     pub happened: Vec<Happened>,
+    /// How far it has come, while it is sent to another host. Nothing from a supervisor that does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending: Option<Sending>,
+}
+
+/// How far a guest has come that is sent to another host while it runs. For people: nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// In which round: the first one sends all of its memory, each other one what it has written to during the one before.
+    pub round: u64,
+    /// How much of this round is left, in MiB.
+    pub left_mib: u64,
+    /// For how long it may be stopped to send the rest, in milliseconds.
+    pub downtime_ms: u64,
+}
+
+impl fmt::Display for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { round, left_mib, downtime_ms } = self;
+        write!(
+            f,
+            "{left_mib} MiB are left of round {round}, and it stops once the rest takes no more than {downtime_ms} ms"
+        )
+    }
 }
 
 impl GuestReport {
     /// A report of a guest to which nothing has happened.
     #[must_use]
     pub fn new(guest: GuestName, epoch: Epoch, condition: GuestCondition) -> Self {
-        Self { guest, epoch, condition, happened: Vec::new() }
+        Self { guest, epoch, condition, happened: Vec::new(), sending: None }
     }
 }

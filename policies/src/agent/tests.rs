@@ -310,6 +310,22 @@ fn a_fence_that_this_process_began_fails_at_once() {
     assert_eq!(agent.results(Moment(1_100), |_| None).len(), 1);
 }
 
+#[test]
+fn a_guest_whose_move_was_given_up_while_it_is_sent_is_not_handed_over() {
+    let mut agent = agent(known());
+    let (uri, within) = ("tcp:192.0.2.1:4000".to_owned(), Span::secs(7_200));
+    let send = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within, cpu: None });
+    assert_eq!(carried(&take(&mut agent, reply(vec![send.clone()]))), [OrderId(3)]);
+    take(&mut agent, reply(vec![send, start(4, 5)]));
+    assert!(agent.withdrawn().is_empty(), "it is wanted");
+    let resume = order(5, OrderKind::Resume { guest: name("db"), epoch: epoch(4) });
+    assert_eq!(carried(&take(&mut agent, reply(vec![resume]))), [OrderId(5)]);
+    assert_eq!(agent.withdrawn(), &BTreeSet::from([OrderId(3)]), "nobody would let it run on the other side");
+    agent.on_done(OrderId(3), failed(), None);
+    take(&mut agent, reply(Vec::new()));
+    assert!(agent.withdrawn().is_empty() && results(&agent).is_empty(), "it has ended");
+}
+
 /// A reply of a generation that was forced after the majority of the voters was lost.
 fn recovered(orders: Vec<Order>) -> SyncReply {
     SyncReply { authority: Authority { generation: 2, term: 1, index: 1_000_000_000 }, ..reply(orders) }

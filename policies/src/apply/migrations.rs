@@ -35,8 +35,8 @@ impl ClusterState {
         let order = self.order(context, to, kind)?;
         let from = source.host.clone();
         let step = MigrationStep::Receiving { order };
-        let migration =
-            Migration { source: Some(source), target: Some(target), step, failure: None, release_failed: None };
+        let (source, target) = (Some(source), Some(target));
+        let migration = Migration { source, target, step, failure: None, release_failed: None, then: None };
         self.set_phase(context, guest, Phase::Migrating(migration));
         self.note(context, Event::MigrationOrdered { guest: guest.clone(), from, to: to.clone(), why });
         Ok(())
@@ -170,7 +170,7 @@ impl ClusterState {
     }
 
     /// Gives up before the switch: the source goes on, the target's remains go.
-    fn give_up(
+    pub(super) fn give_up(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
@@ -215,7 +215,10 @@ impl ClusterState {
                 }
                 let detail = migration.failure.clone().unwrap_or_else(|| "it moved while it ran".to_owned());
                 self.note(context, Event::MigrationEnded { guest: guest.clone(), host, detail });
-                self.set_phase(context, guest, Phase::Running { tenure, since, verified, action });
+                self.set_phase(context, guest, Phase::Running { tenure: tenure.clone(), since, verified, action });
+                if let Some(heading) = migration.then.filter(|_| !has_arrived) {
+                    self.go_on_cold(context, guest, tenure, heading);
+                }
             }
             (_, None, None, Some(proof)) => {
                 let last = proof_host(&proof);

@@ -4,6 +4,7 @@
 //! one that does not is refused and changes nothing (S7).
 
 mod alike;
+mod called_off;
 mod departures;
 mod devices;
 mod drills;
@@ -169,7 +170,7 @@ impl ClusterState {
 
     /// Whether all voters make of an entry what this version makes of it. Until then it does with it what an earlier one does,
     /// wherever that bears on what is ordered, on incidents or on leases (R26).
-    pub(super) fn are_alike(&self) -> bool {
+    pub(crate) fn are_alike(&self) -> bool {
         self.level >= FeatureLevel::ALIKE
     }
 

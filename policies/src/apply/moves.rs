@@ -4,7 +4,7 @@
 //! live:  Running(here) --> Migrating --> Running(there), or Running(here) when it fails before the switch
 //! cold:  Running(here) --> Releasing --proof--> Free --placed at the heading--> Starting(there) --> Running(there)
 //! ```
-//! The heading is remembered in the guest until it runs or a start there fails. A cold move starts nowhere before the proof
+//! A live move that an operator calls off is in `called_off.rs`. The heading is remembered in the guest until it runs or a start there fails. A cold move starts nowhere before the proof
 //! that every stop needs (S2); where its target has become unfit meanwhile, the guest starts at another host.
 
 use std::collections::BTreeSet;
@@ -45,6 +45,10 @@ impl ClusterState {
         by: String,
     ) -> Result<(), Refused> {
         self.may_be_moved(guest)?;
+        if let Some(under_way) = self.called_off_by(guest, &to, cold) {
+            let heading = Heading { to, by: Some(by.clone()) };
+            return self.call_off(context, guest, under_way, heading, &by);
+        }
         let free = matches!(self.known(guest)?.phase, Phase::Free { .. });
         let source = if free { None } else { Some(self.movable(guest, &to)?) };
         if !self.hosts.contains_key(&to) {
@@ -73,7 +77,7 @@ impl ClusterState {
         }
     }
 
-    fn set_out(
+    pub(super) fn set_out(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
@@ -94,7 +98,7 @@ impl ClusterState {
     }
 
     /// An operator may also move a guest off a host in maintenance; the hands that are kept off are Holdfast's own.
-    fn may_be_moved(&self, guest: &GuestName) -> Result<(), Refused> {
+    pub(super) fn may_be_moved(&self, guest: &GuestName) -> Result<(), Refused> {
         let refuse = |why: String| Err(Refused::Guest { guest: guest.clone(), why });
         if let Some(suspension) = &self.suspended {
             return refuse(HandsOff::Suspended { by: suspension.by.clone() }.to_string());

@@ -91,8 +91,8 @@ impl ClusterState {
             known.settled = Some(to.clone());
         }
         let step = MigrationStep::Switched { resume, release };
-        let migration =
-            Migration { source: Some(source), target: Some(there), step, failure: None, release_failed: None };
+        let (source, target) = (Some(source), Some(there));
+        let migration = Migration { source, target, step, failure: None, release_failed: None, then: None };
         self.note(context, Event::GuestFollowed { guest: guest.clone(), from, to });
         self.set_phase(context, guest, Phase::Migrating(migration));
         Ok(())

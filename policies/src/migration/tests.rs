@@ -20,7 +20,7 @@ fn tenure(on: &str, index: u64) -> Tenure {
 /// A guest that moves from `a` to `b`.
 fn moving(step: MigrationStep) -> Migration {
     let (source, target) = (Some(tenure("a", 1)), Some(tenure("b", 2)));
-    Migration { source, target, step, failure: None, release_failed: None }
+    Migration { source, target, step, failure: None, release_failed: None, then: None }
 }
 
 /// That of the machine that waits.

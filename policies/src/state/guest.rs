@@ -186,6 +186,9 @@ pub struct Migration {
     /// The log index of the newest release of a half that failed.
     #[serde(default)]
     pub release_failed: Option<u64>,
+    /// Where it goes by a stop and a start once it runs on where it was: an operator did not want to wait for the live move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Heading>,
 }
 
 /// How far a migration has come.

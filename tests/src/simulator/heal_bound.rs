@@ -64,6 +64,8 @@ const VOTERS_SAY: Ms = 200;
 const PLACING: Ms = 10_000;
 /// A move that stops midway: 30 s until it is overdue, 10 s for what was sent, and 10 s until the guest moves again.
 const MOVE_UNDONE: Ms = 50_000;
+/// The longest pause before a guest is moved again that has to leave its host, and whose moves have failed again and again.
+const MOVE_PAUSE_MAX: Ms = 60_000;
 /// Moves one after the other of one guest, for places or because its host was drained.
 const MOVES: Ms = 2;
 
@@ -256,7 +258,10 @@ impl World {
         let under_way = self.truth.state.guests.values().any(|guest| moves(&guest.phase));
         let live = 4 * TURN + 3 * ORDER_MAX + SEND_MAX;
         let anew = TURN + ORDER_MAX + self.start();
-        MOVES * live.max(anew) + if under_way { MOVE_UNDONE } else { 0 }
+        // Whose moves have failed again and again waits for longer before the next.
+        let in_vain = self.truth.state.guests.values().any(|guest| guest.failed_moves > 0);
+        let undone = if under_way { MOVE_UNDONE } else { 0 };
+        MOVES * live.max(anew) + undone + if in_vain || under_way { MOVE_PAUSE_MAX } else { 0 }
     }
 
     /// Nothing is remembered against any guest, and that is noticed. A guest that has reset itself has its time to boot, as often

@@ -67,6 +67,8 @@ struct Pass<'a, 'b> {
     decision: &'a mut Decision,
     /// Moves under way, and those that this pass begins.
     moving: usize,
+    /// Whose is the first of them.
+    mover: Option<GuestName>,
     /// A host was chosen for a guest beside what the plan has placed, whose room does not hold it: no other guest is sent
     /// anywhere beside the plan before the next round, which sees it there.
     beside: bool,
@@ -74,9 +76,12 @@ struct Pass<'a, 'b> {
 }
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let moving = round.state.guests.values().filter(|guest| moves::is_moving(round, guest)).count();
+    let mut movers =
+        round.state.guests.iter().filter(|(_, guest)| moves::is_moving(round, guest)).map(|(name, _)| name);
+    let mover = movers.next().cloned();
+    let moving = movers.count() + usize::from(mover.is_some());
     let subjects = round.plan.by_priority();
-    let mut pass = Pass { round, decision, moving, beside: false, glance: glance::Glance::of(round, &subjects) };
+    let mut pass = Pass { round, decision, moving, mover, beside: false, glance: glance::Glance::of(round, &subjects) };
     let mut judged = Vec::with_capacity(subjects.len());
     for subject in subjects {
         let judgement = pass.guest(&subject);

@@ -16,8 +16,9 @@ use crate::{
     migration::{Act, Due, due, is_sent_unheard},
     model::{Policy, Severity},
     names::{GuestName, HostName},
+    observe::Sending,
     order::OrderOutcome,
-    state::{Guest, Migration, MigrationStep, Phase, Tenure},
+    state::{Guest, Migration, MigrationStep, Phase, Tenure, Wanted},
     time::millis,
 };
 
@@ -26,8 +27,15 @@ const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Longest pause before a guest is moved again to where it is merely liked better, when such moves fail again and again: each
 /// try copies its memory in vain. For one that takes longer to be sent it is that time, so that the network is free for half of
-/// it. One that cannot stay is tried on.
+/// it. One that cannot stay is tried on; see [`FAILED_MOVES_TOLD`].
 const LIKED_PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// After so many moves in a row that were given up, people are told of a guest that has to leave its host, and it is tried more
+/// seldom as well: what has failed so often is likely to fail again, and each try holds the place that others of a drain wait for.
+const FAILED_MOVES_TOLD: u32 = 3;
+
+/// Longest pause before a guest that has to leave its host is moved again. Operators wait for it, so it is short.
+const LEAVE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How often a pause is doubled at most: then it is longer than any of the longest.
 const DOUBLED_MAX: u32 = 10;
@@ -62,14 +70,21 @@ pub(super) fn target(round: &Round<'_>, run: &Run<'_>, reason: Option<&Reason>) 
     }
 }
 
-/// The pause between a guest's coming to rest and its next move; twice as long after each move that failed, if it can stay.
+/// The pause between a guest's coming to rest and its next move; twice as long after each move that failed. If it cannot stay, the
+/// first few do not count.
 fn pause_before(round: &Round<'_>, run: &Run<'_>, reason: &Reason) -> Duration {
-    if reason.is_urgent() {
-        return MOVE_AGAIN_AFTER;
-    }
-    let doubled = 1_u32 << run.guest.failed_moves.saturating_sub(1).min(DOUBLED_MAX);
-    let longest = LIKED_PAUSE_MAX.max(round.state.time_to_send(run.name).0);
+    let (borne, longest) = if reason.is_urgent() {
+        (FAILED_MOVES_TOLD.saturating_sub(1), LEAVE_PAUSE_MAX)
+    } else {
+        (1, LIKED_PAUSE_MAX.max(round.state.time_to_send(run.name).0))
+    };
+    let doubled = 1_u32 << run.guest.failed_moves.saturating_sub(borne).min(DOUBLED_MAX);
     MOVE_AGAIN_AFTER.saturating_mul(doubled).min(longest)
+}
+
+/// Whether a guest that cannot stay has failed to move so often that people are told.
+fn moves_in_vain(run: &Run<'_>, reason: &Reason) -> bool {
+    reason.is_urgent() && run.guest.failed_moves >= FAILED_MOVES_TOLD
 }
 
 impl Pass<'_, '_> {
@@ -81,9 +96,13 @@ impl Pass<'_, '_> {
         };
         let rested = self.round.age(run.since);
         let pause = pause_before(self.round, run, &reason);
+        if moves_in_vain(run, &reason) {
+            self.call_about_vain_moves(run, &reason);
+        }
         let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
         if self.moving >= MOVES_AT_ONCE || self.beside {
-            judgement.doing = waits("another move to end");
+            let whose = self.mover.as_ref().map(|mover| format!(", that of {mover}")).unwrap_or_default();
+            judgement.doing = waits(&format!("another move to end{whose}"));
             judgement.waits = Some(("another move to end".to_owned(), FOREVER));
         } else if rested < pause {
             judgement.doing = waits("its newest start or move to settle");
@@ -94,7 +113,7 @@ impl Pass<'_, '_> {
                 Err(reasons) if reason.is_urgent() => {
                     judgement.doing = waits(&format!("a host that can take it: {}", reasons));
                     judgement.waits = Some(("a host that can take it".to_owned(), FOREVER));
-                    if !reasons.passes() {
+                    if !reasons.passes() && !moves_in_vain(run, &reason) {
                         self.call_about_staying(run, &reason, &reasons);
                     }
                 }
@@ -105,13 +124,28 @@ impl Pass<'_, '_> {
 
     fn move_to(&mut self, run: &Run<'_>, to: HostName, reason: &Reason, judgement: &mut GuestJudgement) {
         self.moving += 1;
+        self.mover.get_or_insert_with(|| run.name.clone());
         self.beside = true;
         let declared = self.round.state.policies.guests.get(run.name);
         let how =
             if declared.is_some_and(|declared| declared.needs.live_migration) { "" } else { " by a stop and a start" };
         judgement.doing = format!("about to move to {to}{how}: {reason}");
         self.decision.commands.push(Change::Migrate { guest: run.name.clone(), to, why: reason.to_string() });
-        self.close("leave", run.name);
+        // What has failed again and again is told of until it has gone well.
+        if !moves_in_vain(run, reason) {
+            self.close("leave", run.name);
+        }
+    }
+
+    /// Whoever drains a host sees which guest tries to go and does not get away.
+    fn call_about_vain_moves(&mut self, run: &Run<'_>, reason: &Reason) {
+        let (name, host) = (run.name, &run.tenure.host);
+        let summary = format!("{name} cannot leave {host} ({reason}): its moves fail again and again");
+        let human = format!(
+            "`holdfast journal` says why. Where its memory changes faster than it is copied, or where nothing else helps, move it \
+             by a stop and a start: `holdfast guest migrate {name} --cold`. It runs on meanwhile, and is tried again."
+        );
+        open(self.round, self.decision, format!("leave/{name}"), Severity::Warning, summary, Some(human));
     }
 
     /// Whoever drains a host sees what holds it.
@@ -129,14 +163,40 @@ impl Pass<'_, '_> {
         judgement.doing = format!("moving from {} to {}", host(&migration.source), host(&migration.target));
         if let Some(failure) = &migration.failure {
             judgement.doing = format!("the move failed ({failure}), what is left of it is removed");
+        } else if let Some(sending) = self.progress(name, migration) {
+            judgement.doing = format!("{}; {sending}", judgement.doing);
         }
         let Due { waits, act } = due(self.round, migration);
         judgement.waits = waits;
+        let act = self.not_wanted(name, migration).or(act);
         self.decision.commands.extend(act.map(|act| match act {
             Act::AskAgain => Change::ReleaseAgain { guest: name.clone() },
             Act::TakeForFailed { order, detail } => {
                 Change::OrderEnded { order, outcome: OrderOutcome::Failed { detail } }
             }
         }));
+    }
+
+    /// How far the source has come with sending, as it says itself.
+    fn progress(&self, name: &GuestName, migration: &Migration) -> Option<Sending> {
+        let source = migration.source.as_ref().filter(|_| matches!(migration.step, MigrationStep::Sending { .. }))?;
+        let report = self.round.evidence.hosts.get(&source.host)?.reports.get(name)?;
+        report.sending.filter(|_| report.epoch == source.epoch)
+    }
+
+    /// Nobody waits hours for the end of a live move to have the guest stopped then: before its switch it is given up, and the guest
+    /// stops where it runs. Hosts of an earlier version do not notice that, and may have handed it over (R26).
+    fn not_wanted(&self, name: &GuestName, migration: &Migration) -> Option<Act> {
+        let order = match &migration.step {
+            MigrationStep::Receiving { order } | MigrationStep::Sending { order } => *order,
+            MigrationStep::Switched { .. } | MigrationStep::Returning { .. } | MigrationStep::Clearing { .. } => {
+                return None;
+            }
+        };
+        let state = self.round.state;
+        let stops = state.guests.get(name).is_some_and(|guest| guest.wanted == Wanted::Stopped);
+        let may = state.are_alike() && state.orders.contains_key(&order) && state.hands_off(name).is_none();
+        let detail = || "called off, because an operator wants the guest stopped".to_owned();
+        (stops && may).then(|| Act::TakeForFailed { order, detail: detail() })
     }
 }

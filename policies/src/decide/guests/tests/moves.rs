@@ -431,7 +431,7 @@ fn a_drain_moves_cold_what_cannot_move_live_and_one_guest_at_a_time() {
     };
     calm(&mut scene);
     assert_eq!(scene.settle(), ["Migrate"]);
-    assert!(doing(&scene, "g2").contains("waits for another move to end"), "{}", doing(&scene, "g2"));
+    assert!(doing(&scene, "g2").ends_with("waits for another move to end, that of g1"), "{}", doing(&scene, "g2"));
     scene.stage.end("a", done());
     scene.later(1_000);
     seen(&mut scene, "g2", SightState::Passing);
@@ -538,4 +538,155 @@ fn a_guest_that_is_moved_does_not_take_the_last_room_at_its_target_twice() {
     scene.later(1_000);
     assert_eq!(scene.settle(), ["Place"], "{}", doing(&scene, "web"));
     assert_eq!(home(&scene, "web"), "b");
+}
+
+#[test]
+fn a_guest_that_is_sent_says_how_far_it_has_come() {
+    let mut scene = four();
+    scene.stage.migrate("web", "a");
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    assert_eq!(doing(&scene, "web"), "moving from d to a");
+    let sending = Some(crate::observe::Sending { round: 7, left_mib: 312, downtime_ms: 400 });
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().reports.get_mut(&name("web")).unwrap().sending = sending;
+    let said = "moving from d to a; 312 MiB are left of round 7, and it stops once the rest takes no more than 400 ms";
+    assert_eq!(doing(&scene, "web"), said);
+}
+
+/// `web` moves from `d` to `a`, and as much of its move has been done: nothing, or `a` waits for it.
+fn under_way(waits: bool) -> Scene {
+    let mut scene = four();
+    scene.stage.must(Change::LevelRaised { to: FeatureLevel::HIGHEST });
+    scene.stage.migrate("web", "a");
+    if waits {
+        scene.stage.end("a", done());
+    }
+    scene.later(1_000);
+    scene
+}
+
+/// Both hosts do what is left of a move that was given up.
+fn returned(scene: &mut Scene, waits: bool) {
+    scene.stage.end("a", done());
+    if waits {
+        assert_eq!(scene.stage.orders("d").len(), 1, "the order to send is not open any more");
+        scene.stage.end("d", done());
+    }
+    scene.later(1_000);
+}
+
+#[test]
+fn a_guest_that_is_to_stop_while_it_moves_does_not_wait_for_the_end_of_its_move() {
+    for waits in [false, true] {
+        let mut scene = under_way(waits);
+        want(&mut scene, "web", Wanted::Stopped);
+        assert_eq!(scene.settle(), ["OrderEnded"], "{waits}");
+        assert_eq!(scene.settle(), Vec::<String>::new(), "once is enough");
+        assert!(doing(&scene, "web").contains("an operator wants the guest stopped"), "{}", doing(&scene, "web"));
+        returned(&mut scene, waits);
+        assert_eq!(home(&scene, "web"), "d");
+        assert_eq!(scene.settle(), ["Stop"]);
+    }
+}
+
+#[test]
+fn a_move_that_has_switched_is_not_called_off() {
+    let mut scene = under_way(true);
+    scene.stage.end("d", done());
+    want(&mut scene, "web", Wanted::Stopped);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    want(&mut scene, "web", Wanted::Running);
+    let cold = Change::MoveAsked { guest: name("web"), to: host("b"), cold: true, by: "ann".to_owned() };
+    assert!(matches!(scene.stage.refused(cold), Refused::Phase { .. }));
+}
+
+#[test]
+fn an_operator_who_does_not_wait_for_a_live_move_has_the_guest_stopped_and_started_instead() {
+    for waits in [false, true] {
+        for to in ["a", "b"] {
+            let mut scene = under_way(waits);
+            scene.stage.must(Change::MoveAsked { guest: name("web"), to: host(to), cold: true, by: "ann".to_owned() });
+            assert!(scene.settle().is_empty());
+            assert_eq!(scene.stage.may_run("web"), ["a".to_owned(), "d".to_owned()].into(), "R8: until there is proof");
+            returned(&mut scene, waits);
+            assert!(matches!(scene.stage.phase("web"), Phase::Releasing { tenure, .. } if tenure.host == host("d")));
+            assert_eq!(scene.stage.state.guests[&name("web")].failed_moves, 0, "it has not failed");
+            scene.stage.end("d", done());
+            scene.later(1_000);
+            assert_eq!(scene.settle(), ["Place"]);
+            assert_eq!(home(&scene, "web"), to);
+        }
+    }
+}
+
+#[test]
+fn a_live_move_is_called_off_by_a_move_to_where_the_guest_runs() {
+    for waits in [false, true] {
+        let mut scene = under_way(waits);
+        set_mode(&mut scene, "d", Mode::Draining);
+        scene.stage.must(ask_move("web", "d"));
+        returned(&mut scene, waits);
+        assert!(matches!(scene.stage.phase("web"), Phase::Running { tenure, .. } if tenure.host == host("d")));
+        assert_eq!(scene.stage.state.guests[&name("web")].failed_moves, 0, "it has not failed");
+    }
+}
+
+#[test]
+fn what_calls_a_move_off_is_refused_where_its_own_target_is_unfit_and_before_all_voters_know_it() {
+    let cold = |to: &str| Change::MoveAsked { guest: name("web"), to: host(to), cold: true, by: "ann".to_owned() };
+    let mut scene = under_way(true);
+    set_mode(&mut scene, "b", Mode::Maintenance);
+    assert!(matches!(scene.stage.refused(cold("b")), Refused::Target { .. }));
+    assert!(matches!(scene.stage.refused(cold("x")), Refused::NoHost { .. }));
+    let mut scene = four();
+    scene.stage.migrate("web", "a");
+    for change in [cold("b"), ask_move("web", "d")] {
+        assert!(matches!(scene.stage.refused(change), Refused::Phase { .. }), "R26");
+    }
+    want(&mut scene, "web", Wanted::Stopped);
+    scene.later(1_000);
+    assert!(scene.words().is_empty(), "R26: its host would hand it over all the same");
+}
+
+#[test]
+fn whoever_stops_a_guest_that_was_to_be_moved_by_a_stop_and_a_start_finds_it_stopped() {
+    let mut scene = under_way(true);
+    scene.stage.must(Change::MoveAsked { guest: name("web"), to: host("b"), cold: true, by: "ann".to_owned() });
+    want(&mut scene, "web", Wanted::Stopped);
+    returned(&mut scene, true);
+    assert_eq!(scene.settle(), ["Stop"]);
+    scene.stage.end("d", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    assert_eq!(scene.stage.state.guests[&name("web")].word(), "stopped");
+}
+
+#[test]
+fn people_are_told_of_a_guest_whose_moves_off_a_drained_host_fail_again_and_again() {
+    let mut scene = four();
+    set_mode(&mut scene, "d", Mode::Draining);
+    let calm = |scene: &mut Scene, ms: u64| {
+        scene.later(ms);
+        seen(scene, "web", SightState::Passing);
+    };
+    calm(&mut scene, 20_000);
+    for (failed_before, pause) in [(0, 10_000), (1, 10_000), (2, 20_000), (3, 40_000), (4, 60_000)] {
+        assert!(scene.words().contains(&"Migrate".to_owned()), "after {failed_before}: {:?}", scene.words());
+        scene.settle();
+        let open = scene.stage.state.open_incident("leave/web");
+        assert_eq!(open.is_some(), failed_before >= 3, "after {failed_before}");
+        let target = scene.stage.migration("web").target.clone().unwrap().host.to_string();
+        scene.stage.end(&target, failed());
+        scene.stage.end(&target, done());
+        calm(&mut scene, 1_000);
+        scene.settle();
+        calm(&mut scene, pause - 2_000);
+        scene.settle();
+        assert!(!scene.words().contains(&"Migrate".to_owned()), "after {failed_before}");
+        calm(&mut scene, 2_000);
+    }
+    let told = scene.stage.state.open_incident("leave/web").unwrap();
+    assert!(told.human.as_ref().unwrap().contains("`holdfast guest migrate web --cold`"), "{told:?}");
+    set_mode(&mut scene, "d", Mode::Active);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
 }
