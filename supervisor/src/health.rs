@@ -43,11 +43,17 @@ impl Health {
         self.unwell_until.store(now.plus(UNWELL_FOR).0, Ordering::Relaxed);
     }
 
+    /// When the loop was late last.
+    #[must_use]
+    pub fn doubted_at(&self) -> Option<Moment> {
+        let until = self.unwell_until.load(Ordering::Relaxed);
+        (until > 0).then(|| Moment(until).minus(UNWELL_FOR))
+    }
+
     /// Whether it has doubted itself within `time`.
     #[must_use]
     pub fn doubted_within(&self, now: Moment, time: Duration) -> bool {
-        let until = self.unwell_until.load(Ordering::Relaxed);
-        until > 0 && now.since(Moment(until).minus(UNWELL_FOR)) < time
+        self.doubted_at().is_some_and(|at| now.since(at) < time)
     }
 
     /// Notes how much its link loses, in percent, if that is too much. Tens of percents are told, so that what is said does
@@ -161,6 +167,8 @@ mod tests {
         health.doubt(Moment(10_000));
         assert!(health.doubted_within(Moment(11_000), time) && !health.doubted_within(Moment(11_500), time));
         assert!(health.unwell(Moment(14_000)).is_some() && health.unwell(Moment(15_000)).is_none());
+        health.doubt(Moment(12_000));
+        assert_eq!(health.doubted_at(), Some(Moment(12_000)), "once more, while it still doubts itself");
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub(super) struct Brain {
     pub(super) led_term: Option<u64>,
     pub(super) refused: VecDeque<(Change, Moment)>,
     pub(super) doubting: bool,
+    /// The newest time that it stood still of which it has made something.
+    doubted: Option<Moment>,
     pub(super) numbers: Numbers,
     pub(super) exported: Moment,
     /// When gossip was last asked for last words.
@@ -123,6 +125,7 @@ impl Brain {
             led_term: None,
             refused: VecDeque::new(),
             doubting: false,
+            doubted: None,
             numbers: Numbers::default(),
             exported: Moment(0),
             listened: Moment(0),
@@ -201,13 +204,18 @@ impl Brain {
     }
 
     /// It never rests for longer than it meant to, unless this process was suspended or starved. That is noticed here too,
-    /// because the task that watches for it may be woken later than this one.
+    /// because the task that watches for it may be woken later than this one. That task alone notices it in the middle of a turn,
+    /// which may take long for other reasons.
     fn notice_lateness(&mut self, idle_since: Moment, rest: Duration) {
         let now = clock::moment();
         if now.since(idle_since).saturating_sub(rest) >= self.node.file.timing.wonder_after.0 {
             self.node.health.doubt(now);
+        }
+        let doubted = self.node.health.doubted_at();
+        if doubted > self.doubted {
             self.note_held(now);
         }
+        self.doubted = doubted;
     }
 
     /// Syncs have waited for it meanwhile, and say how old they were when they were sent.
