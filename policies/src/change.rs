@@ -279,7 +279,7 @@ pub enum Change {
         guest: GuestName,
         /// Where to.
         to: HostName,
-        /// By a stop and a start in any case.
+        /// By a stop and a start in any case, also in place of a live move that has not arrived yet.
         cold: bool,
         /// Who.
         by: String,

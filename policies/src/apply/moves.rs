@@ -4,8 +4,9 @@
 //! live:  Running(here) --> Migrating --> Running(there), or Running(here) when it fails before the switch
 //! cold:  Running(here) --> Releasing --proof--> Free --placed at the heading--> Starting(there) --> Running(there)
 //! ```
-//! A live move that an operator calls off is in `called_off.rs`. The heading is remembered in the guest until it runs or a start there fails. A cold move starts nowhere before the proof
-//! that every stop needs (S2); where its target has become unfit meanwhile, the guest starts at another host.
+//! The heading is remembered in the guest until it runs or a start there fails. A cold move starts nowhere before the proof
+//! that every stop needs (S2); where its target has become unfit meanwhile, the guest starts at another host. A live move that an
+//! operator calls off is in `called_off.rs`.
 
 use std::collections::BTreeSet;
 

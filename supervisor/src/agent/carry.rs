@@ -25,7 +25,11 @@ use crate::{
 /// How long a target may take to notice that everything has arrived.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// Pause between two looks at an arriving guest.
+/// How long a send that was given up may take to end, before the guest is let run here: it is cancelled within a second, unless QEMU
+/// is slow to answer.
+const SENDING_ENDS: Duration = Duration::from_secs(20);
+
+/// Pause between two looks at an arriving guest, or at one that is still being sent.
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What came of an order, with the power reading of a fence and when its question was sent.
@@ -93,10 +97,15 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
                 return failed(with_causes(&error));
             }
             let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
-            // R25: of a generation that has ended nobody is left to let it run on the other side, so it runs on here.
+            let still_wanted = withdrawn.clone();
+            let wanted = move || !still_wanted.contains(id);
+            // Of a move that was given up (R22), or a generation that has ended (R25), nobody is left to let it run on the other
+            // side, so it runs on here.
             let go = async move { lease.is_valid() && !withdrawn.contains(id) };
-            match driver.send_to(guest, uri, deadline.saturating_sub(Duration::from_secs(5)), go).await {
-                Ok(sent) => done(format!("sent in {:?}, paused for {:?}", sent.total, sent.downtime)),
+            match driver.send_to(guest, uri, deadline.saturating_sub(Duration::from_secs(5)), wanted, go).await {
+                Ok(sent) => {
+                    done(format!("sent in {:?}, in {} rounds, paused for {:?}", sent.total, sent.rounds, sent.downtime))
+                }
                 Err(error) => failed(with_causes(&error)),
             }
         }
@@ -205,7 +214,8 @@ async fn restart_service(driver: &Driver, guest: &GuestName, run: &[String], dea
     }
 }
 
-/// Lets an arrived guest run. It may still be arriving for some milliseconds when the order comes.
+/// Lets an arrived guest run, or one that was to be sent and stays. It may still be arriving, or the end of its sending may be on
+/// its way, when the order comes.
 async fn resume(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epoch) -> OrderOutcome {
     let began = Instant::now();
     loop {
@@ -217,6 +227,7 @@ async fn resume(node: &Arc<Node>, driver: &Driver, guest: &GuestName, epoch: Epo
         }
         match driver.resume(guest).await {
             Ok(()) => return done(format!("it runs, {} ms after the order", began.elapsed().as_millis())),
+            Err(ResumeError::Busy) if began.elapsed() < SENDING_ENDS => sleep(ARRIVAL_PAUSE).await,
             Err(ResumeError::NotPaused(_)) if began.elapsed() < ARRIVAL && arriving(driver, guest).await => {
                 sleep(ARRIVAL_PAUSE).await;
             }

@@ -137,10 +137,10 @@ pub(super) enum GuestOrder {
     Migrate {
         /// Which.
         guest: GuestName,
-        /// Where to; Holdfast chooses when it is not said.
+        /// Where to; Holdfast chooses when it is not said. The host that it runs on calls a live move off.
         #[arg(long, value_name = "HOST")]
         to: Option<HostName>,
-        /// By a stop and a start in any case.
+        /// By a stop and a start in any case, also in place of a live move that has not arrived yet.
         #[arg(long)]
         cold: bool,
         #[command(flatten)]

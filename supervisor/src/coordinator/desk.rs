@@ -13,7 +13,7 @@ use holdfast_policies::{
     names::{GuestName, HostName},
     plan::{Circumstances, Question, simulate},
     proof::Proof,
-    state::{ClusterState, Mode, Phase, Wanted},
+    state::{ClusterState, Guest, Mode, Phase, Wanted},
     time::millis,
 };
 
@@ -233,7 +233,11 @@ impl Brain {
             None => self.where_to(&guest)?,
         };
         let how = if cold { " by a stop and a start" } else { "" };
-        let what = format!("{guest} moves to {to}{how}");
+        let what = if self.node.read(|state| is_moving_away_from(state, &guest, &to)) {
+            format!("the live move of {guest} is called off: it stays on {to}")
+        } else {
+            format!("{guest} moves to {to}{how}")
+        };
         self.done(Change::MoveAsked { guest, to, cold, by }, what).await
     }
 
@@ -323,4 +327,10 @@ impl Brain {
         let gone = Change::HostGone { proof, last_well: None, last_words: None };
         self.done(gone, format!("{host} counts as off, by the word of {person}")).await
     }
+}
+
+/// Whether the guest runs on this host and is being moved away from it.
+fn is_moving_away_from(state: &ClusterState, guest: &GuestName, host: &HostName) -> bool {
+    let known = state.guests.get(guest).filter(|known| matches!(known.phase, Phase::Migrating(_)));
+    known.and_then(Guest::home).is_some_and(|home| home.host == *host)
 }

@@ -75,7 +75,7 @@ pub enum Request {
         guest: GuestName,
         /// Where to; Holdfast chooses when it is not said.
         to: Option<HostName>,
-        /// By a stop and a start in any case.
+        /// By a stop and a start in any case, also in place of a live move that has not arrived yet.
         #[serde(default)]
         cold: bool,
         /// Who says so.

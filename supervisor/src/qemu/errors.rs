@@ -148,6 +148,9 @@ pub enum ResumeError {
     /// It is not paused, or not so that it may run on.
     #[error("the guest is {0}")]
     NotPaused(String),
+    /// It is being sent to another host, or stopped; that ends by itself.
+    #[error("the guest is being sent or stopped")]
+    Busy,
     /// QEMU gives no answer or refuses.
     #[error("monitor")]
     Monitor(#[from] AskError),

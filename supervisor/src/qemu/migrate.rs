@@ -2,10 +2,11 @@
 //!
 //! The source stops its guest when little memory is left to send, and then asks `go`. Until `go` has said yes the
 //! source keeps the guest: whatever goes wrong, it runs on here. After everything was sent the source stays paused.
+//! What is done about a guest that writes faster than it is copied is in `converge.rs`.
 
 use std::{future::Future, net::IpAddr, time::Duration};
 
-use holdfast_policies::observe::{GuestCondition, clean};
+use holdfast_policies::observe::{GuestCondition, Sending, clean};
 use qapi::{Command, Empty, qmp};
 use serde::Serialize;
 use serde_json::Value;
@@ -13,16 +14,14 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     condition::MigrationStatus,
+    converge::{Busy, Convergence, DOWNTIME_MS, Pace, Standing},
     monitor::{ANSWER_DEADLINE, AskError, MonitorClient},
 };
 
 /// Memory is sent at most this fast, in bytes a second: QEMU's own default of 128 MiB/s lets a busy guest never end.
 const BANDWIDTH_BYTES_MAX: u64 = 1 << 30;
 
-/// The guest is stopped when the rest takes no longer than this to send, in milliseconds.
-const DOWNTIME_MS: u64 = 100;
-
-/// How often progress is looked up besides events.
+/// How often progress is looked up besides events, and how soon a move that is not wanted any more ends.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a cancelled migration may take to end, and a guest to run again.
@@ -40,6 +39,31 @@ pub struct MigrationOutcome {
     pub downtime: Duration,
     /// Memory sent, in bytes.
     pub sent_bytes: u64,
+    /// How often memory was sent: all of it once, then what had been written to meanwhile.
+    pub rounds: u64,
+}
+
+/// Why a guest was not sent, as far as that is known here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSent {
+    /// It would never have been sent: only a stop and a start moves such a guest.
+    #[error("{0}")]
+    Busy(Busy),
+    /// Whoever ordered it has given the move up.
+    #[error("the move was called off")]
+    CalledOff,
+    /// It took too long.
+    #[error("not finished before the deadline")]
+    Late,
+    /// This host has no right to let go of it any more, or that was not known in time.
+    #[error("this host may not hand the guest over")]
+    NoWord,
+    /// Its supervisor has died meanwhile, and nobody else was following.
+    #[error("its supervisor died while it was sent")]
+    Orphaned,
+    /// QEMU says so, or gives no answer.
+    #[error("{0}")]
+    Qemu(String),
 }
 
 /// Why a guest was not sent.
@@ -61,12 +85,12 @@ pub enum SendError {
     },
     /// It was not sent, and runs on here.
     #[error("not sent, runs on here: {0}")]
-    Kept(String),
+    Kept(NotSent),
     /// It was not sent, and does not run here either; its processes are still here, so it runs nowhere.
     #[error("not sent, and paused here: {detail}; the guest is {condition:?}")]
     Stopped {
         /// Why it was not sent.
-        detail: String,
+        detail: NotSent,
         /// How it was last seen.
         condition: GuestCondition,
     },
@@ -80,6 +104,7 @@ pub enum SendError {
 struct Progress {
     status: MigrationStatus,
     detail: String,
+    standing: Standing,
     outcome: MigrationOutcome,
 }
 
@@ -110,18 +135,21 @@ fn host_of(address: IpAddr) -> String {
 
 /// Sends a running guest to `uri`, where an incoming one listens.
 ///
-/// `go` is asked once, when the guest is stopped and about to be handed over: whether this host may still let go of it.
-/// Its answer counts against the downtime.
+/// `wanted` is asked again and again, up to the word to hand over: whether the guest is to be sent at all. `go` is asked once, when
+/// the guest is stopped and about to be handed over: whether this host may still let go of it. Its answer counts against the
+/// downtime.
 ///
 /// # Errors
 /// See [`SendError`].
-pub async fn send<F>(
+pub async fn send<W, F>(
     monitor: &MonitorClient,
     uri: &str,
     deadline: Duration,
+    wanted: &W,
     go: F,
 ) -> Result<MigrationOutcome, SendError>
 where
+    W: Fn() -> bool,
     F: Future<Output = bool>,
 {
     let condition = monitor.view().condition;
@@ -135,12 +163,14 @@ where
         monitor.execute(migrate, ANSWER_DEADLINE).await
     };
     if let Err(error) = started.await {
-        return Err(keep(monitor, format!("cannot begin: {}", text(&error))).await);
+        return Err(keep(monitor, NotSent::Qemu(format!("cannot begin: {}", text(&error)))).await);
     }
-    let sent = match follow(monitor, began + deadline, go).await {
+    let followed = follow(monitor, began, began + deadline, wanted, go).await;
+    monitor.note_sending(None);
+    let sent = match followed {
         Ok(Some(outcome)) => Ok(outcome),
-        Ok(None) => Err(keep(monitor, "cancelled".to_owned()).await),
-        Err(detail) => give_up(monitor, detail).await,
+        Ok(None) => Err(keep(monitor, NotSent::Qemu("cancelled".to_owned())).await),
+        Err(why) => give_up(monitor, why).await,
     };
     if sent.is_ok() {
         // So that whoever looks at the inventory next sees it too; that it was sent is certain.
@@ -150,18 +180,31 @@ where
 }
 
 /// Follows a migration to its end. `Err` says why it should not go on.
-async fn follow<F>(monitor: &MonitorClient, deadline: Instant, go: F) -> Result<Option<MigrationOutcome>, String>
+async fn follow<W, F>(
+    monitor: &MonitorClient,
+    began: Instant,
+    deadline: Instant,
+    wanted: &W,
+    go: F,
+) -> Result<Option<MigrationOutcome>, NotSent>
 where
+    W: Fn() -> bool,
     F: Future<Output = bool>,
 {
     let mut go = Some(Box::pin(go));
     let mut changes = monitor.watch();
+    let mut convergence = Convergence::default();
     loop {
-        let progress = look(monitor).await.map_err(|error| text(&error))?;
+        let progress = look(monitor).await.map_err(|error| NotSent::Qemu(text(&error)))?;
+        // Once the word is given it is a matter of moments, and as safe to wait for as to end.
+        if go.is_some() && !wanted() {
+            return Err(NotSent::CalledOff);
+        }
         match progress.status {
             MigrationStatus::Completed => return Ok(Some(progress.outcome)),
-            MigrationStatus::Failed => return Err(format!("failed: {}", progress.detail)),
+            MigrationStatus::Failed => return Err(NotSent::Qemu(format!("failed: {}", progress.detail))),
             MigrationStatus::Cancelled => return Ok(None),
+            MigrationStatus::Active => keep_pace(monitor, &mut convergence, progress.standing, began.elapsed()).await?,
             MigrationStatus::PreSwitchover => {
                 if let Some(go) = go.take() {
                     hand_over(monitor, deadline, go).await?;
@@ -171,33 +214,59 @@ where
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err("not finished before the deadline".to_owned());
+            return Err(NotSent::Late);
         }
         // A closed channel means that the guest is gone; the next look says so.
         _ = timeout(LOOK_EVERY.min(left), changes.changed()).await;
     }
 }
 
-async fn hand_over(monitor: &MonitorClient, deadline: Instant, go: impl Future<Output = bool>) -> Result<(), String> {
+/// Says how far it is, and does about it what there is to do.
+async fn keep_pace(
+    monitor: &MonitorClient,
+    convergence: &mut Convergence,
+    standing: Standing,
+    elapsed: Duration,
+) -> Result<(), NotSent> {
+    match convergence.look(standing, elapsed) {
+        Pace::GoOn => {}
+        Pace::Raise { downtime_ms } => {
+            let Standing { round, needs_ms, .. } = standing;
+            tracing::info!(round, needs_ms, downtime_ms, "a guest that is sent may be stopped for longer");
+            let parameters = SetParameters { max_bandwidth: None, downtime_limit: downtime_ms };
+            if let Err(error) = monitor.execute(parameters, ANSWER_DEADLINE).await {
+                tracing::warn!(%error, "QEMU does not take the new downtime limit");
+            }
+        }
+        Pace::GiveUp(busy) => return Err(NotSent::Busy(busy)),
+    }
+    monitor.note_sending(Some(Sending {
+        round: standing.round,
+        left_mib: standing.left_bytes >> 20,
+        downtime_ms: convergence.limit_ms(),
+    }));
+    Ok(())
+}
+
+async fn hand_over(monitor: &MonitorClient, deadline: Instant, go: impl Future<Output = bool>) -> Result<(), NotSent> {
     let left = deadline.saturating_duration_since(Instant::now());
     match timeout(left, go).await {
         Ok(true) => {
             let state = qmp::MigrationStatus::pre_switchover;
             let continued = monitor.execute(qmp::migrate_continue { state }, ANSWER_DEADLINE).await;
-            continued.map(|_| ()).map_err(|error| text(&error))
+            continued.map(|_| ()).map_err(|error| NotSent::Qemu(text(&error)))
         }
-        Ok(false) => Err("this host may not hand the guest over".to_owned()),
-        Err(_) => Err("no word to hand over before the deadline".to_owned()),
+        Ok(false) | Err(_) => Err(NotSent::NoWord),
     }
 }
 
 /// Cancels, and finds out on which side the guest is.
-async fn give_up(monitor: &MonitorClient, detail: String) -> Result<MigrationOutcome, SendError> {
+async fn give_up(monitor: &MonitorClient, why: NotSent) -> Result<MigrationOutcome, SendError> {
     match cancel(monitor).await {
         // It was quicker than the cancelling.
         Ok(Some(outcome)) => Ok(outcome),
-        Ok(None) => Err(keep(monitor, detail).await),
-        Err(error) => Err(SendError::Unknown(format!("{detail}; then {}", text(&error)))),
+        Ok(None) => Err(keep(monitor, why).await),
+        Err(error) => Err(SendError::Unknown(format!("{why}; then {}", text(&error)))),
     }
 }
 
@@ -233,7 +302,7 @@ async fn wake(monitor: &MonitorClient) {
 
 /// Makes a guest that was not sent run again here. QEMU does that by itself, except when it could not tell whether the
 /// guest ran before.
-pub async fn keep(monitor: &MonitorClient, detail: String) -> SendError {
+pub async fn keep(monitor: &MonitorClient, detail: NotSent) -> SendError {
     let wait = |condition| wait_for(monitor, condition, END_DEADLINE / 2);
     if !wait(GuestCondition::Running).await {
         if let Err(error) = monitor.execute(qmp::cont {}, ANSWER_DEADLINE).await {
@@ -262,10 +331,16 @@ async fn look(monitor: &MonitorClient) -> Result<Progress, AskError> {
     Ok(Progress {
         status: MigrationStatus::parse(word("/status")),
         detail: clean(word("/error-desc")),
+        standing: Standing {
+            round: number("/ram/dirty-sync-count"),
+            left_bytes: number("/ram/remaining"),
+            needs_ms: number("/expected-downtime"),
+        },
         outcome: MigrationOutcome {
             total: Duration::from_millis(number("/total-time")),
             downtime: Duration::from_millis(number("/downtime")),
             sent_bytes: number("/ram/transferred"),
+            rounds: number("/ram/dirty-sync-count"),
         },
     })
 }
@@ -281,7 +356,8 @@ async fn prepare(monitor: &MonitorClient, source: bool) -> Result<(), AskError> 
     let on = |capability| qmp::MigrationCapabilityStatus { capability, state: true };
     let capabilities = capabilities.into_iter().map(on).collect();
     monitor.execute(qmp::migrate_set_capabilities { capabilities }, ANSWER_DEADLINE).await?;
-    let parameters = SetParameters { max_bandwidth: BANDWIDTH_BYTES_MAX, downtime_limit: DOWNTIME_MS };
+    // Set anew each time: an attempt that was given up may have left another limit.
+    let parameters = SetParameters { max_bandwidth: Some(BANDWIDTH_BYTES_MAX), downtime_limit: DOWNTIME_MS };
     monitor.execute(parameters, ANSWER_DEADLINE).await?;
     Ok(())
 }
@@ -294,11 +370,12 @@ fn text(error: &AskError) -> String {
     }
 }
 
-/// `migrate-set-parameters` with the two that matter.
+/// `migrate-set-parameters` with the two that matter; QEMU takes both also while it sends, and leaves what is not named as it is.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct SetParameters {
-    max_bandwidth: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bandwidth: Option<u64>,
     downtime_limit: u64,
 }
 
@@ -317,3 +394,6 @@ impl Command for QueryMigrate {
     const NAME: &'static str = "query-migrate";
     const ALLOW_OOB: bool = false;
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 //!   │                                       ├─ agent     the way into the guest                      agent.rs, own.rs, way.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
 //!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs, screen.rs
-//!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs
+//!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs, converge.rs
 //! ```
 //!
 //! The truth about "runs here" is the guest's cgroup and nothing else; whether it is still the one in which the guest was started is
@@ -17,6 +17,7 @@ mod agent;
 mod argv;
 mod cgroup;
 mod condition;
+mod converge;
 mod errors;
 mod forensics;
 mod happenings;
@@ -30,6 +31,7 @@ mod net;
 mod orphan;
 mod outside;
 mod own;
+mod progress;
 mod recent;
 mod record;
 mod registry;
@@ -60,6 +62,7 @@ use tokio::{
     sync::{OnceCell, mpsc},
     time::timeout,
 };
+use tracing::Instrument;
 
 use self::{
     accel::KvmTrial,
@@ -72,9 +75,10 @@ use self::{
 pub use self::{
     agent::AgentChannel,
     condition::{ARRIVED, MigrationStatus},
+    converge::Busy,
     errors::{AgentError, DriverError, ResumeError, ShutDownError, StartError, StopError},
     locks::LockError,
-    migrate::{MigrationOutcome, SendError},
+    migrate::{MigrationOutcome, NotSent, SendError},
     monitor::AskError,
 };
 
@@ -279,9 +283,12 @@ impl Driver {
     /// or one whose storage has failed and is back. A running guest is left as it is.
     ///
     /// # Errors
-    /// See [`ResumeError`]. An incoming guest is refused: QEMU would run it as soon as it has arrived.
+    /// See [`ResumeError`]. An incoming guest is refused: QEMU would run it as soon as it has arrived. So is one that is being sent,
+    /// whose sending may stop it yet.
     pub async fn resume(&self, guest: &GuestName) -> Result<(), ResumeError> {
         let monitor = self.inner.registry.monitor(guest).ok_or(ResumeError::Absent)?;
+        let gate = self.inner.registry.gate(guest);
+        let Ok(_gate) = gate.try_lock() else { return Err(ResumeError::Busy) };
         match monitor.view().condition {
             GuestCondition::Running => return Ok(()),
             GuestCondition::Paused { .. } | GuestCondition::IoError { .. } | GuestCondition::Sent => {}
@@ -307,27 +314,31 @@ impl Driver {
     }
 
     /// Sends a running guest to `uri`, as [`Started`] on the target named it. When the guest is stopped and ready to be
-    /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here.
+    /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here. So it does as soon
+    /// as `wanted` says that the move is not wanted any more, which is asked twice a second until then.
     /// `Ok` leaves it here paused, as `Sent`. Goes on to its end when the future is dropped.
     ///
     /// # Errors
     /// See [`SendError`].
-    pub async fn send_to<F>(
+    pub async fn send_to<W, F>(
         &self,
         guest: &GuestName,
         uri: &str,
         deadline: Duration,
+        wanted: W,
         go: F,
     ) -> Result<MigrationOutcome, SendError>
     where
+        W: Fn() -> bool + Send + Sync + 'static,
         F: Future<Output = bool> + Send + 'static,
     {
         let monitor = self.inner.registry.monitor(guest).ok_or(SendError::Absent)?;
         let (uri, gate) = (uri.to_owned(), self.inner.registry.gate(guest));
-        let send = tokio::spawn(async move {
+        let send = async move {
             let _gate = gate.lock().await;
-            migrate::send(&monitor, &uri, deadline, go).await
-        });
+            migrate::send(&monitor, &uri, deadline, &wanted, go).await
+        };
+        let send = tokio::spawn(send.instrument(tracing::info_span!("send", %guest)));
         send.await.unwrap_or_else(|error| Err(SendError::Unknown(error.to_string())))
     }
 

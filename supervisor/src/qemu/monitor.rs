@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_policies::{
     happened::{Happened, Happening},
     names::{Epoch, GuestName},
-    observe::{GuestCondition, GuestReport, clean},
+    observe::{GuestCondition, GuestReport, Sending, clean},
     time::Moment,
 };
 use qapi::Command;
@@ -27,6 +27,7 @@ use super::{
     condition::{self, MigrationStatus, View},
     happenings::Happenings,
     logs, net,
+    progress::Progress,
     recent::Recent,
     record::Files,
     wire::{self, Lines, Message, WireError},
@@ -78,6 +79,7 @@ pub struct MonitorClient {
     view: watch::Receiver<View>,
     recent: Recent,
     happenings: Happenings,
+    progress: Progress,
 }
 
 impl MonitorClient {
@@ -117,6 +119,16 @@ impl MonitorClient {
         self.happenings.expect_reset(until);
     }
 
+    /// Notes how far the guest is that is sent away, or that it is not sent any more.
+    pub fn note_sending(&self, sending: Option<Sending>) {
+        self.progress.note(sending);
+    }
+
+    /// How far the guest is, while it is sent away.
+    pub fn sending(&self) -> Option<Sending> {
+        self.progress.told()
+    }
+
     /// To wait for changes.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.view.clone()
@@ -147,6 +159,14 @@ pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (Monitor
     (client, tokio::spawn(monitor.run()))
 }
 
+/// The same for a guest whose QEMU is none, and has no processes that could end.
+#[cfg(test)]
+pub fn spawn_without_processes(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> MonitorClient {
+    let (client, mut monitor) = prepare(monitored, events);
+    tokio::spawn(async move { monitor.keep_asking().await });
+    client
+}
+
 fn prepare(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, Monitor) {
     let (asks, asked) = mpsc::channel(QUEUE);
     let detail = monitored.foreign.clone().unwrap_or_else(|| "not asked yet".to_owned());
@@ -168,7 +188,7 @@ fn prepare(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorCl
         told: Told::default(),
         last_answer: Instant::now(),
     };
-    (MonitorClient { asks, view, recent, happenings }, monitor)
+    (MonitorClient { asks, view, recent, happenings, progress: Progress::default() }, monitor)
 }
 
 /// What events have told that the state alone does not.

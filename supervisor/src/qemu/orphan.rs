@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     Inner,
     condition::{MigrationStatus, View},
-    migrate,
+    migrate::{self, NotSent},
 };
 
 /// How often a cancellation is tried that QEMU does not answer, and the pause between two tries.
@@ -54,7 +54,7 @@ async fn cancelled(inner: &Inner, guest: &GuestName) -> bool {
     match migrate::cancel(&monitor).await {
         Ok(Some(_)) => tracing::warn!(%guest, "an earlier supervisor had sent it away; it stays paused here"),
         Ok(None) => {
-            let kept = migrate::keep(&monitor, "its supervisor died while it was sent".to_owned()).await;
+            let kept = migrate::keep(&monitor, NotSent::Orphaned).await;
             tracing::warn!(%guest, %kept, "a migration without a supervisor was cancelled");
         }
         Err(error) => {

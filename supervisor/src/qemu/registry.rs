@@ -183,14 +183,18 @@ impl Registry {
     fn reports(&self) -> Vec<GuestReport> {
         let (entries, now) = (self.entries(), clock::moment());
         let report = |(guest, entry): (&GuestName, &Entry)| {
-            let (epoch, condition, happened) = match &entry.state {
-                State::Absent => return None,
+            let report = |epoch, condition| GuestReport::new(guest.clone(), epoch, condition);
+            match &entry.state {
+                State::Absent => None,
                 State::Starting { epoch, .. } => {
-                    (*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() }, Vec::new())
+                    Some(report(*epoch, GuestCondition::Unknown { detail: "is being started".to_owned() }))
                 }
-                State::Here(here) => (here.epoch, here.monitor.view().condition, here.monitor.happened(now)),
-            };
-            Some(GuestReport { happened, ..GuestReport::new(guest.clone(), epoch, condition) })
+                State::Here(here) => Some(GuestReport {
+                    happened: here.monitor.happened(now),
+                    sending: here.monitor.sending(),
+                    ..report(here.epoch, here.monitor.view().condition)
+                }),
+            }
         };
         entries.iter().filter_map(report).collect()
     }

@@ -389,11 +389,11 @@ async fn a_guest_is_handed_over_only_with_the_word() {
     assert_eq!(again.uri.as_ref(), Some(&uri));
     assert!(matches!(target.resume(&name).await, Err(ResumeError::NotPaused(_))));
 
-    let kept = source.send_to(&name, &uri, LONG, async { false }).await;
+    let kept = source.send_to(&name, &uri, LONG, || true, async { false }).await;
     assert!(matches!(kept, Err(SendError::Kept(_))), "{kept:?}");
     target.stop(&name).await.unwrap();
     let uri = target.start(&name, epoch(3), &empty_machine(), How::Incoming, || Ok(())).await.unwrap().uri.unwrap();
-    let outcome = source.send_to(&name, &uri, LONG, async { true }).await.unwrap();
+    let outcome = source.send_to(&name, &uri, LONG, || true, async { true }).await.unwrap();
     eprintln!("{outcome:?}");
     until(&mut source_events, |condition| *condition == GuestCondition::Sent).await;
     until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
@@ -430,7 +430,7 @@ fn dies_while_sending(config: DriverConfig, name: &GuestName, uri: &str) {
         source.start(name, epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
         until(&mut events, |condition| *condition == GuestCondition::Running).await;
         let word = std::future::pending();
-        let sending = source.send_to(name, uri, LONG * 10, word);
+        let sending = source.send_to(name, uri, LONG * 10, || true, word);
         let stopped = until(&mut events, |condition| matches!(condition, GuestCondition::Paused { .. }));
         tokio::select! {
             sent = sending => panic!("{sent:?}"),
@@ -456,7 +456,7 @@ async fn a_guest_whose_supervisor_died_while_it_was_sent_runs_on() {
     target.stop(&name).await.unwrap();
     assert_eq!(source.inventory().await.unwrap()[0].condition, GuestCondition::Running);
     // It can still be sent.
-    source.send_to(&name, &receive().await, LONG, async { true }).await.unwrap();
+    source.send_to(&name, &receive().await, LONG, || true, async { true }).await.unwrap();
     until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
 
     // Another start of the supervisor leaves what was wholly sent, and what has arrived, as they are.

@@ -1,0 +1,189 @@
+//! Sending, told to a QEMU that answers by script: how busy its guest is no real one could be made to be at will.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use holdfast_policies::names::{Epoch, GuestName};
+use serde_json::json;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{UnixListener, unix::OwnedWriteHalf},
+    sync::mpsc,
+};
+
+use super::*;
+use crate::qemu::{
+    GuestEvent, How,
+    cgroup::Cgroup,
+    monitor::{self, Monitored},
+    record::Files,
+    wire::Lines,
+};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// How far a QEMU is, and what it was told.
+struct Script {
+    /// For how long its guest would have to be stopped for any round, in milliseconds.
+    needs_ms: u64,
+    limit_ms: u64,
+    round: u64,
+    /// QEMU's word for how far the migration is.
+    status: &'static str,
+    /// Its word for how the guest is.
+    runs: &'static str,
+    /// Commands that change something, each with what it was told.
+    told: Vec<(String, Value)>,
+}
+
+impl Script {
+    /// What it answers, and whether it tells of its migration unasked.
+    fn answer(&mut self, command: &str, arguments: &Value) -> (Value, bool) {
+        match command {
+            "query-status" => return (json!({ "status": self.runs }), false),
+            "query-chardev" => return (json!([]), false),
+            "query-migrate" => return self.look(),
+            "migrate-set-parameters" => self.limit_ms = arguments["downtime-limit"].as_u64().unwrap(),
+            "migrate" => (self.status, self.round) = ("active", 0),
+            "migrate_cancel" => (self.status, self.runs) = ("cancelled", "running"),
+            "migrate-continue" => (self.status, self.runs) = ("completed", "postmigrate"),
+            _ => {}
+        }
+        self.told.push((command.to_owned(), arguments.clone()));
+        (json!({}), command.starts_with("migrate"))
+    }
+
+    /// Each look finds it one round further. It stops the guest when what is left fits.
+    fn look(&mut self) -> (Value, bool) {
+        let is_active = self.status == "active";
+        if is_active {
+            self.round += 1;
+        }
+        let measured = if self.round < 2 { self.limit_ms } else { self.needs_ms };
+        if is_active && self.round > 2 && self.needs_ms <= self.limit_ms {
+            (self.status, self.runs) = ("pre-switchover", "finish-migrate");
+        }
+        let ram = json!({ "dirty-sync-count": self.round, "remaining": 300 << 20, "transferred": 1 });
+        (json!({ "status": self.status, "expected-downtime": measured, "ram": ram }), is_active)
+    }
+
+    fn commands(&self) -> Vec<&str> {
+        self.told.iter().map(|(command, _)| command.as_str()).collect()
+    }
+}
+
+async fn serve(listener: UnixListener, script: Arc<Mutex<Script>>) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let (read, mut write) = stream.into_split();
+    let mut lines = Lines::of(read);
+    say(&mut write, &json!({ "QMP": {} })).await;
+    while let Ok(line) = lines.next().await {
+        let asked: Value = serde_json::from_slice(&line).unwrap();
+        let (answer, unasked, status) = {
+            let mut script = script.lock().unwrap();
+            let (answer, unasked) = script.answer(asked["execute"].as_str().unwrap(), &asked["arguments"]);
+            (answer, unasked, script.status)
+        };
+        say(&mut write, &json!({ "return": answer, "id": asked["id"] })).await;
+        if unasked {
+            say(&mut write, &json!({ "event": "MIGRATION", "data": { "status": status } })).await;
+        }
+    }
+}
+
+async fn say(write: &mut OwnedWriteHalf, message: &Value) {
+    // Whoever listened may have heard enough.
+    _ = write.write_all(format!("{message}\n").as_bytes()).await;
+}
+
+/// A guest that runs in such a QEMU, as its driver knows it.
+async fn running(run_dir: &Path, needs_ms: u64) -> (MonitorClient, Arc<Mutex<Script>>, mpsc::Receiver<GuestEvent>) {
+    let guest = GuestName::new("busy").unwrap();
+    let files = Files::new(run_dir, &guest);
+    std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(files.qmp()).unwrap();
+    let (limit_ms, round, told) = (300, 0, Vec::new());
+    let script = Script { needs_ms, limit_ms, round, status: "none", runs: "running", told };
+    let script = Arc::new(Mutex::new(script));
+    tokio::spawn(serve(listener, script.clone()));
+    let monitored = Monitored {
+        cgroup: Cgroup::new(run_dir, "busy"),
+        files,
+        guest,
+        epoch: Epoch::default(),
+        how: How::Run,
+        taps: Vec::new(),
+        foreign: None,
+    };
+    let (events, heard) = mpsc::channel(16);
+    let client = monitor::spawn_without_processes(monitored, events);
+    assert!(wait_for(&client, GuestCondition::Running, LONG).await);
+    (client, script, heard)
+}
+
+/// The downtime limits that QEMU was given.
+fn limits(script: &Script) -> Vec<u64> {
+    let told = script.told.iter().filter(|(command, _)| command == "migrate-set-parameters");
+    told.map(|(_, arguments)| arguments["downtime-limit"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_guest_that_writes_faster_than_it_is_copied_is_stopped_for_longer_step_by_step() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 300).await;
+    let sent = send(&client, "tcp:192.0.2.1:4000", LONG, &|| true, async { true }).await.unwrap();
+    let script = script.lock().unwrap();
+    assert_eq!(limits(&script), [100, 200, 400]);
+    assert!(sent.rounds > 8, "three rounds in vain for each step: {}", sent.rounds);
+    let raised = script.told.iter().rfind(|(command, _)| command == "migrate-set-parameters").unwrap();
+    assert_eq!(raised.1, json!({ "downtime-limit": 400 }), "the bandwidth is left as it was");
+    assert_eq!(client.sending(), None, "it is not sent any more");
+}
+
+#[tokio::test]
+async fn the_limit_of_an_attempt_before_is_not_that_of_the_next() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 150).await;
+    let kept = send(&client, "tcp:192.0.2.1:4000", LONG, &|| true, async { false }).await;
+    assert!(matches!(kept, Err(SendError::Kept(NotSent::NoWord))), "{kept:?}");
+    script.lock().unwrap().needs_ms = 50;
+    send(&client, "tcp:192.0.2.1:4000", LONG, &|| true, async { true }).await.unwrap();
+    assert_eq!(limits(&script.lock().unwrap()), [100, 200, 100]);
+}
+
+#[tokio::test]
+async fn a_move_that_is_called_off_ends_at_once_and_the_guest_runs_on() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 60_000).await;
+    let is_wanted = Arc::new(AtomicBool::new(true));
+    let wanted = {
+        let is_wanted = is_wanted.clone();
+        move || is_wanted.load(Ordering::Relaxed)
+    };
+    let sender = client.clone();
+    let sending = tokio::spawn(async move {
+        send(&sender, "tcp:192.0.2.1:4000", Duration::from_secs(7_200), &wanted, async { true }).await
+    });
+    let told = async {
+        loop {
+            if let Some(told) = client.sending().filter(|told| told.round > 3) {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let told = timeout(LONG, told).await.expect("it says how far it is");
+    assert_eq!((told.left_mib, told.downtime_ms), (300, DOWNTIME_MS), "no stop that is allowed would do");
+    is_wanted.store(false, Ordering::Relaxed);
+    let called_off = Instant::now();
+    let kept = timeout(LONG, sending).await.expect("it ends").unwrap();
+    eprintln!("ended after {:?}", called_off.elapsed());
+    assert!(matches!(kept, Err(SendError::Kept(NotSent::CalledOff))), "{kept:?}");
+    assert_eq!(script.lock().unwrap().commands().last(), Some(&"migrate_cancel"));
+    assert_eq!((client.sending(), client.view().condition), (None, GuestCondition::Running));
+}
