@@ -14,6 +14,9 @@
 //! Before the switch only the source may resume; after it only the target. A host is lost when it is proven gone or has booted
 //! anew; a half is `None` once it is proven not to run, and when both are the guest is free, however far its move had come.
 //!
+//! What operators call off before the switch was not sent, or does not wait, as far as this is concerned: `decide/guests/moves.rs` for a
+//! guest that is to stop, `apply/called_off.rs` for one that is to stay or to be moved by a stop and a start.
+//!
 //! [`next_step`] is the machine: what follows, in each step, from what befalls a move. It is carried out in `apply/migrations.rs` and
 //! `apply/halves.rs`. [`due`] says what each step waits for and until when, and what the coordinator does where nothing comes. When
 //! a move begins is decided in `decide/guests/moves.rs` and applied in `apply/moves.rs`; one that other tools have made begins past
