@@ -38,4 +38,5 @@ pub mod replica;
 pub mod revocations;
 pub mod rpc;
 pub mod run;
+pub mod runtime;
 pub mod vote;

@@ -38,7 +38,7 @@ use crate::{
     qemu::{Driver, DriverConfig, cgroup2_mount},
     replica::Replica,
     revocations::{Kept, Revocations},
-    rpc, vote,
+    rpc, runtime, vote,
 };
 
 /// Confirmed alerts that may wait to be committed; what does not fit is confirmed again later.
@@ -50,6 +50,10 @@ const GUARD_PATIENCE: Duration = Duration::from_secs(30);
 /// How long after the coordinator's end it is asked whether consensus has stopped, which ends it too.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long consensus may take to stop at the end. A disk that hangs holds it up for ever, and the lease runs out meanwhile; what it
+/// has promised is on that disk already.
+const CONSENSUS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How often the supervisor looks whether its own loop is late: several times in the shortest silence that counts.
 const SELF_WATCH_EVERY: Duration = Duration::from_millis(100);
 
@@ -58,8 +62,7 @@ const SELF_WATCH_EVERY: Duration = Duration::from_millis(100);
 /// # Errors
 /// Why it cannot start, or why it had to stop.
 pub fn run(file: HostFile) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(supervise(file))
+    runtime::to_its_end(supervise(file))?
 }
 
 async fn supervise(file: HostFile) -> anyhow::Result<()> {
@@ -339,8 +342,10 @@ async fn wait_for_the_end(
         () = coordinator_ended => Err(anyhow::anyhow!("the coordinator's task has ended")),
         () = node.gossip.stopped() => Err(anyhow::anyhow!("gossip has stopped")),
     };
-    if let Some(consensus) = &node.consensus {
-        consensus.shutdown().await;
+    if let Some(consensus) = &node.consensus
+        && tokio::time::timeout(CONSENSUS_PATIENCE, consensus.shutdown()).await.is_err()
+    {
+        tracing::warn!("consensus does not stop; it is left as after a crash");
     }
     tracing::info!("supervisor down; guests run on");
     ended
