@@ -28,7 +28,7 @@ pub(crate) static NAMES: Aside = Aside::new(128, 16);
 pub(crate) static FILES: Aside = Aside::new(64, 4);
 
 /// Places for work that may hang.
-pub(crate) struct Aside {
+pub struct Aside {
     places: Semaphore,
     /// How many of them the same thing may have.
     alike: usize,
@@ -40,7 +40,9 @@ pub(crate) struct Aside {
 type Held = (SemaphorePermit<'static>, OwnedSemaphorePermit);
 
 impl Aside {
-    const fn new(places: usize, alike: usize) -> Self {
+    /// So many places, of which one and the same thing may have `alike`.
+    #[must_use]
+    pub const fn new(places: usize, alike: usize) -> Self {
         Self { places: Semaphore::const_new(places), alike, own: Mutex::new(BTreeMap::new()) }
     }
 

@@ -1,12 +1,12 @@
 //! Ask one service one question, within a deadline, and say honestly when it could not be asked.
 
+pub mod aside;
 pub mod ask;
 pub mod channel;
 pub mod guest_agent;
 
 mod address;
 mod agent_ping;
-mod aside;
 mod exec;
 mod finding;
 mod inside;

@@ -9,7 +9,9 @@ use std::{
 };
 
 use holdfast_policies::{lock_holders::LOCKED_ELSEWHERE, model::QemuDefinition};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
+
+use super::storage;
 
 /// What QEMU writes when another one has the image.
 const REFUSED: [&str; 2] = ["Failed to get \"write\" lock", "Failed to get shared \"write\" lock"];
@@ -26,7 +28,7 @@ pub(super) async fn of(definition: &QemuDefinition, last_words: &str) -> Option<
         return None;
     }
     let images: Vec<PathBuf> = definition.disks.iter().map(|disk| disk.path.clone()).collect();
-    let looked = spawn_blocking(move || holders(&images, Path::new("/proc")));
+    let looked = storage::aside(definition, move || holders(&images, Path::new("/proc")));
     let holders = timeout(LOOK_DEADLINE, looked).await.ok()?.ok()?;
     Some(if holders.is_empty() {
         LOCKED_ELSEWHERE.to_owned()

@@ -24,9 +24,9 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
 };
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
 
-use super::How;
+use super::{How, storage};
 
 /// The byte that is locked to try. QEMU uses 100 to 299; the image need not be that long.
 const TRIED_BYTE: i64 = 400;
@@ -112,8 +112,8 @@ fn lock(kind: i32, byte: i64) -> libc::flock {
 /// See [`LockError`].
 pub async fn check(definition: &QemuDefinition, how: How) -> Result<(), LockError> {
     let disks: Vec<PathBuf> = definition.disks.iter().map(|disk| disk.path.clone()).collect();
-    let tried = spawn_blocking(move || disks.iter().try_for_each(|disk| check_image(&KernelLocks, disk, how)));
-    match timeout(TRY_DEADLINE, tried).await {
+    let try_all = move || disks.iter().try_for_each(|disk| check_image(&KernelLocks, disk, how));
+    match timeout(TRY_DEADLINE, storage::aside(definition, try_all)).await {
         Ok(Ok(tried)) => tried,
         Ok(Err(_)) | Err(_) => Err(LockError::Slow(TRY_DEADLINE)),
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs::OpenOptions,
     io,
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -13,12 +14,22 @@ use holdfast_policies::{
     model::{QemuDefinition, VsockCarrier},
     names::GuestName,
 };
-use tokio::{task::spawn_blocking, time::timeout};
+use holdfast_probes::aside::Aside;
+use tokio::time::timeout;
 
 use super::net;
 
 /// Longest time for looking at the disks; a storage that takes longer cannot carry a guest.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Looks at disks that may be under way at once. A storage that hangs holds a thread for each, and whoever starts its guests tries
+/// again and again; half of the threads that tokio has remain for what this supervisor writes.
+const LOOKS_MAX: usize = 256;
+
+/// How many of them the disks in the same folders may have: starts at once on a storage that answers need no more.
+const LOOKS_ALIKE_MAX: usize = 2;
+
+static LOOKS: Aside = Aside::new(LOOKS_MAX, LOOKS_ALIKE_MAX);
 
 /// What a guest's disks turned out to be.
 #[derive(Debug, Clone, Default)]
@@ -34,12 +45,32 @@ pub struct Needs {
 /// # Errors
 /// The storage does not answer.
 pub async fn look(guest: &GuestName, definition: &QemuDefinition) -> io::Result<Needs> {
-    let (guest, definition) = (guest.clone(), definition.clone());
-    match timeout(LOOK_DEADLINE, spawn_blocking(move || needs(&guest, &definition))).await {
-        Ok(Ok(needs)) => Ok(needs),
-        Ok(Err(error)) => Err(io::Error::other(error)),
+    let (guest, its) = (guest.clone(), definition.clone());
+    match timeout(LOOK_DEADLINE, aside(definition, move || needs(&guest, &its))).await {
+        Ok(needs) => needs,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("disks do not answer within {LOOK_DEADLINE:?}"))),
     }
+}
+
+/// Does what touches the disks of `definition`, on a thread that hangs as long as they do. Dropping this gives up the wait.
+///
+/// # Errors
+/// It ended in a panic.
+pub async fn aside<T: Send + 'static>(
+    definition: &QemuDefinition,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    LOOKS.run(&folders(definition), work).await
+}
+
+/// What hangs together: nothing that can be asked of a dead storage says what lies on it.
+fn folders(definition: &QemuDefinition) -> OsString {
+    let mut all = OsString::new();
+    for folder in definition.disks.iter().filter_map(|disk| disk.path.parent()) {
+        all.push(folder);
+        all.push("\n");
+    }
+    all
 }
 
 fn needs(guest: &GuestName, definition: &QemuDefinition) -> Needs {
@@ -74,7 +105,35 @@ fn opens_direct(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
+    use holdfast_policies::model::{Disk, DiskFormat};
+
     use super::*;
+
+    /// Long enough for any machine.
+    const LIMIT: Duration = Duration::from_secs(20);
+    /// For what is not to end.
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn a_storage_that_hangs_takes_few_threads_and_keeps_no_guest_of_another_one_waiting() {
+        let on = |folder: &str| {
+            let disk = Disk { path: Path::new(folder).join("disk.raw"), format: DiskFormat::Raw };
+            QemuDefinition { disks: vec![disk], ..QemuDefinition::bare(16) }
+        };
+        let (dead, well) = (on("/srv/dead"), on("/srv/well"));
+        let mut held = Vec::new();
+        for _ in 0..LOOKS_ALIKE_MAX {
+            let (holding, hangs) = channel::<()>();
+            assert!(timeout(SHORT, aside(&dead, move || hangs.recv().is_ok())).await.is_err());
+            held.push(holding);
+        }
+        assert!(timeout(SHORT, aside(&dead, || ())).await.is_err(), "another thread hangs");
+        timeout(LIMIT, aside(&well, || ())).await.expect("another storage waits for it").unwrap();
+        drop(held);
+        timeout(LIMIT, aside(&dead, || ())).await.unwrap().unwrap();
+    }
 
     #[test]
     fn two_paths_to_one_image_are_one_image() {
