@@ -4,10 +4,10 @@
 //! guest with an ordinary kernel is "started" and never gets anywhere. So both are asked for: the processor's flag, and
 //! a QEMU that sets up a virtual machine and quits cleanly.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{future::Future, path::Path, process::Stdio, time::Duration};
 
 use holdfast_policies::{model::Accel, observe::clean};
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use tokio::{io::AsyncWriteExt, process::Command, sync::OnceCell, time::timeout};
 
 /// Longest time for the trial; it takes some 50 ms.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -24,6 +24,19 @@ pub enum Accelerator {
 /// What this host found out about KVM: `Err` says why it does not work.
 pub type KvmTrial = Result<(), String>;
 
+/// Whether KVM works, as soon as that is known. That it works does not change before the next boot. That it does not may be of the
+/// moment: a host that boots was too busy for the trial, or QEMU was just being upgraded. Who kept that would have every guest
+/// that starts here later emulated in software, so it is found out again for each.
+#[derive(Default)]
+pub struct Kvm(OnceCell<()>);
+
+impl Kvm {
+    /// What is known, or what `trial` says.
+    pub async fn find_out<F: Future<Output = KvmTrial>>(&self, trial: impl FnOnce() -> F) -> KvmTrial {
+        self.0.get_or_try_init(trial).await.copied()
+    }
+}
+
 /// What a guest that asks for `wanted` gets on a host with this trial.
 ///
 /// # Errors
@@ -36,7 +49,7 @@ pub fn choose(wanted: Accel, trial: &KvmTrial) -> Result<Accelerator, String> {
     }
 }
 
-/// Finds out whether KVM works, once; the answer does not change before the next boot.
+/// Finds out whether KVM works.
 pub async fn try_kvm(binary: &Path) -> KvmTrial {
     std::fs::OpenOptions::new()
         .read(true)
@@ -100,6 +113,15 @@ mod tests {
         for (wanted, trial, expected) in table {
             assert_eq!(choose(wanted, &trial), expected, "{wanted:?} {trial:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn kvm_that_did_not_work_is_tried_again_and_that_it_works_is_known_for_good() {
+        let kvm = Kvm::default();
+        let late = || async { Err("a trial machine did not quit within 5s".to_owned()) };
+        assert!(kvm.find_out(late).await.is_err());
+        assert!(kvm.find_out(|| async { Ok(()) }).await.is_ok(), "what was said of a busy moment is kept");
+        assert!(kvm.find_out(late).await.is_ok(), "it is tried for every guest");
     }
 
     #[test]

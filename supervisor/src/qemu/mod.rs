@@ -58,14 +58,11 @@ use holdfast_policies::{
     observe::{GuestCondition, GuestReport},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{OnceCell, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tracing::Instrument;
 
 use self::{
-    accel::KvmTrial,
+    accel::Kvm,
     cgroup::Cgroup,
     forensics::{Keeper, Seen},
     monitor::ANSWER_DEADLINE,
@@ -190,7 +187,7 @@ struct Inner {
     registry: Registry,
     keeper: Keeper,
     events: mpsc::Sender<GuestEvent>,
-    kvm: OnceCell<KvmTrial>,
+    kvm: Kvm,
 }
 
 impl Driver {
@@ -202,7 +199,7 @@ impl Driver {
     pub async fn open(config: DriverConfig) -> Result<(Self, mpsc::Receiver<GuestEvent>), DriverError> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let keeper = Keeper::begin(config.forensics.clone());
-        let inner = Inner { config, registry: Registry::default(), keeper, events, kvm: OnceCell::new() };
+        let inner = Inner { config, registry: Registry::default(), keeper, events, kvm: Kvm::default() };
         inner.adopt().await?;
         let inner = Arc::new(inner);
         orphan::keep_what_was_being_sent(&inner);

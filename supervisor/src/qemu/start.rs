@@ -8,7 +8,7 @@ use std::{
 };
 
 use holdfast_policies::{
-    model::QemuDefinition,
+    model::{Accel, QemuDefinition},
     names::{Epoch, GuestName},
     observe::GuestCondition,
     time::{WallTime, millis},
@@ -52,8 +52,11 @@ pub async fn start(
     let needs = storage::look(guest, definition).await.map_err(host("look at its disks"))?;
     locks::check(definition, how).await?;
     way::check(definition, Path::new(way::VHOST_VSOCK)).await.map_err(StartError::Vsock)?;
-    let kvm = inner.kvm.get_or_init(|| accel::try_kvm(&inner.config.binary)).await;
-    let accelerator = accel::choose(definition.accel, kvm).map_err(StartError::Acceleration)?;
+    let kvm = inner.kvm.find_out(|| accel::try_kvm(&inner.config.binary)).await;
+    let accelerator = accel::choose(definition.accel, &kvm).map_err(StartError::Acceleration)?;
+    if let (Accel::Auto, Err(why)) = (definition.accel, &kvm) {
+        tracing::warn!(%guest, why, "kvm does not work; the guest is emulated in software");
+    }
     inner.registry.reserve(guest, epoch, &needs)?;
     let files = inner.files(guest);
     let taps = net::tap_names(guest, definition.nics.len());
