@@ -2,9 +2,10 @@
 //!
 //! No process leaves its cgroup by itself. But the cgroup of a guest may be another one than when it was started: because
 //! `qemu.cgroup` was changed in the host file while it ran, or because somebody has moved it. Then an empty cgroup says nothing,
-//! and only the record still names the process.
+//! and only the record still names the process. Where there is none in it, because the supervisor that started the guest died before
+//! QEMU had answered, or because the record is damaged, QEMU itself does: it was told where to write its number.
 
-use std::{io, time::Duration};
+use std::{io, os::unix::ffi::OsStrExt as _, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -19,10 +20,10 @@ const MAY_LAG: Duration = Duration::from_secs(1);
 /// How often it is looked at within that time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The recorded process of a guest whose cgroup is empty, if it runs elsewhere. One that ends at this moment does not.
-pub async fn outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
+/// The process of a guest whose cgroup is empty, if it runs elsewhere. One that ends at this moment does not.
+pub async fn outside(record: Option<&Record>, files: &Files, cgroup: &Cgroup) -> Option<Process> {
     let began = Instant::now();
-    while let Some(process) = seen_outside(record, cgroup) {
+    while let Some(process) = seen_outside(record, files, cgroup) {
         if began.elapsed() >= MAY_LAG {
             return Some(process);
         }
@@ -33,17 +34,27 @@ pub async fn outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
 
 /// Makes sure that a guest whose cgroup is empty does not run outside it.
 pub async fn nothing_outside(files: &Files, cgroup: &Cgroup) -> io::Result<()> {
-    // A record that cannot be read names no process.
-    let Some(record) = files.read().ok().flatten() else { return Ok(()) };
-    let Some(process) = outside(&record, cgroup).await else { return Ok(()) };
+    let record = files.read().ok().flatten();
+    let Some(process) = outside(record.as_ref(), files, cgroup).await else { return Ok(()) };
     let (pid, cgroup) = (process.pid, cgroup.path().display());
     Err(io::Error::other(format!("it runs as process {pid} outside {cgroup}")))
 }
 
-fn seen_outside(record: &Record, cgroup: &Cgroup) -> Option<Process> {
-    let process = record.process.filter(|process| process.runs())?;
+fn seen_outside(record: Option<&Record>, files: &Files, cgroup: &Cgroup) -> Option<Process> {
+    let recorded = record.and_then(|record| record.process);
+    let process = recorded.or_else(|| named_by_itself(files)).filter(|process| process.runs())?;
     let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
     (!inside).then_some(process)
+}
+
+/// The process whose number stands in the guest's file, if it is the QEMU that was told to write it there: by now another one may
+/// have that number.
+fn named_by_itself(files: &Files) -> Option<Process> {
+    let process = Process::find(files.read_pid().ok()?).ok()?;
+    let command = std::fs::read(format!("/proc/{}/cmdline", process.pid)).ok()?;
+    let path = files.pid();
+    let was_told = command.split(|byte| *byte == 0).any(|word| word == path.as_os_str().as_bytes());
+    was_told.then_some(process)
 }
 
 #[cfg(test)]
@@ -80,7 +91,7 @@ mod tests {
     }
 
     /// What an earlier supervisor has written of a guest that it started.
-    fn started(config: &DriverConfig, process: Process) -> GuestName {
+    fn started(config: &DriverConfig, process: Option<Process>) -> GuestName {
         let guest = GuestName::new("web-1").unwrap();
         let files = Files::new(&config.run_dir, &guest);
         files.make().unwrap();
@@ -91,7 +102,7 @@ mod tests {
             how: How::Run,
             started: WallTime(0),
             exclusive: BTreeSet::new(),
-            process: Some(process),
+            process,
         };
         files.write(&record).unwrap();
         guest
@@ -104,9 +115,33 @@ mod tests {
     #[tokio::test]
     async fn a_driver_does_not_begin_while_a_guest_runs_outside_the_cgroup_that_it_is_told() {
         let (_folder, config) = host();
-        started(&config, this_process());
+        started(&config, Some(this_process()));
         let error = Driver::open(config).await.err().expect("it does not begin");
         assert!(error.to_string().contains("qemu.cgroup"), "{error}");
+    }
+
+    /// As after the death of a supervisor between the start and QEMU's first answer.
+    #[tokio::test]
+    async fn a_guest_that_no_record_names_yet_is_found_outside_its_cgroup_by_what_qemu_has_written() {
+        let (_folder, config) = host();
+        let guest = started(&config, None);
+        let files = Files::new(&config.run_dir, &guest);
+        let write = |pid: u32| std::fs::write(files.pid(), format!("{pid}\n")).unwrap();
+        // Another process has the number by now.
+        write(std::process::id());
+        drop(Driver::open(config.clone()).await.unwrap());
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "read -r word", "-pidfile"]).arg(files.pid()).stdin(std::process::Stdio::piped());
+        let mut qemu = command.spawn().unwrap();
+        write(qemu.id());
+        let opened = Driver::open(config.clone()).await.err().map(|error| error.to_string());
+        std::fs::write(config.run_dir.join("guests/web-1/record.json"), "{").unwrap();
+        let damaged = Driver::open(config).await.err().map(|error| error.to_string());
+        drop(qemu.stdin.take());
+        qemu.wait().unwrap();
+        for error in [opened, damaged] {
+            assert!(error.as_ref().is_some_and(|error| error.contains("qemu.cgroup")), "{error:?}");
+        }
     }
 
     /// What ends has left its cgroup a moment before it is seen to have ended.
@@ -115,7 +150,7 @@ mod tests {
         let (_folder, config) = host();
         let mut ending = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let input = ending.stdin.take();
-        let guest = started(&config, Process::find(i32::try_from(ending.id()).unwrap()).unwrap());
+        let guest = started(&config, Process::find(i32::try_from(ending.id()).unwrap()).ok());
         // It ends once it has been seen to run.
         let (opened, ()) = tokio::join!(Driver::open(config), async move { drop(input) });
         let (driver, _events) = opened.unwrap();
@@ -127,7 +162,7 @@ mod tests {
     async fn a_guest_that_runs_outside_its_cgroup_does_not_count_as_stopped_and_is_not_started_again() {
         let (_folder, config) = host();
         let (driver, _events) = Driver::open(config.clone()).await.unwrap();
-        let guest = started(&config, this_process());
+        let guest = started(&config, Some(this_process()));
         driver.stop(&guest).await.unwrap_err();
         let (epoch, definition) = (Epoch { generation: 1, index: 8 }, QemuDefinition::bare(16));
         let again = driver.start(&guest, epoch, &definition, How::Run, || Ok(())).await;
@@ -138,7 +173,7 @@ mod tests {
     async fn a_guest_that_has_ended_is_in_nobodys_way_though_its_number_was_given_anew() {
         let (_folder, config) = host();
         let this = this_process();
-        let guest = started(&config, Process { start_ticks: this.start_ticks + 1, ..this });
+        let guest = started(&config, Some(Process { start_ticks: this.start_ticks + 1, ..this }));
         let (driver, _events) = Driver::open(config).await.unwrap();
         driver.stop(&guest).await.unwrap();
     }

@@ -247,15 +247,17 @@ impl Inner {
 
     async fn adopt_one(&self, guest: &GuestName) -> Result<(), DriverError> {
         let (files, cgroup) = (self.files(guest), self.cgroup(guest));
-        match files.read() {
+        let read = files.read();
+        let known = read.as_ref().ok().and_then(Option::as_ref);
+        // It would be told to have ended. Where others run in its cgroup it is nobody knows what.
+        let is_empty = matches!(cgroup.populated(), Ok(false));
+        let elsewhere = if is_empty { outside(known, &files, &cgroup).await } else { None };
+        if let Some(Process { pid, .. }) = elsewhere {
+            let cgroup = cgroup.path().display().to_string();
+            return Err(DriverError::Outside { guest: guest.clone(), pid, cgroup });
+        }
+        match read {
             Ok(Some(record)) => {
-                // It would be told to have ended. Where others run in its cgroup it is nobody knows what.
-                let is_empty = matches!(cgroup.populated(), Ok(false));
-                let elsewhere = if is_empty { outside(&record, &cgroup).await } else { None };
-                if let Some(Process { pid, .. }) = elsewhere {
-                    let cgroup = cgroup.path().display().to_string();
-                    return Err(DriverError::Outside { guest: guest.clone(), pid, cgroup });
-                }
                 let foreign = foreign(&record, &files, &cgroup);
                 self.enter(guest, record.epoch, Some(&record), foreign);
             }
