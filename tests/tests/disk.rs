@@ -1,8 +1,9 @@
-//! A full disk under the raft log: that supervisor stops voting and says so, and goes on with everything else.
+//! A full disk under the raft log: that supervisor stops voting and says so, and goes on with everything else. And one that stalls
+//! under the agent's memory: what needs it waits, and the lease does not.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use holdfast_tests::lab::{
     Daemon, HostSpec, Scene, SmallDisk,
@@ -19,6 +20,52 @@ const SIZE_MIB: u32 = 24;
 const APPLIED_MAX: u32 = 60;
 /// Size of each, most of it a comment.
 const COMMENT_BYTES: usize = 300_000;
+
+/// How much longer a disk stalls than it takes to be told of: with that it is longer than a lease.
+const STALL: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_disk_that_stalls_for_longer_than_a_lease_holds_up_an_order_and_nothing_else() {
+    if left_out("a_disk_that_stalls_for_longer_than_a_lease_holds_up_an_order_and_nothing_else") {
+        return;
+    }
+    let mut scene = Scene::three().unwrap();
+    let (host, _) = scene.arranged(false).unwrap();
+    let (qemu, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    let verdict = scene.shown(&format!("/hosts/{host}/verdict")).unwrap();
+    // A pipe that nobody reads holds up whoever opens it to write, as a disk does that stalls.
+    let spare = scene.lab.host_dir(&host).join("state").join("agent.spare");
+    std::fs::remove_file(&spare).unwrap();
+    assert!(Command::new("mkfifo").arg(&spare).status().unwrap().success());
+
+    let _ = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), "/cgi-bin/crash");
+    scene.client.wait_down(LIMIT).unwrap();
+    wait::until("a disk that stalls and is told of", LIMIT, || {
+        let unwell = scene.shown(&format!("/hosts/{host}/unwell")).map_err(|error| format!("{error:#}"))?;
+        let told = unwell.as_str().is_some_and(|why| why.contains("does not answer"));
+        if told { Ok(()) } else { Err(unwell.to_string()) }
+    })
+    .unwrap();
+    scene
+        .never(STALL, |scene| {
+            let found = scene.shown(&format!("/hosts/{host}/verdict"))?;
+            anyhow::ensure!(found == verdict, "{host} is {found}");
+            Ok(())
+        })
+        .unwrap();
+
+    go_on(&spare);
+    scene.calm().unwrap();
+    assert_eq!((scene.qemu().unwrap(), scene.who().unwrap()), (qemu, who), "the order restarts the service, late");
+    assert_eq!(scene.presses(), 0);
+    drop(scene);
+}
+
+/// Lets who waits at the pipe write, and have a plain file the next time.
+fn go_on(pipe: &Path) {
+    let read = "exec 3< \"$1\"; rm \"$1\"; cat <&3 > /dev/null";
+    assert!(Command::new("sh").args(["-c", read, "sh"]).arg(pipe).status().unwrap().success());
+}
 
 #[test]
 fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {

@@ -1,23 +1,25 @@
 //! The agent: one task that owns [`holdfast_policies::agent::Agent`], syncs for it, and has done what it says.
 
+mod acting;
 pub mod carry;
 pub mod disk;
 mod guarded;
 pub mod last_words;
 mod link;
+mod writing;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use carry::Carried;
 use guarded::Guarded;
 use holdfast_policies::{
-    agent::{Action, Agent},
+    agent::Agent,
     feature_level::FeatureLevel,
-    names::{Epoch, GuestName, HostName, OrderId},
+    names::{HostName, OrderId},
     observe::{GuestCondition, GuestReport},
     order::Order,
     state::HostFacts,
-    sync::{SightsMark, SyncReply, SyncRequest, View},
+    sync::{Authority, SightsMark, SyncReply, SyncRequest, View},
     time::Moment,
     timing::TimingTold,
 };
@@ -26,10 +28,11 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
+use writing::Writing;
 
 use crate::{
-    clock, coordinator::Coordinator, datagram::Nudged, health::Complaint, metrics::GuestEventKind, node::Node,
-    prober::Sights, qemu::GuestEvent,
+    clock, coordinator::Coordinator, datagram::Nudged, metrics::GuestEventKind, node::Node, prober::Sights,
+    qemu::GuestEvent,
 };
 
 /// Orders and syncs that may end at once before their ends are taken in: more than one host ever has open.
@@ -69,6 +72,7 @@ pub struct Parts {
 enum End {
     Synced { nonce: u64, sent: Moment, first: Option<HostName>, result: Result<Box<SyncReply>, String> },
     Carried { order: OrderId, carried: Carried },
+    Written(io::Result<()>),
 }
 
 /// Runs the agent for as long as the supervisor runs.
@@ -76,6 +80,7 @@ pub async fn run(mut parts: Parts) {
     let (sender, mut ends) = mpsc::channel(ENDS);
     let mut events = parts.events.take();
     let (guarded, words) = (Guarded::default(), LastWords::default());
+    let told = Told::of(&parts.agent);
     tokio::spawn(guarded::look_after(Arc::clone(&parts.node), guarded.clone(), words.clone()));
     tokio::spawn(last_words::watch(Arc::clone(&parts.node), guarded.clone(), words.clone()));
     tokio::spawn(last_words::tell_of_earlier_boots(Arc::clone(&parts.node), words.clone()));
@@ -92,6 +97,8 @@ pub async fn run(mut parts: Parts) {
         asked_at: BTreeMap::new(),
         failures: 0,
         sights_known: None,
+        writing: Writing::default(),
+        told,
     };
     let every = work.parts.node.file.timing.sync_every.0;
     let mut due = Instant::now();
@@ -161,6 +168,21 @@ struct Work {
     failures: u32,
     /// How far the coordinator knows what is seen here, as it has said itself: it alone knows what has arrived.
     sights_known: Option<SightsMark>,
+    /// What waits for the disk.
+    writing: Writing<Order>,
+    told: Told,
+}
+
+/// What the coordinator is told that this host knows. Of what waits for the disk it is not told: it counts on it.
+struct Told {
+    seen: Authority,
+    floors_known: bool,
+}
+
+impl Told {
+    fn of(agent: &Agent) -> Self {
+        Self { seen: agent.disk().authority, floors_known: agent.disk().floors_known }
+    }
 }
 
 impl Work {
@@ -180,6 +202,9 @@ impl Work {
     }
 
     async fn sync(&mut self) {
+        if !self.look_at_the_disk(Instant::now()) {
+            return;
+        }
         // Grows from sync to sync, and over restarts of the supervisor within one boot.
         self.nonce = clock::moment().0.max(self.nonce + 1);
         self.syncing += 1;
@@ -209,8 +234,8 @@ impl Work {
             host: self.parts.node.host().clone(),
             facts: self.parts.facts.clone(),
             nonce: self.nonce,
-            seen: agent.disk().authority,
-            floors_known: agent.disk().floors_known,
+            seen: self.told.seen,
+            floors_known: self.told.floors_known,
             reports,
             results: agent.results(now, |order| self.asked_at.get(&order).copied()),
             sights,
@@ -258,6 +283,7 @@ impl Work {
                 let actions = self.parts.agent.on_done(order, carried.outcome, reading);
                 self.act(actions).await;
             }
+            End::Written(result) => self.written(result),
         }
     }
 
@@ -297,90 +323,5 @@ impl Work {
         let agent = &self.parts.agent;
         let open: Vec<OrderId> = agent.results(clock::moment(), |_| None).iter().map(|result| result.order).collect();
         self.asked_at.retain(|order, _| open.contains(order));
-    }
-
-    /// Does what the agent says, in order. What cannot be written down is not acted on (R7).
-    async fn act(&mut self, actions: Vec<Action>) {
-        let mut actions = actions.into_iter();
-        while let Some(action) = actions.next() {
-            match action {
-                Action::Persist(disk) => {
-                    let path = self.parts.disk.clone();
-                    let written = tokio::task::spawn_blocking(move || {
-                        let content = serde_json::to_vec(&disk)?;
-                        disk::write_memory(&path, &content)
-                    });
-                    let written = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                    self.note_memory(written.as_ref().err());
-                    if let Err(error) = written {
-                        tracing::error!(%error, path = %self.parts.disk.display(), "the agent cannot write; it carries nothing out");
-                        let mut undone: Vec<OrderId> = Vec::new();
-                        for action in actions {
-                            match action {
-                                Action::Carry(order) => undone.push(order.id),
-                                // Neither needs anything on disk, and a view is not sent twice.
-                                Action::StopSuperseded { guest, epoch } => self.stop_superseded(guest, epoch),
-                                Action::Look(view) => {
-                                    self.parts.views.send_replace(Arc::new(*view));
-                                }
-                                Action::Persist(_) | Action::Grant(_) | Action::SyncNow => {}
-                            }
-                        }
-                        self.parts.agent.unwritten(&undone);
-                        return;
-                    }
-                }
-                Action::Grant(deadline) => match self.parts.node.guard.grant(deadline).await {
-                    Ok(()) => self.parts.node.lease.extend(deadline),
-                    Err(error) => {
-                        self.words.note_trouble(Some("the guard did not take it"));
-                        tracing::warn!(%error, "the guard did not take the lease");
-                    }
-                },
-                Action::Carry(order) => self.carry(*order),
-                Action::StopSuperseded { guest, epoch } => self.stop_superseded(guest, epoch),
-                Action::Look(view) => {
-                    self.parts.views.send_replace(Arc::new(*view));
-                }
-                Action::SyncNow => self.again = true,
-            }
-        }
-    }
-
-    /// Tells everybody that this host carries nothing out, or that it does again.
-    fn note_memory(&self, failed: Option<&std::io::Error>) {
-        let health = &self.parts.node.health;
-        match failed {
-            Some(error) => {
-                let path = self.parts.disk.display();
-                health.complain(
-                    Complaint::Memory,
-                    format!("it carries no orders out: {path} cannot be written: {error}"),
-                );
-            }
-            None => health.settle(Complaint::Memory),
-        }
-    }
-
-    fn carry(&self, order: Order) {
-        tracing::info!(order = %order.id, what = %order.kind, "carrying an order out");
-        let (node, ends) = (Arc::clone(&self.parts.node), self.ends.clone());
-        tokio::spawn(async move {
-            let carried = carry::carry(&node, &order).await;
-            let _ = ends.send(End::Carried { order: order.id, carried }).await;
-        });
-    }
-
-    fn stop_superseded(&self, guest: GuestName, epoch: Epoch) {
-        let Some(driver) = self.parts.node.driver.clone() else { return };
-        self.parts.node.released.raise(&guest, epoch);
-        tracing::error!(%guest, %epoch, "this assignment was replaced elsewhere; stopping what is left of it");
-        tokio::spawn(async move {
-            let reports = driver.inventory().await.unwrap_or_default();
-            let here = reports.iter().any(|report| report.guest == guest && report.epoch <= epoch);
-            if here && let Err(error) = driver.stop_at_once(&guest).await {
-                tracing::error!(%guest, %error, "a superseded guest could not be stopped");
-            }
-        });
     }
 }
