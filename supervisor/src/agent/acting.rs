@@ -105,9 +105,10 @@ impl Work {
     fn carry(&self, order: Order) {
         tracing::info!(order = %order.id, what = %order.kind, "carrying an order out");
         let (node, ends) = (Arc::clone(&self.parts.node), self.ends.clone());
+        let ending = carry::to_its_end(order.clone(), async move { carry::carry(&node, &order).await });
         tokio::spawn(async move {
-            let carried = carry::carry(&node, &order).await;
-            let _ = ends.send(End::Carried { order: order.id, carried }).await;
+            let (order, carried) = ending.await;
+            let _ = ends.send(End::Carried { order, carried }).await;
         });
     }
 

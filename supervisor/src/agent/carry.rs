@@ -1,13 +1,14 @@
 //! Carrying orders out: each becomes calls of the driver, the guest's agent or a power device, and one outcome.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_fencing::{PowerDevice, power_off::power_off_and_confirm, power_on_and_confirm, report::Outcome};
 use holdfast_policies::{
     model::{CPU_DEFAULT, QemuDefinition},
-    names::{Epoch, GuestName, HostName, Incarnation},
+    names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     observe::{GuestCondition, clean},
     order::{Order, OrderKind, OrderOutcome, SWITCH_ON, StopHow, Switch},
+    power_device::SETTLE,
     proof::Power,
     sync::AgedReading,
     time::{Moment, millis},
@@ -66,6 +67,24 @@ pub async fn carry(node: &Arc<Node>, order: &Order) -> Carried {
         Ok(outcome) => Carried::plain(outcome),
         Err(_) => Carried::plain(failed(format!("it took longer than {deadline:?}"))),
     }
+}
+
+/// Waits for what carries an order out, and has an outcome also where that meets a defect of Holdfast: an order without one would
+/// stay open for ever, and be carried out by nobody. What may have been sent to a power device is given the time to arrive (R20).
+pub async fn to_its_end(order: Order, carrying: impl Future<Output = Carried> + Send + 'static) -> (OrderId, Carried) {
+    let carried = match tokio::spawn(carrying).await {
+        Ok(carried) => carried,
+        Err(defect) => {
+            tracing::error!(order = %order.id, %defect, "carrying an order out has met a defect of Holdfast; please report it");
+            if order.kind.switches_off() {
+                sleep(order.deadline.0 + SETTLE).await;
+            }
+            Carried::plain(failed(format!(
+                "it met a defect of Holdfast, which stands in the log of this host: {defect}"
+            )))
+        }
+    };
+    (order.id, carried)
 }
 
 fn done(detail: impl Into<String>) -> OrderOutcome {
@@ -286,5 +305,27 @@ async fn fence(
         Outcome::StillOn { detail } => Carried::plain(failed(format!("{target} is still on: {detail}"))),
         Outcome::Unknown { detail } => Carried::plain(failed(detail)),
         Outcome::NoGoAhead => Carried::plain(failed("the coordinator's go-ahead was withdrawn or too old")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn defective() -> Carried {
+        panic!("a defect")
+    }
+
+    #[tokio::test]
+    async fn an_order_that_meets_a_defect_has_failed_and_does_not_stay_open() {
+        let guest = GuestName::new("web-1").unwrap();
+        let kind = OrderKind::Release { guest, epoch: Epoch::default(), how: StopHow::PullPlug };
+        let (host, incarnation) = (HostName::new("hv-a").unwrap(), Incarnation::new("boot").unwrap());
+        let order = Order { id: OrderId(7), host, incarnation, issued: 6, deadline: kind.deadline(), kind };
+        let (id, carried) = to_its_end(order.clone(), defective()).await;
+        assert_eq!(id, OrderId(7));
+        assert!(matches!(carried.outcome, OrderOutcome::Failed { .. }), "{:?}", carried.outcome);
+        let well = async { Carried::plain(done("it is gone")) };
+        assert_eq!(to_its_end(order, well).await.1.outcome, done("it is gone"));
     }
 }
