@@ -112,16 +112,23 @@ impl Work {
         });
     }
 
+    /// It is said with every sync until nothing is left, which takes as long as a process hangs in the kernel. One try at a time is
+    /// enough: they would take turns.
     fn stop_superseded(&mut self, guest: GuestName, epoch: Epoch) {
         let Some(driver) = self.parts.node.driver.clone() else { return };
         self.parts.node.released.raise(&guest, epoch);
+        if !self.stopping.insert(guest.clone()) {
+            return;
+        }
         tracing::error!(%guest, %epoch, "this assignment was replaced elsewhere; stopping what is left of it");
+        let ends = self.ends.clone();
         tokio::spawn(async move {
             let reports = driver.inventory().await.unwrap_or_default();
             let here = reports.iter().any(|report| report.guest == guest && report.epoch <= epoch);
-            if here && let Err(error) = driver.stop_at_once(&guest).await {
+            if here && let Err(error) = driver.stop_at_once(&guest, epoch).await {
                 tracing::error!(%guest, %error, "a superseded guest could not be stopped");
             }
+            let _ = ends.send(End::Stopped { guest }).await;
         });
     }
 }

@@ -8,14 +8,20 @@ pub mod last_words;
 mod link;
 mod writing;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use carry::Carried;
 use guarded::Guarded;
 use holdfast_policies::{
     agent::Agent,
     feature_level::FeatureLevel,
-    names::{HostName, OrderId},
+    names::{GuestName, HostName, OrderId},
     observe::{GuestCondition, GuestReport},
     order::Order,
     state::HostFacts,
@@ -73,6 +79,7 @@ enum End {
     Synced { nonce: u64, sent: Moment, first: Option<HostName>, result: Result<Box<SyncReply>, String> },
     Carried { order: OrderId, carried: Carried },
     Written(io::Result<()>),
+    Stopped { guest: GuestName },
 }
 
 /// Runs the agent for as long as the supervisor runs.
@@ -99,6 +106,7 @@ pub async fn run(mut parts: Parts) {
         sights_known: None,
         writing: Writing::default(),
         told,
+        stopping: BTreeSet::new(),
     };
     let every = work.parts.node.file.timing.sync_every.0;
     let mut due = Instant::now();
@@ -171,6 +179,8 @@ struct Work {
     /// What waits for the disk.
     writing: Writing<Order>,
     told: Told,
+    /// Guests whose assignments were replaced, and that are being stopped.
+    stopping: BTreeSet<GuestName>,
 }
 
 /// What the coordinator is told that this host knows. Of what waits for the disk it is not told: it counts on it.
@@ -284,6 +294,9 @@ impl Work {
                 self.act(actions).await;
             }
             End::Written(result) => self.written(result),
+            End::Stopped { guest } => {
+                self.stopping.remove(&guest);
+            }
         }
     }
 

@@ -249,7 +249,7 @@ impl Driver {
     /// # Errors
     /// See [`StopError`]: the guest may still run.
     pub async fn stop(&self, guest: &GuestName) -> Result<(), StopError> {
-        self.stop_and(guest, Look::Away).await.map(drop)
+        self.stop_and(guest, Look::Away, None).await.map(drop)
     }
 
     /// The same for a guest with which something is wrong. What was last seen of it comes back in one line, and more is
@@ -259,20 +259,26 @@ impl Driver {
     /// # Errors
     /// See [`StopError`]: the guest may still run.
     pub async fn stop_ill(&self, guest: &GuestName) -> Result<Option<String>, StopError> {
-        self.stop_and(guest, Look::Closely).await
+        self.stop_and(guest, Look::Closely, None).await
     }
 
-    /// The same for a guest that must not run a moment longer: what is seen of it is kept, its screen left alone.
+    /// The same for a guest whose assignments up to `up_to` must not run a moment longer: what is seen of it is kept, its screen
+    /// left alone. What runs under a newer one by the time that it is its turn is left alone, too.
     ///
     /// # Errors
     /// See [`StopError`]: the guest may still run.
-    pub async fn stop_at_once(&self, guest: &GuestName) -> Result<(), StopError> {
-        self.stop_and(guest, Look::InPassing).await.map(drop)
+    pub async fn stop_at_once(&self, guest: &GuestName, up_to: Epoch) -> Result<(), StopError> {
+        self.stop_and(guest, Look::InPassing, Some(up_to)).await.map(drop)
     }
 
-    async fn stop_and(&self, guest: &GuestName, look: Look) -> Result<Option<String>, StopError> {
+    async fn stop_and(
+        &self,
+        guest: &GuestName,
+        look: Look,
+        up_to: Option<Epoch>,
+    ) -> Result<Option<String>, StopError> {
         let (inner, guest) = (self.inner.clone(), guest.clone());
-        let stop = tokio::spawn(async move { inner.stop(&guest, look).await });
+        let stop = tokio::spawn(async move { inner.stop(&guest, look, up_to).await });
         stop.await.unwrap_or_else(|error| Err(StopError::Host { what: "stop", source: std::io::Error::other(error) }))
     }
 
@@ -357,14 +363,22 @@ impl Inner {
         Files::new(&self.config.run_dir, guest)
     }
 
-    async fn stop(&self, guest: &GuestName, look: Look) -> Result<Option<String>, StopError> {
+    async fn stop(&self, guest: &GuestName, look: Look, up_to: Option<Epoch>) -> Result<Option<String>, StopError> {
         let cgroup = self.cgroup(guest);
         let host = |what| move |source| StopError::Host { what, source };
+        let is_newer = || up_to.is_some_and(|up_to| self.registry.epoch(guest).is_some_and(|here| here > up_to));
+        if is_newer() {
+            return Ok(None);
+        }
         let seen = self.look_at(guest, look).await;
         // At once, so that a start or a migration under way does not delay it; they then end by themselves.
         cgroup.kill().map_err(host("kill"))?;
         let gate = self.registry.gate(guest);
         let _gate = gate.lock().await;
+        // It may have been stopped and started anew by those whose turn was before.
+        if is_newer() {
+            return Ok(None);
+        }
         cgroup.kill().map_err(host("kill"))?;
         if timeout(STOP_DEADLINE, cgroup.wait_empty()).await.is_err() {
             let processes = cgroup.processes().unwrap_or_default();

@@ -132,6 +132,15 @@ impl Registry {
         }
     }
 
+    /// Under which epoch a guest is here, or is being started.
+    pub fn epoch(&self, guest: &GuestName) -> Option<Epoch> {
+        match &self.entries().get(guest)?.state {
+            State::Absent => None,
+            State::Starting { epoch, .. } => Some(*epoch),
+            State::Here(here) => Some(here.epoch),
+        }
+    }
+
     /// The processor that a guest was started with here, where that is known.
     pub fn processor(&self, guest: &GuestName) -> Option<String> {
         match &self.entries().get(guest)?.state {

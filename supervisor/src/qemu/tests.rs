@@ -119,6 +119,22 @@ async fn a_guest_that_is_forgotten_in_the_moment_of_its_end_is_still_reported_to
     }
 }
 
+/// Whoever is told that an assignment was replaced may get its turn after the next assignment has begun here.
+#[tokio::test]
+async fn what_runs_under_a_newer_epoch_than_the_one_that_was_replaced_is_left_alone() {
+    let Some(host) = Host::new("newer") else { return };
+    let (driver, mut events) = host.open().await;
+    let name = guest("one");
+    driver.start(&name, epoch(8), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let pid = process(&host, "one");
+    driver.stop_at_once(&name, epoch(7)).await.unwrap();
+    assert_eq!(process(&host, "one"), pid);
+    assert_eq!(driver.inventory().await.unwrap()[0].epoch, epoch(8));
+    driver.stop_at_once(&name, epoch(8)).await.unwrap();
+    assert!(driver.inventory().await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_guest_outlives_its_driver_and_is_adopted_by_the_next() {
     let Some(host) = Host::new("adopt") else { return };
@@ -347,7 +363,7 @@ async fn the_screen_of_an_ill_guest_is_kept_for_root_only_whether_it_runs_or_not
         driver.start(&name, epoch(without), &definition, How::Run, || Ok(())).await.unwrap();
         until(&mut events, |condition| *condition == GuestCondition::Running).await;
         match definition.display {
-            Some(_) => driver.stop_at_once(&name).await.unwrap(),
+            Some(_) => driver.stop_at_once(&name, epoch(u64::MAX)).await.unwrap(),
             None => drop(driver.stop_ill(&name).await.unwrap().expect("it was there")),
         }
         let case = host.config.forensics.join(format!("one/1.{without}.txt"));
