@@ -58,7 +58,7 @@ use holdfast_policies::{
     observe::{GuestCondition, GuestReport},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::Instrument;
 
 use self::{
@@ -271,12 +271,7 @@ impl Driver {
         self.stop_and(guest, Look::InPassing, Some(up_to)).await.map(drop)
     }
 
-    async fn stop_and(
-        &self,
-        guest: &GuestName,
-        look: Look,
-        up_to: Option<Epoch>,
-    ) -> Result<Option<String>, StopError> {
+    async fn stop_and(&self, guest: &GuestName, look: Look, up_to: Option<Epoch>) -> Result<Option<String>, StopError> {
         let (inner, guest) = (self.inner.clone(), guest.clone());
         let stop = tokio::spawn(async move { inner.stop(&guest, look, up_to).await });
         stop.await.unwrap_or_else(|error| Err(StopError::Host { what: "stop", source: std::io::Error::other(error) }))
@@ -412,8 +407,8 @@ impl Inner {
         outside::nothing_outside(&self.files(guest), &self.cgroup(guest)).await?;
         match self.registry.remove(guest) {
             Some(task) => {
-                if timeout(CLEAN_UP_DEADLINE, task).await.is_err() {
-                    tracing::warn!(%guest, "cleaning up after the guest takes long");
+                if !has_cleaned_up(task, CLEAN_UP_DEADLINE).await {
+                    tracing::warn!(%guest, "cleaning up after the guest took too long; its taps may still be there");
                 }
             }
             None => tracing::debug!(%guest, "no such guest here"),
@@ -422,6 +417,17 @@ impl Inner {
         cgroup.remove()?;
         self.files(guest).clear()
     }
+}
+
+/// Waits for the task of a guest that is gone. False when it has taken too long, and was ended: it would go on to remove the taps of
+/// the run that comes next, which have the same names.
+async fn has_cleaned_up(mut task: JoinHandle<()>, within: Duration) -> bool {
+    if timeout(within, &mut task).await.is_ok() {
+        return true;
+    }
+    task.abort();
+    _ = task.await;
+    false
 }
 
 /// The folder that cgroup v2 is mounted on, if it is.

@@ -119,6 +119,20 @@ async fn a_guest_that_is_forgotten_in_the_moment_of_its_end_is_still_reported_to
     }
 }
 
+#[tokio::test]
+async fn what_cleans_up_after_a_guest_for_too_long_does_nothing_to_the_next_one() {
+    let (next_one, removed) = tokio::sync::oneshot::channel::<()>();
+    let (cleaning, slow) = tokio::sync::oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        _ = slow.await;
+        _ = next_one.send(());
+    });
+    assert!(!has_cleaned_up(task, Duration::from_millis(20)).await);
+    _ = cleaning.send(());
+    timeout(LONG, removed).await.unwrap().unwrap_err();
+    assert!(has_cleaned_up(tokio::spawn(async {}), LONG).await);
+}
+
 /// Whoever is told that an assignment was replaced may get its turn after the next assignment has begun here.
 #[tokio::test]
 async fn what_runs_under_a_newer_epoch_than_the_one_that_was_replaced_is_left_alone() {
