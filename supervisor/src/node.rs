@@ -189,6 +189,8 @@ impl Told {
 #[derive(Debug, Clone, Default)]
 pub struct Released {
     floors: Arc<Mutex<BTreeMap<GuestName, Epoch>>>,
+    /// The newest epoch under which a start was begun, by guest (R7).
+    begun: Arc<Mutex<BTreeMap<GuestName, Epoch>>>,
     generation: Arc<AtomicU32>,
 }
 
@@ -207,6 +209,14 @@ impl Released {
         *floor = (*floor).max(epoch);
     }
 
+    /// A start under this epoch begins: one under an older epoch that is still on its way, because its host was slow and nobody waits
+    /// for it any more, does not run the guest in its place (R7).
+    pub fn begin(&self, guest: &GuestName, epoch: Epoch) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = begun.entry(guest.clone()).or_default();
+        *newest = (*newest).max(epoch);
+    }
+
     /// The newest generation that the agent has learned of: nothing is started any more that an older one has ordered (R25).
     pub fn outrank(&self, generation: u32) {
         self.generation.fetch_max(generation, Ordering::SeqCst);
@@ -221,11 +231,15 @@ impl Released {
     /// Whether the epoch may be started.
     ///
     /// # Errors
-    /// That it was released, or that its generation has ended.
+    /// That it was released, that a newer one was begun, or that its generation has ended.
     pub fn check_start(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
         let known = self.generation();
         if epoch.generation < known {
             return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
+        }
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).get(guest).copied();
+        if let Some(newest) = begun.filter(|newest| epoch < *newest) {
+            return Err(format!("epoch {epoch} of {guest} is older than {newest}, which was begun meanwhile"));
         }
         self.check(guest, epoch)
     }
@@ -307,6 +321,19 @@ mod tests {
         released.raise(&guest, epoch(4));
         assert!(released.check(&guest, epoch(5)).is_err());
         assert!(released.check(&guest, epoch(6)).is_ok());
+    }
+
+    #[test]
+    fn a_start_that_comes_late_does_not_run_in_the_place_of_a_newer_one() {
+        let (released, guest) = (Released::default(), GuestName::new("web-1").unwrap());
+        let epoch = |index| Epoch { generation: 1, index };
+        released.begin(&guest, epoch(5));
+        assert!(released.check_start(&guest, epoch(5)).is_ok());
+        released.begin(&guest, epoch(7));
+        released.begin(&guest, epoch(6));
+        assert!(released.check_start(&guest, epoch(5)).is_err());
+        assert!(released.check_start(&guest, epoch(7)).is_ok());
+        assert!(released.check(&guest, epoch(5)).is_ok(), "what ran before may be resumed until it is released");
     }
 
     #[test]

@@ -149,6 +149,7 @@ async fn start(
     how: How,
 ) -> OrderOutcome {
     let began = Instant::now();
+    node.released.begin(guest, epoch);
     let last_seen = match stop_older(driver, guest, epoch).await {
         Ok(last_seen) => last_seen,
         Err(why) => return failed(why),
@@ -157,7 +158,7 @@ async fn start(
         return failed(format!("the guard did not take it: {}", with_causes(&error)));
     }
     // The last look right before the act, when nothing of it waits any more: neither a lease that has run out meanwhile
-    // (R14) nor an epoch that has been released meanwhile (R9) starts anything.
+    // (R14) nor an epoch that has been released (R9) or overtaken (R7) meanwhile starts anything.
     let (lease, released, name) = (node.lease.clone(), node.released.clone(), guest.clone());
     let go = move || {
         if !lease.is_valid() {
