@@ -98,9 +98,15 @@ fn identity(path: &Path) -> String {
     }
 }
 
-/// Some file systems, such as tmpfs before Linux 6.6, refuse this.
 fn opens_direct(path: &Path) -> bool {
-    OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open(path).is_ok()
+    takes_direct(OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open(path).err().as_ref())
+}
+
+/// Some file systems, such as tmpfs before Linux 6.6, refuse this, and say so in one way (open(2)). Any other failure tells nothing of
+/// the file system, such as one of a moment: with the page cache a guest that moves later might find stale pages on its new host, so
+/// it does without, and QEMU says what is wrong if it still is.
+fn takes_direct(failure: Option<&io::Error>) -> bool {
+    failure.and_then(io::Error::raw_os_error) != Some(nix::libc::EINVAL)
 }
 
 #[cfg(test)]
@@ -133,6 +139,16 @@ mod tests {
         timeout(LIMIT, aside(&well, || ())).await.expect("another storage waits for it").unwrap();
         drop(held);
         timeout(LIMIT, aside(&dead, || ())).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_page_cache_is_used_only_where_the_file_system_refuses_to_do_without() {
+        let failed = |number| takes_direct(Some(&io::Error::from_raw_os_error(number)));
+        assert!(!failed(nix::libc::EINVAL));
+        for number in [nix::libc::ENOENT, nix::libc::EMFILE, nix::libc::EIO, nix::libc::ESTALE] {
+            assert!(failed(number), "{number} says nothing of the file system");
+        }
+        assert!(takes_direct(None) && opens_direct(Path::new("/nowhere/at/all")));
     }
 
     #[test]
