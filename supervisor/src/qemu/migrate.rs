@@ -305,6 +305,10 @@ async fn wake(monitor: &MonitorClient) {
 pub async fn keep(monitor: &MonitorClient, detail: NotSent) -> SendError {
     let wait = |condition| wait_for(monitor, condition, END_DEADLINE / 2);
     if !wait(GuestCondition::Running).await {
+        // Told to run, it would do so as soon as it has arrived, without the word (R22).
+        if monitor.view().condition == GuestCondition::Incoming {
+            return SendError::NotRunning(GuestCondition::Incoming);
+        }
         if let Err(error) = monitor.execute(qmp::cont {}, ANSWER_DEADLINE).await {
             tracing::warn!(%error, "guest could not be resumed after a failed migration");
         }

@@ -10,11 +10,14 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policies::{names::GuestName, observe::GuestCondition};
+use holdfast_policies::{
+    names::{Epoch, GuestName},
+    observe::GuestCondition,
+};
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    Inner,
+    How, Inner,
     condition::{MigrationStatus, View},
     migrate::{self, NotSent},
 };
@@ -26,30 +29,35 @@ const TRIES: (u32, Duration) = (30, Duration::from_secs(2));
 pub fn keep_what_was_being_sent(inner: &Arc<Inner>) {
     for guest in inner.registry.guests() {
         if let Some(monitor) = inner.registry.monitor(&guest) {
+            let run = inner.registry.started(&guest);
             // Neither holds the driver, or the way to the monitor: they end with it.
-            tokio::spawn(keep(Arc::downgrade(inner), guest, monitor.watch()));
+            tokio::spawn(keep(Arc::downgrade(inner), guest, run, monitor.watch()));
         }
     }
 }
 
-async fn keep(inner: Weak<Inner>, guest: GuestName, mut changes: watch::Receiver<View>) {
+async fn keep(inner: Weak<Inner>, guest: GuestName, run: Option<(Epoch, How)>, mut changes: watch::Receiver<View>) {
     let known = changes.wait_for(|view| !matches!(view.condition, GuestCondition::Unknown { .. })).await;
     if !known.is_ok_and(|view| is_being_sent(&view)) {
         return;
     }
     for _ in 0..TRIES.0 {
         match inner.upgrade() {
-            Some(inner) if !cancelled(&inner, &guest).await => {}
+            Some(inner) if !cancelled(&inner, &guest, run).await => {}
             Some(_) | None => return,
         }
         sleep(TRIES.1).await;
     }
 }
 
-/// Cancels once. False when QEMU did not say what came of it.
-async fn cancelled(inner: &Inner, guest: &GuestName) -> bool {
+/// Cancels once. False when QEMU did not say what came of it. Of another run than the one that was adopted there is nothing to cancel:
+/// by now the guest may be waiting here to arrive.
+pub(super) async fn cancelled(inner: &Inner, guest: &GuestName, run: Option<(Epoch, How)>) -> bool {
     let gate = inner.registry.gate(guest);
     let _gate = gate.lock().await;
+    if inner.registry.started(guest) != run {
+        return true;
+    }
     let Some(monitor) = inner.registry.monitor(guest) else { return true };
     match migrate::cancel(&monitor).await {
         Ok(Some(_)) => tracing::warn!(%guest, "an earlier supervisor had sent it away; it stays paused here"),

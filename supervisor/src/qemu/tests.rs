@@ -500,3 +500,22 @@ async fn a_guest_whose_supervisor_died_while_it_was_sent_runs_on() {
     assert_eq!(source.inventory().await.unwrap()[0].condition, GuestCondition::Sent);
     assert_eq!(target.inventory().await.unwrap()[0].condition, GuestCondition::Paused { reason: ARRIVED.into() });
 }
+
+/// Whoever tries for minutes to end what an earlier supervisor has begun may meet another run of the guest.
+#[tokio::test]
+async fn the_end_of_an_old_migration_does_not_run_a_guest_that_has_not_arrived() {
+    let (Some(one), Some(two)) = (Host::new("sends"), Host::new("waits")) else { return };
+    let ((source, mut source_events), (target, mut target_events)) = (one.open().await, two.open().await);
+    let name = guest("mover");
+    source.start(&name, epoch(3), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+    until(&mut source_events, |condition| *condition == GuestCondition::Running).await;
+    let uri = target.start(&name, epoch(4), &empty_machine(), How::Incoming, || Ok(())).await.unwrap().uri.unwrap();
+    until(&mut target_events, |condition| *condition == GuestCondition::Incoming).await;
+    let old_run = Some((epoch(1), How::Run));
+    assert!(orphan::cancelled(&target.inner, &name, old_run).await, "there is nothing left to try");
+    let monitor = target.inner.registry.monitor(&name).unwrap();
+    let kept = migrate::keep(&monitor, "cancelled".to_owned()).await;
+    assert!(matches!(kept, SendError::NotRunning(GuestCondition::Incoming)), "{kept:?}");
+    source.send_to(&name, &uri, LONG, async { true }).await.unwrap();
+    until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
+}
