@@ -58,7 +58,11 @@ use holdfast_policies::{
     observe::{GuestCondition, GuestReport},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tracing::Instrument;
 
 use self::{
@@ -312,8 +316,9 @@ impl Driver {
     }
 
     /// Sends a running guest to `uri`, as [`Started`] on the target named it. When the guest is stopped and ready to be
-    /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here. So it does as soon
-    /// as `wanted` says that the move is not wanted any more, which is asked twice a second until then.
+    /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here. So it does after
+    /// `deadline`, in which the wait for others that are busy with it counts, and as soon as `wanted` says that the move is not
+    /// wanted any more, which is asked twice a second until then.
     /// `Ok` leaves it here paused, as `Sent`. Goes on to its end when the future is dropped.
     ///
     /// # Errors
@@ -331,10 +336,13 @@ impl Driver {
         F: Future<Output = bool> + Send + 'static,
     {
         let monitor = self.inner.registry.monitor(guest).ok_or(SendError::Absent)?;
-        let (uri, gate) = (uri.to_owned(), self.inner.registry.gate(guest));
+        let (uri, gate, began) = (uri.to_owned(), self.inner.registry.gate(guest), Instant::now());
         let send = async move {
-            let _gate = gate.lock().await;
-            migrate::send(&monitor, &uri, deadline, &wanted, go).await
+            // Whoever gives the order counts from now: one that began late would hand the guest over when nobody waits for it.
+            let Ok(_gate) = timeout(deadline, gate.lock()).await else {
+                return Err(SendError::Kept(NotSent::Late));
+            };
+            migrate::send(&monitor, &uri, deadline.saturating_sub(began.elapsed()), &wanted, go).await
         };
         let send = tokio::spawn(send.instrument(tracing::info_span!("send", %guest)));
         send.await.unwrap_or_else(|error| Err(SendError::Unknown(error.to_string())))

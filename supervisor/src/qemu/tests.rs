@@ -432,6 +432,23 @@ async fn a_guest_is_handed_over_only_with_the_word() {
 }
 
 #[tokio::test]
+async fn a_guest_with_which_others_are_busy_is_not_sent_after_its_time() {
+    let (Some(one), Some(two)) = (Host::new("busy"), Host::new("idle")) else { return };
+    let ((source, mut source_events), (target, _target_events)) = (one.open().await, two.open().await);
+    let name = guest("mover");
+    source.start(&name, epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+    until(&mut source_events, |condition| *condition == GuestCondition::Running).await;
+    let uri = target.start(&name, epoch(2), &empty_machine(), How::Incoming, || Ok(())).await.unwrap().uri.unwrap();
+    let gate = source.inner.registry.gate(&name);
+    let busy = gate.lock().await;
+    let kept = timeout(LONG, source.send_to(&name, &uri, AT_ONCE, || true, async { true })).await.expect("it waits on");
+    assert!(matches!(kept, Err(SendError::Kept(_))), "{kept:?}");
+    drop(busy);
+    tokio::time::sleep(AT_ONCE).await;
+    assert_eq!(source.inventory().await.unwrap()[0].condition, GuestCondition::Running);
+}
+
+#[tokio::test]
 async fn a_guest_is_sent_only_to_a_machine_with_the_processor_that_it_was_started_with() {
     let Some(host) = Host::new("processor") else { return };
     let named_machine = QemuDefinition { cpu: Some("qemu64".to_owned()), ..empty_machine() };
@@ -516,6 +533,6 @@ async fn the_end_of_an_old_migration_does_not_run_a_guest_that_has_not_arrived()
     let monitor = target.inner.registry.monitor(&name).unwrap();
     let kept = migrate::keep(&monitor, "cancelled".to_owned()).await;
     assert!(matches!(kept, SendError::NotRunning(GuestCondition::Incoming)), "{kept:?}");
-    source.send_to(&name, &uri, LONG, async { true }).await.unwrap();
+    source.send_to(&name, &uri, LONG, || true, async { true }).await.unwrap();
     until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
 }
