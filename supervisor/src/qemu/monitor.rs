@@ -1,7 +1,8 @@
 //! One task per guest: it owns the connection to QEMU's monitor, and is the first to know when the guest is gone.
 //!
 //! Whatever QEMU reports by an event is confirmed by asking for the state, so that a lost or unknown event costs a
-//! second and never the truth. An exit is seen by the kernel's notice for the guest's cgroup, not by the connection.
+//! second and never the truth. An exit is seen by the kernel's notice for the guest's cgroup, not by the connection; and that the guest
+//! has not merely been moved out of it is looked up then.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,9 +28,10 @@ use super::{
     condition::{self, MigrationStatus, View},
     happenings::Happenings,
     logs, net,
+    outside::outside,
     progress::Progress,
     recent::Recent,
-    record::Files,
+    record::{Files, Process},
     wire::{self, Lines, Message, WireError},
 };
 use crate::clock;
@@ -213,14 +215,30 @@ struct Monitor {
 impl Monitor {
     async fn run(mut self) {
         let cgroup = self.monitored.cgroup.clone();
-        let gone = tokio::select! {
-            () = cgroup.wait_empty() => true,
-            // A stop forgets the guest as soon as nothing of it is left, which may be before this task has heard of it.
-            () = self.keep_asking() => matches!(cgroup.populated(), Ok(false)),
-        };
-        if gone {
-            self.exited().await;
+        loop {
+            let gone = tokio::select! {
+                () = cgroup.wait_empty() => true,
+                // A stop forgets the guest as soon as nothing of it is left, which may be before this task has heard of it.
+                () = self.keep_asking() => matches!(cgroup.populated(), Ok(false)),
+            };
+            if !gone {
+                return;
+            }
+            let Some(process) = self.outside().await else { return self.exited().await };
+            let detail = format!("it runs as process {} outside {}", process.pid, cgroup.path().display());
+            self.set_condition(GuestCondition::Unknown { detail });
+            if self.asked.is_closed() {
+                return;
+            }
+            sleep(ASK_EVERY).await;
         }
+    }
+
+    /// Its process, where somebody has moved that out of its cgroup: then it has not ended, and an empty cgroup says nothing (S5).
+    async fn outside(&self) -> Option<Process> {
+        let Monitored { files, cgroup, .. } = &self.monitored;
+        let record = files.read().ok().flatten();
+        outside(record.as_ref(), files, cgroup).await
     }
 
     async fn exited(self) {

@@ -223,6 +223,29 @@ async fn a_hanging_qemu_is_unknown_and_never_exited() {
 }
 
 #[tokio::test]
+async fn a_guest_that_somebody_moves_out_of_its_cgroup_is_unknown_and_never_exited() {
+    let Some(host) = Host::new("moved") else { return };
+    let (driver, mut events) = host.open().await;
+    let name = guest("one");
+    driver.start(&name, epoch(1), &empty_machine(), How::Run, || Ok(())).await.unwrap();
+    until(&mut events, |condition| *condition == GuestCondition::Running).await;
+    let pid = process(&host, "one");
+    // No guest has such a name.
+    let elsewhere = host.config.cgroup.join("ELSE WHERE");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for process in Cgroup::new(&host.config.cgroup, "one").processes().unwrap() {
+        std::fs::write(elsewhere.join("cgroup.procs"), process.to_string()).unwrap();
+    }
+    let moved = |condition: &GuestCondition| matches!(condition, GuestCondition::Unknown { detail } if detail.contains("outside"));
+    let report = until(&mut events, |condition| exited(condition) || moved(condition)).await;
+    assert!(moved(&report.condition), "{report:?}");
+    driver.stop(&name).await.unwrap_err();
+    send_signal(pid, nix::sys::signal::Signal::SIGKILL);
+    until(&mut events, exited).await;
+    driver.stop(&name).await.unwrap();
+}
+
+#[tokio::test]
 async fn two_guests_on_one_image_and_a_machine_that_cannot_start_leave_nothing_behind() {
     let Some(host) = Host::new("refuse") else { return };
     let (driver, _events) = host.open().await;
