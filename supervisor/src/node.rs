@@ -113,12 +113,15 @@ impl Node {
     /// The voters and where they listen: the committed membership where it is known, the host file before (R23).
     #[must_use]
     pub fn voters(&self) -> BTreeMap<HostName, SocketAddr> {
+        let known = self.known_voters();
+        if known.is_empty() { self.file.voters.clone() } else { known }
+    }
+
+    /// The voters and where they listen, by the committed membership alone; nobody while it is not known here.
+    #[must_use]
+    pub fn known_voters(&self) -> BTreeMap<HostName, SocketAddr> {
         let own = self.taking_part().map(Consensus::voters).unwrap_or_default();
-        if !own.is_empty() {
-            return own;
-        }
-        let told = self.told.get();
-        if told.is_empty() { self.file.voters.clone() } else { told }
+        if own.is_empty() { self.told.get() } else { own }
     }
 
     /// Where a host's supervisor listens, as far as is known here.

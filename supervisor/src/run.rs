@@ -92,7 +92,6 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
 
     let guard = GuardClient::new(&file.run_dir);
     let lease_at_start = wait_for_guard(&guard, &incarnation).await?;
-    guard.voters(file.voters.values().copied().collect()).await?;
 
     let memory = file.state_dir.join("agent.json");
     let remembered = disk::load(&memory, &file.cluster)?;

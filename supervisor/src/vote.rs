@@ -166,7 +166,7 @@ pub async fn look_after(
     let mut lost = lost.map(|lost| (lost, Instant::now()));
     let mut called = Instant::now();
     let mut told = 1;
-    let (mut missed, mut guarded) = (0, node.file.voters.values().copied().collect::<Vec<_>>());
+    let mut missed = 0;
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -202,7 +202,6 @@ pub async fn look_after(
             }
             called = Instant::now();
         }
-        tell_guard(&node, &mut guarded).await;
     }
 }
 
@@ -289,18 +288,6 @@ fn obey(node: &Node, papers: &Papers, list: &VoterList, missed: u32) -> Option<S
             );
             None
         }
-    }
-}
-
-/// The guard's beacons go to whoever votes at present.
-async fn tell_guard(node: &Node, told: &mut Vec<std::net::SocketAddr>) {
-    let voters: Vec<_> = node.voters().into_values().collect();
-    if voters == *told {
-        return;
-    }
-    match node.guard.voters(voters.clone()).await {
-        Ok(()) => *told = voters,
-        Err(error) => tracing::debug!(%error, "the guard was not told who votes"),
     }
 }
 

@@ -1,15 +1,16 @@
 //! What the guard is told besides the lease, and what it tells: stop mode as committed policies have it (R14), every guest
-//! that runs here, what it has armed (R9), and which guests it has stopped.
+//! that runs here, who gets its beacon (R16), what it has armed (R9), and which guests it has stopped.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use holdfast_policies::{
     armed::Armed,
-    names::GuestName,
+    names::{GuestName, HostName},
     observe::{GuestCondition, GuestReport},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -124,6 +125,7 @@ async fn round(node: &Node, guarded: &Guarded, words: &LastWords) -> Result<(), 
         status.hardened.as_ref().map(|hardened| (hardened.memory.is_none(), hardened.priority.is_none())),
     );
     let (armed, unarmed, stopped) = (status.armed.clone(), status.unarmed.clone(), status.stopped.clone());
+    let beacons = beacons_to(node.known_voters(), &status.voters);
     let before = guarded.note(status, view);
     if before.as_ref().and_then(|before| before.unarmed.as_ref()) != unarmed.as_ref()
         && let Some(why) = unarmed
@@ -136,7 +138,19 @@ async fn round(node: &Node, guarded: &Guarded, words: &LastWords) -> Result<(), 
     if before.is_none_or(|before| before.armed != armed || before.stopped != stopped) {
         node.sync_now.notify_one();
     }
-    Ok(())
+    match beacons {
+        Some(voters) => node.guard.voters(voters).await,
+        None => Ok(()),
+    }
+}
+
+/// Who is to get the guard's beacons from here on, if others do. A guard that was started again has only the host file, which
+/// names voters for bootstrap (R23); where those are not the voters any more, nobody who counts would hear this host once its
+/// supervisor is down. For the same reason a supervisor that does not know the membership yet changes nothing: one that ends
+/// before it does would leave the guard with less than it had.
+fn beacons_to(known: BTreeMap<HostName, SocketAddr>, told: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
+    let known: Vec<SocketAddr> = known.into_values().collect();
+    (!known.is_empty() && known != told).then_some(known)
 }
 
 /// The newest view, and whether this host is in stop mode by it; none while that is not known.
@@ -215,6 +229,22 @@ mod tests {
         let detail = "stopped by the guard: the lease had run out, and it was gone 12 ms later".to_owned();
         assert_eq!(reports[0].condition, GuestCondition::Exited { detail });
         assert_eq!(reports[1..], before[1..]);
+    }
+
+    #[test]
+    fn a_guard_that_was_started_again_is_told_who_votes_and_one_that_knows_is_not_told_less() {
+        let voters = |names: &[&str]| -> BTreeMap<HostName, SocketAddr> {
+            let place =
+                |name: &&str| (HostName::new(*name).unwrap(), format!("10.0.0.{}:7400", name.len()).parse().unwrap());
+            names.iter().map(place).collect()
+        };
+        let (committed, of_the_file) = (voters(&["a", "bb", "cccc"]), voters(&["a", "bb", "ccc"]));
+        let addresses = |of: &BTreeMap<HostName, SocketAddr>| -> Vec<SocketAddr> { of.values().copied().collect() };
+        let told = addresses(&committed);
+        assert_eq!(beacons_to(committed.clone(), &told), None, "it knows already");
+        // Whether the supervisor has told it before is not asked: a new guard has not heard that.
+        assert_eq!(beacons_to(committed, &addresses(&of_the_file)), Some(told.clone()));
+        assert_eq!(beacons_to(BTreeMap::new(), &told), None, "the membership is not known yet");
     }
 
     #[test]
