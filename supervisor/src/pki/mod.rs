@@ -5,6 +5,7 @@
 //! are never resumed, so that every connection checks the certificate again (R27).
 
 mod authority;
+mod behind;
 mod files;
 mod peer;
 mod tls;

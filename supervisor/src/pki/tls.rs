@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig, ServerConfig,
-    client::Resumption,
+    client::{Resumption, WebPkiServerVerifier},
     crypto::{CryptoProvider, ring},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
+    time_provider::{DefaultTimeProvider, TimeProvider},
     version::TLS13,
 };
 
-use super::{PkiError, TlsFiles};
+use super::{
+    PkiError, TlsFiles,
+    behind::{Called, Callers},
+};
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
@@ -21,12 +25,16 @@ fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// When a file is missing, wrong or exposed.
 pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, PkiError> {
+    server_by(files, Arc::new(DefaultTimeProvider))
+}
+
+fn server_by(files: &TlsFiles, clock: Arc<dyn TimeProvider>) -> Result<Arc<ServerConfig>, PkiError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(files.roots()?), provider())
         .build()
         .map_err(|error| PkiError::Verifier(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Callers(verifier)))
         .with_single_cert(files.chain()?, files.private_key()?)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -38,9 +46,17 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, PkiError> {
 /// # Errors
 /// When a file is missing, wrong or exposed.
 pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, PkiError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    client_by(files, Arc::new(DefaultTimeProvider))
+}
+
+fn client_by(files: &TlsFiles, clock: Arc<dyn TimeProvider>) -> Result<Arc<ClientConfig>, PkiError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(files.roots()?), provider())
+        .build()
+        .map_err(|error| PkiError::Verifier(error.to_string()))?;
+    let mut config = ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(files.roots()?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Called(verifier)))
         .with_client_auth_cert(files.chain()?, files.private_key()?)?;
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -48,12 +64,14 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, PkiError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
     use holdfast_policies::names::{HostName, OperatorName};
+    use rustls::pki_types::{ServerName, UnixTime};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::{
-        super::{Authority, issue, issue_operator, make_authority, own_host, own_operator},
+        super::{Authority, Issued, issue, issue_operator, make_authority, own_host, own_operator},
         *,
     };
 
@@ -66,6 +84,64 @@ mod tests {
         fs::write(at("key"), issued.key_pem).unwrap();
         fs::set_permissions(at("key"), fs::Permissions::from_mode(mode)).unwrap();
         TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+    }
+
+    /// A clock that stands still, in seconds after the beginning of 1970.
+    #[derive(Debug, Clone, Copy)]
+    struct Clock(u64);
+
+    impl TimeProvider for Clock {
+        fn current_time(&self) -> Option<UnixTime> {
+            Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+        }
+    }
+
+    /// The files of whoever has this certificate, below a folder of their own.
+    fn written(folder: &Path, authority: &Authority, issued: Issued) -> TlsFiles {
+        fs::create_dir(folder).unwrap();
+        let at = |name: &str| folder.join(name);
+        fs::write(at("ca"), authority.certificate_pem()).unwrap();
+        fs::write(at("cert"), issued.certificate_pem).unwrap();
+        fs::write(at("key"), issued.key_pem).unwrap();
+        fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
+        TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+    }
+
+    /// Whether both ends come to terms, each by its own clock, when somebody calls `hv-b`.
+    async fn meet(caller: (&TlsFiles, Clock), called: (&TlsFiles, Clock)) -> io::Result<()> {
+        let client = client_by(caller.0, Arc::new(caller.1)).unwrap();
+        let server = server_by(called.0, Arc::new(called.1)).unwrap();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let calls = TlsConnector::from(client).connect(ServerName::try_from("hv-b").unwrap(), near);
+        let (calls, answers) = tokio::join!(calls, TlsAcceptor::from(server).accept(far));
+        calls?;
+        answers?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn hosts_whose_clocks_have_been_set_back_by_an_empty_battery_find_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = make_authority().unwrap();
+        let of_host = |name: &str| issue(&authority, &HostName::new(name).unwrap()).unwrap();
+        let a = written(&folder.path().join("a"), &authority, of_host("hv-a"));
+        let b = written(&folder.path().join("b"), &authority, of_host("hv-b"));
+        let today = Clock(jiff::Timestamp::now().as_second().unsigned_abs());
+        let (firmware, centuries) = (Clock(0), Clock(today.0 + 200 * 365 * 24 * 3600));
+        for (of_a, of_b) in [(today, today), (firmware, firmware), (today, firmware), (firmware, today)] {
+            meet((&a, of_a), (&b, of_b)).await.unwrap_or_else(|error| panic!("{of_a:?} and {of_b:?}: {error}"));
+        }
+        meet((&a, centuries), (&b, today)).await.expect_err("it has ended, as far as the caller knows");
+        meet((&a, today), (&b, centuries)).await.expect_err("it has ended, as far as the called one knows");
+        let strange = make_authority().unwrap();
+        let issued = issue(&strange, &HostName::new("hv-b").unwrap()).unwrap();
+        let stranger =
+            TlsFiles { authority: a.authority.clone(), ..written(&folder.path().join("stranger"), &strange, issued) };
+        meet((&a, firmware), (&stranger, firmware)).await.expect_err("another authority's is none at any time");
+        let issued = issue_operator(&authority, &OperatorName::new("ann").unwrap(), 1).unwrap();
+        let ann = written(&folder.path().join("ann"), &authority, issued);
+        meet((&ann, today), (&b, today)).await.unwrap();
+        meet((&ann, today), (&b, firmware)).await.expect_err("an operator's is not brought back by an old clock");
     }
 
     #[test]
