@@ -1,4 +1,4 @@
-//! Sends one request and says what came of it: accepted, to be tried again, or refused for good.
+//! Sends one request and says what came of it: accepted, to be tried again, or refused.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub enum Delivery {
         /// Whether the receiver may have taken it all the same, as after silence.
         perhaps_taken: bool,
     },
-    /// The receiver will never take this one.
+    /// The receiver does not take this one; that it ever will, somebody has to put something right.
     Rejected {
         /// Why; carries no secret.
         detail: String,

@@ -71,7 +71,7 @@ pub struct Trouble {
     pub seq: u64,
     /// Tries in a row that came to nothing.
     pub tries: u32,
-    /// Whether the receiver refused it for good.
+    /// Whether the receiver refused it.
     pub rejected: bool,
     /// Why; carries no secret.
     pub detail: String,

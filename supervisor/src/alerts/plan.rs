@@ -5,7 +5,7 @@
 //!   receiver was told of it before;
 //! - an end is sent only to a receiver that was told of the beginning, or may have been;
 //! - Alertmanager is told of an open incident again every minute;
-//! - what failed is tried again after 1 s, doubling to 60 s; what was refused waits for the next change.
+//! - what failed is tried again after 1 s, doubling to 60 s; what was refused, with the next change or after five minutes.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, time::Duration};
 
@@ -26,6 +26,9 @@ const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// Longest wait that a receiver may ask for; a pager that asks for an hour of silence is not obeyed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Wait after a refusal. What is refused may be the alert, and then each try is for nothing; but it may as well be a key that
+/// is about to be put right, or a proxy that answers for a receiver that is being restarted, and somebody is to be woken.
+const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 /// How often Alertmanager is told that an incident is still open; it forgets after five of these.
 const RESEND_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a confirmation to be committed before it is offered to the lead again.
@@ -51,6 +54,8 @@ pub struct Due {
 pub enum Wake {
     /// A failed send may be tried again.
     Retry,
+    /// What was refused may be taken now.
+    Refused,
     /// Alertmanager must hear that an incident is still open.
     Resend,
     /// A confirmation has not been committed.
@@ -61,6 +66,7 @@ impl fmt::Display for Wake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Retry => "a failed send may be tried again",
+            Self::Refused => "what was refused may be taken now",
             Self::Resend => "alertmanager must hear that an incident is still open",
             Self::Confirm => "a confirmation has not been committed",
         })
@@ -72,7 +78,7 @@ impl fmt::Display for Wake {
 pub struct Tally {
     /// Not yet confirmed.
     pub pending: usize,
-    /// Refused for good.
+    /// Refused, and not tried again yet.
     pub rejected: usize,
 }
 
@@ -105,7 +111,8 @@ struct Attempt {
     tries: u32,
     next_try: Moment,
     detail: String,
-    rejected: Option<u64>,
+    /// The change that was refused, and from when on it is tried again; another change is not held up by it.
+    rejected: Option<(u64, Moment)>,
     /// The newest accepted change, and when any was last accepted.
     accepted: Option<(u64, Moment)>,
     /// A send ended in silence or a server's error: the receiver may have it.
@@ -130,10 +137,8 @@ impl Attempts {
                 *attempt = Attempt { accepted: Some((newest, now)), ..Attempt::default() };
             }
             Delivery::Rejected { detail } if !due.again => {
-                attempt.rejected = Some(due.seq);
-                attempt.tries = 1;
-                attempt.next_try = now;
-                attempt.detail.clone_from(detail);
+                attempt.rejected = Some((due.seq, now.plus(REFUSED_AGAIN)));
+                attempt.failed(detail, now);
             }
             // What was taken once and is refused on repetition is the receiver's passing mood.
             Delivery::Rejected { detail } => attempt.failed(detail, now.plus(BACK_OFF_MAX)),
@@ -185,7 +190,7 @@ enum Need {
     Send { again: bool },
     InFlight { fresh: bool },
     Wait { until: Moment, why: Wake },
-    Rejected,
+    Rejected { until: Moment },
 }
 
 /// Decides what to send and confirm, and when to look again.
@@ -214,7 +219,8 @@ pub fn plan(state: &AlertState, attempts: &Attempts, now: Moment) -> Plan {
                     ));
                 }
                 Need::Wait { until, why } => plan.look_again(until, why),
-                Need::Nothing | Need::InFlight { .. } | Need::Rejected => {}
+                Need::Rejected { until } => plan.look_again(until, Wake::Refused),
+                Need::Nothing | Need::InFlight { .. } => {}
             }
         }
         due.sort_by_key(|(severity, due)| (due.again, *severity, due.incident));
@@ -229,12 +235,13 @@ fn need(receiver: &Receiver, key: &str, incident: &Incident, attempt: &Attempt, 
     let told = known.is_some() || attempt.perhaps_taken;
     let wanted = told || (incident.is_open() && incident.severity >= receiver.min_severity());
     let fresh = known.is_none_or(|known| known < incident.seq);
+    let refused = attempt.rejected.filter(|(seq, until)| *seq == incident.seq && *until > now);
     if !wanted {
         Need::Nothing
     } else if attempt.in_flight {
         Need::InFlight { fresh }
-    } else if fresh && attempt.rejected == Some(incident.seq) {
-        Need::Rejected
+    } else if let Some((_, until)) = refused.filter(|_| fresh) {
+        Need::Rejected { until }
     } else if fresh {
         wait_or_send(attempt.next_try, Wake::Retry, false, now)
     } else if incident.is_open() && matches!(receiver, Receiver::Alertmanager { .. }) {
@@ -262,7 +269,7 @@ impl Plan {
             Need::Send { again: false } | Need::InFlight { fresh: true } | Need::Wait { why: Wake::Retry, .. } => {
                 tally.pending += 1
             }
-            Need::Rejected => tally.rejected += 1,
+            Need::Rejected { .. } => tally.rejected += 1,
             Need::Nothing | Need::Send { again: true } | Need::InFlight { fresh: false } | Need::Wait { .. } => {}
         }
     }
@@ -276,7 +283,7 @@ impl Plan {
             receiver: key.to_owned(),
             seq: incident.seq,
             tries: attempt.tries,
-            rejected: matches!(need, Need::Rejected),
+            rejected: matches!(need, Need::Rejected { .. }),
             detail: attempt.detail.clone(),
         });
     }

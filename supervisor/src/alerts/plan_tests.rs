@@ -63,14 +63,23 @@ fn a_receiver_that_asks_for_patience_gets_it_within_limits() {
 }
 
 #[test]
-fn what_was_refused_waits_for_the_next_change() {
+fn what_was_refused_is_tried_with_the_next_change_and_every_five_minutes_until_somebody_has_put_it_right() {
     let (mut state, mut book) = (state(pagerduty(Severity::Info), vec![incident(1)]), Attempts::default());
-    one(&state, &mut book, START, &Delivery::Rejected { detail: "400".into() });
-    let refused = plan(&state, &book, after(9_999));
-    assert_eq!((refused.sends.len(), refused.next, refused.trouble[0].rejected), (0, None, true));
-    assert!(refused.tallies.contains(&(ReceiverKind::Pagerduty, Tally { pending: 0, rejected: 1 })));
+    let refusal = || Delivery::Rejected { detail: "403".into() };
+    for (tries, at) in [(1, 0), (2, 300), (3, 600)] {
+        assert_eq!(one(&state, &mut book, after(at), &refusal()).seq, 1);
+        let refused = plan(&state, &book, after(at + 299));
+        assert_eq!((refused.sends.len(), refused.next), (0, Some((after(at + 300), Wake::Refused))));
+        assert_eq!((refused.trouble[0].rejected, refused.trouble[0].tries), (true, tries));
+        assert!(refused.tallies.contains(&(ReceiverKind::Pagerduty, Tally { pending: 0, rejected: 1 })));
+    }
+    let mended = &mut book.clone();
+    one(&state, mended, after(900), &Delivery::Accepted);
+    assert_eq!(plan(&state, mended, after(9_999)).sends, []);
     state.incidents[0].seq = 2;
-    assert_eq!(one(&state, &mut book, START, &Delivery::Accepted).seq, 2);
+    assert_eq!(one(&state, &mut book, after(601), &refusal()).seq, 2, "a change does not wait");
+    assert_eq!(plan(&state, &book, after(900)).sends, []);
+    assert_eq!(one(&state, &mut book, after(901), &Delivery::Accepted).seq, 2);
 }
 
 #[test]

@@ -166,7 +166,7 @@ label! {
         Accepted => "accepted",
         /// It will be tried again.
         Retried => "retried",
-        /// The receiver refused it for good.
+        /// The receiver refused it.
         Rejected => "rejected",
     }
 }

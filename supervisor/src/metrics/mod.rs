@@ -284,7 +284,7 @@ impl Metrics {
         }
     }
 
-    /// Shows how many incident changes wait for receivers of this kind, and how many these refused for good.
+    /// Shows how many incident changes wait for receivers of this kind, and how many these refused.
     pub fn set_alerts(&self, kind: ReceiverKind, pending: usize, rejected: usize) {
         put(&self.alerts_pending, &[kind.word()], shown(pending));
         put(&self.alerts_rejected, &[kind.word()], shown(rejected));

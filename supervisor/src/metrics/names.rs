@@ -96,7 +96,7 @@ pub const ALERTS_PENDING: Name = (
 /// Alerts that were refused.
 pub const ALERTS_REJECTED: Name = (
     "holdfast_alerts_rejected",
-    "Incident changes that a receiver refused for good; only the coordinator counts them.",
+    "Incident changes that a receiver refused; only the coordinator counts them.",
 );
 /// Alert sends.
 pub const ALERT_SENDS: Name =
