@@ -94,10 +94,8 @@ pub const ALERTS_PENDING: Name = (
     "Incident changes that a receiver has not confirmed; only the coordinator counts them.",
 );
 /// Alerts that were refused.
-pub const ALERTS_REJECTED: Name = (
-    "holdfast_alerts_rejected",
-    "Incident changes that a receiver refused; only the coordinator counts them.",
-);
+pub const ALERTS_REJECTED: Name =
+    ("holdfast_alerts_rejected", "Incident changes that a receiver refused; only the coordinator counts them.");
 /// Alert sends.
 pub const ALERT_SENDS: Name =
     ("holdfast_alert_sends_total", "Attempts to tell a receiver something, by what came of them.");
