@@ -12,8 +12,8 @@ use super::{Refusal, Role, seal::Opened};
 /// How far behind the highest sequence number a datagram may arrive: over a second of the busiest sender.
 pub const WINDOW: u64 = 1024;
 
-/// Most senders remembered: 256 hosts with a supervisor and a guard each.
-pub const SENDERS_MAX: usize = 512;
+/// Most senders remembered: 512 hosts with a supervisor and a guard each. Further ones are not heard.
+pub const SENDERS_MAX: usize = 1_024;
 
 /// How long a sender must have been silent before another may take its place when there are [`SENDERS_MAX`].
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -113,6 +113,7 @@ mod tests {
         super::{Keyring, Kind, open, seal::tests::sealer},
         *,
     };
+    use crate::rpc::Limits;
 
     fn opened(name: &str, started: u64) -> Opened {
         let datagram = sealer(name, Role::Supervisor, started, &[[1; 32]]).seal(Kind::Gossip, b"").unwrap().remove(0);
@@ -140,6 +141,15 @@ mod tests {
         }
         assert_eq!(sessions.admit(&from(SENDERS_MAX), Moment(1)), Err(Refusal::Crowded));
         assert_eq!(sessions.admit(&from(SENDERS_MAX), Moment(0).plus(FORGET_AFTER)), Ok(()));
+    }
+
+    /// A connection that was cut without a word holds its place until the kernel has asked after it in vain, some fifteen seconds.
+    /// A switch that starts anew cuts those of all hosts at once, and all come back sooner than that.
+    #[test]
+    fn every_host_that_is_heard_finds_room_to_connect_anew_beside_its_connection_that_was_cut() {
+        let hosts = SENDERS_MAX / 2;
+        let Limits { connections, per_operator, .. } = Limits::default();
+        assert!(connections >= 2 * hosts + per_operator, "{connections} for {hosts} hosts");
     }
 
     proptest::proptest! {

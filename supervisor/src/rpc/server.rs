@@ -39,7 +39,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How much the server lets others use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; further ones are closed at once. A cluster has tens of hosts with one connection each.
+    /// Connections at once; further ones are closed at once, whoever asks for them, voters too. So there is room for two of each
+    /// host that is heard: the one that it has had, and the one that it makes before that is known to be cut.
     pub connections: usize,
     /// Connections of one operator's certificate at once; further ones are closed at once. A command has one, and scripts may
     /// run several at once.
@@ -52,7 +53,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, per_operator: 16, in_flight_per_connection: 64, handshake: Duration::from_secs(2) }
+        Self { connections: 1_152, per_operator: 16, in_flight_per_connection: 64, handshake: Duration::from_secs(2) }
     }
 }
 
