@@ -27,8 +27,8 @@ use super::{
     socket,
 };
 
-/// Calls under way per connection and channel; four channels together are what a server handles per connection.
-const IN_FLIGHT_PER_CHANNEL: usize = 16;
+/// Calls under way per connection and channel; all channels together are what a server handles per connection.
+pub(super) const IN_FLIGHT_PER_CHANNEL: usize = 16;
 
 type Reply = Result<Vec<u8>, CallError>;
 

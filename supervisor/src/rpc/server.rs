@@ -24,6 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::super::pki::{self, Peer};
 use super::{
     BODY_BYTES_MAX, Channel, Handler,
+    connection::IN_FLIGHT_PER_CHANNEL,
     frame::{self, ANSWER, Frame, FrameError, REFUSAL},
     seats::{Seat, Seats},
     socket,
@@ -45,7 +46,8 @@ pub struct Limits {
     /// Connections of one operator's certificate at once; further ones are closed at once. A command has one, and scripts may
     /// run several at once.
     pub per_operator: usize,
-    /// Requests being handled per connection; more are not read until one is answered.
+    /// Requests being handled per connection; more are not read until one is answered. As many as a peer may have under way on
+    /// all channels, so that raft is not kept waiting where the others are full.
     pub in_flight_per_connection: usize,
     /// A TLS handshake must be done within this, so that silent connections do not use up the slots.
     pub handshake: Duration,
@@ -53,7 +55,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 1_152, per_operator: 16, in_flight_per_connection: 64, handshake: Duration::from_secs(2) }
+        Self {
+            connections: 1_152,
+            per_operator: 16,
+            in_flight_per_connection: IN_FLIGHT_PER_CHANNEL * Channel::ALL.len(),
+            handshake: Duration::from_secs(2),
+        }
     }
 }
 

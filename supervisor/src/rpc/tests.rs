@@ -23,7 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{super::pki, *};
+use super::{super::pki, connection::IN_FLIGHT_PER_CHANNEL, *};
 
 /// Longer than anything takes that comes about, on a busy machine, too.
 const LONG: Duration = Duration::from_secs(20);
@@ -194,6 +194,22 @@ async fn a_slow_request_does_not_hold_up_the_others() {
         fast
     });
     assert_eq!((slow.unwrap().as_str(), fast.unwrap().as_str()), ("hv-a Sync slow", "hv-a Sync fast"));
+}
+
+#[tokio::test]
+async fn channels_that_are_full_of_slow_requests_leave_raft_its_share_of_the_connection() {
+    let pair = pair(Limits::default()).await;
+    let ask = |channel: Channel, body: &'static str| {
+        let (client, address) = (pair.client.clone(), pair.server.address());
+        async move { client.call(&host("hv-b"), address, channel, body.into(), LONG).await }
+    };
+    let others = Channel::ALL.into_iter().filter(|channel| *channel != Channel::Raft);
+    let slow =
+        others.flat_map(|channel| [channel; IN_FLIGHT_PER_CHANNEL]).map(|channel| tokio::spawn(ask(channel, "slow")));
+    let slow: Vec<_> = slow.collect();
+    until("all of them are under way", || pair.echo.asked.load(Ordering::Relaxed) == slow.len() as u64).await;
+    assert_eq!(ask(Channel::Raft, "vote").await, Ok(b"hv-a Raft vote".to_vec()));
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
