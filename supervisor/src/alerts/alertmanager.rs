@@ -55,11 +55,11 @@ pub(super) fn render(base: &str, cluster: &str, incident: &Incident, now: WallTi
     Request::new(url, "alertmanager", &what, &body, None)
 }
 
-/// Start and end. The coordinator that opened the incident may have had a faster clock than this one, and Alertmanager
-/// refuses an alert that ends before it starts.
+/// Start and end, when it is `now` at Alertmanager. The coordinators that opened and resolved the incident may have had faster
+/// clocks, and Alertmanager refuses an alert that ends before it starts, and goes on with one that ends later.
 fn span(incident: &Incident, now: WallTime) -> (WallTime, WallTime) {
     match incident.resolved {
-        Some(resolved) => (incident.opened.min(resolved), resolved),
+        Some(resolved) => (incident.opened.min(resolved).min(now), resolved.min(now)),
         None => (incident.opened.min(now), WallTime(now.0.saturating_add(millis(OPEN_FOR)))),
     }
 }
@@ -97,5 +97,7 @@ mod tests {
             assert!(at("startsAt") <= at("endsAt"), "{alert}");
         }
         assert_eq!(alert(&open, open.opened.0)["endsAt"], "2026-01-02T03:09:05.000Z");
+        let resolved_next_year = Incident { resolved: Some(WallTime(open.opened.0 + 31_536_000_000)), ..open.clone() };
+        assert_eq!(alert(&resolved_next_year, open.opened.0)["endsAt"], "2026-01-02T03:04:05.000Z", "it is over now");
     }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use holdfast_policies::observe::clean;
+use holdfast_policies::{observe::clean, time::WallTime};
 use reqwest::{
     Client, ClientBuilder, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, DATE, RETRY_AFTER},
     redirect::Policy,
 };
 
-use super::{super::causes::with_causes, request::Request};
+use super::{super::causes::with_causes, clocks::Clocks, request::Request};
 
 /// Longest time for one request, from the look-up of the name to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +46,8 @@ pub struct ClientError(#[source] reqwest::Error);
 #[derive(Debug, Clone)]
 pub struct Deliverer {
     client: Client,
+    /// What is known of receivers' clocks.
+    pub(super) clocks: Clocks,
 }
 
 impl Deliverer {
@@ -65,24 +67,24 @@ impl Deliverer {
                 builder().tls_certs_only([]).build().map_err(ClientError)?
             }
         };
-        Ok(Self { client })
+        Ok(Self { client, clocks: Clocks::default() })
     }
 
-    /// Sends `request` once.
-    pub async fn send(&self, request: &Request) -> Delivery {
+    /// Sends `request` once. Returns what came of it, and what time it was there by the receiver's word.
+    pub async fn send(&self, request: &Request) -> (Delivery, Option<WallTime>) {
         let mut post = self.client.post(request.url.clone()).header(CONTENT_TYPE, "application/json");
         for (name, value) in &request.headers {
             post = post.header(*name, value);
         }
         match post.body(request.body.clone()).send().await {
-            Ok(response) => judge(request, response).await,
+            Ok(response) => {
+                let date = date(&response);
+                (judge(request, response).await, date)
+            }
             Err(error) => {
                 let perhaps_taken = !error.is_connect() && !error.is_builder();
-                Delivery::Retry {
-                    after: None,
-                    detail: shown(request, &with_causes(&error.without_url())),
-                    perhaps_taken,
-                }
+                let detail = shown(request, &with_causes(&error.without_url()));
+                (Delivery::Retry { after: None, detail, perhaps_taken }, None)
             }
         }
     }
@@ -118,6 +120,13 @@ async fn judge(request: &Request, response: Response) -> Delivery {
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds: u32 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.into()))
+}
+
+/// When the answer was made, by the clock of whoever made it.
+fn date(response: &Response) -> Option<WallTime> {
+    let text = response.headers().get(DATE)?.to_str().ok()?;
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    u64::try_from(date.as_millisecond()).ok().map(WallTime)
 }
 
 async fn begin_of(mut response: Response) -> String {

@@ -9,6 +9,7 @@
 //! Delivery is therefore *at least once*: every format carries a key by which the receiver drops what it already has.
 
 mod alertmanager;
+mod clocks;
 mod deliver;
 mod pagerduty;
 mod plan;
@@ -77,7 +78,7 @@ pub struct Trouble {
     pub detail: String,
 }
 
-/// Writes the request that tells `receiver` about `incident`.
+/// Writes the request that tells `receiver` about `incident`, when it is `now` there.
 ///
 /// # Errors
 /// [`RenderError`] when the receiver's URL cannot be used or its secret is missing.

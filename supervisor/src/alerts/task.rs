@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use holdfast_policies::{incident::Incident, time::Now};
+use holdfast_policies::{incident::Incident, model::Receiver, time::Now};
 use tokio::{
     sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
@@ -18,6 +18,7 @@ use super::{
         metrics::{Metrics, SendResult},
     },
     AlertState, Attempts, Delivered, Deliverer, Delivery, Due, Plan, Trouble, kind, plan, read_secrets, render,
+    rfc3339,
 };
 
 /// Reads both clocks.
@@ -140,9 +141,34 @@ async fn tell(deliverer: Deliverer, due: Due, cluster: String, incident: Inciden
         Ok(Err(error)) => return again_later(with_causes(&error), false),
         Err(_) => return again_later("the secret file could not be read".to_owned(), false),
     };
-    match render(&due.receiver, &cluster, &incident, now.wall, &secrets) {
-        Ok(request) => deliverer.send(&request).await,
-        Err(error) => Delivery::Rejected { detail: with_causes(&error) },
+    let receiver = due.receiver.key();
+    let there = deliverer.clocks.there(&receiver, now.wall);
+    let request = match render(&due.receiver, &cluster, &incident, there, &secrets) {
+        Ok(request) => request,
+        Err(error) => return Delivery::Rejected { detail: with_causes(&error) },
+    };
+    let (delivery, date) = deliverer.send(&request).await;
+    let Some(date) = date.filter(|_| takes_times(&due.receiver)) else { return delivery };
+    let other_clock = deliverer.clocks.note(&receiver, there, date, now.wall);
+    match delivery {
+        // By its own clock it may have ended before it was told, or have yet to end.
+        Delivery::Accepted | Delivery::Rejected { .. } if other_clock => {
+            let detail = format!(
+                "it was told by this host's clock ({}), and its own says {}: it is told anew by that one; one of the two is wrong",
+                rfc3339(there),
+                rfc3339(date)
+            );
+            again_later(detail, true)
+        }
+        Delivery::Accepted | Delivery::Rejected { .. } | Delivery::Retry { .. } => delivery,
+    }
+}
+
+/// Whether a receiver does something at the times that it is told.
+fn takes_times(receiver: &Receiver) -> bool {
+    match receiver {
+        Receiver::Alertmanager { .. } => true,
+        Receiver::Pagerduty { .. } | Receiver::Webhook { .. } => false,
     }
 }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::metrics::Metrics,
-    stub::{Stub, until},
+    stub::{Seen, Stub, until},
     *,
 };
 
@@ -202,6 +202,25 @@ async fn a_refusal_is_not_repeated_but_shown_and_nothing_secret_is_logged() {
         let ours: Vec<_> = logged.lines().filter(|line| line.contains("alert")).collect();
         assert!(!ours.iter().any(|line| line.contains(secret)) && !details.contains(secret), "{ours:?} {details}");
     }
+}
+
+#[tokio::test]
+async fn alertmanager_is_told_by_its_own_clock_where_this_hosts_is_years_off() {
+    let _ = Deliverer::new();
+    let stub = Stub::start(&["200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT"]).await;
+    let receiver = Receiver::Alertmanager { url: stub.url.clone(), min_severity: Severity::Info };
+    let lead = Lead::start(vec![receiver], vec![Incident { opened: now().wall, ..incident(7) }]);
+    lead.all_told().await;
+    let at = |seen: &Seen, key: &str| seen.body[0][key].as_str().unwrap().to_owned();
+    let seen = stub.seen();
+    assert_eq!(seen.len(), 2, "nothing was known of its clock before");
+    assert!(at(&seen[1], "startsAt").starts_with("1994-11-06T08:"), "{:?}", seen[1]);
+    assert!(at(&seen[1], "endsAt").starts_with("1994-11-06T08:5"), "{:?}", seen[1]);
+    lead.incident(|incident| incident.resolved = Some(now().wall));
+    lead.all_told().await;
+    let seen = stub.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(at(&seen[2], "endsAt").starts_with("1994-11-06T08:"), "an end to come would end nothing: {:?}", seen[2]);
 }
 
 /// A real Alertmanager on loopback that tells `hook` of everything; `None` where real peers were expressly waived.
