@@ -57,11 +57,13 @@ impl Revocations {
         self.newest(|revoked, joined| is_heard(revoked, joined, host, incarnation), host)
     }
 
-    /// Ears that hear whom this one hears.
+    /// Ears that hear whom this one hears. Which boots have joined only those know who have the state.
     #[must_use]
     pub fn ears(&self) -> Ears {
-        let known = self.clone();
-        Ears::new(move |host, incarnation| known.hears(host, incarnation))
+        let (known, replica) = (self.clone(), Arc::clone(&self.replica));
+        Ears::new(move |host, incarnation| known.hears(host, incarnation)).knowing(move |host, incarnation| {
+            replica.read().unwrap_or_else(PoisonError::into_inner).state.is_current(host, incarnation)
+        })
     }
 
     /// Looks at the newer knowledge: what is revoked, and whether the host has joined. A voter that lags behind, or has

@@ -1,4 +1,5 @@
-//! Whom a socket listens to: everybody who seals with the cluster's key, but for those who were taken out of it (R27).
+//! Whom a socket listens to: everybody who seals with the cluster's key, but for those who were taken out of it (R27). And whom it
+//! knows to have joined: of which boot of a host its certificate has vouched.
 
 use std::{fmt, sync::Arc};
 
@@ -6,21 +7,36 @@ use holdfast_policies::names::{HostName, Incarnation};
 
 /// Whether datagrams of a boot are heard; cheap to clone.
 #[derive(Clone)]
-pub struct Ears(Arc<Listens>);
+pub struct Ears {
+    hears: Arc<OfBoot>,
+    joined: Arc<OfBoot>,
+}
 
-/// Whether a boot of a host is listened to.
-type Listens = dyn Fn(&HostName, &Incarnation) -> bool + Send + Sync;
+/// What is so of a boot of a host.
+type OfBoot = dyn Fn(&HostName, &Incarnation) -> bool + Send + Sync;
 
 impl Ears {
     /// Ears that hear whom `hears` says.
     pub fn new(hears: impl Fn(&HostName, &Incarnation) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(hears))
+        Self { hears: Arc::new(hears), joined: Arc::new(|_, _| false) }
+    }
+
+    /// The same ears, which know of the boots that have joined.
+    #[must_use]
+    pub fn knowing(self, joined: impl Fn(&HostName, &Incarnation) -> bool + Send + Sync + 'static) -> Self {
+        Self { joined: Arc::new(joined), ..self }
+    }
+
+    /// Whether this boot is known to be the one with which its host has joined.
+    #[must_use]
+    pub fn has_joined(&self, host: &HostName, incarnation: &Incarnation) -> bool {
+        (self.joined)(host, incarnation)
     }
 
     /// Whether this boot is heard.
     #[must_use]
     pub fn hear(&self, host: &HostName, incarnation: &Incarnation) -> bool {
-        (self.0)(host, incarnation)
+        (self.hears)(host, incarnation)
     }
 }
 

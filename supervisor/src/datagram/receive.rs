@@ -60,7 +60,7 @@ impl Receiver {
         if !self.ears.hear(&opened.host, &opened.incarnation) {
             return Err(Refusal::Revoked);
         }
-        self.sessions.admit(&opened, now)?;
+        self.sessions.admit(&opened, |boot| self.ears.has_joined(&opened.host, boot), now)?;
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         self.heard.record(&opened.host, opened.role, &opened.incarnation, now);
         let (kind, role) = (opened.kind, opened.role);
