@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(sessions.admit(&from(SENDERS_MAX), nobody, Moment(0).plus(FORGET_AFTER)), Ok(()));
     }
 
-    /// A connection that was cut without a word holds its place until the kernel has asked after it in vain, some fifteen seconds.
+    /// A connection that was cut without a word holds its place until the kernel has asked after it in vain, over ten seconds.
     /// A switch that starts anew cuts those of all hosts at once, and all come back sooner than that.
     #[test]
     fn every_host_that_is_heard_finds_room_to_connect_anew_beside_its_connection_that_was_cut() {
