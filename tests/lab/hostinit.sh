@@ -30,9 +30,9 @@ keep() { # NAME COMMAND...
 }
 
 if [ -n "$holdfast" ] && [ -e "$lab/etc/$host/holdfast.yaml" ]; then
-  for name in guard supervisor; do [ -e "$disk/hold-$name" ] || touch "/run/lab/want-$name"; done
+  touch /run/lab/want-guard /run/lab/want-supervisor
   keep guard "$holdfast" guard --config "$lab/etc/$host/holdfast.yaml" &
-  [ -e "$disk/hold-guard" ] || for _ in $(seq 50); do [ -e /run/lab/guard.pid ] && break; sleep 0.01; done
+  for _ in $(seq 50); do [ -e /run/lab/guard.pid ] && break; sleep 0.01; done
   # What its unit sets (examples/packaging/holdfast.service).
   keep supervisor env MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 "$holdfast" run --config "$lab/etc/$host/holdfast.yaml" &
 fi

@@ -55,7 +55,7 @@ B
   ip -n "$prefix-sw" link set "p-$host" master sw0
   ip -n "$prefix-mg" link set "m-$host" master mg0
   [ -e "$disk/cable-pulled" ] || ip -n "$prefix-sw" link set "p-$host" up
-  [ -e "$disk/management-pulled" ] || ip -n "$prefix-mg" link set "m-$host" up
+  ip -n "$prefix-mg" link set "m-$host" up
 }
 
 on() {

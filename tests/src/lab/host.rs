@@ -231,15 +231,6 @@ impl Lab {
         self.signal(host, daemon, if suspended { Signal::SIGSTOP } else { Signal::SIGCONT })
     }
 
-    /// Whether a daemon is started at the host's next boots.
-    ///
-    /// # Errors
-    /// When the mark cannot be written.
-    pub fn start_at_boot(&self, host: &str, daemon: Daemon, start: bool) -> Result<()> {
-        let mark = self.host_dir(host).join(format!("hold-{}", daemon.name()));
-        if start { fs::remove_file(mark).or(Ok(())) } else { fs::write(mark, b"").map_err(Into::into) }
-    }
-
     pub(super) fn run_dir(&self, host: &str) -> Result<PathBuf> {
         Ok(run_dir(self.init_pid(host)?))
     }

@@ -81,7 +81,7 @@ impl Lab {
     /// When the host is unknown or the link cannot be set.
     pub fn cut_link(&self, host: &str) -> Result<()> {
         fs::write(self.host_dir(host).join("cable-pulled"), b"")?;
-        link(&self.place, "sw", &format!("p-{host}"), "down")
+        set_cable(&self.place, host, "down")
     }
 
     /// Plugs the cable in again.
@@ -90,25 +90,7 @@ impl Lab {
     /// As [`Lab::cut_link`].
     pub fn restore_link(&self, host: &str) -> Result<()> {
         forget(&self.host_dir(host).join("cable-pulled"))?;
-        link(&self.place, "sw", &format!("p-{host}"), "up")
-    }
-
-    /// Cuts a host off the management network: it reaches no BMC.
-    ///
-    /// # Errors
-    /// As [`Lab::cut_link`].
-    pub fn cut_management(&self, host: &str) -> Result<()> {
-        fs::write(self.host_dir(host).join("management-pulled"), b"")?;
-        link(&self.place, "mg", &format!("m-{host}"), "down")
-    }
-
-    /// Lets a host reach the BMCs again.
-    ///
-    /// # Errors
-    /// As [`Lab::cut_link`].
-    pub fn restore_management(&self, host: &str) -> Result<()> {
-        forget(&self.host_dir(host).join("management-pulled"))?;
-        link(&self.place, "mg", &format!("m-{host}"), "up")
+        set_cable(&self.place, host, "up")
     }
 
     /// Drops, silently, what `from` sends to `to` over the data network; the other direction is another call.
@@ -139,8 +121,9 @@ impl Lab {
     }
 }
 
-fn link(place: &Place, space: &str, name: &str, state: &str) -> Result<()> {
-    let answer = command::run(&["ip", "-n", &place.space(space), "link", "set", name, state], QUICK)?;
+fn set_cable(place: &Place, host: &str, state: &str) -> Result<()> {
+    let name = format!("p-{host}");
+    let answer = command::run(&["ip", "-n", &place.space("sw"), "link", "set", &name, state], QUICK)?;
     // A host that is off may have no link at all; the mark in its folder counts at its next boot.
     anyhow::ensure!(
         answer.ok() || answer.err.contains("Cannot find device"),
