@@ -114,7 +114,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         seeds: file.voters.values().copied().filter(|address| *address != file.listen).collect(),
         interval: file.timing.gossip_interval.0,
     };
-    let gossip = Gossip::start(gossip, datagrams.sender.clone(), datagrams.gossip, datagrams.heard.clone()).await?;
+    let gossip = Gossip::start(gossip, datagrams.sender.clone(), datagrams.gossip).await?;
 
     let (driver, events) = open_driver(&file).await?;
     let lease = Lease::none(file.timing.lease.0);

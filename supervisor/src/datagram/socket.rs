@@ -181,11 +181,6 @@ impl Sender {
         self.send(Kind::Gossip, to, body).await;
     }
 
-    /// Sends a beacon.
-    pub async fn send_beacon(&self, to: SocketAddr, beacon: &Beacon) {
-        self.send_json(Kind::Beacon, to, beacon).await;
-    }
-
     /// Asks `host`, which listens at `to`, to sync at once.
     pub async fn send_nudge(&self, to: SocketAddr, host: &HostName) {
         self.send_json(Kind::Nudge, to, &Nudge { to: host.clone() }).await;
@@ -273,8 +268,9 @@ mod tests {
         };
         let long = vec![3; 20_000];
         a.sender.send_gossip(to, &long).await;
-        a.sender.send_beacon(to, &Beacon { host: HostName::new("hv-c").unwrap(), ..beacon.clone() }).await;
-        a.sender.send_beacon(to, &beacon).await;
+        let of_another = Beacon { host: HostName::new("hv-c").unwrap(), ..beacon.clone() };
+        a.sender.send_json(Kind::Beacon, to, &of_another).await;
+        a.sender.send_json(Kind::Beacon, to, &beacon).await;
         a.sender.send_nudge(to, &HostName::new("hv-c").unwrap()).await;
         a.sender.send_nudge(to, &HostName::new("hv-b").unwrap()).await;
 

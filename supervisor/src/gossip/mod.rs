@@ -5,7 +5,7 @@
 //! fit one message and because everybody carries everything.
 //!
 //! "When was a host last heard" is answered from datagrams received from the host itself, not from heartbeats that
-//! others pass on: see [`Heard`].
+//! others pass on: see [`Heard`](super::datagram::Heard).
 
 mod transport;
 
@@ -16,13 +16,10 @@ use std::{
 };
 
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
-use holdfast_policies::{
-    names::{HostName, Incarnation},
-    time::Moment,
-};
+use holdfast_policies::names::HostName;
 use tokio::sync::{mpsc, watch};
 
-use super::datagram::{GossipReceived, Heard, Role, Sender};
+use super::datagram::{GossipReceived, Sender};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
@@ -116,7 +113,6 @@ pub struct Member {
 pub struct Gossip {
     handle: ChitchatHandle,
     changes: watch::Receiver<BTreeMap<ChitchatId, NodeState>>,
-    heard: Heard,
 }
 
 impl Gossip {
@@ -128,7 +124,6 @@ impl Gossip {
         config: GossipConfig,
         sender: Sender,
         inbox: mpsc::Receiver<GossipReceived>,
-        heard: Heard,
     ) -> Result<Self, StartError> {
         let host = config.host.clone();
         let transport = transport::Sealed::new(sender, inbox);
@@ -136,7 +131,7 @@ impl Gossip {
             .await
             .map_err(|error| StartError { host, source: error.into() })?;
         let changes = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
-        Ok(Self { handle, changes, heard })
+        Ok(Self { handle, changes })
     }
 
     /// Publishes a fact about this host.
@@ -178,24 +173,6 @@ impl Gossip {
     #[must_use]
     pub fn watch(&self) -> Changes {
         Changes(self.changes.clone())
-    }
-
-    /// When any process of a host was last heard directly.
-    #[must_use]
-    pub fn heard(&self, host: &HostName) -> Option<Moment> {
-        self.heard.last_any(host)
-    }
-
-    /// When any process of this boot of a host was last heard directly (R17).
-    #[must_use]
-    pub fn heard_of(&self, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
-        self.heard.last_of(host, incarnation)
-    }
-
-    /// When a host's guard was last heard, and of which boot (R16).
-    #[must_use]
-    pub fn last_beacon(&self, host: &HostName) -> Option<(Moment, Incarnation)> {
-        self.heard.last(host, Role::Guard).map(|life| (life.moment, life.incarnation))
     }
 
     /// Waits until gossip has ended, which it does only when its socket is closed or by a bug: a supervisor that sees

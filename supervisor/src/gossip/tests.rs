@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, sync::atomic::Ordering};
 
+use holdfast_policies::names::Incarnation;
+
 use super::{
-    super::datagram::{Counters, Datagrams, Ears, Identity, Keyring, Running},
+    super::datagram::{Counters, Datagrams, Ears, Heard, Identity, Keyring, Role, Running},
     *,
 };
 
@@ -16,6 +18,7 @@ pub(crate) struct Node {
     pub(crate) gossip: Gossip,
     address: SocketAddr,
     counters: Arc<Counters>,
+    heard: Heard,
     _running: Running,
 }
 
@@ -48,8 +51,9 @@ async fn advertising(
         seeds: seeds.to_vec(),
         interval: Duration::from_millis(50),
     };
-    let gossip = Gossip::start(config, datagrams.sender, datagrams.gossip, datagrams.heard).await.unwrap();
-    Node { gossip, address, counters: datagrams.counters, _running: datagrams.running }
+    let gossip = Gossip::start(config, datagrams.sender, datagrams.gossip).await.unwrap();
+    let (counters, heard) = (datagrams.counters, datagrams.heard);
+    Node { gossip, address, counters, heard, _running: datagrams.running }
 }
 
 fn host(name: &str) -> HostName {
@@ -86,11 +90,11 @@ async fn two_nodes_see_each_other_and_one_with_another_key_is_not_seen() {
     assert!(!a.gossip.members().await.contains_key(&host("hv-x")));
     assert_eq!(stranger.gossip.members().await.len(), 1);
     until(&a.gossip, "that the stranger was refused", |_| a.counters.unknown_key.load(Ordering::Relaxed) > 0).await;
-    assert_eq!(a.gossip.heard(&host("hv-x")), None);
+    assert_eq!(a.heard.last_any(&host("hv-x")), None);
     let boot = Incarnation::new("hv-b.boot").unwrap();
-    assert!(a.gossip.heard_of(&host("hv-b"), &boot).is_some());
-    assert_eq!(a.gossip.heard_of(&host("hv-b"), &Incarnation::new("other").unwrap()), None);
-    assert_eq!(a.gossip.last_beacon(&host("hv-b")), None);
+    assert!(a.heard.last_of(&host("hv-b"), &boot).is_some());
+    assert_eq!(a.heard.last_of(&host("hv-b"), &Incarnation::new("other").unwrap()), None);
+    assert_eq!(a.heard.last(&host("hv-b"), Role::Guard), None);
 }
 
 #[tokio::test]

@@ -130,20 +130,20 @@ async fn members_find_each_other_in_bad_weather_and_a_cut_one_is_seen_dead_until
     until(&a.gossip, "c dead at a", dead).await;
     // What was on its way when c was cut off still arrives.
     let mut heard = None;
-    while heard != a.gossip.heard(&host("hv-c")) {
-        heard = a.gossip.heard(&host("hv-c"));
+    while heard != a.heard.last_any(&host("hv-c")) {
+        heard = a.heard.last_any(&host("hv-c"));
         tokio::time::sleep(Duration::from_millis(3 * LATE)).await;
     }
     until(&b.gossip, "c dead at b", dead).await;
     until(&c.gossip, "the others dead at c", |members| !alive(members, "hv-a") && !alive(members, "hv-b")).await;
-    assert_eq!(a.gossip.heard(&host("hv-c")), heard, "R16: nobody else's word makes it heard");
+    assert_eq!(a.heard.last_any(&host("hv-c")), heard, "R16: nobody else's word makes it heard");
     until(&a.gossip, "b at a, meanwhile", |members| alive(members, "hv-b")).await;
 
     weather.cut([]);
     until(&a.gossip, "c back at a", |members| alive(members, "hv-c")).await;
     until(&c.gossip, "a back at c", |members| alive(members, "hv-a")).await;
     let again = async {
-        while a.gossip.heard(&host("hv-c")) <= heard {
+        while a.heard.last_any(&host("hv-c")) <= heard {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
