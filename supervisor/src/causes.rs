@@ -1,4 +1,6 @@
-//! Errors as people read them: with everything that led to them, in one line.
+//! What led to errors: all of it in one line, as people read it, and the one cause that is treated apart from others.
+
+use std::io;
 
 /// An error and all its causes, in one line.
 #[must_use]
@@ -10,4 +12,10 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     words
+}
+
+/// Whether there was no room on a disk, or none for whoever writes: it can be written again when somebody has made room.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     bootstrap::{Papers, Part, founding_voters},
+    causes::is_full,
     consensus::{Cause, Consensus, Machine, StartError},
     coordinator::{Coordinator, Counter, wishes::ask_generation},
     desk::VoterList,
@@ -149,10 +150,6 @@ fn weigh(error: &anyhow::Error, recovery_begun: bool) -> anyhow::Result<Lost> {
             Ok(Lost { why, by_disk: full })
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Looks after the vote for as long as the supervisor runs. Returns, with the reason, when it should be started again.

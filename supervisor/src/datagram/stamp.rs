@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::Role;
+use crate::causes::is_full;
 
 /// Longest stamp file read, in bytes: a 64-bit number in decimal, and a newline.
 const FILE_BYTES_MAX: u64 = 32;
@@ -45,10 +46,6 @@ fn replace(fresh: &Path, path: &Path, stamp: u64) -> io::Result<()> {
     writeln!(file, "{stamp}")?;
     file.sync_all()?;
     fs::rename(fresh, path)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Writes a stamp over the last one, which has as many digits for the next centuries: a supervisor must also start on a
