@@ -20,6 +20,11 @@ use crate::{
 /// for longer.
 pub const QUIET: Duration = Duration::from_millis(600);
 
+/// The words for the kinds of proof that are about a whole host.
+const POWER_OFF: &str = "power_off";
+const LEASE_EXPIRED: &str = "lease_expired";
+const OPERATOR: &str = "operator";
+
 /// Why we know. Made only by the functions of this module; read with [`Proof::kind`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -299,14 +304,17 @@ impl Proof {
         }
     }
 
+    /// The words for the kinds that are about a whole host; see [`Self::host_gone`].
+    pub const HOST_GONE_WORDS: [&str; 3] = [POWER_OFF, LEASE_EXPIRED, OPERATOR];
+
     /// The word for the kind, as in metrics and JSON.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match &self.0 {
-            ProofKind::PowerOff { .. } => "power_off",
-            ProofKind::LeaseExpired { .. } => "lease_expired",
+            ProofKind::PowerOff { .. } => POWER_OFF,
+            ProofKind::LeaseExpired { .. } => LEASE_EXPIRED,
             ProofKind::Reported { .. } => "reported",
-            ProofKind::Operator { .. } => "operator",
+            ProofKind::Operator { .. } => OPERATOR,
             ProofKind::NotHere { .. } => "not_here",
         }
     }

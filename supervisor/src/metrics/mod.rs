@@ -19,6 +19,7 @@ use std::{
 use holdfast_policies::{
     incident::Stages,
     names::{GuestName, HostName, ServiceName},
+    proof::Proof,
 };
 use holdfast_probes::Figure;
 use prometheus::{
@@ -33,9 +34,6 @@ use self::{modes::ModeMetrics, names::Name, probes::ProbeMetrics};
 
 /// Upper bounds of the failover stage buckets, in seconds: the promised seconds finely, fence level time-outs coarsely.
 const STAGE_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0];
-
-/// What proves a whole host gone, in the words of `Proof::word`.
-const PROOFS_OF_HOSTS: [&str; 3] = ["power_off", "lease_expired", "operator"];
 
 /// The registry and everything in it. Shared as `Arc<Metrics>`; every method may be called from any task.
 pub struct Metrics {
@@ -130,7 +128,7 @@ impl Metrics {
         for event in GuestEventKind::ALL {
             count(&metrics.guest_events, &[event.word()], 0);
         }
-        for proof in PROOFS_OF_HOSTS {
+        for proof in Proof::HOST_GONE_WORDS {
             count(&metrics.fences, &[proof], 0);
         }
         for stage in Stage::ALL {
