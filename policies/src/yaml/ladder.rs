@@ -122,10 +122,5 @@ fn tried(fields: &Fields<'_>, default_wait_secs: u64) -> (Option<u32>, Option<Sp
 
 /// A severity, here and in alerts.
 pub(super) fn severity(value: &Value<'_>) -> Option<Severity> {
-    value.one_of(&[
-        ("info", Severity::Info),
-        ("warning", Severity::Warning),
-        ("error", Severity::Error),
-        ("critical", Severity::Critical),
-    ])
+    value.one_of(&Severity::ALL.map(|severity| (severity.word(), severity)))
 }

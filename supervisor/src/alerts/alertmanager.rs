@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{
     cut,
     request::{self, RenderError, Request},
-    rfc3339, severity_word,
+    rfc3339,
 };
 
 /// How long an open alert stays without being sent again: Alertmanager's own default, five missed minutes.
@@ -45,7 +45,7 @@ pub(super) fn render(base: &str, cluster: &str, incident: &Incident, now: WallTi
             "summary": cut(&incident.summary, ANNOTATION_MAX),
             "description": cut(&incident.done.join(" "), ANNOTATION_MAX),
             "human": cut(incident.human.as_deref().unwrap_or("nothing"), ANNOTATION_MAX),
-            "severity": severity_word(incident.severity),
+            "severity": incident.severity.word(),
         },
         "startsAt": rfc3339(starts),
         "endsAt": rfc3339(ends),

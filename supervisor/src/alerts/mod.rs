@@ -22,11 +22,7 @@ mod task;
 mod tests;
 mod webhook;
 
-use holdfast_policies::{
-    incident::Incident,
-    model::{Receiver, Severity},
-    time::WallTime,
-};
+use holdfast_policies::{incident::Incident, model::Receiver, time::WallTime};
 
 pub use self::{
     deliver::{ClientError, Deliverer, Delivery},
@@ -103,15 +99,6 @@ pub fn kind(receiver: &Receiver) -> ReceiverKind {
         Receiver::Pagerduty { .. } => ReceiverKind::Pagerduty,
         Receiver::Alertmanager { .. } => ReceiverKind::Alertmanager,
         Receiver::Webhook { .. } => ReceiverKind::Webhook,
-    }
-}
-
-fn severity_word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-        Severity::Critical => "critical",
     }
 }
 

@@ -10,7 +10,6 @@ use super::{
     request::{self, RenderError, Request},
     rfc3339,
     secrets::Secrets,
-    severity_word,
 };
 
 /// Longest `dedup_key`, in characters (PagerDuty's rule).
@@ -54,7 +53,7 @@ fn payload(cluster: &str, incident: &Incident) -> Value {
     json!({
         "summary": cut(if incident.summary.is_empty() { &incident.key } else { &incident.summary }, SUMMARY_MAX),
         "source": if source.is_empty() { cluster } else { source },
-        "severity": severity_word(incident.severity),
+        "severity": incident.severity.word(),
         "timestamp": rfc3339(incident.opened),
         "component": incident.key,
         "group": cluster,

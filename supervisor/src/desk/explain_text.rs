@@ -11,7 +11,7 @@ use holdfast_policies::{
 use super::{
     explain::Explanation,
     story::{IncidentStory, StoryLine},
-    words::{Table, at_most, severity, stages, stretched},
+    words::{Table, at_most, stages, stretched},
 };
 
 impl fmt::Display for Explanation {
@@ -79,7 +79,7 @@ impl fmt::Display for IncidentStory {
             Some(resolved) => ("resolved", resolved.as_str()),
             None => ("OPEN", "the present"),
         };
-        let severity = severity(self.severity);
+        let severity = self.severity.word();
         writeln!(f, "Incident {} {} ({severity}, {word}): {}", self.id, self.key, self.summary)?;
         writeln!(f, "  from {} to {until}", self.opened_at)?;
         let taken = self.rung.as_ref().map(|rung| format!("rung: {rung}"));

@@ -10,7 +10,7 @@ use holdfast_policies::{
 
 use super::{
     status::{GuestStatus, HostLife, HostStatus, LevelStatus, Status},
-    words::{Table, host_verdict, lasted, severity},
+    words::{Table, host_verdict, lasted},
 };
 
 /// Longest list of names in one cell of a table.
@@ -71,7 +71,7 @@ impl Status {
             format!("SUSPENDED by {by}: nothing is decided until `holdfast resume`, except what was under way before.")
         }));
         for incident in self.incidents.iter().filter(|incident| incident.open) {
-            let (severity, ago) = (severity(incident.severity).to_uppercase(), lasted(incident.lasted_ms));
+            let (severity, ago) = (incident.severity.word().to_uppercase(), lasted(incident.lasted_ms));
             lines.push(format!("{severity} {} for {ago}: {}", incident.key, incident.summary));
             lines.extend(incident.human.iter().map(|human| format!("    DO: {human}")));
         }

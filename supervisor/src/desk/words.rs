@@ -6,7 +6,6 @@ use holdfast_policies::{
     bound::{Stretch, rounded_up},
     decide::HostVerdict,
     incident::Stages,
-    model::Severity,
     time::WallTime,
 };
 
@@ -62,15 +61,6 @@ pub(super) fn host_verdict(verdict: HostVerdict) -> &'static str {
         HostVerdict::Failed => "failed",
         HostVerdict::Gone => "gone",
         HostVerdict::Unknown => "unknown",
-    }
-}
-
-pub(super) fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-        Severity::Critical => "critical",
     }
 }
 
