@@ -6,6 +6,7 @@ mod every;
 mod http;
 mod kinds;
 mod network;
+mod plugin;
 mod real;
 mod scene;
 

@@ -15,7 +15,8 @@ use holdfast_policies::{model::Probe, observe::Outcome};
 
 use super::{
     kinds::kinds,
-    network::{all_asked, conversations, dns, plugin, until},
+    network::{all_asked, conversations, dns, until},
+    plugin::plugin,
     scene::{Manner, Says, Scripted, exec, inside, network, server, tcp},
 };
 use crate::{ChannelError, ExecResult, Exit, GuestChannel, Target, ask};

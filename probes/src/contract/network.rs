@@ -16,9 +16,7 @@ use futures_util::future::join_all;
 use holdfast_policies::{
     model::{HttpProbe, Probe, TcpProbe},
     observe::{DETAIL_BYTES_MAX, Observation, Outcome},
-    probe::{
-        DnsProbe, Grade, GrpcProbe, HttpVersion, PluginProbe, RecordKind, RedisProbe, SqlProbe, TlsProbe, TlsSettings,
-    },
+    probe::{DnsProbe, Grade, GrpcProbe, HttpVersion, RecordKind, RedisProbe, SqlProbe, TlsProbe, TlsSettings},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,7 +25,10 @@ use tokio::{
 
 use crate::{
     Target, ask,
-    contract::scene::{Here, closed_port, inside, network},
+    contract::{
+        plugin::plugin,
+        scene::{Here, closed_port, inside, network},
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -176,12 +177,7 @@ pub(super) fn dns(port: u16) -> Probe {
     Probe::Dns(DnsProbe { name, kind: RecordKind::A, server: None, port, expect: Vec::new() })
 }
 
-pub(super) fn plugin(script: &str) -> Probe {
-    let run = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    Probe::Plugin(PluginProbe { run, warning: Grade::Slow })
-}
-
-async fn asked(probe: &Probe, target: &Target) -> Observation {
+pub(super) async fn asked(probe: &Probe, target: &Target) -> Observation {
     let began = Instant::now();
     let observation = ask(probe, target, LIMIT).await;
     assert!(began.elapsed() < LIMIT + SLACK, "{probe:?} took {:?}", began.elapsed());
@@ -200,7 +196,7 @@ pub(super) async fn all_asked(probes: impl IntoIterator<Item = Probe>, target: &
 }
 
 /// A machine so busy that this process overslept is no failure of the promise: the answer is then `Unknown`, and says so.
-fn is(observation: &Observation, wanted: Outcome) -> bool {
+pub(super) fn is(observation: &Observation, wanted: Outcome) -> bool {
     observation.outcome == wanted || observation.detail.starts_with("this vantage itself was late")
 }
 
@@ -466,63 +462,6 @@ async fn a_service_that_repeats_what_it_is_told_gets_no_secret_into_the_detail()
         assert_ne!(seen.outcome, Outcome::Pass);
         assert!(!seen.detail.contains("horse"), "{seen:?}");
     }
-}
-
-#[tokio::test]
-async fn a_plugin_is_judged_by_its_exit_code_and_figures_are_kept_out() {
-    for (script, wanted) in [
-        ("echo 'OK - fine | time=1s'", Outcome::Pass),
-        ("exit 1", Outcome::Slow),
-        ("exit 2", Outcome::Fail),
-        ("exit 3", Outcome::Unknown),
-        ("exit 77", Outcome::Unknown),
-        ("kill -9 $$", Outcome::Unknown),
-        ("exec yes", Outcome::Unknown),
-        ("n=0; while [ $n -lt 2000 ]; do printf '%0100d\\n' $n; n=$((n + 1)); done; exit 2", Outcome::Fail),
-        ("sleep 60", Outcome::Unknown),
-        ("test \"$LC_ALL\" = C && test -z \"$CARGO\" || exit 2", Outcome::Pass),
-    ] {
-        let seen = asked(&plugin(script), &network()).await;
-        assert!(is(&seen, wanted), "{script}: {seen:?}");
-        assert!(!seen.detail.contains("time="), "{seen:?}");
-    }
-    let missing = PluginProbe { run: vec!["/nowhere/check_x".to_owned()], warning: Grade::Fail };
-    assert_eq!(asked(&Probe::Plugin(missing), &network()).await.outcome, Outcome::Unknown);
-}
-
-#[tokio::test]
-async fn the_figures_of_a_plugin_are_those_of_its_newest_answer() {
-    let target = network();
-    for (script, wanted) in [
-        ("echo 'OK | time=1s size=7B'", &["time", "size"][..]),
-        ("echo OK", &[][..]),
-        ("echo 'LOW | left=3%'; exit 2", &["left"][..]),
-        ("sleep 60", &[][..]),
-    ] {
-        asked(&plugin(script), &target).await;
-        let told: Vec<String> = target.memory.figures().into_iter().map(|figure| figure.label).collect();
-        assert_eq!(told, wanted, "{script}");
-    }
-}
-
-#[tokio::test]
-async fn a_plugin_gets_the_guests_address_as_an_argument_and_no_shell() {
-    let words = ["/bin/echo", "-H", "{address}", "$(id)"].map(str::to_owned).to_vec();
-    let seen = asked(&Probe::Plugin(PluginProbe { run: words, warning: Grade::Slow }), &network()).await;
-    assert_eq!((seen.outcome, seen.detail.as_str()), (Outcome::Pass, "-H 127.0.0.1 $(id)"));
-}
-
-#[tokio::test]
-async fn a_plugin_that_hangs_is_killed_with_all_that_it_has_started() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("pid");
-    let script = format!("sleep 60 & echo $! > {0}.part; mv {0}.part {0}; wait", file.display());
-    let seen = ask(&plugin(&script), &network(), Duration::from_secs(5)).await;
-    assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
-    let pid = std::fs::read_to_string(&file).unwrap();
-    let stat = format!("/proc/{}/stat", pid.trim());
-    until("the end of what it started", || !std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")))
-        .await;
 }
 
 #[tokio::test]
