@@ -11,8 +11,8 @@ use holdfast_policies::names::Epoch;
 
 use super::Case;
 
-/// Cases kept of each guest: a ladder that is climbed to its end on one host. With [`super::TAIL_BYTES`] they take some 100 KiB, and
-/// as much again with pictures of text screens; with the largest, which take [`PICTURE_BYTES_MAX`](super::screen::PICTURE_BYTES_MAX), 10 MiB.
+/// Cases kept of each guest: a ladder that is climbed to its end on one host. With `TAIL_BYTES` they take some 100 KiB, and
+/// as much again with pictures of text screens; with the largest, which take `PICTURE_BYTES_MAX`, 10 MiB.
 const CASES_MAX: usize = 5;
 
 /// Guests of which cases are kept: more than a host runs, and 50 MiB at most, without pictures, where guests come and go under
