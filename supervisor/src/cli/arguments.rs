@@ -9,14 +9,7 @@ use holdfast_policies::{
     time::Span,
 };
 
-/// Longest name of a person, in characters: names are kept in the journal.
-const PERSON_CHARACTERS_MAX: usize = 100;
-
-/// Longest reason that a person gives, in characters: it is kept for as long as what it is about.
-const REASON_CHARACTERS_MAX: usize = 200;
-
-/// Longest id of a machine, in characters: systemd's have 32.
-const MACHINE_CHARACTERS_MAX: usize = 100;
+use super::values::{host_address, host_size, label, machine, person, reason, span};
 
 /// Lines of at most 79 characters: wider ones are broken anew by terminals, without their indentation.
 const EXIT_CODES: &str = "\
@@ -458,75 +451,4 @@ impl Operator {
         let known = self.operator.or_else(|| speaker.map(ToString::to_string));
         known.or_else(login).unwrap_or_else(|| format!("user {}", nix::unistd::getuid()))
     }
-}
-
-fn person(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let fits = (1..=PERSON_CHARACTERS_MAX).contains(&text.chars().count());
-    if fits && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("a name has 1 to {PERSON_CHARACTERS_MAX} characters, none of them a control character"))
-    }
-}
-
-/// Why a person does something.
-fn reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let fits = (1..=REASON_CHARACTERS_MAX).contains(&text.chars().count());
-    if fits && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("a reason has 1 to {REASON_CHARACTERS_MAX} characters, none of them a control character"))
-    }
-}
-
-/// A machine's id, as an incident names it.
-fn machine(text: &str) -> Result<String, String> {
-    let fits = (1..=MACHINE_CHARACTERS_MAX).contains(&text.chars().count());
-    if fits && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("a machine's id has 1 to {MACHINE_CHARACTERS_MAX} characters, and no spaces"))
-    }
-}
-
-fn span(text: &str) -> Result<Span, String> {
-    Span::try_from(text.to_owned()).map_err(|error| error.to_string())
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as rack=r1")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// Processors of a host of which nothing is said: enough not to matter much.
-const CPUS_DEFAULT: u32 = 16;
-
-fn host_size(text: &str) -> Result<(HostName, u64, u32), String> {
-    const FORM: &str = "write NAME=SIZE[,CPUS], such as hv-a=64GiB,16";
-    let (name, size) = text.split_once('=').ok_or(FORM)?;
-    let name = HostName::new(name).map_err(|error| error.to_string())?;
-    let (memory, cpus) = size.split_once(',').map_or((size, None), |(memory, cpus)| (memory, Some(cpus)));
-    let unit = memory.find(|character: char| !character.is_ascii_digit()).ok_or(FORM)?;
-    let (number, unit) = memory.split_at_checked(unit).ok_or(FORM)?;
-    let mib: u64 = match unit {
-        "MiB" => 1,
-        "GiB" => 1024,
-        "TiB" => 1024 * 1024,
-        _ => return Err(format!("{unit:?} is no unit of memory: MiB, GiB or TiB")),
-    };
-    let memory = number.parse::<u64>().ok().and_then(|number| number.checked_mul(mib)).ok_or(FORM)?;
-    let cpus = cpus.map_or(Ok(CPUS_DEFAULT), |cpus| cpus.parse().map_err(|_| FORM.to_owned()))?;
-    Ok((name, memory, cpus))
-}
-
-fn host_address(text: &str) -> Result<(HostName, IpAddr), String> {
-    let (name, address) = text.split_once('=').ok_or("write NAME=IP, such as hv-a=10.0.0.1")?;
-    let name = HostName::new(name).map_err(|error| error.to_string())?;
-    let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
-    if address.is_unspecified() || address.is_multicast() {
-        return Err(format!("no host can be reached at {address}"));
-    }
-    Ok((name, address))
 }

@@ -18,6 +18,7 @@ mod simulate;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::{
     ffi::OsString,
