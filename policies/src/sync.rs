@@ -65,6 +65,32 @@ pub struct SyncRequest {
     pub sights_told: Option<SightsTold>,
 }
 
+impl SyncRequest {
+    /// What a host of this version says that has nothing to tell but what it is: it knows its floors, has no guests, no results
+    /// and no doubts, and has armed nothing.
+    #[must_use]
+    pub fn of(host: HostName, facts: HostFacts) -> Self {
+        Self {
+            host,
+            facts,
+            nonce: 0,
+            seen: Authority::default(),
+            floors_known: true,
+            reports: Vec::new(),
+            results: Vec::new(),
+            sights: Vec::new(),
+            unwell: None,
+            known_view: 0,
+            armed: None,
+            has_watchdog: None,
+            level: FeatureLevel::HIGHEST,
+            gossip_keys: BTreeSet::new(),
+            timing: None,
+            sights_told: None,
+        }
+    }
+}
+
 /// What came of one order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderResult {

@@ -247,24 +247,7 @@ fn seen() -> Authority {
 
 fn request(state: &ClusterState, armed: Option<Armed>, nonce: u64, seen: Authority, known_view: u64) -> SyncRequest {
     let facts = state.hosts.get(&host("d")).map_or_else(|| facts("d", "d.1"), |known| known.facts.clone());
-    SyncRequest {
-        host: host("d"),
-        facts,
-        nonce,
-        seen,
-        floors_known: true,
-        reports: Vec::new(),
-        results: Vec::new(),
-        sights: Vec::new(),
-        unwell: None,
-        known_view,
-        armed,
-        has_watchdog: None,
-        level: crate::feature_level::FeatureLevel::HIGHEST,
-        gossip_keys: Default::default(),
-        timing: None,
-        sights_told: None,
-    }
+    SyncRequest { nonce, seen, known_view, armed, ..SyncRequest::of(host("d"), facts) }
 }
 
 /// A host, the way to it, and leaders that follow one another. Time is everybody's; its drift is the margin's business.

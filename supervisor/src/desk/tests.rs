@@ -67,11 +67,20 @@ impl Told {
     }
 }
 
+/// What a host says of itself.
+pub(crate) fn facts(incarnation: &str, machine: &str) -> HostFacts {
+    HostFacts {
+        incarnation: Incarnation::new(incarnation).unwrap(),
+        machine_id: machine.to_owned(),
+        address: "10.0.0.1:7400".parse().unwrap(),
+        memory_mib: 1024,
+        cores: 2,
+        guests: true,
+    }
+}
+
 fn joined(name: &str) -> Change {
-    let (incarnation, machine_id) = (boot(name), name.to_owned());
-    let address = "10.0.0.1:7400".parse().unwrap();
-    let facts = HostFacts { incarnation, machine_id, address, memory_mib: 1024, cores: 2, guests: true };
-    Change::HostJoined { host: host(name), facts, follows: None }
+    Change::HostJoined { host: host(name), facts: facts(boot(name).as_str(), name), follows: None }
 }
 
 pub(crate) fn failed_over() -> ClusterState {

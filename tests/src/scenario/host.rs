@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use holdfast_policies::{
     agent::{Action, Agent, Disk},
     evidence::SightState,
-    feature_level::FeatureLevel,
     hostfile::Timing,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
@@ -189,8 +188,6 @@ impl Node {
         supervisor.nonce += 1;
         let readings = &supervisor.readings;
         Some(SyncRequest {
-            host,
-            facts,
             nonce: supervisor.nonce,
             seen: supervisor.agent.disk().authority,
             floors_known: supervisor.agent.disk().floors_known,
@@ -199,12 +196,7 @@ impl Node {
             sights,
             unwell,
             known_view: supervisor.agent.view(),
-            armed: None,
-            has_watchdog: None,
-            level: FeatureLevel::HIGHEST,
-            gossip_keys: std::collections::BTreeSet::new(),
-            timing: None,
-            sights_told: None,
+            ..SyncRequest::of(host, facts)
         })
     }
 

@@ -94,8 +94,6 @@ impl World {
         }
         let readings = &supervisor.readings;
         Some(SyncRequest {
-            host: name,
-            facts,
             nonce: supervisor.nonce,
             seen: supervisor.agent.disk().authority,
             floors_known: supervisor.agent.disk().floors_known,
@@ -105,11 +103,9 @@ impl World {
             unwell,
             known_view: supervisor.agent.view(),
             armed,
-            has_watchdog: None,
             level,
-            gossip_keys: std::collections::BTreeSet::new(),
             timing: Some(timing),
-            sights_told: None,
+            ..SyncRequest::of(name, facts)
         })
     }
 

@@ -283,23 +283,10 @@ fn a_boot_that_is_back_is_told_all_that_it_may_not_run_any_more() {
     };
     let scene = gone();
     let known = &scene.stage.state.hosts[&host("d")];
-    let request = |seen: u64| SyncRequest {
-        host: host("d"),
-        facts: known.facts.clone(),
-        nonce: 1,
-        seen: Authority { generation: 1, term: 1, index: seen },
-        floors_known: true,
-        reports: Vec::new(),
-        results: Vec::new(),
-        sights: Vec::new(),
-        unwell: None,
-        known_view: 0,
+    let request = |index: u64| SyncRequest {
+        seen: Authority { generation: 1, term: 1, index },
         armed: Some(armed()),
-        has_watchdog: None,
-        level: crate::feature_level::FeatureLevel::HIGHEST,
-        gossip_keys: Default::default(),
-        timing: None,
-        sights_told: None,
+        ..SyncRequest::of(host("d"), known.facts.clone())
     };
     let answer = |seen| {
         reply(&scene.stage.state, &request(seen), 1, Duration::from_secs(4), &crate::go_ahead::GoAheads::nothing())

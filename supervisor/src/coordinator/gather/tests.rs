@@ -8,44 +8,20 @@ use holdfast_policies::{
     names::{OrderId, ServiceName},
     order::LAST_SEEN_BYTES_MAX,
     proof::Power,
-    state::HostFacts,
     sync::{Authority, SightsTold},
     time::{Span, WallTime},
     timing::TimingTold,
 };
 
 use super::*;
-use crate::desk::tests::{failed_over, guest, host};
+use crate::desk::tests::{facts, failed_over, guest, host};
 
 fn boot(name: &str) -> Incarnation {
     Incarnation::new(name).unwrap()
 }
 
-fn facts(incarnation: &str, machine: &str) -> HostFacts {
-    let address = "10.0.0.1:7400".parse().unwrap();
-    let (incarnation, machine_id) = (boot(incarnation), machine.to_owned());
-    HostFacts { incarnation, machine_id, address, memory_mib: 1024, cores: 2, guests: true }
-}
-
 fn request(from: &str, incarnation: &str) -> SyncRequest {
-    SyncRequest {
-        host: host(from),
-        facts: facts(incarnation, from),
-        nonce: 1,
-        seen: Authority::default(),
-        floors_known: true,
-        reports: Vec::new(),
-        results: Vec::new(),
-        sights: Vec::new(),
-        unwell: None,
-        known_view: 0,
-        armed: None,
-        has_watchdog: None,
-        level: holdfast_policies::feature_level::FeatureLevel::HIGHEST,
-        gossip_keys: [].into(),
-        timing: None,
-        sights_told: None,
-    }
+    SyncRequest { nonce: 1, ..SyncRequest::of(host(from), facts(incarnation, from)) }
 }
 
 fn sight_of(service: &str, vantage: Vantage, state: &ClusterState) -> SightReport {
