@@ -127,11 +127,21 @@ fn with_a_stray_that_is_to_stop() -> Scene {
     scene
 }
 
-/// The fence of `b` that is under way switches it off.
-fn switched_off(scene: &mut Scene) {
+/// Settles, and says whether `web` starts.
+fn starts(scene: &mut Scene) -> bool {
+    scene.settle().contains(&"Place".to_owned())
+}
+
+/// `b`, where nothing runs but what it may have of `web`, is fenced for that, and `web` starts once it is off and no sooner: only
+/// proof that it is off ends the wait (L1).
+fn b_is_fenced_for_it(mut scene: Scene) {
+    let words = scene.settle();
+    assert!(words.contains(&"FenceAttempted".to_owned()) && !words.contains(&"Place".to_owned()), "{words:?}");
     let attempt = scene.stage.state.fence_under_way(&host("b")).unwrap();
     scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
     scene.power("b", off("b", Moment(scene.now)));
+    let words = scene.settle();
+    assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
 }
 
 #[test]
@@ -164,19 +174,19 @@ fn left_on_a_silent_host() -> Scene {
 #[test]
 fn nothing_starts_while_a_host_that_had_the_guest_when_it_was_last_heard_is_silent() {
     let mut scene = left_on_a_silent_host();
-    assert!(!scene.settle().contains(&"Place".to_owned()));
+    assert!(!starts(&mut scene));
     assert!(doing(&scene, "web").contains("b had something of it"), "{}", doing(&scene, "web"));
     let told = scene.stage.state.open_incident("twice/web").expect("a person is told what it waits for");
     assert!(told.summary.contains("b had something of it"), "{}", told.summary);
     let gone = scene.stage.gone("b");
     scene.stage.must(gone);
-    assert!(scene.settle().contains(&"Place".to_owned()), "proof that it is off ends it");
+    assert!(starts(&mut scene), "proof that it is off ends it");
     assert_eq!(scene.stage.state.open_incident("twice/web"), None);
 
     let mut heard = left_on_a_silent_host();
     heard.settle();
     later_without(&mut heard, "d", 1_000);
-    assert!(heard.settle().contains(&"Place".to_owned()), "and so does its word that nothing is left");
+    assert!(starts(&mut heard), "and so does its word that nothing is left");
 }
 
 /// `web` is proven to run nowhere, and `b`, which was found with it, has fallen silent before it was ordered to stop it.
@@ -192,7 +202,7 @@ fn silent_with_a_stray() -> Scene {
 #[test]
 fn a_host_that_falls_silent_before_it_is_ordered_to_stop_a_guest_is_waited_for_too() {
     let mut scene = silent_with_a_stray();
-    assert!(!scene.settle().contains(&"Place".to_owned()));
+    assert!(!starts(&mut scene));
     assert!(doing(&scene, "web").contains("b had something of it"), "{}", doing(&scene, "web"));
 }
 
@@ -200,12 +210,7 @@ fn a_host_that_falls_silent_before_it_is_ordered_to_stop_a_guest_is_waited_for_t
 fn a_host_that_dies_before_it_is_ordered_to_stop_a_stray_is_fenced_for_it() {
     let mut scene = silent_with_a_stray();
     scene.asked("b", Some(2_000));
-    let words = scene.settle();
-    assert!(words.contains(&"FenceAttempted".to_owned()), "L1: only proof that it is off ends the wait: {words:?}");
-    assert!(!words.contains(&"Place".to_owned()), "{words:?}");
-    switched_off(&mut scene);
-    let words = scene.settle();
-    assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
+    b_is_fenced_for_it(scene);
 }
 
 #[test]
@@ -213,11 +218,11 @@ fn what_a_silent_host_may_have_is_known_to_the_next_coordinator_and_told_for_as_
     let mut scene = silent_with_a_stray();
     scene.settle();
     scene.evidence.hosts.get_mut(&host("b")).unwrap().reports.clear();
-    assert!(!scene.settle().contains(&"Place".to_owned()), "S6: whoever decides");
+    assert!(!starts(&mut scene), "S6: whoever decides");
     assert!(scene.stage.state.open_incident("twice/web").is_some(), "a person is told what it waits for");
     later_without(&mut scene, "d", 1_000);
     scene.stage.end("b", done());
-    assert!(scene.settle().contains(&"Place".to_owned()), "nothing of it is left there");
+    assert!(starts(&mut scene), "nothing of it is left there");
     assert_eq!(scene.stage.state.open_incident("twice/web"), None);
 }
 
@@ -244,12 +249,7 @@ fn a_host_that_dies_with_a_stray_is_fenced_for_it_and_the_guest_starts_after_tha
     let mut scene = with_a_stray_that_is_to_stop();
     later_without(&mut scene, "d", 5_000);
     scene.silent("b", 2_000);
-    let words = scene.settle();
-    assert!(words.contains(&"FenceAttempted".to_owned()), "nothing else runs there, and it may: {words:?}");
-    assert!(!words.contains(&"Place".to_owned()), "{words:?}");
-    switched_off(&mut scene);
-    let words = scene.settle();
-    assert!(words.contains(&"HostGone".to_owned()) && words.contains(&"Place".to_owned()), "{words:?}");
+    b_is_fenced_for_it(scene);
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn what_a_silent_host_was_told_to_stop_is_not_forgotten_when_the_guests_own_host
     assert!(!words.contains(&"Place".to_owned()), "b may run it, and has not said otherwise: {words:?}");
     assert!(scene.stage.orders("b")[0].starts_with("release web"), "{:?}", scene.stage.orders("b"));
     scene.stage.end("b", done());
-    assert!(scene.settle().contains(&"Place".to_owned()), "nothing of it is left there");
+    assert!(starts(&mut scene), "nothing of it is left there");
 }
 
 #[test]
