@@ -98,9 +98,6 @@ fn promtool_accepts_the_rules_that_operators_are_given() {
 /// A host that is revoked calls for the first time in the 21st minute; another host has refused three orders, and refuses a
 /// fourth after half an hour.
 const MISUSE: &str = r#"
-evaluation_interval: 1m
-tests:
-  - interval: 1m
     input_series:
       - { series: 'holdfast_rpc_refused_total{instance="hv-a", reason="revoked"}', values: '_x20 1x60' }
       - { series: 'holdfast_rpc_refused_total{instance="hv-b", reason="voucher"}', values: '3x30 4x60' }
@@ -115,12 +112,13 @@ tests:
       - { expr: 'count by (instance) (ALERTS{instance!=""})', eval_time: 60m }
 "#;
 
-/// Has promtool try the rules that operators are given.
-fn rules_keep(tests: &str) {
+/// Has promtool try the rules that operators are given on these series, of one value a minute.
+fn rules_keep(test: &str) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
     let file = folder.path().join("tests.yaml");
-    std::fs::write(&file, format!("rule_files: [rules.yaml]\n{tests}")).unwrap();
+    let head = "rule_files: [rules.yaml]\nevaluation_interval: 1m\ntests:\n  - interval: 1m";
+    std::fs::write(&file, format!("{head}{test}")).unwrap();
     promtool(&["test", "rules", file.to_str().unwrap()], "");
 }
 
@@ -132,9 +130,6 @@ fn the_first_use_of_a_revoked_certificate_raises_an_alert_that_ends_with_it() {
 /// From the sixth minute on `down` does not run, and neither does `alone`, of which nobody wants anything; `moves` moves while
 /// it runs, and is large.
 const DOWN: &str = r#"
-evaluation_interval: 1m
-tests:
-  - interval: 1m
     input_series:
       - { series: 'holdfast_raft_leader{instance="hv-a"}', values: '1x20' }
       - { series: 'holdfast_guest_state{instance="hv-a", guest="down", state="running"}', values: '1x5 0x15' }
