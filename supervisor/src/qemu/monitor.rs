@@ -2,9 +2,11 @@
 //!
 //! Whatever QEMU reports by an event is confirmed by asking for the state, so that a lost or unknown event costs a
 //! second and never the truth. An exit is seen by the kernel's notice for the guest's cgroup, not by the connection; and that the guest
-//! has not merely been moved out of it is looked up then.
+//! has not merely been moved out of it is looked up then. What is unanswered on a connection is kept in `monitor/session.rs`.
 
-use std::{collections::BTreeMap, time::Duration};
+mod session;
+
+use std::time::Duration;
 
 use holdfast_policies::{
     happened::{Happened, Happening},
@@ -15,12 +17,12 @@ use holdfast_policies::{
 use qapi::Command;
 use serde_json::{Value, json};
 use tokio::{
-    net::unix::OwnedWriteHalf,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use self::session::{Purpose, Session};
 use super::{
     GuestEvent, How,
     argv::{AGENT_CHARDEV, AGENT_PORT, OWN_CHARDEV, OWN_PORT},
@@ -32,7 +34,7 @@ use super::{
     progress::Progress,
     recent::Recent,
     record::{Files, Process},
-    wire::{self, Lines, Message, WireError},
+    wire::{self, Message, WireError},
 };
 use crate::clock;
 
@@ -47,9 +49,6 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 
 /// Questions that may wait for the task; there are a handful of askers.
 const QUEUE: usize = 16;
-
-/// Questions that may be unanswered at once; more are refused, since QEMU then hangs anyway.
-const PENDING_MAX: usize = 64;
 
 /// Why QEMU's monitor gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -279,8 +278,7 @@ impl Monitor {
     /// Connects, negotiates and asks for what events will keep up to date.
     async fn open(&mut self) -> Result<Session, WireError> {
         let (lines, write) = wire::connect(&self.monitored.files.qmp()).await?;
-        let mut session =
-            Session { lines, write, next_id: 0, pending: BTreeMap::new(), status_asked: None, status_due: false };
+        let mut session = Session::new(lines, write);
         while session.lines.message().await?.greeting.is_none() {}
         for (name, purpose) in [
             ("qmp_capabilities", Purpose::Nothing),
@@ -346,7 +344,7 @@ impl Monitor {
             session.status_due = true;
             return;
         }
-        let Some(purpose) = message.id.and_then(|id| session.pending.remove(&id)) else { return };
+        let Some(purpose) = message.id.and_then(|id| session.answered(id)) else { return };
         let answer = message.answer.as_ref();
         match purpose {
             Purpose::Nothing => {}
@@ -490,47 +488,6 @@ fn is_open(answer: &Value, chardev: &str) -> Option<bool> {
     let devices = answer.as_array()?;
     let device = devices.iter().find(|device| device.get("label").and_then(Value::as_str) == Some(chardev))?;
     device.get("frontend-open")?.as_bool()
-}
-
-/// What an answer is for.
-enum Purpose {
-    Nothing,
-    Status,
-    Migration,
-    Agents,
-    Asker(oneshot::Sender<Result<Value, AskError>>),
-}
-
-/// One connection.
-struct Session {
-    lines: Lines,
-    write: OwnedWriteHalf,
-    next_id: u64,
-    pending: BTreeMap<u64, Purpose>,
-    status_asked: Option<Instant>,
-    status_due: bool,
-}
-
-impl Session {
-    async fn forward(&mut self, ask: Ask) -> Result<(), WireError> {
-        self.pending.retain(|_, purpose| !matches!(purpose, Purpose::Asker(reply) if reply.is_closed()));
-        if self.pending.len() >= PENDING_MAX {
-            _ = ask.reply.send(Err(AskError::Refused(format!("{PENDING_MAX} questions are unanswered"))));
-            return Ok(());
-        }
-        self.send(ask.name, &ask.arguments, Purpose::Asker(ask.reply)).await
-    }
-
-    /// A QEMU that does not even read is given up; the connection is then opened anew.
-    async fn send(&mut self, name: &str, arguments: &Value, purpose: Purpose) -> Result<(), WireError> {
-        self.next_id += 1;
-        if matches!(purpose, Purpose::Status) {
-            self.status_asked = Some(Instant::now());
-        }
-        self.pending.insert(self.next_id, purpose);
-        let sent = timeout(ANSWER_DEADLINE, wire::send(&mut self.write, name, arguments, Some(self.next_id))).await;
-        sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(WireError::Socket)
-    }
 }
 
 #[cfg(test)]
