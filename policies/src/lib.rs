@@ -4,6 +4,7 @@
 //! a parameter, so that any decision can be replayed from the journal or by the simulator.
 
 pub mod agent;
+mod applied;
 mod apply;
 pub mod armed;
 pub mod bound;
