@@ -35,6 +35,7 @@ pub mod consensus;
 pub mod coordinator;
 pub mod device;
 pub mod doubt;
+pub mod elections;
 pub mod faults;
 pub mod fence_checks;
 pub mod found;
