@@ -30,6 +30,7 @@ use holdfast_policies::{
 
 use super::{
     Ms,
+    boots::SUPERVISOR_WITHIN,
     guard::GUARD_MS,
     guest::{ORDER_MAX, SEND_MAX, SLOW_START_MAX, UP_AFTER},
     healing::{BACK_WITHIN, LOOKING, VOTER_BACK_AFTER},
@@ -37,7 +38,7 @@ use super::{
     queue::Event,
     quiet::own_limits,
     setup::Setup,
-    world::{LOOK, RESTED, SUPERVISOR_WITHIN, World},
+    world::{LOOK, RESTED, World},
 };
 
 /// No world is given longer. Bursts of faults are further apart than this (`bursts.rs`), so that no limit passes unjudged because

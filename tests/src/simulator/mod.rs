@@ -26,6 +26,8 @@
 )]
 
 pub mod agent;
+pub mod beacons;
+pub mod boots;
 pub mod breaks;
 pub mod budgets;
 pub mod bursts;

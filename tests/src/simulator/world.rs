@@ -16,6 +16,7 @@ use holdfast_policies::{
 
 use super::{
     Ms,
+    beacons::BEACON,
     breaks::Break,
     checks::{Truth, Violation},
     chores::Twin,
@@ -31,14 +32,10 @@ use super::{
     story::Story,
 };
 
-/// How often a guard sends its beacon.
-const BEACON: Ms = 250;
 /// Rest that is long enough to leave time out.
 pub(super) const RESTED: Ms = 1_200;
 /// How often the checks that are about stretches of time are made.
 pub(super) const LOOK: Ms = 1_000;
-/// A supervisor is started within this after its machine.
-pub(super) const SUPERVISOR_WITHIN: Ms = 3_000;
 /// Worlds in which one thing fails at a time are at rest again within this; after many faults at once each world has a limit of its
 /// own ([`super::heal_bound`]).
 pub const BOUND: Ms = 180_000;
@@ -391,118 +388,6 @@ impl World {
             | Event::Heartbeat { .. }
             | Event::Election { .. }
             | Event::Think { .. } => {}
-        }
-    }
-
-    pub(super) fn power_on(&mut self, host: usize, boot: u32) {
-        let is_called = host < self.named || self.healing.is_none();
-        if self.hosts[host].on || self.hosts[host].boot != boot || !is_called {
-            return;
-        }
-        let now = self.now;
-        self.rest_since = None;
-        let known = &mut self.hosts[host];
-        (known.on, known.on_since) = (true, now);
-        for outlet in &mut known.outlets {
-            outlet.feeds = true;
-        }
-        known.boot += 1;
-        known.hung = self.hangs_at_boot.remove(&host);
-        known.name_boot();
-        let (boot, life) = (known.boot, known.life);
-        self.story.note(self.skipped + now, || format!("{} boots", self.hosts[host].name));
-        if self.broken == Some(Break::R10) {
-            self.autostart(host);
-        }
-        if self.hosts[host].hung {
-            return;
-        }
-        let wait = self.random.between(300, SUPERVISOR_WITHIN);
-        self.queue.push(now + wait, Event::SupervisorUp { host, boot, life });
-        self.queue.push(now + 200, Event::Beacon { host, boot });
-        if self.guarded {
-            self.queue.push(now + 200, Event::Guard { host, boot });
-        }
-    }
-
-    fn autostart(&mut self, host: usize) {
-        for (guest, epoch) in std::mem::take(&mut self.hosts[host].autostart) {
-            let machine = Machine { epoch, state: Vm::Running, since: self.now, ill: false };
-            self.hosts[host].machines.insert(guest.clone(), machine);
-            self.check_running(&guest);
-        }
-    }
-
-    fn start_supervisor(&mut self, host: usize) {
-        let (now, timing) = (self.now, self.timing);
-        if self.hosts[host].supervisor.is_some() || self.hosts[host].hung {
-            return;
-        }
-        if self.broken == Some(Break::R13) {
-            self.hosts[host].lease = None;
-        }
-        self.hosts[host].life += 1;
-        self.hosts[host].name_boot();
-        self.hosts[host].begin_supervisor(timing, now);
-        let life = self.hosts[host].life;
-        self.queue.push(now + self.random.below(50), Event::SyncDue { host, life });
-        if host < self.voters.len() {
-            self.start_voter(host);
-        }
-    }
-
-    /// The guard's beacon, to every voter.
-    fn beacon(&mut self, host: usize, boot: u32) {
-        let now = self.now;
-        let number = self.hosts[host].boot_number();
-        let of = self.speaks_as(host);
-        self.hosts[host].beats += 1;
-        let beat = self.hosts[host].beats;
-        let silent = self.broken == Some(Break::R13) && self.hosts[host].supervisor.is_none();
-        for voter in 0..self.voters.len() {
-            if self.network.good(host, voter, now) {
-                // A good link takes a millisecond or two, which no silence is measured in.
-                match (self.hosts[voter].serves(now), silent) {
-                    (true, false) => {
-                        self.hosts[voter].hear(of, number, now);
-                        self.note_beacon(voter, of, number, beat);
-                    }
-                    (true, true) => self.hosts[voter].could_hear(of, number, now),
-                    (false, _) => {}
-                }
-                continue;
-            }
-            if silent {
-                continue;
-            }
-            match self.network.send(host, voter, now, &mut self.random) {
-                super::network::Transit::Lost => {}
-                super::network::Transit::After(wait) | super::network::Transit::Twice(wait, _) => {
-                    self.queue.push(now + wait, Event::BeaconHeard { at: voter, of, boot: number, beat });
-                }
-            }
-        }
-        self.queue.push(now + BEACON, Event::Beacon { host, boot });
-        if host < self.voters.len() {
-            self.listen(host);
-            self.look_at_link(host);
-        }
-        let known = &mut self.hosts[host];
-        if !known.serves(now) {
-            known.well_since = now;
-        }
-    }
-
-    /// Whether a voter hears a majority of the voters (R17).
-    fn listen(&mut self, voter: usize) {
-        let now = self.now;
-        let known = &mut self.hosts[voter];
-        let fresh = |heard: &&Option<(Ms, u32)>| heard.is_some_and(|(at, _)| now - at < 1_500);
-        let hears = known.heard.iter().take(self.voters.len()).filter(fresh).count();
-        if hears * 2 > self.voters.len() && known.supervisor.is_some() {
-            known.connected_since.get_or_insert(now);
-        } else {
-            known.connected_since = None;
         }
     }
 
