@@ -12,6 +12,7 @@
 //!
 //! `HOLDFAST_STORY=1` prints every command.
 
+mod alone;
 pub mod build;
 pub mod check;
 mod dependents;
@@ -19,6 +20,7 @@ pub mod events;
 pub mod format;
 pub mod host;
 pub mod judge;
+mod lead;
 pub mod map;
 pub mod names;
 mod nowhere;
