@@ -1,9 +1,9 @@
 //! Reads the kinds that ask one port, a name server, or the host's own plugins.
 
-use super::shared::{lines, name, pattern, port, tls as tls_settings};
+use super::shared::{lines, name, pattern, port, tls as tls_settings, tls_of};
 use crate::{
     model::{Probe, TcpProbe},
-    probe::{ADDRESS, DnsProbe, Grade, GrpcProbe, PluginProbe, RecordKind, TlsProbe, TlsSettings},
+    probe::{ADDRESS, DnsProbe, Grade, GrpcProbe, PluginProbe, RecordKind, TlsProbe},
     yaml::{fields::Keys, value::Value},
 };
 
@@ -43,21 +43,9 @@ pub(super) fn tcp(value: &Value<'_>) -> Option<Probe> {
 pub(super) fn tls(value: &Value<'_>) -> Option<Probe> {
     let fields = value.fields(&TLS)?;
     let port = fields.need("port", "port: 443", port);
-    let ca_file = fields.optional("ca_file", Value::absolute_path);
-    let certificate_file = fields.optional("certificate_file", Value::absolute_path);
-    let key_file = fields.optional("key_file", Value::absolute_path);
-    let server_name = fields.optional("server_name", name);
-    let verify = fields.or("verify", true, Value::boolean);
+    let tls = tls_of(value, &fields);
     let days_left = fields.optional("days_left", |v| v.number(1..=DAYS_MAX));
     let expiring = fields.or("expiring", Grade::Slow, grade);
-    let tls = TlsSettings {
-        ca_file: ca_file?,
-        certificate_file: certificate_file?,
-        key_file: key_file?,
-        server_name: server_name?,
-        verify: verify?,
-    };
-    let tls = super::shared::consistent(value, tls);
     Some(Probe::Tls(TlsProbe { port: port?, tls: tls?, days_left: days_left?, expiring: expiring? }))
 }
 

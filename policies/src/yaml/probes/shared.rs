@@ -2,7 +2,12 @@
 
 use crate::{
     probe::{TlsSettings, pattern},
-    yaml::{fields::Keys, text::quoted, tree::Content, value::Value},
+    yaml::{
+        fields::{Fields, Keys},
+        text::quoted,
+        tree::Content,
+        value::Value,
+    },
 };
 
 /// Longest text that is sent or looked for, in bytes: a request, not a document.
@@ -44,7 +49,11 @@ const TLS: Keys = Keys {
 
 /// How to speak TLS.
 pub(super) fn tls(value: &Value<'_>) -> Option<TlsSettings> {
-    let fields = value.fields(&TLS)?;
+    tls_of(value, &value.fields(&TLS)?)
+}
+
+/// The same, where other settings may stand beside them: of `value`, whose fields these are.
+pub(super) fn tls_of(value: &Value<'_>, fields: &Fields<'_>) -> Option<TlsSettings> {
     let ca_file = fields.optional("ca_file", Value::absolute_path);
     let certificate_file = fields.optional("certificate_file", Value::absolute_path);
     let key_file = fields.optional("key_file", Value::absolute_path);
@@ -61,7 +70,7 @@ pub(super) fn tls(value: &Value<'_>) -> Option<TlsSettings> {
 }
 
 /// Settings that fit together.
-pub(super) fn consistent(value: &Value<'_>, settings: TlsSettings) -> Option<TlsSettings> {
+fn consistent(value: &Value<'_>, settings: TlsSettings) -> Option<TlsSettings> {
     if settings.certificate_file.is_some() != settings.key_file.is_some() {
         return value.wrong(
             "`certificate_file` and `key_file` belong together, and one of them is missing",
