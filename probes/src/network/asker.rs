@@ -133,6 +133,14 @@ impl<'a> Asker<'a> {
         Ok(secret)
     }
 
+    /// The password in a file of this host, where one is needed.
+    pub async fn password(&self, file: Option<&Path>) -> Result<Option<String>, Finding> {
+        match file {
+            Some(file) => self.secret(file).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The finding without any secret that was read for it: services repeat what they are told.
     pub fn without_secrets(&self, mut finding: Finding) -> Finding {
         for secret in self.secrets.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -45,10 +45,7 @@ pub(crate) async fn ask(asker: &Asker<'_>, probe: &SqlProbe) -> Finding {
 }
 
 async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Finding> {
-    let password = match &probe.password_file {
-        Some(file) => Some(asker.secret(file).await?),
-        None => None,
-    };
+    let password = asker.password(probe.password_file.as_deref()).await?;
     let mut session = Session::open(asker, probe).await?;
     session.log_in(probe, password.as_deref()).await?;
     let answer = session.answer(probe).await;

@@ -36,10 +36,7 @@ pub(crate) async fn ask(asker: &Asker<'_>, probe: &SqlProbe) -> Finding {
 }
 
 async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Finding> {
-    let password = match &probe.password_file {
-        Some(file) => Some(asker.secret(file).await?),
-        None => None,
-    };
+    let password = asker.password(probe.password_file.as_deref()).await?;
     let mut session = Session { stream: open(asker, probe).await?, left: ANSWER_BYTES_MAX };
     session.log_in(probe, password.as_deref()).await?;
     for statement in &probe.before {

@@ -26,10 +26,7 @@ pub(crate) async fn ask(asker: &Asker<'_>, probe: &RedisProbe) -> Finding {
 }
 
 async fn converse(asker: &Asker<'_>, probe: &RedisProbe) -> Result<Finding, Finding> {
-    let password = match &probe.password_file {
-        Some(file) => Some(asker.secret(file).await?),
-        None => None,
-    };
+    let password = asker.password(probe.password_file.as_deref()).await?;
     let mut stream = asker.open(probe.port, probe.tls.as_ref(), &[]).await?;
     if let Some(password) = &password {
         let mut words = vec!["AUTH"];
