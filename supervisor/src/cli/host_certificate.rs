@@ -1,7 +1,6 @@
 //! `holdfast host certificate`: another certificate of a host, signed by the cluster's authority, in a folder to hand over.
 
-use crate::causes::with_causes;
-use std::{fs, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use holdfast_policies::revocation::HostCertificate;
 use serde_json::json;
@@ -9,18 +8,17 @@ use serde_json::json;
 use super::{
     super::pki::{self, Authority, Issued},
     arguments::MakeCertificate,
-    init::{make_folder, write_new},
+    key_folder::{make_folder, must_be_empty, write_new},
     operator::authority,
     outcome::{Failure, Reply},
 };
+use crate::causes::with_causes;
 
 /// Makes the folder.
 pub(super) fn make(order: &MakeCertificate) -> Result<Reply, Failure> {
     let folder = order.out.clone().unwrap_or_else(|| PathBuf::from(order.host.as_str()));
     let fail = |why: String| Failure::Failed(format!("cannot make {}: {why}", folder.display()));
-    if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(fail("it is not empty; keys are never overwritten".to_owned()));
-    }
+    must_be_empty(&folder)?;
     let authority = authority(&order.ca)?;
     let issued = pki::issue(&authority, &order.host).map_err(|error| fail(with_causes(&error)))?;
     let files = pki::TlsFiles {
@@ -33,12 +31,7 @@ pub(super) fn make(order: &MakeCertificate) -> Result<Reply, Failure> {
     Ok(told(&certificate, &folder.display().to_string()))
 }
 
-fn write(
-    folder: &std::path::Path,
-    files: &pki::TlsFiles,
-    authority: &Authority,
-    issued: &Issued,
-) -> std::io::Result<()> {
+fn write(folder: &Path, files: &pki::TlsFiles, authority: &Authority, issued: &Issued) -> std::io::Result<()> {
     make_folder(folder)?;
     write_new(&files.key, &issued.key_pem, 0o600)?;
     write_new(&files.certificate, &issued.certificate_pem, 0o644)?;

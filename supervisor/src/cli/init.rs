@@ -1,11 +1,9 @@
 //! `holdfast init`: keys, certificates and host files of a new cluster, one folder per host.
 
-use crate::causes::with_causes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -19,8 +17,10 @@ use super::{
     },
     arguments::Init,
     init_files,
+    key_folder::{make_folder, must_be_empty, write_new},
     outcome::{Failure, Reply},
 };
+use crate::causes::with_causes;
 
 /// Most voters: more make every commit slower and no cluster safer.
 const VOTERS_MAX: usize = 7;
@@ -54,10 +54,7 @@ pub(super) fn init(order: &Init) -> Result<Reply, Failure> {
     let fail = |error: &dyn std::error::Error| {
         Failure::Failed(format!("cannot make {}: {}", folder.display(), with_causes(error)))
     };
-    if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        let why = "it is not empty; keys are never overwritten";
-        return Err(Failure::Failed(format!("cannot make {}: {why}", folder.display())));
-    }
+    must_be_empty(folder)?;
     let authority = pki::make_authority().map_err(|error| fail(&error))?;
     // Issued before anything is written, because a name may be refused.
     let issued = plan.hosts.keys().map(|host| Ok((host, pki::issue(&authority, host)?))).collect::<Result<Vec<_>, _>>();
@@ -147,17 +144,6 @@ fn write_gossip_keys(plan: &Plan, out: &Path) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Folders with keys are their owner's alone.
-pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Writes a file that must not exist.
-pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
 }
 
 fn told(plan: &Plan, folder: &Path) -> Reply {

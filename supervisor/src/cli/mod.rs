@@ -8,6 +8,7 @@ mod hostfile;
 mod identity;
 mod init;
 mod init_files;
+mod key_folder;
 mod logs;
 mod operator;
 mod outcome;

@@ -1,6 +1,5 @@
 //! `holdfast operator add`: an operator's certificate, signed by the cluster's authority, in a folder to hand over.
 
-use crate::causes::with_causes;
 use std::{
     error::Error,
     fs,
@@ -15,10 +14,12 @@ use super::{
     arguments::AddOperator,
     hostfile::load_host_file,
     identity::load,
-    init::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY, make_folder, write_new},
+    init::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY},
     init_files,
+    key_folder::{make_folder, must_be_empty, write_new},
     outcome::{Failure, Reply},
 };
+use crate::causes::with_causes;
 
 /// The file that commands are given.
 const IDENTITY: &str = "identity.yaml";
@@ -28,9 +29,7 @@ pub(super) fn add(config: &Path, order: &AddOperator) -> Result<Reply, Failure> 
     let voters = load_host_file(config)?.voters;
     let folder = order.out.clone().unwrap_or_else(|| PathBuf::from(order.name.as_str()));
     let fail = |why: String| Failure::Failed(format!("cannot make {}: {why}", folder.display()));
-    if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(fail("it is not empty; keys are never overwritten".to_owned()));
-    }
+    must_be_empty(&folder)?;
     let authority = authority(&order.ca)?;
     let issued = pki::issue_operator(&authority, &order.name, order.days).map_err(|error| fail(with_causes(&error)))?;
     let identity = init_files::identity_file(&order.name, &voters);

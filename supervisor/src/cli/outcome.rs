@@ -1,6 +1,5 @@
 //! What a command came to, as text or JSON, and its exit code.
 
-use crate::causes::with_causes;
 use std::io::{self, Write};
 
 use holdfast_policies::yaml::Finding;
@@ -10,6 +9,7 @@ use super::{
     super::{api::client::ClientError, desk::Denied},
     hostfile::HostFileError,
 };
+use crate::causes::with_causes;
 
 /// What is printed when a command has done its work.
 #[derive(Debug)]
