@@ -171,17 +171,7 @@ impl Drop for Simulator {
 
 /// Settings for a controller on loopback. `ipmi_sim` knows cipher suite 3 only.
 pub fn settings(port: u16, password_file: PathBuf) -> IpmiDevice {
-    IpmiDevice {
-        address: "127.0.0.1".to_owned(),
-        port,
-        user: "admin".to_owned(),
-        password_file,
-        suite: 3,
-        privilege: Default::default(),
-        interface: Default::default(),
-        wiring_verified_by: None,
-        timeout: Span::secs(5),
-    }
+    IpmiDevice { port, suite: 3, timeout: Span::secs(5), ..IpmiDevice::plain("127.0.0.1", "admin", password_file) }
 }
 
 /// A UDP port of loopback that was free a moment ago.

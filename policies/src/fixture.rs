@@ -59,15 +59,8 @@ pub fn declaration(guests: &[GuestName], hosts: &[HostName]) -> Policies {
     };
     let device = || {
         FenceLevel::ipmi(IpmiDevice {
-            address: "10.0.9.1".to_owned(),
-            port: 623,
-            user: "holdfast".to_owned(),
-            password_file: "/etc/holdfast/ipmi".into(),
-            suite: 17,
-            privilege: Default::default(),
-            interface: Default::default(),
             wiring_verified_by: Some("ann".to_owned()),
-            timeout: Span::secs(20),
+            ..IpmiDevice::plain("10.0.9.1", "holdfast", "/etc/holdfast/ipmi")
         })
     };
     Policies {

@@ -60,6 +60,29 @@ pub struct IpmiDevice {
     pub timeout: Span,
 }
 
+impl IpmiDevice {
+    /// The UDP port of controllers.
+    pub const PORT: u16 = 623;
+    /// The cipher suite of controllers that are not old.
+    pub const SUITE: u8 = 17;
+
+    /// A controller as it is where nothing else is declared.
+    #[must_use]
+    pub fn plain(address: &str, user: &str, password_file: impl Into<PathBuf>) -> Self {
+        Self {
+            address: address.to_owned(),
+            port: Self::PORT,
+            user: user.to_owned(),
+            password_file: password_file.into(),
+            suite: Self::SUITE,
+            privilege: IpmiPrivilege::default(),
+            interface: IpmiInterface::default(),
+            wiring_verified_by: None,
+            timeout: Span::secs(20),
+        }
+    }
+}
+
 /// What an IPMI session may do. Both suffice for switching; some controllers know users with the smaller one only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]

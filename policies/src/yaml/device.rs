@@ -100,10 +100,10 @@ fn identity(device: &PowerDevice) -> String {
 fn ipmi(value: &Value<'_>) -> Option<(IpmiDevice, Place)> {
     let fields = value.fields(&IPMI)?;
     let address = fields.need("address", "address: 10.0.9.1", controller);
-    let port = fields.or("port", 623, |v| v.number(1..=u16::MAX));
+    let port = fields.or("port", IpmiDevice::PORT, |v| v.number(1..=u16::MAX));
     let user = fields.need("user", "user: holdfast", user);
     let password_file = fields.need("password_file", "password_file: /etc/holdfast/ipmi", Value::absolute_path);
-    let suite = fields.or("suite", 17, suite);
+    let suite = fields.or("suite", IpmiDevice::SUITE, suite);
     let privilege = fields.or("privilege", IpmiPrivilege::default(), |v| {
         v.one_of(&[("administrator", IpmiPrivilege::Administrator), ("operator", IpmiPrivilege::Operator)])
     });

@@ -460,14 +460,7 @@ pub fn ill_health(host: &format::Host) -> Option<String> {
 
 fn power_device() -> FenceLevel {
     FenceLevel::ipmi(IpmiDevice {
-        address: "10.0.9.1".to_owned(),
-        port: 623,
-        user: "holdfast".to_owned(),
-        password_file: "/etc/holdfast/ipmi".into(),
-        suite: 17,
-        privilege: Default::default(),
-        interface: Default::default(),
         wiring_verified_by: Some("the scenario".to_owned()),
-        timeout: Span::secs(20),
+        ..IpmiDevice::plain("10.0.9.1", "holdfast", "/etc/holdfast/ipmi")
     })
 }

@@ -260,14 +260,7 @@ pub fn outlets() -> FenceLevel {
 
 fn ipmi(address: &str) -> IpmiDevice {
     IpmiDevice {
-        address: address.to_owned(),
-        port: 623,
-        user: "holdfast".to_owned(),
-        password_file: "/etc/holdfast/ipmi".into(),
-        suite: 17,
-        privilege: Default::default(),
-        interface: Default::default(),
         wiring_verified_by: Some("ann".to_owned()),
-        timeout: Span::secs(20),
+        ..IpmiDevice::plain(address, "holdfast", "/etc/holdfast/ipmi")
     }
 }
