@@ -5,14 +5,12 @@
 //! planner; it is refused as a whole, and a human is told, because nobody knows what else it got wrong.
 
 mod elsewhere;
+mod fences;
+mod proofs;
 mod restraint;
 mod room;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,16 +21,9 @@ use crate::{
     ladder::{LadderKind, ladder_of},
     model::Rung,
     names::{GuestName, HostName},
-    proof::{Power, PowerReading, Proof, ProofKind},
-    state::{ClusterState, Guest, Host, Life, Mode, Phase, Wanted},
-    time::{Moment, millis},
+    state::{ClusterState, Guest, Life, Mode, Phase, Wanted},
+    time::Moment,
 };
-
-/// Silence of a supervisor after which a guest that waits there may be acted on without the other voters (R16).
-const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
-
-/// No host that was heard more recently is called off by its power device: its next beacons may be on their way (R9).
-const SILENT_BEFORE_PROOF: Duration = Duration::from_millis(600);
 
 /// A promise that a plan would break.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,42 +77,6 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// No two fences at once where one runs at a time.
-    fn fences_at_once(&mut self) {
-        // By part of the cluster: fences that this plan begins, and fences that are under way.
-        let mut parts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for change in self.plan {
-            if let Change::FenceAttempted { host, .. } = change {
-                parts.entry(self.state.policies.fenced_one_by_one_with(host)).or_default().0 += 1;
-            }
-        }
-        for (name, host) in &self.state.hosts {
-            if self.is_being_fenced(host) {
-                parts.entry(self.state.policies.fenced_one_by_one_with(name)).or_default().1 += 1;
-            }
-        }
-        for (begun, under_way) in parts.into_values() {
-            if begun > 1 || (begun > 0 && under_way > 0) {
-                self.breaks("S9", format!("would have {} fences under way at once", begun + under_way));
-            }
-        }
-    }
-
-    /// Whether a device call for this host may be running: its executor lives on in the boot that was ordered (R21), and
-    /// has synced within the lease without which it sends nothing (R20).
-    fn is_being_fenced(&self, host: &Host) -> bool {
-        let Life::Fencing(fence) = &host.life else { return false };
-        let order = fence.attempt.as_ref().and_then(|attempt| self.state.orders.get(attempt));
-        order.is_some_and(|order| {
-            let executor = self.state.hosts.get(&order.host);
-            let sync = self.evidence.hosts.get(&order.host).and_then(|seen| seen.sync.as_ref());
-            let synced = sync.map(|sync| sync.at).or(self.evidence.quorum_since);
-            let may_act = synced.is_some_and(|at| self.now.since(at) < self.timing.lease.0 * 21 / 20);
-            executor.is_some_and(|known| known.life == Life::Up && known.facts.incarnation == order.incarnation)
-                && may_act
-        })
-    }
-
     fn breaks(&mut self, promise: &str, what: String) {
         self.found.push(Violation { promise: promise.to_owned(), what });
     }
@@ -297,149 +252,6 @@ impl<'a> Check<'a> {
         }
         if let (Rung::Migrate { .. }, Some(to)) = (taken, to) {
             self.takes(guest, to);
-        }
-    }
-
-    /// S3, R16, R17: a fence names its evidence, and the evidence is counted here once more.
-    fn fence(&mut self, host: &'a HostName, said: &[String]) {
-        if said.is_empty() {
-            self.breaks("S3", format!("fences {host} and names no evidence"));
-        }
-        let Some(known) = self.state.hosts.get(host) else {
-            self.breaks("S3", format!("fences {host}, which has never joined"));
-            return;
-        };
-        self.hands_on_host(host, "fences");
-        if self.evidence.me.as_ref() == Some(host) {
-            self.breaks("S3", format!("fences {host}, which is the coordinator itself"));
-        }
-        let heard = self.evidence.hosts.get(host);
-        let boot = &known.facts.incarnation;
-        let synced = heard.and_then(|heard| heard.sync.as_ref()).filter(|sync| sync.incarnation == *boot);
-        if let Some(sync) = synced
-            && self.now.since(sync.at) < self.timing.suspect_after.0
-        {
-            self.breaks("R16", format!("fences {host}, which synced {} ms ago", millis(self.now.since(sync.at))));
-        }
-        let unsynced = synced.map_or(Duration::MAX, |sync| self.now.since(sync.at));
-        let (silent, asked) = self.silent_for(host);
-        if silent * 2 <= asked && unsynced < SUPERVISOR_PATIENCE {
-            self.breaks("R17", format!("fences {host} by {silent} of {asked} other voters"));
-        }
-    }
-
-    /// How many of the other voters have not heard the host for long enough, and how many other voters there are.
-    fn silent_for(&self, host: &HostName) -> (usize, usize) {
-        let long = |age: Duration| age >= self.timing.suspect_after.0;
-        let heard = self.evidence.hosts.get(host);
-        let others = self.evidence.voters.iter().filter(|voter| *voter != host);
-        let says_silent = |voter: &&HostName| {
-            if self.evidence.me.as_ref() == Some(*voter) {
-                let newest = heard.and_then(|heard| heard.sync.iter().chain(&heard.heard).map(|sign| sign.at).max());
-                return newest.is_none_or(|at| long(self.now.since(at)));
-            }
-            let answer = heard.and_then(|heard| heard.answers.get(*voter)).filter(|answer| answer.counts);
-            answer.is_some_and(|answer| answer.age.is_none_or(|age| long(age + self.now.since(answer.asked))))
-        };
-        (others.clone().filter(says_silent).count(), others.count())
-    }
-
-    fn attempt(&mut self, host: &'a HostName, executor: &'a HostName) {
-        let fencing = self.state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Fencing(_)));
-        if !fencing {
-            self.breaks("S3", format!("has {host} switched off without a fence that is open"));
-        }
-        if host == executor {
-            self.breaks("S3", format!("has {host} switch itself off"));
-        }
-        if self.state.hosts.get(executor).is_none_or(|known| known.life != Life::Up) {
-            self.breaks("R20", format!("has {host} switched off by {executor}, which has no lease"));
-        }
-        if self.state.fence_under_way(host).is_some() {
-            self.breaks("R20", format!("has {host} switched off twice at once"));
-        }
-    }
-
-    /// R9: a proof of power names the boot that has joined; nothing was heard of it since, nor a moment ago.
-    fn gone(&mut self, proof: &Proof) {
-        // That a person says so is no decision of the planner.
-        if let ProofKind::PowerOff { host, .. } | ProofKind::LeaseExpired { host, .. } = proof.kind() {
-            self.hands_on_host(host, "takes for gone");
-        }
-        let (host, boot) = match proof.kind() {
-            ProofKind::PowerOff { host, incarnation, .. } | ProofKind::Operator { host, incarnation, .. } => {
-                (host, incarnation)
-            }
-            ProofKind::LeaseExpired { host, incarnation, .. } => {
-                self.lease_ran_out(host, incarnation);
-                return;
-            }
-            ProofKind::Reported { .. } | ProofKind::NotHere { .. } => {
-                self.breaks("R9", "takes a guest's proof for a host's".to_owned());
-                return;
-            }
-        };
-        if !self.state.is_current(host, boot) {
-            self.breaks("R9", format!("proves the boot {boot} of {host}, which is not the one that has joined"));
-        }
-        let by_power = matches!(proof.kind(), ProofKind::PowerOff { .. });
-        let Some(heard) = self.evidence.hosts.get(host).filter(|_| by_power) else { return };
-        let says_off = |reading: &&PowerReading| reading.power == Power::Off && reading.incarnation == *boot;
-        let levels = self.state.policies.levels_of(host);
-        let is_declared = |off: &&PowerReading| levels.get(off.level) == Some(&off.declared);
-        let offs: Vec<&PowerReading> = heard.power.values().filter(says_off).filter(is_declared).collect();
-        let signs = heard.sync.iter().chain(&heard.heard).filter(|sign| sign.incarnation == *boot);
-        let newest = signs.map(|sign| sign.at).max();
-        if offs.is_empty() {
-            self.breaks("R9", format!("calls {host} off by no device that is declared for it"));
-        } else if newest.is_some_and(|at| offs.iter().all(|off| at >= off.asked)) {
-            self.breaks("R9", format!("calls {host} off, which was heard after its power device was asked"));
-        } else if let Some(at) = newest.filter(|at| self.now.since(*at) < SILENT_BEFORE_PROOF) {
-            self.breaks("R9", format!("calls {host} off, which was heard {} ms ago", millis(self.now.since(at))));
-        }
-    }
-
-    /// R9, R18: a lease has run out only when neither a grant, nor the beginning of this authority, is younger than the longest
-    /// lease, guard and watchdog that were committed; all of them counted by clocks that may be 5 % slower (R1). And not while
-    /// its host syncs.
-    fn lease_ran_out(&mut self, host: &HostName, boot: &crate::names::Incarnation) {
-        if !self.state.is_current(host, boot) {
-            self.breaks("R9", format!("proves the boot {boot} of {host}, which is not the one that has joined"));
-        }
-        let longest = self.state.hosts.get(host).map(|known| known.lease.longest).unwrap_or_default();
-        let parts = [longest.lease_ms, longest.guard_ms, longest.watchdog_ms];
-        let counted: u128 = parts.into_iter().map(u128::from).sum();
-        let heard = self.evidence.hosts.get(host);
-        let granted = heard.and_then(|heard| heard.granted.as_ref()).filter(|granted| granted.incarnation == *boot);
-        let signs = granted.map(|granted| granted.at).into_iter().chain(self.evidence.authority_since);
-        if signs.max().is_none_or(|newest| self.now.since(newest).as_millis() * 100 < counted * 105) {
-            self.breaks("R9", format!("proves {host} gone by a lease that may last"));
-        }
-        let synced = heard.and_then(|heard| heard.sync.as_ref()).filter(|sync| sync.incarnation == *boot);
-        if synced.is_some_and(|sync| self.now.since(sync.at) < self.timing.suspect_after.0) {
-            self.breaks("R9", format!("proves {host} gone by its lease, which syncs"));
-        }
-    }
-
-    fn free(&mut self, guest: &GuestName, proof: &Proof) {
-        if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
-            self.breaks("S2", format!("frees {guest}, which has been placed, without its host's word"));
-        }
-        if !matches!(proof.kind(), ProofKind::NotHere { .. }) {
-            self.breaks("R8", format!("places {guest} for the first time on a proof about something else"));
-        }
-        if let ProofKind::NotHere { hosts } = proof.kind() {
-            self.known_to(guest, hosts.keys());
-        }
-        self.hands_on_first(guest);
-    }
-
-    /// R25: the word of a host that a guest is not there counts only when it has learned of this generation.
-    fn known_to<'h>(&mut self, guest: &GuestName, mut hosts: impl Iterator<Item = &'h HostName>) {
-        let nothing = HostEvidence::default();
-        let unlearned = hosts.find(|host| !self.state.is_known_to(self.evidence.hosts.get(*host).unwrap_or(&nothing)));
-        if let Some(host) = unlearned {
-            self.breaks("R25", format!("believes {host} of {guest}, which has not learned of this generation"));
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Plans that break a promise, and those that do not.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     armed::{Armed, ArmedWatchdog},
     evidence::{Answer, Heard},
     fixture::{Stage, boot, host, name, off},
     model::{FenceLevel, LeaseLevel},
-    proof::{PowerReading, QUIET},
+    proof::{PowerReading, Proof, QUIET},
 };
 
 fn well(stage: &Stage) -> Evidence {

@@ -32,6 +32,7 @@
 //! lasting failure). Locked memory keeps what is allocated from being paged out; it does not make room where there is none. A
 //! guard that is held up by any of that pets late, and the watchdog fires.
 
+mod beacons;
 mod cgroups;
 mod client;
 mod connection;
