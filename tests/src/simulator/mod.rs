@@ -44,6 +44,7 @@ pub mod found;
 pub mod grounds;
 pub mod guard;
 pub mod guest;
+pub mod happen;
 pub mod heal_bound;
 pub mod healing;
 pub mod host;
