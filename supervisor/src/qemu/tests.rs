@@ -554,7 +554,7 @@ async fn the_end_of_an_old_migration_does_not_run_a_guest_that_has_not_arrived()
     let old_run = Some((epoch(1), How::Run));
     assert!(orphan::cancelled(&target.inner, &name, old_run).await, "there is nothing left to try");
     let monitor = target.inner.registry.monitor(&name).unwrap();
-    let kept = migrate::keep(&monitor, "cancelled".to_owned()).await;
+    let kept = migrate::keep(&monitor, migrate::NotSent::Orphaned).await;
     assert!(matches!(kept, SendError::NotRunning(GuestCondition::Incoming)), "{kept:?}");
     source.send_to(&name, &uri, LONG, || true, async { true }).await.unwrap();
     until(&mut target_events, |condition| *condition == GuestCondition::Paused { reason: ARRIVED.into() }).await;
