@@ -21,7 +21,7 @@ use std::{
 use holdfast_policies::{
     hostfile::{HostFile, WatchdogFile},
     names::{HostName, Incarnation},
-    time::{Moment, millis},
+    time::millis,
 };
 use nix::{
     errno::Errno,
