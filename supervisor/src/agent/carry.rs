@@ -4,11 +4,10 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_fencing::{PowerDevice, power_off::power_off_and_confirm, power_on_and_confirm, report::Outcome};
 use holdfast_policies::{
-    model::{CPU_DEFAULT, QemuDefinition},
+    model::{CPU_DEFAULT, QemuDefinition, SETTLE},
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     observe::{GuestCondition, clean},
     order::{Order, OrderKind, OrderOutcome, SWITCH_ON, StopHow, Switch},
-    power_device::SETTLE,
     proof::Power,
     sync::AgedReading,
     time::{Moment, millis},
