@@ -58,19 +58,22 @@ impl Work {
         });
     }
 
-    /// The memory is on disk, or is not.
+    /// The memory is on disk, or is not. That is tried again with whatever comes next, which is soon: a host that says that it is
+    /// not well would say so until its next order otherwise.
     pub(super) fn written(&mut self, result: io::Result<()>) {
         self.note_memory(result.as_ref().err());
-        let following = self.writing.end();
         match result {
-            Ok(()) => following.into_iter().for_each(|order| self.carry(order)),
-            Err(error) => {
-                tracing::error!(%error, path = %self.parts.disk.display(), "the agent cannot write; it carries nothing out");
-                let undone: Vec<OrderId> = following.iter().map(|order| order.id).collect();
+            Ok(()) => {
+                self.writing.end().into_iter().for_each(|order| self.carry(order));
+                self.write_on();
+            }
+            Err(_) => {
+                let undone: Vec<OrderId> = self.writing.fail().iter().map(|order| order.id).collect();
                 self.parts.agent.unwritten(&undone);
+                // Nothing waits any more: it is considered again. A host whose disk fails for days takes part meanwhile.
+                self.told = Told::of(&self.parts.agent);
             }
         }
-        self.write_on();
     }
 
     /// Tells of a disk that takes long. False when it takes so long that this host had better fall silent.
@@ -90,16 +93,14 @@ impl Work {
     /// Tells everybody that this host carries nothing out, or that it does again.
     fn note_memory(&self, failed: Option<&io::Error>) {
         let health = &self.parts.node.health;
-        match failed {
-            Some(error) => {
-                let path = self.parts.disk.display();
-                health.complain(
-                    Complaint::Memory,
-                    format!("it carries no orders out: {path} cannot be written: {error}"),
-                );
-            }
-            None => health.settle(Complaint::Memory),
+        let Some(error) = failed else { return health.settle(Complaint::Memory) };
+        let path = self.parts.disk.display();
+        let why = format!("it carries no orders out: {path} cannot be written: {error}");
+        // Once for as long as it is so: it is tried several times a second.
+        if health.complaint(Complaint::Memory).as_ref() != Some(&why) {
+            tracing::error!(%error, %path, "the agent cannot write; it carries nothing out");
         }
+        health.complain(Complaint::Memory, why);
     }
 
     fn carry(&self, order: Order) {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  memory, orders ──► waiting ──► under way ──┬─ written: its orders are carried out
-//!                                             └─ not written: its orders are considered again
+//!                                             └─ not written: its orders are considered again, and it is wanted still
 //! ```
 
 use std::time::Duration;
@@ -71,6 +71,16 @@ impl<T> Writing<T> {
         self.under_way.take().map(|under_way| under_way.following).unwrap_or_default()
     }
 
+    /// The write under way has failed. The memory is still to be written; what was to follow it, or the next, is returned and does
+    /// not.
+    #[must_use]
+    pub fn fail(&mut self) -> Vec<T> {
+        self.wanted = true;
+        let mut undone = self.end();
+        undone.append(&mut self.following);
+        undone
+    }
+
     /// Whether nothing waits for the disk.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -116,6 +126,17 @@ mod tests {
         assert!(writing.is_idle() && writing.end().is_empty());
         writing.want();
         assert!(writing.begin(now) && !writing.is_idle());
+        assert!(writing.end().is_empty() && writing.is_idle());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_though_nothing_follows_it() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        writing.then(1);
+        assert!(writing.begin(now));
+        writing.then(2);
+        assert_eq!(writing.fail(), [1, 2]);
+        assert!(!writing.is_idle() && writing.begin(now));
         assert!(writing.end().is_empty() && writing.is_idle());
     }
 
