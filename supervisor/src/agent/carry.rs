@@ -189,7 +189,7 @@ async fn stop_older(driver: &Driver, guest: &GuestName, epoch: Epoch) -> Result<
     if !reports.iter().any(|report| report.guest == *guest && report.epoch != epoch) {
         return Ok(None);
     }
-    let stopped = driver.stop_ill(guest).await;
+    let stopped = driver.stop_older(guest, epoch).await;
     stopped.map_err(|error| format!("what is left of it could not be stopped: {}", with_causes(&error)))
 }
 

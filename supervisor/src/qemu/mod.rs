@@ -266,6 +266,15 @@ impl Driver {
         self.stop_and(guest, Look::Closely, None).await
     }
 
+    /// The same for what other assignments than `epoch` have left of a guest before it is started under that. One that is newer is
+    /// left alone: whoever comes late for a start has nothing to end.
+    ///
+    /// # Errors
+    /// See [`StopError`]: the guest may still run.
+    pub async fn stop_older(&self, guest: &GuestName, epoch: Epoch) -> Result<Option<String>, StopError> {
+        self.stop_and(guest, Look::Closely, Some(epoch)).await
+    }
+
     /// The same for a guest whose assignments up to `up_to` must not run a moment longer: what is seen of it is kept, its screen
     /// left alone. What runs under a newer one by the time that it is its turn is left alone, too.
     ///
@@ -370,10 +379,10 @@ impl Inner {
         let cgroup = self.cgroup(guest);
         let host = |what| move |source| StopError::Host { what, source };
         let is_newer = || up_to.is_some_and(|up_to| self.registry.epoch(guest).is_some_and(|here| here > up_to));
+        let seen = self.look_at(guest, look).await;
         if is_newer() {
             return Ok(None);
         }
-        let seen = self.look_at(guest, look).await;
         // At once, so that a start or a migration under way does not delay it; they then end by themselves.
         cgroup.kill().map_err(host("kill"))?;
         let gate = self.registry.gate(guest);

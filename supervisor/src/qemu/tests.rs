@@ -133,7 +133,8 @@ async fn what_cleans_up_after_a_guest_for_too_long_does_nothing_to_the_next_one(
     assert!(has_cleaned_up(tokio::spawn(async {}), LONG).await);
 }
 
-/// Whoever is told that an assignment was replaced may get its turn after the next assignment has begun here.
+/// Whoever is told that an assignment was replaced, or comes late for a start, may get its turn after the next assignment has begun
+/// here.
 #[tokio::test]
 async fn what_runs_under_a_newer_epoch_than_the_one_that_was_replaced_is_left_alone() {
     let Some(host) = Host::new("newer") else { return };
@@ -143,6 +144,7 @@ async fn what_runs_under_a_newer_epoch_than_the_one_that_was_replaced_is_left_al
     until(&mut events, |condition| *condition == GuestCondition::Running).await;
     let pid = process(&host, "one");
     driver.stop_at_once(&name, epoch(7)).await.unwrap();
+    assert_eq!(driver.stop_older(&name, epoch(7)).await.unwrap(), None);
     assert_eq!(process(&host, "one"), pid);
     assert_eq!(driver.inventory().await.unwrap()[0].epoch, epoch(8));
     driver.stop_at_once(&name, epoch(8)).await.unwrap();
