@@ -122,14 +122,20 @@ impl Work {
             return;
         }
         tracing::error!(%guest, %epoch, "this assignment was replaced elsewhere; stopping what is left of it");
-        let ends = self.ends.clone();
-        tokio::spawn(async move {
+        let (ends, name) = (self.ends.clone(), guest.clone());
+        let stop = tokio::spawn(async move {
             let reports = driver.inventory().await.unwrap_or_default();
             let here = reports.iter().any(|report| report.guest == guest && report.epoch <= epoch);
             if here && let Err(error) = driver.stop_at_once(&guest, epoch).await {
                 tracing::error!(%guest, %error, "a superseded guest could not be stopped");
             }
-            let _ = ends.send(End::Stopped { guest }).await;
+        });
+        tokio::spawn(async move {
+            // Also where it meets a defect of Holdfast: it is tried again.
+            if let Err(defect) = stop.await {
+                tracing::error!(guest = %name, %defect, "stopping a superseded guest has met a defect of Holdfast; please report it");
+            }
+            let _ = ends.send(End::Stopped { guest: name }).await;
         });
     }
 }
