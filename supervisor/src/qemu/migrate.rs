@@ -156,6 +156,10 @@ where
     if condition != GuestCondition::Running {
         return Err(SendError::NotRunning(condition));
     }
+    // It may have waited for its turn, or for the disk.
+    if !wanted() {
+        return Err(SendError::Kept(NotSent::CalledOff));
+    }
     let began = Instant::now();
     let started = async {
         prepare(monitor, true).await?;

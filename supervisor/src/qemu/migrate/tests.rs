@@ -187,3 +187,12 @@ async fn a_move_that_is_called_off_ends_at_once_and_the_guest_runs_on() {
     assert_eq!(script.lock().unwrap().commands().last(), Some(&"migrate_cancel"));
     assert_eq!((client.sending(), client.view().condition), (None, GuestCondition::Running));
 }
+
+#[tokio::test]
+async fn a_move_that_was_called_off_before_it_began_is_not_begun() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 50).await;
+    let kept = send(&client, "tcp:192.0.2.1:4000", LONG, &|| false, async { true }).await;
+    assert!(matches!(kept, Err(SendError::Kept(NotSent::CalledOff))), "{kept:?}");
+    assert!(!script.lock().unwrap().commands().contains(&"migrate"));
+}
