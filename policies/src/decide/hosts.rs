@@ -268,8 +268,8 @@ impl<'a> Others<'a> {
 
     /// The voters whose word counts, and how long ago each heard the host; `None`: never, although it should have.
     fn ages(&self) -> impl Iterator<Item = (&'a HostName, Option<Duration>)> {
-        let counted = self.voters().filter(|voter| counts(self.evidence, self.heard, self.now, voter));
-        counted.filter_map(|voter| {
+        let counted = self.voters().filter(move |voter| counts(self.evidence, self.heard, self.now, voter));
+        counted.filter_map(move |voter| {
             let age = if Some(voter) == self.evidence.me.as_ref() {
                 self.own.map(|at| self.now.since(at))
             } else {
