@@ -1,5 +1,6 @@
 //! The guard allocates nothing while it waits, sends its beacon, gets a longer lease and says how it is, nor when the lease runs
-//! out and it kills: a host that is short of memory must not hold it up. An allocator of this program alone counts that.
+//! out and it kills, also a guest that somebody has moved out of its cgroup: a host that is short of memory must not hold it up. An
+//! allocator of this program alone counts that.
 
 #![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
@@ -11,6 +12,7 @@ use std::{
     net::UdpSocket,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -168,6 +170,17 @@ fn config(folder: &Path, voter: &UdpSocket) -> GuardConfig {
     }
 }
 
+/// A process that was told where to write its number as QEMU is, in no cgroup of ours. It runs until it is killed.
+fn qemu_elsewhere(config: &GuardConfig) -> Child {
+    let number = config.run_dir.join("guests/web-1/pid");
+    fs::create_dir_all(number.parent().unwrap()).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "read -r word", "-pidfile"]).arg(&number).stdin(Stdio::piped());
+    let child = command.spawn().unwrap();
+    fs::write(&number, format!("{}\n", child.id())).unwrap();
+    child
+}
+
 #[test]
 fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_the_lease_to_the_kill() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,6 +188,7 @@ fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_
     voter.set_read_timeout(Some(LIMIT)).unwrap();
     let hear = || voter.recv(&mut [0; 2_048]).unwrap();
     let (config, cgroup) = (config(folder.path(), &voter), cgroup(folder.path()));
+    let mut elsewhere = qemu_elsewhere(&config);
     let mut guard = Guard::open(&config).unwrap();
     let turns = Arc::new(Turns::default());
     let seen = Arc::clone(&turns);
@@ -194,7 +208,7 @@ fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_
     hear();
     let killed = || !fs::read(cgroup.join("cgroup.kill")).unwrap().is_empty();
     assert!(turns.allocated.load(SeqCst) > 0, "a registration allocates, so the counter counts nothing");
-    assert!(!killed(), "the lease is valid");
+    assert!(!killed() && elsewhere.try_wait().unwrap().is_none(), "the lease is valid");
 
     turns.watched.store(true, SeqCst);
     turns.wait_for(1);
@@ -210,10 +224,14 @@ fn the_guard_allocates_nothing_from_turn_to_turn_nor_on_the_way_from_the_end_of_
 
     // Nothing more is granted.
     wait_until("the guest is killed", killed);
-    // It is in there still, and killed again and again.
+    wait_until("what runs outside its cgroup is killed", || {
+        fs::read_link(format!("/proc/{}/exe", elsewhere.id())).is_err()
+    });
+    // It is in there still, and killed again and again, and what has ended elsewhere is looked for.
     turns.wait_for(10);
     assert_eq!(turns.allocated_watched.load(SeqCst), 0, "at the end of the lease");
 
+    elsewhere.wait().unwrap();
     turns.stop.store(true, SeqCst);
     thread.join().unwrap();
 }

@@ -1,5 +1,6 @@
 //! The registered guests' cgroups, as the guard needs them at the end of a lease: to see whether each is empty, and to kill
-//! what is in it. Descriptors are opened ahead, and neither looking nor killing allocates memory.
+//! what is in it. A guest is gone when nothing is in its cgroup and its QEMU runs nowhere else (process.rs). Descriptors are
+//! opened ahead, and neither looking nor killing allocates memory.
 
 use std::{
     fs::File,
@@ -10,25 +11,28 @@ use std::{
 
 use holdfast_policies::names::GuestName;
 
-use super::protocol::Guest;
+use super::{process::Process, protocol::Guest};
+use crate::qemu;
 
 /// Bytes of `cgroup.events` that are read: two short lines, and room for more kinds of events.
 const EVENTS_BYTES: usize = 256;
 
-/// Whether something runs in a cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether something runs, in a cgroup or elsewhere. Of two that are looked at, the greater counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Population {
     /// The kernel says that nothing does.
     Empty,
-    /// The kernel says that something does.
-    Populated,
     /// That cannot be known; it is treated as populated, and killed.
     Unknown,
+    /// The kernel says that something does.
+    Populated,
 }
 
 /// All registered cgroups.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cgroups {
+    /// Below which guests write the numbers of their processes.
+    run_dir: PathBuf,
     entries: Vec<Entry>,
 }
 
@@ -40,7 +44,10 @@ struct Entry {
     /// Tells a cgroup that was removed from a hierarchy that is out of sight.
     base_path: PathBuf,
     files: Option<Files>,
-    /// Something was in it when it was killed.
+    process: Process,
+    /// How it was when it was last killed.
+    seen: Population,
+    /// Something ran when it was killed.
     killed: bool,
 }
 
@@ -51,29 +58,38 @@ struct Files {
 }
 
 impl Cgroups {
+    /// None yet, of guests whose files are below `run_dir`.
+    pub(super) fn new(run_dir: &Path) -> Self {
+        Self { run_dir: run_dir.to_owned(), entries: Vec::new() }
+    }
+
     /// Makes the list that of these guests; those that stay keep their descriptors.
     pub(super) fn replace<'g>(&mut self, guests: impl Iterator<Item = &'g Guest>) {
         let mut old = std::mem::take(&mut self.entries);
         for guest in guests {
             let known = old.iter().position(|entry| entry.guest == *guest).map(|place| old.swap_remove(place));
-            self.entries.push(known.unwrap_or_else(|| Entry::new(guest)));
+            self.entries.push(known.unwrap_or_else(|| Entry::new(guest, &self.run_dir)));
         }
         self.open();
     }
 
-    /// Opens what can be opened by now: a cgroup may be made after its registration, and made anew at any later start.
+    /// Opens what can be opened by now: a cgroup may be made after its registration, and made anew at any later start, and QEMU
+    /// is found as soon as it has written its number.
     pub(super) fn open(&mut self) {
         for entry in &mut self.entries {
             _ = entry.population();
         }
     }
 
-    /// Kills whatever is in any of them. Returns how many are not known to be empty.
+    /// Kills whatever is left of any of the guests. Returns of how many it was not known that nothing is.
     pub(super) fn kill(&mut self) -> usize {
-        self.entries.iter_mut().map(Entry::kill).filter(|population| *population != Population::Empty).count()
+        self.entries.iter_mut().for_each(Entry::kill_known);
+        // To look for what is not known yet may take longer, and delays no other guest's end.
+        self.entries.iter_mut().for_each(Entry::kill_elsewhere);
+        self.entries.iter().filter(|entry| entry.seen != Population::Empty).count()
     }
 
-    /// How many are not known to be empty.
+    /// Of how many guests it is not known that nothing is left.
     pub(super) fn populated(&mut self) -> usize {
         self.entries.iter_mut().map(Entry::population).filter(|population| *population != Population::Empty).count()
     }
@@ -90,7 +106,7 @@ impl Cgroups {
 }
 
 impl Entry {
-    fn new(guest: &Guest) -> Self {
+    fn new(guest: &Guest, run_dir: &Path) -> Self {
         let path = &guest.cgroup;
         Self {
             guest: guest.clone(),
@@ -98,24 +114,36 @@ impl Entry {
             kill_path: path.join("cgroup.kill"),
             base_path: path.parent().unwrap_or(Path::new("/")).join("cgroup.procs"),
             files: None,
+            process: Process::new(qemu::pid_file(run_dir, &guest.guest), path),
+            seen: Population::Empty,
             killed: false,
         }
     }
 
-    fn kill(&mut self) -> Population {
-        let population = self.population();
-        if population != Population::Empty {
+    fn kill_known(&mut self) {
+        let inside = self.in_cgroup();
+        if inside != Population::Empty
+            && let Some(files) = &self.files
+        {
             // Frozen ones die, too, and so does what they fork meanwhile. Whether it helped is seen at the next look.
-            if let Some(files) = &self.files {
-                _ = files.kill.write_at(b"1", 0);
-            }
-            self.killed |= population == Population::Populated;
+            _ = files.kill.write_at(b"1", 0);
         }
-        population
+        self.seen = inside.max(self.process.known());
+        self.process.kill();
+    }
+
+    fn kill_elsewhere(&mut self) {
+        self.seen = self.seen.max(self.process.look());
+        self.process.kill();
+        self.killed |= self.seen == Population::Populated;
+    }
+
+    fn population(&mut self) -> Population {
+        self.in_cgroup().max(self.process.look())
     }
 
     /// A cgroup that was made anew since it was opened is another one.
-    fn population(&mut self) -> Population {
+    fn in_cgroup(&mut self) -> Population {
         if let Some(files) = &self.files {
             match read_population(&files.events) {
                 Ok(population) => return population,
@@ -187,7 +215,7 @@ mod tests {
     #[test]
     fn a_hierarchy_out_of_sight_is_not_an_empty_cgroup() {
         let folder = tempfile::tempdir().unwrap();
-        let mut cgroups = Cgroups::default();
+        let mut cgroups = Cgroups::new(folder.path());
         cgroups.replace([cgroup(folder.path(), "web-1")].iter());
         assert_eq!(cgroups.populated(), 1, "neither the cgroup nor anything around it is there");
         fs::write(folder.path().join("cgroup.procs"), "").unwrap();
@@ -204,12 +232,33 @@ mod tests {
             fs::write(guest.cgroup.join("cgroup.events"), events).unwrap();
             fs::write(guest.cgroup.join("cgroup.kill"), "").unwrap();
         }
-        let mut cgroups = Cgroups::default();
+        let mut cgroups = Cgroups::new(folder.path());
         cgroups.replace(guests.iter());
         assert_eq!(cgroups.kill(), 2);
         let written = guests.each_ref().map(|guest| fs::read_to_string(guest.cgroup.join("cgroup.kill")).unwrap());
         assert_eq!(written, ["", "1", "1"]);
         assert_eq!(cgroups.take_killed(), [GuestName::new("running").unwrap()]);
         assert_eq!(cgroups.take_killed(), []);
+    }
+
+    #[test]
+    fn a_guest_that_somebody_has_moved_out_of_its_cgroup_is_not_gone_and_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("cgroup.procs"), "").unwrap();
+        let guest = cgroup(folder.path(), "web-1");
+        fs::create_dir(&guest.cgroup).unwrap();
+        fs::write(guest.cgroup.join("cgroup.events"), "populated 0\n").unwrap();
+        fs::write(guest.cgroup.join("cgroup.kill"), "").unwrap();
+        let number = qemu::pid_file(folder.path(), &guest.guest);
+        fs::create_dir_all(number.parent().unwrap()).unwrap();
+        let mut moved = super::super::process::tests::run(&number);
+        fs::write(&number, format!("{}\n", moved.id())).unwrap();
+        let mut cgroups = Cgroups::new(folder.path());
+        cgroups.replace([guest].iter());
+        assert_eq!(cgroups.populated(), 1);
+        assert_eq!(cgroups.kill(), 1);
+        moved.wait().unwrap();
+        assert_eq!((cgroups.populated(), cgroups.kill()), (0, 0));
+        assert_eq!(cgroups.take_killed(), [GuestName::new("web-1").unwrap()]);
     }
 }

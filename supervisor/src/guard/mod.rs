@@ -9,8 +9,8 @@
 //! the guard also holds the watchdog, and when the lease runs out it kills every registered guest:
 //!
 //! ```text
-//!  duty (pure) ──► protector ──► cgroups: look, kill          state (pure) ◄── connection ◄── supervisor
-//!                      ├───────► watchdog: pet, or let it fire      └──► memory: what a later guard must know
+//!  duty (pure) ──► protector ──► cgroups, process: look, kill   state (pure) ◄── connection ◄── supervisor
+//!                      ├───────► watchdog: pet, or let it fire        └──► memory: what a later guard must know
 //!                      └───────► last words ──► log, and disk: what a later boot must know
 //! ```
 //!
@@ -19,8 +19,8 @@
 //! that is allowed.
 //!
 //! What comes between the end of a lease and the kill is `act` of `protector.rs`, the first thing after every wake-up. It
-//! allocates nothing and waits for nothing as long as the cgroups of the guests stay the ones that were opened; opening one
-//! that was made anew allocates nothing either, but asks the kernel. Nor does the rest of a turn allocate while nothing changes:
+//! allocates nothing and waits for nothing as long as the cgroups and processes of the guests stay the ones that were opened;
+//! opening what is new allocates nothing either, but asks the kernel. Nor does the rest of a turn allocate while nothing changes:
 //! looking for requests, a longer lease (`steady.rs`; it is kept from a buffer that is used again), the answer to who asks how
 //! it is, and the beacon every 250 ms. `supervisor/tests/guard.rs` counts it. It may wait, which can make the next `act` late:
 //! a longer lease is written to `run_dir`, which lies in memory.
@@ -42,6 +42,7 @@ mod incarnation;
 mod kernel;
 mod last_words;
 mod memory;
+mod process;
 mod protector;
 mod protocol;
 mod server;

@@ -7,6 +7,7 @@
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -59,12 +60,18 @@ pub(super) struct Protector {
 
 impl Protector {
     /// One that holds nothing yet. `harden`: this process is the guard alone, so that its memory is locked and its
-    /// priority raised in stop mode. `written`: where its last words go.
-    pub(super) fn new(wanted: Option<WatchdogFile>, harden: bool, written: Written) -> std::io::Result<Self> {
+    /// priority raised in stop mode. `run_dir`: where guests write the numbers of their processes. `written`: where its last
+    /// words go.
+    pub(super) fn new(
+        wanted: Option<WatchdogFile>,
+        harden: bool,
+        run_dir: &Path,
+        written: Written,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             wanted,
             watchdog: None,
-            cgroups: Cgroups::default(),
+            cgroups: Cgroups::new(run_dir),
             registrations: 0,
             guests: Arc::new([]),
             stopping: None,
@@ -118,15 +125,14 @@ impl Protector {
     /// Whether no guest is left. Asked again and again while the lease is over: one that was on its way when it ended is
     /// killed, too.
     fn stop(&mut self, since: Option<Moment>, now: Moment) -> bool {
+        let running = self.cgroups.kill();
         if self.stopping.is_none() {
-            let running = self.cgroups.populated();
             if running == 0 {
                 return true;
             }
             self.last_words.say(Words::Stopping { since, now, running, guests: Arc::clone(&self.guests) });
             self.stopping = Some(now);
         }
-        self.cgroups.kill();
         self.cgroups.populated() == 0
     }
 

@@ -202,7 +202,8 @@ impl Guard {
         tell_what_is_kept(&memory);
         let state = State::new(memory, now.moment, config.lease * LEASES_AHEAD_MAX, config.voters.clone());
         let written = Written::new(&config.state_dir, incarnation);
-        let mut protector = Protector::new(config.watchdog.clone(), config.alone, written).map_err(at(run_dir))?;
+        let protector = Protector::new(config.watchdog.clone(), config.alone, run_dir, written);
+        let mut protector = protector.map_err(at(run_dir))?;
         protector.take_in(&state);
         Ok(Self {
             state,

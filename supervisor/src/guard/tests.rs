@@ -18,6 +18,7 @@ use super::{
     super::{
         clock,
         datagram::{Datagrams, Ears, Identity, Keyring, Role, create_key},
+        qemu,
     },
     protocol::REQUEST_BYTES_MAX,
     *,
@@ -230,6 +231,34 @@ async fn in_stop_mode_the_end_of_the_lease_kills_each_registered_guest_and_says_
     client.register(&db, &late).await.unwrap();
     let stopped = client.query().await.unwrap().stopped;
     assert_eq!(stopped.iter().map(|stopped| &stopped.guest).collect::<Vec<_>>(), [&web], "db-1 was started again");
+}
+
+/// Looking at cgroups alone, the guard would say that no guest is left and pet the watchdog on.
+#[tokio::test]
+async fn a_guest_outside_its_cgroup_does_not_outlive_the_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Vec::new());
+    let _guard = start(&config);
+    let client = GuardClient::patient(&config.run_dir);
+    let (web, web_cgroup) = (GuestName::new("web-1").unwrap(), cgroup(folder.path(), "web-1"));
+    client.stop_mode(true).await.unwrap();
+    client.grant(clock::moment().plus(LEASE)).await.unwrap();
+    client.register(&web, &web_cgroup).await.unwrap();
+    let number = qemu::pid_file(&config.run_dir, &web);
+    std::fs::create_dir_all(number.parent().unwrap()).unwrap();
+    let mut moved = process::tests::run(&number);
+    std::fs::write(&number, format!("{}\n", moved.id())).unwrap();
+    std::fs::write(web_cgroup.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+    client.revoke().await.unwrap();
+    wait_until("it is killed", || !std::path::Path::new(&format!("/proc/{}/fd/0", moved.id())).exists()).await;
+    moved.wait().unwrap();
+    assert!(!was_killed(&web_cgroup), "nothing is in there");
+    let told = async {
+        while client.query().await.unwrap().stopped.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told of");
 }
 
 #[tokio::test]

@@ -447,6 +447,11 @@ async fn has_cleaned_up(mut task: JoinHandle<()>, within: Duration) -> bool {
     false
 }
 
+/// Where the QEMU of a guest writes the number of its process, as it is told on its command line.
+pub(crate) fn pid_file(run_dir: &Path, guest: &GuestName) -> PathBuf {
+    Files::new(run_dir, guest).pid()
+}
+
 /// The folder that cgroup v2 is mounted on, if it is.
 #[must_use]
 pub fn cgroup2_mount() -> Option<PathBuf> {
