@@ -54,6 +54,8 @@ pub(super) struct Protector {
     trial_due: Moment,
     /// So that a lasting failure to keep what is armed is told once.
     unkept: bool,
+    /// So that it is told once that what is to be disarmed cannot be reached.
+    out_of_reach: bool,
     harden: bool,
     last_words: LastWords,
 }
@@ -79,6 +81,7 @@ impl Protector {
             arm_due: Moment(0),
             trial_due: Moment(0),
             unkept: false,
+            out_of_reach: false,
             harden,
             last_words: LastWords::begin(written)?,
         })
@@ -241,14 +244,19 @@ impl Protector {
         self.wanted.is_none() && state.unarmed() == Some(UNNAMED)
     }
 
+    /// One that cannot be reached may be armed still, and somebody may count on it: that is not forgotten before it was disarmed.
     fn disarm(&mut self, state: &mut State, keep: &Keep<'_>, now: Moment) {
-        // An earlier guard may have left it armed.
-        let held = self.watchdog.take().or_else(|| {
-            let wanted = self.wanted.as_ref()?;
-            Watchdog::open(wanted, None, now)
-                .inspect_err(|error| tracing::warn!(%error, "the watchdog that is to be disarmed cannot be opened"))
-                .ok()
-        });
+        let held = match self.held_or_left(now) {
+            Ok(held) => held,
+            Err(error) => {
+                if !std::mem::replace(&mut self.out_of_reach, true) {
+                    let error = with_causes(&error);
+                    tracing::error!(error, "the watchdog that is to be disarmed cannot be reached; it is tried again");
+                }
+                return;
+            }
+        };
+        self.out_of_reach = false;
         self.watchdog = held.and_then(Watchdog::disarm);
         let failure = state.note_disarmed(keep).err();
         match (&failure, self.unkept) {
@@ -257,6 +265,23 @@ impl Protector {
             (Some(_), true) => {}
         }
         self.unkept = failure.is_some();
+    }
+
+    /// The watchdog that is held, or one that an earlier guard may have left armed. None: the host file names none, or it was
+    /// disarmed when it was looked at.
+    fn held_or_left(&mut self, now: Moment) -> Result<Option<Watchdog>, WatchdogError> {
+        if let Some(held) = self.watchdog.take() {
+            return Ok(Some(held));
+        }
+        let Some(wanted) = &self.wanted else { return Ok(None) };
+        match Watchdog::open(wanted, None, now) {
+            Ok(left) => Ok(Some(left)),
+            Err(error) if error.is_out_of_reach() => Err(error),
+            Err(error) => {
+                tracing::warn!(error = with_causes(&error), "the watchdog that is to be disarmed protects nobody");
+                Ok(None)
+            }
+        }
     }
 
     /// Notes that it is armed: first so that a later guard finds it, then to whoever asks. Of one that protects nobody, that.
@@ -296,4 +321,52 @@ const UNNAMED: &str = "the host file names no watchdog";
 
 fn describe(wanted: &WatchdogFile, error: &WatchdogError) -> String {
     format!("{}: {}", wanted.device.display(), with_causes(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io};
+
+    use holdfast_policies::{armed::ArmedWatchdog, names::Incarnation};
+
+    use super::{
+        super::{memory::Memory, protocol::Request},
+        *,
+    };
+
+    fn kept(_: &Memory) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// One in a folder of its own, whose watchdog is at a path where there is none.
+    fn protector() -> (tempfile::TempDir, Protector) {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = WatchdogFile { device: folder.path().join("watchdog"), ..WatchdogFile::default() };
+        let written = Written::new(folder.path(), Incarnation::new("boot-1").unwrap());
+        let protector = Protector::new(Some(wanted), false, folder.path(), written).unwrap();
+        (folder, protector)
+    }
+
+    #[test]
+    fn a_watchdog_that_cannot_be_reached_when_it_is_to_be_disarmed_is_counted_on_until_it_is() {
+        let (folder, mut protector) = protector();
+        let memory = Memory::blank(Incarnation::new("boot-1").unwrap());
+        let mut state = State::new(memory, Moment(0), Duration::from_secs(8), Vec::new());
+        let armed = ArmedWatchdog { identity: "wd".to_owned(), timeout_ms: 10_000, is_virtual: false };
+        state.apply(Request::StopMode { stops: true }, Moment(0), &kept).unwrap();
+        state.note_watchdog(armed, &kept).unwrap();
+        state.apply(Request::StopMode { stops: false }, Moment(0), &kept).unwrap();
+        for now in [1_000, 1_001, 2_000] {
+            protector.prepare(&mut state, &kept, Moment(now));
+            assert_eq!(state.memory().counted_on, Some(10_000), "its device is not there for now");
+        }
+        // As `echo V > /dev/watchdog` leaves it behind where there is no device.
+        fs::write(folder.path().join("watchdog"), "").unwrap();
+        protector.prepare(&mut state, &kept, Moment(3_000));
+        assert_eq!(state.memory().counted_on, Some(10_000), "this is no watchdog");
+        // Where none is named any more there is nothing to disarm; what is armed fires.
+        protector.wanted = None;
+        protector.prepare(&mut state, &kept, Moment(4_000));
+        assert_eq!(state.memory().counted_on, None);
+    }
 }

@@ -73,6 +73,17 @@ pub(super) enum WatchdogError {
     EndsWithUs,
 }
 
+impl WatchdogError {
+    /// Whether it was not reached at all: what an earlier guard has armed may be armed still. Any other was opened, and disarmed
+    /// again as far as it can be, unless somebody counts on it.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Open(_) | Self::Support(_) => true,
+            Self::Timeout(_) | Self::Unfit { .. } | Self::AlarmOnly | Self::EndsWithUs => false,
+        }
+    }
+}
+
 /// An open, armed watchdog.
 #[derive(Debug)]
 pub(super) struct Watchdog {
@@ -91,14 +102,14 @@ impl Watchdog {
     /// then it gets no longer one, and is left to fire if it turns out to be unfit (R15). One that nobody counts on is
     /// disarmed again then.
     pub(super) fn open(wanted: &WatchdogFile, counted_on: Option<u64>, now: Moment) -> Result<Self, WatchdogError> {
-        let device = OpenOptions::new().write(true).open(&wanted.device).map_err(WatchdogError::Open)?;
+        let mut device = OpenOptions::new().write(true).open(&wanted.device).map_err(WatchdogError::Open)?;
         let support = kernel::watchdog_support(device.as_fd()).map_err(WatchdogError::Support)?;
         let timeout_ms = counted_on.unwrap_or(u64::MAX).min(millis(wanted.timeout.0));
         match set_up(&device, timeout_ms, support) {
             Ok(armed) => Ok(Self::armed_as(device, armed, support.options, now)),
             Err(error) => {
                 if counted_on.is_none()
-                    && let Err(error) = magic_close(device)
+                    && let Err(error) = allow_close(&mut device)
                 {
                     tracing::error!(%error, device = %wanted.device.display(), "the watchdog cannot be disarmed again");
                 }
@@ -164,19 +175,23 @@ impl Watchdog {
 
     /// Disarms it, because it has been committed that nobody counts on it (R15). One that cannot be disarmed comes back,
     /// and is to be petted for ever.
-    pub(super) fn disarm(self) -> Option<Self> {
+    pub(super) fn disarm(mut self) -> Option<Self> {
         if !self.can_close {
             tracing::warn!("this watchdog cannot be disarmed before the next boot; it is petted on");
             return Some(self);
         }
-        if let Err(error) = magic_close(self.device) {
-            tracing::error!(%error, "the watchdog could not be disarmed; it may reset this host");
+        match allow_close(&mut self.device) {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(%error, "the watchdog could not be disarmed; it is petted on");
+                Some(self)
+            }
         }
-        None
     }
 }
 
-fn magic_close(mut device: File) -> io::Result<()> {
+/// With this the close that comes next disarms it.
+fn allow_close(device: &mut File) -> io::Result<()> {
     device.write_all(b"V")
 }
 
@@ -305,6 +320,24 @@ mod tests {
         fs::write(&path, "").unwrap();
         assert!(matches!(Watchdog::open(&wanted, None, Moment(0)), Err(WatchdogError::Support(_))));
         assert_eq!(fs::read(&path).unwrap(), b"", "nothing was written into somebody's file");
+    }
+
+    #[test]
+    fn one_whose_disarming_fails_is_kept_and_petted_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watchdog");
+        fs::write(&path, "").unwrap();
+        let held = |device: File| Watchdog {
+            device,
+            armed: ArmedWatchdog { identity: "wd".to_owned(), timeout_ms: 10_000, is_virtual: false },
+            can_close: true,
+            unfit: None,
+            due: Moment(0),
+            failing: false,
+        };
+        assert!(held(OpenOptions::new().write(true).open(&path).unwrap()).disarm().is_none());
+        assert_eq!(fs::read(&path).unwrap(), b"V");
+        assert!(held(File::open(&path).unwrap()).disarm().is_some(), "it does not take the word");
     }
 
     #[test]

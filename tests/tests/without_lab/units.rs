@@ -33,6 +33,27 @@ fn the_guards_unit_takes_over_in_turn_from_a_guard_that_has_taken_over_from_it()
     Ok(())
 }
 
+/// What hides from the guard what it must see, or keeps it from killing, if it is set to whatever.
+const BLINDING: [&str; 7] = [
+    "ProtectControlGroups",
+    "ProtectProc",
+    "ProcSubset",
+    "PrivateDevices",
+    "DevicePolicy",
+    "PrivatePIDs",
+    "SystemCallFilter",
+];
+
+#[test]
+fn the_guards_unit_hides_no_guest_from_it_and_lets_it_have_descriptors_for_all_it_takes() -> Result<()> {
+    let guard = unit("holdfast-guard.service")?;
+    let blinding = guard.iter().find(|(key, _)| BLINDING.contains(&key.as_str()));
+    ensure!(blinding.is_none(), "with {blinding:?} it may see or kill no guest, and the watchdog resets the host");
+    let limit = guard.iter().find(|(key, _)| key == "LimitNOFILE").and_then(|(_, value)| value.parse::<usize>().ok());
+    ensure!(limit.is_some_and(|limit| limit > 3 * 1024), "{limit:?} descriptors are too few for 1024 guests");
+    Ok(())
+}
+
 #[test]
 fn the_supervisors_unit_only_wants_the_guard() -> Result<()> {
     let supervisor = unit("holdfast.service")?;
