@@ -1,5 +1,5 @@
 //! What the guard must not forget when it is started again within one boot (R13): stop mode, the lease, the registered
-//! guests, those that it has stopped, and that a watchdog was counted on. It is kept in `run_dir`, which dies with the host.
+//! guests, those that it has stopped, that a watchdog was counted on, and who votes. It is kept in `run_dir`, which dies with the host.
 
 use std::{
     cell::RefCell,
@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     iter::successors,
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -14,7 +15,7 @@ use std::{
 use holdfast_policies::{names::Incarnation, time::Moment};
 use serde::{Deserialize, Serialize};
 
-use super::protocol::{Guest, Stopped};
+use super::protocol::{Guest, Stopped, VOTERS_MAX};
 
 /// The file below `run_dir`.
 const FILE_NAME: &str = "guard.json";
@@ -37,6 +38,10 @@ pub(super) struct Memory {
     /// Guests that were killed because the lease had run out, until they are registered or unregistered again.
     #[serde(default)]
     pub(super) stopped: Vec<Stopped>,
+    /// Who gets the beacon, as the supervisor has last said; empty: it has said nothing yet. A guard that starts anew while its
+    /// supervisor is down knows those who vote only from here: the host file names voters for bootstrap alone (R16, R23).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) voters: Vec<SocketAddr>,
 }
 
 impl Memory {
@@ -49,6 +54,7 @@ impl Memory {
             deadline: None,
             guests: BTreeSet::new(),
             stopped: Vec::new(),
+            voters: Vec::new(),
         }
     }
 }
@@ -86,7 +92,8 @@ impl Keeper {
         };
         let mut text = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
-        let memory: Memory = serde_json::from_slice(&text)?;
+        let mut memory: Memory = serde_json::from_slice(&text)?;
+        memory.voters.truncate(VOTERS_MAX);
         Ok(if memory.incarnation == *incarnation { memory } else { Memory::blank(incarnation.clone()) })
     }
 
@@ -116,6 +123,8 @@ fn room(deadline: Option<Moment>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use holdfast_policies::names::GuestName;
 
     use super::*;
@@ -129,10 +138,14 @@ mod tests {
         let guest = Guest { guest: name.clone(), cgroup: PathBuf::from("/c/web-1") };
         let stopped = vec![Stopped { guest: name, at: Moment(9), lease_ended: Some(Moment(7)) }];
         let (deadline, guests) = (Some(Moment(7)), BTreeSet::from([guest]));
-        let memory =
-            Memory { incarnation: boot.clone(), stops: true, counted_on: Some(10_000), deadline, guests, stopped };
+        let (incarnation, voters) = (boot.clone(), vec!["10.0.0.1:7400".parse().unwrap(); VOTERS_MAX]);
+        let memory = Memory { incarnation, stops: true, counted_on: Some(10_000), deadline, guests, stopped, voters };
         keeper.keep(&memory).unwrap();
         assert_eq!(keeper.load(&boot).unwrap(), memory);
+        assert_eq!(fs::metadata(&keeper.path).unwrap().permissions().mode() & 0o777, 0o600);
+        let more = Memory { voters: vec!["10.0.0.1:7400".parse().unwrap(); VOTERS_MAX + 1], ..memory.clone() };
+        keeper.keep(&more).unwrap();
+        assert_eq!(keeper.load(&boot).unwrap(), memory, "of more than there can be the first are taken");
         let other = Incarnation::new("boot-2").unwrap();
         assert_eq!(keeper.load(&other).unwrap(), Memory::blank(other));
     }

@@ -63,7 +63,7 @@ pub struct GuardConfig {
     pub state_dir: PathBuf,
     /// The supervisor's address; beacons leave from another port of its IP address.
     pub listen: SocketAddr,
-    /// Who gets the beacon until the supervisor says otherwise.
+    /// Who gets the beacon until the supervisor says who votes; an earlier guard of this boot may know that already.
     pub voters: Vec<SocketAddr>,
     /// Gossip key files.
     pub gossip_keys: Vec<PathBuf>,

@@ -27,7 +27,8 @@ pub(super) struct State {
     pid: u32,
     started: Moment,
     lease_max: Duration,
-    voters: Vec<SocketAddr>,
+    /// Those of the host file.
+    bootstrap: Vec<SocketAddr>,
     refused: u64,
     /// So that what lasts is logged once: who reads the log may be stuck, and the guard must not wait for that.
     refusing: bool,
@@ -63,16 +64,16 @@ pub(super) enum Refused {
 }
 
 impl State {
-    /// A guard that starts with what an earlier one of this boot has kept, and the voters of the host file. `lease_max`
-    /// bounds how far ahead a deadline may lie.
-    pub(super) fn new(memory: Memory, started: Moment, lease_max: Duration, voters: Vec<SocketAddr>) -> Self {
+    /// A guard that starts with what an earlier one of this boot has kept. `lease_max` bounds how far ahead a deadline may lie.
+    /// `bootstrap`: the voters of the host file, who count until the supervisor says who votes.
+    pub(super) fn new(memory: Memory, started: Moment, lease_max: Duration, bootstrap: Vec<SocketAddr>) -> Self {
         let watchdog = Err(UNOPENED.to_owned());
         Self {
             memory,
             pid: std::process::id(),
             started,
             lease_max,
-            voters,
+            bootstrap,
             refused: 0,
             refusing: false,
             unkept: false,
@@ -90,8 +91,9 @@ impl State {
         &self.memory
     }
 
+    /// Who gets the beacon.
     pub(super) fn voters(&self) -> &[SocketAddr] {
-        &self.voters
+        if self.memory.voters.is_empty() { &self.bootstrap } else { &self.memory.voters }
     }
 
     /// What is left of the lease; zero once it ran out.
@@ -218,7 +220,7 @@ impl State {
             Request::Revoke {} => self.change(Memory { deadline: None, ..self.memory.clone() }, keep)?,
             Request::Register { guest, cgroup } => self.register(guest, cgroup, keep)?,
             Request::Unregister { guest } => self.unregister(&guest, keep)?,
-            Request::Voters { addresses } => self.replace_voters(addresses)?,
+            Request::Voters { addresses } => self.replace_voters(addresses, keep)?,
             Request::StopMode { stops } => self.stop_mode(stops, keep)?,
             Request::HandOver {} => return Ok(Reply::HandOver),
             Request::Query {} => return Ok(Reply::Status(Box::new(self.status()))),
@@ -237,6 +239,11 @@ impl State {
             return Err(Refused::TooFar { asked, lease_max: self.lease_max });
         }
         self.memory.deadline = Some(asked);
+        self.keep_if_possible(keep);
+        Ok(())
+    }
+
+    fn keep_if_possible(&mut self, keep: &Keep<'_>) {
         let failure = keep(&self.memory).err();
         match (&failure, self.unkept) {
             (Some(error), false) => tracing::warn!(%error, "the lease cannot be kept for a later guard"),
@@ -244,7 +251,6 @@ impl State {
             (Some(_), true) | (None, false) => {}
         }
         self.unkept = failure.is_some();
-        Ok(())
     }
 
     fn register(&mut self, guest: GuestName, cgroup: PathBuf, keep: &Keep<'_>) -> Result<(), Refused> {
@@ -291,11 +297,15 @@ impl State {
         Ok(())
     }
 
-    fn replace_voters(&mut self, addresses: Vec<SocketAddr>) -> Result<(), Refused> {
+    /// Those that cannot be kept get the beacon all the same. They are kept with the next lease that can be.
+    fn replace_voters(&mut self, addresses: Vec<SocketAddr>, keep: &Keep<'_>) -> Result<(), Refused> {
         if addresses.len() > VOTERS_MAX {
             return Err(Refused::Voters { count: addresses.len() });
         }
-        self.voters = addresses;
+        if addresses != self.memory.voters {
+            self.memory.voters = addresses;
+            self.keep_if_possible(keep);
+        }
         Ok(())
     }
 
@@ -306,7 +316,7 @@ impl State {
             started: self.started,
             deadline: self.memory.deadline,
             guests: self.memory.guests.iter().cloned().collect(),
-            voters: self.voters.clone(),
+            voters: self.voters().to_vec(),
             refused: self.refused,
             armed: Some(self.armed()),
             unarmed: self.watchdog.as_ref().err().filter(|_| self.memory.stops).cloned(),
@@ -323,7 +333,7 @@ impl State {
             started: self.started,
             deadline: self.memory.deadline,
             guests: &self.memory.guests,
-            voters: &self.voters,
+            voters: self.voters(),
             refused: self.refused,
             armed: SaidArmed {
                 stops: self.memory.stops,

@@ -291,13 +291,15 @@ async fn a_guard_that_is_started_again_in_stop_mode_remembers_and_stops_what_has
     client.stop_mode(true).await.unwrap();
     client.grant(clock::moment().plus(LEASE)).await.unwrap();
     client.register(&GuestName::new("web-1").unwrap(), &web).await.unwrap();
+    let voters: Vec<SocketAddr> = vec!["127.0.0.1:7701".parse().unwrap()];
+    client.voters(voters.clone()).await.unwrap();
     drop(first);
     assert!(!was_killed(&web), "the guard's end is not the lease's");
 
     let second = start(&config);
     let status = client.query().await.unwrap();
     assert!(status.armed.unwrap().stops && status.deadline.is_some());
-    assert_eq!(status.guests.len(), 1);
+    assert_eq!((status.guests.len(), status.voters), (1, voters));
     assert!(!was_killed(&web));
     client.revoke().await.unwrap();
     drop(second);

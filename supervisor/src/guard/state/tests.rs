@@ -121,6 +121,28 @@ fn what_a_later_guard_must_know_is_not_acted_on_before_it_is_kept() {
 }
 
 #[test]
+fn a_guard_that_starts_anew_knows_those_who_vote_and_not_those_of_the_host_file() {
+    let address = |last: u8| -> SocketAddr { format!("10.0.0.{last}:7400").parse().unwrap() };
+    let begin = |memory: Memory| State::new(memory, Moment(100), Duration::from_secs(8), vec![address(1)]);
+    let mut state = begin(Memory::blank(Incarnation::new("boot-1").unwrap()));
+    assert_eq!(state.voters(), [address(1)], "nobody has said yet who votes");
+    let voters = Request::Voters { addresses: vec![address(2), address(3)] };
+    state.apply(voters, Moment(1_000), &full).unwrap();
+    assert_eq!(state.voters(), [address(2), address(3)], "a full disk must not silence the beacon");
+    let kept = std::cell::RefCell::default();
+    state
+        .apply(grant(2_000), Moment(1_000), &|memory| {
+            kept.replace(Some(memory.clone()));
+            Ok(())
+        })
+        .unwrap();
+    let later = begin(kept.into_inner().unwrap());
+    assert_eq!(later.voters(), [address(2), address(3)], "they are kept with the next lease");
+    let many = Request::Voters { addresses: vec![address(9); VOTERS_MAX + 1] };
+    assert_eq!(state.apply(many, Moment(1_000), &full), Err(Refused::Voters { count: VOTERS_MAX + 1 }));
+}
+
+#[test]
 fn a_trial_is_not_armed_and_what_is_armed_is_counted_on_until_it_is_disarmed() {
     let mut state = state();
     let now = Moment(1_000);
