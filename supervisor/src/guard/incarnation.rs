@@ -29,7 +29,7 @@ const NO_BOOT_ID: &str = "-";
 /// When `run_dir` cannot be used, or when the file there holds something else: it is not overwritten, because a
 /// second incarnation in one boot would be a lie.
 pub fn incarnation(run_dir: &Path) -> io::Result<Incarnation> {
-    let boot_id = boot_id();
+    let boot_id = boot_id().unwrap_or_else(|| NO_BOOT_ID.to_owned());
     if let Some(known) = read(run_dir, &boot_id)? {
         return Ok(known);
     }
@@ -80,9 +80,10 @@ fn lock(path: &Path) -> io::Result<Flock<fs::File>> {
     }
 }
 
-fn boot_id() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    if text.trim().is_empty() { NO_BOOT_ID.to_owned() } else { text.trim().to_owned() }
+/// What the kernel calls this boot, if it tells.
+pub(crate) fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

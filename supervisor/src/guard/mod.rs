@@ -57,6 +57,7 @@ use anyhow::Context as _;
 use holdfast_policies::{hostfile::HostFile, proof::QUIET};
 
 pub use client::{ClientError, GuardClient};
+pub(crate) use incarnation::boot_id;
 pub use incarnation::incarnation;
 pub use protocol::{Guest, Hardened, Reply, Request, Status, Stopped};
 pub use server::{Guard, GuardConfig, GuardError};

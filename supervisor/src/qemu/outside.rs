@@ -103,6 +103,7 @@ mod tests {
             started: WallTime(0),
             exclusive: BTreeSet::new(),
             process,
+            boot: crate::guard::boot_id(),
         };
         files.write(&record).unwrap();
         guest
@@ -167,6 +168,20 @@ mod tests {
         let (epoch, definition) = (Epoch { generation: 1, index: 8 }, QemuDefinition::bare(16));
         let again = driver.start(&guest, epoch, &definition, How::Run, || Ok(())).await;
         assert!(matches!(again, Err(StartError::Host { .. })), "{again:?}");
+    }
+
+    /// `run_dir` lies on a disk, and the numbers of processes begin anew with every boot.
+    #[tokio::test]
+    async fn a_guest_of_an_earlier_boot_is_neither_here_nor_in_anybodys_way() {
+        let (_folder, config) = host();
+        let guest = started(&config, Some(this_process()));
+        let path = config.run_dir.join("guests/web-1/record.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["boot"] = "another-boot".into();
+        std::fs::write(&path, record.to_string()).unwrap();
+        let (driver, _events) = Driver::open(config).await.unwrap();
+        assert_eq!(driver.inventory().await.unwrap(), []);
+        driver.stop(&guest).await.unwrap();
     }
 
     #[tokio::test]

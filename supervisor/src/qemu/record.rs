@@ -1,7 +1,7 @@
 //! What this host remembers of a guest that it started, so that the next supervisor can adopt it.
 //!
-//! Everything lives in `<run_dir>/guests/<name>/`, which dies with the host: a record never outlives the boot that
-//! its processes belong to.
+//! Everything lives in `<run_dir>/guests/<name>/`, which dies with the host. Where it does not, because `run_dir` lies on a disk, a
+//! record of another boot is none: its guest has ended with that boot, and its process number may be anybody's.
 
 use std::{
     collections::BTreeSet,
@@ -19,6 +19,7 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 
 use super::How;
+use crate::guard::boot_id;
 
 /// Longest record read, in bytes; a definition is a few hundred.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -43,6 +44,15 @@ pub struct Record {
     pub exclusive: BTreeSet<String>,
     /// QEMU itself, as soon as it has answered.
     pub process: Option<Process>,
+    /// In which boot of the host, as its kernel calls it. Nothing where that is not known: it counts as this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+}
+
+impl Record {
+    fn is_of_another_boot(&self) -> bool {
+        self.boot.as_ref().zip(boot_id().as_ref()).is_some_and(|(its, this)| its != this)
+    }
 }
 
 /// One process, so named that a later one with the same number is not taken for it.
@@ -175,7 +185,7 @@ impl Files {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// The record, if there is one.
+    /// The record, if there is one of this boot.
     pub fn read(&self) -> io::Result<Option<Record>> {
         match std::fs::metadata(self.record()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -183,7 +193,8 @@ impl Files {
             Ok(metadata) if metadata.len() > RECORD_BYTES_MAX => return Err(io::Error::other("record is too long")),
             Ok(_) => {}
         }
-        serde_json::from_slice(&std::fs::read(self.record())?).map(Some).map_err(io::Error::other)
+        let record: Record = serde_json::from_slice(&std::fs::read(self.record())?).map_err(io::Error::other)?;
+        Ok(Some(record).filter(|record| !record.is_of_another_boot()))
     }
 
     /// The process number that QEMU has written.
@@ -264,6 +275,32 @@ mod tests {
         assert_eq!((record.epoch.index, record.how), (12, How::Incoming));
         assert!(record.definition.vsock.is_none() && record.definition.display.is_none());
         assert_eq!(record.process, Some(Process { pid: 7, start_ticks: 12_345 }));
+        assert_eq!(record.boot, None);
+    }
+
+    /// As where `run_dir` lies on a disk.
+    #[test]
+    fn the_record_of_another_boot_names_no_guest_of_this_one() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let guest = GuestName::new("web-1").unwrap();
+        let files = Files::new(run_dir.path(), &guest);
+        files.make().unwrap();
+        let of = |boot: Option<String>| Record {
+            guest: guest.clone(),
+            epoch: Epoch { generation: 1, index: 7 },
+            definition: QemuDefinition::bare(16),
+            how: How::Run,
+            started: WallTime(0),
+            exclusive: BTreeSet::new(),
+            process: Process::find(i32::try_from(std::process::id()).unwrap()).ok(),
+            boot,
+        };
+        for boot in [None, boot_id()] {
+            files.write(&of(boot.clone())).unwrap();
+            assert_eq!(files.read().unwrap(), Some(of(boot)));
+        }
+        files.write(&of(Some("another-boot".to_owned()))).unwrap();
+        assert_eq!(files.read().unwrap(), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::{
     record::{Process, Record},
     storage, way,
 };
+use crate::guard::boot_id;
 
 /// How long QEMU may take to answer after it was run. It takes some 100 ms; most of that is loading.
 const COME_UP_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub async fn start(
         started: wall_time(),
         exclusive: needs.exclusive,
         process: None,
+        boot: boot_id(),
     };
     let started = match run(inner, &record, &machine.argv(), go).await {
         Ok(()) => come_up(inner, record.clone()).await,
