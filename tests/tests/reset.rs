@@ -91,15 +91,23 @@ fn a_machine_that_is_rid_of_its_guests_in_time_is_not_reset_and_neither_is_one_w
     machine.arm().unwrap();
     let status = machine.ask_guard(r#"{"request":"query"}"#).unwrap();
     assert_eq!(status["hardened"], json!({ "memory": null, "priority": null }), "it may do all that it wants here");
-    // First, so that the lease has not to last until it runs.
-    machine.run("guest sleep 1000").unwrap();
+    // First, so that the lease has not to last until they run. One of them plays QEMU, and has written its number.
+    let (procs, number) = (format!("/sys/fs/cgroup/{GUEST}/cgroup.procs"), format!("/run/holdfast/guests/{GUEST}/pid"));
+    machine.run("guest sleep 1000; guest sleep 2000").unwrap();
+    machine.run(&format!("until [ $(wc -l < {procs}) = 2 ]; do sleep 0.1; done")).unwrap();
+    machine.run(&format!("mkdir -p /run/holdfast/guests/{GUEST}; tail -n 1 {procs} > {number}")).unwrap();
     machine.grant(LEASE).unwrap();
     machine.register().unwrap();
+    // By the time that the guard has answered this it has seen both. Then somebody moves the one out of the guest's cgroup.
+    machine.ask_guard(r#"{"request":"query"}"#).unwrap();
+    machine.run(&format!("cat {number} > /sys/fs/cgroup/cgroup.procs")).unwrap();
     let stopped = machine.wait_guard("a stopped guest", |status| {
         status["stopped"].as_array()?.first().map(|stopped| stopped["guest"] == GUEST)
     });
     assert!(stopped.unwrap());
-    assert_eq!(machine.run(&format!("cat /sys/fs/cgroup/{GUEST}/cgroup.procs")).unwrap(), "");
+    assert_eq!(machine.run(&format!("cat {procs}")).unwrap(), "");
+    let moved = format!("cat /proc/$(cat {number})/cmdline 2> /dev/null || true");
+    assert_eq!(machine.run(&moved).unwrap(), "", "what was moved does not outlive the lease");
     does_not_fire(&machine, TWICE);
 
     // Another guard of the same boot opens the device that the first has left armed.
