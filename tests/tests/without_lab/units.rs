@@ -55,6 +55,15 @@ fn the_guards_unit_hides_no_guest_from_it_and_lets_it_have_descriptors_for_all_i
 }
 
 #[test]
+fn the_guards_unit_is_killed_by_neither_of_those_who_kill_when_memory_runs_out() -> Result<()> {
+    let guard = unit("holdfast-guard.service")?;
+    for wanted in [("OOMScoreAdjust", "-1000"), ("ManagedOOMPreference", "omit")] {
+        ensure!(guard.iter().any(|(key, value)| (key.as_str(), value.as_str()) == wanted), "{wanted:?} is missing");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_supervisors_unit_only_wants_the_guard() -> Result<()> {
     let supervisor = unit("holdfast.service")?;
     let naming =
