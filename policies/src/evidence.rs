@@ -24,7 +24,7 @@ use crate::{
     proof::{Power, PowerReading},
     revocation::KeyId,
     sync::{Authority, SightsMark},
-    time::Moment,
+    time::{Moment, WallTime},
     timing::TimingTold,
 };
 
@@ -87,6 +87,8 @@ pub struct HostEvidence {
     pub gossip_keys: BTreeSet<KeyId>,
     /// `timing` of its host file, if its supervisor said that in its newest sync.
     pub timing: Option<TimingTold>,
+    /// When its certificate ends, if its supervisor said that in its newest sync.
+    pub certificate_ends: Option<WallTime>,
     /// The newest sign of a boot that is not the one that has joined.
     pub other_boot: Option<OtherBoot>,
     /// How often another boot and the one that has joined were heard at once; see [`Evidence::note_beside`].

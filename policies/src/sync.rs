@@ -19,6 +19,7 @@ use crate::{
     proof::Power,
     revocation::{KeyId, Revocation},
     state::HostFacts,
+    time::WallTime,
     timing::TimingTold,
 };
 
@@ -60,6 +61,9 @@ pub struct SyncRequest {
     /// `timing` of its host file; `None` from a supervisor that does not say.
     #[serde(default)]
     pub timing: Option<TimingTold>,
+    /// When its certificate ends; `None` from a supervisor that does not say.
+    #[serde(default)]
+    pub certificate_ends: Option<WallTime>,
     /// Which changes `sights` holds; `None` from a supervisor that tells everything every time.
     #[serde(default)]
     pub sights_told: Option<SightsTold>,
@@ -86,6 +90,7 @@ impl SyncRequest {
             level: FeatureLevel::HIGHEST,
             gossip_keys: BTreeSet::new(),
             timing: None,
+            certificate_ends: None,
             sights_told: None,
         }
     }

@@ -35,6 +35,24 @@ impl Moment {
 #[serde(transparent)]
 pub struct WallTime(pub u64);
 
+impl WallTime {
+    /// The day as `2036-12-31`, in UTC.
+    ///
+    /// Years are counted from the first of March, so that a leap day ends one; 400 of them have 146 097 days, always the same
+    /// (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    #[must_use]
+    pub fn date(self) -> String {
+        let days = self.0 / 86_400_000 + 719_468;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (year * 365 + year / 4 - year / 100);
+        let from_march = (of_year * 5 + 2) / 153;
+        let day = of_year - (from_march * 153 + 2) / 5 + 1;
+        let (month, next) = if from_march < 10 { (from_march + 3, 0) } else { (from_march - 9, 1) };
+        format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
+    }
+}
+
 /// Both clocks, read together by a shell and handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
@@ -136,6 +154,21 @@ mod tests {
             assert_eq!(Span::try_from(text.to_owned()).unwrap().to_string(), text);
         }
         assert_eq!(Span::try_from("1.5s".to_owned()).unwrap(), Span::ms(1500));
+    }
+
+    #[test]
+    fn a_day_is_told_as_the_calendar_has_it() {
+        for (ms, day) in [
+            (0, "1970-01-01"),
+            (946_684_799_999, "1999-12-31"),
+            (951_825_600_000, "2000-02-29"),
+            (951_868_800_000, "2000-03-01"),
+            (2_114_337_600_000, "2036-12-31"),
+            (4_107_585_600_000, "2100-03-01"),
+        ] {
+            assert_eq!(WallTime(ms).date(), day);
+        }
+        assert!(WallTime(u64::MAX).date().len() > 10, "it is far off, and told all the same");
     }
 
     #[test]

@@ -17,11 +17,12 @@ use holdfast_policies::{
     hostfile::IdentityFile,
     names::{HostName, OperatorName},
     operators::OperatorCertificate,
+    time::{WallTime, millis},
 };
 
 use crate::{
     desk::{Answer, Denied, Request, Voucher},
-    pki::{self, PkiError, TlsFiles},
+    pki::{self, PkiError, TlsFiles, Validity},
     rpc::{CallError, Channel, Client},
 };
 
@@ -37,12 +38,16 @@ const FIND_LIMIT: Duration = Duration::from_secs(2);
 /// A question that whoever coordinates answers in a few bytes, and nobody else.
 const WHO: Request = Request::Journal { last: 0 };
 
+/// How long before the end of their certificate operators are warned, whenever they use it.
+const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
+
 /// An operator who can speak for themselves.
 pub struct Identity {
     voucher: Voucher,
     name: OperatorName,
     client: Client,
     voters: BTreeMap<HostName, SocketAddr>,
+    validity: Validity,
 }
 
 impl Identity {
@@ -54,14 +59,32 @@ impl Identity {
         let IdentityFile { tls, voters } = file;
         let files = TlsFiles { authority: tls.ca, certificate: tls.certificate, key: tls.key };
         let certificate: OperatorCertificate = pki::own_operator(&files)?;
+        let validity = pki::own_validity(&files)?;
         let client = Client::new(pki::client_config(&files)?);
-        Ok(Self { name: certificate.name.clone(), voucher: Voucher::Operator(certificate), client, voters })
+        Ok(Self { name: certificate.name.clone(), voucher: Voucher::Operator(certificate), client, voters, validity })
     }
 
     /// Whose it is.
     #[must_use]
     pub fn name(&self) -> &OperatorName {
         &self.name
+    }
+
+    /// What whoever uses it should know of its end, if that is near or past, by the wall clock of where it is used. No voter says
+    /// why it refuses one that has ended: it looks like a voter that is not reached.
+    #[must_use]
+    pub fn warning(&self, now: WallTime) -> Option<String> {
+        let Validity { begins, ends } = self.validity;
+        let (name, date, left) = (&self.name, ends.date(), ends.0.saturating_sub(now.0));
+        let another =
+            format!("have another made where the cluster's authority is kept (`holdfast operator add {name}`)");
+        // One that was made for a few days is not warned of from its first.
+        let near = millis(NEAR).min(ends.0.saturating_sub(begins.0) / 4);
+        match left {
+            0 => Some(format!("the certificate of {name} ended on {date}, and no voter takes it any more: {another}")),
+            left if left <= near => Some(format!("the certificate of {name} ends on {date}: {another}")),
+            _ => None,
+        }
     }
 
     /// Finds who coordinates, and asks there, once.

@@ -15,7 +15,7 @@ use holdfast_policies::{
     hostfile::HostFile,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     state::ClusterState,
-    time::Moment,
+    time::{Moment, WallTime},
 };
 use tokio::sync::{Notify, watch};
 
@@ -44,6 +44,8 @@ pub struct Node {
     pub machine_id: String,
     /// When this process started.
     pub started: Moment,
+    /// When the certificate ends with which it was started.
+    pub certificate_ends: WallTime,
     /// The replicated state, on voters.
     pub replica: SharedReplica,
     /// Consensus, on hosts that take part in it; it may have stopped: see [`Node::taking_part`].

@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use holdfast_policies::{
-    agent::Agent, hostfile::HostFile, names::Incarnation, state::HostFacts, sync::View, time::Moment,
+    agent::Agent,
+    hostfile::HostFile,
+    names::Incarnation,
+    state::HostFacts,
+    sync::View,
+    time::{Moment, WallTime},
 };
 use holdfast_probes::Clients;
 use tokio::{
@@ -77,8 +82,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         certificate: file.tls.certificate.clone(),
         key: file.tls.key.clone(),
     };
-    let owner = pki::own_host(&tls).context("reading the certificate")?.host;
-    ensure!(owner == file.host, "the certificate is {owner}'s, but the host file says {}", file.host);
+    let certificate_ends = own_certificate(&file, &tls)?;
     let replica = Replica::born();
     let (views, view) = watch::channel(Arc::new(View::default()));
     let list = Kept::path(&file.state_dir);
@@ -89,6 +93,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         move |certificate| revocations.admit(certificate).map_err(|revoked| revoked.to_string())
     });
     let metrics = Arc::new(Metrics::new()?);
+    metrics.set_certificate_ends(certificate_ends);
 
     let guard = GuardClient::new(&file.run_dir);
     let lease_at_start = wait_for_guard(&guard, &incarnation).await?;
@@ -127,6 +132,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         incarnation: incarnation.clone(),
         machine_id,
         started,
+        certificate_ends,
         replica,
         consensus: consensus.clone(),
         raft_id: begun.raft_id,
@@ -181,6 +187,21 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     stop.cancel();
     drop((people, server, datagrams.running, datagrams.beacons));
     ended
+}
+
+/// When this host's certificate ends, once it is seen that it is this host's. One that has ended does not keep the supervisor from
+/// starting: guests run, and the lease of this host is its own matter.
+fn own_certificate(file: &HostFile, tls: &pki::TlsFiles) -> anyhow::Result<WallTime> {
+    let owner = pki::own_host(tls).context("reading the certificate")?.host;
+    ensure!(owner == file.host, "the certificate is {owner}'s, but the host file says {}", file.host);
+    let ends = pki::own_validity(tls).context("reading the certificate")?.ends;
+    if ends <= clock::wall() {
+        tracing::error!(
+            ended = %ends.date(),
+            "this host's certificate has ended, and no other supervisor takes it; make another with `holdfast host certificate`"
+        );
+    }
+    Ok(ends)
 }
 
 /// The guard makes the lease survive this process; without it nothing may be started.

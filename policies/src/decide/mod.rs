@@ -5,6 +5,7 @@
 
 mod attempts;
 mod capacity;
+mod certificates;
 mod departures;
 mod drills;
 mod fences;
@@ -197,6 +198,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     departures::decide(&round, &mut decision);
     capacity::decide(&round, &mut decision);
     timings::decide(&round, &mut decision);
+    certificates::decide(&round, &mut decision);
     decision.report.hosts = round.hosts;
     for (host, waits) in waits {
         if let Some(judgement) = decision.report.hosts.get_mut(&host) {

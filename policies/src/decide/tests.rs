@@ -15,6 +15,7 @@ use crate::{
 mod attempts;
 mod boots;
 mod budgets;
+mod certificates;
 mod degraded;
 mod departures;
 mod go_aheads;

@@ -257,6 +257,7 @@ impl Work {
             level: FeatureLevel::HIGHEST,
             gossip_keys: self.parts.node.sender.key_ids(),
             timing: Some(TimingTold::of(&self.parts.node.file.timing)),
+            certificate_ends: Some(self.parts.node.certificate_ends),
             sights_told: Some(sights_told),
         })
     }

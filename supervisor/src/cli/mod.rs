@@ -36,6 +36,8 @@ use self::{
 };
 pub use hostfile::{HostFileError, load_host_file};
 
+use crate::clock;
+
 /// What this program does when it is not a command line: the processes that stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
@@ -56,14 +58,15 @@ pub fn main(entry: Entry) -> ExitCode {
 /// Does what these arguments say; returns the exit code.
 fn run(entry: Entry, arguments: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let (json, result) = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => (arguments.json, execute(entry, arguments)),
+        Ok(arguments) => (arguments.json, execute(entry, arguments, err)),
         Err(help) if !help.use_stderr() => (false, Ok(Reply::text(help.to_string()))),
         Err(wrong) => (arguments.iter().any(|argument| argument == "--json"), Err(Failure::Usage(wrong.to_string()))),
     };
     outcome::show(result, json, out, err)
 }
 
-fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
+/// Does what an order says; `warnings` takes what is to be said beside its answer.
+fn execute(entry: Entry, arguments: Arguments, warnings: &mut dyn Write) -> Result<Reply, Failure> {
     let config = &arguments.config;
     match arguments.order {
         Order::Init(order) => init::init(&order),
@@ -75,7 +78,13 @@ fn execute(entry: Entry, arguments: Arguments) -> Result<Reply, Failure> {
         Order::Run => stay(entry.run, load_host_file(config)?),
         Order::Guard { take_over } => stay(|file| (entry.guard)(file, take_over), load_host_file(config)?),
         order => match identity::find(arguments.identity)? {
-            Some(identity) => call::call_as(&identity, order),
+            Some(identity) => {
+                if let Some(warning) = identity.warning(clock::wall()) {
+                    // Who cannot be warned is answered all the same.
+                    let _ = writeln!(warnings, "warning: {warning}");
+                }
+                call::call_as(&identity, order)
+            }
             None => call::call(&load_host_file(config)?, order),
         },
     }

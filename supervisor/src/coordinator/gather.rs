@@ -44,7 +44,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
     host.gossip_keys = request.gossip_keys.iter().copied().take(KEYS_MAX).collect();
-    host.timing = request.timing;
+    (host.timing, host.certificate_ends) = (request.timing, request.certificate_ends);
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
         if let Some(declared) = asked_about(state, request, result, reading) {

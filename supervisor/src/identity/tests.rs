@@ -116,6 +116,28 @@ async fn an_order_reaches_the_coordinator_from_the_operators_own_hand_and_once()
     }
 }
 
+#[test]
+fn whoever_uses_a_certificate_that_ends_soon_or_has_ended_is_told_so() {
+    const DAY: u64 = 24 * 3_600_000;
+    let (authority, directory) = (pki::make_authority().unwrap(), tempfile::tempdir().unwrap());
+    let of = |name: &str, days: u16| {
+        let issued = pki::issue_operator(&authority, &OperatorName::new(name).unwrap(), days).unwrap();
+        Identity::open(file(write(directory.path(), name, &authority, &issued), BTreeMap::new())).unwrap()
+    };
+    let now = crate::clock::wall();
+    let later = |days: u64| WallTime(now.0 + days * DAY);
+    let ann = of("ann", 365);
+    assert_eq!((ann.warning(now), ann.warning(later(340))), (None, None));
+    let soon = ann.warning(later(360)).unwrap();
+    assert!(
+        soon.starts_with("the certificate of ann ends on 2") && soon.contains("holdfast operator add ann"),
+        "{soon}"
+    );
+    let ended = ann.warning(later(368)).unwrap();
+    assert!(ended.contains("ended on 2") && ended.contains("no voter takes it"), "{ended}");
+    assert_eq!(of("bob", 8).warning(now), None, "one that was made for a week is not warned of from its first day");
+}
+
 #[tokio::test]
 async fn voters_that_are_down_are_passed_over() {
     let mut scene = scene().await;

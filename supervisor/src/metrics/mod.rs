@@ -20,6 +20,7 @@ use holdfast_policies::{
     incident::Stages,
     names::{GuestName, HostName, ServiceName},
     proof::Proof,
+    time::WallTime,
 };
 use holdfast_probes::Figure;
 use prometheus::{
@@ -66,6 +67,7 @@ pub struct Metrics {
     fences: IntCounterVec,
     fencing_proven: IntGaugeVec,
     fencing_wired: IntGaugeVec,
+    certificate_expires: IntGauge,
     loop_late: Gauge,
 }
 
@@ -120,6 +122,7 @@ impl Metrics {
             fences: counters(r, names::FENCES, &["result"])?,
             fencing_proven: gauges(r, names::FENCING_PROVEN, &["host", "level"])?,
             fencing_wired: gauges(r, names::FENCING_WIRED, &["host", "level"])?,
+            certificate_expires: gauge(r, names::CERTIFICATE_EXPIRES)?,
             loop_late: seconds(r, names::LOOP_LATE)?,
             registry,
         };
@@ -316,6 +319,11 @@ impl Metrics {
     /// Counts one boot of a host that was proven gone. The proof is a word in the code, never text from outside.
     pub fn fenced(&self, proof: &'static str) {
         count(&self.fences, &[proof], 1);
+    }
+
+    /// Shows when this host's certificate ends.
+    pub fn set_certificate_ends(&self, ends: WallTime) {
+        self.certificate_expires.set(shown(ends.0 / 1_000));
     }
 
     /// Shows how late the event loop was.

@@ -122,6 +122,11 @@ pub const FENCING_WIRED: Name = (
     "holdfast_fencing_wired",
     "1 when it is verified that the power devices of the level are the host's own, else 0: then their word is no proof.",
 );
+/// The end of this host's certificate.
+pub const CERTIFICATE_EXPIRES: Name = (
+    "holdfast_certificate_expires_timestamp_seconds",
+    "When the certificate of this host ends, in seconds since 1970; from then on no other supervisor speaks with this one.",
+);
 /// Event loop lateness.
 pub const LOOP_LATE: Name =
     ("holdfast_loop_late_seconds", "How late the event loop of this supervisor was when it was last measured.");
@@ -163,5 +168,6 @@ pub const ALL: &[Name] = &[
     FENCES,
     FENCING_PROVEN,
     FENCING_WIRED,
+    CERTIFICATE_EXPIRES,
     LOOP_LATE,
 ];

@@ -10,6 +10,7 @@ use holdfast_policies::{
     incident::Stages,
     names::{GuestName, HostName, ServiceName},
     state::{Mode, Wanted},
+    time::WallTime,
 };
 
 use super::*;
@@ -57,6 +58,7 @@ fn populated() -> Metrics {
     metrics.rpc_refused("wrong_cluster");
     metrics.set_orders_open(1);
     metrics.fenced("power_off");
+    metrics.set_certificate_ends(WallTime(2_114_380_799_000));
     metrics.set_loop_late(Duration::from_millis(12));
     metrics
 }
@@ -156,6 +158,26 @@ const DOWN: &str = r#"
 #[test]
 fn a_guest_that_moves_while_it_runs_or_of_which_nobody_wants_anything_calls_nobody() {
     rules_keep(DOWN);
+}
+
+/// Certificates that end 70, 40 and 10 days after the beginning; each value counts as now, a few minutes after it.
+const ENDING: &str = r#"
+    input_series:
+      - { series: 'holdfast_certificate_expires_timestamp_seconds{instance="hv-a"}', values: '6048000x60' }
+      - { series: 'holdfast_certificate_expires_timestamp_seconds{instance="hv-b"}', values: '3456000x60' }
+      - { series: 'holdfast_certificate_expires_timestamp_seconds{instance="hv-c"}', values: '864000x60' }
+    promql_expr_test:
+      - expr: 'count by (instance, severity) (ALERTS{alertstate="firing", instance!=""})'
+        eval_time: 40m
+        exp_samples:
+          - { labels: '{instance="hv-b", severity="warning"}', value: 1 }
+          - { labels: '{instance="hv-c", severity="warning"}', value: 1 }
+          - { labels: '{instance="hv-c", severity="critical"}', value: 1 }
+"#;
+
+#[test]
+fn a_certificate_that_ends_raises_an_alert_months_before_also_where_no_coordinator_is_left_to_tell() {
+    rules_keep(ENDING);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod tls;
 
 pub use authority::{Authority, Issued, issue, issue_operator, make_authority};
 pub use files::TlsFiles;
-pub use peer::{Peer, own_host, own_operator, peer, peer_host};
+pub use peer::{Peer, Validity, own_host, own_operator, own_validity, peer, peer_host};
 pub use tls::{client_config, server_config};
 
 use std::{io, path::PathBuf};

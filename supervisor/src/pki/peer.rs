@@ -8,6 +8,7 @@ use holdfast_policies::{
     names::{HostName, OperatorName},
     operators::{OperatorCertificate, Serial},
     revocation::HostCertificate,
+    time::WallTime,
 };
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -87,6 +88,29 @@ pub fn own_operator(files: &TlsFiles) -> Result<OperatorCertificate, PkiError> {
         Peer::Operator(certificate) => Ok(certificate),
         Peer::Host(certificate) => Err(PkiError::NotOperator { host: certificate.host }),
     }
+}
+
+/// From when until when a certificate is good, by wall clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Its beginning.
+    pub begins: WallTime,
+    /// Its end.
+    pub ends: WallTime,
+}
+
+/// How long this host's, or this operator's, own certificate is good. The end of the authority's own is of no account: who verifies
+/// trusts its key, and does not look at dates there.
+///
+/// # Errors
+/// When the file cannot be read, or holds no certificate.
+pub fn own_validity(files: &TlsFiles) -> Result<Validity, PkiError> {
+    let chain = files.chain()?;
+    let first = chain.first().ok_or(PkiError::NoCertificate)?;
+    let (_, certificate) = X509Certificate::from_der(first).map_err(|error| PkiError::Parse(error.to_string()))?;
+    let validity = certificate.validity();
+    let wall = |seconds: i64| WallTime(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
+    Ok(Validity { begins: wall(validity.not_before.timestamp()), ends: wall(validity.not_after.timestamp()) })
 }
 
 /// The operators that a certificate names.

@@ -71,7 +71,7 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::{
-        super::{Authority, Issued, issue, issue_operator, make_authority, own_host, own_operator},
+        super::{Authority, Issued, issue, issue_operator, make_authority, own_host, own_operator, own_validity},
         *,
     };
 
@@ -165,6 +165,21 @@ mod tests {
         fs::write(&files.certificate, issued.certificate_pem).unwrap();
         assert_eq!(own_operator(&files).unwrap().name.as_str(), "ann");
         assert!(matches!(own_host(&files), Err(PkiError::NotHost { .. })));
+    }
+
+    #[test]
+    fn a_certificate_ends_when_it_was_issued_to_end() {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path(), 0o600);
+        let now = jiff::Timestamp::now().as_millisecond().unsigned_abs();
+        let of_host = own_validity(&files).unwrap();
+        assert!(of_host.begins.0 < now && of_host.ends.0 > now + 9 * 365 * DAY_MS, "{of_host:?}");
+        let issued = issue_operator(&make_authority().unwrap(), &OperatorName::new("ann").unwrap(), 30).unwrap();
+        fs::write(&files.certificate, issued.certificate_pem).unwrap();
+        let of_ann = own_validity(&files).unwrap();
+        assert!(of_ann.begins.0 < now, "{of_ann:?}");
+        assert!((now + 29 * DAY_MS..=now + 31 * DAY_MS).contains(&of_ann.ends.0), "{of_ann:?}");
     }
 
     #[test]

@@ -68,6 +68,15 @@ fn the_timing_of_a_host_is_what_it_said_in_its_newest_sync() {
 }
 
 #[test]
+fn the_end_of_a_hosts_certificate_is_what_it_said_in_its_newest_sync() {
+    let (mut evidence, state) = (Evidence::default(), failed_over());
+    for certificate_ends in [Some(WallTime(4_000)), None] {
+        sync(&mut evidence, &state, &SyncRequest { certificate_ends, ..request("h2", "boot-h2") }, Moment(1_000));
+        assert_eq!(evidence.hosts[&host("h2")].certificate_ends, certificate_ends);
+    }
+}
+
+#[test]
 fn what_a_vantage_says_again_it_has_been_saying_since_it_began() {
     let state = failed_over();
     let mut evidence = Evidence::default();
