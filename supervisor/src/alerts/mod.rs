@@ -62,7 +62,7 @@ pub struct Delivered {
 pub struct Trouble {
     /// The incident's number.
     pub incident: u64,
-    /// [`Receiver::key`].
+    /// [`Receiver::shown`].
     pub receiver: String,
     /// The newest change that was tried.
     pub seq: u64,

@@ -203,13 +203,13 @@ pub fn plan(state: &AlertState, attempts: &Attempts, now: Moment) -> Plan {
     }
     let nothing = Attempt::default();
     for receiver in &state.receivers {
-        let key = receiver.key();
+        let (key, shown) = (receiver.key(), receiver.shown());
         let mut due: Vec<(Reverse<Severity>, Due)> = Vec::new();
         for incident in &state.incidents {
             let attempt = attempts.book.get(&(incident.id, key.clone())).unwrap_or(&nothing);
             let need = need(receiver, &key, incident, attempt, now);
             plan.tally(kind(receiver), &need);
-            plan.note(&key, incident, attempt, &need);
+            plan.note(&shown, incident, attempt, &need);
             plan.confirm(&key, incident, attempt, now);
             match need {
                 Need::Send { again } => {
@@ -274,13 +274,13 @@ impl Plan {
         }
     }
 
-    fn note(&mut self, key: &str, incident: &Incident, attempt: &Attempt, need: &Need) {
+    fn note(&mut self, receiver: &str, incident: &Incident, attempt: &Attempt, need: &Need) {
         if attempt.tries == 0 || matches!(need, Need::Nothing) || self.trouble.len() >= TROUBLE_MAX {
             return;
         }
         self.trouble.push(Trouble {
             incident: incident.id,
-            receiver: key.to_owned(),
+            receiver: receiver.to_owned(),
             seq: incident.seq,
             tries: attempt.tries,
             rejected: matches!(need, Need::Rejected { .. }),

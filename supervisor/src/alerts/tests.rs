@@ -196,7 +196,9 @@ async fn a_refusal_is_not_repeated_but_shown_and_nothing_secret_is_logged() {
     until("the mended key is used", async || (stub.seen().len() == 2).then_some(())).await;
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("alert refused by its receiver"), "{logged}");
-    let details: String = troubles.iter().map(|trouble| trouble.detail.as_str()).collect();
+    let details: String =
+        troubles.iter().map(|trouble| format!("{}: {}\n", trouble.receiver, trouble.detail)).collect();
+    assert!(details.contains("webhook:http://127.0.0.1:1/…: "), "{details}");
     for secret in [KEY, "hunter2"] {
         // The client's own tracing is not ours to print; a supervisor logs its own targets.
         let ours: Vec<_> = logged.lines().filter(|line| line.contains("alert")).collect();
