@@ -3,10 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use holdfast_policies::{hostfile::HostFile, names::Incarnation, state::HostFacts};
+use holdfast_policies::{
+    hostfile::HostFile,
+    names::{HostName, Incarnation},
+    state::HostFacts,
+};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::{clock, datagram::Counters, health::Complaint, metrics::RaftView, node::Node, rpc};
+use crate::{clock, consensus::Status, datagram::Counters, health::Complaint, metrics::RaftView, node::Node, rpc};
 
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
@@ -68,21 +72,14 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
             *before = count;
         }
         node.metrics.set_vote_lost(node.health.complaint(Complaint::Vote).is_some());
-        if node.taking_part().is_none() {
-            // Of a host without a vote the coordinator's answers say it, for as long as a lease would last.
-            let quorum = node.health.answered_within(clock::moment(), node.file.timing.lease.0);
-            node.metrics.set_raft(RaftView { quorum, ..RaftView::default() });
-        }
-        if let Some(consensus) = node.taking_part() {
-            let status = consensus.status();
-            node.metrics.set_raft(RaftView {
-                term: status.term,
-                applied: status.applied.unwrap_or(0),
-                last_log: status.last_log.unwrap_or(0),
-                leader: status.leader.as_ref().is_some_and(|(_, host)| host == node.host()),
-                quorum: status.leader.is_some(),
-            });
-            node.metrics.set_orders_open(node.read(|state| state.orders.len()));
+        // A coordinator's answer counts for as long as a lease would last.
+        let answered = node.health.answered_within(clock::moment(), node.file.timing.lease.0);
+        match node.taking_part() {
+            Some(consensus) => {
+                node.metrics.set_raft(raft_view(&consensus.status(), node.host(), answered));
+                node.metrics.set_orders_open(node.read(|state| state.orders.len()));
+            }
+            None => node.metrics.set_raft(RaftView { quorum: answered, ..RaftView::default() }),
         }
         let members = node.gossip.members().await;
         node.metrics.set_gossip_live(members.values().filter(|member| member.alive).count());
@@ -92,5 +89,37 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
                 tracing::debug!(%error, "load was not gossiped");
             }
         }
+    }
+}
+
+/// What is shown of consensus. Raft calls the one its leader that was elected last, dead or alive, and one that nobody follows any
+/// more calls itself so, as long as too few voters are left to elect another. That a majority follows, only an answer of the
+/// coordinator shows (R2).
+fn raft_view(status: &Status, me: &HostName, answered: bool) -> RaftView {
+    RaftView {
+        term: status.term,
+        applied: status.applied.unwrap_or(0),
+        last_log: status.last_log.unwrap_or(0),
+        leader: answered && status.leader.as_ref().is_some_and(|(_, host)| host == me),
+        quorum: answered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_is_dead_or_that_nobody_follows_is_no_quorum_and_no_coordinator() {
+        let [me, other] = ["hv-a", "hv-b"].map(|name| HostName::new(name).unwrap());
+        let shown = |leader: &HostName, answered| {
+            let status = Status { term: 3, leader: Some((1, leader.clone())), ..Status::default() };
+            let view = raft_view(&status, &me, answered);
+            (view.term, view.leader, view.quorum)
+        };
+        assert_eq!(shown(&me, true), (3, true, true));
+        assert_eq!(shown(&other, true), (3, false, true));
+        assert_eq!(shown(&other, false), (3, false, false), "the others are dead, and none can be elected");
+        assert_eq!(shown(&me, false), (3, false, false), "this one is cut off from those that it led");
     }
 }

@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 
 use super::{
     Coordinator, Input,
-    patience::{TRY_FOR, may_repeat, try_for},
+    patience::{TRY_FOR, may_repeat, no_quorum, try_for},
     voters::VoterWish,
 };
 use crate::{
+    clock,
     desk::{Answer, Denied, Desk, Request, VoterList, Voucher, plan},
     health::Complaint,
     locks::{Keeper, survey},
@@ -141,14 +142,51 @@ impl Counter {
             };
         }
         // A member, or a voter that does not know: the voters are asked in turn.
-        let mut last = Denied::NoLeader("no voter could be asked".to_owned());
-        for voter in self.node.voters().into_keys().filter(|voter| voter != me) {
+        let mut said = Vec::new();
+        for voter in self.others() {
             match self.forward(&voter, request).await {
-                Err(denied @ Denied::NoLeader(_)) => last = denied,
+                Err(Denied::NoLeader(why)) => said.push(why),
                 answered => return answered,
             }
         }
-        Err(last)
+        Err(Denied::NoLeader(if said.is_empty() { "no voter could be asked".to_owned() } else { said.join("; ") }))
+    }
+
+    /// The other voters. Those of which nothing is heard come last: each of them may take all the time that it is given, and two
+    /// that are off would leave none for the one that coordinates.
+    fn others(&self) -> Vec<HostName> {
+        let (me, now) = (self.node.host(), clock::moment());
+        let mut voters: Vec<HostName> = self.node.voters().into_keys().filter(|voter| voter != me).collect();
+        voters.sort_by_key(|voter| !self.node.hears(voter, now));
+        voters
+    }
+
+    /// That nobody can coordinate is something else than that one request was not answered: whoever asks at night has to see which
+    /// voters are missing.
+    fn without_quorum(&self, denied: Denied) -> Denied {
+        let now = clock::moment();
+        let answered = self.node.health.answered_within(now, self.node.file.timing.lease.0);
+        match denied {
+            Denied::NoLeader(why) if !answered => {
+                let voters = self.node.voters();
+                let unheard: Vec<&HostName> = voters.keys().filter(|voter| !self.node.hears(voter, now)).collect();
+                Denied::NoLeader(no_quorum(self.node.host(), voters.len(), &unheard, &why))
+            }
+            other => other,
+        }
+    }
+
+    /// Asks whoever leads, or will in a moment.
+    async fn patiently(&self, request: &Request) -> Result<Answer, Denied> {
+        if may_repeat(request) {
+            return try_for(TRY_FOR, || self.attempt(request)).await;
+        }
+        // Not before somebody leads; then once.
+        let known = try_for(TRY_FOR, || self.attempt(&Request::Status)).await;
+        match known {
+            Err(denied @ Denied::NoLeader(_)) => Err(denied),
+            Ok(_) | Err(_) => self.attempt(request).await,
+        }
     }
 
     /// Waits until this voter knows that `leader` leads no more: a dead one answers nothing.
@@ -163,8 +201,7 @@ impl Counter {
     /// Who takes part in the agreement, by the word of whichever other voter coordinates; the one that is thought to lead
     /// is asked first.
     pub async fn roll_call(&self) -> Option<VoterList> {
-        let (me, leader) = (self.node.host(), self.node.leader());
-        let mut voters: Vec<HostName> = self.node.voters().into_keys().filter(|voter| voter != me).collect();
+        let (leader, mut voters) = (self.node.leader(), self.others());
         voters.sort_by_key(|voter| leader.as_ref() != Some(voter));
         for voter in voters {
             if let Ok(Answer::Voters(list)) = self.forward(&voter, &Request::Voters).await {
@@ -222,15 +259,7 @@ fn for_voters(request: Request) -> Result<(VoterWish, String), Request> {
 #[async_trait::async_trait]
 impl Desk for Counter {
     async fn ask(&self, request: Request) -> Result<Answer, Denied> {
-        if may_repeat(&request) {
-            return try_for(TRY_FOR, || self.attempt(&request)).await;
-        }
-        // Not before somebody leads; then once.
-        let known = try_for(TRY_FOR, || self.attempt(&Request::Status)).await;
-        match known {
-            Err(denied @ Denied::NoLeader(_)) => Err(denied),
-            Ok(_) | Err(_) => self.attempt(&request).await,
-        }
+        self.patiently(&request).await.map_err(|denied| self.without_quorum(denied))
     }
 
     fn metrics(&self) -> String {

@@ -34,7 +34,7 @@ impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
     pub(super) async fn serve(&mut self, request: Request, voucher: &Voucher) -> Result<Answer, Denied> {
         if !self.leads() || self.evidence.quorum_since.is_none() {
-            return Err(Denied::NoLeader("this supervisor does not coordinate".to_owned()));
+            return Err(Denied::NoLeader(format!("{} does not coordinate", self.node.host())));
         }
         self.node.read(|state| voucher.permit(&state.policies.cluster, request.is_order()))?;
         match request {

@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use holdfast_policies::names::HostName;
 use tokio::time::{Instant, sleep};
 
 use crate::desk::{Answer, Denied, Request};
@@ -62,11 +63,33 @@ where
     }
 }
 
+/// What is said to people while no coordinator answers `me`, which knows so many voters and has not heard from some of them.
+pub(super) fn no_quorum(me: &HostName, voters: usize, unheard: &[&HostName], why: &str) -> String {
+    let heard = voters.saturating_sub(unheard.len());
+    let names: Vec<&str> = unheard.iter().map(|host| host.as_str()).collect();
+    let missing = if names.is_empty() { String::new() } else { format!(", and not {}", names.join(", ")) };
+    format!(
+        "NO QUORUM: no coordinator answers {me}, which hears {heard} of {voters} voters{missing}; nothing is decided until one does, \
+         and guests that run go on, on a host with a `lease` level for as long as its lease lasts ({why})"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    #[test]
+    fn whoever_asks_without_a_quorum_is_told_which_voters_are_missing() {
+        let [a, b, c] = ["hv-a", "hv-b", "hv-c"].map(|name| HostName::new(name).unwrap());
+        let said = no_quorum(&a, 3, &[&b, &c], "hv-b could not be asked: no answer");
+        let begin =
+            "NO QUORUM: no coordinator answers hv-a, which hears 1 of 3 voters, and not hv-b, hv-c; nothing is decided";
+        assert!(said.starts_with(begin) && said.ends_with("(hv-b could not be asked: no answer)"), "{said}");
+        let said = no_quorum(&a, 3, &[], "an election");
+        assert!(said.contains("which hears 3 of 3 voters; nothing"), "{said}");
+    }
 
     fn accepted() -> Result<Answer, Denied> {
         Ok(Answer::Accepted { what: "done".to_owned() })

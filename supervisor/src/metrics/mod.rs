@@ -80,9 +80,9 @@ pub struct RaftView {
     pub applied: u64,
     /// Newest stored log index.
     pub last_log: u64,
-    /// Whether this supervisor is the coordinator.
+    /// Whether this supervisor is the coordinator, and a majority follows it.
     pub leader: bool,
-    /// Whether it knows of a coordinator that a majority follows.
+    /// Whether a coordinator that a majority follows has answered it lately.
     pub quorum: bool,
 }
 

@@ -71,9 +71,10 @@ pub const RAFT_APPLIED: Name = ("holdfast_raft_applied_index", "Newest log index
 /// Raft last log index.
 pub const RAFT_LAST_LOG: Name = ("holdfast_raft_last_log_index", "Newest log index that this voter has stored.");
 /// Leadership.
-pub const RAFT_LEADER: Name = ("holdfast_raft_leader", "1 while this supervisor is the coordinator.");
+pub const RAFT_LEADER: Name =
+    ("holdfast_raft_leader", "1 while this supervisor is the coordinator, and a majority follows it.");
 /// Quorum.
-pub const QUORUM: Name = ("holdfast_quorum", "1 while this supervisor knows of a coordinator that a majority follows.");
+pub const QUORUM: Name = ("holdfast_quorum", "1 while a coordinator that a majority follows answers this supervisor.");
 /// A vote that is not there.
 pub const VOTE_LOST: Name =
     ("holdfast_vote_lost", "1 while this host should vote and cannot, as when the disk of its raft store is full.");
