@@ -123,6 +123,15 @@ impl Default for QemuHost {
     }
 }
 
+impl HostFile {
+    /// Where others reach this host, and live moves come in unless something else is said: what the voters know it by, because a
+    /// voter may listen on all its addresses; else where it listens.
+    #[must_use]
+    pub fn reached_at(&self) -> SocketAddr {
+        self.voters.get(&self.host).copied().unwrap_or(self.listen)
+    }
+}
+
 /// Timing of the protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

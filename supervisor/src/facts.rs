@@ -43,7 +43,7 @@ pub fn gather(file: &HostFile, incarnation: Incarnation, machine_id: String) -> 
     HostFacts {
         incarnation,
         machine_id,
-        address: file.voters.get(&file.host).copied().unwrap_or(file.listen),
+        address: file.reached_at(),
         memory_mib: file.memory_mib.unwrap_or(total_mib / 10 * 9),
         cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         guests: file.guests,

@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -333,7 +332,7 @@ impl Survey {
         state.recover(&recovery)?;
         let state = Replica { state }.snapshot()?;
         let own = self.remains.voters.get(&self.remains.node_id).cloned();
-        let place = own.unwrap_or_else(|| Place { host: file.host.clone(), address: own_address(file) });
+        let place = own.unwrap_or_else(|| Place { host: file.host.clone(), address: file.reached_at() });
         let term = self.remains.term.saturating_add(1);
         let anew = Anew { cluster: file.cluster.clone(), node_id: index, place, term, index, state };
         papers.clear_recovered()?;
@@ -341,10 +340,6 @@ impl Survey {
         let kept = papers.take_recovered(index, self.state.generation)?;
         Ok(Recovered { generation, node_id: index, kept })
     }
-}
-
-fn own_address(file: &HostFile) -> SocketAddr {
-    file.voters.get(&file.host).copied().unwrap_or(file.listen)
 }
 
 #[cfg(test)]

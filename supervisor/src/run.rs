@@ -115,7 +115,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         host: file.host.clone(),
         cluster: file.cluster.clone(),
         generation: stamp,
-        advertise: file.voters.get(&file.host).copied().unwrap_or(file.listen),
+        advertise: file.reached_at(),
         seeds: file.voters.values().copied().filter(|address| *address != file.listen).collect(),
         interval: file.timing.gossip_interval.0,
     };
@@ -240,7 +240,7 @@ async fn open_driver(
         binary: file.qemu.binary.clone(),
         cgroup,
         run_dir: file.run_dir.clone(),
-        migrate_address: file.qemu.migrate_address.unwrap_or(file.listen.ip()),
+        migrate_address: file.qemu.migrate_address.unwrap_or_else(|| file.reached_at().ip()),
         forensics: file.state_dir.join("forensics"),
     };
     let (driver, events) = Driver::open(config).await?;

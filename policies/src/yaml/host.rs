@@ -159,7 +159,15 @@ fn reachable(
     fields: &Fields<'_>,
     root: &Value<'_>,
 ) {
-    let Some(dialled) = voters.get(host) else { return };
+    let Some(dialled) = voters.get(host) else {
+        // The others learn from itself where it is.
+        if listen.ip().is_unspecified() {
+            let what =
+                format!("`voters` does not name {}, so others are told to reach it at {listen}", quoted(host.as_str()));
+            root.findings.hint(fields.place("listen"), what, "write the address at which the others reach it");
+        }
+        return;
+    };
     let heard = listen.port() == dialled.port() && (listen.ip().is_unspecified() || listen.ip() == dialled.ip());
     if !heard {
         let what =

@@ -462,6 +462,29 @@ libvirt: {}
 }
 
 #[test]
+fn a_number_that_is_not_written_is_asked_for_in_digits() {
+    let findings = read("guests:\n  a:\n    qemu:\n      memory: 1GiB\n      cpus:\n").unwrap_err();
+    let own = findings.iter().find(|finding| finding.what.starts_with("`cpus` must be a whole number")).unwrap();
+    assert!(own.what.ends_with("not nothing"), "{own}");
+    assert_eq!(own.hint.as_deref(), Some("write digits only, without quotes or a unit"));
+}
+
+#[test]
+fn a_host_that_listens_everywhere_is_reached_where_the_voters_know_it_and_else_nowhere() {
+    let everywhere = HOST.replace("\nlisten: 10.0.0.1:7400", "\nlisten: 0.0.0.0:7400");
+    let host =
+        parse_host(&Source { name: "host.yaml", text: &everywhere }).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(
+        (host.listen.to_string(), host.reached_at().to_string()),
+        ("0.0.0.0:7400".into(), "10.0.0.1:7400".into())
+    );
+    let member = everywhere.replace("\nhost: hv-a", "\nhost: hv-d");
+    let found = host_mistakes(&member);
+    let what = "`voters` does not name `hv-d`, so others are told to reach it at 0.0.0.0:7400";
+    assert!(matches!(found.as_slice(), [one] if one.ends_with(what)), "{found:?}");
+}
+
+#[test]
 fn a_watchdog_needs_whole_seconds_that_make_sense() {
     let with = |watchdog: &str| HOST.replace("  timeout: 10s  ", &format!("  timeout: {watchdog}  "));
     for good in ["2s", "1m", "5m", "3000ms"] {

@@ -99,7 +99,7 @@ impl<'t> Value<'t> {
         N: TryFrom<u64> + PartialOrd + Display + Copy,
     {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        let digits = self.plain().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        let digits = self.plain().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
         // A leading zero means octal to some readers of YAML and nothing to others.
         let digits = digits.filter(|text| *text == "0" || !text.starts_with('0'));
         let number = digits.and_then(|text| text.parse::<u64>().ok()).and_then(|number| N::try_from(number).ok());
