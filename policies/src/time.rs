@@ -115,8 +115,10 @@ fn parse_span(text: &str) -> Option<Span> {
         "h" => number * 3_600_000.0,
         _ => return None,
     };
-    let span = Duration::try_from_secs_f64(ms / 1_000.0).ok()?;
-    (span <= SPAN_MAX).then_some(Span(span))
+    // Whole milliseconds, as it is written in the log and read again: a part of one would be there until the next restart.
+    let whole = Duration::try_from_secs_f64(ms.round() / 1_000.0).ok().filter(|span| *span <= SPAN_MAX)?;
+    let span = Span::ms(millis(whole));
+    (number == 0.0 || span > Span::ms(0)).then_some(span)
 }
 
 impl From<Span> for String {
@@ -169,6 +171,16 @@ mod tests {
             assert_eq!(WallTime(ms).date(), day);
         }
         assert!(WallTime(u64::MAX).date().len() > 10, "it is far off, and told all the same");
+    }
+
+    #[test]
+    fn a_duration_is_the_same_after_it_was_written_and_read_again() {
+        for text in ["1500.4ms", "0.0015s", "0.6ms", "2.3h", "0.1m", "0s", "0.0s", "720h"] {
+            let span = Span::try_from(text.to_owned()).unwrap();
+            assert_eq!(Span::try_from(span.to_string()).unwrap(), span, "{text}");
+        }
+        assert_eq!(Span::try_from("2.3h".to_owned()).unwrap(), Span::secs(8_280));
+        assert!(Span::try_from("0.4ms".to_owned()).is_err(), "it is not nothing, and would become that");
     }
 
     #[test]

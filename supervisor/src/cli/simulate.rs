@@ -34,6 +34,9 @@ pub(super) fn question(order: &Simulate) -> Result<Question, Failure> {
     let named = !order.lose.is_empty() || !order.lose_domain.is_empty();
     let lose = match (order.any, named) {
         (Some(losses), false) => Lose::Any { losses, by_domain: order.by_domain },
+        (None, true) if order.by_domain => {
+            return usage("--by-domain belongs to --any; a domain by its name is --lose-domain KEY=VALUE");
+        }
         (None, true) => Lose::These {
             hosts: order.lose.iter().cloned().collect(),
             domains: order.lose_domain.iter().cloned().collect(),

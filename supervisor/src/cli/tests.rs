@@ -623,6 +623,7 @@ fn a_simulated_loss_says_what_comes_back_when_and_ends_with_0_only_if_all_do() {
     };
     says(&[], 2, "say what is lost");
     says(&["--lose", "hv-a", "--any", "1"], 2, "either --any or");
+    says(&["--lose", "hv-a", "--by-domain"], 2, "--by-domain belongs to --any");
     says(&["--lose", "hv-z"], 1, "there is no host hv-z");
     says(&["--lose-domain", "rack=r1"], 1, "no host has the label rack=r1");
     says(&["--lose", "hv-a", "--host", "hv-b=8GiB"], 2, "given twice");
