@@ -147,14 +147,11 @@ impl Node {
     #[must_use]
     pub fn hears_majority(&self, now: Moment) -> bool {
         let voters = self.voters();
-        voters.keys().filter(|voter| self.hears(voter, now)).count() * 2 > voters.len()
-    }
-
-    /// Whether anything of a host was heard lately; this host always hears itself.
-    #[must_use]
-    pub fn hears(&self, host: &HostName, now: Moment) -> bool {
         let fresh = self.file.timing.suspect_after.0;
-        host == self.host() || self.heard.last_any(host).is_some_and(|at| now.since(at) < fresh)
+        let heard = voters.keys().filter(|voter| {
+            *voter == self.host() || self.heard.last_any(voter).is_some_and(|at| now.since(at) < fresh)
+        });
+        heard.count() * 2 > voters.len()
     }
 
     /// How much of what most other voters send is lost on its way here, in percent, if that is too much.

@@ -292,14 +292,27 @@ impl Brain {
         if confirmed && !self.halted() {
             self.tell_tolerance(now.moment).await;
         }
-        self.publish(true);
-        if clock::moment().since(self.exported) >= EXPORT_EVERY {
-            self.exported = clock::moment();
+        // Raft goes on calling one the leader that is cut off. Another one may have been elected, and have said that it is over what is
+        // told here again and again.
+        let followed = confirmed || self.node.health.answered_within(now.moment, self.node.file.timing.lease.0);
+        self.publish(followed);
+        self.show(followed);
+        let settled = settled && self.node.read(|state| state.orders.is_empty());
+        if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
+    }
+
+    /// Shows the cluster on the page of metrics, for as long as this host speaks for it.
+    fn show(&mut self, followed: bool) {
+        let now = clock::moment();
+        if !followed && self.exported > Moment(0) {
+            self.exported = Moment(0);
+            self.numbers.clear(&self.node.metrics);
+        }
+        if followed && now.since(self.exported) >= EXPORT_EVERY {
+            self.exported = now;
             let (node, numbers, report) = (&self.node, &mut self.numbers, &self.report);
             node.read(|state| numbers.export(&node.metrics, state, report));
         }
-        let settled = settled && self.node.read(|state| state.orders.is_empty());
-        if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
     }
 
     /// Has it committed that everybody can do what a higher level brings, as soon as they say so (R26).

@@ -1,6 +1,6 @@
 //! Where people and other supervisors ask: what only the coordinator knows is forwarded to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use holdfast_policies::{names::HostName, operators::OperatorCertificate};
 use tokio::sync::oneshot;
@@ -24,6 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 
 /// How long one voter is waited for when a member asks them in turn.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long gossip is waited for, which answers from memory.
+const GOSSIP_MAX: Duration = Duration::from_millis(50);
 
 /// Where people ask, on every supervisor; what only the coordinator knows is forwarded to it.
 pub struct Counter {
@@ -143,7 +146,7 @@ impl Counter {
         }
         // A member, or a voter that does not know: the voters are asked in turn.
         let mut said = Vec::new();
-        for voter in self.others() {
+        for voter in self.others().await {
             match self.forward(&voter, request).await {
                 Err(Denied::NoLeader(why)) => said.push(why),
                 answered => return answered,
@@ -152,25 +155,33 @@ impl Counter {
         Err(Denied::NoLeader(if said.is_empty() { "no voter could be asked".to_owned() } else { said.join("; ") }))
     }
 
-    /// The other voters. Those of which nothing is heard come last: each of them may take all the time that it is given, and two
-    /// that are off would leave none for the one that coordinates.
-    fn others(&self) -> Vec<HostName> {
-        let (me, now) = (self.node.host(), clock::moment());
+    /// The other voters. Those of whose supervisors nothing is heard come last: each of them may take all the time that it is given,
+    /// and two that are off would leave none for the one that coordinates.
+    async fn others(&self) -> Vec<HostName> {
+        let (me, silent) = (self.node.host(), self.silent().await);
         let mut voters: Vec<HostName> = self.node.voters().into_keys().filter(|voter| voter != me).collect();
-        voters.sort_by_key(|voter| !self.node.hears(voter, now));
+        voters.sort_by_key(|voter| silent.contains(voter));
         voters
+    }
+
+    /// The voters whose supervisors gossip does not hold for alive. Beacons do not say it, which come from guards too.
+    async fn silent(&self) -> BTreeSet<HostName> {
+        let Ok(members) = tokio::time::timeout(GOSSIP_MAX, self.node.gossip.members()).await else {
+            return BTreeSet::new();
+        };
+        let alive = |voter: &HostName| members.get(voter).is_some_and(|member| member.alive);
+        let voters = self.node.voters().into_keys();
+        voters.filter(|voter| voter != self.node.host() && !alive(voter)).collect()
     }
 
     /// That nobody can coordinate is something else than that one request was not answered: whoever asks at night has to see which
     /// voters are missing.
-    fn without_quorum(&self, denied: Denied) -> Denied {
-        let now = clock::moment();
-        let answered = self.node.health.answered_within(now, self.node.file.timing.lease.0);
+    async fn without_quorum(&self, denied: Denied) -> Denied {
+        let answered = self.node.health.answered_within(clock::moment(), self.node.file.timing.lease.0);
         match denied {
             Denied::NoLeader(why) if !answered => {
-                let voters = self.node.voters();
-                let unheard: Vec<&HostName> = voters.keys().filter(|voter| !self.node.hears(voter, now)).collect();
-                Denied::NoLeader(no_quorum(self.node.host(), voters.len(), &unheard, &why))
+                let (voters, silent) = (self.node.voters().len(), self.silent().await);
+                Denied::NoLeader(no_quorum(self.node.host(), voters, &silent, &why))
             }
             other => other,
         }
@@ -201,7 +212,7 @@ impl Counter {
     /// Who takes part in the agreement, by the word of whichever other voter coordinates; the one that is thought to lead
     /// is asked first.
     pub async fn roll_call(&self) -> Option<VoterList> {
-        let (leader, mut voters) = (self.node.leader(), self.others());
+        let (leader, mut voters) = (self.node.leader(), self.others().await);
         voters.sort_by_key(|voter| leader.as_ref() != Some(voter));
         for voter in voters {
             if let Ok(Answer::Voters(list)) = self.forward(&voter, &Request::Voters).await {
@@ -259,7 +270,10 @@ fn for_voters(request: Request) -> Result<(VoterWish, String), Request> {
 #[async_trait::async_trait]
 impl Desk for Counter {
     async fn ask(&self, request: Request) -> Result<Answer, Denied> {
-        self.patiently(&request).await.map_err(|denied| self.without_quorum(denied))
+        match self.patiently(&request).await {
+            Ok(answer) => Ok(answer),
+            Err(denied) => Err(self.without_quorum(denied).await),
+        }
     }
 
     fn metrics(&self) -> String {

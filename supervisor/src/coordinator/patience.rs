@@ -1,6 +1,6 @@
 //! Patience with an election: what people ask meanwhile is asked again for a moment, instead of sending them away.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use holdfast_policies::names::HostName;
 use tokio::time::{Instant, sleep};
@@ -63,10 +63,10 @@ where
     }
 }
 
-/// What is said to people while no coordinator answers `me`, which knows so many voters and has not heard from some of them.
-pub(super) fn no_quorum(me: &HostName, voters: usize, unheard: &[&HostName], why: &str) -> String {
-    let heard = voters.saturating_sub(unheard.len());
-    let names: Vec<&str> = unheard.iter().map(|host| host.as_str()).collect();
+/// What is said to people while no coordinator answers `me`, which knows so many voters and does not hear the supervisors of some of them.
+pub(super) fn no_quorum(me: &HostName, voters: usize, silent: &BTreeSet<HostName>, why: &str) -> String {
+    let heard = voters.saturating_sub(silent.len());
+    let names: Vec<&str> = silent.iter().map(HostName::as_str).collect();
     let missing = if names.is_empty() { String::new() } else { format!(", and not {}", names.join(", ")) };
     format!(
         "NO QUORUM: no coordinator answers {me}, which hears {heard} of {voters} voters{missing}; nothing is decided until one does, \
@@ -83,11 +83,11 @@ mod tests {
     #[test]
     fn whoever_asks_without_a_quorum_is_told_which_voters_are_missing() {
         let [a, b, c] = ["hv-a", "hv-b", "hv-c"].map(|name| HostName::new(name).unwrap());
-        let said = no_quorum(&a, 3, &[&b, &c], "hv-b could not be asked: no answer");
+        let said = no_quorum(&a, 3, &[b, c].into(), "hv-b could not be asked: no answer");
         let begin =
             "NO QUORUM: no coordinator answers hv-a, which hears 1 of 3 voters, and not hv-b, hv-c; nothing is decided";
         assert!(said.starts_with(begin) && said.ends_with("(hv-b could not be asked: no answer)"), "{said}");
-        let said = no_quorum(&a, 3, &[], "an election");
+        let said = no_quorum(&a, 3, &BTreeSet::new(), "an election");
         assert!(said.contains("which hears 3 of 3 voters; nothing"), "{said}");
     }
 

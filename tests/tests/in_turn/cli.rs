@@ -69,6 +69,15 @@ fn exit_codes_and_json_are_as_documented() {
     let code = |arguments: &[&str]| lab.holdfast(&host, arguments).unwrap().code;
     assert_eq!(code(&["status"]), Some(3));
     assert_eq!(code(&["guest", "migrate", GUEST]), Some(3));
+    // Whoever asks is told what is missing, and whoever watches is called, although raft still names the one that led.
+    let told = wait::until("the survivor telling that there is no quorum", LIMIT, || {
+        let page = lab.metrics(&host).map_err(|error| format!("{error:#}"))?;
+        let said = lab.holdfast(&host, &["status"]).map_err(|error| format!("{error:#}"))?.err;
+        let begins = format!("error: NO QUORUM: no coordinator answers {host}, which hears 1 of 3 voters, and not ");
+        let shown = page.lines().any(|line| line == "holdfast_quorum 0") && said.starts_with(&begins);
+        if shown { Ok(()) } else { Err(said) }
+    });
+    told.unwrap();
     lab.kill_supervisor(&host).unwrap();
     assert_eq!(code(&["status", "--json"]), Some(3));
     for down in scene.others(&[]) {
