@@ -44,6 +44,23 @@ impl ClusterState {
         let together = spent(Whose::All, cluster.fences_per_hour_in_all, &all);
         own.into_iter().chain(together).max_by_key(|spent| spent.until)
     }
+
+    /// Which of these fences the hour has no room for, if all of them were begun at once.
+    pub(crate) fn beyond_budgets(&self, hosts: &[&HostName]) -> Option<String> {
+        let cluster = &self.policies.cluster;
+        let begun = |host: &HostName| self.hosts.get(host).map_or(0, |known| known.fences.len());
+        let room = |limit: u32, begun: usize| usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(begun);
+        if let Some(limit) = cluster.fences_per_hour_in_all {
+            let (room, fences) = (room(limit, self.hosts.keys().map(begun).sum()), hosts.len());
+            if room < fences {
+                return Some(format!("`fences_per_hour_in_all: {limit}` has room for {room} of these {fences} fences"));
+            }
+        }
+        let limit = cluster.fences_per_hour?;
+        let spent = hosts.iter().filter(|host| room(limit, begun(**host)) == 0);
+        let names: Vec<&str> = spent.map(|host| host.as_str()).collect();
+        (!names.is_empty()).then(|| format!("`fences_per_hour: {limit}` is used up for {}", names.join(", ")))
+    }
 }
 
 /// Whether these fences, oldest first, leave no room.

@@ -246,6 +246,7 @@ pub fn simulate(
     };
     let bounds = when_lost(state, timing, &Limits::default(), &loss);
     let mut starts = estimate::starts(state, &case, &lost, bounds, millis(question.boot.0), held.is_some());
+    let over = beyond_budgets(state, &lost).filter(|_| held.is_none());
     let alone = estimate::come_back(state, &lost, &starts, held.is_some());
     if undecided.is_some() {
         starts.iter_mut().for_each(|start| (start.soonest_ms, start.slow_ms) = (None, None));
@@ -261,6 +262,7 @@ pub fn simulate(
         tried,
         notes: notes(problem, around, &case, question, [undecided.clone(), held]),
     };
+    simulation.notes.extend(over);
     for (guest, fate) in &case.guests {
         match fate {
             Fate::GivesWay => simulation.gives_way.push(guest.clone()),
@@ -331,6 +333,17 @@ fn storm(state: &ClusterState, case: &WhatIf) -> Option<String> {
     Some(format!(
         "{hit} of {of} failure domains at once look like a storm: fencing is held until a person decides, except where power \
          devices say off by themselves"
+    ))
+}
+
+/// That hosts are not switched off before the hour has room, where so much is lost at once that the budgets hold it.
+fn beyond_budgets(state: &ClusterState, lost: &BTreeMap<HostName, ProofEstimate>) -> Option<String> {
+    let by_device = lost.iter().filter(|(_, proof)| matches!(proof, ProofEstimate::Device { .. }));
+    let fences: Vec<&HostName> = by_device.map(|(host, _)| host).collect();
+    let over = state.beyond_budgets(&fences)?;
+    Some(format!(
+        "{over}: hosts beyond it whose power devices do not say off by themselves are switched off when the hour has room again, \
+         or when a person allows it; the slow times and the bounds are without that"
     ))
 }
 

@@ -133,6 +133,28 @@ fn a_lost_majority_and_a_name_that_is_not_there_are_said() {
 }
 
 #[test]
+fn a_loss_of_more_hosts_than_the_hour_has_fences_for_says_so() {
+    let mut stage = Stage::new(&["a", "b", "c", "d", "e", "f", "g"], &["g1", "g2"]);
+    stage.run("g1", "a");
+    stage.run("g2", "b");
+    let notes = |stage: &mut Stage, own: Option<u32>, in_all: Option<u32>| {
+        change(stage, |policies| {
+            (policies.cluster.fences_per_hour, policies.cluster.fences_per_hour_in_all) = (own, in_all);
+        });
+        // Too few of seven for a storm, which holds all fences.
+        play(stage, &Circumstances::default(), these(&["a", "b"])).unwrap().notes
+    };
+    assert!(notes(&mut stage, Some(1), Some(2)).is_empty());
+    let told = notes(&mut stage, None, Some(1));
+    assert!(told[0].starts_with("`fences_per_hour_in_all: 1` has room for 1 of these 2 fences: "), "{told:?}");
+    stage.state.hosts.get_mut(&host("b")).unwrap().fences = vec![1];
+    let told = notes(&mut stage, Some(1), Some(3));
+    assert!(told[0].starts_with("`fences_per_hour: 1` is used up for b: "), "{told:?}");
+    let told = notes(&mut stage, None, Some(2));
+    assert!(told[0].contains("has room for 1 of these 2 fences"), "one was begun within the hour: {told:?}");
+}
+
+#[test]
 fn guests_of_an_imagined_cluster_are_placed_first() {
     let stage = Stage::new(&["a", "b"], &["g1", "g2"]);
     let hosts = [(host("x"), (8_192, 4)), (host("y"), (8_192, 4))].into();
