@@ -292,8 +292,8 @@ impl Brain {
         if confirmed && !self.halted() {
             self.tell_tolerance(now.moment).await;
         }
-        // Raft goes on calling one the leader that is cut off. Another one may have been elected, and have said that it is over what is
-        // told here again and again.
+        // Raft goes on calling one the leader that is cut off. Another one may have been elected, and have ended what is told here
+        // again and again.
         let followed = confirmed || self.node.health.answered_within(now.moment, self.node.file.timing.lease.0);
         self.publish(followed);
         self.show(followed);

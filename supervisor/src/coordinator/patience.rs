@@ -63,7 +63,8 @@ where
     }
 }
 
-/// What is said to people while no coordinator answers `me`, which knows so many voters and does not hear the supervisors of some of them.
+/// What is said to people while no coordinator answers `me`, which knows so many voters and does not hear the supervisors of
+/// some of them.
 pub(super) fn no_quorum(me: &HostName, voters: usize, silent: &BTreeSet<HostName>, why: &str) -> String {
     let heard = voters.saturating_sub(silent.len());
     let names: Vec<&str> = silent.iter().map(HostName::as_str).collect();

@@ -160,7 +160,7 @@ fn a_guest_that_moves_while_it_runs_or_of_which_nobody_wants_anything_calls_nobo
     rules_keep(DOWN);
 }
 
-/// Certificates that end 70, 40 and 10 days after the beginning; each value counts as now, a few minutes after it.
+/// Certificates that end 70, 40 and 10 days after the beginning, looked at in its first hour.
 const ENDING: &str = r#"
     input_series:
       - { series: 'holdfast_certificate_expires_timestamp_seconds{instance="hv-a"}', values: '6048000x60' }
