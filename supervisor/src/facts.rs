@@ -73,10 +73,11 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
         }
         node.metrics.set_vote_lost(node.health.complaint(Complaint::Vote).is_some());
         // A coordinator's answer counts for as long as a lease would last.
-        let answered = node.health.answered_within(clock::moment(), node.file.timing.lease.0);
+        let (now, lease) = (clock::moment(), node.file.timing.lease.0);
+        let (answered, led) = (node.health.answered_within(now, lease), node.health.led_within(now, lease));
         match node.taking_part() {
             Some(consensus) => {
-                node.metrics.set_raft(raft_view(&consensus.status(), node.host(), answered));
+                node.metrics.set_raft(raft_view(&consensus.status(), node.host(), answered, led));
                 node.metrics.set_orders_open(node.read(|state| state.orders.len()));
             }
             None => node.metrics.set_raft(RaftView { quorum: answered, ..RaftView::default() }),
@@ -93,14 +94,14 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
 }
 
 /// What is shown of consensus. Raft calls the one its leader that was elected last, dead or alive, and one that nobody follows any
-/// more calls itself so, as long as too few voters are left to elect another. That a majority follows, only an answer of the
-/// coordinator shows (R2).
-fn raft_view(status: &Status, me: &HostName, answered: bool) -> RaftView {
+/// more calls itself so, as long as too few voters are left to elect another. That a majority follows, only what it has confirmed
+/// shows (R2): to this host, if it coordinates, and to whoever does, if that has answered.
+fn raft_view(status: &Status, me: &HostName, answered: bool, led: bool) -> RaftView {
     RaftView {
         term: status.term,
         applied: status.applied.unwrap_or(0),
         last_log: status.last_log.unwrap_or(0),
-        leader: answered && status.leader.as_ref().is_some_and(|(_, host)| host == me),
+        leader: led && status.leader.as_ref().is_some_and(|(_, host)| host == me),
         quorum: answered,
     }
 }
@@ -112,14 +113,19 @@ mod tests {
     #[test]
     fn a_leader_that_is_dead_or_that_nobody_follows_is_no_quorum_and_no_coordinator() {
         let [me, other] = ["hv-a", "hv-b"].map(|name| HostName::new(name).unwrap());
-        let shown = |leader: &HostName, answered| {
+        let shown = |leader: &HostName, answered, led| {
             let status = Status { term: 3, leader: Some((1, leader.clone())), ..Status::default() };
-            let view = raft_view(&status, &me, answered);
+            let view = raft_view(&status, &me, answered, led);
             (view.term, view.leader, view.quorum)
         };
-        assert_eq!(shown(&me, true), (3, true, true));
-        assert_eq!(shown(&other, true), (3, false, true));
-        assert_eq!(shown(&other, false), (3, false, false), "the others are dead, and none can be elected");
-        assert_eq!(shown(&me, false), (3, false, false), "this one is cut off from those that it led");
+        assert_eq!(shown(&me, true, true), (3, true, true));
+        assert_eq!(shown(&other, true, false), (3, false, true));
+        assert_eq!(shown(&other, false, false), (3, false, false), "the others are dead, and none can be elected");
+        assert_eq!(shown(&me, false, false), (3, false, false), "this one is cut off from those that it led");
+        assert_eq!(
+            shown(&me, true, false),
+            (3, false, true),
+            "it does not hear that another one was elected, which answers it"
+        );
     }
 }

@@ -35,6 +35,8 @@ pub struct Health {
     losing: Arc<AtomicU64>,
     /// When a coordinator last answered this host; 0: never.
     answered: Arc<AtomicU64>,
+    /// When a majority last confirmed that this host coordinates; 0: never.
+    led: Arc<AtomicU64>,
 }
 
 impl Health {
@@ -85,8 +87,18 @@ impl Health {
     /// Whether one has within `time`.
     #[must_use]
     pub fn answered_within(&self, now: Moment, time: Duration) -> bool {
-        let at = self.answered.load(Ordering::Relaxed);
-        at > 0 && now.since(Moment(at)) < time
+        is_within(&self.answered, now, time)
+    }
+
+    /// Notes that a majority has confirmed that this host coordinates (R2). One that is cut off is called the leader all the same.
+    pub fn note_led(&self, now: Moment) {
+        self.led.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether one has within `time`.
+    #[must_use]
+    pub fn led_within(&self, now: Moment, time: Duration) -> bool {
+        is_within(&self.led, now, time)
     }
 
     /// Notes what is wrong with this host until [`Self::settle`].
@@ -136,6 +148,12 @@ impl Health {
     }
 }
 
+/// Whether what was noted there was so within `time`.
+fn is_within(noted: &AtomicU64, now: Moment, time: Duration) -> bool {
+    let at = noted.load(Ordering::Relaxed);
+    at > 0 && now.since(Moment(at)) < time
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +176,9 @@ mod tests {
         assert!(!health.answered_within(Moment(100), time), "nobody has answered yet");
         health.note_answered(Moment(1_000));
         assert!(health.answered_within(Moment(4_999), time) && !health.answered_within(Moment(5_000), time));
+        assert!(!health.led_within(Moment(4_999), time), "it was another one");
+        health.note_led(Moment(2_000));
+        assert!(health.led_within(Moment(5_999), time) && !health.led_within(Moment(6_000), time));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Identity {
 
     /// Asks the voters in turn until one knows.
     async fn search(&self) -> Result<(HostName, SocketAddr), Denied> {
-        let mut last = Denied::NoLeader("the identity file names nobody to ask".to_owned());
+        let mut nobody = Vec::new();
         for (voter, address) in &self.voters {
             let said = match self.who(voter, *address).await {
                 // One that has just lost the lead sends back: that is an election.
@@ -123,12 +123,15 @@ impl Identity {
             };
             match said {
                 Err(denied @ (Denied::NoLeader(_) | Denied::Elsewhere { .. })) => {
-                    last = Denied::NoLeader(denied.to_string());
+                    nobody.push(denied.to_string());
                 }
                 said => return said,
             }
         }
-        Err(last)
+        Err(Denied::NoLeader(match nobody.as_slice() {
+            [] => "the identity file names nobody to ask".to_owned(),
+            said => format!("no coordinator is found: {}", said.join("; ")),
+        }))
     }
 
     /// Whether this host coordinates.

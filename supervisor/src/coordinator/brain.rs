@@ -252,6 +252,9 @@ impl Brain {
         }
         let now = clock::now();
         let confirmed = self.rounds.borrow().is_some_and(|round| round.term == term);
+        if confirmed {
+            self.node.health.note_led(now.moment);
+        }
         if confirmed && self.evidence.quorum_since.is_none() {
             tracing::info!(term, "this host coordinates");
             self.evidence.quorum_since = Some(now.moment);
@@ -294,11 +297,16 @@ impl Brain {
         }
         // Raft goes on calling one the leader that is cut off. Another one may have been elected, and have ended what is told here
         // again and again.
-        let followed = confirmed || self.node.health.answered_within(now.moment, self.node.file.timing.lease.0);
+        let followed = self.is_followed();
         self.publish(followed);
         self.show(followed);
         let settled = settled && self.node.read(|state| state.orders.is_empty());
         if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
+    }
+
+    /// Whether a majority has confirmed within a lease's time that this host coordinates.
+    pub(super) fn is_followed(&self) -> bool {
+        self.node.health.led_within(clock::moment(), self.node.file.timing.lease.0)
     }
 
     /// Shows the cluster on the page of metrics, for as long as this host speaks for it.

@@ -33,7 +33,8 @@ const AROUND_BYTES: usize = 4 * 1024;
 impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
     pub(super) async fn serve(&mut self, request: Request, voucher: &Voucher) -> Result<Answer, Denied> {
-        if !self.leads() || self.evidence.quorum_since.is_none() {
+        let speaks = self.leads() && may_answer(self.is_followed(), self.node.host(), voucher);
+        if !speaks || self.evidence.quorum_since.is_none() {
             return Err(Denied::NoLeader(format!("{} does not coordinate", self.node.host())));
         }
         self.node.read(|state| voucher.permit(&state.policies.cluster, request.is_order()))?;
@@ -334,6 +335,12 @@ impl Brain {
     }
 }
 
+/// Whether one that leads answers whoever asks. One that nobody follows any more tells its own host how it was when it last knew;
+/// others, and operators with a certificate, are to go on to where another may lead by now.
+fn may_answer(followed: bool, me: &HostName, voucher: &Voucher) -> bool {
+    followed || matches!(voucher, Voucher::Host(host) if host == me)
+}
+
 /// Whether the guest runs on this host and is being moved away from it.
 fn is_moving_away_from(state: &ClusterState, guest: &GuestName, host: &HostName) -> bool {
     let known = state.guests.get(guest).filter(|known| matches!(known.phase, Phase::Migrating(_)));
@@ -357,7 +364,24 @@ fn check_size(policies: &Policies, sources: &BTreeMap<String, String>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::{names::OperatorName, operators::OperatorCertificate};
+
     use super::*;
+
+    #[test]
+    fn a_coordinator_that_is_cut_off_keeps_nobody_from_the_next_one() {
+        let [me, other] = ["hv-a", "hv-b"].map(|name| HostName::new(name).unwrap());
+        let ann = OperatorCertificate { name: OperatorName::new("ann").unwrap(), serial: "5f".parse().unwrap() };
+        for (followed, voucher, answers) in [
+            (true, Voucher::Host(other.clone()), true),
+            (true, Voucher::Operator(ann.clone()), true),
+            (false, Voucher::Host(other), false),
+            (false, Voucher::Operator(ann), false),
+            (false, Voucher::Host(me.clone()), true),
+        ] {
+            assert_eq!(may_answer(followed, &me, &voucher), answers, "{followed} {voucher}");
+        }
+    }
 
     #[test]
     fn policies_that_fit_into_no_entry_are_refused_for_good() {
