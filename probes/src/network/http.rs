@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use holdfast_policies::probe::{ADDRESS, HttpProbe, HttpVersion, Method};
+use holdfast_policies::{
+    observe::Outcome,
+    probe::{ADDRESS, HttpProbe, HttpVersion, Method},
+};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     HeaderMap, Request,
@@ -231,12 +234,15 @@ fn unaskable(error: &dyn Error) -> Finding {
     Finding::unknown(format!("the request cannot be made: {error}"))
 }
 
+/// The first of them that can be reached. Where none can, what one of them did to us counts: that this host has no way to
+/// another one, as where a name has an IPv6 address and the host has none, takes nothing from it.
 async fn first_of(places: &[SocketAddr]) -> Result<tokio::net::TcpStream, Finding> {
     let mut failed = Finding::unknown("there is no address to connect to");
     for place in places {
         match connect(*place).await {
             Ok(stream) => return Ok(stream),
-            Err(finding) => failed = finding,
+            Err(finding) if failed.outcome == Outcome::Unknown => failed = finding,
+            Err(_) => {}
         }
     }
     Err(failed)
@@ -309,6 +315,23 @@ mod tests {
             assert_eq!(place(written, address.parse().ok(), &url).unwrap().to_string(), wanted);
         }
         assert!(place("{address}", None, &url).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_counts_though_this_host_has_no_way_to_another_one() {
+        // Nobody listens at the first, and the kernel has no way to the second over TCP.
+        let taken = tokio::net::TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (refuses, no_way) = (taken.local_addr().unwrap(), "255.255.255.255:9".parse().unwrap());
+        for (places, wanted) in [
+            (vec![refuses, no_way], Outcome::Fail),
+            (vec![no_way, refuses], Outcome::Fail),
+            (vec![no_way], Outcome::Unknown),
+            (vec![], Outcome::Unknown),
+        ] {
+            let failed = first_of(&places).await.unwrap_err();
+            assert_eq!(failed.outcome, wanted, "{places:?}: {}", failed.detail);
+        }
     }
 
     #[test]
