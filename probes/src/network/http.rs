@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::{Either, select};
 use holdfast_policies::{
     observe::Outcome,
-    probe::{ADDRESS, HttpProbe, HttpVersion, Method},
+    probe::{ADDRESS, HttpProbe, HttpVersion, Method, TlsSettings},
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -32,6 +32,7 @@ use crate::{
     network::{
         asker::{Asker, connect},
         http2,
+        led::Whose,
         stream::Stream,
         trust,
     },
@@ -76,6 +77,9 @@ struct Step {
     method: Method,
     headers: HeaderMap,
     content: Bytes,
+    tls: TlsSettings,
+    /// Whose word it is that this place is asked.
+    whose: Whose,
 }
 
 impl Step {
@@ -96,7 +100,8 @@ impl Step {
             insert(&mut headers, name, &asker.secret(file).await?)?;
         }
         let content = Bytes::from(probe.send.clone().unwrap_or_default());
-        Ok(Self { url, place, method: probe.method, headers, content })
+        let whose = Whose::policy(place.map(|place| place.ip()).or_else(|| literal(&url)));
+        Ok(Self { url, place, method: probe.method, headers, content, tls: probe.tls.clone(), whose })
     }
 
     async fn take(&self, asker: &Asker<'_>, probe: &HttpProbe) -> Result<Answer, Finding> {
@@ -117,16 +122,15 @@ impl Step {
         };
         let host = host(&self.url)?;
         let secured = match self.url.scheme() {
-            "https" => Some(asker.tls(&probe.tls, host.trim_matches(['[', ']']), protocols).await?),
+            "https" => Some(asker.tls(&self.tls, host.trim_matches(['[', ']']), protocols).await?),
             _ => None,
         };
-        let places = match (self.place, self.url.host()) {
-            (Some(place), _) => vec![place],
-            (None, Some(Host::Ipv4(four))) => vec![(four, port(&self.url)).into()],
-            (None, Some(Host::Ipv6(six))) => vec![(six, port(&self.url)).into()],
-            (None, _) => asker.resolve(host, port(&self.url)).await?,
+        let places = match self.place.or_else(|| literal(&self.url).map(|address| (address, port(&self.url)).into())) {
+            Some(place) => self.whose.word_for_place(place)?,
+            None => self.whose.word_for_name(host, asker.resolve(host, port(&self.url)).await?)?,
         };
         let plain = first_of(&places).await?;
+        self.whose.word_for_connection(&plain)?;
         match secured {
             Some(secured) => secured.greet(plain).await,
             None => Ok(Stream::Plain(plain)),
@@ -185,13 +189,16 @@ impl Step {
         if !matches!(url.scheme(), "http" | "https") {
             return Some(Err(Finding::fail("it redirects to something that is not http")));
         }
-        let same = url.origin() == self.url.origin();
-        let again = matches!(answer.status, 307 | 308) || !matches!(self.method, Method::Post | Method::Put);
+        let (same, same_host) = (url.origin() == self.url.origin(), url.host() == self.url.host());
+        let writes = matches!(self.method, Method::Post | Method::Put);
+        let again = !writes || (same && matches!(answer.status, 307 | 308));
         Some(Ok(Self {
             place: self.place.filter(|_| same),
             headers: if same { self.headers.clone() } else { HeaderMap::new() },
             method: if again { self.method } else { Method::Get },
             content: if again && same { self.content.clone() } else { Bytes::new() },
+            tls: if same_host { self.tls.clone() } else { of_nobody(&self.tls) },
+            whose: if same_host { self.whose } else { self.whose.led_on() },
             url,
         }))
     }
@@ -212,6 +219,20 @@ fn place(written: &str, address: Option<IpAddr>, url: &Url) -> Result<SocketAddr
     };
     let alone = || filled.parse::<IpAddr>().map(|address| SocketAddr::from((address, port(url))));
     filled.parse().or_else(|_| alone()).map_err(|_| Finding::unknown(format!("{written:?} is no place to connect to")))
+}
+
+/// The address that a URL has in place of a name.
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(four) => Some(four.into()),
+        Host::Ipv6(six) => Some(six.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// The same ways to speak TLS, without showing who asks, and for whatever name is asked.
+fn of_nobody(tls: &TlsSettings) -> TlsSettings {
+    TlsSettings { certificate_file: None, key_file: None, server_name: None, ..tls.clone() }
 }
 
 fn host(url: &Url) -> Result<&str, Finding> {
@@ -336,12 +357,20 @@ mod tests {
 
     #[test]
     fn what_was_meant_for_one_place_is_not_told_to_another() {
+        let tls = TlsSettings {
+            certificate_file: Some("/c.pem".into()),
+            key_file: Some("/k.pem".into()),
+            server_name: Some("shop.example".to_owned()),
+            ..TlsSettings::default()
+        };
         let step = Step {
             url: Url::parse("https://a.example/x").unwrap(),
             place: "10.0.0.1:443".parse().ok(),
             method: Method::Post,
             headers: HeaderMap::from_iter([(HeaderName::from_static("authorization"), HeaderValue::from_static("s"))]),
             content: Bytes::from_static(b"secret"),
+            tls: tls.clone(),
+            whose: Whose::Policy,
         };
         let to = |status, location: &str| {
             let answer = Answer { status, location: Some(location.to_owned()), body: Vec::new() };
@@ -349,8 +378,13 @@ mod tests {
         };
         let same = to(307, "/y");
         assert_eq!((same.url.as_str(), same.method, same.headers.len()), ("https://a.example/y", Method::Post, 1));
+        assert_eq!((&same.tls, same.whose), (&tls, Whose::Policy));
         let other = to(307, "https://b.example/");
         assert!(other.headers.is_empty() && other.content.is_empty() && other.place.is_none());
+        assert_eq!((other.tls.clone(), other.whose), (TlsSettings::default(), Whose::Service));
+        assert_eq!(other.method, Method::Get, "no service has us write to somebody else");
+        let port = to(308, "https://a.example:8443/");
+        assert_eq!((port.tls.clone(), port.method), (tls.clone(), Method::Get), "the same host, and another service");
         assert_eq!(to(303, "/z").method, Method::Get);
     }
 }
