@@ -35,24 +35,29 @@ pub async fn ask(probe: &Probe, target: &Target, timeout: Duration) -> Observati
     let began = Instant::now();
     let answer = tokio::time::timeout(timeout, put(probe, target, timeout)).await;
     let took = began.elapsed();
-    let finding = match answer {
-        Ok(finding) => finding,
-        Err(_) if overslept(took, timeout) => Finding::unknown(format!(
-            "this vantage itself was late: it woke {took:.1?} after asking, the limit is {timeout:?}"
-        )),
-        Err(_) => silence(probe, &target.place, timeout),
+    let (finding, own) = match answer {
+        Ok(answer) => answer,
+        Err(_) if overslept(took, timeout) => {
+            let late =
+                format!("this vantage itself was late: it woke {took:.1?} after asking, the limit is {timeout:?}");
+            (Finding::unknown(late), Duration::ZERO)
+        }
+        Err(_) => (silence(probe, &target.place, timeout), Duration::ZERO),
     };
-    Observation::new(finding.outcome, took, finding.detail)
+    // A service is not slow because this host's name server is.
+    Observation::new(finding.outcome, took.saturating_sub(own), finding.detail)
 }
 
-async fn put(probe: &Probe, target: &Target, timeout: Duration) -> Finding {
+/// What it came to, and how much of the time this vantage took for its own part.
+async fn put(probe: &Probe, target: &Target, timeout: Duration) -> (Finding, Duration) {
     match &target.place {
         #[cfg(feature = "network")]
         Place::Network(clients) => {
             let asker = Asker::new(clients, target.address, timeout);
-            asker.without_secrets(over_network(probe, &asker, &target.memory).await)
+            let finding = over_network(probe, &asker, &target.memory).await;
+            (asker.without_secrets(finding), asker.own_taken())
         }
-        Place::Inside(channel) => in_guest(probe, channel.as_ref(), &target.memory, timeout).await,
+        Place::Inside(channel) => (in_guest(probe, channel.as_ref(), &target.memory, timeout).await, Duration::ZERO),
     }
 }
 
@@ -138,5 +143,55 @@ mod tests {
         let second = Duration::from_secs(1);
         assert!(!overslept(second + Duration::from_millis(100), second));
         assert!(overslept(second * 2, second));
+    }
+
+    /// A Redis that says the same to everything.
+    #[cfg(feature = "network")]
+    async fn redis() -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.read(&mut [0; 512]).await.is_ok_and(|count| count > 0) {
+                stream.write_all(b"+PONG\r\n").await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[cfg(feature = "network")]
+    #[tokio::test]
+    async fn what_this_host_takes_for_its_own_part_does_not_make_a_service_slow() {
+        use std::os::unix::fs::PermissionsExt;
+
+        use holdfast_policies::{observe::Outcome, probe::RedisProbe};
+
+        use crate::aside::FILES;
+        const HANGS: Duration = Duration::from_millis(500);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "of-shop").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        // As many as look at it at once, so that the question waits for them.
+        for _ in 0..4 {
+            let own = file.clone();
+            tokio::spawn(async move { FILES.run(own.as_os_str(), || std::thread::sleep(HANGS)).await });
+        }
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        let probe = Probe::Redis(RedisProbe {
+            port: redis().await,
+            user: None,
+            password_file: Some(file),
+            command: vec!["PING".to_owned()],
+            expect: Some("PONG".to_owned()),
+            tls: None,
+        });
+        let place = Place::Network(Arc::new(Clients::new().unwrap()));
+        let target = Target { address: "127.0.0.1".parse().ok(), place, memory: Memory::default() };
+        let seen = ask(&probe, &target, Duration::from_secs(20)).await;
+        assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
+        assert!(seen.latency + HANGS / 2 <= began.elapsed(), "{seen:?} after {:?}", began.elapsed());
     }
 }

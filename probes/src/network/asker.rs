@@ -34,7 +34,8 @@ pub(crate) struct Asker<'a> {
     /// By when this vantage says that it has not done its own part; a little before the question's time is over, when silence
     /// is taken for the service's.
     end: Instant,
-    /// How long it may still take for that.
+    /// How long it may take for that, and how much is left of it.
+    own_most: Duration,
     own_left: Mutex<Duration>,
     again_after: Duration,
     /// What was read of secrets, so that no answer that repeats one is shown with it.
@@ -45,8 +46,9 @@ impl<'a> Asker<'a> {
     /// Half of the time is for what this vantage has to do itself, so that a name server or a file system of its own
     /// that hangs is not taken for a service that hangs.
     pub fn new(clients: &'a Clients, address: Option<IpAddr>, timeout: Duration) -> Self {
-        let (end, own_left) = (Instant::now() + timeout - timeout / 16, Mutex::new(timeout / 2));
-        Self { clients, address, end, own_left, again_after: timeout / 3, secrets: Mutex::default() }
+        let (end, own_most) = (Instant::now() + timeout - timeout / 16, timeout / 2);
+        let own_left = Mutex::new(own_most);
+        Self { clients, address, end, own_most, own_left, again_after: timeout / 3, secrets: Mutex::default() }
     }
 
     /// After how long a datagram counts as lost and is sent again.
@@ -81,6 +83,11 @@ impl<'a> Asker<'a> {
         let mut left = self.own_left.lock().unwrap_or_else(PoisonError::into_inner);
         *left = left.saturating_sub(taken);
         *left
+    }
+
+    /// How long this vantage has taken for its own part. The service has not taken it.
+    pub fn own_taken(&self) -> Duration {
+        self.own_most.saturating_sub(self.own_left_after(Duration::ZERO))
     }
 
     /// Connects to a port of the guest, and no more.
@@ -242,6 +249,7 @@ mod tests {
         // Now the service takes its time, and then there is more to do here.
         sleep(SECOND * 5).await;
         assert!(own(&asker, 1).await.is_ok());
+        assert!((SECOND * 2..SECOND * 3).contains(&asker.own_taken()), "the service has taken the rest");
         let asker = Asker::new(&clients, None, SECOND * 8);
         assert!(own(&asker, 3).await.is_ok());
         let late = own(&asker, 2).await.unwrap_err();
