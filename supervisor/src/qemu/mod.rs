@@ -14,6 +14,7 @@
 
 mod accel;
 mod agent;
+mod allowance;
 mod argv;
 mod cgroup;
 mod condition;

@@ -2,7 +2,8 @@
 //!
 //! The command and answer types come from the `qapi` crate, its transport does not: there a line may grow without
 //! bound, an event that the crate does not know ends the connection, and so does an answer that comes after its asker
-//! has given up. A guest agent is untrusted and a QEMU may be newer than the crate, so none of that may happen here.
+//! has given up. A guest agent is untrusted and a QEMU may be newer than the crate, so none of that may happen here. Nor does
+//! whoever talks without end take more of the host than a little: see [`Allowance`].
 
 use std::{io, path::Path};
 
@@ -14,7 +15,10 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    time::{Instant, sleep},
 };
+
+use super::allowance::{Allowance, LINE_COST};
 
 /// Longest line accepted, in bytes: an agent's answer with 64 KiB of output and as much error text in base64 needs a
 /// quarter of it, and a guest that sends more costs this much memory and no more.
@@ -87,51 +91,73 @@ pub async fn send(write: &mut OwnedWriteHalf, name: &str, arguments: &Value, id:
 pub struct Lines {
     read: OwnedReadHalf,
     buffer: Vec<u8>,
-    /// How much of the buffer is known to hold no end of line.
+    /// Where in the buffer the next line begins.
+    begins: usize,
+    /// Up to where the buffer is known to hold no end of that line.
     searched: usize,
+    allowance: Allowance,
 }
 
 impl Lines {
     /// Of a socket that is connected.
     pub fn of(read: OwnedReadHalf) -> Self {
-        Self { read, buffer: Vec::new(), searched: 0 }
+        Self { read, buffer: Vec::new(), begins: 0, searched: 0, allowance: Allowance::whole(Instant::now()) }
     }
 
     /// The next line without its end. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Vec<u8>, WireError> {
         loop {
             if let Some(more) = self.buffer.iter().skip(self.searched).position(|byte| *byte == b'\n') {
-                let rest = self.buffer.split_off(self.searched + more + 1);
-                let mut line = std::mem::replace(&mut self.buffer, rest);
-                self.searched = 0;
-                line.pop();
+                let end = self.searched + more;
+                // What follows stays where it is: the other side may have sent thousands of lines at once.
+                let line = self.buffer.get(self.begins..end).unwrap_or_default().to_vec();
+                (self.begins, self.searched) = (end + 1, end + 1);
+                self.allowance.use_up(LINE_COST, Instant::now());
                 return Ok(line);
             }
             self.searched = self.buffer.len();
-            if self.searched > LINE_BYTES_MAX {
+            if self.searched - self.begins > LINE_BYTES_MAX {
                 return Err(WireError::TooLong);
             }
-            self.buffer.reserve(CHUNK_BYTES);
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
-                return Err(WireError::Closed);
-            }
+            self.read_on().await?;
         }
     }
 
     /// Throws away everything up to and with the next `byte`, however much that is.
     pub async fn skip_past(&mut self, byte: u8) -> Result<(), WireError> {
-        self.searched = 0;
         loop {
-            if let Some(at) = self.buffer.iter().position(|found| *found == byte) {
-                self.buffer.drain(..=at);
+            if let Some(more) = self.buffer.iter().skip(self.begins).position(|found| *found == byte) {
+                self.begins += more + 1;
+                self.searched = self.begins;
                 return Ok(());
             }
             self.buffer.clear();
-            self.buffer.reserve(CHUNK_BYTES);
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
-                return Err(WireError::Closed);
-            }
+            (self.begins, self.searched) = (0, 0);
+            self.read_on().await?;
         }
+    }
+
+    /// Reads once, when the other side may say more. Dropping the future loses nothing.
+    async fn read_on(&mut self) -> Result<(), WireError> {
+        let wait = self.allowance.again_after(Instant::now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        self.buffer.drain(..self.begins);
+        self.searched -= self.begins;
+        self.begins = 0;
+        if self.buffer.len() < CHUNK_BYTES {
+            // A long line is rare, and there is a connection for each guest.
+            self.buffer.shrink_to(2 * CHUNK_BYTES);
+        }
+        self.buffer.reserve(CHUNK_BYTES);
+        let most = u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX);
+        let count = (&mut self.read).take(most).read_buf(&mut self.buffer).await?;
+        if count == 0 {
+            return Err(WireError::Closed);
+        }
+        self.allowance.use_up(count, Instant::now());
+        Ok(())
     }
 
     /// The next message. Dropping the future loses nothing.
@@ -148,7 +174,7 @@ mod tests {
     fn pair() -> (UnixStream, Lines) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (read, _) = theirs.into_split();
-        (ours, Lines { read, buffer: Vec::new(), searched: 0 })
+        (ours, Lines::of(read))
     }
 
     #[tokio::test]
@@ -161,6 +187,37 @@ mod tests {
         assert_eq!(lines.message().await.unwrap().event.as_deref(), Some("NEW_IN_SOME_LATER_QEMU"));
         drop(ours);
         assert!(matches!(lines.message().await, Err(WireError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn what_is_left_behind_a_mark_is_read_as_lines() {
+        let (mut ours, mut lines) = pair();
+        ours.write_all(b"old\nrest\xffnew\nnext\n").await.unwrap();
+        assert_eq!(lines.next().await.unwrap(), b"old");
+        lines.skip_past(0xff).await.unwrap();
+        assert_eq!((lines.next().await.unwrap(), lines.next().await.unwrap()), (b"new".to_vec(), b"next".to_vec()));
+        ours.write_all(b"x\xff\n").await.unwrap();
+        lines.skip_past(0xff).await.unwrap();
+        assert_eq!(lines.next().await.unwrap(), b"");
+    }
+
+    /// The clock of this test stands still unless everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_talks_without_end_is_listened_to_for_a_while_and_then_now_and_then() {
+        let (mut ours, mut lines) = pair();
+        let sender = tokio::spawn(async move {
+            let chunk = [b'\n'; 4096];
+            while ours.write_all(&chunk).await.is_ok() {}
+        });
+        let began = Instant::now();
+        for _ in 0..80_000 {
+            lines.next().await.unwrap();
+        }
+        // 257 bytes each: 20 MB, of which 4 MiB may be said at once and 2 MiB in each second.
+        assert!(began.elapsed() > std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(lines.buffer.capacity() < 4 * CHUNK_BYTES);
+        drop(lines);
+        sender.await.unwrap();
     }
 
     #[tokio::test]
