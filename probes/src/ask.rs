@@ -93,11 +93,11 @@ async fn in_guest(probe: &Probe, channel: &dyn GuestChannel, memory: &Memory, ti
         Probe::Tcp(tcp) => inside::tcp(channel, tcp, timeout).await,
         Probe::AgentPing {} => agent_ping::ask(channel, timeout).await,
         Probe::Exec(exec) => exec::ask(channel, exec, timeout).await,
-        Probe::File(file) => kinds::file(channel, file, timeout).await,
+        Probe::File(file) => kinds::file(channel, file, memory, timeout).await,
         Probe::Systemd(unit) => kinds::systemd(channel, unit, memory, timeout).await,
         Probe::Process(process) => kinds::process(channel, process, memory, timeout).await,
         Probe::Metric(metric) => kinds::metric(channel, metric, timeout).await,
-        Probe::Heartbeat(beat) => kinds::heartbeat(channel, beat, timeout).await,
+        Probe::Heartbeat(beat) => kinds::heartbeat(channel, beat, memory, timeout).await,
         Probe::Tls(_)
         | Probe::Dns(_)
         | Probe::Grpc(_)

@@ -72,6 +72,10 @@ pub enum Looked {
     There {
         /// Since it was written last, by the guest's clock; zero for files of the future.
         age: Duration,
+        /// Whether it is one: then that clock was set back since.
+        of_future: bool,
+        /// What tells this writing of the file from any other; empty where nothing does.
+        written: String,
         /// Its beginning, if that was asked for.
         content: String,
     },

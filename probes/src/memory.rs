@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::channel::Named;
 
 /// The memory of one asker; cheap to clone. It may be lost at any time, and then nothing is held against anybody.
@@ -16,6 +18,8 @@ pub struct Memory {
     units: Arc<Mutex<BTreeMap<String, Seen>>>,
     /// By file with a process number: as many, too.
     named: Arc<Mutex<BTreeMap<String, Named>>>,
+    /// By file that is to be fresh: as many, too.
+    written: Arc<Mutex<BTreeMap<String, Writing>>>,
     figures: Arc<Mutex<Vec<Figure>>>,
     /// Pages that are too large for the way out of the guest: as many as one asker asks for.
     large: Arc<Mutex<BTreeSet<String>>>,
@@ -43,6 +47,15 @@ pub(crate) struct Run {
     pub left: Duration,
     /// When it was looked at.
     pub asked: Duration,
+}
+
+/// One writing of a file, as it was when it was seen first.
+struct Writing {
+    of: String,
+    age: Duration,
+    /// It was of the future then, or has been since.
+    of_future: bool,
+    seen: Instant,
 }
 
 struct Seen {
@@ -81,6 +94,29 @@ impl Memory {
         let before = seen.and_then(|seen| seen.before(run));
         units.insert(unit.to_owned(), Seen { run, before });
         before
+    }
+
+    /// How old a writing of a file is that is of this `age` by the guest's clock, or `of_future`.
+    ///
+    /// A clock that was set must neither make everything old at a stroke, nor keep what has ceased to be written fresh until it
+    /// has caught up. So no writing is older than it was when it was seen first and the time since, and one of the future is as
+    /// old as that.
+    pub(crate) fn age(&self, file: &str, written: &str, age: Duration, of_future: bool, now: Instant) -> Duration {
+        if written.is_empty() {
+            return age;
+        }
+        let mut files = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        match files.get_mut(file).filter(|known| known.of == written) {
+            Some(known) => {
+                known.of_future |= of_future;
+                let by_us = known.age.saturating_add(now.saturating_duration_since(known.seen));
+                if known.of_future { by_us } else { age.min(by_us) }
+            }
+            None => {
+                files.insert(file.to_owned(), Writing { of: written.to_owned(), age, of_future, seen: now });
+                age
+            }
+        }
     }
 
     /// Whether the process that a file names is the one that it named when this writing of the file was seen first. One that has
@@ -139,9 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_makes_no_file_old_and_keeps_none_fresh() {
+        let (memory, start) = (Memory::default(), Instant::now());
+        // The age by the guest's clock, in seconds, and what it comes to at this second of ours.
+        let age = |written: &str, by_clock: i64, second: u64| {
+            let age = Duration::from_secs(u64::try_from(by_clock).unwrap_or(0));
+            memory.age(FILE, written, age, by_clock < 0, start + Duration::from_secs(second)).as_secs()
+        };
+        assert_eq!((age("a", 2, 0), age("a", 3, 1)), (2, 3), "nobody has set it");
+        assert_eq!(age("a", 7_205, 3), 5, "it was set two hours ahead");
+        assert_eq!((age("b", 0, 10), age("b", 4, 14)), (0, 4), "the next one is as old as it is");
+        assert_eq!(age("b", -7_190, 20), 10, "it was set back, and nothing was written since");
+        assert_eq!(age("b", 1, 7_220), 7_210, "it has caught up");
+        assert_eq!((age("c", -60, 8_000), age("c", -50, 8_010)), (0, 10), "one of the future ages as any does");
+        // A guest that was stopped has not aged.
+        assert_eq!((age("d", 1, 9_000), age("d", 2, 9_600)), (1, 2));
+    }
+
+    #[test]
     fn where_writings_of_a_file_cannot_be_told_apart_nothing_is_held_against_anybody() {
         let memory = Memory::default();
         assert!(memory.is_still(FILE, &named(7, "", Some(100))));
         assert!(memory.is_still(FILE, &named(7, "", Some(200))));
+        let (age, now) = (Duration::from_secs(7), Instant::now());
+        assert_eq!(memory.age(FILE, "", age, false, now), age);
+        assert_eq!(memory.age(FILE, "", age * 2, false, now), age * 2);
     }
 }

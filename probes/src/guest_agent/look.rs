@@ -47,9 +47,13 @@ pub(super) fn number_in(path: &Path) -> std::io::Result<Option<u32>> {
 fn pid_file(path: &Path) -> std::io::Result<(Option<u32>, String)> {
     let file = plain_file(path)?;
     let metadata = file.metadata()?;
-    let written = format!("{}.{}.{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
     let text = beginning(file, PID_BYTES_MAX)?;
-    Ok((text.split_whitespace().next().and_then(|word| word.parse().ok()), written))
+    Ok((text.split_whitespace().next().and_then(|word| word.parse().ok()), writing(&metadata)))
+}
+
+/// What tells one writing of a file from any other.
+fn writing(metadata: &fs::Metadata) -> String {
+    format!("{}.{}.{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
 }
 
 fn beginning(file: fs::File, most: u64) -> std::io::Result<String> {
@@ -129,14 +133,17 @@ pub(super) fn file(path: &Path, read: bool) -> Looked {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Looked::Missing,
         Err(_) => return Looked::Unreadable,
     };
-    // One of the future is as fresh as can be.
-    let age = metadata.modified().ok().map(|at| at.elapsed().unwrap_or_default());
-    let Some(age) = age.map(|age| Duration::from_secs(age.as_secs())) else { return Looked::Unreadable };
+    let Ok(at) = metadata.modified() else { return Looked::Unreadable };
+    let (age, of_future) = match at.elapsed() {
+        Ok(age) => (Duration::from_secs(age.as_secs()), false),
+        Err(_) => (Duration::ZERO, true),
+    };
+    let written = writing(&metadata);
     if !read {
-        return Looked::There { age, content: String::new() };
+        return Looked::There { age, of_future, written, content: String::new() };
     }
     match plain_file(path).and_then(|file| beginning(file, u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX))) {
-        Ok(content) => Looked::There { age, content },
+        Ok(content) => Looked::There { age, of_future, written, content },
         Err(_) => Looked::Unreadable,
     }
 }

@@ -116,7 +116,7 @@ impl Reports {
         let Some(file) = self.file(service.as_str()) else { return false };
         let looked = tokio::task::spawn_blocking(move || look::file(&file, true)).await;
         let is_down = |content: &str| content.split_whitespace().next() == Some("down");
-        matches!(looked, Ok(Looked::There { age, content }) if age <= DOWN_FOR && is_down(&content))
+        matches!(looked, Ok(Looked::There { age, content, .. }) if age <= DOWN_FOR && is_down(&content))
     }
 
     /// The files of all that may report.

@@ -8,17 +8,20 @@ use holdfast_policies::{
     time::Span,
 };
 
+use tokio::time::Instant;
+
 use super::{look, word};
 use crate::{
     channel::{GuestChannel, Looked},
     finding::{BODY_BYTES_MAX, Finding, contains},
+    memory::Memory,
 };
 
-/// The age is taken by the guest's own clock, which wrote the file. Content is cut at 64 KiB, as [`BODY_BYTES_MAX`] says.
+/// The age is taken by the guest's own clock, which wrote the file; beside it is told when that was. Content is cut at 64 KiB, as [`BODY_BYTES_MAX`] says.
 const FILE: &str = r#"[ -e "$1" ] || exit 3
 at=$(stat -c %Y "$1") || exit 126
 now=$(date +%s) || exit 126
-echo "$((now - at))"
+echo "$((now - at)) $at"
 [ "$2" = content ] || exit 0
 [ -f "$1" ] && [ -r "$1" ] || exit 4
 head -c 65536 "$1""#;
@@ -30,9 +33,9 @@ struct Found {
 }
 
 /// Looks at a file.
-pub(crate) async fn file(channel: &dyn GuestChannel, probe: &FileProbe, timeout: Duration) -> Finding {
+pub(crate) async fn file(channel: &dyn GuestChannel, probe: &FileProbe, memory: &Memory, timeout: Duration) -> Finding {
     let read = probe.contains.is_some() || probe.matches.is_some();
-    let found = match found(channel, &probe.path, read, timeout).await {
+    let found = match found(channel, &probe.path, read, memory, timeout).await {
         Ok(found) => found,
         Err(finding) => return finding,
     };
@@ -57,9 +60,14 @@ pub(crate) async fn file(channel: &dyn GuestChannel, probe: &FileProbe, timeout:
 /// Looks for the newest heartbeat.
 ///
 /// Whoever writes `down` is alive, so that counts as a heartbeat too. An application that is back and only touches the file is
-/// taken for alive by that; nothing has to be remembered from one question to the next.
-pub(crate) async fn heartbeat(channel: &dyn GuestChannel, probe: &HeartbeatProbe, timeout: Duration) -> Finding {
-    let found = match found(channel, &probe.file, true, timeout).await {
+/// taken for alive by that; nothing of what it said has to be remembered from one question to the next.
+pub(crate) async fn heartbeat(
+    channel: &dyn GuestChannel,
+    probe: &HeartbeatProbe,
+    memory: &Memory,
+    timeout: Duration,
+) -> Finding {
+    let found = match found(channel, &probe.file, true, memory, timeout).await {
         Ok(found) => found,
         Err(finding) => return finding,
     };
@@ -81,13 +89,22 @@ pub(crate) async fn heartbeat(channel: &dyn GuestChannel, probe: &HeartbeatProbe
     }
 }
 
-async fn found(channel: &dyn GuestChannel, path: &Path, read: bool, timeout: Duration) -> Result<Found, Finding> {
+async fn found(
+    channel: &dyn GuestChannel,
+    path: &Path,
+    read: bool,
+    memory: &Memory,
+    timeout: Duration,
+) -> Result<Found, Finding> {
     let looked = match channel.look_at(path, read).await {
         Some(looked) => looked,
         None => by_program(channel, &word(path), read, timeout).await?,
     };
     match looked {
-        Looked::There { age, content } => Ok(Found { age, content }),
+        Looked::There { age, of_future, written, content } => {
+            let age = memory.age(&word(path), &written, age, of_future, Instant::now());
+            Ok(Found { age, content })
+        }
         Looked::Missing => Err(Finding::fail(format!("{} is not there", path.display()))),
         Looked::Unreadable => Err(Finding::unknown(format!("{} cannot be read", path.display()))),
     }
@@ -101,16 +118,63 @@ async fn by_program(channel: &dyn GuestChannel, path: &str, read: bool, timeout:
         0 => {}
         _ => return Err(said.odd()),
     }
-    let (age, content) = said.text.split_once('\n').unwrap_or((&said.text, ""));
-    match age.trim().parse::<i64>() {
-        // A clock that was set back makes files of the future; they are as fresh as can be.
-        Ok(age) => {
-            Ok(Looked::There { age: Duration::from_secs(age.max(0).unsigned_abs()), content: content.to_owned() })
-        }
-        Err(_) => Err(said.odd()),
-    }
+    let (line, content) = said.text.split_once('\n').unwrap_or((&said.text, ""));
+    let mut words = line.split_whitespace();
+    let Some(age) = words.next().and_then(|age| age.parse::<i64>().ok()) else { return Err(said.odd()) };
+    Ok(Looked::There {
+        age: Duration::from_secs(age.max(0).unsigned_abs()),
+        of_future: age < 0,
+        written: words.next().unwrap_or_default().to_owned(),
+        content: content.to_owned(),
+    })
 }
 
 fn shown(age: Duration) -> Span {
     Span(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use holdfast_policies::observe::Outcome;
+
+    use super::*;
+    use crate::channel::{ChannelError, ExecResult, Exit};
+
+    /// A guest whose shell says this of the file.
+    struct Guest(Mutex<&'static str>);
+
+    #[async_trait]
+    impl GuestChannel for Guest {
+        async fn ping(&self, _: Duration) -> Result<(), ChannelError> {
+            Ok(())
+        }
+
+        async fn exec(&self, _: &[String], _: Duration) -> Result<ExecResult, ChannelError> {
+            let stdout = self.0.lock().unwrap().as_bytes().to_vec();
+            Ok(ExecResult { exit: Exit::Code(0), stdout, stderr: Vec::new() })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_that_has_ceased_fails_though_the_guests_clock_was_set_back() {
+        let (guest, memory) = (Guest(Mutex::new("1 1000\nup\n")), Memory::default());
+        let probe = HeartbeatProbe { file: "/run/beat".into(), max_age: Span::secs(30), down_for: Span::secs(600) };
+        for (said, after, wanted) in [
+            ("1 1000\nup\n", 0, Outcome::Pass),
+            ("-7189 1000\nup\n", 10, Outcome::Pass),
+            ("-7160 1000\nup\n", 30, Outcome::Fail),
+            ("0 8200\nup\n", 1, Outcome::Pass),
+            // And ahead: the next one has not come yet.
+            ("7205 8200\nup\n", 5, Outcome::Pass),
+            ("7235 8200\nup\n", 30, Outcome::Fail),
+        ] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            *guest.0.lock().unwrap() = said;
+            let finding = heartbeat(&guest, &probe, &memory, Duration::from_secs(1)).await;
+            assert_eq!(finding.outcome, wanted, "{said:?}: {}", finding.detail);
+        }
+    }
 }
