@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::{
     slots::{Queue, Slots},
-    wanted::{Question, Subject},
+    wanted::{Question, Subject, Wanted},
 };
 use crate::{
     clock,
@@ -163,29 +163,32 @@ type Tasks = BTreeMap<Subject, (Question, AbortOnDropHandle<()>)>;
 pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
     let mut slots = Slots::new();
-    let mut tasks = Tasks::new();
+    let (mut tasks, mut wanted) = (Tasks::new(), Wanted::default());
     loop {
         let view = views.borrow_and_update().clone();
-        let wanted = wanted::wanted(node.host(), &living(&node).await, &view);
-        retain(&mut tasks, &wanted);
+        wanted.renew(node.host(), living(&node).await, &view);
+        let wanted = &wanted.all;
+        retain(&mut tasks, wanted);
         sights.retain(|subject| wanted.contains_key(subject));
-        let services = wanted::services(&wanted);
+        let services = wanted::services(wanted);
         node.metrics.retain_probes(|guest, service| services.contains(&(guest, service)));
         let guests: BTreeSet<&GuestName> = wanted.keys().map(|(guest, _, _)| guest).collect();
         slots.retain(|guest| guests.contains(guest));
         for (subject, question) in wanted {
-            tasks.entry(subject.clone()).or_insert_with(|| {
-                let look = Look {
-                    node: Arc::clone(&node),
-                    sights: sights.clone(),
-                    clients: Arc::clone(&clients),
-                    queue: slots.of(&subject.0),
-                    subject,
-                    question: question.clone(),
-                    memory: Memory::default(),
-                };
-                (question, AbortOnDropHandle::new(tokio::spawn(look.run())))
-            });
+            if tasks.contains_key(subject) {
+                continue;
+            }
+            let look = Look {
+                node: Arc::clone(&node),
+                sights: sights.clone(),
+                clients: Arc::clone(&clients),
+                queue: slots.of(&subject.0),
+                subject: subject.clone(),
+                question: question.clone(),
+                memory: Memory::default(),
+            };
+            let task = AbortOnDropHandle::new(tokio::spawn(look.run()));
+            tasks.insert(subject.clone(), (question.clone(), task));
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,8 +30,29 @@ pub(super) struct Question {
     pub address: Option<IpAddr>,
 }
 
+/// What this host has to ask, and what that follows from. Each host computes of every service of the cluster who looks at it, and
+/// with hundreds of hosts that is much; so it is done again only when there is reason to.
+#[derive(Default)]
+pub(super) struct Wanted {
+    of: Option<(BTreeSet<HostName>, Arc<View>)>,
+    /// All of it.
+    pub all: BTreeMap<Subject, Question>,
+}
+
+impl Wanted {
+    /// Makes it what it is when these hosts live, and this is the newest view. Returns whether there was reason to.
+    pub(super) fn renew(&mut self, me: &HostName, living: BTreeSet<HostName>, view: &Arc<View>) -> bool {
+        if self.of.as_ref().is_some_and(|(lived, seen)| *lived == living && Arc::ptr_eq(seen, view)) {
+            return false;
+        }
+        self.all = wanted(me, &living, view);
+        self.of = Some((living, Arc::clone(view)));
+        true
+    }
+}
+
 /// What the host `me` has to ask, when these hosts live, itself among them.
-pub(super) fn wanted(me: &HostName, living: &BTreeSet<HostName>, view: &View) -> BTreeMap<Subject, Question> {
+fn wanted(me: &HostName, living: &BTreeSet<HostName>, view: &View) -> BTreeMap<Subject, Question> {
     let mut wanted = BTreeMap::new();
     for (guest, (home, epoch)) in &view.homes {
         let Some((_, policy)) = view.policies.policy_of(guest) else { continue };
@@ -60,9 +82,14 @@ fn observers<'a>(
     home: &HostName,
     count: usize,
 ) -> BTreeSet<&'a HostName> {
-    let mut ranked: Vec<&HostName> = living.iter().collect();
-    ranked.sort_by_key(|host| (*host == home, rank(guest, service, host)));
-    ranked.into_iter().take(count).collect()
+    let service = hashed(guest, service);
+    let mut ranked: Vec<_> = living.iter().map(|host| (host == home, rank(service, host), host)).collect();
+    if count < ranked.len() {
+        // In which order the first of them stand does not matter.
+        ranked.select_nth_unstable(count);
+        ranked.truncate(count);
+    }
+    ranked.into_iter().map(|(_, _, host)| host).collect()
 }
 
 /// The services that are asked, from wherever: there are thousands, and each is looked up again and again.
@@ -72,17 +99,24 @@ pub(super) fn services(wanted: &BTreeMap<Subject, Question>) -> BTreeSet<(&str, 
 
 /// After how long a service is asked for the first time: a part of the first quarter of its interval, by its name and by who asks.
 pub(super) fn first_after(guest: &GuestName, service: &ServiceName, host: &HostName, every: Duration) -> Duration {
-    let share = rank(guest, service, host) % 1_000;
+    let share = rank(hashed(guest, service), host) % 1_000;
     every.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 4_000.0)
 }
 
-/// FNV-1a (64 bit, Fowler, Noll and Vo), and mixed: small, and alike on every host and in every version. Names of hosts mostly differ
+/// `GUEST/SERVICE/HOST`, hashed and mixed: small, and alike on every host and in every version. Names of hosts mostly differ
 /// at their end alone, which FNV hardly carries into the high bits, so that the same few of them would come first for most services.
-fn rank(guest: &GuestName, service: &ServiceName, host: &HostName) -> u64 {
-    let text = format!("{guest}/{service}/{host}");
-    mixed(
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
-    )
+fn rank(service: u64, host: &HostName) -> u64 {
+    mixed(hashed_on(service, host.as_str()))
+}
+
+/// As far as all hosts have it alike.
+fn hashed(guest: &GuestName, service: &ServiceName) -> u64 {
+    [guest.as_str(), "/", service.as_str(), "/"].into_iter().fold(0xcbf2_9ce4_8422_2325, hashed_on)
+}
+
+/// FNV-1a (64 bit, Fowler, Noll and Vo).
+fn hashed_on(hash: u64, text: &str) -> u64 {
+    text.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Every bit bears on every other one: the end of MurmurHash3 (64 bit, Appleby).
@@ -111,6 +145,42 @@ mod tests {
         assert!(!chosen.contains(&host("b")) && chosen.len() == 2);
         let living: BTreeSet<HostName> = ["a", "b"].map(host).into();
         assert_eq!(observers(&living, &guest, &service, &host("b"), 2).len(), 2);
+    }
+
+    /// Hosts of different versions must choose alike.
+    #[test]
+    fn who_looks_at_a_service_is_the_same_in_every_version() {
+        let (guest, service) = (GuestName::new("web-1").unwrap(), ServiceName::new("http").unwrap());
+        let hash = |text: &str| {
+            let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            mixed(text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv))
+        };
+        for name in ["a", "hv-07", "a-much-longer-name"] {
+            assert_eq!(rank(hashed(&guest, &service), &host(name)), hash(&format!("web-1/http/{name}")));
+        }
+        let living: BTreeSet<HostName> = (1..=9).map(|number| host(&format!("hv-{number}"))).collect();
+        let mut ranked: Vec<&HostName> = living.iter().filter(|name| **name != host("hv-3")).collect();
+        ranked.sort_by_key(|name| hash(&format!("web-1/http/{name}")));
+        for count in 0..=8 {
+            let wanted: BTreeSet<&HostName> = ranked.iter().copied().take(count).collect();
+            assert_eq!(observers(&living, &guest, &service, &host("hv-3"), count), wanted, "{count}");
+        }
+        assert_eq!(observers(&living, &guest, &service, &host("hv-3"), 100).len(), 9);
+    }
+
+    #[test]
+    fn what_is_wanted_is_computed_anew_only_for_another_view_or_other_hosts() {
+        let policies = yaml::parse(&[Source { name: "web.yaml", text: WEB }]).unwrap();
+        let homes = BTreeMap::from([(GuestName::new("web-1").unwrap(), (host("b"), Epoch::default()))]);
+        let view = Arc::new(View { policies, homes, ..View::default() });
+        let (all, alone) = (BTreeSet::from(["a", "b"].map(host)), BTreeSet::from([host("b")]));
+        let mut wanted = Wanted::default();
+        assert!(wanted.renew(&host("b"), all.clone(), &view) && wanted.all.is_empty());
+        assert!(!wanted.renew(&host("b"), all.clone(), &view));
+        assert!(wanted.renew(&host("b"), alone.clone(), &view) && wanted.all.len() == 1);
+        assert!(!wanted.renew(&host("b"), alone.clone(), &view) && wanted.all.len() == 1);
+        let empty = Arc::new(View::default());
+        assert!(wanted.renew(&host("b"), alone, &empty) && wanted.all.is_empty());
     }
 
     #[test]
