@@ -15,6 +15,9 @@ use crate::{
 
 /// Largest reply, in bytes: `INFO` takes about 6 KB.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Most that is parsed for one reply, in bytes. It is parsed anew with every piece that comes: the largest one in the segments of
+/// an Ethernet takes a third of this. One that comes byte by byte would keep a processor of this host busy.
+const PARSED_BYTES_MAX: usize = 64 * REPLY_BYTES_MAX;
 /// Deepest nesting of a reply; commands for monitoring nest two deep.
 const DEPTH_MAX: u32 = 4;
 
@@ -94,18 +97,36 @@ async fn say(stream: &mut Stream, words: &[&str]) -> Result<Reply, Finding> {
         command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
     }
     stream.write_all(command.as_bytes()).await.map_err(|error| broken(&error))?;
-    let mut said = Vec::new();
-    let mut buffer = vec![0; 4096];
+    let (mut heard, mut buffer) = (Heard::default(), vec![0; 4096]);
     loop {
         let count = read_some(stream, &mut buffer).await?;
-        said.extend(buffer.iter().take(count));
-        match parse(&said, 0) {
-            Parsed::Whole(reply, _) => return Ok(reply),
-            Parsed::Wrong => return Err(Finding::fail("the service does not speak the protocol of Redis")),
-            Parsed::Part if said.len() >= REPLY_BYTES_MAX => {
-                return Err(Finding::fail(format!("the reply is larger than {REPLY_BYTES_MAX} bytes")));
+        if let Some(reply) = heard.more(buffer.get(..count).unwrap_or_default())? {
+            return Ok(reply);
+        }
+    }
+}
+
+/// A reply in the hearing.
+#[derive(Default)]
+struct Heard {
+    said: Vec<u8>,
+    /// How much was parsed for it, in bytes: all of it, again and again.
+    parsed: usize,
+}
+
+impl Heard {
+    /// Takes a piece in. Returns the reply if it is whole.
+    fn more(&mut self, piece: &[u8]) -> Result<Option<Reply>, Finding> {
+        self.said.extend_from_slice(piece);
+        self.parsed = self.parsed.saturating_add(self.said.len());
+        match parse(&self.said, 0) {
+            Parsed::Whole(reply, _) => Ok(Some(reply)),
+            Parsed::Wrong => Err(Finding::fail("the service does not speak the protocol of Redis")),
+            Parsed::Part if self.said.len() >= REPLY_BYTES_MAX => {
+                Err(Finding::fail(format!("the reply is larger than {REPLY_BYTES_MAX} bytes")))
             }
-            Parsed::Part => {}
+            Parsed::Part if self.parsed >= PARSED_BYTES_MAX => Err(Finding::fail("the reply comes in too many pieces")),
+            Parsed::Part => Ok(None),
         }
     }
 }
@@ -210,5 +231,29 @@ mod tests {
         for wrong in ["HTTP/1.1 400\r\n", "hello", "$x\r\n", "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n"] {
             assert!(matches!(parse(wrong.as_bytes(), 0), Parsed::Wrong), "{wrong:?}");
         }
+    }
+
+    /// Gives a list of numbers that does not end, in pieces of this many bytes; says how many were taken.
+    fn pieces(bytes: usize) -> (usize, String) {
+        let list = format!("*60000\r\n{}", ":1\r\n".repeat(20_000));
+        let mut heard = Heard::default();
+        for (number, piece) in list.as_bytes().chunks(bytes).enumerate() {
+            match heard.more(piece) {
+                Ok(reply) => assert_eq!(reply, None),
+                Err(finding) => return (number + 1, finding.detail),
+            }
+        }
+        panic!("it is heard to its end");
+    }
+
+    #[test]
+    fn a_reply_that_comes_byte_by_byte_takes_no_more_of_this_host_than_a_large_one() {
+        let (taken, why) = pieces(1_400);
+        assert!(taken > 40 && why.contains("larger than"), "{taken}: {why}");
+        let (taken, why) = pieces(1);
+        assert!(taken < 4_000 && why.contains("too many pieces"), "{taken}: {why}");
+        let mut heard = Heard::default();
+        assert_eq!(heard.more(b"+PO").unwrap(), None);
+        assert_eq!(heard.more(b"NG\r\n").unwrap(), Some(Reply::Text("PONG".to_owned())));
     }
 }
