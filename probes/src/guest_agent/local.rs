@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Command,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{look, loopback, protocol::OUTPUT_BYTES_MAX};
@@ -60,20 +60,24 @@ impl GuestChannel for Local {
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let (from_out, from_err) = (child.stdout.take(), child.stderr.take());
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let ended = async {
+        let began = Instant::now();
+        let status = {
             let mut reading = pin!(async { tokio::join!(keep(from_out, &mut stdout), keep(from_err, &mut stderr)) });
-            tokio::select! {
-                status = child.wait() => {
-                    // What it has left running on purpose may hold its output open for ever.
-                    let _ = timeout(LINGER, &mut reading).await;
-                    status
+            let ended = async {
+                tokio::select! {
+                    status = child.wait() => (status, false),
+                    _ = &mut reading => (child.wait().await, true),
                 }
-                _ = &mut reading => child.wait().await,
+            };
+            let (status, all_read) = timeout(deadline, ended).await.map_err(|_| ChannelError::Late)?;
+            // It has ended in time, and a service that it has started stays.
+            group.0 = None;
+            if !all_read {
+                // What it has left running on purpose may hold its output open for ever.
+                let _ = timeout(LINGER.min(deadline.saturating_sub(began.elapsed())), reading).await;
             }
+            status
         };
-        let status = timeout(deadline, ended).await.map_err(|_| ChannelError::Late)?;
-        // A service that the program has started stays.
-        group.0 = None;
         let status = status.map_err(|error| ChannelError::Refused(error.to_string()))?;
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         let exit = status.code().map(Exit::Code).or(signal.map(Exit::Signal));
@@ -103,5 +107,31 @@ impl Drop for Group {
             // Usually nobody is left.
             let _ = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_a_program_has_started_stays_also_when_the_time_is_nearly_over() {
+        let run = ["sh", "-c", "sleep 60 & echo $!"].map(str::to_owned);
+        // Less than what is listened on for: a program that has ended within it has ended.
+        let within = LINGER - LINGER / 5;
+        for _ in 0..200 {
+            match Local.exec(&run, within).await {
+                Ok(result) => {
+                    let pid: i32 = String::from_utf8(result.stdout).unwrap().trim().parse().unwrap();
+                    let pid = Pid::from_raw(pid).unwrap();
+                    rustix::process::test_kill_process(pid).expect("what it has started was killed");
+                    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+                    return;
+                }
+                // This machine is busy.
+                Err(error) => assert_eq!(error, ChannelError::Late),
+            }
+        }
+        panic!("it has never ended in time");
     }
 }
