@@ -12,8 +12,10 @@ use tokio::{
 use super::{config::Watched, local::Local, look};
 use crate::channel::GuestChannel;
 
-/// How often a process that is not there is looked for.
+/// How often a process that is not there is looked for: at first, and where that costs a program each time, after a while. A unit
+/// may be stopped for days, and 64 of them may be watched; one that comes back is watched so much later.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_SELDOM: Duration = Duration::from_secs(2);
 
 /// Longest time for the guest's systemd to name a unit's main process.
 const SYSTEMD_LIMIT: Duration = Duration::from_secs(5);
@@ -38,6 +40,7 @@ pub(super) struct Main {
     reason = "the other constructor is unsafe for descriptors that somebody else might close; this owns its own"
 )]
 pub(super) async fn appears(watched: &Watched) -> (AsyncFd<std::os::fd::OwnedFd>, Main) {
+    let mut pause = LOOK_EVERY;
     loop {
         if let Some(main) = main_process(watched).await
             // One that has ended keeps its number until its parent has asked how.
@@ -48,7 +51,16 @@ pub(super) async fn appears(watched: &Watched) -> (AsyncFd<std::os::fd::OwnedFd>
         {
             return (fd, main);
         }
-        sleep(LOOK_EVERY).await;
+        sleep(pause).await;
+        pause = longer(pause, watched);
+    }
+}
+
+/// The pause after this one.
+fn longer(pause: Duration, watched: &Watched) -> Duration {
+    match watched {
+        Watched::PidFile(_) => LOOK_EVERY,
+        Watched::Unit(_) => (pause * 5 / 4).min(LOOK_SELDOM),
     }
 }
 
@@ -142,6 +154,17 @@ mod tests {
 
     /// Of a unit that had been restarted twice when its process 7 began.
     const MAIN: Main = Main { number: 7, restarts: 2 };
+
+    #[test]
+    fn a_unit_that_is_not_there_is_looked_for_often_at_first_and_then_seldom() {
+        let unit = Watched::Unit("app.service".to_owned());
+        let (mut pause, mut looks, mut waited) = (LOOK_EVERY, 0_u32, Duration::ZERO);
+        while waited < Duration::from_secs(60) {
+            (looks, waited, pause) = (looks + 1, waited + pause, longer(pause, &unit));
+        }
+        assert!(looks < 40 && pause == LOOK_SELDOM, "{looks}");
+        assert_eq!(longer(LOOK_EVERY, &Watched::PidFile("/run/app.pid".into())), LOOK_EVERY);
+    }
 
     #[test]
     fn only_an_end_that_systemd_was_told_to_make_or_has_repaired_is_meant() {
