@@ -236,11 +236,13 @@ impl Look {
         let first_after = wanted::first_after(guest, service, self.node.host(), every);
         let mut turn = interval_at(tokio::time::Instant::now() + first_after, every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent = false;
         loop {
             let due = turn.tick().await;
-            let Some(_turn) = self.queue.turn(&self.question.service.probe).await else { return };
+            let Some(_turn) = self.queue.turn(&self.question.service.probe, silent).await else { return };
             self.node.metrics.probe_late(due.elapsed());
             let answer = self.look().await;
+            silent = answer.latency >= self.question.service.timeout.0;
             self.note(&answer);
         }
     }

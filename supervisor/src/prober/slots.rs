@@ -20,10 +20,19 @@ const PLUGINS_AT_ONCE: usize = 64;
 /// the plugins of a silent guest take few of the others' places while they wait.
 const PLUGINS_AT_ONCE_PER_GUEST: usize = 4;
 
+/// Questions at once, among all of these, to services that left the one before unanswered. Some thousands of them would take every slot
+/// again and again, and the living would be asked after half a minute; those answer in milliseconds, and the rest of the
+/// slots is enough for tens of thousands of them in a second.
+const SILENT_AT_ONCE: usize = 384;
+
+/// Those of one guest among them: half of its own slots, so that a service of it that answers does not wait for those that do not.
+const SILENT_AT_ONCE_PER_GUEST: usize = 4;
+
 /// The slots of one host.
 pub(super) struct Slots {
     all: Arc<Semaphore>,
     plugins: Arc<Semaphore>,
+    silent: Arc<Semaphore>,
     guests: BTreeMap<GuestName, Own>,
 }
 
@@ -32,25 +41,29 @@ pub(super) struct Slots {
 struct Own {
     all: Arc<Semaphore>,
     plugins: Arc<Semaphore>,
+    silent: Arc<Semaphore>,
 }
 
 impl Own {
     fn new() -> Self {
-        let (all, plugins) = (Semaphore::new(AT_ONCE_PER_GUEST), Semaphore::new(PLUGINS_AT_ONCE_PER_GUEST));
-        Self { all: Arc::new(all), plugins: Arc::new(plugins) }
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (plugins, silent) = (places(PLUGINS_AT_ONCE_PER_GUEST), places(SILENT_AT_ONCE_PER_GUEST));
+        Self { all: places(AT_ONCE_PER_GUEST), plugins, silent }
     }
 }
 
 impl Slots {
     pub(super) fn new() -> Self {
-        let (all, plugins) = (Semaphore::new(AT_ONCE), Semaphore::new(PLUGINS_AT_ONCE));
-        Self { all: Arc::new(all), plugins: Arc::new(plugins), guests: BTreeMap::new() }
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (plugins, silent) = (places(PLUGINS_AT_ONCE), places(SILENT_AT_ONCE));
+        Self { all: places(AT_ONCE), plugins, silent, guests: BTreeMap::new() }
     }
 
     /// The way to a slot for questions about one guest.
     pub(super) fn of(&mut self, guest: &GuestName) -> Queue {
         let own = self.guests.entry(guest.clone()).or_insert_with(Own::new).clone();
-        Queue { own, plugins: Arc::clone(&self.plugins), all: Arc::clone(&self.all) }
+        let [all, plugins, silent] = [&self.all, &self.plugins, &self.silent].map(Arc::clone);
+        Queue { own, plugins, silent, all }
     }
 
     /// Forgets guests that are asked nothing any more.
@@ -63,29 +76,37 @@ impl Slots {
 pub(super) struct Queue {
     own: Own,
     plugins: Arc<Semaphore>,
+    silent: Arc<Semaphore>,
     all: Arc<Semaphore>,
 }
 
 /// A question's turn, for as long as this lives.
 pub(super) struct Turn<'a> {
     _plugin: Option<[SemaphorePermit<'a>; 2]>,
+    _silent: Option<[SemaphorePermit<'a>; 2]>,
     _guest: SemaphorePermit<'a>,
     _slot: SemaphorePermit<'a>,
 }
 
 impl Queue {
-    /// Waits for the turn of a question; `None` never comes, as nobody closes the slots.
-    pub(super) async fn turn(&self, probe: &Probe) -> Option<Turn<'_>> {
+    /// Waits for the turn of a question, which was `silent` when it was asked before; `None` never comes, as nobody closes the
+    /// slots.
+    pub(super) async fn turn(&self, probe: &Probe, silent: bool) -> Option<Turn<'_>> {
         // The narrowest comes first, so that nobody waits for it with a slot that others could use: a plugin that waits for
-        // those of other guests keeps no other question about its own guest waiting.
+        // those of other guests keeps no other question about its own guest waiting, and no more does a silent service.
         let plugin = if matches!(probe, Probe::Plugin(_)) {
             Some([self.own.plugins.acquire().await.ok()?, self.plugins.acquire().await.ok()?])
         } else {
             None
         };
+        let silent = if silent {
+            Some([self.own.silent.acquire().await.ok()?, self.silent.acquire().await.ok()?])
+        } else {
+            None
+        };
         let guest = self.own.all.acquire().await.ok()?;
         let slot = self.all.acquire().await.ok()?;
-        Some(Turn { _plugin: plugin, _guest: guest, _slot: slot })
+        Some(Turn { _plugin: plugin, _silent: silent, _guest: guest, _slot: slot })
     }
 }
 
@@ -103,7 +124,7 @@ mod tests {
 
     /// The turn, if it has come. Tokio's budget for what a task may do at once has no part in that.
     fn now<'a>(queue: &'a Queue, probe: &Probe) -> Option<Turn<'a>> {
-        unconstrained(queue.turn(probe)).now_or_never().flatten()
+        unconstrained(queue.turn(probe, false)).now_or_never().flatten()
     }
 
     fn plugin() -> Probe {
@@ -116,7 +137,7 @@ mod tests {
         let (dark, other) = (slots.of(&guest("dark")), slots.of(&guest("other")));
         let mut held = Vec::new();
         for _ in 0..AT_ONCE_PER_GUEST {
-            held.push(dark.turn(&Probe::Ping {}).await.unwrap());
+            held.push(dark.turn(&Probe::Ping {}, false).await.unwrap());
         }
         assert!(now(&slots.of(&guest("dark")), &Probe::Ping {}).is_none(), "its own questions wait");
         assert!(now(&other, &Probe::Ping {}).is_some());
@@ -132,7 +153,7 @@ mod tests {
         let (last, others) = queues.split_last().unwrap();
         let mut held = Vec::new();
         for queue in others {
-            held.push(queue.turn(&plugin).await.unwrap());
+            held.push(queue.turn(&plugin, false).await.unwrap());
         }
         assert!(now(last, &plugin).is_none());
         assert!(now(last, &Probe::Ping {}).is_some());
@@ -144,11 +165,11 @@ mod tests {
         let others: Vec<Queue> = (0..PLUGINS_AT_ONCE).map(|number| slots.of(&guest(&format!("g{number}")))).collect();
         let (plugin, mut held) = (plugin(), Vec::new());
         for queue in &others {
-            held.push(queue.turn(&plugin).await.unwrap());
+            held.push(queue.turn(&plugin, false).await.unwrap());
         }
         let web = slots.of(&guest("web"));
         let mut waiting: Vec<_> =
-            (0..2 * AT_ONCE_PER_GUEST).map(|_| Box::pin(unconstrained(web.turn(&plugin)))).collect();
+            (0..2 * AT_ONCE_PER_GUEST).map(|_| Box::pin(unconstrained(web.turn(&plugin, false)))).collect();
         for turn in &mut waiting {
             assert!(turn.now_or_never().is_none());
         }
@@ -160,12 +181,43 @@ mod tests {
         let mut slots = Slots::new();
         let (dark, other) = (slots.of(&guest("dark")), slots.of(&guest("other")));
         let plugin = plugin();
-        let mut waiting: Vec<_> = (0..=PLUGINS_AT_ONCE).map(|_| Box::pin(unconstrained(dark.turn(&plugin)))).collect();
+        let mut waiting: Vec<_> =
+            (0..=PLUGINS_AT_ONCE).map(|_| Box::pin(unconstrained(dark.turn(&plugin, false)))).collect();
         let mut turns = Vec::new();
         for turn in &mut waiting {
             turns.extend(turn.now_or_never());
         }
         assert_eq!(turns.len(), PLUGINS_AT_ONCE_PER_GUEST);
         assert!(now(&other, &plugin).is_some());
+    }
+
+    #[tokio::test]
+    async fn thousands_of_silent_services_leave_slots_to_those_that_answer() {
+        let mut slots = Slots::new();
+        let ping = Probe::Ping {};
+        let dark: Vec<Queue> = (0..2 * AT_ONCE).map(|number| slots.of(&guest(&format!("g{number}")))).collect();
+        let mut waiting: Vec<_> = dark.iter().map(|queue| Box::pin(unconstrained(queue.turn(&ping, true)))).collect();
+        let mut turns = Vec::new();
+        for turn in &mut waiting {
+            turns.extend(turn.now_or_never().flatten());
+        }
+        assert_eq!(turns.len(), SILENT_AT_ONCE);
+        assert!(now(&slots.of(&guest("living")), &Probe::Ping {}).is_some());
+        let last = dark.last().unwrap();
+        assert!(now(last, &Probe::Ping {}).is_some(), "another service of a guest with a silent one answers");
+    }
+
+    #[tokio::test]
+    async fn the_silent_services_of_a_guest_leave_slots_to_those_of_it_that_answer() {
+        let mut slots = Slots::new();
+        let (mixed, ping) = (slots.of(&guest("mixed")), Probe::Ping {});
+        let mut waiting: Vec<_> =
+            (0..2 * AT_ONCE_PER_GUEST).map(|_| Box::pin(unconstrained(mixed.turn(&ping, true)))).collect();
+        let mut turns = Vec::new();
+        for turn in &mut waiting {
+            turns.extend(turn.now_or_never().flatten());
+        }
+        assert_eq!(turns.len(), SILENT_AT_ONCE_PER_GUEST);
+        assert!(now(&mixed, &Probe::Ping {}).is_some());
     }
 }
