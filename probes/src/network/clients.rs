@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use holdfast_policies::{
@@ -22,7 +22,7 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::sync::OnceCell;
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use crate::{
     aside::{FILES, plain_file},
@@ -32,7 +32,7 @@ use crate::{
 /// What probes share.
 pub struct Clients {
     provider: Arc<CryptoProvider>,
-    system: OnceCell<Arc<RootCertStore>>,
+    system: AsyncMutex<Option<System>>,
     configs: Mutex<BTreeMap<Key, Kept>>,
     patterns: Mutex<BTreeMap<String, Arc<Regex>>>,
 }
@@ -48,14 +48,24 @@ pub struct ClientsError {
 /// Most ways to speak TLS, and most patterns, that are kept: more are made anew each time. Each takes some kilobytes,
 /// those with the system's authorities share them.
 const KEPT_MAX: usize = 256;
+/// How long the system's authorities count before they are read again: whoever trusts another one on a host has a minute's patience,
+/// and reading them takes some milliseconds.
+const SYSTEM_FOR: Duration = Duration::from_secs(60);
 /// Largest certificate file, in bytes: a whole system's authorities take 250 KB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 type Key = (TlsSettings, Vec<Vec<u8>>);
 
-/// A way to speak TLS, and the files it was made of as they were then.
+/// The system's authorities, and when they were read.
+struct System {
+    read: Instant,
+    roots: Arc<RootCertStore>,
+}
+
+/// A way to speak TLS, and what it was made of: the files as they were then, and the system's authorities where those count.
 struct Kept {
     files: Vec<Stamp>,
+    system: Option<Arc<RootCertStore>>,
     config: Arc<ClientConfig>,
 }
 
@@ -73,7 +83,7 @@ impl Clients {
         ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|cause| ClientsError { cause })?;
-        Ok(Self { provider, system: OnceCell::new(), configs: Mutex::default(), patterns: Mutex::default() })
+        Ok(Self { provider, system: AsyncMutex::new(None), configs: Mutex::default(), patterns: Mutex::default() })
     }
 
     /// A pattern, built once and kept.
@@ -97,8 +107,13 @@ impl Clients {
         for path in [&settings.ca_file, &settings.certificate_file, &settings.key_file].into_iter().flatten() {
             files.push(stamp(path).await?);
         }
+        let system = match settings {
+            TlsSettings { verify: true, ca_file: None, .. } => Some(self.system().await?),
+            TlsSettings { .. } => None,
+        };
         let kept = |configs: &BTreeMap<Key, Kept>| {
-            configs.get(&key).filter(|kept| kept.files == files).map(|kept| Arc::clone(&kept.config))
+            let same = |kept: &&Kept| kept.files == files && is_same(kept.system.as_ref(), system.as_ref());
+            configs.get(&key).filter(same).map(|kept| Arc::clone(&kept.config))
         };
         if let Some(config) = kept(&self.configs.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(config);
@@ -112,7 +127,7 @@ impl Clients {
         if configs.len() >= KEPT_MAX {
             configs.clear();
         }
-        configs.insert(key, Kept { files, config: Arc::clone(&config) });
+        configs.insert(key, Kept { files, system, config: Arc::clone(&config) });
         Ok(config)
     }
 
@@ -140,10 +155,46 @@ impl Clients {
     pub(crate) async fn verifier(&self, settings: &TlsSettings) -> Result<Arc<WebPkiServerVerifier>, String> {
         let roots = match &settings.ca_file {
             Some(path) => Arc::new(authorities(path).await?),
-            None => Arc::clone(self.system.get_or_try_init(system_authorities).await?),
+            None => self.system().await?,
         };
         let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
         builder.build().map_err(|error| error.to_string())
+    }
+
+    /// The authorities that this host trusts.
+    async fn system(&self) -> Result<Arc<RootCertStore>, String> {
+        let mut system = self.system.lock().await;
+        if let Some(known) = system.as_ref().filter(|known| known.read.elapsed() < SYSTEM_FOR) {
+            return Ok(Arc::clone(&known.roots));
+        }
+        if let Some(known) = system.as_mut() {
+            // Should reading hang, whoever asks next goes on with what is known.
+            known.read = Instant::now();
+        }
+        let roots = newest(system.as_ref().map(|known| &known.roots), system_authorities().await)?;
+        *system = Some(System { read: Instant::now(), roots: Arc::clone(&roots) });
+        Ok(roots)
+    }
+}
+
+/// Which authorities count once they were read again. Those that are the same stay the same, so that what is made of them stays
+/// too; and while there are none, as when they are being replaced, those of before count.
+fn newest(
+    known: Option<&Arc<RootCertStore>>,
+    read: Result<Arc<RootCertStore>, String>,
+) -> Result<Arc<RootCertStore>, String> {
+    match (known, read) {
+        (Some(known), Ok(read)) if known.roots != read.roots => Ok(read),
+        (Some(known), Ok(_) | Err(_)) => Ok(Arc::clone(known)),
+        (None, read) => read,
+    }
+}
+
+fn is_same(one: Option<&Arc<RootCertStore>>, other: Option<&Arc<RootCertStore>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -215,4 +266,47 @@ fn stamp_of(path: &Path) -> Result<Stamp, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let metadata = fs::metadata(path).map_err(failed)?;
     Ok((metadata.modified().map_err(failed)?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    /// A host that trusts one authority.
+    fn trusting() -> Arc<RootCertStore> {
+        let params = CertificateParams::new(vec!["authority.example".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()).unwrap();
+        Arc::new(roots)
+    }
+
+    #[test]
+    fn an_authority_that_a_host_comes_to_trust_counts_and_what_has_not_changed_stays() {
+        let (old, new) = (trusting(), trusting());
+        let again = Arc::new(RootCertStore { roots: old.roots.clone() });
+        let none = || Err("this host trusts no authority".to_owned());
+        let counts = |known, read, wanted| Arc::ptr_eq(&newest(known, read).unwrap(), wanted);
+        assert!(counts(None, Ok(Arc::clone(&old)), &old));
+        assert!(counts(Some(&old), Ok(again), &old));
+        assert!(counts(Some(&old), Ok(Arc::clone(&new)), &new));
+        assert!(counts(Some(&old), none(), &old), "they are being replaced");
+        assert!(newest(None, none()).is_err());
+        assert!(is_same(Some(&old), Some(&old)) && !is_same(Some(&old), Some(&new)) && !is_same(None, Some(&new)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_systems_authorities_are_read_again_after_a_while() {
+        let (clients, roots) = (Clients::new().unwrap(), Arc::new(RootCertStore::empty()));
+        let read = async || clients.system.lock().await.as_ref().map(|system| system.read);
+        let began = Instant::now();
+        *clients.system.lock().await = Some(System { read: began, roots: Arc::clone(&roots) });
+        tokio::time::advance(SYSTEM_FOR / 2).await;
+        assert!(Arc::ptr_eq(&clients.system().await.unwrap(), &roots));
+        assert_eq!(read().await, Some(began));
+        tokio::time::advance(SYSTEM_FOR).await;
+        clients.system().await.unwrap();
+        assert_ne!(read().await, Some(began));
+    }
 }
