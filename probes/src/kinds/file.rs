@@ -17,7 +17,8 @@ use crate::{
     memory::Memory,
 };
 
-/// The age is taken by the guest's own clock, which wrote the file; beside it is told when that was. Content is cut at 64 KiB, as [`BODY_BYTES_MAX`] says.
+/// The age is taken by the guest's own clock, which wrote the file; beside it is told when that was. Content is cut at 64 KiB, as
+/// [`BODY_BYTES_MAX`] says.
 const FILE: &str = r#"[ -e "$1" ] || exit 3
 at=$(stat -c %Y "$1") || exit 126
 now=$(date +%s) || exit 126
