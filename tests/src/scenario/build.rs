@@ -198,6 +198,10 @@ fn faults(names: &Names, vm: &Declared) -> Faults {
             _ => {}
         }
     }
+    // Beside a number of failures, the host is where they happen; alone, it is the only one that the guest starts on.
+    if faults.starts > 0 || faults.moves > 0 {
+        faults.at = faults.only_on.take();
+    }
     faults
 }
 

@@ -82,8 +82,8 @@ impl World {
         }
         let faults = self.faults.entry(guest.clone()).or_default();
         let wrong = faults.only_on.as_ref().is_some_and(|only| *only != host);
-        let fails = faults.starts > 0;
-        faults.starts = faults.starts.saturating_sub(1);
+        let fails = faults.starts > 0 && faults.is_at(&host);
+        faults.starts = faults.starts.saturating_sub(u64::from(fails));
         let ok = !wrong && !fails;
         if let Some(node) = self.nodes.get_mut(index).filter(|_| ok) {
             node.machines.insert(guest.clone(), Machine { epoch, state: Vm::Running, ill: None });
@@ -137,9 +137,11 @@ impl World {
             other != index && node.connected() && waits
         });
         let locked = self.is_locked(guest);
+        let source = self.nodes.get(index).map(|node| node.name.clone());
         let faults = self.faults.entry(guest.clone()).or_default();
-        let fails = locked || faults.moves > 0;
-        faults.moves = faults.moves.saturating_sub(1);
+        let faulty = faults.moves > 0 && source.is_some_and(|source| faults.is_at(&source));
+        faults.moves = faults.moves.saturating_sub(u64::from(faulty));
+        let fails = locked || faulty;
         let Some(target) = target.filter(|_| !fails) else { return false };
         for (at, state) in [(index, Vm::Sent), (target, Vm::Incoming(true))] {
             if let Some(machine) = self.nodes.get_mut(at).and_then(|node| node.machines.get_mut(guest)) {

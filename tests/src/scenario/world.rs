@@ -72,8 +72,18 @@ pub struct Faults {
     pub stop: bool,
     /// It starts on no other host.
     pub only_on: Option<HostName>,
+    /// Where starts and moves fail, if not everywhere.
+    pub at: Option<HostName>,
     /// A lock keeps it where it is, for as long as its host is up: in this boot.
     pub locked: Option<Incarnation>,
+}
+
+impl Faults {
+    /// Whether starts on this host, and moves from it, are those that fail.
+    #[must_use]
+    pub fn is_at(&self, host: &HostName) -> bool {
+        self.at.as_ref().is_none_or(|at| at == host)
+    }
 }
 
 /// The world.
