@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     build::{declare, desired, is_drained, kept_on, set_free, wanted},
     format::{Event, Kind, Scenario, Vm as Declared},
+    homeward::Homeward,
     host::{Machine, Node, Vm},
     relief::relieve,
     world::{STEP, World, ZERO},
@@ -33,6 +34,7 @@ pub struct Script {
     shutdowns: Vec<Shutdown>,
     kept: Vec<Kept>,
     held_until: u64,
+    homeward: Homeward,
 }
 
 struct Shutdown {
@@ -67,7 +69,7 @@ impl Script {
             let start = desired(vm.desired.as_deref()) == holdfast_policies::state::Wanted::Running;
             Some(Kept { guest, host, start })
         });
-        Self { kept: kept.collect(), events, shutdowns: Vec::new(), held_until }
+        Self { kept: kept.collect(), events, shutdowns: Vec::new(), held_until, homeward: Homeward::default() }
     }
 
     /// A host is about to shut down when the scenario begins.
@@ -90,6 +92,7 @@ impl Script {
             self.end_standby(world, scenario);
             self.shut_down(world, scenario);
             relieve(world, scenario);
+            self.homeward.step(world);
             world.step();
         }
     }
@@ -119,6 +122,7 @@ impl Script {
 
     fn happen(&mut self, world: &mut World, scenario: &Scenario, event: &Event) {
         world.stir();
+        self.homeward.hear(world, scenario, event);
         let host = event.host.as_ref().and_then(|host| world.names.host(host)).cloned();
         let guest = event.vm.as_ref().and_then(|vm| world.names.guest(vm)).cloned();
         if let Some(host) = host.filter(|_| !event.kind.starts_with("vm-")) {
