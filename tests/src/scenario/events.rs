@@ -236,6 +236,9 @@ fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &Guest
         "vm-desired" => {
             let wanted = desired(event.desired.as_deref());
             world.commit(Change::WantedSet { guest: guest.clone(), wanted, by });
+            if wanted == holdfast_policies::state::Wanted::Running {
+                head_where_kept(world, guest);
+            }
         }
         "vm-stop" => {
             let wanted = holdfast_policies::state::Wanted::Stopped;
@@ -329,6 +332,9 @@ fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestNa
     if let (false, Some(host)) = (event.already_running || is_there, host) {
         set_free(world, guest);
         kept_on(world, guest, &host);
+        if wanted == holdfast_policies::state::Wanted::Running {
+            head_where_kept(world, guest);
+        }
     }
 }
 
@@ -373,6 +379,21 @@ fn start_where_kept(world: &mut World, guest: GuestName, host: HostName) {
         world.commit(Change::Place { guest, host, why: "it is kept there".to_owned() });
     } else if let Some(known) = world.state.guests.get_mut(&guest) {
         known.heading = Some(Heading { to: host, by: None });
+    }
+}
+
+/// Has a guest that runs nowhere start where it is kept, as it does where its administrator starts it by hand, if nothing speaks against
+/// that host.
+fn head_where_kept(world: &mut World, guest: &GuestName) {
+    let kept = match world.state.guests.get(guest).map(|known| &known.phase) {
+        Some(Phase::Free { last: Some(last), avoid, .. }) if !avoid.contains(last) => last.clone(),
+        Some(_) | None => return,
+    };
+    if world.state.unfit(guest, &kept).is_some() {
+        return;
+    }
+    if let Some(known) = world.state.guests.get_mut(guest) {
+        known.heading = Some(Heading { to: kept, by: None });
     }
 }
 
