@@ -33,7 +33,7 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     let names = Names::of(scenario);
     let nodes = scenario.hosts.iter().filter_map(|host| {
         let cores = map::host_cores(scenario, host);
-        let mut node = Node::new(names.host(&host.name)?.clone(), map::host_memory(host), cores);
+        let mut node = Node::new(names.host(&host.name)?.clone(), map::host_memory(scenario, host), cores);
         node.unwell = map::ill_health(host);
         Some(node)
     });
