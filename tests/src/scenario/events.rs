@@ -389,7 +389,13 @@ fn head_where_kept(world: &mut World, guest: &GuestName) {
         Some(Phase::Free { last: Some(last), avoid, .. }) if !avoid.contains(last) => last.clone(),
         Some(_) | None => return,
     };
-    if world.state.unfit(guest, &kept).is_some() {
+    // What is kept together with others goes to where they are.
+    let policies = &world.state.policies;
+    let has_set = |rule: &Rule| match rule {
+        Rule::Together { guests, required: true, .. } => guests.among(&policies.guests).contains(guest),
+        Rule::Together { .. } | Rule::Apart { .. } | Rule::Hosts { .. } | Rule::Order { .. } => false,
+    };
+    if policies.rules.values().any(has_set) || world.state.unfit(guest, &kept).is_some() {
         return;
     }
     if let Some(known) = world.state.guests.get_mut(guest) {

@@ -94,20 +94,20 @@ fn is_over(state: &ClusterState, guest: &GuestName, host: &HostName) -> bool {
     })
 }
 
-/// Whether the guest runs elsewhere while its host would take it.
+/// Whether the guest runs elsewhere while its host would take it. Who has been moved outside is looked for first.
 fn is_due(world: &World, guest: &GuestName, host: &HostName) -> bool {
-    let known = world.state.guests.get(guest);
-    let is_away = known.is_some_and(|known| match &known.phase {
-        Phase::Running { tenure, action: None, .. } => tenure.host != *host,
+    let away = world.state.guests.get(guest).and_then(|known| match &known.phase {
+        Phase::Running { tenure, action: None, .. } => Some(&tenure.host).filter(|at| *at != host),
         Phase::Unplaced
         | Phase::Free { .. }
         | Phase::Starting { .. }
         | Phase::Running { .. }
         | Phase::Releasing { .. }
-        | Phase::Migrating(_) => false,
+        | Phase::Migrating(_) => None,
     });
+    let is_at = |at: &HostName| world.nodes.iter().any(|node| node.name == *at && node.machines.contains_key(guest));
     let is_heard = world.nodes.iter().any(|node| node.name == *host && node.connected());
-    is_away && is_heard && world.state.unfit(guest, host).is_none()
+    away.is_some_and(is_at) && is_heard && world.state.unfit(guest, host).is_none()
 }
 
 fn is_moving(known: &Guest) -> bool {
