@@ -395,7 +395,8 @@ fn head_where_kept(world: &mut World, guest: &GuestName) {
         Rule::Together { guests, required: true, .. } => guests.among(&policies.guests).contains(guest),
         Rule::Together { .. } | Rule::Apart { .. } | Rule::Hosts { .. } | Rule::Order { .. } => false,
     };
-    if policies.rules.values().any(has_set) || world.state.unfit(guest, &kept).is_some() {
+    let is_heard = world.nodes.iter().any(|node| node.name == kept && node.connected());
+    if !is_heard || policies.rules.values().any(has_set) || world.state.unfit(guest, &kept).is_some() {
         return;
     }
     if let Some(known) = world.state.guests.get_mut(guest) {
