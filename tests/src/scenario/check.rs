@@ -62,7 +62,9 @@ const NO_QUORUM: &[&str] = &["ignore", "freeze", "stop", "self-fence", "suicide"
 /// What an announced shutdown can do.
 const SHUTDOWN: &[&str] = &["conditional", "migrate", "drain", "failover", "freeze"];
 /// Knobs of the cluster that make another outcome right, and that Holdfast does not have.
-const KNOBS_LACKING: &[&str] = &["auto_rebalance", "rebalance_on_start"];
+const KNOBS_LACKING: &[&str] = &["auto_rebalance"];
+/// The knob by which a guest starts on the host that suits it best, instead of where it is kept: so Holdfast starts guests always.
+pub const CHOOSES_AT_START: &str = "rebalance_on_start";
 /// Events that mean nothing to Holdfast: it places by what guests are declared to take.
 const EVENTS_LACKING: &[&str] = &["vm-load"];
 /// Most hosts, guests, rules and events of a scenario: an order of magnitude above what Holdfast is made for.
@@ -124,23 +126,29 @@ fn is_had(scenario: &Scenario, need: &str) -> bool {
         "no-quorum-policy" => NO_QUORUM.contains(&what),
         "cluster" => {
             let knob = what.replace('-', "_");
-            !KNOBS_LACKING.contains(&knob.as_str()) && !scenario.cluster.more.contains_key(&knob)
+            let is_known = knob == CHOOSES_AT_START || !scenario.cluster.more.contains_key(&knob);
+            is_known && !KNOBS_LACKING.contains(&knob.as_str())
         }
         "vm" => what != "load",
         _ => true,
     }
 }
 
-/// What a scenario turns on that Holdfast does not have.
-fn lacking(scenario: &Scenario, found: &mut BTreeSet<String>) {
+/// Whether a scenario turns a knob of its cluster on.
+#[must_use]
+pub fn turns_on(scenario: &Scenario, knob: &str) -> bool {
     let is_off = |value: &Value| match value {
         Value::Bool(on) => !on,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => ["", "no", "off", "none", "false"].contains(&text.as_str()),
         Value::Null | Value::Array(_) | Value::Object(_) => false,
     };
-    let is_on = |knob: &str| scenario.cluster.more.get(knob).is_some_and(|value| !is_off(value));
-    let knobs = KNOBS_LACKING.iter().filter(|knob| is_on(knob));
+    scenario.cluster.more.get(knob).is_some_and(|value| !is_off(value))
+}
+
+/// What a scenario turns on that Holdfast does not have.
+fn lacking(scenario: &Scenario, found: &mut BTreeSet<String>) {
+    let knobs = KNOBS_LACKING.iter().filter(|knob| turns_on(scenario, knob));
     found.extend(knobs.map(|knob| format!("cluster:{knob}")));
     let events = EVENTS_LACKING.iter().filter(|kind| scenario.events.iter().any(|event| event.kind == **kind));
     found.extend(events.map(|kind| format!("event:{kind}")));

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     build::{declare, desired, is_drained, kept_on, set_free, wanted},
+    check::{CHOOSES_AT_START, turns_on},
     format::{Event, Kind, Scenario, Vm as Declared},
     homeward::Homeward,
     host::{Machine, Node, Vm},
@@ -60,13 +61,14 @@ impl Script {
         let first: Vec<&Event> = events.iter().take_while(|event| event.kind == "power-on").collect();
         let booted = |host: &String| first.iter().any(|event| event.host.as_ref() == Some(host));
         let held_until = first.last().map_or(ZERO, |event| ZERO + seconds(event.at) + BEGINNING);
+        let is_chosen = turns_on(scenario, CHOOSES_AT_START);
         // Where not all have room, the more important ones start.
         let mut vms: Vec<&Declared> = scenario.vms.iter().collect();
         vms.sort_by(|a, b| b.priority.unwrap_or(0.0).total_cmp(&a.priority.unwrap_or(0.0)));
         let kept = vms.into_iter().filter_map(|vm| {
             let text = vm.host.as_ref().filter(|host| booted(host) && vm.state.as_deref() == Some("stopped"))?;
             let (guest, host) = (world.names.guest(&vm.name)?.clone(), world.names.host(text)?.clone());
-            let start = desired(vm.desired.as_deref()) == holdfast_policies::state::Wanted::Running;
+            let start = !is_chosen && desired(vm.desired.as_deref()) == holdfast_policies::state::Wanted::Running;
             Some(Kept { guest, host, start })
         });
         Self { kept: kept.collect(), events, shutdowns: Vec::new(), held_until, homeward: Homeward::default() }
@@ -237,7 +239,7 @@ fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &Guest
             let wanted = desired(event.desired.as_deref());
             world.commit(Change::WantedSet { guest: guest.clone(), wanted, by });
             if wanted == holdfast_policies::state::Wanted::Running {
-                head_where_kept(world, guest);
+                head_where_kept(world, scenario, guest);
             }
         }
         "vm-stop" => {
@@ -333,7 +335,7 @@ fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestNa
         set_free(world, guest);
         kept_on(world, guest, &host);
         if wanted == holdfast_policies::state::Wanted::Running {
-            head_where_kept(world, guest);
+            head_where_kept(world, scenario, guest);
         }
     }
 }
@@ -383,8 +385,11 @@ fn start_where_kept(world: &mut World, guest: GuestName, host: HostName) {
 }
 
 /// Has a guest that runs nowhere start where it is kept, as it does where its administrator starts it by hand, if nothing speaks against
-/// that host.
-fn head_where_kept(world: &mut World, guest: &GuestName) {
+/// that host and its host is not to be chosen anew.
+fn head_where_kept(world: &mut World, scenario: &Scenario, guest: &GuestName) {
+    if turns_on(scenario, CHOOSES_AT_START) {
+        return;
+    }
     let kept = match world.state.guests.get(guest).map(|known| &known.phase) {
         Some(Phase::Free { last: Some(last), avoid, .. }) if !avoid.contains(last) => last.clone(),
         Some(_) | None => return,
