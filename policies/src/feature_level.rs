@@ -42,6 +42,8 @@ impl FeatureLevel {
     /// version takes in, and counts nothing otherwise: orders and incidents are numbered by the state, and one that some have and
     /// others have not would give its number to another one there.
     pub const ALIKE: Self = Self::REVOCATION;
+    /// From this one on long entries and snapshots are packed, which an earlier version cannot read.
+    pub const PACKED: Self = Self::REVOCATION;
     /// What this version can do.
     pub const HIGHEST: Self = Self::REVOCATION;
 }

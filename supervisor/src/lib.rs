@@ -30,6 +30,7 @@ pub mod identity;
 pub mod locks;
 pub mod metrics;
 pub mod node;
+pub mod packed;
 pub mod pki;
 pub mod prober;
 pub mod qemu;

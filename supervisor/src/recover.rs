@@ -15,7 +15,6 @@ use std::{
 use anyhow::Context as _;
 use futures_util::future::join_all;
 use holdfast_policies::{
-    change::Command,
     hostfile::HostFile,
     names::HostName,
     recovery::{Recovery, next_generation, next_index},
@@ -30,7 +29,7 @@ use crate::{
     clock,
     consensus::{self, Anew, Halt, Heard, Machine, Place, Remains, Standing, StartError},
     pki,
-    replica::Replica,
+    replica::{Replica, command},
     revocations::Kept,
     rpc,
 };
@@ -188,8 +187,8 @@ impl Reader {
 impl Machine for Reader {
     fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Vec<u8>, Halt> {
         let reply = self.replica.apply(index, entry)?;
-        if let Ok(command) = serde_json::from_slice::<Command>(entry) {
-            self.newest = self.newest.max(Some(command.at));
+        if let Ok(known) = command(entry) {
+            self.newest = self.newest.max(Some(known.at));
         }
         Ok(reply)
     }

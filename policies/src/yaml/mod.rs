@@ -45,9 +45,9 @@ use crate::{
     model::Policies,
 };
 
-/// Most bytes of YAML that one call reads, all sources together. Policies are replicated as one entry; a thousand
-/// guests need about a third of this.
-pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of YAML that one call reads, all sources together. Policies are replicated as one entry; ten thousand guests need
+/// about half of this.
+pub const INPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// One file's text and the name under which its mistakes are shown.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +163,7 @@ fn fits(sources: &[Source<'_>], findings: &Findings<'_>) -> bool {
             findings.hint(
                 Place::start(file),
                 format!("the input is larger than {INPUT_BYTES_MAX} bytes; nothing of it was read"),
-                "look whether this is the file that you mean: a thousand guests need a third of that, all files together",
+                "look whether this is the file that you mean: ten thousand guests need half of that, all files together",
             );
             return false;
         }

@@ -23,8 +23,9 @@ pub use self::{local::serve_local, public::serve_public, serve::Serving};
 /// The local socket below `run_dir`.
 pub const SOCKET_NAME: &str = "holdfast.sock";
 
-/// Largest request: policies of [`holdfast_policies::yaml::INPUT_BYTES_MAX`] bytes, escaped as JSON.
-pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest request: policies of [`holdfast_policies::yaml::INPUT_BYTES_MAX`] bytes, escaped as JSON, which makes a tenth more of YAML.
+/// It is less than a frame, in which it goes on to the coordinator.
+pub const REQUEST_BYTES_MAX: usize = 12 * 1024 * 1024;
 
 /// Longest time for one request, from its headers to the answer: a commit takes well under a second, and an election in
 /// the middle of it a few.

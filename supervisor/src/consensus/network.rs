@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use holdfast_policies::names::HostName;
 use openraft::{
-    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::RPCOption,
     raft::{
@@ -19,12 +19,16 @@ use super::{
     health::{Cause, Health},
     promises::{Promised, Promises},
     standing::{Generation, Standing},
-    types::{Place, Snapshot, SnapshotMeta, Types, Vote, bytes_as_text},
+    types::{Entry, Place, Snapshot, SnapshotMeta, Types, Vote, bytes_as_text},
 };
 
 /// Time for entries to reach a follower's disk. Longer than a heartbeat, because a disk may take longer than that; the
 /// heartbeats, which are sent beside it, find a dead connection sooner.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Bytes of entries for which a millisecond more is waited: a slow network and a slow disk take 4 MiB in a second together. Given up
+/// too early they would be sent again, and again in vain.
+const BYTES_PER_MS: usize = 4 * 1024;
 
 /// Size of one part of a snapshot, in bytes: small enough that heartbeats on the same connection are not held up.
 const PART_BYTES: usize = 256 * 1024;
@@ -161,6 +165,16 @@ impl Link {
     }
 }
 
+/// How long entries may take to a follower's disk.
+fn time_for(entries: &[Entry]) -> Duration {
+    let bytes = |entry: &Entry| match &entry.payload {
+        EntryPayload::Normal(bytes) => bytes.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    let more = entries.iter().map(bytes).sum::<usize>() / BYTES_PER_MS;
+    APPEND_TIMEOUT.saturating_add(Duration::from_millis(u64::try_from(more).unwrap_or(u64::MAX)))
+}
+
 fn other_reply<T>() -> Result<T, RPCError<Types>> {
     Err(RPCError::Network(NetworkError::new(&OtherReply)))
 }
@@ -173,8 +187,11 @@ impl RaftNetworkV2<Types> for Link {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let timeout =
-            if request.entries.is_empty() { option.soft_ttl() } else { APPEND_TIMEOUT.max(option.soft_ttl()) };
+        let timeout = if request.entries.is_empty() {
+            option.soft_ttl()
+        } else {
+            time_for(&request.entries).max(option.soft_ttl())
+        };
         let promised = Promised::with(&request).for_good(&request);
         match self.call(Message::Append(request), timeout).await? {
             Reply::Append(response) => {
@@ -257,5 +274,27 @@ impl Link {
                 _ => return other_reply(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            propose::ENTRY_BYTES_MAX,
+            types::{EntryBytes, LogId},
+        },
+        *,
+    };
+
+    #[test]
+    fn the_largest_entries_are_given_more_time_than_decisions() {
+        let of_size = |bytes| {
+            let log_id = Vote::new_committed(1, 1).leader_id;
+            Entry { log_id: LogId::new(log_id, 1), payload: EntryPayload::Normal(EntryBytes(vec![b'x'; bytes])) }
+        };
+        assert_eq!(time_for(&[of_size(2_000), of_size(2_000)]), APPEND_TIMEOUT);
+        let largest = time_for(&[of_size(ENTRY_BYTES_MAX)]);
+        assert_eq!(largest, APPEND_TIMEOUT + Duration::from_millis(512));
     }
 }

@@ -38,6 +38,7 @@ use crate::{
     clock,
     consensus::Consensus,
     node::Node,
+    packed::pack,
 };
 
 /// Inputs taken in before deciding again.
@@ -433,6 +434,7 @@ impl Brain {
         tracing::debug!(?what, "proposing");
         let command = Command { at: clock::wall(), what };
         let entry = serde_json::to_vec(&command).map_err(|error| error.to_string())?;
+        let entry = pack(entry, is).map_err(|error| error.to_string())?;
         let committed = self.consensus.propose(entry).await.map_err(|error| error.to_string())?;
         self.evidence.marks.applied(committed.index, clock::moment());
         let applied: Applied = serde_json::from_slice(&committed.reply).map_err(|error| error.to_string())?;

@@ -17,18 +17,17 @@ use holdfast_policies::{
     time::millis,
 };
 
-use super::brain::Brain;
+use super::{
+    brain::Brain,
+    declared::{Planned, plan_aside},
+};
 use crate::{
     clock,
-    consensus::ENTRY_BYTES_MAX,
-    desk::{Answer, Denied, Facts, Request, Voucher, explain, journal, of_refusal, plan, status},
+    desk::{Answer, Denied, Facts, Request, Voucher, explain, journal, of_refusal, status},
 };
 
 /// Looks at a guest on a host that a simulation may take: some 50 ms, because nothing is decided meanwhile.
 const LOOKS_MAX: u64 = 1_000_000;
-
-/// Room in an entry for what stands around policies and their files: when, by whom, on which version.
-const AROUND_BYTES: usize = 4 * 1024;
 
 impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
@@ -162,9 +161,9 @@ impl Brain {
         dry_run: bool,
         voucher: &Voucher,
     ) -> Result<Answer, Denied> {
-        let (planned, base_version) = self.node.read(|state| (plan(&state.policies, &sources), state.policy_version));
-        let (policies, mut changes) = planned?;
-        check_size(&policies, &sources)?;
+        let (current, base_version, level) =
+            self.node.read(|state| (state.policies.clone(), state.policy_version, state.level));
+        let Planned { policies, mut changes, sources } = plan_aside(current, sources, level).await?;
         if !dry_run {
             voucher.keep_way_in(&policies.cluster)?;
         }
@@ -347,21 +346,6 @@ fn is_moving_away_from(state: &ClusterState, guest: &GuestName, host: &HostName)
     known.and_then(Guest::home).is_some_and(|home| home.host == *host)
 }
 
-/// Policies are decided on in one entry of the log, with their files. Those that do not fit never will: whoever asks is not to be
-/// sent away until somebody leads who could.
-fn check_size(policies: &Policies, sources: &BTreeMap<String, String>) -> Result<(), Denied> {
-    let entry = serde_json::to_vec(&(policies, sources)).map_err(|error| Denied::Refused(error.to_string()))?;
-    let bytes = entry.len().saturating_add(AROUND_BYTES);
-    if bytes <= ENTRY_BYTES_MAX {
-        return Ok(());
-    }
-    let why = format!(
-        "these policies take {bytes} bytes in the log, their files with all comments included, and at most {ENTRY_BYTES_MAX} are \
-         possible"
-    );
-    Err(Denied::Refused(why))
-}
-
 #[cfg(test)]
 mod tests {
     use holdfast_policies::{names::OperatorName, operators::OperatorCertificate};
@@ -381,13 +365,5 @@ mod tests {
         ] {
             assert_eq!(may_answer(followed, &me, &voucher), answers, "{followed} {voucher}");
         }
-    }
-
-    #[test]
-    fn policies_that_fit_into_no_entry_are_refused_for_good() {
-        let of_size = |bytes| BTreeMap::from([("all.yaml".to_owned(), "#".repeat(bytes))]);
-        assert_eq!(check_size(&Policies::default(), &of_size(ENTRY_BYTES_MAX / 2)), Ok(()));
-        let refused = check_size(&Policies::default(), &of_size(ENTRY_BYTES_MAX));
-        assert!(matches!(&refused, Err(Denied::Refused(why)) if why.contains("at most")), "{refused:?}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod brain;
 mod counter;
+mod declared;
 mod desk;
 mod gather;
 mod grants;
