@@ -13,6 +13,7 @@ use crate::{
     order::{Order, OrderOutcome},
     proof::{Power, PowerReading, Proof, QUIET},
     recovery::{Recovery, next_index},
+    reply::view,
     rules::GuestNeeds,
     state::{ClusterState, HostFacts, Migration, Phase},
     time::{Moment, Span, WallTime},
@@ -142,9 +143,16 @@ impl Stage {
         self.must(Change::PoliciesApplied { policies: Box::new(policies), sources: BTreeMap::new(), base_version, by });
     }
 
+    /// Applies a change. One that changes the view says so, or hosts would never be told of it.
     pub fn apply(&mut self, what: Change) -> Applied {
+        let before = view(&self.state);
         self.index += 1;
-        self.state.apply(self.index, Command { at: WallTime(self.index * 1_000), what })
+        let applied = self.state.apply(self.index, Command { at: WallTime(self.index * 1_000), what });
+        let after = view(&self.state);
+        if after != before {
+            assert_eq!(after.index, self.index, "a change of the view is not marked: {before:?} {after:?}");
+        }
+        applied
     }
 
     pub fn must(&mut self, what: Change) {

@@ -33,6 +33,7 @@ mod machine;
 mod migration;
 pub mod model;
 pub mod names;
+pub mod news;
 pub mod observe;
 #[cfg(test)]
 mod older;

@@ -1,12 +1,13 @@
 //! Replies to syncs: lease, orders, floors and view, from state that a confirmed round has reached (R2, R10, R12, R20).
 //! The coordinator and every simulation answer by this one function.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
     decide::guests::superseded,
     go_ahead::GoAheads,
     names::{Epoch, GuestName, HostName},
+    news::ViewMark,
     order::Order,
     state::{ClusterState, Guest, Life},
     sync::{Authority, SyncReply, SyncRequest, View},
@@ -37,10 +38,17 @@ pub fn reply(
         go_aheads: go_aheads.among(orders()),
         superseded: given_up(state, request),
         floors: (!request.floors_known).then(|| floors(state, &request.host)),
-        view: (request.known_view < state.view_changed).then(|| view(state)),
-        // That is no part of the state: whoever has gathered it says so.
+        view: (is_news(state, request) && request.has_view.is_none()).then(|| view(state)),
+        // Those are no part of the state: whoever has gathered them says so.
         sights_known: None,
+        news: None,
     }
+}
+
+/// Whether the view is another one than the host knows. One that says which it has is told what has changed.
+#[must_use]
+pub fn is_news(state: &ClusterState, request: &SyncRequest) -> bool {
+    request.known_view < state.view_changed
 }
 
 fn why_no_lease(state: &ClusterState, request: &SyncRequest) -> Option<String> {
@@ -83,16 +91,27 @@ fn floors(state: &ClusterState, host: &HostName) -> BTreeMap<GuestName, Epoch> {
     state.guests.iter().map(|(name, guest)| (name.clone(), floor(guest))).collect()
 }
 
-fn view(state: &ClusterState) -> View {
-    let homes = state.guests.iter().filter_map(|(name, guest)| {
-        let home = guest.home()?;
-        Some((name.clone(), (home.host.clone(), home.epoch)))
-    });
+pub(crate) fn view(state: &ClusterState) -> View {
     View {
         index: state.view_changed,
+        mark: Some(ViewMark::of(state)),
         policies: state.policies.clone(),
-        homes: homes.collect(),
-        hosts: state.hosts.iter().map(|(name, host)| (name.clone(), host.facts.address)).collect(),
+        homes: homes(state),
+        hosts: places(state),
         revoked: state.revoked.clone(),
     }
+}
+
+/// Where each guest's services should answer.
+pub(crate) fn homes(state: &ClusterState) -> BTreeMap<GuestName, (HostName, Epoch)> {
+    let home = |(name, guest): (&GuestName, &Guest)| {
+        let home = guest.home()?;
+        Some((name.clone(), (home.host.clone(), home.epoch)))
+    };
+    state.guests.iter().filter_map(home).collect()
+}
+
+/// Where supervisors listen.
+pub(crate) fn places(state: &ClusterState) -> BTreeMap<HostName, SocketAddr> {
+    state.hosts.iter().map(|(name, host)| (name.clone(), host.facts.address)).collect()
 }

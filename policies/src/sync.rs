@@ -14,6 +14,7 @@ use crate::{
     go_ahead::GoAhead,
     model::Policies,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
+    news::{News, ViewMark},
     observe::GuestReport,
     order::{Order, OrderOutcome},
     proof::Power,
@@ -67,6 +68,9 @@ pub struct SyncRequest {
     /// Which changes `sights` holds; `None` from a supervisor that tells everything every time.
     #[serde(default)]
     pub sights_told: Option<SightsTold>,
+    /// The view that it has, if it can be told what has changed since; `None` from a supervisor that wants it whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_view: Option<ViewMark>,
 }
 
 impl SyncRequest {
@@ -92,6 +96,7 @@ impl SyncRequest {
             timing: None,
             certificate_ends: None,
             sights_told: None,
+            has_view: None,
         }
     }
 }
@@ -213,12 +218,16 @@ pub struct SyncReply {
     pub superseded: Vec<(GuestName, Epoch)>,
     /// Floors for an agent that has lost its own (R12).
     pub floors: Option<BTreeMap<GuestName, Epoch>>,
-    /// What the agent's prober needs to know, when it has changed.
+    /// What the agent's prober needs to know, when it has changed, to whoever wants it whole.
     pub view: Option<View>,
     /// How far the coordinator knows what the agent's supervisor sees; it is to be told what has changed after that, and
     /// everything when this is `None`. It may be behind: what was just told need not be taken in yet.
     #[serde(default)]
     pub sights_known: Option<SightsMark>,
+    /// What has changed of the view, to whoever says which one it has. It may come later than the change: the rest of the reply
+    /// does not wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub news: Option<News>,
 }
 
 /// What every agent knows of the cluster.
@@ -226,6 +235,9 @@ pub struct SyncReply {
 pub struct View {
     /// The index that it was made from.
     pub index: u64,
+    /// Which view it is; `None` from a coordinator that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<ViewMark>,
     /// What operators declared.
     pub policies: Policies,
     /// Where each guest's services should answer.

@@ -48,6 +48,7 @@ fn reply(orders: Vec<Order>) -> SyncReply {
         floors: None,
         view: None,
         sights_known: None,
+        news: None,
     }
 }
 

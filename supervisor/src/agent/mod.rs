@@ -6,6 +6,7 @@ pub mod disk;
 mod guarded;
 pub mod last_words;
 mod link;
+mod news;
 mod writing;
 
 use std::{
@@ -228,8 +229,12 @@ impl Work {
                 Ok(request) => link::sync(&node, coordinator.as_ref(), &request, &mut first).await,
                 Err(error) => Err(error),
             };
+            let result = match result {
+                Ok(reply) => Ok(Box::new(news::taken_in(&node, reply).await)),
+                Err(error) => Err(error),
+            };
             // The receiver lives as long as the supervisor.
-            let _ = ends.send(End::Synced { nonce, sent, first, result: result.map(Box::new) }).await;
+            let _ = ends.send(End::Synced { nonce, sent, first, result }).await;
         });
     }
 
@@ -259,6 +264,7 @@ impl Work {
             timing: Some(TimingTold::of(&self.parts.node.file.timing)),
             certificate_ends: Some(self.parts.node.certificate_ends),
             sights_told: Some(sights_told),
+            has_view: Some(self.parts.node.view.borrow().mark.unwrap_or_default()),
         })
     }
 

@@ -17,6 +17,7 @@ mod replies;
 mod rounds;
 mod syncs;
 mod tolerance;
+mod views;
 mod voters;
 pub mod wishes;
 
@@ -34,7 +35,7 @@ use holdfast_policies::{
 use tokio::sync::{mpsc, mpsc::error::TrySendError, oneshot, watch};
 pub use voters::VoterWish;
 
-use self::{brain::Brain, grants::Grants, replies::Said, rounds::Round, voters::OneChange};
+use self::{brain::Brain, grants::Grants, replies::Said, rounds::Round, views::Views, voters::OneChange};
 use crate::{
     alerts::{AlertState, Delivered},
     clock,
@@ -102,6 +103,7 @@ pub struct Coordinator {
     change: OneChange,
     consensus: Consensus,
     grants: Grants,
+    views: Views,
 }
 
 impl Coordinator {
@@ -125,6 +127,7 @@ impl Coordinator {
             change: OneChange::default(),
             consensus: consensus.clone(),
             grants: Grants::default(),
+            views: Views::default(),
         };
         let grants = handle.grants.clone();
         let brain = Brain::new(node, consensus, inputs, (rounds, said_sender), (alerts, troubles), grants);
@@ -160,6 +163,7 @@ impl Coordinator {
             TrySendError::Full(_) => "the coordinator is overloaded".to_owned(),
             TrySendError::Closed(_) => "this voter has stopped".to_owned(),
         })?;
+        let declared = self.views.declared(&self.node, &request).await;
         let round = rounds::fresh(self.rounds.clone(), AUTHORITY_PATIENCE).await;
         let round = round.ok_or("this voter has no confirmed authority")?;
         let lease = self.node.file.timing.lease.0;
@@ -169,9 +173,11 @@ impl Coordinator {
             if halted {
                 return None;
             }
-            let reply = replies::reply(state, &request, round, lease, clock::moment(), &said);
+            let now = clock::moment();
+            let reply = replies::reply(state, &request, round, lease, now, &said);
             self.grants.note(&request, &reply, round.began);
-            Some(reply)
+            let news = self.views.news(state, &request, round.term, declared.as_ref(), now);
+            Some(SyncReply { news, ..reply })
         });
         // What was read may be another leader's already; it must not go out under this one's term (R3).
         if !self.leads_in(round.term) {
