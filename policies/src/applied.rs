@@ -17,6 +17,9 @@ pub struct Applied {
     pub refused: Option<Refused>,
     /// Hosts whose agents have something new to fetch. Hints: work is derived from state (R4).
     pub nudge: BTreeSet<HostName>,
+    /// Those among them that have an order, or wait for their lease. The others only have something to know.
+    #[serde(default)]
+    pub at_once: BTreeSet<HostName>,
 }
 
 /// Why a command changed nothing.

@@ -96,6 +96,7 @@ impl ClusterState {
             self.resolve(context, &Self::host_key(&host));
             self.resolve(context, &format!("power_on/{host}"));
         }
+        context.wake(&host);
         self.view(context);
         Ok(())
     }

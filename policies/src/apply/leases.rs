@@ -59,7 +59,7 @@ impl ClusterState {
         if before.as_ref() != Some(&said.armed) {
             self.note(context, Event::HostArmed { host: host.clone(), armed: said.armed });
         }
-        context.applied.nudge.insert(host);
+        context.wake(&host);
         Ok(())
     }
 

@@ -43,6 +43,14 @@ pub(crate) struct Context {
     pub applied: Applied,
 }
 
+impl Context {
+    /// Marks that a host has something to fetch that is for it alone.
+    pub(crate) fn wake(&mut self, host: &HostName) {
+        self.applied.nudge.insert(host.clone());
+        self.applied.at_once.insert(host.clone());
+    }
+}
+
 impl ClusterState {
     /// Applies one committed command.
     pub fn apply(&mut self, index: u64, command: Command) -> Applied {
@@ -217,7 +225,7 @@ impl ClusterState {
         let deadline = kind.deadline();
         let order = Order { id, host: host.clone(), incarnation, issued: context.index, deadline, kind };
         self.orders.insert(id, order);
-        context.applied.nudge.insert(host.clone());
+        context.wake(host);
         Ok(id)
     }
 

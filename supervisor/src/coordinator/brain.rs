@@ -31,6 +31,7 @@ use super::{
     paths::Tests,
     replies::{self, Said},
     rounds::Round,
+    waking::{self, Waking},
     wishes::Wishes,
 };
 use crate::{
@@ -97,6 +98,8 @@ pub(super) struct Brain {
     pub(super) tolerance_asked: Option<Moment>,
     /// What leases were granted.
     pub(super) grants: Grants,
+    /// Who is to be woken for what was committed.
+    waking: Waking,
 }
 
 impl Brain {
@@ -136,6 +139,7 @@ impl Brain {
             later_term: None,
             tolerance_asked: None,
             grants,
+            waking: Waking::default(),
         }
     }
 
@@ -301,7 +305,9 @@ impl Brain {
         let followed = self.is_followed();
         self.publish(followed);
         self.show(followed);
-        let settled = settled && self.node.read(|state| state.orders.is_empty());
+        let due = self.waking.due(clock::moment());
+        waking::wake(&self.node, &due).await;
+        let settled = settled && !self.waking.is_owing() && self.node.read(|state| state.orders.is_empty());
         if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
     }
 
@@ -438,13 +444,8 @@ impl Brain {
         let committed = self.consensus.propose(entry).await.map_err(|error| error.to_string())?;
         self.evidence.marks.applied(committed.index, clock::moment());
         let applied: Applied = serde_json::from_slice(&committed.reply).map_err(|error| error.to_string())?;
-        for host in &applied.nudge {
-            if host == self.node.host() {
-                self.node.sync_now.notify_one();
-            } else if let Some(address) = self.node.address(host) {
-                self.node.sender.send_nudge(address, host).await;
-            }
-        }
+        let woken = self.waking.after(applied.clone(), clock::moment());
+        waking::wake(&self.node, &woken).await;
         Ok(applied)
     }
 

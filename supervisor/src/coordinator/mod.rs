@@ -19,6 +19,7 @@ mod syncs;
 mod tolerance;
 mod views;
 mod voters;
+mod waking;
 pub mod wishes;
 
 use std::{sync::Arc, time::Duration};
