@@ -64,7 +64,7 @@ pub fn host_rule_broken<'a>(policies: &'a Policies, guest: &GuestName, host: &Ho
     let labels = policies.hosts.get(host).map(|declared| &declared.labels);
     let broken = |rule: &Rule| match rule {
         Rule::Hosts { guests, hosts, required } => {
-            guests.among(&policies.guests).contains(guest)
+            guests.include(&policies.guests, guest)
                 && match hosts.score(host, labels) {
                     Some(Score::Never) => true,
                     Some(Score::Must) => false,

@@ -260,6 +260,17 @@ pub enum FencesAtOnce {
 }
 
 impl Guests {
+    /// Whether this guest is meant. Unlike [`among`](Self::among) it looks at no other: guests are asked one by one, and there may be
+    /// thousands.
+    #[must_use]
+    pub fn include(&self, declared: &BTreeMap<GuestName, crate::model::GuestDeclaration>, guest: &GuestName) -> bool {
+        let Some(known) = declared.get(guest) else { return false };
+        match self {
+            Self::Named(names) => names.contains(guest),
+            Self::Labelled(labels) => has_all(&known.labels, labels),
+        }
+    }
+
     /// The guests meant, among the declared ones.
     pub fn among<'a>(
         &'a self,
@@ -268,11 +279,15 @@ impl Guests {
         match self {
             Self::Named(names) => names.iter().filter(|name| declared.contains_key(*name)).collect(),
             Self::Labelled(labels) => {
-                let all = |guest: &Labels| labels.iter().all(|(key, value)| guest.get(key) == Some(value));
-                declared.iter().filter(|(_, guest)| all(&guest.labels)).map(|(name, _)| name).collect()
+                let meant = declared.iter().filter(|(_, guest)| has_all(&guest.labels, labels));
+                meant.map(|(name, _)| name).collect()
             }
         }
     }
+}
+
+fn has_all(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 impl Policies {
@@ -329,6 +344,37 @@ impl Hosts {
             Self::Labelled(wanted, score) => {
                 let has = |key: &String, value: &String| labels.is_some_and(|labels| labels.get(key) == Some(value));
                 wanted.iter().all(|(key, value)| has(key, value)).then_some(*score)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{declaration, name};
+
+    #[test]
+    fn a_guest_is_included_where_it_is_among_those_that_are_meant() {
+        let known = ["db", "web"].map(name);
+        let mut declared = declaration(&known, &[]).guests;
+        if let Some(db) = declared.get_mut(&name("db")) {
+            db.labels = [("app".to_owned(), "db".to_owned()), ("tier".to_owned(), "gold".to_owned())].into();
+        }
+        let labelled = |labels: &[(&str, &str)]| {
+            Guests::Labelled(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        };
+        let all = [
+            Guests::Named(vec![name("web"), name("gone")]),
+            labelled(&[("app", "db")]),
+            labelled(&[("app", "db"), ("tier", "gold")]),
+            labelled(&[("app", "web"), ("tier", "gold")]),
+            labelled(&[]),
+        ];
+        for guests in &all {
+            for guest in ["db", "gone", "web"].map(name) {
+                let is_among = guests.among(&declared).contains(&guest);
+                assert_eq!(guests.include(&declared, &guest), is_among, "{guest} {guests:?}");
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock,
-    desk::{Answer, Denied, Desk, Request, VoterList, Voucher, plan},
+    desk::{Answer, Denied, Desk, Request, VoterList, Voucher, parse},
     health::Complaint,
     locks::{Keeper, survey},
     node::Node,
@@ -125,8 +125,10 @@ impl Counter {
         if self.node.leader().as_ref() != Some(self.node.host()) {
             return Ok(());
         }
-        let Ok((policies, _)) = self.node.read(|state| plan(&state.policies, sources)) else { return Ok(()) };
-        survey(&self.node, &self.keeper, &policies).await.map_err(Denied::Refused)
+        let sources = sources.clone();
+        let read = tokio::task::spawn_blocking(move || parse(&sources)).await;
+        let Ok(Ok(policies)) = read else { return Ok(()) };
+        survey(&self.node, &self.keeper, policies).await.map_err(Denied::Refused)
     }
 
     /// Asks whoever leads, once.

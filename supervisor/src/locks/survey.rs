@@ -14,6 +14,8 @@ use holdfast_policies::{
     state::{ClusterState, Life},
 };
 
+use tokio::task::spawn_blocking;
+
 use super::{Answers, Found, IMAGES_MAX, Keeper, Question};
 use crate::{node::Node, rpc::Channel};
 
@@ -32,8 +34,11 @@ type Images = BTreeMap<PathBuf, (GuestName, BTreeSet<HostName>)>;
 ///
 /// # Errors
 /// What is wrong with which image, and what would be right.
-pub async fn survey(node: &Node, keeper: &Keeper, policies: &Policies) -> Result<(), String> {
-    let images = node.read(|state| images(state, policies));
+pub async fn survey(node: &Node, keeper: &Keeper, policies: Policies) -> Result<(), String> {
+    let (hosts, current) = node.read(|state| (hosts_up(state), state.policies.clone()));
+    // Where thousands of guests may run on as many hosts takes a while to find out.
+    let images =
+        spawn_blocking(move || images(&hosts, &current, &policies)).await.map_err(|error| error.to_string())?;
     let hosts: BTreeSet<HostName> = images.values().flat_map(|(_, hosts)| hosts.iter().cloned()).collect();
     let mut holders: BTreeMap<PathBuf, HostName> = BTreeMap::new();
     for holder in hosts.iter().take(HOLDERS_MAX) {
@@ -70,23 +75,29 @@ fn choose(images: &Images, wanted: impl Fn(&PathBuf, &BTreeSet<HostName>) -> boo
     images.iter().filter(|(image, (_, hosts))| wanted(image, hosts)).map(|(image, _)| image.clone()).collect()
 }
 
-/// What is to be tried: at most [`IMAGES_MAX`] images, since those of a whole cluster declared at once share few storages.
-fn images(state: &ClusterState, policies: &Policies) -> Images {
+/// Hosts that guests can be started on, and that can be asked.
+fn hosts_up(state: &ClusterState) -> Vec<HostName> {
     let up = |host: &holdfast_policies::state::Host| host.facts.guests && host.life == Life::Up && !host.is_contested();
-    let hosts: Vec<&HostName> = state.hosts.iter().filter(|(_, host)| up(host)).map(|(name, _)| name).collect();
+    state.hosts.iter().filter(|(_, host)| up(host)).map(|(name, _)| name.clone()).collect()
+}
+
+/// What is to be tried: at most [`IMAGES_MAX`] images, since those of a whole cluster declared at once share few storages.
+fn images(hosts: &[HostName], current: &Policies, policies: &Policies) -> Images {
     let places = |policies: &Policies, guest: &GuestName| -> BTreeSet<HostName> {
-        hosts
-            .iter()
-            .filter(|host| host_rule_broken(policies, guest, host).is_none())
-            .map(|host| (*host).clone())
-            .collect()
+        hosts.iter().filter(|host| host_rule_broken(policies, guest, host).is_none()).cloned().collect()
     };
+    let same_rules = current.rules == policies.rules && current.hosts == policies.hosts;
     let mut images = Images::new();
     for (guest, declared) in &policies.guests {
+        if images.len() >= IMAGES_MAX {
+            break;
+        }
+        let before = current.guests.get(guest).filter(|before| before.qemu.disks == declared.qemu.disks);
+        if same_rules && before.is_some_and(|before| before.labels == declared.labels) {
+            continue;
+        }
         let may = places(policies, guest);
-        let before = state.policies.guests.get(guest);
-        let same = before.is_some_and(|before| before.qemu.disks == declared.qemu.disks)
-            && places(&state.policies, guest).is_superset(&may);
+        let same = before.is_some() && places(current, guest).is_superset(&may);
         for disk in declared.qemu.disks.iter().filter(|_| !same && may.len() > 1) {
             if images.len() < IMAGES_MAX {
                 images.insert(disk.path.clone(), (guest.clone(), may.clone()));
@@ -169,5 +180,34 @@ mod tests {
         }
         let refused = said(&Found::Refused { detail: "no locks available".to_owned() }, None).unwrap();
         assert!(refused.contains("no locks available") && refused.contains("hv-b"), "{refused}");
+    }
+
+    /// Guests with a disk each, and what else is declared.
+    fn declared(guests: &[&str], more: &str) -> Policies {
+        let guest = |name: &&str| {
+            format!(
+                "  {name}: {{ labels: {{ app: {name} }}, qemu: {{ memory: 1GiB, disks: [{{ path: /srv/{name}.raw }}] }} }}\n"
+            )
+        };
+        let guests: String = guests.iter().map(guest).collect();
+        crate::desk::parse(&[("all.yaml".to_owned(), format!("guests:\n{guests}{more}"))].into()).unwrap()
+    }
+
+    #[test]
+    fn images_are_tried_of_guests_that_are_new_or_may_run_elsewhere_than_before() {
+        let hosts = ["hv-a", "hv-b", "hv-c"].map(|name| HostName::new(name).unwrap());
+        let tried = |current: &Policies, policies: &Policies| -> Vec<String> {
+            images(&hosts, current, policies).keys().map(|image| image.display().to_string()).collect()
+        };
+        let (none, two) = (Policies::default(), declared(&["db", "web"], ""));
+        assert_eq!(tried(&none, &two), ["/srv/db.raw", "/srv/web.raw"]);
+        assert!(tried(&two, &two).is_empty());
+        assert_eq!(tried(&two, &declared(&["db", "mail", "web"], "")), ["/srv/mail.raw"]);
+        let kept = declared(&["db", "web"], "rules:\n  home: { hosts: { guests: [db], on: { hv-a: never } } }\n");
+        assert!(tried(&two, &kept).is_empty(), "it may run on fewer hosts");
+        assert_eq!(tried(&kept, &two), ["/srv/db.raw"], "it may run on more");
+        let many: Vec<String> = (0..2 * IMAGES_MAX).map(|row| format!("guest-{row}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(tried(&none, &declared(&many, "")).len(), IMAGES_MAX);
     }
 }

@@ -206,7 +206,7 @@ fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
 fn liking(policies: &Policies, guest: &GuestName, host: &HostName) -> i64 {
     let labels = policies.hosts.get(host).map(|declared| &declared.labels);
     let likings = policies.rules.values().map(|rule| match rule {
-        Rule::Hosts { guests, hosts, .. } if guests.among(&policies.guests).contains(guest) => {
+        Rule::Hosts { guests, hosts, .. } if guests.include(&policies.guests, guest) => {
             match hosts.score(host, labels) {
                 Some(Score::Must) => MUST,
                 Some(Score::Never) => -MUST,
