@@ -12,7 +12,7 @@ use crate::{
         paths::{self, PathQuestion},
         wishes::{AgesQuestion, answer},
     },
-    desk::{Request, Voucher},
+    desk::{Request, Voucher, write_answer},
     health::Complaint,
     locks::Question,
     node::Node,
@@ -72,16 +72,14 @@ impl Handler for Front {
             }
             Channel::Client => {
                 let request: Request = self.read(&peer, &body)?;
-                let answered = self.counter.serve_here(request, &Voucher::Host(peer)).await;
-                serde_json::to_vec(&answered).map_err(|error| error.to_string())
+                write_answer(&self.counter.serve_here(request, &Voucher::Host(peer)).await)
             }
         }
     }
 
     async fn handle_operator(&self, operator: OperatorCertificate, body: Vec<u8>) -> Result<Vec<u8>, String> {
         let request: Request = self.read(&operator.name, &body)?;
-        let answered = self.counter.serve_operator(request, operator).await;
-        serde_json::to_vec(&answered).map_err(|error| error.to_string())
+        write_answer(&self.counter.serve_operator(request, operator).await)
     }
 }
 

@@ -21,7 +21,7 @@ use holdfast_policies::{
 };
 
 use crate::{
-    desk::{Answer, Denied, Request, Voucher},
+    desk::{Answer, Denied, Request, Voucher, read_answer},
     pki::{self, PkiError, TlsFiles, Validity},
     rpc::{CallError, Channel, Client},
 };
@@ -154,9 +154,7 @@ impl Identity {
         let body = serde_json::to_vec(request).map_err(|error| lost(error.to_string()))?;
         let called = self.client.call(host, address, Channel::Client, body, limit).await;
         let body = called.map_err(|error: CallError| lost(error.to_string()))?;
-        let answered: Result<Answer, Denied> =
-            serde_json::from_slice(&body).map_err(|error| lost(error.to_string()))?;
-        answered.map_err(Lost::Denied)
+        read_answer(&body).map_err(lost)?.map_err(Lost::Denied)
     }
 }
 

@@ -18,8 +18,8 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::super::desk::{Answer, Denied, Request};
 
-/// Largest answer taken: the status of a thousand guests is about 2 MB.
-const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest answer taken: the status of ten thousand guests is about 20 MB.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

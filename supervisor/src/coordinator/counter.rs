@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock,
-    desk::{Answer, Denied, Desk, Request, VoterList, Voucher, parse},
+    desk::{Answer, Denied, Desk, Request, VoterList, Voucher, parse, read_answer},
     health::Complaint,
     locks::{Keeper, survey},
     node::Node,
@@ -233,7 +233,7 @@ impl Counter {
         let deadline = if slow { DEADLINE } else { FORWARD_DEADLINE };
         let called = self.node.rpc.call(to, address, Channel::Client, body, deadline).await;
         let body = called.map_err(|error| unreachable(error.to_string()))?;
-        serde_json::from_slice::<Result<Answer, Denied>>(&body).map_err(|error| unreachable(error.to_string()))?
+        read_answer(&body).map_err(unreachable)?
     }
 }
 

@@ -12,6 +12,7 @@ mod status_text;
 mod story;
 #[cfg(test)]
 pub(crate) mod tests;
+mod travel;
 mod voters;
 mod voucher;
 mod words;
@@ -37,6 +38,7 @@ pub use self::{
     simulation_text::simulation_text,
     status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, RevokedStatus, Status, status},
     story::{IncidentStory, StoryLine},
+    travel::{read_answer, write_answer},
     voters::{Step, Unfit, VOTERS_MAX, VoterList, VoterStatus, warning as voters_warning},
     voucher::Voucher,
     words::rfc3339,
