@@ -223,7 +223,12 @@ impl Builder<'_> {
     fn count(&mut self, nodes: usize, place: Place) -> Step {
         self.nodes += nodes;
         if self.nodes > NODES_MAX {
-            return Err((place, format!("more than {NODES_MAX} values in one file, with aliases")));
+            return Err((
+                place,
+                format!(
+                    "more than {NODES_MAX} values in one file, with aliases; thousands of guests go into several files"
+                ),
+            ));
         }
         Ok(())
     }
