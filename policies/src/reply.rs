@@ -91,6 +91,7 @@ fn floors(state: &ClusterState, host: &HostName) -> BTreeMap<GuestName, Epoch> {
     state.guests.iter().map(|(name, guest)| (name.clone(), floor(guest))).collect()
 }
 
+/// The whole view.
 pub(crate) fn view(state: &ClusterState) -> View {
     View {
         index: state.view_changed,
