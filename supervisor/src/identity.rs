@@ -76,8 +76,9 @@ impl Identity {
     pub fn warning(&self, now: WallTime) -> Option<String> {
         let Validity { begins, ends } = self.validity;
         let (name, date, left) = (&self.name, ends.date(), ends.0.saturating_sub(now.0));
-        let another =
-            format!("have another made where the cluster's authority is kept (`holdfast operator add {name} --ca DIR`)");
+        let another = format!(
+            "have another made where the cluster's authority is kept (`holdfast operator add {name} --ca DIR`)"
+        );
         // One that was made for a few days is not warned of from its first.
         let near = millis(NEAR).min(ends.0.saturating_sub(begins.0) / 4);
         match left {
