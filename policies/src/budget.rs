@@ -57,7 +57,7 @@ impl ClusterState {
             }
         }
         let limit = cluster.fences_per_hour?;
-        let spent = hosts.iter().filter(|host| room(limit, begun(**host)) == 0);
+        let spent = hosts.iter().filter(|host| room(limit, begun(host)) == 0);
         let names: Vec<&str> = spent.map(|host| host.as_str()).collect();
         (!names.is_empty()).then(|| format!("`fences_per_hour: {limit}` is used up for {}", names.join(", ")))
     }

@@ -36,7 +36,7 @@ pub use leadership::HandOver;
 pub use paths::PathToTest;
 pub(crate) use quarantine::FENCE_COUNTS_FOR;
 use serde::{Deserialize, Serialize};
-pub use services::{Degradation, ServiceJudgement, ServiceVerdict};
+pub use services::{Degradation, ServiceJudgement, ServiceVerdict, Services};
 pub(crate) use storm::supposed_storm;
 
 use crate::{
@@ -45,7 +45,7 @@ use crate::{
     go_ahead::GoAheads,
     hostfile::Timing,
     lease::SafeAt,
-    names::{GuestName, HostName, Incarnation, OrderId, ServiceName},
+    names::{GuestName, HostName, Incarnation, OrderId},
     state::{ClusterState, Life, Tenure},
     time::{Moment, Now, WallTime, millis},
 };
@@ -144,7 +144,7 @@ fn happened(evidence: &Evidence, name: &GuestName, home: &Tenure, now: Moment) -
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GuestJudgement {
     /// By service.
-    pub services: BTreeMap<ServiceName, ServiceJudgement>,
+    pub services: Services,
     /// What is done about it, or why nothing is.
     pub doing: String,
     /// What is waited for, and at most how much longer in milliseconds.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use super::Round;
@@ -47,6 +48,10 @@ pub struct ServiceJudgement {
     #[serde(default)]
     pub waits_for: Option<ServiceName>,
 }
+
+/// The services of a guest, each with its verdict. Most guests have one or two, and every round makes this anew for all of them: a
+/// tree would take room for eleven.
+pub type Services = LiteMap<ServiceName, ServiceJudgement>;
 
 /// In which way a service is degraded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,8 +155,8 @@ impl<'a> Watched<'a> {
 
     /// Judges all services of the guest: each by itself, then those that cannot answer because another one does not.
     #[must_use]
-    pub fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> BTreeMap<ServiceName, ServiceJudgement> {
-        let mut judged: BTreeMap<ServiceName, ServiceJudgement> =
+    pub fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> Services {
+        let mut judged: Services =
             services.iter().map(|(name, service)| (name.clone(), self.judge(name, service))).collect();
         let passed = |name: &ServiceName| {
             let service = services.get(name)?;

@@ -86,7 +86,9 @@ impl Play {
                 self.state.policy_version += 1;
                 self.changed();
             }
-            Step::Tell(to) => self.tell(usize::from(*to)),
+            Step::Tell(to) => {
+                self.tell(usize::from(*to));
+            }
             Step::Elect => self.ledger = Ledger::begun(&self.state),
             Step::Recover => {
                 self.state.generation += 1;

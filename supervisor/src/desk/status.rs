@@ -3,12 +3,12 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use holdfast_policies::{
-    decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, ServiceJudgement},
+    decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, Services},
     feature_level::FeatureLevel,
     incident::{Incident, Stages},
     lease::SafeAt,
     model::Severity,
-    names::{GuestName, HostName, Incarnation, ServiceName},
+    names::{GuestName, HostName, Incarnation},
     revocation::Revocation,
     state::{ClusterState, Fence, Guest, Host, Life, Mode, Phase, Wanted},
     time::WallTime,
@@ -204,7 +204,7 @@ pub struct GuestStatus {
     /// What is waited for.
     pub waits: Option<String>,
     /// Its services.
-    pub services: BTreeMap<ServiceName, ServiceJudgement>,
+    pub services: Services,
     /// Why it is not started any more before a person has looked after it, if so.
     #[serde(default)]
     pub given_up: Option<String>,

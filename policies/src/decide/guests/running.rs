@@ -48,7 +48,7 @@ pub(super) struct Run<'a> {
 impl Pass<'_, '_> {
     pub(super) fn running(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) {
         let round = self.round;
-        judgement.doing = format!("runs on {}", run.tenure.host);
+        judgement.doing = ["runs on ", run.tenure.host.as_str()].concat();
         let policy = run.declared.and_then(|declared| round.state.policies.policy_for(declared));
         let policy = policy.map(|(_, policy)| policy);
         judge_services(round, run, policy, judgement);

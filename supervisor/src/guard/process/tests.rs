@@ -20,7 +20,7 @@ fn host() -> (tempfile::TempDir, Process) {
 pub(in crate::guard) fn run(number: &Path) -> Child {
     let mut command = Command::new("sh");
     command.args(["-c", "read -r word", "-pidfile"]).arg(number).stdin(Stdio::piped());
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let command_line = format!("/proc/{}/cmdline", child.id());
     for _ in 0..2_000 {
         if fs::read(&command_line).unwrap_or_default().windows(8).any(|word| word == b"-pidfile") {
@@ -28,6 +28,8 @@ pub(in crate::guard) fn run(number: &Path) -> Child {
         }
         thread::sleep(Duration::from_millis(10));
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("{command_line} is not what it was told within 20 s");
 }
 
