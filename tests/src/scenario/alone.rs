@@ -7,7 +7,7 @@ use holdfast_policies::{
 
 use super::{
     format::Deed,
-    host::{Node, Vm},
+    host::Node,
     world::{Alone, World},
 };
 
@@ -74,7 +74,7 @@ impl World {
         for guest in guests {
             let Some(node) = self.nodes.get_mut(index) else { return };
             let (host, stopped) = (node.name.clone(), node.machines.remove(guest));
-            if stopped.is_some_and(|machine| matches!(machine.state, Vm::Running | Vm::Paused | Vm::Failed)) {
+            if stopped.is_some_and(|machine| machine.state.is_to_be_stopped()) {
                 self.tell_of("stop", guest, &host, None);
             }
         }

@@ -212,7 +212,7 @@ fn as_it_looks(world: &mut World, vm: &Declared) {
         world.commit(Change::Verified { guest: name.clone(), unasked: Vec::new() });
     }
     let state = match vm.state.as_deref() {
-        Some("failed") => Vm::Failed,
+        Some("failed") => Vm::HalfAlive,
         Some("paused") => Vm::Paused,
         Some(_) | None => Vm::Running,
     };

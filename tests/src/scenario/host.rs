@@ -41,8 +41,21 @@ pub enum Vm {
     Incoming(bool),
     /// The source half of a finished move.
     Sent,
-    /// Gone, or half alive: the process does not serve any more.
+    /// Gone: the process does not serve any more.
     Failed,
+    /// Found failed when the scenario began. It does not serve, and what is left of it may still write: it is there until it is stopped.
+    HalfAlive,
+}
+
+impl Vm {
+    /// Whether stopping it ends anything that is worth telling.
+    #[must_use]
+    pub fn is_to_be_stopped(self) -> bool {
+        match self {
+            Self::Running | Self::Paused | Self::Failed | Self::HalfAlive => true,
+            Self::Incoming(_) | Self::Sent => false,
+        }
+    }
 }
 
 /// An order that is being carried out; orders about one guest come one after another.
@@ -200,8 +213,9 @@ impl Node {
         })
     }
 
-    /// Takes a reply in, and returns what was stopped because another assignment has replaced it.
-    pub fn on_reply(&mut self, reply: SyncReply, now: u64) -> Vec<GuestName> {
+    /// Takes a reply in, and returns what was stopped because another assignment has replaced it. `stays` says of which guests
+    /// a stop fails.
+    pub fn on_reply(&mut self, reply: SyncReply, now: u64, stays: impl Fn(&GuestName) -> bool) -> Vec<GuestName> {
         let mut stopped = Vec::new();
         let Some(supervisor) = &mut self.supervisor else { return stopped };
         let nonce = reply.nonce;
@@ -214,7 +228,8 @@ impl Node {
                 Action::Persist(disk) => self.disk = disk,
                 Action::Carry(order) => supervisor.jobs.push(Job { order: *order, ends: None }),
                 Action::StopSuperseded { guest, epoch } => {
-                    if self.machines.get(&guest).is_some_and(|machine| machine.epoch <= epoch) {
+                    let is_older = self.machines.get(&guest).is_some_and(|machine| machine.epoch <= epoch);
+                    if is_older && !stays(&guest) {
                         self.machines.remove(&guest);
                         stopped.push(guest);
                     }
@@ -263,13 +278,13 @@ fn report(guest: &GuestName, machine: &Machine) -> GuestReport {
         Vm::Paused => GuestCondition::Paused { reason: "paused on purpose".to_owned() },
         Vm::Incoming(_) => GuestCondition::Incoming,
         Vm::Sent => GuestCondition::Sent,
-        Vm::Failed => GuestCondition::Exited { detail: "it has failed".to_owned() },
+        Vm::Failed | Vm::HalfAlive => GuestCondition::Exited { detail: "it has failed".to_owned() },
     };
     GuestReport::new(guest.clone(), machine.epoch, condition)
 }
 
 fn sight(guest: &GuestName, machine: &Machine, now: u64) -> Option<SightReport> {
-    let since = machine.ill.filter(|_| machine.state != Vm::Failed);
+    let since = machine.ill.filter(|_| !matches!(machine.state, Vm::Failed | Vm::HalfAlive));
     let passes = since.is_none() && machine.state == Vm::Running;
     let failing = since.is_some_and(|since| now.saturating_sub(since) >= FAILING_AFTER);
     Some(SightReport {

@@ -5,7 +5,7 @@ use holdfast_policies::{
     check::check,
     decide::{Wish, decide},
     evidence::{Answer, Evidence, Heard, Sight},
-    names::{HostName, Incarnation},
+    names::{GuestName, HostName, Incarnation},
     order::OrderKind,
     proof::{Power, PowerReading, Proof},
     reply::reply,
@@ -146,8 +146,9 @@ impl World {
             };
             let Some(request) = node.request(now) else { continue };
             let Some(reply) = self.on_sync(request) else { continue };
+            let stays = |guest: &GuestName| self.faults.get(guest).is_some_and(|faults| faults.stop);
             let Some(node) = self.nodes.get_mut(index) else { continue };
-            let (host, stopped) = (node.name.clone(), node.on_reply(reply, now));
+            let (host, stopped) = (node.name.clone(), node.on_reply(reply, now, stays));
             for guest in stopped {
                 self.tell_of("stop", &guest, &host, None);
             }

@@ -342,7 +342,8 @@ fn where_it_failed(names: &Names, vm: &Vm) -> Option<Rule> {
     (!hosts.is_empty()).then_some(Rule::Hosts { guests, hosts: Hosts::Named(hosts), required: false })
 }
 
-/// Whether a situation forbids a guest on a host: by a score, by how often it has failed there, or because no rule allows it there.
+/// Whether a situation forbids a guest on a host: by a score, by how often it has failed there, because no rule allows it there, or
+/// because nothing may run on a host in that health.
 #[must_use]
 pub fn is_banned(scenario: &Scenario, vm: &Vm, host: &str) -> bool {
     let mine = || scenario.rules.iter().filter(|rule| rule.vms.contains(&vm.name));
@@ -350,7 +351,9 @@ pub fn is_banned(scenario: &Scenario, vm: &Vm, host: &str) -> bool {
     let is_named = || mine().any(|rule| rule.hosts.iter().any(|known| known.parts().0 == host));
     let is_allowed = || is_named() || scores().filter_map(weight).any(|weight| weight >= 0);
     let most = vm.max_failures_per_host.as_ref().and_then(weight).filter(|most| *most > 0).unwrap_or(INFINITE);
+    let is_ill = |known: &format::Host| known.name == host && matches!(health_score(known), Some(Score::Never));
     vm.failures.get(host).and_then(weight).is_some_and(|count| count >= most)
+        || scenario.hosts.iter().any(is_ill)
         || scores().filter_map(score).any(|score| matches!(score, Score::Never))
         || (scenario.cluster.run_only_where_allowed && !is_allowed())
 }

@@ -1,4 +1,4 @@
-//! Guests that a situation forbids on every host that is up.
+//! Guests that a situation forbids on every host that is up, and those that run without one that they need.
 //!
 //! Holdfast moves what a rule forbids where it runs, and never just stops it: one that has nowhere to go runs on. Where a scenario
 //! says of every host that the guest must never run there, an operator would have wanted it stopped.
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     build,
     dependents::yields,
-    format::{Host, Scenario, Vm},
+    format::{Host, Rule, Scenario, Vm},
     map,
 };
 
@@ -20,8 +20,12 @@ pub fn stopped(mut scenario: Scenario) -> Scenario {
     if scenario.cluster.quorum == Some(Value::Bool(false)) && !ignores {
         return scenario;
     }
-    let forbidden: Vec<String> =
-        scenario.vms.iter().filter(|vm| is_forbidden(&scenario, vm)).map(|vm| vm.name.clone()).collect();
+    let forbidden: Vec<String> = scenario
+        .vms
+        .iter()
+        .filter(|vm| is_forbidden(&scenario, vm) || lacks_its_first(&scenario, vm))
+        .map(|vm| vm.name.clone())
+        .collect();
     for vm in scenario.vms.iter_mut().filter(|vm| forbidden.contains(&vm.name)) {
         vm.desired = Some("stopped".to_owned());
     }
@@ -55,6 +59,19 @@ fn with_its_firsts<'a>(scenario: &'a Scenario, vm: &'a Vm) -> Vec<&'a Vm> {
         }
     }
     found
+}
+
+/// Whether it runs, and does not run without a guest that is down and that nobody starts, because it is left alone. Holdfast stops
+/// nothing for what it leaves alone; whoever says that one needs the other would have it stopped.
+fn lacks_its_first(scenario: &Scenario, vm: &Vm) -> bool {
+    let is_then = |rule: &&Rule| rule.kind == "order" && rule.then.as_deref() == Some(vm.name.as_str());
+    let stops = |rule: &&Rule| rule.required.unwrap_or(true) && rule.symmetrical.unwrap_or(true);
+    let mut firsts = scenario.rules.iter().filter(is_then).filter(stops).filter_map(|rule| rule.first.as_deref());
+    let is_down = |first: &str| {
+        let known = scenario.vms.iter().find(|known| known.name == first && known.managed == Some(false));
+        known.is_some_and(|known| known.state.as_deref() == Some("stopped") && known.active_on.is_empty())
+    };
+    is_looked_after(scenario, vm) && vm.state.as_deref() == Some("running") && firsts.any(is_down)
 }
 
 fn is_looked_after(scenario: &Scenario, vm: &Vm) -> bool {

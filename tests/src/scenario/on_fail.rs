@@ -1,11 +1,11 @@
 //! What a failed operation leads to, where a scenario says so by operation: rewritten into the situation that follows.
 //!
 //! Holdfast has one answer to each kind of failure (a guest that fails is started again, one that cannot be stopped waits
-//! for a person). What a scenario wants instead is what an operator would then have said: leave it alone, stop it, put
+//! for a person, who has its host switched off where that can be done). What a scenario wants instead is what an operator would then have said: leave it alone, stop it, put
 //! the host on standby, switch the host off.
 
 use super::{
-    format::{Scenario, Vm},
+    format::{Op, Scenario, Vm},
     map::{Fencing, fencing},
 };
 
@@ -67,8 +67,10 @@ pub fn followed(scenario: &Scenario) -> Scenario {
                 "standby" | "fence" | "stonith" => {
                     let state = if then == "standby" { "standby" } else { "failed" };
                     let is_up = |state: &str| ["up", "standby"].contains(&state);
+                    let leaves = |known: &str| fenced && (is_up(known) || known == "shutting-down");
+                    let may_be = |known: &str| if state == "standby" { is_up(known) } else { leaves(known) };
                     let known = followed.hosts.iter_mut().find(|known| Some(&known.name) == host.as_ref());
-                    if let Some(known) = known.filter(|known| is_up(&known.state) && (state == "standby" || fenced)) {
+                    if let Some(known) = known.filter(|known| may_be(&known.state)) {
                         state.clone_into(&mut known.state);
                     }
                 }
@@ -85,7 +87,7 @@ fn failures(vm: &Vm) -> Vec<(Option<String>, String)> {
         .failed_ops
         .iter()
         .filter(|op| op.has_failed())
-        .filter_map(|op| Some((op.host.clone().or_else(|| vm.host.clone()), vm.on_fail.get(&op.op)?.clone())))
+        .filter_map(|op| Some((place(vm, op), leads_to(vm, op)?)))
         .collect();
     // A guest that has failed without a word about an operation was found to have failed.
     if found.is_empty() && vm.failed_ops.is_empty() && vm.state.as_deref() == Some("failed") {
@@ -94,15 +96,30 @@ fn failures(vm: &Vm) -> Vec<(Option<String>, String)> {
     found
 }
 
+/// Where an operation was carried out.
+fn place(vm: &Vm, op: &Op) -> Option<String> {
+    op.host.clone().or_else(|| vm.host.clone())
+}
+
+/// What an operation that has failed is to lead to, if anything. Where nothing is said of a stop, whoever is called because of it has
+/// the host switched off: nothing else ends that wait.
+fn leads_to(vm: &Vm, op: &Op) -> Option<String> {
+    let unsaid = || (op.op == "stop" && vm.managed != Some(false)).then(|| "fence".to_owned());
+    vm.on_fail.get(&op.op).cloned().or_else(unsaid)
+}
+
 /// Whether a stop of the guest has failed.
 #[must_use]
 pub fn stop_failed(vm: &Vm) -> bool {
     vm.failed_ops.iter().any(|op| op.op == "stop" && op.has_failed())
 }
 
-/// As if the operation had succeeded.
+/// As if the operation had succeeded: what nobody minds is not counted either.
 fn ignored(vm: &mut Vm) {
     let stopped = stop_failed(vm);
+    let is_ignored = |op: &&Op| vm.on_fail.get(&op.op).map(String::as_str) == Some("ignore");
+    let places: Vec<String> = vm.failed_ops.iter().filter(is_ignored).filter_map(|op| place(vm, op)).collect();
+    vm.failures.retain(|host, _| !places.contains(host));
     vm.failed_ops.retain(|op| vm.on_fail.get(&op.op).map(String::as_str) != Some("ignore"));
     if vm.state.as_deref() == Some("failed") && !stopped {
         vm.state = Some("running".to_owned());

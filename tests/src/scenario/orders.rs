@@ -121,7 +121,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let host = node.name.clone();
         let removed = node.machines.remove(guest);
-        if removed.is_some_and(|machine| matches!(machine.state, Vm::Running | Vm::Paused | Vm::Failed)) {
+        if removed.is_some_and(|machine| machine.state.is_to_be_stopped()) {
             self.tell_of("stop", guest, &host, None);
         }
         true
@@ -158,7 +158,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let to = node.name.clone();
         let Some(machine) = node.machines.get_mut(guest).filter(|machine| machine.epoch == epoch) else { return false };
-        if matches!(machine.state, Vm::Incoming(false) | Vm::Failed) {
+        if matches!(machine.state, Vm::Incoming(false) | Vm::Failed | Vm::HalfAlive) {
             return false;
         }
         let arrived = machine.state == Vm::Incoming(true);

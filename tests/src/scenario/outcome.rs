@@ -14,7 +14,8 @@ use super::{format::Outcome, host::Vm, world::World};
 pub fn outcome(world: &World) -> Outcome {
     let mut outcome = Outcome { history: world.history.clone(), refused: world.refused.clone(), ..Outcome::default() };
     for node in world.nodes.iter().filter(|node| node.on) {
-        let there = node.machines.iter().filter(|(_, machine)| matches!(machine.state, Vm::Running | Vm::Paused));
+        let is_there = |state: Vm| matches!(state, Vm::Running | Vm::Paused | Vm::HalfAlive);
+        let there = node.machines.iter().filter(|(_, machine)| is_there(machine.state));
         let guests: Vec<String> = there.map(|(guest, _)| world.names.of_guest(guest)).collect();
         if !guests.is_empty() {
             outcome.hosts.insert(world.names.of_host(&node.name), guests);
@@ -59,7 +60,7 @@ fn of_phase(world: &World, name: &GuestName, guest: &Guest) -> &'static str {
             let node = world.nodes.iter().find(|node| node.name == tenure.host);
             match node.and_then(|node| node.machines.get(name)).map(|machine| machine.state) {
                 Some(Vm::Paused) => "paused",
-                Some(Vm::Failed) => "failed",
+                Some(Vm::Failed | Vm::HalfAlive) => "failed",
                 // Nothing of it is where it should run: it is down, and wanted.
                 None => "waiting",
                 Some(Vm::Running | Vm::Incoming(_) | Vm::Sent) => "running",
