@@ -58,6 +58,7 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     world.pass(5_000);
     for vm in there.iter().copied() {
         as_it_looks(&mut world, vm);
+        was_to_stop(&mut world, scenario, vm);
     }
     world.pass(1_000);
     while world.now < ZERO {
@@ -220,6 +221,20 @@ fn as_it_looks(world: &mut World, vm: &Declared) {
         if let Some(machine) = node.machines.get_mut(&name) {
             machine.state = state;
         }
+    }
+}
+
+/// A stop that has failed before the scenario begins was ordered, and the guest may still run. Whatever is on a host that is not heard
+/// waits for what becomes of that host, and what is left alone has been stopped by somebody else.
+fn was_to_stop(world: &mut World, scenario: &Scenario, vm: &Declared) {
+    let Some(guest) = world.names.guest(&vm.name).cloned() else { return };
+    let here = vm.failed_ops.iter().any(|op| op.op == "stop" && op.has_failed() && op.host == vm.host);
+    let is_heard = |host: &&Host| ["up", "spare", "standby", "shutting-down"].contains(&host.state.as_str());
+    let host = scenario.hosts.iter().find(|host| Some(&host.name) == vm.host.as_ref()).filter(is_heard);
+    let looked_after = wanted(scenario, vm) != Wanted::Unmanaged;
+    if host.is_some_and(|host| !is_silent(host)) && here && looked_after && vm.active_on.len() < 2 {
+        world.faults.insert(guest.clone(), Faults { stop: true, ..Faults::default() });
+        world.commit(Change::Stop { guest, why: "it was to stop".to_owned() });
     }
 }
 

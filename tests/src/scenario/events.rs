@@ -4,7 +4,7 @@ use holdfast_policies::{
     change::Change,
     names::{Epoch, GuestName, HostName},
     rules::Rule,
-    state::{Heading, Mode, Phase},
+    state::{Heading, Mode, Phase, Wanted},
 };
 use serde_json::Value;
 
@@ -190,6 +190,10 @@ impl Script {
         }
         for host in scenario.hosts.iter().filter(|host| is_drained(scenario, host)) {
             let Some(name) = world.names.host(&host.name).cloned() else { continue };
+            if does_not_stop(world, &name) {
+                stop_one_by_one(world, &name);
+                continue;
+            }
             let (mode, by) = (Mode::Leaving { reboot: false }, "the scenario".to_owned());
             world.commit(Change::ModeSet { host: name, mode, by });
         }
@@ -224,6 +228,23 @@ impl Script {
                 world.tell(super::format::Deed { kind: "power-off".to_owned(), host, ..Default::default() });
             }
         }
+    }
+}
+
+/// Whether a host has a guest that lets itself not be stopped. Nobody switches it off then.
+fn does_not_stop(world: &World, host: &HostName) -> bool {
+    let stops_there = |phase: &Phase| matches!(phase, Phase::Releasing { tenure, .. } if tenure.host == *host);
+    let fails = |guest: &GuestName| world.faults.get(guest).is_some_and(|faults| faults.stop);
+    world.state.guests.iter().any(|(name, guest)| stops_there(&guest.phase) && fails(name))
+}
+
+/// Has the guests of a host stopped that are looked after, in the order in which they do.
+fn stop_one_by_one(world: &mut World, host: &HostName) {
+    let runs_here = |phase: &Phase| matches!(phase, Phase::Running { tenure, .. } if tenure.host == *host);
+    let here =
+        world.state.guests.iter().filter(|(_, guest)| runs_here(&guest.phase) && guest.wanted == Wanted::Running);
+    for guest in here.map(|(name, _)| name.clone()).collect::<Vec<GuestName>>() {
+        world.commit(Change::WantedSet { guest, wanted: Wanted::Stopped, by: "the scenario".to_owned() });
     }
 }
 

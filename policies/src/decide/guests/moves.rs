@@ -100,7 +100,10 @@ impl Pass<'_, '_> {
             self.call_about_vain_moves(run, &reason);
         }
         let waits = |what: &str| format!("{}; {reason}: it waits for {what}", judgement.doing);
-        if self.moving >= MOVES_AT_ONCE || self.beside {
+        if let Some(then) = self.keeps_from_a_cold_move(run.name) {
+            judgement.doing = waits(&format!("{then} to stop, which does not run without it"));
+            judgement.waits = Some((format!("{then} to stop"), FOREVER));
+        } else if self.moving >= MOVES_AT_ONCE || self.beside {
             let whose = self.mover.as_ref().map(|mover| format!(", that of {mover}")).unwrap_or_default();
             judgement.doing = waits(&format!("another move to end{whose}"));
             judgement.waits = Some(("another move to end".to_owned(), FOREVER));

@@ -167,6 +167,21 @@ pub(super) fn stops_after<'a>(state: &'a ClusterState, name: &GuestName) -> Opti
     })
 }
 
+/// The guest that has to be down before this one stops, and is being stopped: until that is proven it may still run (S2), and would
+/// run without what it needs.
+fn stops_after_one_that_is_stopping<'a>(state: &'a ClusterState, name: &GuestName) -> Option<&'a GuestName> {
+    let is_stopping = |then: &GuestName| {
+        let phase = state.guests.get(then).map(|known| &known.phase);
+        matches!(phase, Some(Phase::Releasing { .. }))
+    };
+    state.policies.rules.values().find_map(|rule| match rule {
+        Rule::Order { first, then, required: true, symmetrical: true } if first == name => {
+            (is_stopping(then) && !is_circle(&state.policies, first, then)).then_some(then)
+        }
+        Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
+    })
+}
+
 /// Whether rules say in which order guests start.
 pub(in crate::decide) fn has_orders(policies: &Policies) -> bool {
     policies.rules.values().any(|rule| matches!(rule, Rule::Order { .. }))
@@ -216,6 +231,14 @@ impl Pass<'_, '_> {
     /// Why a guest is to stop for the order in which guests do.
     pub(super) fn stops_before(&self, name: &GuestName) -> Option<String> {
         self.glance.orders.then(|| stops_before(self.round.state, name)).flatten()
+    }
+
+    /// The guest for whose sake this one is not stopped to be started elsewhere, if it moves like that at all.
+    pub(super) fn keeps_from_a_cold_move(&self, name: &GuestName) -> Option<&GuestName> {
+        let state = self.round.state;
+        let is_live = || state.policies.guests.get(name).is_some_and(|declared| declared.needs.live_migration);
+        let held = || stops_after_one_that_is_stopping(state, name).filter(|_| !is_live());
+        self.glance.orders.then(held).flatten()
     }
 
     /// What a guest waits for although the one before it counts as ready.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    fixture::done,
+    fixture::{done, failed},
     model::{FenceLevel, LeaseLevel},
     observe::GuestCondition,
     state::Phase,
@@ -205,6 +205,25 @@ fn a_guest_is_stopped_before_the_one_that_it_needs() {
     assert_eq!(scene.settle(), Vec::<String>::new(), "web waits for db");
     want(&mut scene, "db", Wanted::Running);
     assert_eq!(scene.settle(), ["Place"]);
+}
+
+#[test]
+fn a_guest_is_not_stopped_to_start_elsewhere_while_one_that_needs_it_could_not_be_stopped() {
+    let mut scene = both(order("db", "web", true, true));
+    cold_only(&mut scene, "db");
+    scene.later(20_000);
+    scene.stage.must(Change::Stop { guest: name("web"), why: "the test wants it".to_owned() });
+    scene.stage.end("b", failed());
+    set_mode(&mut scene, "a", Mode::Draining);
+    scene.later(1_000);
+    seen(&mut scene, "db", SightState::Passing);
+    let words = scene.settle();
+    assert!(!words.contains(&"Migrate".to_owned()), "web may still run, and would run without db: {words:?}");
+    assert!(doing(&scene, "db").contains("waits for web to stop"), "{}", doing(&scene, "db"));
+    redeclare(&mut scene, |policies| policies.rules.clear());
+    scene.later(1_000);
+    seen(&mut scene, "db", SightState::Passing);
+    assert!(scene.settle().contains(&"Migrate".to_owned()), "nothing keeps it any more");
 }
 
 #[test]
