@@ -5,7 +5,7 @@ use crate::{
     check::check,
     evidence::{Answer, Heard, Sight, SightState},
     fixture::{Stage, boot, declaration, done, failed, host, name, off},
-    names::Vantage,
+    names::{ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     proof::{Power, PowerReading, Proof},
     state::{Mode, Phase},

@@ -49,7 +49,8 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     let late = latecomers(scenario);
     let there: Vec<&Declared> = scenario.vms.iter().filter(|vm| !late.contains(vm.name.as_str())).collect();
     for vm in there.iter().copied() {
-        world.declared.insert(vm.name.clone(), vm.clone());
+        let moves_first = scenario.mode == Kind::Snapshot && vm.live_migratable != Some(false);
+        world.declared.insert(vm.name.clone(), Declared { moves_first, ..vm.clone() });
     }
     declare(&mut world, scenario);
     for vm in there.iter().copied() {

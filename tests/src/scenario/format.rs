@@ -185,6 +185,9 @@ pub struct Vm {
     /// How it will misbehave.
     #[serde(default)]
     pub faults: Option<Value>,
+    /// It is not stopped for a more important one before people have looked whether it has another place. Not part of the format.
+    #[serde(skip)]
+    pub moves_first: bool,
     /// The rest.
     #[serde(flatten)]
     pub more: More,

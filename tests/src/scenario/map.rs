@@ -243,11 +243,12 @@ fn needs(scenario: &Scenario, vm: &Vm, demand: BTreeMap<String, u64>) -> GuestNe
 }
 
 /// Whether a running guest gives way to those of higher priority: where the scenario ranks its guests and looks at one
-/// situation, that is what the ranks are for, and so is saying which of those that are kept apart gives way.
+/// situation, that is what the ranks are for, and so is saying which of those that are kept apart gives way. Not while it may have
+/// another place to move to.
 fn gives_way(scenario: &Scenario, vm: &Vm) -> bool {
     let rank = |vm: &Vm| vm.priority.unwrap_or(0.0);
     let is_below = || scenario.vms.iter().any(|other| rank(other) > rank(vm));
-    scenario.mode == format::Kind::Snapshot && (is_below() || gives_way_apart(scenario, vm))
+    scenario.mode == format::Kind::Snapshot && !vm.moves_first && (is_below() || gives_way_apart(scenario, vm))
 }
 
 /// Whether the guest is the one that gives way where a rule of a situation requires guests to be apart, or does not run without

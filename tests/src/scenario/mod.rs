@@ -8,8 +8,8 @@
 //! - without a quorum nothing is decided (S4), except by decree (`no_quorum_policy: ignore`).
 //!
 //! Where Holdfast leaves something to people on purpose, and a situation leaves no doubt what they would do, that is done in their
-//! place: what may run nowhere is stopped (`nowhere`), hosts that are too full are relieved (`relief`), and guests that are to go back
-//! are moved back when a drain has ended (`homeward`).
+//! place: what may run nowhere is stopped (`nowhere`), hosts that are too full are relieved (`relief`), less important guests make way
+//! (`way`), and guests that are to go back are moved back when a drain has ended (`homeward`).
 //!
 //! `HOLDFAST_STORY=1` prints every command.
 
@@ -32,6 +32,7 @@ pub mod outcome;
 mod plain;
 pub mod question;
 mod relief;
+mod way;
 pub mod world;
 
 use serde_json::{Value, json};

@@ -16,13 +16,27 @@ use serde_json::Value;
 use super::{
     format::{Kind, Scenario},
     host::Vm,
-    world::World,
+    way::{end_patience, is_waited_for, make_way},
+    world::{World, ZERO},
 };
+
+/// Milliseconds after which guests that can move while they run are stopped for more important ones that wait, whatever is under way.
+const PATIENCE: u64 = 60_000;
 
 /// Has somebody act who has been told, once nothing else is under way.
 pub fn relieve(world: &mut World, scenario: &Scenario) {
+    if scenario.mode != Kind::Snapshot {
+        return;
+    }
+    // Where something is always under way, nobody looks on for ever.
+    if !world.is_calm() {
+        if world.now >= ZERO + PATIENCE && is_waited_for(world) {
+            end_patience(world, scenario);
+        }
+        return;
+    }
     let by_scores = scenario.cluster.placement.as_ref().and_then(Value::as_str) == Some("score-only");
-    if scenario.mode != Kind::Snapshot || by_scores || !world.is_calm() {
+    if make_way(world, scenario) || by_scores {
         return;
     }
     if let Some(change) = what_is_done(world) {
@@ -45,7 +59,7 @@ fn what_is_done(world: &World) -> Option<Change> {
 }
 
 /// The guests that run on a host and are looked after, the least important first. One that somebody has paused is left alone.
-fn least_important(world: &World, host: &HostName) -> Vec<GuestName> {
+pub(super) fn least_important(world: &World, host: &HostName) -> Vec<GuestName> {
     let runs_here = |phase: &Phase| matches!(phase, Phase::Running { tenure, .. } if tenure.host == *host);
     let node = world.nodes.iter().find(|node| node.name == *host);
     let is_paused = |guest: &GuestName| {
@@ -60,7 +74,7 @@ fn least_important(world: &World, host: &HostName) -> Vec<GuestName> {
 }
 
 /// A host that would take the guest.
-fn elsewhere(world: &World, guest: &GuestName, from: &HostName) -> Option<HostName> {
+pub(super) fn elsewhere(world: &World, guest: &GuestName, from: &HostName) -> Option<HostName> {
     let there = world.nodes.iter().filter(|node| node.connected() && node.name != *from).map(|node| &node.name);
     let known = there.filter(|host| world.state.hosts.contains_key(*host));
     known.filter(|host| world.state.unfit(guest, host).is_none()).min().cloned()

@@ -1,0 +1,121 @@
+//! What people do for a guest that finds no room where less important ones run: they have those go elsewhere first.
+//!
+//! Holdfast moves nothing that runs for room alone. Guests of best effort it stops for more important ones that are down, at once: that
+//! brings those back soonest. Nothing of a situation is urgent, so guests that can move while they run count as best effort only when
+//! people have looked whether they have another place. For a guest that is to leave its host, and runs meanwhile, only people make
+//! room at all.
+
+use std::cmp::Reverse;
+
+use holdfast_policies::{
+    change::Change,
+    names::{GuestName, HostName},
+    state::{Phase, Wanted},
+};
+
+use super::{
+    build::declare,
+    format::Scenario,
+    relief::{elsewhere, least_important},
+    world::World,
+};
+
+/// The least important guests of a host that are looked at.
+const ASKED_MAX: usize = 64;
+
+/// Has somebody act who has been told of a guest without room. Returns whether anything was done.
+pub fn make_way(world: &mut World, scenario: &Scenario) -> bool {
+    let leaving = told_of(world, "leave", |phase| matches!(phase, Phase::Running { .. }));
+    let waiting = told_of(world, "placement", |phase| matches!(phase, Phase::Free { .. }));
+    let for_leaving = leaving.iter().find_map(|guest| way_for(world, guest, true));
+    let change = for_leaving.or_else(|| waiting.iter().find_map(|guest| way_for(world, guest, false)));
+    let is_done = change.is_some_and(|change| world.commit(change).refused.is_none());
+    is_done || (!waiting.is_empty() && end_patience(world, scenario))
+}
+
+/// Whether guests wait for whose sake others are not stopped yet.
+pub fn is_waited_for(world: &World) -> bool {
+    world.declared.values().any(|vm| vm.moves_first)
+        && !told_of(world, "placement", |phase| matches!(phase, Phase::Free { .. })).is_empty()
+}
+
+/// From now on those that can move while they run are stopped for more important ones like all others.
+pub fn end_patience(world: &mut World, scenario: &Scenario) -> bool {
+    let mut changed = false;
+    for vm in world.declared.values_mut().filter(|vm| vm.moves_first) {
+        vm.moves_first = false;
+        changed = true;
+    }
+    if changed {
+        declare(world, scenario);
+    }
+    changed
+}
+
+/// The guests in such a phase of which people are told this, the most important first.
+fn told_of(world: &World, about: &str, phase: impl Fn(&Phase) -> bool) -> Vec<GuestName> {
+    let of = world.state.guests.iter().filter(|(_, known)| known.wanted == Wanted::Running && phase(&known.phase));
+    let names = of.map(|(name, _)| name);
+    let mut told: Vec<GuestName> =
+        names.filter(|name| world.state.open_incident(&format!("{about}/{name}")).is_some()).cloned().collect();
+    told.sort_by_key(|guest| (Reverse(priority(world, guest)), guest.clone()));
+    told
+}
+
+/// What makes way for the guest: the move of a less important one, or the end of one that has no other place, if somebody may stop it.
+fn way_for(world: &World, guest: &GuestName, may_stop: bool) -> Option<Change> {
+    let (host, gone) = who_goes(world, guest)?;
+    let by = || "whoever is told".to_owned();
+    let goes = |other: &&GuestName| may_stop || (is_live(world, other) && is_untried(world, other));
+    let moved = gone.iter().filter(goes).find_map(|other| {
+        let to = elsewhere(world, other, &host)?;
+        Some(Change::MoveAsked { guest: other.clone(), to, cold: false, by: by() })
+    });
+    let first = gone.first().filter(|_| may_stop);
+    let stopped = || Some(Change::WantedSet { guest: first?.clone(), wanted: Wanted::Stopped, by: by() });
+    moved.or_else(stopped)
+}
+
+/// The host that would take the guest if less important ones were gone, and which: as few as will do.
+fn who_goes(world: &World, guest: &GuestName) -> Option<(HostName, Vec<GuestName>)> {
+    let heard = world.nodes.iter().filter(|node| node.connected()).map(|node| &node.name);
+    let known = heard.filter(|host| world.state.hosts.contains_key(*host));
+    let found = known.filter_map(|host| Some((host.clone(), in_its_way(world, guest, host)?)));
+    found.min_by_key(|(host, gone)| (gone.len(), host.clone()))
+}
+
+/// The less important guests that have to be gone before a host takes this one; `None` where none have to, or that is not enough.
+fn in_its_way(world: &World, guest: &GuestName, host: &HostName) -> Option<Vec<GuestName>> {
+    let fits = |gone: &[GuestName]| {
+        let mut state = world.state.clone();
+        state.guests.retain(|name, _| !gone.contains(name));
+        state.unfit(guest, host).is_none()
+    };
+    let ours = priority(world, guest);
+    let below = least_important(world, host).into_iter().filter(|other| priority(world, other) < ours);
+    let mut gone: Vec<GuestName> = below.take(ASKED_MAX).collect();
+    if gone.is_empty() || !fits(&gone) || fits(&[]) {
+        return None;
+    }
+    // Whoever need not go stays, the most important ones first.
+    for other in gone.clone().iter().rev() {
+        let fewer: Vec<GuestName> = gone.iter().filter(|one| *one != other).cloned().collect();
+        if fits(&fewer) {
+            gone = fewer;
+        }
+    }
+    Some(gone)
+}
+
+fn priority(world: &World, guest: &GuestName) -> u32 {
+    world.state.policies.guests.get(guest).map_or(0, |declared| declared.priority)
+}
+
+fn is_live(world: &World, guest: &GuestName) -> bool {
+    world.state.policies.guests.get(guest).is_some_and(|declared| declared.needs.live_migration)
+}
+
+/// Whether its newest moves have not failed: else people would not have it moved for another again.
+fn is_untried(world: &World, guest: &GuestName) -> bool {
+    world.state.guests.get(guest).is_some_and(|known| known.failed_moves == 0)
+}
