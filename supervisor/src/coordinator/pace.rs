@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(rest(|host, _| host.verdict = HostVerdict::Suspect), TICK);
         assert_eq!(rest(|_, guest| guest.waits = Some(("the rung's wait".to_owned(), 1))), TICK);
         let failed = |_: &mut HostJudgement, guest: &mut GuestJudgement| {
-            guest.services.values_mut().for_each(|service| service.verdict = ServiceVerdict::Suspect);
+            guest.services.iter_mut().for_each(|(_, service)| service.verdict = ServiceVerdict::Suspect);
         };
         assert_eq!(rest(failed), TICK);
         let held = Report { storm_hold: Some("three hosts".to_owned()), ..report(|_, _| {}) };

@@ -118,7 +118,7 @@ pub(crate) fn failed_over() -> ClusterState {
 
 fn report() -> Report {
     let healthy = ServiceJudgement::plain(ServiceVerdict::Healthy, vec!["inside passes 1s ago (ok)".into()]);
-    let services = BTreeMap::from([(ServiceName::new("http").unwrap(), healthy)]);
+    let services = [(ServiceName::new("http").unwrap(), healthy)].into_iter().collect();
     let judgement = GuestJudgement { services, doing: "runs on h2".into(), ..GuestJudgement::default() };
     let judged = |verdict| HostJudgement {
         verdict,

@@ -58,7 +58,7 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     }
     world.pass(5_000);
     for vm in there.iter().copied() {
-        as_it_looks(&mut world, vm);
+        as_it_looks(&mut world, scenario, vm);
         was_to_stop(&mut world, scenario, vm);
     }
     world.pass(1_000);
@@ -207,14 +207,15 @@ fn faults(names: &Names, vm: &Declared) -> Faults {
     faults
 }
 
-/// What no command can say.
-fn as_it_looks(world: &mut World, vm: &Declared) {
+/// What no command can say. What has failed in a situation may be half alive; in a story it has ended.
+fn as_it_looks(world: &mut World, scenario: &Scenario, vm: &Declared) {
     let Some(name) = world.names.guest(&vm.name).cloned() else { return };
     if world.is_reported_running(&name) {
         world.commit(Change::Verified { guest: name.clone(), unasked: Vec::new() });
     }
     let state = match vm.state.as_deref() {
-        Some("failed") => Vm::HalfAlive,
+        Some("failed") if scenario.mode == Kind::Snapshot => Vm::HalfAlive,
+        Some("failed") => Vm::Failed,
         Some("paused") => Vm::Paused,
         Some(_) | None => Vm::Running,
     };

@@ -68,7 +68,7 @@ impl Script {
         let kept = vms.into_iter().filter_map(|vm| {
             let text = vm.host.as_ref().filter(|host| booted(host) && vm.state.as_deref() == Some("stopped"))?;
             let (guest, host) = (world.names.guest(&vm.name)?.clone(), world.names.host(text)?.clone());
-            let start = !is_chosen && desired(vm.desired.as_deref()) == holdfast_policies::state::Wanted::Running;
+            let start = !is_chosen && desired(vm.desired.as_deref()) == Wanted::Running;
             Some(Kept { guest, host, start })
         });
         Self { kept: kept.collect(), events, shutdowns: Vec::new(), held_until, homeward: Homeward::default() }
@@ -206,11 +206,7 @@ impl Script {
             let Some(node) = world.nodes.get(index).filter(|node| node.on) else { continue };
             let age = world.now - shutdown.since;
             let ours = |guest: &GuestName| {
-                world
-                    .state
-                    .guests
-                    .get(guest)
-                    .is_some_and(|known| known.wanted != holdfast_policies::state::Wanted::Unmanaged)
+                world.state.guests.get(guest).is_some_and(|known| known.wanted != Wanted::Unmanaged)
             };
             let empty = !node.machines.keys().any(ours);
             if age < SHUTDOWN || !(empty || age >= SHUTDOWN_LIMIT) {
@@ -264,7 +260,7 @@ fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &Guest
             }
         }
         "vm-stop" => {
-            let wanted = holdfast_policies::state::Wanted::Stopped;
+            let wanted = Wanted::Stopped;
             world.commit(Change::WantedSet { guest: guest.clone(), wanted, by });
         }
         "vm-move" => vm_move(world, event, guest),
@@ -349,7 +345,7 @@ fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestNa
         node.machines.insert(guest.clone(), machine);
     }
     declare(world, scenario);
-    if wanted != holdfast_policies::state::Wanted::Running {
+    if wanted != Wanted::Running {
         world.commit(Change::WantedSet { guest: guest.clone(), wanted, by: "the scenario".to_owned() });
     }
     if let (false, Some(host)) = (event.already_running || is_there, host) {

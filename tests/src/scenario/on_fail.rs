@@ -54,6 +54,10 @@ pub fn followed(scenario: &Scenario) -> Scenario {
     let fenced = fencing(scenario) != Fencing::Nobody;
     for index in 0..followed.vms.len() {
         let Some(vm) = followed.vms.get_mut(index) else { continue };
+        // Where it is active, it is.
+        if vm.host.is_none() && vm.state.as_deref() != Some("stopped") {
+            vm.host = vm.active_on.first().cloned();
+        }
         match vm.multiple_active.as_deref().filter(|_| vm.active_on.len() > 1).and_then(found_twice) {
             Some(FoundTwice::LeftAlone) => vm.managed = Some(false),
             Some(FoundTwice::Stopped) => vm.desired = Some("stopped".to_owned()),

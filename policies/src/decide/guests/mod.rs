@@ -26,6 +26,7 @@
 //! | | | the newest rung to help | the rung's wait |
 //! | | `condition.rs` | its services to come up | its time to boot |
 //! | | `moves.rs` | its turn to move; a host that can take it | another move has ended, a pause; one can |
+//! | | | those that need it to stop, where it moves by a stop | they are down |
 //! | `Releasing` | here | the word that nothing of it is left | the order's deadline; ten seconds after it failed |
 //! | `Migrating` | `migration.rs` | what its step waits for | as it says there |
 //!
