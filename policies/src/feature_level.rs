@@ -38,14 +38,18 @@ impl FeatureLevel {
     /// From this one on a guest with much memory is given longer to be sent, and two versions would write different times into
     /// one order before all can do this.
     pub const LONG_SENDS: Self = Self::REVOCATION;
-    /// From this one on everybody makes of an entry what this version makes of it. Before, it refuses nothing that an earlier
-    /// version takes in, and counts nothing otherwise: orders and incidents are numbered by the state, and one that some have and
-    /// others have not would give its number to another one there.
+    /// From this one on everybody makes of an entry what the version that came with it makes of it. Before, nothing is refused that an
+    /// earlier version takes in, and nothing counted otherwise: orders and incidents are numbered by the state, and one that some
+    /// have and others have not would give its number to another one there. What a later version makes otherwise has its own level.
     pub const ALIKE: Self = Self::REVOCATION;
-    /// From this one on long entries and snapshots are packed, which an earlier version cannot read.
-    pub const PACKED: Self = Self::REVOCATION;
+    /// A live move can be called off before its switch. An earlier version refuses the wish, and an agent of one hands a guest over
+    /// also when its order to send it was withdrawn.
+    pub const CALLED_OFF: Self = Self(3);
+    /// From this one on long entries and snapshots are packed, which an earlier version cannot read, and an entry may be as long as
+    /// this version sends it. No level of its own: no version was made that can do the one and not the other.
+    pub const PACKED: Self = Self::CALLED_OFF;
     /// What this version can do.
-    pub const HIGHEST: Self = Self::REVOCATION;
+    pub const HIGHEST: Self = Self::CALLED_OFF;
 }
 
 impl Default for FeatureLevel {

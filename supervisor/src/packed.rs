@@ -102,7 +102,9 @@ mod tests {
     #[test]
     fn nothing_is_packed_before_every_voter_can_unpack_it() {
         let long = json(4 * PACKED_FROM);
-        assert_eq!(pack(long.clone(), FeatureLevel::BIRTH).unwrap(), long);
+        for level in [FeatureLevel::BIRTH, FeatureLevel::REVOCATION] {
+            assert_eq!(pack(long.clone(), level).unwrap(), long, "level {level}");
+        }
     }
 
     #[test]

@@ -11,16 +11,22 @@
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     journal::Event,
     names::{GuestName, HostName},
     state::{ClusterState, Heading, Migration, MigrationStep, Tenure},
 };
 
 impl ClusterState {
+    /// Whether all voters know how a live move is called off, and all agents end a send whose order was withdrawn (R26).
+    pub(crate) fn may_call_off(&self) -> bool {
+        self.level >= FeatureLevel::CALLED_OFF
+    }
+
     /// The live move that this wish of an operator calls off, if it does: it has not switched, and the guest is to stay or to be
     /// stopped for its move. A voter of an earlier version refuses the wish (R26).
     pub(super) fn called_off_by(&self, guest: &GuestName, to: &HostName, cold: bool) -> Option<Migration> {
-        let migration = self.migration(guest).filter(|_| self.are_alike())?;
+        let migration = self.migration(guest).filter(|_| self.may_call_off())?;
         let is_unswitched = match migration.step {
             MigrationStep::Receiving { .. } | MigrationStep::Sending { .. } => true,
             MigrationStep::Switched { .. } | MigrationStep::Returning { .. } | MigrationStep::Clearing { .. } => false,

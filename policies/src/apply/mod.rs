@@ -176,9 +176,9 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Whether all voters make of an entry what this version makes of it. Until then it does with it what an earlier one does,
+    /// Whether all voters make of an entry what the second level made of it. Until then it is done with it what an earlier version does,
     /// wherever that bears on what is ordered, on incidents or on leases (R26).
-    pub(crate) fn are_alike(&self) -> bool {
+    pub(super) fn are_alike(&self) -> bool {
         self.level >= FeatureLevel::ALIKE
     }
 

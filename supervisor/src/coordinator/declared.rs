@@ -17,6 +17,9 @@ const AROUND_BYTES: usize = 4 * 1024;
 /// reads to apply the entry, and what its snapshots hold.
 const DECLARED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Largest entry while a voter may be of an earlier version: it proposes and sends on none that is longer (R26).
+const ENTRY_BYTES_BEFORE: usize = 1024 * 1024;
+
 /// The policies, one line per change, and the files that they were read from.
 pub(super) struct Planned {
     pub(super) policies: Policies,
@@ -54,17 +57,16 @@ fn check_size(policies: &Policies, sources: &BTreeMap<String, String>, level: Fe
         return Err(Denied::Refused(why));
     }
     let bytes = pack(json, level).map_err(|error| refuse(&error))?.len().saturating_add(AROUND_BYTES);
-    if bytes <= ENTRY_BYTES_MAX {
+    let (most, until) = if level < FeatureLevel::PACKED {
+        (ENTRY_BYTES_BEFORE, ". More are as soon as all supervisors are upgraded: `holdfast status` names who is to be")
+    } else {
+        (ENTRY_BYTES_MAX, "")
+    };
+    if bytes <= most {
         return Ok(());
     }
-    let until = if level < FeatureLevel::PACKED {
-        ". More are as soon as all supervisors are upgraded: `holdfast status` names who is to be"
-    } else {
-        ""
-    };
     let why = format!(
-        "these policies take {bytes} bytes in the log, their files with all comments included, and at most {ENTRY_BYTES_MAX} are \
-         possible{until}"
+        "these policies take {bytes} bytes in the log, their files with all comments included, and at most {most} are possible{until}"
     );
     Err(Denied::Refused(why))
 }
@@ -74,6 +76,7 @@ mod tests {
     use super::*;
 
     const PACKED: FeatureLevel = FeatureLevel::PACKED;
+    const BEFORE: FeatureLevel = FeatureLevel::REVOCATION;
 
     /// Text that zstd makes little of, as names, addresses and MAC addresses are: digits by xorshift.
     fn digits(bytes: usize, seed: u64) -> String {
@@ -94,13 +97,13 @@ mod tests {
     #[test]
     fn policies_that_fit_into_no_entry_are_refused_for_good() {
         let check = |text: String, level| check_size(&Policies::default(), &files(text), level);
-        assert_eq!(check("#".repeat(ENTRY_BYTES_MAX / 2), FeatureLevel::BIRTH), Ok(()));
+        assert_eq!(check("#".repeat(ENTRY_BYTES_BEFORE / 2), BEFORE), Ok(()));
         assert_eq!(check("#".repeat(2 * ENTRY_BYTES_MAX), PACKED), Ok(()), "packed");
         let said = |text: String, level| match check(text, level) {
             Err(Denied::Refused(why)) => why,
             other => panic!("{other:?}"),
         };
-        let why = said("#".repeat(ENTRY_BYTES_MAX), FeatureLevel::BIRTH);
+        let why = said("#".repeat(ENTRY_BYTES_BEFORE), BEFORE);
         assert!(why.contains("at most") && why.contains("upgraded"), "{why}");
         let why = said(digits(2 * ENTRY_BYTES_MAX, 7), PACKED);
         assert!(why.contains("at most") && !why.contains("upgraded"), "{why}");
@@ -139,6 +142,6 @@ mod tests {
         let (policies, _) = plan(&Policies::default(), &sources).unwrap();
         assert_eq!(policies.guests.len(), 10_000);
         assert_eq!(check_size(&policies, &sources, PACKED), Ok(()));
-        assert!(check_size(&policies, &sources, FeatureLevel::BIRTH).is_err(), "not before all can unpack it");
+        assert!(check_size(&policies, &sources, BEFORE).is_err(), "not before all can unpack it");
     }
 }

@@ -198,7 +198,7 @@ impl Pass<'_, '_> {
         };
         let state = self.round.state;
         let stops = state.guests.get(name).is_some_and(|guest| guest.wanted == Wanted::Stopped);
-        let may = state.are_alike() && state.orders.contains_key(&order) && state.hands_off(name).is_none();
+        let may = state.may_call_off() && state.orders.contains_key(&order) && state.hands_off(name).is_none();
         let detail = || "called off, because an operator wants the guest stopped".to_owned();
         (stops && may).then(|| Act::TakeForFailed { order, detail: detail() })
     }

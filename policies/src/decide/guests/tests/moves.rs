@@ -638,14 +638,17 @@ fn what_calls_a_move_off_is_refused_where_its_own_target_is_unfit_and_before_all
     set_mode(&mut scene, "b", Mode::Maintenance);
     assert!(matches!(scene.stage.refused(cold("b")), Refused::Target { .. }));
     assert!(matches!(scene.stage.refused(cold("x")), Refused::NoHost { .. }));
-    let mut scene = four();
-    scene.stage.migrate("web", "a");
-    for change in [cold("b"), ask_move("web", "d")] {
-        assert!(matches!(scene.stage.refused(change), Refused::Phase { .. }), "R26");
+    for level in [FeatureLevel::BIRTH, FeatureLevel::REVOCATION] {
+        let mut scene = four();
+        scene.stage.state.level = level;
+        scene.stage.migrate("web", "a");
+        for change in [cold("b"), ask_move("web", "d")] {
+            assert!(matches!(scene.stage.refused(change), Refused::Phase { .. }), "R26, level {level}");
+        }
+        want(&mut scene, "web", Wanted::Stopped);
+        scene.later(1_000);
+        assert!(scene.words().is_empty(), "R26: its host would hand it over all the same, level {level}");
     }
-    want(&mut scene, "web", Wanted::Stopped);
-    scene.later(1_000);
-    assert!(scene.words().is_empty(), "R26: its host would hand it over all the same");
 }
 
 #[test]
