@@ -23,6 +23,8 @@ use crate::{
     time::Span,
 };
 
+mod second;
+
 const ENTRIES: &str = include_str!("older/entries.json");
 const STATE: &str = include_str!("older/state.json");
 const REQUEST: &str = include_str!("older/request.json");

@@ -3,6 +3,7 @@
 
 use holdfast_policies::{
     change::{Change, Refused},
+    feature_level::FeatureLevel,
     names::{Epoch, GuestName, HostName, Incarnation},
     order::{OrderKind, OrderOutcome},
     proof::ProofKind,
@@ -116,7 +117,9 @@ impl World {
             Change::Stop { guest, .. } => self.note_stopped(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::MoveAsked { .. } => self.seen.moves_asked += 1,
-            Change::LevelRaised { .. } => self.seen.levels_raised += u64::from(self.upgrades),
+            Change::LevelRaised { to } => {
+                self.seen.levels_raised += u64::from(self.upgrades && *to == FeatureLevel::HIGHEST);
+            }
             Change::WantedSet { wanted: Wanted::Unmanaged, .. } => self.seen.left_alone += 1,
             Change::HostJoined { host, facts, .. } => {
                 let contested = self.truth.state.hosts.get(host).is_some_and(|known| known.is_contested());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
+    feature_level::FeatureLevel,
     hostfile::Timing,
     model::{
         FenceLevel, GuestDeclaration, IpmiDevice, LeaseLevel, OnDegraded, Policies, Policy, PowerDevice, Probe,
@@ -59,8 +60,8 @@ pub struct Setup {
     pub drifts: Vec<u64>,
     /// Whether voters find out how much their own links lose, and doubt themselves for it.
     pub lossy_links: bool,
-    /// Hosts that begin with an older version (R26).
-    pub old: BTreeSet<usize>,
+    /// Hosts that begin with an older version, and the highest feature level that it can do (R26).
+    pub old: BTreeMap<usize, FeatureLevel>,
 }
 
 impl Setup {
@@ -81,7 +82,7 @@ impl Setup {
             twin: None,
             drifts: Vec::new(),
             lossy_links: false,
-            old: BTreeSet::new(),
+            old: BTreeMap::new(),
         }
     }
 
@@ -114,7 +115,7 @@ impl Setup {
             twin: None,
             drifts: Vec::new(),
             lossy_links: false,
-            old: BTreeSet::new(),
+            old: BTreeMap::new(),
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);

@@ -19,10 +19,10 @@ use super::{
 /// The stream of chance that upgrades are drawn from.
 const VERSIONS: u64 = 16;
 
-/// What the older version can do.
-const OLDER: FeatureLevel = FeatureLevel::BIRTH;
+/// What older versions can do. The first one knows of no levels.
+const OLDER: [FeatureLevel; 2] = [FeatureLevel::BIRTH, FeatureLevel::REVOCATION];
 
-/// Has half of the hosts of every third world begin with the older version, and upgrades each of them before one of the heals.
+/// Has half of the hosts of every third world begin with one older version, and upgrades each of them before one of the heals.
 pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     let mut random = Random::new(setup.seed, VERSIONS);
     let drawn = random.one_in(3) || setup.broken == Some(Break::R26);
@@ -31,12 +31,14 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     if !drawn || healed.is_empty() || setup.twin.is_some() {
         return plan;
     }
-    setup.old = (0..setup.hosts.len()).filter(|_| random.one_in(2)).collect();
-    for host in &setup.old {
+    let old: Vec<usize> = (0..setup.hosts.len()).filter(|_| random.one_in(2)).collect();
+    for host in &old {
         let healed = healed[random.index(healed.len())];
         let at = before(&mut random, healed, 2_000, 24_000);
         plan.push((at, Happening::Upgrade { host: *host, back: random.between(200, 3_000) }));
     }
+    let level = OLDER[random.index(OLDER.len())];
+    setup.old = old.into_iter().map(|host| (host, level)).collect();
     plan.sort_by_key(|(at, _)| *at);
     plan
 }
@@ -44,8 +46,8 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
 impl World {
     /// Has the hosts of the setup begin with the older version.
     pub(super) fn begin_with_older_versions(&mut self, setup: &Setup) {
-        for host in &setup.old {
-            self.hosts[*host].level = OLDER;
+        for (host, level) in &setup.old {
+            self.hosts[*host].level = *level;
         }
         self.upgrades = !setup.old.is_empty();
     }
@@ -56,22 +58,23 @@ impl World {
         self.stop_supervisor(host, back);
     }
 
-    /// The level that this coordinator has committed. The older version knows of none.
+    /// The level that this coordinator has committed: none that its own version cannot do.
     pub(super) fn level_to_raise(&self, voter: usize) -> Option<Change> {
         let (known, own) = (&self.voters[voter], self.hosts[voter].level);
-        if own < FeatureLevel::HIGHEST {
+        if own <= FeatureLevel::BIRTH {
             return None;
         }
         if self.broken == Some(Break::R26) {
             return (known.state.level < own).then_some(Change::LevelRaised { to: own });
         }
         let clock = self.hosts[voter].clock(self.now);
-        to_raise(&known.state, &known.brain.evidence, clock, self.timing.suspect_after.0)
+        let raise = to_raise(&known.state, &known.brain.evidence, clock, self.timing.suspect_after.0);
+        raise.filter(|raise| raised_to(raise).is_none_or(|to| to <= own))
     }
 
     /// R26: no voter comes upon an entry that its version does not know.
     pub(super) fn check_version(&mut self, voter: usize, number: u64, change: &Change) {
-        let needs = if let Change::LevelRaised { to } = change { *to } else { change.level() };
+        let needs = raised_to(change).unwrap_or_else(|| change.level());
         let own = self.hosts[voter].level;
         if needs > own {
             let name = self.hosts[voter].name.clone();
@@ -79,4 +82,9 @@ impl World {
             self.violate("R26", what);
         }
     }
+}
+
+/// The level that a change raises the cluster's to, if it does.
+fn raised_to(change: &Change) -> Option<FeatureLevel> {
+    if let Change::LevelRaised { to } = change { Some(*to) } else { None }
 }

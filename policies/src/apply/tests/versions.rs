@@ -201,3 +201,24 @@ fn a_drill_that_began_before_its_executor_was_noted_verifies_no_device_that_mean
         assert_eq!(stage.state.wiring_of(&host(of), 0).is_some(), verifies, "{of}");
     }
 }
+
+/// Orders are numbered by the state: what is called off by some, and refused by those that cannot, gives each later one another number.
+#[test]
+fn a_live_move_is_called_off_by_all_voters_or_by_none() {
+    let [mut second, mut third] = [FeatureLevel::REVOCATION, FeatureLevel::CALLED_OFF].map(|level| {
+        let mut stage = Stage::new(&["a", "b", "c"], &["web"]);
+        stage.run("web", "a");
+        stage.state.level = level;
+        stage.migrate("web", "b");
+        stage
+    });
+    let asked = |to: &str, cold| Change::MoveAsked { guest: name("web"), to: host(to), cold, by: "ann".to_owned() };
+    for (to, cold) in [("a", false), ("a", true), ("c", true)] {
+        assert!(matches!(second.refused(asked(to, cold)), Refused::Phase { .. }), "{to}");
+    }
+    assert!(matches!(second.refused(asked("b", true)), Refused::Already { .. }), "it is on its way there");
+    assert_eq!(second.state.last_order, third.state.last_order);
+    third.must(asked("c", true));
+    assert!(third.state.last_order > second.state.last_order);
+    assert!(third.migration("web").then.is_some());
+}
