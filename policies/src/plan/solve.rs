@@ -15,6 +15,7 @@ use super::{
     room::Room,
     table::{GuestAt, HostAt, Table},
 };
+use crate::state::Mode;
 
 /// Starts that one host carries out at once (boot storm).
 pub const STARTS_PER_HOST: u32 = 2;
@@ -342,7 +343,7 @@ impl<'p, 'a> Solver<'p, 'a> {
 
     /// Moves a set that runs to where all of it can run. What is to be placed waits for it there.
     fn move_set(&mut self, guests: &[GuestAt], anchors: &[GuestAt], there: Option<Rank>) -> bool {
-        let movable = |guest: &GuestAt| !self.wanted[*guest] && self.problem.guests[*guest].stage == Stage::Running;
+        let movable = |guest: &GuestAt| !self.wanted[*guest] && self.can_go(*guest);
         if !anchors.iter().all(movable) {
             return false;
         }
@@ -369,6 +370,15 @@ impl<'p, 'a> Solver<'p, 'a> {
         let until = Some(Until::SetMoved { guests: movers });
         self.units.push(Unit { guests: guests.to_vec(), host, why, until, loose: false });
         true
+    }
+
+    /// Whether a guest that runs would be moved: not one that is left alone, for itself or with its host. Others of its set would wait
+    /// for it for ever, and hold their place.
+    fn can_go(&self, guest: GuestAt) -> bool {
+        let known = &self.problem.guests[guest];
+        let lets_go =
+            |host: HostAt| !matches!(self.problem.hosts[host].out, Some(Reason::Mode { mode: Mode::Maintenance }));
+        known.stage == Stage::Running && known.wanted && known.home.is_none_or(lets_go)
     }
 
     /// The best host for guests as one, and whether it is the only one.

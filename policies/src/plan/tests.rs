@@ -9,7 +9,7 @@ use crate::{
     model::{GuestDeclaration, Policies},
     names::RuleName,
     rules::{Guests, Hosts, Rule, Score},
-    state::{MigrationStep, Mode},
+    state::{MigrationStep, Mode, Wanted},
 };
 
 pub fn change(stage: &mut Stage, how: impl FnOnce(&mut Policies)) {
@@ -313,6 +313,30 @@ fn a_running_guest_of_best_effort_gives_way_and_room_is_waited_for() {
     assert!(placement.preempted.is_empty());
     assert_eq!(placed(&stage)["high"], "b later");
     assert!(told(&stage, "high").contains("spare has given way"), "{}", told(&stage, "high"));
+}
+
+#[test]
+fn a_set_holds_no_place_for_a_member_that_is_left_alone() {
+    let unmanaged = Change::WantedSet { guest: name("g1"), wanted: Wanted::Unmanaged, by: "ann".to_owned() };
+    let maintenance = Change::ModeSet { host: host("a"), mode: Mode::Maintenance, by: "ann".to_owned() };
+    let cases =
+        [(None, ["b later", "nowhere"]), (Some(unmanaged), ["nowhere", "b"]), (Some(maintenance), ["nowhere", "b"])];
+    for (left_alone, expected) in cases {
+        let mut stage = Stage::new(&["a", "b"], &["filler", "g1", "g2", "other"]);
+        change(&mut stage, |policies| {
+            for (of, memory) in [("filler", 1_000), ("g1", 5_500), ("g2", 2_500), ("other", 3_000)] {
+                guest(policies, of).qemu.memory_mib = memory;
+            }
+            guest(policies, "g2").priority = 200;
+        });
+        stage.run("filler", "a");
+        stage.run("g1", "a");
+        rule(&mut stage, "set", together(&["g1", "g2"]));
+        if let Some(left_alone) = left_alone {
+            stage.must(left_alone);
+        }
+        assert_eq!(words(&stage), expected);
+    }
 }
 
 #[test]

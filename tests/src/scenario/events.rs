@@ -4,7 +4,7 @@ use holdfast_policies::{
     change::Change,
     names::{Epoch, GuestName, HostName},
     rules::Rule,
-    state::{Heading, Mode, Phase, Wanted},
+    state::{Guest, Heading, Mode, Phase, Wanted},
 };
 use serde_json::Value;
 
@@ -194,6 +194,10 @@ impl Script {
                 stop_one_by_one(world, &name);
                 continue;
             }
+            for guest in left_on(world, &name).into_iter().filter(|guest| is_needed(world, guest)).collect::<Vec<_>>() {
+                let by = "the scenario".to_owned();
+                world.commit(Change::WantedSet { guest, wanted: Wanted::Stopped, by });
+            }
             let (mode, by) = (Mode::Leaving { reboot: false }, "the scenario".to_owned());
             world.commit(Change::ModeSet { host: name, mode, by });
         }
@@ -234,14 +238,29 @@ fn does_not_stop(world: &World, host: &HostName) -> bool {
     world.state.guests.iter().any(|(name, guest)| stops_there(&guest.phase) && fails(name))
 }
 
-/// Has the guests of a host stopped that are looked after, in the order in which they do.
+/// Has the guests of a host stopped that have no other place, in the order in which they do.
 fn stop_one_by_one(world: &mut World, host: &HostName) {
-    let runs_here = |phase: &Phase| matches!(phase, Phase::Running { tenure, .. } if tenure.host == *host);
-    let here =
-        world.state.guests.iter().filter(|(_, guest)| runs_here(&guest.phase) && guest.wanted == Wanted::Running);
-    for guest in here.map(|(name, _)| name.clone()).collect::<Vec<GuestName>>() {
+    for guest in left_on(world, host) {
         world.commit(Change::WantedSet { guest, wanted: Wanted::Stopped, by: "the scenario".to_owned() });
     }
+}
+
+/// The guests that run on a host, are looked after, and have no other place, as people are told. Others are on their way.
+fn left_on(world: &World, host: &HostName) -> Vec<GuestName> {
+    let runs_here = |phase: &Phase| matches!(phase, Phase::Running { tenure, .. } if tenure.host == *host);
+    let is_told = |name: &GuestName| world.state.open_incident(&format!("leave/{name}")).is_some();
+    let here =
+        |name: &GuestName, guest: &Guest| runs_here(&guest.phase) && guest.wanted == Wanted::Running && is_told(name);
+    world.state.guests.iter().filter(|(name, guest)| here(name, guest)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether another guest is up that does not run without this one: it would run on if this one just stopped.
+fn is_needed(world: &World, guest: &GuestName) -> bool {
+    let is_up = |then: &GuestName| world.state.guests.get(then).is_some_and(|known| !known.tenures().is_empty());
+    world.state.policies.rules.values().any(|rule| match rule {
+        Rule::Order { first, then, required: true, symmetrical: true } => first == guest && is_up(then),
+        Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => false,
+    })
 }
 
 fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestName) {
