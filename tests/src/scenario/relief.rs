@@ -2,12 +2,14 @@
 //!
 //! Holdfast moves nothing that runs for room alone, and stops nothing: only people know whether the guests or the figure are wrong. Of
 //! a situation the scenario says that its figures are right. So whoever is told has the least important guests go elsewhere, one after
-//! the other, and stops one for which there is no room. Where hosts are chosen by scores only, figures are no reason to act.
+//! the other, and stops one for which there is no room beside more important ones. Where hosts are chosen by scores only, figures are
+//! no reason to act.
 
 use std::cmp::Reverse;
 
 use holdfast_policies::{
     change::Change,
+    fit::Unfit,
     names::{GuestName, HostName},
     state::{Mode, Phase, Wanted},
 };
@@ -16,12 +18,9 @@ use serde_json::Value;
 use super::{
     format::{Kind, Scenario},
     host::Vm,
-    way::{end_patience, is_waited_for, make_way},
+    way::{PATIENCE, end_patience, is_waited_for, make_way, somebody_does, want_again},
     world::{World, ZERO},
 };
-
-/// Milliseconds after which guests that can move while they run are stopped for more important ones that wait, whatever is under way.
-const PATIENCE: u64 = 60_000;
 
 /// Has somebody act who has been told, once nothing else is under way.
 pub fn relieve(world: &mut World, scenario: &Scenario) {
@@ -36,11 +35,10 @@ pub fn relieve(world: &mut World, scenario: &Scenario) {
         return;
     }
     let by_scores = scenario.cluster.placement.as_ref().and_then(Value::as_str) == Some("score-only");
-    if make_way(world, scenario) || by_scores {
-        return;
-    }
-    if let Some(change) = what_is_done(world) {
-        world.commit(change);
+    let is_done = make_way(world, scenario)
+        || what_is_done(world).filter(|_| !by_scores).is_some_and(|change| somebody_does(world, change));
+    if !is_done {
+        want_again(world);
     }
 }
 
@@ -49,13 +47,30 @@ fn what_is_done(world: &World) -> Option<Change> {
     let full = world.state.hosts.iter().filter(|(_, known)| known.mode == Mode::Active).map(|(host, _)| host);
     let full = full.filter(is_told).find(|host| !least_important(world, host).is_empty())?;
     let guests = least_important(world, full);
+    let too_many = too_many(world, full, &guests);
     let by = || "whoever is told".to_owned();
-    let moved = guests.iter().find_map(|guest| {
+    let moved = too_many.iter().chain(&guests).find_map(|guest| {
         let to = elsewhere(world, guest, full)?;
         Some(Change::MoveAsked { guest: guest.clone(), to, cold: false, by: by() })
     });
-    let stopped = || Some(Change::WantedSet { guest: guests.first()?.clone(), wanted: Wanted::Stopped, by: by() });
+    let stopped = || Some(Change::WantedSet { guest: too_many.first()?.clone(), wanted: Wanted::Stopped, by: by() });
     moved.or_else(stopped)
+}
+
+/// Those of a host's guests for which there is no room beside more important ones; both lists begin with the least important.
+fn too_many(world: &World, host: &HostName, guests: &[GuestName]) -> Vec<GuestName> {
+    let mut state = world.state.clone();
+    state.guests.retain(|name, _| !guests.contains(name));
+    let mut found = Vec::new();
+    for guest in guests.iter().rev() {
+        if matches!(state.unfit(guest, host), Some(Unfit::NoRoom { .. })) {
+            found.push(guest.clone());
+        } else if let Some(known) = world.state.guests.get(guest) {
+            state.guests.insert(guest.clone(), known.clone());
+        }
+    }
+    found.reverse();
+    found
 }
 
 /// The guests that run on a host and are looked after, the least important first. One that somebody has paused is left alone.

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use holdfast_policies::{
     change::Change,
     names::{GuestName, HostName},
+    rules::Rule,
     state::{Phase, Wanted},
 };
 
@@ -17,8 +18,12 @@ use super::{
     build::declare,
     format::Scenario,
     relief::{elsewhere, least_important},
-    world::World,
+    world::{World, ZERO},
 };
+
+/// Milliseconds after which guests that can move while they run are stopped for more important ones that wait, whatever is under way,
+/// and those that rules keep from where they run are stopped.
+pub const PATIENCE: u64 = 60_000;
 
 /// The least important guests of a host that are looked at.
 const ASKED_MAX: usize = 64;
@@ -29,8 +34,32 @@ pub fn make_way(world: &mut World, scenario: &Scenario) -> bool {
     let waiting = told_of(world, "placement", |phase| matches!(phase, Phase::Free { .. }));
     let for_leaving = leaving.iter().find_map(|guest| way_for(world, guest, true));
     let change = for_leaving.or_else(|| waiting.iter().find_map(|guest| way_for(world, guest, false)));
-    let is_done = change.is_some_and(|change| world.commit(change).refused.is_none());
-    is_done || (!waiting.is_empty() && end_patience(world, scenario))
+    let is_done = change.is_some_and(|change| somebody_does(world, change));
+    is_done || (!waiting.is_empty() && end_patience(world, scenario)) || give_up(world, &leaving)
+}
+
+/// Has somebody do something. Returns whether that was possible.
+pub fn somebody_does(world: &mut World, change: Change) -> bool {
+    let stopped = match &change {
+        Change::WantedSet { guest, wanted: Wanted::Stopped, .. } => Some(guest.clone()),
+        _ => None,
+    };
+    let is_done = world.commit(change).refused.is_none();
+    if is_done {
+        world.stopped_for_others.extend(stopped);
+    }
+    is_done
+}
+
+/// Those that people have stopped for others are wanted again once those are on their way: they start where they have room, or wait.
+pub fn want_again(world: &mut World) {
+    if !told_of(world, "leave", |phase| matches!(phase, Phase::Running { .. })).is_empty() {
+        return;
+    }
+    for guest in std::mem::take(&mut world.stopped_for_others) {
+        let by = "whoever is told".to_owned();
+        world.commit(Change::WantedSet { guest, wanted: Wanted::Running, by });
+    }
 }
 
 /// Whether guests wait for whose sake others are not stopped yet.
@@ -50,6 +79,30 @@ pub fn end_patience(world: &mut World, scenario: &Scenario) -> bool {
         declare(world, scenario);
     }
     changed
+}
+
+/// Has the least important guest stopped that rules keep from where it runs, and that has had no other place for so long.
+fn give_up(world: &mut World, leaving: &[GuestName]) -> bool {
+    if world.now < ZERO + PATIENCE {
+        return false;
+    }
+    let guest = leaving.iter().rev().find(|guest| has_no_place(world, guest)).cloned();
+    let by = || "whoever is told".to_owned();
+    guest.is_some_and(|guest| somebody_does(world, Change::WantedSet { guest, wanted: Wanted::Stopped, by: by() }))
+}
+
+/// Whether a guest that runs may run on no host. One on a host that is drained is stopped when that goes; of what is kept together only
+/// people who know it say who gives way.
+fn has_no_place(world: &World, guest: &GuestName) -> bool {
+    let Some(Phase::Running { tenure, .. }) = world.state.guests.get(guest).map(|known| &known.phase) else {
+        return false;
+    };
+    let policies = &world.state.policies;
+    let is_kept = policies.rules.values().any(|rule| match rule {
+        Rule::Together { guests, required: true, .. } => guests.among(&policies.guests).contains(guest),
+        Rule::Together { .. } | Rule::Hosts { .. } | Rule::Apart { .. } | Rule::Order { .. } => false,
+    });
+    !is_kept && !world.state.is_draining(&tenure.host) && elsewhere(world, guest, &tenure.host).is_none()
 }
 
 /// The guests in such a phase of which people are told this, the most important first.

@@ -124,6 +124,8 @@ pub struct World {
     pub confirmed: BTreeSet<HostName>,
     /// How deciding was suspended.
     pub frozen_as: Option<String>,
+    /// Guests that people have stopped for the sake of others, and want again when they have room.
+    pub(super) stopped_for_others: BTreeSet<GuestName>,
     /// Plans that the checker beside the planner has refused: what is wrong with each. Bounded by the steps of a scenario.
     pub refused: Vec<String>,
     /// When something happened last.
@@ -157,6 +159,7 @@ impl World {
             fenced: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             frozen_as: None,
+            stopped_for_others: BTreeSet::new(),
             refused: Vec::new(),
             stirred: 0,
             index: 0,
