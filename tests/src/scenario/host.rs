@@ -43,7 +43,8 @@ pub enum Vm {
     Sent,
     /// Gone: the process does not serve any more.
     Failed,
-    /// Found failed in the situation of a snapshot. It does not serve, and what is left of it may still write: it is there until it is stopped.
+    /// Found failed in the situation of a snapshot. It does not serve, and what is left of it may still write: it is there until it
+    /// is stopped.
     HalfAlive,
 }
 

@@ -1,8 +1,8 @@
 //! What a failed operation leads to, where a scenario says so by operation: rewritten into the situation that follows.
 //!
 //! Holdfast has one answer to each kind of failure (a guest that fails is started again, one that cannot be stopped waits
-//! for a person, who has its host switched off where that can be done). What a scenario wants instead is what an operator would then have said: leave it alone, stop it, put
-//! the host on standby, switch the host off.
+//! for a person, who has its host switched off where that can be done). What a scenario wants instead is what an operator
+//! would then have said: leave it alone, stop it, put the host on standby, switch the host off.
 
 use super::{
     format::{Op, Scenario, Vm},
