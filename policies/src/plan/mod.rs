@@ -40,9 +40,9 @@
 //! [`EXHAUSTIVE_UNITS`] sets or guests have been placed, every way is tried, so that whenever there is a place for all,
 //! all are placed; beyond, chains of up to three pushes are tried. Both end after [`LOOKS_MAX`] looks in one call; then
 //! [`Placement::cut`] is set, and "nowhere" means "not found". Guests that run are not moved to make room, except that a
-//! keep-together set moves as one when a member of it can start only elsewhere. At last guests of best effort and of
-//! lower priority are asked to give way, as few and as unimportant ones as will do; the guest that needs their room
-//! waits until they are proven gone.
+//! keep-together set moves as one when a member of it can start only elsewhere, and none of it is left alone. At last guests
+//! of best effort and of lower priority are asked to give way, as few and as unimportant ones as will do; the guest that
+//! needs their room waits until they are proven gone.
 //!
 //! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
 //! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it

@@ -233,7 +233,7 @@ fn was_to_stop(world: &mut World, scenario: &Scenario, vm: &Declared) {
     let here = vm.failed_ops.iter().any(|op| op.op == "stop" && op.has_failed() && op.host == vm.host);
     let is_heard = |host: &&Host| ["up", "spare", "standby", "shutting-down"].contains(&host.state.as_str());
     let host = scenario.hosts.iter().find(|host| Some(&host.name) == vm.host.as_ref()).filter(is_heard);
-    let looked_after = wanted(scenario, vm) != Wanted::Unmanaged;
+    let looked_after = scenario.mode == Kind::Snapshot && wanted(scenario, vm) != Wanted::Unmanaged;
     if host.is_some_and(|host| !is_silent(host)) && here && looked_after && vm.active_on.len() < 2 {
         world.faults.insert(guest.clone(), Faults { stop: true, ..Faults::default() });
         world.commit(Change::Stop { guest, why: "it was to stop".to_owned() });

@@ -5,13 +5,13 @@
 //! people have looked whether they have another place. For a guest that is to leave its host, and runs meanwhile, only people make
 //! room at all.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use holdfast_policies::{
     change::Change,
     names::{GuestName, HostName},
     rules::Rule,
-    state::{Phase, Wanted},
+    state::{Guest, Phase, Wanted},
 };
 
 use super::{
@@ -107,10 +107,17 @@ fn has_no_place(world: &World, guest: &GuestName) -> bool {
 
 /// The guests in such a phase of which people are told this, the most important first.
 fn told_of(world: &World, about: &str, phase: impl Fn(&Phase) -> bool) -> Vec<GuestName> {
-    let of = world.state.guests.iter().filter(|(_, known)| known.wanted == Wanted::Running && phase(&known.phase));
-    let names = of.map(|(name, _)| name);
-    let mut told: Vec<GuestName> =
-        names.filter(|name| world.state.open_incident(&format!("{about}/{name}")).is_some()).cloned().collect();
+    let open = world.state.incidents.values().filter(|incident| incident.is_open());
+    let named: BTreeSet<&str> =
+        open.filter_map(|incident| incident.key.strip_prefix(about)?.strip_prefix('/')).collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let is_told = |name: &GuestName, known: &Guest| {
+        named.contains(name.as_str()) && known.wanted == Wanted::Running && phase(&known.phase)
+    };
+    let told = world.state.guests.iter().filter(|(name, known)| is_told(name, known));
+    let mut told: Vec<GuestName> = told.map(|(name, _)| name.clone()).collect();
     told.sort_by_key(|guest| (Reverse(priority(world, guest)), guest.clone()));
     told
 }
