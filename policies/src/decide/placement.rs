@@ -120,11 +120,25 @@ impl<'a> Plan<'a> {
         let patient = problem.least_important(&freed_now.collect::<Vec<GuestAt>>());
         let mut room = Room::of(&problem);
         let overfull = room.overfull(&problem);
-        let placement = match kept.is_empty() {
-            true => plan::place(&problem, &mut room, &Ask { guests: ready, patient, ..Ask::default() }),
-            false => with_kept(&problem, &mut room, ready, patient, &kept),
+        let placing = |room: &mut Room| match kept.is_empty() {
+            true => {
+                let ask = Ask { guests: ready.clone(), patient: patient.clone(), ..Ask::default() };
+                plan::place(&problem, room, &ask)
+            }
+            false => with_kept(&problem, room, ready.clone(), patient.clone(), &kept),
         };
+        let mut placement = placing(&mut room);
         let mut moves = plan::moves(&problem, &room);
+        // What is placed may have taken the only place of guests that cannot stay where they are, and have others itself.
+        let stuck = plan::stuck(&problem, &moves);
+        if stuck > 0 && !placement.places.is_empty() {
+            let mut other = Room::of(&problem);
+            let first = plan::moves_first(&problem, &mut other);
+            let then = placing(&mut other);
+            if plan::stuck(&problem, &first) < stuck && is_as_good(&then, &placement) {
+                (room, placement, moves) = (other, then, first);
+            }
+        }
         let may_go = |guest: &GuestName| {
             let home = state.guests.get(guest).and_then(Guest::home);
             let answers = |host: &HostName| judged.get(host).is_some_and(|on| on.verdict == HostVerdict::Healthy);
@@ -235,6 +249,14 @@ impl<'a> Plan<'a> {
             place @ (Place::On { .. } | Place::Later { .. } | Place::Nowhere { .. }) => self.told(place),
         }
     }
+}
+
+/// Whether no guest that waits is worse off by the one placement than by the other.
+fn is_as_good(one: &Placement, other: &Placement) -> bool {
+    let begun = |placement: &Placement| placement.begun().values().sum::<u32>();
+    begun(one) >= begun(other)
+        && one.nowhere().count() <= other.nowhere().count()
+        && one.preempted.len() <= other.preempted.len()
 }
 
 /// Places guests that have waited for a host that is back on that host, and then the others. One that its host cannot take

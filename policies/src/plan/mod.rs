@@ -47,7 +47,8 @@
 //! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
 //! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it
 //! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round; and
-//! it comes to the one of it whose moves fail again and again.
+//! it comes to the one of it whose moves fail again and again. Where what is placed would leave one that is to move without a place,
+//! it is placed around that ([`moves_first`]), if nobody who waits is worse off.
 //! Where a required rule is broken and only others keep the guest from the hosts that are left, one of those that are not more
 //! important makes way first ([`make_way`]).
 //! [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
@@ -72,7 +73,7 @@ mod tolerate;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use make_way::make_way;
-pub use moves::{Move, is_held, moves};
+pub use moves::{Move, is_held, moves, moves_first, stuck};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
 pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;

@@ -70,6 +70,23 @@ pub fn moves(problem: &Problem<'_>, room: &Room) -> Vec<Move> {
     found
 }
 
+/// How many guests cannot stay where they are, would be moved, and have no other place.
+#[must_use]
+pub fn stuck(problem: &Problem<'_>, moves: &[Move]) -> usize {
+    moves.iter().filter(|found| found.required && found.to.is_none() && problem.lets_go(found.from)).count()
+}
+
+/// The moves of guests that cannot stay where they are, as if nothing else were placed; the room holds their places then.
+#[must_use]
+pub fn moves_first(problem: &Problem<'_>, room: &mut Room) -> Vec<Move> {
+    let mut found = moves(problem, room);
+    found.retain(|found| found.required && problem.lets_go(found.from));
+    for (guest, to) in found.iter().filter_map(|found| Some((found.guest, found.to?))) {
+        room.take(problem, guest, to);
+    }
+    found
+}
+
 /// Whether it runs undisturbed, and rules have a say in where.
 fn is_bound(problem: &Problem<'_>, guest: GuestAt) -> bool {
     let known = &problem.guests[guest];

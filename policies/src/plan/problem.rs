@@ -229,6 +229,11 @@ impl<'a> Problem<'a> {
         self.guests.iter().filter(|(_, guest)| homeless(guest)).map(|(at, _)| at).collect()
     }
 
+    /// Whether guests that run on a host are moved: in maintenance they are left alone.
+    pub(super) fn lets_go(&self, host: HostAt) -> bool {
+        !matches!(self.hosts[host].out, Some(Reason::Mode { mode: Mode::Maintenance }))
+    }
+
     /// Those of the least priority among guests.
     #[must_use]
     pub fn least_important(&self, guests: &[GuestAt]) -> BTreeSet<GuestAt> {

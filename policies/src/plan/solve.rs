@@ -15,7 +15,6 @@ use super::{
     room::Room,
     table::{GuestAt, HostAt, Table},
 };
-use crate::state::Mode;
 
 /// Starts that one host carries out at once (boot storm).
 pub const STARTS_PER_HOST: u32 = 2;
@@ -376,9 +375,7 @@ impl<'p, 'a> Solver<'p, 'a> {
     /// for it for ever, and hold their place.
     fn can_go(&self, guest: GuestAt) -> bool {
         let known = &self.problem.guests[guest];
-        let lets_go =
-            |host: HostAt| !matches!(self.problem.hosts[host].out, Some(Reason::Mode { mode: Mode::Maintenance }));
-        known.stage == Stage::Running && known.wanted && known.home.is_none_or(lets_go)
+        known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.problem.lets_go(host))
     }
 
     /// The best host for guests as one, and whether it is the only one.

@@ -135,6 +135,31 @@ fn a_member_whose_set_has_to_move_waits_while_the_set_goes_first() {
 }
 
 #[test]
+fn what_is_placed_leaves_guests_that_cannot_stay_the_only_place_that_they_have() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["f1", "f2", "w", "x", "y"]);
+    let mut policies = stage.state.policies.clone();
+    for (of, memory_mib) in [("f1", 3_000), ("f2", 4_000), ("w", 3_000), ("x", 3_000), ("y", 3_000)] {
+        policies.guests.get_mut(&name(of)).unwrap().qemu.memory_mib = memory_mib;
+    }
+    stage.declare(policies);
+    for (of, on) in [("f1", "a"), ("x", "a"), ("y", "b"), ("f2", "c")] {
+        stage.run(of, on);
+    }
+    let set = Rule::Together { guests: named(&["x", "y"]), required: true, yields: None, weight: 0 };
+    let hosts = Hosts::Named([(host("b"), Score::By(5))].into());
+    let liked = Rule::Hosts { guests: named(&["w"]), hosts, required: false };
+    declare(&mut stage, vec![set, liked], &[]);
+    let commands = round(&stage).commands;
+    let is_placed = commands.iter().any(
+        |change| matches!(change, Change::Place { guest, host: on, .. } if *guest == name("w") && *on == host("c")),
+    );
+    let is_moved = commands
+        .iter()
+        .any(|change| matches!(change, Change::Migrate { guest, to, .. } if *guest == name("x") && *to == host("b")));
+    assert!(is_placed && is_moved, "w would like b, and x has no other place than there: {commands:?}");
+}
+
+#[test]
 fn a_set_goes_only_where_a_member_that_waits_can_run_too() {
     let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
     stage.run("g1", "a");
