@@ -173,7 +173,7 @@ mod tests {
         let policies = yaml::parse(&[Source { name: "web.yaml", text: WEB }]).unwrap();
         let homes = BTreeMap::from([(GuestName::new("web-1").unwrap(), (host("b"), Epoch::default()))]);
         let view = Arc::new(View { policies, homes, ..View::default() });
-        let (all, alone) = (BTreeSet::from(["a", "b"].map(host)), BTreeSet::from([host("b")]));
+        let (all, alone) = (BTreeSet::from(["a", "b", "c"].map(host)), BTreeSet::from([host("b")]));
         let mut wanted = Wanted::default();
         assert!(wanted.renew(&host("b"), all.clone(), &view) && wanted.all.is_empty());
         assert!(!wanted.renew(&host("b"), all.clone(), &view));
