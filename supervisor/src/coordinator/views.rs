@@ -4,7 +4,10 @@
 //! packed once, and goes out no faster than a network bears. No lease and no order waits for it: a reply for which there is no
 //! room goes without, and the host asks again with its next sync.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use holdfast_policies::{
     feature_level::FeatureLevel,
@@ -15,6 +18,7 @@ use holdfast_policies::{
     sync::SyncRequest,
     time::{Moment, millis},
 };
+use tokio::time::timeout;
 
 use crate::{node::Node, packed::pack};
 
@@ -23,6 +27,10 @@ const BYTES_PER_MS: usize = 32 * 1024;
 
 /// Bytes that may go out at once after some rest. One that is larger waits until there is as much room as this.
 const BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
+
+/// How long a sync is kept for what is declared to be written down. That of some hundred guests takes less; a lease waits for no more,
+/// and whoever goes without asks again within a quarter of a second.
+const WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// About as long as a guest's or a host's place is in JSON, in bytes.
 const LINE_BYTES: usize = 64;
@@ -49,34 +57,36 @@ pub(super) struct Declared {
 }
 
 impl Views {
-    /// What is declared, if it is news to whoever asks. Whoever comes first writes it down, on a thread of its own; the others wait
-    /// for that.
-    pub(super) async fn declared(&self, node: &Node, request: &SyncRequest) -> Option<Declared> {
+    /// What is declared, if it is news to whoever asks, and is written down by now or in a moment.
+    pub(super) async fn declared(&self, node: &Arc<Node>, request: &SyncRequest) -> Option<Declared> {
         let known = request.has_view?;
         let is_wanted = |state: &ClusterState| is_news(state, request) && !known.declares_as(ViewMark::of(state));
         if !node.read(is_wanted) {
             return None;
         }
-        let mut written = self.written.lock().await;
+        timeout(WAIT_MAX, self.written_down(node)).await.ok().flatten()
+    }
+
+    /// Whoever comes first has it written down, on a thread that goes on also when nobody waits any more: whoever comes next finds it.
+    async fn written_down(&self, node: &Arc<Node>) -> Option<Declared> {
+        let mut written = Arc::clone(&self.written).lock_owned().await;
         let of = node.read(ViewMark::of);
         if let Some(declared) = written.as_ref().filter(|declared| declared.of.declares_as(of)) {
             return Some(declared.clone());
         }
-        let (of, policies) = node.read(|state| (ViewMark::of(state), state.policies.clone()));
-        let text = match tokio::task::spawn_blocking(move || write_down(&policies)).await {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => {
-                tracing::error!(error, "what is declared cannot be written down");
-                return None;
+        let node = Arc::clone(node);
+        let writing = tokio::task::spawn_blocking(move || {
+            let (of, policies) = node.read(|state| (ViewMark::of(state), state.policies.clone()));
+            match write_down(&policies) {
+                Ok(text) => *written = Some(Declared { of, text: text.into() }),
+                Err(error) => {
+                    tracing::error!(error, "what is declared cannot be written down");
+                    return None;
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "what is declared cannot be written down");
-                return None;
-            }
-        };
-        let declared = Declared { of, text: text.into() };
-        *written = Some(declared.clone());
-        Some(declared)
+            written.clone()
+        });
+        writing.await.ok().flatten()
     }
 
     /// What is new to whoever asks, in a reply of this term; `None` when nothing is, or there is no room at the moment.
@@ -88,7 +98,8 @@ impl Views {
         declared: Option<&Declared>,
         now: Moment,
     ) -> Option<News> {
-        let known = request.has_view.filter(|_| is_news(state, request))?;
+        // One whose guard has yet to be told of its view says that it knows less than it has.
+        let known = request.has_view.filter(|known| is_news(state, request) && *known != ViewMark::of(state))?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ledger = match kept.ledger.take() {
             Some((of, ledger)) if of == term => ledger,
@@ -97,18 +108,24 @@ impl Views {
         ledger.look(state);
         let mut news = ledger.news(known);
         kept.ledger = Some((term, ledger));
-        if !known.declares_as(news.to) {
+        let text = if known.declares_as(news.to) {
+            None
+        } else {
             // Something else may have been declared since it was written down.
-            let declared = declared.filter(|declared| declared.of.declares_as(news.to))?;
-            news.declared = Some(declared.text.to_string());
+            Some(&declared.filter(|declared| declared.of.declares_as(news.to))?.text)
+        };
+        if !kept.room.take(bytes(&news, text.map_or(0, |text| text.len())), now) {
+            return None;
         }
-        kept.room.take(bytes(&news), now).then_some(news)
+        // Megabytes, and only now: for whoever goes without they would be copied in vain, again and again.
+        news.declared = text.map(ToString::to_string);
+        Some(news)
     }
 }
 
-fn bytes(news: &News) -> usize {
+fn bytes(news: &News, declared: usize) -> usize {
     let lines = news.homes.len().saturating_add(news.hosts.len()).saturating_mul(LINE_BYTES);
-    news.declared.as_ref().map_or(0, String::len).saturating_add(lines)
+    declared.saturating_add(lines)
 }
 
 /// Whoever says which view it has can unpack.
@@ -171,6 +188,8 @@ mod tests {
         assert_eq!((&view.policies, view.index), (&state.policies, state.view_changed));
         let knows = asks(view.mark, view.index);
         assert_eq!(views.news(&state, &knows, 1, None, Moment(2)), None);
+        let guard_is_behind = asks(view.mark, 0);
+        assert_eq!(views.news(&state, &guard_is_behind, 1, None, Moment(2)), None, "it has it already");
         state.applied += 1;
         state.view_changed = state.applied;
         let (gone, _) = state.hosts.pop_last().unwrap();
