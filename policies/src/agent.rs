@@ -208,6 +208,8 @@ impl Agent {
             self.outranked.extend(&self.carried);
             // Who ordered it is gone; a number that comes again is another order's.
             self.results.clear();
+            // An index of the one says nothing of the other.
+            self.view = 0;
         }
         self.disk.authority = reply.authority;
         if let Some(floors) = reply.floors.filter(|_| !self.disk.floors_known) {
@@ -251,10 +253,22 @@ impl Agent {
             }
         }
         if let Some(view) = reply.view {
-            self.view = view.index;
-            actions.push(Action::Look(Box::new(view)));
+            actions.extend(self.on_view(view));
         }
         Ok(actions)
+    }
+
+    /// A view was made of what the coordinator has told. Replies may overtake each other, and news take their time to be read: one that
+    /// is older than what is known, or of a generation that has ended, is not looked at. What is armed must not follow what was
+    /// declared before.
+    pub fn on_view(&mut self, view: View) -> Option<Action> {
+        let generation = self.disk.authority.generation;
+        let is_of_another = view.mark.is_some_and(|mark| mark.generation != generation);
+        if is_of_another || view.index < self.view {
+            return None;
+        }
+        self.view = view.index;
+        Some(Action::Look(Box::new(view)))
     }
 
     fn raise_floors(&mut self, given_up: &[(GuestName, Epoch)]) -> bool {

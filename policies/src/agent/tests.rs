@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     fixture::{boot, declaration, done, failed, host, name},
     model::QemuDefinition,
+    news::ViewMark,
     order::StopHow,
     time::Span,
 };
@@ -374,4 +375,24 @@ fn an_order_that_was_never_written_down_does_not_hide_what_comes_of_a_later_one_
     assert_eq!(carried(&take(&mut agent, recovered(vec![fence(2)]))), [OrderId(2)]);
     agent.on_done(OrderId(2), done(), None);
     assert!(!results(&agent).is_empty());
+}
+
+#[test]
+fn a_view_that_was_overtaken_by_a_newer_one_or_is_of_an_ended_generation_is_not_looked_at() {
+    let view = |generation: u32, index: u64| {
+        let mark = Some(ViewMark { generation, index, policies: 1 });
+        View { index, mark, ..View::default() }
+    };
+    let mut agent = agent(known());
+    take(&mut agent, reply(Vec::new()));
+    assert!(matches!(agent.on_view(view(1, 9)), Some(Action::Look(_))));
+    let overtaken = SyncReply { view: Some(view(1, 8)), ..reply(Vec::new()) };
+    assert!(!take(&mut agent, overtaken).iter().any(|action| matches!(action, Action::Look(_))));
+    assert_eq!(agent.view(), 9);
+    let authority = Authority { generation: 2, term: 1, index: 10 };
+    take(&mut agent, SyncReply { authority, ..reply(Vec::new()) });
+    assert_eq!(agent.view(), 0, "what it knew says nothing of the new one");
+    assert_eq!(agent.on_view(view(1, 11)), None);
+    assert!(matches!(agent.on_view(view(2, 3)), Some(Action::Look(_))));
+    assert_eq!(agent.view(), 3);
 }

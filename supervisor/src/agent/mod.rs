@@ -31,6 +31,7 @@ use holdfast_policies::{
     timing::TimingTold,
 };
 use last_words::LastWords;
+use news::Learning;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -80,6 +81,7 @@ enum End {
     Synced { nonce: u64, sent: Moment, first: Option<HostName>, result: Result<Box<SyncReply>, String> },
     Carried { order: OrderId, carried: Carried },
     Written(io::Result<()>),
+    Viewed(Result<Box<View>, String>),
     Stopped { guest: GuestName },
 }
 
@@ -106,6 +108,7 @@ pub async fn run(mut parts: Parts) {
         failures: 0,
         sights_known: None,
         writing: Writing::default(),
+        learning: Learning::default(),
         told,
         stopping: BTreeSet::new(),
     };
@@ -179,6 +182,8 @@ struct Work {
     sights_known: Option<SightsMark>,
     /// What waits for the disk.
     writing: Writing<Order>,
+    /// What is made of news.
+    learning: Learning,
     told: Told,
     /// Guests whose assignments were replaced, and that are being stopped.
     stopping: BTreeSet<GuestName>,
@@ -229,12 +234,8 @@ impl Work {
                 Ok(request) => link::sync(&node, coordinator.as_ref(), &request, &mut first).await,
                 Err(error) => Err(error),
             };
-            let result = match result {
-                Ok(reply) => Ok(Box::new(news::taken_in(&node, reply).await)),
-                Err(error) => Err(error),
-            };
             // The receiver lives as long as the supervisor.
-            let _ = ends.send(End::Synced { nonce, sent, first, result }).await;
+            let _ = ends.send(End::Synced { nonce, sent, first, result: result.map(Box::new) }).await;
         });
     }
 
@@ -301,6 +302,7 @@ impl Work {
                 self.act(actions).await;
             }
             End::Written(result) => self.written(result),
+            End::Viewed(made) => self.learned(made).await,
             End::Stopped { guest } => {
                 self.stopping.remove(&guest);
             }
@@ -317,12 +319,12 @@ impl Work {
         }
     }
 
-    async fn synced(&mut self, reply: SyncReply, nonce: u64, sent: Moment) {
+    async fn synced(&mut self, mut reply: SyncReply, nonce: u64, sent: Moment) {
         if self.failures > 3 {
             tracing::info!(failures = self.failures, "a coordinator answers again");
         }
         self.failures = 0;
-        let (why, sights_known) = (reply.why_no_lease.clone(), reply.sights_known);
+        let (why, sights_known, news) = (reply.why_no_lease.clone(), reply.sights_known, reply.news.take());
         self.words.note_trouble(why.as_deref());
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
@@ -334,6 +336,9 @@ impl Work {
                 self.again |= sights_known < self.sights_known;
                 self.sights_known = sights_known;
                 self.act(actions).await;
+                if let Some(news) = news {
+                    self.learn(news);
+                }
             }
             Err(stale) => tracing::warn!(%stale, "a reply was not used"),
         }

@@ -1,24 +1,52 @@
 //! Makes the view of what the coordinator tells that has changed of it. With thousands of guests that takes a while, and so it is
-//! done beside the agent's task.
+//! done beside the agent's task: the lease and the orders of the same reply do not wait for it.
 
-use holdfast_policies::{
-    news::News,
-    sync::{SyncReply, View},
-};
+use holdfast_policies::{news::News, sync::View};
 use tokio::task::spawn_blocking;
 
-use crate::{node::Node, packed::unpack};
+use super::{End, Work};
+use crate::packed::unpack;
 
-/// The reply with the view that its news make. Where they make none it has no view, and the next sync is told anew.
-pub(super) async fn taken_in(node: &Node, mut reply: SyncReply) -> SyncReply {
-    let Some(news) = reply.news.take() else { return reply };
-    let known = node.view.borrow().clone();
-    let made = spawn_blocking(move || onto(news, &known)).await;
-    match made.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(view) => reply.view = Some(view),
-        Err(error) => tracing::warn!(error, "what has changed of the view was not taken in"),
+/// Whether a view is being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Learning {
+    /// None is.
+    #[default]
+    Nothing,
+    /// One is.
+    News,
+    /// One is, and something was told meanwhile, which may be the same once more.
+    NewsAndMore,
+}
+
+impl Work {
+    /// Has a view made of news. What is told meanwhile is asked for again.
+    pub(super) fn learn(&mut self, news: News) {
+        if self.learning != Learning::Nothing {
+            self.learning = Learning::NewsAndMore;
+            return;
+        }
+        self.learning = Learning::News;
+        let (known, ends) = (self.parts.node.view.borrow().clone(), self.ends.clone());
+        tokio::spawn(async move {
+            let made = spawn_blocking(move || onto(news, &known)).await;
+            let made = made.unwrap_or_else(|error| Err(error.to_string()));
+            // The receiver lives as long as the supervisor.
+            let _ = ends.send(End::Viewed(made.map(Box::new))).await;
+        });
     }
-    reply
+
+    /// Takes the view. Where the news made none, the next sync is told anew.
+    pub(super) async fn learned(&mut self, made: Result<Box<View>, String>) {
+        self.again |= std::mem::take(&mut self.learning) == Learning::NewsAndMore;
+        match made {
+            Ok(view) => {
+                let look = self.parts.agent.on_view(*view);
+                self.act(look.into_iter().collect()).await;
+            }
+            Err(error) => tracing::warn!(error, "what has changed of the view was not taken in"),
+        }
+    }
 }
 
 fn onto(mut news: News, known: &View) -> Result<View, String> {
