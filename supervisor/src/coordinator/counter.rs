@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Coordinator, Input,
-    patience::{TRY_FOR, may_repeat, no_quorum, try_for},
+    patience::{TRY_FOR, in_turn, may_repeat, no_quorum, try_for},
     voters::VoterWish,
 };
 use crate::{
@@ -147,14 +147,7 @@ impl Counter {
             };
         }
         // A member, or a voter that does not know: the voters are asked in turn.
-        let mut said = Vec::new();
-        for voter in self.others().await {
-            match self.forward(&voter, request).await {
-                Err(Denied::NoLeader(why)) => said.push(why),
-                answered => return answered,
-            }
-        }
-        Err(Denied::NoLeader(if said.is_empty() { "no voter could be asked".to_owned() } else { said.join("; ") }))
+        in_turn(DEADLINE, self.others().await, |voter| async move { self.forward(&voter, request).await }).await
     }
 
     /// The other voters. Those of whose supervisors nothing is heard come last: each of them may take all the time that it is given,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use holdfast_policies::names::HostName;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::desk::{Answer, Denied, Request};
 
@@ -61,6 +61,30 @@ where
             answered => return answered,
         }
     }
+}
+
+/// Asks one voter after the other until one takes the request, for `time` altogether: two that are off could take more than whoever asks
+/// waits, who would then not be told why.
+pub(super) async fn in_turn<F>(
+    time: Duration,
+    voters: Vec<HostName>,
+    mut ask: impl FnMut(HostName) -> F,
+) -> Result<Answer, Denied>
+where
+    F: Future<Output = Result<Answer, Denied>>,
+{
+    let (end, mut said) = (Instant::now() + time, Vec::new());
+    for voter in voters {
+        match timeout_at(end, ask(voter.clone())).await {
+            Ok(Err(Denied::NoLeader(why))) => said.push(why),
+            Ok(answered) => return answered,
+            Err(_) => {
+                said.push(format!("{voter} did not answer in time"));
+                break;
+            }
+        }
+    }
+    Err(Denied::NoLeader(if said.is_empty() { "no voter could be asked".to_owned() } else { said.join("; ") }))
 }
 
 /// What is said to people while no coordinator answers `me`, which knows so many voters and does not hear the supervisors of
@@ -123,6 +147,24 @@ mod tests {
         let (answer, tries) = nobody_leads_for(u32::MAX, PAUSE * 3, accepted()).await;
         assert!(matches!(answer, Err(Denied::NoLeader(_))), "{answer:?}");
         assert!(tries > 1 && tries <= 3 && began.elapsed() < PAUSE * 3, "{tries} in {:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn voters_that_are_off_take_no_more_time_together_than_whoever_asks_has() {
+        let voters = || ["hv-a", "hv-b", "hv-c"].map(|name| HostName::new(name).unwrap()).to_vec();
+        let (began, time) = (Instant::now(), TRY_FOR * 2 - PAUSE);
+        let said = in_turn(time, voters(), |voter| async move {
+            sleep(TRY_FOR).await;
+            Err(Denied::NoLeader(format!("{voter} is off")))
+        })
+        .await;
+        assert_eq!(said, Err(Denied::NoLeader("hv-a is off; hv-b did not answer in time".to_owned())));
+        assert!(began.elapsed() < TRY_FOR * 2, "{:?}", began.elapsed());
+        let said = in_turn(time, voters(), |voter| {
+            let coordinates = voter.as_str() == "hv-b";
+            std::future::ready(if coordinates { accepted() } else { Err(Denied::NoLeader("no".to_owned())) })
+        });
+        assert_eq!(said.await, accepted());
     }
 
     #[tokio::test]
