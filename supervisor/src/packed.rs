@@ -48,13 +48,18 @@ pub enum Unpackable {
 /// # Errors
 /// When there is no memory for it.
 pub fn pack(json: Vec<u8>, level: FeatureLevel) -> io::Result<Vec<u8>> {
-    if json.len() < PACKED_FROM || level < FeatureLevel::PACKED {
+    if !is_to_be_packed(json.len(), level) {
         return Ok(json);
     }
     let short = zstd::bulk::compress(&json, EFFORT)?;
     let mut packed = String::from(MARK);
     BASE64_STANDARD.encode_string(short, &mut packed);
     Ok(packed.into_bytes())
+}
+
+/// What nobody would unpack again is left as it is: a voter could not start from its own snapshot.
+fn is_to_be_packed(bytes: usize, level: FeatureLevel) -> bool {
+    level >= FeatureLevel::PACKED && (PACKED_FROM..=UNPACKED_BYTES_MAX).contains(&bytes)
 }
 
 /// The JSON, whether it was packed or not.
@@ -105,6 +110,12 @@ mod tests {
         for level in [FeatureLevel::BIRTH, FeatureLevel::REVOCATION] {
             assert_eq!(pack(long.clone(), level).unwrap(), long, "level {level}");
         }
+    }
+
+    #[test]
+    fn nothing_is_packed_that_would_not_be_unpacked_again() {
+        let sizes = [PACKED_FROM - 1, PACKED_FROM, UNPACKED_BYTES_MAX, UNPACKED_BYTES_MAX + 1];
+        assert_eq!(sizes.map(|bytes| is_to_be_packed(bytes, FeatureLevel::PACKED)), [false, true, true, false]);
     }
 
     #[test]
