@@ -90,9 +90,10 @@ impl Health {
         is_within(&self.answered, now, time)
     }
 
-    /// Notes that a majority has confirmed that this host coordinates (R2). One that is cut off is called the leader all the same.
-    pub fn note_led(&self, now: Moment) {
-        self.led.store(now.0, Ordering::Relaxed);
+    /// Notes that a majority was asked at this moment, and has confirmed that this host coordinates (R2). One that is cut off is
+    /// called the leader all the same.
+    pub fn note_led(&self, at: Moment) {
+        self.led.store(at.0, Ordering::Relaxed);
     }
 
     /// Whether one has within `time`.

@@ -256,10 +256,12 @@ impl Brain {
             self.halted = false;
         }
         let now = clock::now();
-        let confirmed = self.rounds.borrow().is_some_and(|round| round.term == term);
-        if confirmed {
-            self.node.health.note_led(now.moment);
+        let round = self.rounds.borrow().filter(|round| round.term == term);
+        if let Some(round) = round {
+            // Not by now: one that slept, or waits for the next round in vain, still has the last one.
+            self.node.health.note_led(round.began);
         }
+        let confirmed = round.is_some();
         if confirmed && self.evidence.quorum_since.is_none() {
             tracing::info!(term, "this host coordinates");
             self.evidence.quorum_since = Some(now.moment);
