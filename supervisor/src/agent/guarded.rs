@@ -146,8 +146,8 @@ async fn round(node: &Node, guarded: &Guarded, words: &LastWords) -> Result<(), 
 
 /// Who is to get the guard's beacons from here on, if others do. A guard that has not been told within this boot, or is of a version
 /// that forgets it, has only the host file, which names voters for bootstrap (R23); where those are not the voters any more, nobody who
-/// counts would hear this host once its supervisor is down. For the same reason a supervisor that does not know the membership yet changes nothing: one that ends
-/// before it does would leave the guard with less than it had.
+/// counts would hear this host once its supervisor is down. For the same reason a supervisor that does not know the membership yet
+/// changes nothing: one that ends before it does would leave the guard with less than it had.
 fn beacons_to(known: BTreeMap<HostName, SocketAddr>, told: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
     let known: Vec<SocketAddr> = known.into_values().collect();
     (!known.is_empty() && known != told).then_some(known)
