@@ -191,6 +191,8 @@ impl Step {
         }
         let (same, same_host) = (url.origin() == self.url.origin(), url.host() == self.url.host());
         let writes = matches!(self.method, Method::Post | Method::Put);
+        // Where the policy says which place a host's name means, it says so of one port: any other one is the service's word.
+        let named = same || (same_host && self.place.is_none());
         let again = !writes || (same && matches!(answer.status, 307 | 308));
         Some(Ok(Self {
             place: self.place.filter(|_| same),
@@ -198,7 +200,7 @@ impl Step {
             method: if again { self.method } else { Method::Get },
             content: if again && same { self.content.clone() } else { Bytes::new() },
             tls: if same_host { self.tls.clone() } else { of_nobody(&self.tls) },
-            whose: if same_host { self.whose } else { self.whose.led_on() },
+            whose: if named { self.whose } else { self.whose.led_on() },
             url,
         }))
     }
@@ -385,6 +387,28 @@ mod tests {
         assert_eq!(other.method, Method::Get, "no service has us write to somebody else");
         let port = to(308, "https://a.example:8443/");
         assert_eq!((port.tls.clone(), port.method), (tls.clone(), Method::Get), "the same host, and another service");
+        assert_eq!(port.whose, Whose::Service, "here the name may mean somebody else");
         assert_eq!(to(303, "/z").method, Method::Get);
+    }
+
+    /// As where a guest's server knows itself by that name.
+    #[test]
+    fn a_guest_that_is_asked_for_localhost_leads_nobody_to_their_own() {
+        for (place, wanted) in [(Some("10.0.0.5:80"), Whose::Service), (None, Whose::PolicyOfOwn)] {
+            let url = Url::parse("http://127.0.0.1/x").unwrap();
+            let place: Option<SocketAddr> = place.and_then(|place| place.parse().ok());
+            let step = Step {
+                whose: Whose::policy(place.map(|place| place.ip()).or_else(|| literal(&url))),
+                url,
+                place,
+                method: Method::Get,
+                headers: HeaderMap::new(),
+                content: Bytes::new(),
+                tls: TlsSettings::default(),
+            };
+            let location = Some("http://127.0.0.1:6379/".to_owned());
+            let next = step.redirected(&Answer { status: 302, location, body: Vec::new() }).unwrap().unwrap();
+            assert_eq!((next.place, next.whose), (None, wanted), "{place:?}");
+        }
     }
 }
