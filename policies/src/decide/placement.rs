@@ -134,9 +134,12 @@ impl<'a> Plan<'a> {
         if stuck > 0 && !placement.places.is_empty() {
             let mut other = Room::of(&problem);
             let first = plan::moves_first(&problem, &mut other);
-            let then = placing(&mut other);
-            if plan::stuck(&problem, &first) < stuck && is_as_good(&then, &placement) {
-                (room, placement, moves) = (other, then, first);
+            // Mostly they have no place whatever else is placed, for as long as nothing changes: then that costs no more than this.
+            if plan::stuck(&problem, &first) < stuck {
+                let then = placing(&mut other);
+                if then.is_as_good_as(&placement) {
+                    (room, placement, moves) = (other, then, first);
+                }
             }
         }
         let may_go = |guest: &GuestName| {
@@ -249,14 +252,6 @@ impl<'a> Plan<'a> {
             place @ (Place::On { .. } | Place::Later { .. } | Place::Nowhere { .. }) => self.told(place),
         }
     }
-}
-
-/// Whether no guest that waits is worse off by the one placement than by the other.
-fn is_as_good(one: &Placement, other: &Placement) -> bool {
-    let begun = |placement: &Placement| placement.begun().values().sum::<u32>();
-    begun(one) >= begun(other)
-        && one.nowhere().count() <= other.nowhere().count()
-        && one.preempted.len() <= other.preempted.len()
 }
 
 /// Places guests that have waited for a host that is back on that host, and then the others. One that its host cannot take

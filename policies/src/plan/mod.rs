@@ -139,6 +139,20 @@ impl Placement {
         begun
     }
 
+    /// Whether none of the guests that wait, and none that runs, is worse off by this one than by another placement of the same. Guests
+    /// are not weighed against each other: one of them may be more important than all the others.
+    #[must_use]
+    pub fn is_as_good_as(&self, other: &Self) -> bool {
+        let has = |of: Option<&Place>| match of {
+            Some(Place::On { .. }) => 2,
+            Some(Place::Later { .. }) => 1,
+            Some(Place::Nowhere { .. }) | None => 0,
+        };
+        let gives_way = |of: &Self, guest: GuestAt| of.preempted.iter().any(|found| found.guest == guest);
+        other.places.iter().all(|(guest, place)| has(self.places.get(guest)) >= has(Some(place)))
+            && self.preempted.iter().all(|found| gives_way(other, found.guest))
+    }
+
     /// The guests that have none.
     pub fn nowhere(&self) -> impl Iterator<Item = GuestAt> {
         self.places.iter().filter(|(_, place)| matches!(place, Place::Nowhere { .. })).map(|(at, _)| *at)

@@ -160,6 +160,34 @@ fn what_is_placed_leaves_guests_that_cannot_stay_the_only_place_that_they_have()
 }
 
 #[test]
+fn a_guest_that_waits_loses_its_only_place_neither_to_one_that_cannot_stay_nor_to_a_less_important_one() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["f1", "f2", "low", "w", "x", "y"]);
+    let mut policies = stage.state.policies.clone();
+    let sizes = [("f1", 3_000), ("f2", 4_000), ("low", 2_000), ("w", 5_000), ("x", 3_000), ("y", 3_000)];
+    for (of, memory_mib) in sizes {
+        policies.guests.get_mut(&name(of)).unwrap().qemu.memory_mib = memory_mib;
+    }
+    policies.guests.get_mut(&name("w")).unwrap().priority = 200;
+    stage.declare(policies);
+    for (of, on) in [("f1", "a"), ("x", "a"), ("y", "b"), ("f2", "c")] {
+        stage.run(of, on);
+    }
+    let set = Rule::Together { guests: named(&["x", "y"]), required: true, yields: None, weight: 0 };
+    let only = Hosts::Named([(host("b"), Score::By(5))].into());
+    let low = Rule::Hosts { guests: named(&["low"]), hosts: only, required: true };
+    declare(&mut stage, vec![set, low], &[]);
+    let commands = round(&stage).commands;
+    let places: Vec<String> = commands
+        .iter()
+        .filter_map(|change| match change {
+            Change::Place { guest, host: on, .. } => Some(format!("{guest} {on}")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(places, ["w b"], "without w there would be room for x, and for low beside it: {commands:?}");
+}
+
+#[test]
 fn a_set_goes_only_where_a_member_that_waits_can_run_too() {
     let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
     stage.run("g1", "a");
