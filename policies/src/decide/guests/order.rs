@@ -168,11 +168,11 @@ pub(super) fn stops_after<'a>(state: &'a ClusterState, name: &GuestName) -> Opti
 }
 
 /// The guest that has to be down before this one stops, and is being stopped: until that is proven it may still run (S2), and would
-/// run without what it needs.
+/// run without what it needs. Of one that is left alone nobody tries to stop what is left, so nobody waits for that either.
 fn stops_after_one_that_is_stopping<'a>(state: &'a ClusterState, name: &GuestName) -> Option<&'a GuestName> {
     let is_stopping = |then: &GuestName| {
         let phase = state.guests.get(then).map(|known| &known.phase);
-        matches!(phase, Some(Phase::Releasing { .. }))
+        matches!(phase, Some(Phase::Releasing { .. })) && state.hands_off(then).is_none()
     };
     state.policies.rules.values().find_map(|rule| match rule {
         Rule::Order { first, then, required: true, symmetrical: true } if first == name => {

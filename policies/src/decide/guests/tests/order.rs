@@ -207,8 +207,8 @@ fn a_guest_is_stopped_before_the_one_that_it_needs() {
     assert_eq!(scene.settle(), ["Place"]);
 }
 
-#[test]
-fn a_guest_is_not_stopped_to_start_elsewhere_while_one_that_needs_it_could_not_be_stopped() {
+/// `web` could not be stopped, and `db`, which it needs and which moves by a stop and a start, is on a drained host.
+fn second_cannot_be_stopped() -> Scene {
     let mut scene = both(order("db", "web", true, true));
     cold_only(&mut scene, "db");
     scene.later(20_000);
@@ -217,6 +217,12 @@ fn a_guest_is_not_stopped_to_start_elsewhere_while_one_that_needs_it_could_not_b
     set_mode(&mut scene, "a", Mode::Draining);
     scene.later(1_000);
     seen(&mut scene, "db", SightState::Passing);
+    scene
+}
+
+#[test]
+fn a_guest_is_not_stopped_to_start_elsewhere_while_one_that_needs_it_could_not_be_stopped() {
+    let mut scene = second_cannot_be_stopped();
     let words = scene.settle();
     assert!(!words.contains(&"Migrate".to_owned()), "web may still run, and would run without db: {words:?}");
     assert!(doing(&scene, "db").contains("waits for web to stop"), "{}", doing(&scene, "db"));
@@ -224,6 +230,13 @@ fn a_guest_is_not_stopped_to_start_elsewhere_while_one_that_needs_it_could_not_b
     scene.later(1_000);
     seen(&mut scene, "db", SightState::Passing);
     assert!(scene.settle().contains(&"Migrate".to_owned()), "nothing keeps it any more");
+}
+
+#[test]
+fn a_guest_that_is_left_alone_although_it_could_not_be_stopped_keeps_nobody_on_a_drained_host() {
+    let mut scene = second_cannot_be_stopped();
+    want(&mut scene, "web", Wanted::Unmanaged);
+    assert!(scene.settle().contains(&"Migrate".to_owned()), "nobody stops web any more: {}", doing(&scene, "db"));
 }
 
 #[test]
