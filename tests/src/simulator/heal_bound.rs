@@ -247,10 +247,10 @@ impl World {
         PEOPLE_LOOK + climbs.filter_map(|bound| bound.within_ms).max().unwrap_or_default()
     }
 
-    /// A guest that starts after another one.
+    /// A guest that starts after another one. One that is ill beside the one that it needs is started anew only after that.
     fn in_order(&self) -> Ms {
         let is_ordered = self.declared().rules.values().any(|rule| matches!(rule, Rule::Order { .. }));
-        if is_ordered { self.start() + self.slowest_answer() } else { 0 }
+        if is_ordered { self.ladder() + self.start() + self.slowest_answer() } else { 0 }
     }
 
     /// Moves that are under way may have to be undone; then guests move to where they should be.

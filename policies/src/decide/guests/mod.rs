@@ -24,6 +24,7 @@
 //! | `Starting` | here | the report of the start | the order's deadline |
 //! | `Running` | `running.rs` | the report of what is done to it | the order's deadline |
 //! | | | the newest rung to help | the rung's wait |
+//! | | `anew.rs` | a guest that it needs, before it is reset | that is ready |
 //! | | `condition.rs` | its services to come up | its time to boot |
 //! | | `moves.rs` | its turn to move; a host that can take it | another move has ended, a pause; one can |
 //! | | | those that need it to stop, where it moves by a stop | they are down |
@@ -33,6 +34,7 @@
 //! What operators keep hands off waits for them, however long; what is on a host that is not well heard waits for what that host
 //! waits for.
 
+mod anew;
 mod condition;
 mod first;
 pub(super) mod free;

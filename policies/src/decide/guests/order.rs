@@ -1,6 +1,6 @@
 //! The order in which guests start and stop (`Rule::Order`).
 //!
-//! Required: the second guest starts only when the first one runs and its services have answered. Not required: it waits
+//! Required: the second guest starts only when the first one runs and its services have answered, also anew (`anew.rs`). Not required: it waits
 //! only while the first one is really on its way up. Symmetrical and required: when the first one is stopped for good, the
 //! second is stopped before it, and whatever comes after that one before both. Rules that go round in a circle are refused when
 //! they are declared; should one be there all the same, it holds nobody, and somebody is told.
@@ -248,6 +248,17 @@ impl Pass<'_, '_> {
         }
         let Round { state, evidence, hosts, .. } = self.round;
         waits_in_doubt(state, evidence, hosts, name, waited).or_else(|| self.waits_for_mover(name, waited))
+    }
+
+    /// What a guest waits for that runs, and is ill, before it is started anew. One that would merely like to start after another one has
+    /// done so.
+    pub(super) fn waits_for_needed(&self, name: &GuestName) -> Option<Waits> {
+        if !self.glance.orders {
+            return None;
+        }
+        let Round { state, evidence, hosts, .. } = self.round;
+        let past_liking = FIRST_PATIENCE;
+        waits_for(state, name, past_liking).or_else(|| waits_in_doubt(state, evidence, hosts, name, past_liking))
     }
 
     /// What a guest waits for whose first one is up, and is about to be stopped so that it starts elsewhere. Not for ever: many may

@@ -135,6 +135,10 @@ impl Pass<'_, '_> {
         let (step, what) = self.step(run, &rungs, trouble, judgement);
         match step {
             NextStep::Take { rung } => {
+                if let Some(first) = self.anew_after(run, rungs.get(rung)) {
+                    self.not_anew(run, trouble, &why, first, judgement);
+                    return;
+                }
                 let to = rungs
                     .get(rung)
                     .filter(|rung| matches!(rung, Rung::Migrate { .. }))

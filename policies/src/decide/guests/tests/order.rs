@@ -305,6 +305,70 @@ fn a_failure_of_the_first_guest_does_not_stop_the_second() {
     assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
 }
 
+fn has_ended() -> GuestCondition {
+    GuestCondition::Exited { detail: "killed".to_owned() }
+}
+
+/// `db` is stopped, as an operator wants it, and `web` runs on `b`.
+fn second_runs_alone(required: bool) -> Scene {
+    let mut scene = both(order("db", "web", required, false));
+    want(&mut scene, "db", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    scene.stage.end("a", done());
+    scene.later(1_000);
+    scene
+}
+
+#[test]
+fn a_guest_that_has_ended_starts_anew_only_when_the_one_that_it_needs_is_ready() {
+    let mut scene = second_runs_alone(true);
+    scene.report("web", "b", has_ended());
+    assert_eq!(scene.settle(), ["IncidentOpened", "Stop"], "people are told that it is down");
+    scene.stage.end("b", done());
+    scene.later(60_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    assert!(doing(&scene, "web").contains("it starts when db is ready"), "{}", doing(&scene, "web"));
+    want(&mut scene, "db", Wanted::Running);
+    assert_eq!(scene.settle(), ["Place"]);
+    let on = home(&scene, "db");
+    scene.stage.end(&on, done());
+    scene.later(1_000);
+    seen(&mut scene, "db", SightState::Passing);
+    scene.stage.must(Change::Verified { guest: name("db"), unasked: Vec::new() });
+    assert_eq!(scene.settle(), ["Place"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
+}
+
+#[test]
+fn a_guest_that_has_ended_beside_one_that_it_would_merely_like_is_reset_at_once() {
+    let mut scene = second_runs_alone(false);
+    scene.report("web", "b", has_ended());
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
+fn of_two_guests_that_end_at_once_the_one_that_needs_the_other_starts_after_it() {
+    let mut scene = both(order("db", "web", true, true));
+    scene.report("db", "a", has_ended());
+    scene.report("web", "b", has_ended());
+    assert_eq!(scene.words(), ["Climb", "IncidentOpened", "Stop"]);
+}
+
+#[test]
+fn a_guest_whose_service_fails_without_the_guest_that_it_needs_is_left_as_it_is() {
+    let mut scene = second_runs_alone(true);
+    let restart = scene.stage.climb("web", 0);
+    scene.stage.must(restart);
+    scene.stage.end("b", done());
+    scene.later(10_000);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "a reset would help nobody");
+    assert!(doing(&scene, "web").contains("it starts when db is ready"), "{}", doing(&scene, "web"));
+    assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));
+    redeclare(&mut scene, |policies| policies.rules.clear());
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
 #[test]
 fn rules_that_go_round_in_a_circle_hold_nobody_and_are_told() {
     let mut scene = Scene::new(&["a", "b"], &["x", "y", "z"]);

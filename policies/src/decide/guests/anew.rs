@@ -1,0 +1,59 @@
+//! A guest that is ill, and would be started anew where it is, while one that it needs is not ready (`Rule::Order`, required).
+//!
+//! By the rule it starts only when that one is, and without it nothing helps (S8). One that is gone waits where all do that have to be
+//! started: it is stopped for good, so that it holds neither room nor a drain, and starts in its turn. One that is there is left as it is,
+//! and its ladder goes on when the other one is ready: that may be all that it takes. Meanwhile the other one is people's concern.
+
+use super::{
+    super::{GuestJudgement, fences::open},
+    Pass,
+    order::Waits,
+    reasons::must_leave,
+    running::Run,
+};
+use crate::{
+    change::Change,
+    ladder::Trouble,
+    model::{Rung, Severity},
+    state::ClusterState,
+};
+
+impl Pass<'_, '_> {
+    /// What has to be up before this rung is taken.
+    pub(super) fn anew_after(&self, run: &Run<'_>, rung: Option<&Rung>) -> Option<Waits> {
+        let starts_it_anew = matches!(rung, Some(Rung::ResetGuest { .. }));
+        starts_it_anew.then(|| self.waits_for_needed(run.name)).flatten()
+    }
+
+    /// Has the guest wait for the one that it needs.
+    pub(super) fn not_anew(
+        &mut self,
+        run: &Run<'_>,
+        trouble: Trouble,
+        why: &str,
+        (first, waits): Waits,
+        judgement: &mut GuestJudgement,
+    ) {
+        let round = self.round;
+        judgement.doing = format!("{why}; {first}");
+        judgement.waits = waits;
+        match trouble {
+            Trouble::Guest => {
+                // It is down until the other one is up, and people may know of neither. That it is up again ends this.
+                let key = ClusterState::guest_key(run.name);
+                if round.told.by_key(&key).is_none() {
+                    let summary = format!("{}: {why}; {first}", run.name);
+                    open(round, self.decision, key, Severity::Warning, summary, None);
+                }
+                let why = format!("{why}, and {first}");
+                self.decision.commands.push(Change::Stop { guest: run.name.clone(), why });
+            }
+            // What nobody can heal here does not hold up a drain.
+            Trouble::Service if must_leave(round, run).is_some() => {
+                let policy = round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
+                self.consider_move(run, policy, judgement);
+            }
+            Trouble::Service | Trouble::Storage => {}
+        }
+    }
+}
