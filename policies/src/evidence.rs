@@ -183,6 +183,20 @@ pub enum SightState {
 }
 
 impl HostEvidence {
+    /// The newest sign of life of this boot that reached the coordinator itself.
+    #[must_use]
+    pub fn last_life(&self, incarnation: &Incarnation) -> Option<Moment> {
+        let signs = self.sync.iter().chain(&self.heard);
+        signs.filter(|heard| heard.incarnation == *incarnation).map(|heard| heard.at).max()
+    }
+
+    /// The newest sign of life of this boot to the coordinator, or to another voter.
+    #[must_use]
+    pub fn last_word(&self, incarnation: &Incarnation) -> Option<Moment> {
+        let voters = self.answers.values().filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
+        voters.chain(self.last_life(incarnation)).max()
+    }
+
     /// Whether the host had learned of a log index before its newest sync: what it says there of its guests is of after that. When a
     /// sync has arrived says less, for it may have been on its way for long.
     #[must_use]
@@ -253,9 +267,7 @@ impl Evidence {
     /// The newest sign of life of this boot that reached the coordinator itself.
     #[must_use]
     pub fn last_life(&self, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
-        let known = self.hosts.get(host)?;
-        let signs = known.sync.iter().chain(&known.heard);
-        signs.filter(|heard| heard.incarnation == *incarnation).map(|heard| heard.at).max()
+        self.hosts.get(host)?.last_life(incarnation)
     }
 
     /// The newest pass of any service of this guest, under this epoch, from a vantage that is another host.

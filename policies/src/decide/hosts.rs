@@ -17,7 +17,7 @@ use crate::{
     hostfile::Timing,
     lease::SafeAt,
     names::{HostName, Incarnation},
-    state::{ClusterState, Life},
+    state::{ClusterState, Host, Life},
     time::{Moment, Span},
 };
 
@@ -78,8 +78,8 @@ pub(super) fn judge_all(
     now: Moment,
 ) -> BTreeMap<HostName, HostJudgement> {
     let passes = Passes { state, evidence, known: OnceCell::new() };
-    let judged = |host| judge_with(&passes, timing, now, host, Words::WhereTheyMatter);
-    state.hosts.keys().map(|host| (host.clone(), judged(host))).collect()
+    let judged = |host, known| judge_with(&passes, timing, now, (host, known), Words::WhereTheyMatter);
+    state.hosts.iter().map(|(host, known)| (host.clone(), judged(host, known))).collect()
 }
 
 /// The newest pass, seen from elsewhere, of any guest on each host's present boot. Gathered in one walk over the guests,
@@ -119,7 +119,9 @@ pub fn judge(
     now: Moment,
     host: &HostName,
 ) -> HostJudgement {
-    judge_with(&Passes { state, evidence, known: OnceCell::new() }, timing, now, host, Words::Always)
+    let passes = Passes { state, evidence, known: OnceCell::new() };
+    let known = state.hosts.get(host);
+    known.map_or_else(unknown, |known| judge_with(&passes, timing, now, (host, known), Words::Always))
 }
 
 /// When what the others say is put into words, which costs more than the verdict.
@@ -141,20 +143,25 @@ fn is_settled(verdict: HostVerdict) -> bool {
     }
 }
 
-fn judge_with(passes: &Passes<'_>, timing: &Timing, now: Moment, host: &HostName, words: Words) -> HostJudgement {
-    let (state, evidence) = (passes.state, passes.evidence);
-    let Some(known) = state.hosts.get(host) else { return unknown() };
+fn judge_with(
+    passes: &Passes<'_>,
+    timing: &Timing,
+    now: Moment,
+    (host, known): (&HostName, &Host),
+    words: Words,
+) -> HostJudgement {
+    let evidence = passes.evidence;
     let incarnation = &known.facts.incarnation;
     let nothing = HostEvidence::default();
     let heard = evidence.hosts.get(host).unwrap_or(&nothing);
     // A boot that has just joined has not had the time to be heard, however long the coordinator has listened.
     let quorum_since = evidence.quorum_since.unwrap_or(now).max(evidence.marks.at(known.joined));
-    let own = evidence.last_life(host, incarnation);
+    let own = heard.last_life(incarnation);
     let synced = heard.sync.as_ref().filter(|sync| sync.incarnation == *incarnation).map(|sync| sync.at);
     let unsynced = now.since(synced.unwrap_or(quorum_since));
     // A boot that has not joined is the same machine, alive: its supervisor is what is missing (R16).
-    let other = evidence.other_boot(host, known).map(|other| other.at);
-    let word = newest_word(evidence, host, incarnation).max(other);
+    let other = heard.not_joined(known).map(|other| other.at);
+    let word = heard.last_word(incarnation).max(other);
     let is_heard = word.is_some_and(|word| now.since(word) < timing.suspect_after.0);
     // Passes matter only where nothing else is fresh, and something is left to be decided.
     let is_gone = matches!(known.life, Life::Gone { .. });
@@ -226,9 +233,7 @@ pub(super) fn newest_sign(
 
 /// The freshest sign of life to the coordinator or to another voter.
 pub(super) fn newest_word(evidence: &Evidence, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
-    let answers = evidence.hosts.get(host).into_iter().flat_map(|known| known.answers.values());
-    let voters = answers.filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
-    voters.chain(evidence.last_life(host, incarnation)).max()
+    evidence.hosts.get(host)?.last_word(incarnation)
 }
 
 /// What the other voters say of a host's silence (R17).

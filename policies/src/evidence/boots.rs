@@ -44,6 +44,13 @@ pub struct Beside {
 }
 
 impl HostEvidence {
+    /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was
+    /// late on its way.
+    #[must_use]
+    pub fn not_joined(&self, host: &Host) -> Option<&OtherBoot> {
+        self.other_boot.as_ref().filter(|other| !host.knows_boot(&other.incarnation))
+    }
+
     /// Notes at `now` that a boot was heard at `at` which is not the one that has joined. A newer sign of another boot
     /// takes its place.
     pub fn hear_other(&mut self, incarnation: &Incarnation, at: Moment, now: Moment) {
@@ -118,11 +125,9 @@ impl Evidence {
         (noted.joined == host.facts.incarnation).then_some(noted)
     }
 
-    /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was
-    /// late on its way.
+    /// See [`HostEvidence::not_joined`].
     #[must_use]
     pub fn other_boot(&self, name: &HostName, host: &Host) -> Option<&OtherBoot> {
-        let other = self.hosts.get(name)?.other_boot.as_ref()?;
-        (!host.knows_boot(&other.incarnation)).then_some(other)
+        self.hosts.get(name)?.not_joined(host)
     }
 }
