@@ -53,6 +53,15 @@ impl FenceLevel {
         !self.devices().is_empty()
     }
 
+    /// The lease level among these.
+    #[must_use]
+    pub fn lease_in(levels: &[Self]) -> Option<&LeaseLevel> {
+        levels.iter().find_map(|level| match level {
+            Self::Lease(lease) => Some(lease),
+            Self::Power(_) | Self::Operator {} => None,
+        })
+    }
+
     /// Whether any of its devices means another one on each host that asks.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -116,9 +125,6 @@ impl Policies {
     /// levels it has (R14).
     #[must_use]
     pub fn lease_level(&self, host: &HostName) -> Option<&LeaseLevel> {
-        self.levels_of(host).iter().find_map(|level| match level {
-            FenceLevel::Lease(lease) => Some(lease),
-            FenceLevel::Power(_) | FenceLevel::Operator {} => None,
-        })
+        FenceLevel::lease_in(self.levels_of(host))
     }
 }

@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    model::FenceLevel,
     names::{HostName, Incarnation, OrderId},
     proof::Power,
     state::{ClusterState, Host},
@@ -243,6 +244,19 @@ impl Host {
         self.paths.iter().find(|path| path.level == level && path.executor == *executor)
     }
 
+    /// Whether [`ClusterState::wiring_of`] knows anything of a level, as it is `declared`, for those who ask it of every host in every
+    /// round. `is_shared` says of a machine id in lower case whether it is among the [`ClusterState::shared_machine_ids`]; mostly
+    /// nobody has to know.
+    pub(crate) fn is_wired(&self, level: usize, declared: &FenceLevel, is_shared: impl Fn(&str) -> bool) -> bool {
+        let tells = || !is_shared(&self.facts.machine_id.to_ascii_lowercase());
+        let mut devices = declared.devices().iter().enumerate();
+        declared.has_device()
+            && devices.all(|(position, device)| {
+                let mut wired = self.wired(level, position);
+                device.wiring().is_some() || wired.any(|wired| wired.how != WiredBy::MachineId || tells())
+            })
+    }
+
     /// How it is known that a device is the host's own, by whomever.
     fn wired(&self, level: usize, device: usize) -> impl Iterator<Item = &Wired> {
         self.wired.iter().filter(move |wired| wired.level == level && wired.device == device)
@@ -295,21 +309,6 @@ impl ClusterState {
         let mut by: Vec<String> = devices.iter().enumerate().map(verified).collect::<Option<_>>()?;
         by.dedup();
         (!by.is_empty()).then(|| by.join(", "))
-    }
-
-    /// Whether [`Self::wiring_of`] knows anything, for those who ask it of every host in every round: `shared` are the
-    /// [`Self::shared_machine_ids`].
-    pub(crate) fn is_wired(&self, host: &HostName, level: usize, shared: &BTreeSet<String>) -> bool {
-        let (Some(known), Some(declared)) = (self.hosts.get(host), self.policies.levels_of(host).get(level)) else {
-            return false;
-        };
-        let tells = !shared.contains(&known.facts.machine_id.to_ascii_lowercase());
-        let mut devices = declared.devices().iter().enumerate();
-        declared.has_device()
-            && devices.all(|(position, device)| {
-                let mut wired = known.wired(level, position);
-                device.wiring().is_some() || wired.any(|wired| tells || wired.how != WiredBy::MachineId)
-            })
     }
 
     /// Machine ids that several hosts have, in lower case: they tell nothing.

@@ -7,9 +7,10 @@ use std::{
 
 use super::{
     Decision, FOREVER, Round, Waits,
-    fences::{Subject, open},
+    fences::open,
     leases::{pending, wait},
     quarantine::FENCE_COUNTS_FOR,
+    subject::Subject,
 };
 use crate::{
     budget::Spent,
@@ -70,7 +71,7 @@ pub(super) fn attempt(
     if let Some(spent) = round.state.budget_spent(name) {
         let room = room_again(round, &spent);
         // Where its lease ends the wait, nobody has to get up; mostly that is long before the hour has room.
-        if let Some(safe) = pending(round, name) {
+        if let Some(safe) = pending(round, subject) {
             return [wait(&safe), room].into_iter().min_by_key(|(_, left)| *left);
         }
         over_budget(round, decision, name, &spent);
@@ -87,10 +88,10 @@ pub(super) fn attempt(
     if !left.is_zero() {
         return Some((format!("the pause after attempt {}", fence.attempts), millis(left)));
     }
-    let levels = round.state.policies.levels_of(name);
+    let levels = subject.levels;
     let Some(level) = next_device(levels, fence.next_level, &subject.host.distrusted) else {
         // Its lease ends the wait without a person.
-        if let Some(safe) = pending(round, name) {
+        if let Some(safe) = pending(round, subject) {
             return Some(wait(&safe));
         }
         nobody_can(round, decision, name, !subject.host.distrusted.is_empty());

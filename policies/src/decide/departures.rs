@@ -37,7 +37,7 @@ const ABOUT: &str = "leaving";
 /// guests; placement has seen to it that these start on their host and nowhere else ([`kept`]).
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     for (name, host) in &round.state.hosts {
-        vacate(round, decision, name);
+        vacate(round, decision, name, host);
         overstays(round, decision, name, host);
     }
     let kept = kept(round.state, |index| round.age(index));
@@ -115,7 +115,10 @@ pub fn kept_guests(state: &ClusterState, evidence: &Evidence, now: Moment) -> BT
     kept(state, |index| evidence.marks.age(index, now)).into_keys().cloned().collect()
 }
 
-fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
+fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+    if !matches!(host.mode, Mode::Leaving { .. }) {
+        return;
+    }
     let stops = match round.state.departure(name) {
         None | Some(Departure::MoveAway) => false,
         Some(Departure::StopAndStartElsewhere | Departure::StopAndKeepForAWhile | Departure::StopAndKeep) => true,
@@ -134,9 +137,9 @@ fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
 
 /// A host that has announced to go and does not go is told of: it gets no guests meanwhile.
 fn overstays(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let healthy = round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
+    let healthy = || round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
     match host.mode {
-        Mode::Leaving { .. } if host.life == Life::Up && healthy && round.age(host.mode_since) >= REBOOT_GRACE => {
+        Mode::Leaving { .. } if host.life == Life::Up && healthy() && round.age(host.mode_since) >= REBOOT_GRACE => {
             let minutes = Duration::as_secs(&REBOOT_GRACE) / 60;
             let summary = format!("{name} announced over {minutes} minutes ago that it would go, and is still here");
             let human =

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Decision, HostVerdict, Report, Round};
+use super::{Decision, HostVerdict, Report, Round, subject::Subject};
 use crate::{
     change::Change,
     fence_path::{Drill, DrillStep},
@@ -100,7 +100,6 @@ fn over(round: &Round<'_>, name: &HostName, drill: &Drill) -> Option<Option<Stri
 }
 
 /// Whether a host is silent because somebody wants to see whether it can be switched off, so that nothing is made of it.
-pub(super) fn is_drilled(round: &Round<'_>, name: &HostName) -> bool {
-    let drilled = round.state.hosts.get(name).is_some_and(|known| known.drill.is_some());
-    drilled && round.state.guests_of(name).next().is_none()
+pub(super) fn is_drilled(round: &Round<'_>, subject: &Subject<'_>) -> bool {
+    subject.host.drill.is_some() && round.state.guests_of(subject.name).next().is_none()
 }

@@ -14,57 +14,54 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Decision, FOREVER, HostJudgement, HostVerdict, Round, Waits,
+    Decision, FOREVER, HostVerdict, Round, Waits,
     attempts::{Slot, attempt, left_of, overdue},
     hosts::ANSWER_AGE_MAX,
     leases::{close_lease, expired, pending, returns, unarmed},
     proofs::{contradiction, distrust, proven, soon_proven, tell_of_distrust, wonder},
     quarantine::FENCE_COUNTS_FOR,
     restraint::{is_hands_off, restraint},
+    subject::Subject,
     supervisors::{SUPERVISOR_PATIENCE, booted_anew, could_join_for, stuck_behind_dead_supervisor, supervisor_down},
 };
 use crate::{
     change::Change,
     model::Severity,
     names::HostName,
-    state::{Fence, Host, Life},
+    state::{Fence, Life},
     time::millis,
 };
 
-/// The host that is decided about.
-pub(super) struct Subject<'a> {
-    pub name: &'a HostName,
-    pub host: &'a Host,
-    pub judgement: &'a HostJudgement,
-}
-
 /// Decides about every host's fence, and says what each waits for.
-pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) -> BTreeMap<HostName, (String, u64)> {
+pub(super) fn decide(
+    round: &Round<'_>,
+    decision: &mut Decision,
+    subjects: &[Subject<'_>],
+) -> BTreeMap<HostName, (String, u64)> {
     let mut waits = BTreeMap::new();
     let mut slot = Slot::of(round);
-    for (name, host) in &round.state.hosts {
-        let Some(judgement) = round.hosts.get(name) else { continue };
-        wonder(round, decision, name, host);
+    for subject in subjects {
+        let Subject { name, host, .. } = *subject;
+        wonder(round, decision, subject);
         if let Some(attempt) = round.state.fence_under_way(name) {
             overdue(round, decision, attempt);
         }
-        let subject = Subject { name, host, judgement };
         let is_over = matches!(host.life, Life::Gone { .. });
         // Suspended, only what was under way goes on: a fence that is open.
         let suspended = round.state.suspended.is_some() && host.life == Life::Up;
-        unarmed(round, decision, name, host);
+        unarmed(round, decision, subject);
         let may_be_over = !is_over && !suspended && !is_hands_off(host);
         if may_be_over {
-            close_lease(round, decision, name, host);
+            close_lease(round, decision, subject);
         }
-        let over = may_be_over && (proven(round, decision, name, host) || expired(round, decision, name, host));
+        let over = may_be_over && (proven(round, decision, subject) || expired(round, decision, subject));
         if !over {
-            distrust(round, decision, name, host);
-            let soon = if may_be_over { soon_proven(round, name, host) } else { None };
-            let wait = soon.or_else(|| step(round, decision, &subject, &mut slot));
+            distrust(round, decision, subject);
+            let soon = if may_be_over { soon_proven(round, subject) } else { None };
+            let wait = soon.or_else(|| step(round, decision, subject, &mut slot));
             waits.extend(wait.map(|wait| (name.clone(), wait)));
         }
-        supervisor_down(round, decision, name);
+        supervisor_down(round, decision, subject);
     }
     waits
 }
@@ -74,7 +71,7 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
     let name = subject.name;
     match (&subject.host.life, subject.judgement.verdict) {
         (Life::Gone { .. }, _) => {
-            contradiction(round, decision, name, subject.host);
+            contradiction(round, decision, subject);
             returns(round, decision, name, subject.host);
             let attempt = round.state.fence_under_way(name).and_then(|id| round.state.orders.get(&id));
             Some(match attempt {
@@ -86,7 +83,7 @@ fn step(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, slot:
         }
 
         (Life::Up, HostVerdict::Healthy) => {
-            contradiction(round, decision, name, subject.host);
+            contradiction(round, decision, subject);
             quarantined(round, subject).or_else(|| leaving(round, subject))
         }
         (Life::Up, HostVerdict::Gone) => None,
@@ -194,7 +191,7 @@ fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, s
         evidence.push(format!("its last words: {words}"));
     }
     let last_well = round.evidence.last_life(name, &incarnation).map(|life| round.wall(life));
-    let safe_at = pending(round, name);
+    let safe_at = pending(round, subject);
     decision.commands.push(Change::FenceOpened { host: name.clone(), incarnation, evidence, last_well, safe_at });
     None
 }

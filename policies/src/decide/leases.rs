@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{
     Decision, HostVerdict, Round,
     fences::{close, open},
+    subject::Subject,
 };
 use crate::{
     change::Change,
@@ -32,17 +33,19 @@ fn longest_start(round: &Round<'_>) -> Duration {
 }
 
 /// Closes the lease of a host that has fallen silent, so that its last grant is known.
-pub(super) fn close_lease(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+pub(super) fn close_lease(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let Subject { name, host, .. } = *subject;
     let open = host.lease.record.as_ref().is_some_and(|record| record.closed.is_none());
-    if open && host.life == Life::Up && is_unsynced(round, name) && is_waited_for(round, name, host) {
+    if open && host.life == Life::Up && is_unsynced(round, subject) && is_waited_for(round, name, host) {
         let incarnation = host.facts.incarnation.clone();
         decision.commands.push(Change::LeaseClosed { host: name.clone(), incarnation });
     }
 }
 
 /// Frees the guests of a host whose lease has run out for certain.
-pub(super) fn expired(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) -> bool {
-    if !is_unsynced(round, name) || !is_waited_for(round, name, host) {
+pub(super) fn expired(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) -> bool {
+    let Subject { name, host, judgement, .. } = *subject;
+    if !is_unsynced(round, subject) || !is_waited_for(round, name, host) {
         return false;
     }
     let (Ok(ground), Some(granted)) = (round.state.lease_ground(name), last_grant(round.state, round.evidence, name))
@@ -52,18 +55,17 @@ pub(super) fn expired(round: &Round<'_>, decision: &mut Decision, name: &HostNam
     let incarnation = &host.facts.incarnation;
     let Ok(proof) = Proof::lease_expired(name, incarnation, &ground, granted, round.now.moment) else { return false };
     let last_well = round.evidence.last_life(name, incarnation).map(|life| round.wall(life));
-    let last_words = round.hosts.get(name).and_then(|judgement| judgement.last_words.clone());
+    let last_words = judgement.last_words.clone();
     decision.commands.push(Change::HostGone { proof, last_well, last_words });
     true
 }
 
 /// From when on a host's guests cannot run any more, where somebody waits for that.
-pub(super) fn pending(round: &Round<'_>, name: &HostName) -> Option<SafeAt> {
-    let host = round.state.hosts.get(name)?;
-    if !is_unsynced(round, name) || !is_waited_for(round, name, host) {
+pub(super) fn pending(round: &Round<'_>, subject: &Subject<'_>) -> Option<SafeAt> {
+    if !is_unsynced(round, subject) || !is_waited_for(round, subject.name, subject.host) {
         return None;
     }
-    safe_at(round.state, round.evidence, name, round.now).ok()
+    safe_at(round.state, round.evidence, subject.name, round.now).ok()
 }
 
 /// The wait of a host by its lease, in words and in milliseconds.
@@ -77,11 +79,10 @@ fn is_waited_for(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
     waits && round.state.is_waited_for(name)
 }
 
-fn is_unsynced(round: &Round<'_>, name: &HostName) -> bool {
+fn is_unsynced(round: &Round<'_>, subject: &Subject<'_>) -> bool {
     let suspect_after = round.timing.suspect_after.0.as_millis();
-    round.hosts.get(name).is_some_and(|judgement| {
-        u128::from(judgement.unsynced_ms) >= suspect_after && judgement.verdict != HostVerdict::Healthy
-    })
+    let judgement = subject.judgement;
+    judgement.verdict != HostVerdict::Healthy && u128::from(judgement.unsynced_ms) >= suspect_after
 }
 
 /// Takes a boot in again that was proven gone and is alive: its agent has learned of the proof, raised its floors, and
@@ -116,9 +117,10 @@ pub(super) fn returns(round: &Round<'_>, decision: &mut Decision, name: &HostNam
 }
 
 /// A host that relies on its lease and has nothing that would stop its guests is told of, before it matters.
-pub(super) fn unarmed(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+pub(super) fn unarmed(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let Subject { name, host, .. } = *subject;
     let known = host.life == Life::Up && host.lease.record.is_some();
-    match round.state.lease_ground(name) {
+    match subject.lease_level().ok_or(NoGround::NoLevel).and_then(|_| round.state.lease_ground(name)) {
         Err(why @ (NoGround::NoGuard | NoGround::NoWatchdog | NoGround::Untrusted { .. })) if known => {
             let summary = format!("{name} relies on its lease, and {why}");
             let human = format!(

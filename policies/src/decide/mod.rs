@@ -22,6 +22,7 @@ mod quarantine;
 mod restraint;
 pub mod services;
 mod storm;
+mod subject;
 mod supervisors;
 mod timings;
 mod told;
@@ -178,11 +179,12 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     let judged = hosts::judge_all(state, evidence, timing, now.moment);
     let plan = placement::Plan::of(state, evidence, now, &judged);
     let round = Round { state, evidence, timing, now, hosts: judged, told: told::Told::of(state), plan };
+    let subjects = subject::Subject::all(&round);
     storm::decide(&round, &mut decision);
-    let mut waits = fences::decide(&round, &mut decision);
+    let mut waits = fences::decide(&round, &mut decision, &subjects);
     go_aheads::decide(&round, &mut decision);
     let safe: BTreeMap<HostName, SafeAt> =
-        round.state.hosts.keys().filter_map(|name| Some((name.clone(), leases::pending(&round, name)?))).collect();
+        subjects.iter().filter_map(|subject| Some((subject.name.clone(), leases::pending(&round, subject)?))).collect();
     for (name, safe) in &safe {
         // Whichever proof comes first: what bounds the wait is told.
         if waits.get(name).is_none_or(|(_, left)| *left >= safe.left_ms) {
@@ -192,7 +194,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     quarantine::decide(&round, &mut decision);
     drills::decide(&round, &mut decision);
     power_on::decide(&round, &mut decision);
-    paths::decide(&round, &mut decision);
+    paths::decide(&round, &mut decision, &subjects);
     decision.hand_over = leadership::hand_over(&round);
     guests::decide(&round, &mut decision);
     departures::decide(&round, &mut decision);

@@ -2,11 +2,12 @@
 //! at a time. Two others ask each device as soon as it is declared: with two ways known, the loss of one of them leaves one.
 //! What does not work, was never tried, or would be no proof is told to people before it is needed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cell::OnceCell, time::Duration};
 
 use super::{
     Decision, Round,
     fences::{close, open},
+    subject::Subject,
 };
 use crate::{
     fence_path::{PATHS_MAX, PathTest, TEST_EVERY},
@@ -45,28 +46,25 @@ pub struct PathToTest {
 }
 
 /// Decides which way is tried next, and tells of those that do not work.
-pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let shared = round.state.shared_machine_ids();
-    for (name, host) in &round.state.hosts {
-        if has_device(round, name) {
-            tell(round, decision, (name, host), &shared);
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision, subjects: &[Subject<'_>]) {
+    let shared = OnceCell::new();
+    let is_shared = |machine: &str| shared.get_or_init(|| round.state.shared_machine_ids()).contains(machine);
+    for subject in subjects {
+        if subject.has_device() {
+            tell(round, decision, subject, &is_shared);
         } else {
-            close(round, decision, ABOUT, name);
+            close(round, decision, ABOUT, subject.name);
         }
     }
     let leads_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
     if round.state.suspended.is_none() && leads_for >= SETTLED_AFTER {
-        let up = round.state.hosts.iter().filter(|(name, host)| has_device(round, name) && host.life == Life::Up);
+        let up = subjects.iter().filter(|subject| subject.has_device() && subject.host.life == Life::Up);
         let mut up: Vec<_> = up.collect();
         // Whoever has waited longest, so that devices that do not answer do not keep the others from their turn. Who is to
         // ask is looked for only until one is due, because that walks over all hosts.
-        up.sort_by_cached_key(|(_, host)| newest(host).map(|path| path.index));
-        decision.test = up.into_iter().find_map(|(name, host)| due_for(round, name, host));
+        up.sort_by_cached_key(|subject| newest(subject.host).map(|path| path.index));
+        decision.test = up.into_iter().find_map(|subject| due_for(round, subject));
     }
-}
-
-fn has_device(round: &Round<'_>, name: &HostName) -> bool {
-    round.state.policies.levels_of(name).iter().any(FenceLevel::has_device)
 }
 
 fn newest(host: &Host) -> Option<&PathTest> {
@@ -74,13 +72,13 @@ fn newest(host: &Host) -> Option<&PathTest> {
 }
 
 /// Who is to ask the host's devices now, if somebody is: whoever has never, then whoever did longest ago.
-fn due_for(round: &Round<'_>, name: &HostName, host: &Host) -> Option<PathToTest> {
+fn due_for(round: &Round<'_>, subject: &Subject<'_>) -> Option<PathToTest> {
+    let Subject { name, host, levels, .. } = *subject;
     let newest = newest(host);
     let few = host.paths.iter().all(|path| Some(&path.executor) == newest.map(|newest| &newest.executor));
     let is_old = newest.is_none_or(|newest| round.age(newest.index) >= rest(round, name, host, newest));
     // What is local means another machine on each host that asks, so each finds out for itself; as many as are remembered.
-    let is_local =
-        round.state.policies.levels_of(name).iter().any(FenceLevel::is_local) && host.paths.len() < PATHS_MAX;
+    let is_local = levels.iter().any(FenceLevel::is_local) && host.paths.len() < PATHS_MAX;
     // Whoever asks at once after one that was not let in mostly has the same password.
     let at_once = (few || is_local) && newest.is_none_or(|newest| most(host, newest, |path| path.denials) == 0);
     // A host that is silent has its devices asked in earnest.
@@ -128,10 +126,11 @@ fn jittered(every: Duration, name: &HostName) -> Duration {
 }
 
 /// Tells of levels that nobody has reached of late, and of those of which it is not known that they would prove anything.
-fn tell(round: &Round<'_>, decision: &mut Decision, (name, host): (&HostName, &Host), shared: &BTreeSet<String>) {
-    let broken = by_level(round, name, |level| trouble(round, host, level));
-    let unsure = by_level(round, name, |level| {
-        untried(round, name, host, level).or_else(|| unverified(round, name, host, level, shared))
+fn tell(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, is_shared: &dyn Fn(&str) -> bool) {
+    let Subject { name, host, levels, .. } = *subject;
+    let broken = by_level(levels, |level, _| trouble(round, host, level));
+    let unsure = by_level(levels, |level, declared| {
+        untried(round, subject, level, declared).or_else(|| unverified(round, subject, level, is_shared))
     });
     let what = match (broken.is_empty(), unsure.is_empty()) {
         (true, true) => return close(round, decision, ABOUT, name),
@@ -145,7 +144,7 @@ fn tell(round: &Round<'_>, decision: &mut Decision, (name, host): (&HostName, &H
              then a failure of {name} may need a person."
         )
     } else {
-        let denied = (0..round.state.policies.levels_of(name).len()).any(|level| is_denied(host, level));
+        let denied = (0..levels.len()).any(|level| is_denied(host, level));
         let seldom = if denied { SELDOM } else { "" };
         format!(
             "Look after the power device, or its settings in `fencing:`; `holdfast fence test {name}` asks it again.{seldom} \
@@ -165,9 +164,9 @@ fn is_denied(host: &Host, level: usize) -> bool {
     host.fails(level).is_some() && host.newest_path(level).is_some_and(|path| path.denials > 0)
 }
 
-fn by_level(round: &Round<'_>, name: &HostName, wrong: impl Fn(usize) -> Option<String>) -> Vec<String> {
-    let levels = 0..round.state.policies.levels_of(name).len();
-    levels.filter_map(|level| wrong(level).map(|why| format!("level {}: {why}", level + 1))).collect()
+fn by_level(levels: &[FenceLevel], wrong: impl Fn(usize, &FenceLevel) -> Option<String>) -> Vec<String> {
+    let found = levels.iter().enumerate();
+    found.filter_map(|(level, declared)| Some(format!("level {}: {}", level + 1, wrong(level, declared)?))).collect()
 }
 
 /// Why a level would not work: no host that tried it last reached it, or nobody has for long.
@@ -186,9 +185,9 @@ fn trouble(round: &Round<'_>, host: &Host, level: usize) -> Option<String> {
 
 /// That a level with devices has been there for an interval, and nobody has ever tried it: nobody else is up, or deciding is
 /// suspended, or whoever is asked to try it cannot.
-fn untried(round: &Round<'_>, name: &HostName, host: &Host, level: usize) -> Option<String> {
-    let is_device = round.state.policies.levels_of(name).get(level).is_some_and(FenceLevel::has_device);
-    if !is_device || host.newest_path(level).is_some() {
+fn untried(round: &Round<'_>, subject: &Subject<'_>, level: usize, declared: &FenceLevel) -> Option<String> {
+    let Subject { name, host, .. } = *subject;
+    if !declared.has_device() || host.newest_path(level).is_some() {
         return None;
     }
     let every = every(round);
@@ -200,19 +199,19 @@ fn untried(round: &Round<'_>, name: &HostName, host: &Host, level: usize) -> Opt
 /// would prove the host off either.
 fn unverified(
     round: &Round<'_>,
-    name: &HostName,
-    host: &Host,
+    subject: &Subject<'_>,
     level: usize,
-    shared: &BTreeSet<String>,
+    is_shared: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
+    let Subject { name, host, levels, .. } = *subject;
     if !host.facts.guests || host.proven(level).is_none() || host.fails(level).is_some() {
         return None;
     }
     // Another incident tells of a device that is not trusted.
     let trusted = |level: &usize| !host.distrusted.contains(level);
-    let mut levels = (0..round.state.policies.levels_of(name).len()).filter(trusted);
+    let mut others = levels.iter().enumerate().filter(|(level, _)| trusted(level));
     let otherwise = || round.state.lease_ground(name).is_ok();
-    if !trusted(&level) || levels.any(|level| round.state.is_wired(name, level, shared)) || otherwise() {
+    if !trusted(&level) || others.any(|(level, declared)| host.is_wired(level, declared, is_shared)) || otherwise() {
         return None;
     }
     for_long(round, name, host, VERIFIED_WITHIN, || format!("nobody has verified that it is wired to {name}"))

@@ -6,8 +6,9 @@ use super::{
     Decision, HostVerdict, Round, Waits, Wish,
     drills::is_drilled,
     fences::{close, open},
-    hosts::{newest_sign, newest_word},
+    hosts::newest_sign,
     restraint::is_hands_off,
+    subject::Subject,
 };
 use crate::{
     change::Change,
@@ -30,11 +31,11 @@ const REST_MAX: Duration = Duration::from_secs(15);
 const REST_WHILE_FENCED: Duration = Duration::from_secs(1);
 
 /// Silent hosts are wondered about: the power device and the other voters are asked. Both are harmless.
-pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
+pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let Subject { name, host, judgement, seen, .. } = *subject;
     let incarnation = &host.facts.incarnation;
-    let Some(judgement) = round.hosts.get(name) else { return };
     let wonder_after = round.timing.wonder_after.0;
-    let own = round.evidence.last_life(name, incarnation);
+    let own = seen.and_then(|seen| seen.last_life(incarnation));
     let since = own.or(round.evidence.quorum_since).unwrap_or(round.now.moment);
     let unheard = round.now.moment.since(since) >= wonder_after;
     let unsynced = u128::from(judgement.unsynced_ms) >= wonder_after.as_millis();
@@ -46,7 +47,7 @@ pub(super) fn wonder(round: &Round<'_>, decision: &mut Decision, name: &HostName
     }
     if unheard {
         let rest = rest(round, name, round.now.moment.since(since));
-        let askable = askable(round, name, host).filter(|level| is_rested(round, name, *level, rest));
+        let askable = askable(round, subject).filter(|level| is_rested(round, subject, *level, rest));
         decision.wishes.extend(askable.map(|level| {
             let (host, incarnation) = (name.clone(), incarnation.clone());
             Wish::AskPower { host, incarnation, level }
@@ -61,16 +62,17 @@ fn rest(round: &Round<'_>, name: &HostName, silence: Duration) -> Duration {
     (silence / 16).min(longest)
 }
 
-fn is_rested(round: &Round<'_>, name: &HostName, level: usize, rest: Duration) -> bool {
-    let asked = round.evidence.hosts.get(name).and_then(|known| known.asked.get(&level));
+fn is_rested(round: &Round<'_>, subject: &Subject<'_>, level: usize, rest: Duration) -> bool {
+    let asked = subject.seen.and_then(|seen| seen.asked.get(&level));
     asked.is_none_or(|asked| round.now.moment.since(*asked) >= rest)
 }
 
 /// The levels whose devices are asked, all at once: one that is slow, dead or no proof hides none of the others. What is
 /// not trusted is not asked, nor what means another machine on each host while the coordinator does not know which it means
 /// here: its answer would be no proof, and would take the place of one that is.
-fn askable<'a>(round: &'a Round<'_>, name: &'a HostName, host: &'a Host) -> impl Iterator<Item = usize> + 'a {
-    let levels = round.state.policies.levels_of(name).iter().enumerate();
+fn askable(round: &Round<'_>, subject: &Subject<'_>) -> impl Iterator<Item = usize> {
+    let Subject { name, host, levels, .. } = *subject;
+    let levels = levels.iter().enumerate();
     let known = move |level| round.state.wiring_for(name, level, round.evidence.me.as_ref()).is_some();
     let askable = levels.filter(move |(level, declared)| {
         declared.has_device() && !host.distrusted.contains(level) && (!declared.is_local() || known(*level))
@@ -79,20 +81,20 @@ fn askable<'a>(round: &'a Round<'_>, name: &'a HostName, host: &'a Host) -> impl
 }
 
 /// "Off" is proof, whoever asked, once the host has been silent for a moment (R9).
-pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) -> bool {
-    if is_drilled(round, name) {
+pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) -> bool {
+    if is_drilled(round, subject) {
         return false;
     }
-    match said_off(round, name, host) {
+    match said_off(round, subject) {
         Some(Ok(proof)) => {
-            let last_well = last_sign(round, name, host).map(|life| round.wall(life));
-            let last_words = round.hosts.get(name).and_then(|judgement| judgement.last_words.clone());
+            let last_well = last_sign(round, subject).map(|life| round.wall(life));
+            let last_words = subject.judgement.last_words.clone();
             decision.commands.push(Change::HostGone { proof, last_well, last_words });
             true
         }
         Some(Err(NoProof::WiringUnverified { .. })) => {
-            if !may_yet_be_proven(round, name, host) {
-                unverified(round, decision, name);
+            if !may_yet_be_proven(round, subject) {
+                unverified(round, decision, subject.name);
             }
             false
         }
@@ -101,11 +103,11 @@ pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, name: &HostName
 }
 
 /// What the word of a power device waits for that a moment of silence makes proof. Nothing else is made of the host until then.
-pub(super) fn soon_proven(round: &Round<'_>, name: &HostName, host: &Host) -> Waits {
-    if is_drilled(round, name) {
+pub(super) fn soon_proven(round: &Round<'_>, subject: &Subject<'_>) -> Waits {
+    if is_drilled(round, subject) {
         return None;
     }
-    match said_off(round, name, host) {
+    match said_off(round, subject) {
         Some(Err(NoProof::HeardJustNow { left_ms, .. })) => {
             Some(("its next beacons, which would deny its power device's word that it is off".to_owned(), left_ms))
         }
@@ -115,19 +117,20 @@ pub(super) fn soon_proven(round: &Round<'_>, name: &HostName, host: &Host) -> Wa
 
 /// Whether a power device has said that the host is off, so that it counts as proof.
 pub(super) fn is_proven_off(round: &Round<'_>, name: &HostName) -> bool {
-    round.state.hosts.get(name).is_some_and(|host| matches!(said_off(round, name, host), Some(Ok(_))))
+    Subject::of(round, name).is_some_and(|subject| matches!(said_off(round, &subject), Some(Ok(_))))
 }
 
 /// What comes of the levels that say off, each by itself: the first proof, or else why there is none. Nothing counts while
 /// two machines use the name (R11), and nothing that a level says that is not trusted.
-fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Proof, NoProof>> {
+fn said_off(round: &Round<'_>, subject: &Subject<'_>) -> Option<Result<Proof, NoProof>> {
+    let Subject { name, host, .. } = *subject;
     let trusted = |off: &&PowerReading| !host.distrusted.contains(&off.level);
-    let offs: Vec<&PowerReading> = offs(round, name, host).filter(trusted).collect();
+    let offs: Vec<&PowerReading> = offs(subject).filter(trusted).collect();
     if offs.is_empty() || host.is_contested() {
         return None;
     }
     // Looked for only where something says off, because it walks over all guests.
-    let last_sign = last_sign(round, name, host);
+    let last_sign = last_sign(round, subject);
     // One that has never been heard has been silent for as long as somebody has listened.
     let silent_since = last_sign.or(round.evidence.quorum_since).unwrap_or(round.now.moment);
     let silence = round.now.moment.since(silent_since);
@@ -146,23 +149,22 @@ fn said_off(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Result<Pr
 
 /// What says that this boot of the host is off, among the levels whose devices are those that are declared: another one at
 /// their place was not asked.
-fn offs<'a>(round: &'a Round<'_>, name: &HostName, host: &'a Host) -> impl Iterator<Item = &'a PowerReading> {
-    let levels = round.state.policies.levels_of(name);
-    let known = round.evidence.hosts.get(name);
-    known.into_iter().flat_map(|known| known.power.values()).filter(move |reading| {
+fn offs<'a>(subject: &Subject<'a>) -> impl Iterator<Item = &'a PowerReading> + use<'a> {
+    let Subject { host, levels, seen, .. } = *subject;
+    seen.into_iter().flat_map(|seen| seen.power.values()).filter(move |reading| {
         let declared = levels.get(reading.level) == Some(&reading.declared);
         declared && reading.power == Power::Off && reading.incarnation == host.facts.incarnation
     })
 }
 
 /// R9: a reading is void by any sign of that boot since, whoever received it.
-fn last_sign(round: &Round<'_>, name: &HostName, host: &Host) -> Option<Moment> {
-    newest_sign(round.state, round.evidence, name, &host.facts.incarnation)
+fn last_sign(round: &Round<'_>, subject: &Subject<'_>) -> Option<Moment> {
+    newest_sign(round.state, round.evidence, subject.name, &subject.host.facts.incarnation)
 }
 
 /// Whether a level that is verified may say off yet. Nobody has to get up before each has had its turn.
-fn may_yet_be_proven(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
-    let levels = round.state.policies.levels_of(name);
+fn may_yet_be_proven(round: &Round<'_>, subject: &Subject<'_>) -> bool {
+    let Subject { name, host, levels, .. } = *subject;
     let verified = |level: usize| !host.distrusted.contains(&level) && round.state.wiring_of(name, level).is_some();
     let turns = levels.iter().filter(|level| level.has_device()).count();
     let tried = match &host.life {
@@ -185,24 +187,21 @@ fn unverified(round: &Round<'_>, decision: &mut Decision, host: &HostName) {
 }
 
 /// A device that called a living host off is not to be trusted, whatever the host is taken for (R9).
-pub(super) fn distrust(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let read = offs(round, name, host).map(|off| (off.level, off.asked));
-    let said: Vec<(usize, Moment)> = read.chain(tested_off(round, name, host)).collect();
+pub(super) fn distrust(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let Subject { name, host, judgement, seen, .. } = *subject;
+    let read = offs(subject).map(|off| (off.level, off.asked));
+    let said: Vec<(usize, Moment)> = read.chain(tested_off(subject)).collect();
     if said.is_empty() {
         return;
     }
-    let verdict = round.hosts.get(name).map(|judgement| judgement.verdict);
-    let life = match verdict {
-        Some(HostVerdict::Healthy | HostVerdict::Gone) => last_sign(round, name, host),
+    let life = match judgement.verdict {
+        HostVerdict::Healthy | HostVerdict::Gone => last_sign(round, subject),
         // Of a host that does not sync, what answers in a guest's place may be something else.
-        Some(
-            HostVerdict::SupervisorDown
-            | HostVerdict::Isolated
-            | HostVerdict::Suspect
-            | HostVerdict::Failed
-            | HostVerdict::Unknown,
-        )
-        | None => newest_word(round.evidence, name, &host.facts.incarnation),
+        HostVerdict::SupervisorDown
+        | HostVerdict::Isolated
+        | HostVerdict::Suspect
+        | HostVerdict::Failed
+        | HostVerdict::Unknown => seen.and_then(|seen| seen.last_word(&host.facts.incarnation)),
     };
     // What it had said before somebody checked it was looked at then.
     let checked = (host.trusted > 0).then(|| round.evidence.marks.at(host.trusted));
@@ -220,9 +219,9 @@ pub(super) fn distrust(round: &Round<'_>, decision: &mut Decision, name: &HostNa
 }
 
 /// The levels that have called this boot of the host off in a test of what is declared now, and when that was known.
-fn tested_off(round: &Round<'_>, name: &HostName, host: &Host) -> impl Iterator<Item = (usize, Moment)> {
-    let levels = round.state.policies.levels_of(name);
-    let tested = round.evidence.hosts.get(name).into_iter().flat_map(|known| &known.tested_off);
+fn tested_off<'a>(subject: &Subject<'a>) -> impl Iterator<Item = (usize, Moment)> + use<'a> {
+    let Subject { host, levels, seen, .. } = *subject;
+    let tested = seen.into_iter().flat_map(|seen| &seen.tested_off);
     let counts = tested.filter(move |(level, off)| {
         levels.get(**level) == Some(&off.declared) && off.incarnation == host.facts.incarnation
     });
@@ -248,10 +247,11 @@ fn not_trusted(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
 }
 
 /// Tells people what contradicts a proof or a power device, for as long as it does (R9).
-pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let offs: Vec<&PowerReading> = offs(round, name, host).collect();
+pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let Subject { name, host, .. } = *subject;
+    let offs: Vec<&PowerReading> = offs(subject).collect();
     // Looked for only where something may be contradicted, because it walks over all guests.
-    let life = matches!(host.life, Life::Gone { .. }).then(|| last_sign(round, name, host)).flatten();
+    let life = matches!(host.life, Life::Gone { .. }).then(|| last_sign(round, subject)).flatten();
     // What was heard just before the device was asked contradicts nothing.
     let newer = || offs.iter().all(|off| life >= Some(off.asked));
     let fresh = || life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0);

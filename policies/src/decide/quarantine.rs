@@ -20,11 +20,11 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         }
         let old = host.fences.iter().filter(|index| round.age(**index) >= FENCE_COUNTS_FOR);
         decision.commands.extend(old.map(|index| Change::FenceForgotten { host: name.clone(), attempted: *index }));
-        let healthy = round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
+        let healthy = || round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
         let calm = host.quarantine.as_ref().is_some_and(|quarantine| {
             !quarantine.is_contested() && host.fences.is_empty() && round.age(quarantine.since) >= FENCE_COUNTS_FOR
         });
-        if healthy && calm {
+        if calm && healthy() {
             decision.commands.push(Change::QuarantineLifted { host: name.clone(), machine_id: None, by: None });
         }
     }

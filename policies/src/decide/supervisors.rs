@@ -7,6 +7,7 @@ use super::{
     fences::{close, open},
     hosts::newest_sign,
     restraint::is_missed,
+    subject::Subject,
 };
 use crate::{
     evidence::OtherBoot,
@@ -22,12 +23,13 @@ const ABOUT: &str = "supervisor";
 pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Tells of a supervisor that is silent on a living host.
-pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
-    let expected = round.state.hosts.get(name).is_some_and(|host| !is_missed(host));
-    match round.hosts.get(name).map(|judgement| judgement.verdict) {
-        Some(HostVerdict::SupervisorDown | HostVerdict::Isolated) if !expected => {
+pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let name = subject.name;
+    let expected = !is_missed(subject.host);
+    match subject.judgement.verdict {
+        HostVerdict::SupervisorDown | HostVerdict::Isolated if !expected => {
             let summary = format!("the supervisor of {name} is silent, but {name} is alive");
-            let guests = match round.state.policies.lease_level(name) {
+            let guests = match subject.lease_level() {
                 Some(_) => {
                     "It stops its guests when its lease runs out, and they start elsewhere once that is certain."
                 }
@@ -36,10 +38,10 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, name: 
             let human = format!("{guests} Start the supervisor of {name} again, or look why it does not start.");
             open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
         }
-        Some(HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated) => {
+        HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
             close(round, decision, ABOUT, name);
         }
-        Some(HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown) | None => {}
+        HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{super::Round, Pass, order::has_orders};
 use crate::{
     change::Change,
-    evidence::{Evidence, HostEvidence, is_there},
+    evidence::{HostEvidence, is_there},
     names::{GuestName, HostName},
     observe::GuestReport,
     plan::{HostAt, Subject, Table},
@@ -56,18 +56,17 @@ impl<'b> Glance<'b> {
         });
         let reported = reported(round, &hosts, subjects);
         let all_active = state.hosts.values().all(|host| host.mode == Mode::Active);
-        let silent = silent(round);
+        let silent = silent(round, &hosts);
         Self { hosts, reported, silent, orders: has_orders(&state.policies), all_active }
     }
 }
 
-fn silent<'b>(round: &Round<'b>) -> Vec<(&'b HostName, &'b HostEvidence)> {
-    let (state, evidence): (&'b ClusterState, &'b Evidence) = (round.state, round.evidence);
-    let silent = state.hosts.iter().filter_map(|(name, known)| {
-        let may_live = !matches!(known.life, Life::Gone { .. }) && !round.answers(name);
-        let seen = evidence.hosts.get(name).filter(|_| may_live)?;
+fn silent<'b>(round: &Round<'b>, hosts: &Table<HostAt, Here<'b>>) -> Vec<(&'b HostName, &'b HostEvidence)> {
+    let silent = hosts.iter().filter(|(_, here)| !here.answers).filter_map(|(at, here)| {
+        let known = here.known.filter(|known| !matches!(known.life, Life::Gone { .. }))?;
+        let seen = here.seen?;
         let sync = seen.sync.as_ref()?;
-        (sync.incarnation == known.facts.incarnation).then_some((name, seen))
+        (sync.incarnation == known.facts.incarnation).then_some((round.plan.problem.host_name(at), seen))
     });
     silent.collect()
 }
