@@ -13,7 +13,7 @@ use super::{
     departures::Kept,
     guests::{
         free::is_to_be_placed,
-        order::{has_orders, waits_out},
+        order::{that_start_after, waits_out},
     },
 };
 use crate::{
@@ -104,14 +104,15 @@ impl<'a> Plan<'a> {
         let waits = |guest: &GuestName| {
             kept.get(guest).is_some_and(|kept| !departures::is_fit_to_start(state, judged, kept.host))
         };
-        let orders = has_orders(&state.policies);
+        let second = that_start_after(&state.policies);
         let for_first = |guest: &GuestName| {
             let Some(Phase::Free { since, .. }) = state.guests.get(guest).map(|known| &known.phase) else {
                 return false;
             };
-            orders && waits_out(state, evidence, judged, guest, age(*since))
+            second.contains(guest) && waits_out(state, evidence, judged, guest, age(*since))
         };
-        let is_ready = |guest: &GuestName| !waits(guest) && is_to_be_placed(state, guest, age) && !for_first(guest);
+        let takes_part = |guest: &GuestName| is_to_be_placed(state, guest, second.contains(guest), age);
+        let is_ready = |guest: &GuestName| !waits(guest) && takes_part(guest) && !for_first(guest);
         ready.retain(|at| is_ready(problem.guest_name(*at)));
         ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
         ready.truncate(GUESTS_PER_ROUND);

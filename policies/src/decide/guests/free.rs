@@ -45,7 +45,8 @@ impl Pass<'_, '_> {
         }
         self.decay(free);
         let waited = self.round.age(free.since);
-        let held = held(self.round.state, free.name, free.guest, waited);
+        let second = self.glance.second.contains(free.name);
+        let held = held(self.round.state, (free.name, free.guest), second, waited);
         if let Some((doing, waits)) = held.or_else(|| self.waits_for_first(free.name, waited)) {
             (judgement.doing, judgement.waits) = (doing, waits);
             return;
@@ -161,11 +162,12 @@ impl Pass<'_, '_> {
     }
 }
 
-/// Whether a guest takes part in placement at this moment: what [`Pass::free`] does not place takes no room from others.
-/// `age` is the time since a log index was applied.
+/// Whether a guest takes part in placement at this moment: what [`Pass::free`] does not place takes no room from others. It is
+/// `second` if rules have it start after others; `age` is the time since a log index was applied.
 pub(in crate::decide) fn is_to_be_placed(
     state: &ClusterState,
     name: &GuestName,
+    second: bool,
     age: impl Fn(u64) -> Duration,
 ) -> bool {
     let Some(guest) = state.guests.get(name) else { return false };
@@ -174,12 +176,13 @@ pub(in crate::decide) fn is_to_be_placed(
     // One that is being moved asks for its host by itself: placed here as well, it would take its own room twice.
     let heads = guest.heading.is_some() && age(*since) < HEADING_PATIENCE;
     let wanted = wanted && !heads;
-    wanted && state.hands_off(name).is_none() && held(state, name, guest, age(*since)).is_none()
+    wanted && state.hands_off(name).is_none() && held(state, (name, guest), second, age(*since)).is_none()
 }
 
 /// Why a guest that is to run, and has waited for so long, is not placed at this moment, whatever room there is.
-fn held(state: &ClusterState, name: &GuestName, guest: &Guest, waited: Duration) -> Option<Waits> {
-    order::waits_for(state, name, waited).or_else(|| {
+fn held(state: &ClusterState, (name, guest): (&GuestName, &Guest), second: bool, waited: Duration) -> Option<Waits> {
+    let first = if second { order::waits_for(state, name, waited) } else { None };
+    first.or_else(|| {
         let left = placement::start_pause(guest).saturating_sub(waited);
         let failures: u32 = guest.start_failures.values().sum();
         let waits = || Some(("the next try".to_owned(), millis(left)));

@@ -1,8 +1,8 @@
 //! What is looked up for every guest in every round, gathered once: how it is with the guest's host, and who else reports it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{super::Round, Pass, order::has_orders};
+use super::{super::Round, Pass, order::that_start_after};
 use crate::{
     change::Change,
     evidence::{HostEvidence, is_there},
@@ -40,8 +40,8 @@ pub(super) struct Glance<'b> {
     /// Hosts that do not answer and are not proven gone, with what the boot that has joined has said last: what it had of guests may
     /// be there still.
     pub silent: Vec<(&'b HostName, &'b HostEvidence)>,
-    /// Whether rules say in which order guests start.
-    pub orders: bool,
+    /// The guests that start after others, by rules.
+    pub second: BTreeSet<&'b GuestName>,
     /// Whether every host is active: none in maintenance, drained or about to go.
     pub all_active: bool,
 }
@@ -57,7 +57,7 @@ impl<'b> Glance<'b> {
         let reported = reported(round, &hosts, subjects);
         let all_active = state.hosts.values().all(|host| host.mode == Mode::Active);
         let silent = silent(round, &hosts);
-        Self { hosts, reported, silent, orders: has_orders(&state.policies), all_active }
+        Self { hosts, reported, silent, second: that_start_after(&state.policies), all_active }
     }
 }
 

@@ -182,9 +182,13 @@ fn stops_after_one_that_is_stopping<'a>(state: &'a ClusterState, name: &GuestNam
     })
 }
 
-/// Whether rules say in which order guests start.
-pub(in crate::decide) fn has_orders(policies: &Policies) -> bool {
-    policies.rules.values().any(|rule| matches!(rule, Rule::Order { .. }))
+/// The guests that start after others. Most do not, and of those nobody has to look at all rules in every round.
+pub(in crate::decide) fn that_start_after(policies: &Policies) -> BTreeSet<&GuestName> {
+    let second = policies.rules.values().filter_map(|rule| match rule {
+        Rule::Order { then, .. } => Some(then),
+        Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
+    });
+    second.collect()
 }
 
 /// Whether a guest waits for one that counts as ready, as far as that shows before anybody is placed: then it takes no room, which
@@ -230,7 +234,7 @@ fn is_about_to_restart(round: &Round<'_>, name: &GuestName) -> bool {
 impl Pass<'_, '_> {
     /// Why a guest is to stop for the order in which guests do.
     pub(super) fn stops_before(&self, name: &GuestName) -> Option<String> {
-        self.glance.orders.then(|| stops_before(self.round.state, name)).flatten()
+        self.glance.second.contains(name).then(|| stops_before(self.round.state, name)).flatten()
     }
 
     /// The guest for whose sake this one is not stopped to be started elsewhere, if it moves like that at all.
@@ -238,12 +242,12 @@ impl Pass<'_, '_> {
         let state = self.round.state;
         let is_live = || state.policies.guests.get(name).is_some_and(|declared| declared.needs.live_migration);
         let held = || stops_after_one_that_is_stopping(state, name).filter(|_| !is_live());
-        self.glance.orders.then(held).flatten()
+        if self.glance.second.is_empty() { None } else { held() }
     }
 
     /// What a guest waits for although the one before it counts as ready.
     pub(super) fn waits_for_first(&self, name: &GuestName, waited: Duration) -> Option<Waits> {
-        if !self.glance.orders {
+        if !self.glance.second.contains(name) {
             return None;
         }
         let Round { state, evidence, hosts, .. } = self.round;
@@ -253,7 +257,7 @@ impl Pass<'_, '_> {
     /// What a guest waits for that runs, and is ill, before it is started anew. One that would merely like to start after another one has
     /// done so.
     pub(super) fn waits_for_needed(&self, name: &GuestName) -> Option<Waits> {
-        if !self.glance.orders {
+        if !self.glance.second.contains(name) {
             return None;
         }
         let Round { state, evidence, hosts, .. } = self.round;
@@ -281,8 +285,8 @@ impl Pass<'_, '_> {
             Rule::Order { first, then, .. } => then == name && is_circle(policies, first, then),
             Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => false,
         });
-        let names: Vec<&str> =
-            if self.glance.orders { circles.map(|(rule, _)| rule.as_str()).collect() } else { Vec::new() };
+        let is_second = self.glance.second.contains(name);
+        let names: Vec<&str> = if is_second { circles.map(|(rule, _)| rule.as_str()).collect() } else { Vec::new() };
         if names.is_empty() {
             self.close("order", name);
             return;

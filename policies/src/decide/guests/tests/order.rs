@@ -28,7 +28,7 @@ fn a_guest_starts_when_the_one_that_it_needs_runs_and_answers() {
         assert!(matches!(scene.stage.phase("db"), Phase::Starting { .. }));
         let takes_part = |scene: &Scene| {
             let age = |index| scene.evidence.marks.age(index, crate::time::Moment(scene.now));
-            crate::decide::guests::free::is_to_be_placed(&scene.stage.state, &name("web"), age)
+            crate::decide::guests::free::is_to_be_placed(&scene.stage.state, &name("web"), true, age)
         };
         assert!(!takes_part(&scene), "what waits takes no room from others");
         assert!(doing(&scene, "web").contains("db"), "{}", doing(&scene, "web"));
