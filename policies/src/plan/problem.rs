@@ -3,7 +3,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
 };
 
 use super::{
@@ -60,6 +60,10 @@ pub struct PlanHost<'a> {
     pub(super) name: &'a HostName,
     pub(super) boot: &'a Incarnation,
     pub(super) labels: Option<&'a Labels>,
+    /// What is declared that it has of other things than it tells itself, or instead of that.
+    capacity: Option<&'a BTreeMap<String, u64>>,
+    /// What it tells itself.
+    memory_mib: u64,
     /// Why it takes no guest, if it takes none.
     pub(super) out: Option<Reason>,
     /// It will not come back by itself: losing it again means nothing.
@@ -163,7 +167,7 @@ impl<'a> Problem<'a> {
         let hosts = Table::new(hosts);
         let guests = joined(policies, state).into_iter().map(|known| plan_guest(&hosts, known)).collect();
         let guests = Table::new(guests);
-        let dimensions = dimensions(policies, state, &hosts, &guests);
+        let dimensions = dimensions(policies, &hosts, &guests);
         let starts = starts(&hosts, &guests);
         let mut problem = Self {
             starts,
@@ -303,10 +307,13 @@ fn plan_host<'a>(policies: &'a Policies, name: &'a HostName, host: &'a Host, sta
     };
     let witness = (!host.facts.guests).then_some(Reason::Witness);
     let unheard = (standing == Standing::Unheard).then_some(Reason::Unheard);
+    let declared = policies.hosts.get(name);
     PlanHost {
         name,
         boot: &host.facts.incarnation,
-        labels: policies.hosts.get(name).map(|declared| &declared.labels),
+        labels: declared.map(|declared| &declared.labels),
+        capacity: declared.map(|declared| &declared.capacity),
+        memory_mib: host.facts.memory_mib,
         out: witness.or(life).or(mode).or(unheard),
         gone: matches!(host.life, Life::Gone { .. }) || !host.facts.guests,
         unwell: standing == Standing::Unwell,
@@ -450,7 +457,6 @@ fn starts(hosts: &Table<HostAt, PlanHost<'_>>, guests: &Table<GuestAt, PlanGuest
 
 fn dimensions<'a>(
     policies: &'a Policies,
-    state: &ClusterState,
     hosts: &Table<HostAt, PlanHost<'a>>,
     guests: &Table<GuestAt, PlanGuest<'a>>,
 ) -> Vec<Dimension<'a>> {
@@ -460,9 +466,8 @@ fn dimensions<'a>(
     let dimension = |name: &'a str| {
         let (is_hard, weight) = (settings.is_hard(name), settings.weight(name));
         let of_host = |host: &PlanHost<'_>| {
-            let declared = policies.hosts.get(host.name).and_then(|declared| declared.capacity.get(name).copied());
-            let memory = || state.hosts.get(host.name).map(|host| host.facts.memory_mib);
-            declared.or_else(|| if name == MEMORY { memory() } else { None })
+            let declared = host.capacity.and_then(|declared| declared.get(name).copied());
+            declared.or_else(|| (name == MEMORY).then_some(host.memory_mib))
         };
         let has: Vec<Option<u64>> = hosts.rows().iter().map(of_host).collect();
         // Who says how processors count need not say of every host how many cores it has.

@@ -143,6 +143,10 @@ pub(super) struct Solver<'p, 'a> {
 /// Places guests, on top of what the room holds. The room then holds them too.
 #[must_use]
 pub fn place(problem: &Problem<'_>, room: &mut Room, ask: &Ask) -> Placement {
+    // Of most rounds of deciding this is all.
+    if ask.guests.is_empty() {
+        return Placement::default();
+    }
     let mut blocked: Vec<(GuestAt, Reasons)> = Vec::new();
     loop {
         let mut solver = Solver::new(problem, room.clone(), ask, &blocked);
