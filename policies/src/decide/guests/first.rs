@@ -62,7 +62,7 @@ impl Pass<'_, '_> {
             their_word.0 = format!("{}; that of {unlearned} counts {when}", their_word.0);
         }
         let strays = self.found(name, 0);
-        self.tell_strays(name, if strays.len() > 1 { &strays } else { &[] }, "at once");
+        self.tell_strays(name, if strays.len() > 1 { &strays } else { &[] }, format_args!("at once"));
         match (found.as_slice(), Proof::not_here(could_run.clone(), &said)) {
             ([tenure], _) if said.len() + 1 == could_run.len() => {
                 self.decision.commands.push(Change::GuestAdopted { guest: name.clone(), tenure: tenure.clone() });

@@ -86,7 +86,7 @@ impl Pass<'_, '_> {
         let silent = open.filter(|host| strays.is_empty() && !self.round.answers(host));
         match silent {
             Some(host) => self.tell_left(free.name, host),
-            None => self.tell_strays(free.name, &strays, "although it was proven to run nowhere"),
+            None => self.tell_strays(free.name, &strays, format_args!("although it was proven to run nowhere")),
         }
         self.stop_strays(free.name, &strays, None);
         if !strays.is_empty() {

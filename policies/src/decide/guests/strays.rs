@@ -11,6 +11,8 @@
 //! ```
 //! Never both: an order names the host whose guest is kept, and applying refuses it when that one is being stopped.
 
+use std::fmt;
+
 use super::{
     super::{FOREVER, Round, Waits, fences::open},
     GuestJudgement, Pass, STOP_AGAIN_AFTER,
@@ -117,7 +119,7 @@ impl<'b> Pass<'_, 'b> {
     }
 
     /// Whoever has a guest twice has to look at its disks.
-    pub(super) fn tell_strays(&mut self, name: &GuestName, strays: &[Stray<'_>], although: &str) {
+    pub(super) fn tell_strays(&mut self, name: &GuestName, strays: &[Stray<'_>], although: fmt::Arguments<'_>) {
         if strays.is_empty() {
             self.close("twice", name);
             return;
@@ -222,7 +224,7 @@ impl<'b> Pass<'_, 'b> {
                 strays.iter().filter(|stray| stray.epoch >= run.tenure.epoch).map(Stray::again).collect();
             self.stop_strays(run.name, &newer, Some(&run.tenure.host));
         }
-        self.tell_strays(run.name, &strays, &format!("although it runs on {}", run.tenure.host));
+        self.tell_strays(run.name, &strays, format_args!("although it runs on {}", run.tenure.host));
         if !strays.is_empty() {
             return Some(format!("found on {} as well, where it is stopped first", on(&strays)));
         }
