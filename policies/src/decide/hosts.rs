@@ -77,7 +77,7 @@ pub(super) fn judge_all(
     timing: &Timing,
     now: Moment,
 ) -> BTreeMap<HostName, HostJudgement> {
-    let passes = Passes { state, evidence, known: OnceCell::new() };
+    let passes = Passes::of(state, evidence);
     let judged = |host, known| judge_with(&passes, timing, now, (host, known), Words::WhereTheyMatter);
     state.hosts.iter().map(|(host, known)| (host.clone(), judged(host, known))).collect()
 }
@@ -88,9 +88,15 @@ struct Passes<'a> {
     state: &'a ClusterState,
     evidence: &'a Evidence,
     known: OnceCell<BTreeMap<&'a HostName, Moment>>,
+    /// What has been heard of a host of which nothing has.
+    nothing: HostEvidence,
 }
 
 impl<'a> Passes<'a> {
+    fn of(state: &'a ClusterState, evidence: &'a Evidence) -> Self {
+        Self { state, evidence, known: OnceCell::new(), nothing: HostEvidence::default() }
+    }
+
     fn newest(&self, host: &HostName) -> Option<Moment> {
         self.known.get_or_init(|| self.gather()).get(host).copied()
     }
@@ -119,7 +125,7 @@ pub fn judge(
     now: Moment,
     host: &HostName,
 ) -> HostJudgement {
-    let passes = Passes { state, evidence, known: OnceCell::new() };
+    let passes = Passes::of(state, evidence);
     let known = state.hosts.get(host);
     known.map_or_else(unknown, |known| judge_with(&passes, timing, now, (host, known), Words::Always))
 }
@@ -152,8 +158,7 @@ fn judge_with(
 ) -> HostJudgement {
     let evidence = passes.evidence;
     let incarnation = &known.facts.incarnation;
-    let nothing = HostEvidence::default();
-    let heard = evidence.hosts.get(host).unwrap_or(&nothing);
+    let heard = evidence.hosts.get(host).unwrap_or(&passes.nothing);
     // A boot that has just joined has not had the time to be heard, however long the coordinator has listened.
     let quorum_since = evidence.quorum_since.unwrap_or(now).max(evidence.marks.at(known.joined));
     let own = heard.last_life(incarnation);
