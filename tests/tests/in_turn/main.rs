@@ -8,4 +8,3 @@ mod inside;
 mod migrate;
 mod operators;
 mod supervisors;
-mod unwell;

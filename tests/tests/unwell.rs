@@ -9,7 +9,7 @@ use std::{
 };
 
 use holdfast_tests::lab::{
-    Daemon, Lent, Scene, Status, left_out,
+    Daemon, Scene, Status, left_out,
     scene::{GUEST, LIMIT},
     wait,
 };
@@ -31,7 +31,7 @@ fn a_guest_leaves_a_host_that_is_not_well_and_does_not_notice() {
     if left_out("a_guest_leaves_a_host_that_is_not_well_and_does_not_notice") {
         return;
     }
-    let mut scene = Lent::three().unwrap();
+    let mut scene = Scene::three().unwrap();
     // Without the policy's word it stays, however its host is.
     let (host, _) = scene.arranged(false).unwrap();
     let (who, place) = (scene.who().unwrap(), scene.qemu().unwrap());
