@@ -49,6 +49,15 @@ impl World {
         (0..self.hosts.len()).all(|host| self.host_rests(host)) && self.voters.iter().all(|voter| !voter.learner)
     }
 
+    /// What the coordinator makes of a guest, for people.
+    fn judged(&self, name: &GuestName) -> String {
+        let Some(brain) = self.coordinator().map(|voter| &self.voters[voter].brain) else {
+            return "nobody says".to_owned();
+        };
+        let judged = brain.report.as_ref().and_then(|report| report.guests.get(name));
+        judged.map_or_else(|| "nothing is said of it".to_owned(), |judged| format!("{judged:?}"))
+    }
+
     pub(super) fn why_not_at_rest(&self) -> String {
         let state = &self.truth.state;
         let mut why = Vec::new();
@@ -62,7 +71,8 @@ impl World {
         for (name, guest) in &state.guests {
             if !self.guest_rests(name, guest) && !self.waits_for_room(name, guest) {
                 let phase: String = format!("{:?}", guest.phase).chars().take(160).collect();
-                why.push(format!("{name} is {} (ladder {:?}, {phase})", guest.word(), guest.ladder.position));
+                let judged: String = self.judged(name).chars().take(600).collect();
+                why.push(format!("{name} is {} (ladder {:?}, {phase}): {judged}", guest.word(), guest.ladder.position));
             }
         }
         for (index, host) in self.hosts.iter().enumerate() {
