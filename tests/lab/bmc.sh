@@ -5,6 +5,7 @@
 #   bmc.sh LAB HOST set power 0|1        the power button
 #
 # LAB/bmc/HOST.fail: the BMC reports an error. HOST.slow: it takes so many seconds (0.5). HOST.stuck: it says "ok" and does nothing.
+# HOST.says-off: it says that the power is off, whatever is so.
 lab=$1 host=$2 what=$3; shift 3
 bmc=$lab/bmc/$host
 here=$(dirname "$0")
@@ -25,7 +26,10 @@ case $what in
   get)
     for item; do
       case $item in
-        power) case $("$here/power.sh" "$lab" "$host" state) in on) echo power:1;; *) echo power:0;; esac;;
+        power)
+          state=$("$here/power.sh" "$lab" "$host" state)
+          [ -e "$bmc.says-off" ] && state=off
+          case $state in on) echo power:1;; *) echo power:0;; esac;;
         *) echo "$item:0";;
       esac
     done;;

@@ -5,6 +5,8 @@
 # started, and started again when they end, as long as /run/lab/want-NAME exists; their pids are in /run/lab/NAME.pid.
 lab=$1 host=$2 disk=$1/hosts/$2
 . "$lab/lab.env" # holdfast, shared
+# A host with a program of its own, which may be replaced while it runs: what is started after that is the new one.
+[ -L "$disk/holdfast" ] && holdfast=$disk/holdfast
 hostname "$host"
 umount -l /sys && mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup

@@ -7,5 +7,6 @@ for pid in $(cat "$cgroup_root/$prefix/$host/sys/cgroup.procs" 2> /dev/null); do
   case $(grep NSpid "/proc/$pid/status" 2> /dev/null) in *[[:space:]]1) init=$pid; break;; esac
 done
 [ -n "${init:-}" ] || { echo "$host is off" >&2; exit 1; }
+[ -L "$lab/hosts/$host/holdfast" ] && holdfast=$lab/hosts/$host/holdfast
 [ "${1:-}" = holdfast ] && { shift; set -- "$holdfast" --config "$lab/etc/$host/holdfast.yaml" "$@"; }
 exec nsenter -t "$init" -m -u -i -n -p -C -- "$@"

@@ -1,17 +1,14 @@
 //! The quickstart's program: `examples/quickstart/run.sh` builds and runs it. Its `client` subcommand is the lab's outside client,
 //! run in the client's network namespace.
 
-use std::{process::ExitCode, thread, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use holdfast_tests::{
-    lab::{Place, client, wait},
+    lab::{client, signals, wait},
     quickstart::{self, Options},
 };
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime::{Builder, Runtime};
 
 const HELP: &str = "\
 Usage: run.sh [--json] [--keep]    run five failures against three hosts and a guest
@@ -21,15 +18,12 @@ Usage: run.sh [--json] [--keep]    run five failures against three hosts and a g
   --json   print the result as one JSON object; progress goes to standard error
   --keep   leave everything running at the end, and print how to look around";
 
-/// How long an interrupted run may take to clean up before it is made to.
-const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
-
 fn main() -> ExitCode {
     match called() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if wait::interrupted() => {
             eprintln!("interrupted; everything is taken down");
-            ExitCode::from(130)
+            ExitCode::from(signals::INTERRUPTED)
         }
         Err(error) => {
             eprintln!("quickstart: {error:#}");
@@ -56,12 +50,12 @@ fn called() -> Result<()> {
         }
         [flags @ .., "--idle", seconds] => {
             let (options, seconds) = (options(flags)?, seconds.parse().context("--idle takes a number of seconds")?);
-            clean_up_on_signals()?;
+            signals::clean_up()?;
             quickstart::idle(options, Duration::from_secs(seconds))
         }
         flags => {
             let options = options(flags)?;
-            clean_up_on_signals()?;
+            signals::clean_up()?;
             quickstart::run(options)
         }
     }
@@ -77,26 +71,6 @@ fn options(flags: &[&str]) -> Result<Options> {
         }
     }
     Ok(options)
-}
-
-/// Ctrl-C, TERM and a closed terminal end every wait, so that the lab is taken down on the way out.
-fn clean_up_on_signals() -> Result<()> {
-    let runtime = runtime()?;
-    let entered = runtime.enter();
-    let (mut interrupt, mut terminate, mut hang_up) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    drop(entered);
-    thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up.recv() => {} }
-        });
-        wait::interrupt();
-        thread::sleep(CLEAN_UP_LIMIT);
-        let own = format!("{}x", std::process::id());
-        Place::all().unwrap_or_default().iter().filter(|place| place.id.starts_with(&own)).for_each(Place::take_down);
-        std::process::exit(130);
-    });
-    Ok(())
 }
 
 fn runtime() -> Result<Runtime> {

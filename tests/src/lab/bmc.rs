@@ -31,6 +31,8 @@ pub enum Fault {
     Stuck,
     /// It reports an error.
     Fail,
+    /// It says "off", whatever is so.
+    SaysOff,
     /// It takes so long for everything.
     Slow(Duration),
     /// It knows another password.
@@ -100,7 +102,7 @@ impl Bmc<'_> {
     /// # Errors
     /// When it cannot be reached by the lab itself.
     pub fn fault(&self, fault: Fault) -> Result<()> {
-        for ending in ["stuck", "fail", "slow"] {
+        for ending in ["stuck", "fail", "slow", "says-off"] {
             fs::remove_file(self.file(ending))
                 .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         }
@@ -115,6 +117,7 @@ impl Bmc<'_> {
         match fault {
             Fault::Stuck => fs::write(self.file("stuck"), b"")?,
             Fault::Fail => fs::write(self.file("fail"), b"")?,
+            Fault::SaysOff => fs::write(self.file("says-off"), b"")?,
             Fault::Slow(time) => fs::write(self.file("slow"), time.as_secs_f64().to_string())?,
             Fault::None | Fault::WrongPassword | Fault::Unreachable => {}
         }

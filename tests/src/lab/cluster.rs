@@ -72,7 +72,8 @@ impl Lab {
     /// When the host is off, or after [`CALL_LIMIT`].
     pub fn holdfast(&self, host: &str, arguments: &[&str]) -> Result<Answer> {
         let config = self.host_file(host).to_string_lossy().into_owned();
-        let mut argv = vec![self.binary(), "--config", &config];
+        let program = self.program(host);
+        let mut argv = vec![program.as_str(), "--config", &config];
         argv.extend(arguments);
         self.exec(host, &argv, CALL_LIMIT)
     }

@@ -73,7 +73,7 @@ impl Lab {
         self.want(host, Daemon::Guard, false)?;
         let line = "echo $$ > /sys/fs/cgroup/sys/cgroup.procs && exec setsid \"$0\" guard --take-over --config \"$1\" < /dev/null >> \"$2\" 2>&1";
         let (file, log) = (self.host_file(host), self.host_dir(host).join("guard.log"));
-        let argv = ["sh", "-c", line, self.binary(), &file.to_string_lossy(), &log.to_string_lossy()];
+        let argv = ["sh", "-c", line, &self.program(host), &file.to_string_lossy(), &log.to_string_lossy()];
         self.adopt(self.on(host, &argv)?.spawn().context("cannot start a second guard")?);
         let new = self.wait_guard(host, "another one", TAKE_OVER_LIMIT, |status| {
             status.get("pid")?.as_i64().filter(|pid| *pid != old)

@@ -235,7 +235,11 @@ impl Lab {
         Ok(run_dir(self.init_pid(host)?))
     }
 
-    pub(super) fn want(&self, host: &str, daemon: Daemon, wanted: bool) -> Result<()> {
+    /// Has a daemon started whenever it does not run, as a service manager does, or held back once it has ended; waits for nothing.
+    ///
+    /// # Errors
+    /// When the host is off.
+    pub fn want(&self, host: &str, daemon: Daemon, wanted: bool) -> Result<()> {
         let mark = run_dir(self.init_pid(host)?).join(format!("lab/want-{}", daemon.name()));
         if wanted { fs::write(mark, b"").map_err(Into::into) } else { fs::remove_file(mark).or(Ok(())) }
     }

@@ -24,11 +24,14 @@ pub mod machine;
 pub mod network;
 mod operators;
 mod place;
+mod program;
 pub mod redfish;
 pub mod scene;
 #[cfg(test)]
 mod selftest;
+pub mod signals;
 mod small_disk;
+pub mod usage;
 pub mod wait;
 mod watch;
 mod watchdog;

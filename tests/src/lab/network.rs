@@ -90,7 +90,8 @@ impl Lab {
     /// As [`Lab::cut_link`].
     pub fn restore_link(&self, host: &str) -> Result<()> {
         forget(&self.host_dir(host).join("cable-pulled"))?;
-        set_cable(&self.place, host, "up")
+        // Without power a host stays silent, though its namespace would answer; its next boot brings the link up.
+        if self.is_on(host) { set_cable(&self.place, host, "up") } else { Ok(()) }
     }
 
     /// Drops, silently, what `from` sends to `to` over the data network; the other direction is another call.

@@ -14,7 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 
 use super::{ADDRESS, FIRST_START_LIMIT, FORM_LIMIT, GUEST, show::Progress};
-use crate::lab::{Daemon, Lab, LabOptions, wait};
+use crate::lab::{Daemon, Lab, LabOptions, usage::memory_kib, wait};
 
 /// What came with the start is over by then: elections, the guest's boot, the first syncs.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -116,11 +116,11 @@ fn measure(lab: &Lab, time: Duration) -> Result<BTreeMap<String, Cost>> {
         let used = processor_time(*pid)?.saturating_sub(before);
         let cost = Cost {
             leads: *host == leader,
-            resident_kib: memory(*pid, "VmRSS")?,
-            file_kib: memory(*pid, "RssFile")?,
-            anonymous_kib: memory(*pid, "RssAnon")?,
+            resident_kib: memory_kib(*pid, "VmRSS")?,
+            file_kib: memory_kib(*pid, "RssFile")?,
+            anonymous_kib: memory_kib(*pid, "RssAnon")?,
             core_percent: (1e4 * used.as_secs_f64() / began.elapsed().as_secs_f64()).round() / 1e2,
-            guard_resident_kib: memory(*guard, "VmRSS")?,
+            guard_resident_kib: memory_kib(*guard, "VmRSS")?,
             largest: stretches(&fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps"))?),
         };
         costs.insert(host.clone(), cost);
@@ -128,14 +128,6 @@ fn measure(lab: &Lab, time: Duration) -> Result<BTreeMap<String, Cost>> {
     let leads = lab.wait_status("a leader", FORM_LIMIT, |status| status.leader().map(str::to_owned))?;
     ensure!(leads == leader, "{leads} took the lead from {leader} while nothing happened");
     Ok(costs)
-}
-
-/// A line of `/proc/PID/status`, in KiB.
-fn memory(pid: i32, name: &str) -> Result<u64> {
-    let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.with_context(|| format!("no {name} of pid {pid}"))?.trim().parse().context("not a number")
 }
 
 /// The stretches with most anonymous memory.
