@@ -1,6 +1,9 @@
 //! How each fault is made: each by what the tests of the lab make it with, too.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -20,6 +23,10 @@ use crate::lab::{self, Daemon, guest::PORT, wait};
 const CONTACT_LOST: Duration = Duration::from_millis(250);
 /// See [`CONTACT_LOST`].
 const CONTACT: Duration = Duration::from_millis(250);
+/// How long a supervisor that starves gets no processor: so long that its loop is late (0.75 s), and nobody misses it yet (1.5 s).
+const STARVED: Duration = Duration::from_millis(950);
+/// How long it then gets one.
+const FED: Duration = Duration::from_millis(600);
 /// How long a supervisor stands still while the device of its host lies: longer than it takes until the device is asked (0.75 s) and
 /// its host suspected (1.5 s).
 const LIED_OF: Duration = Duration::from_secs(4);
@@ -52,6 +59,7 @@ fn act(ground: &Ground, story: &Story, deed: &Deed) -> Result<()> {
             lab.want(host, Daemon::Supervisor, true)
         }
         Fault::SupervisorStopped { host } => stand_still(ground, host, Daemon::Supervisor, deed.lasts),
+        Fault::SupervisorStarved { host } => starve(ground, host, deed.lasts),
         Fault::SupervisorsKilled => all_supervisors(ground, deed.lasts),
         Fault::GuardKilled { host, back: true } => lab.crash(host, Daemon::Guard),
         Fault::GuardKilled { host, back: false } => {
@@ -75,6 +83,11 @@ fn act(ground: &Ground, story: &Story, deed: &Deed) -> Result<()> {
             wait::pause(deed.lasts)?;
             lab.power_on(host)
         }
+        Fault::Blackout => {
+            ground.hosts().try_for_each(|host| lab.power_cut(host))?;
+            wait::pause(deed.lasts)?;
+            ground.hosts().try_for_each(|host| lab.power_on(host))
+        }
         Fault::HostFrozen { host } => {
             // One that is off would boot frozen.
             ensure!(lab.is_on(host), "it is off");
@@ -97,6 +110,17 @@ fn stand_still(ground: &Ground, host: &str, daemon: Daemon, lasts: Duration) -> 
     ground.lab.suspend(host, daemon, true)?;
     wait::pause(lasts)?;
     ground.lab.suspend(host, daemon, false)
+}
+
+fn starve(ground: &Ground, host: &str, lasts: Duration) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        stand_still(ground, host, Daemon::Supervisor, STARVED)?;
+        if begin.elapsed() >= lasts {
+            return Ok(());
+        }
+        wait::pause(FED)?;
+    }
 }
 
 fn all_supervisors(ground: &Ground, lasts: Duration) -> Result<()> {

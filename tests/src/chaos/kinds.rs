@@ -12,6 +12,8 @@ pub enum Kind {
     SupervisorKilled,
     /// A supervisor that stands still (SIGSTOP).
     SupervisorStopped,
+    /// A supervisor that gets a processor in turns only, as on a machine with too much to do.
+    SupervisorStarved,
     /// `kill -9` of all supervisors.
     SupervisorsKilled,
     /// `kill -9` of a guard.
@@ -38,6 +40,8 @@ pub enum Kind {
     BadCable,
     /// A host loses its power, and gets it back.
     PowerCut,
+    /// All hosts lose their power at once, and get it back.
+    Blackout,
     /// All of a host stands still.
     HostFrozen,
     /// A power device does not answer, answers late, refuses, or does nothing.
@@ -57,9 +61,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::SupervisorKilled,
         Self::SupervisorStopped,
+        Self::SupervisorStarved,
         Self::SupervisorsKilled,
         Self::GuardKilled,
         Self::GuardStopped,
@@ -73,6 +78,7 @@ impl Kind {
         Self::OneWayCut,
         Self::BadCable,
         Self::PowerCut,
+        Self::Blackout,
         Self::HostFrozen,
         Self::DeviceBad,
         Self::DeviceLies,
@@ -88,6 +94,7 @@ impl Kind {
         match self {
             Self::SupervisorKilled => "supervisor-killed",
             Self::SupervisorStopped => "supervisor-stopped",
+            Self::SupervisorStarved => "supervisor-starved",
             Self::SupervisorsKilled => "supervisors-killed",
             Self::GuardKilled => "guard-killed",
             Self::GuardStopped => "guard-stopped",
@@ -101,6 +108,7 @@ impl Kind {
             Self::OneWayCut => "one-way-cut",
             Self::BadCable => "bad-cable",
             Self::PowerCut => "power-cut",
+            Self::Blackout => "blackout",
             Self::HostFrozen => "host-frozen",
             Self::DeviceBad => "device-bad",
             Self::DeviceLies => "device-lies",
@@ -118,6 +126,7 @@ impl Kind {
         match self {
             Self::SupervisorKilled => Fault::SupervisorKilled { host, back: random.one_in(2) },
             Self::SupervisorStopped => Fault::SupervisorStopped { host },
+            Self::SupervisorStarved => Fault::SupervisorStarved { host },
             Self::SupervisorsKilled => Fault::SupervisorsKilled,
             Self::GuardKilled => Fault::GuardKilled { host, back: random.one_in(2) },
             Self::GuardStopped => Fault::GuardStopped { host },
@@ -131,6 +140,7 @@ impl Kind {
             Self::OneWayCut => Fault::LinkCut { other: another(random, setup, &host), host, both_ways: false },
             Self::BadCable => Fault::BadCable { host },
             Self::PowerCut => Fault::PowerCut { host },
+            Self::Blackout => Fault::Blackout,
             Self::HostFrozen => Fault::HostFrozen { host },
             Self::DeviceBad => Fault::DeviceBad { host, how: bad_device(random) },
             Self::DeviceLies => Fault::DeviceLies { host },
@@ -170,6 +180,7 @@ pub(super) enum Hurt {
 pub(super) enum Fault {
     SupervisorKilled { host: String, back: bool },
     SupervisorStopped { host: String },
+    SupervisorStarved { host: String },
     SupervisorsKilled,
     GuardKilled { host: String, back: bool },
     GuardStopped { host: String },
@@ -180,6 +191,7 @@ pub(super) enum Fault {
     LinkCut { host: String, other: String, both_ways: bool },
     BadCable { host: String },
     PowerCut { host: String },
+    Blackout,
     HostFrozen { host: String },
     DeviceBad { host: String, how: lab::Fault },
     DeviceLies { host: String },
@@ -195,6 +207,7 @@ impl fmt::Display for Fault {
             Self::SupervisorKilled { host, back: true } => write!(out, "the supervisor of {host} crashes"),
             Self::SupervisorKilled { host, back: false } => write!(out, "the supervisor of {host} is killed"),
             Self::SupervisorStopped { host } => write!(out, "the supervisor of {host} stands still"),
+            Self::SupervisorStarved { host } => write!(out, "the supervisor of {host} starves"),
             Self::SupervisorsKilled => write!(out, "all supervisors are killed"),
             Self::GuardKilled { host, back: true } => write!(out, "the guard of {host} crashes"),
             Self::GuardKilled { host, back: false } => write!(out, "the guard of {host} is killed"),
@@ -209,6 +222,7 @@ impl fmt::Display for Fault {
             Self::LinkCut { host, other, both_ways: false } => write!(out, "{other} hears nothing of {host}"),
             Self::BadCable { host } => write!(out, "the cable of {host} has a bad contact"),
             Self::PowerCut { host } => write!(out, "{host} loses its power"),
+            Self::Blackout => write!(out, "all hosts lose their power"),
             Self::HostFrozen { host } => write!(out, "{host} freezes"),
             Self::DeviceBad { host, how } => write!(out, "the power device of {host} is {how:?}"),
             Self::DeviceLies { host } => {

@@ -15,6 +15,8 @@ pub struct Burst {
     pub well_after_ms: Option<u64>,
     /// The longest time without answers of each guest since the burst began.
     pub outages_ms: BTreeMap<String, u64>,
+    /// How often Holdfast has pressed power buttons.
+    pub presses: usize,
     /// What supervisors and guards took at rest.
     pub usage: Vec<Usage>,
 }
@@ -50,6 +52,9 @@ pub struct Report {
     pub errors: usize,
     /// Starts that QEMU has refused because another one had the disk: nothing has run twice, but something was ordered.
     pub refused_starts: usize,
+    /// Bursts that gave no reason to touch a host or a guest, and in which one was switched off or booted. A machine that starves has
+    /// them, too, so that they make no bad run: look at the story.
+    pub touched: Vec<String>,
     /// For what a person was needed once the faults were over.
     pub needed_a_person: Vec<String>,
     /// Boots of guests beyond the first.
@@ -135,6 +140,7 @@ mod tests {
             done: Vec::new(),
             well_after_ms,
             outages_ms: BTreeMap::from([("web-1".to_owned(), outage_ms)]),
+            presses: 0,
             usage: vec![usage(rss_kib)],
         };
         let told = vec![burst(Some(10), 2048, 7), burst(None, 3072, 90), burst(Some(30), 4096, 8)];

@@ -14,7 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const HOLDS: Duration = Duration::from_secs(4);
 /// How often what is not as it should be is mended, and a person looks whether they are called.
 const MEND_EVERY: Duration = Duration::from_secs(3);
-/// How long the hosts may take to hear each other when all else is well, until it is looked at all else again.
+/// How long the hosts may take to hear each other, and to arm their watchdogs, when all else is well, until all else is looked at
+/// again.
 const HEAR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What came of waiting for rest.
@@ -88,7 +89,9 @@ fn look(ground: &Ground) -> Result<()> {
         ensure!(guest.client.answering(), "{} does not answer the client outside", guest.name);
     }
     // What goes wrong next is noticed in its usual time only by hosts that have heard each other before (R17).
-    ground.lab.wait_all_hear_all(HEAR_LIMIT)
+    ground.lab.wait_all_hear_all(HEAR_LIMIT)?;
+    // Without an armed watchdog nothing would prove a host off that relies on its lease.
+    ground.lab.wait_armed(HEAR_LIMIT)
 }
 
 fn hosts_are_well(ground: &Ground, status: &Status) -> Result<()> {

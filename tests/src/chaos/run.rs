@@ -39,6 +39,9 @@ const PAUSE_MS: u64 = 8_000;
 /// Lines of each kind of log line that the story has of one burst.
 const LINES_MAX: usize = 3;
 
+/// The key of incidents of plans that were refused.
+const PLAN: &str = "plan";
+
 /// How long a run goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
@@ -213,7 +216,7 @@ impl Run<'_> {
         for deed in &deeds {
             *self.report.faults.entry(deed.kind.word()).or_default() += 1;
         }
-        let began_ms = now_ms();
+        let (began_ms, presses, reboots) = (now_ms(), self.ground.lab.presses(), self.witness.reboots);
         self.ground.guests.iter().for_each(|guest| guest.client.forget());
         act::burst(self.ground, self.story, &deeds);
         self.witness.tell_double_runs(self.ground, self.story);
@@ -222,14 +225,16 @@ impl Run<'_> {
         let well = self.come_to_rest()?;
         self.witness.ask(self.ground, self.story);
         self.look_at_logs();
-        self.look_at_plans();
+        self.look_at_incidents();
         let burst = Burst {
             done: deeds.iter().map(|deed| format!("{:.1} s: {deed}", deed.at.as_secs_f64())).collect(),
             well_after_ms: well.in_time.map(millis),
             outages_ms: self.outages(began_ms),
+            presses: self.ground.lab.presses() - presses,
             usage: daemons::usage(self.ground),
         };
         self.tell_end(&burst);
+        self.look_at_harmless(&deeds, burst.presses, self.witness.reboots - reboots);
         self.report.told.push(burst);
         Ok(well.at_all)
     }
@@ -288,8 +293,18 @@ impl Run<'_> {
             let rss = most(|one| one.rss_kib) as f64 / 1024.0;
             format!("{rss:.1} MiB, {} fds, {} threads", most(|one| one.fds as u64), most(|one| one.threads as u64))
         };
-        self.story.tell(&format!("  well {well}; out: {}", outages.join(", ")));
+        self.story.tell(&format!("  well {well}; out: {}; {} buttons pressed", outages.join(", "), burst.presses));
         self.story.tell(&format!("  at most: supervisors {}; guards {}", of("supervisor"), of("guard")));
+    }
+
+    fn look_at_harmless(&mut self, deeds: &[Deed], presses: usize, reboots: u64) {
+        if presses as u64 + reboots == 0 || !plan::is_harmless(deeds, self.setup) {
+            return;
+        }
+        let what =
+            format!("burst {}: {presses} power buttons pressed, {reboots} boots, for nothing", self.report.bursts);
+        self.story.tell(&format!("TOUCHED: {what}"));
+        self.report.touched.push(what);
     }
 
     fn look_at_logs(&mut self) {
@@ -306,16 +321,21 @@ impl Run<'_> {
         self.report.refused_starts += found.refused;
     }
 
-    /// Incidents that tell of a defect of Holdfast: what was decided was refused by the checker beside it.
-    fn look_at_plans(&mut self) {
+    /// Tells of incidents that are open at rest, and notes those that tell of a defect of Holdfast: what was decided was refused by the
+    /// checker beside it.
+    fn look_at_incidents(&mut self) {
         let Ok(status) = self.ground.lab.status() else { return };
         let incidents = status.value.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default();
-        for incident in incidents.iter().filter(|incident| incident.get("key").is_some_and(|key| key == "plan")) {
+        for incident in &incidents {
+            let text = |what: &str| incident.get(what).and_then(Value::as_str).unwrap_or_default();
+            let told = format!("{}: {}", text("key"), text("summary"));
+            if incident.get("open").is_some_and(|open| open == true) {
+                self.story.tell(&format!("  open: {told}"));
+            }
             let id = incident.get("id").and_then(Value::as_u64).unwrap_or(0);
-            let summary = incident.get("summary").and_then(Value::as_str).unwrap_or_default();
-            if self.plans.insert(id) {
-                self.story.tell(&format!("REFUSED PLAN: {summary}"));
-                self.report.refused_plans.push(summary.to_owned());
+            if text("key") == PLAN && self.plans.insert(id) {
+                self.story.tell(&format!("REFUSED {told}"));
+                self.report.refused_plans.push(told);
             }
         }
     }

@@ -46,7 +46,7 @@ impl Upgrade {
         ground.lab.set_program(&host, &self.new)?;
         // The guard is restarted apart from the supervisor, and where the release notes say so: on every second host here, so that
         // both pairs of versions are tried.
-        if self.left.len() % 2 == 0 {
+        if self.left.len().is_multiple_of(2) {
             ground.lab.crash(&host, Daemon::Guard)?;
         }
         ground.lab.crash(&host, Daemon::Supervisor)?;

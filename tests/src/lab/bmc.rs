@@ -54,6 +54,13 @@ impl Lab {
         Bmc { lab: self, host: host.to_owned() }
     }
 
+    /// How often the power buttons of all hosts were pressed, whoever did it by way of a BMC.
+    #[must_use]
+    pub fn presses(&self) -> usize {
+        let asked = self.hosts().iter().flat_map(|spec| self.bmc(&spec.name).asked());
+        asked.filter(|line| line.contains(" set ")).count()
+    }
+
     /// Writes the password file and starts all BMCs.
     pub(super) fn start_bmcs(&self) -> Result<()> {
         let file = self.shared().join("bmc-password");

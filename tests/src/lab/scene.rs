@@ -262,8 +262,7 @@ impl Scene {
     /// How often the power buttons of all hosts were pressed since the test has begun, whoever did it.
     #[must_use]
     pub fn presses(&self) -> usize {
-        let asked = self.lab.hosts().iter().flat_map(|spec| self.lab.bmc(&spec.name).asked());
-        asked.filter(|line| line.contains(" set ")).count()
+        self.lab.presses()
     }
 
     /// Waits until one QEMU alone has the guest's disk open: after a move, its source has it for a moment too. Returns that one.
