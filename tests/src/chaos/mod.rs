@@ -41,7 +41,7 @@ mod upgrade;
 mod witness;
 
 pub use self::{
-    daemons::Usage,
+    daemons::{Grown, Usage},
     kinds::Kind,
     report::{Burst, Report},
     run::{Length, Options, planned, run},

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
-use super::daemons::{Usage, most};
+use super::daemons::{Grown, Usage, most, most_grown};
 
 /// One burst and its end.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +45,9 @@ pub struct Report {
     /// Plans that the checker beside the planner has refused.
     pub refused_plans: Vec<String>,
     /// Panics and aborts of daemons, by their logs.
-    pub panics: Vec<String>,
+    pub panics: usize,
+    /// What they have written of them.
+    pub panic_lines: Vec<String>,
     /// Hosts that were to be upgraded and were not, or a feature level that has not risen.
     pub upgrade_faults: Vec<String>,
     /// Lines of level ERROR in the logs; the story has the first of each burst.
@@ -83,6 +85,8 @@ pub struct Report {
     pub threads_first: u64,
     /// See [`Report::threads_first`].
     pub threads_last: u64,
+    /// The one daemon of all whose memory has grown most while it lived, and the one whose descriptors have.
+    pub grown: Vec<Grown>,
     /// The feature level at the beginning, and at the end.
     pub level_first: Option<u64>,
     /// See [`Report::level_first`].
@@ -99,8 +103,10 @@ impl Report {
     /// Whether a promise was broken, or could not be looked after to the end.
     #[must_use]
     pub fn is_bad(&self) -> bool {
-        let lists = [&self.disk_faults, &self.refused_plans, &self.panics, &self.upgrade_faults];
-        self.unhealed + self.double_runs > 0 || self.ended_early.is_some() || lists.iter().any(|list| !list.is_empty())
+        let lists = [&self.disk_faults, &self.refused_plans, &self.upgrade_faults];
+        self.unhealed + self.double_runs + self.panics > 0
+            || self.ended_early.is_some()
+            || lists.iter().any(|list| !list.is_empty())
     }
 
     /// Fills in what follows from what all daemons took at the first rest, before any fault, and from all bursts.
@@ -113,6 +119,12 @@ impl Report {
         let threads = |usage: &[Usage]| most(usage, "supervisor", |one| one.threads as u64);
         (self.fds_first, self.fds_last) = (fds(first), fds(&last));
         (self.threads_first, self.threads_last) = (threads(first), threads(&last));
+        let rests: Vec<&[Usage]> =
+            std::iter::once(first).chain(self.told.iter().map(|burst| burst.usage.as_slice())).collect();
+        self.grown = [Grown::rss_kib as fn(&Grown) -> u64, Grown::fds]
+            .into_iter()
+            .filter_map(|by| most_grown(&rests, by))
+            .collect();
         let mut times: Vec<u64> = self.told.iter().filter_map(|burst| burst.well_after_ms).collect();
         times.sort_unstable();
         self.slowest_ms = times.last().copied().unwrap_or(0);
@@ -159,7 +171,7 @@ mod tests {
             Report { double_runs: 1, ..Report::default() },
             Report { disk_faults: one(), ..Report::default() },
             Report { refused_plans: one(), ..Report::default() },
-            Report { panics: one(), ..Report::default() },
+            Report { panics: 1, ..Report::default() },
             Report { upgrade_faults: one(), ..Report::default() },
             Report { ended_early: Some("interrupted".to_owned()), ..Report::default() },
         ];

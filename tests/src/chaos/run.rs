@@ -122,6 +122,7 @@ pub fn run(options: &Options) -> Result<Report> {
     });
     report.seconds = story.begin().elapsed().as_secs();
     report.sum_up(&first);
+    story.tell(&verdict(&report, options.limit));
     if report.is_bad() && !wait::interrupted() {
         match keep(&ground, &story, options.seed) {
             Ok(folder) => {
@@ -132,6 +133,18 @@ pub fn run(options: &Options) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+fn verdict(report: &Report, limit: Duration) -> String {
+    let Report { seed, bursts, unhealed, double_runs, panics, .. } = report;
+    let early = report.ended_early.as_ref().map_or(String::new(), |why| format!("; it ended early: {why}"));
+    let all = if report.is_bad() { "BAD" } else { "all is well" };
+    format!(
+        "seed {seed}, {bursts} bursts: {all}; {unhealed} not well within {} s, {double_runs} double runs, {panics} panics, {} disks \
+         that are wrong{early}",
+        limit.as_secs(),
+        report.disk_faults.len()
+    )
 }
 
 fn described(setup: &Setup) -> String {
@@ -316,7 +329,8 @@ impl Run<'_> {
         if found.refused > 0 {
             self.story.tell(&format!("  {} times QEMU was refused a disk that another one had", found.refused));
         }
-        self.report.panics.extend(found.panics);
+        self.report.panics += found.panics.len();
+        self.report.panic_lines.extend(found.panics);
         self.report.errors += found.errors.len();
         self.report.refused_starts += found.refused;
     }

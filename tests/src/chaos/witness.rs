@@ -46,7 +46,10 @@ impl Witness {
     pub(super) fn look_at_disks(&mut self, ground: &Ground, story: &Story) {
         for guest in &ground.guests {
             let found = match ground.lab.boot_record(&guest.name) {
-                Ok(lines) => what_is_wrong_with(&lines),
+                Ok(lines) => {
+                    let told = self.boots.get(&guest.name).map_or(0, |(number, _)| *number);
+                    what_is_wrong_with(&lines, told)
+                }
                 Err(error) => Some(format!("cannot be read: {error:#}")),
             };
             if let Some(wrong) = found {
@@ -87,8 +90,11 @@ fn what_is_wrong_between(before: &(u64, String), after: &(u64, String)) -> Optio
     (same_number != same_id).then(|| format!("boot {} was {}, and boot {} is {}", before.0, before.1, after.0, after.1))
 }
 
-/// `boot NUMBER BOOT_ID UNIX_SECONDS`, one after the other. The last one may have been cut short by the end of the run.
-fn what_is_wrong_with(lines: &[String]) -> Option<String> {
+/// `boot NUMBER BOOT_ID UNIX_SECONDS`, one after the other, and as many at least as the guest has `told` of.
+fn what_is_wrong_with(lines: &[String], told: u64) -> Option<String> {
+    if (lines.len() as u64) < told {
+        return Some(format!("it has {} boots, and told of {told}", lines.len()));
+    }
     let mut ids = Vec::new();
     for (index, line) in lines.iter().enumerate() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -111,9 +117,10 @@ mod tests {
     #[test]
     fn boots_go_on_by_one_line_each_and_no_boot_comes_twice() {
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(what_is_wrong_with(&lines("boot 1 a 10\nboot 2 b 20")), None);
+        assert_eq!(what_is_wrong_with(&lines("boot 1 a 10\nboot 2 b 20"), 2), None);
+        assert!(what_is_wrong_with(&lines("boot 1 a 10"), 2).is_some());
         for wrong in ["boot 1 a 10\nboot 1 b 20", "boot 1 a 10\nboot 2 a 20", "boot 1 a 10\nbo"] {
-            assert!(what_is_wrong_with(&lines(wrong)).is_some(), "{wrong}");
+            assert!(what_is_wrong_with(&lines(wrong), 1).is_some(), "{wrong}");
         }
     }
 
