@@ -1,10 +1,10 @@
 //! Where a run happens: the lab with its guests, a client for each of them, and what was done that somebody has to take back.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -53,6 +53,8 @@ pub(super) struct Undone {
     pub(super) stopped: BTreeSet<(String, i32)>,
     /// Guests that an operator has stopped.
     pub(super) guests: BTreeSet<String>,
+    /// Hosts that are off, and since when they have been seen so.
+    pub(super) off: BTreeMap<String, Instant>,
 }
 
 /// All of it. Clients end before their lab, and both before another lab may begin.

@@ -1,6 +1,11 @@
 //! The end of all faults: cables are plugged in, power is on, devices are well, and every daemon is there and runs. Done again and
 //! again while a cluster comes to rest, because Holdfast may switch a host off for what was before.
 
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -8,6 +13,9 @@ use nix::{
 
 use super::{ground::Ground, story::Story};
 use crate::lab::{Daemon, Fault};
+
+/// How long a host is left off: Holdfast looks, once it has switched one off, whether it is, and nobody is that fast who does not know.
+const OFF_FOR: Duration = Duration::from_secs(4);
 
 /// Mends whatever is not as it should be; returns how many hosts were switched on.
 pub(super) fn mend(ground: &Ground, story: &Story) -> usize {
@@ -31,14 +39,22 @@ pub(super) fn mend(ground: &Ground, story: &Story) -> usize {
     switched_on
 }
 
-/// Switches on what is off; returns how many.
-pub(super) fn switch_on(ground: &Ground, story: &Story) -> usize {
-    let off: Vec<&str> = ground.hosts().filter(|host| !ground.lab.is_on(host)).collect();
-    for host in &off {
+/// Switches on what has been off for a while; returns how many.
+fn switch_on(ground: &Ground, story: &Story) -> usize {
+    let off: BTreeSet<&str> = ground.hosts().filter(|host| !ground.lab.is_on(host)).collect();
+    let now = Instant::now();
+    let mut due = off.clone();
+    {
+        let mut undone = ground.undone();
+        let seen = &mut undone.off;
+        seen.retain(|host, _| off.contains(host.as_str()));
+        due.retain(|host| now.saturating_duration_since(*seen.entry((*host).to_owned()).or_insert(now)) >= OFF_FOR);
+    }
+    for host in &due {
         story.tell(&format!("  {host} is off, and is switched on"));
         told(story, host, "power", ground.lab.power_on(host));
     }
-    off.len()
+    due.len()
 }
 
 /// Lets a QEMU go on that stands still. The pid may be another process's by now, so only one that has the disk open is told.
