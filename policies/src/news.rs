@@ -2,7 +2,7 @@
 //! whenever one guest has moved; what has changed is a line.
 //!
 //! ```text
-//!  state --look--> Ledger, at the coordinator: what is where, and since which index
+//!  state --look--> Ledger, of the coordinator's Teller: what is where, and since which index
 //!                    |
 //!                    | news(the view that the host has)
 //!                    v
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::Policies,
     names::{Epoch, GuestName, HostName},
-    reply::{homes, places},
+    reply::{homes, is_news, places},
     revocation::Revocation,
     state::ClusterState,
-    sync::View,
+    sync::{SyncRequest, View},
 };
 
 /// Guests and hosts that are remembered for being there no more. Beyond that what was before is forgotten.
@@ -165,6 +165,36 @@ impl Ledger {
             hosts: self.hosts.after(after),
             revoked: is_new(self.revoked_at).then(|| self.revoked.clone()),
         }
+    }
+}
+
+/// What a coordinator tells of the view, for as long as its supervisor runs. Every simulation tells by this one.
+#[derive(Debug, Clone, Default)]
+pub struct Teller {
+    /// What it knows of changes, and the term in which it does: another leader may have told others what it has not seen.
+    ledger: Option<(u64, Ledger)>,
+}
+
+impl Teller {
+    /// Which view whoever asks has, if it is to be told what has changed since; `None` if it knows all, or wants the view whole.
+    #[must_use]
+    pub fn is_behind(state: &ClusterState, request: &SyncRequest) -> Option<ViewMark> {
+        // One whose guard has yet to be told of its view says that it knows less than it has.
+        request.has_view.filter(|known| is_news(state, request) && *known != ViewMark::of(state))
+    }
+
+    /// What is new to whoever asks, in a reply of this term; `None` as in [`Self::is_behind`]. What is declared is not in them,
+    /// see [`Ledger::news`].
+    pub fn news(&mut self, state: &ClusterState, request: &SyncRequest, term: u64) -> Option<News> {
+        let known = Self::is_behind(state, request)?;
+        let mut ledger = match self.ledger.take() {
+            Some((of, ledger)) if of == term => ledger,
+            Some(_) | None => Ledger::begun(state),
+        };
+        ledger.look(state);
+        let news = ledger.news(known);
+        self.ledger = Some((term, ledger));
+        Some(news)
     }
 }
 

@@ -104,7 +104,8 @@ pub(crate) fn view(state: &ClusterState) -> View {
 }
 
 /// Where each guest's services should answer.
-pub(crate) fn homes(state: &ClusterState) -> BTreeMap<GuestName, (HostName, Epoch)> {
+#[must_use]
+pub fn homes(state: &ClusterState) -> BTreeMap<GuestName, (HostName, Epoch)> {
     let home = |(name, guest): (&GuestName, &Guest)| {
         let home = guest.home()?;
         Some((name.clone(), (home.host.clone(), home.epoch)))
@@ -113,6 +114,7 @@ pub(crate) fn homes(state: &ClusterState) -> BTreeMap<GuestName, (HostName, Epoc
 }
 
 /// Where supervisors listen.
-pub(crate) fn places(state: &ClusterState) -> BTreeMap<HostName, SocketAddr> {
+#[must_use]
+pub fn places(state: &ClusterState) -> BTreeMap<HostName, SocketAddr> {
     state.hosts.iter().map(|(name, host)| (name.clone(), host.facts.address)).collect()
 }

@@ -12,7 +12,7 @@ use std::{
 use holdfast_policies::{
     feature_level::FeatureLevel,
     model::Policies,
-    news::{Ledger, News, ViewMark},
+    news::{News, Teller, ViewMark},
     reply::is_news,
     state::ClusterState,
     sync::SyncRequest,
@@ -44,8 +44,7 @@ pub(super) struct Views {
 
 #[derive(Default)]
 struct Kept {
-    /// What this leader knows of changes, and the term in which it does: another leader may have told others what it has not seen.
-    ledger: Option<(u64, Ledger)>,
+    teller: Teller,
     room: Room,
 }
 
@@ -98,16 +97,10 @@ impl Views {
         declared: Option<&Declared>,
         now: Moment,
     ) -> Option<News> {
-        // One whose guard has yet to be told of its view says that it knows less than it has.
-        let known = request.has_view.filter(|known| is_news(state, request) && *known != ViewMark::of(state))?;
+        // Most know everything: those wait for nobody whom something is told.
+        let known = Teller::is_behind(state, request)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ledger = match kept.ledger.take() {
-            Some((of, ledger)) if of == term => ledger,
-            Some(_) | None => Ledger::begun(state),
-        };
-        ledger.look(state);
-        let mut news = ledger.news(known);
-        kept.ledger = Some((term, ledger));
+        let mut news = kept.teller.news(state, request, term)?;
         let text = if known.declares_as(news.to) {
             None
         } else {

@@ -74,6 +74,7 @@ impl World {
     fn request(&mut self, host: usize) -> Option<SyncRequest> {
         let now = self.now;
         let sights = self.sights(host);
+        let has_view = self.has_view(host);
         self.note_ends(host);
         let known = &mut self.hosts[host];
         let (clock, facts, name) = (known.clock(now), known.facts(), known.name.clone());
@@ -101,7 +102,9 @@ impl World {
             results: supervisor.agent.results(clock, |order| readings.get(&order).copied()),
             sights,
             unwell,
-            known_view: supervisor.agent.view(),
+            // A view that the guard has not been told of is not known yet: what is armed may change by it.
+            known_view: supervisor.agent.view().min(supervisor.guard_knows),
+            has_view,
             armed,
             level,
             timing: Some(timing),
@@ -166,7 +169,7 @@ impl World {
     pub(super) fn on_reply(&mut self, host: usize, by: usize, began: Ms, mut reply: SyncReply) {
         let clock = self.hosts[host].clock(self.now);
         let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
-        let nonce = reply.nonce;
+        let (nonce, news) = (reply.nonce, reply.news.take());
         let Some((sent, sent_at)) = supervisor.sent.get(&nonce).copied() else { return };
         let seen = supervisor.agent.disk().authority;
         let authority = reply.authority;
@@ -195,6 +198,9 @@ impl World {
             self.hosts[host].floors_lost = false;
         }
         self.act(host);
+        if let Some(news) = news {
+            self.learn(host, news);
+        }
     }
 
     /// Does what the agent says, in order; what follows a write waits for the disk.
@@ -225,12 +231,7 @@ impl World {
                         self.hosts[host].machines.retain(|name, machine| *name != guest || machine.epoch > epoch);
                     }
                 }
-                Action::Look(view) => {
-                    self.guard_learns(host, &view);
-                    if let Some(supervisor) = &mut self.hosts[host].supervisor {
-                        supervisor.view = *view;
-                    }
-                }
+                Action::Look(view) => self.look_at(host, *view),
                 Action::SyncNow => supervisor.due = self.now,
             }
         }

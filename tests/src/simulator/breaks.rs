@@ -47,6 +47,7 @@ breaks! {
     R2 "R2" "a leader answers syncs without a read round of its own",
     R3 "R3" "an agent accepts late replies, and an older authority than one that it has seen",
     R4 "R4" "a leader tells agents only of orders that it committed itself",
+    R4News "R4-news" "a leader tells hosts what has changed of the view since it leads as if nothing had before",
     R5 "R5" "no nudges",
     R6 "R6" "no voter forwards a sync, and agents ask one voter only",
     R7 "R7" "the epochs of starts are not monotonic",

@@ -12,7 +12,7 @@ use holdfast_policies::{
     time::millis,
 };
 
-use super::{Ms, chores::TWIN_BOOTS, consensus::LogEntry, guest::Vm, host::boot_of, world::World};
+use super::{Ms, chores::TWIN_BOOTS, consensus::LogEntry, guest::Vm, host::boot_of, views::KNOWN_WITHIN, world::World};
 
 /// A boot that the coordinator heard so long ago is not over; what it has heard since may not have been looked at yet.
 const HEARD_NOW: std::ops::Range<Ms> = 50..800;
@@ -76,6 +76,7 @@ impl World {
         let ungrounded = self.ungrounded(change, entry.proposed);
         let before = self.random.one_in(400).then(|| self.truth.state.clone());
         let applied = self.truth.state.apply(number, (**command).clone());
+        self.versions.note(&self.truth.state, self.now);
         if let (Some(mut before), Some(refused)) = (before, &applied.refused) {
             before.applied = number;
             if before != self.truth.state {
@@ -421,7 +422,7 @@ impl World {
         }
     }
 
-    /// R6: a host that reaches a majority of the voters, and so the coordinator, has a lease.
+    /// R4, R6: a host that reaches a majority of the voters, and so the coordinator, has a lease, and knows what is committed.
     pub(super) fn check_reach(&mut self) {
         let now = self.now;
         let leader = self.coordinator();
@@ -431,11 +432,15 @@ impl World {
         for host in 0..self.hosts.len() {
             if !leader.is_some_and(|leader| self.reaches(host, leader)) {
                 self.reaching[host] = now;
-            } else if now - self.reaching[host].max(self.led_since) >= LEASE_PATIENCE
-                && self.hosts[host].lease_until < now
-            {
+                continue;
+            }
+            let reaches_for = now - self.reaching[host].max(self.led_since);
+            if reaches_for >= LEASE_PATIENCE && self.hosts[host].lease_until < now {
                 let name = self.hosts[host].name.clone();
                 self.violate("R6", format!("{name} reaches the coordinator through a voter, and has no lease"));
+            }
+            if reaches_for >= KNOWN_WITHIN {
+                self.check_told_views(host);
             }
         }
         self.check_lies();

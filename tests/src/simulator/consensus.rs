@@ -10,7 +10,13 @@ use std::{
     rc::Rc,
 };
 
-use holdfast_policies::{change::Command, evidence::Marks, state::ClusterState, time::Moment};
+use holdfast_policies::{
+    change::Command,
+    evidence::Marks,
+    news::{Teller, ViewMark},
+    state::ClusterState,
+    time::Moment,
+};
 
 use super::{Ms, coordinator::Brain, network::Transit, queue::Event, snapshot::Snapshot, world::World};
 
@@ -96,6 +102,10 @@ pub struct Voter {
     pub marks: Marks,
     /// The coordinator's task.
     pub brain: Brain,
+    /// What its supervisor knows of changes of the view, for as long as it runs.
+    pub(super) teller: Teller,
+    /// What is declared, as it is told, and as of which view.
+    pub(super) written: Option<(ViewMark, Rc<str>)>,
     /// The newest read round that a majority confirmed: when it began, and in which term.
     pub confirmed: Option<(Ms, u64)>,
     /// Its newest snapshot, on disk.
@@ -125,6 +135,8 @@ impl Voter {
             learner: false,
             marks: Marks::new(Moment(0)),
             brain: Brain::default(),
+            teller: Teller::default(),
+            written: None,
             confirmed: None,
             snapshot: None,
             purged: 0,
@@ -141,6 +153,7 @@ impl Voter {
         self.leader = None;
         self.confirmed = None;
         self.brain = Brain::default();
+        (self.teller, self.written) = (Teller::default(), None);
     }
 
     /// The store is gone.

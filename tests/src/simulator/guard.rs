@@ -2,10 +2,7 @@
 //! watchdog resets the machine when the guard cannot. Only hosts of worlds with a lease level have one. A watchdog counts on its
 //! host's clock: it drifts as far (R1).
 
-use holdfast_policies::{
-    armed::{Armed, ArmedWatchdog},
-    sync::View,
-};
+use holdfast_policies::armed::{Armed, ArmedWatchdog};
 
 use super::{Ms, breaks::Break, guest::Vm, queue::Event, world::World};
 
@@ -85,12 +82,11 @@ fn told(timeout: Ms, broken: Option<Break>) -> Ms {
 
 impl World {
     /// The agent has learned of policies: the guard arms where its host has a lease level, and disarms where it has none.
-    pub(super) fn guard_learns(&mut self, host: usize, view: &View) {
+    pub(super) fn guard_learns(&mut self, host: usize, stops: bool) {
         let now = self.now;
         if !self.guarded {
             return;
         }
-        let stops = view.policies.lease_level(&self.hosts[host].name).is_some();
         let known = &self.hosts[host];
         let (boot, fires) = (known.boot, known.guard.watchdog.map(|watchdog| now + known.takes(watchdog.timeout)));
         let guard = &mut self.hosts[host].guard;

@@ -58,6 +58,9 @@ pub struct Supervisor {
     pub jobs: Vec<Job>,
     pub(super) readings: BTreeMap<OrderId, Moment>,
     pub(super) view: View,
+    /// The index of the newest view that its guard has been told of.
+    pub(super) guard_knows: u64,
+    pub(super) learning: super::views::Learning,
     pub(super) failing_since: BTreeMap<(GuestName, Epoch), Ms>,
     pub(super) actions: VecDeque<Action>,
     pub(super) writing: bool,
@@ -306,6 +309,8 @@ impl Host {
             jobs: Vec::new(),
             readings: BTreeMap::new(),
             view: View::default(),
+            guard_knows: 0,
+            learning: super::views::Learning::default(),
             failing_since: BTreeMap::new(),
             actions: VecDeque::new(),
             writing: false,

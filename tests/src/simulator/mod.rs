@@ -70,6 +70,7 @@ pub mod snapshot;
 pub mod story;
 pub mod syncs;
 pub mod versions;
+pub mod views;
 pub mod waits;
 pub mod world;
 

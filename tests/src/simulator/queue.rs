@@ -7,7 +7,7 @@ use holdfast_policies::{
     evidence::Answer,
     names::{HostName, OrderId},
     proof::PowerReading,
-    sync::{SyncReply, SyncRequest},
+    sync::{SyncReply, SyncRequest, View},
 };
 
 use super::{Ms, consensus::Message};
@@ -37,6 +37,10 @@ pub enum Event {
     Nudge { host: usize },
     /// What the agent remembers has reached the disk; what was to follow may be done.
     Written { host: usize, life: u32, disk: Box<Disk> },
+    /// A view has been made of what was told, if one could be.
+    Viewed { host: usize, life: u32, made: Box<Option<View>> },
+    /// The supervisor tells the guard what follows from its view.
+    GuardTold { host: usize, life: u32 },
     /// An order's work has ended.
     JobEnd { host: usize, life: u32, order: OrderId },
     /// A message among voters.
@@ -160,6 +164,8 @@ impl Event {
             | Self::Reply { host, .. }
             | Self::Nudge { host }
             | Self::Written { host, .. }
+            | Self::Viewed { host, .. }
+            | Self::GuardTold { host, .. }
             | Self::JobEnd { host, .. } => (Some(*host), true),
             Self::Beacon { host, .. } | Self::Guard { host, .. } | Self::SupervisorUp { host, .. } => {
                 (Some(*host), false)

@@ -21,6 +21,7 @@ impl World {
             && self.all_active()
             && self.all_run()
             && self.hosts_rest()
+            && self.views_rest()
             && super::rules::broken(&self.truth.state).is_none();
         if rests && self.rest_since.is_none() {
             self.note_rest();

@@ -59,6 +59,12 @@ pub struct Seen {
     pub gave_way: u64,
     /// Hosts that had more guests at rest than a capacity that is not hard has room for.
     pub beyond_capacity: u64,
+    /// Views of which a host was told only what had changed.
+    pub news_of_changes: u64,
+    /// Replies that had no room for what had changed.
+    pub news_without_room: u64,
+    /// What was told and did not fit to what the host had by then.
+    pub news_that_fit_nothing: u64,
     /// The healing that used up most of its limit (L1).
     pub slowest: Option<Healed>,
 }

@@ -62,6 +62,8 @@ pub struct Setup {
     pub lossy_links: bool,
     /// Hosts that begin with an older version, and the highest feature level that it can do (R26).
     pub old: BTreeMap<usize, FeatureLevel>,
+    /// Whether views are as large as those of thousands of guests: they take their time.
+    pub large_views: bool,
 }
 
 impl Setup {
@@ -83,6 +85,7 @@ impl Setup {
             drifts: Vec::new(),
             lossy_links: false,
             old: BTreeMap::new(),
+            large_views: false,
         }
     }
 
@@ -116,6 +119,7 @@ impl Setup {
             drifts: Vec::new(),
             lossy_links: false,
             old: BTreeMap::new(),
+            large_views: false,
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);

@@ -262,6 +262,8 @@ impl World {
     }
 
     fn reply(&mut self, voter: usize, request: &SyncRequest) -> SyncReply {
+        let older = self.as_it_is_read(voter, request);
+        let request = older.as_ref().unwrap_or(request);
         let known = &self.voters[voter];
         let state = &known.state;
         let began = match known.confirmed {
@@ -289,6 +291,7 @@ impl World {
                 seen.granted = Some(granted);
             }
         }
+        self.tell_news(voter, request, &mut reply);
         reply
     }
 

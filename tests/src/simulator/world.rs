@@ -114,6 +114,10 @@ pub struct World {
     pub(super) untold: BTreeMap<OrderId, super::nudges::Untold>,
     /// What has really spoken against guests (S5).
     pub(super) grounds: super::grounds::Grounds,
+    /// What the view was at each of its versions.
+    pub(super) versions: super::views::Versions,
+    /// Views are as large as those of thousands of guests.
+    pub(super) large_views: Option<super::views::Large>,
     /// What has really happened, so that a test can tell whether it is met at all.
     pub seen: Seen,
     plan: Plan,
@@ -184,6 +188,8 @@ impl World {
             begun: super::budgets::Begun::default(),
             untold: BTreeMap::new(),
             grounds: super::grounds::Grounds::default(),
+            versions: super::views::Versions::default(),
+            large_views: setup.large_views.then(|| super::views::Large::new(setup.seed)),
             plan,
             planned: 0,
             looked: 0,
@@ -347,6 +353,8 @@ impl World {
             }
             Event::Nudge { host } => self.sync_soon(host),
             Event::Written { host, life, disk } if lives(host, life) => self.written(host, *disk),
+            Event::Viewed { host, life, made } if lives(host, life) => self.learned(host, *made),
+            Event::GuardTold { host, life } if lives(host, life) => self.tell_guard(host),
             Event::JobEnd { host, life, order } if lives(host, life) => self.job_ended(host, order),
             Event::Raft { to, from, message } => self.on_raft(to, from, message),
             Event::Synced { voter, life, length, term, answer } if lives(voter, life) => {
@@ -383,6 +391,8 @@ impl World {
             | Event::Guard { .. }
             | Event::Reply { .. }
             | Event::Written { .. }
+            | Event::Viewed { .. }
+            | Event::GuardTold { .. }
             | Event::JobEnd { .. }
             | Event::Synced { .. }
             | Event::Heartbeat { .. }
