@@ -16,6 +16,8 @@ use super::{Ms, breaks::Break, found::Found, grounds::Fact, host::Job, network::
 const FAILING_AFTER: Ms = 1_500;
 /// How long a supervisor doubts itself after it stood still (R17).
 const DOUBTS_FOR: Ms = 5_000;
+/// As many replies may come after that to a later sync: so many more syncs are under way at once.
+const OVERTAKEN_MAX: usize = 3;
 /// Hosts that look at one guest, its own included.
 const VANTAGES: usize = 4;
 
@@ -153,7 +155,8 @@ impl World {
             }
             let fact = Fact { at: now, by: host, epoch, found };
             self.grounds.note_look(&guest, fact, state == SightState::Failing);
-            let policy = self.truth.state.policies.policy_of(&guest);
+            let Some(supervisor) = &self.hosts[host].supervisor else { continue };
+            let policy = supervisor.view.policies.policy_of(&guest);
             for service in policy.into_iter().flat_map(|(_, policy)| policy.services.keys()) {
                 let (guest, vantage, detail) = (guest.clone(), vantage.clone(), String::new());
                 let (service, passed_ago_ms, warns) = (service.clone(), passes.then_some(0), false);
@@ -186,7 +189,12 @@ impl World {
         let Ok(actions) = supervisor.agent.on_reply(reply, nonce, counted_from, clock) else { return };
         supervisor.answered = true;
         if self.broken != Some(Break::R3) {
-            supervisor.sent.retain(|known, _| *known > nonce);
+            supervisor.sent.remove(&nonce);
+            // Breaks are looked for at seeds where they have shown, and chance would go another way there.
+            let overtaken = if self.broken.is_none() { OVERTAKEN_MAX } else { 0 };
+            while supervisor.sent.range(..nonce).count() > overtaken {
+                supervisor.sent.pop_first();
+            }
         }
         supervisor.actions.extend(actions);
         self.note_told(&told);

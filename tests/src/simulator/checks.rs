@@ -12,10 +12,15 @@ use holdfast_policies::{
     time::millis,
 };
 
-use super::{Ms, chores::TWIN_BOOTS, consensus::LogEntry, guest::Vm, host::boot_of, views::KNOWN_WITHIN, world::World};
+use super::{
+    Ms, chores::TWIN_BOOTS, consensus::LogEntry, guest::Vm, host::boot_of, oddities::FASTEST, views::KNOWN_WITHIN,
+    world::World,
+};
 
 /// A boot that the coordinator heard so long ago is not over; what it has heard since may not have been looked at yet.
 const HEARD_NOW: std::ops::Range<Ms> = 50..800;
+/// A supervisor hands the lead over once in a minute at most, as its clock counts: the fastest is done with that so early.
+const HANDED_OVER_AGAIN: Ms = 60_000 * 1_000 / FASTEST - 1;
 /// A well host that reaches the coordinator has a lease after this.
 const LEASE_PATIENCE: Ms = 12_000;
 
@@ -395,8 +400,13 @@ impl World {
         self.joined[index] = Some((boot, number));
     }
 
-    /// R29: who is asked to lead means to stay, and has nothing against it.
-    pub(super) fn check_handed_over(&mut self, to: usize) {
+    /// R29: who is asked to lead means to stay, and has nothing against it; and nobody asks again within a minute.
+    pub(super) fn check_handed_over(&mut self, by: usize, to: usize) {
+        let before = self.voters[by].handed_over.replace(self.now);
+        if let Some(ago) = before.map(|before| self.now - before).filter(|ago| *ago < HANDED_OVER_AGAIN) {
+            let name = self.hosts[by].name.clone();
+            self.violate("R29", format!("{name} hands the lead over again {ago} ms after the last time"));
+        }
         let name = self.hosts[to].name.clone();
         let stays = |mode| matches!(mode, Mode::Active | Mode::Draining);
         let fit = |host: &Host| host.life == Life::Up && stays(host.mode);

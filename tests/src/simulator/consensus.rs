@@ -102,6 +102,8 @@ pub struct Voter {
     pub marks: Marks,
     /// The coordinator's task.
     pub brain: Brain,
+    /// When its supervisor has last asked another one to lead.
+    pub(super) handed_over: Option<Ms>,
     /// What its supervisor knows of changes of the view, for as long as it runs.
     pub(super) teller: Teller,
     /// What is declared, as it is told, and as of which view.
@@ -135,6 +137,7 @@ impl Voter {
             learner: false,
             marks: Marks::new(Moment(0)),
             brain: Brain::default(),
+            handed_over: None,
             teller: Teller::default(),
             written: None,
             confirmed: None,
@@ -153,7 +156,7 @@ impl Voter {
         self.leader = None;
         self.confirmed = None;
         self.brain = Brain::default();
-        (self.teller, self.written) = (Teller::default(), None);
+        (self.handed_over, self.teller, self.written) = (None, Teller::default(), None);
     }
 
     /// The store is gone.

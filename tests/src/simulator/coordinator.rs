@@ -76,6 +76,14 @@ pub struct Brain {
     pub calm: bool,
 }
 
+impl Brain {
+    /// One that begins anew in another term: all that is kept is when the lead was handed over (R29).
+    pub(super) fn anew(&self) -> Self {
+        let evidence = Evidence { handed_over: self.evidence.handed_over, ..Evidence::default() };
+        Self { evidence, ..Self::default() }
+    }
+}
+
 impl World {
     /// The voter with confirmed authority, if there is one.
     #[must_use]

@@ -47,6 +47,7 @@ impl World {
         let brain = &mut self.voters[voter].brain;
         if doubts && !brain.doubts {
             brain.evidence.quorum_since = brain.evidence.quorum_since.map(|_| clock);
+            brain.evidence.held_until = Some(clock.plus(self.timing.sync_every.0 * 2));
         }
         brain.doubts = doubts;
     }

@@ -13,7 +13,6 @@ use super::{
     Ms,
     breaks::Break,
     consensus::{Message, Role},
-    coordinator::Brain,
     queue::Event,
     world::World,
 };
@@ -90,7 +89,7 @@ impl World {
         let sent = vec![known.log.len(); count];
         known.role = Role::Leader { has: vec![0; count], sent, rounds: VecDeque::new(), hands_over: false };
         known.leader = Some(voter);
-        known.brain = Brain::default();
+        known.brain = known.brain.anew();
         self.story.note(self.real(), || format!("{} leads in term {term}", self.hosts[voter].name));
         self.append_own(voter, None);
         self.queue.push(now, Event::Heartbeat { voter, life, term });
@@ -161,7 +160,7 @@ impl World {
             known.voted = None;
         }
         if known.leads() {
-            known.brain = Brain::default();
+            known.brain = known.brain.anew();
             known.confirmed = None;
             known.leader = None;
         }

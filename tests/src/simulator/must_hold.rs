@@ -216,6 +216,17 @@ fn a_coordinator_that_is_cut_off_is_fenced_by_the_others_and_fences_nobody() {
     assert!(homes(&world, &guest(lead)).iter().all(|home| *home != lead));
 }
 
+/// R29. Only that it is noticed: the product keeps to it.
+#[test]
+fn a_lead_that_is_handed_over_twice_in_a_minute_is_noticed() {
+    let mut world = world();
+    world.check_handed_over(0, 1);
+    world.check_handed_over(1, 2);
+    assert_eq!(world.violation(), None);
+    world.check_handed_over(0, 2);
+    assert_eq!(world.violation().map(|violation| violation.promise), Some("R29"));
+}
+
 #[test]
 fn a_fence_of_the_source_or_the_target_of_a_move_leaves_the_guest_in_exactly_one_place() {
     for after in [0, 400, 900, 1_600] {

@@ -90,7 +90,7 @@ impl World {
         let Role::Leader { hands_over, .. } = &mut known.role else { return };
         *hands_over = true;
         self.seen.handed_over += 1;
-        self.check_handed_over(to);
+        self.check_handed_over(voter, to);
         for other in (0..self.voters.len()).filter(|other| *other != voter) {
             self.tell_voter(voter, other, Message::Transfer { term, to, length });
         }

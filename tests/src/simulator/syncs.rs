@@ -12,7 +12,7 @@ use holdfast_policies::{
     proof::PowerReading,
     reply::reply,
     state::{ClusterState, Life},
-    sync::{AgedReading, OrderResult, SyncReply, SyncRequest},
+    sync::{AgedReading, OrderResult, SightReport, SyncReply, SyncRequest},
     time::millis,
 };
 
@@ -108,18 +108,20 @@ impl World {
             || self.broken == Some(Break::R11Copy);
         if follows && !joined && confirmed && may {
             let (host, facts) = (request.host.clone(), request.facts.clone());
-            let change = Change::HostJoined { host, facts, follows: known.map(|known| known.joined) };
+            let change = Change::HostJoined { follows: state.follows(&host), host, facts };
             self.result(voter, change);
         }
         let state = &self.voters[voter].state;
-        if !state.is_current(&request.host, &request.facts.incarnation) && may && self.broken != Some(Break::R16) {
+        let machine = state.hosts.get(&request.host).map(|known| &known.facts.machine_id);
+        let same = machine == Some(&request.facts.machine_id);
+        if !state.speaks_for(&request.host, &request.facts) && same && may && self.broken != Some(Break::R16) {
             let now = self.hosts[voter].clock(self.now);
             let evidence = &mut self.voters[voter].brain.evidence;
             let known = evidence.hosts.entry(request.host.clone()).or_default();
             known.hear_other(&request.facts.incarnation, now, now);
         }
         let state = &self.voters[voter].state;
-        if !state.is_current(&request.host, &request.facts.incarnation) || !self.is_newest(voter, request) {
+        if !state.speaks_for(&request.host, &request.facts) || !self.is_newest(voter, request) {
             return;
         }
         self.gather(voter, request);
@@ -184,7 +186,12 @@ impl World {
         (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
         host.timing = request.timing;
         let taken = if brain.evidence.may_have_waited(clock) { &[] } else { &request.sights[..] };
-        for report in taken {
+        // What is declared here may be something else than what it was told.
+        let is_declared = |report: &&SightReport| {
+            let policy = state.policies.policy_of(&report.guest);
+            policy.is_some_and(|(_, policy)| policy.services.contains_key(&report.service))
+        };
+        for report in taken.iter().filter(is_declared) {
             let ago = |ms: u64| clock.minus(Duration::from_millis(ms));
             let services = match brain.evidence.services.get_mut(&report.guest) {
                 Some(services) => services,
