@@ -7,7 +7,7 @@ mod guarded;
 pub mod last_words;
 mod link;
 mod news;
-mod writing;
+pub mod writing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

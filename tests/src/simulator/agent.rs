@@ -10,7 +10,7 @@ use holdfast_policies::{
     timing::TimingTold,
 };
 
-use super::{Ms, breaks::Break, found::Found, grounds::Fact, host::Job, network::Transit, queue::Event, world::World};
+use super::{Ms, breaks::Break, found::Found, grounds::Fact, network::Transit, queue::Event, world::World};
 
 /// How long a service fails before a prober says so.
 const FAILING_AFTER: Ms = 1_500;
@@ -48,6 +48,9 @@ impl World {
     }
 
     fn sync(&mut self, host: usize) {
+        if self.disk_is_stuck(host) {
+            return;
+        }
         let Some(request) = self.request(host) else { return };
         let life = self.hosts[host].life;
         let voters = self.voters.len();
@@ -77,6 +80,8 @@ impl World {
         let now = self.now;
         let sights = self.sights(host);
         let has_view = self.has_view(host);
+        let complaint = self.complaint(host);
+        let (seen, floors_known) = self.told(host)?;
         self.note_ends(host);
         let known = &mut self.hosts[host];
         let (clock, facts, name) = (known.clock(now), known.facts(), known.name.clone());
@@ -88,7 +93,7 @@ impl World {
         let armed = if self.guarded { known.guard.says(now, self.broken) } else { None };
         let (level, timing) = (known.level, TimingTold::of(&self.timing));
         let late = known.doubted_at.is_some_and(|at| now - at < DOUBTS_FOR).then(|| "it stood still".to_owned());
-        let unwell = late.or_else(|| known.link.is_lossy.then(|| "its link loses much".to_owned()));
+        let unwell = late.or_else(|| known.link.is_lossy.then(|| "its link loses much".to_owned())).or(complaint);
         let supervisor = known.supervisor.as_mut()?;
         supervisor.nonce = clock.0.max(supervisor.nonce + 1);
         supervisor.sent.insert(supervisor.nonce, (clock, now));
@@ -98,8 +103,8 @@ impl World {
         let readings = &supervisor.readings;
         Some(SyncRequest {
             nonce: supervisor.nonce,
-            seen: supervisor.agent.disk().authority,
-            floors_known: supervisor.agent.disk().floors_known,
+            seen,
+            floors_known,
             reports,
             results: supervisor.agent.results(clock, |order| readings.get(&order).copied()),
             sights,
@@ -213,36 +218,49 @@ impl World {
 
     /// Does what the agent says, in order; what follows a write waits for the disk.
     pub(super) fn act(&mut self, host: usize) {
+        if self.disks.is_some() {
+            return self.act_beside_the_disk(host);
+        }
         loop {
             let life = self.hosts[host].life;
             let lazy = self.broken == Some(Break::R9Floors);
-            let faulty = self.faulty();
             let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
             if supervisor.writing {
                 return;
             }
             let Some(action) = supervisor.actions.pop_front() else { return };
-            match action {
-                Action::Persist(disk) => {
+            match self.do_at_once(host, action) {
+                Some(Action::Persist(disk)) => {
                     let wait = if lazy { 3_000 } else { self.random.between(1, 8) };
-                    supervisor.writing = !lazy;
+                    if let Some(supervisor) = &mut self.hosts[host].supervisor {
+                        supervisor.writing = !lazy;
+                    }
                     self.queue.push(self.now + wait, Event::Written { host, life, disk: Box::new(disk) });
                 }
-                Action::Grant(deadline) => self.hosts[host].lease = Some(deadline),
-                Action::Carry(order) => {
-                    let fails = faulty && self.random.one_in(14);
-                    supervisor.jobs.push(Job { order: *order, begun: None, fails, shot: false });
-                    self.begin_jobs(host);
-                }
-                Action::StopSuperseded { guest, epoch } => {
-                    if !self.hosts[host].holds_on_to(&guest, self.now) {
-                        self.hosts[host].machines.retain(|name, machine| *name != guest || machine.epoch > epoch);
-                    }
-                }
-                Action::Look(view) => self.look_at(host, *view),
-                Action::SyncNow => supervisor.due = self.now,
+                Some(Action::Carry(order)) => self.carry(host, *order),
+                Some(_) | None => {}
             }
         }
+    }
+
+    /// Does what the agent says, unless it needs something written: then that is returned.
+    pub(super) fn do_at_once(&mut self, host: usize, action: Action) -> Option<Action> {
+        match action {
+            Action::Persist(_) | Action::Carry(_) => return Some(action),
+            Action::Grant(deadline) => self.grant(host, deadline),
+            Action::StopSuperseded { guest, epoch } => {
+                if !self.hosts[host].holds_on_to(&guest, self.now) {
+                    self.hosts[host].machines.retain(|name, machine| *name != guest || machine.epoch > epoch);
+                }
+            }
+            Action::Look(view) => self.look_at(host, *view),
+            Action::SyncNow => {
+                if let Some(supervisor) = &mut self.hosts[host].supervisor {
+                    supervisor.due = self.now;
+                }
+            }
+        }
+        None
     }
 
     pub(super) fn written(&mut self, host: usize, disk: Disk) {

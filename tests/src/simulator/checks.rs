@@ -467,6 +467,6 @@ impl World {
             let boot = boot_of(&known.facts.incarnation);
             known.life == Life::Up && !known.is_contested() && boot == self.hosts[host].boot_number()
         });
-        self.hosts[host].serves(now) && up && reached * 2 > self.voters.len()
+        self.hosts[host].serves(now) && !self.disk_is_stuck(host) && up && reached * 2 > self.voters.len()
     }
 }

@@ -2,7 +2,10 @@
 //! watchdog resets the machine when the guard cannot. Only hosts of worlds with a lease level have one. A watchdog counts on its
 //! host's clock: it drifts as far (R1).
 
-use holdfast_policies::armed::{Armed, ArmedWatchdog};
+use holdfast_policies::{
+    armed::{Armed, ArmedWatchdog},
+    time::Moment,
+};
 
 use super::{Ms, breaks::Break, guest::Vm, queue::Event, world::World};
 
@@ -101,6 +104,15 @@ impl World {
             self.queue.push(fires, Event::Watchdog { host, boot, number });
         }
         guard.armed &= stops;
+    }
+
+    /// The guard takes a lease, if it is there to take it.
+    pub(super) fn grant(&mut self, host: usize, deadline: Moment) {
+        let now = self.now;
+        let known = &mut self.hosts[host];
+        if !self.guarded || known.guard.down_until <= now {
+            known.lease = Some(deadline);
+        }
     }
 
     /// R15 broken: the watchdog is closed with the supervisor, and the guests are left to themselves.

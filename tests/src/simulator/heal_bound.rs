@@ -151,6 +151,7 @@ impl World {
                     | Event::SupervisorUp { .. }
                     | Event::LateOff { .. }
                     | Event::JobEnd { .. }
+                    | Event::Kept { .. }
                     | Event::Held { .. }
                     | Event::Watchdog { .. }
             )

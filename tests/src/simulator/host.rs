@@ -61,6 +61,7 @@ pub struct Supervisor {
     /// The index of the newest view that its guard has been told of.
     pub(super) guard_knows: u64,
     pub(super) learning: super::views::Learning,
+    pub(super) memory: super::disks::Memory,
     pub(super) failing_since: BTreeMap<(GuestName, Epoch), Ms>,
     pub(super) actions: VecDeque<Action>,
     pub(super) writing: bool,
@@ -311,6 +312,7 @@ impl Host {
             view: View::default(),
             guard_knows: 0,
             learning: super::views::Learning::default(),
+            memory: super::disks::Memory::default(),
             failing_since: BTreeMap::new(),
             actions: VecDeque::new(),
             writing: false,

@@ -36,6 +36,7 @@ pub mod chores;
 pub mod consensus;
 pub mod coordinator;
 pub mod device;
+pub mod disks;
 pub mod doubt;
 pub mod elections;
 pub mod faults;

@@ -72,7 +72,8 @@ impl World {
         let is_it = [&order.incarnation, &committed.facts.incarnation].into_iter().all(|of| boot_of(of) == boot);
         // A second machine under the name is told, or not, by chance.
         let alone = self.twin.is_none_or(|twin| twin.of != host);
-        let up = committed.life == Life::Up && alone && is_it && self.hosts[host].serves(self.now);
+        let serves = self.hosts[host].serves(self.now) && !self.disk_is_stuck(host);
+        let up = committed.life == Life::Up && alone && is_it && serves;
         let open = (0..self.voters.len()).all(|voter| {
             let follows = voter == leader || self.voters[voter].leader == Some(leader);
             follows && self.hosts[voter].serves(self.now) && self.is_open(host, voter) && self.is_open(leader, voter)

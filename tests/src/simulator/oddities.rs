@@ -1,7 +1,7 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
 //! capacities that are not hard, guests that operators or other tools move, that reset themselves, that are left alone, or that hosts
-//! cannot ask, slow watchdogs, and views that take their time.
+//! cannot ask, slow watchdogs, views that take their time, and bad disks.
 //! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
@@ -41,6 +41,7 @@ pub(super) const SLOW_WATCHDOGS: u64 = 21;
 const MOVES_ASKED: u64 = 22;
 const CANNOT_ASK: u64 = 23;
 const LARGE_VIEWS: u64 = 24;
+const BAD_DISKS: u64 = 25;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -126,6 +127,7 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
         plan = slow_watchdogs::draw(setup, &mut random, plan);
     }
     setup.large_views = drawn(setup, LARGE_VIEWS).is_some();
+    setup.bad_disks = drawn(setup, BAD_DISKS).is_some();
     plan
 }
 

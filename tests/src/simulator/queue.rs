@@ -41,6 +41,8 @@ pub enum Event {
     Viewed { host: usize, life: u32, made: Box<Option<View>> },
     /// The supervisor tells the guard what follows from its view.
     GuardTold { host: usize, life: u32 },
+    /// A write of what the agent remembers has come to its end.
+    Kept { host: usize, life: u32, disk: Box<Disk>, ends: super::disks::Ends },
     /// An order's work has ended.
     JobEnd { host: usize, life: u32, order: OrderId },
     /// A message among voters.
@@ -164,6 +166,7 @@ impl Event {
             | Self::Reply { host, .. }
             | Self::Nudge { host }
             | Self::Written { host, .. }
+            | Self::Kept { host, .. }
             | Self::Viewed { host, .. }
             | Self::GuardTold { host, .. }
             | Self::JobEnd { host, .. } => (Some(*host), true),

@@ -59,6 +59,8 @@ pub struct Seen {
     pub gave_way: u64,
     /// Hosts that had more guests at rest than a capacity that is not hard has room for.
     pub beyond_capacity: u64,
+    /// Writes of an agent's memory that failed.
+    pub bad_writes: u64,
     /// Views of which a host was told only what had changed.
     pub news_of_changes: u64,
     /// Replies that had no room for what had changed.

@@ -64,6 +64,8 @@ pub struct Setup {
     pub old: BTreeMap<usize, FeatureLevel>,
     /// Whether views are as large as those of thousands of guests: they take their time.
     pub large_views: bool,
+    /// Whether the disks that agents' memories are on take long, or fail.
+    pub bad_disks: bool,
 }
 
 impl Setup {
@@ -86,6 +88,7 @@ impl Setup {
             lossy_links: false,
             old: BTreeMap::new(),
             large_views: false,
+            bad_disks: false,
         }
     }
 
@@ -120,6 +123,7 @@ impl Setup {
             lossy_links: false,
             old: BTreeMap::new(),
             large_views: false,
+            bad_disks: false,
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);

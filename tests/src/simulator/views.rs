@@ -36,6 +36,9 @@ const VERSIONS_MAX: usize = 512;
 /// next replies, and what is being read is asked for again.
 pub(super) const KNOWN_WITHIN: Ms = 12_000;
 
+/// So long after it is back a guard is told what it has missed.
+const TOLD_AFTER: Ms = 250;
+
 /// The views of worlds in which they are as large as those of thousands of guests.
 pub struct Large(Random);
 
@@ -258,8 +261,14 @@ impl World {
         }
     }
 
-    /// The guard learns of the newest view. Only then it counts as known: what is armed may change by it (R9).
+    /// The guard learns of the newest view. Only then it counts as known: what is armed may change by it (R9). One that is down is
+    /// told when it is back.
     pub(super) fn tell_guard(&mut self, host: usize) {
+        let (back, life) = (self.hosts[host].guard.down_until, self.hosts[host].life);
+        if self.guarded && back > self.now {
+            self.queue.push(back + TOLD_AFTER, Event::GuardTold { host, life });
+            return;
+        }
         let known = &mut self.hosts[host];
         let Some(supervisor) = &mut known.supervisor else { return };
         supervisor.guard_knows = supervisor.view.index;

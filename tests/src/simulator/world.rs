@@ -118,6 +118,8 @@ pub struct World {
     pub(super) versions: super::views::Versions,
     /// Views are as large as those of thousands of guests.
     pub(super) large_views: Option<super::views::Large>,
+    /// Disks that take long, or fail.
+    pub(super) disks: Option<super::disks::Disks>,
     /// What has really happened, so that a test can tell whether it is met at all.
     pub seen: Seen,
     plan: Plan,
@@ -189,6 +191,7 @@ impl World {
             untold: BTreeMap::new(),
             grounds: super::grounds::Grounds::default(),
             versions: super::views::Versions::default(),
+            disks: setup.bad_disks.then(|| super::disks::Disks::new(setup.seed)),
             large_views: setup.large_views.then(|| super::views::Large::new(setup.seed)),
             plan,
             planned: 0,
@@ -353,6 +356,7 @@ impl World {
             }
             Event::Nudge { host } => self.sync_soon(host),
             Event::Written { host, life, disk } if lives(host, life) => self.written(host, *disk),
+            Event::Kept { host, life, disk, ends } if lives(host, life) => self.kept(host, *disk, ends),
             Event::Viewed { host, life, made } if lives(host, life) => self.learned(host, *made),
             Event::GuardTold { host, life } if lives(host, life) => self.tell_guard(host),
             Event::JobEnd { host, life, order } if lives(host, life) => self.job_ended(host, order),
@@ -391,6 +395,7 @@ impl World {
             | Event::Guard { .. }
             | Event::Reply { .. }
             | Event::Written { .. }
+            | Event::Kept { .. }
             | Event::Viewed { .. }
             | Event::GuardTold { .. }
             | Event::JobEnd { .. }
