@@ -179,6 +179,7 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         | Break::R2
         | Break::R3
         | Break::R4
+        | Break::R4News
         | Break::R5
         | Break::R6
         | Break::R7
