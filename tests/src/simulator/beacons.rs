@@ -50,11 +50,11 @@ impl World {
 
     /// Whether a voter hears a majority of the voters (R17).
     fn listen(&mut self, voter: usize) {
-        let now = self.now;
+        let (now, members) = (self.now, &self.members);
         let known = &mut self.hosts[voter];
-        let fresh = |heard: &&Option<(Ms, u32)>| heard.is_some_and(|(at, _)| now - at < 1_500);
-        let hears = known.heard.iter().take(self.voters.len()).filter(fresh).count();
-        if hears * 2 > self.voters.len() && known.supervisor.is_some() {
+        let fresh = |of: &&usize| known.heard[**of].is_some_and(|(at, _)| now - at < 1_500);
+        let hears = members.iter().filter(fresh).count();
+        if hears * 2 > members.len() && known.supervisor.is_some() {
             known.connected_since.get_or_insert(now);
         } else {
             known.connected_since = None;

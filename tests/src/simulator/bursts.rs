@@ -194,6 +194,7 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         | Break::R19
         | Break::R19Unsaid
         | Break::R20
+        | Break::R25
         | Break::R26 => Vec::new(),
     }
 }

@@ -67,7 +67,7 @@ impl World {
         }
         self.truth.log.push(entry.id);
         let Some(command) = &entry.command else { return };
-        let number = index as u64 + 1;
+        let number = self.base + index as u64 + 1;
         let change = &command.what;
         let order = match change {
             Change::OrderEnded { order, .. } => self.truth.state.orders.get(order).cloned(),
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    fn note_shut(&mut self) {
+    pub(super) fn note_shut(&mut self) {
         for index in 0..self.hosts.len() {
             let known = self.truth.state.hosts.get(&self.hosts[index].name);
             let shut = known.is_some_and(|known| known.life != Life::Up);
@@ -225,7 +225,9 @@ impl World {
         self.check_lease_holds(host, guest);
         let state = self.hosts[host].machines.get(guest).map(|machine| machine.state);
         let name = self.hosts[host].name.clone();
-        if state == Some(Vm::Incoming(true)) && !self.is_switched_to(guest, &name, epoch) {
+        // What has been switched in a history that was lost, nobody knows any more.
+        let is_known = !self.has_recovered();
+        if is_known && state == Some(Vm::Incoming(true)) && !self.is_switched_to(guest, &name, epoch) {
             self.violate("R22", format!("{name} lets {guest} run before the switch is committed"));
         }
     }
@@ -361,7 +363,8 @@ impl World {
             term: before.term.max(got.term),
             index: before.index.max(got.index),
         };
-        if got.generation < seen.generation || got.term < seen.term || got.index < seen.index {
+        let back = got.term < seen.term || got.index < seen.index;
+        if got.generation < seen.generation || (got.generation == seen.generation && back) {
             let name = self.hosts[host].name.clone();
             self.violate("R3", format!("{name} accepts {got:?} after {seen:?}"));
         }

@@ -182,7 +182,7 @@ impl Voter {
 impl World {
     /// How many voters are more than half of them.
     pub(super) fn majority(&self) -> usize {
-        self.voters.len() / 2 + 1
+        self.members.len() / 2 + 1
     }
 
     /// Adds an entry to a leader's log; returns how long the log is with it.
@@ -229,7 +229,7 @@ impl World {
     }
 
     pub(super) fn heartbeat(&mut self, voter: usize, life: u32, term: u64) {
-        let now = self.now;
+        let (now, alone) = (self.now, self.majority() == 1);
         let known = &mut self.voters[voter];
         if known.term != term {
             return;
@@ -241,6 +241,10 @@ impl World {
             rounds.pop_front();
         }
         rounds.push_back((round, now, BTreeSet::from([voter])));
+        if alone {
+            rounds.clear();
+            self.round_confirmed(voter, now);
+        }
         for other in (0..self.voters.len()).filter(|other| *other != voter) {
             self.send_entries(voter, other, round);
         }
@@ -248,12 +252,13 @@ impl World {
     }
 
     pub(super) fn tell_voter(&mut self, from: usize, to: usize, message: Message) {
+        let era = self.era;
         match self.network.send(from, to, self.now, &mut self.random) {
             Transit::Lost => {}
-            Transit::After(wait) => self.queue.push(self.now + wait, Event::Raft { to, from, message }),
+            Transit::After(wait) => self.queue.push(self.now + wait, Event::Raft { to, from, era, message }),
             Transit::Twice(wait, again) => {
-                self.queue.push(self.now + again, Event::Raft { to, from, message: message.clone() });
-                self.queue.push(self.now + wait, Event::Raft { to, from, message });
+                self.queue.push(self.now + again, Event::Raft { to, from, era, message: message.clone() });
+                self.queue.push(self.now + wait, Event::Raft { to, from, era, message });
             }
         }
     }
@@ -447,13 +452,13 @@ impl World {
     }
 
     fn apply_next(&mut self, voter: usize) {
-        let (now, wall) = (self.now, self.real());
+        let (now, wall, base) = (self.now, self.real(), self.base);
         let clock = self.hosts[voter].clock(now);
         let known = &mut self.voters[voter];
         let index = known.applied;
         let Some(entry) = known.log.get(index).cloned() else { return };
         known.applied += 1;
-        let number = known.applied as u64;
+        let number = base + known.applied as u64;
         let applied = entry.command.as_ref().map(|command| known.state.apply(number, (**command).clone()));
         known.marks.applied(number, clock);
         if let Some(command) = &entry.command {

@@ -211,9 +211,8 @@ impl World {
 
     /// Brings the evidence up to date with what came by datagram.
     pub(super) fn refresh(&mut self, voter: usize) {
-        let count = self.voters.len();
-        if self.voters[voter].brain.evidence.voters.len() != count {
-            let names = self.hosts.iter().take(count).map(|host| host.name.clone()).collect();
+        if self.voters[voter].brain.evidence.voters.len() != self.members.len() {
+            let names = self.members.iter().map(|member| self.hosts[*member].name.clone()).collect();
             self.voters[voter].brain.evidence.voters = names;
         }
         for of in 0..self.hosts.len() {
@@ -284,7 +283,7 @@ impl World {
         };
         let command = Command { at: wall, what: change.clone() };
         let length = self.append_own(voter, Some(Rc::new(command)));
-        self.voters[voter].brain.waiting = Some((length as u64, self.now, change, decided));
+        self.voters[voter].brain.waiting = Some((self.base + length as u64, self.now, change, decided));
     }
 
     /// The leader has applied an entry: agents are woken, and the next command may be proposed.

@@ -119,7 +119,7 @@ impl World {
         if outlets.iter().any(|outlet| outlet.feeds) {
             self.seen.half_off += 1;
         } else if self.hosts[about].on {
-            if !self.is_drill(order) {
+            if !self.is_drill(order) && !self.is_lost(order) {
                 self.check_still_wanted(about);
             }
             self.seen.both_off += 1;

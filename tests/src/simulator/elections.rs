@@ -174,6 +174,7 @@ impl World {
         let caught_up = self.voters[learner].synced >= commit && commit > 0;
         if caught_up && self.voters[leader].confirmed.is_some_and(|(began, _)| self.now - began < 400) {
             self.voters[learner].learner = false;
+            self.members.insert(learner);
             // It has forgotten for whom it voted in this term; it was not for somebody else than who leads.
             self.voters[learner].voted = Some(leader);
             self.story.note(self.real(), || format!("{} has caught up and votes again", self.hosts[learner].name));

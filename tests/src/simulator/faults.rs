@@ -84,6 +84,8 @@ pub enum Happening {
     AgentDiskLost { host: usize, back: Ms },
     /// A voter's store is lost, while its supervisor is down.
     VoterStoreLost { host: usize, back: Ms },
+    /// All voters but one lose their stores for good, and an operator makes a new generation from what is left.
+    MajorityLost { survivor: usize, back: Ms },
     /// An operator sets a host's mode.
     ModeIs { host: usize, mode: Mode },
     /// An operator says what is wanted of a guest.

@@ -34,7 +34,7 @@ impl World {
         }
         let Some(target) = self.host_index(host) else { return };
         let now = self.now;
-        let others: Vec<usize> = (0..self.voters.len()).filter(|voter| *voter != target).collect();
+        let others: Vec<usize> = self.members.iter().copied().filter(|voter| *voter != target).collect();
         let hear = others.iter().filter(|voter| self.hears_well(**voter, target, HEARD_WELL)).count();
         let unserved = now.saturating_sub(self.served[target]);
         if hear * 2 > others.len() && unserved < SUPERVISOR_PATIENCE {
@@ -91,6 +91,9 @@ impl World {
 
     /// S3, R20: a power device switches a host off only for the fence attempt that is open.
     pub(super) fn check_shot(&mut self, target: usize, order: OrderId) {
+        if self.is_lost(order) {
+            return;
+        }
         let name = self.hosts[target].name.clone();
         if self.truth.state.fence_under_way(&name) != Some(order) {
             self.violate("R20", format!("{order} switches {name} off, and is not the fence attempt that is open"));
@@ -108,7 +111,7 @@ impl World {
     /// S3, S6, R20: nothing is switched off any more that a majority of the other voters has heard well for longer than an
     /// executor may act on what it was told.
     pub(super) fn check_still_wanted(&mut self, target: usize) {
-        let others: Vec<usize> = (0..self.voters.len()).filter(|voter| *voter != target).collect();
+        let others: Vec<usize> = self.members.iter().copied().filter(|voter| *voter != target).collect();
         let hear = others.iter().filter(|voter| self.hears_well(**voter, target, GO_AHEAD)).count();
         let unserved = self.now.saturating_sub(self.served[target]);
         let back_for = self.now.saturating_sub(self.served_since[target]);

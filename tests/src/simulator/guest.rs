@@ -239,7 +239,7 @@ impl World {
             // It says off already, so that it is not told to.
             Device::Wrong => Some(true),
             Device::Good | Device::Slow => {
-                if !self.is_drill(job.order.id) {
+                if !self.is_drill(job.order.id) && !self.is_lost(job.order.id) {
                     self.check_still_wanted(about);
                 }
                 self.power_off(about, Some(job.order.id));

@@ -139,6 +139,7 @@ impl World {
                     self.lose_store(*host);
                 }
             }
+            Happening::MajorityLost { survivor, back } => self.lose_majority(*survivor, *back),
             Happening::When { kind, then } => self.armed.push((*kind, (**then).clone())),
             Happening::Heal => self.heal(),
             Happening::ModeIs { .. }
@@ -169,6 +170,10 @@ impl World {
     pub(super) fn operator(&mut self, what: Happening, tries: u32) {
         let name = |world: &Self, host: usize| world.hosts[host].name.clone();
         let by = || "ann".to_owned();
+        if what == (Happening::Suspended { suspended: false }) && !self.may_resume() {
+            self.try_again(what, tries);
+            return;
+        }
         let change = match &what {
             Happening::ModeIs { host, mode } => {
                 Some(Change::ModeSet { host: name(self, *host), mode: *mode, by: by() })
@@ -207,7 +212,13 @@ impl World {
             }
             (None, _) => true,
         };
-        if !done && tries > 0 {
+        if !done {
+            self.try_again(what, tries);
+        }
+    }
+
+    fn try_again(&mut self, what: Happening, tries: u32) {
+        if tries > 0 {
             let event = Event::Operator { what: Box::new(what), tries: tries - 1 };
             self.queue.push(self.now + 500, event);
         }

@@ -124,6 +124,7 @@ impl World {
         parts.extend([
             ("a guest after another one", self.in_order()),
             ("moves", self.moves()),
+            ("a new generation", if self.has_recovered() { RECOVERED_WITHIN } else { 0 }),
             ("everything is calm", self.calm()),
         ]);
         HealBound { parts }

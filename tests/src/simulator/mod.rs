@@ -59,6 +59,7 @@ pub mod questions;
 pub mod queue;
 pub mod quiet;
 pub mod random;
+pub mod recoveries;
 pub mod report;
 pub mod rest;
 pub mod rules;

@@ -78,7 +78,7 @@ impl World {
             let follows = voter == leader || self.voters[voter].leader == Some(leader);
             follows && self.hosts[voter].serves(self.now) && self.is_open(host, voter) && self.is_open(leader, voter)
         });
-        (fresh && up && open && known.applied as u64 >= number).then(|| Untold {
+        (fresh && up && open && self.base + known.applied as u64 >= number).then(|| Untold {
             host,
             life: self.hosts[host].life,
             leader,

@@ -57,7 +57,8 @@ impl World {
         let Some(about) = self.host_index(host) else { return };
         let asked = self.hosts[voter].clock(self.now).0;
         let term = self.voters[voter].term;
-        for other in (0..self.voters.len()).filter(|other| *other != voter && *other != about) {
+        let others: Vec<usize> = self.members.iter().copied().filter(|other| ![voter, about].contains(other)).collect();
+        for other in others {
             let boot = incarnation.to_string();
             if self.broken == Some(Break::R17) {
                 // The leader's own ears count for everybody.

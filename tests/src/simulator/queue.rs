@@ -46,7 +46,7 @@ pub enum Event {
     /// An order's work has ended.
     JobEnd { host: usize, life: u32, order: OrderId },
     /// A message among voters.
-    Raft { to: usize, from: usize, message: Message },
+    Raft { to: usize, from: usize, era: u32, message: Message },
     /// A voter's log has reached its disk up to `length`; the answer that waited for it may go.
     Synced { voter: usize, life: u32, length: usize, term: u64, answer: Option<(usize, Message)> },
     /// A leader's turn to send to its followers.

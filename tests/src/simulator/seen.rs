@@ -59,6 +59,8 @@ pub struct Seen {
     pub gave_way: u64,
     /// Hosts that had more guests at rest than a capacity that is not hard has room for.
     pub beyond_capacity: u64,
+    /// Generations that were made after a majority was lost (R25).
+    pub generations: u64,
     /// Writes of an agent's memory that failed.
     pub bad_writes: u64,
     /// Views of which a host was told only what had changed.

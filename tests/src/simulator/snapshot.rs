@@ -20,7 +20,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(state: &ClusterState, length: usize, last_term: u64) -> Self {
+    pub(super) fn of(state: &ClusterState, length: usize, last_term: u64) -> Self {
         match serde_json::to_vec(state) {
             Ok(bytes) => Self { length, last_term, bytes: Rc::new(bytes) },
             Err(error) => panic!("a state cannot be written: {error}"),
@@ -63,7 +63,7 @@ impl World {
         if !self.follow(to, from, term) {
             return;
         }
-        let (now, clock) = (self.now, self.hosts[to].clock(self.now));
+        let (now, clock, base) = (self.now, self.hosts[to].clock(self.now), self.base);
         let known = &mut self.voters[to];
         let length = snapshot.length;
         if length > known.applied {
@@ -73,7 +73,7 @@ impl World {
             }
             known.state = snapshot.state();
             (known.applied, known.commit) = (length, known.commit.max(length));
-            known.marks.applied(length as u64, clock);
+            known.marks.applied(base + length as u64, clock);
             (known.purged, known.synced) = (length, known.synced.clamp(length, known.log.len()));
             known.snapshot = Some(snapshot);
             self.seen.snapshots_installed += 1;

@@ -305,7 +305,7 @@ impl World {
     /// R4 broken: a leader tells agents only of orders that it committed itself.
     fn is_told(&self, voter: usize, issued: u64) -> bool {
         let known = &self.voters[voter];
-        let index = usize::try_from(issued).unwrap_or(0).saturating_sub(1);
+        let index = usize::try_from(issued.saturating_sub(self.base)).unwrap_or(0).saturating_sub(1);
         self.broken != Some(Break::R4) || known.log.get(index).is_some_and(|entry| entry.term == known.term)
     }
 }

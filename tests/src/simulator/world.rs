@@ -120,6 +120,16 @@ pub struct World {
     pub(super) large_views: Option<super::views::Large>,
     /// Disks that take long, or fail.
     pub(super) disks: Option<super::disks::Disks>,
+    /// Who has a vote, by the committed membership.
+    pub(super) members: BTreeSet<usize>,
+    /// The logs so far; what voters of an earlier one have said counts for nothing (R23, R25).
+    pub(super) era: u32,
+    /// The number of the entry before the first place of all logs.
+    pub(super) base: u64,
+    /// When a new generation was made, if one was (R25).
+    pub(super) recovered: Option<Ms>,
+    /// The newest order that was given before, or could have been.
+    pub(super) lost_orders: u64,
     /// What has really happened, so that a test can tell whether it is met at all.
     pub seen: Seen,
     plan: Plan,
@@ -190,6 +200,11 @@ impl World {
             begun: super::budgets::Begun::default(),
             untold: BTreeMap::new(),
             grounds: super::grounds::Grounds::default(),
+            members: (0..setup.voters).collect(),
+            era: 0,
+            base: 0,
+            recovered: None,
+            lost_orders: 0,
             versions: super::views::Versions::default(),
             disks: setup.bad_disks.then(|| super::disks::Disks::new(setup.seed)),
             large_views: setup.large_views.then(|| super::views::Large::new(setup.seed)),
@@ -360,7 +375,7 @@ impl World {
             Event::Viewed { host, life, made } if lives(host, life) => self.learned(host, *made),
             Event::GuardTold { host, life } if lives(host, life) => self.tell_guard(host),
             Event::JobEnd { host, life, order } if lives(host, life) => self.job_ended(host, order),
-            Event::Raft { to, from, message } => self.on_raft(to, from, message),
+            Event::Raft { to, from, era, message } if era == self.era => self.on_raft(to, from, message),
             Event::Synced { voter, life, length, term, answer } if lives(voter, life) => {
                 self.log_synced(voter, length, term, answer);
             }
@@ -389,8 +404,9 @@ impl World {
             }
             Event::Told { order } => self.check_told(order),
             Event::Operator { what, tries } => self.operator(*what, tries),
-            // Of a process or a boot that has ended since.
+            // Of a process, a boot or a log that has ended since.
             Event::SyncDue { .. }
+            | Event::Raft { .. }
             | Event::Beacon { .. }
             | Event::Guard { .. }
             | Event::Reply { .. }

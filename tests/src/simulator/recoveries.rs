@@ -1,0 +1,222 @@
+//! A majority of the voters that is lost for good, and the survivor from whose store an operator makes a new generation (R25).
+//!
+//! ```text
+//!  all voters --their stores are gone, at once--> one store --product's `recover`--> first snapshot of a new log, deciding suspended
+//!                                                                                       |
+//!  the other voters' hosts and their guests run on; their supervisors come back with empty stores, and learn (R24) <--+
+//! ```
+//! Often the survivor was cut off for a while before: what the others have decided meanwhile is lost, and hosts have acted on it.
+//! Operators resume deciding once every host has learned of the generation, or is off and said to be.
+
+use std::collections::BTreeSet;
+
+use holdfast_policies::{
+    names::{HostName, OrderId},
+    proof::Proof,
+    recovery::{Recovery, next_generation, next_index},
+    state::{ClusterState, Life, Phase},
+};
+
+use super::{
+    Ms,
+    breaks::Break,
+    consensus::LogEntry,
+    faults::{Happening, Plan},
+    oddities::before,
+    queue::Event,
+    random::Random,
+    setup::Setup,
+    snapshot::Snapshot,
+    world::World,
+};
+
+/// A recovery so long ago is over, for whoever waits for everything to be at rest.
+const RECENT: Ms = 60_000;
+/// So much longer it takes until everything is at rest after one: every host has to be asked, and people look twice.
+pub(super) const RECOVERED_WITHIN: Ms = 60_000;
+
+/// Has a majority be lost before one of the heals. Not where something is counted that a lost history forgets, and not beside
+/// versions that know of no generations.
+pub fn draw(setup: &Setup, random: &mut Random, mut plan: Plan) -> Plan {
+    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let cluster = &setup.policies.cluster;
+    let counts = cluster.fences_per_hour.is_some() || cluster.fences_per_hour_in_all.is_some();
+    if healed.is_empty() || counts || setup.twin.is_some() || !setup.old.is_empty() || setup.voters < 3 {
+        return plan;
+    }
+    let healed = healed[random.index(healed.len())];
+    let (survivor, at) = (random.index(setup.voters), before(random, healed, 6_000, 14_000));
+    let cut = at.saturating_sub(random.between(1_000, 16_000)).max(18_000).min(at);
+    if !random.one_in(3) {
+        let (dies, back) = (random.index(setup.hosts.len()), Some(random.between(500, 9_000)));
+        plan.push((cut, Happening::Cut { host: survivor, time: at - cut + 500 }));
+        plan.push((cut + 100, Happening::PowerCut { host: dies, back }));
+    }
+    plan.push((at, Happening::MajorityLost { survivor, back: random.between(1_000, 6_000) }));
+    plan.sort_by_key(|(at, _)| *at);
+    plan
+}
+
+impl World {
+    /// All voters but one lose their stores at once, and the survivor's becomes the first of a new generation. Once in a run.
+    pub(super) fn lose_majority(&mut self, survivor: usize, back: Ms) {
+        let whole = self.voters.iter().all(|voter| !voter.learner);
+        let is_alive = !self.truth.state.guests.is_empty() && survivor < self.voters.len();
+        if self.recovered.is_some() || !whole || !is_alive {
+            return;
+        }
+        for voter in 0..self.voters.len() {
+            self.crash_supervisor(voter);
+        }
+        let Some(state) = self.as_recovered(survivor) else { return };
+        self.story
+            .note(self.real(), || format!("generation {} begins after entry {}", state.generation, state.applied));
+        self.begin_generation(survivor, state);
+        for voter in 0..self.voters.len() {
+            // The others are added by hand, one after the other.
+            let later = if voter == survivor { 0 } else { 1_000 + 700 * voter as Ms };
+            let known = &self.hosts[voter];
+            let (boot, life, runs) = (known.boot, known.life, known.on && !known.hung);
+            if runs {
+                self.queue.push(self.now + back + later, Event::SupervisorUp { host: voter, boot, life });
+            } else if voter == survivor && !self.hosts[voter].on {
+                self.power_on_after(voter, back);
+            }
+        }
+    }
+
+    /// What is made of all that the survivor's store has, committed or not.
+    fn as_recovered(&self, survivor: usize) -> Option<ClusterState> {
+        let known = &self.voters[survivor];
+        let mut state = known.state.clone();
+        for (place, entry) in known.log.iter().enumerate().skip(known.applied) {
+            if let Some(command) = &entry.command {
+                let _applied = state.apply(self.base + place as u64 + 1, (**command).clone());
+            }
+        }
+        let index = next_index(state.applied.max(self.base + known.log.len() as u64));
+        let recovery = Recovery {
+            generation: next_generation(state.generation, 0)?,
+            index,
+            at: self.wall(),
+            survivor: self.hosts[survivor].name.clone(),
+            newest: None,
+            by: "ann".to_owned(),
+            revoked: [].into(),
+        };
+        if let Err(error) = state.recover(&recovery) {
+            panic!("a store was not recovered: {error}");
+        }
+        if self.broken == Some(Break::R25) {
+            take_to_be_nowhere(&mut state, &recovery.survivor);
+        }
+        Some(state)
+    }
+
+    /// A log begins whose first place is that state; nothing that an older one's voters have said arrives any more.
+    fn begin_generation(&mut self, survivor: usize, state: ClusterState) {
+        // The others may have known later ones: whose word counts is told by the generation first.
+        let term = self.voters[survivor].term + 1;
+        for voter in 0..self.voters.len() {
+            self.voters[voter].wipe(voter);
+            self.voters[voter].learner = voter != survivor;
+        }
+        let known = &mut self.voters[survivor];
+        known.term = term;
+        known.log = vec![LogEntry { term, id: 0, proposed: self.now, command: None }];
+        (known.synced, known.commit, known.applied, known.purged) = (1, 1, 1, 1);
+        known.snapshot = Some(Snapshot::of(&state, 1, term));
+        known.state = state.clone();
+        self.base = state.applied.saturating_sub(1);
+        self.era += 1;
+        self.members = BTreeSet::from([survivor]);
+        (self.recovered, self.lost_orders) = (Some(self.now), state.last_order);
+        self.seen.generations += 1;
+        (self.truth.log, self.truth.state) = (vec![0], state);
+        self.versions.note(&self.truth.state, self.now);
+        self.note_shut();
+        self.untold.clear();
+        self.lies.clear();
+    }
+
+    /// Whether people may resume deciding: after a recovery only when every host has learned of the generation, or is off and said
+    /// to be.
+    pub(super) fn may_resume(&self) -> bool {
+        let state = &self.truth.state;
+        let is_known = |index: usize| {
+            let host = &self.hosts[index];
+            let agent = host.supervisor.as_ref().map(|supervisor| &supervisor.agent);
+            let knows = agent.is_some_and(|agent| agent.disk().authority.generation >= state.generation);
+            let life = state.hosts.get(&host.name).map(|known| &known.life);
+            let is_gone = !host.on && life.is_none_or(|life| matches!(life, Life::Gone { .. }));
+            is_gone || (host.serves(self.now) && knows)
+        };
+        state.open_incident(ClusterState::RECOVERY_KEY).is_none() || (0..self.named).all(is_known)
+    }
+
+    /// Whether an order was given in a history that was lost. What it has sent to a power device may still arrive, and a guest that
+    /// was sent may still be let run: nothing that is known any more says of it what it should have been.
+    pub(super) fn is_lost(&self, order: OrderId) -> bool {
+        self.recovered.is_some() && order.0 <= self.lost_orders
+    }
+
+    /// Whether a generation has begun lately.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.recovered.is_some_and(|at| self.now - at < RECENT)
+    }
+}
+
+/// R25 broken: what nobody knows the place of is taken to be nowhere, and nobody looks before it is started.
+fn take_to_be_nowhere(state: &mut ClusterState, survivor: &HostName) {
+    let boot = state.hosts.get(survivor).map(|known| known.facts.incarnation.clone());
+    let Some(proof) = boot.and_then(|boot| Proof::operator(survivor, &boot, "ann", None, 0).ok()) else { return };
+    let since = state.applied;
+    state.suspended = None;
+    for guest in state.guests.values_mut() {
+        guest.phase = Phase::Free { proof: proof.clone(), last: None, avoid: BTreeSet::new(), since };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::guest::Vm;
+
+    const HOSTS: usize = 4;
+
+    /// What the others have decided while the survivor was cut off is lost; the guests that they moved are adopted where they are.
+    #[test]
+    fn a_cluster_goes_on_from_a_survivor_that_has_missed_a_failover_and_starts_nothing_twice() {
+        let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
+        let names = Setup::random(1, HOSTS, HOSTS, None).hosts.into_iter().map(|host| host.name);
+        policies.fencing = names.map(|name| (name, vec![crate::simulator::setup::device()])).collect();
+        for survivor in 0..3 {
+            let mut world = World::new(&Setup::plain(HOSTS, policies.clone()), Vec::new());
+            world.run_until(30_000);
+            assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+            let dies =
+                (0..HOSTS).rev().find(|host| *host != survivor && !world.hosts[*host].machines.is_empty()).unwrap();
+            world.happen(&Happening::Cut { host: survivor, time: 14_000 });
+            world.happen(&Happening::PowerCut { host: dies, back: None });
+            world.run_until(world.real() + 13_000);
+            world.happen(&Happening::MajorityLost { survivor, back: 2_000 });
+            assert_eq!((world.state().generation, world.seen.generations), (2, 1));
+            world.run_until(world.real() + 15_000);
+            assert!(world.state().suspended.is_some(), "nobody has looked yet");
+            world.happen(&Happening::Heal);
+            let limit = world.real() + world.heal_limit().unwrap() + 5_000;
+            while world.heal_limit().is_some() && !world.is_over() {
+                assert!(world.real() < limit, "{}", world.why_not_at_rest());
+                world.run_until(world.real() + 1_000);
+            }
+            assert_eq!((world.violation(), world.unhealed()), (None, None), "survivor {survivor}");
+            for guest in world.state().guests.keys() {
+                let runs = |host: &&crate::simulator::host::Host| {
+                    host.machines.get(guest).is_some_and(|machine| machine.state == Vm::Running)
+                };
+                assert_eq!(world.hosts.iter().filter(runs).count(), 1, "survivor {survivor}: {guest}");
+            }
+            assert!(world.voters.iter().all(|voter| !voter.learner), "all of them vote again");
+        }
+    }
+}
