@@ -204,6 +204,7 @@ impl World {
         supervisor.actions.extend(actions);
         self.note_told(&told);
         self.check_reply(host, by, began, seen, authority);
+        self.check_admitted(host, began);
         if let Some(lease_ms) = grants {
             self.check_lease(host, sent_at, lease_ms);
         }

@@ -15,6 +15,9 @@ impl World {
         let beat = self.hosts[host].beats;
         let silent = self.broken == Some(Break::R13) && self.hosts[host].supervisor.is_none();
         for voter in 0..self.voters.len() {
+            if !self.hears_of(voter, of, number) {
+                continue;
+            }
             if self.network.good(host, voter, now) {
                 // A good link takes a millisecond or two, which no silence is measured in.
                 match (self.hosts[voter].serves(now), silent) {

@@ -81,6 +81,7 @@ breaks! {
     R24 "R24" "a voter that lost its store comes back under its old id, with its vote",
     R25 "R25" "after a recovery every guest is taken to run nowhere, and nobody looks before it is started",
     R26 "R26" "the feature level is raised as soon as the coordinator can do it, whatever the other voters can",
+    R27 "R27" "voters serve whoever comes, whether its certificate is revoked or not",
     R29 "R29" "the lead is handed over to whichever voter is next",
     S5 "S5" "a vantage that cannot tell how a service is counts as one that gets no answer",
 }
@@ -88,7 +89,6 @@ breaks! {
 /// Rules that the simulator cannot express, and why.
 pub const NOT_EXPRESSIBLE: &[(&str, &str)] = &[
     ("R23", "the simulated cluster is born initialised, and stores carry no ids"),
-    ("R27", "the simulated network knows no certificates or keys"),
     ("R28", "disk images are not simulated"),
 ];
 

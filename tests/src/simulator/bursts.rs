@@ -195,7 +195,8 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         | Break::R19Unsaid
         | Break::R20
         | Break::R25
-        | Break::R26 => Vec::new(),
+        | Break::R26
+        | Break::R27 => Vec::new(),
     }
 }
 

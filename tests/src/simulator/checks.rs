@@ -114,6 +114,7 @@ impl World {
             }
             Change::FenceAllowed { .. } => self.seen.fences_allowed += 1,
             Change::QuarantineLifted { host, .. } => self.forget_fences(host),
+            Change::HostRevoked { host, .. } => self.note_revoked(host),
             Change::NameContested { .. } => self.seen.contested += 1,
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
             Change::Climb { guest, .. } => {
@@ -133,6 +134,7 @@ impl World {
                 let twice = joined.as_ref().is_some_and(|before| before.incarnation != facts.incarnation);
                 self.check_copy(host, &facts.incarnation, joined.as_ref().map(|before| &before.incarnation));
                 self.check_joined(host, &facts.incarnation, twice);
+                self.check_comes_back(host, &facts.incarnation);
             }
             _ => {}
         }

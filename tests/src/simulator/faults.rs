@@ -100,6 +100,8 @@ pub enum Happening {
     ConfirmOff { host: usize },
     /// An operator lets the fences go on that a budget holds.
     FencesAllowed,
+    /// An operator revokes a host as soon as it is proven gone.
+    Revoked { host: usize },
     /// An operator drills a host's power device, once it is drained.
     Drill { host: usize },
     /// A second machine comes under the name of a host, for so long.

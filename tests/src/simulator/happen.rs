@@ -139,6 +139,7 @@ impl World {
                     self.lose_store(*host);
                 }
             }
+            Happening::Revoked { host } => self.revoke_soon(*host),
             Happening::MajorityLost { survivor, back } => self.lose_majority(*survivor, *back),
             Happening::When { kind, then } => self.armed.push((*kind, (**then).clone())),
             Happening::Heal => self.heal(),
@@ -195,6 +196,7 @@ impl World {
         let done = match (change, &what) {
             (Some(change), _) => self.operate(change),
             (None, Happening::Drill { host }) => self.begin_drill(*host),
+            (None, Happening::Revoked { host }) => self.revoke(*host),
             (None, Happening::FencesAllowed) => self.allow_fences(),
             (None, Happening::TwinGoes) => {
                 self.twin_goes();

@@ -72,6 +72,7 @@ impl World {
         self.twin_goes();
         self.settle_names();
         self.lift_quarantines();
+        self.readmit();
         self.allow_fences();
         for host in 0..self.named {
             self.look_after_devices(host);

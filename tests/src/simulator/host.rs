@@ -127,6 +127,10 @@ pub struct Host {
     pub unable: BTreeMap<GuestName, Ms>,
     /// How far its wall clock is off.
     pub wall_jump: u64,
+    /// The number of its certificate.
+    pub(super) serial: u64,
+    /// When its name was last revoked.
+    pub(super) revoked_at: Ms,
     pub(super) doubted_at: Option<Ms>,
     pub(super) link: super::doubt::Link,
     pub(super) beats: u64,
@@ -192,6 +196,8 @@ impl Host {
             blind: BTreeMap::new(),
             unable: BTreeMap::new(),
             wall_jump: 0,
+            serial: 1,
+            revoked_at: 0,
             doubted_at: None,
             link: super::doubt::Link::default(),
             beats: 0,

@@ -62,6 +62,7 @@ pub mod random;
 pub mod recoveries;
 pub mod report;
 pub mod rest;
+pub mod revoked;
 pub mod rules;
 pub mod scarcity;
 pub mod seen;

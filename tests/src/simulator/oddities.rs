@@ -1,8 +1,8 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
 //! capacities that are not hard, guests that operators or other tools move, that reset themselves, that are left alone, or that hosts
-//! cannot ask, slow watchdogs, views that take their time, bad disks, and majorities that are
-//! lost for good.
+//! cannot ask, slow watchdogs, views that take their time, bad disks, majorities that are
+//! lost for good, and hosts that are revoked.
 //! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
@@ -19,7 +19,7 @@ use super::{
     guest::Vm,
     host::Host,
     random::Random,
-    recoveries, scarcity,
+    recoveries, revoked, scarcity,
     setup::{self, Setup},
     slow_watchdogs, versions,
     world::World,
@@ -44,6 +44,7 @@ const CANNOT_ASK: u64 = 23;
 const LARGE_VIEWS: u64 = 24;
 const BAD_DISKS: u64 = 25;
 pub(super) const RECOVERIES: u64 = 28;
+pub(super) const REVOCATIONS: u64 = 29;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -132,6 +133,9 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     setup.bad_disks = drawn(setup, BAD_DISKS).is_some();
     if let Some(mut random) = drawn(setup, RECOVERIES) {
         plan = recoveries::draw(setup, &mut random, plan);
+    }
+    if let Some(mut random) = drawn(setup, REVOCATIONS) {
+        plan = revoked::draw(setup, &mut random, plan);
     }
     plan
 }

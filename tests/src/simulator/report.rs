@@ -14,7 +14,7 @@ use super::{
     heal_bound::LIMIT_MAX,
     oddities,
     random::Random,
-    recoveries, rules,
+    recoveries, revoked, rules,
     seen::{Healed, Seen},
     setup::Setup,
     shrink, slow_watchdogs,
@@ -103,6 +103,10 @@ impl Options {
         if self.broken == Some(Break::R25) {
             let mut random = Random::new(seed, oddities::RECOVERIES);
             plan = recoveries::draw(&setup, &mut random, plan);
+        }
+        if self.broken == Some(Break::R27) {
+            let mut random = Random::new(seed, oddities::REVOCATIONS);
+            plan = revoked::draw(&setup, &mut random, plan);
         }
         if self.broken == Some(Break::R1Watchdog) {
             let mut random = Random::new(seed, oddities::SLOW_WATCHDOGS);

@@ -61,6 +61,10 @@ pub struct Seen {
     pub beyond_capacity: u64,
     /// Generations that were made after a majority was lost (R25).
     pub generations: u64,
+    /// Hosts that were revoked (R27).
+    pub revoked: u64,
+    /// Times that a boot joined under a name that had been revoked.
+    pub readmitted: u64,
     /// Writes of an agent's memory that failed.
     pub bad_writes: u64,
     /// Views of which a host was told only what had changed.

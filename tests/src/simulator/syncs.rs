@@ -33,6 +33,9 @@ impl World {
         life: u32,
         request: Box<SyncRequest>,
     ) {
+        if !self.admits(voter, from) {
+            return;
+        }
         if !self.voters[voter].leads() {
             self.forward(voter, via, from, life, request);
             return;

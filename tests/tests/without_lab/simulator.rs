@@ -148,6 +148,8 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("a guest of best effort gives way", met(|seen| seen.gave_way)),
         ("a host has more than a capacity that is not hard", met(|seen| seen.beyond_capacity)),
         ("a new generation is made after a majority was lost (R25)", met(|seen| seen.generations)),
+        ("a host is revoked (R27)", met(|seen| seen.revoked)),
+        ("a host joins again under a name that was revoked (R27)", met(|seen| seen.readmitted)),
         ("an agent's memory cannot be written (R7)", met(|seen| seen.bad_writes)),
         ("a host is told only what has changed of the view (R4)", met(|seen| seen.news_of_changes)),
         ("what has changed of the view has no room in a reply", met(|seen| seen.news_without_room)),
