@@ -82,14 +82,15 @@ breaks! {
     R25 "R25" "after a recovery every guest is taken to run nowhere, and nobody looks before it is started",
     R26 "R26" "the feature level is raised as soon as the coordinator can do it, whatever the other voters can",
     R27 "R27" "voters serve whoever comes, whether its certificate is revoked or not",
+    R27News "R27-news" "what has changed of the view is told without who is revoked",
     R29 "R29" "the lead is handed over to whichever voter is next",
     S5 "S5" "a vantage that cannot tell how a service is counts as one that gets no answer",
 }
 
 /// Rules that the simulator cannot express, and why.
 pub const NOT_EXPRESSIBLE: &[(&str, &str)] = &[
-    ("R23", "the simulated cluster is born initialised, and stores carry no ids"),
-    ("R28", "disk images are not simulated"),
+    ("R23", "the simulated cluster is born initialised, and of stores only the generation is told apart"),
+    ("R28", "what refuses a second guest on an image reads files, and what tries its lock is QEMU: images are not simulated"),
 ];
 
 /// Rules whose break costs something else than a promise, or is caught by another rule first, and why.

@@ -196,7 +196,8 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
         | Break::R20
         | Break::R25
         | Break::R26
-        | Break::R27 => Vec::new(),
+        | Break::R27
+        | Break::R27News => Vec::new(),
     }
 }
 

@@ -104,7 +104,7 @@ impl Options {
             let mut random = Random::new(seed, oddities::RECOVERIES);
             plan = recoveries::draw(&setup, &mut random, plan);
         }
-        if self.broken == Some(Break::R27) {
+        if matches!(self.broken, Some(Break::R27 | Break::R27News)) {
             let mut random = Random::new(seed, oddities::REVOCATIONS);
             plan = revoked::draw(&setup, &mut random, plan);
         }

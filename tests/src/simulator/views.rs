@@ -189,6 +189,9 @@ impl World {
         if self.broken == Some(Break::R4News) && has.generation == news.to.generation {
             news.after = news.after.or(Some(has.index));
         }
+        if self.broken == Some(Break::R27News) {
+            news.revoked = None;
+        }
         if self.large_views.as_mut().is_some_and(Large::has_no_room) {
             self.seen.news_without_room += 1;
             return;
