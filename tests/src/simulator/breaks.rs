@@ -90,7 +90,10 @@ breaks! {
 /// Rules that the simulator cannot express, and why.
 pub const NOT_EXPRESSIBLE: &[(&str, &str)] = &[
     ("R23", "the simulated cluster is born initialised, and of stores only the generation is told apart"),
-    ("R28", "what refuses a second guest on an image reads files, and what tries its lock is QEMU: images are not simulated"),
+    (
+        "R28",
+        "what refuses a second guest on an image reads files, and what tries its lock is QEMU: images are not simulated",
+    ),
 ];
 
 /// Rules whose break costs something else than a promise, or is caught by another rule first, and why.
