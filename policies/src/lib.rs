@@ -55,5 +55,6 @@ pub mod sync;
 pub mod time;
 pub mod timing;
 pub mod tuning;
+mod unmet;
 mod window;
 pub mod yaml;

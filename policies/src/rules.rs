@@ -286,7 +286,8 @@ impl Guests {
     }
 }
 
-fn has_all(labels: &Labels, wanted: &Labels) -> bool {
+/// Whether these labels have all that are wanted.
+pub(crate) fn has_all(labels: &Labels, wanted: &Labels) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use holdfast_policies::yaml::{self, Finding, Source};
+use holdfast_policies::{
+    model::Policies,
+    yaml::{self, Finding, Source},
+};
 use serde_json::json;
 
 use super::{
@@ -21,13 +24,16 @@ pub(super) fn check(given: &[PathBuf]) -> Result<Reply, Failure> {
     let mut findings: Vec<Finding> =
         hosts.iter().filter_map(|file| yaml::parse_host(&file.source()).err()).flatten().collect();
     let sources: Vec<Source<'_>> = policies.iter().map(|file| file.source()).collect();
-    findings.extend(yaml::parse(&sources).err().into_iter().flatten());
+    let parsed = yaml::parse(&sources);
+    let notes = parsed.as_ref().map(Policies::unmet).unwrap_or_default();
+    findings.extend(parsed.err().into_iter().flatten());
     if !findings.is_empty() {
         return Err(Failure::Findings(findings));
     }
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    let text = format!("no mistakes in {}\n", names.join(", "));
-    Ok(Reply { text, json: json!({ "files": names, "findings": [] }), code: 0 })
+    let told: String = notes.iter().map(|note| format!("{note}\n")).collect();
+    let text = format!("{told}no mistakes in {}\n", names.join(", "));
+    Ok(Reply { text, json: json!({ "files": names, "findings": [], "notes": notes }), code: 0 })
 }
 
 fn is_host_file(text: &str) -> bool {

@@ -35,8 +35,10 @@ pub(super) async fn plan_aside(
     level: FeatureLevel,
 ) -> Result<Planned, Denied> {
     let work = move || -> Result<Planned, Denied> {
-        let (policies, changes) = plan(&current, &sources)?;
+        let (policies, mut changes) = plan(&current, &sources)?;
         check_size(&policies, &sources, level)?;
+        changes.extend(policies.left_behind(&current));
+        changes.extend(policies.unmet());
         Ok(Planned { policies, changes, sources })
     };
     let planned = tokio::task::spawn_blocking(work).await;
