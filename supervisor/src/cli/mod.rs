@@ -85,7 +85,7 @@ fn execute(entry: Entry, arguments: Arguments, warnings: &mut dyn Write) -> Resu
                 }
                 call::call_as(&identity, order)
             }
-            None => call::call(&load_host_file(config)?, order),
+            None => call::call(&load_host_file(config).map_err(Failure::without_host_file)?, order),
         },
     }
 }

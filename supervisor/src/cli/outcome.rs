@@ -11,6 +11,9 @@ use super::{
 };
 use crate::causes::with_causes;
 
+/// What whoever is not root on a host can do.
+const NOT_ROOT: &str = "run it as root (sudo), or as an operator with a certificate (--identity)";
+
 /// What is printed when a command has done its work.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -78,6 +81,20 @@ fn count(findings: &[Finding]) -> String {
     format!("{} mistake{plural}", findings.len())
 }
 
+impl Failure {
+    /// Why the host file cannot be used for a command, and who can do without one.
+    pub(super) fn without_host_file(error: HostFileError) -> Self {
+        let hint = match &error {
+            HostFileError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "on a host of the cluster name its file with --config, elsewhere an operator's identity with --identity"
+            }
+            HostFileError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_ROOT,
+            HostFileError::Read { .. } | HostFileError::Findings(_) => return error.into(),
+        };
+        Self::Failed(format!("{}; {hint}", with_causes(&error)))
+    }
+}
+
 impl From<HostFileError> for Failure {
     fn from(error: HostFileError) -> Self {
         match error {
@@ -90,6 +107,10 @@ impl From<HostFileError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match &error {
+            ClientError::Unreachable { socket, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                let socket = socket.display();
+                Self::Failed(format!("may not ask the supervisor at {socket}: {source}; {NOT_ROOT}"))
+            }
             ClientError::Refused { code, .. } if !code.is_server_error() => Self::Failed(with_causes(&error)),
             ClientError::Garbled(_) => Self::Failed(with_causes(&error)),
             ClientError::Unreachable { .. }
@@ -122,7 +143,63 @@ pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Wri
     };
     match written.and_then(|()| out.flush()) {
         // Whoever reads only the beginning, such as `head`, has had enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => code.max(1),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // Where not even that can be said, the exit code has to do.
+            let _ = writeln!(err, "error: the answer cannot be written: {error}");
+            code.max(1)
+        }
         Ok(()) | Err(_) => code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    fn text(failure: &Failure) -> (u8, String) {
+        (failure.code(), failure.text())
+    }
+
+    #[test]
+    fn whoever_is_not_root_is_told_so_and_not_that_nobody_runs() {
+        let denied = || Error::from(io::ErrorKind::PermissionDenied);
+        let socket = ClientError::Unreachable { socket: "/run/holdfast/holdfast.sock".into(), source: denied() };
+        let file = HostFileError::Read { path: "/etc/holdfast/holdfast.yaml".into(), source: denied() };
+        for failure in [Failure::from(socket), Failure::without_host_file(file)] {
+            let (code, said) = text(&failure);
+            assert!(code == 1 && said.contains("run it as root (sudo)") && said.contains("--identity"), "{said}");
+            assert!(!said.contains("does it run?"), "{said}");
+        }
+        let gone = Error::from(io::ErrorKind::NotFound);
+        let socket = ClientError::Unreachable { socket: "/run/holdfast/holdfast.sock".into(), source: gone };
+        let (code, said) = text(&Failure::from(socket));
+        assert!(code == 3 && said.contains("does it run?"), "{said}");
+    }
+
+    #[test]
+    fn where_there_is_no_host_file_both_ways_on_are_named() {
+        let source = Error::from(io::ErrorKind::NotFound);
+        let missing = HostFileError::Read { path: "/etc/holdfast/holdfast.yaml".into(), source };
+        let (code, said) = text(&Failure::without_host_file(missing));
+        assert!(code == 1 && said.contains("--config") && said.contains("--identity"), "{said}");
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_written_is_not_lost_in_silence() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(Error::from(io::ErrorKind::StorageFull))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut err = Vec::new();
+        let code = show(Ok(Reply::text("yes\n".to_owned())), false, &mut Full, &mut err);
+        let said = String::from_utf8(err).unwrap();
+        assert!(code == 1 && said.starts_with("error: the answer cannot be written: "), "{said}");
     }
 }
