@@ -4,6 +4,7 @@ use holdfast_policies::{
     bound::{Bound, Limits, bounds},
     decide::Report,
     hostfile::Timing,
+    model::Policies,
     names::{GuestName, HostName},
     state::{ClusterState, Wanted},
 };
@@ -44,6 +45,9 @@ pub struct Explanation {
     pub happened: Vec<String>,
     /// What each service amounts to, and who says so.
     pub services: Vec<String>,
+    /// Why nothing in it is asked, if nothing is.
+    #[serde(default)]
+    pub unasked: Option<String>,
     /// The bound before the fact (L1).
     pub bound: Vec<Bound>,
     /// Its incidents, newest first.
@@ -76,7 +80,18 @@ pub fn explain(state: &ClusterState, report: &Report, guest: &GuestName, timing:
                 format!("{name} {verb}{}: {}", service.word(), service.evidence.join("; "))
             })
             .collect(),
+        unasked: unasked(&state.policies, guest),
         bound: bounds(state, guest, timing, &Limits::default()),
         incidents: story::incidents(state, guest),
     })
+}
+
+/// A label with a typo looks like this, and so does a guest whose machine alone is to be looked after.
+fn unasked(policies: &Policies, guest: &GuestName) -> Option<String> {
+    let declared = policies.guests.get(guest)?;
+    match policies.policy_for(declared) {
+        None => Some("no policy matches its labels".to_owned()),
+        Some((name, policy)) if policy.services.is_empty() => Some(format!("its policy, {name}, names no services")),
+        Some(_) => None,
+    }
 }

@@ -39,6 +39,9 @@ impl fmt::Display for Explanation {
         for line in self.happened.iter().chain(&self.services) {
             writeln!(f, "  {line}")?;
         }
+        if let Some(why) = &self.unasked {
+            writeln!(f, "  nothing in it is asked, only its machine is looked after: {why}")?;
+        }
         writeln!(f, "\nIf something fails, it is over within these times at most, and usually sooner:")?;
         let mut table = Table::new(&["FAILURE", "SEEN WITHIN", "BACK WITHIN", "DONE FIRST", "BECAUSE"]);
         for bound in &self.bound {

@@ -105,6 +105,9 @@ pub struct HostStatus {
     pub incarnation: Incarnation,
     /// What operators want of it.
     pub mode: Mode,
+    /// What it is to be when it is back from the shutdown or reboot that it has announced, if not active.
+    #[serde(default)]
+    pub mode_on_return: Option<Mode>,
     /// Whether it votes.
     pub voter: bool,
     /// Whether it runs guests; a witness does not.
@@ -298,6 +301,7 @@ fn of_host(state: &ClusterState, report: &Report, facts: &Facts, name: &HostName
         evidence: judgement.map(|judgement| judgement.evidence.clone()).unwrap_or_default(),
         incarnation: host.facts.incarnation.clone(),
         mode: host.mode,
+        mode_on_return: mode_on_return(host),
         voter: facts.voters.contains(name),
         runs_guests: host.facts.guests,
         memory_mib: host.facts.memory_mib,
@@ -313,6 +317,13 @@ fn of_host(state: &ClusterState, report: &Report, facts: &Facts, name: &HostName
         kept: host.kept.iter().cloned().collect(),
         fencing: fencing(state, name, host, facts.now),
         drilled_by: host.drill.as_ref().map(|drill| drill.by.clone()),
+    }
+}
+
+fn mode_on_return(host: &Host) -> Option<Mode> {
+    match (host.mode, host.mode_on_return) {
+        (Mode::Active | Mode::Draining | Mode::Maintenance, _) | (Mode::Leaving { .. }, Mode::Active) => None,
+        (Mode::Leaving { .. }, other) => Some(other),
     }
 }
 

@@ -140,10 +140,7 @@ impl Status {
     fn host_table(&self) -> Table {
         let mut table = Table::new(&["HOST", "VERDICT", "MODE", "VOTE", "MEMORY", "GUESTS", "FENCING", "LIFE"]);
         for (name, host) in &self.hosts {
-            let mode = match host.mode {
-                _ if !host.runs_guests => "witness",
-                mode => mode.word(),
-            };
+            let mode = mode(host);
             let guests = match host.guests.len() {
                 0 => "-".to_owned(),
                 many if many > NAMES_MAX => format!("{many} guests"),
@@ -153,7 +150,7 @@ impl Status {
             let verdict = host_verdict(host.verdict);
             let memory = format!("{} MiB", host.memory_mib);
             let fencing = fencing(host);
-            let cells = [name.as_str(), verdict, mode, vote, &memory, &guests, &fencing, &life(host)];
+            let cells = [name.as_str(), verdict, &mode, vote, &memory, &guests, &fencing, &life(host)];
             table.row(cells.map(str::to_owned).into());
         }
         table
@@ -169,6 +166,14 @@ impl Status {
             );
         }
         table
+    }
+}
+
+fn mode(host: &HostStatus) -> String {
+    match host.mode_on_return {
+        _ if !host.runs_guests => "witness".to_owned(),
+        Some(then) => format!("{}, then {}", host.mode.word(), then.word()),
+        None => host.mode.word().to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use holdfast_policies::{
     order::OrderOutcome,
     proof::{Power, PowerReading, Proof, QUIET},
     revocation::Revocation,
-    state::{ClusterState, Heading, HostFacts, Quarantine, QuarantineCause, Wanted},
+    state::{ClusterState, Heading, HostFacts, Mode, Quarantine, QuarantineCause, Wanted},
     time::{Moment, WallTime},
 };
 use serde_json::json;
@@ -162,7 +162,8 @@ fn the_status_has_the_published_shape() {
     assert_eq!((&gone["verdict"], &gone["life"], &gone["guests"]), (&json!("gone"), &json!("gone"), &json!([])));
     assert_eq!(gone["proof"], "10.0.9.1 says that h1 is off (wiring verified by ann)");
     let expected = json!({
-        "verdict": "healthy", "evidence": [], "incarnation": "boot-h2", "mode": "active", "voter": true, "runs_guests": true,
+        "verdict": "healthy", "evidence": [], "incarnation": "boot-h2", "mode": "active", "mode_on_return": null,
+        "voter": true, "runs_guests": true,
         "memory_mib": 1024, "guests": ["web-1"], "life": "up", "proof": null, "waits": null, "unwell": null,
         "last_words": null, "quarantine": null, "distrusted": [], "kept": [], "safe_at": null,
         "fencing": {}, "drilled_by": null
@@ -203,6 +204,20 @@ fn the_text_begins_with_what_is_wrong() {
     let text = lost.to_string();
     assert!(text.starts_with("WRONG\n  NO QUORUM"), "{text}");
     assert!(text.contains("go on, on a host with a `lease` level for as long as its lease lasts.\n"), "{text}");
+}
+
+#[test]
+fn a_maintenance_that_a_shutdown_was_announced_in_stays_in_sight() {
+    let mut state = failed_over();
+    let known = state.hosts.get_mut(&host("h2")).unwrap();
+    known.mode = Mode::Leaving { reboot: false };
+    known.mode_on_return = Mode::Maintenance;
+    let shown = status(&state, &report(), &Facts::default());
+    assert_eq!(serde_json::to_value(&shown).unwrap()["hosts"]["h2"]["mode_on_return"], "maintenance");
+    assert!(shown.to_string().contains("  shutting_down, then maintenance  "), "{shown}");
+    state.hosts.get_mut(&host("h2")).unwrap().mode_on_return = Mode::Active;
+    let shown = status(&state, &report(), &Facts::default());
+    assert!(shown.to_string().contains("  shutting_down  "), "{shown}");
 }
 
 #[test]
@@ -318,6 +333,24 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
         assert!(text.contains(line), "{line:?} is missing in\n{text}");
     }
     assert_eq!(explain(&failed_over(), &report(), &guest("web-9"), &Timing::default()), None);
+}
+
+#[test]
+fn a_guest_in_which_nothing_is_asked_is_explained_with_the_reason() {
+    let mut state = failed_over();
+    let shown = |state: &ClusterState| {
+        let explained = explain(state, &Report::default(), &guest("web-1"), &Timing::default()).unwrap();
+        explained.to_string()
+    };
+    assert!(!shown(&state).contains("nothing in it is asked"), "{}", shown(&state));
+    for policy in state.policies.policies.values_mut() {
+        policy.services.clear();
+    }
+    let line = "\n  nothing in it is asked, only its machine is looked after: its policy, web, names no services\n";
+    assert!(shown(&state).contains(line), "{}", shown(&state));
+    state.policies.policies.clear();
+    let line = "looked after: no policy matches its labels\n";
+    assert!(shown(&state).contains(line), "{}", shown(&state));
 }
 
 #[test]
