@@ -86,11 +86,7 @@ pub(super) enum Order {
         guest: GuestName,
     },
     /// Shows what was decided, and why.
-    Journal {
-        /// How many entries, the newest; 2000 at most are shown.
-        #[arg(long, default_value_t = 50, value_name = "N")]
-        last: usize,
-    },
+    Journal(Journal),
     /// Suspends deciding: what is under way is finished, nothing else is begun. Guests run on, nobody is fenced.
     Suspend {
         #[command(flatten)]
@@ -121,6 +117,20 @@ pub(super) enum Order {
         #[command(flatten)]
         operator: Operator,
     },
+}
+
+/// Which part of the journal.
+#[derive(Debug, Args)]
+pub(super) struct Journal {
+    /// How many entries, the newest; 2000 at most are shown. Default: 50, with --since all of that time.
+    #[arg(long, value_name = "N")]
+    pub(super) last: Option<usize>,
+    /// What was decided within this time, such as 2h.
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub(super) since: Option<Span>,
+    /// Goes on with what is decided from now on, until it is interrupted; with --json a line each.
+    #[arg(long, short)]
+    pub(super) follow: bool,
 }
 
 /// What is to be done to a guest.

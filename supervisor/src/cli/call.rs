@@ -13,10 +13,11 @@ use tokio::runtime::{Builder, Runtime};
 use super::{
     super::{
         api::{SOCKET_NAME, client},
-        desk::{Answer, JournalLine, Request, fence_text, simulation_text},
+        desk::{Answer, Request, fence_text, simulation_text},
         identity::Identity,
     },
     arguments::{FenceOrder, GuestOrder, HostOrder, Order, VoterOrder},
+    journal,
     outcome::{Failure, Reply},
     simulate, sources,
 };
@@ -24,20 +25,44 @@ use super::{
 /// Longest wait for an answer: a little more than the supervisor itself gives a request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-/// Asks the supervisor of this host, and makes its answer fit to be read.
-pub(super) fn call(host: &HostFile, order: Order) -> Result<Reply, Failure> {
-    let request = request(order, None)?;
-    let socket = host.run_dir.join(SOCKET_NAME);
-    reply(&runtime()?.block_on(client::ask(&socket, &request, ANSWER_LIMIT))??)
+/// Whoever is asked.
+#[derive(Clone, Copy)]
+pub(super) enum Asked<'a> {
+    /// The supervisor of this host.
+    Supervisor(&'a HostFile),
+    /// The coordinator itself, by an operator.
+    Coordinator(&'a Identity),
 }
 
-/// Asks the coordinator itself, as an operator, and makes its answer fit to be read.
-pub(super) fn call_as(identity: &Identity, order: Order) -> Result<Reply, Failure> {
-    let request = request(order, Some(identity.name()))?;
-    reply(&runtime()?.block_on(identity.ask(request, ANSWER_LIMIT))?)
+impl Asked<'_> {
+    /// What is answered.
+    pub(super) async fn answer(self, request: Request) -> Result<Answer, Failure> {
+        match self {
+            Self::Supervisor(host) => {
+                let socket = host.run_dir.join(SOCKET_NAME);
+                Ok(client::ask(&socket, &request, ANSWER_LIMIT).await??)
+            }
+            Self::Coordinator(identity) => Ok(identity.ask(request, ANSWER_LIMIT).await?),
+        }
+    }
+
+    /// Whose identity is used.
+    fn speaker(&self) -> Option<&OperatorName> {
+        match self {
+            Self::Supervisor(_) => None,
+            Self::Coordinator(identity) => Some(identity.name()),
+        }
+    }
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+/// Asks, and makes the answer fit to be read.
+pub(super) fn call(asked: Asked<'_>, order: Order) -> Result<Reply, Failure> {
+    let request = request(order, asked.speaker())?;
+    reply(&runtime()?.block_on(asked.answer(request))?)
+}
+
+/// What questions are asked on.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))
 }
@@ -55,7 +80,6 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
     Ok(match order {
         Order::Status => Request::Status,
         Order::Explain { guest } => Request::Explain { guest },
-        Order::Journal { last } => Request::Journal { last },
         Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name(speaker))?,
         Order::Guest(GuestOrder::Migrate { guest, to, cold, operator }) => {
             Request::Migrate { guest, to, cold, by: operator.name(speaker) }
@@ -108,6 +132,7 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         | Order::Run
         | Order::Guard { .. }
         | Order::Check { .. }
+        | Order::Journal(_)
         | Order::Recover(_) => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
         }
@@ -130,7 +155,7 @@ fn text(answer: &Answer) -> String {
     match answer {
         Answer::Status(status) => status.to_string(),
         Answer::Explanation(explanation) => explanation.to_string(),
-        Answer::Journal(lines) => lines.iter().map(journal_line).collect(),
+        Answer::Journal(lines) => lines.iter().map(journal::text).collect(),
         Answer::Voters(list) => list.to_string(),
         Answer::Simulated(simulation) => simulation_text(simulation),
         Answer::Applied { version, changes, dry_run } => applied(*version, changes, *dry_run),
@@ -138,10 +163,6 @@ fn text(answer: &Answer) -> String {
         Answer::Accepted { what } => format!("{what}\n"),
         Answer::Ignored { why } => format!("nothing to do: {why}\n"),
     }
-}
-
-fn journal_line(line: &JournalLine) -> String {
-    format!("{} {:>6}  {}\n", line.at, line.index, line.what)
 }
 
 fn applied(version: u64, changes: &[String], dry_run: bool) -> String {

@@ -8,6 +8,7 @@ mod hostfile;
 mod identity;
 mod init;
 mod init_files;
+mod journal;
 mod key_folder;
 mod logs;
 mod operator;
@@ -32,6 +33,7 @@ use holdfast_policies::hostfile::HostFile;
 
 use self::{
     arguments::{Arguments, HostOrder, OperatorOrder, Order},
+    call::Asked,
     outcome::{Failure, Reply},
 };
 pub use hostfile::{HostFileError, load_host_file};
@@ -58,16 +60,21 @@ pub fn main(entry: Entry) -> ExitCode {
 /// Does what these arguments say; returns the exit code.
 fn run(entry: Entry, arguments: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let (json, result) = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => (arguments.json, execute(entry, arguments, err)),
+        Ok(arguments) => (arguments.json, execute(entry, arguments, out, err)),
         Err(help) if !help.use_stderr() => (false, Ok(Reply::text(help.to_string()))),
         Err(wrong) => (arguments.iter().any(|argument| argument == "--json"), Err(Failure::Usage(wrong.to_string()))),
     };
     outcome::show(result, json, out, err)
 }
 
-/// Does what an order says; `warnings` takes what is to be said beside its answer.
-fn execute(entry: Entry, arguments: Arguments, warnings: &mut dyn Write) -> Result<Reply, Failure> {
-    let config = &arguments.config;
+/// Does what an order says. `out` takes an answer that has no end, `warnings` what is to be said beside an answer.
+fn execute(
+    entry: Entry,
+    arguments: Arguments,
+    out: &mut dyn Write,
+    warnings: &mut dyn Write,
+) -> Result<Reply, Failure> {
+    let (config, json) = (&arguments.config, arguments.json);
     match arguments.order {
         Order::Init(order) => init::init(&order),
         Order::Operator(OperatorOrder::Add(order)) => operator::add(config, &order),
@@ -83,10 +90,27 @@ fn execute(entry: Entry, arguments: Arguments, warnings: &mut dyn Write) -> Resu
                     // Who cannot be warned is answered all the same.
                     let _ = writeln!(warnings, "warning: {warning}");
                 }
-                call::call_as(&identity, order)
+                ask(Asked::Coordinator(&identity), order, json, out, warnings)
             }
-            None => call::call(&load_host_file(config).map_err(Failure::without_host_file)?, order),
+            None => {
+                let host = load_host_file(config).map_err(Failure::without_host_file)?;
+                ask(Asked::Supervisor(&host), order, json, out, warnings)
+            }
         },
+    }
+}
+
+/// Asks what an order asks for.
+fn ask(
+    asked: Asked<'_>,
+    order: Order,
+    json: bool,
+    out: &mut dyn Write,
+    warnings: &mut dyn Write,
+) -> Result<Reply, Failure> {
+    match order {
+        Order::Journal(which) => journal::show(asked, &which, json, out, warnings),
+        order => call::call(asked, order),
     }
 }
 

@@ -135,7 +135,8 @@ impl From<Denied> for Failure {
 /// Prints what a command came to; returns the exit code.
 pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let (code, written) = match (result, json) {
-        (Ok(reply), true) if reply.text.is_empty() => (reply.code, Ok(())),
+        // Not what is empty, which is an answer as well: what has nothing to say.
+        (Ok(reply), true) if reply.json.as_str() == Some("") => (reply.code, Ok(())),
         (Ok(reply), true) => (reply.code, writeln!(out, "{}", reply.json)),
         (Ok(reply), false) => (reply.code, out.write_all(reply.text.as_bytes())),
         (Err(failure), true) => (failure.code(), writeln!(out, "{}", failure.json())),
