@@ -228,6 +228,32 @@ fn check_shows_every_mistake_with_its_place_and_ends_with_2() {
 }
 
 #[test]
+fn check_looks_at_what_a_host_file_names_and_at_what_policies_meet() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("etc");
+    assert_eq!(init(&out).code, 0);
+    let file = out.join("hv-b/holdfast.yaml");
+    let check = |path: &Path| holdfast(&["check", path.to_str().unwrap()]);
+    assert_eq!(check(&file).out, format!("no mistakes in {}\n", file.display()));
+    fs::set_permissions(out.join("hv-b/hv-b.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::copy(out.join("hv-d/hv-d.pem"), out.join("hv-b/hv-b.pem")).unwrap();
+    fs::remove_file(out.join("hv-b/gossip.key")).unwrap();
+    let called = check(&file);
+    assert_eq!((called.code, called.out.lines().count()), (0, 4), "{}", called.out);
+    for why in ["the certificate is hv-d's", "hv-b.key has mode 0644", "gossip.key"] {
+        assert!(called.out.contains(why), "{why} is not in {}", called.out);
+    }
+    let policies = folder.path().join("web.yaml");
+    let text = "guests:\n  web-1: { labels: { app: wbe }, qemu: { memory: 1GiB, kernel: /k } }\n\
+                policies:\n  web: { match: { app: web }, ladder: [page] }\n";
+    fs::write(&policies, text).unwrap();
+    let called = check(&policies);
+    assert!(called.out.starts_with("? policy web matches no guest: none is labelled app=web\n? "), "{}", called.out);
+    let json = holdfast(&["check", "--json", policies.to_str().unwrap()]).json();
+    assert_eq!((json["notes"].as_array().unwrap().len(), &json["findings"]), (2, &json!([])));
+}
+
+#[test]
 fn check_takes_every_example_for_what_it_is() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     for path in ["policies", "kits", "quickstart/policies", "host.yaml"] {
