@@ -1,4 +1,4 @@
-//! Silent supervisors on living hosts: told, and no reason for a fence by themselves (R16).
+//! Silent supervisors on living hosts: told, and no reason for a fence by themselves (R16). So are lost hosts without guests.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     evidence::OtherBoot,
     model::Severity,
     names::{GuestName, HostName},
-    state::{Fence, Guest, Life, Migration, MigrationStep, Phase, Wanted},
+    state::{Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Wanted},
 };
 
 /// What keys of these incidents begin with; a slash and a host's name follow.
@@ -22,7 +22,7 @@ const ABOUT: &str = "supervisor";
 /// Silence of a supervisor that no restart or upgrade should take (R16).
 pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Tells of a supervisor that is silent on a living host.
+/// Tells of a supervisor that is silent on a living host, and of a host that is silent and has no guests for which it would be fenced.
 pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
     let name = subject.name;
     let expected = !is_missed(subject.host);
@@ -41,8 +41,23 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
         HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
             close(round, decision, ABOUT, name);
         }
+        HostVerdict::Failed if is_lost_without_guests(round, subject) => {
+            let summary = format!("{name} is heard by nobody; nothing may run there, so it is not switched off");
+            let human = format!(
+                "Nothing waits for {name}. It takes no guests, and gives no vote if it has one, until it is back: look after it."
+            );
+            open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
+        }
         HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => {}
     }
+}
+
+/// Whether people are to know of a host that has failed and that nothing is done about. One that is drained is often switched off on
+/// purpose. A reboot that nobody has announced is no news, unless people were told that the host lives.
+fn is_lost_without_guests(round: &Round<'_>, subject: &Subject<'_>) -> bool {
+    let told = || round.told.about(ABOUT, subject.name.as_str()).is_some();
+    let long = || Duration::from_millis(subject.judgement.silent_ms) >= SUPERVISOR_PATIENCE;
+    subject.host.mode == Mode::Active && !round.state.is_waited_for(subject.name) && (told() || long())
 }
 
 /// The boot that a host is heard in, while that one has not joined and nothing else is heard of the host. Whatever the boot

@@ -399,6 +399,46 @@ fn a_host_without_guests_is_not_fenced() {
 }
 
 #[test]
+fn a_lost_host_without_guests_is_told_of_after_some_patience_unless_it_is_drained() {
+    let silent = |mode: Mode, ms: u64| {
+        let mut scene = four();
+        if mode != Mode::Active {
+            restraint::set_mode(&mut scene, "c", mode);
+        }
+        scene.now += 60_000;
+        scene.all_well();
+        scene.silent("c", ms);
+        assert_eq!(scene.verdict("c"), HostVerdict::Failed);
+        scene
+    };
+    assert_eq!(silent(Mode::Active, 29_000).words(), [""; 0], "it may be rebooting");
+    for off_on_purpose in [Mode::Draining, Mode::Maintenance, Mode::Leaving { reboot: false }] {
+        assert_eq!(silent(off_on_purpose, 50_000).words(), [""; 0], "{off_on_purpose:?}");
+    }
+    let mut scene = silent(Mode::Active, 30_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let incident = scene.stage.state.open_incident("supervisor/c").unwrap();
+    assert!(incident.summary.contains("heard by nobody"), "{incident:?}");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
+fn a_host_without_guests_that_was_told_to_live_is_not_called_alive_when_nobody_hears_it() {
+    let mut scene = four();
+    scene.now += 60_000;
+    scene.all_well();
+    scene.silent("c", 3_000);
+    scene.heard("c", 200);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.silent("c", 3_000);
+    assert_eq!(scene.verdict("c"), HostVerdict::Failed);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let incident = scene.stage.state.open_incident("supervisor/c").unwrap();
+    assert!(!incident.summary.contains("alive"), "{incident:?}");
+}
+
+#[test]
 fn a_host_that_syncs_again_before_anything_was_sent_to_its_device_is_not_fenced() {
     let mut scene = four();
     scene.stage.fence("d");
