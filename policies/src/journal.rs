@@ -284,6 +284,8 @@ impl fmt::Display for Event {
                 "{by} has made generation {generation} of the cluster from the store of {survivor}, because the majority of the \
                  voters was lost for good: every guest may run on any host until that is known better, and deciding is suspended"
             ),
+            // Also ended by the proof that its host is gone.
+            Self::IncidentResolved { key } if key.starts_with("supervisor/") => write!(f, "{key} is over"),
             Self::IncidentResolved { key } => write!(f, "{key} is well again"),
         }
     }
@@ -337,5 +339,12 @@ mod tests {
         let verified = r#"{"guest_verified":{"guest":"web","host":"a"}}"#;
         let read: Event = serde_json::from_str(verified).unwrap();
         assert_eq!(read.to_string(), "all services of web on a answer");
+    }
+
+    #[test]
+    fn a_silent_supervisor_whose_host_is_proven_gone_is_not_called_well() {
+        let ended = |key: &str| Event::IncidentResolved { key: key.to_owned() }.to_string();
+        assert_eq!(ended("supervisor/a"), "supervisor/a is over");
+        assert_eq!(ended("guest/web"), "guest/web is well again");
     }
 }
