@@ -117,6 +117,8 @@ pub(super) enum Order {
         #[command(flatten)]
         operator: Operator,
     },
+    /// Prints what completes these commands in bash.
+    Completions,
 }
 
 /// Which part of the journal.

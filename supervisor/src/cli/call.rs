@@ -132,6 +132,7 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         | Order::Run
         | Order::Guard { .. }
         | Order::Check { .. }
+        | Order::Completions
         | Order::Journal(_)
         | Order::Recover(_) => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));

@@ -3,6 +3,7 @@
 mod arguments;
 mod call;
 mod check;
+mod completions;
 mod host_certificate;
 mod hostfile;
 mod identity;
@@ -80,6 +81,7 @@ fn execute(
         Order::Operator(OperatorOrder::Add(order)) => operator::add(config, &order),
         Order::Host(HostOrder::Certificate(order)) => host_certificate::make(&order),
         Order::Check { files } => check::check(&files),
+        Order::Completions => Ok(completions::bash()),
         Order::Simulate(order) if order.is_offline() => simulate::offline(&order),
         Order::Recover(order) => recover::recover(&load_host_file(config)?, &order),
         Order::Run => stay(entry.run, load_host_file(config)?),
