@@ -261,7 +261,7 @@ impl ClusterState {
     ) -> Result<(), Refused> {
         let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         if known.mode == mode {
-            return Err(Refused::Already { why: format!("{host} is in that mode") });
+            return Err(Refused::Already { why: format!("{host} is {} already", mode.word()) });
         }
         let asks = match mode {
             Mode::Active => None,

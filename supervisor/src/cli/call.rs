@@ -149,6 +149,7 @@ fn apply(files: &[PathBuf], dry_run: bool, by: String) -> Result<Request, Failur
     let files = sources::collect(files)?;
     let parsed: Vec<Source<'_>> = files.iter().map(sources::SourceFile::source).collect();
     yaml::parse(&parsed).map_err(Failure::Findings)?;
+    sources::not_blank(&files)?;
     Ok(Request::Apply { sources: sources::by_name(files)?, by, dry_run })
 }
 

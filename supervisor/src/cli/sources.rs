@@ -80,6 +80,21 @@ fn has_ending(path: &Path, wanted: &str) -> bool {
     path.extension().is_some_and(|ending| ending == wanted)
 }
 
+/// Refuses files in which nothing is said at all, such as one that was cut to nothing: taken at their word they would take all guests
+/// out of Holdfast's care, as an empty folder would.
+pub(super) fn not_blank(files: &[SourceFile]) -> Result<(), Failure> {
+    let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || ["---", "..."].contains(&line);
+    let is_blank = |file: &SourceFile| file.text.lines().map(str::trim).all(says_nothing);
+    if !files.iter().all(is_blank) {
+        return Ok(());
+    }
+    let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    Err(Failure::Failed(format!(
+        "nothing is declared in {}; if no guest is to be looked after any more, say so: `guests: {{}}`",
+        names.join(", ")
+    )))
+}
+
 /// Says which file or folder cannot be read, and why.
 pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Failed(format!("cannot read {}: {error}", path.display()))

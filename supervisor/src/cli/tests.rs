@@ -254,6 +254,20 @@ fn check_looks_at_what_a_host_file_names_and_at_what_policies_meet() {
 }
 
 #[test]
+fn files_that_were_cut_to_nothing_take_no_guest_out_of_care() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(init(&folder.path().join("etc")).code, 0);
+    let config = host_file_with_run_dir(folder.path());
+    let path = folder.path().join("web.yaml");
+    for (text, code) in [("", 1), ("---\n# all of it\n\n", 1), ("guests: {}\n", 3)] {
+        fs::write(&path, text).unwrap();
+        let called = holdfast(&["--config", &config, "apply", path.to_str().unwrap()]);
+        assert_eq!(called.code, code, "{text:?}: {}", called.err);
+        assert_eq!(called.err.contains("nothing is declared in"), code == 1, "{}", called.err);
+    }
+}
+
+#[test]
 fn check_takes_every_example_for_what_it_is() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     for path in ["policies", "kits", "quickstart/policies", "host.yaml"] {
