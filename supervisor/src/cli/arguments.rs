@@ -76,6 +76,12 @@ pub(super) enum Order {
         #[command(flatten)]
         operator: Operator,
     },
+    /// Shows the policy files that are in force, as they were applied.
+    Policies {
+        /// Writes them there; the folder must not exist, or be empty.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Shows what the loss of hosts would come to: of the running cluster, or of policy files with --host.
     Simulate(Simulate),
     /// Shows how everything is: what is wrong first.

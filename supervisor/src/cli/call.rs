@@ -134,6 +134,7 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         | Order::Check { .. }
         | Order::Completions
         | Order::Journal(_)
+        | Order::Policies { .. }
         | Order::Recover(_) => {
             return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
         }
@@ -158,6 +159,7 @@ fn text(answer: &Answer) -> String {
         Answer::Status(status) => status.to_string(),
         Answer::Explanation(explanation) => explanation.to_string(),
         Answer::Journal(lines) => lines.iter().map(journal::text).collect(),
+        Answer::Policies { sources, .. } => sources.values().map(String::as_str).collect(),
         Answer::Voters(list) => list.to_string(),
         Answer::Simulated(simulation) => simulation_text(simulation),
         Answer::Applied { version, changes, dry_run } => applied(*version, changes, *dry_run),

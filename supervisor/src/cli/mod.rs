@@ -14,6 +14,7 @@ mod key_folder;
 mod logs;
 mod operator;
 mod outcome;
+mod policies;
 #[cfg(test)]
 mod quoted;
 mod recover;
@@ -112,6 +113,7 @@ fn ask(
 ) -> Result<Reply, Failure> {
     match order {
         Order::Journal(which) => journal::show(asked, &which, json, out, warnings),
+        Order::Policies { out: folder } => policies::show(asked, folder.as_deref()),
         order => call::call(asked, order),
     }
 }

@@ -241,6 +241,7 @@ fn for_voters(request: Request) -> Result<(VoterWish, String), Request> {
         | Request::Explain { .. }
         | Request::Simulate(_)
         | Request::Journal { .. }
+        | Request::Policies
         | Request::Apply { .. }
         | Request::Migrate { .. }
         | Request::Drain { .. }

@@ -48,6 +48,9 @@ impl Brain {
             }
             Request::Simulate(question) => self.simulate(&question),
             Request::Journal { last } => Ok(Answer::Journal(self.node.read(|state| journal(state, last)))),
+            Request::Policies => Ok(self
+                .node
+                .read(|state| Answer::Policies { version: state.policy_version, sources: state.sources.clone() })),
             Request::Apply { sources, by, dry_run } => self.apply(sources, by, dry_run, voucher).await,
             Request::Migrate { guest, to, cold, by } => self.migrate(guest, to, cold, by).await,
             Request::Drain { host, by } => self.set_mode(host, Mode::Draining, by).await,

@@ -24,6 +24,7 @@ pub(super) fn may_repeat(request: &Request) -> bool {
         | Request::Explain { .. }
         | Request::Simulate(_)
         | Request::Journal { .. }
+        | Request::Policies
         | Request::TestFence { .. }
         | Request::Apply { .. }
         | Request::Drain { .. }

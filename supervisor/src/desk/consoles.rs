@@ -19,6 +19,7 @@ impl Answer {
             }
             Self::Status(_)
             | Self::Simulated(_)
+            | Self::Policies { .. }
             | Self::Voters(_)
             | Self::Applied { .. }
             | Self::FenceTested { .. }

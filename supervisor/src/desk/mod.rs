@@ -62,6 +62,8 @@ pub enum Request {
         /// How many; at most [`JOURNAL_LINES_MAX`] are answered.
         last: usize,
     },
+    /// Which files are the policies?
+    Policies,
     /// These files are to be the policies.
     Apply {
         /// File name and text.
@@ -244,6 +246,13 @@ pub enum Answer {
     Simulated(Simulation),
     /// To [`Request::Journal`], oldest first.
     Journal(Vec<JournalLine>),
+    /// To [`Request::Policies`].
+    Policies {
+        /// The version in force; 0 before the first.
+        version: u64,
+        /// File name and text, as they were applied.
+        sources: BTreeMap<String, String>,
+    },
     /// To [`Request::Voters`].
     Voters(VoterList),
     /// To [`Request::Apply`].
@@ -335,6 +344,7 @@ impl Answer {
             Self::Explanation(explanation) => serde_json::to_value(explanation),
             Self::Simulated(simulation) => serde_json::to_value(simulation),
             Self::Journal(lines) => serde_json::to_value(lines),
+            Self::Policies { version, sources } => Ok(serde_json::json!({ "version": version, "files": sources })),
             Self::Voters(list) => serde_json::to_value(list),
             Self::Applied { version, changes, dry_run } => {
                 Ok(serde_json::json!({ "version": version, "changes": changes, "dry_run": dry_run }))

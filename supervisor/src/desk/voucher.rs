@@ -69,6 +69,7 @@ impl Voucher {
             | Request::Simulate(_)
             | Request::Explain { .. }
             | Request::Journal { .. }
+            | Request::Policies
             | Request::TestFence { .. }
             | Request::Voters) => asked,
         })
@@ -121,6 +122,7 @@ impl Request {
             | Self::Explain { .. }
             | Self::Simulate(_)
             | Self::Journal { .. }
+            | Self::Policies
             | Self::Voters
             | Self::TestFence { .. } => false,
             Self::Apply { dry_run, .. } => !dry_run,
@@ -203,6 +205,7 @@ mod tests {
             Request::Status,
             Request::Explain { guest: guest("web-1") },
             Request::Journal { last: 1 },
+            Request::Policies,
             Request::Voters,
             Request::TestFence { host: host("h2"), from: None },
             Request::Apply { sources: BTreeMap::new(), by: "ann".to_owned(), dry_run: true },
