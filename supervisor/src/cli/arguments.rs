@@ -9,7 +9,7 @@ use holdfast_policies::{
     time::Span,
 };
 
-use super::values::{host_address, host_size, label, machine, person, reason, span};
+use super::values::{host_address, host_size, label, machine, person, reachable, reason, span};
 
 /// Lines of at most 79 characters: wider ones are broken anew by terminals, without their indentation.
 const EXIT_CODES: &str = "\
@@ -294,6 +294,12 @@ pub(super) struct MakeCertificate {
     /// The folder to make; it must not exist, or be empty. Default: one called like the host.
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
+    /// The host file of a host of the cluster: the new one gets a host file and the gossip key as well.
+    #[arg(long, value_name = "FILE", requires = "address")]
+    pub(super) like: Option<PathBuf>,
+    /// The address at which the others reach the new host.
+    #[arg(long, value_name = "IP", requires = "like", value_parser = reachable)]
+    pub(super) address: Option<IpAddr>,
 }
 
 /// What is to be done with the power devices of a host.

@@ -5,6 +5,7 @@ mod call;
 mod check;
 mod completions;
 mod host_certificate;
+mod host_like;
 mod hostfile;
 mod identity;
 mod init;

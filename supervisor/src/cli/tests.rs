@@ -254,6 +254,39 @@ fn check_looks_at_what_a_host_file_names_and_at_what_policies_meet() {
 }
 
 #[test]
+fn a_host_that_comes_later_gets_a_host_file_with_what_is_the_same_on_all_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let etc = folder.path().join("etc");
+    assert_eq!(init(&etc).code, 0);
+    let like = etc.join("hv-b/holdfast.yaml");
+    let text = fs::read_to_string(&like).unwrap().replace("[gossip.key]", "[gossip.key, old.key]");
+    fs::write(&like, format!("{text}timing: {{ lease: 6s }}\nmemory: 8GiB\n")).unwrap();
+    fs::write(etc.join("hv-b/old.key"), "ab".repeat(32)).unwrap();
+    fs::set_permissions(etc.join("hv-b/old.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let known = load_host_file(&like).unwrap();
+    let (authority, out) = (etc.join("authority"), folder.path().join("hv-e"));
+    let make = |out: &Path, more: &[&str]| {
+        let (ca, out) = (authority.to_str().unwrap(), out.to_str().unwrap());
+        let order = ["host", "certificate", "hv-e", "--ca", ca, "--out", out];
+        holdfast(&[&order[..], more].concat())
+    };
+    let both = ["--like", like.to_str().unwrap(), "--address", "10.0.0.9"];
+    for one in [&both[..2], &both[2..]] {
+        assert_eq!(make(&out, one).code, 2, "{one:?} alone");
+    }
+    let made = make(&out, &both);
+    assert_eq!((made.code, made.err.as_str()), (0, ""));
+    let file = out.join("holdfast.yaml");
+    let new = load_host_file(&file).unwrap();
+    assert_eq!((new.host, new.listen), (host("hv-e"), "10.0.0.9:7400".parse().unwrap()));
+    assert_eq!((new.cluster, new.voters, new.timing), (known.cluster, known.voters, known.timing));
+    assert_eq!(new.memory_mib, None, "that is particular to hv-b");
+    assert_eq!(Keyring::load(&new.gossip_keys).unwrap().ids(), Keyring::load(&known.gossip_keys).unwrap().ids());
+    assert_eq!(holdfast(&["check", file.to_str().unwrap()]).out, format!("no mistakes in {}\n", file.display()));
+    assert!(!out.join("bootstrap").exists(), "it does not take part in the birth");
+}
+
+#[test]
 fn files_that_were_cut_to_nothing_take_no_guest_out_of_care() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(init(&folder.path().join("etc")).code, 0);

@@ -75,9 +75,14 @@ pub(super) fn host_size(text: &str) -> Result<(HostName, u64, u32), String> {
 pub(super) fn host_address(text: &str) -> Result<(HostName, IpAddr), String> {
     let (name, address) = text.split_once('=').ok_or("write NAME=IP, such as hv-a=10.0.0.1")?;
     let name = HostName::new(name).map_err(|error| error.to_string())?;
-    let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
+    Ok((name, reachable(address)?))
+}
+
+/// An address at which a host can be reached.
+pub(super) fn reachable(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| format!("{text:?} is not an IP address"))?;
     if address.is_unspecified() || address.is_multicast() {
         return Err(format!("no host can be reached at {address}"));
     }
-    Ok((name, address))
+    Ok(address)
 }
