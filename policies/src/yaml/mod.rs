@@ -32,7 +32,7 @@ mod vsock;
 #[cfg(test)]
 mod tests;
 
-pub use self::{diff::diff, finding::Finding};
+pub use self::{diff::diff, finding::Finding, text::nearest};
 
 use self::{
     across::Seen,

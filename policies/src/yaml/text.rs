@@ -20,7 +20,8 @@ pub(super) fn listed<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
 }
 
 /// The word that was probably meant.
-pub(super) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+#[must_use]
+pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let length = word.chars().count();
     if length > GUESSED_MAX {
         return None;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
-    change::{Applied, Change},
+    change::{Applied, Change, Refused},
     decide::{
         HostVerdict, Report, drill,
         placement::{problem, where_to},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     clock,
-    desk::{Answer, Denied, Facts, Request, Voucher, explain, journal, of_refusal, status},
+    desk::{Answer, Denied, Facts, Request, Voucher, explain, journal, no_guest, no_host, of_refusal, status},
 };
 
 /// Looks at a guest on a host that a simulation may take: some 50 ms, because nothing is decided meanwhile.
@@ -44,7 +44,7 @@ impl Brain {
             Request::Explain { guest } => {
                 let timing = &self.node.file.timing;
                 let explained = self.node.read(|state| explain(state, &self.in_words(state), &guest, timing));
-                explained.map(Answer::Explanation).ok_or_else(|| Denied::Unknown(format!("there is no guest {guest}")))
+                explained.map(Answer::Explanation).ok_or_else(|| self.node.read(|state| no_guest(state, &guest)))
             }
             Request::Simulate(question) => self.simulate(&question),
             Request::Journal { last } => Ok(Answer::Journal(self.node.read(|state| journal(state, last)))),
@@ -152,6 +152,12 @@ impl Brain {
         }
         match self.commit(change).await {
             Ok(Applied { refused: None, .. }) => Ok(Answer::Accepted { what }),
+            Ok(Applied { refused: Some(Refused::NoGuest { guest }), .. }) => {
+                Err(self.node.read(|state| no_guest(state, &guest)))
+            }
+            Ok(Applied { refused: Some(Refused::NoHost { host }), .. }) => {
+                Err(self.node.read(|state| no_host(state, &host)))
+            }
             Ok(Applied { refused: Some(refused), .. }) => of_refusal(refused),
             Err(error) => Err(Denied::NoLeader(error)),
         }
@@ -254,7 +260,7 @@ impl Brain {
         let now = clock::now();
         self.node.read(|state| {
             if !state.guests.contains_key(guest) {
-                return Err(Denied::Unknown(format!("there is no guest {guest}")));
+                return Err(no_guest(state, guest));
             }
             where_to(state, &self.evidence, now, &self.report.hosts, guest)
                 .map_err(|why| Denied::Refused(format!("no other host can take {guest}: {why}")))
@@ -322,7 +328,7 @@ impl Brain {
 
     async fn confirm_off(&mut self, host: &HostName, person: &str) -> Result<Answer, Denied> {
         let incarnation = self.node.read(|state| state.hosts.get(host).map(|known| known.facts.incarnation.clone()));
-        let incarnation = incarnation.ok_or_else(|| Denied::Unknown(format!("there is no host {host}")))?;
+        let incarnation = incarnation.ok_or_else(|| self.node.read(|state| no_host(state, host)))?;
         let now = clock::moment();
         let own = self.evidence.last_life(host, &incarnation).map(|at| millis(now.since(at)));
         // The verdict also knows what the other voters have heard; a new coordinator has to listen first (R9).

@@ -13,6 +13,7 @@ mod story;
 #[cfg(test)]
 pub(crate) mod tests;
 mod travel;
+mod unknown;
 mod voters;
 mod voucher;
 mod words;
@@ -39,6 +40,7 @@ pub use self::{
     status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, RevokedStatus, Status, status},
     story::{IncidentStory, StoryLine},
     travel::{read_answer, write_answer},
+    unknown::{no_guest, no_host},
     voters::{Step, Unfit, VOTERS_MAX, VoterList, VoterStatus, warning as voters_warning},
     voucher::Voucher,
     words::rfc3339,

@@ -336,6 +336,21 @@ fn the_explanation_shows_the_bound_and_tells_the_story_in_order() {
 }
 
 #[test]
+fn whoever_mistypes_a_name_is_told_what_may_have_been_meant() {
+    let state = failed_over();
+    let unknown = |text: &str| Denied::Unknown(text.to_owned());
+    assert_eq!(
+        no_guest(&state, &guest("wbe-1")),
+        unknown("there is no guest wbe-1"),
+        "two letters of five are another word"
+    );
+    assert_eq!(no_guest(&state, &guest("web1")), unknown("there is no guest web1; did you mean web-1?"));
+    assert_eq!(no_guest(&state, &guest("h1")), unknown("there is no guest h1; that is a host"));
+    assert_eq!(no_host(&state, &host("web-1")), unknown("there is no host web-1; that is a guest"));
+    assert_eq!(no_host(&state, &host("nowhere")), unknown("there is no host nowhere; the hosts are h1, h2"));
+}
+
+#[test]
 fn a_guest_in_which_nothing_is_asked_is_explained_with_the_reason() {
     let mut state = failed_over();
     let shown = |state: &ClusterState| {
