@@ -113,6 +113,8 @@ fn machine(machine: &Machine) -> String {
     match machine {
         Machine::Same => "its own".to_owned(),
         Machine::Other { says } => format!("ANOTHER: {says}"),
+        // Most say so in these words themselves.
+        Machine::Untold { why } if why.contains("cannot tell") => why.clone(),
         Machine::Untold { why } => format!("cannot tell: {why}"),
         Machine::Unknown { .. } => "unknown".to_owned(),
     }
