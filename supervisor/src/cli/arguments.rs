@@ -85,7 +85,11 @@ pub(super) enum Order {
     /// Shows what the loss of hosts would come to: of the running cluster, or of policy files with --host.
     Simulate(Simulate),
     /// Shows how everything is: what is wrong first.
-    Status,
+    Status {
+        /// Lists every host and guest; without it, those that are well are only counted where there are many.
+        #[arg(long)]
+        all: bool,
+    },
     /// Explains a guest: how it is, what protects it, and the story of its incidents.
     Explain {
         /// Which.

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::{
     super::{
         api::{SOCKET_NAME, client},
-        desk::{Answer, Request, fence_text, simulation_text},
+        desk::{Answer, Request, Short, fence_text, simulation_text},
         identity::Identity,
     },
     arguments::{FenceOrder, GuestOrder, HostOrder, Order, VoterOrder},
@@ -57,8 +57,13 @@ impl Asked<'_> {
 
 /// Asks, and makes the answer fit to be read.
 pub(super) fn call(asked: Asked<'_>, order: Order) -> Result<Reply, Failure> {
+    let short = matches!(order, Order::Status { all: false });
     let request = request(order, asked.speaker())?;
-    reply(&runtime()?.block_on(asked.answer(request))?)
+    let answer = runtime()?.block_on(asked.answer(request))?;
+    if let (Answer::Status(status), true) = (&answer, short) {
+        return Ok(Reply { text: Short(status).to_string(), json: answer.content(), code: 0 });
+    }
+    reply(&answer)
 }
 
 /// What questions are asked on.
@@ -78,7 +83,7 @@ fn reply(answer: &Answer) -> Result<Reply, Failure> {
 /// What an order asks for. `speaker` is whose identity is used.
 fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Failure> {
     Ok(match order {
-        Order::Status => Request::Status,
+        Order::Status { .. } => Request::Status,
         Order::Explain { guest } => Request::Explain { guest },
         Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name(speaker))?,
         Order::Guest(GuestOrder::Migrate { guest, to, cold, operator }) => {

@@ -38,6 +38,7 @@ pub use self::{
     journal::{JOURNAL_LINES_MAX, JournalLine, journal},
     simulation_text::simulation_text,
     status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, RevokedStatus, Status, status},
+    status_text::Short,
     story::{IncidentStory, StoryLine},
     travel::{read_answer, write_answer},
     unknown::{no_guest, no_host},

@@ -5,7 +5,7 @@ use std::fmt;
 use holdfast_policies::{
     decide::{HostVerdict, ServiceVerdict},
     feature_level::FeatureLevel,
-    state::Wanted,
+    state::{Mode, Wanted},
 };
 
 use super::{
@@ -13,11 +13,31 @@ use super::{
     words::{Table, host_verdict, lasted},
 };
 
+/// More hosts or guests than these are listed one by one only where something is to be said of them, unless all are asked for: what is
+/// wrong would be gone from the screen.
+const ROWS_MAX: usize = 50;
+
 /// Longest list of names in one cell of a table.
 const NAMES_MAX: usize = 6;
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, true)
+    }
+}
+
+/// A status in which the many that are well are only counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Short<'a>(pub &'a Status);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, false)
+    }
+}
+
+impl Status {
+    fn write(&self, f: &mut fmt::Formatter<'_>, all: bool) -> fmt::Result {
         let wrong = self.wrong();
         if wrong.is_empty() {
             writeln!(f, "All is well.")?;
@@ -38,20 +58,24 @@ impl fmt::Display for Status {
         if self.feature_level < FeatureLevel::HIGHEST || !self.behind.is_empty() {
             writeln!(f, "{}", self.level_line())?;
         }
-        write!(f, "\n{}", self.host_table())?;
+        let hosts = self.hosts.len();
+        let shown = |host: &HostStatus| all || hosts <= ROWS_MAX || !is_plain(host);
+        let (table, left_out) = self.host_table(shown);
+        write!(f, "\n{table}")?;
+        counted(f, left_out, hosts, "host")?;
         for (name, revoked) in &self.revoked {
             let but = revoked.readmitted.as_ref().map(|serial| format!(", but for {serial}")).unwrap_or_default();
             writeln!(f, "The certificates of {name}{but} are revoked, by {}: {}.", revoked.by, revoked.why)?;
         }
         if self.guests.is_empty() {
-            writeln!(f, "\nNo guests are declared: `holdfast apply DIR`.")
-        } else {
-            write!(f, "\n{}", self.guest_table())
+            return writeln!(f, "\nNo guests are declared: `holdfast apply DIR`.");
         }
+        let guests = self.guests.len();
+        let (table, left_out) = self.guest_table(|guest| all || guests <= ROWS_MAX || !is_well(guest));
+        write!(f, "\n{table}")?;
+        counted(f, left_out, guests, "guest")
     }
-}
 
-impl Status {
     /// One line per trouble, the worst first.
     fn wrong(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -137,9 +161,15 @@ impl Status {
         format!("Feature level {is}; {could} comes when all hosts can do it: {behind}.")
     }
 
-    fn host_table(&self) -> Table {
+    /// The hosts to be shown, and how many are not.
+    fn host_table(&self, shown: impl Fn(&HostStatus) -> bool) -> (Table, usize) {
         let mut table = Table::new(&["HOST", "VERDICT", "MODE", "VOTE", "MEMORY", "GUESTS", "FENCING", "LIFE"]);
+        let mut left_out = 0;
         for (name, host) in &self.hosts {
+            if !shown(host) {
+                left_out += 1;
+                continue;
+            }
             let mode = mode(host);
             let guests = match host.guests.len() {
                 0 => "-".to_owned(),
@@ -153,20 +183,40 @@ impl Status {
             let cells = [name.as_str(), verdict, &mode, vote, &memory, &guests, &fencing, &life(host)];
             table.row(cells.map(str::to_owned).into());
         }
-        table
+        (table, left_out)
     }
 
-    fn guest_table(&self) -> Table {
+    /// The guests to be shown, and how many are not.
+    fn guest_table(&self, shown: impl Fn(&GuestStatus) -> bool) -> (Table, usize) {
         let mut table = Table::new(&["GUEST", "STATE", "HOST", "EPOCH", "SERVICES", "DOING"]);
+        let mut left_out = 0;
         for (name, guest) in &self.guests {
+            if !shown(guest) {
+                left_out += 1;
+                continue;
+            }
             let host = guest.host.as_ref().map_or("-", |host| host.as_str());
             let epoch = guest.epoch.as_deref().unwrap_or("-");
             table.row(
                 [name.as_str(), &guest.state, host, epoch, &services(guest), &doing(guest)].map(str::to_owned).into(),
             );
         }
-        table
+        (table, left_out)
     }
+}
+
+/// How many of all are left out of a table.
+fn counted(f: &mut fmt::Formatter<'_>, left_out: usize, of: usize, what: &str) -> fmt::Result {
+    if left_out == 0 {
+        return Ok(());
+    }
+    writeln!(f, "{left_out} of {of} {what}s are well and not shown: `holdfast status --all`")
+}
+
+/// Whether there is nothing to be said of a host but that it is there.
+fn is_plain(host: &HostStatus) -> bool {
+    let is_up = host.verdict == HostVerdict::Healthy && host.life == HostLife::Up && host.mode == Mode::Active;
+    is_up && host.waits.is_none() && host.kept.is_empty() && host.quarantine.is_none() && host.unwell.is_none()
 }
 
 fn mode(host: &HostStatus) -> String {

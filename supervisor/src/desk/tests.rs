@@ -207,6 +207,19 @@ fn the_text_begins_with_what_is_wrong() {
 }
 
 #[test]
+fn of_many_guests_those_that_are_well_are_only_counted() {
+    let shown = shown();
+    let (well, running) = (shown.guests[&guest("web-1")].clone(), |n: usize| guest(&format!("g-{n}")));
+    let mut many = Status { guests: (0..60).map(|n| (running(n), well.clone())).collect(), ..shown.clone() };
+    many.guests.get_mut(&running(7)).unwrap().state = "waiting".to_owned();
+    let short = Short(&many).to_string();
+    assert!(short.contains("\ng-7    waiting") && !short.contains("g-8 "), "{short}");
+    assert!(short.ends_with("59 of 60 guests are well and not shown: `holdfast status --all`\n"), "{short}");
+    assert!(many.to_string().contains("\ng-8 ") && !many.to_string().contains("not shown"), "{many}");
+    assert_eq!(Short(&shown).to_string(), shown.to_string(), "few are listed all the same");
+}
+
+#[test]
 fn a_maintenance_that_a_shutdown_was_announced_in_stays_in_sight() {
     let mut state = failed_over();
     let known = state.hosts.get_mut(&host("h2")).unwrap();
