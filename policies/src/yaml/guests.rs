@@ -36,8 +36,15 @@ const GUEST: Keys = Keys {
         "stop_timeout",
     ],
     later: &["libvirt"],
-    renamed: &[("desired", "what is wanted of a guest is said by `holdfast guest stop` and `holdfast guest start`")],
+    renamed: &[
+        ("desired", "what is wanted of a guest is said by `holdfast guest stop` and `holdfast guest start`"),
+        ("memory", OF_THE_MACHINE),
+        ("cpus", OF_THE_MACHINE),
+        ("disks", OF_THE_MACHINE),
+        ("nics", OF_THE_MACHINE),
+    ],
 };
+const OF_THE_MACHINE: &str = "it belongs to the machine: write it below `qemu`";
 const QEMU: Keys = Keys {
     known: &[
         "memory",

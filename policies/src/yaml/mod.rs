@@ -59,8 +59,19 @@ pub struct Source<'a> {
 }
 
 /// What may stand at the top of a policy file.
-const TOP: Keys =
-    Keys { known: &["guests", "policies", "fencing", "alerts", "hosts", "rules", "cluster"], later: &[], renamed: &[] };
+const TOP: Keys = Keys {
+    known: &["guests", "policies", "fencing", "alerts", "hosts", "rules", "cluster"],
+    later: &[],
+    renamed: &[
+        ("services", "services belong to a policy: write them below one in `policies`"),
+        ("watch", GUEST_CONFIG),
+        ("allow", GUEST_CONFIG),
+        ("heartbeat", GUEST_CONFIG),
+    ],
+};
+
+/// What stands at the top of `/etc/holdfast/guest.yaml` in guests.
+const GUEST_CONFIG: &str = "the config of the agent in a guest is checked by `holdfast-guest --check --config FILE`";
 
 /// Reads the files of `holdfast apply` as one declaration. Their sections merge; a name may be declared once.
 ///

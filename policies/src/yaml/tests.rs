@@ -349,6 +349,19 @@ fn a_syntax_error_is_one_finding_and_other_files_are_still_checked() {
 }
 
 #[test]
+fn what_stands_in_the_wrong_place_is_told_where_it_belongs() {
+    for (text, says) in [
+        ("guests:\n  a: { memory: 1GiB, qemu: { memory: 1GiB, kernel: /k } }\n", "write it below `qemu`"),
+        ("services: {}\n", "write them below one in `policies`"),
+        ("watch: { nginx: { unit: nginx.service } }\n", "holdfast-guest --check"),
+    ] {
+        let findings = parse(&[Source { name: "a.yaml", text }]).unwrap_err();
+        assert_eq!(findings.len(), 1, "{}", show(&findings));
+        assert!(findings[0].hint.as_ref().is_some_and(|hint| hint.contains(says)), "{}", show(&findings));
+    }
+}
+
+#[test]
 fn what_is_no_yaml_is_told_with_what_is_usually_meant() {
     for (text, advice) in [
         ("guests:\n\tweb-1: {}\n", "spaces"),
