@@ -24,6 +24,8 @@ pub enum Kind {
     Expired,
     OtherName,
     SelfSigned,
+    /// Self-signed, and an authority by its own word: as `openssl req -x509` makes them.
+    OwnAuthority,
 }
 
 /// An authority and a folder for its files.
@@ -46,6 +48,11 @@ impl Authority {
 
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// The certificate that the newest server shows.
+    pub fn shown(&self) -> PathBuf {
+        self.folder.path().join("shown.pem")
     }
 
     /// Files with a client's certificate and key.
@@ -71,15 +78,20 @@ impl Authority {
     fn pair(&self, kind: Kind) -> (String, String) {
         let names = match kind {
             Kind::OtherName => vec!["elsewhere.example".to_owned()],
-            Kind::Good | Kind::Expired | Kind::SelfSigned => vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+            Kind::Good | Kind::Expired | Kind::SelfSigned | Kind::OwnAuthority => {
+                vec!["127.0.0.1".to_owned(), "localhost".to_owned()]
+            }
         };
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names).unwrap();
         params.not_after = date_time_ymd(if kind == Kind::Expired { 2020 } else { 2100 }, 1, 1);
         params.not_before = date_time_ymd(2019, 1, 1);
         params.distinguished_name.push(DnType::CommonName, "service of the tests");
+        if kind == Kind::OwnAuthority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
         let certificate = match kind {
-            Kind::SelfSigned => params.self_signed(&key).unwrap(),
+            Kind::SelfSigned | Kind::OwnAuthority => params.self_signed(&key).unwrap(),
             Kind::Good | Kind::Expired | Kind::OtherName => params.signed_by(&key, &self.issuer).unwrap(),
         };
         (certificate.pem(), key.serialize_pem())
@@ -89,6 +101,7 @@ impl Authority {
     pub fn config(&self, kind: Kind, wants_one: bool, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (certificate, key) = self.pair(kind);
+        std::fs::write(self.shown(), &certificate).unwrap();
         let chain = rustls::pki_types::CertificateDer::pem_slice_iter(certificate.as_bytes());
         let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();

@@ -112,7 +112,7 @@ fn mysql_greeting() -> Vec<u8> {
 }
 
 /// A server that says one thing once it has been told so many bytes. Returns its port.
-async fn server_of_one_word(told: usize, word: Vec<u8>) -> u16 {
+pub(super) async fn server_of_one_word(told: usize, word: Vec<u8>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

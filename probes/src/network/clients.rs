@@ -26,7 +26,7 @@ use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use crate::{
     aside::{FILES, plain_file},
-    network::unchecked::Unchecked,
+    network::{pinned::Pinned, unchecked::Unchecked},
 };
 
 /// What probes share.
@@ -137,7 +137,7 @@ impl Clients {
             .map_err(|error| error.to_string())?;
         let builder = if settings.verify {
             let verifier = self.verifier(settings).await?;
-            builder.with_webpki_verifier(verifier)
+            builder.dangerous().with_custom_certificate_verifier(verifier)
         } else {
             let unchecked = Arc::new(Unchecked::new(&self.provider));
             builder.dangerous().with_custom_certificate_verifier(unchecked)
@@ -151,14 +151,18 @@ impl Clients {
         }
     }
 
-    /// Checks certificates by the authorities that are trusted.
-    pub(crate) async fn verifier(&self, settings: &TlsSettings) -> Result<Arc<WebPkiServerVerifier>, String> {
-        let roots = match &settings.ca_file {
-            Some(path) => Arc::new(authorities(path).await?),
-            None => self.system().await?,
+    /// Checks certificates by what is trusted.
+    pub(crate) async fn verifier(&self, settings: &TlsSettings) -> Result<Arc<Pinned>, String> {
+        let (roots, itself) = match &settings.ca_file {
+            Some(path) => {
+                let found = certificates(path).await?;
+                (Arc::new(authorities(path, &found)?), found)
+            }
+            None => (self.system().await?, Vec::new()),
         };
         let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
-        builder.build().map_err(|error| error.to_string())
+        let vouched = builder.build().map_err(|error| error.to_string())?;
+        Ok(Arc::new(Pinned::new(vouched, &itself)))
     }
 
     /// The authorities that this host trusts.
@@ -215,10 +219,10 @@ async fn system_authorities() -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::new(roots))
 }
 
-async fn authorities(path: &Path) -> Result<RootCertStore, String> {
+fn authorities(path: &Path, found: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path).await? {
-        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    for certificate in found {
+        roots.add(certificate.clone()).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(roots)
 }

@@ -12,6 +12,7 @@ pub(crate) mod mysql;
 pub(crate) mod mysql_login;
 pub(crate) mod perfdata;
 pub(crate) mod ping;
+pub(crate) mod pinned;
 pub(crate) mod plugin;
 pub(crate) mod postgres;
 pub(crate) mod redis;

@@ -43,19 +43,21 @@ async fn greet(asker: &Asker<'_>, probe: &TlsProbe) -> Result<Finding, Finding> 
         };
         let name = ServerName::try_from(name).map_err(|error| Finding::unknown(error.to_string()))?;
         if let Err(error) = verifier.verify_server_cert(leaf, others, &name, &[], UnixTime::now()) {
-            return Err(Finding::fail(untrusted(&error, leaf)));
+            return Err(untrusted(&error, leaf));
         }
     }
     validity(leaf, others, probe, unix_now())
 }
 
-fn untrusted(error: &rustls::Error, leaf: &CertificateDer<'_>) -> String {
+/// One that calls itself an authority, as most that are self-signed do, is refused for that before anybody looks who vouches for it.
+fn untrusted(error: &rustls::Error, leaf: &CertificateDer<'_>) -> Finding {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) if is_self_signed(leaf) => {
-            "the certificate is self-signed and not trusted".to_owned()
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))
+            if is_self_signed(leaf) =>
+        {
+            Finding::fail("the certificate is self-signed and not trusted")
         }
-        rustls::Error::InvalidCertificate(error) => trust::in_words(error),
-        error => format!("tls: {error}"),
+        error => trust::of_tls(error),
     }
 }
 
