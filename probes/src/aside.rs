@@ -24,6 +24,11 @@ use tokio::{
 #[cfg(feature = "network")]
 pub(crate) static NAMES: Aside = Aside::new(128, 16);
 
+/// Passwords that are hashed at once for a login. Each takes milliseconds of a processor, or as many more as its server says
+/// (SCRAM): one server has one place, so that no guest keeps a host busy.
+#[cfg(feature = "network")]
+pub(crate) static HASHES: Aside = Aside::new(4, 1);
+
 /// Files that are looked at at once; each takes no time unless it hangs.
 pub(crate) static FILES: Aside = Aside::new(64, 4);
 

@@ -1,6 +1,7 @@
 //! What every kind of question promises: its deadline, its bounds, and `Unknown` where it could not be asked.
 
 mod authority;
+mod databases;
 mod dns;
 mod every;
 mod http;

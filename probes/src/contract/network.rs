@@ -33,13 +33,13 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(2);
 /// What scheduling on a busy machine may add, before this vantage says itself that it was late.
-const SLACK: Duration = Duration::from_secs(20);
+pub(super) const SLACK: Duration = Duration::from_secs(20);
 
-fn lenient() -> TlsSettings {
+pub(super) fn lenient() -> TlsSettings {
     TlsSettings { verify: false, ..TlsSettings::default() }
 }
 
-fn sql(port: u16, password_file: Option<PathBuf>) -> SqlProbe {
+pub(super) fn sql(port: u16, password_file: Option<PathBuf>) -> SqlProbe {
     SqlProbe {
         port,
         user: "holdfast".to_owned(),
@@ -78,39 +78,6 @@ pub(super) fn conversations(port: u16) -> Vec<Probe> {
     ]
 }
 
-/// A MySQL server that lets everybody in and answers with two rows, with the second one when `then` is over. Returns its port,
-/// and what it is told after that.
-async fn mysql_of_two_rows(then: impl Future<Output = ()> + Send + 'static) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let served = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        say(&mut stream, 0, &mysql_greeting()).await;
-        hear(&mut stream).await;
-        say(&mut stream, 2, &[0, 0, 0, 2, 0, 0, 0]).await;
-        hear(&mut stream).await;
-        let end = &[0xfe, 0, 0, 2, 0][..];
-        for (number, said) in (1..).zip([&[1_u8][..], b"\x03def", end, b"\x011"]) {
-            say(&mut stream, number, said).await;
-        }
-        then.await;
-        for (number, said) in (5..).zip([&b"\x012"[..], end]) {
-            say(&mut stream, number, said).await;
-        }
-        hear(&mut stream).await
-    });
-    (port, served)
-}
-
-/// What a MySQL server says first that offers no TLS.
-fn mysql_greeting() -> Vec<u8> {
-    let mut greeting = b"\x0a8.0.36\0\x01\0\0\x0012345678\0".to_vec();
-    greeting.extend_from_slice(&[0xff, 0xf7, 45, 2, 0, 0xff, 0xdf, 21]);
-    greeting.extend_from_slice(&[0; 10]);
-    greeting.extend_from_slice(b"abcdefghijkl\0mysql_native_password\0");
-    greeting
-}
-
 /// A server that says one thing once it has been told so many bytes. Returns its port.
 pub(super) async fn server_of_one_word(told: usize, word: Vec<u8>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -123,53 +90,6 @@ pub(super) async fn server_of_one_word(told: usize, word: Vec<u8>) -> u16 {
         let _ = stream.read(&mut [0]).await;
     });
     port
-}
-
-#[tokio::test]
-async fn a_server_that_offers_no_tls_is_not_accused_because_a_restart_would_offer_none_either() {
-    let secure = |port| SqlProbe { tls: Some(lenient()), ..sql(port, None) };
-    let greeting = mysql_greeting();
-    let packet = [&[u8::try_from(greeting.len()).unwrap(), 0, 0, 0][..], &greeting].concat();
-    for probe in [
-        Probe::Mysql(secure(server_of_one_word(0, packet).await)),
-        // It is asked with eight bytes (SSLRequest).
-        Probe::Postgres(secure(server_of_one_word(8, b"N".to_vec()).await)),
-    ] {
-        let seen = ask(&probe, &network(), SLACK).await;
-        assert_eq!(seen.outcome, Outcome::Unknown, "{probe:?}: {seen:?}");
-        assert!(seen.detail.contains("does not offer tls"), "{seen:?}");
-    }
-}
-
-async fn say(stream: &mut TcpStream, number: u8, content: &[u8]) {
-    let head = [u8::try_from(content.len()).unwrap(), 0, 0, number];
-    stream.write_all(&[&head[..], content].concat()).await.unwrap();
-}
-
-async fn hear(stream: &mut TcpStream) -> Vec<u8> {
-    let mut head = [0; 4];
-    stream.read_exact(&mut head).await.unwrap();
-    let mut content = vec![0; usize::from(head[0])];
-    stream.read_exact(&mut content).await.unwrap();
-    content
-}
-
-#[tokio::test]
-async fn a_mysql_server_is_told_farewell_after_all_rows_so_that_it_counts_no_broken_connection() {
-    let (port, served) = mysql_of_two_rows(std::future::ready(())).await;
-    let seen = ask(&Probe::Mysql(sql(port, None)), &network(), SLACK).await;
-    assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
-    assert_eq!(tokio::time::timeout(SLACK, served).await.unwrap().unwrap(), [1]);
-}
-
-#[tokio::test]
-async fn an_answer_of_mysql_does_not_wait_for_rows_that_nobody_reads() {
-    let (go_on, told) = tokio::sync::oneshot::channel();
-    let (port, served) = mysql_of_two_rows(async { told.await.unwrap() }).await;
-    let seen = ask(&Probe::Mysql(sql(port, None)), &network(), SLACK).await;
-    assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
-    go_on.send(()).unwrap();
-    assert_eq!(tokio::time::timeout(SLACK, served).await.unwrap().unwrap(), [1], "it is told farewell all the same");
 }
 
 pub(super) fn dns(port: u16) -> Probe {

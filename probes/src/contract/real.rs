@@ -160,6 +160,18 @@ async fn redis_is_asked_with_its_password_and_a_wrong_one_is_unknown() {
         let seen = asked(&probe(file, &["PING"], None)).await;
         assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
     }
+    // A user of its own, who may do one thing.
+    let rules = ["ACL", "SETUSER", "prober", "on", ">other", "+ping"];
+    assert_eq!(asked(&probe(password.clone(), &rules, Some("OK"))).await.outcome, Outcome::Pass);
+    for (user, command, wanted) in [
+        ("prober", "PING", Outcome::Pass),
+        ("prober", "DBSIZE", Outcome::Unknown),
+        ("nobody", "PING", Outcome::Unknown),
+    ] {
+        let Probe::Redis(plain) = probe(secret(wrong.path(), "other"), &[command], None) else { unreachable!() };
+        let seen = asked(&Probe::Redis(RedisProbe { user: Some(user.to_owned()), ..plain })).await;
+        assert_eq!(seen.outcome, wanted, "{user} {command}: {seen:?}");
+    }
     let Probe::Redis(plain) = probe(password.clone(), &["PING"], Some("PONG")) else { unreachable!() };
     let secure = RedisProbe { port: secure_port, tls: Some(authority.trusted()), ..plain };
     let seen = asked(&Probe::Redis(secure.clone())).await;
@@ -305,6 +317,9 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
     let mut initdb = Command::new(programs.join("initdb"));
     initdb.args(["-A", "scram-sha-256", "-U", "holdfast", "--no-sync", "-D"]).arg(&data).arg("--pwfile").arg(&password);
     done(modest(&mut initdb).current_dir("/"), "postgresql");
+    // Each role in a way of its own.
+    let ways = "host all old 127.0.0.1/32 md5\nhost all clear 127.0.0.1/32 password\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    fs::write(data.join("pg_hba.conf"), ways).unwrap();
     let authority = Authority::new();
     let (certificate, key) = authority.write(&data);
     given_away(&certificate);
@@ -346,7 +361,30 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
         let seen = asked(&Probe::Postgres(SqlProbe { before, query, expect, ..plain.clone() })).await;
         assert_eq!(seen.outcome, wanted, "{when}: {seen:?}");
     }
+    other_ways_into_postgresql(&plain, &authority).await;
     secrets_and_names(Probe::Postgres, plain, secret(wrong.path(), "other"), &authority).await;
+}
+
+/// MD5 is spoken anywhere, and the password itself is said over TLS alone.
+async fn other_ways_into_postgresql(plain: &SqlProbe, authority: &Authority) {
+    let roles = [
+        "SET password_encryption = md5",
+        "CREATE ROLE old LOGIN PASSWORD 'pass word'",
+        "CREATE ROLE clear LOGIN PASSWORD 'pass word'",
+    ];
+    let before = roles.map(str::to_owned).to_vec();
+    let seen = asked(&Probe::Postgres(SqlProbe { before, ..plain.clone() })).await;
+    assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
+    for (user, secure, wanted) in [
+        ("old", false, Outcome::Pass),
+        ("old", true, Outcome::Pass),
+        ("clear", false, Outcome::Unknown),
+        ("clear", true, Outcome::Pass),
+    ] {
+        let tls = secure.then(|| authority.trusted());
+        let seen = asked(&Probe::Postgres(SqlProbe { user: user.to_owned(), tls, ..plain.clone() })).await;
+        assert_eq!(seen.outcome, wanted, "{user}, tls: {secure}: {seen:?}");
+    }
 }
 
 #[tokio::test]

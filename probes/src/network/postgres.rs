@@ -2,7 +2,7 @@
 //!
 //! Messages are written and parsed by `postgres-protocol`; they are read here, so that none is larger than it may be.
 
-use std::io;
+use std::{ffi::OsString, io};
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
@@ -20,6 +20,7 @@ use postgres_protocol::{
 use tokio::io::AsyncWriteExt;
 
 use crate::{
+    aside::HASHES,
     finding::Finding,
     network::{
         asker::Asker,
@@ -38,7 +39,7 @@ pub(crate) async fn ask(asker: &Asker<'_>, probe: &SqlProbe) -> Finding {
 async fn converse(asker: &Asker<'_>, probe: &SqlProbe) -> Result<Finding, Finding> {
     let password = asker.password(probe.password_file.as_deref()).await?;
     let mut session = Session { stream: open(asker, probe).await?, left: ANSWER_BYTES_MAX };
-    session.log_in(probe, password.as_deref()).await?;
+    session.log_in(asker, probe, password.as_deref()).await?;
     for statement in &probe.before {
         session.query(statement).await?;
     }
@@ -71,7 +72,7 @@ struct Session {
 }
 
 impl Session {
-    async fn log_in(&mut self, probe: &SqlProbe, password: Option<&str>) -> Result<(), Finding> {
+    async fn log_in(&mut self, asker: &Asker<'_>, probe: &SqlProbe, password: Option<&str>) -> Result<(), Finding> {
         let named = [("user", probe.user.as_str()), ("application_name", "holdfast"), ("client_encoding", "UTF8")];
         let database = (!probe.database.is_empty()).then_some(("database", probe.database.as_str()));
         self.send(|buffer| frontend::startup_message(named.into_iter().chain(database), buffer)).await?;
@@ -95,7 +96,7 @@ impl Session {
                     if !offered.map_err(|error| garbled(&error))? {
                         return Err(Finding::unknown("the server wants a way to log in that is not supported"));
                     }
-                    self.scram(given(password)?).await?;
+                    self.scram(asker, given(password)?).await?;
                 }
                 Message::AuthenticationOk
                 | Message::ParameterStatus(_)
@@ -106,14 +107,18 @@ impl Session {
         }
     }
 
-    async fn scram(&mut self, password: &str) -> Result<(), Finding> {
+    async fn scram(&mut self, asker: &Asker<'_>, password: &str) -> Result<(), Finding> {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         let first = scram.message().to_vec();
         self.send(|buffer| frontend::sasl_initial_response(SCRAM_SHA_256, &first, buffer)).await?;
         let Message::AuthenticationSaslContinue(body) = self.receive().await? else {
             return Err(Finding::fail("the server breaks off the login"));
         };
-        scram.update(body.data()).map_err(|error| garbled(&error))?;
+        few_enough(rounds(body.data()))?;
+        // The server says how long this takes, and it takes all of a processor.
+        let (server, told) = (OsString::from(asker.address()?.to_string()), body.data().to_vec());
+        let hashing = HASHES.run(&server, move || scram.update(&told).map(|()| scram));
+        let mut scram = asker.own("hash the password", hashing).await?.map_err(|error| garbled(&error))?;
         let second = scram.message().to_vec();
         self.send(|buffer| frontend::sasl_response(&second, buffer)).await?;
         let Message::AuthenticationSaslFinal(body) = self.receive().await? else {
@@ -176,6 +181,25 @@ impl Session {
             Some(message) => Ok(message),
             None => Err(Finding::fail("the service does not speak PostgreSQL")),
         }
+    }
+}
+
+/// Most rounds of hashing that are made for a login: what the library makes, and two dozen times what servers want that nobody has
+/// set up otherwise (`scram_iterations`).
+const ROUNDS_MAX: u64 = 100_000;
+
+/// How many rounds a server wants (RFC 5802, `i=`).
+fn rounds(said: &[u8]) -> Option<u64> {
+    let attributes = std::str::from_utf8(said).ok()?.split(',');
+    attributes.filter_map(|attribute| attribute.strip_prefix("i=")).find_map(|rounds| rounds.parse().ok())
+}
+
+fn few_enough(rounds: Option<u64>) -> Result<(), Finding> {
+    match rounds {
+        Some(rounds) if rounds > ROUNDS_MAX => Err(Finding::unknown(format!(
+            "the server wants {rounds} rounds of hashing at the login, and {ROUNDS_MAX} at most are made here"
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -76,11 +76,23 @@ fn judge(reply: &Reply, probe: &RedisProbe) -> Finding {
 }
 
 /// Errors about who asks, or what: they are no evidence against the server. `DENIED` says that it is in protected mode, which
-/// lets nobody in from elsewhere.
+/// lets nobody in from elsewhere. In a cluster `MOVED` and `ASK` say that the key lies with another server, which may be so after
+/// any rebalancing, and `CROSSSLOT` that not all keys lie together.
+const ABOUT_US: [&str; 10] = [
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+    "DENIED",
+    "MOVED ",
+    "ASK ",
+    "CROSSSLOT",
+    "ERR unknown",
+    "ERR wrong number",
+    "ERR syntax",
+];
+
 fn is_about_us(text: &str) -> bool {
-    ["NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "ERR unknown", "ERR wrong number", "ERR syntax"]
-        .iter()
-        .any(|kind| text.starts_with(kind))
+    ABOUT_US.iter().any(|kind| text.starts_with(kind))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -206,6 +218,11 @@ mod tests {
         assert_eq!((refused(protected).outcome, judged(protected)), (Outcome::Unknown, Outcome::Unknown));
         let wrong = refused("WRONGPASS invalid username-password pair, it is not 'secret'");
         assert_eq!((wrong.outcome, wrong.detail.as_str()), (Outcome::Unknown, "the login is refused: WRONGPASS"));
+        for elsewhere in ["MOVED 3999 10.0.0.6:6379", "ASK 3999 10.0.0.6:6379", "CROSSSLOT Keys in request don't hash"]
+        {
+            assert_eq!(judged(elsewhere), Outcome::Unknown, "it answers, and is not the one to ask");
+        }
+        assert_eq!(judged("CLUSTERDOWN The cluster is down"), Outcome::Fail);
         assert_eq!(judged("LOADING Redis is loading the dataset in memory"), Outcome::Fail);
     }
 
