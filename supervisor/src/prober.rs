@@ -229,11 +229,13 @@ struct Look {
 
 impl Look {
     /// Asks at every interval; never twice at once. The first question comes after a part of the interval that differs
-    /// from subject to subject, so that a start does not bring a herd.
+    /// from subject to subject, so that a start does not bring a herd; the second one comes early by another part, so that from
+    /// then on they are spread over the whole of it.
     async fn run(self) {
         let (guest, service, _) = &self.subject;
         let every = self.question.service.every.0.max(Duration::from_millis(20));
         let first_after = wanted::first_after(guest, service, self.node.host(), every);
+        let mut second_after = Some(wanted::second_after(guest, service, self.node.host(), every));
         let mut turn = interval_at(tokio::time::Instant::now() + first_after, every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = false;
@@ -244,6 +246,10 @@ impl Look {
             let answer = self.look().await;
             silent = answer.latency >= self.question.service.timeout.0;
             self.note(&answer);
+            if let Some(after) = second_after.take() {
+                // What has waited for its answer for longer than that is not late.
+                turn.reset_at((due + after).max(tokio::time::Instant::now()));
+            }
         }
     }
 

@@ -103,6 +103,13 @@ pub(super) fn first_after(guest: &GuestName, service: &ServiceName, host: &HostN
     every.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 4_000.0)
 }
 
+/// After how long it is asked for the second time: a whole interval, or less by one, two or three quarters of it. Else all would be
+/// asked in the same quarter for good, and a host would be four times as busy as it has to be.
+pub(super) fn second_after(guest: &GuestName, service: &ServiceName, host: &HostName, every: Duration) -> Duration {
+    let quarters = rank(hashed(guest, service), host) / 1_000 % 4;
+    every - every / 4 * u32::try_from(quarters).unwrap_or(0)
+}
+
 /// `GUEST/SERVICE/HOST`, hashed and mixed: small, and alike on every host and in every version. Names of hosts mostly differ
 /// at their end alone, which FNV hardly carries into the high bits, so that the same few of them would come first for most services.
 fn rank(service: u64, host: &HostName) -> u64 {
@@ -212,6 +219,21 @@ mod tests {
             asked[usize::try_from(first.as_millis()).unwrap() / 100] += 1;
         }
         // A hundred in each tenth of a second, if all were alike.
+        assert!(asked.iter().all(|count| (50..=150).contains(count)), "{asked:?}");
+    }
+
+    #[test]
+    fn from_the_second_question_on_a_host_is_as_busy_in_each_part_of_the_interval_as_in_any_other() {
+        let (service, every) = (ServiceName::new("http").unwrap(), Duration::from_secs(10));
+        let mut asked = [0_u32; 20];
+        for number in 0..2_000 {
+            let (guest, host) = (GuestName::new(format!("guest-{number:04}")).unwrap(), host("hv-01"));
+            let second = second_after(&guest, &service, &host, every);
+            assert!((every / 4..=every).contains(&second), "{second:?}");
+            let at = (first_after(&guest, &service, &host, every) + second).as_millis() % every.as_millis();
+            asked[usize::try_from(at).unwrap() / 500] += 1;
+        }
+        // A hundred in each twentieth, if all were alike.
         assert!(asked.iter().all(|count| (50..=150).contains(count)), "{asked:?}");
     }
 
