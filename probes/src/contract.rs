@@ -10,6 +10,7 @@ mod network;
 mod plugin;
 mod real;
 mod scene;
+mod six;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What is odd about a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Oddity {
+pub(super) enum Oddity {
     None,
     /// It first sends an answer to another question.
     Stray,
@@ -32,7 +32,7 @@ enum Oddity {
     Empty,
 }
 
-fn answer(question: &[u8], oddity: Oddity, udp: bool) -> Vec<u8> {
+pub(super) fn answer(question: &[u8], oddity: Oddity, udp: bool) -> Vec<u8> {
     let question = Message::from_vec(question).unwrap();
     let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
     answer.add_queries(question.queries.clone());

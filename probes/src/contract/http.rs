@@ -14,7 +14,7 @@ use crate::{
     contract::{
         authority::{Authority, Kind},
         network::server_of_one_word,
-        scene::{HEAD, Manner, OK, network, server},
+        scene::{HEAD, Here, Manner, OK, here_is, inside, network, server},
     },
 };
 
@@ -67,6 +67,42 @@ async fn an_endless_body_is_read_only_so_far_and_nothing_is_unpacked() {
     assert!(seen.outcome == Outcome::Fail && seen.detail.contains("head is larger"), "{seen:?}");
 }
 
+/// 64 MiB of one word as `gzip` packs them, which takes a thousandth of that; `None` where there is no `gzip`.
+fn bomb() -> Option<Vec<u8>> {
+    let pack = "yes hold | head -c 67108864 | gzip -9";
+    here_is("gzip").then(|| std::process::Command::new("sh").args(["-c", pack]).output().unwrap().stdout)
+}
+
+#[tokio::test]
+async fn an_archive_bomb_is_a_short_page_over_every_version_of_http_and_in_the_guest() {
+    let Some(bomb) = bomb() else {
+        eprintln!("left out because this machine has no gzip");
+        return;
+    };
+    let packed = vec![("content-encoding", "gzip")];
+    let two = over_two((200, packed, bomb.clone(), Vec::new())).await;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", bomb.len());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let one = listener.local_addr().unwrap().port();
+    let whole = [head.as_bytes(), &bomb].concat();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 2048]).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &whole).await;
+        }
+    });
+    let wanted = |probe: HttpProbe| HttpProbe { body: Some("hold\nhold\n".to_owned()), ..probe };
+    let size = format!("{} bytes", bomb.len().min(65_536));
+    let mut all = vec![asked(wanted(get(one))).await];
+    all.push(asked(wanted(HttpProbe { version: HttpVersion::Two, ..get(two) })).await);
+    if here_is("curl") {
+        all.push(ask(&Probe::Http(Box::new(wanted(get(one)))), &inside(Here), LIMIT).await);
+    }
+    for seen in all {
+        assert!(seen.outcome == Outcome::Fail && seen.detail.contains(&size), "{size}: {seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_request_says_what_the_policy_says() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -95,6 +131,7 @@ async fn the_request_says_what_the_policy_says() {
     {
         assert!(heard.contains(wanted), "{heard}");
     }
+    assert!(!heard.contains("accept-encoding"), "what is packed is not unpacked: {heard}");
 }
 
 #[tokio::test]
