@@ -233,7 +233,7 @@ impl HostEvidence {
 /// Whether nothing in the guest can answer, and goes on where it was when it is let run again.
 fn stands_still(condition: &GuestCondition) -> bool {
     match condition {
-        GuestCondition::Paused { .. } | GuestCondition::IoError { .. } => true,
+        GuestCondition::Paused { .. } | GuestCondition::IoError { .. } => !condition.is_broken(),
         GuestCondition::Running
         | GuestCondition::Panicked
         | GuestCondition::Incoming

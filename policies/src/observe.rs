@@ -71,7 +71,7 @@ pub fn clean_to(text: &str, bytes_max: usize) -> String {
 pub enum GuestCondition {
     /// Its virtual CPUs run.
     Running,
-    /// It is there, but its virtual CPUs do not run; not a failure by itself (S5).
+    /// It is there, but its virtual CPUs do not run; not a failure by itself (S5), unless it [is broken](Self::is_broken).
     Paused {
         /// QEMU's word for why.
         reason: String,
@@ -97,6 +97,18 @@ pub enum GuestCondition {
         /// Why.
         detail: String,
     },
+}
+
+/// QEMU's word (`RunState`) for a guest whose virtual CPUs it cannot run on, because KVM has refused to.
+const BROKEN: &str = "internal-error";
+
+impl GuestCondition {
+    /// Whether its virtual CPUs stand still and nobody has stopped them: QEMU could not run them on, and takes no word to go on
+    /// before a reset.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::Paused { reason } if reason == BROKEN)
+    }
 }
 
 /// What one host says of one guest that it has, or had.

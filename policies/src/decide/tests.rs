@@ -653,6 +653,13 @@ fn a_paused_guest_is_not_failed() {
 }
 
 #[test]
+fn a_guest_whose_virtual_cpus_cannot_run_on_is_reset_though_qemu_has_it_stand_still_as_if_paused() {
+    let mut scene = four();
+    scene.report("web", "d", GuestCondition::Paused { reason: "internal-error".to_owned() });
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
 fn a_guest_that_stays_sent_away_after_its_move_was_given_up_is_reset() {
     let mut scene = four();
     scene.report("web", "d", GuestCondition::Sent);

@@ -59,6 +59,9 @@ pub(super) fn trouble(
         Some(report) => match &report.condition {
             GuestCondition::Exited { detail } => return ill(format!("its QEMU has ended ({detail})")),
             GuestCondition::Panicked => return ill("its kernel has panicked".to_owned()),
+            broken if broken.is_broken() => {
+                return ill("QEMU cannot run its virtual CPUs on (internal-error)".to_owned());
+            }
             GuestCondition::Paused { reason } => {
                 let why = format!("it is paused ({reason}); that is not a failure");
                 return Condition::NotToBeJudged {
