@@ -11,6 +11,7 @@ mod plugin;
 mod real;
 mod scene;
 mod six;
+mod tls;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

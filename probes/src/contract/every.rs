@@ -83,6 +83,21 @@ async fn every_kind_ends_by_its_deadline_and_says_little_whoever_is_mute_or_nois
     }
 }
 
+/// By the clock of the runtime, which stands still while anything is done and goes on at once where all wait: so a busy machine
+/// takes nothing away from the limit, and nothing needs to be added to it.
+#[tokio::test(start_paused = true)]
+async fn every_kind_keeps_its_deadline_to_the_hundredth_of_a_second_whatever_this_machine_does() {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let port = server(Manner::Mute).await;
+    for target in [network(), agent(Says::Nothing, |_| Says::Nothing)] {
+        for probe in every(port) {
+            let began = tokio::time::Instant::now();
+            ask(&probe, &target, LIMIT).await;
+            assert!(began.elapsed() <= LIMIT + Duration::from_millis(10), "{probe:?} took {:?}", began.elapsed());
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_kind_is_unknown_where_neither_an_address_nor_an_agent_is_there() {
     let gone = || Says::Error(ChannelError::Unavailable("no socket".to_owned()));

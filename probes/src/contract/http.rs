@@ -13,15 +13,14 @@ use crate::{
     ask,
     contract::{
         authority::{Authority, Kind},
-        network::server_of_one_word,
         scene::{HEAD, Here, Manner, OK, here_is, inside, network, server},
     },
 };
 
 /// Long enough for any machine; only the outcome matters here.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
-async fn asked(probe: HttpProbe) -> Observation {
+pub(super) async fn asked(probe: HttpProbe) -> Observation {
     ask(&Probe::Http(Box::new(probe)), &network(), LIMIT).await
 }
 
@@ -29,7 +28,7 @@ fn get(port: u16) -> HttpProbe {
     HttpProbe::get(format!("http://{{address}}:{port}/healthz"))
 }
 
-fn secure(port: u16, tls: TlsSettings) -> HttpProbe {
+pub(super) fn secure(port: u16, tls: TlsSettings) -> HttpProbe {
     HttpProbe { tls, ..HttpProbe::get(format!("https://{{address}}:{port}/")) }
 }
 
@@ -174,46 +173,6 @@ async fn certificates_that_are_expired_self_signed_or_for_another_name_are_told_
     assert_eq!(asked(secure(port, named)).await.outcome, Outcome::Pass);
     let misnamed = TlsSettings { server_name: Some("elsewhere.example".to_owned()), ..trusted };
     assert_eq!(asked(secure(port, misnamed)).await.outcome, Outcome::Fail);
-}
-
-#[tokio::test]
-async fn a_self_signed_certificate_is_taken_where_it_is_trusted_itself_whatever_it_calls_itself() {
-    let authority = Authority::new();
-    for kind in [Kind::SelfSigned, Kind::OwnAuthority] {
-        let port = authority.server(kind, false, OK).await;
-        let itself = TlsSettings { ca_file: Some(authority.shown()), ..TlsSettings::default() };
-        let misnamed = TlsSettings { server_name: Some("elsewhere.example".to_owned()), ..itself.clone() };
-        for (tls, wanted, words) in [
-            (itself, Outcome::Pass, "valid for"),
-            (misnamed, Outcome::Fail, "for another name"),
-            (authority.trusted(), Outcome::Fail, "self-signed and not trusted"),
-        ] {
-            let probe = TlsProbe { port, tls: tls.clone(), days_left: Some(30), expiring: Grade::Slow };
-            let seen = ask(&Probe::Tls(probe), &network(), LIMIT).await;
-            assert!(seen.outcome == wanted && seen.detail.contains(words), "{seen:?}");
-            let seen = asked(secure(port, tls)).await;
-            assert_eq!(seen.outcome, wanted, "{seen:?}");
-        }
-    }
-}
-
-/// What a server answers first that knows no newer version than TLS 1.0 (RFC 2246): an alert, or a greeting in that version.
-fn of_old() -> [Vec<u8>; 2] {
-    let alert = vec![21, 3, 1, 0, 2, 2, 70];
-    // Version, random, no session, one cipher, no compression.
-    let greeting: Vec<u8> = [&[3, 1][..], &[7; 32], &[0, 0, 0x2f, 0]].concat();
-    let length = u8::try_from(greeting.len()).unwrap();
-    let message = [&[2, 0, 0, length][..], &greeting].concat();
-    [alert, [&[22, 3, 1, 0, length + 4][..], &message].concat()]
-}
-
-#[tokio::test]
-async fn a_service_with_which_this_host_has_no_version_of_tls_in_common_is_not_accused() {
-    for said in of_old() {
-        let port = server_of_one_word(5, said).await;
-        let seen = asked(secure(port, TlsSettings { verify: false, ..TlsSettings::default() })).await;
-        assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
-    }
 }
 
 #[tokio::test]
