@@ -43,7 +43,7 @@ pub const SERVICE_VERDICT: Name =
     ("holdfast_service_verdict", "1 for the verdict that the coordinator holds about the service, 0 for the others.");
 /// Probe latency.
 pub const PROBE_LATENCY: Name =
-    ("holdfast_probe_latency_seconds", "How long probes from this host took, whatever they came to.");
+    ("holdfast_probe_latency_seconds", "How long questions of this host took, but for those that could not be asked.");
 /// Probe outcomes.
 pub const PROBES: Name = ("holdfast_probes_total", "Probes asked from this host, by what they came to.");
 /// Probe lateness.

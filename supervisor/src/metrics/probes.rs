@@ -72,7 +72,10 @@ impl ProbeMetrics {
     ) {
         let known = self.admit(guest.as_str(), service.as_str());
         let (guest, service) = if known { (guest.as_str(), service.as_str()) } else { (OTHER, OTHER) };
-        if let Ok(series) = self.latency.get_metric_with_label_values(&[guest, service, from.word()]) {
+        // That somebody could not be asked is known in no time, and says nothing of how quick they are.
+        if outcome != ProbeOutcome::Unknown
+            && let Ok(series) = self.latency.get_metric_with_label_values(&[guest, service, from.word()])
+        {
             series.observe(took.as_secs_f64());
         }
         super::count(&self.outcomes, &[guest, service, from.word(), outcome.word()], 1);

@@ -227,6 +227,19 @@ fn a_figure_that_a_plugin_does_not_tell_any_more_is_not_shown_any_more() {
 }
 
 #[test]
+fn what_could_not_be_asked_is_counted_and_makes_nobody_quicker() {
+    let metrics = Metrics::new().unwrap();
+    let (web, http) = (guest("web-1"), ServiceName::new("http").unwrap());
+    for outcome in [ProbeOutcome::Pass, ProbeOutcome::Unknown, ProbeOutcome::Fail, ProbeOutcome::Unknown] {
+        metrics.probed(&web, &http, VantageKind::Inside, outcome, Duration::from_millis(3));
+    }
+    let (page, of) = (metrics.render(), "guest=\"web-1\",service=\"http\",vantage=\"inside\"");
+    assert!(page.contains(&format!("holdfast_probe_latency_seconds_count{{{of}}} 2\n")), "{page}");
+    let unknown = "holdfast_probes_total{guest=\"web-1\",outcome=\"unknown\",service=\"http\",vantage=\"inside\"} 2";
+    assert!(page.contains(unknown), "{page}");
+}
+
+#[test]
 fn services_beyond_the_bound_share_one_series() {
     let metrics = Metrics::new().unwrap();
     let http = ServiceName::new("http").unwrap();
