@@ -120,6 +120,39 @@ async fn it_says_that_it_is_here_and_does_what_it_is_allowed_to() {
     assert!(matches!(&answer, FromGuest::Found { outcome: Outcome::Pass, detail, .. } if detail.contains("ms late")));
 }
 
+/// For how long the guest has kept the agent waiting, as it says itself.
+async fn late_ms(host: &mut Host, id: u64) -> u64 {
+    let answer = host.asks(id, What::Probe(Box::new(Probe::AgentPing {}))).await;
+    let FromGuest::Found { outcome: Outcome::Pass, detail, .. } = &answer else { panic!("{answer:?}") };
+    detail.split_whitespace().find_map(|word| word.parse().ok()).unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_that_its_guest_did_not_let_run_says_so_for_a_while() {
+    const HELD_MS: u64 = 400;
+    let mut host = Host::of("allow: {}");
+    host.hears().await;
+    // By now it measures.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // This thread is the agent's, too.
+    std::thread::sleep(Duration::from_millis(HELD_MS));
+    let (mut id, least) = (1, HELD_MS - 100);
+    while late_ms(&mut host, id).await < least {
+        assert!(id < 100, "it has not noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        id += 1;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(late_ms(&mut host, id + 1).await >= least, "whoever asks seldom is told, too");
+    host.says(&ToGuest::Hello { number: 7 }).await;
+    let told = loop {
+        if let FromGuest::Here { hello: Some(7), late_ms, .. } = host.hears().await {
+            break late_ms;
+        }
+    };
+    assert!(told >= least, "{told}");
+}
+
 #[tokio::test]
 async fn what_its_config_does_not_name_is_refused_whoever_asks() {
     let mut host = Host::of("allow: { commands: [['true']], files: [/etc/hostname], processes: [nginx] }");
