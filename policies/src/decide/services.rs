@@ -1,6 +1,9 @@
 //! Service verdicts: consecutive failures at a vantage, and vantages that agree.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
@@ -172,8 +175,12 @@ impl<'a> Watched<'a> {
                 .filter_map(|(name, service)| {
                     let own = judged.get(name)?;
                     let held = |need: &&ServiceName| {
+                        let (Some(other), Some(needed)) = (judged.get(*need), services.get(*need)) else {
+                            return false;
+                        };
                         let since = passed(name).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last));
-                        judged.get(*need).is_some_and(|other| holds_up(other, own, since))
+                        let differs = other.degraded == Some(Degradation::Disagreement);
+                        holds_up(other, own, since) || (differs && self.is_one_side((name, service), (*need, needed)))
                     };
                     Some((name.clone(), service.tuning.needs.iter().find(held)?.clone()))
                 })
@@ -211,6 +218,16 @@ impl<'a> Watched<'a> {
         let failing = outside.iter().filter(|(_, sight)| sight.state == SightState::Failing).count();
         let most = failing > outside.len().saturating_sub(failing);
         failing >= CUT_OFF_MIN && most && within.iter().any(|(_, sight)| sight.state == SightState::Passing)
+    }
+
+    /// Whether whoever gets no answer of a service gets none of one that it needs either: then that is why, though others get one.
+    fn is_one_side(self, own: (&ServiceName, &Service), need: (&ServiceName, &Service)) -> bool {
+        let failing = |(name, service): (&ServiceName, &Service)| -> BTreeSet<&'a Vantage> {
+            let failing = self.fresh(name, service).filter(|(_, sight)| sight.state == SightState::Failing);
+            failing.map(|(vantage, _)| vantage).collect()
+        };
+        let own = failing(own);
+        !own.is_empty() && own.is_subset(&failing(need))
     }
 
     /// The first service that has failed, as a sentence.

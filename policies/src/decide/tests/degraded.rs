@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{OnDegraded, Policy},
+    model::{OnDegraded, Policy, Vantages},
     time::Span,
     tuning::{Flaps, Slow},
 };
@@ -293,6 +293,36 @@ fn while_the_network_fails_what_needs_it_neither_climbs_nor_alerts() {
     assert!(matches!(&decision.commands[..], [Change::Climb { why, .. }] if why == "net does not answer"));
     let judged = &decision.report.guests[&name("web")].services[&service("http")];
     assert_eq!((judged.verdict, judged.word()), (ServiceVerdict::Failed, "waits for net".to_owned()));
+}
+
+/// As where a switch between hosts and guests dies: `net` answers inside, and nothing to any host.
+#[test]
+fn what_fails_wherever_its_need_fails_too_waits_for_that_though_the_need_answers_elsewhere() {
+    let mut scene = under(|policy| {
+        let mut net = policy.services[&service("http")].clone();
+        net.from = Vantages { inside: true, hosts: 2, agree: 3 };
+        policy.services.insert(service("net"), net);
+        policy.services.values_mut().next().unwrap().tuning.needs.insert(service("net"));
+    });
+    for of in ["net", "http"] {
+        sees(&mut scene, of, SightState::Failing, Some(5_000));
+    }
+    let (epoch, at) = (scene.stage.state.guests[&name("web")].tenures()[0].epoch, Moment(scene.now));
+    let (state, passed) = (SightState::Passing, Some(at));
+    let passes = Sight { epoch, state, at, since: at, passed, warns: false, detail: String::new() };
+    let pass = |scene: &mut Scene, vantage| {
+        let services = scene.evidence.services.entry(name("web")).or_default();
+        services.entry(service("net")).or_default().insert(vantage, passes.clone());
+    };
+    pass(&mut scene, Vantage::Inside);
+    let decision = scene.decide();
+    let judged = &decision.report.guests[&name("web")].services;
+    assert_eq!(judged[&service("net")].word(), "degraded (vantages disagree)");
+    assert_eq!(judged[&service("http")].word(), "waits for net");
+    assert!(!scene.words().contains(&"Climb".to_owned()), "{:?}", scene.words());
+    // Where one host gets an answer of the need and none of the service, it is the service.
+    pass(&mut scene, Vantage::Host(host("b")));
+    assert!(scene.words().contains(&"Climb".to_owned()), "{:?}", scene.words());
 }
 
 #[test]
