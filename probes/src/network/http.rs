@@ -7,6 +7,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
+    time::Duration,
 };
 
 use futures_util::future::{Either, select};
@@ -23,6 +24,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
+use tokio::time::timeout;
 use url::{Host, Url};
 
 use crate::{
@@ -129,7 +131,7 @@ impl Step {
             Some(place) => self.whose.word_for_place(place)?,
             None => self.whose.word_for_name(host, asker.resolve(host, port(&self.url)).await?)?,
         };
-        let plain = first_of(&places).await?;
+        let plain = first_of(&places, asker.again_after()).await?;
         self.whose.word_for_connection(&plain)?;
         match secured {
             Some(secured) => secured.greet(plain).await,
@@ -258,17 +260,26 @@ fn unaskable(error: &dyn Error) -> Finding {
 }
 
 /// The first of them that can be reached. Where none can, what one of them did to us counts: that this host has no way to
-/// another one, as where a name has an IPv6 address and the host has none, takes nothing from it.
-async fn first_of(places: &[SocketAddr]) -> Result<tokio::net::TcpStream, Finding> {
+/// another one, as where a name has an IPv6 address and the host has none, takes nothing from it. One that is silent keeps us from
+/// the next one for `patience` alone, as it keeps users.
+async fn first_of(places: &[SocketAddr], patience: Duration) -> Result<tokio::net::TcpStream, Finding> {
     let mut failed = Finding::unknown("there is no address to connect to");
-    for place in places {
-        match connect(*place).await {
-            Ok(stream) => return Ok(stream),
-            Err(finding) if failed.outcome == Outcome::Unknown => failed = finding,
-            Err(_) => {}
+    let Some((last, others)) = places.split_last() else { return Err(failed) };
+    for place in others {
+        match timeout(patience, connect(*place)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(finding)) if failed.outcome == Outcome::Unknown => failed = finding,
+            Err(_) if failed.outcome == Outcome::Unknown => {
+                failed = Finding::fail(format!("{place} does not answer within {patience:?}"));
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
     }
-    Err(failed)
+    match connect(*last).await {
+        Err(finding) if failed.outcome == Outcome::Unknown => Err(finding),
+        Err(_) => Err(failed),
+        connected => connected,
+    }
 }
 
 async fn over_one(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, Finding> {
@@ -352,9 +363,35 @@ mod tests {
             (vec![no_way], Outcome::Unknown),
             (vec![], Outcome::Unknown),
         ] {
-            let failed = first_of(&places).await.unwrap_err();
+            let failed = first_of(&places, LIMIT).await.unwrap_err();
             assert_eq!(failed.outcome, wanted, "{places:?}: {}", failed.detail);
         }
+    }
+
+    /// Long enough for any machine.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// As where a name has an IPv6 address, and the way there ends somewhere.
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_keep_the_next_one_from_being_asked() {
+        const SHORT: Duration = Duration::from_millis(200);
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // Its queue is full, so that connections to it stay half open.
+        let listener = socket.listen(0).unwrap();
+        let (silent, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
+        while let Ok(connected) = timeout(SHORT, connect(silent)).await {
+            waiting.push(connected.unwrap());
+            assert!(waiting.len() < 64, "the queue has no end");
+        }
+        let answers = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let place = answers.local_addr().unwrap();
+        let stream = timeout(LIMIT, first_of(&[silent, place], SHORT)).await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), place);
+        // And where the next one refuses, silence is what it comes to.
+        drop(answers);
+        let failed = timeout(LIMIT, first_of(&[silent, place], SHORT)).await.unwrap().unwrap_err();
+        assert!(failed.outcome == Outcome::Fail && failed.detail.contains("does not answer"), "{}", failed.detail);
     }
 
     #[test]
