@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{config::Reports, look};
+use super::{config::Reports, look, protocol::SERVICES_MAX};
 use crate::channel::Looked;
 
 /// Where reports are kept: gone with the boot, as they should be.
@@ -28,11 +28,12 @@ const PATH: &str = "/heartbeat/";
 /// Longest report in bytes; the words that mean something have four letters.
 const REPORT_BYTES_MAX: usize = 64;
 
-/// Applications that are listened to at once; each is done in a moment, and there are 64 names at most.
-const AT_ONCE: usize = 16;
+/// Applications that are listened to at once; each is done in a moment, and there are as many names at most.
+const AT_ONCE: usize = SERVICES_MAX;
 
-/// How long a connection may take, so that one that says nothing does not keep others out.
+/// How long a connection may take, and how long it may say nothing of what it wants, so that none keeps others out.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(5);
+const MUTE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a `down` without an `up` after it explains that the application ends: as long as it silences its probe by default.
 const DOWN_FOR: Duration = Duration::from_secs(600);
@@ -77,6 +78,7 @@ async fn serve(reports: Arc<Reports>, stream: TcpStream) -> hyper::Result<()> {
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(MUTE_LIMIT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer)
         .await

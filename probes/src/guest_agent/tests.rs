@@ -407,6 +407,21 @@ async fn an_application_reports_by_put_and_only_those_that_are_named() {
     }
 }
 
+#[tokio::test]
+async fn connections_that_say_nothing_keep_no_application_from_reporting() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = GuestConfig::parse(&format!("heartbeat: {{ listen: '{free}', services: [shop] }}")).unwrap();
+    config.heartbeat.as_mut().unwrap().folder = folder.path().join("beats");
+    let _host = Host::with(config);
+    assert_eq!(put(free, "/heartbeat/shop", "").await, 204);
+    let mut mute = Vec::new();
+    for _ in 0..100 {
+        mute.push(TcpStream::connect(free).await.unwrap());
+    }
+    assert_eq!(timeout(LIMIT, put(free, "/heartbeat/shop", "")).await.unwrap(), 204);
+}
+
 /// The status of an answer to a PUT.
 async fn put(to: std::net::SocketAddr, path: &str, said: &str) -> u16 {
     let connect = async {
