@@ -7,6 +7,7 @@
 mod client;
 mod connection;
 mod frame;
+mod greeting;
 mod seats;
 mod server;
 mod socket;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use client::Client;
 pub use frame::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+pub(crate) use seats::{Seat, Seats};
 pub use server::{Counters, Limits, Server};
 
 use holdfast_policies::{names::HostName, operators::OperatorCertificate};

@@ -1,53 +1,58 @@
-//! How many connections each operator's certificate may have open, so that a stolen or a revoked one takes the connections
-//! that there are from no host and from no other operator: it is verified as any other until it expires.
+//! How many places each of those who are counted may have, so that what one of them does takes the places that there are from no
+//! other: the connections of a certificate that was stolen or revoked, which is verified as any other until it expires, or of a
+//! host that is not itself any more; and what waits of each host to be looked at.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use holdfast_policies::operators::Serial;
-
-/// The seats that are taken, by certificate.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seats {
-    taken: Arc<Mutex<BTreeMap<Serial, usize>>>,
+/// The seats that are taken, by who has them.
+#[derive(Debug, Clone)]
+pub(crate) struct Seats<K> {
+    taken: Arc<Mutex<BTreeMap<K, usize>>>,
 }
 
-/// One of a certificate's connections. It is given back when dropped.
+/// One of somebody's places. It is given back when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Seats,
-    serial: Serial,
+pub(crate) struct Seat<K: Ord + Clone> {
+    seats: Seats<K>,
+    whose: K,
 }
 
-impl Seats {
-    /// One more connection of this certificate, unless it has as many as it may.
-    pub(super) fn take(&self, serial: &Serial, most: usize) -> Option<Seat> {
+impl<K> Default for Seats<K> {
+    fn default() -> Self {
+        Self { taken: Arc::new(Mutex::new(BTreeMap::new())) }
+    }
+}
+
+impl<K: Ord + Clone> Seats<K> {
+    /// One more place for somebody, unless they have as many as they may.
+    pub(crate) fn take(&self, whose: &K, most: usize) -> Option<Seat<K>> {
         let mut taken = self.lock();
-        let count = taken.get(serial).copied().unwrap_or(0);
+        let count = taken.get(whose).copied().unwrap_or(0);
         if count >= most {
             return None;
         }
-        taken.insert(serial.clone(), count + 1);
-        Some(Seat { seats: self.clone(), serial: serial.clone() })
+        taken.insert(whose.clone(), count + 1);
+        Some(Seat { seats: self.clone(), whose: whose.clone() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Serial, usize>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Seat {
+impl<K: Ord + Clone> Drop for Seat<K> {
     fn drop(&mut self) {
         let mut taken = self.seats.lock();
-        // Nothing is remembered of a certificate that has no connection.
-        match taken.get(&self.serial).copied() {
+        // Nothing is remembered of somebody who has no place.
+        match taken.get(&self.whose).copied() {
             Some(count) if count > 1 => {
-                taken.insert(self.serial.clone(), count - 1);
+                taken.insert(self.whose.clone(), count - 1);
             }
             Some(_) | None => {
-                taken.remove(&self.serial);
+                taken.remove(&self.whose);
             }
         }
     }
@@ -55,11 +60,13 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::operators::Serial;
+
     use super::*;
 
     #[test]
     fn a_certificate_has_so_many_seats_and_others_have_their_own() {
-        let (seats, ann, bob) = (Seats::default(), Serial::from_bytes(&[1]), Serial::from_bytes(&[2]));
+        let (seats, ann, bob) = (Seats::<Serial>::default(), Serial::from_bytes(&[1]), Serial::from_bytes(&[2]));
         let (first, second) = (seats.take(&ann, 2), seats.take(&ann, 2));
         assert!(first.is_some() && second.is_some() && seats.take(&ann, 2).is_none());
         assert!(seats.take(&bob, 2).is_some(), "another's");

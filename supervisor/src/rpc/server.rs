@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use holdfast_policies::{names::HostName, operators::Serial};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncWriteExt, BufReader, BufWriter},
@@ -26,6 +27,7 @@ use super::{
     BODY_BYTES_MAX, Channel, Handler,
     connection::IN_FLIGHT_PER_CHANNEL,
     frame::{self, ANSWER, Frame, FrameError, REFUSAL},
+    greeting::{Greeting, Place},
     seats::{Seat, Seats},
     socket,
 };
@@ -40,16 +42,22 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How much the server lets others use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; further ones are closed at once, whoever asks for them, voters too. So there is room for two of each
-    /// host that is heard: the one that it has had, and the one that it makes before that is known to be cut.
+    /// Connections at once of peers with a certificate; further ones are closed at once, whoever asks for them, voters too. So there
+    /// is room for two of each host that is heard: the one that it has had, and the one that it makes before that is known to be cut.
     pub connections: usize,
+    /// Connections of one host at once; further ones are closed at once. It has one or two, and some more for a moment when it
+    /// was started again and again while its requests were being worked on.
+    pub per_host: usize,
     /// Connections of one operator's certificate at once; further ones are closed at once. A command has one, and scripts may
     /// run several at once.
     pub per_operator: usize,
+    /// Connections whose handshake is not over; for further ones the longest-standing is closed. As many as the hosts of a large
+    /// cluster make at the same moment, when their coordinator has come back.
+    pub handshakes: usize,
     /// Requests being handled per connection; more are not read until one is answered. As many as a peer may have under way on
     /// all channels, so that raft is not kept waiting where the others are full.
     pub in_flight_per_connection: usize,
-    /// A TLS handshake must be done within this, so that silent connections do not use up the slots.
+    /// A TLS handshake must be done within this.
     pub handshake: Duration,
 }
 
@@ -57,7 +65,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1_152,
+            per_host: 64,
             per_operator: 16,
+            handshakes: 512,
             in_flight_per_connection: IN_FLIGHT_PER_CHANNEL * Channel::ALL.len(),
             handshake: Duration::from_secs(2),
         }
@@ -73,7 +83,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Connections that were not TLS, showed no certificate of the cluster, or were too slow.
+    /// Connections that were not TLS, showed no certificate of the cluster, were too slow, or made room for others.
     pub fn handshakes_failed(&self) -> u64 {
         self.handshakes_failed.load(Ordering::Relaxed)
     }
@@ -83,7 +93,7 @@ impl Counters {
         self.frames_refused.load(Ordering::Relaxed)
     }
 
-    /// Connections closed at once because there were too many, of all or of one operator.
+    /// Connections closed at once because there were too many, of all, or of one host or operator.
     pub fn connections_refused(&self) -> u64 {
         self.connections_refused.load(Ordering::Relaxed)
     }
@@ -101,13 +111,21 @@ struct Shared {
     handler: Arc<dyn Handler>,
     limits: Limits,
     counters: Arc<Counters>,
-    seats: Seats,
+    slots: Arc<Semaphore>,
+    seats: Seats<Whose>,
+}
+
+/// Whose connections are counted together: a host's by its name, so that a new certificate brings no more of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Host(HostName),
+    Operator(Serial),
 }
 
 /// A connection's part of what the server lets others use.
 struct Slot {
     _connection: OwnedSemaphorePermit,
-    _seat: Option<Seat>,
+    _seat: Seat<Whose>,
 }
 
 impl Server {
@@ -125,7 +143,8 @@ impl Server {
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
         let (acceptor, seats) = (TlsAcceptor::from(tls), Seats::default());
-        let shared = Shared { acceptor, handler, limits, counters: Arc::clone(&counters), seats };
+        let slots = Arc::new(Semaphore::new(limits.connections));
+        let shared = Shared { acceptor, handler, limits, counters: Arc::clone(&counters), slots, seats };
         let accepting = tokio::spawn(accept(listener, Arc::new(shared)));
         Ok(Self { address, counters, accepting })
     }
@@ -150,7 +169,7 @@ impl Drop for Server {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let slots = Arc::new(Semaphore::new(shared.limits.connections));
+    let mut greeting = Greeting::of(shared.limits.handshakes);
     // Dropped with this task, which ends the connections.
     let mut connections = JoinSet::new();
     loop {
@@ -163,23 +182,41 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+        // All those have shown a certificate: nobody else would be let in either.
+        if shared.slots.available_permits() == 0 {
             shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
             continue;
-        };
-        connections.spawn(greet(stream, from, Arc::clone(&shared), slot));
+        }
+        connections.spawn(greet(stream, from, Arc::clone(&shared), greeting.place()));
     }
 }
 
 /// Does the handshake, then serves the peer.
-async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
-    match tokio::time::timeout(shared.limits.handshake, handshake(stream, &shared)).await {
+async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, place: Place) {
+    let met = tokio::select! {
+        biased;
+        met = meet(stream, from, &shared) => met,
+        _ = place => {
+            shared.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%from, "a handshake made room for another");
+            None
+        }
+    };
+    // The place is given back by now.
+    if let Some((stream, peer)) = met {
+        take_in(stream, from, peer, shared).await;
+    }
+}
+
+/// Who it is, if somebody who is served.
+async fn meet(stream: TcpStream, from: SocketAddr, shared: &Shared) -> Option<(TlsStream<TcpStream>, Peer)> {
+    match tokio::time::timeout(shared.limits.handshake, handshake(stream, shared)).await {
         Ok(Ok((stream, peer))) => match shared.handler.admit(&peer) {
-            Ok(()) => take_in(stream, from, peer, shared, slot).await,
+            Ok(()) => return Some((stream, peer)),
             Err(why) => {
                 shared.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%from, %peer, why, "a peer was turned away");
-                // It has its slot for no longer than one that shakes no hands.
+                // It has its place for no longer than one that shakes no hands.
                 let _ = tokio::time::timeout(shared.limits.handshake, turn_away(stream, &why)).await;
             }
         },
@@ -192,20 +229,15 @@ async fn greet(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>, slot: O
             tracing::debug!(%from, reason, "handshake failed");
         }
     }
+    None
 }
 
-async fn take_in(
-    stream: TlsStream<TcpStream>,
-    from: SocketAddr,
-    peer: Peer,
-    shared: Arc<Shared>,
-    slot: OwnedSemaphorePermit,
-) {
-    match seat(&peer, &shared) {
-        Ok(seat) => serve_peer(stream, peer, shared, Slot { _connection: slot, _seat: seat }).await,
+async fn take_in(stream: TlsStream<TcpStream>, from: SocketAddr, peer: Peer, shared: Arc<Shared>) {
+    match slot(&peer, &shared) {
+        Ok(slot) => serve_peer(stream, peer, shared, slot).await,
         Err(TooMany) => {
             shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%from, %peer, "an operator has too many connections");
+            tracing::debug!(%from, %peer, "there are too many connections, of it or of all");
         }
     }
 }
@@ -218,17 +250,18 @@ async fn turn_away(stream: TlsStream<TcpStream>, why: &str) -> io::Result<()> {
     writer.shutdown().await
 }
 
-/// One operator's certificate has as many connections as it may.
+/// There are as many connections as may be, of all or of this peer.
 struct TooMany;
 
-/// What an operator's connection takes besides; hosts are counted all together.
-fn seat(peer: &Peer, shared: &Shared) -> Result<Option<Seat>, TooMany> {
-    match peer {
-        Peer::Host(_) => Ok(None),
-        Peer::Operator(operator) => {
-            shared.seats.take(&operator.serial, shared.limits.per_operator).map(Some).ok_or(TooMany)
-        }
-    }
+/// What a connection of this peer takes.
+fn slot(peer: &Peer, shared: &Shared) -> Result<Slot, TooMany> {
+    let (whose, most) = match peer {
+        Peer::Host(certificate) => (Whose::Host(certificate.host.clone()), shared.limits.per_host),
+        Peer::Operator(certificate) => (Whose::Operator(certificate.serial.clone()), shared.limits.per_operator),
+    };
+    let seat = shared.seats.take(&whose, most).ok_or(TooMany)?;
+    let connection = Arc::clone(&shared.slots).try_acquire_owned().map_err(|_| TooMany)?;
+    Ok(Slot { _connection: connection, _seat: seat })
 }
 
 async fn handshake(stream: TcpStream, shared: &Shared) -> Result<(TlsStream<TcpStream>, Peer), String> {

@@ -351,6 +351,36 @@ async fn one_operators_connections_leave_room_for_hosts_and_for_other_operators(
     assert_eq!(order(&first).await, Ok(b"operator ann drain".to_vec()), "the first one stays");
 }
 
+#[tokio::test]
+async fn one_hosts_connections_leave_room_for_other_hosts() {
+    let pair = pair(Limits { per_host: 1, ..Limits::default() }).await;
+    let as_host =
+        |name: &str| Client::new(pki::client_config(&files(&pair.authority, name, pair.directory.path())).unwrap());
+    let ask = async |client: &Client| {
+        client.call(&host("hv-b"), pair.server.address(), Channel::Sync, b"hello".to_vec(), LONG).await
+    };
+    assert_eq!(pair.ask("first", LONG).await.unwrap(), "hv-a Sync first");
+    assert!(ask(&as_host("hv-a")).await.is_err(), "it has as many as it may, whatever certificate it shows");
+    assert_eq!(pair.server.counters().connections_refused(), 1);
+    assert_eq!(ask(&as_host("hv-c")).await, Ok(b"hv-c Sync hello".to_vec()));
+    assert_eq!(pair.ask("second", LONG).await.unwrap(), "hv-a Sync second", "the first one stays");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_no_host_out() {
+    let limits = Limits { connections: 2, handshakes: 2, handshake: LONG, ..Limits::default() };
+    let pair = pair(limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(pair.server.address()).await.unwrap());
+    }
+    until("those make room for each other", || pair.server.counters().handshakes_failed() == 6).await;
+    assert_eq!(pair.ask("hello", LONG).await.unwrap(), "hv-a Sync hello");
+    assert_eq!(pair.server.counters().connections_refused(), 0);
+    let mut first = silent.remove(0);
+    assert_eq!(first.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed long before its time for a handshake was over");
+}
+
 /// Forwards to `to` until `cut`, and from then on swallows: a host whose power was cut sends neither data nor FIN.
 async fn swallowing_proxy(to: SocketAddr, cut: Arc<tokio::sync::Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
