@@ -31,8 +31,11 @@ pub(super) fn code(denied: &Denied) -> StatusCode {
 pub(super) async fn within_limit(request: Request, next: Next) -> Response {
     match timeout(REQUEST_LIMIT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            error(StatusCode::GATEWAY_TIMEOUT, "there was no answer in time; an instruction may still be carried out")
-        }
+        Err(_) => too_late(),
     }
+}
+
+/// There was no answer in the time that a request has.
+pub(super) fn too_late() -> Response {
+    error(StatusCode::GATEWAY_TIMEOUT, "there was no answer in time; an instruction may still be carried out")
 }

@@ -1,4 +1,8 @@
 //! The read-only pages: metrics, health, status, explanations and the journal. Nothing here can instruct.
+//!
+//! Whoever reaches the port may ask, as often as they like. A page of metrics is large, and what the coordinator is asked it answers
+//! between its decisions; so few are made at a time, and on threads of their own: the two that serve this port also renew the lease
+//! and keep the quorum. Whether this process works and takes part is told at once.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,16 +19,22 @@ use axum::{
 };
 use holdfast_policies::names::GuestName;
 use serde::Deserialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{
-    super::desk::{Desk, Request},
-    ApiError, answers,
+    super::desk::{Answer, Denied, Desk, Request},
+    ApiError, REQUEST_LIMIT, answers,
     serve::{Serving, serve},
 };
 
 /// Journal lines shown when nobody says how many.
 const JOURNAL_LINES: usize = 100;
+
+/// Questions of this port that the coordinator is asked at once. People and scripts wait for one another for a moment.
+pub(super) const QUESTIONS_AT_ONCE: usize = 2;
+
+/// Pages of metrics that are made at once: two of the same moment say the same.
+const METRICS_AT_ONCE: usize = 1;
 
 /// Serves the read-only pages over TCP until the returned value is dropped.
 ///
@@ -42,22 +52,52 @@ pub async fn serve_public(address: SocketAddr, desk: Arc<dyn Desk>) -> Result<Se
         .route("/v1/guests/{guest}/explain", get(explain))
         .route("/v1/journal", get(journal))
         .layer(from_fn(answers::within_limit))
-        .with_state(desk);
+        .with_state(Arc::new(Pages::of(desk)));
     Ok(serve(listener, router, Some(bound)))
 }
 
-type Asked = State<Arc<dyn Desk>>;
-
-async fn metrics(State(desk): Asked) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], desk.metrics()).into_response()
+/// What is shown, and how much of it at once.
+struct Pages {
+    desk: Arc<dyn Desk>,
+    questions: Arc<Semaphore>,
+    metrics: Arc<Semaphore>,
 }
 
-async fn healthz(State(desk): Asked) -> Response {
-    health(desk.alive())
+impl Pages {
+    fn of(desk: Arc<dyn Desk>) -> Self {
+        let turns = |at_once| Arc::new(Semaphore::new(at_once));
+        Self { desk, questions: turns(QUESTIONS_AT_ONCE), metrics: turns(METRICS_AT_ONCE) }
+    }
 }
 
-async fn readyz(State(desk): Asked) -> Response {
-    health(desk.ready())
+type Asked = State<Arc<Pages>>;
+
+async fn metrics(State(pages): Asked) -> Response {
+    let Ok(turn) = Arc::clone(&pages.metrics).acquire_owned().await else { return unmade() };
+    let desk = Arc::clone(&pages.desk);
+    // The turn ends with the page, also when whoever asked for it has gone.
+    let made = spawn_blocking(move || {
+        let page = desk.metrics();
+        drop(turn);
+        page
+    });
+    match made.await {
+        Ok(page) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response(),
+        Err(_) => unmade(),
+    }
+}
+
+/// Making a page has ended by a defect.
+fn unmade() -> Response {
+    answers::error(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made")
+}
+
+async fn healthz(State(pages): Asked) -> Response {
+    health(pages.desk.alive())
+}
+
+async fn readyz(State(pages): Asked) -> Response {
+    health(pages.desk.ready())
 }
 
 fn health(state: Result<(), String>) -> Response {
@@ -67,17 +107,17 @@ fn health(state: Result<(), String>) -> Response {
     }
 }
 
-async fn status(State(desk): Asked) -> Response {
-    show(&desk, Request::Status).await
+async fn status(State(pages): Asked) -> Response {
+    show(&pages, Request::Status).await
 }
 
-async fn explain(State(desk): Asked, guest: Result<Path<String>, PathRejection>) -> Response {
+async fn explain(State(pages): Asked, guest: Result<Path<String>, PathRejection>) -> Response {
     let guest = match guest {
         Ok(Path(guest)) => GuestName::new(guest).map_err(|error| error.to_string()),
         Err(rejection) => Err(rejection.body_text()),
     };
     match guest {
-        Ok(guest) => show(&desk, Request::Explain { guest }).await,
+        Ok(guest) => show(&pages, Request::Explain { guest }).await,
         Err(why) => answers::error(StatusCode::BAD_REQUEST, &why),
     }
 }
@@ -88,15 +128,32 @@ struct JournalQuery {
     last: Option<usize>,
 }
 
-async fn journal(State(desk): Asked, query: Result<Query<JournalQuery>, QueryRejection>) -> Response {
+async fn journal(State(pages): Asked, query: Result<Query<JournalQuery>, QueryRejection>) -> Response {
     match query {
-        Ok(Query(query)) => show(&desk, Request::Journal { last: query.last.unwrap_or(JOURNAL_LINES) }).await,
+        Ok(Query(query)) => show(&pages, Request::Journal { last: query.last.unwrap_or(JOURNAL_LINES) }).await,
         Err(rejection) => answers::error(StatusCode::BAD_REQUEST, &rejection.body_text()),
     }
 }
 
-async fn show(desk: &Arc<dyn Desk>, request: Request) -> Response {
-    match desk.ask(request).await {
+async fn show(pages: &Pages, request: Request) -> Response {
+    let Ok(turn) = Arc::clone(&pages.questions).acquire_owned().await else { return unmade() };
+    let desk = Arc::clone(&pages.desk);
+    // Whoever goes away gives no turn back: what was asked for them is being answered all the same.
+    let shown = tokio::spawn(async move {
+        let answered = timeout(REQUEST_LIMIT, desk.ask(request)).await;
+        let made = spawn_blocking(move || {
+            let response = answered.map_or_else(|_| answers::too_late(), respond);
+            drop(turn);
+            response
+        });
+        made.await.unwrap_or_else(|_| unmade())
+    });
+    shown.await.unwrap_or_else(|_| unmade())
+}
+
+/// The status of thousands of guests takes a while to write.
+fn respond(answered: Result<Answer, Denied>) -> Response {
+    match answered {
         Ok(answer) => Json(answer.without_consoles().content()).into_response(),
         Err(denied) => answers::error(answers::code(&denied), &denied.to_string()),
     }

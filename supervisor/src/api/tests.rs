@@ -3,7 +3,10 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,6 +14,7 @@ use async_trait::async_trait;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
     time::timeout,
 };
 
@@ -20,6 +24,7 @@ use super::{
         tests::{guest, host, shown},
     },
     client::{ClientError, ask},
+    public::QUESTIONS_AT_ONCE,
     *,
 };
 
@@ -193,4 +198,67 @@ async fn the_public_pages_show_and_never_instruct() {
     }
     assert!(send("POST", "/v1/ask").await.starts_with("HTTP/1.1 404 "));
     assert_eq!(fake.asked().len(), 3);
+}
+
+/// Answers only as many questions as it is let, and counts how many it is asked at once.
+struct Slow {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    let_go: Semaphore,
+}
+
+#[async_trait]
+impl Desk for Slow {
+    async fn ask(&self, _request: Request) -> Result<Answer, Denied> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        self.let_go.acquire().await.unwrap().forget();
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(Answer::Status(shown()))
+    }
+
+    fn metrics(&self) -> String {
+        "holdfast_quorum 1\n".into()
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let bytes = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    raw(TcpStream::connect(address).await.unwrap(), bytes.as_bytes()).await
+}
+
+#[tokio::test]
+async fn many_who_ask_or_go_away_wait_for_one_another_and_keep_no_metrics_waiting() {
+    let slow = Arc::new(Slow { now: AtomicUsize::new(0), most: AtomicUsize::new(0), let_go: Semaphore::new(0) });
+    let serving = serve_public("127.0.0.1:0".parse().unwrap(), Arc::clone(&slow) as Arc<dyn Desk>).await.unwrap();
+    let address = serving.address().unwrap();
+    for _ in 0..8 {
+        let mut gone = TcpStream::connect(address).await.unwrap();
+        gone.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    }
+    let asking: Vec<_> = (0..16).map(|_| tokio::spawn(get(address, "/v1/status"))).collect();
+    let all = async {
+        while slow.now.load(Ordering::SeqCst) < QUESTIONS_AT_ONCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LIMIT, all).await.expect("some of them are asked");
+    for (path, has) in [("/metrics", "holdfast_quorum 1"), ("/healthz", "ok"), ("/readyz", "ok")] {
+        let answer = get(address, path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(has), "{path}: {answer}");
+    }
+    slow.let_go.add_permits(8 + asking.len());
+    for asked in asking {
+        let answer = asked.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    assert_eq!(slow.most.load(Ordering::SeqCst), QUESTIONS_AT_ONCE);
 }
