@@ -181,7 +181,10 @@ impl Brain {
     async fn take(&mut self, input: Input) {
         let now = clock::moment();
         match input {
-            Input::Sync { request, received } => self.take_sync(*request, received).await,
+            Input::Sync { request, received, place } => {
+                drop(place);
+                self.take_sync(*request, received).await;
+            }
             Input::Power { host, reading } => gather::power(&mut self.evidence, &host, reading),
             Input::Answer { host, voter, answer, other_boot } => {
                 gather::answer(&mut self.evidence, &host, voter, answer, other_boot.as_ref(), now);

@@ -3,10 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use holdfast_policies::{names::HostName, operators::OperatorCertificate};
-use tokio::sync::oneshot;
 
 use super::{
-    Coordinator, Input,
+    Coordinator,
     patience::{TRY_FOR, in_turn, may_repeat, no_quorum, try_for},
     voters::VoterWish,
 };
@@ -93,15 +92,10 @@ impl Counter {
             });
         }
         self.survey(&request).await?;
-        let (answer, answered) = oneshot::channel();
-        let voucher = voucher.clone();
-        let asked = async {
-            coordinator.tell(Input::Desk { request, voucher, answer }).await;
-            answered.await
-        };
+        let asked = coordinator.inbox.ask(request, voucher.clone());
         match tokio::time::timeout(DEADLINE, asked).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(Denied::NoLeader("the coordinator did not answer in time".to_owned())),
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(Denied::NoLeader("the coordinator did not answer in time".to_owned())),
         }
     }
 

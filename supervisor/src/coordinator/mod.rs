@@ -9,6 +9,7 @@ mod declared;
 mod desk;
 mod gather;
 mod grants;
+mod inbox;
 mod numbers;
 mod pace;
 pub mod paths;
@@ -33,19 +34,25 @@ use holdfast_policies::{
     sync::{SyncReply, SyncRequest},
     time::Moment,
 };
-use tokio::sync::{mpsc, mpsc::error::TrySendError, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 pub use voters::VoterWish;
 
-use self::{brain::Brain, grants::Grants, replies::Said, rounds::Round, views::Views, voters::OneChange};
+use self::{
+    brain::Brain,
+    grants::Grants,
+    inbox::{INPUTS, Inbox},
+    replies::Said,
+    rounds::Round,
+    views::Views,
+    voters::OneChange,
+};
 use crate::{
     alerts::{AlertState, Delivered},
     clock,
     consensus::Consensus,
     node::Node,
+    rpc::Seat,
 };
-
-/// Inputs that may wait: every agent's sync and every answer of one bad second in a large cluster. More wait outside.
-const INPUTS: usize = 1_024;
 
 /// How long a sync may wait for authority; agents ask another voter after that.
 const AUTHORITY_PATIENCE: Duration = Duration::from_millis(400);
@@ -58,6 +65,8 @@ pub enum Input {
         request: Box<SyncRequest>,
         /// When that arrived: its ages count from then, however long it waits here.
         received: Moment,
+        /// Its place among those of its host that wait.
+        place: Seat<HostName>,
     },
     /// A power device was read.
     Power {
@@ -98,7 +107,7 @@ pub enum Input {
 #[derive(Clone)]
 pub struct Coordinator {
     node: Arc<Node>,
-    inputs: mpsc::Sender<Input>,
+    inbox: Inbox,
     rounds: watch::Receiver<Option<Round>>,
     said: watch::Receiver<Said>,
     change: OneChange,
@@ -122,7 +131,7 @@ impl Coordinator {
         tokio::spawn(rounds::keep(consensus.clone(), Arc::new(round_sender)));
         let handle = Self {
             node: Arc::clone(&node),
-            inputs: inputs.clone(),
+            inbox: Inbox::of(inputs.clone()),
             rounds: rounds.clone(),
             said,
             change: OneChange::default(),
@@ -138,15 +147,13 @@ impl Coordinator {
 
     /// Hands something in; waits when too much is waiting already.
     pub async fn tell(&self, input: Input) {
-        if self.inputs.send(input).await.is_err() {
-            tracing::error!("the coordinator's task has ended");
-        }
+        self.inbox.tell(input).await;
     }
 
     /// Waits until the coordinator's task has ended, which it does only by a bug or when consensus has stopped: syncs
     /// that nobody takes in must not keep a lead.
     pub async fn ended(&self) {
-        self.inputs.closed().await;
+        self.inbox.closed().await;
     }
 
     fn leads_in(&self, term: u64) -> bool {
@@ -159,11 +166,7 @@ impl Coordinator {
     /// # Errors
     /// Why it cannot: the agent asks another voter.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncReply, String> {
-        let input = Input::Sync { request: Box::new(request.clone()), received: clock::moment() };
-        self.inputs.try_send(input).map_err(|error| match error {
-            TrySendError::Full(_) => "the coordinator is overloaded".to_owned(),
-            TrySendError::Closed(_) => "this voter has stopped".to_owned(),
-        })?;
+        self.inbox.sync(&request, clock::moment())?;
         let declared = self.views.declared(&self.node, &request).await;
         let round = rounds::fresh(self.rounds.clone(), AUTHORITY_PATIENCE).await;
         let round = round.ok_or("this voter has no confirmed authority")?;

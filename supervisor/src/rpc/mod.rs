@@ -16,7 +16,7 @@ mod tests;
 
 pub use client::Client;
 pub use frame::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
-pub(crate) use seats::{Seat, Seats};
+pub use seats::{Seat, Seats};
 pub use server::{Counters, Limits, Server};
 
 use holdfast_policies::{names::HostName, operators::OperatorCertificate};

@@ -9,13 +9,13 @@ use std::{
 
 /// The seats that are taken, by who has them.
 #[derive(Debug, Clone)]
-pub(crate) struct Seats<K> {
+pub struct Seats<K> {
     taken: Arc<Mutex<BTreeMap<K, usize>>>,
 }
 
 /// One of somebody's places. It is given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Seat<K: Ord + Clone> {
+pub struct Seat<K: Ord + Clone> {
     seats: Seats<K>,
     whose: K,
 }
@@ -28,7 +28,8 @@ impl<K> Default for Seats<K> {
 
 impl<K: Ord + Clone> Seats<K> {
     /// One more place for somebody, unless they have as many as they may.
-    pub(crate) fn take(&self, whose: &K, most: usize) -> Option<Seat<K>> {
+    #[must_use]
+    pub fn take(&self, whose: &K, most: usize) -> Option<Seat<K>> {
         let mut taken = self.lock();
         let count = taken.get(whose).copied().unwrap_or(0);
         if count >= most {
