@@ -4,14 +4,7 @@ use std::net::IpAddr;
 
 use holdfast_policies::{names::HostName, time::Span};
 
-/// Longest name of a person, in characters: names are kept in the journal.
-const PERSON_CHARACTERS_MAX: usize = 100;
-
-/// Longest reason that a person gives, in characters: it is kept for as long as what it is about.
-const REASON_CHARACTERS_MAX: usize = 200;
-
-/// Longest id of a machine, in characters: systemd's have 32.
-const MACHINE_CHARACTERS_MAX: usize = 100;
+use crate::desk::plain::{MACHINE_CHARACTERS_MAX, PERSON_CHARACTERS_MAX, REASON_CHARACTERS_MAX, plain};
 
 /// A person's name.
 pub(super) fn person(text: &str) -> Result<String, String> {
@@ -25,11 +18,7 @@ pub(super) fn reason(text: &str) -> Result<String, String> {
 
 fn words(text: &str, what: &str, most: usize) -> Result<String, String> {
     let text = text.trim();
-    if (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("a {what} has 1 to {most} characters, none of them a control character"))
-    }
+    plain(text, what, most).map(|()| text.to_owned())
 }
 
 /// A machine's id, as an incident names it.

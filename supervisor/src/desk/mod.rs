@@ -6,6 +6,7 @@ pub mod explain;
 mod explain_text;
 pub mod fence_text;
 mod journal;
+pub mod plain;
 mod simulation_text;
 pub mod status;
 mod status_text;

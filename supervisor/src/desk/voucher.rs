@@ -1,7 +1,8 @@
 //! Who vouches for a request: a host, for whoever spoke to it, or an operator, by a certificate of their own.
 //!
 //! A name without more is an operator's in the journal, because their certificate says so. A name that a host has passed
-//! on is followed by that host's: it is that host's word, and no more.
+//! on is followed by that host's: it is that host's word, and no more. Others read it in the journal, so that it is not taken where
+//! it is no plain word.
 
 use std::fmt;
 
@@ -11,7 +12,10 @@ use holdfast_policies::{
     rules::ClusterSettings,
 };
 
-use super::{Denied, Request};
+use super::{
+    Denied, Request,
+    plain::{MACHINE_CHARACTERS_MAX, PERSON_CHARACTERS_MAX, REASON_CHARACTERS_MAX, plain},
+};
 
 /// Who vouches for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +39,14 @@ impl Voucher {
     /// The request with the name that this voucher stands for.
     ///
     /// # Errors
-    /// [`Denied::Refused`] when an operator speaks in another name than their own.
+    /// [`Denied::Refused`] when an operator speaks in another name than their own, and when a name or a reason is none that others
+    /// could be shown.
     pub fn sign(&self, request: Request) -> Result<Request, Denied> {
         let sign = |person: String| match self {
-            Self::Host(host) => Ok(format!("{person} through {host}")),
+            Self::Host(host) => {
+                fit(&person, "name", PERSON_CHARACTERS_MAX)?;
+                Ok(format!("{person} through {host}"))
+            }
             Self::Operator(certificate) if certificate.name.as_str() == person => Ok(person),
             Self::Operator(certificate) => {
                 Err(Denied::Refused(format!("the certificate is that of {}, and not of {person}", certificate.name)))
@@ -58,12 +66,18 @@ impl Voucher {
             Request::PromoteVoter { host, by } => Request::PromoteVoter { host, by: sign(by)? },
             Request::RemoveVoter { host, force, by } => Request::RemoveVoter { host, force, by: sign(by)? },
             Request::LookedAfter { guest, by } => Request::LookedAfter { guest, by: sign(by)? },
-            Request::LiftQuarantine { host, machine, by } => Request::LiftQuarantine { host, machine, by: sign(by)? },
+            Request::LiftQuarantine { host, machine, by } => {
+                machine.iter().try_for_each(|machine| fit(machine, "machine's id", MACHINE_CHARACTERS_MAX))?;
+                Request::LiftQuarantine { host, machine, by: sign(by)? }
+            }
             Request::TrustDevice { host, by } => Request::TrustDevice { host, by: sign(by)? },
             Request::ReleaseStormHold { by } => Request::ReleaseStormHold { by: sign(by)? },
             Request::DrillFence { host, level, by } => Request::DrillFence { host, level, by: sign(by)? },
             Request::AllowFence { host, by } => Request::AllowFence { host, by: sign(by)? },
-            Request::Revoke { host, why, by } => Request::Revoke { host, why, by: sign(by)? },
+            Request::Revoke { host, why, by } => {
+                fit(&why, "reason", REASON_CHARACTERS_MAX)?;
+                Request::Revoke { host, why, by: sign(by)? }
+            }
             Request::Readmit { host, serial, by } => Request::Readmit { host, serial, by: sign(by)? },
             asked @ (Request::Status
             | Request::Simulate(_)
@@ -111,6 +125,10 @@ impl Voucher {
         };
         Err(Denied::Refused(why))
     }
+}
+
+fn fit(text: &str, what: &str, most: usize) -> Result<(), Denied> {
+    plain(text, what, most).map_err(Denied::Refused)
 }
 
 impl Request {
@@ -226,6 +244,22 @@ mod tests {
             for order in orders(name) {
                 assert!(matches!(ann().sign(order), Err(Denied::Refused(why)) if why.contains("ann")), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn what_others_would_be_shown_is_plain_and_short() {
+        for name in ["", "\u{1b}]0;x\u{7}ann", "ann\nbob", &"a".repeat(PERSON_CHARACTERS_MAX + 1)] {
+            for order in orders(name) {
+                assert!(matches!(of_host().sign(order), Err(Denied::Refused(_))), "{name:?}");
+            }
+        }
+        let (bad, by) = ("stolen\u{1b}[8m".to_owned(), "ann".to_owned());
+        for voucher in [ann(), of_host()] {
+            let revoke = Request::Revoke { host: host("h2"), why: bad.clone(), by: by.clone() };
+            assert!(voucher.sign(revoke).is_err());
+            let lift = Request::LiftQuarantine { host: host("h2"), machine: Some(bad.clone()), by: by.clone() };
+            assert!(voucher.sign(lift).is_err());
         }
     }
 
