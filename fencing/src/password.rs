@@ -6,7 +6,10 @@ use std::{
 };
 
 use holdfast_policies::secret::{NoSecret, closed, one_line};
-use tokio::io::AsyncReadExt;
+use tokio::{
+    fs::{File, OpenOptions},
+    io::AsyncReadExt,
+};
 
 /// Longest password file, in bytes; IPMI knows at most 20.
 const PASSWORD_BYTES_MAX: u64 = 256;
@@ -30,7 +33,7 @@ pub(crate) enum PasswordError {
 /// [`PasswordError`], none of which shows any part of the content.
 pub(crate) async fn read(path: &Path) -> Result<String, PasswordError> {
     let failed = |cause| PasswordError::Read { path: path.to_owned(), cause };
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let file = plain_file(path).await.map_err(failed)?;
     // The open file is examined, not its name, so that it cannot be exchanged in between.
     let metadata = file.metadata().await.map_err(failed)?;
     closed(path, std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()))?;
@@ -39,9 +42,15 @@ pub(crate) async fn read(path: &Path) -> Result<String, PasswordError> {
     Ok(one_line(path, content, PASSWORD_BYTES_MAX)?)
 }
 
+/// Opens a plain file. A pipe, which waits for somebody who writes to it, would hold a thread for ever, with each try another one.
+pub(crate) async fn plain_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).await?;
+    if file.metadata().await?.is_file() { Ok(file) } else { Err(io::Error::other("not a plain file")) }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
     use super::*;
 
@@ -54,5 +63,14 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read(&path).await.ok(), fine.then(|| "secret".to_owned()), "{mode:o}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_password_file_that_is_a_pipe_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(20), read(&path)).await.expect("it waits for nobody");
+        assert!(matches!(read, Err(PasswordError::Read { .. })), "{read:?}");
     }
 }

@@ -12,6 +12,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
+use crate::password::plain_file;
+
 /// Largest file of authorities, in bytes: the whole of a system's has a quarter of that.
 const CA_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -62,7 +64,7 @@ async fn authorities(path: &std::path::Path) -> Result<Vec<Certificate>, TlsErro
     use tokio::io::AsyncReadExt;
     let failed = |cause| TlsError::Read { path: path.to_owned(), cause };
     let mut pem = Vec::new();
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let file = plain_file(path).await.map_err(failed)?;
     file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem).await.map_err(failed)?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

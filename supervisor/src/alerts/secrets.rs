@@ -3,13 +3,14 @@
 //! Reading it each time means that a changed key works at once, and that no key stays in memory between incidents.
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use holdfast_policies::model::Receiver;
+use holdfast_probes::aside::Aside;
 
 use super::request::Secret;
 
@@ -54,20 +55,30 @@ pub enum SecretError {
     },
 }
 
-/// Reads the secrets of one receiver. Blocks on the file system.
+/// Secret files that are read at once, and how often the same one is. On a file system that hangs each takes a thread, which every
+/// incident would try again and again.
+static FILES: Aside = Aside::new(32, 2);
+
+/// Reads the secrets of one receiver, on a thread that hangs as long as its file does. Dropping this gives up the wait.
 ///
 /// # Errors
 /// [`SecretError`]; all of them may go away when an operator mends the file.
-pub fn read_secrets(receiver: &Receiver) -> Result<Secrets, SecretError> {
+pub async fn read_secrets(receiver: &Receiver) -> Result<Secrets, SecretError> {
     match receiver {
-        Receiver::Pagerduty { routing_key_file, .. } => Ok(Secrets { routing_key: Some(read(routing_key_file)?) }),
+        Receiver::Pagerduty { routing_key_file, .. } => {
+            let path = routing_key_file.clone();
+            let done = FILES.run(routing_key_file.as_os_str(), move || read(&path)).await;
+            let read = done.map_err(|source| SecretError::Read { path: routing_key_file.clone(), source })?;
+            Ok(Secrets { routing_key: Some(read?) })
+        }
         Receiver::Alertmanager { .. } | Receiver::Webhook { .. } => Ok(Secrets::default()),
     }
 }
 
 fn read(path: &Path) -> Result<Secret, SecretError> {
     let failed = |source| SecretError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
+    // A pipe is opened without waiting for whoever may write to it, and refused below.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
     // Asked of the open file, so that the file that is checked is the file that is read.
     let metadata = file.metadata().map_err(failed)?;
     if metadata.mode() & OTHERS != 0 {
@@ -88,9 +99,19 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{os::unix::fs::PermissionsExt, sync::mpsc, thread, time::Duration};
 
     use super::*;
+
+    #[test]
+    fn a_key_file_that_is_a_pipe_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(read(&path).is_err()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(true), "it waits for somebody who writes");
+    }
 
     #[test]
     fn a_key_file_that_others_can_read_is_refused_and_never_printed() {

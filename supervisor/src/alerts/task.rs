@@ -134,12 +134,10 @@ impl Teller {
 
 /// Reads the secret, writes the request, sends it.
 async fn tell(deliverer: Deliverer, due: Due, cluster: String, incident: Incident, now: Now) -> Delivery {
-    let receiver = due.receiver.clone();
-    let secrets = match tokio::task::spawn_blocking(move || read_secrets(&receiver)).await {
-        Ok(Ok(secrets)) => secrets,
+    let secrets = match read_secrets(&due.receiver).await {
+        Ok(secrets) => secrets,
         // An operator may mend the file at any time, so this is worth trying again.
-        Ok(Err(error)) => return again_later(with_causes(&error), false),
-        Err(_) => return again_later("the secret file could not be read".to_owned(), false),
+        Err(error) => return again_later(with_causes(&error), false),
     };
     let receiver = due.receiver.key();
     let there = deliverer.clocks.there(&receiver, now.wall);
