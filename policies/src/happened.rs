@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    observe::{GuestReport, clean},
+    observe::{GuestCondition, GuestReport, clean, clean_to},
     time::{Span, millis},
 };
 
@@ -21,6 +21,9 @@ pub const TOLD_MAX: usize = OWN_RESETS_MAX + 1;
 
 /// Happenings that are taken from a host about one guest, of all sorts.
 const TAKEN_MAX: usize = 3 * TOLD_MAX;
+
+/// Longest word of a host on how one of its guests is, in bytes: how it ended, and what the guard had to do with it.
+const CONDITION_BYTES_MAX: usize = 1_000;
 
 /// Something that happened; it travels with its age instead of a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ impl fmt::Display for Happened {
 }
 
 impl GuestReport {
-    /// The same, as it may be kept: so many happenings, each of so many bytes.
+    /// The same, as it may be kept and shown: so many happenings, and so many bytes of each and of how the guest is.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         let more = self.happened.len().saturating_sub(TAKEN_MAX);
@@ -92,6 +95,13 @@ impl GuestReport {
             if let Happening::Watchdog { action } = &mut happened.what {
                 *action = clean(action);
             }
+        }
+        match &mut self.condition {
+            GuestCondition::Paused { reason: text }
+            | GuestCondition::IoError { detail: text }
+            | GuestCondition::Exited { detail: text }
+            | GuestCondition::Unknown { detail: text } => *text = clean_to(text, CONDITION_BYTES_MAX),
+            GuestCondition::Running | GuestCondition::Panicked | GuestCondition::Incoming | GuestCondition::Sent => {}
         }
         self
     }
@@ -115,10 +125,7 @@ pub fn last_own_reset(told: &[Happened], old: Duration, cool_down: Duration, gra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        names::{Epoch, GuestName},
-        observe::GuestCondition,
-    };
+    use crate::names::{Epoch, GuestName};
 
     const COOL_DOWN: Duration = Duration::from_secs(300);
     const GRACE: Duration = Duration::from_secs(60);
@@ -174,6 +181,21 @@ mod tests {
         let report = GuestReport { happened, ..report }.bounded();
         assert_eq!(report.happened.len(), TAKEN_MAX);
         assert_eq!(report.happened[0].what, Happening::Watchdog { action: "a ".repeat(100) });
+    }
+
+    #[test]
+    fn a_host_fills_neither_the_memory_nor_a_terminal_with_how_a_guest_is() {
+        let long = || "\u{1b}[2J".repeat(1_000);
+        for condition in [
+            GuestCondition::Paused { reason: long() },
+            GuestCondition::IoError { detail: long() },
+            GuestCondition::Exited { detail: long() },
+            GuestCondition::Unknown { detail: long() },
+        ] {
+            let report = GuestReport::new(GuestName::new("web").unwrap(), Epoch::default(), condition).bounded();
+            let kept = serde_json::to_string(&report.condition).unwrap();
+            assert!(kept.len() < CONDITION_BYTES_MAX + 100 && !kept.contains("\\u001b"), "{kept}");
+        }
     }
 
     #[test]
