@@ -7,11 +7,13 @@
 //! "When was a host last heard" is answered from datagrams received from the host itself, not from heartbeats that
 //! others pass on: see [`Heard`](super::datagram::Heard).
 
+mod room;
 mod transport;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +21,7 @@ use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig
 use holdfast_policies::names::HostName;
 use tokio::sync::{mpsc, watch};
 
+use self::room::Room;
 use super::datagram::{GossipReceived, Sender};
 
 /// Longest key, in bytes.
@@ -32,8 +35,9 @@ pub const OWN_BYTES_MAX: usize = 128 * 1024;
 
 /// How long a removed key is remembered as removed.
 const REMOVED_FOR: Duration = Duration::from_secs(60);
-/// How long a dead node is remembered; half of that time it is still told to others.
-const DEAD_FOR: Duration = Duration::from_secs(3600);
+/// How long a dead node is remembered; half of that time it is still told to others. Each start of a supervisor is a node of its own,
+/// and all that are remembered need [`room`]: a supervisor that cannot start tries twice a second.
+const DEAD_FOR: Duration = Duration::from_secs(240);
 /// Suspicion above which a node counts as dead: chitchat's own default, about a second at 200 ms.
 const PHI_THRESHOLD: f64 = 8.0;
 /// Heartbeat intervals that the failure detector averages over.
@@ -126,10 +130,12 @@ impl Gossip {
         inbox: mpsc::Receiver<GossipReceived>,
     ) -> Result<Self, StartError> {
         let host = config.host.clone();
-        let transport = transport::Sealed::new(sender, inbox);
+        let room = Arc::new(Room::default());
+        let transport = transport::Sealed::new(sender, inbox, Arc::clone(&room));
         let handle = spawn_chitchat(chitchat_config(config), Vec::new(), &transport)
             .await
             .map_err(|error| StartError { host, source: error.into() })?;
+        room.of(handle.chitchat());
         let changes = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
         Ok(Self { handle, changes })
     }

@@ -1,7 +1,8 @@
 //! Gossip between real sockets on the loopback interface.
 
-use std::{sync::Arc, sync::atomic::Ordering};
+use std::{ops::RangeInclusive, sync::Arc, sync::atomic::Ordering};
 
+use chitchat::Serializable as _;
 use holdfast_policies::names::Incarnation;
 
 use super::{
@@ -34,14 +35,7 @@ async fn advertising(
     seeds: &[SocketAddr],
     advertise: Option<SocketAddr>,
 ) -> Node {
-    let identity = Identity {
-        host: host(name),
-        role: Role::Supervisor,
-        incarnation: Incarnation::new(format!("{name}.boot")).unwrap(),
-        started: generation,
-    };
-    let keyring = Arc::new(Keyring::new(&[[key; 32]]).unwrap());
-    let datagrams = Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity, Ears::default()).await.unwrap();
+    let datagrams = datagrams(name, key, generation).await;
     let address = datagrams.sender.local_address().unwrap();
     let config = GossipConfig {
         host: host(name),
@@ -56,8 +50,30 @@ async fn advertising(
     Node { gossip, address, counters, heard, _running: datagrams.running }
 }
 
+async fn datagrams(name: &str, key: u8, started: u64) -> Datagrams {
+    let incarnation = Incarnation::new(format!("{name}.boot")).unwrap();
+    let identity = Identity { host: host(name), role: Role::Supervisor, incarnation, started };
+    let keyring = Arc::new(Keyring::new(&[[key; 32]]).unwrap());
+    Datagrams::bind("127.0.0.1:0".parse().unwrap(), keyring, identity, Ears::default()).await.unwrap()
+}
+
 fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()
+}
+
+/// What somebody says first who knows that one host's supervisor has been started so often: 45 bytes for each start.
+fn first_word(starts: RangeInclusive<u64>) -> Vec<u8> {
+    let mut word = 45_139_u16.to_le_bytes().to_vec();
+    word.extend([0, 0]);
+    let ids: Vec<_> = starts.map(|start| ChitchatId::new("hv-x", start, "127.0.0.1:9".parse().unwrap())).collect();
+    word.extend(u16::try_from(ids.len()).unwrap().to_le_bytes());
+    for id in ids {
+        id.serialize(&mut word);
+        word.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        word.extend([0; 16]);
+    }
+    "test".serialize(&mut word);
+    word
 }
 
 async fn until(gossip: &Gossip, what: &str, condition: impl Fn(&BTreeMap<HostName, Member>) -> bool) {
@@ -107,6 +123,39 @@ async fn a_restarted_node_is_one_member_and_a_stopped_one_is_seen_dead() {
     let _again = node("hv-b", 1, 2, &[a.address]).await;
     until(&a.gossip, "b again", |members| alive(members, "hv-b") && members[&host("hv-b")].generation == 2).await;
     assert_eq!(a.gossip.members().await.len(), 2);
+}
+
+/// chitchat fails in the last hundred of the 65,507 bytes that it fills, and 1,453 starts bring it there.
+#[tokio::test]
+async fn a_supervisor_that_starts_again_and_again_ends_nobodys_gossip() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let x = datagrams("hv-x", 1, 1).await;
+    x.sender.send_gossip(a.address, &first_word(1..=1_450)).await;
+    for start in 1_451..=1_460 {
+        x.sender.send_gossip(a.address, &first_word(start..=start)).await;
+    }
+    let b = node("hv-b", 1, 1, &[a.address]).await;
+    until(&a.gossip, "b alive", |members| alive(members, "hv-b")).await;
+    until(&b.gossip, "a alive", |members| alive(members, "hv-a")).await;
+}
+
+#[tokio::test]
+async fn there_is_room_for_so_many_starts_those_that_are_known_among_them() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let room = Room::default();
+    assert!(!room.has(&first_word(1..=1)).await, "nobody knows yet whom it knows");
+    room.of(a.gossip.handle.chitchat());
+    assert!(room.has(&first_word(1..=1_332)).await);
+    assert!(!room.has(&first_word(1..=1_333)).await);
+    let x = datagrams("hv-x", 1, 1).await;
+    x.sender.send_gossip(a.address, &first_word(1..=1_000)).await;
+    until(&a.gossip, "the starts at a", |members| members.contains_key(&host("hv-x"))).await;
+    assert!(room.has(&first_word(1..=1_000)).await, "all of them are known");
+    assert!(room.has(&first_word(900..=1_332)).await);
+    assert!(!room.has(&first_word(1_000..=1_333)).await);
+    for nobody in [&b""[..], &[0; 3], &[0x53, 0xb0, 0, 3], &[0x53, 0xb0, 0, 0, 9, 0]] {
+        assert!(room.has(nobody).await, "it names nobody, or cannot be read");
+    }
 }
 
 #[tokio::test]

@@ -2,26 +2,34 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use chitchat::{
     ChitchatMessage, Deserializable as _, Serializable as _,
     transport::{Socket, Transport},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
-use super::super::datagram::{GossipReceived, Refusal, Sender};
+use super::{
+    super::datagram::{GossipReceived, Refusal, Sender},
+    room::Room,
+};
+
+/// How often it is told at most that there is no room for those whom a message names.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A transport that can be opened once, because there is one socket.
 pub(super) struct Sealed {
     sender: Sender,
     inbox: Mutex<Option<mpsc::Receiver<GossipReceived>>>,
+    room: Arc<Room>,
 }
 
 impl Sealed {
-    pub(super) fn new(sender: Sender, inbox: mpsc::Receiver<GossipReceived>) -> Self {
-        Self { sender, inbox: Mutex::new(Some(inbox)) }
+    pub(super) fn new(sender: Sender, inbox: mpsc::Receiver<GossipReceived>, room: Arc<Room>) -> Self {
+        Self { sender, inbox: Mutex::new(Some(inbox)), room }
     }
 }
 
@@ -30,13 +38,48 @@ impl Transport for Sealed {
     async fn open(&self, _listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
         let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the gossip transport is open already"))?;
-        Ok(Box::new(SealedSocket { sender: self.sender.clone(), inbox }))
+        let (sender, room) = (self.sender.clone(), Arc::clone(&self.room));
+        Ok(Box::new(SealedSocket { sender, inbox, next: None, room, told: None }))
     }
 }
 
 struct SealedSocket {
     sender: Sender,
     inbox: mpsc::Receiver<GossipReceived>,
+    /// What was taken from the inbox, and is still being looked at.
+    next: Option<GossipReceived>,
+    room: Arc<Room>,
+    /// When it was last told that there is no room.
+    told: Option<Instant>,
+}
+
+impl SealedSocket {
+    /// The next message that there is room for. Can be cancelled at any await without losing one.
+    async fn fitting(&mut self) -> anyhow::Result<GossipReceived> {
+        loop {
+            let next = match self.next.take() {
+                Some(next) => next,
+                None => {
+                    let received = self.inbox.recv().await;
+                    received.ok_or_else(|| anyhow::anyhow!("the datagram socket is closed"))?
+                }
+            };
+            let next = self.next.insert(next);
+            let fits = self.room.has(&next.body).await;
+            let Some(next) = self.next.take() else { continue };
+            if fits {
+                return Ok(next);
+            }
+            self.sender.counters().count(Refusal::Crowded);
+            if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                self.told = Some(Instant::now());
+                tracing::warn!(
+                    host = %next.host,
+                    "gossip names more starts of supervisors than it has room for; look for a host whose supervisor starts again and again"
+                );
+            }
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -50,8 +93,7 @@ impl Socket for SealedSocket {
     /// Fails only when the socket's task has ended. Can be cancelled at any await without losing a message.
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
         loop {
-            let received = self.inbox.recv().await;
-            let received = received.ok_or_else(|| anyhow::anyhow!("the datagram socket is closed"))?;
+            let received = self.fitting().await?;
             match ChitchatMessage::deserialize(&mut received.body.as_slice()) {
                 Ok(message) => return Ok((received.from, message)),
                 Err(error) => {
