@@ -59,6 +59,9 @@ pub struct Limits {
     pub in_flight_per_connection: usize,
     /// A TLS handshake must be done within this.
     pub handshake: Duration,
+    /// An operator's connection ends after this: their certificate, which is meant to end soon, is looked at when one begins.
+    /// Commands take seconds, and whoever calls on makes another one.
+    pub operator_life: Duration,
 }
 
 impl Default for Limits {
@@ -70,6 +73,7 @@ impl Default for Limits {
             handshakes: 512,
             in_flight_per_connection: IN_FLIGHT_PER_CHANNEL * Channel::ALL.len(),
             handshake: Duration::from_secs(2),
+            operator_life: Duration::from_secs(600),
         }
     }
 }
@@ -284,7 +288,7 @@ async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared
         ended = requests => match ended {
             Ok(Ended::ByPeer) => {}
             // So that it is told why; what was begun for it before may still be answered meanwhile.
-            Ok(Ended::Refused) => {
+            Ok(Ended::ByUs) => {
                 let _ = tokio::time::timeout(shared.limits.handshake, &mut writing).await;
             }
             Err(error) => {
@@ -300,11 +304,11 @@ async fn serve_peer(stream: TlsStream<TcpStream>, peer: Peer, shared: Arc<Shared
 enum Ended {
     /// The peer, or the network, has closed it.
     ByPeer,
-    /// The peer counts no more, and has been answered so.
-    Refused,
+    /// The peer counts no more, and has been answered so; or its connection has lasted for as long as it may.
+    ByUs,
 }
 
-/// Reads requests until the connection ends, or its peer counts no more, or sends nonsense (`Err`).
+/// Reads requests until the connection ends or is over, or its peer counts no more, or sends nonsense (`Err`).
 async fn read_requests(
     mut reader: impl tokio::io::AsyncRead + Unpin,
     peer: &Peer,
@@ -313,9 +317,15 @@ async fn read_requests(
     slot: Arc<Slot>,
 ) -> Result<Ended, String> {
     let in_flight = Arc::new(Semaphore::new(shared.limits.in_flight_per_connection.max(1)));
+    let over = over(peer, &shared.limits);
+    tokio::pin!(over);
     loop {
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(Ended::ByPeer) };
-        let request = match frame::read(&mut reader).await {
+        let read = tokio::select! {
+            read = frame::read(&mut reader) => read,
+            () = &mut over => return Ok(Ended::ByUs),
+        };
+        let request = match read {
             Ok(request) => request,
             Err(FrameError::Ended(_)) => return Ok(Ended::ByPeer),
             Err(error) => return Err(error.to_string()),
@@ -324,7 +334,7 @@ async fn read_requests(
             tracing::debug!(%peer, why, "closing the connection");
             // A queue that is full is not waited for: the peer does not read what it asked for.
             let _ = replies.try_send(refusal(request.id, &why));
-            return Ok(Ended::Refused);
+            return Ok(Ended::ByUs);
         }
         let channel = Channel::from_byte(request.tag).ok_or_else(|| format!("there is no channel {}", request.tag))?;
         let (handler, peer, replies) = (Arc::clone(&shared.handler), peer.clone(), replies.clone());
@@ -336,6 +346,14 @@ async fn read_requests(
             let _ = replies.send(reply).await;
             drop(held);
         });
+    }
+}
+
+/// Waits until a peer's connection has lasted for as long as it may.
+async fn over(peer: &Peer, limits: &Limits) {
+    match peer {
+        Peer::Host(_) => std::future::pending().await,
+        Peer::Operator(_) => tokio::time::sleep(limits.operator_life).await,
     }
 }
 

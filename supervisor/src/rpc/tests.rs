@@ -352,6 +352,27 @@ async fn one_operators_connections_leave_room_for_hosts_and_for_other_operators(
 }
 
 #[tokio::test]
+async fn an_operators_connection_ends_in_time_and_whoever_calls_on_makes_another_one() {
+    let pair = pair(Limits { operator_life: Duration::from_millis(300), ..Limits::default() }).await;
+    let files = operator_files(&pair.authority, "ann", pair.directory.path());
+    let tls = pki::client_config(&files).unwrap();
+    let name = rustls::pki_types::ServerName::try_from("hv-b").unwrap();
+    let tcp = TcpStream::connect(pair.server.address()).await.unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::clone(&tls)).connect(name, tcp).await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(LONG, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok() && rest.is_empty(), "it says nothing, and lasts all the same");
+
+    let client = Client::new(tls);
+    for _ in 0..2 {
+        let answered =
+            client.call(&host("hv-b"), pair.server.address(), Channel::Client, b"drain".to_vec(), LONG).await;
+        assert_eq!(answered, Ok(b"operator ann drain".to_vec()));
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+}
+
+#[tokio::test]
 async fn one_hosts_connections_leave_room_for_other_hosts() {
     let pair = pair(Limits { per_host: 1, ..Limits::default() }).await;
     let as_host =
