@@ -1,8 +1,9 @@
 //! Where people and other supervisors ask: what only the coordinator knows is forwarded to it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ffi::OsStr, sync::Arc, time::Duration};
 
 use holdfast_policies::{names::HostName, operators::OperatorCertificate};
+use holdfast_probes::aside::Aside;
 
 use super::{
     Coordinator,
@@ -26,6 +27,10 @@ const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long gossip is waited for, which answers from memory.
 const GOSSIP_MAX: Duration = Duration::from_millis(50);
+
+/// Policies that are read at once before their locks are tried. Those of thousands of guests take parts of a second of a processor, and
+/// one of the threads on which the log is written; whoever may ask may ask for it as often as they like.
+static READING: Aside = Aside::new(2, 2);
 
 /// Where people ask, on every supervisor; what only the coordinator knows is forwarded to it.
 pub struct Counter {
@@ -120,7 +125,7 @@ impl Counter {
             return Ok(());
         }
         let sources = sources.clone();
-        let read = tokio::task::spawn_blocking(move || parse(&sources)).await;
+        let read = READING.run(OsStr::new("policies"), move || parse(&sources)).await;
         let Ok(Ok(policies)) = read else { return Ok(()) };
         survey(&self.node, &self.keeper, policies).await.map_err(Denied::Refused)
     }
