@@ -1,6 +1,9 @@
 //! What a command came to, as text or JSON, and its exit code.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use holdfast_policies::yaml::Finding;
 use serde_json::{Value, json};
@@ -138,9 +141,9 @@ pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Wri
         // Not what is empty, which is an answer as well: what has nothing to say.
         (Ok(reply), true) if reply.json.as_str() == Some("") => (reply.code, Ok(())),
         (Ok(reply), true) => (reply.code, writeln!(out, "{}", reply.json)),
-        (Ok(reply), false) => (reply.code, out.write_all(reply.text.as_bytes())),
+        (Ok(reply), false) => (reply.code, out.write_all(plain(&reply.text).as_bytes())),
         (Err(failure), true) => (failure.code(), writeln!(out, "{}", failure.json())),
-        (Err(failure), false) => (failure.code(), err.write_all(failure.text().as_bytes())),
+        (Err(failure), false) => (failure.code(), err.write_all(plain(&failure.text()).as_bytes())),
     };
     match written.and_then(|()| out.flush()) {
         // Whoever reads only the beginning, such as `head`, has had enough.
@@ -151,6 +154,12 @@ pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Wri
         }
         Ok(()) | Err(_) => code,
     }
+}
+
+/// Text without what a terminal would obey. Much of it others have said: services, guests, and whoever answers for the cluster.
+fn plain(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(obeyed) { text.replace(obeyed, "\u{fffd}").into() } else { text.into() }
 }
 
 #[cfg(test)]
@@ -202,5 +211,17 @@ mod tests {
         let code = show(Ok(Reply::text("yes\n".to_owned())), false, &mut Full, &mut err);
         let said = String::from_utf8(err).unwrap();
         assert!(code == 1 && said.starts_with("error: the answer cannot be written: "), "{said}");
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing_that_it_would_obey() {
+        let said = "web-1\u{1b}[2J is up\u{9b}31m\r\n\tits console: login\u{7}\n";
+        for result in [Ok(Reply::text(said.to_owned())), Err(Failure::Failed(said.to_owned()))] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            show(result, false, &mut out, &mut err);
+            let shown = String::from_utf8([out, err].concat()).unwrap();
+            assert!(shown.contains("web-1") && shown.contains("\n\tits console: login"), "{shown:?}");
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{shown:?}");
+        }
     }
 }
