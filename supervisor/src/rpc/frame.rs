@@ -5,9 +5,12 @@
 //! ```
 //! In a request the tag is the channel, in a reply it says whether the body is the answer or a refusal.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 /// Largest frame, in bytes. The largest thing sent is a batch of log entries, which the log reader bounds far below
 /// this even when escaping multiplies it; snapshots travel in parts. More is a mistake or an attack.
@@ -55,13 +58,53 @@ pub(super) enum FrameError {
     Slow,
 }
 
+/// Room for the bodies of frames that were read and are still being worked on.
+pub(super) struct Room {
+    bytes: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Room {
+    /// Room for so many bytes.
+    pub(super) fn of(most: u32) -> Self {
+        Self { bytes: Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(usize::MAX))), most }
+    }
+
+    /// Waits for room; a body that is larger than all of it has it alone.
+    async fn take(&self, body_bytes: usize) -> Result<OwnedSemaphorePermit, FrameError> {
+        let bytes = u32::try_from(body_bytes).unwrap_or(u32::MAX).min(self.most);
+        let closed = |_| FrameError::Ended(io::ErrorKind::BrokenPipe.into());
+        Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(closed)
+    }
+}
+
 /// Reads the next frame; waits for its first byte as long as it takes.
 pub(super) async fn read(reader: &mut (impl AsyncRead + Unpin)) -> Result<Frame, FrameError> {
+    let body_bytes = read_length(reader).await?;
+    read_in_time(reader, body_bytes).await
+}
+
+/// The same where not more is to be read than there is room for. It is given back with what is returned beside the frame.
+pub(super) async fn read_into(
+    reader: &mut (impl AsyncRead + Unpin),
+    room: &Room,
+) -> Result<(Frame, OwnedSemaphorePermit), FrameError> {
+    let body_bytes = read_length(reader).await?;
+    let taken = room.take(body_bytes).await?;
+    Ok((read_in_time(reader, body_bytes).await?, taken))
+}
+
+/// The length of the next frame's body, in bytes.
+async fn read_length(reader: &mut (impl AsyncRead + Unpin)) -> Result<usize, FrameError> {
     let length = usize::try_from(reader.read_u32().await.map_err(FrameError::Ended)?).unwrap_or(usize::MAX);
     if !(HEAD_BYTES..=FRAME_BYTES_MAX).contains(&length) {
         return Err(FrameError::Length { length });
     }
-    tokio::time::timeout(FRAME_TIMEOUT, read_rest(reader, length - HEAD_BYTES))
+    Ok(length - HEAD_BYTES)
+}
+
+async fn read_in_time(reader: &mut (impl AsyncRead + Unpin), body_bytes: usize) -> Result<Frame, FrameError> {
+    tokio::time::timeout(FRAME_TIMEOUT, read_rest(reader, body_bytes))
         .await
         .map_err(|_| FrameError::Slow)?
         .map_err(FrameError::Ended)

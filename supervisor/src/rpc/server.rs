@@ -26,7 +26,7 @@ use super::super::pki::{self, Peer};
 use super::{
     BODY_BYTES_MAX, Channel, Handler,
     connection::IN_FLIGHT_PER_CHANNEL,
-    frame::{self, ANSWER, Frame, FrameError, REFUSAL},
+    frame::{self, ANSWER, Frame, FrameError, REFUSAL, Room},
     greeting::{Greeting, Place},
     seats::{Seat, Seats},
     socket,
@@ -57,6 +57,9 @@ pub struct Limits {
     /// Requests being handled per connection; more are not read until one is answered. As many as a peer may have under way on
     /// all channels, so that raft is not kept waiting where the others are full.
     pub in_flight_per_connection: usize,
+    /// Bytes of requests being handled per connection; more are not read until some are answered. Several of the largest that a
+    /// peer sends, so that whoever sends as many of them as it may does not fill the memory.
+    pub bytes_per_connection: u32,
     /// A TLS handshake must be done within this.
     pub handshake: Duration,
     /// An operator's connection ends after this: their certificate, which is meant to end soon, is looked at when one begins.
@@ -68,10 +71,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1_152,
-            per_host: 64,
+            per_host: 32,
             per_operator: 16,
             handshakes: 512,
             in_flight_per_connection: IN_FLIGHT_PER_CHANNEL * Channel::ALL.len(),
+            bytes_per_connection: 64 * 1024 * 1024,
             handshake: Duration::from_secs(2),
             operator_life: Duration::from_secs(600),
         }
@@ -317,16 +321,17 @@ async fn read_requests(
     slot: Arc<Slot>,
 ) -> Result<Ended, String> {
     let in_flight = Arc::new(Semaphore::new(shared.limits.in_flight_per_connection.max(1)));
+    let room = Room::of(shared.limits.bytes_per_connection);
     let over = over(peer, &shared.limits);
     tokio::pin!(over);
     loop {
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return Ok(Ended::ByPeer) };
         let read = tokio::select! {
-            read = frame::read(&mut reader) => read,
+            read = frame::read_into(&mut reader, &room) => read,
             () = &mut over => return Ok(Ended::ByUs),
         };
-        let request = match read {
-            Ok(request) => request,
+        let (request, taken) = match read {
+            Ok(read) => read,
             Err(FrameError::Ended(_)) => return Ok(Ended::ByPeer),
             Err(error) => return Err(error.to_string()),
         };
@@ -340,7 +345,7 @@ async fn read_requests(
         let (handler, peer, replies) = (Arc::clone(&shared.handler), peer.clone(), replies.clone());
         // Work begun is finished even when the connection ends; it keeps the connection's slot, so that reconnecting
         // does not get round the limits.
-        let held = (permit, Arc::clone(&slot));
+        let held = (permit, taken, Arc::clone(&slot));
         tokio::spawn(async move {
             let reply = answer(handler, peer, channel, request).await;
             let _ = replies.send(reply).await;

@@ -352,6 +352,22 @@ async fn one_operators_connections_leave_room_for_hosts_and_for_other_operators(
 }
 
 #[tokio::test]
+async fn no_more_is_read_of_a_connection_than_there_is_room_for() {
+    let pair = pair(Limits { bytes_per_connection: 7, ..Limits::default() }).await;
+    assert!(pair.ask("longer than all of the room", LONG).await.is_ok(), "it has the room alone");
+    let asked = || pair.echo.asked.load(Ordering::Relaxed);
+    let (first, second, ()) = tokio::join!(pair.ask("slow", LONG), pair.ask("slow", LONG), async {
+        until("the first is worked on", || asked() == 2).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(asked(), 2, "the second is not read meanwhile");
+        pair.echo.go_on.notify_one();
+        until("the second is read", || asked() == 3).await;
+        pair.echo.go_on.notify_one();
+    });
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+}
+
+#[tokio::test]
 async fn an_operators_connection_ends_in_time_and_whoever_calls_on_makes_another_one() {
     let pair = pair(Limits { operator_life: Duration::from_millis(300), ..Limits::default() }).await;
     let files = operator_files(&pair.authority, "ann", pair.directory.path());
