@@ -1,7 +1,7 @@
 //! Names of a scenario and of the product: a name that Holdfast would not take gets one that it takes, and goes back to
 //! its own on the way out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::names::{GuestName, HostName};
 
@@ -19,18 +19,21 @@ impl Names {
     #[must_use]
     pub fn of(scenario: &Scenario) -> Self {
         let mut names = Self::default();
-        for host in &scenario.hosts {
-            let stand_in = format!("host-{}", names.hosts.len() + 1);
-            if let Ok(name) = HostName::new(host.name.clone()).or_else(|_| HostName::new(stand_in)) {
-                names.hosts.insert(host.name.clone(), name);
-            }
+        let hosts: Vec<&str> = scenario.hosts.iter().map(|host| host.name.as_str()).collect();
+        let taken: BTreeSet<&str> = hosts.iter().copied().collect();
+        let mut free = stand_ins("host", &taken);
+        for text in hosts {
+            let name = HostName::new(text).ok().or_else(|| HostName::new(free.next()?).ok());
+            names.hosts.extend(name.map(|name| (text.to_owned(), name)));
         }
-        let added = scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_ref());
-        for vm in scenario.vms.iter().map(|vm| &vm.name).chain(added) {
-            let stand_in = format!("guest-{}", names.guests.len() + 1);
-            if let Ok(name) = GuestName::new(vm.clone()).or_else(|_| GuestName::new(stand_in)) {
-                names.guests.insert(vm.clone(), name);
-            }
+        let added =
+            scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_deref());
+        let guests: Vec<&str> = scenario.vms.iter().map(|vm| vm.name.as_str()).chain(added).collect();
+        let taken: BTreeSet<&str> = guests.iter().copied().collect();
+        let mut free = stand_ins("guest", &taken);
+        for text in guests {
+            let name = GuestName::new(text).ok().or_else(|| GuestName::new(free.next()?).ok());
+            names.guests.extend(name.map(|name| (text.to_owned(), name)));
         }
         names
     }
@@ -66,4 +69,9 @@ impl Names {
         let found = self.guests.iter().find(|(_, known)| *known == name);
         found.map_or_else(|| name.to_string(), |(text, _)| text.clone())
     }
+}
+
+/// Names for what has one that Holdfast would not take; nothing of the scenario is called so itself.
+fn stand_ins(kind: &str, taken: &BTreeSet<&str>) -> impl Iterator<Item = String> {
+    (1_u32..).map(move |number| format!("{kind}-{number}")).filter(|name| !taken.contains(name.as_str()))
 }
