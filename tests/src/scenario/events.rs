@@ -395,14 +395,17 @@ fn resize(known: &mut Declared, event: &Event) {
 
 fn moved_outside(world: &mut World, event: &Event, guest: &GuestName) {
     let Some(to) = event.to.as_ref().and_then(|to| world.names.host(to)).cloned() else { return };
+    if !world.nodes.iter().any(|node| node.machines.contains_key(guest)) {
+        kept_on(world, guest, &to);
+        return;
+    }
+    // What runs is taken nowhere where nobody answers, by whatever tool.
+    if !world.node(&to).is_some_and(|node| node.connected()) {
+        return;
+    }
     let machine = world.nodes.iter_mut().find_map(|node| node.machines.remove(guest));
-    match machine {
-        Some(machine) => {
-            if let Some(node) = world.node(&to) {
-                node.machines.insert(guest.clone(), machine);
-            }
-        }
-        None => kept_on(world, guest, &to),
+    if let (Some(machine), Some(node)) = (machine, world.node(&to)) {
+        node.machines.insert(guest.clone(), machine);
     }
 }
 

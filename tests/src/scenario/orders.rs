@@ -10,7 +10,7 @@ use holdfast_policies::{
 
 use super::{
     format::Deed,
-    host::{Job, Machine, Vm},
+    host::{Job, Machine, Node, Vm},
     world::World,
 };
 
@@ -120,8 +120,10 @@ impl World {
         }
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let host = node.name.clone();
-        let removed = node.machines.remove(guest);
-        if removed.is_some_and(|machine| machine.state.is_to_be_stopped()) {
+        let removed = node.machines.remove(guest).map(|machine| machine.state);
+        // What has been sent, and never went on anywhere, ends here.
+        let is_sent_in_vain = removed == Some(Vm::Sent) && !self.nodes.iter().any(|node| runs(node, guest));
+        if is_sent_in_vain || removed.is_some_and(Vm::is_to_be_stopped) {
             self.tell_of("stop", guest, &host, None);
         }
         true
@@ -170,4 +172,9 @@ impl World {
         }
         true
     }
+}
+
+/// Whether the guest is on a host, and not only about to arrive or gone from there.
+fn runs(node: &Node, guest: &GuestName) -> bool {
+    node.machines.get(guest).is_some_and(|machine| machine.state.is_to_be_stopped())
 }
