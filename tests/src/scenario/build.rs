@@ -41,7 +41,7 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     world.now = ZERO - 30_000;
     let (timing, now) = (world.timing, world.now);
     for (node, host) in world.nodes.iter_mut().zip(&scenario.hosts) {
-        if !["off", "joining"].contains(&host.state.as_str()) {
+        if is_there(scenario, host) {
             node.power_on(timing, now);
         }
     }
@@ -85,6 +85,26 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
         script.leaves(&world, &host.name);
     }
     (world, script)
+}
+
+/// Whether the host belongs to the cluster from the beginning. One that is joining does where something may run on it: what that is,
+/// nobody else may start.
+fn is_there(scenario: &Scenario, host: &Host) -> bool {
+    match host.state.as_str() {
+        "off" => false,
+        "joining" => scenario.vms.iter().any(|vm| may_run_on(vm, host)),
+        _ => true,
+    }
+}
+
+/// Whether the guest may run on the host when the scenario begins.
+#[must_use]
+pub fn may_run_on(vm: &Declared, host: &Host) -> bool {
+    vm.active_on.contains(&host.name) || (may_run(vm) && vm.host.as_ref() == Some(&host.name))
+}
+
+fn may_run(vm: &Declared) -> bool {
+    matches!(vm.state.as_deref(), Some("running" | "failed" | "lost" | "migrating" | "paused"))
 }
 
 /// Guests that come only with an event; what is removed before it is added again is there from the beginning.
@@ -156,10 +176,11 @@ fn guest(world: &mut World, scenario: &Scenario, vm: &Declared) {
     let Some(name) = world.names.guest(&vm.name).cloned() else { return };
     set_free(world, &name);
     let host = vm.host.as_ref().or(vm.recorded_host.as_ref()).and_then(|host| world.names.host(host)).cloned();
-    if let Some(host) = &host {
+    let runs = may_run(vm);
+    // What was down already when its host went into maintenance is none of that host's guests.
+    if let Some(host) = host.as_ref().filter(|_| runs || !is_kept_in_maintenance(scenario, vm)) {
         kept_on(world, &name, host);
     }
-    let runs = matches!(vm.state.as_deref(), Some("running" | "failed" | "lost" | "migrating" | "paused"));
     let there = host.filter(|host| vm.host.is_some() && runs && world.state.hosts.contains_key(host));
     if let Some(host) = there {
         let from = vm.pending_ops.iter().find(|op| op.op.starts_with("migrate")).and_then(|op| op.from.as_ref());
@@ -177,6 +198,12 @@ fn guest(world: &mut World, scenario: &Scenario, vm: &Declared) {
             .filter_map(|(host, count)| Some((world.names.host(host)?.clone(), count_of(count)?)))
             .collect();
     }
+}
+
+fn is_kept_in_maintenance(scenario: &Scenario, vm: &Declared) -> bool {
+    let kept = vm.host.as_ref().or(vm.recorded_host.as_ref());
+    let host = scenario.hosts.iter().find(|host| Some(&host.name) == kept);
+    host.is_some_and(|host| ["maintenance", "down-in-maintenance"].contains(&host.state.as_str()))
 }
 
 fn count_of(value: &Value) -> Option<u32> {
@@ -292,6 +319,8 @@ fn as_host(world: &mut World, scenario: &Scenario, host: &Host, lost: &mut u64) 
     let mode = match host.state.as_str() {
         _ if is_drained(scenario, host) => Some(Mode::Draining),
         "maintenance" | "down-in-maintenance" => Some(Mode::Maintenance),
+        // Until it has joined, nobody has its guests do anything, and it gets none.
+        "joining" if scenario.mode == Kind::Snapshot && is_there(scenario, host) => Some(Mode::Maintenance),
         "shutting-down" => Some(Mode::Leaving { reboot: false }),
         _ => None,
     };

@@ -4,7 +4,7 @@
 //!   run elsewhere when that host is gone; hosts that are required are a required rule.
 //! - A weight of a preferred host counts more than any stickiness where the guest is to go back, and less than it where
 //!   not: that is what going back means.
-//! - A spare host is one that every guest would rather not run on.
+//! - A spare host is one that every guest would rather not start on; what runs there stays.
 //! - Resources other than memory may have fractions; they are counted in thousandths.
 //! - Capacities weigh in the choice of a host only where the scenario says that its placement balances; elsewhere they are limits
 //!   alone.
@@ -26,6 +26,7 @@ use holdfast_policies::{
 use serde_json::Value;
 
 use super::{
+    build::may_run_on,
     dependents::dependents,
     format::{self, Scenario, Vm},
     names::Names,
@@ -307,15 +308,8 @@ fn score(value: &Value) -> Option<Score> {
 fn rules(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) -> BTreeMap<RuleName, Rule> {
     let mut rules: Vec<Rule> = scenario.rules.iter().filter_map(|rule| mapped(rule, names)).collect();
     let declared: Vec<GuestName> = vms.keys().filter_map(|vm| names.guest(vm).cloned()).collect();
-    let spare = scenario.hosts.iter().filter(|host| host.state == "spare").filter_map(|host| names.host(&host.name));
-    let spare: BTreeMap<HostName, Score> = spare.map(|host| (host.clone(), Score::By(-ABSOLUTE / 100))).collect();
-    if !spare.is_empty() {
-        rules.push(Rule::Hosts {
-            guests: Guests::Named(declared.clone()),
-            hosts: Hosts::Named(spare),
-            required: false,
-        });
-    }
+    let spare = scenario.hosts.iter().filter(|host| host.state == "spare");
+    rules.extend(spare.filter_map(|host| not_on_spare(names, vms, host)));
     let ill = scenario.hosts.iter().filter_map(|host| Some((names.host(&host.name)?.clone(), health_score(host)?)));
     let ill: BTreeMap<HostName, Score> = ill.collect();
     if !ill.is_empty() {
@@ -331,6 +325,18 @@ fn rules(scenario: &Scenario, names: &Names, vms: &BTreeMap<String, Vm>) -> BTre
     }));
     let named = rules.into_iter().enumerate();
     named.filter_map(|(index, rule)| Some((RuleName::new(format!("rule-{:03}", index + 1)).ok()?, rule))).collect()
+}
+
+/// A spare host is liked by nobody. What runs there when the scenario begins has nowhere that it would be better off: a host that has
+/// taken over is none that is spared.
+fn not_on_spare(names: &Names, vms: &BTreeMap<String, Vm>, host: &format::Host) -> Option<Rule> {
+    let others = vms.values().filter(|vm| !may_run_on(vm, host));
+    let guests: Vec<GuestName> = others.filter_map(|vm| names.guest(&vm.name).cloned()).collect();
+    if guests.is_empty() {
+        return None;
+    }
+    let hosts = BTreeMap::from([(names.host(&host.name)?.clone(), Score::By(-ABSOLUTE / 100))]);
+    Some(Rule::Hosts { guests: Guests::Named(guests), hosts: Hosts::Named(hosts), required: false })
 }
 
 /// Hosts on which a guest has failed as often as it may are out of the question for it.
