@@ -67,6 +67,10 @@ const KNOBS_LACKING: &[&str] = &["auto_rebalance"];
 pub const CHOOSES_AT_START: &str = "rebalance_on_start";
 /// Events that mean nothing to Holdfast: it places by what guests are declared to take.
 const EVENTS_LACKING: &[&str] = &["vm-load"];
+/// What people ask of a supervisor about a guest. Asked of one that does not exist, or for a host that does not, it is refused.
+const COMMANDS: &[&str] = &["vm-desired", "vm-move", "vm-stop", "vm-remove"];
+/// The last second at which something may happen, and the longest time for it to settle: eleven days, run in seconds.
+pub const SECONDS_MAX: f64 = 1_000_000.0;
 /// Most hosts, guests, rules and events of a scenario: an order of magnitude above what Holdfast is made for.
 const MOST: [usize; 4] = [500, 10_000, 5_000, 20_000];
 
@@ -192,21 +196,45 @@ pub fn mistakes(scenario: &Scenario) -> Vec<String> {
     let host = |text: &str, at: String| (!hosts.contains(text)).then(|| format!("{at}: there is no host {text:?}"));
     let vm = |text: &str, at: String| (!vms.contains(text)).then(|| format!("{at}: there is no guest {text:?}"));
     for (index, known) in scenario.vms.iter().enumerate() {
-        let named = known.host.iter().chain(&known.recorded_host).chain(&known.active_on);
+        let named = known.host.iter().chain(&known.active_on);
         found.extend(named.filter_map(|text| host(text, format!("vms[{index}]"))));
-    }
-    for (index, rule) in scenario.rules.iter().enumerate() {
-        let named = rule.vms.iter().chain(&rule.first).chain(&rule.then).chain(&rule.dependent);
-        found.extend(named.filter_map(|text| vm(text, format!("rules[{index}]"))));
-        let places = rule.hosts.iter().map(|host| host.parts().0).chain(rule.scores.keys().map(String::as_str));
-        found.extend(places.filter_map(|text| host(text, format!("rules[{index}]"))));
     }
     for (index, event) in scenario.events.iter().enumerate() {
         let at = || format!("events[{index}] ({})", event.kind);
-        found.extend(event.host.iter().chain(&event.to).filter_map(|text| host(text, at())));
-        found.extend(event.vm.iter().filter_map(|text| vm(text, at())));
-        if !(event.at.is_finite() && (0.0..=100_000.0).contains(&event.at)) {
+        let is_asked = COMMANDS.contains(&event.kind.as_str());
+        let hosts = event.host.iter().chain(event.to.iter().filter(|_| !is_asked));
+        found.extend(hosts.filter_map(|text| host(text, at())));
+        found.extend(event.vm.iter().filter(|_| !is_asked).filter_map(|text| vm(text, at())));
+        if !(event.at.is_finite() && (0.0..=SECONDS_MAX).contains(&event.at)) {
             found.push(format!("{}: {} is not a second of a scenario", at(), event.at));
+        }
+    }
+    found
+}
+
+/// Names that nothing has where that makes no scenario wrong: a command that speaks of one is refused, a rule does without it.
+fn strangers(scenario: &Scenario) -> Vec<String> {
+    let hosts: BTreeSet<&str> = scenario.hosts.iter().map(|host| host.name.as_str()).collect();
+    let added = scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_deref());
+    let vms: BTreeSet<&str> = scenario.vms.iter().map(|vm| vm.name.as_str()).chain(added).collect();
+    let host = |text: &str, at: &str| (!hosts.contains(text)).then(|| format!("{at}: the host {text:?}"));
+    let vm = |text: &str, at: &str| (!vms.contains(text)).then(|| format!("{at}: the guest {text:?}"));
+    let mut found = Vec::new();
+    for (index, known) in scenario.vms.iter().enumerate() {
+        found.extend(known.recorded_host.iter().filter_map(|text| host(text, &format!("vms[{index}]"))));
+    }
+    for (index, rule) in scenario.rules.iter().enumerate() {
+        let at = format!("rules[{index}]");
+        let named = rule.vms.iter().chain(&rule.first).chain(&rule.then).chain(&rule.dependent);
+        found.extend(named.filter_map(|text| vm(text, &at)));
+        let places = rule.hosts.iter().map(|host| host.parts().0).chain(rule.scores.keys().map(String::as_str));
+        found.extend(places.filter_map(|text| host(text, &at)));
+    }
+    for (index, event) in scenario.events.iter().enumerate() {
+        if COMMANDS.contains(&event.kind.as_str()) {
+            let at = format!("events[{index}] ({})", event.kind);
+            found.extend(event.to.iter().filter_map(|text| host(text, &at)));
+            found.extend(event.vm.iter().filter_map(|text| vm(text, &at)));
         }
     }
     found
@@ -222,10 +250,10 @@ fn too_much(scenario: &Scenario) -> Vec<String> {
         .collect()
 }
 
-/// Keys that are not known here, as notes; a scenario with them is run all the same.
+/// Keys and names that are not known here, as notes; a scenario with them is run all the same.
 #[must_use]
 pub fn notes(scenario: &Scenario) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found = strangers(scenario);
     let mut add = |at: String, more: &super::format::More| {
         found.extend(more.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| format!("{at}.{key}")));
     };

@@ -113,7 +113,7 @@ pub fn run(scenario: &Scenario) -> Ran {
             let scenario = if scenario.mode == Kind::Snapshot { &followed } else { scenario };
             let (mut world, script) = build::build(scenario);
             let settle = match scenario.mode {
-                Kind::Timeline => scenario.settle_seconds.unwrap_or(SETTLE_SECONDS).clamp(0.0, 100_000.0),
+                Kind::Timeline => scenario.settle_seconds.unwrap_or(SETTLE_SECONDS).clamp(0.0, check::SECONDS_MAX),
                 Kind::Snapshot | Kind::Question => SNAPSHOT_SECONDS,
             };
             script.run(&mut world, scenario, settle);

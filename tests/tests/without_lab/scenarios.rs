@@ -168,3 +168,17 @@ fn a_mistake_is_told_with_its_place() {
     assert!(told.contains(r#"events[0] (power-off): there is no host "c""#), "{told}");
     assert!(matches!(scenario::read("{"), Err(BadScenario::Shape { .. })));
 }
+
+#[test]
+fn a_name_that_nothing_has_in_a_rule_or_a_command_is_told_and_plays_no_part() {
+    let scenario = named("commands-about-what-nothing-has-are-refused");
+    let told = scenario::check::notes(&scenario);
+    let expected = [
+        r#"vms[1]: the host "gone""#,
+        r#"rules[0]: the host "gone""#,
+        r#"rules[1]: the guest "gone""#,
+        r#"events[0] (vm-move): the host "gone""#,
+        r#"events[2] (vm-desired): the guest "gone""#,
+    ];
+    assert!(expected.iter().all(|text| told.iter().any(|known| known == text)), "{told:?}");
+}
