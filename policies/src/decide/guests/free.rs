@@ -40,7 +40,10 @@ enum Headed {
 
 impl Pass<'_, '_> {
     pub(super) fn free(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) {
-        if self.stays_down(free.name, free.guest, judgement) || self.strays_of_free(free, judgement) {
+        let is_over = self.runs_although_stopped(free, judgement)
+            || self.stays_down(free.name, free.guest, judgement)
+            || self.strays_of_free(free, judgement);
+        if is_over {
             return;
         }
         self.decay(free);
@@ -63,6 +66,24 @@ impl Pass<'_, '_> {
             Ok((host, why)) => self.place(free, host, why, judgement),
             Err(reasons) => self.unplaceable(free, &reasons, judgement),
         }
+    }
+
+    /// What an operator wants stopped, and has been stopped, is stopped again where somebody has started it past the cluster: it is
+    /// kept stopped, and nobody is told that it is down while it runs. What a silent host may have of it, nothing waits for.
+    fn runs_although_stopped(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) -> bool {
+        if free.guest.wanted != Wanted::Stopped || self.round.state.hands_off(free.name).is_some() {
+            return false;
+        }
+        let strays = self.found(free.name, free.since);
+        if strays.is_empty() {
+            return false;
+        }
+        self.tell_strays(free.name, &strays, format_args!("although an operator wants it stopped"));
+        self.stop_strays(free.name, &strays, None);
+        judgement.doing =
+            format!("found on {}, although an operator wants it stopped: it is stopped there", strays::on(&strays));
+        judgement.waits = self.stop_of_strays(free.name, None);
+        true
     }
 
     /// Whatever a host has of a guest that is proven to run nowhere has no right to be there, and nothing starts before it

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! state says where  -> that one is kept, the others are stopped (by supersession, or by an order where their epoch is newer)
-//! state says nowhere-> (Free) all are stopped, and nothing starts before their hosts have said so; a silent host is ordered to and
-//!                      waited for that had something of it when it was last heard
+//! state says nowhere-> (Free) all are stopped, whether it is to run or not, and nothing starts before their hosts have said so;
+//!                      a silent host is ordered to and waited for that had something of it when it was last heard
 //! state says nothing-> (Unplaced) one is kept: rules, then what runs, then the well host; the others are ordered to stop,
 //!                      and the one that is left is adopted
 //! moved outside     -> what the state says has nothing of it, and one host alone runs it under the committed assignment: it

@@ -227,6 +227,31 @@ fn what_a_silent_host_may_have_is_known_to_the_next_coordinator_and_told_for_as_
 }
 
 #[test]
+fn a_guest_that_is_wanted_stopped_is_stopped_again_where_it_was_started_past_the_cluster() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    scene.stage.end("d", done());
+    scene.later(2_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    has(&mut scene, "web", "b", Epoch::default());
+    assert!(doing(&scene, "web").contains("found on b, although"), "{}", doing(&scene, "web"));
+    assert_eq!(scene.settle(), ["IncidentOpened", "StrayFound"]);
+    assert!(scene.stage.orders("b")[0].starts_with("release web"), "{:?}", scene.stage.orders("b"));
+    scene.stage.end("b", done());
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    assert!(doing(&scene, "web").starts_with("stopped"), "{}", doing(&scene, "web"));
+}
+
+#[test]
+fn a_guest_that_is_left_alone_is_not_stopped_where_it_was_started_past_the_cluster() {
+    let mut scene = with_a_stray();
+    want(&mut scene, "web", Wanted::Unmanaged);
+    assert!(!scene.words().contains(&"StrayFound".to_owned()), "{:?}", scene.words());
+}
+
+#[test]
 fn a_stray_behind_a_dead_supervisor_costs_its_host_if_a_guest_waits_for_it() {
     for (wanted, costs) in [(Wanted::Running, true), (Wanted::Stopped, false)] {
         let mut scene = with_a_stray_that_is_to_stop();
