@@ -121,8 +121,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let host = node.name.clone();
         let removed = node.machines.remove(guest).map(|machine| machine.state);
-        // What has been sent, and never went on anywhere, ends here.
-        let is_sent_in_vain = removed == Some(Vm::Sent) && !self.nodes.iter().any(|node| runs(node, guest));
+        // What has been sent, and goes on nowhere, ends here.
+        let is_sent_in_vain = removed == Some(Vm::Sent) && !self.nodes.iter().any(|node| has_it(node, guest));
         if is_sent_in_vain || removed.is_some_and(Vm::is_to_be_stopped) {
             self.tell_of("stop", guest, &host, None);
         }
@@ -141,7 +141,7 @@ impl World {
         let locked = self.is_locked(guest);
         let source = self.nodes.get(index).map(|node| node.name.clone());
         let faults = self.faults.entry(guest.clone()).or_default();
-        let faulty = faults.moves > 0 && source.is_some_and(|source| faults.is_at(&source));
+        let faulty = faults.moves > 0 && source.as_ref().is_some_and(|source| faults.is_at(source));
         faults.moves = faults.moves.saturating_sub(u64::from(faulty));
         let fails = locked || faulty;
         let Some(target) = target.filter(|_| !fails) else { return false };
@@ -150,13 +150,11 @@ impl World {
                 machine.state = state;
             }
         }
+        self.sent_from.extend(source.map(|source| (guest.clone(), source)));
         true
     }
 
     fn resume(&mut self, index: usize, guest: &GuestName, epoch: Epoch) -> bool {
-        let from = self.nodes.iter().position(|node| node.machines.get(guest).is_some_and(|m| m.state == Vm::Sent));
-        let from =
-            from.filter(|from| *from != index).and_then(|from| self.nodes.get(from)).map(|node| node.name.clone());
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let to = node.name.clone();
         let Some(machine) = node.machines.get_mut(guest).filter(|machine| machine.epoch == epoch) else { return false };
@@ -166,7 +164,7 @@ impl World {
         let arrived = machine.state == Vm::Incoming(true);
         machine.state = Vm::Running;
         if arrived {
-            let from = from.map(|from| self.names.of_host(&from));
+            let from = self.sent_from.remove(guest).map(|from| self.names.of_host(&from));
             let (vm, to) = (Some(self.names.of_guest(guest)), Some(self.names.of_host(&to)));
             self.tell(Deed { kind: "migrate".to_owned(), vm, from, to, ..Deed::default() });
         }
@@ -174,7 +172,8 @@ impl World {
     }
 }
 
-/// Whether the guest is on a host, and not only about to arrive or gone from there.
-fn runs(node: &Node, guest: &GuestName) -> bool {
-    node.machines.get(guest).is_some_and(|machine| machine.state.is_to_be_stopped())
+/// Whether the guest runs on a host, or all of it has arrived there.
+fn has_it(node: &Node, guest: &GuestName) -> bool {
+    let there = node.machines.get(guest).map(|machine| machine.state);
+    there == Some(Vm::Incoming(true)) || there.is_some_and(Vm::is_to_be_stopped)
 }

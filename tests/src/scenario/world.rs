@@ -126,6 +126,8 @@ pub struct World {
     pub frozen_as: Option<String>,
     /// Guests that people have stopped for the sake of others, and want again when they have room.
     pub(super) stopped_for_others: BTreeSet<GuestName>,
+    /// Where guests have been sent from, until they run where they have arrived.
+    pub(super) sent_from: BTreeMap<GuestName, HostName>,
     /// Plans that the checker beside the planner has refused: what is wrong with each. Bounded by the steps of a scenario.
     pub refused: Vec<String>,
     /// When something happened last.
@@ -160,6 +162,7 @@ impl World {
             confirmed: BTreeSet::new(),
             frozen_as: None,
             stopped_for_others: BTreeSet::new(),
+            sent_from: BTreeMap::new(),
             refused: Vec::new(),
             stirred: 0,
             index: 0,
