@@ -80,8 +80,8 @@ pub(super) fn could_join_for(round: &Round<'_>, name: &HostName, anew: &OtherBoo
     }
 }
 
-/// A guest that fails, or waits for an answer, on a host whose supervisor has been down for so long that nobody there
-/// will help it (R16).
+/// A guest that fails, waits for an answer, or has arrived and does not go on, on a host whose supervisor has been down for so long
+/// that nobody there will help it (R16).
 pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -> Option<String> {
     // Whoever decides this lives, and is back: after a while of standing still its own syncs are missing, too.
     if round.evidence.me.as_ref() == Some(name) {
@@ -109,11 +109,8 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         if known.wanted != Wanted::Running {
             return None;
         }
-        if let Phase::Starting { .. } | Phase::Releasing { .. } = &known.phase {
-            return Some(format!("{guest} is {} there", known.word()));
-        }
-        if let Phase::Migrating(Migration { step: MigrationStep::Clearing { .. }, .. }) = &known.phase {
-            return Some(format!("what its move has left of {guest} is there"));
+        if let Some(waits) = waits_there(guest, known, name) {
+            return Some(waits);
         }
         let home = known.home().filter(|home| home.host == *name)?;
         round.watched(guest, home.epoch).failed_service(round.state)
@@ -124,6 +121,22 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
     };
     let failed = failed.or_else(awaited)?;
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
+}
+
+/// What of a guest that is down, or may be, only the supervisor of this host can bring to an end.
+fn waits_there(guest: &GuestName, known: &Guest, name: &HostName) -> Option<String> {
+    match &known.phase {
+        Phase::Starting { .. } | Phase::Releasing { .. } => Some(format!("{guest} is {} there", known.word())),
+        Phase::Migrating(Migration { step: MigrationStep::Clearing { .. }, .. }) => {
+            Some(format!("what its move has left of {guest} is there"))
+        }
+        // All of it has arrived, and it stands still until it is had go on. Nowhere else may it do so any more (R22).
+        Phase::Migrating(Migration { step: MigrationStep::Switched { resume: Some(_), .. }, target, .. }) => {
+            let is_here = target.as_ref().is_some_and(|target| target.host == *name);
+            is_here.then(|| format!("{guest} has arrived there and waits to go on"))
+        }
+        Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. } | Phase::Migrating(_) => None,
+    }
 }
 
 /// Guests that were found on this host without a right to run there, and are to run, and start nowhere before it has said that nothing

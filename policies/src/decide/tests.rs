@@ -560,6 +560,24 @@ fn no_host_is_fenced_to_stop_a_guest_behind_a_silent_supervisor() {
 }
 
 #[test]
+fn a_guest_that_has_arrived_behind_a_supervisor_that_stays_down_costs_its_host() {
+    for (goes_on, fenced) in [(false, true), (true, false)] {
+        let mut scene = four();
+        scene.stage.migrate("web", "c");
+        // It is waited for at `c`, and has been sent; then it goes on there, or is forgotten where it was.
+        for on in ["c", "d", if goes_on { "c" } else { "d" }] {
+            scene.stage.end(on, done());
+        }
+        scene.now += 31_000;
+        scene.all_well();
+        scene.silent("c", 31_000);
+        scene.heard("c", 100);
+        let decided = scene.settle();
+        assert_eq!(decided.contains(&"FenceOpened".to_owned()), fenced, "{decided:?}");
+    }
+}
+
+#[test]
 fn a_boot_that_was_proven_gone_and_is_heard_again_calls_a_human() {
     let mut scene = four();
     let gone = scene.stage.gone("c");
