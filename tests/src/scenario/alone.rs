@@ -23,8 +23,11 @@ impl World {
         }
         for index in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(index) else { continue };
+            if !node.on || self.now.saturating_sub(node.authority) < after {
+                continue;
+            }
             let own = self.looked_after(node);
-            if !node.on || own.is_empty() || self.now.saturating_sub(node.authority) < after {
+            if own.is_empty() && !(goes_down && self.is_waited_for(node)) {
                 continue;
             }
             // What a host that nobody hears does with its guests, nobody knows; only its watchdog is certain. Without an agent
@@ -44,15 +47,28 @@ impl World {
     /// The guests that run on a host and are looked after there: while deciding is suspended, only those of a host that
     /// was being fenced before.
     fn looked_after(&self, node: &Node) -> Vec<GuestName> {
-        let known = self.state.hosts.get(&node.name);
-        let hands_off = known.is_some_and(Host::in_maintenance);
-        let fenced = known.is_some_and(|known| matches!(known.life, Life::Fencing(_)));
-        if hands_off || (self.state.suspended.is_some() && !fenced) {
+        if self.is_left_alone(node) {
             return Vec::new();
         }
         let managed =
             |guest: &&GuestName| self.state.guests.get(*guest).is_some_and(|known| known.wanted != Wanted::Unmanaged);
         node.machines.keys().filter(managed).cloned().collect()
+    }
+
+    /// Whether a guest that is to run starts nowhere before it is known what has become of it on this host, in this boot: its watchdog
+    /// is armed until then, although nothing may run there any more.
+    fn is_waited_for(&self, node: &Node) -> bool {
+        let has_joined = node.incarnation().is_some_and(|boot| self.state.is_current(&node.name, &boot));
+        let mut guests = self.state.guests_of(&node.name);
+        has_joined && !self.is_left_alone(node) && guests.any(|(_, known)| known.wanted == Wanted::Running)
+    }
+
+    /// Whether nothing is done there.
+    fn is_left_alone(&self, node: &Node) -> bool {
+        let known = self.state.hosts.get(&node.name);
+        let hands_off = known.is_some_and(Host::in_maintenance);
+        let fenced = known.is_some_and(|known| matches!(known.life, Life::Fencing(_)));
+        hands_off || (self.state.suspended.is_some() && !fenced)
     }
 
     /// A host goes dark, and says nothing.
