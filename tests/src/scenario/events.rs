@@ -15,6 +15,7 @@ use super::{
     homeward::Homeward,
     host::{Machine, Node, Vm},
     relief::relieve,
+    storm,
     world::{STEP, World, ZERO},
 };
 
@@ -94,6 +95,7 @@ impl Script {
             self.end_standby(world, scenario);
             self.shut_down(world, scenario);
             relieve(world, scenario);
+            storm::release(world);
             self.homeward.step(world);
             world.step();
         }

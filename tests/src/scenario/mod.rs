@@ -9,7 +9,8 @@
 //!
 //! Where Holdfast leaves something to people on purpose, and a situation leaves no doubt what they would do, that is done in their
 //! place: what may run nowhere is stopped (`nowhere`), hosts that are too full are relieved (`relief`), less important guests make way
-//! (`way`), and guests that are to go back are moved back when a drain has ended (`homeward`).
+//! (`way`), guests that are to go back are moved back when a drain has ended (`homeward`), and fencing goes on after a storm that was
+//! none (`storm`).
 //!
 //! `HOLDFAST_STORY=1` prints every command.
 
@@ -32,6 +33,7 @@ pub mod outcome;
 mod plain;
 pub mod question;
 mod relief;
+mod storm;
 mod way;
 pub mod world;
 
