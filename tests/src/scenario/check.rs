@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::format::{Scenario, Vm};
+use super::format::{Event, Kind, Scenario, Vm};
 
 /// States of hosts that are known.
 const HOST_STATES: &[&str] = &[
@@ -94,6 +94,9 @@ pub fn unsupported(scenario: &Scenario) -> Vec<String> {
         if let Some(desired) = event.desired.as_ref().filter(|desired| !DESIRED.contains(&desired.as_str())) {
             found.insert(format!("vm:desired:{desired}"));
         }
+        if let Some(mode) = event.mode.as_ref().filter(|mode| is_unknown_way(event, mode)) {
+            found.insert(format!("event:{}:{mode}", event.kind));
+        }
     }
     let cluster = &scenario.cluster;
     let leaves = scenario.events.iter().any(|event| ["host-shutdown", "host-reboot"].contains(&event.kind.as_str()));
@@ -118,6 +121,10 @@ pub fn unsupported(scenario: &Scenario) -> Vec<String> {
         lacking(scenario, &mut found);
     }
     found.into_iter().collect()
+}
+
+fn is_unknown_way(event: &Event, mode: &str) -> bool {
+    event.kind == "suspend-ha" && !["freeze", "ignore"].contains(&mode)
 }
 
 /// Whether Holdfast has what a supervisor must know by the scenario's word (`event:power-off`, `rule:order:preferred`, …).
@@ -160,7 +167,7 @@ fn lacking(scenario: &Scenario, found: &mut BTreeSet<String>) {
 
 /// Whether it matters what is done without a quorum.
 fn matters_without(scenario: &Scenario) -> bool {
-    scenario.mode == super::format::Kind::Timeline || matches!(scenario.cluster.quorum, Some(Value::Bool(false)))
+    scenario.mode == Kind::Timeline || matches!(scenario.cluster.quorum, Some(Value::Bool(false)))
 }
 
 fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {
@@ -184,6 +191,9 @@ fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {
 #[must_use]
 pub fn mistakes(scenario: &Scenario) -> Vec<String> {
     let mut found = too_much(scenario);
+    if scenario.mode == Kind::Question && scenario.expect.question.is_none() {
+        found.push("expect: there is no question".to_owned());
+    }
     let hosts: BTreeSet<&str> = scenario.hosts.iter().map(|host| host.name.as_str()).collect();
     let added = scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_deref());
     let vms: BTreeSet<&str> = scenario.vms.iter().map(|vm| vm.name.as_str()).chain(added).collect();

@@ -79,6 +79,8 @@ pub enum BadScenario {
 /// # Errors
 /// [`BadScenario`], with place and cause.
 pub fn read(text: &str) -> Result<Scenario, BadScenario> {
+    // Some editors begin a file with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: Value = serde_json::from_str(text).map_err(|source| BadScenario::Shape { source })?;
     let scenario: Scenario = serde_json::from_value(plain::plain(value))
         .map_err(|source| BadScenario::Shape { source: with_place(text, source) })?;

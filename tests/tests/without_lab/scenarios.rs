@@ -182,3 +182,18 @@ fn a_name_that_nothing_has_in_a_rule_or_a_command_is_told_and_plays_no_part() {
     ];
     assert!(expected.iter().all(|text| told.iter().any(|known| known == text)), "{told:?}");
 }
+
+#[test]
+fn a_question_that_is_not_asked_is_a_mistake_and_a_mark_before_the_file_is_none() {
+    let asks = |expect: &str| {
+        format!("\u{feff}{{\"name\": \"x\", \"mode\": \"question\", \"hosts\": [], \"vms\": []{expect}}}")
+    };
+    assert!(scenario::read(&asks("")).unwrap_err().to_string().contains("there is no question"));
+    scenario::read(&asks(r#", "expect": {"question": {"kind": "max-host-failures"}}"#)).unwrap();
+}
+
+#[test]
+fn a_way_of_suspending_that_is_not_known_is_told() {
+    assert_eq!(lacks(r#""events": [{"at": 1, "kind": "suspend-ha", "mode": "nap"}]"#), ["event:suspend-ha:nap"]);
+    assert_eq!(lacks(r#""events": [{"at": 1, "kind": "suspend-ha", "mode": "ignore"}]"#), Vec::<String>::new());
+}
