@@ -73,5 +73,5 @@ impl Names {
 
 /// Names for what has one that Holdfast would not take; nothing of the scenario is called so itself.
 fn stand_ins(kind: &str, taken: &BTreeSet<&str>) -> impl Iterator<Item = String> {
-    (1_u32..).map(move |number| format!("{kind}-{number}")).filter(|name| !taken.contains(name.as_str()))
+    (1_u32..).map(move |number| format!("{kind}-{number}")).filter(move |name| !taken.contains(name.as_str()))
 }
