@@ -122,7 +122,6 @@ impl World {
     /// What this host sees of services.
     fn sights(&mut self, host: usize) -> Vec<SightReport> {
         let now = self.now;
-        let count = self.hosts.len();
         let Some(supervisor) = &self.hosts[host].supervisor else { return Vec::new() };
         if supervisor.view.homes.is_empty() {
             return Vec::new();
@@ -132,7 +131,7 @@ impl World {
             .homes
             .iter()
             .filter_map(|(guest, (home, epoch))| Some((guest, self.host_index(home)?, *epoch)))
-            .filter(|(_, home, _)| (host + count - home) % count < VANTAGES)
+            .filter(|(_, home, _)| self.looks_at_guests_of(*home, host))
             .map(|(guest, home, epoch)| (guest.clone(), home, epoch))
             .collect();
         let mut sights = Vec::with_capacity(homes.len());
@@ -171,6 +170,14 @@ impl World {
             }
         }
         sights
+    }
+
+    /// Whether a host is among those that look at another one's guests: they are taken from those that live, and the guest's own
+    /// host comes last, as in the product. Which of them come first is another matter: there it goes by names, here in turn.
+    fn looks_at_guests_of(&self, home: usize, host: usize) -> bool {
+        let Some(host) = self.host_index(&self.hosts[host].name) else { return false };
+        let in_turn = (1..=self.named).map(|step| (home + step) % self.named);
+        in_turn.filter(|of| self.hosts[*of].on && !self.hosts[*of].hung).take(VANTAGES).any(|of| of == host)
     }
 
     /// Takes a reply in.

@@ -125,7 +125,7 @@ impl World {
             ("a guest after another one", self.in_order()),
             ("moves", self.moves()),
             ("a revoked host", if self.truth.state.revoked.is_empty() { 0 } else { super::revoked::BACK_WITHIN }),
-            ("a new generation", if self.has_recovered() { RECOVERED_WITHIN } else { 0 }),
+            ("a new generation", if self.has_recovered() { super::recoveries::RECOVERED_WITHIN } else { 0 }),
             ("everything is calm", self.calm()),
         ]);
         HealBound { parts }

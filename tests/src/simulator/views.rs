@@ -354,7 +354,8 @@ mod tests {
         let world = world(false);
         let view = view_of(&world, 0);
         assert_eq!(world.versions.complaint(&view), None);
-        let tampered: [(&str, fn(&mut View)); 7] = [
+        type Tamper = fn(&mut View);
+        let tampered: [(&str, Tamper); 7] = [
             ("where guests run", |view| drop(view.homes.pop_first())),
             ("where supervisors listen", |view| drop(view.hosts.pop_first())),
             ("what is declared", |view| drop(view.policies.fencing.pop_first())),
