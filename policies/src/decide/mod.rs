@@ -145,6 +145,7 @@ fn happened(evidence: &Evidence, name: &GuestName, home: &Tenure, now: Moment) -
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GuestJudgement {
     /// By service.
+    #[serde(serialize_with = "services::as_map")]
     pub services: Services,
     /// What is done about it, or why nothing is.
     pub doing: String,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use litemap::LiteMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Round;
 use crate::{
@@ -55,6 +55,15 @@ pub struct ServiceJudgement {
 /// The services of a guest, each with its verdict. Most guests have one or two, and every round makes this anew for all of them: a
 /// tree would take room for eleven.
 pub type Services = LiteMap<ServiceName, ServiceJudgement>;
+
+/// Writes services as a map even where there are none: by itself such a [`LiteMap`] is written as a list, which whoever reads it, an
+/// earlier version too, does not expect.
+///
+/// # Errors
+/// The serializer's.
+pub fn as_map<S: Serializer>(services: &Services, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(services.iter())
+}
 
 /// In which way a service is degraded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use holdfast_policies::{
-    decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, Services},
+    decide::{FOREVER, GuestJudgement, HostJudgement, HostVerdict, Report, Services, services::as_map},
     feature_level::FeatureLevel,
     incident::{Incident, Stages},
     lease::SafeAt,
@@ -207,6 +207,7 @@ pub struct GuestStatus {
     /// What is waited for.
     pub waits: Option<String>,
     /// Its services.
+    #[serde(serialize_with = "as_map")]
     pub services: Services,
     /// Why it is not started any more before a person has looked after it, if so.
     #[serde(default)]

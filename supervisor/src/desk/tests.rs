@@ -191,6 +191,16 @@ fn the_status_has_the_published_shape() {
 }
 
 #[test]
+fn a_guest_whose_services_are_not_judged_shows_a_map_of_none() {
+    let mut report = report();
+    report.guests.get_mut(&guest("web-1")).unwrap().services = GuestJudgement::default().services;
+    let shown = status(&failed_over(), &report, &Facts::default());
+    let value = serde_json::to_value(&shown).unwrap();
+    assert_eq!(value["guests"]["web-1"]["services"], json!({}));
+    assert_eq!(serde_json::from_value::<Status>(value).unwrap(), shown);
+}
+
+#[test]
 fn the_text_begins_with_what_is_wrong() {
     let text = shown().to_string();
     let lines: Vec<&str> = text.lines().collect();
