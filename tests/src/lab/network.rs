@@ -114,6 +114,23 @@ impl Lab {
         self.ip_of(from, &["neigh", "del", &address, "dev", "br0"])
     }
 
+    /// Lets a host send no more than this over the data network, in megabits a second; `None` lets it send as much as it can. Its
+    /// next boot forgets that.
+    ///
+    /// # Errors
+    /// When the host is off, or the kernel cannot (`tbf`).
+    pub fn narrow(&self, host: &str, megabits: Option<u32>) -> Result<()> {
+        let space = self.place.space(host);
+        let words = match megabits {
+            // Nothing waits long for its turn: the supervisors talk over the same wire.
+            Some(megabits) => format!("qdisc replace dev up0 root tbf rate {megabits}mbit burst 128k latency 50ms"),
+            None => "qdisc del dev up0 root".to_owned(),
+        };
+        let mut argv = vec!["tc", "-n", &space];
+        argv.extend(words.split(' '));
+        run_ok(&argv, QUICK).map(drop)
+    }
+
     fn ip_of(&self, host: &str, arguments: &[&str]) -> Result<()> {
         let space = self.place.space(host);
         let mut argv = vec!["ip", "-n", &space];

@@ -1,12 +1,19 @@
 //! Guests move while they run: nobody notices, and whatever loses power midway, the guest ends in exactly one place.
 
+#![expect(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 use std::time::Duration;
 
 use holdfast_tests::lab::{
-    Lent, left_out,
-    scene::{GUEST, LIMIT},
+    Lent, Scene, Status,
+    guest::PORT,
+    left_out,
+    scene::{ADDRESS, GUEST, LIMIT},
     wait,
 };
+
+/// What the source of a busy guest's move may send, in megabits a second.
+const NARROW_MBIT: u32 = 100;
 
 #[test]
 fn a_guest_moves_and_a_host_is_drained_without_a_reboot() {
@@ -91,6 +98,71 @@ fn a_migration_whose_target_or_source_loses_power_ends_in_exactly_one_place() {
             scene.calm().unwrap();
         }
     }
+}
+
+#[test]
+fn a_move_that_a_busy_guest_outruns_is_called_off_or_ends_by_a_longer_stop() {
+    if left_out("a_move_that_a_busy_guest_outruns_is_called_off_or_ends_by_a_longer_stop") {
+        return;
+    }
+    let mut scene = Lent::three().unwrap();
+    let source = scene.calm().unwrap();
+    let target = scene.others(&[&source]).remove(0);
+    let (place, who) = (scene.qemu().unwrap(), scene.who().unwrap());
+    scene.lab.narrow(&source, Some(NARROW_MBIT)).unwrap();
+
+    // What it writes over takes two seconds to send, and for no more than 1.6 it may be stopped: that never ends. An operator does
+    // not wait until it is given up.
+    busy(&scene, 24);
+    let from = scene.lab.status_soon().unwrap().from;
+    scene.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", &target]).unwrap();
+    let vain = |status: &Status| sending(status).filter(|(round, _)| *round > 3);
+    let (_, may_stop_ms) = scene.lab.wait_status("rounds that do not help", LIMIT, vain).unwrap();
+    assert_eq!(may_stop_ms, 100, "no longer stop would do");
+    scene.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", &source]).unwrap();
+    arrived(&scene, &source);
+    assert_eq!((scene.qemu_alone().unwrap(), scene.who().unwrap()), (place, who.clone()));
+    let journal = scene.journal().unwrap();
+    assert!(journal.iter().any(|line| line.contains("has called it off")), "{journal:?}");
+
+    // This takes half a second, again and again, so that it moves once it may be stopped for as long.
+    busy(&scene, 6);
+    scene.lab.holdfast_soon(&from, &["guest", "migrate", GUEST, "--to", &target]).unwrap();
+    let may_stop_ms = arrived(&scene, &target);
+    assert!(may_stop_ms > 100, "it was sent as any other guest");
+    busy(&scene, 0);
+    assert_eq!((scene.qemu_alone().unwrap().0, scene.who().unwrap()), (target, who), "it was booted again");
+    scene.lab.narrow(&source, None).unwrap();
+    scene.answered_throughout().unwrap();
+    assert_eq!(scene.presses(), 0);
+}
+
+/// Has the guest write over so many MiB of its memory again and again.
+fn busy(scene: &Scene, mib: u32) {
+    let line = format!("/cgi-bin/busy?{mib}");
+    wait::until("the guest's word", LIMIT, || {
+        scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), &line).map_err(|error| format!("{error:#}"))
+    })
+    .unwrap();
+}
+
+/// Waits until the guest runs there and is well. Returns for how long it might be stopped at most on the way, in milliseconds.
+fn arrived(scene: &Scene, host: &str) -> u64 {
+    let mut longest = 0;
+    let look = |status: &Status| {
+        longest = longest.max(sending(status).map_or(0, |(_, may_stop_ms)| may_stop_ms));
+        (status.guest_host(GUEST) == Some(host) && status.guest_healthy(GUEST)).then_some(())
+    };
+    scene.lab.wait_status(&format!("{GUEST} on {host}"), LIMIT, look).unwrap();
+    longest
+}
+
+/// In which round the guest is sent, and for how long it may be stopped for the rest, in milliseconds, as operators are told.
+fn sending(status: &Status) -> Option<(u64, u64)> {
+    let doing = status.value.pointer(&format!("/guests/{GUEST}/doing"))?.as_str()?;
+    let (_, told) = doing.split_once(" left of round ")?;
+    let (round, told) = told.split_once(", and it stops once the rest takes no more than ")?;
+    Some((round.parse().ok()?, told.split(' ').next()?.parse().ok()?))
 }
 
 #[test]
