@@ -138,8 +138,8 @@ fn in_emulation(line: &str) -> Option<String> {
         return None;
     }
     let Some(every) = key.strip_prefix("every: ") else {
-        // A restart that takes longer is tried once more, and then the guest would be booted.
-        return Some(line.replace("wait: 10s", "wait: 1m") + "\n");
+        // A restart that takes longer, or is seen later to have helped, is tried once more, and then the guest would be booted.
+        return Some(line.replace("wait: 15s", "wait: 1m") + "\n");
     };
     let stretched =
         every.strip_suffix('s').and_then(|secs| secs.parse::<u32>().ok()).map(|secs| (secs * 3).min(SELDOM_S));
