@@ -14,7 +14,7 @@ prepare() {
     "prometheus-alertmanager   receives alerts in a test" "prometheus   brings promtool, which checks metrics and rules" \
     "openssl   speaks to supervisors with a host's certificate" \
     "redis-server   answers probes" "nginx-light   answers probes" "postgresql   answers probes" \
-    "mariadb-server   answers probes" "dnsmasq-base   answers probes" \
+    "mariadb-server   answers probes" "apache2-bin   answers probes" "dnsmasq-base   answers probes" \
     "python3-grpcio   serves gRPC health" \
     "monitoring-plugins-basic   brings plugins, which probes run" \
     "fence-agents   switch simulated controllers in tests" "python3-venv   runs the Redfish emulator" \

@@ -1,17 +1,17 @@
 #!/bin/bash
 # Puts real programs, and Holdfast's own agent, into guests: the lab's guest with more files behind it, one for each kit.
 #
-#   kits.sh GUEST_DIR AGENT OUT_DIR   GUEST_DIR from guest.sh, AGENT the program holdfast-guest;
-#                                     writes OUT_DIR/{redis,nginx,postgres}.initrd, postgres.raw, ca.pem, secret
+#   kits.sh GUEST_DIR AGENT OUT_DIR [rabbitmq]   GUEST_DIR from guest.sh, AGENT the program holdfast-guest; writes
+#                                     OUT_DIR/{redis,nginx,apache,mysql,postgres}.initrd, {mysql,postgres}.raw, ca.pem, secret
 #
 # A guest of a kit answers as every guest of the lab does (port 8080), and runs its program as a unit that `systemctl`
 # knows: a small stand-in for systemd, with the words that kits and probes use. /cgi-bin/app?kill and ?stop hurt the program.
 # That of nginx has one agent more, on vsock, and /cgi-bin/vsock says how that receives who is not the host.
 set -euo pipefail
-guest=${1:?usage: kits.sh GUEST_DIR AGENT OUT_DIR} agent=${2:?} out=${3:?}
+guest=${1:?usage: kits.sh GUEST_DIR AGENT OUT_DIR [rabbitmq]} agent=${2:?} out=${3:?} more=${4:-}
 mkdir -p "$out"
 exec 9> "$out/.lock"; flock 9
-stamp=$(cat "$0" "$guest/.stamp" "$agent" | sha256sum | cut -d' ' -f1)
+stamp=$(cat "$0" "$guest/.stamp" "$agent" - <<< "$more" | sha256sum | cut -d' ' -f1)
 [ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ] && exit 0
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
@@ -23,7 +23,7 @@ put() { # FOLDER PROGRAM [PLACE]
   libraries "$1" "$2"
 }
 libraries() { # FOLDER FILE
-  { ldd "$2" 2> /dev/null || true; } | grep -o '/[^ ]*' | sort -u | while read -r library; do
+  { ldd "$2" 2> /dev/null | grep -o '/[^ ]*' || true; } | sort -u | while read -r library; do
     [ -e "$1/$library" ] && continue
     mkdir -p "$1/$(dirname "$library")"; cp -L "$library" "$1/$library"
   done
@@ -196,5 +196,115 @@ rm -f "$out/postgres.raw.new"; truncate -s 256M "$out/postgres.raw.new"
 mkfs.ext4 -q -F -O ^metadata_csum,^64bit -d "$work/disk" "$out/postgres.raw.new"
 mv "$out/postgres.raw.new" "$out/postgres.raw"
 finish postgres
+
+start apache2 /run/apache2.pid workers apache2
+put "$root" "$(command -v apache2)" /sbin/apache2
+modules=/usr/lib/apache2/modules
+mkdir -p "$root$modules" "$root/etc/apache2"
+for module in mpm_event authz_core dir; do put "$root" "$modules/mod_$module.so"; done
+# Threads as Debian has them.
+cat > "$root/etc/apache2/apache2.conf" <<S
+ServerName www.example.org
+PidFile /run/apache2.pid
+ErrorLog /run/apache2.log
+LoadModule mpm_event_module $modules/mod_mpm_event.so
+LoadModule authz_core_module $modules/mod_authz_core.so
+LoadModule dir_module $modules/mod_dir.so
+StartServers 2
+MinSpareThreads 25
+MaxSpareThreads 75
+ThreadsPerChild 25
+MaxRequestWorkers 150
+User nobody
+Group nogroup
+Listen 80
+DocumentRoot /www
+S
+cat > "$root/etc/unit.start" <<'S'
+#!/bin/sh
+while killall -KILL apache2 2> /dev/null; do sleep 0.1; done
+exec apache2 -d /etc/apache2 -f apache2.conf -k start
+S
+finish apache
+
+start mysql /run/mysqld/mysqld.pid login mariadbd
+put "$root" "$(command -v mariadbd)" /sbin/mariadbd
+share=/usr/share/mysql
+mkdir -p "$root$share" "$root/usr/lib/mysql/plugin" "$root/etc/mysql"
+cp -r "$share/english" "$share/charsets" "$root$share/"
+# An elliptic curve, as an emulated processor takes a while for RSA.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=mysql-1 \
+  -keyout "$root/etc/mysql/key.pem" -out "$root/etc/mysql/cert.pem" 2> /dev/null
+cat > "$root/etc/mysql/my.cnf" <<S
+[mysqld]
+datadir = /data/mysql
+pid-file = /run/mysqld/mysqld.pid
+socket = /run/mysqld/mysqld.sock
+lc-messages-dir = $share
+character-sets-dir = $share/charsets
+plugin-dir = /usr/lib/mysql/plugin
+ssl-cert = /etc/mysql/cert.pem
+ssl-key = /etc/mysql/key.pem
+tmpdir = /run/mysqld
+innodb-buffer-pool-size = 16M
+skip-name-resolve
+S
+cat > "$root/etc/unit.start" <<'S'
+#!/bin/sh
+while killall -KILL mariadbd 2> /dev/null; do sleep 0.1; done
+mkdir -p /run/mysqld; chown 65534:65534 /run/mysqld
+exec setsid mariadbd --defaults-file=/etc/mysql/my.cnf --user=nobody < /dev/null > /run/mysqld.log 2>&1 &
+S
+mkdir "$work/tables" "$work/tables/mysql"; chown 65534:65534 "$work/tables/mysql"
+mysql=("--no-defaults" "--datadir=$work/tables/mysql" "--innodb-log-file-size=8M" "--innodb-buffer-pool-size=16M")
+as mariadb-install-db "${mysql[@]}" --auth-root-authentication-method=normal --skip-test-db > "$work/tables.log" 2>&1 \
+  || { cat "$work/tables.log" >&2; exit 1; }
+# A statement in each line.
+echo "FLUSH PRIVILEGES;
+CREATE USER holdfast@'%' IDENTIFIED BY '$secret';
+CREATE DATABASE ops;
+CREATE TABLE ops.holdfast_beat (id INT PRIMARY KEY, at TIMESTAMP);
+GRANT SELECT, INSERT, DELETE ON ops.holdfast_beat TO holdfast@'%';" > "$work/tables.sql"
+as "$(command -v mariadbd)" "${mysql[@]}" --bootstrap < "$work/tables.sql" > "$work/tables.log" 2>&1 || { cat "$work/tables.log" >&2; exit 1; }
+rm -f "$out/mysql.raw.new"; truncate -s 256M "$out/mysql.raw.new"
+mkfs.ext4 -q -F -O ^metadata_csum,^64bit -d "$work/tables" "$out/mysql.raw.new"
+mv "$out/mysql.raw.new" "$out/mysql.raw"
+finish mysql
+
+# Not at every test run: its start takes about a minute of an emulated processor, and each question to it ten seconds and more.
+rabbitmq() {
+  local packages unpacked=$work/unpacked file
+  packages=(rabbitmq-server erlang-{base,asn1,crypto,eldap,inets,mnesia,os-mon,parsetools,public-key,runtime-tools,ssl,syntax-tools,tools,xmerl}
+    python3-minimal python3.11-minimal libpython3.11-{minimal,stdlib})
+  (mkdir "$work/packages" && cd "$work/packages" && apt-get -qq -o Acquire::Retries=3 download "${packages[@]}" 2> "$work/apt.log") \
+    || { cat "$work/apt.log" >&2; exit 1; }
+  for file in "$work"/packages/*.deb; do dpkg-deb -x "$file" "$unpacked"; done
+  start rabbitmq-server /run/rabbitmq/pid running beam.smp
+  mkdir -p "$root"/usr/{bin,lib,sbin} "$root"/var/{lib,log} "$root/etc/rabbitmq"
+  ln -s /data/rabbitmq "$root/var/lib/rabbitmq"; ln -s /data/rabbitmq/log "$root/var/log/rabbitmq"
+  cp -a "$unpacked"/usr/lib/{erlang,rabbitmq,python3.11} "$root/usr/lib/"
+  cp -a "$unpacked"/usr/bin/{erl,escript,epmd,python3,python3.11,rabbitmqadmin} "$root/usr/bin/"
+  cp -a "$unpacked"/usr/sbin/rabbitmq* "$root/usr/sbin/"
+  find "$root/usr/lib/erlang" "$root/usr/lib/python3.11" "$root/usr/bin" -type f \( -name '*.so' -o -perm -100 \) |
+    while read -r file; do libraries "$root" "$file"; done
+  printf 'rabbitmq:x:100:100::/var/lib/rabbitmq:/bin/sh\n' >> "$root/etc/passwd"; printf 'rabbitmq:x:100:\n' >> "$root/etc/group"
+  printf 'hosts: files\n' > "$root/etc/nsswitch.conf"; printf '127.0.0.1 localhost rabbitmq-1\n' > "$root/etc/hosts"
+  echo '[rabbitmq_management].' > "$root/etc/rabbitmq/enabled_plugins"
+  echo PID_FILE=/run/rabbitmq/pid > "$root/etc/rabbitmq/rabbitmq-env.conf"
+  cat > "$root/etc/unit.start" <<'S'
+#!/bin/sh
+while killall -KILL beam.smp 2> /dev/null; do sleep 0.1; done
+mkdir -p /run/rabbitmq; chown rabbitmq: /run/rabbitmq
+cd /data/rabbitmq
+exec setsid su -s /bin/sh rabbitmq -c "exec /usr/sbin/rabbitmq-server" < /dev/null > /run/rabbitmq.log 2>&1 &
+S
+  mkdir -p "$work/queues/rabbitmq"/{mnesia,log}; openssl rand -base64 -out "$work/queues/rabbitmq/.erlang.cookie" 42
+  chmod 400 "$work/queues/rabbitmq/.erlang.cookie"; chown -R 100:100 "$work/queues/rabbitmq"
+  rm -f "$out/rabbitmq.raw.new"; truncate -s 256M "$out/rabbitmq.raw.new"
+  mkfs.ext4 -q -F -O ^metadata_csum,^64bit -d "$work/queues" "$out/rabbitmq.raw.new"
+  mv "$out/rabbitmq.raw.new" "$out/rabbitmq.raw"
+  finish rabbitmq
+}
+if [ "$more" = rabbitmq ]; then rabbitmq; fi
 
 echo "$stamp" > "$out/.stamp"

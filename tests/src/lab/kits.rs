@@ -65,6 +65,27 @@ pub const POSTGRES: Kit = Kit {
     memory_mib: 384,
 };
 
+/// Apache.
+pub const APACHE: Kit = Kit {
+    guest: "apache-1",
+    address: "10.77.0.114",
+    file: "apache",
+    initrd: "apache.initrd",
+    disk: None,
+    app: "apache",
+    memory_mib: 224,
+};
+/// MariaDB, with its data on the guest's disk.
+pub const MARIADB: Kit = Kit {
+    guest: "mysql-1",
+    address: "10.77.0.115",
+    file: "mysql",
+    initrd: "mysql.initrd",
+    disk: Some("mysql.raw"),
+    app: "mysql",
+    memory_mib: 384,
+};
+
 /// How long the files of the kits may take to make.
 const BUILD_LIMIT: Duration = Duration::from_secs(300);
 
@@ -120,6 +141,7 @@ impl Lab {
         let mut policy = policy
             .replace("/etc/holdfast/redis", "/srv/holdfast/kits/secret")
             .replace("/etc/holdfast/postgres", "/srv/holdfast/kits/secret")
+            .replace("/etc/holdfast/mysql", "/srv/holdfast/kits/secret")
             .replace(
                 "server_name: www.example.org,",
                 "server_name: www.example.org, ca_file: /srv/holdfast/kits/ca.pem,",
