@@ -34,13 +34,11 @@ fn checked(text: &str) -> Result<(), BadName> {
 /// The text of a name, with its first bytes at hand: names are compared more than anything else, and mostly these decide.
 #[derive(Clone)]
 struct Text {
-    /// The first [`HEAD_BYTES`] bytes, the first one highest, and zeros behind a text that is shorter: no name has any in it.
+    /// The first 16 bytes, the first one highest, and zeros behind a text that is shorter: no name has any in it. Most names are no
+    /// longer.
     head: (u64, u64),
     whole: SmolStr,
 }
-
-/// How many bytes of a name are compared at once; most names are no longer.
-const HEAD_BYTES: usize = 16;
 
 impl Text {
     fn checked(text: &str) -> Result<Self, BadName> {
@@ -52,15 +50,16 @@ impl Text {
         Ok(Self { head: (eight(0), eight(8)), whole: SmolStr::new(text) })
     }
 
-    /// Whether the head is all of it.
+    /// Whether the head is all of it: it ends with a zero. Of a text that just fits, its whole is looked at too.
     fn is_short(&self) -> bool {
-        self.whole.len() <= HEAD_BYTES
+        self.head.1.trailing_zeros() >= u8::BITS
     }
 }
 
 impl PartialEq for Text {
     fn eq(&self, other: &Self) -> bool {
-        self.head == other.head && (self.is_short() && other.is_short() || self.whole == other.whole)
+        // Of two heads that are the same, either both are all of it or none is.
+        self.head == other.head && (self.is_short() || self.whole == other.whole)
     }
 }
 
@@ -68,7 +67,7 @@ impl Eq for Text {}
 
 impl Ord for Text {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.head.cmp(&other.head).then_with(|| match self.is_short() && other.is_short() {
+        self.head.cmp(&other.head).then_with(|| match self.is_short() {
             true => Ordering::Equal,
             false => self.whole.cmp(&other.whole),
         })
