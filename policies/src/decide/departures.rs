@@ -18,6 +18,7 @@ use super::{
     Decision, FOREVER, HostJudgement, HostVerdict, Round,
     fences::{close, open},
     restraint::REBOOT_GRACE,
+    subject::Subject,
 };
 use crate::{
     change::Change,
@@ -35,10 +36,10 @@ const ABOUT: &str = "leaving";
 
 /// Vacates the hosts that are about to go, and tells of the guests that wait for one. It comes after the decisions about
 /// guests; placement has seen to it that these start on their host and nowhere else ([`kept`]).
-pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    for (name, host) in &round.state.hosts {
-        vacate(round, decision, name, host);
-        overstays(round, decision, name, host);
+pub(super) fn decide(round: &Round<'_>, decision: &mut Decision, subjects: &[Subject<'_>]) {
+    for subject in subjects {
+        vacate(round, decision, subject.name, subject.host);
+        overstays(round, decision, subject);
     }
     let kept = kept(round.state, |index| round.age(index));
     if kept.is_empty() {
@@ -136,8 +137,9 @@ fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Ho
 }
 
 /// A host that has announced to go and does not go is told of: it gets no guests meanwhile.
-fn overstays(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Host) {
-    let healthy = || round.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
+fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let Subject { name, host, judgement, .. } = *subject;
+    let healthy = || judgement.verdict == HostVerdict::Healthy;
     match host.mode {
         Mode::Leaving { .. } if host.life == Life::Up && healthy() && round.age(host.mode_since) >= REBOOT_GRACE => {
             let minutes = Duration::as_secs(&REBOOT_GRACE) / 60;
@@ -146,6 +148,6 @@ fn overstays(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: 
                 format!("If {name} is to stay, run `holdfast host resume {name}`: until then it gets no guests.");
             open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
         }
-        Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance => close(round, decision, ABOUT, name),
+        Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance => close(decision, ABOUT, subject),
     }
 }

@@ -224,9 +224,9 @@ pub(super) fn open_as_seen(
     }
 }
 
-/// Tells people that `ABOUT/WHOSE` is over, if they were told.
-pub(super) fn close(round: &Round<'_>, decision: &mut Decision, about: &str, whose: &HostName) {
-    if let Some(open) = round.told.about(about, whose.as_str()) {
+/// Tells people that `ABOUT/HOST` is over, if they were told.
+pub(super) fn close(decision: &mut Decision, about: &str, subject: &Subject<'_>) {
+    if let Some(open) = subject.told.about(about) {
         decision.commands.push(Change::IncidentResolved { key: open.key.clone() });
     }
 }

@@ -129,7 +129,7 @@ pub(super) fn unarmed(round: &Round<'_>, decision: &mut Decision, subject: &Subj
             );
             open(round, decision, format!("{ABOUT}/{name}"), Severity::Error, summary, Some(human));
         }
-        Ok(_) | Err(NoGround::NoLevel) => close(round, decision, ABOUT, name),
+        Ok(_) | Err(NoGround::NoLevel) => close(decision, ABOUT, subject),
         Err(NoGround::NotRecorded | NoGround::NoGuard | NoGround::NoWatchdog | NoGround::Untrusted { .. }) => {}
     }
 }

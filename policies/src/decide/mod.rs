@@ -198,7 +198,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     paths::decide(&round, &mut decision, &subjects);
     decision.hand_over = leadership::hand_over(&round);
     guests::decide(&round, &mut decision);
-    departures::decide(&round, &mut decision);
+    departures::decide(&round, &mut decision, &subjects);
     capacity::decide(&round, &mut decision);
     timings::decide(&round, &mut decision);
     certificates::decide(&round, &mut decision);

@@ -53,7 +53,7 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision, subjects: &[Sub
         if subject.has_device() {
             tell(round, decision, subject, &is_shared);
         } else {
-            close(round, decision, ABOUT, subject.name);
+            close(decision, ABOUT, subject);
         }
     }
     let leads_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
@@ -133,7 +133,7 @@ fn tell(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, is_sh
         untried(round, subject, level, declared).or_else(|| unverified(round, subject, level, is_shared))
     });
     let what = match (broken.is_empty(), unsure.is_empty()) {
-        (true, true) => return close(round, decision, ABOUT, name),
+        (true, true) => return close(decision, ABOUT, subject),
         (true, false) => format!("it is not known that {name} can be proven off"),
         (false, _) => format!("{name} could not be switched off now"),
     };
@@ -192,7 +192,7 @@ fn untried(round: &Round<'_>, subject: &Subject<'_>, level: usize, declared: &Fe
     }
     let every = every(round);
     let words = || format!("nobody has tried it, {} after it was declared or {name} joined", Span(every));
-    for_long(round, name, host, every, words)
+    for_long(round, subject, every, words)
 }
 
 /// That a level answers, and its word would be no proof: nothing shows whose its devices are. That is told where nothing else
@@ -214,24 +214,19 @@ fn unverified(
     if !trusted(&level) || others.any(|(level, declared)| host.is_wired(level, declared, is_shared)) || otherwise() {
         return None;
     }
-    for_long(round, name, host, VERIFIED_WITHIN, || format!("nobody has verified that it is wired to {name}"))
+    for_long(round, subject, VERIFIED_WITHIN, || format!("nobody has verified that it is wired to {name}"))
 }
 
 /// The words, once they have been true for that long, or were told before: a coordinator that has just started knows of
 /// nothing how long ago it was.
-fn for_long(
-    round: &Round<'_>,
-    name: &HostName,
-    host: &Host,
-    limit: Duration,
-    words: impl Fn() -> String,
-) -> Option<String> {
+fn for_long(round: &Round<'_>, subject: &Subject<'_>, limit: Duration, words: impl Fn() -> String) -> Option<String> {
+    let host = subject.host;
     if host.life != Life::Up {
         return None;
     }
     if round.age(host.joined.max(host.fencing_since)) >= limit {
         return Some(words());
     }
-    let open = round.told.about(ABOUT, name.as_str())?;
+    let open = subject.told.about(ABOUT)?;
     Some(words()).filter(|words| open.summary.contains(words))
 }

@@ -257,7 +257,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, subject:
     let fresh = || life.is_some_and(|life| round.now.moment.since(life) < round.timing.suspect_after.0);
     if let Life::Gone { proof } = &host.life
         // That it falls silent again makes nothing well: its guests may have run twice, and may do so when it is heard anew.
-        && (round.state.is_doubted(name) || (denies(round, name, host, proof) && fresh() && newer()))
+        && (is_doubted(subject, proof) || (denies(round, name, host, proof) && fresh() && newer()))
     {
         let summary = ClusterState::heard_again(name, proof);
         let human = format!(
@@ -269,7 +269,7 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, subject:
     } else if !host.distrusted.is_empty() {
         not_trusted(round, decision, name);
     } else {
-        close(round, decision, ClusterState::FENCING, name);
+        close(decision, ClusterState::FENCING, subject);
     }
 }
 
@@ -280,6 +280,12 @@ fn denies(round: &Round<'_>, name: &HostName, host: &Host, proof: &Proof) -> boo
     let Some(heard) = round.evidence.hosts.get(name) else { return false };
     let since = round.told_after(host.life_since);
     let told = heard.sync.as_ref().is_some_and(|sync| sync.at > since);
+/// Whether people have been told that the boot of a host lives although this proves it gone, and nobody has looked since.
+fn is_doubted(subject: &Subject<'_>, proof: &Proof) -> bool {
+    let told = subject.told.about(ClusterState::FENCING);
+    told.is_some_and(|open| open.summary == ClusterState::heard_again(subject.name, proof))
+}
+
     let runs = |condition: &GuestCondition| *condition == GuestCondition::Running;
     told && heard.reports.values().any(|report| runs(&report.condition))
 }

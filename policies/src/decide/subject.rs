@@ -1,7 +1,7 @@
 //! A host that is decided about, with what every question about it begins with. Each is looked up once in a round: most of what is
 //! asked of every host in every round is asked of one that is well, and comes to nothing.
 
-use super::{HostJudgement, Round};
+use super::{HostJudgement, Round, told::Whose};
 use crate::{
     evidence::HostEvidence,
     model::{FenceLevel, LeaseLevel},
@@ -19,6 +19,8 @@ pub(super) struct Subject<'a> {
     pub seen: Option<&'a HostEvidence>,
     /// How it is fenced.
     pub levels: &'a [FenceLevel],
+    /// What people have been told of it and is not over.
+    pub told: Whose<'a>,
 }
 
 impl<'a> Subject<'a> {
@@ -37,7 +39,7 @@ impl<'a> Subject<'a> {
 
     fn with(round: &'a Round<'_>, name: &'a HostName, host: &'a Host, judgement: &'a HostJudgement) -> Self {
         let (seen, levels) = (round.evidence.hosts.get(name), round.state.policies.levels_of(name));
-        Self { name, host, judgement, seen, levels }
+        Self { name, host, judgement, seen, levels, told: round.told.of_whom(name.as_str()) }
     }
 
     /// The lease level among its levels.

@@ -39,7 +39,7 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
             open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
         }
         HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
-            close(round, decision, ABOUT, name);
+            close(decision, ABOUT, subject);
         }
         HostVerdict::Failed if is_lost_without_guests(round, subject) => {
             let summary = format!("{name} is heard by nobody; nothing may run there, so it is not switched off");

@@ -18,20 +18,31 @@ impl<'a> Told<'a> {
         Self(told)
     }
 
-    /// The open incident `ABOUT/WHOSE`; no key has to be made to see that there is none.
-    pub(super) fn about(&self, about: &str, whose: &str) -> Option<&'a Incident> {
-        self.0.get(whose)?.get(about).copied()
+    /// All that is open of one host or guest: whoever asks more than once looks for its name once.
+    pub(super) fn of_whom<'t>(&'t self, whose: &str) -> Whose<'t> {
+        Whose(self.0.get(whose))
     }
 
     /// The open incident with this key.
     pub(super) fn by_key(&self, key: &str) -> Option<&'a Incident> {
         let (about, whose) = halves(key);
-        self.about(about, whose)
+        self.0.get(whose)?.get(about).copied()
     }
 
     /// All that is open about something, with whose it is.
     pub(super) fn all(&self, about: &str) -> impl Iterator<Item = (&'a str, &'a Incident)> {
         self.0.iter().filter_map(move |(whose, open)| Some((*whose, *open.get(about)?)))
+    }
+}
+
+/// The open incidents of one host or guest, by what they are about.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Whose<'t>(Option<&'t BTreeMap<&'t str, &'t Incident>>);
+
+impl<'t> Whose<'t> {
+    /// The open incident about something; no key has to be made to see that there is none.
+    pub(super) fn about(self, about: &str) -> Option<&'t Incident> {
+        self.0?.get(about).copied()
     }
 }
 

@@ -164,7 +164,7 @@ impl Pass<'_, '_> {
         judgement.doing = format!("about to start on {host}");
         let why = if Some(&host) == free.last { format!("it ran there last, and {why}") } else { why };
         self.decision.commands.push(Change::Place { guest: free.name.clone(), host, why });
-        self.close("placement", free.name);
+        self.close("placement");
     }
 
     fn unplaceable(&mut self, free: &Free<'_>, reasons: &placement::Unplaceable, judgement: &mut GuestJudgement) {

@@ -101,9 +101,9 @@ fn reported<'b>(
 }
 
 impl Pass<'_, '_> {
-    /// Closes the incident `ABOUT/GUEST`, if it is open.
-    pub(super) fn close(&mut self, about: &str, name: &GuestName) {
-        if let Some(open) = self.round.told.about(about, name.as_str()) {
+    /// Closes the incident `ABOUT/GUEST` of the guest that is looked at, if it is open.
+    pub(super) fn close(&mut self, about: &str) {
+        if let Some(open) = self.told.about(about) {
             self.decision.commands.push(Change::IncidentResolved { key: open.key.clone() });
         }
     }

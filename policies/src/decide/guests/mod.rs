@@ -50,7 +50,7 @@ mod warned;
 
 use std::time::Duration;
 
-use super::{Decision, GuestJudgement, Round};
+use super::{Decision, GuestJudgement, Round, told::Whose};
 use crate::{
     change::Change,
     evidence::is_there,
@@ -76,6 +76,8 @@ struct Pass<'a, 'b> {
     /// anywhere beside the plan before the next round, which sees it there.
     beside: bool,
     glance: glance::Glance<'b>,
+    /// What people have been told of the guest that is looked at, and is not over.
+    told: Whose<'a>,
 }
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
@@ -84,9 +86,11 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let mover = movers.next().cloned();
     let moving = movers.count() + usize::from(mover.is_some());
     let subjects = round.plan.by_priority();
-    let mut pass = Pass { round, decision, moving, mover, beside: false, glance: glance::Glance::of(round, &subjects) };
+    let glance = glance::Glance::of(round, &subjects);
+    let mut pass = Pass { round, decision, moving, mover, beside: false, glance, told: Whose::default() };
     let mut judged = Vec::with_capacity(subjects.len());
     for subject in subjects {
+        pass.told = round.told.of_whom(subject.name.as_str());
         let judgement = pass.guest(&subject);
         pass.tell_circle(subject.name);
         judged.push((subject.name.clone(), judgement));

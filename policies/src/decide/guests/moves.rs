@@ -91,7 +91,7 @@ impl Pass<'_, '_> {
     /// A guest that runs, and may have a reason to be elsewhere.
     pub(super) fn consider_move(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
         let Some(reason) = reason_to_move(self.round, run, policy, judgement) else {
-            self.close("leave", run.name);
+            self.close("leave");
             return;
         };
         let rested = self.round.age(run.since);
@@ -136,7 +136,7 @@ impl Pass<'_, '_> {
         self.decision.commands.push(Change::Migrate { guest: run.name.clone(), to, why: reason.to_string() });
         // What has failed again and again is told of until it has gone well.
         if !moves_in_vain(run, reason) {
-            self.close("leave", run.name);
+            self.close("leave");
         }
     }
 

@@ -288,7 +288,7 @@ impl Pass<'_, '_> {
         let is_second = self.glance.second.contains(name);
         let names: Vec<&str> = if is_second { circles.map(|(rule, _)| rule.as_str()).collect() } else { Vec::new() };
         if names.is_empty() {
-            self.close("order", name);
+            self.close("order");
             return;
         }
         let summary = format!("the rules that say when {name} starts go round in a circle: {}", names.join(", "));

@@ -309,7 +309,7 @@ impl Pass<'_, '_> {
             .iter()
             .filter_map(|(name, own)| Some((name, own, own.degraded.filter(|_| own.waits_for.is_none())?)));
         let Some((name, own, how)) = degraded.next() else {
-            self.close("degraded", run.name);
+            self.close("degraded");
             return;
         };
         let (round, guest) = (self.round, run.name);

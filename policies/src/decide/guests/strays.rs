@@ -121,7 +121,7 @@ impl<'b> Pass<'_, 'b> {
     /// Whoever has a guest twice has to look at its disks.
     pub(super) fn tell_strays(&mut self, name: &GuestName, strays: &[Stray<'_>], although: fmt::Arguments<'_>) {
         if strays.is_empty() {
-            self.close("twice", name);
+            self.close("twice");
             return;
         }
         let summary = format!("{name} was found on {} {although}", on(strays));

@@ -69,7 +69,7 @@ impl Pass<'_, '_> {
         if names.is_empty() {
             // A new coordinator has yet to hear for itself for how long.
             if judgement.services.values().all(|own| own.verdict != ServiceVerdict::Unknown) {
-                self.close("unasked", run.name);
+                self.close("unasked");
             }
             return;
         }

@@ -51,7 +51,7 @@ impl Pass<'_, '_> {
                 "stopped, as an operator wants it".clone_into(&mut judgement.doing);
                 // That it does not run is what was asked for.
                 for about in ["guest", "placement", "degraded", "unasked", "warned", "leave", "twice"] {
-                    self.close(about, name);
+                    self.close(about);
                 }
                 true
             }

@@ -25,7 +25,7 @@ impl Pass<'_, '_> {
             seen.extend(said.into_iter().map(|line| format!("{name}: {line}")));
         }
         if names.is_empty() {
-            self.close("warned", guest);
+            self.close("warned");
             return;
         }
         seen.truncate(SEEN_MAX);
