@@ -91,8 +91,9 @@ impl Kept<'_> {
 /// The stopped guests that wait for a host.
 pub(super) fn kept(state: &ClusterState, age: impl Fn(u64) -> Duration) -> BTreeMap<&GuestName, Kept<'_>> {
     let mut kept = BTreeMap::new();
-    // One that is being drained takes nobody back.
-    for (name, host) in state.hosts.iter().filter(|(_, host)| host.mode != Mode::Draining) {
+    // One that is being drained takes nobody back; and most hosts are waited for by nobody.
+    let waited_for = |host: &Host| host.mode != Mode::Draining && !host.kept.is_empty();
+    for (name, host) in state.hosts.iter().filter(|(_, host)| waited_for(host)) {
         // Freezing is for good; otherwise a host has as long for each step: to go, and to start its guests when it is back.
         let left = match state.policies.cluster.on_shutdown {
             OnShutdown::Freeze => FOREVER,

@@ -18,7 +18,7 @@ use super::{
     attempts::{Slot, attempt, left_of, overdue},
     hosts::ANSWER_AGE_MAX,
     leases::{close_lease, expired, pending, returns, unarmed},
-    proofs::{contradiction, distrust, proven, soon_proven, tell_of_distrust, wonder},
+    proofs::{contradiction, distrust, proven, said_off, soon_proven, tell_of_distrust, wonder},
     quarantine::FENCE_COUNTS_FOR,
     restraint::{is_hands_off, restraint},
     subject::Subject,
@@ -54,11 +54,12 @@ pub(super) fn decide(
         if may_be_over {
             close_lease(round, decision, subject);
         }
-        let over = may_be_over && (proven(round, decision, subject) || expired(round, decision, subject));
+        let said = if may_be_over { said_off(round, subject) } else { None };
+        let over =
+            may_be_over && (proven(round, decision, subject, said.as_ref()) || expired(round, decision, subject));
         if !over {
             distrust(round, decision, subject);
-            let soon = if may_be_over { soon_proven(round, subject) } else { None };
-            let wait = soon.or_else(|| step(round, decision, subject, &mut slot));
+            let wait = soon_proven(said.as_ref()).or_else(|| step(round, decision, subject, &mut slot));
             waits.extend(wait.map(|wait| (name.clone(), wait)));
         }
         supervisor_down(round, decision, subject);

@@ -80,16 +80,23 @@ fn askable(round: &Round<'_>, subject: &Subject<'_>) -> impl Iterator<Item = usi
     askable.map(|(level, _)| level)
 }
 
+/// What comes of power devices that say off, of a host that is not switched off on purpose.
+pub(super) fn said_off(round: &Round<'_>, subject: &Subject<'_>) -> Option<SaidOff> {
+    if is_drilled(round, subject) { None } else { any_said_off(round, subject) }
+}
+
 /// "Off" is proof, whoever asked, once the host has been silent for a moment (R9).
-pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) -> bool {
-    if is_drilled(round, subject) {
-        return false;
-    }
-    match said_off(round, subject) {
+pub(super) fn proven(
+    round: &Round<'_>,
+    decision: &mut Decision,
+    subject: &Subject<'_>,
+    said: Option<&SaidOff>,
+) -> bool {
+    match said {
         Some(Ok(proof)) => {
             let last_well = last_sign(round, subject).map(|life| round.wall(life));
             let last_words = subject.judgement.last_words.clone();
-            decision.commands.push(Change::HostGone { proof, last_well, last_words });
+            decision.commands.push(Change::HostGone { proof: proof.clone(), last_well, last_words });
             true
         }
         Some(Err(NoProof::WiringUnverified { .. })) => {
@@ -103,13 +110,10 @@ pub(super) fn proven(round: &Round<'_>, decision: &mut Decision, subject: &Subje
 }
 
 /// What the word of a power device waits for that a moment of silence makes proof. Nothing else is made of the host until then.
-pub(super) fn soon_proven(round: &Round<'_>, subject: &Subject<'_>) -> Waits {
-    if is_drilled(round, subject) {
-        return None;
-    }
-    match said_off(round, subject) {
+pub(super) fn soon_proven(said: Option<&SaidOff>) -> Waits {
+    match said {
         Some(Err(NoProof::HeardJustNow { left_ms, .. })) => {
-            Some(("its next beacons, which would deny its power device's word that it is off".to_owned(), left_ms))
+            Some(("its next beacons, which would deny its power device's word that it is off".to_owned(), *left_ms))
         }
         Some(Ok(_) | Err(_)) | None => None,
     }
@@ -117,12 +121,15 @@ pub(super) fn soon_proven(round: &Round<'_>, subject: &Subject<'_>) -> Waits {
 
 /// Whether a power device has said that the host is off, so that it counts as proof.
 pub(super) fn is_proven_off(round: &Round<'_>, name: &HostName) -> bool {
-    Subject::of(round, name).is_some_and(|subject| matches!(said_off(round, &subject), Some(Ok(_))))
+    Subject::of(round, name).is_some_and(|subject| matches!(any_said_off(round, &subject), Some(Ok(_))))
 }
+
+/// What comes of what power devices say: proof, or why it is none.
+pub(super) type SaidOff = Result<Proof, NoProof>;
 
 /// What comes of the levels that say off, each by itself: the first proof, or else why there is none. Nothing counts while
 /// two machines use the name (R11), and nothing that a level says that is not trusted.
-fn said_off(round: &Round<'_>, subject: &Subject<'_>) -> Option<Result<Proof, NoProof>> {
+fn any_said_off(round: &Round<'_>, subject: &Subject<'_>) -> Option<SaidOff> {
     let Subject { name, host, .. } = *subject;
     let trusted = |off: &&PowerReading| !host.distrusted.contains(&off.level);
     let offs: Vec<&PowerReading> = offs(subject).filter(trusted).collect();
@@ -273,6 +280,12 @@ pub(super) fn contradiction(round: &Round<'_>, decision: &mut Decision, subject:
     }
 }
 
+/// Whether people have been told that the boot of a host lives although this proves it gone, and nobody has looked since.
+fn is_doubted(subject: &Subject<'_>, proof: &Proof) -> bool {
+    let told = subject.told.about(ClusterState::FENCING);
+    told.is_some_and(|open| open.summary == ClusterState::heard_again(subject.name, proof))
+}
+
 /// Whether that its boot is alive denies the proof that it is gone. A boot whose lease ran out may live, and has stopped its
 /// guests: only one of those would deny it.
 fn denies(round: &Round<'_>, name: &HostName, host: &Host, proof: &Proof) -> bool {
@@ -280,12 +293,6 @@ fn denies(round: &Round<'_>, name: &HostName, host: &Host, proof: &Proof) -> boo
     let Some(heard) = round.evidence.hosts.get(name) else { return false };
     let since = round.told_after(host.life_since);
     let told = heard.sync.as_ref().is_some_and(|sync| sync.at > since);
-/// Whether people have been told that the boot of a host lives although this proves it gone, and nobody has looked since.
-fn is_doubted(subject: &Subject<'_>, proof: &Proof) -> bool {
-    let told = subject.told.about(ClusterState::FENCING);
-    told.is_some_and(|open| open.summary == ClusterState::heard_again(subject.name, proof))
-}
-
     let runs = |condition: &GuestCondition| *condition == GuestCondition::Running;
     told && heard.reports.values().any(|report| runs(&report.condition))
 }

@@ -22,6 +22,9 @@ use crate::{
 /// Hosts that fall silent within so long of each other have one cause until somebody knows better (S9).
 const STORM_WINDOW_MS: u64 = 30_000;
 
+/// Fewest failure domains that are a storm.
+const STORM_MIN: usize = 2;
+
 /// What is said while the hold outlasts the storm. It names nobody: a change of it would begin the wait anew.
 const FADING: &str = "fencing is held a moment longer: hosts are heard again after a storm, and not all of them yet";
 
@@ -126,6 +129,10 @@ fn storm_of<'a>(round: &'a Round<'_>, mut silent: Vec<(u64, &'a HostName)>) -> O
         |hosts: &Vec<(Domain<'_>, &HostName)>| hosts.iter().map(|(domain, _)| *domain).collect::<BTreeSet<_>>().len();
     let most = silent.iter().map(together).max_by_key(&domains)?;
     let failed = domains(&most);
+    // One alone is none, of however many.
+    if failed < STORM_MIN {
+        return None;
+    }
     let mut names: Vec<&str> = most.iter().map(|(_, name)| name.as_str()).collect();
     names.sort_unstable();
     is_storm(failed, whole(round).len()).then_some(names)
@@ -146,7 +153,7 @@ pub(crate) fn supposed_storm(state: &ClusterState, lost: &[HostName]) -> Option<
 }
 
 fn is_storm(silent: usize, of: usize) -> bool {
-    silent > 1 && silent * 3 > of
+    silent >= STORM_MIN && silent * 3 > of
 }
 
 /// The failure domains that there are, with a host of each: those of which silence would be missed.

@@ -174,9 +174,10 @@ pub fn superseded(state: &ClusterState, host: &HostName, reports: &[GuestReport]
     let is_gone = state.hosts.get(host).is_some_and(|known| matches!(known.life, Life::Gone { .. }));
     let wrong = reports.iter().filter(|report| {
         let Some(guest) = state.guests.get(&report.guest) else { return false };
-        let newest = guest.tenures().into_iter().map(|tenure| tenure.epoch).max();
+        let tenures = || guest.halves().into_iter().flatten();
+        let newest = tenures().map(|tenure| tenure.epoch).max();
         // A newer assignment to this very host stops the older one itself, as the first part of its start.
-        let here = guest.tenures().iter().any(|tenure| tenure.host == *host && tenure.epoch >= report.epoch);
+        let here = tenures().any(|tenure| tenure.host == *host && tenure.epoch >= report.epoch);
         let moved = is_gone && newest == Some(report.epoch) && state.hands_off_of(&report.guest, guest).is_none();
         is_there(&report.condition) && !here && (moved || newest.is_some_and(|newest| newest > report.epoch))
     });

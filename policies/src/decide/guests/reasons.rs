@@ -152,11 +152,13 @@ fn unwell(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>) -> Option<R
 /// A service that as many vantages as must agree find slow. A move that did not help is not repeated before the cool-down is
 /// over: then the guest is not what its host makes it.
 fn slow(round: &Round<'_>, run: &Run<'_>, policy: &Policy, judgement: &GuestJudgement) -> Option<Reason> {
-    let rested = round.age(run.since) >= policy.cool_down.0;
+    if policy.on_degraded != OnDegraded::Migrate {
+        return None;
+    }
     let mut slow = judgement.services.iter().filter(|(_, own)| {
         own.verdict == ServiceVerdict::Degraded && own.degraded == Some(Degradation::Slow) && own.waits_for.is_none()
     });
-    let (service, _) = slow.next().filter(|_| rested && policy.on_degraded == OnDegraded::Migrate)?;
+    let (service, _) = slow.next().filter(|_| round.age(run.since) >= policy.cool_down.0)?;
     Some(Reason::Slow { service: service.clone(), host: run.tenure.host.clone() })
 }
 
@@ -192,9 +194,12 @@ fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
             && round.answers(host)
             && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
     };
-    let best = round.state.hosts.keys().filter(|host| back(host)).map(likes).max().filter(|best| *best > here)?;
+    // Mostly it is where it is liked best, and nothing else has to be asked.
+    let liked = round.state.hosts.keys().map(|host| (likes(host), host)).filter(|(liking, _)| *liking > here);
+    let liked: Vec<(i64, &HostName)> = liked.filter(|(_, host)| back(host)).collect();
+    let best = liked.iter().map(|(liking, _)| *liking).max()?;
     let mut to: BTreeSet<HostName> =
-        round.state.hosts.keys().filter(|host| back(host) && likes(host) == best).cloned().collect();
+        liked.into_iter().filter(|(liking, _)| *liking == best).map(|(_, host)| host.clone()).collect();
     // A set goes back as one, to where all of it has room.
     if let Some(with_set) = round.plan.with_set(run.name) {
         to.retain(|host| with_set.contains(host));
