@@ -110,8 +110,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// The same, with what every vantage says of services that are healthy, and every voter of hosts that are well: for whoever
-    /// shows it, because most rounds are shown to nobody.
+    /// The same, with what every vantage says of services that are healthy or of which nothing can be said, and every voter of hosts
+    /// that are well: for whoever shows it, because most rounds are shown to nobody.
     #[must_use]
     pub fn with_words(&self, state: &ClusterState, evidence: &Evidence, timing: &Timing, now: Moment) -> Self {
         let mut told = self.clone();

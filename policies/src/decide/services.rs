@@ -38,8 +38,8 @@ pub enum ServiceVerdict {
 pub struct ServiceJudgement {
     /// The verdict.
     pub verdict: ServiceVerdict,
-    /// What each vantage says. Nothing in the report of a round where it is healthy: that is told when somebody asks
-    /// ([`Report::with_words`](super::Report::with_words)).
+    /// What each vantage says. Nothing in the report of a round where it is healthy, or nothing can be said of it: that is told when
+    /// somebody asks ([`Report::with_words`](super::Report::with_words)).
     pub evidence: Vec<String>,
     /// For `Degraded`: in which way.
     #[serde(default)]
@@ -157,10 +157,8 @@ impl<'a> Watched<'a> {
             (..) => degraded(Degradation::Disagreement),
         };
         let evidence = match verdict {
-            ServiceVerdict::Healthy => Vec::new(),
-            ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed | ServiceVerdict::Unknown => {
-                self.words(name, service)
-            }
+            ServiceVerdict::Healthy | ServiceVerdict::Unknown => Vec::new(),
+            ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed => self.words(name, service),
         };
         ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
     }
@@ -168,8 +166,10 @@ impl<'a> Watched<'a> {
     /// Judges all services of the guest: each by itself, then those that cannot answer because another one does not.
     #[must_use]
     pub fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> Services {
-        let mut judged: Services =
-            services.iter().map(|(name, service)| (name.clone(), self.judge(name, service))).collect();
+        // In order, and with no room for more than there are.
+        let mut all = Vec::with_capacity(services.len());
+        all.extend(services.iter().map(|(name, service)| (name.clone(), self.judge(name, service))));
+        let mut judged = Services::from_sorted_store_unchecked(all);
         let passed = |name: &ServiceName| {
             let service = services.get(name)?;
             self.fresh(name, service).filter_map(|(_, sight)| sight.passed).max()
@@ -204,6 +204,11 @@ impl<'a> Watched<'a> {
             }
         }
         judged
+    }
+
+    /// Whether any vantage says something of a service, be it that it cannot tell.
+    pub(super) fn is_looked_at(self, name: &ServiceName, service: &Service) -> bool {
+        self.fresh(name, service).next().is_some()
     }
 
     /// What each vantage says of a service, in words.

@@ -27,14 +27,15 @@ pub(super) fn unasked_for(
     own: &ServiceJudgement,
 ) -> Option<Duration> {
     match own.verdict {
-        ServiceVerdict::Unknown if !own.evidence.is_empty() => {}
-        ServiceVerdict::Unknown
-        | ServiceVerdict::Healthy
-        | ServiceVerdict::Degraded
-        | ServiceVerdict::Suspect
-        | ServiceVerdict::Failed => return None,
+        ServiceVerdict::Unknown => {}
+        ServiceVerdict::Healthy | ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed => {
+            return None;
+        }
     }
     let service = policy.services.get(name)?;
+    if !round.watched(run.name, run.tenure.epoch).is_looked_at(name, service) {
+        return None;
+    }
     round.now.moment.since(hoped_since(round, run, name)).checked_sub(shows_within(policy, service))
 }
 
