@@ -211,7 +211,8 @@ impl<'a> Problem<'a> {
             let PlanGuest { name, declared, priority, home, .. } = *guest;
             Some(Subject { name, guest: guest.known?, declared, priority, home })
         };
-        let mut subjects: Vec<Subject<'a>> = self.guests.rows().iter().filter_map(subject).collect();
+        let mut subjects: Vec<Subject<'a>> = Vec::with_capacity(self.guests.len());
+        subjects.extend(self.guests.rows().iter().filter_map(subject));
         subjects.sort_by_key(|subject| Reverse(subject.priority));
         subjects
     }
@@ -464,10 +465,10 @@ fn dimensions<'a>(
     let custom: BTreeSet<&str> = declared.filter(|name| ![MEMORY, CPUS].contains(name)).collect();
     let settings = &policies.cluster;
     let dimension = |name: &'a str| {
-        let (is_hard, weight) = (settings.is_hard(name), settings.weight(name));
+        let (is_hard, weight, is_memory) = (settings.is_hard(name), settings.weight(name), name == MEMORY);
         let of_host = |host: &PlanHost<'_>| {
             let declared = host.capacity.and_then(|declared| declared.get(name).copied());
-            declared.or_else(|| (name == MEMORY).then_some(host.memory_mib))
+            declared.or_else(|| is_memory.then_some(host.memory_mib))
         };
         let has: Vec<Option<u64>> = hosts.rows().iter().map(of_host).collect();
         // Who says how processors count need not say of every host how many cores it has.
@@ -476,7 +477,16 @@ fn dimensions<'a>(
             let size = has.or_else(|| counted.then_some(host.cores.max(1)));
             size.filter(|_| weight > 0)
         };
-        let demand = |guest: &PlanGuest<'_>| guest.declared.map_or(0, |declared| wants(declared, name));
+        // A demand that is named counts; memory and processors are known from the machine itself where it is not.
+        let machine: fn(&GuestDeclaration) -> u64 = match name {
+            MEMORY => |declared| u64::from(declared.qemu.memory_mib),
+            CPUS => |declared| u64::from(declared.qemu.cpus),
+            _ => |_| 0,
+        };
+        let wants = |declared: &GuestDeclaration| declared.needs.demand.get(name).copied();
+        let demand = |guest: &PlanGuest<'_>| {
+            guest.declared.map_or(0, |declared| wants(declared).unwrap_or_else(|| machine(declared)))
+        };
         Dimension {
             name,
             capacity: Table::new(has.iter().map(|has| has.filter(|_| is_hard)).collect()),
@@ -486,14 +496,4 @@ fn dimensions<'a>(
         }
     };
     [MEMORY, CPUS].into_iter().chain(custom).map(dimension).collect()
-}
-
-/// A demand that is named counts; memory and processors are known from the machine itself where it is not.
-fn wants(declared: &GuestDeclaration, dimension: &str) -> u64 {
-    let machine = match dimension {
-        MEMORY => u64::from(declared.qemu.memory_mib),
-        CPUS => u64::from(declared.qemu.cpus),
-        _ => 0,
-    };
-    declared.needs.demand.get(dimension).copied().unwrap_or(machine)
 }

@@ -67,9 +67,9 @@ impl Room {
             self.count_host(problem, guest, host, sign);
         }
         for group in &known.groups {
-            let mut domains: Vec<u32> = known.hosts().map(|host| problem.groups[*group].domain[host]).collect();
-            domains.dedup();
-            for domain in domains {
+            let [one, other] = known.here.map(|host| host.map(|host| problem.groups[*group].domain[host]));
+            // In a domain that has both of its halves it counts once.
+            for domain in one.into_iter().chain(other.filter(|_| other != one)) {
                 self.count_domain(*group, domain, sign);
             }
         }

@@ -386,8 +386,8 @@ impl<'p, 'a> Solver<'p, 'a> {
     pub fn best(&mut self, guests: &[GuestAt], among: Option<&[HostAt]>) -> Option<(Rank, bool)> {
         let mut best: Option<Rank> = None;
         let mut count = 0_usize;
-        let hosts: Vec<HostAt> = among.map_or_else(|| self.problem.hosts.keys().collect(), <[HostAt]>::to_vec);
-        for host in hosts {
+        let problem = self.problem;
+        let mut look = |host: HostAt| {
             if self.takes(guests, host).is_ok() {
                 count += 1;
                 let rank = self.rank(guests, host);
@@ -395,6 +395,10 @@ impl<'p, 'a> Solver<'p, 'a> {
                     best = Some(rank);
                 }
             }
+        };
+        match among {
+            Some(hosts) => hosts.iter().copied().for_each(&mut look),
+            None => problem.hosts.keys().for_each(&mut look),
         }
         best.map(|best| (best, count == 1))
     }
