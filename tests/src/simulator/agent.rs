@@ -126,14 +126,11 @@ impl World {
         if supervisor.view.homes.is_empty() {
             return Vec::new();
         }
-        let homes: Vec<(GuestName, usize, Epoch)> = supervisor
-            .view
-            .homes
-            .iter()
-            .filter_map(|(guest, (home, epoch))| Some((guest, self.host_index(home)?, *epoch)))
-            .filter(|(_, home, _)| self.looks_at_guests_of(*home, host))
-            .map(|(guest, home, epoch)| (guest.clone(), home, epoch))
-            .collect();
+        let mut homes: Vec<(GuestName, usize, Epoch)> = Vec::with_capacity(supervisor.view.homes.len());
+        let known = supervisor.view.homes.iter();
+        let known = known.filter_map(|(guest, (home, epoch))| Some((guest, self.host_index(home)?, *epoch)));
+        let looked_at = known.filter(|(_, home, _)| self.looks_at_guests_of(*home, host));
+        homes.extend(looked_at.map(|(guest, home, epoch)| (guest.clone(), home, epoch)));
         let mut sights = Vec::with_capacity(homes.len());
         for (guest, home, epoch) in homes {
             let found = self.found(host, home, &guest, epoch);

@@ -221,29 +221,23 @@ impl World {
             }
             self.hear_unjoined(voter, of);
             let name = &self.hosts[of].name;
-            let known = &self.voters[voter];
+            let known = &mut self.voters[voter];
             if self.broken == Some(Break::R9) && is_said_off(&known.state, &known.brain.evidence, name) {
                 continue;
             }
-            let Some(host) = self.voters[voter].state.hosts.get(name) else { continue };
+            let Some(host) = known.state.hosts.get(name) else { continue };
             let incarnation = &host.facts.incarnation;
             let Some(at) = self.hosts[voter].heard_at(of, super::host::boot_of(incarnation)) else { continue };
             let at = self.hosts[voter].clock(at);
-            let known = &mut self.voters[voter];
-            let Some(host) = known.state.hosts.get(name) else { continue };
-            let incarnation = &host.facts.incarnation;
-            if known
-                .brain
-                .evidence
-                .hosts
-                .get(name)
-                .and_then(|seen| seen.heard.as_ref())
-                .is_some_and(|seen| seen.at == at && seen.incarnation == *incarnation)
-            {
-                continue;
+            let seen = &mut known.brain.evidence.hosts;
+            match seen.get_mut(name).map(|seen| &mut seen.heard) {
+                Some(Some(heard)) if heard.incarnation == *incarnation => heard.at = at,
+                Some(heard) => *heard = Some(Heard { at, incarnation: incarnation.clone() }),
+                None => {
+                    let heard = Some(Heard { at, incarnation: incarnation.clone() });
+                    seen.entry(name.clone()).or_default().heard = heard;
+                }
             }
-            let heard = Heard { at, incarnation: incarnation.clone() };
-            known.brain.evidence.hosts.entry(name.clone()).or_default().heard = Some(heard);
         }
         let known = &mut self.voters[voter];
         let state = &known.state;

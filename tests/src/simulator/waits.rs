@@ -2,9 +2,8 @@
 //! that the coordinator's report names, with at most how much longer. That is what people are shown (R19).
 
 use holdfast_policies::{
-    decide::{HostVerdict, Report, ServiceVerdict},
-    names::{GuestName, HostName},
-    state::{ClusterState, Guest, Life, Phase, Wanted},
+    decide::{GuestJudgement, HostJudgement, HostVerdict, Report, ServiceVerdict},
+    state::{ClusterState, Guest, Host, Life, Phase, Wanted},
 };
 
 use super::{breaks::Break, world::World};
@@ -12,17 +11,19 @@ use super::{breaks::Break, world::World};
 /// The first host or guest that waits, and of which the report of a round that commands nothing does not say for what.
 #[must_use]
 pub fn unexplained(state: &ClusterState, report: &Report) -> Option<String> {
-    let host = state.hosts.keys().find(|name| {
-        let said = report.hosts.get(*name).is_some_and(|judgement| is_said(judgement.waits.as_ref()));
-        !said && !is_host_well(state, report, name)
+    let host = state.hosts.iter().find(|(name, host)| {
+        let judgement = report.hosts.get(*name);
+        let said = judgement.is_some_and(|judgement| is_said(judgement.waits.as_ref()));
+        !said && !is_well(host, judgement)
     });
-    if let Some(name) = host {
+    if let Some((name, _)) = host {
         let judged = report.hosts.get(name).map(|judgement| judgement.verdict);
         return Some(format!("{name} is not well ({judged:?}), and nobody says what it waits for"));
     }
     let (name, guest) = state.guests.iter().find(|(name, guest)| {
-        let said = report.guests.get(*name).is_some_and(|judgement| is_said(judgement.waits.as_ref()));
-        !said && !is_as_wanted(state, report, name, guest)
+        let judgement = report.guests.get(*name);
+        let said = judgement.is_some_and(|judgement| is_said(judgement.waits.as_ref()));
+        !said && !is_as_wanted(state, report, guest, judgement)
     })?;
     let doing = report.guests.get(name).map_or("nothing is said of it", |judgement| judgement.doing.as_str());
     Some(format!("{name} is {} ({doing}), and nobody says what it waits for", guest.word()))
@@ -33,20 +34,22 @@ fn is_said(waits: Option<&(String, u64)>) -> bool {
     waits.is_some_and(|(what, _)| !what.is_empty())
 }
 
-fn is_host_well(state: &ClusterState, report: &Report, name: &HostName) -> bool {
-    let up = state.hosts.get(name).is_some_and(|host| host.life == Life::Up && !host.is_contested());
-    up && report.hosts.get(name).is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy)
+fn is_well(host: &Host, judgement: Option<&HostJudgement>) -> bool {
+    let healthy = judgement.is_some_and(|judgement| judgement.verdict == HostVerdict::Healthy);
+    healthy && host.life == Life::Up && !host.is_contested()
 }
 
 /// Whether a guest runs on a host that is well, and its services answer; or does not run, where that is what operators want.
-fn is_as_wanted(state: &ClusterState, report: &Report, name: &GuestName, guest: &Guest) -> bool {
+fn is_as_wanted(state: &ClusterState, report: &Report, guest: &Guest, judgement: Option<&GuestJudgement>) -> bool {
     match (&guest.phase, guest.wanted) {
         (Phase::Free { .. }, Wanted::Stopped) => true,
         (Phase::Running { tenure, verified: true, action: None, .. }, Wanted::Running | Wanted::Unmanaged) => {
-            let services = report.guests.get(name).into_iter().flat_map(|judgement| judgement.services.values());
+            let services = judgement.into_iter().flat_map(|judgement| judgement.services.values());
             // What waits for another service is that one's trouble.
             let mut own = services.filter(|own| own.waits_for.is_none());
-            is_host_well(state, report, &tenure.host) && own.all(|own| own.verdict != ServiceVerdict::Failed)
+            let host = state.hosts.get(&tenure.host);
+            host.is_some_and(|host| is_well(host, report.hosts.get(&tenure.host)))
+                && own.all(|own| own.verdict != ServiceVerdict::Failed)
         }
         (
             Phase::Unplaced
@@ -75,6 +78,8 @@ pub(super) fn forget_waits(report: &mut Report) {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::names::GuestName;
+
     use super::*;
     use crate::simulator::{Happening, Setup};
 
