@@ -55,7 +55,7 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
 /// Whether people are to know of a host that has failed and that nothing is done about. One that is drained is often switched off on
 /// purpose. A reboot that nobody has announced is no news, unless people were told that the host lives.
 fn is_lost_without_guests(round: &Round<'_>, subject: &Subject<'_>) -> bool {
-    let told = || round.told.about(ABOUT, subject.name.as_str()).is_some();
+    let told = || subject.told.about(ABOUT).is_some();
     let long = || Duration::from_millis(subject.judgement.silent_ms) >= SUPERVISOR_PATIENCE;
     subject.host.mode == Mode::Active && !round.state.is_waited_for(subject.name) && (told() || long())
 }
