@@ -26,6 +26,7 @@ use tokio::{
 use super::{
     Input, gather,
     grants::Grants,
+    inbox::Beside,
     numbers::Numbers,
     pace::{self, CALM_TICK, TICK},
     paths::Tests,
@@ -68,6 +69,8 @@ pub(super) struct Brain {
     pub(super) node: Arc<Node>,
     pub(super) consensus: Consensus,
     pub(super) inputs: mpsc::Sender<Input>,
+    /// The newest of hosts for whose syncs there was no place among the inputs.
+    beside: Beside,
     pub(super) rounds: watch::Receiver<Option<Round>>,
     /// Which fences are still wanted, for those who answer syncs.
     pub(super) said: watch::Sender<Said>,
@@ -107,7 +110,7 @@ impl Brain {
     pub(super) fn new(
         node: Arc<Node>,
         consensus: Consensus,
-        inputs: mpsc::Sender<Input>,
+        (inputs, beside): (mpsc::Sender<Input>, Beside),
         (rounds, said): (watch::Receiver<Option<Round>>, watch::Sender<Said>),
         (alerts, troubles): (watch::Sender<Arc<AlertState>>, watch::Receiver<Vec<Trouble>>),
         grants: Grants,
@@ -118,6 +121,7 @@ impl Brain {
             node,
             consensus,
             inputs,
+            beside,
             rounds,
             said,
             evidence,
@@ -173,6 +177,10 @@ impl Brain {
             for _ in 0..INPUTS_PER_TURN {
                 let Ok(input) = inputs.try_recv() else { break };
                 self.take(input).await;
+            }
+            // It is newer than what still waits of the same hosts; what is overtaken counts no more.
+            for (request, received) in self.beside.take() {
+                self.take_sync(request, received).await;
             }
             rest = self.turn().await;
         }

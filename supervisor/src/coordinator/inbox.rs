@@ -1,12 +1,17 @@
 //! What waits for the coordinator's task: one queue, in which nobody takes the places of all the others.
 //!
-//! The task takes in one thing after the other. When the queue is full, hosts are told so in place of being granted a lease, so that a
-//! task that stands still keeps no lead. It must not be filled by somebody who merely says, or asks, very much.
+//! The task takes in one thing after the other, and while it waits for a disk, nothing. A host for whose sync there is no place is not
+//! refused for that, as it would lose its lease: the newest that it says waits beside the queue. Only a task that has taken nothing
+//! out for long stands still, and keeps no lead: hosts are told so in place of being granted a lease.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use holdfast_policies::{names::HostName, sync::SyncRequest, time::Moment};
-use tokio::sync::{Semaphore, mpsc, mpsc::error::TrySendError, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::Input;
 use crate::{
@@ -14,11 +19,17 @@ use crate::{
     rpc::Seats,
 };
 
-/// Inputs that may wait: every agent's sync and every answer of one bad second in a large cluster. More wait outside.
+/// Inputs that may wait: every agent's sync and every answer of one bad second in a large cluster. More wait outside, but for syncs.
 pub(super) const INPUTS: usize = 1_024;
 
 /// Syncs of one host that wait at once: what it says in ten seconds, however often it is woken meanwhile.
 const SYNCS_PER_HOST: usize = 64;
+
+/// Hosts of which something waits beside the queue: more than a cluster has.
+const HOSTS_BESIDE: usize = 1_024;
+
+/// How long something of a host may wait beside the queue: longer than the disks of voters stall that are any good.
+const BESIDE_MAX: Duration = Duration::from_secs(60);
 
 /// Questions of people that wait at once, and as many orders, which do not wait for those. The next ones wait outside.
 const AT_ONCE: usize = 16;
@@ -28,6 +39,7 @@ const AT_ONCE: usize = 16;
 pub(super) struct Inbox {
     inputs: mpsc::Sender<Input>,
     syncs: Seats<HostName>,
+    beside: Beside,
     questions: Arc<Semaphore>,
     orders: Arc<Semaphore>,
 }
@@ -36,7 +48,13 @@ impl Inbox {
     /// The way into this queue.
     pub(super) fn of(inputs: mpsc::Sender<Input>) -> Self {
         let places = || Arc::new(Semaphore::new(AT_ONCE));
-        Self { inputs, syncs: Seats::default(), questions: places(), orders: places() }
+        let (syncs, beside) = (Seats::default(), Beside::default());
+        Self { inputs, syncs, beside, questions: places(), orders: places() }
+    }
+
+    /// What waits beside the queue, for whoever takes that out.
+    pub(super) fn beside(&self) -> Beside {
+        self.beside.clone()
     }
 
     /// Hands something in; waits when too much is waiting already.
@@ -46,23 +64,24 @@ impl Inbox {
         }
     }
 
-    /// Hands in what a host says. Where as much of it waits already as may, it is left out: the host says all of it again.
+    /// Hands in what a host says. Where there is no place for it, it takes that of what the host has said before: a host says all
+    /// that matters again.
     ///
     /// # Errors
     /// Why it is not taken: then the host must not be answered either.
     pub(super) fn sync(&self, request: &SyncRequest, received: Moment) -> Result<(), String> {
-        let Some(place) = self.syncs.take(&request.host, SYNCS_PER_HOST) else {
-            if self.inputs.is_closed() {
-                return Err(stopped());
-            }
-            tracing::debug!(host = %request.host, "a sync was left out: as many of its host wait as may");
-            return Ok(());
-        };
-        let input = Input::Sync { request: Box::new(request.clone()), received, place };
-        self.inputs.try_send(input).map_err(|error| match error {
-            TrySendError::Full(_) => "the coordinator is overloaded".to_owned(),
-            TrySendError::Closed(_) => stopped(),
-        })
+        if self.inputs.is_closed() {
+            return Err("this voter has stopped".to_owned());
+        }
+        let queued = self.syncs.take(&request.host, SYNCS_PER_HOST).is_some_and(|place| {
+            let input = Input::Sync { request: Box::new(request.clone()), received, place };
+            self.inputs.try_send(input).is_ok()
+        });
+        if queued || self.beside.put(request, received) {
+            Ok(())
+        } else {
+            Err("the coordinator is overloaded".to_owned())
+        }
     }
 
     /// Has a request served when it is its turn; `None` from a task that has ended.
@@ -80,8 +99,40 @@ impl Inbox {
     }
 }
 
-fn stopped() -> String {
-    "this voter has stopped".to_owned()
+/// The newest that those hosts say for whose syncs there is no place in the queue; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Beside(Arc<Mutex<BTreeMap<HostName, Newest>>>);
+
+/// What a host has said last.
+struct Newest {
+    request: SyncRequest,
+    received: Moment,
+    /// Since when something of this host waits here.
+    since: Moment,
+}
+
+impl Beside {
+    /// Puts it in the place of what the host has said before. False: nobody has taken anything out for long.
+    fn put(&self, request: &SyncRequest, received: Moment) -> bool {
+        let mut waiting = self.lock();
+        let known = waiting.get(&request.host).map(|newest| newest.since);
+        let since = known.unwrap_or(received);
+        if received.since(since) > BESIDE_MAX || (known.is_none() && waiting.len() >= HOSTS_BESIDE) {
+            return false;
+        }
+        waiting.insert(request.host.clone(), Newest { request: request.clone(), received, since });
+        true
+    }
+
+    /// Takes all of it out: what was said, and when that arrived.
+    pub(super) fn take(&self) -> Vec<(SyncRequest, Moment)> {
+        let waiting = std::mem::take(&mut *self.lock());
+        waiting.into_values().map(|newest| (newest.request, newest.received)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<HostName, Newest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -112,20 +163,42 @@ mod tests {
     async fn what_one_host_says_over_and_over_leaves_room_for_what_others_say() {
         let (inputs, mut queue) = mpsc::channel(SYNCS_PER_HOST + 1);
         let inbox = Inbox::of(inputs);
-        for _ in 0..2 * SYNCS_PER_HOST {
-            assert_eq!(inbox.sync(&of("h1"), Moment(1)), Ok(()), "it is answered, and no lease is lost for it");
+        for at in 0..2 * SYNCS_PER_HOST {
+            let at = Moment(u64::try_from(at).unwrap());
+            assert_eq!(inbox.sync(&of("h1"), at), Ok(()), "it is answered, and no lease is lost for it");
         }
-        assert_eq!(inbox.sync(&of("h2"), Moment(1)), Ok(()));
-        assert!(inbox.sync(&of("h3"), Moment(1)).is_err(), "the queue itself is full");
+        assert_eq!(inbox.sync(&of("h2"), Moment(200)), Ok(()));
+        assert_eq!(inbox.sync(&of("h3"), Moment(300)), Ok(()), "the queue itself is full");
         let (mut first, mut second) = (0, 0);
         while let Ok(Input::Sync { request, .. }) = queue.try_recv() {
             if request.host == host("h1") { first += 1 } else { second += 1 }
         }
         assert_eq!((first, second), (SYNCS_PER_HOST, 1));
-        assert_eq!(inbox.sync(&of("h1"), Moment(2)), Ok(()));
-        assert!(queue.try_recv().is_ok(), "there is room for what it says now");
+        let newest = |beside: Vec<(SyncRequest, Moment)>| -> Vec<_> {
+            beside.into_iter().map(|(request, received)| (request.host, received)).collect()
+        };
+        let last = Moment(u64::try_from(2 * SYNCS_PER_HOST - 1).unwrap());
+        assert_eq!(newest(inbox.beside().take()), [(host("h1"), last), (host("h3"), Moment(300))]);
+        assert_eq!(inbox.sync(&of("h1"), Moment(400)), Ok(()));
+        assert!(queue.try_recv().is_ok() && inbox.beside().take().is_empty(), "there is room for what it says now");
         drop(queue);
-        assert!(inbox.sync(&of("h1"), Moment(3)).is_err());
+        assert!(inbox.sync(&of("h1"), Moment(500)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_takes_nothing_out_keeps_no_lead_however_few_the_hosts_are() {
+        let (inputs, _queue) = mpsc::channel(INPUTS);
+        let inbox = Inbox::of(inputs);
+        let (began, every) = (Moment(1_000), Duration::from_millis(250));
+        let answered = |from: Moment, syncs: u32| {
+            (0..syncs).take_while(|number| inbox.sync(&of("h1"), from.plus(every * *number)).is_ok()).count()
+        };
+        let most = SYNCS_PER_HOST + 4 * 60 + 1;
+        assert_eq!(answered(began, 1_000), most, "what waits in the queue, and a minute more");
+        let later = began.plus(every * 1_000);
+        assert_eq!(answered(later, 10), 0);
+        assert_eq!(inbox.beside().take().len(), 1, "it goes on");
+        assert_eq!(answered(later, 10), 10);
     }
 
     #[tokio::test]

@@ -139,8 +139,8 @@ impl Coordinator {
             grants: Grants::default(),
             views: Views::default(),
         };
-        let grants = handle.grants.clone();
-        let brain = Brain::new(node, consensus, inputs, (rounds, said_sender), (alerts, troubles), grants);
+        let (grants, beside) = (handle.grants.clone(), handle.inbox.beside());
+        let brain = Brain::new(node, consensus, (inputs, beside), (rounds, said_sender), (alerts, troubles), grants);
         tokio::spawn(brain.run(receiver));
         handle
     }
