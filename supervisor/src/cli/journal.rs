@@ -11,7 +11,7 @@ use super::{
     super::desk::{Answer, JOURNAL_LINES_MAX, JournalLine, Request},
     arguments::Journal,
     call::{Asked, runtime},
-    outcome::{Failure, Reply},
+    outcome::{Failure, Reply, json_line, plain},
 };
 use crate::clock;
 
@@ -50,8 +50,7 @@ pub(super) fn show(
         return Ok(reply(&lines));
     }
     let write = |line: &JournalLine| {
-        let shown = if json { format!("{}\n", serde_json::to_string(line)?) } else { text(line) };
-        out.write_all(shown.as_bytes())?;
+        out.write_all(shown(line, json)?.as_bytes())?;
         out.flush()
     };
     let rest = || runtime.block_on(async { tokio::time::sleep(EVERY).await });
@@ -61,6 +60,11 @@ pub(super) fn show(
 fn reply(lines: &[JournalLine]) -> Reply {
     let json = serde_json::to_value(lines).unwrap_or_default();
     Reply { text: lines.iter().map(text).collect(), json, code: 0 }
+}
+
+/// An entry that is followed: no reply, and so made fit for a terminal here.
+fn shown(line: &JournalLine, json: bool) -> io::Result<String> {
+    if json { Ok(json_line(&serde_json::to_value(line)?)) } else { Ok(plain(&text(line)).into_owned()) }
 }
 
 /// An entry as it is read.
@@ -89,7 +93,7 @@ fn follow(
         lines = match newer(&mut ask, newest) {
             Err(Failure::Unavailable(why)) => {
                 if !is_away {
-                    let _ = writeln!(warnings, "warning: {why}; the journal goes on when that is over");
+                    let _ = writeln!(warnings, "warning: {}; the journal goes on when that is over", plain(&why));
                 }
                 is_away = true;
                 Vec::new()
@@ -152,6 +156,16 @@ mod tests {
         assert_eq!((shown, warned.as_str()), (vec![1, 2, 3, 4, 5, 6], ""));
         let (shown, _) = followed(&[Some(900), Some(901)], 900);
         assert_eq!(shown, (1..=900).collect::<Vec<u64>>(), "more at once than it asks for");
+    }
+
+    #[test]
+    fn what_is_followed_instructs_no_terminal() {
+        let line = JournalLine { what: "web-1\u{1b}[2J\u{9b}31m is up".to_owned(), ..line(1) };
+        for json in [false, true] {
+            let shown = shown(&line, json).unwrap();
+            let entry = shown.strip_suffix('\n').unwrap();
+            assert!(entry.contains("web-1") && !entry.contains(char::is_control), "{shown:?}");
+        }
     }
 
     #[test]

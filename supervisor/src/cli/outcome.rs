@@ -140,9 +140,9 @@ pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Wri
     let (code, written) = match (result, json) {
         // Not what is empty, which is an answer as well: what has nothing to say.
         (Ok(reply), true) if reply.json.as_str() == Some("") => (reply.code, Ok(())),
-        (Ok(reply), true) => (reply.code, writeln!(out, "{}", reply.json)),
+        (Ok(reply), true) => (reply.code, out.write_all(json_line(&reply.json).as_bytes())),
         (Ok(reply), false) => (reply.code, out.write_all(plain(&reply.text).as_bytes())),
-        (Err(failure), true) => (failure.code(), writeln!(out, "{}", failure.json())),
+        (Err(failure), true) => (failure.code(), out.write_all(json_line(&failure.json()).as_bytes())),
         (Err(failure), false) => (failure.code(), err.write_all(plain(&failure.text()).as_bytes())),
     };
     match written.and_then(|()| out.flush()) {
@@ -157,9 +157,23 @@ pub(super) fn show(result: Result<Reply, Failure>, json: bool, out: &mut dyn Wri
 }
 
 /// Text without what a terminal would obey. Much of it others have said: services, guests, and whoever answers for the cluster.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if text.contains(obeyed) { text.replace(obeyed, "\u{fffd}").into() } else { text.into() }
+}
+
+/// JSON as a line. Not all that a terminal would obey is escaped by whoever writes JSON; it stands in texts alone, where it can be.
+pub(super) fn json_line(json: &Value) -> String {
+    let mut line = String::new();
+    for c in json.to_string().chars() {
+        if c.is_control() {
+            line.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]
@@ -223,5 +237,8 @@ mod tests {
             assert!(shown.contains("web-1") && shown.contains("\n\tits console: login"), "{shown:?}");
             assert!(!shown.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{shown:?}");
         }
+        let line = json_line(&json!({ "said": said }));
+        assert!(line.ends_with("}\n") && !line.trim_end().contains(char::is_control), "{line:?}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), json!({ "said": said }));
     }
 }

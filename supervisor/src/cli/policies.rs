@@ -29,9 +29,10 @@ pub(super) fn show(asked: Asked<'_>, out: Option<&Path>) -> Result<Reply, Failur
     Ok(Reply { text, json, code: 0 })
 }
 
-/// All files as one that could be applied: a document each, below a comment that names it.
+/// All files as one that could be applied: a document each, below a comment that names it, with the ends of lines that terminals want.
 fn as_one(version: u64, sources: &BTreeMap<String, String>) -> String {
     let document = |(name, text): (&String, &String)| {
+        let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         format!("# {name}, in version {version} of the policies\n{text}{end}")
     };
@@ -67,9 +68,10 @@ mod tests {
     #[test]
     fn what_is_shown_could_be_applied() {
         let guest = |name: &str| format!("guests:\n  {name}: {{ qemu: {{ memory: 1GiB, kernel: /k }} }}");
-        let (one, two) = (guest("db-1"), guest("web-1"));
+        let (one, two) = (guest("db-1"), format!("\u{feff}{}\r\n", guest("web-1").replace('\n', "\r\n")));
         let shown = as_one(3, &sources(&[("db.yaml", &one), ("web.yaml", &two)]));
         assert!(shown.starts_with("# db.yaml, in version 3 of the policies\nguests:\n"), "{shown}");
+        assert!(!shown.contains(['\r', '\u{feff}']), "{shown:?}");
         let read = parse(&[Source { name: "all", text: &shown }]).unwrap();
         assert_eq!(read.guests.len(), 2, "{shown}");
     }
