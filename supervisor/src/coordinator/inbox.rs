@@ -34,12 +34,16 @@ const BESIDE_MAX: Duration = Duration::from_secs(60);
 /// Questions of people that wait at once, and as many orders, which do not wait for those. The next ones wait outside.
 const AT_ONCE: usize = 16;
 
+/// Questions and orders of one who vouches for them that wait, inside or outside: others stand behind no more of them than these.
+const PER_VOUCHER: usize = 32;
+
 /// The way into the queue; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Inbox {
     inputs: mpsc::Sender<Input>,
     syncs: Seats<HostName>,
     beside: Beside,
+    askers: Seats<String>,
     questions: Arc<Semaphore>,
     orders: Arc<Semaphore>,
 }
@@ -48,8 +52,8 @@ impl Inbox {
     /// The way into this queue.
     pub(super) fn of(inputs: mpsc::Sender<Input>) -> Self {
         let places = || Arc::new(Semaphore::new(AT_ONCE));
-        let (syncs, beside) = (Seats::default(), Beside::default());
-        Self { inputs, syncs, beside, questions: places(), orders: places() }
+        let (syncs, beside, askers) = (Seats::default(), Beside::default(), Seats::default());
+        Self { inputs, syncs, beside, askers, questions: places(), orders: places() }
     }
 
     /// What waits beside the queue, for whoever takes that out.
@@ -86,6 +90,10 @@ impl Inbox {
 
     /// Has a request served when it is its turn; `None` from a task that has ended.
     pub(super) async fn ask(&self, request: Request, voucher: Voucher) -> Option<Result<Answer, Denied>> {
+        let Some(_asker) = self.askers.take(&voucher.to_string(), PER_VOUCHER) else {
+            let why = format!("{PER_VOUCHER} requests of {voucher} wait for the coordinator already");
+            return Some(Err(Denied::NoLeader(why)));
+        };
         let places = if request.is_order() { &self.orders } else { &self.questions };
         let _place = places.acquire().await.ok()?;
         let (answer, answered) = oneshot::channel();
@@ -209,7 +217,7 @@ mod tests {
             let inbox = inbox.clone();
             tokio::spawn(async move { inbox.ask(request, Voucher::Host(host("h1"))).await })
         };
-        let asked: Vec<_> = (0..3 * AT_ONCE).map(|_| ask(question())).collect();
+        let asked: Vec<_> = (0..PER_VOUCHER - 1).map(|_| ask(question())).collect();
         let mut waiting = Vec::new();
         for _ in 0..AT_ONCE {
             waiting.push(timeout(LIMIT, queue.recv()).await.expect("a question").expect("the inbox lives"));
@@ -227,5 +235,20 @@ mod tests {
         let next = timeout(LIMIT, queue.recv()).await.expect("another question");
         assert!(matches!(next, Some(Input::Desk { request: Request::Status, .. })));
         asked.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_over_and_over_keeps_nobody_else_waiting() {
+        let (inputs, mut queue) = mpsc::channel(INPUTS);
+        let inbox = Inbox::of(inputs);
+        let name = Voucher::Host(host("h1")).to_string();
+        let waiting: Vec<_> = (0..PER_VOUCHER).map(|_| inbox.askers.take(&name, PER_VOUCHER)).collect();
+        assert!(waiting.iter().all(Option::is_some));
+        let one_more = timeout(LIMIT, inbox.ask(question(), Voucher::Host(host("h1")))).await;
+        assert!(matches!(one_more, Ok(Some(Err(Denied::NoLeader(_))))), "it is told so at once");
+        let others = tokio::spawn(async move { inbox.ask(question(), Voucher::Host(host("h2"))).await });
+        let next = timeout(LIMIT, queue.recv()).await.expect("another's question");
+        assert!(matches!(next, Some(Input::Desk { .. })));
+        others.abort();
     }
 }
