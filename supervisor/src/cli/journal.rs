@@ -38,8 +38,7 @@ pub(super) fn show(
         other => Err(Failure::Failed(format!("that is no journal: {}", other.content()))),
     };
     let last = which.last.unwrap_or(if which.since.is_some() { JOURNAL_LINES_MAX } else { LAST });
-    let lines = ask(last)?;
-    let newest = lines.last().map_or(0, |line| line.index);
+    let (lines, newest) = begin(ask(last.max(1))?, last);
     let since = which.since.map_or(WallTime(0), |span| WallTime(clock::wall().0.saturating_sub(millis(span.0))));
     if which.since.is_some() && lines.len() >= last && lines.first().is_some_and(|line| line.at_ms > since.0) {
         // Who cannot be warned is answered all the same.
@@ -55,6 +54,12 @@ pub(super) fn show(
     };
     let rest = || runtime.block_on(async { tokio::time::sleep(EVERY).await });
     follow((lines, newest), ask, rest, write, warnings)
+}
+
+/// The entries that are shown first, and which is the newest, also where none is shown: those to come begin behind it.
+fn begin(mut lines: Vec<JournalLine>, last: usize) -> (Vec<JournalLine>, u64) {
+    let newest = lines.last().map_or(0, |line| line.index);
+    (lines.split_off(lines.len().saturating_sub(last)), newest)
 }
 
 fn reply(lines: &[JournalLine]) -> Reply {
@@ -156,6 +161,13 @@ mod tests {
         assert_eq!((shown, warned.as_str()), (vec![1, 2, 3, 4, 5, 6], ""));
         let (shown, _) = followed(&[Some(900), Some(901)], 900);
         assert_eq!(shown, (1..=900).collect::<Vec<u64>>(), "more at once than it asks for");
+    }
+
+    #[test]
+    fn whoever_wants_only_what_is_to_come_is_shown_nothing_of_before() {
+        assert_eq!(begin(vec![line(7)], 0), (vec![], 7));
+        assert_eq!(begin(vec![line(6), line(7)], 50), (vec![line(6), line(7)], 7));
+        assert_eq!(begin(vec![], 50), (vec![], 0));
     }
 
     #[test]
