@@ -41,23 +41,26 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
         HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
             close(decision, ABOUT, subject);
         }
-        HostVerdict::Failed if is_lost_without_guests(round, subject) => {
-            let summary = format!("{name} is heard by nobody; nothing may run there, so it is not switched off");
-            let human = format!(
-                "Nothing waits for {name}. It takes no guests, and gives no vote if it has one, until it is back: look after it."
-            );
-            open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
-        }
+        HostVerdict::Failed if !round.state.is_waited_for(name) => lost_without_guests(round, decision, subject),
         HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => {}
     }
 }
 
-/// Whether people are to know of a host that has failed and that nothing is done about. One that is drained is often switched off on
-/// purpose. A reboot that nobody has announced is no news, unless people were told that the host lives.
-fn is_lost_without_guests(round: &Round<'_>, subject: &Subject<'_>) -> bool {
-    let told = || subject.told.about(ABOUT).is_some();
-    let long = || Duration::from_millis(subject.judgement.silent_ms) >= SUPERVISOR_PATIENCE;
-    subject.host.mode == Mode::Active && !round.state.is_waited_for(subject.name) && (told() || long())
+/// Tells of a host that has failed and that nothing is done about. One that is drained is often switched off on purpose, and then it
+/// is not called alive any more either. A reboot that nobody has announced is no news, unless people were told that the host lives.
+fn lost_without_guests(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
+    let name = subject.name;
+    if subject.host.mode != Mode::Active {
+        return close(decision, ABOUT, subject);
+    }
+    let long = Duration::from_millis(subject.judgement.silent_ms) >= SUPERVISOR_PATIENCE;
+    if long || subject.told.about(ABOUT).is_some() {
+        let summary = format!("{name} is heard by nobody; nothing may run there, so it is not switched off");
+        let human = format!(
+            "Nothing waits for {name}. It takes no guests, and gives no vote if it has one, until it is back: look after it."
+        );
+        open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
+    }
 }
 
 /// The boot that a host is heard in, while that one has not joined and nothing else is heard of the host. Whatever the boot

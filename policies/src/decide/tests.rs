@@ -439,6 +439,20 @@ fn a_host_without_guests_that_was_told_to_live_is_not_called_alive_when_nobody_h
 }
 
 #[test]
+fn a_drained_host_that_is_switched_off_is_not_called_alive_any_more() {
+    let mut scene = four();
+    restraint::set_mode(&mut scene, "c", Mode::Draining);
+    scene.now += 60_000;
+    scene.all_well();
+    scene.silent("c", 3_000);
+    scene.heard("c", 200);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.silent("c", 3_000);
+    assert_eq!(scene.verdict("c"), HostVerdict::Failed);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
 fn a_host_that_syncs_again_before_anything_was_sent_to_its_device_is_not_fenced() {
     let mut scene = four();
     scene.stage.fence("d");
