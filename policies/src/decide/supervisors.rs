@@ -13,7 +13,7 @@ use crate::{
     evidence::OtherBoot,
     model::Severity,
     names::{GuestName, HostName},
-    state::{Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Wanted},
+    state::{Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Tenure, Wanted},
 };
 
 /// What keys of these incidents begin with; a slash and a host's name follow.
@@ -112,7 +112,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         if known.wanted != Wanted::Running {
             return None;
         }
-        if let Some(waits) = waits_there(guest, known, name) {
+        if let Some(waits) = waits_there(round, guest, known, name) {
             return Some(waits);
         }
         let home = known.home().filter(|home| home.host == *name)?;
@@ -127,7 +127,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
 }
 
 /// What of a guest that is down, or may be, only the supervisor of this host can bring to an end.
-fn waits_there(guest: &GuestName, known: &Guest, name: &HostName) -> Option<String> {
+fn waits_there(round: &Round<'_>, guest: &GuestName, known: &Guest, name: &HostName) -> Option<String> {
     match &known.phase {
         Phase::Starting { .. } | Phase::Releasing { .. } => Some(format!("{guest} is {} there", known.word())),
         Phase::Migrating(Migration { step: MigrationStep::Clearing { .. }, .. }) => {
@@ -135,11 +135,19 @@ fn waits_there(guest: &GuestName, known: &Guest, name: &HostName) -> Option<Stri
         }
         // All of it has arrived, and it stands still until it is had go on. Nowhere else may it do so any more (R22).
         Phase::Migrating(Migration { step: MigrationStep::Switched { resume: Some(_), .. }, target, .. }) => {
-            let is_here = target.as_ref().is_some_and(|target| target.host == *name);
-            is_here.then(|| format!("{guest} has arrived there and waits to go on"))
+            let here = target.as_ref().filter(|target| target.host == *name)?;
+            (!goes_on(round, guest, here)).then(|| format!("{guest} has arrived there and waits to go on"))
         }
         Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. } | Phase::Migrating(_) => None,
     }
+}
+
+/// Whether a guest that has arrived has answered another host since its own was last heard of it: its supervisor had it go on, and
+/// was gone, or cut off, before it could say so. Should it fail later, that is acted on.
+fn goes_on(round: &Round<'_>, guest: &GuestName, here: &Tenure) -> bool {
+    let synced = round.evidence.hosts.get(&here.host).and_then(|seen| seen.sync.as_ref()).map(|sync| sync.at);
+    let passed = round.evidence.last_pass_from_others(guest, here.epoch, &here.host);
+    passed.is_some_and(|passed| synced.or(round.evidence.quorum_since).is_some_and(|told| passed > told))
 }
 
 /// Guests that were found on this host without a right to run there, and are to run, and start nowhere before it has said that nothing

@@ -592,6 +592,36 @@ fn a_guest_that_has_arrived_behind_a_supervisor_that_stays_down_costs_its_host()
 }
 
 #[test]
+fn a_guest_that_has_arrived_and_answers_costs_its_host_nothing_though_its_supervisor_did_not_come_to_say_so() {
+    let mut scene = four();
+    scene.stage.migrate("web", "c");
+    for on in ["c", "d", "d"] {
+        scene.stage.end(on, done());
+    }
+    let epoch = scene.stage.state.guests[&name("web")].home().unwrap().epoch;
+    let seen = |scene: &mut Scene, state: SightState, passed: u64| {
+        let (at, passed) = (Moment(scene.now), Some(Moment(passed)));
+        let sight = Sight { epoch, state, at, since: at, passed, warns: false, detail: String::new() };
+        let services = scene.evidence.services.entry(name("web")).or_default();
+        let sights = services.entry(ServiceName::new("http").unwrap()).or_default();
+        for from in ["a", "b"] {
+            sights.insert(Vantage::Host(host(from)), sight.clone());
+        }
+    };
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("c", 31_000);
+    scene.heard("c", 100);
+    let passed = scene.now - 1_000;
+    seen(&mut scene, SightState::Passing, passed);
+    let decided = scene.settle();
+    assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
+    seen(&mut scene, SightState::Failing, passed);
+    let decided = scene.settle();
+    assert!(decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
+}
+
+#[test]
 fn a_boot_that_was_proven_gone_and_is_heard_again_calls_a_human() {
     let mut scene = four();
     let gone = scene.stage.gone("c");
