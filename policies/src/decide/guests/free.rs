@@ -8,12 +8,14 @@ use super::{
     order::{self, Waits},
     running::COOL_DOWN,
     strays,
+    wanted::hands_on,
 };
 use crate::{
     change::Change,
+    hands_off::HandsOff,
     model::Severity,
     names::{GuestName, HostName},
-    state::{ClusterState, Guest, Phase, Wanted},
+    state::{ClusterState, Guest, Host, Phase, Wanted},
     time::millis,
 };
 
@@ -79,10 +81,19 @@ impl Pass<'_, '_> {
             return false;
         }
         self.tell_strays(free.name, &strays, format_args!("although an operator wants it stopped"));
-        self.stop_strays(free.name, &strays, None);
-        judgement.doing =
-            format!("found on {}, although an operator wants it stopped: it is stopped there", strays::on(&strays));
-        judgement.waits = self.stop_of_strays(free.name, None);
+        let found = format!("found on {}, although an operator wants it stopped", strays::on(&strays));
+        // Nothing waits for its end, so the promise to leave a host as it is can be kept.
+        let hosts = &self.round.state.hosts;
+        let (left, stopped): (Vec<_>, Vec<_>) =
+            strays.into_iter().partition(|stray| hosts.get(stray.host).is_some_and(Host::in_maintenance));
+        self.stop_strays(free.name, &stopped, None);
+        (judgement.doing, judgement.waits) = match left.first() {
+            Some(stray) if stopped.is_empty() => {
+                let hands_off = HandsOff::Maintenance { host: stray.host.clone() };
+                (format!("{found}; {hands_off}"), Some(hands_on(&hands_off)))
+            }
+            Some(_) | None => (format!("{found}: it is stopped there"), self.stop_of_strays(free.name, None)),
+        };
         true
     }
 

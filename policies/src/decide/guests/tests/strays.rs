@@ -252,6 +252,18 @@ fn a_guest_that_is_left_alone_is_not_stopped_where_it_was_started_past_the_clust
 }
 
 #[test]
+fn what_is_wanted_stopped_is_left_alone_where_it_was_started_on_a_host_in_maintenance() {
+    let mut scene = with_a_stray();
+    want(&mut scene, "web", Wanted::Stopped);
+    set_mode(&mut scene, "b", Mode::Maintenance);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let says = doing(&scene, "web");
+    assert!(says.starts_with("found on b") && says.ends_with("b is in maintenance, so it is left alone"), "{says}");
+    set_mode(&mut scene, "b", Mode::Active);
+    assert!(scene.words().contains(&"StrayFound".to_owned()), "{:?}", scene.words());
+}
+
+#[test]
 fn a_stray_behind_a_dead_supervisor_costs_its_host_if_a_guest_waits_for_it() {
     for (wanted, costs) in [(Wanted::Running, true), (Wanted::Stopped, false)] {
         let mut scene = with_a_stray_that_is_to_stop();
