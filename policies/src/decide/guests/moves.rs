@@ -49,7 +49,11 @@ pub(super) fn is_moving(round: &Round<'_>, guest: &Guest) -> bool {
     match &guest.phase {
         Phase::Migrating(migration) => match migration.step {
             MigrationStep::Sending { order } => !is_sent_unheard(round, order),
-            MigrationStep::Receiving { .. } | MigrationStep::Switched { .. } => true,
+            MigrationStep::Receiving { .. } => true,
+            // Nothing is sent any more, and a host that is not heard may stay so for days.
+            MigrationStep::Switched { .. } => {
+                guest.halves().into_iter().flatten().all(|half| round.answers(&half.host))
+            }
             MigrationStep::Returning { .. } | MigrationStep::Clearing { .. } => false,
         },
         Phase::Releasing { failed: None, .. } | Phase::Starting { .. } => guest.heading.is_some(),

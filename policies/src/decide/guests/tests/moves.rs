@@ -525,6 +525,30 @@ fn a_large_guest_has_its_time_to_be_sent_and_other_moves_do_not_wait_for_it_wher
 }
 
 #[test]
+fn a_guest_that_has_arrived_and_waits_for_the_word_of_a_silent_host_alone_holds_up_no_other_move() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["db", "web"]);
+    scene.stage.run("db", "d");
+    scene.stage.run("web", "c");
+    scene.stage.migrate("db", "a");
+    // It is waited for, has been sent, and goes on; `d` is to say that nothing of it is left there.
+    for on in ["a", "d", "a"] {
+        scene.stage.end(on, done());
+    }
+    set_mode(&mut scene, "c", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let said = doing(&scene, "web");
+    assert!(said.contains("waits for another move to end, that of db"), "{said}");
+    scene.now += 10_000;
+    for on in ["a", "b", "c"] {
+        scene.synced(on, scene.now);
+    }
+    scene.heard("d", 100);
+    seen(&mut scene, "web", SightState::Passing);
+    assert!(scene.words().contains(&"Migrate".to_owned()), "{}", doing(&scene, "web"));
+}
+
+#[test]
 fn a_guest_that_is_moved_does_not_take_the_last_room_at_its_target_twice() {
     let mut scene = four();
     cold_only(&mut scene, "web");
