@@ -4,6 +4,7 @@
 //! Which boots live under one name is in `boots.rs`, and how old log entries are in `marks.rs`.
 
 mod boots;
+mod left;
 mod marks;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 pub use self::{
     boots::{BESIDE_AGAIN, BESIDE_TIMES, Beside, NOT_OVER, OtherBoot},
+    left::Left,
     marks::Marks,
 };
 use crate::{
@@ -70,6 +72,8 @@ pub struct HostEvidence {
     pub reports: BTreeMap<GuestName, GuestReport>,
     /// When guests among those were last known to stand still, and under which assignment: paused, or stopped by QEMU.
     pub stood_still: BTreeMap<GuestName, (Epoch, Moment)>,
+    /// Guests that have left it as one does that other tools move.
+    pub left: Left,
     /// Why the host doubts itself, if it does.
     pub unwell: Option<String>,
     /// The newest lease that this leader has granted, whether the reply arrived or not: to which boot, and when the time
@@ -214,6 +218,7 @@ impl HostEvidence {
                 self.stood_still.insert(guest.clone(), (report.epoch, now));
             }
         }
+        self.left.take(&self.reports, &reports, now);
         self.reports = reports;
     }
 

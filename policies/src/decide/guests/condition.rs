@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    super::{Degradation, FOREVER, GuestJudgement, Round, ServiceJudgement, ServiceVerdict},
+    super::{Degradation, FOREVER, GuestJudgement, HostVerdict, Round, ServiceJudgement, ServiceVerdict},
     running::Run,
 };
 use crate::{
     happened::{Happened, last_own_reset},
     ladder::Trouble,
     model::{OnDegraded, Policy, Service},
+    names::HostName,
     observe::GuestCondition,
     time::millis,
 };
@@ -57,7 +58,10 @@ pub(super) fn trouble(
         |why: String| Condition::Ill { trouble: Trouble::Guest, why, evidence: vec![format!("{host} reports it")] };
     match run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch) {
         Some(report) => match &report.condition {
-            GuestCondition::Exited { detail } => return ill(format!("its QEMU has ended ({detail})")),
+            GuestCondition::Exited { detail } => {
+                let why = format!("its QEMU has ended ({detail})");
+                return perhaps_elsewhere(round, run, &why).unwrap_or_else(|| ill(why));
+            }
             GuestCondition::Panicked => return ill("its kernel has panicked".to_owned()),
             broken if broken.is_broken() => {
                 return ill("QEMU cannot run its virtual CPUs on (internal-error)".to_owned());
@@ -96,7 +100,8 @@ pub(super) fn trouble(
             let synced = learned.and_then(|seen| seen.sync.as_ref());
             let started = round.told_after(run.since);
             if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
-                return ill("its host has nothing of it".to_owned());
+                let why = "its host has nothing of it";
+                return perhaps_elsewhere(round, run, why).unwrap_or_else(|| ill(why.to_owned()));
             }
             // A host whose next sync does not come by then is not well heard, and has a wait of its own.
             let waits = (format!("the next word of {host} on what runs there"), millis(round.timing.suspect_after.0));
@@ -104,6 +109,25 @@ pub(super) fn trouble(
         }
     }
     service_trouble(round, run, policy, judgement)
+}
+
+/// A guest that has left its host as one does that other tools move may run elsewhere already: nothing is started before the other hosts
+/// that are heard have said since then what runs there (S1). Hosts that are not heard have a wait of their own.
+fn perhaps_elsewhere(round: &Round<'_>, run: &Run<'_>, why: &str) -> Option<Condition> {
+    let left = run.here.seen?.left.since(run.name, run.tenure.epoch)?;
+    // As in `Round::told_after`: a sync may have been on its way.
+    let told_after = left.plus(round.timing.sync_every.0 * 2);
+    let is_open = |host: &HostName| {
+        let judgement = round.hosts.get(host);
+        let is_heard = judgement.is_some_and(|of| matches!(of.verdict, HostVerdict::Healthy | HostVerdict::Suspect));
+        let told = round.evidence.hosts.get(host).and_then(|seen| seen.sync.as_ref());
+        is_heard && told.is_none_or(|sync| sync.at <= told_after)
+    };
+    let runs_guests = round.state.hosts.iter().filter(|(_, host)| host.facts.guests);
+    let open = runs_guests.map(|(name, _)| name).find(|name| **name != run.tenure.host && is_open(name))?;
+    let why = format!("{why}, and other tools may have moved it");
+    let waits = (format!("the next word of {open} on what runs there"), millis(round.timing.suspect_after.0));
+    Some(Condition::NotToBeJudged { why, waits })
 }
 
 /// A service that has failed, or is so degraded that its policy climbs the ladder for it. One that waits for another is

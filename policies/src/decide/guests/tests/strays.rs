@@ -1,5 +1,7 @@
 //! Guests that are found where they have no right to be, or twice.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
     change::Refused,
@@ -384,6 +386,38 @@ fn moved() -> Scene {
     has(&mut scene, "web", "b", epoch);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().reports.remove(&name("web"));
     scene
+}
+
+#[test]
+fn a_guest_that_vanishes_is_started_nowhere_before_the_others_have_said_since_then_that_they_have_nothing_of_it() {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
+    let said = |scene: &mut Scene| (scene.settle(), doing(scene, "web"));
+    let (words, doing) = said(&mut scene);
+    assert!(words.is_empty() && doing.contains("other tools may have moved it"), "{words:?}: {doing}");
+    later_with_nothing(&mut scene, 600);
+    assert!(scene.settle().contains(&"Climb".to_owned()), "it is nowhere");
+}
+
+#[test]
+fn hosts_that_are_not_heard_do_not_keep_a_guest_that_vanishes_from_its_start() {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
+    later_with_nothing(&mut scene, 3_000);
+    scene.silent("c", 3_000);
+    assert!(scene.settle().contains(&"Climb".to_owned()), "{}", doing(&scene, "web"));
+}
+
+/// Time passes, all hosts sync, and `d` has nothing of `web`.
+fn later_with_nothing(scene: &mut Scene, ms: u64) {
+    let left = scene.evidence.hosts[&host("d")].left.clone();
+    scene.later(ms);
+    let here = scene.evidence.hosts.get_mut(&host("d")).unwrap();
+    (here.left, here.reports) = (left, BTreeMap::new());
 }
 
 #[test]
