@@ -39,11 +39,11 @@ pub(super) struct Stray<'a> {
 }
 
 /// Which one is kept of a guest that was never placed and is found on several hosts; `None` while somebody moves it. A move
-/// that was begun in a generation that has ended is finished by nobody: where one side runs, that one is kept (R25).
+/// that was begun in a generation that has ended is finished by nobody: where one side runs, that one is kept; where all has been
+/// sent and nothing runs, one of them is, and is started anew once it is adopted (R25).
 pub(super) fn keeper<'a>(round: &Round<'_>, name: &GuestName, found: &[Stray<'a>]) -> Option<&'a HostName> {
     let moves = |stray: &Stray<'_>| matches!(stray.condition, GuestCondition::Incoming | GuestCondition::Sent);
-    let runs = found.iter().any(|stray| *stray.condition == GuestCondition::Running);
-    let goes_on = |stray: &Stray<'_>| moves(stray) && !(runs && round.state.is_outranked(stray.epoch));
+    let goes_on = |stray: &Stray<'_>| moves(stray) && !round.state.is_outranked(stray.epoch);
     if found.iter().any(goes_on) {
         return None;
     }

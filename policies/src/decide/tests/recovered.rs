@@ -120,6 +120,20 @@ fn of_a_move_that_the_old_generation_had_begun_the_side_that_runs_is_kept() {
 }
 
 #[test]
+fn of_a_move_for_which_the_old_generation_had_sent_all_one_side_is_kept() {
+    let mut scene = recovered();
+    has(&mut scene, "b", old(400), GuestCondition::Sent);
+    has(&mut scene, "c", old(401), GuestCondition::Incoming);
+    let all = scene.settle();
+    assert!(all.contains(&"StrayFound".to_owned()), "nobody ends that move: {all:?}");
+    let stopped: Vec<&str> = ["b", "c"].into_iter().filter(|on| !scene.stage.orders(on).is_empty()).collect();
+    let [stopped] = stopped.as_slice() else { panic!("both are stopped, or none: {stopped:?}") };
+    scene.stage.end(stopped, done());
+    scene.evidence.hosts.get_mut(&host(stopped)).unwrap().reports.clear();
+    assert!(scene.settle().contains(&"GuestAdopted".to_owned()));
+}
+
+#[test]
 fn half_a_guest_that_waits_for_a_generation_that_has_ended_is_started_anew() {
     let mut scene = recovered();
     has(&mut scene, "b", old(400), GuestCondition::Incoming);
