@@ -59,6 +59,8 @@ impl World {
         if self.broken == Some(Break::R13) {
             self.hosts[host].lease = None;
         }
+        // It begins without a view, and has to be told of it first.
+        self.reaching[host] = now;
         self.hosts[host].life += 1;
         self.hosts[host].name_boot();
         self.hosts[host].begin_supervisor(timing, now);

@@ -472,6 +472,8 @@ impl World {
             let boot = boot_of(&known.facts.incarnation);
             known.life == Life::Up && !known.is_contested() && boot == self.hosts[host].boot_number()
         });
-        self.hosts[host].serves(now) && !self.disk_is_stuck(host) && up && reached * 2 > self.voters.len()
+        // A lease is nothing before the guard has it.
+        let guarded = !self.guarded || self.hosts[host].guard.down_until <= now;
+        self.hosts[host].serves(now) && guarded && !self.disk_is_stuck(host) && up && reached * 2 > self.voters.len()
     }
 }
