@@ -94,16 +94,26 @@ fn kits_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/kits")
 }
 
+/// Makes the files of the kits, and the lab's guest that they are put into, unless they are there. That mostly waits for disks, so
+/// that it may be done while a lab comes up.
+///
+/// # Errors
+/// When a program is not installed.
+pub fn make() -> Result<()> {
+    guest::build_image()?;
+    let (script, agent) = (super::script("kits.sh"), built("holdfast-guest")?);
+    let words =
+        [script.as_os_str(), image_dir().as_os_str(), agent.as_os_str(), kits_dir().as_os_str()].map(ToOwned::to_owned);
+    run_ok(&words, BUILD_LIMIT).map(drop)
+}
+
 impl Lab {
     /// Makes the files of the kits unless they are there, and shows them to the hosts as `/srv/holdfast/kits`.
     ///
     /// # Errors
-    /// When a program is not installed.
+    /// As [`make`].
     pub fn build_kits(&self) -> Result<()> {
-        let (script, agent) = (super::script("kits.sh"), built("holdfast-guest")?);
-        let words = [script.as_os_str(), image_dir().as_os_str(), agent.as_os_str(), kits_dir().as_os_str()]
-            .map(ToOwned::to_owned);
-        run_ok(&words, BUILD_LIMIT)?;
+        make()?;
         std::os::unix::fs::symlink(kits_dir().canonicalize()?, self.shared().join("kits"))?;
         Ok(())
     }
