@@ -124,7 +124,8 @@ printf '#!/bin/sh\n: > /run/hush; sleep 1; echo down > /run/heartbeat\n%s\n' "$a
 printf '#!/bin/sh\nrm -f /run/hush\n%s\n' "$answer" > "$root/www/cgi-bin/back"
 printf '#!/bin/sh\nkillall -STOP httpd\n' > "$root/www/cgi-bin/hang"
 printf '#!/bin/sh\necho c > /proc/sysrq-trigger\n' > "$root/www/cgi-bin/panic"
-# busy?N has memory of so many MiB written over again and again, which a live move has to send anew each time; busy?0 ends that.
+# busy?N has memory of so many MiB written over again and again, which a live move has to send anew each time; busy?0 ends that. N is
+# a multiple of 6: in small pieces, starting dd takes an emulated processor longer than what it writes.
 cat > "$root/www/cgi-bin/busy" <<'I'
 #!/bin/sh
 read -r loop 2> /dev/null < /run/busy.pid && kill "$loop"
@@ -132,10 +133,10 @@ rm -f /run/busy.pid /run/busy
 mib=${QUERY_STRING:-0}
 if [ "$mib" -gt 0 ]; then
   # Not zeros: of pages that hold nothing else QEMU sends no more than that.
-  [ -e /run/noise ] || dd if=/dev/urandom of=/run/noise bs=1M count=1 2> /dev/null
+  [ -e /run/noise ] || dd if=/dev/urandom of=/run/noise bs=1M count=6 2> /dev/null
   ( while :; do
       at=0
-      while [ $at -lt "$mib" ]; do dd if=/run/noise of=/run/busy bs=1M seek=$at conv=notrunc; at=$((at+1)); done
+      while [ $at -lt "$mib" ]; do dd if=/run/noise of=/run/busy bs=1M seek=$at conv=notrunc; at=$((at+6)); done
     done ) < /dev/null > /dev/null 2>&1 &
   echo $! > /run/busy.pid
   # Answers come first.
