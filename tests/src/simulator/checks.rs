@@ -228,8 +228,7 @@ impl World {
         let state = self.hosts[host].machines.get(guest).map(|machine| machine.state);
         let name = self.hosts[host].name.clone();
         // What has been switched in a history that was lost, nobody knows any more.
-        let is_known = !self.has_recovered();
-        if is_known && state == Some(Vm::Incoming(true)) && !self.is_switched_to(guest, &name, epoch) {
+        if !self.is_of_lost(epoch) && state == Some(Vm::Incoming(true)) && !self.is_switched_to(guest, &name, epoch) {
             self.violate("R22", format!("{name} lets {guest} run before the switch is committed"));
         }
     }

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_policies::{
-    names::{HostName, OrderId},
+    names::{Epoch, HostName, OrderId},
     proof::Proof,
     recovery::{Recovery, next_generation, next_index},
     state::{ClusterState, Life, Phase},
@@ -154,13 +154,18 @@ impl World {
         state.open_incident(ClusterState::RECOVERY_KEY).is_none() || (0..self.named).all(is_known)
     }
 
-    /// Whether an order was given in a history that was lost. What it has sent to a power device may still arrive, and a guest that
-    /// was sent may still be let run: nothing that is known any more says of it what it should have been.
+    /// Whether an order was given in a history that was lost lately. What it has sent to a power device may still arrive: nothing
+    /// that is known any more says of it what it should have been.
     pub(super) fn is_lost(&self, order: OrderId) -> bool {
-        self.recovered.is_some() && order.0 <= self.lost_orders
+        self.has_recovered() && order.0 <= self.lost_orders
     }
 
-    /// Whether a generation has begun lately.
+    /// The same of an assignment: a guest that was sent under it may still be let run.
+    pub(super) fn is_of_lost(&self, epoch: Epoch) -> bool {
+        self.has_recovered() && self.truth.state.is_outranked(epoch)
+    }
+
+    /// Whether a generation has begun lately: longer ago than any fault, device or go-ahead lasts, nothing of before is under way.
     pub(super) fn has_recovered(&self) -> bool {
         self.recovered.is_some_and(|at| self.now - at < RECENT)
     }
