@@ -4,8 +4,8 @@
 set -euo pipefail
 
 case "${1##*/}" in
-  # They wait: for devices that do not answer, and until nothing can be left of what was sent to those that do not obey.
-  holdfast_fencing-*) export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}" ;;
+  # They wait: for devices and services that do not answer, and until nothing can be left of what was sent to those that do not obey.
+  holdfast_fencing-* | holdfast_probes-*) export RUST_TEST_THREADS="${RUST_TEST_THREADS:-8}" ;;
   # One has the scene, and one waits for it: that is whom it is kept for.
   in_turn-*) export RUST_TEST_THREADS="${RUST_TEST_THREADS:-2}" ;;
 esac
