@@ -61,7 +61,7 @@ fn text(known: &HostFile, host: &HostName, address: IpAddr, gossip_keys: &[&str]
     let made = init_files::host_file(&plan, host);
     let lines = made.lines().filter(|line| known.api.is_some() || !line.starts_with("api:"));
     let mut text: String = lines.map(|line| format!("{line}\n")).collect();
-    text = text.replace("made by `holdfast init`", "made by `holdfast host certificate --like`");
+    text = text.replace("made by `holdfast init`", "made by `holdfast host certificate` with --like");
     text = text.replace("gossip_keys: [gossip.key]", &format!("gossip_keys: [{}]", gossip_keys.join(", ")));
     if known.timing != Timing::default() {
         // JSON in one line is YAML as well.
