@@ -10,7 +10,7 @@
 //! ```
 //! A coordinator knows of no changes before it began to look. To whoever has an older view it tells everything, as the first time.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,11 +71,11 @@ pub struct News {
 impl News {
     /// The view with them; `None` where they are none to this view, or do not say what is declared and it does not know.
     #[must_use]
-    pub fn onto(self, view: &View, declared: Option<Policies>) -> Option<View> {
+    pub fn onto(self, view: &View, declared: Option<Arc<Policies>>) -> Option<View> {
         let mark = view.mark.unwrap_or_default();
         let policies = match declared {
             Some(declared) => declared,
-            None if mark.declares_as(self.to) => view.policies.clone(),
+            None if mark.declares_as(self.to) => Arc::clone(&view.policies),
             None => return None,
         };
         let fits = |after: u64| mark.generation == self.to.generation && (after..=self.to.index).contains(&mark.index);

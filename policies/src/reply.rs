@@ -1,7 +1,7 @@
 //! Replies to syncs: lease, orders, floors and view, from state that a confirmed round has reached (R2, R10, R12, R20).
 //! The coordinator and every simulation answer by this one function.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     decide::guests::superseded,
@@ -96,7 +96,7 @@ pub(crate) fn view(state: &ClusterState) -> View {
     View {
         index: state.view_changed,
         mark: Some(ViewMark::of(state)),
-        policies: state.policies.clone(),
+        policies: Arc::new(state.policies.clone()),
         homes: homes(state),
         hosts: places(state),
         revoked: state.revoked.clone(),

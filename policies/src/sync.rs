@@ -3,9 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     armed::Armed,
@@ -238,8 +239,9 @@ pub struct View {
     /// Which view it is; `None` from a coordinator that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<ViewMark>,
-    /// What operators declared.
-    pub policies: Policies,
+    /// What operators declared. It changes much more seldom than the rest, and one view has it from the one before.
+    #[serde(serialize_with = "declared", deserialize_with = "shared")]
+    pub policies: Arc<Policies>,
     /// Where each guest's services should answer.
     pub homes: BTreeMap<GuestName, (HostName, Epoch)>,
     /// Where supervisors listen.
@@ -247,6 +249,14 @@ pub struct View {
     /// Hosts whose certificates count no more (R27).
     #[serde(default)]
     pub revoked: BTreeMap<HostName, Revocation>,
+}
+
+fn declared<S: Serializer>(policies: &Policies, serializer: S) -> Result<S::Ok, S::Error> {
+    policies.serialize(serializer)
+}
+
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Policies>, D::Error> {
+    Policies::deserialize(deserializer).map(Arc::new)
 }
 
 #[cfg(test)]

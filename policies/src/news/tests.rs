@@ -106,7 +106,7 @@ impl Play {
         let written = serde_json::to_string(&news).unwrap();
         let news: News = serde_json::from_str(&written).unwrap();
         let said = news.homes.len() + news.hosts.len();
-        let declared = (!mark.declares_as(news.to)).then(|| self.state.policies.clone());
+        let declared = (!mark.declares_as(news.to)).then(|| Arc::new(self.state.policies.clone()));
         self.views[to] = news.onto(known, declared).expect("they fit to the view that they were made for");
         assert_eq!(self.views[to], view(&self.state));
         said
@@ -167,11 +167,11 @@ fn news_that_do_not_fit_are_not_taken_in() {
     play.ledger.look(&play.state);
     let news = play.ledger.news(known.mark.unwrap());
     assert!(news.clone().onto(&known, None).is_some());
-    assert_eq!(news.clone().onto(&View::default(), Some(Policies::default())), None, "it lacks what was before");
+    assert_eq!(news.clone().onto(&View::default(), Some(Arc::default())), None, "it lacks what was before");
     let lacks = View { mark: known.mark.map(|mark| ViewMark { policies: 0, ..mark }), ..known.clone() };
     assert_eq!(news.clone().onto(&lacks, None), None, "nobody says what is declared");
     let other = View { mark: known.mark.map(|mark| ViewMark { generation: 7, ..mark }), ..known.clone() };
-    assert_eq!(news.clone().onto(&other, Some(Policies::default())), None, "of another generation");
+    assert_eq!(news.clone().onto(&other, Some(Arc::default())), None, "of another generation");
     let later = View { mark: known.mark.map(|mark| ViewMark { index: news.to.index + 1, ..mark }), ..known };
     assert_eq!(news.onto(&later, None), None, "they came late");
 }

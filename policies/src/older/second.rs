@@ -90,7 +90,7 @@ fn a_sync_with_the_second_level_is_read_as_it_was_meant_and_told_the_view_whole(
     let state: ClusterState = read(STATE);
     request.known_view = 0;
     let told = reply(&state, &request, 4, Duration::from_secs(4), &GoAheads::nothing());
-    assert!(told.news.is_none() && told.view.is_some_and(|view| view.policies == state.policies));
+    assert!(told.news.is_none() && told.view.is_some_and(|view| *view.policies == state.policies));
     assert!(news::<SyncReply>(REPLY).is_empty());
     let answer: SyncReply = read(REPLY);
     assert!(answer.news.is_none());

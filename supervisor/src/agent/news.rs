@@ -1,7 +1,9 @@
 //! Makes the view of what the coordinator tells that has changed of it. With thousands of guests that takes a while, and so it is
 //! done beside the agent's task: the lease and the orders of the same reply do not wait for it.
 
-use holdfast_policies::{news::News, sync::View};
+use std::sync::Arc;
+
+use holdfast_policies::{model::Policies, news::News, sync::View};
 use tokio::task::spawn_blocking;
 
 use super::{End, Work};
@@ -53,7 +55,8 @@ fn onto(mut news: News, known: &View) -> Result<View, String> {
     let declared = match news.declared.take() {
         Some(text) => {
             let json = unpack(text.as_bytes()).map_err(|error| error.to_string())?;
-            Some(serde_json::from_slice(&json).map_err(|error| error.to_string())?)
+            let declared: Policies = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+            Some(Arc::new(declared))
         }
         None => None,
     };
@@ -81,7 +84,7 @@ mod tests {
         assert!(packed.len() < plain.len() + PACKED_FROM / 8);
         for declared in [plain, packed] {
             let view = onto(news(Some(declared)), &View::default()).unwrap();
-            assert_eq!((view.index, &view.policies), (7, &policies));
+            assert_eq!((view.index, &*view.policies), (7, &policies));
         }
     }
 

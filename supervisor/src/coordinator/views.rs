@@ -176,9 +176,9 @@ mod tests {
         let none = asks(Some(ViewMark::default()), 0);
         assert_eq!(views.news(&state, &none, 1, None, Moment(1)), None, "nobody has written down what is declared yet");
         let all = views.news(&state, &none, 1, Some(&declared(&state)), Moment(1)).unwrap();
-        let policies = serde_json::from_str(all.declared.as_ref().unwrap()).unwrap();
-        let view = all.onto(&View::default(), Some(policies)).unwrap();
-        assert_eq!((&view.policies, view.index), (&state.policies, state.view_changed));
+        let policies: Policies = serde_json::from_str(all.declared.as_ref().unwrap()).unwrap();
+        let view = all.onto(&View::default(), Some(policies.into())).unwrap();
+        assert_eq!((&*view.policies, view.index), (&state.policies, state.view_changed));
         let knows = asks(view.mark, view.index);
         assert_eq!(views.news(&state, &knows, 1, None, Moment(2)), None);
         let guard_is_behind = asks(view.mark, 0);

@@ -179,7 +179,7 @@ mod tests {
     fn what_is_wanted_is_computed_anew_only_for_another_view_or_other_hosts() {
         let policies = yaml::parse(&[Source { name: "web.yaml", text: WEB }]).unwrap();
         let homes = BTreeMap::from([(GuestName::new("web-1").unwrap(), (host("b"), Epoch::default()))]);
-        let view = Arc::new(View { policies, homes, ..View::default() });
+        let view = Arc::new(View { policies: policies.into(), homes, ..View::default() });
         let (all, alone) = (BTreeSet::from(["a", "b", "c"].map(host)), BTreeSet::from([host("b")]));
         let mut wanted = Wanted::default();
         // It looks from inside, and alone from itself too.
@@ -267,7 +267,7 @@ mod tests {
             let text = WEB.replace("10.0.0.5", address);
             let policies = yaml::parse(&[Source { name: "web.yaml", text: &text }]).unwrap();
             let homes = BTreeMap::from([(GuestName::new("web-1").unwrap(), (host("b"), Epoch::default()))]);
-            let view = View { policies, homes, ..View::default() };
+            let view = View { policies: policies.into(), homes, ..View::default() };
             wanted(&host("a"), &BTreeSet::from(["a", "b"].map(host)), &view)
         };
         let (before, after) = (asked_at("10.0.0.5"), asked_at("10.0.0.6"));

@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
 };
 
 use holdfast_policies::{
@@ -84,7 +85,7 @@ struct Version {
     mark: ViewMark,
     /// When.
     since: Ms,
-    policies: Rc<Policies>,
+    policies: Arc<Policies>,
     homes: BTreeMap<GuestName, (HostName, Epoch)>,
     hosts: BTreeMap<HostName, SocketAddr>,
     revoked: BTreeMap<HostName, Revocation>,
@@ -95,7 +96,7 @@ impl Version {
     fn differs(&self, view: &View) -> Vec<&'static str> {
         let parts = [
             ("the index", view.index != self.mark.index),
-            ("what is declared", view.policies != *self.policies),
+            ("what is declared", view.policies != self.policies),
             ("where guests run", view.homes != self.homes),
             ("where supervisors listen", view.hosts != self.hosts),
             ("who is revoked", view.revoked != self.revoked),
@@ -116,8 +117,8 @@ impl Versions {
         if newest.is_some_and(|newest| newest.mark == mark) {
             return;
         }
-        let declared = newest.filter(|newest| newest.mark.declares_as(mark)).map(|newest| Rc::clone(&newest.policies));
-        let policies = declared.unwrap_or_else(|| Rc::new(state.policies.clone()));
+        let declared = newest.filter(|newest| newest.mark.declares_as(mark)).map(|newest| Arc::clone(&newest.policies));
+        let policies = declared.unwrap_or_else(|| Arc::new(state.policies.clone()));
         let (homes, hosts, revoked) = (reply::homes(state), reply::places(state), state.revoked.clone());
         if self.0.len() >= VERSIONS_MAX {
             self.0.pop_front();
@@ -149,16 +150,27 @@ impl Versions {
     }
 }
 
-/// The view that a host has with what it was told, as the product makes it.
-fn onto(mut news: News, known: &View) -> Option<View> {
-    let declared = match news.declared.take() {
-        Some(text) => match serde_json::from_str(&text) {
-            Ok(declared) => Some(declared),
+/// What is declared, as it was read last: all hosts of a world read the same text.
+#[derive(Default)]
+pub struct Read(Option<(String, Arc<Policies>)>);
+
+impl Read {
+    /// What a text declares. What is the same as in a version that there was is taken from there, so that nobody compares it again.
+    fn declared(&mut self, text: String, versions: &Versions) -> Arc<Policies> {
+        if let Some((read, declared)) = &self.0
+            && *read == text
+        {
+            return Arc::clone(declared);
+        }
+        let declared: Policies = match serde_json::from_str(&text) {
+            Ok(declared) => declared,
             Err(error) => panic!("what is declared cannot be read: {error}"),
-        },
-        None => None,
-    };
-    news.onto(known, declared)
+        };
+        let same = versions.0.iter().rev().find(|version| *version.policies == declared);
+        let declared = same.map_or_else(|| Arc::new(declared), |version| Arc::clone(&version.policies));
+        self.0 = Some((text, Arc::clone(&declared)));
+        declared
+    }
 }
 
 impl World {
@@ -220,14 +232,16 @@ impl World {
     }
 
     /// A host makes a view of what it was told. What is told meanwhile is asked for again.
-    pub(super) fn learn(&mut self, host: usize, news: News) {
+    pub(super) fn learn(&mut self, host: usize, mut news: News) {
         let (now, life) = (self.now, self.hosts[host].life);
         let Some(supervisor) = &mut self.hosts[host].supervisor else { return };
         if supervisor.learning != Learning::Nothing {
             supervisor.learning = Learning::NewsAndMore;
             return;
         }
-        let made = onto(news, &supervisor.view);
+        // The view that a host has with what it was told, as the product makes it.
+        let declared = news.declared.take().map(|text| self.declared.declared(text, &self.versions));
+        let made = news.onto(&supervisor.view, declared);
         match &mut self.large_views {
             Some(large) => {
                 supervisor.learning = Learning::News;
@@ -358,7 +372,7 @@ mod tests {
         let tampered: [(&str, Tamper); 7] = [
             ("where guests run", |view| drop(view.homes.pop_first())),
             ("where supervisors listen", |view| drop(view.hosts.pop_first())),
-            ("what is declared", |view| drop(view.policies.fencing.pop_first())),
+            ("what is declared", |view| drop(Arc::make_mut(&mut view.policies).fencing.pop_first())),
             ("the index", |view| view.index -= 1),
             ("never was", |view| view.mark = view.mark.map(|mark| ViewMark { index: mark.index + 1, ..mark })),
             ("never was", |view| view.mark = view.mark.map(|mark| ViewMark { generation: 7, ..mark })),

@@ -116,6 +116,8 @@ pub struct World {
     pub(super) grounds: super::grounds::Grounds,
     /// What the view was at each of its versions.
     pub(super) versions: super::views::Versions,
+    /// What hosts have read of it.
+    pub(super) declared: super::views::Read,
     /// Views are as large as those of thousands of guests.
     pub(super) large_views: Option<super::views::Large>,
     /// Disks that take long, or fail.
@@ -206,6 +208,7 @@ impl World {
             recovered: None,
             lost_orders: 0,
             versions: super::views::Versions::default(),
+            declared: super::views::Read::default(),
             disks: setup.bad_disks.then(|| super::disks::Disks::new(setup.seed)),
             large_views: setup.large_views.then(|| super::views::Large::new(setup.seed)),
             plan,
