@@ -76,19 +76,38 @@ pub fn measure(rounds: usize) -> Result<Measured> {
 
 // ---- Holdfast's own agent ----
 
+/// What the kit watches first, asked so often and with so short a memory that the next round can begin soon: what the kit's other
+/// services take to be well again has no part in what is measured.
+const OFTEN: &str = r#"policies:
+  redis:
+    match: { app: redis }
+    services:
+      server: { probe: { process: { name: redis-server } }, every: 1s, recovers_after: 1 }
+      ping:
+        probe: { redis: { password_file: /srv/holdfast/kits/secret } }
+        every: 1s
+        recovers_after: 1
+        needs: server
+    ladder:
+      - restart_service: { run: ["systemctl", "restart", "redis-server"], tries: 100, wait: 30s }
+      - page: { severity: critical }
+    cool_down: 2s
+    boot_grace: 3m
+"#;
+
 fn by_own_agent(scene: &Scene, rounds: usize) -> Result<Vec<f64>> {
     scene.lab.build_kits()?;
     scene.lab.make_kit_guest(&REDIS)?;
     stop(scene, GUEST)?;
     let mut files: Vec<(String, String)> =
         scene.declaration()?.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
-    // Every round is a first try.
-    let kit = scene.lab.kit_yaml(&REDIS)?.map(|(name, text)| (name, text.replace("tries: 2,", "tries: 100,")));
-    files.extend(kit);
+    let [guest, _] = scene.lab.kit_yaml(&REDIS)?;
+    files.extend([guest, ("redis-policy.yaml".to_owned(), OFTEN.to_owned())]);
     let from = scene.lab.status()?.from;
     scene.lab.apply_texts(&from, &files)?;
     let mut all = Vec::with_capacity(rounds);
     for round in 0..rounds {
+        tell("Holdfast's agent", round, rounds);
         let host = healthy(scene, REDIS.guest)?;
         let before = lines(scene, &host).len();
         scene.lab.client_get(&format!("{}:{SIDE_PORT}", REDIS.address), "/cgi-bin/app?kill")?;
@@ -132,6 +151,7 @@ fn by_qemu_agent(scene: &Scene, rounds: usize) -> Result<Vec<f64>> {
     scene.lab.apply_texts(&from, &files)?;
     let mut all = Vec::with_capacity(rounds);
     for round in 0..rounds {
+        tell("QEMU's agent", round, rounds);
         let host = healthy(scene, GUEST)?;
         let before = lines(scene, &host).len();
         let killed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() % DAY;
@@ -148,6 +168,13 @@ fn by_qemu_agent(scene: &Scene, rounds: usize) -> Result<Vec<f64>> {
 }
 
 // ---- what both need ----
+
+/// Tells people who wait how far it is: with each agent it takes minutes.
+fn tell(agent: &str, round: usize, rounds: usize) {
+    if round % 10 == 0 {
+        eprintln!("{agent}: {round} of {rounds} rounds");
+    }
+}
 
 /// A day, in seconds: times of day are compared, and a night may lie between them.
 const DAY: f64 = 86_400.0;
