@@ -171,7 +171,7 @@ fn by_qemu_agent(scene: &Scene, rounds: usize) -> Result<Vec<f64>> {
 
 /// Tells people who wait how far it is: with each agent it takes minutes.
 fn tell(agent: &str, round: usize, rounds: usize) {
-    if round % 10 == 0 {
+    if round.is_multiple_of(10) {
         eprintln!("{agent}: {round} of {rounds} rounds");
     }
 }
