@@ -11,6 +11,7 @@
 //! agent runs the same probes as everybody, with itself as the way in. It holds no state that matters: after a restart of either
 //! side a `hello` brings both up to date.
 
+pub mod arguments;
 pub mod config;
 mod local;
 mod look;

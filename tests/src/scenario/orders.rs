@@ -85,11 +85,21 @@ impl World {
         let fails = faults.starts > 0 && faults.is_at(&host);
         faults.starts = faults.starts.saturating_sub(u64::from(fails));
         let ok = !wrong && !fails;
+        self.end_where_it_was_sent_from(guest);
         if let Some(node) = self.nodes.get_mut(index).filter(|_| ok) {
             node.machines.insert(guest.clone(), Machine { epoch, state: Vm::Running, ill: None });
         }
         self.tell_of("start", guest, &host, Some(ok));
         ok
+    }
+
+    /// What was sent to a host that was lost with it has ended where it came from, without ever having gone on.
+    fn end_where_it_was_sent_from(&mut self, guest: &GuestName) {
+        let Some(from) = self.sent_from.remove(guest) else { return };
+        let is_up = self.nodes.iter().any(|node| node.name == from && node.connected());
+        if is_up && !self.nodes.iter().any(|node| node.machines.contains_key(guest)) {
+            self.tell_of("stop", guest, &from, None);
+        }
     }
 
     /// A machine waits for the guest; what was left of it there is stopped first.
@@ -124,6 +134,7 @@ impl World {
         // What has been sent, and goes on nowhere, ends here.
         let is_sent_in_vain = removed == Some(Vm::Sent) && !self.nodes.iter().any(|node| has_it(node, guest));
         if is_sent_in_vain || removed.is_some_and(Vm::is_to_be_stopped) {
+            self.sent_from.remove(guest);
             self.tell_of("stop", guest, &host, None);
         }
         true
@@ -163,8 +174,9 @@ impl World {
         }
         let arrived = machine.state == Vm::Incoming(true);
         machine.state = Vm::Running;
+        let from = self.sent_from.remove(guest);
         if arrived {
-            let from = self.sent_from.remove(guest).map(|from| self.names.of_host(&from));
+            let from = from.map(|from| self.names.of_host(&from));
             let (vm, to) = (Some(self.names.of_guest(guest)), Some(self.names.of_host(&to)));
             self.tell(Deed { kind: "migrate".to_owned(), vm, from, to, ..Deed::default() });
         }
