@@ -25,13 +25,13 @@ impl Left {
         now: Moment,
     ) {
         let is_back = |guest: &GuestName, epoch: &Epoch| {
-            after.get(guest).is_some_and(|report| report.epoch == *epoch && is_there(&report.condition))
+            after.get(guest).is_some_and(|report| report.epoch == *epoch && is_movable(&report.condition))
         };
         self.0.retain(|guest, (epoch, since)| now.since(*since) < REMEMBERED && !is_back(guest, epoch));
-        for (guest, was) in before.iter().filter(|(_, was)| is_there(&was.condition)) {
+        for (guest, was) in before.iter().filter(|(_, was)| is_movable(&was.condition)) {
             let is = after.get(guest).filter(|report| report.epoch == was.epoch);
             // One that ends where it ran has crashed, unless it was sent away first.
-            if is.is_none_or(|is| was.condition == GuestCondition::Sent && !is_there(&is.condition)) {
+            if is.is_none_or(|is| was.condition == GuestCondition::Sent && !is_movable(&is.condition)) {
                 self.0.entry(guest.clone()).or_insert((was.epoch, now));
             }
         }
@@ -44,8 +44,8 @@ impl Left {
     }
 }
 
-/// Whether there is something that can be moved away.
-fn is_there(condition: &GuestCondition) -> bool {
+/// Whether there is something that can be moved away. Narrower than [`super::is_there`]: of what nobody can tell, nobody can tell that it left.
+fn is_movable(condition: &GuestCondition) -> bool {
     !matches!(condition, GuestCondition::Exited { .. } | GuestCondition::Unknown { .. })
 }
 
