@@ -15,6 +15,8 @@ mod kinds;
 mod memory;
 #[cfg(feature = "network")]
 mod network;
+#[cfg(feature = "network")]
+mod schedule;
 
 #[cfg(test)]
 #[cfg(feature = "network")]
@@ -25,3 +27,5 @@ pub use channel::{ChannelError, ExecResult, Exit, GuestChannel};
 pub use memory::{Figure, Memory};
 #[cfg(feature = "network")]
 pub use network::clients::{Clients, ClientsError};
+#[cfg(feature = "network")]
+pub use schedule::Schedule;

@@ -20,8 +20,8 @@ use holdfast_policies::{
     sync::{SightReport, SightsMark, SightsTold, View},
     time::{Moment, millis},
 };
-use holdfast_probes::{Clients, Memory, Place, Target, ask};
-use tokio::time::{MissedTickBehavior, interval_at};
+use holdfast_probes::{Clients, Memory, Place, Schedule, Target, ask};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
@@ -164,6 +164,7 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
     let mut slots = Slots::new();
     let (mut tasks, mut wanted) = (Tasks::new(), Wanted::default());
+    let origin = Instant::now();
     loop {
         let view = views.borrow_and_update().clone();
         wanted.renew(node.host(), living(&node).await, &view);
@@ -186,6 +187,7 @@ pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
                 subject: subject.clone(),
                 question: question.clone(),
                 memory: Memory::default(),
+                origin,
             };
             let task = AbortOnDropHandle::new(tokio::spawn(look.run()));
             tasks.insert(subject.clone(), (question.clone(), task));
@@ -225,6 +227,8 @@ struct Look {
     subject: Subject,
     question: Question,
     memory: Memory,
+    /// From where all of them count the moments at which they ask.
+    origin: Instant,
 }
 
 impl Look {
@@ -236,19 +240,17 @@ impl Look {
         let every = self.question.service.every.0.max(Duration::from_millis(20));
         let first_after = wanted::first_after(guest, service, self.node.host(), every);
         let mut second_after = Some(wanted::second_after(guest, service, self.node.host(), every));
-        let mut turn = interval_at(tokio::time::Instant::now() + first_after, every);
-        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut schedule = Schedule::new(self.origin, Instant::now() + first_after, every);
         let mut silent = false;
         loop {
-            let due = turn.tick().await;
+            let due = schedule.turn().await;
             let Some(_turn) = self.queue.turn(&self.question.service.probe, silent).await else { return };
             self.node.metrics.probe_late(due.elapsed());
             let answer = self.look().await;
             silent = answer.latency >= self.question.service.timeout.0;
             self.note(&answer);
             if let Some(after) = second_after.take() {
-                // What has waited for its answer for longer than that is not late.
-                turn.reset_at((due + after).max(tokio::time::Instant::now()));
+                schedule.sooner(due + after);
             }
         }
     }

@@ -16,7 +16,7 @@ use holdfast_policies::{
     model::{HttpProbe, Probe, TcpProbe},
     observe::Outcome,
 };
-use holdfast_probes::{Clients, Memory, Place, Target, ask};
+use holdfast_probes::{Clients, Memory, Place, Schedule, Target, ask};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::{
@@ -83,7 +83,7 @@ struct Rate {
     per_core_s: f64,
 }
 
-/// One interval of many services, each asked once, evenly spread.
+/// One interval of many services, each asked once, evenly spread as far as the prober's schedule spreads them.
 async fn idle(probe: Probe) -> Result<f64> {
     let clients = Arc::new(Clients::new()?);
     let probe = Arc::new(probe);
@@ -91,8 +91,9 @@ async fn idle(probe: Probe) -> Result<f64> {
     let tasks: Vec<_> = (0..DECLARED)
         .map(|number| {
             let (probe, target) = (Arc::clone(&probe), target(number, &clients));
+            let mut schedule = Schedule::new(began, began + EVERY * number / DECLARED, EVERY);
             tokio::spawn(async move {
-                tokio::time::sleep_until(began + EVERY * number / DECLARED).await;
+                schedule.turn().await;
                 let seen = ask(&probe, &target, TIMEOUT).await;
                 ensure!(seen.outcome == Outcome::Pass, "an answer is not a pass: {seen:?}");
                 Ok(())
