@@ -80,11 +80,15 @@ fn validity(
     probe: &TlsProbe,
     now: i64,
 ) -> Result<Finding, Finding> {
-    let end = ends_at(leaf).ok_or_else(|| Finding::fail("the certificate cannot be read"))?;
+    let (begin, end) = lasts(leaf).ok_or_else(|| Finding::fail("the certificate cannot be read"))?;
     let days = days_until(end, now);
     let least = i64::from(probe.days_left.unwrap_or(0));
     if end < now {
         return Ok(Finding::fail("the certificate has expired"));
+    }
+    // Whoever verifies has found it already.
+    if begin > now {
+        return Ok(Finding::fail("the certificate is not valid yet"));
     }
     if days < least {
         let detail = format!("the certificate is valid for only {days} more days, wanted {least}");
@@ -94,7 +98,7 @@ fn validity(
         });
     }
     let detail = format!("the certificate is valid for {days} more days");
-    match others.iter().filter_map(ends_at).min().map(|end| days_until(end, now)) {
+    match others.iter().filter_map(lasts).map(|(_, end)| days_until(end, now)).min() {
         Some(others) if others < least => {
             let how = if others < 0 { "has expired".to_owned() } else { format!("for only {others}") };
             let detail = format!("{detail}, another one that the service shows {how}");
@@ -108,9 +112,10 @@ fn days_until(end: i64, now: i64) -> i64 {
     (end - now).div_euclid(DAY_SECONDS)
 }
 
-/// When a certificate ends, in Unix seconds.
-fn ends_at(certificate: &CertificateDer<'_>) -> Option<i64> {
-    parse_x509_certificate(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+/// From when and until when a certificate is valid, in Unix seconds.
+fn lasts(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+    Some((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
 }
 
 #[cfg(test)]
@@ -124,8 +129,12 @@ mod tests {
     const NOW: i64 = 1_735_689_600;
 
     fn until(year: i32, day: u8) -> CertificateDer<'static> {
+        from_until(2019, year, day)
+    }
+
+    fn from_until(begin: i32, year: i32, day: u8) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_before = date_time_ymd(begin, 1, 1);
         params.not_after = date_time_ymd(year, 1, day);
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
     }
@@ -150,6 +159,13 @@ mod tests {
             (until(2020, 1), until(2030, 1), None, Grade::Slow, Outcome::Fail),
         ] {
             assert_eq!(judged(leaf, other, days_left, expiring), expected, "{days_left:?} {expiring:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_begins_tomorrow_is_not_taken_for_one_that_lasts_also_where_nobody_verifies_it() {
+        for (begin, expected) in [(2025, Outcome::Pass), (2026, Outcome::Fail)] {
+            assert_eq!(judged(from_until(begin, 2030, 1), until(2030, 1), Some(14), Grade::Slow), expected, "{begin}");
         }
     }
 }
