@@ -28,6 +28,8 @@ pub(super) enum Oddity {
     Stray,
     /// Over UDP it says that the answer is too long.
     Truncates,
+    /// The same, and it cuts in the middle of a record.
+    CutsOff,
     NoSuchName,
     Empty,
 }
@@ -43,7 +45,13 @@ pub(super) fn answer(question: &[u8], oddity: Oddity, udp: bool) -> Vec<u8> {
         let name = question.queries[0].name().clone();
         answer.add_answer(Record::from_rdata(name, 60, RData::A(A(Ipv4Addr::new(10, 0, 0, 5)))));
     }
-    answer.to_vec().unwrap()
+    let mut answer = answer.to_vec().unwrap();
+    if udp && oddity == Oddity::CutsOff {
+        answer.truncate(answer.len() - 3);
+        // The bit that says so (RFC 1035, 4.1.1).
+        answer[2] |= 2;
+    }
+    answer
 }
 
 async fn server(oddity: Oddity) -> u16 {
@@ -95,7 +103,7 @@ async fn the_right_answer_passes_and_another_or_none_fails() {
 
 #[tokio::test]
 async fn stray_datagrams_are_passed_over_and_long_answers_come_over_tcp() {
-    for oddity in [Oddity::Stray, Oddity::Truncates] {
+    for oddity in [Oddity::Stray, Oddity::Truncates, Oddity::CutsOff] {
         let seen = asked(server(oddity).await, &["10.0.0.5"]).await;
         assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
     }

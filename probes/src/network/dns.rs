@@ -96,11 +96,22 @@ async fn over_tcp(place: SocketAddr, question: &Message, packet: &[u8]) -> Resul
 }
 
 fn matching(received: &[u8], question: &Message) -> Option<Message> {
-    let answer = Message::from_vec(received).ok()?;
+    let answer = Message::from_vec(received).ok().or_else(|| cut_off(received))?;
     let fits = answer.metadata.id == question.metadata.id
         && answer.metadata.message_type == MessageType::Response
         && answer.queries == question.queries;
     fits.then_some(answer)
+}
+
+/// Where the counts of answers, authorities and additional records stand in a header (RFC 1035, 4.1.1).
+const COUNTS: std::ops::Range<usize> = 6..12;
+
+/// An answer that says that it was cut off, without the records of which that has left a part: servers may cut anywhere, and what
+/// they have cut is to be asked over TCP, not read (RFC 2181, 9).
+fn cut_off(received: &[u8]) -> Option<Message> {
+    let mut without = received.to_vec();
+    without.get_mut(COUNTS)?.fill(0);
+    Message::from_vec(&without).ok().filter(|answer| answer.metadata.truncation)
 }
 
 fn judge(answer: &Message, probe: &DnsProbe) -> Finding {
