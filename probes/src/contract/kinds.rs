@@ -151,10 +151,11 @@ async fn processes_are_counted_by_name_and_by_pid_file_and_the_dead_do_not_count
 
 #[tokio::test]
 async fn a_metric_is_compared_and_a_page_that_cannot_be_had_fails() {
-    const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n# TYPE up gauge\nup 1\nupper 7\n\n\n";
+    const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 35\r\n\r\n# TYPE up gauge\nup 1\nupper 7\ntab\t1\n\n";
     let port = server(Manner::Says(PAGE)).await;
     assert_eq!(here(&metric(port, "up", Comparison::Equal)).await.outcome, Outcome::Pass);
     assert_eq!(here(&metric(port, "upper", Comparison::Less)).await.outcome, Outcome::Fail);
+    assert_eq!(here(&metric(port, "tab", Comparison::Equal)).await.outcome, Outcome::Pass);
     assert_eq!(here(&metric(port, "none", Comparison::Equal)).await.outcome, Outcome::Unknown);
     let closed = crate::contract::scene::closed_port();
     assert_eq!(here(&metric(closed, "up", Comparison::Equal)).await.outcome, Outcome::Fail);

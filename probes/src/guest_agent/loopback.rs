@@ -243,9 +243,9 @@ impl<'a> Reading<'a> {
     /// A line that does not fit any more is left out whole.
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let name = self.name.unwrap_or_default().as_bytes();
         let fits = line.ends_with(b"\n") && self.kept.len().saturating_add(line.len()) <= BODY_BYTES_MAX;
-        if fits && line.starts_with(name) {
+        // Longer names that begin alike may have so many lines that there is no room for these.
+        if fits && self.name.is_some_and(|name| kinds::is_of(&line, name)) {
             self.kept.extend(line);
         }
     }
@@ -308,6 +308,16 @@ mod tests {
         reading.take(&vec![b'x'; LINE_BYTES_MAX]);
         reading.take(b"\"} 4\nlag 5");
         assert_eq!(String::from_utf8(reading.end()).unwrap(), "lag{db=\"a\"} 3\nlag 5\n");
+    }
+
+    #[test]
+    fn the_lines_of_a_metric_whose_name_is_longer_take_no_room() {
+        let mut reading = Reading::of_series("lag");
+        for _ in 0..10_000 {
+            reading.take(b"lag_seconds_bucket{le=\"1\"} 7\n");
+        }
+        reading.take(b"lag 3\nlag\t4\n");
+        assert_eq!(String::from_utf8(reading.end()).unwrap(), "lag 3\nlag\t4\n");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding, inside:
 const PAGE: &str = r#"end='
 '
 fetch() {
-  page=$({ code=$({ { "$@" 3>&- 4>&-; echo $? >&4; } | { head -c 67108864; cat > /dev/null; } | grep "^$name[{ ]" | { head -n 1000 >&3; cat > /dev/null; }; } 4>&1); echo "${code:-126}"; } 3>&1)
+  page=$({ code=$({ { "$@" 3>&- 4>&-; echo $? >&4; } | { head -c 67108864; cat > /dev/null; } | grep "^$name[[:blank:]{]" | { head -n 1000 >&3; cat > /dev/null; }; } 4>&1); echo "${code:-126}"; } 3>&1)
   code=${page##*"$end"}; page=${page%"$code"}
 }
 name=$2; with=curl; code=127
@@ -83,13 +83,21 @@ pub(crate) fn of_page(page: &str, probe: &MetricProbe) -> Finding {
     }
 }
 
+/// What may stand between the parts of a line.
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// Whether a line begins with the name of a metric, and not with a longer one.
+pub(crate) fn is_of(line: &[u8], name: &str) -> bool {
+    let next = line.strip_prefix(name.as_bytes()).and_then(<[u8]>::first);
+    next.is_some_and(|next| matches!(next, b'{' | b' ' | b'\t'))
+}
+
 /// One line: its labels and its value; `None` for another metric, a comment, or what is no line of this format.
 fn read(line: &str, name: &str) -> Option<(BTreeMap<String, String>, f64)> {
-    let rest = line.strip_prefix(name)?;
-    let (labels, rest) = match rest.strip_prefix('{') {
+    let rest = line.strip_prefix(name).filter(|_| is_of(line.as_bytes(), name))?;
+    let (labels, rest) = match rest.trim_start_matches(BLANKS).strip_prefix('{') {
         Some(inside) => labels(inside)?,
-        None if rest.starts_with([' ', '\t']) => (BTreeMap::new(), rest),
-        None => return None,
+        None => (BTreeMap::new(), rest),
     };
     let value = rest.split_ascii_whitespace().next()?;
     Some((labels, value.parse().ok()?))
@@ -99,7 +107,7 @@ fn read(line: &str, name: &str) -> Option<(BTreeMap<String, String>, f64)> {
 fn labels(text: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let (mut labels, mut rest) = (BTreeMap::new(), text);
     loop {
-        rest = rest.trim_start_matches([' ', ',']);
+        rest = rest.trim_start_matches(BLANKS).trim_start_matches(',').trim_start_matches(BLANKS);
         if let Some(after) = rest.strip_prefix('}') {
             return Some((labels, after));
         }
@@ -136,6 +144,7 @@ pg_lagging 7
 pg_odd NaN
 pg_high +Inf
 pg_broken{a="b 5
+pg_apart {db="a", role="x" } 4
 "#;
 
     fn judged(name: &str, labels: &[(&str, &str)], op: Comparison, value: i64) -> Outcome {
@@ -153,6 +162,8 @@ pg_broken{a="b 5
         assert_eq!(judged("pg_lag", &[("db", "a")], Less, 5), Outcome::Pass);
         assert_eq!(judged("pg_lag", &[("db", "b, \"c\"}")], AtLeast, 9), Outcome::Pass);
         assert_eq!(judged("pg_high", &[], Greater, 9), Outcome::Pass);
+        assert_eq!(judged("pg_apart", &[("db", "a"), ("role", "x")], Equal, 4), Outcome::Pass);
+        assert_eq!(read("pg_tab\t5 1700000000000", "pg_tab"), Some((BTreeMap::new(), 5.0)));
         for op in [Equal, NotEqual, Less, AtLeast] {
             assert_eq!(judged("pg_odd", &[], op, 1), Outcome::Fail, "what is no number compares with nothing");
         }

@@ -12,7 +12,7 @@ mod systemd;
 use std::{path::Path, time::Duration};
 
 pub(crate) use self::{
-    exposition::{metric, of_page},
+    exposition::{is_of, metric, of_page},
     file::{file, heartbeat},
     process::process,
     systemd::systemd,
