@@ -1,4 +1,4 @@
-//! Work that may hang in the kernel: names that are resolved, files that may lie on a network.
+//! Work that may hang in the kernel: names that are resolved, files that may lie on a network, programs among them.
 //!
 //! It is done on threads of its own, and no question waits for it beyond its deadline. But a thread that hangs cannot be stopped,
 //! and the next question begins another one. So there are places for so many and no more: else a dead name server or file system
@@ -29,7 +29,7 @@ pub(crate) static NAMES: Aside = Aside::new(128, 16);
 #[cfg(feature = "network")]
 pub(crate) static HASHES: Aside = Aside::new(4, 1);
 
-/// Files that are looked at at once; each takes no time unless it hangs.
+/// Files that are looked at at once, and programs that are begun; each takes no time unless it hangs.
 pub(crate) static FILES: Aside = Aside::new(64, 4);
 
 /// Places for work that may hang.

@@ -1,7 +1,7 @@
 //! What plugins promise: their exit code is the verdict, their figures are told apart, they get no shell, and nothing that they
 //! have started outlives the question.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, sync::mpsc, time::Duration};
 
 use holdfast_policies::{
     model::Probe,
@@ -13,7 +13,7 @@ use super::{
     network::{asked, is, until},
     scene::network,
 };
-use crate::ask;
+use crate::{aside::FILES, ask};
 
 pub(super) fn plugin(script: &str) -> Probe {
     let run = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
@@ -75,4 +75,28 @@ async fn a_plugin_that_hangs_is_killed_with_all_that_it_has_started() {
     let stat = format!("/proc/{}/stat", pid.trim());
     until("the end of what it started", || !std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")))
         .await;
+}
+
+/// As where it lies on a file system of a network that hangs.
+#[tokio::test]
+async fn a_plugin_whose_file_hangs_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("check");
+    std::fs::write(&file, "#!/bin/sh\nexit 2\n").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).unwrap();
+    let probe = PluginProbe { run: vec![file.to_str().unwrap().to_owned()], warning: Grade::Slow };
+    let probe = Probe::Plugin(probe);
+    // As many as may begin it at once.
+    let hanging: Vec<_> = (0..4)
+        .map(|_| {
+            let ((held, end), own) = (mpsc::channel::<()>(), file.clone());
+            tokio::spawn(async move { FILES.run(own.as_os_str(), move || end.recv().is_ok()).await });
+            held
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let seen = ask(&probe, &network(), Duration::from_secs(1)).await;
+    assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+    drop(hanging);
+    assert_eq!(asked(&probe, &network()).await.outcome, Outcome::Fail, "it is begun");
 }

@@ -1,13 +1,13 @@
 //! The way into the guest for somebody who is in it: programs run as children.
 
-use std::{ffi::OsStr, path::Path, pin::pin, process::Stdio, time::Duration};
+use std::{ffi::OsStr, io, path::Path, pin::pin, process::Stdio, time::Duration};
 
 use async_trait::async_trait;
 use holdfast_policies::{model::Probe, observe::Outcome, probe::Processes};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::Command,
+    process::{Child, Command},
     time::{Instant, timeout},
 };
 
@@ -56,25 +56,25 @@ impl GuestChannel for Local {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true).process_group(0);
-        let mut child = command.spawn().map_err(|error| ChannelError::Refused(format!("{program}: {error}")))?;
-        let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
-        let (from_out, from_err) = (child.stdout.take(), child.stderr.take());
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let began = Instant::now();
+        let left = || deadline.saturating_sub(began.elapsed());
+        let mut running = begun(program, command, deadline).await?;
+        let (from_out, from_err) = (running.child.stdout.take(), running.child.stderr.take());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let status = {
             let mut reading = pin!(async { tokio::join!(keep(from_out, &mut stdout), keep(from_err, &mut stderr)) });
             let ended = async {
                 tokio::select! {
-                    status = child.wait() => (status, false),
-                    _ = &mut reading => (child.wait().await, true),
+                    status = running.child.wait() => (status, false),
+                    _ = &mut reading => (running.child.wait().await, true),
                 }
             };
-            let (status, all_read) = timeout(deadline, ended).await.map_err(|_| ChannelError::Late)?;
+            let (status, all_read) = timeout(left(), ended).await.map_err(|_| ChannelError::Late)?;
             // It has ended in time, and a service that it has started stays.
-            group.0 = None;
+            running.group.0 = None;
             if !all_read {
                 // What it has left running on purpose may hold its output open for ever.
-                let _ = timeout(LINGER.min(deadline.saturating_sub(began.elapsed())), reading).await;
+                let _ = timeout(LINGER.min(left()), reading).await;
             }
             status
         };
@@ -84,6 +84,25 @@ impl GuestChannel for Local {
         let exit = exit.ok_or_else(|| ChannelError::Refused("it ended in no known way".to_owned()))?;
         Ok(ExecResult { exit, stdout, stderr })
     }
+}
+
+/// A program that runs. Its group is ended before its leader may be reaped, while the number is still its own.
+struct Running {
+    group: Group,
+    child: Child,
+}
+
+/// Begins a program, aside: whoever begins one waits until its file was read, and the agent has one thread for all that it does. One
+/// that comes to begin too late is ended at once.
+async fn begun(program: &str, mut command: Command, within: Duration) -> Result<Running, ChannelError> {
+    let begin = move || {
+        let child = command.spawn()?;
+        let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+        Ok::<_, io::Error>(Running { group, child })
+    };
+    let refused = |error: io::Error| ChannelError::Refused(format!("{program}: {error}"));
+    let begun = timeout(within, FILES.run(OsStr::new(program), begin)).await.map_err(|_| ChannelError::Late)?;
+    begun.map_err(refused)?.map_err(refused)
 }
 
 /// Keeps the first part of what a program says. The rest is read and thrown away, so that it does not hang on it.
@@ -112,7 +131,33 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::PermissionsExt, sync::mpsc};
+
     use super::*;
+
+    /// As where it lies on a file system of a network that hangs.
+    #[tokio::test]
+    async fn a_program_whose_file_hangs_is_late_and_keeps_the_agent_from_nothing() {
+        const SHORT: Duration = Duration::from_millis(200);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("check");
+        std::fs::write(&file, "#!/bin/sh\nexit 2\n").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).unwrap();
+        // As many as may begin it at once.
+        let hanging: Vec<_> = (0..4)
+            .map(|_| {
+                let ((held, end), own) = (mpsc::channel::<()>(), file.clone());
+                tokio::spawn(async move { FILES.run(own.as_os_str(), move || end.recv().is_ok()).await });
+                held
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let run = [file.to_str().unwrap().to_owned()];
+        assert_eq!(Local.exec(&run, SHORT).await, Err(ChannelError::Late));
+        drop(hanging);
+        let ended = Local.exec(&run, Duration::from_secs(20)).await.unwrap();
+        assert_eq!(ended.exit, Exit::Code(2), "it is begun");
+    }
 
     #[tokio::test]
     async fn a_service_that_a_program_has_started_stays_also_when_the_time_is_nearly_over() {

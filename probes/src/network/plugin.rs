@@ -1,7 +1,7 @@
 //! A plugin of the monitoring-plugins convention, on the host that asks: exit code 0 is OK, 1 WARNING, 2 CRITICAL, and
 //! anything else says that it could not ask.
 
-use std::{io, process::Stdio};
+use std::{ffi::OsStr, io, process::Stdio};
 
 use holdfast_policies::probe::{ADDRESS, Grade, PluginProbe};
 use nix::{
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    aside::FILES,
     finding::{Finding, first_line},
     memory::Memory,
     network::{asker::Asker, perfdata},
@@ -50,12 +51,13 @@ async fn run(asker: &Asker<'_>, probe: &PluginProbe, memory: &Memory) -> Result<
     command.args(arguments).env_clear().env("LC_ALL", "C").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(cannot)?;
-    let group = Group::of(&child);
-    let (stdout, stderr) = tokio::join!(read(child.stdout.take()), read(child.stderr.take()));
+    // Whoever begins a program waits until its file was read, also where that lies on a network.
+    let begun = FILES.run(OsStr::new(program), move || Running::begun(&mut command));
+    let mut running = asker.own(&format!("begin {program}"), begun).await?.map_err(cannot)?;
+    let (stdout, stderr) = tokio::join!(read(running.child.stdout.take()), read(running.child.stderr.take()));
     // The leader is reaped only here: until then its id cannot be given to another group.
-    let status = child.wait().await.map_err(cannot)?;
-    group.has_ended();
+    let status = running.child.wait().await.map_err(cannot)?;
+    running.group.has_ended();
     let stdout = stdout.map_err(cannot)?;
     memory.set_figures(perfdata::read(&stdout));
     let said = said(&stdout).or_else(|| said(&stderr.unwrap_or_default()));
@@ -86,6 +88,19 @@ fn judge(code: Option<i32>, said: Option<String>, warning: Grade) -> Finding {
         (Some(1), Grade::Fail) | (Some(2), _) => Finding::fail(said),
         (Some(code), _) => Finding::unknown(format!("exit code {code}: {said}")),
         (None, _) => Finding::unknown(format!("a signal ended the plugin: {said}")),
+    }
+}
+
+/// A plugin that runs; its group dies before its leader may be reaped.
+struct Running {
+    group: Group,
+    child: Child,
+}
+
+impl Running {
+    fn begun(command: &mut Command) -> io::Result<Self> {
+        let child = command.spawn()?;
+        Ok(Self { group: Group::of(&child), child })
     }
 }
 
