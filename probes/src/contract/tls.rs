@@ -10,10 +10,11 @@ use holdfast_policies::{
 };
 use rustls::server::Acceptor;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use crate::{
     ask,
@@ -116,5 +117,38 @@ async fn a_service_with_which_this_host_has_no_version_of_tls_in_common_is_not_a
         let port = server_of_one_word(5, said).await;
         let seen = asked(secure(port, TlsSettings { verify: false, ..TlsSettings::default() })).await;
         assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+    }
+}
+
+/// A server that reads a request, says this and hangs up, and does not say over TLS that it will.
+async fn hangs_up_after(authority: &Authority, says: &'static str) -> u16 {
+    let acceptor = TlsAcceptor::from(authority.config(Kind::Good, false, &[]));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let _ = stream.read(&mut [0; 2048]).await.unwrap();
+            stream.write_all(says.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_page_that_ends_with_its_connection_is_whole_though_the_server_just_hangs_up() {
+    let authority = Authority::new();
+    for (says, wanted) in [
+        ("HTTP/1.1 200 OK\r\n\r\nall ok", Outcome::Pass),
+        ("HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nall ok", Outcome::Pass),
+        ("HTTP/1.1 200 OK\r\n\r\nall ", Outcome::Fail),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nall ok", Outcome::Fail),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nall ok\r\n", Outcome::Fail),
+    ] {
+        let port = hangs_up_after(&authority, says).await;
+        let probe = HttpProbe { body: Some("ok".to_owned()), ..secure(port, authority.trusted()) };
+        let seen = asked(probe).await;
+        assert_eq!(seen.outcome, wanted, "{says}: {seen:?}");
     }
 }

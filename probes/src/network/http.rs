@@ -289,7 +289,8 @@ async fn over_one(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answe
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| of_error(&error))?;
         let (head, body) = response.into_parts();
-        Ok(Answer { status: head.status.as_u16(), location: location(&head.headers), body: beginning(body).await? })
+        let body = beginning(body, ends_by_hanging_up(&head.headers)).await?;
+        Ok(Answer { status: head.status.as_u16(), location: location(&head.headers), body })
     };
     // Both are dropped together, so that nothing goes on after the deadline.
     match select(pin!(exchange), pin!(connection)).await {
@@ -298,10 +299,25 @@ async fn over_one(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answe
     }
 }
 
-async fn beginning(mut body: Incoming) -> Result<Vec<u8>, Finding> {
+/// Whether the end of a body is told by the end of the connection alone (RFC 9112, 6.3).
+fn ends_by_hanging_up(headers: &HeaderMap) -> bool {
+    !headers.contains_key("content-length") && !headers.contains_key("transfer-encoding")
+}
+
+/// Whether the other side has hung up over TLS without saying so there, as many small servers do. Browsers take that for the end.
+fn is_hung_up(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+async fn beginning(mut body: Incoming, ends_by_hanging_up: bool) -> Result<Vec<u8>, Finding> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| of_error(&error))?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) if ends_by_hanging_up && is_hung_up(&error) => break,
+            Err(error) => return Err(of_error(&error)),
+        };
         let Some(chunk) = frame.data_ref() else { continue };
         read.extend(chunk.iter().take(BODY_BYTES_MAX - read.len()));
         if read.len() >= BODY_BYTES_MAX {
