@@ -188,6 +188,19 @@ async fn a_service_that_wants_our_certificate_gets_it_and_without_one_was_not_as
     assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
 }
 
+/// With TLS 1.3 that is said when something is asked.
+#[tokio::test]
+async fn a_service_over_http2_that_wants_a_certificate_of_ours_was_not_asked_either() {
+    let authority = Authority::new();
+    let port = authority.server(Kind::Good, true, OK).await;
+    let two = HttpProbe { version: HttpVersion::Two, ..secure(port, authority.trusted()) };
+    let grpc = GrpcProbe { port, service: String::new(), tls: Some(authority.trusted()) };
+    for probe in [Probe::Http(Box::new(two)), Probe::Grpc(grpc)] {
+        let seen = ask(&probe, &network(), LIMIT).await;
+        assert!(seen.outcome == Outcome::Unknown && seen.detail.contains("refuses our certificate"), "{seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_service_without_tls_fails_a_question_over_tls_and_says_why() {
     let port = server(Manner::Says(OK)).await;

@@ -8,7 +8,7 @@ use hyper::{HeaderMap, Request, body::Bytes};
 
 use crate::{
     finding::{BODY_BYTES_MAX, Finding},
-    network::{stream::Stream, trust},
+    network::{kept::Kept, stream::Stream, trust},
 };
 
 /// Most bytes of headers in a response.
@@ -33,6 +33,7 @@ pub(crate) async fn exchange(stream: Stream, request: Request<()>, content: Byte
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_reset_streams(1)
         .enable_push(false);
+    let (stream, trouble) = Kept::of(stream);
     let (sender, connection) = builder.handshake::<_, Bytes>(stream).await.map_err(|error| of_error(&error))?;
     let talk = async move {
         let mut sender = sender.ready().await.map_err(|error| of_error(&error))?;
@@ -45,10 +46,11 @@ pub(crate) async fn exchange(stream: Stream, request: Request<()>, content: Byte
         let (body, trailers) = read(body).await?;
         Ok(Reply { status: head.status.as_u16(), headers: head.headers, body, trailers })
     };
-    match select(pin!(talk), pin!(connection)).await {
+    let reply = match select(pin!(talk), pin!(connection)).await {
         Either::Left((reply, _)) => reply,
         Either::Right((_, talk)) => talk.await,
-    }
+    };
+    reply.map_err(|finding| trouble.or(finding))
 }
 
 async fn read(mut stream: h2::RecvStream) -> Result<(Vec<u8>, HeaderMap), Finding> {

@@ -7,6 +7,7 @@ pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod io_error;
+pub(crate) mod kept;
 pub(crate) mod led;
 pub(crate) mod mysql;
 pub(crate) mod mysql_login;
