@@ -56,6 +56,13 @@ impl<'a> Asker<'a> {
         self.again_after
     }
 
+    /// How long one of so many addresses may be silent before the next one is tried: a third of the time, and less where that would
+    /// leave none for the last one.
+    pub fn patience(&self, addresses: usize) -> Duration {
+        let parts = u32::try_from(addresses).unwrap_or(u32::MAX).max(3);
+        self.again_after * 3 / parts
+    }
+
     /// The guest's address.
     pub fn address(&self) -> Result<IpAddr, Finding> {
         self.address.ok_or_else(|| Finding::unknown("the guest has no address"))
@@ -254,6 +261,15 @@ mod tests {
         assert!(own(&asker, 3).await.is_ok());
         let late = own(&asker, 2).await.unwrap_err();
         assert!(late.outcome == Outcome::Unknown && late.detail.contains("too long here"), "{late:?}");
+    }
+
+    #[test]
+    fn addresses_that_are_silent_leave_time_for_the_last_one() {
+        let clients = Clients::new().unwrap();
+        let asker = Asker::new(&clients, None, SECOND * 12);
+        for (addresses, wanted) in [(1, SECOND * 4), (2, SECOND * 4), (3, SECOND * 4), (ADDRESSES_MAX, SECOND * 3)] {
+            assert_eq!(asker.patience(addresses), wanted, "{addresses}");
+        }
     }
 
     #[test]

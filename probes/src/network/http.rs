@@ -131,7 +131,7 @@ impl Step {
             Some(place) => self.whose.word_for_place(place)?,
             None => self.whose.word_for_name(host, asker.resolve(host, port(&self.url)).await?)?,
         };
-        let plain = first_of(&places, asker.again_after()).await?;
+        let plain = first_of(&places, asker.patience(places.len())).await?;
         self.whose.word_for_connection(&plain)?;
         match secured {
             Some(secured) => secured.greet(plain).await,
