@@ -253,6 +253,32 @@ async fn headers_without_end_fail_in_bounded_memory_over_http2_as_well() {
     }
 }
 
+/// Interim answers, and frames of a kind that nobody knows: neither is wrong.
+#[tokio::test]
+async fn what_may_come_before_an_answer_and_does_not_end_is_heard_only_so_far() {
+    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(500);
+    let unknown = frame(0x40, 0, &[]).repeat(1_000);
+    for (version, first, more) in
+        [(HttpVersion::One, Vec::new(), interim), (HttpVersion::Two, frame(4, 0, &[]), unknown)]
+    {
+        let (port, _) = server(move |mut stream| {
+            let (first, more) = (first.clone(), more.clone());
+            async move {
+                stream.write_all(&first).await?;
+                loop {
+                    stream.write_all(&more).await?;
+                }
+            }
+        })
+        .await;
+        let probe = HttpProbe { version, ..HttpProbe::get(format!("http://{{address}}:{port}/")) };
+        // To hear so much takes a while on a busy machine.
+        let seen = ask(&Probe::Http(Box::new(probe)), &network(), 10 * LIMIT).await;
+        let is_cut = seen.outcome == Outcome::Fail && seen.detail.contains("says more than");
+        assert!(is_cut || seen.detail.starts_with("this vantage itself was late"), "{version:?}: {seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_service_that_says_nonsense_without_end_fails_in_bounded_memory_whatever_the_kind() {
     for byte in [0u8, b'x', b'*', b'$', b'1', 0x7f, 0xff] {

@@ -34,6 +34,7 @@ use crate::{
     network::{
         asker::{Asker, connect},
         http2,
+        kept::Kept,
         led::Whose,
         stream::Stream,
         trust,
@@ -285,6 +286,8 @@ async fn first_of(places: &[SocketAddr], patience: Duration) -> Result<tokio::ne
 async fn over_one(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, Finding> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    // The library tells errors as they are.
+    let (stream, _) = Kept::of(stream);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| of_error(&error))?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| of_error(&error))?;

@@ -1,5 +1,5 @@
-//! A connection that keeps what has gone wrong with it, for libraries that hand that on as a text: from a text nobody can tell whose
-//! fault it is.
+//! A connection for HTTP, which hears no more than one answer takes, and keeps what has gone wrong with it: libraries read on for as
+//! long as nothing comes that is an answer, and may hand an error on as a text, from which nobody can tell whose fault it is.
 
 use std::{
     io,
@@ -15,6 +15,10 @@ use crate::{
     finding::Finding,
     network::{stream::Stream, trust},
 };
+
+/// Most that is heard of one service for one answer, in bytes: several times the head and the part of the body that are read. What
+/// may come beside those, interim answers and frames that mean nothing, would else keep a processor of this host busy until the deadline.
+const HEARD_BYTES_MAX: usize = 1024 * 1024;
 
 /// What went wrong first.
 #[derive(Clone, Default)]
@@ -32,13 +36,15 @@ impl Trouble {
 pub(crate) struct Kept {
     stream: Stream,
     trouble: Trouble,
+    /// How much was heard, in bytes.
+    heard: usize,
 }
 
 impl Kept {
     /// One on which nothing has gone wrong.
     pub fn of(stream: Stream) -> (Self, Trouble) {
         let trouble = Trouble::default();
-        (Self { stream, trouble: trouble.clone() }, trouble)
+        (Self { stream, trouble: trouble.clone(), heard: 0 }, trouble)
     }
 
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -53,7 +59,13 @@ impl Kept {
 impl AsyncRead for Kept {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let kept = self.get_mut();
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut kept.stream).poll_read(context, buffer);
+        kept.heard = kept.heard.saturating_add(buffer.filled().len().saturating_sub(before));
+        if kept.heard > HEARD_BYTES_MAX {
+            let too_much = format!("the service says more than the {HEARD_BYTES_MAX} bytes that are listened to");
+            return kept.note(Poll::Ready(Err(io::Error::other(too_much))));
+        }
         kept.note(polled)
     }
 }
