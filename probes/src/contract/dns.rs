@@ -26,6 +26,8 @@ pub(super) enum Oddity {
     None,
     /// It first sends an answer to another question.
     Stray,
+    /// It sends hundreds of those.
+    Floods,
     /// Over UDP it says that the answer is too long.
     Truncates,
     /// The same, and it cuts in the middle of a record.
@@ -62,7 +64,12 @@ async fn server(oddity: Oddity) -> u16 {
         let mut buffer = [0; 2048];
         while let Ok((count, from)) = socket.recv_from(&mut buffer).await {
             let reply = answer(&buffer[..count], oddity, true);
-            if oddity == Oddity::Stray {
+            let strays = match oddity {
+                Oddity::Stray => 1,
+                Oddity::Floods => 300,
+                _ => 0,
+            };
+            for _ in 0..strays {
                 let mut stray = reply.clone();
                 stray[0] ^= 1;
                 let _ = socket.send_to(&stray, from).await;
@@ -107,4 +114,10 @@ async fn stray_datagrams_are_passed_over_and_long_answers_come_over_tcp() {
         let seen = asked(server(oddity).await, &["10.0.0.5"]).await;
         assert_eq!(seen.outcome, Outcome::Pass, "{seen:?}");
     }
+}
+
+#[tokio::test]
+async fn answers_to_other_questions_are_not_read_without_end() {
+    let seen = asked(server(Oddity::Floods).await, &[]).await;
+    assert!(seen.outcome == Outcome::Fail && seen.detail.contains("no answer to the question"), "{seen:?}");
 }

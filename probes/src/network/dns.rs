@@ -21,6 +21,10 @@ use crate::{
 /// Largest answer over UDP without extensions is 512 bytes; more is room for servers that send more unasked.
 const DATAGRAM_BYTES_MAX: usize = 4096;
 
+/// Most datagrams that are no answer to the question. Each question has a port of its own, so that hardly any come; a server that sends them
+/// as fast as it can would keep a processor of this host busy.
+const STRAYS_MAX: u32 = 100;
+
 /// Asks over UDP, and over TCP where the answer is too long for it; the caller bounds the time.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &DnsProbe) -> Finding {
     match converse(asker, probe).await {
@@ -63,7 +67,7 @@ async fn over_udp(asker: &Asker<'_>, place: SocketAddr, question: &Message, pack
         UdpSocket::bind(any).await.map_err(|error| Finding::unknown(format!("cannot ask from here: {error}")))?;
     // Connected, so that only this server's datagrams come in, and a closed port is reported.
     socket.connect(place).await.map_err(failed)?;
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    let (mut buffer, mut strays) = (vec![0; DATAGRAM_BYTES_MAX], 0_u32);
     loop {
         socket.send(packet).await.map_err(failed)?;
         let listening = async {
@@ -72,6 +76,12 @@ async fn over_udp(asker: &Asker<'_>, place: SocketAddr, question: &Message, pack
                 let received = buffer.get(..count).unwrap_or_default();
                 if let Some(answer) = matching(received, question) {
                     return Ok(answer);
+                }
+                strays += 1;
+                if strays > STRAYS_MAX {
+                    return Err(Finding::fail(format!(
+                        "more than {STRAYS_MAX} datagrams are no answer to the question"
+                    )));
                 }
             }
         };
