@@ -60,9 +60,15 @@ fn of_json(body: &[u8], probe: &HttpProbe) -> Option<String> {
     };
     probe.json.iter().find_map(|(pointer, wanted)| match document.pointer(pointer) {
         None => Some(format!("the body has nothing at {pointer}")),
-        Some(found) if found == wanted => None,
+        Some(found) if is_alike(found, wanted) => None,
         Some(found) => Some(format!("{pointer} is {found}, wanted {wanted}")),
     })
+}
+
+/// JSON knows one kind of numbers (RFC 8259, 6): `3` and `3.0` are the same, and some libraries write each as the other.
+fn is_alike(found: &Value, wanted: &Value) -> bool {
+    let has_fraction = found.is_f64() || wanted.is_f64();
+    found == wanted || (has_fraction && found.as_f64().is_some() && found.as_f64() == wanted.as_f64())
 }
 
 #[cfg(test)]
@@ -99,6 +105,15 @@ mod tests {
         let wrong = judged(body, json("/replicas", "3".into()));
         assert_eq!(wrong.detail, "status 200, but /replicas is 3, wanted \"3\"");
         assert_eq!(judged(body, json("/absent", 3.into())).outcome, Outcome::Fail);
+        let fraction = r#"{ "replicas": 3.0, "large": 9007199254740993 }"#;
+        for (pointer, value, wanted) in [
+            ("/replicas", Value::from(3), Outcome::Pass),
+            ("/replicas", Value::from(4), Outcome::Fail),
+            ("/replicas", Value::from("3"), Outcome::Fail),
+            ("/large", Value::from(9_007_199_254_740_992_u64), Outcome::Fail),
+        ] {
+            assert_eq!(judged(fraction, json(pointer, value.clone())).outcome, wanted, "{pointer} {value}");
+        }
         assert!(judged("ok", json("/a", 3.into())).detail.contains("not json"));
     }
 
