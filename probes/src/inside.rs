@@ -21,7 +21,8 @@ use crate::{
     memory::Memory,
 };
 
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Where the guest's own programs ask.
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Asks over HTTP in the guest: with `curl`, or, where there is none and a plain success is wanted, with `wget`.
 ///

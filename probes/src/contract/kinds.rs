@@ -157,6 +157,9 @@ async fn a_metric_is_compared_and_a_page_that_cannot_be_had_fails() {
     assert_eq!(here(&metric(port, "upper", Comparison::Less)).await.outcome, Outcome::Fail);
     assert_eq!(here(&metric(port, "tab", Comparison::Equal)).await.outcome, Outcome::Pass);
     assert_eq!(here(&metric(port, "none", Comparison::Equal)).await.outcome, Outcome::Unknown);
+    let Probe::Metric(plain) = metric(port, "up", Comparison::Equal) else { unreachable!() };
+    let in_brackets = MetricProbe { url: format!("http://[{{address}}]:{port}/metrics"), ..plain };
+    assert_eq!(here(&Probe::Metric(in_brackets)).await.outcome, Outcome::Pass, "as for a guest with IPv6");
     let closed = crate::contract::scene::closed_port();
     assert_eq!(here(&metric(closed, "up", Comparison::Equal)).await.outcome, Outcome::Fail);
 }

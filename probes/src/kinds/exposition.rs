@@ -5,7 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_policies::probe::MetricProbe;
 
 use super::look;
-use crate::{channel::GuestChannel, exec::how_it_ended, finding::Finding, inside::could_not_ask};
+use crate::{
+    address::fill_in,
+    channel::GuestChannel,
+    exec::how_it_ended,
+    finding::Finding,
+    inside::{LOOPBACK, could_not_ask},
+};
 
 /// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. They are chosen while
 /// the page comes, so that one of any size takes no memory of the guest; but of 64 MiB alone, since a line without end would. What
@@ -30,7 +36,7 @@ exit 0"#;
 
 /// Reads the page and compares.
 pub(crate) async fn metric(channel: &dyn GuestChannel, probe: &MetricProbe, timeout: Duration) -> Finding {
-    let url = probe.url.replace(holdfast_policies::probe::ADDRESS, "127.0.0.1");
+    let Some(url) = fill_in(&probe.url, Some(LOOPBACK)) else { return Finding::unknown("the guest has no address") };
     // Whole seconds, rounded up; the channel's own deadline is the finer one.
     let seconds = timeout.as_secs().max(1).to_string();
     let said = match look(channel, PAGE, &[&url, &probe.name, &seconds], timeout).await {
