@@ -167,7 +167,7 @@ where
         monitor.execute(migrate, ANSWER_DEADLINE).await
     };
     if let Err(error) = started.await {
-        return Err(keep(monitor, NotSent::Qemu(format!("cannot begin: {}", text(&error)))).await);
+        return Err(not_begun(monitor, &error).await);
     }
     let followed = follow(monitor, began, began + deadline, wanted, go).await;
     monitor.note_sending(None);
@@ -181,6 +181,19 @@ where
         wait_for(monitor, GuestCondition::Sent, ANSWER_DEADLINE).await;
     }
     sent
+}
+
+/// QEMU may yet carry out what it has not answered in time, with nobody there to give the word: the guest would stay stopped. So it is
+/// cancelled; QEMU does in order what it is told. Nothing can have been handed over: one that has completed is an earlier one, such
+/// as that by which the guest has come here.
+async fn not_begun(monitor: &MonitorClient, error: &AskError) -> SendError {
+    let detail = NotSent::Qemu(format!("cannot begin: {}", text(error)));
+    if matches!(error, AskError::Deadline(_))
+        && let Err(error) = cancel(monitor).await
+    {
+        return SendError::Unknown(format!("{detail}; then {}", text(&error)));
+    }
+    keep(monitor, detail).await
 }
 
 /// Follows a migration to its end. `Err` says why it should not go on.

@@ -37,6 +37,8 @@ struct Script {
     status: &'static str,
     /// Its word for how the guest is.
     runs: &'static str,
+    /// A command that it carries out, and does not answer.
+    unanswered: Option<&'static str>,
     /// Commands that change something, each with what it was told.
     told: Vec<(String, Value)>,
 }
@@ -50,7 +52,8 @@ impl Script {
             "query-migrate" => return self.look(),
             "migrate-set-parameters" => self.limit_ms = arguments["downtime-limit"].as_u64().unwrap(),
             "migrate" => (self.status, self.round) = ("active", 0),
-            "migrate_cancel" => (self.status, self.runs) = ("cancelled", "running"),
+            // There is nothing to cancel of one that is over.
+            "migrate_cancel" if self.status != "completed" => (self.status, self.runs) = ("cancelled", "running"),
             "migrate-continue" => (self.status, self.runs) = ("completed", "postmigrate"),
             _ => {}
         }
@@ -84,12 +87,15 @@ async fn serve(listener: UnixListener, script: Arc<Mutex<Script>>) {
     say(&mut write, &json!({ "QMP": {} })).await;
     while let Ok(line) = lines.next().await {
         let asked: Value = serde_json::from_slice(&line).unwrap();
-        let (answer, unasked, status) = {
+        let command = asked["execute"].as_str().unwrap();
+        let (answer, unasked, status, unanswered) = {
             let mut script = script.lock().unwrap();
-            let (answer, unasked) = script.answer(asked["execute"].as_str().unwrap(), &asked["arguments"]);
-            (answer, unasked, script.status)
+            let (answer, unasked) = script.answer(command, &asked["arguments"]);
+            (answer, unasked, script.status, script.unanswered == Some(command))
         };
-        say(&mut write, &json!({ "return": answer, "id": asked["id"] })).await;
+        if !unanswered {
+            say(&mut write, &json!({ "return": answer, "id": asked["id"] })).await;
+        }
         if unasked {
             say(&mut write, &json!({ "event": "MIGRATION", "data": { "status": status } })).await;
         }
@@ -107,8 +113,8 @@ async fn running(run_dir: &Path, needs_ms: u64) -> (MonitorClient, Arc<Mutex<Scr
     let files = Files::new(run_dir, &guest);
     std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
     let listener = UnixListener::bind(files.qmp()).unwrap();
-    let (limit_ms, round, told) = (300, 0, Vec::new());
-    let script = Script { needs_ms, limit_ms, round, status: "none", runs: "running", told };
+    let (limit_ms, round, unanswered, told) = (300, 0, None, Vec::new());
+    let script = Script { needs_ms, limit_ms, round, status: "none", runs: "running", unanswered, told };
     let script = Arc::new(Mutex::new(script));
     tokio::spawn(serve(listener, script.clone()));
     let monitored = Monitored {
@@ -194,5 +200,30 @@ async fn a_move_that_was_called_off_before_it_began_is_not_begun() {
     let (client, script, _heard) = running(run_dir.path(), 50).await;
     let kept = send(&client, "tcp:192.0.2.1:4000", LONG, &|| false, async { true }).await;
     assert!(matches!(kept, Err(SendError::Kept(NotSent::CalledOff))), "{kept:?}");
+    assert!(!script.lock().unwrap().commands().contains(&"migrate"));
+}
+
+#[tokio::test]
+async fn a_move_whose_beginning_is_not_answered_is_cancelled_lest_it_goes_on_with_nobody_to_follow_it() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 50).await;
+    script.lock().unwrap().unanswered = Some("migrate");
+    let kept = send(&client, "tcp:192.0.2.1:4000", LONG, &|| true, async { true }).await;
+    assert!(matches!(kept, Err(SendError::Kept(NotSent::Qemu(_)))), "{kept:?}");
+    let script = script.lock().unwrap();
+    assert_eq!((script.commands().last(), script.status), (Some(&"migrate_cancel"), "cancelled"));
+}
+
+/// Of a guest that has come by a move QEMU says that its migration has completed, until it begins another one.
+#[tokio::test]
+async fn the_move_by_which_a_guest_has_come_is_not_taken_for_one_that_could_not_begin() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 50).await;
+    {
+        let mut script = script.lock().unwrap();
+        (script.status, script.unanswered) = ("completed", Some("migrate-set-capabilities"));
+    }
+    let kept = send(&client, "tcp:192.0.2.1:4000", LONG, &|| true, async { true }).await;
+    assert!(matches!(kept, Err(SendError::Kept(NotSent::Qemu(_)))), "{kept:?}");
     assert!(!script.lock().unwrap().commands().contains(&"migrate"));
 }
