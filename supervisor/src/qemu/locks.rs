@@ -64,6 +64,15 @@ pub enum LockError {
         /// The image.
         path: PathBuf,
     },
+    /// It could not be opened to try them, for a reason that may be of the moment.
+    #[error("{path} cannot be opened to try its locks")]
+    Unopened {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The storage did not answer.
     #[error("locks on its disks were not answered within {0:?}")]
     Slow(Duration),
@@ -120,8 +129,15 @@ pub async fn check(definition: &QemuDefinition, how: How) -> Result<(), LockErro
 }
 
 fn check_image(locker: &dyn Locker, path: &Path, how: How) -> Result<(), LockError> {
-    // An image that cannot be opened is QEMU's to complain about, in words that people know.
-    let (Ok(first), Ok(second)) = (File::open(path), File::open(path)) else { return Ok(()) };
+    let (first, second) = match File::open(path).and_then(|first| Ok((first, File::open(path)?))) {
+        Ok(both) => both,
+        // QEMU cannot open it either, and complains in words that people know.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            return Ok(());
+        }
+        // Whatever else may be of this process, or of the moment, and gone when QEMU opens it: then nobody would have tried.
+        Err(source) => return Err(LockError::Unopened { path: path.to_owned(), source }),
+    };
     let refused = |source| LockError::Refused { path: path.to_owned(), source };
     locker.hold(&first, TRIED_BYTE).map_err(refused)?;
     if !locker.is_held(&second, TRIED_BYTE).map_err(refused)? {
@@ -174,6 +190,17 @@ mod tests {
     fn an_absent_image_is_left_to_qemu() {
         let folder = tempfile::tempdir().unwrap();
         check_image(&KernelLocks, &folder.path().join("absent"), How::Run).unwrap();
+    }
+
+    /// A socket stands for all that keeps an image from being opened and says nothing of whether QEMU can: no descriptors left here,
+    /// a server that answers late.
+    #[test]
+    fn an_image_whose_locks_could_not_be_tried_carries_no_guest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let untried = check_image(&KernelLocks, &path, How::Run).unwrap_err();
+        assert!(matches!(&untried, LockError::Unopened { path: of, .. } if *of == path), "{untried}");
     }
 
     /// A storage that says yes and forgets, or says no.

@@ -43,11 +43,11 @@ pub struct Needs {
 /// Looks at what `definition` needs.
 ///
 /// # Errors
-/// The storage does not answer.
+/// The storage does not answer, or does not say which image one of the disks is.
 pub async fn look(guest: &GuestName, definition: &QemuDefinition) -> io::Result<Needs> {
     let (guest, its) = (guest.clone(), definition.clone());
     match timeout(LOOK_DEADLINE, aside(definition, move || needs(&guest, &its))).await {
-        Ok(needs) => needs,
+        Ok(needs) => needs?,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("disks do not answer within {LOOK_DEADLINE:?}"))),
     }
 }
@@ -73,28 +73,30 @@ fn folders(definition: &QemuDefinition) -> OsString {
     all
 }
 
-fn needs(guest: &GuestName, definition: &QemuDefinition) -> Needs {
+fn needs(guest: &GuestName, definition: &QemuDefinition) -> io::Result<Needs> {
     let direct = definition.disks.iter().map(|disk| opens_direct(&disk.path)).collect();
-    Needs { exclusive: exclusive(guest, definition), direct }
+    Ok(Needs { exclusive: exclusive(guest, definition)?, direct })
 }
 
 /// What no other guest may use.
-fn exclusive(guest: &GuestName, definition: &QemuDefinition) -> BTreeSet<String> {
-    let images = definition.disks.iter().map(|disk| identity(&disk.path));
+fn exclusive(guest: &GuestName, definition: &QemuDefinition) -> io::Result<BTreeSet<String>> {
+    let images: Vec<String> = definition.disks.iter().map(|disk| identity(&disk.path)).collect::<io::Result<_>>()?;
     let taps = net::tap_names(guest, definition.nics.len()).into_iter().map(|tap| format!("tap {tap}"));
     let vsock = definition.vsock.as_ref().map(|vsock| match &vsock.carrier {
         VsockCarrier::Kernel { cid } => format!("vsock CID {cid}"),
         VsockCarrier::Program { device, .. } => format!("vsock device {}", device.display()),
     });
-    images.chain(taps).chain(vsock).collect()
+    Ok(images.into_iter().chain(taps).chain(vsock).collect())
 }
 
-/// An absent image goes by its path; starting fails on it anyway, with QEMU's own words.
-fn identity(path: &Path) -> String {
+/// An absent image goes by its path; starting fails on it anyway, with QEMU's own words. One that cannot be looked at, which may be of
+/// the moment, could be another guest's under another path.
+fn identity(path: &Path) -> io::Result<String> {
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.file_type().is_block_device() => format!("block device {:x}", metadata.rdev()),
-        Ok(metadata) => format!("image {:x}:{}", metadata.dev(), metadata.ino()),
-        Err(_) => format!("path {}", path.display()),
+        Ok(metadata) if metadata.file_type().is_block_device() => Ok(format!("block device {:x}", metadata.rdev())),
+        Ok(metadata) => Ok(format!("image {:x}:{}", metadata.dev(), metadata.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(format!("path {}", path.display())),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
     }
 }
 
@@ -152,13 +154,26 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_cannot_be_looked_at_is_not_taken_for_one_that_nobody_has() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(identity(&folder.path().join("absent")).is_ok());
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let disk = Disk { path: file.join("disk.raw"), format: DiskFormat::Raw };
+        let definition = QemuDefinition { disks: vec![disk], ..QemuDefinition::bare(16) };
+        let unseen = needs(&GuestName::new("web-1").unwrap(), &definition).unwrap_err();
+        assert!(unseen.to_string().contains("disk.raw"), "{unseen}");
+    }
+
+    #[test]
     fn two_paths_to_one_image_are_one_image() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two, three) = (folder.path().join("one"), folder.path().join("two"), folder.path().join("three"));
         std::fs::write(&one, "x").unwrap();
         std::fs::write(&three, "x").unwrap();
         std::os::unix::fs::symlink(&one, &two).unwrap();
-        assert_eq!(identity(&one), identity(&two));
-        assert_ne!(identity(&one), identity(&three));
+        let of = |path: &Path| identity(path).unwrap();
+        assert_eq!(of(&one), of(&two));
+        assert_ne!(of(&one), of(&three));
     }
 }
