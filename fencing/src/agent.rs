@@ -15,11 +15,11 @@ use holdfast_policies::{model::AgentDevice, observe::clean};
 
 use self::metadata::Metadata;
 use crate::{
-    causes::with_causes,
+    causes::not_asked,
     device::{Answer, Power, PowerDevice},
     newest_off::NewestOff,
     password,
-    program::{OUTPUT_BYTES_MAX, Program},
+    program::{OUTPUT_BYTES_MAX, Program, not_run},
 };
 
 /// What a fence agent ends with when what it was asked about is off.
@@ -66,18 +66,18 @@ impl Agent {
         let name = &self.settings.name;
         let metadata = match metadata::of(name).await {
             Ok(metadata) => metadata,
-            Err(error) => return Answer::refused(with_causes(&error)),
+            Err(error) => return not_asked(&error),
         };
         let stdin = match self.input(&metadata, action).await {
             Ok(stdin) => stdin,
-            Err(unusable) => return Answer::refused(with_causes(&unusable)),
+            Err(unusable) => return not_asked(&unusable),
         };
         let began = Instant::now();
         // Any argument at all would make it ignore its input.
         let program =
             Program { name, arguments: &[], environment: &[], stdin: &stdin, output_bytes_max: OUTPUT_BYTES_MAX };
         match program.run().await {
-            Err(error) => Answer::refused(format!("cannot run {name}: {error}")),
+            Err(error) => not_run(name, &error),
             Ok(ended) => match ended.code {
                 Some(code @ (0 | ENDS_OFF)) => Answer::Confirmed(code),
                 Some(code) => Answer::unknown(format!(

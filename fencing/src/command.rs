@@ -16,7 +16,7 @@ use crate::{
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
     newest_off::NewestOff,
-    program::{Ended, run},
+    program::{Ended, not_run, run},
 };
 
 const DONE: i32 = 0;
@@ -42,7 +42,7 @@ async fn within(words: &[String], deadline: Duration) -> Result<Ended, Answer<i3
     let Some((program, arguments)) = words.split_first() else { return Err(Answer::refused("no program is declared")) };
     match tokio::time::timeout(deadline, run(program, arguments, &[])).await {
         Ok(Ok(ended)) => Ok(ended),
-        Ok(Err(error)) => Err(Answer::refused(format!("cannot run {program}: {error}"))),
+        Ok(Err(error)) => Err(not_run(program, &error)),
         Err(_) => Err(Answer::unknown(format!("{program} had not ended after {deadline:.1?}"))),
     }
 }

@@ -12,11 +12,12 @@ use holdfast_policies::{
 };
 
 use crate::{
+    causes::not_asked,
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
     newest_off::NewestOff,
     password,
-    program::{Ended, run},
+    program::{Ended, not_run, run},
 };
 
 /// One controller.
@@ -69,19 +70,19 @@ impl Ipmi {
     async fn ask<T>(&self, (words, effect): Words, parse: fn(&str) -> Option<T>) -> Answer<T> {
         let password = match password::read(&self.settings.password_file).await {
             Ok(password) => password,
-            Err(error) => return Answer::refused(with_cause(&error)),
+            Err(error) => return not_asked(&error),
         };
         let known_slow = self.is_slow.load(Ordering::Relaxed);
         let began = Instant::now();
         let mut ended = match self.tool(&password, words, if known_slow { PACKET_SLOW } else { PACKET }).await {
             Ok(ended) => ended,
-            Err(error) => return Answer::refused(format!("cannot run ipmitool: {error}")),
+            Err(error) => return not_run("ipmitool", &error),
         };
         let took = began.elapsed();
         if !known_slow && effect == Effect::Harmless && took >= QUICK && is_too_late(&ended) {
             ended = match self.tool(&password, words, PACKET_SLOW).await {
                 Ok(ended) => ended,
-                Err(error) => return Answer::refused(format!("cannot run ipmitool: {error}")),
+                Err(error) => return not_run("ipmitool", &error),
             };
             self.is_slow.store(ended.code == Some(0), Ordering::Relaxed);
         }
@@ -126,7 +127,7 @@ impl Ipmi {
         }
         match self.tool(password, &["-v", "chassis", "power", "status"], PACKET).await {
             Ok(ended) => of_session(&format!("{}{}", ended.stdout, ended.stderr)),
-            Err(error) => Answer::refused(format!("cannot run ipmitool: {error}")),
+            Err(error) => not_run("ipmitool", &error),
         }
     }
 }
@@ -203,8 +204,20 @@ fn parse_guid(output: &str) -> Option<String> {
     normalize(line.split_once(':')?.1)
 }
 
-/// Completion codes after which the command may still have been carried out, or which pass by themselves.
-const UNSURE: [&str; 5] = ["unspecified", "timeout", "could not be provided", "busy", "unknown"];
+/// Completion codes after which the command may still have been carried out, or which pass by themselves: a controller that is
+/// starting, as all are when the power comes back, is not one that refuses.
+const UNSURE: [&str; 10] = [
+    "unspecified",
+    "timeout",
+    "could not be provided",
+    "busy",
+    "unknown",
+    "duplicated",
+    "in update mode",
+    "initialization in progress",
+    "out of space",
+    "destination unavailable",
+];
 
 fn of_failure<T>(ended: &Ended) -> Answer<T> {
     let said = clean(ended.stderr.trim());
@@ -234,10 +247,6 @@ fn of_session<T>(said: &str) -> Answer<T> {
             clean(said.trim())
         ))
     }
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 #[cfg(test)]
@@ -342,14 +351,27 @@ esac
         }
     }
 
+    /// The words are those of ipmitool 1.8.19.
     #[test]
-    fn an_unspecified_error_is_not_taken_for_a_refusal() {
-        let failure = |text: &str| Ended { code: Some(1), stdout: String::new(), stderr: text.to_owned() };
-        let unsure: Answer<()> =
-            of_failure(&failure("Set Chassis Power Control to Down/Off failed: Unspecified error\n"));
-        assert!(matches!(unsure, Answer::Unknown { .. }));
-        let refused: Answer<()> =
-            of_failure(&failure("Set Chassis Power Control to Down/Off failed: Insufficient privilege level\n"));
-        assert!(matches!(refused, Answer::Refused { .. }));
+    fn what_passes_or_may_have_been_done_is_not_taken_for_a_refusal() {
+        for (code, refused) in [
+            ("Unspecified error", false),
+            ("Node busy", false),
+            ("Timeout", false),
+            ("Out of space", false),
+            ("Command response could not be provided", false),
+            ("Cannot execute duplicated request", false),
+            ("SDR Repository in update mode", false),
+            ("Device firmeware in update mode", false),
+            ("BMC initialization in progress", false),
+            ("Destination unavailable", false),
+            ("Insufficient privilege level", true),
+            ("Command not supported in present state", true),
+            ("Invalid command", true),
+        ] {
+            let stderr = format!("Set Chassis Power Control to Down/Off failed: {code}\n");
+            let answer: Answer<()> = of_failure(&Ended { code: Some(1), stdout: String::new(), stderr });
+            assert_eq!(matches!(answer, Answer::Refused { .. }), refused, "{code}: {answer:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
-    program::{Ended, run},
+    program::{Ended, not_run, run},
 };
 
 /// For how long libvirt may go on with a `destroy` after the `virsh` that asked for it was killed, or has lost its connection. It
@@ -71,7 +71,7 @@ impl Libvirt {
         let domain = ["--", &self.settings.domain];
         let arguments: Vec<_> = whom.iter().chain(words).chain(&domain).map(|word| (*word).to_owned()).collect();
         match run(&self.program, &arguments, &[]).await {
-            Err(error) => Answer::refused(format!("cannot run {}: {error}", self.program)),
+            Err(error) => not_run(&self.program, &error),
             Ok(ended) if ended.code == Some(0) => Answer::Confirmed(ended.stdout),
             Ok(ended) => of_failure(&ended),
         }

@@ -11,6 +11,8 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
+use crate::{causes::passes, device::Answer};
+
 /// Enough for a program that answers one question, in bytes.
 pub(crate) const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
 
@@ -23,6 +25,12 @@ pub(crate) struct Ended {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+}
+
+/// What a device answers whose program could not be run.
+pub(crate) fn not_run<T>(name: &str, error: &io::Error) -> Answer<T> {
+    let said = format!("cannot run {name}: {error}");
+    if passes(error) { Answer::unknown(said) } else { Answer::refused(said) }
 }
 
 /// One program to run.
@@ -123,6 +131,17 @@ mod tests {
 
     fn shell(script: &str) -> [String; 2] {
         ["-c".to_owned(), script.to_owned()]
+    }
+
+    /// Three refusals in a row, and a device is left alone for minutes.
+    #[test]
+    fn a_host_without_room_for_a_process_is_no_device_that_refuses() {
+        let said = |number| not_run::<()>("ipmitool", &io::Error::from_raw_os_error(number));
+        for passing in [nix::libc::EAGAIN, nix::libc::EMFILE, nix::libc::ENOMEM, nix::libc::ETXTBSY] {
+            assert!(matches!(said(passing), Answer::Unknown { .. }), "{passing}");
+        }
+        let Answer::Refused { detail, denied: false } = said(nix::libc::ENOENT) else { panic!() };
+        assert!(detail.starts_with("cannot run ipmitool: "), "{detail}");
     }
 
     #[tokio::test]

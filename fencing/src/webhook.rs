@@ -17,7 +17,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::{
-    causes::with_causes,
+    causes::not_asked,
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
     newest_off::NewestOff,
@@ -57,7 +57,7 @@ impl Webhook {
     async fn ask(&self, action: &str) -> Answer<Value> {
         let key = match password::read(&self.settings.key_file).await {
             Ok(text) => key(&text),
-            Err(error) => return Answer::refused(with_causes(&error)),
+            Err(error) => return not_asked(&error),
         };
         let Some(key) = key else {
             let path = self.settings.key_file.display();
@@ -67,7 +67,7 @@ impl Webhook {
         };
         let client = match tls::client(&self.settings.trust).await {
             Ok(client) => client,
-            Err(error) => return Answer::refused(with_causes(&error)),
+            Err(error) => return not_asked(&error),
         };
         let body = json!({ "action": action, "host": self.settings.host }).to_string();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

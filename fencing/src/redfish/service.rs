@@ -9,7 +9,10 @@ use holdfast_policies::{
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{causes::with_causes, password, tls};
+use crate::{
+    causes::{passes, with_causes},
+    password, tls,
+};
 
 /// Largest answer that is read, in bytes: descriptions of systems have some 50 KB.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -58,9 +61,8 @@ impl std::fmt::Debug for Who {
 impl Service {
     /// Reads the password, and logs in where a session is wanted.
     pub(super) async fn open(settings: &RedfishDevice) -> Result<Self, Trouble> {
-        let password =
-            password::read(&settings.password_file).await.map_err(|error| Trouble::Refused(with_causes(&error)))?;
-        let client = tls::client(&settings.trust).await.map_err(|error| Trouble::Refused(with_causes(&error)))?;
+        let password = password::read(&settings.password_file).await.map_err(|error| not_asked(&error))?;
+        let client = tls::client(&settings.trust).await.map_err(|error| not_asked(&error))?;
         let base = base(&settings.address, settings.port);
         let user = settings.user.clone();
         match settings.auth {
@@ -141,6 +143,12 @@ impl Drop for Service {
             }
         });
     }
+}
+
+/// Why the service could not even be asked.
+fn not_asked(error: &(dyn std::error::Error + 'static)) -> Trouble {
+    let said = with_causes(error);
+    if passes(error) { Trouble::Unknown(said) } else { Trouble::Refused(said) }
 }
 
 /// Where sessions are made. A service that does not let strangers read where, or does not say it, has the usual place.
