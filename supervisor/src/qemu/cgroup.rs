@@ -71,6 +71,14 @@ impl Cgroup {
 
     /// Sends SIGKILL to every process in it; frozen ones too. An absent cgroup has none.
     pub fn kill(&self) -> io::Result<()> {
+        match self.kill_all() {
+            // Somebody else who stops it may have removed it at this moment, which can only be done to an empty one.
+            Err(_) if matches!(self.populated(), Ok(false)) => Ok(()),
+            killed => killed,
+        }
+    }
+
+    fn kill_all(&self) -> io::Result<()> {
         match std::fs::write(self.path.join("cgroup.kill"), "1") {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path.exists() => Ok(()),
@@ -211,6 +219,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(Cgroup::new(folder.path(), "web-1").populated().is_err());
         assert!(children(folder.path()).is_err());
+    }
+
+    /// Two may stop the same guest, and one of them removes what the other is about to kill.
+    #[test]
+    fn what_cannot_be_killed_is_dead_where_nothing_is_in_it_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::new(folder.path(), "web-1");
+        cgroup.kill().unwrap();
+        std::fs::create_dir_all(cgroup.path().join("cgroup.kill")).unwrap();
+        let events = cgroup.path().join("cgroup.events");
+        std::fs::write(&events, "populated 1\nfrozen 0\n").unwrap();
+        cgroup.kill().unwrap_err();
+        std::fs::write(&events, "populated 0\nfrozen 0\n").unwrap();
+        cgroup.kill().unwrap();
+        std::fs::remove_file(&events).unwrap();
+        cgroup.kill().unwrap_err();
     }
 
     #[test]
