@@ -6,7 +6,7 @@
 
 mod session;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use holdfast_policies::{
     happened::{Happened, Happening},
@@ -30,7 +30,7 @@ use super::{
     condition::{self, MigrationStatus, View},
     happenings::Happenings,
     logs, net,
-    outside::outside,
+    outside::{outside, told},
     progress::Progress,
     recent::Recent,
     record::{Files, Process},
@@ -223,8 +223,12 @@ impl Monitor {
             if !gone {
                 return;
             }
-            let Some(process) = self.outside().await else { return self.exited().await };
-            let detail = format!("it runs as process {} outside {}", process.pid, cgroup.path().display());
+            let path = cgroup.path().display();
+            let detail = match self.outside().await {
+                Ok(None) => return self.exited().await,
+                Ok(Some(process)) => format!("it runs as process {} outside {path}", process.pid),
+                Err(error) => format!("it cannot be known whether it runs outside {path}: {error}"),
+            };
             self.set_condition(GuestCondition::Unknown { detail });
             if self.asked.is_closed() {
                 return;
@@ -234,9 +238,9 @@ impl Monitor {
     }
 
     /// Its process, where somebody has moved that out of its cgroup: then it has not ended, and an empty cgroup says nothing (S5).
-    async fn outside(&self) -> Option<Process> {
+    async fn outside(&self) -> io::Result<Option<Process>> {
         let Monitored { files, cgroup, .. } = &self.monitored;
-        let record = files.read().ok().flatten();
+        let record = told(files.read())?.flatten();
         outside(record.as_ref(), files, cgroup).await
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     cgroup::Cgroup,
-    record::{Files, Process, Record},
+    record::{Files, Process, Record, is_gone},
 };
 
 /// How much later than its cgroup is empty a process that ends may be seen to have ended.
@@ -21,40 +21,57 @@ const MAY_LAG: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The process of a guest whose cgroup is empty, if it runs elsewhere. One that ends at this moment does not.
-pub async fn outside(record: Option<&Record>, files: &Files, cgroup: &Cgroup) -> Option<Process> {
+///
+/// # Errors
+/// That cannot be known, as where no descriptor is left to look with.
+pub async fn outside(record: Option<&Record>, files: &Files, cgroup: &Cgroup) -> io::Result<Option<Process>> {
     let began = Instant::now();
-    while let Some(process) = seen_outside(record, files, cgroup) {
+    while let Some(process) = seen_outside(record, files, cgroup)? {
         if began.elapsed() >= MAY_LAG {
-            return Some(process);
+            return Ok(Some(process));
         }
         sleep(LOOK_EVERY).await;
     }
-    None
+    Ok(None)
 }
 
 /// Makes sure that a guest whose cgroup is empty does not run outside it.
 pub async fn nothing_outside(files: &Files, cgroup: &Cgroup) -> io::Result<()> {
-    let record = files.read().ok().flatten();
-    let Some(process) = outside(record.as_ref(), files, cgroup).await else { return Ok(()) };
+    let record = told(files.read())?.flatten();
+    let Some(process) = outside(record.as_ref(), files, cgroup).await? else { return Ok(()) };
     let (pid, cgroup) = (process.pid, cgroup.path().display());
     Err(io::Error::other(format!("it runs as process {pid} outside {cgroup}")))
 }
 
-fn seen_outside(record: Option<&Record>, files: &Files, cgroup: &Cgroup) -> Option<Process> {
-    let recorded = record.and_then(|record| record.process);
-    let process = recorded.or_else(|| named_by_itself(files)).filter(|process| process.runs())?;
+fn seen_outside(record: Option<&Record>, files: &Files, cgroup: &Cgroup) -> io::Result<Option<Process>> {
+    let known = match record.and_then(|record| record.process) {
+        Some(recorded) => Some(recorded),
+        None => named_by_itself(files)?,
+    };
+    let Some(process) = known.filter(|process| process.runs()) else { return Ok(None) };
     let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
-    (!inside).then_some(process)
+    Ok((!inside).then_some(process))
 }
 
 /// The process whose number stands in the guest's file, if it is the QEMU that was told to write it there: by now another one may
 /// have that number.
-fn named_by_itself(files: &Files) -> Option<Process> {
-    let process = Process::find(files.read_pid().ok()?).ok()?;
-    let command = std::fs::read(format!("/proc/{}/cmdline", process.pid)).ok()?;
+fn named_by_itself(files: &Files) -> io::Result<Option<Process>> {
+    let Some(pid) = told(files.read_pid())? else { return Ok(None) };
+    let Some(process) = told(Process::find(pid))? else { return Ok(None) };
+    let Some(command) = told(std::fs::read(format!("/proc/{pid}/cmdline")))? else { return Ok(None) };
     let path = files.pid();
     let was_told = command.split(|byte| *byte == 0).any(|word| word == path.as_os_str().as_bytes());
-    was_told.then_some(process)
+    Ok(was_told.then_some(process))
+}
+
+/// What a file or a process says. One that is not there says nothing, and neither does one that says something else; but whatever
+/// else keeps it from being read tells nothing of it (S5).
+pub fn told<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(said) => Ok(Some(said)),
+        Err(error) if is_gone(&error) || error.raw_os_error().is_none() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +160,20 @@ mod tests {
         for error in [opened, damaged] {
             assert!(error.as_ref().is_some_and(|error| error.contains("qemu.cgroup")), "{error:?}");
         }
+    }
+
+    /// A folder stands for whatever else cannot be read, such as any file where no descriptor is left.
+    #[tokio::test]
+    async fn a_guest_of_which_it_cannot_be_known_where_it_runs_is_not_taken_for_gone() {
+        let (_folder, config) = host();
+        let (driver, _events) = Driver::open(config.clone()).await.unwrap();
+        let guest = started(&config, None);
+        let files = Files::new(&config.run_dir, &guest);
+        std::fs::create_dir(files.pid()).unwrap();
+        driver.stop(&guest).await.unwrap_err();
+        assert!(Driver::open(config).await.is_err());
+        std::fs::remove_dir(files.pid()).unwrap();
+        driver.stop(&guest).await.unwrap();
     }
 
     /// What ends has left its cgroup a moment before it is seen to have ended.

@@ -78,12 +78,23 @@ impl Process {
         Self::find(self.pid).is_ok_and(|found| found == self)
     }
 
-    /// Whether this very process still runs: one that has ended, and that its parent has not taken notice of, is there and
-    /// does not.
+    /// Whether this very process still runs, as far as that can be told: one that has ended, and that its parent has not taken
+    /// notice of, is there and does not.
     pub fn runs(self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        parse_start_ticks(&stat) == Some(self.start_ticks) && !has_ended(&stat)
+        self.runs_by(std::fs::read_to_string(format!("/proc/{}/stat", self.pid)))
     }
+
+    fn runs_by(self, stat: io::Result<String>) -> bool {
+        match stat {
+            Ok(stat) => parse_start_ticks(&stat) == Some(self.start_ticks) && !has_ended(&stat),
+            Err(error) => !is_gone(&error),
+        }
+    }
+}
+
+/// Whether something could not be read because it is not there; a process may also end while it is looked at.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
 /// Field 22; the name in field 2 may hold spaces and brackets, so counting begins after its last bracket.
@@ -256,6 +267,14 @@ mod tests {
         assert!(has_ended("7 (qemu) Z 1 7 7 0"));
         assert!(!has_ended("7 (a) Z (qemu) S 1 7 7 0"));
         assert!(Process::find(i32::try_from(std::process::id()).unwrap()).unwrap().runs());
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_has_not_ended_for_that() {
+        let process = Process { pid: 7, start_ticks: 12_345 };
+        let failed = |number| process.runs_by(Err(io::Error::from_raw_os_error(number)));
+        assert!(failed(nix::libc::EMFILE) && failed(nix::libc::ENOMEM));
+        assert!(!failed(nix::libc::ENOENT) && !failed(nix::libc::ESRCH));
     }
 
     /// As the version before there were feature levels wrote it: a guest that it started is found again.

@@ -260,7 +260,9 @@ impl Inner {
         let known = read.as_ref().ok().and_then(Option::as_ref);
         // It would be told to have ended. Where others run in its cgroup it is nobody knows what.
         let is_empty = matches!(cgroup.populated(), Ok(false));
-        let elsewhere = if is_empty { outside(known, &files, &cgroup).await } else { None };
+        let elsewhere = if is_empty { outside(known, &files, &cgroup).await } else { Ok(None) };
+        let folder = || record::folder(&self.config.run_dir).display().to_string();
+        let elsewhere = elsewhere.map_err(|source| DriverError::Records { path: folder(), source })?;
         if let Some(Process { pid, .. }) = elsewhere {
             let cgroup = cgroup.path().display().to_string();
             return Err(DriverError::Outside { guest: guest.clone(), pid, cgroup });
