@@ -307,7 +307,8 @@ impl Monitor {
         let wake = match session.status_asked {
             Some(asked) => asked + ANSWER_DEADLINE,
             None if session.status_due => Instant::now(),
-            None => self.last_answer + ASK_EVERY,
+            // An answer that says nothing is no reason to ask at once.
+            None => self.last_answer.max(session.status_sent) + ASK_EVERY,
         };
         tokio::select! {
             message = session.lines.message() => self.heard(session, message?),
@@ -373,8 +374,9 @@ impl Monitor {
             }
             Purpose::Status => {
                 session.status_asked = None;
-                if let Some(word) = answer.and_then(|answer| answer.get("status")).and_then(Value::as_str) {
-                    self.state(word);
+                match answer.and_then(|answer| answer.get("status")).and_then(Value::as_str) {
+                    Some(word) => self.state(word),
+                    None => self.doubt(),
                 }
             }
         }

@@ -35,13 +35,16 @@ pub(super) struct Session {
     pending: BTreeMap<u64, Purpose>,
     /// When the state was asked for, while that is unanswered.
     pub(super) status_asked: Option<Instant>,
+    /// When the state was asked for last, whatever was answered.
+    pub(super) status_sent: Instant,
     /// Something has happened since the state was last asked for.
     pub(super) status_due: bool,
 }
 
 impl Session {
     pub(super) fn new(lines: Lines, write: OwnedWriteHalf) -> Self {
-        Self { lines, write, next_id: 0, pending: BTreeMap::new(), status_asked: None, status_due: false }
+        let (pending, status_sent) = (BTreeMap::new(), Instant::now());
+        Self { lines, write, next_id: 0, pending, status_asked: None, status_sent, status_due: false }
     }
 
     /// What the question with this id was for, which is answered.
@@ -62,7 +65,8 @@ impl Session {
     pub(super) async fn send(&mut self, name: &str, arguments: &Value, purpose: Purpose) -> Result<(), WireError> {
         self.next_id += 1;
         if matches!(purpose, Purpose::Status) {
-            self.status_asked = Some(Instant::now());
+            self.status_sent = Instant::now();
+            self.status_asked = Some(self.status_sent);
         }
         self.pending.insert(self.next_id, purpose);
         let sent = timeout(ANSWER_DEADLINE, wire::send(&mut self.write, name, arguments, Some(self.next_id))).await;

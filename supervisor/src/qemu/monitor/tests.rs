@@ -1,6 +1,16 @@
 //! What is made of QEMU's events, without a QEMU.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::{io::AsyncWriteExt, net::UnixListener};
+
 use super::*;
+
+/// Long enough for any machine.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A monitor of a guest that never runs, and the way to it.
 fn monitor() -> (Monitor, MonitorClient, mpsc::Receiver<GuestEvent>) {
@@ -60,4 +70,40 @@ fn both_ports_are_watched_and_an_agent_that_leaves_is_told() {
     assert!(matches!(told.try_recv(), Ok(GuestEvent::AgentChannel { own: true, connected: false, .. })));
     assert_eq!(open(client.view()), (Some(false), Some(false)));
     assert_eq!(happened(&client), [Happening::AgentLeft { own: true }]);
+}
+
+/// Answers every question, and says how its guest is only once. Counts how often it is asked for that.
+async fn say_it_once(listener: UnixListener, asked: Arc<AtomicUsize>) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let (read, mut write) = stream.into_split();
+    let mut lines = wire::Lines::of(read);
+    write.write_all(b"{\"QMP\":{}}\n").await.unwrap();
+    while let Ok(line) = lines.next().await {
+        let question: Value = serde_json::from_slice(&line).unwrap();
+        let first = question["execute"] == "query-status" && asked.fetch_add(1, Ordering::Relaxed) == 0;
+        let answer = if first { json!({ "status": "running" }) } else { json!({}) };
+        let answer = json!({ "return": answer, "id": question["id"] });
+        write.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_monitor_whose_answers_say_nothing_makes_its_guest_unknown_and_is_asked_no_more_often_for_that() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let guest = GuestName::new("web-1").unwrap();
+    let files = Files::new(run_dir.path(), &guest);
+    std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
+    let (listener, asked) = (UnixListener::bind(files.qmp()).unwrap(), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(say_it_once(listener, Arc::clone(&asked)));
+    let cgroup = Cgroup::new(run_dir.path(), "web-1");
+    let (epoch, how, taps, foreign) = (Epoch::default(), How::Run, Vec::new(), None);
+    let (events, _told) = mpsc::channel(16);
+    let client = spawn_without_processes(Monitored { guest, epoch, how, files, cgroup, taps, foreign }, events);
+    let mut views = client.watch();
+    let runs = views.wait_for(|view| view.condition == GuestCondition::Running);
+    drop(timeout(LONG, runs).await.expect("it runs").unwrap());
+    let unknown = views.wait_for(|view| matches!(view.condition, GuestCondition::Unknown { .. }));
+    drop(timeout(LONG, unknown).await.expect("nobody knows any more").unwrap());
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked < 20, "{asked} times within some seconds");
 }
