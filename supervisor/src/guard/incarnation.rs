@@ -26,22 +26,25 @@ const NO_BOOT_ID: &str = "-";
 /// The kernel's boot id is kept with it: should `run_dir` survive a reboot after all, a new incarnation is made.
 ///
 /// # Errors
-/// When `run_dir` cannot be used, or when the file there holds something else: it is not overwritten, because a
-/// second incarnation in one boot would be a lie.
+/// When `run_dir` cannot be used, when the file there holds something else, or when it is not known whether it is of this boot: it is
+/// not overwritten, because a second incarnation in one boot would be a lie, by which guests that run would count as gone.
 pub fn incarnation(run_dir: &Path) -> io::Result<Incarnation> {
-    let boot_id = boot_id().unwrap_or_else(|| NO_BOOT_ID.to_owned());
-    if let Some(known) = read(run_dir, &boot_id)? {
+    in_boot(run_dir, boot_id().as_deref())
+}
+
+fn in_boot(run_dir: &Path, boot_id: Option<&str>) -> io::Result<Incarnation> {
+    if let Some(known) = read(run_dir, boot_id)? {
         return Ok(known);
     }
     let _lock = lock(&run_dir.join("incarnation.lock"))?;
-    match read(run_dir, &boot_id)? {
+    match read(run_dir, boot_id)? {
         Some(known) => Ok(known),
-        None => make(run_dir, &boot_id),
+        None => make(run_dir, boot_id.unwrap_or(NO_BOOT_ID)),
     }
 }
 
 /// None: there is no file, or it is of another boot.
-fn read(run_dir: &Path, boot_id: &str) -> io::Result<Option<Incarnation>> {
+fn read(run_dir: &Path, boot_id: Option<&str>) -> io::Result<Option<Incarnation>> {
     let path = run_dir.join("incarnation");
     let file = match fs::File::open(&path) {
         Ok(file) => file,
@@ -53,7 +56,14 @@ fn read(run_dir: &Path, boot_id: &str) -> io::Result<Option<Incarnation>> {
     let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no incarnation", path.display()));
     let (first, rest) = text.split_once('\n').ok_or_else(bad)?;
     let known = Incarnation::new(first).map_err(|_| bad())?;
-    Ok((rest.trim_end() == boot_id).then_some(known))
+    let its = rest.trim_end();
+    if boot_id.is_none() && its != NO_BOOT_ID {
+        let path = path.display();
+        return Err(io::Error::other(format!(
+            "{path} is of boot {its}, and the kernel does not tell which one this is"
+        )));
+    }
+    Ok((its == boot_id.unwrap_or(NO_BOOT_ID)).then_some(known))
 }
 
 fn make(run_dir: &Path, boot_id: &str) -> io::Result<Incarnation> {
@@ -100,6 +110,17 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(answers.len(), 1);
+    }
+
+    #[test]
+    fn where_the_boot_cannot_be_told_the_incarnation_stays_the_one_that_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = in_boot(folder.path(), Some("this-boot")).unwrap();
+        assert!(in_boot(folder.path(), None).is_err(), "no second one is made");
+        assert_eq!(in_boot(folder.path(), Some("this-boot")).unwrap(), made);
+        let nameless = tempfile::tempdir().unwrap();
+        let made = in_boot(nameless.path(), None).unwrap();
+        assert_eq!(in_boot(nameless.path(), None).unwrap(), made);
     }
 
     #[test]
