@@ -103,7 +103,8 @@ fn deadline(node: &Node, wish: &Wish) -> Duration {
         Wish::AskPower { host, level, .. } => {
             let declared = node.read(|state| state.policies.levels_of(host).get(*level).cloned());
             let devices = declared.map(|declared| open_devices(&declared)).unwrap_or_default();
-            devices.iter().map(|device| patience(device.as_ref())).max().unwrap_or_default()
+            // Several are asked twice.
+            devices.iter().map(|device| patience(device.as_ref())).max().unwrap_or_default() * 2
         }
     }
 }
@@ -139,12 +140,25 @@ async fn read_power(
         return None;
     }
     let asked = clock::moment();
-    let asking = devices.iter().map(|device| device.status(patience(device.as_ref())));
-    let answers = futures_util::future::join_all(asking).await;
-    let power = answers.into_iter().map(in_words_of_state).fold(Power::Off, together);
+    let power = power_of(&devices).await;
     let devices = devices.iter().map(|device| device.describe()).collect();
     let (incarnation, declared, asker) = (incarnation.clone(), declared.clone(), Some(node.host().clone()));
     Some(PowerReading { incarnation, asked, power, devices, level, declared, asker })
+}
+
+/// What the devices of a level say. One that was off when it was asked may have come back before another one went off: a host that is fed
+/// by both was never off then. So all of them have to say it again after all have said it.
+async fn power_of(devices: &[Arc<dyn PowerDevice>]) -> Power {
+    match look(devices).await {
+        Power::Off if devices.len() > 1 => look(devices).await,
+        said => said,
+    }
+}
+
+async fn look(devices: &[Arc<dyn PowerDevice>]) -> Power {
+    let asking = devices.iter().map(|device| device.status(patience(device.as_ref())));
+    let answers = futures_util::future::join_all(asking).await;
+    answers.into_iter().map(in_words_of_state).fold(Power::Off, together)
 }
 
 fn in_words_of_state(answer: DeviceAnswer<DevicePower>) -> Power {
@@ -215,6 +229,8 @@ pub async fn ask_generation(node: &Node, host: HostName) -> (HostName, Option<u3
 
 #[cfg(test)]
 mod tests {
+    use holdfast_fencing::fake::{FakeDevice, Manner};
+
     use super::*;
 
     #[test]
@@ -233,5 +249,22 @@ mod tests {
         assert_eq!(level(&[Power::Off, Power::On]), Power::On);
         assert_eq!(level(&[unknown(), Power::On]), Power::On);
         assert_eq!(level(&[Power::Off, unknown()]), unknown());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_level_whose_devices_were_off_one_after_the_other_was_never_off() {
+        let quick = Arc::new(FakeDevice::new("quick", Manner::Works));
+        let slow = Arc::new(FakeDevice::new("slow", Manner::Slow(Duration::from_secs(2))));
+        for device in [&quick, &slow] {
+            device.set_power(DevicePower::Off);
+        }
+        let devices = [&quick, &slow];
+        let level = devices.map(|device| Arc::clone(device) as Arc<dyn PowerDevice>);
+        assert_eq!(power_of(&level).await, Power::Off);
+        let comes_back = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            quick.set_power(DevicePower::On);
+        };
+        assert_eq!(tokio::join!(power_of(&level), comes_back).0, Power::On);
     }
 }
