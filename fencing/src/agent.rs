@@ -1,7 +1,8 @@
 //! ClusterLabs fence agents: programs that read options from their standard input and switch whatever they know.
 //!
 //! What they are told is checked against their own description first, because they ignore what they do not know, and a
-//! missing action means "reboot" to them. How they end is all that counts: 0 done or on, 2 off, anything else unknown.
+//! missing action means "reboot" to them. How they end counts: 0 done or on, 2 off, anything else unknown. With 2 also an interpreter ends
+//! that cannot read its program, so one that complains has to say "Status: OFF", as they do, to be believed.
 
 mod metadata;
 
@@ -19,7 +20,7 @@ use crate::{
     device::{Answer, Power, PowerDevice},
     newest_off::NewestOff,
     password,
-    program::{OUTPUT_BYTES_MAX, Program, not_run},
+    program::{Ended, OUTPUT_BYTES_MAX, Program, not_run},
 };
 
 /// What a fence agent ends with when what it was asked about is off.
@@ -79,6 +80,10 @@ impl Agent {
         match program.run().await {
             Err(error) => not_run(name, &error),
             Ok(ended) => match ended.code {
+                Some(ENDS_OFF) if !says_off(&ended) => Answer::unknown(format!(
+                    "{name} {action} ended with exit code {ENDS_OFF} without saying that it is off: {}",
+                    last_words(&ended.stderr)
+                )),
                 Some(code @ (0 | ENDS_OFF)) => Answer::Confirmed(code),
                 Some(code) => Answer::unknown(format!(
                     "{name} {action} failed with exit code {code} after {:.1?}: {}",
@@ -115,6 +120,11 @@ impl Agent {
         input.push_str(&format!("action={action}\n"));
         Ok(input)
     }
+}
+
+/// Whether one that ended with [`ENDS_OFF`] means that. The interpreter of an agent that cannot be read ends so, too, and complains.
+fn says_off(ended: &Ended) -> bool {
+    ended.stderr.trim().is_empty() || ended.stdout.to_ascii_lowercase().contains("status: off")
 }
 
 /// The end of what an agent has written: warnings of its interpreter come first.

@@ -1,4 +1,4 @@
-//! Programs of one's own that ask and switch. How they end is all that counts:
+//! Programs of one's own that ask and switch. How they end counts:
 //!
 //! | exit code | `status` | `off`, `on` | `machine_id` |
 //! | --- | --- | --- | --- |
@@ -6,6 +6,9 @@
 //! | 2 | off | unknown | unknown |
 //! | 3 | refused | refused | it cannot tell |
 //! | any other | unknown | unknown | unknown |
+//!
+//! With 2 also a shell or an interpreter ends that cannot read or understand its program, and complains. So "off" is believed only of
+//! a program that has written nothing to its standard error.
 
 use std::time::Duration;
 
@@ -47,14 +50,7 @@ async fn within(words: &[String], deadline: Duration) -> Result<Ended, Answer<i3
     }
 }
 
-/// Runs a program; the answer is its exit code, if that is one of those expected.
-async fn code(words: &[String], deadline: Duration, expected: &[i32]) -> Answer<i32> {
-    match within(words, deadline).await {
-        Err(answer) => answer,
-        Ok(ended) => judged(&ended, words, expected),
-    }
-}
-
+/// The exit code of a program, if it is one of those expected.
 fn judged(ended: &Ended, words: &[String], expected: &[i32]) -> Answer<i32> {
     let program = words.first().map(String::as_str).unwrap_or_default();
     let said = clean(ended.stderr.lines().last().unwrap_or_default().trim());
@@ -66,15 +62,30 @@ fn judged(ended: &Ended, words: &[String], expected: &[i32]) -> Answer<i32> {
     }
 }
 
+fn power(code: i32, ended: &Ended) -> Answer<Power> {
+    let complaint = ended.stderr.trim();
+    match code {
+        IS_OFF if complaint.is_empty() => Answer::Confirmed(Power::Off),
+        IS_OFF => Answer::unknown(format!("it ended with exit code {IS_OFF}, and complains: {}", clean(complaint))),
+        _ => Answer::Confirmed(Power::On),
+    }
+}
+
 async fn switch(words: &[String], deadline: Duration) -> Answer<()> {
-    code(words, deadline, &[DONE]).await.and_then(|_| Answer::Confirmed(()))
+    match within(words, deadline).await {
+        Err(answer) => answer.and_then(|_| Answer::unknown("it did not end")),
+        Ok(ended) => judged(&ended, words, &[DONE]).and_then(|_| Answer::Confirmed(())),
+    }
 }
 
 #[async_trait]
 impl PowerDevice for Command {
     async fn status(&self, deadline: Duration) -> Answer<Power> {
-        let ended = code(&self.settings.status, deadline, &[DONE, IS_OFF]).await;
-        ended.and_then(|with| Answer::Confirmed(if with == IS_OFF { Power::Off } else { Power::On }))
+        let words = &self.settings.status;
+        match within(words, deadline).await {
+            Err(answer) => answer.and_then(|_| Answer::unknown("it did not end")),
+            Ok(ended) => judged(&ended, words, &[DONE, IS_OFF]).and_then(|code| power(code, &ended)),
+        }
     }
 
     async fn off(&self, deadline: Duration) -> Answer<()> {
@@ -185,6 +196,22 @@ exit 0
         pub(crate) fn offs(&self) -> u32 {
             self.folder.offs()
         }
+    }
+
+    /// Shells end with 2 for all of these, and Python where it cannot open its program.
+    #[tokio::test]
+    async fn a_program_that_cannot_be_read_or_understood_does_not_say_off() {
+        const CALL: Duration = Duration::from_secs(10);
+        let programs = Programs::new();
+        let says = |words: &[&str]| {
+            let status = words.iter().map(|word| (*word).to_owned()).collect();
+            Command::new(CommandDevice { status, ..programs.settings() })
+        };
+        for broken in [&["sh", "/nonexistent/program"][..], &["sh", "-c", "if"], &["sh", "-c", "echo no >&2; exit 2"]] {
+            let answer = says(broken).status(CALL).await;
+            assert!(matches!(answer, Answer::Unknown { .. }), "{broken:?}: {answer:?}");
+        }
+        assert_eq!(says(&["sh", "-c", "echo off; exit 2"]).status(CALL).await, Answer::Confirmed(Power::Off));
     }
 
     #[tokio::test]

@@ -31,7 +31,10 @@ echo "a warning of the interpreter" >&2
 [ -e "$D/hangs" ] && { sleep 60 & echo $! > "$D/child"; wait; }
 [ -e "$D/fail" ] && { echo "Unable to obtain correct plug status" >&2; exit 1; }
 case $action in
-status) [ "$(cat "$D/power")" = 1 ] && exit 0; exit 2;;
+status)
+  [ "$(cat "$D/power")" = 1 ] && { echo "Status: ON"; exit 0; }
+  [ -e "$D/broken" ] || echo "Status: OFF"
+  exit 2;;
 off) echo off >> "$D/log"; [ -e "$D/stuck" ] || echo 0 > "$D/power";;
 on) [ -e "$D/stuck" ] || echo 1 > "$D/power";;
 *) exit 1;;
@@ -108,6 +111,17 @@ fn agent(name: &str, options: &[(&str, &str)], password_file: Option<PathBuf>) -
         wiring_verified_by: None,
         timeout: Span::secs(40),
     })
+}
+
+/// As when the interpreter cannot read the agent: Python and shells end with 2 then, which is "off".
+#[tokio::test]
+async fn an_exit_code_that_means_off_is_believed_only_of_an_agent_that_says_so_or_complains_of_nothing() {
+    let script = Script::new();
+    script.set_power(false);
+    assert_eq!(script.device().status(CALL).await, Answer::Confirmed(Power::Off));
+    script.fault("broken", "");
+    let answer = script.device().status(CALL).await;
+    assert!(matches!(&answer, Answer::Unknown { detail } if detail.contains("a warning")), "{answer:?}");
 }
 
 fn left_out(test: &str, agents: &[&str]) -> bool {
