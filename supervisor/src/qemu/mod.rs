@@ -24,6 +24,7 @@ mod forensics;
 mod happenings;
 mod holder;
 mod launch;
+mod left_behind;
 pub(crate) mod locks;
 mod logs;
 mod migrate;
@@ -433,7 +434,9 @@ impl Inner {
         }
         let cgroup = self.cgroup(guest);
         cgroup.remove()?;
-        self.files(guest).clear()
+        self.files(guest).clear()?;
+        self.forget_the_oldest();
+        Ok(())
     }
 }
 

@@ -186,6 +186,16 @@ impl Files {
         Ok(())
     }
 
+    /// Whether nothing but logs is there: neither a record nor the number of a process. What cannot be looked at is somebody's.
+    pub fn are_of_nobody(&self) -> bool {
+        [self.record(), self.pid()].iter().all(|path| matches!(path.try_exists(), Ok(false)))
+    }
+
+    /// Removes the folder with all that is in it.
+    pub fn remove(&self) -> io::Result<()> {
+        std::fs::remove_dir_all(&self.folder)
+    }
+
     /// Writes the record so that it is either the old or the new one after a crash, and there before this returns.
     pub fn write(&self, record: &Record) -> io::Result<()> {
         let new = self.folder.join("record.new");
