@@ -253,14 +253,19 @@ fn is_device(device: &File) -> bool {
     device.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
-/// Whether this host is itself a virtual machine, whose watchdog stops whenever the machine is paused (R9).
+/// Whether this host is itself a virtual machine, whose watchdog stops whenever the machine is paused (R9). One that cannot be told
+/// from a virtual one may be one; not every machine has firmware that tells.
 fn is_virtual_machine(root: &Path) -> bool {
-    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let processor = read("proc/cpuinfo");
+    let read = |path: &str| fs::read(root.join(path)).map(|text| String::from_utf8_lossy(&text).into_owned());
+    let firmware = ["sys_vendor", "product_name"].map(|name| match read(&format!("sys/class/dmi/id/{name}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        told => told,
+    });
+    let (Ok(processor), [Ok(vendor), Ok(product)]) = (read("proc/cpuinfo"), firmware) else { return true };
     let flags = processor.lines().filter(|line| line.starts_with("flags") || line.starts_with("Features"));
     let mut words = flags.flat_map(str::split_whitespace);
-    let firmware = read("sys/class/dmi/id/sys_vendor") + &read("sys/class/dmi/id/product_name");
-    words.any(|word| word == "hypervisor") || MACHINES.iter().any(|machine| firmware.contains(machine))
+    let is_named = MACHINES.iter().any(|machine| vendor.contains(machine) || product.contains(machine));
+    is_named || words.any(|word| word == "hypervisor")
 }
 
 /// What the firmware of virtual machines calls them, for processors that do not tell.
@@ -386,14 +391,21 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        assert!(!is_virtual_machine(folder.path()));
+        assert!(is_virtual_machine(folder.path()), "where nothing can be read nobody knows");
         write("proc/cpuinfo", "model name\t: hypervisor 3000\nflags\t\t: fpu vme lahf_lm\n");
+        assert!(!is_virtual_machine(folder.path()), "it has no firmware that tells");
         write("sys/class/dmi/id/sys_vendor", "Dell Inc.\n");
         assert!(!is_virtual_machine(folder.path()));
         write("sys/class/dmi/id/product_name", "KVM\n");
         assert!(is_virtual_machine(folder.path()));
         write("sys/class/dmi/id/product_name", "PowerEdge R640\n");
         write("proc/cpuinfo", "flags\t\t: fpu vme hypervisor lahf_lm\n");
+        assert!(is_virtual_machine(folder.path()));
+        write("proc/cpuinfo", "flags\t\t: fpu vme lahf_lm\n");
+        assert!(!is_virtual_machine(folder.path()));
+        // A folder stands for whatever else cannot be read.
+        fs::remove_file(folder.path().join("sys/class/dmi/id/product_name")).unwrap();
+        fs::create_dir(folder.path().join("sys/class/dmi/id/product_name")).unwrap();
         assert!(is_virtual_machine(folder.path()));
     }
 
