@@ -143,7 +143,7 @@ fn check_image(locker: &dyn Locker, path: &Path, how: How) -> Result<(), LockErr
     if !locker.is_held(&second, TRIED_BYTE).map_err(refused)? {
         return Err(LockError::Unseen { path: path.to_owned() });
     }
-    let between_hosts = how == How::Incoming && first.metadata().is_ok_and(|metadata| metadata.is_file());
+    let between_hosts = how == How::Incoming && first.metadata().map_err(refused)?.is_file();
     if between_hosts && !locker.is_held(&second, WRITER_BYTE).map_err(refused)? {
         return Err(LockError::UnseenBetweenHosts { path: path.to_owned() });
     }
