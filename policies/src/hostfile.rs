@@ -115,11 +115,15 @@ pub struct QemuHost {
     pub migrate_address: Option<IpAddr>,
     /// QEMU's own output per guest. Default: `guests` below `run_dir`.
     pub log_dir: Option<PathBuf>,
+    /// Whether QEMU confines itself by its sandbox, where it can. Default: it does. Without it a guest that has taken over its QEMU can
+    /// run programs on the host.
+    pub sandbox: bool,
 }
 
 impl Default for QemuHost {
     fn default() -> Self {
-        Self { binary: PathBuf::from("qemu-system-x86_64"), cgroup: None, migrate_address: None, log_dir: None }
+        let binary = PathBuf::from("qemu-system-x86_64");
+        Self { binary, cgroup: None, migrate_address: None, log_dir: None, sandbox: true }
     }
 }
 

@@ -242,6 +242,7 @@ async fn open_driver(
         run_dir: file.run_dir.clone(),
         migrate_address: file.qemu.migrate_address.unwrap_or_else(|| file.reached_at().ip()),
         forensics: file.state_dir.join("forensics"),
+        sandbox: file.qemu.sandbox,
     };
     let (driver, events) = Driver::open(config).await?;
     Ok((Some(driver), Some(events)))

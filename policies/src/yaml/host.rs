@@ -37,7 +37,8 @@ const HOST: Keys = Keys {
 };
 const IDENTITY: Keys = Keys { known: &["tls", "voters"], later: &[], renamed: &[] };
 const TLS: Keys = Keys { known: &["ca", "certificate", "key"], later: &[], renamed: &[] };
-const QEMU: Keys = Keys { known: &["binary", "cgroup", "migrate_address", "log_dir"], later: &[], renamed: &[] };
+const QEMU: Keys =
+    Keys { known: &["binary", "cgroup", "migrate_address", "log_dir", "sandbox"], later: &[], renamed: &[] };
 const WATCHDOG: Keys = Keys { known: &["device", "timeout"], later: &[], renamed: &[] };
 const TIMING: Keys = Keys {
     known: &["gossip_interval", "sync_every", "wonder_after", "suspect_after", "lease", "join_grace"],
@@ -212,7 +213,9 @@ fn qemu(value: &Value<'_>) -> Option<QemuHost> {
     let cgroup = fields.optional("cgroup", Value::absolute_path);
     let migrate_address = fields.optional("migrate_address", Value::address);
     let log_dir = fields.optional("log_dir", Value::path);
-    Some(QemuHost { binary: binary?, cgroup: cgroup?, migrate_address: migrate_address?, log_dir: log_dir? })
+    let sandbox = fields.or("sandbox", QemuHost::default().sandbox, Value::boolean);
+    let (binary, cgroup, migrate_address) = (binary?, cgroup?, migrate_address?);
+    Some(QemuHost { binary, cgroup, migrate_address, log_dir: log_dir?, sandbox: sandbox? })
 }
 
 fn watchdog(value: &Value<'_>) -> Option<WatchdogFile> {

@@ -60,15 +60,24 @@ pub async fn try_kvm(binary: &Path) -> KvmTrial {
     if cfg!(target_arch = "x86_64") && !has_virtualisation(&processor) {
         return Err("the processor offers neither vmx nor svm".to_owned());
     }
-    match timeout(TRIAL_DEADLINE, run_trial(binary)).await {
+    trial(binary, &["-accel", "kvm"]).await
+}
+
+/// Whether this QEMU sets up a machine without a guest when it is given these options, and quits cleanly.
+///
+/// # Errors
+/// What it says instead.
+pub async fn trial(binary: &Path, options: &[&str]) -> Result<(), String> {
+    match timeout(TRIAL_DEADLINE, run_trial(binary, options)).await {
         Ok(result) => result,
         Err(_) => Err(format!("a trial machine did not quit within {TRIAL_DEADLINE:?}")),
     }
 }
 
-async fn run_trial(binary: &Path) -> KvmTrial {
+async fn run_trial(binary: &Path, options: &[&str]) -> Result<(), String> {
     let mut child = Command::new(binary)
-        .args(["-accel", "kvm", "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S"])
+        .args(options)
+        .args(["-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S"])
         .args(["-qmp", "stdio"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -7,7 +7,7 @@ use holdfast_policies::{
 use holdfast_probes::guest_agent::protocol::PORT_NAME;
 use serde_json::json;
 
-use super::{How, accel::Accelerator, record::Files};
+use super::{How, accel::Accelerator, record::Files, sandbox::CONFINED};
 
 /// Name of the agent's character device, by which the monitor tells whether an agent listens.
 pub const AGENT_CHARDEV: &str = "agent";
@@ -41,6 +41,8 @@ pub struct Machine<'a> {
     pub taps: &'a [String],
     /// For each disk, whether its file can be opened past the host's page cache.
     pub direct: &'a [bool],
+    /// Whether QEMU confines itself.
+    pub sandboxed: bool,
 }
 
 impl Machine<'_> {
@@ -95,6 +97,9 @@ impl Machine<'_> {
         line.add("-smp", definition.cpus.to_string());
         for flag in ["-nodefaults", "-no-user-config"] {
             line.flag(flag);
+        }
+        if self.sandboxed {
+            line.add("-sandbox", CONFINED);
         }
         line.add("-display", "none");
         line.add("-msg", "timestamp=on");
@@ -259,7 +264,8 @@ mod tests {
         let guest = GuestName::new("web-1").unwrap();
         let files = Files::new(Path::new("/run/holdfast"), &guest);
         let taps = ["hf0n0".to_owned()];
-        Machine { guest: &guest, definition, how, accelerator, files: &files, taps: &taps, direct: &[direct] }.argv()
+        let (files, taps, direct, sandboxed) = (&files, &taps, &[direct], true);
+        Machine { guest: &guest, definition, how, accelerator, files, taps, direct, sandboxed }.argv()
     }
 
     fn has(argv: &[String], option: &str, value: &str) -> bool {
@@ -292,10 +298,21 @@ mod tests {
             ("-action", "panic=pause,watchdog=reset"),
             ("-device", "VGA,id=display"),
             ("-display", "none"),
+            ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         ] {
             assert!(has(&argv, option, value), "{option} {value}: {argv:?}");
         }
         assert!(!argv.contains(&"-S".to_owned()) && !argv.contains(&"-kernel".to_owned()));
+    }
+
+    #[test]
+    fn a_qemu_that_cannot_confine_itself_is_not_told_to() {
+        let (guest, bare) = (GuestName::new("web-1").unwrap(), QemuDefinition::bare(16));
+        let files = &Files::new(Path::new("/run/holdfast"), &guest);
+        let (how, accelerator, sandboxed) = (How::Run, Accelerator::Tcg, false);
+        let machine =
+            Machine { guest: &guest, definition: &bare, how, accelerator, files, taps: &[], direct: &[], sandboxed };
+        assert!(!machine.argv().contains(&"-sandbox".to_owned()));
     }
 
     #[test]

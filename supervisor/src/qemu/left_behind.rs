@@ -94,6 +94,7 @@ mod tests {
             run_dir: run_dir.clone(),
             migrate_address: "127.0.0.1".parse().unwrap(),
             forensics: folder.path().join("forensics"),
+            sandbox: true,
         };
         let (driver, _events) = Driver::open(config).await.unwrap();
         driver.stop(&GuestName::new("guest-9").unwrap()).await.unwrap();

@@ -6,7 +6,7 @@
 //!   │                                       ├─ agent     the way into the guest                      agent.rs, own.rs, way.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
 //!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs, screen.rs
-//!   └─ start.rs: definition → argv.rs → launch.rs       send_to: migrate.rs, converge.rs
+//!   └─ start.rs: definition → argv.rs → launch.rs (accel.rs, sandbox.rs)       send_to: migrate.rs, converge.rs
 //! ```
 //!
 //! The truth about "runs here" is the guest's cgroup and nothing else; whether it is still the one in which the guest was started is
@@ -37,6 +37,7 @@ mod progress;
 mod recent;
 mod record;
 mod registry;
+mod sandbox;
 mod screen;
 mod shutdown;
 mod start;
@@ -74,6 +75,7 @@ use self::{
     monitor::ANSWER_DEADLINE,
     record::Files,
     registry::Registry,
+    sandbox::Sandbox,
 };
 pub use self::{
     agent::AgentChannel,
@@ -107,6 +109,8 @@ pub struct DriverConfig {
     pub migrate_address: IpAddr,
     /// Below `NAME/` here: what was seen of guests that were stopped. On a disk, because people look into it later.
     pub forensics: PathBuf,
+    /// Whether QEMU is to confine itself, where it can.
+    pub sandbox: bool,
 }
 
 /// How a guest begins.
@@ -194,6 +198,7 @@ struct Inner {
     keeper: Keeper,
     events: mpsc::Sender<GuestEvent>,
     kvm: Kvm,
+    sandbox: Sandbox,
 }
 
 impl Driver {
@@ -205,7 +210,8 @@ impl Driver {
     pub async fn open(config: DriverConfig) -> Result<(Self, mpsc::Receiver<GuestEvent>), DriverError> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let keeper = Keeper::begin(config.forensics.clone());
-        let inner = Inner { config, registry: Registry::default(), keeper, events, kvm: Kvm::default() };
+        let (registry, kvm, sandbox) = (Registry::default(), Kvm::default(), Sandbox::default());
+        let inner = Inner { config, registry, keeper, events, kvm, sandbox };
         inner.adopt().await?;
         let inner = Arc::new(inner);
         orphan::keep_what_was_being_sent(&inner);

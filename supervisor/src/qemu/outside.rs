@@ -103,6 +103,7 @@ mod tests {
             run_dir: folder.path().join("run"),
             migrate_address: "127.0.0.1".parse().unwrap(),
             forensics: folder.path().join("forensics"),
+            sandbox: true,
         };
         (folder, config)
     }

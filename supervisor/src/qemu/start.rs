@@ -22,7 +22,7 @@ use super::{
     monitor::MonitorClient,
     net,
     record::{Process, Record},
-    storage, way,
+    sandbox, storage, way,
 };
 use crate::guard::boot_id;
 
@@ -53,15 +53,16 @@ pub async fn start(
     let needs = storage::look(guest, definition).await.map_err(host("look at its disks"))?;
     locks::check(definition, how).await?;
     way::check(definition, Path::new(way::VHOST_VSOCK)).await.map_err(StartError::Vsock)?;
-    let kvm = inner.kvm.find_out(|| accel::try_kvm(&inner.config.binary)).await;
+    let kvm = inner.kvm.find_out(|| accel::try_kvm(&inner.config.binary));
+    let (kvm, sandboxed) = tokio::join!(kvm, is_sandboxed(inner, guest));
     let accelerator = accel::choose(definition.accel, &kvm).map_err(StartError::Acceleration)?;
     if let (Accel::Auto, Err(why)) = (definition.accel, &kvm) {
         tracing::warn!(%guest, why, "kvm does not work; the guest is emulated in software");
     }
     inner.registry.reserve(guest, epoch, &needs)?;
     let files = inner.files(guest);
-    let taps = net::tap_names(guest, definition.nics.len());
-    let machine = Machine { guest, definition, how, accelerator, files: &files, taps: &taps, direct: &needs.direct };
+    let (taps, direct) = (net::tap_names(guest, definition.nics.len()), &needs.direct);
+    let machine = Machine { guest, definition, how, accelerator, files: &files, taps: &taps, direct, sandboxed };
     let record = Record {
         guest: guest.clone(),
         epoch,
@@ -80,6 +81,18 @@ pub async fn start(
         Ok(started) => Ok(started),
         Err(error) => Err(undo(inner, &record, &taps, error).await),
     }
+}
+
+/// Whether the guest's QEMU is to confine itself. One that cannot runs its guest all the same.
+async fn is_sandboxed(inner: &Inner, guest: &GuestName) -> bool {
+    if !inner.config.sandbox {
+        return false;
+    }
+    let found = inner.sandbox.find_out(|| sandbox::try_out(&inner.config.binary)).await;
+    if let Err(why) = &found {
+        tracing::warn!(%guest, why, "QEMU cannot confine itself (-sandbox); the guest runs without that");
+    }
+    found.is_ok()
 }
 
 /// The guest's processes are there: by the same order, or in its way.
@@ -164,6 +177,7 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
     let error = match error {
         StartError::Failed(detail) | StartError::MayStillRun(detail) => {
             let last_words = inner.files(guest).log_tail();
+            inner.sandbox.doubt(&detail, &last_words);
             let holder = holder::of(&record.definition, &last_words).await;
             // First, since what travels is cut, and the coordinator looks for it.
             let holder = holder.map(|holder| format!("{holder}; ")).unwrap_or_default();

@@ -34,6 +34,7 @@ impl Host {
             run_dir: run_dir.path().to_owned(),
             migrate_address: "127.0.0.1".parse().unwrap(),
             forensics: run_dir.path().join("forensics"),
+            sandbox: true,
         };
         Some(Self { config, _run_dir: run_dir })
     }
