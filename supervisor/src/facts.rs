@@ -55,6 +55,7 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
     let mut turn = 0_u32;
     let mut dropped_before = std::collections::BTreeMap::new();
     let mut refused_before = [0_u64; 3];
+    let mut restarts_before = 0;
     loop {
         tokio::time::sleep(EXPORT_EVERY).await;
         turn = turn.wrapping_add(1);
@@ -71,6 +72,9 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
             (*before..count).for_each(|_| node.metrics.rpc_refused(reason));
             *before = count;
         }
+        let restarts = node.gossip.restarts();
+        node.metrics.gossip_restarted(restarts.saturating_sub(restarts_before));
+        restarts_before = restarts;
         node.metrics.set_vote_lost(node.health.complaint(Complaint::Vote).is_some());
         // A coordinator's answer counts for as long as a lease would last.
         let (now, lease) = (clock::moment(), node.file.timing.lease.0);

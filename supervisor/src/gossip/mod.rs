@@ -7,21 +7,26 @@
 //! "When was a host last heard" is answered from datagrams received from the host itself, not from heartbeats that
 //! others pass on: see [`Heard`](super::datagram::Heard).
 
+mod keeper;
 mod room;
 mod transport;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
-use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
+use chitchat::{ChitchatConfig, ChitchatId, FailureDetectorConfig};
 use holdfast_policies::names::HostName;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
-use self::room::Room;
+use self::keeper::{Going, Keeper};
 use super::datagram::{GossipReceived, Sender};
 
 /// Longest key, in bytes.
@@ -113,10 +118,11 @@ pub struct Member {
     pub keys: BTreeMap<String, String>,
 }
 
-/// Running gossip; it ends when this is dropped.
+/// Running gossip; it ends when this is dropped. Where chitchat fails it begins anew (`keeper.rs`).
 pub struct Gossip {
-    handle: ChitchatHandle,
-    changes: watch::Receiver<BTreeMap<ChitchatId, NodeState>>,
+    going: Arc<Going>,
+    keeper: JoinHandle<()>,
+    ended: watch::Receiver<()>,
 }
 
 impl Gossip {
@@ -129,15 +135,11 @@ impl Gossip {
         sender: Sender,
         inbox: mpsc::Receiver<GossipReceived>,
     ) -> Result<Self, StartError> {
-        let host = config.host.clone();
-        let room = Arc::new(Room::default());
-        let transport = transport::Sealed::new(sender, inbox, Arc::clone(&room));
-        let handle = spawn_chitchat(chitchat_config(config), Vec::new(), &transport)
-            .await
-            .map_err(|error| StartError { host, source: error.into() })?;
-        room.of(handle.chitchat());
-        let changes = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
-        Ok(Self { handle, changes })
+        let keeper = Keeper::new(config, sender, inbox);
+        let going = Arc::new(keeper.begin().await?);
+        let (keeping, ended) = watch::channel(());
+        let keeper = tokio::spawn(keeper.keep(Arc::clone(&going), keeping));
+        Ok(Self { going, keeper, ended })
     }
 
     /// Publishes a fact about this host.
@@ -146,64 +148,47 @@ impl Gossip {
     /// [`SetError`]; what was published before stays.
     pub async fn set(&self, key: &str, value: &str) -> Result<(), SetError> {
         check(key, value)?;
-        let set = |chitchat: &mut chitchat::Chitchat| {
-            let state = chitchat.self_node_state();
-            let others = || state.key_values().filter(|(other, _)| *other != key);
-            let (keys, bytes) = (others().count(), others().map(|(key, value)| key.len() + value.len()).sum::<usize>());
-            if keys >= OWN_KEYS_MAX || bytes + key.len() + value.len() > OWN_BYTES_MAX {
-                return Err(SetError::Full { key: key.to_owned(), keys, bytes });
-            }
-            state.set(key, value);
-            Ok(())
-        };
-        self.handle.with_chitchat(set).await
+        let change = |own: &mut BTreeMap<String, String>| add(own, key, value);
+        self.going.say(change, |chitchat| chitchat.self_node_state().set(key, value)).await
     }
 
     /// Withdraws a fact about this host; one that was never published needs nothing.
     pub async fn remove(&self, key: &str) {
+        let forget = |own: &mut BTreeMap<String, String>| {
+            own.remove(key);
+            Ok::<(), Infallible>(())
+        };
         let remove = |chitchat: &mut chitchat::Chitchat| {
             let state = chitchat.self_node_state();
             if state.contains_key(key) {
                 state.delete(key);
             }
         };
-        self.handle.with_chitchat(remove).await;
+        let Ok(()) = self.going.say(forget, remove).await;
     }
 
     /// Everybody known, this host included; of a host that was restarted only the newest start.
     pub async fn members(&self) -> BTreeMap<HostName, Member> {
-        self.handle.with_chitchat(|chitchat| members(chitchat)).await
+        self.going.look(members).await
     }
 
-    /// Fires when a host joins, dies, comes back, or says something new.
+    /// How often gossip has failed and begun anew since this supervisor started.
     #[must_use]
-    pub fn watch(&self) -> Changes {
-        Changes(self.changes.clone())
+    pub fn restarts(&self) -> u64 {
+        self.going.restarts()
     }
 
     /// Waits until gossip has ended, which it does only when its socket is closed or by a bug: a supervisor that sees
     /// this is not well.
     pub async fn stopped(&self) {
-        if let Err(error) = self.handle.termination_watcher().await {
-            tracing::error!(%error, "gossip has stopped");
-        }
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 }
 
 impl Drop for Gossip {
     fn drop(&mut self) {
-        self.handle.abort();
-    }
-}
-
-/// Waits for news.
-#[derive(Debug)]
-pub struct Changes(watch::Receiver<BTreeMap<ChitchatId, NodeState>>);
-
-impl Changes {
-    /// Waits for the next change since the last call. False: gossip has ended, there will be none.
-    pub async fn changed(&mut self) -> bool {
-        self.0.changed().await.is_ok()
+        self.keeper.abort();
     }
 }
 
@@ -215,6 +200,16 @@ fn check(key: &str, value: &str) -> Result<(), SetError> {
     if value.len() > VALUE_BYTES_MAX {
         return Err(SetError::Value { key: key.to_owned(), bytes: value.len() });
     }
+    Ok(())
+}
+
+fn add(own: &mut BTreeMap<String, String>, key: &str, value: &str) -> Result<(), SetError> {
+    let others = own.iter().filter(|(other, _)| other.as_str() != key).map(|(key, value)| key.len() + value.len());
+    let (keys, bytes) = (others.clone().count(), others.sum::<usize>());
+    if keys >= OWN_KEYS_MAX || bytes + key.len() + value.len() > OWN_BYTES_MAX {
+        return Err(SetError::Full { key: key.to_owned(), keys, bytes });
+    }
+    own.insert(key.to_owned(), value.to_owned());
     Ok(())
 }
 

@@ -1,16 +1,15 @@
 //! Carries chitchat's messages in sealed datagrams.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chitchat::{
     ChitchatMessage, Deserializable as _, Serializable as _,
     transport::{Socket, Transport},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
 
 use super::{
     super::datagram::{GossipReceived, Refusal, Sender},
@@ -20,32 +19,33 @@ use super::{
 /// How often it is told at most that there is no room for those whom a message names.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// A transport that can be opened once, because there is one socket.
+/// What the one socket has received of gossip: whoever gossips at the moment takes it.
+pub(super) type Inbox = Arc<Mutex<mpsc::Receiver<GossipReceived>>>;
+
+/// A transport over the one socket.
 pub(super) struct Sealed {
     sender: Sender,
-    inbox: Mutex<Option<mpsc::Receiver<GossipReceived>>>,
+    inbox: Inbox,
     room: Arc<Room>,
 }
 
 impl Sealed {
-    pub(super) fn new(sender: Sender, inbox: mpsc::Receiver<GossipReceived>, room: Arc<Room>) -> Self {
-        Self { sender, inbox: Mutex::new(Some(inbox)), room }
+    pub(super) fn new(sender: Sender, inbox: Inbox, room: Arc<Room>) -> Self {
+        Self { sender, inbox, room }
     }
 }
 
 #[async_trait::async_trait]
 impl Transport for Sealed {
     async fn open(&self, _listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the gossip transport is open already"))?;
-        let (sender, room) = (self.sender.clone(), Arc::clone(&self.room));
+        let (sender, inbox, room) = (self.sender.clone(), Arc::clone(&self.inbox), Arc::clone(&self.room));
         Ok(Box::new(SealedSocket { sender, inbox, next: None, room, told: None }))
     }
 }
 
 struct SealedSocket {
     sender: Sender,
-    inbox: mpsc::Receiver<GossipReceived>,
+    inbox: Inbox,
     /// What was taken from the inbox, and is still being looked at.
     next: Option<GossipReceived>,
     room: Arc<Room>,
@@ -60,7 +60,7 @@ impl SealedSocket {
             let next = match self.next.take() {
                 Some(next) => next,
                 None => {
-                    let received = self.inbox.recv().await;
+                    let received = self.inbox.lock().await.recv().await;
                     received.ok_or_else(|| anyhow::anyhow!("the datagram socket is closed"))?
                 }
             };

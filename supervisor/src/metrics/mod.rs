@@ -56,6 +56,7 @@ pub struct Metrics {
     quorum: IntGauge,
     vote_lost: IntGauge,
     gossip_live: IntGauge,
+    gossip_restarts: IntCounterVec,
     lease_left: Gauge,
     guard_hardened: IntGaugeVec,
     alerts_pending: IntGaugeVec,
@@ -111,6 +112,7 @@ impl Metrics {
             quorum: gauge(r, names::QUORUM)?,
             vote_lost: gauge(r, names::VOTE_LOST)?,
             gossip_live: gauge(r, names::GOSSIP_LIVE)?,
+            gossip_restarts: counters(r, names::GOSSIP_RESTARTS, &[])?,
             lease_left: seconds(r, names::LEASE_LEFT)?,
             guard_hardened: gauges(r, names::GUARD_HARDENED, &["what"])?,
             alerts_pending: gauges(r, names::ALERTS_PENDING, &["receiver"])?,
@@ -128,6 +130,7 @@ impl Metrics {
         };
         put(&gauges(&metrics.registry, names::BUILD_INFO, &["version"])?, &[env!("CARGO_PKG_VERSION")], 1);
         metrics.begin_alerts_at_zero();
+        metrics.gossip_restarted(0);
         for event in GuestEventKind::ALL {
             count(&metrics.guest_events, &[event.word()], 0);
         }
@@ -268,6 +271,11 @@ impl Metrics {
     /// Shows how many supervisors gossip holds for alive.
     pub fn set_gossip_live(&self, members: usize) {
         self.gossip_live.set(shown(members));
+    }
+
+    /// Counts how often gossip has begun anew.
+    pub fn gossip_restarted(&self, more: u64) {
+        count(&self.gossip_restarts, &[], more);
     }
 
     /// Shows how long this host's lease still lasts; `None` without one.

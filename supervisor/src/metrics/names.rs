@@ -81,6 +81,11 @@ pub const VOTE_LOST: Name =
 /// Gossip membership.
 pub const GOSSIP_LIVE: Name =
     ("holdfast_gossip_live_members", "Supervisors that gossip holds for alive, this one included.");
+/// Gossip that began anew.
+pub const GOSSIP_RESTARTS: Name = (
+    "holdfast_gossip_restarts_total",
+    "How often gossip has failed on this host and begun anew, by a defect or by what somebody who has the gossip key sends.",
+);
 /// Lease.
 pub const LEASE_LEFT: Name =
     ("holdfast_lease_left_seconds", "Time until this host loses the right to run guests; 0 without a lease.");
@@ -158,6 +163,7 @@ pub const ALL: &[Name] = &[
     QUORUM,
     VOTE_LOST,
     GOSSIP_LIVE,
+    GOSSIP_RESTARTS,
     LEASE_LEFT,
     GUARD_HARDENED,
     ALERTS_PENDING,

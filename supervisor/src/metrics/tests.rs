@@ -50,6 +50,7 @@ fn populated() -> Metrics {
     metrics.recovered(&Stages { detect_ms: Some(1_500), fence_ms: Some(900), ..Stages::default() });
     metrics.set_raft(RaftView { term: 3, applied: 41, last_log: 42, leader: true, quorum: true });
     metrics.set_gossip_live(3);
+    metrics.gossip_restarted(1);
     metrics.set_lease_left(Some(Duration::from_millis(3_700)));
     metrics.set_guard_hardened(Some((true, false)));
     metrics.set_alerts(ReceiverKind::Pagerduty, 2, 1);
@@ -180,6 +181,24 @@ fn a_certificate_that_ends_raises_an_alert_months_before_also_where_no_coordinat
     rules_keep(ENDING);
 }
 
+/// Gossip of a host fails twice in the sixth minute.
+const FAILING: &str = r#"
+    input_series:
+      - { series: 'holdfast_gossip_restarts_total{instance="hv-a"}', values: '0x5 2x60' }
+      - { series: 'holdfast_gossip_restarts_total{instance="hv-b"}', values: '3x60' }
+    promql_expr_test:
+      - { expr: 'count by (instance) (ALERTS{instance!=""})', eval_time: 5m }
+      - expr: 'count by (instance, severity) (ALERTS{instance!=""})'
+        eval_time: 7m
+        exp_samples: [{ labels: '{instance="hv-a", severity="error"}', value: 1 }]
+      - { expr: 'count by (instance) (ALERTS{instance!=""})', eval_time: 40m }
+"#;
+
+#[test]
+fn gossip_that_has_failed_raises_an_alert_although_it_goes_on() {
+    rules_keep(FAILING);
+}
+
 #[test]
 fn every_named_metric_is_on_the_page_and_rules_and_dashboard_ask_for_named_ones() {
     let page = populated().render();
@@ -275,6 +294,7 @@ fn what_happens_seldom_is_on_the_page_before_it_happens() {
         "holdfast_fences_total{result=\"operator\"} 0",
         "holdfast_failover_stage_seconds_count{stage=\"fence\"} 0",
         "holdfast_guest_events_total{event=\"watchdog\"} 0",
+        "holdfast_gossip_restarts_total 0",
     ] {
         assert!(page.lines().any(|shown| shown == line), "no increase shows from nothing: {line}\n{page}");
     }

@@ -1,0 +1,130 @@
+//! What becomes of gossip when somebody who has its key sends what chitchat fails at.
+
+use super::*;
+
+/// What begins each of chitchat's messages.
+const MAGIC: u16 = 45_139;
+/// The message that answers an answer, and brings facts alone.
+const ACK: u8 = 2;
+
+/// Facts of one member, newer than all before, as chitchat lays them out: a stream of one block that is not compressed.
+struct Facts(Vec<u8>);
+
+impl Facts {
+    fn of(member: &ChitchatId) -> Self {
+        let mut operations = vec![0];
+        member.serialize(&mut operations);
+        // Nothing is forgotten, and all versions are told.
+        operations.extend([0; 16]);
+        Self(operations)
+    }
+
+    fn fact(mut self, key: &str, version: u64) -> Self {
+        self.0.push(1);
+        key.serialize(&mut self.0);
+        "x".serialize(&mut self.0);
+        version.serialize(&mut self.0);
+        self.0.push(0);
+        self
+    }
+
+    fn newest(mut self, version: u64) -> Self {
+        self.0.push(2);
+        version.serialize(&mut self.0);
+        self
+    }
+
+    fn message(self) -> Vec<u8> {
+        let mut message = MAGIC.to_le_bytes().to_vec();
+        message.extend([0, ACK, 2]);
+        u16::try_from(self.0.len()).unwrap().serialize(&mut message);
+        message.extend(self.0);
+        message.push(0);
+        message
+    }
+}
+
+/// What a member is to chitchat at its first start.
+fn member(node: &Node, name: &str) -> ChitchatId {
+    ChitchatId::new(name, 1, node.address)
+}
+
+/// The newest version that a node has of its own facts.
+async fn newest_of_its_own(node: &Node) -> u64 {
+    let newest = |chitchat: &chitchat::Chitchat| {
+        chitchat.node_state(chitchat.self_chitchat_id()).map_or(0, chitchat::NodeState::max_version)
+    };
+    node.gossip.going.look(newest).await
+}
+
+fn says(members: &BTreeMap<HostName, Member>, name: &str, key: &str, value: &str) -> bool {
+    alive(members, name) && members[&host(name)].keys.get(key).is_some_and(|said| said == value)
+}
+
+async fn restarted(node: &Node) {
+    let poll = async {
+        while node.gossip.restarts() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, poll).await.expect("gossip did not begin anew");
+}
+
+async fn goes_on(node: &Node) {
+    let stopped = tokio::time::timeout(Duration::from_millis(50), node.gossip.stopped()).await;
+    assert!(stopped.is_err(), "the supervisor would end");
+}
+
+#[tokio::test]
+async fn a_message_that_chitchat_fails_at_costs_a_new_start_of_gossip_and_no_fact() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let b = node("hv-b", 1, 1, &[a.address]).await;
+    a.gossip.set("memory_mib", "4096").await.unwrap();
+    until(&b.gossip, "a's fact at b", |members| says(members, "hv-a", "memory_mib", "4096")).await;
+
+    let x = datagrams("hv-x", 1, 1).await;
+    let contradiction = Facts::of(&member(&a, "hv-a")).fact("load", 1_000).newest(999);
+    x.sender.send_gossip(a.address, &contradiction.message()).await;
+    restarted(&a).await;
+    goes_on(&a).await;
+    until(&b.gossip, "a's new start at b, with its fact", |members| {
+        says(members, "hv-a", "memory_mib", "4096") && members[&host("hv-a")].generation == 2
+    })
+    .await;
+    until(&a.gossip, "b at a", |members| alive(members, "hv-b")).await;
+    a.gossip.set("memory_mib", "8192").await.unwrap();
+    until(&b.gossip, "a's next fact at b", |members| says(members, "hv-a", "memory_mib", "8192")).await;
+}
+
+#[tokio::test]
+async fn a_fact_that_chitchat_cannot_take_because_somebody_has_used_up_its_versions_is_told_by_a_new_start() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let x = datagrams("hv-x", 1, 1).await;
+    x.sender.send_gossip(a.address, &Facts::of(&member(&a, "hv-a")).newest(u64::MAX).message()).await;
+    let poll = async {
+        while newest_of_its_own(&a).await < u64::MAX {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, poll).await.expect("the message was not taken");
+
+    a.gossip.set("unwell", "late").await.unwrap();
+    restarted(&a).await;
+    goes_on(&a).await;
+    let b = node("hv-b", 1, 1, &[a.address]).await;
+    until(&b.gossip, "what a said", |members| says(members, "hv-a", "unwell", "late")).await;
+    a.gossip.remove("unwell").await;
+    until(&b.gossip, "that a took it back", |members| {
+        alive(members, "hv-a") && !members[&host("hv-a")].keys.contains_key("unwell")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn gossip_ends_when_its_socket_is_closed() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    let Node { gossip, _running: running, .. } = a;
+    drop(running);
+    tokio::time::timeout(PATIENCE, gossip.stopped()).await.expect("nobody would start the supervisor again");
+    assert_eq!(gossip.restarts(), 0);
+}
