@@ -384,6 +384,7 @@ impl Brain {
     fn decide(&mut self, now: Now) -> holdfast_policies::decide::Decision {
         let (node, evidence, grants) = (&self.node, &mut self.evidence, &self.grants);
         node.read(|state| {
+            gather::applied(evidence, state, clock::moment());
             gather::refresh(evidence, node, state, now.moment);
             grants.tell(evidence, state);
             decide(state, evidence, &node.file.timing, now)

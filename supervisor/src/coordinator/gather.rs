@@ -31,6 +31,13 @@ pub fn begin_anew(evidence: &mut Evidence) {
     *evidence = Evidence { marks, me, handed_over, ..Evidence::default() };
 }
 
+/// Notes that all which is in the state has been applied by `now`. An entry that this coordinator has not seen being applied, as one that
+/// it had given up after some seconds or that its predecessor left behind, counts from then on: what waits since it would otherwise seem
+/// to have waited since the entry before it, which may be hours.
+pub fn applied(evidence: &mut Evidence, state: &ClusterState, now: Moment) {
+    evidence.marks.applied(state.applied, now);
+}
+
 /// Notes what a sync says that was received at `now`. A host speaks for itself only: what it says for others is dropped.
 pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest, now: Moment) {
     let host = evidence.hosts.entry(request.host.clone()).or_default();

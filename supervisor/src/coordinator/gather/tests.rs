@@ -328,6 +328,18 @@ fn a_sync_that_a_voter_held_over_the_reboot_contests_no_name_and_a_boot_that_goe
     assert!(is_contested_by_syncs(|second| second % 7 == 0), "over a link that loses nearly everything");
 }
 
+#[test]
+fn what_was_committed_unseen_waits_from_when_it_is_seen_and_not_from_the_entry_before_it() {
+    let state = ClusterState { applied: 21, ..ClusterState::born() };
+    let mut evidence = Evidence { marks: Marks::new(Moment(1_000)), ..Evidence::default() };
+    evidence.marks.applied(20, Moment(7_000));
+    let an_hour_later = Moment(3_607_000);
+    applied(&mut evidence, &state, an_hour_later);
+    let age = |index| evidence.marks.age(index, an_hour_later.plus(Duration::from_millis(50)));
+    assert_eq!(age(21), Duration::from_millis(50));
+    assert_eq!(age(20), Duration::from_millis(3_600_050), "what was seen is as old as it is");
+}
+
 /// A member that gossips this boot and these last words.
 fn member(incarnation: &str, words: Option<&str>) -> Member {
     let said = words.map(|words| (last_words::KEY.to_owned(), words.to_owned()));
