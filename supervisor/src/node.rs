@@ -23,6 +23,7 @@ use crate::{
     clock,
     consensus::Consensus,
     datagram::{Heard, Sender},
+    duties::Duties,
     gossip::Gossip,
     guard::GuardClient,
     health::Health,
@@ -84,6 +85,8 @@ pub struct Node {
     pub refusals: Refusals,
     /// Whose certificates count no more.
     pub revocations: Revocations,
+    /// What is done for as long as this supervisor runs.
+    pub duties: Duties,
 }
 
 impl Node {

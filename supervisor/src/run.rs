@@ -31,6 +31,7 @@ use crate::{
     coordinator::{Coordinator, Counter, Input},
     datagram::{Datagrams, Identity, Keyring, Role, start_stamp},
     desk::Desk,
+    duties::Duties,
     facts,
     gossip::{Gossip, GossipConfig},
     guard::{self, GuardClient},
@@ -87,7 +88,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let (views, view) = watch::channel(Arc::new(View::default()));
     let list = Kept::path(&file.state_dir);
     let revocations = Revocations::new(Arc::clone(&replica), view.clone(), Kept::load(&list)?);
-    tokio::spawn(revocations.clone().keep(list));
+    let duties = Duties::default();
+    duties.begin("the list of revoked hosts", revocations.clone().keep(list));
     let client = rpc::Client::choosy(pki::client_config(&tls)?, {
         let revocations = revocations.clone();
         move |certificate| revocations.admit(certificate).map_err(|revoked| revoked.to_string())
@@ -152,6 +154,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         withdrawn: Withdrawn::default(),
         refusals: holdfast_fencing::Refusals::default(),
         revocations,
+        duties,
         file,
     });
 
@@ -166,9 +169,10 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let people = serve_people(&node, Arc::clone(&counter)).await?;
 
     let sights = Sights::begun(clock::moment());
-    tokio::spawn(prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
-    tokio::spawn(watch_oneself(Arc::clone(&node)));
-    tokio::spawn(facts::export(Arc::clone(&node), datagrams.counters, server.counters()));
+    let duties = &node.duties;
+    duties.begin("asking services", prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
+    duties.begin("watching itself", watch_oneself(Arc::clone(&node)));
+    duties.begin("its figures", facts::export(Arc::clone(&node), datagrams.counters, server.counters()));
     let agent = Agent::new(incarnation, node.file.timing, remembered, lease_at_start);
     let agent = tokio::spawn(agent::run(agent::Parts {
         node: Arc::clone(&node),
@@ -278,7 +282,7 @@ fn start_coordinator(node: &Arc<Node>, consensus: Consensus, stop: &Cancellation
         Deliverer::new()?,
         stop.clone(),
     );
-    tokio::spawn(teller);
+    node.duties.begin("telling people", teller);
     let told = coordinator.clone();
     tokio::spawn(async move {
         while let Some(delivered) = confirmations.recv().await {
@@ -362,6 +366,7 @@ async fn wait_for_the_end(
         why = vote => Err(anyhow::anyhow!("{}", why.unwrap_or_else(|error| format!("nobody looks after the vote: {error}")))),
         () = coordinator_ended => Err(anyhow::anyhow!("the coordinator's task has ended")),
         () = node.gossip.stopped() => Err(anyhow::anyhow!("gossip has stopped")),
+        what = node.duties.failed() => Err(anyhow::anyhow!("a part of the supervisor has failed: {what}")),
     };
     if let Some(consensus) = &node.consensus
         && tokio::time::timeout(CONSENSUS_PATIENCE, consensus.shutdown()).await.is_err()
