@@ -18,6 +18,7 @@ mod receive;
 mod remains;
 mod standing;
 mod store;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -57,6 +58,7 @@ use self::{
     receive::Receiver,
     standing::Generation,
     store::Store,
+    strangers::Strangers,
     types::{SnapshotMeta, Types},
 };
 use super::rpc::Client;
@@ -117,23 +119,29 @@ impl Consensus {
         let reached = reached(&store).await.map_err(|error| StartError::Halted(error.to_string()))?;
         let promises = Promises::default();
         let health = store.health().clone();
-        let sender = Sender {
+        let sender = Arc::new(Sender {
             cluster: config.cluster.clone(),
             node_id: config.node_id,
             generation: generation.clone(),
             client,
             promises,
             health: health.clone(),
-        };
-        let raft =
-            Raft::new(config.node_id, raft_config, Network(Arc::new(sender)), Log::new(Arc::clone(&store)), applier)
-                .await
-                .map_err(|error| {
-                    let cause = store.health().failure().map_or_else(|| error.to_string(), str::to_owned);
-                    StartError::Halted(cause)
-                })?;
+        });
+        let network = Network(Arc::clone(&sender));
+        let raft = Raft::new(config.node_id, raft_config, network, Log::new(Arc::clone(&store)), applier)
+            .await
+            .map_err(|error| {
+                let cause = store.health().failure().map_or_else(|| error.to_string(), str::to_owned);
+                StartError::Halted(cause)
+            })?;
         let (leadership, watching) = leadership::follow(&raft);
-        let receiver = Receiver::new(config.cluster, (config.node_id, generation), raft.clone(), reached, health);
+        let receiver = Receiver::new(
+            config.cluster,
+            (config.node_id, generation),
+            raft.clone(),
+            (reached, health),
+            Strangers::new(sender),
+        );
         Ok(Self { inner: Arc::new(Inner { raft, store, receiver, applied, leadership, watching }) })
     }
 

@@ -33,6 +33,9 @@ const BYTES_PER_MS: usize = 4 * 1024;
 /// Size of one part of a snapshot, in bytes: small enough that heartbeats on the same connection are not held up.
 const PART_BYTES: usize = 256 * 1024;
 
+/// Time for a voter to say who a node is: it answers from memory.
+const WHO_IS_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// What this node puts on every message.
 pub(super) struct Sender {
     pub(super) cluster: String,
@@ -67,6 +70,10 @@ pub(super) enum Message {
     Transfer(TransferLeaderRequest<Types>),
     /// How far the receiver has come: whoever is about to recover a cluster asks that.
     Who,
+    /// Which host votes as this node, by the newest membership that the receiver knows. An earlier version does not answer it.
+    WhoIs {
+        node_id: u64,
+    },
 }
 
 /// A part of a snapshot; parts come in order, and the last one completes it.
@@ -89,6 +96,9 @@ pub(super) enum Reply {
     Snapshot(SnapshotResponse<Types>),
     Transfer(TransferLeaderResponse<Types>),
     Who(Standing),
+    WhoIs {
+        place: Option<Place>,
+    },
     /// The receiver is of a later generation: the sender takes part in nothing any more (R25).
     Superseded {
         generation: u32,
@@ -111,6 +121,15 @@ impl Sender {
     fn superseded(&self, own: u32, later: u32, by: &Place) {
         if later > own {
             self.health.fail(Cause::Superseded, &superseded(own, later, &by.host));
+        }
+    }
+
+    /// Asks a voter who votes as this node.
+    pub(super) async fn ask_who_is(self: &Arc<Self>, voter: u64, place: Place, node_id: u64) -> Option<Place> {
+        let link = Link { sender: Arc::clone(self), target: voter, place };
+        match link.call(Message::WhoIs { node_id }, WHO_IS_TIMEOUT).await {
+            Ok(Reply::WhoIs { place }) => place,
+            Ok(_) | Err(_) => None,
         }
     }
 }

@@ -12,7 +12,8 @@ use super::{
     network::{Envelope, Message, Part, Reply},
     promises::Promised,
     standing::{Generation, Standing},
-    types::{Snapshot, SnapshotMeta, Types, Vote},
+    strangers::Strangers,
+    types::{Place, Snapshot, SnapshotMeta, Types, Vote},
 };
 
 /// Largest snapshot accepted, in bytes: far above any cluster's state, and what a host can spare for a moment.
@@ -29,6 +30,7 @@ pub(super) struct Receiver {
     /// How far this node has gone: what was on its store when it started, and what it has acknowledged since.
     reached: std::sync::Mutex<Promised>,
     health: Health,
+    strangers: Strangers,
 }
 
 struct Arriving {
@@ -43,11 +45,11 @@ impl Receiver {
         cluster: String,
         (node_id, generation): (u64, Generation),
         raft: Raft<Types, Applier>,
-        reached: Promised,
-        health: Health,
+        (reached, health): (Promised, Health),
+        strangers: Strangers,
     ) -> Arc<Self> {
         let (arriving, reached) = (Mutex::new(None), std::sync::Mutex::new(reached));
-        Arc::new(Self { cluster, node_id, generation, raft, arriving, reached, health })
+        Arc::new(Self { cluster, node_id, generation, raft, arriving, reached, health, strangers })
     }
 
     /// Answers one message of `peer`.
@@ -57,7 +59,11 @@ impl Receiver {
         if let Some(reply) = self.of_generations(&envelope) {
             return serde_json::to_vec(&reply).map_err(text);
         }
-        self.check(peer, &envelope)?;
+        if let Some(voters) = self.check(peer, &envelope)?
+            && !self.strangers.is_vouched(peer, envelope.from, voters).await
+        {
+            return Err(format!("{peer} is not known here as node {}", envelope.from));
+        }
         self.check_memory(peer, envelope.promised)?;
         let raft = &self.raft;
         let reply = match envelope.message {
@@ -74,6 +80,7 @@ impl Receiver {
             Message::Transfer(request) => Reply::Transfer(raft.handle_transfer_leader(request).await.map_err(text)?),
             Message::Snapshot(part) => self.part(envelope.from, part).await?,
             Message::Who => Reply::Who(self.standing()),
+            Message::WhoIs { node_id } => Reply::WhoIs { place: self.voter(node_id) },
         };
         serde_json::to_vec(&reply).map_err(text)
     }
@@ -99,8 +106,18 @@ impl Receiver {
         Standing { generation: self.generation.get(), term, index }
     }
 
-    /// Refuses messages of another cluster, for another node, or in the name of another host.
-    fn check(&self, peer: &HostName, envelope: &Envelope) -> Result<(), String> {
+    /// The voter with this id, by the newest membership that is known here.
+    fn voter(&self, node_id: u64) -> Option<Place> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let votes = membership.voter_ids().any(|voter| voter == node_id);
+        membership.get_node(&node_id).filter(|_| votes).cloned()
+    }
+
+    /// Refuses messages of another cluster, for another node, or in the name of another host. Returns who is to be asked whether the
+    /// sender is a member, where it is not known as one here.
+    fn check(&self, peer: &HostName, envelope: &Envelope) -> Result<Option<Vec<(u64, Place)>>, String> {
         if envelope.cluster != self.cluster {
             return Err(format!("this is the cluster {:?} and not {:?}", self.cluster, envelope.cluster));
         }
@@ -115,11 +132,15 @@ impl Receiver {
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         match membership.get_node(&envelope.from) {
-            Some(place) if place.host == *peer => Ok(()),
+            Some(place) if place.host == *peer => Ok(None),
             Some(place) => Err(format!("node {} is {} and not {peer}", envelope.from, place.host)),
             // Before birth nobody is known. Afterwards a host without a vote must not pass for a new leader (S10).
-            None if membership.nodes().next().is_none() => Ok(()),
-            None => Err(format!("{peer} is not known here as node {}", envelope.from)),
+            None if membership.nodes().next().is_none() => Ok(None),
+            None => {
+                let others = membership.voter_ids().filter(|voter| *voter != self.node_id);
+                let place = |voter| membership.get_node(&voter).map(|place| (voter, place.clone()));
+                Ok(Some(others.filter_map(place).collect()))
+            }
         }
     }
 
@@ -187,7 +208,7 @@ fn spoken_for(message: &Message) -> Option<u64> {
         Message::Vote(request) | Message::PreVote(request) => &request.vote,
         Message::Snapshot(part) => &part.vote,
         Message::Transfer(request) => request.from_leader(),
-        Message::Who => return None,
+        Message::Who | Message::WhoIs { .. } => return None,
     };
     Some(vote.leader_id().node_id)
 }

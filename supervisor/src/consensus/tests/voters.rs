@@ -121,6 +121,36 @@ async fn a_new_id_takes_the_place_of_a_dead_one_in_one_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_was_away_follows_one_that_joined_meanwhile_and_leads() {
+    let mut site = Site::new(4);
+    let joins = site.places.remove(&4).unwrap();
+    let mut nodes = site.cluster().await;
+    let leader = propose(&nodes, "one").await.0;
+    let away = nodes.keys().copied().find(|node_id| *node_id != leader).unwrap();
+    until("everybody applied", || nodes.values().all(|node| node.lines() == ["one"])).await;
+    nodes.remove(&away).unwrap().consensus.shutdown().await;
+
+    let new_id = nodes[&leader].consensus.roster().unwrap().next_id;
+    site.places.insert(new_id, Place { host: host(new_id), address: joins.address });
+    nodes.insert(new_id, site.start(new_id, true).await.unwrap());
+    nodes[&leader].consensus.add_learner(new_id, site.places[&new_id].clone()).await.unwrap();
+    let has_all = || {
+        let entry = nodes[&leader].consensus.roster().and_then(|roster| roster.nodes.get(&new_id).cloned());
+        entry.is_some_and(|entry| entry.answers && entry.behind == Some(0))
+    };
+    until("it has the log", has_all).await;
+    nodes[&leader].consensus.set_voters(site.places.keys().copied().collect()).await.unwrap();
+    until("it has the membership", has_all).await;
+    nodes[&leader].consensus.transfer_to(&host(new_id)).await.unwrap();
+    until("it leads", || nodes[&new_id].leads()).await;
+    assert_eq!(propose(&nodes, "two").await.0, new_id);
+
+    nodes.insert(away, site.restart(away).await);
+    until("it caught up", || nodes[&away].lines() == ["one", "two"]).await;
+    until("it knows all voters", || nodes[&away].consensus.status().voters == site.places).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_of_another_cluster_is_refused() {
     let site = Site::new(1);
     drop(site.start(1, true).await.unwrap());
@@ -184,6 +214,7 @@ async fn a_message_of_another_cluster_node_or_host_is_refused() {
         (host(leader), envelope("lab", leader, 77, leader), "this is node"),
         (host(leader), envelope("lab", leader, to, to), "may not speak for"),
         (host(to), envelope("lab", leader, to, leader), "and not hv-"),
+        (host(9), envelope("lab", 9, to, 9), "hv-9 is not known here as node 9"),
     ] {
         let refused = nodes[&to].consensus.handle_rpc(&peer, &body).await.unwrap_err();
         assert!(refused.contains(reason), "{refused}");
