@@ -41,6 +41,16 @@ impl Duties {
     }
 }
 
+/// What comes of some work. That it fails by a defect is an error like any other to whoever waits for it, and would wait in vain for the
+/// word of a task that has ended by that.
+///
+/// # Errors
+/// Those of the work, and that it has failed.
+pub async fn to_its_end<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.unwrap_or_else(|_| Err("a defect of Holdfast; please report it with the log of this supervisor".to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -51,6 +61,17 @@ mod tests {
 
     /// Longest wait, on a busy machine.
     const LIMIT: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn work_that_fails_by_a_defect_ends_with_an_error() {
+        assert_eq!(to_its_end(async { Ok(7) }).await, Ok(7));
+        assert_eq!(to_its_end(async { Err::<(), _>("no answer".to_owned()) }).await, Err("no answer".to_owned()));
+        let failed = to_its_end(async {
+            fails().await;
+            Ok(())
+        });
+        assert!(failed.await.unwrap_err().contains("a defect"));
+    }
 
     async fn fails() {
         panic!("by a defect");

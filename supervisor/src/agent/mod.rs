@@ -39,7 +39,7 @@ use tokio::{
 use writing::Writing;
 
 use crate::{
-    clock, coordinator::Coordinator, datagram::Nudged, metrics::GuestEventKind, node::Node, prober::Sights,
+    clock, coordinator::Coordinator, datagram::Nudged, duties, metrics::GuestEventKind, node::Node, prober::Sights,
     qemu::GuestEvent,
 };
 
@@ -232,7 +232,7 @@ impl Work {
         tokio::spawn(async move {
             let sent = clock::moment();
             let result = match request {
-                Ok(request) => link::sync(&node, coordinator.as_ref(), &request, &mut first).await,
+                Ok(request) => duties::to_its_end(link::sync(&node, coordinator.as_ref(), &request, &mut first)).await,
                 Err(error) => Err(error),
             };
             // The receiver lives as long as the supervisor.
