@@ -91,6 +91,9 @@ pub enum MembershipError {
     /// Nobody of that name is a voter.
     #[error("{0} is not a voter")]
     NotVoter(HostName),
+    /// It was chosen by a membership that has been changed since, and was not begun; or it was begun, and another one came into it.
+    #[error("another change of the voters came first; look at `holdfast voter list` again")]
+    Overtaken,
     /// No quorum answered in time: the change may yet be committed.
     #[error("the change of the membership was not confirmed within {0:?}; it may yet happen")]
     Unconfirmed(Duration),

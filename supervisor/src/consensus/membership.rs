@@ -7,9 +7,17 @@ use std::{
     time::Duration,
 };
 
-use openraft::{ChangeMembers, Instant as _, async_runtime::watch::WatchReceiver};
+use openraft::{
+    ChangeMembers, Instant as _, Precondition,
+    async_runtime::watch::WatchReceiver,
+    errors::{ClientWriteError, RaftError},
+};
 
-use super::{Consensus, errors::MembershipError, types::Place};
+use super::{
+    Consensus,
+    errors::MembershipError,
+    types::{LogId, Place, Types},
+};
 
 /// A change that is not committed within this will probably not be soon. Less than a forwarded command may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -29,6 +37,8 @@ pub struct Roster {
     pub unfinished: Option<BTreeSet<u64>>,
     /// An id that no node has ever had: ids grow with the log, in which every change of the membership is an entry.
     pub next_id: u64,
+    /// Which membership it is.
+    as_of: Option<LogId>,
 }
 
 /// One node.
@@ -78,6 +88,7 @@ impl Consensus {
             next_id: last.max(highest).max(FOUNDER_IDS).saturating_add(1),
             unfinished: effective.get_joint_config().last().filter(|_| unfinished).cloned(),
             nodes,
+            as_of: *metrics.committed_membership_config.log_id(),
         })
     }
 
@@ -91,12 +102,14 @@ impl Consensus {
     }
 
     /// Makes exactly these nodes the voters; on the leader. Each must be a voter or a learner already; a voter left out
-    /// leaves the membership. Voters come and go in one joint change.
+    /// leaves the membership. Voters come and go in one joint change. It was chosen by this `roster`.
     ///
     /// # Errors
-    /// As [`Self::add_learner`]; also when a node is not known.
-    pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), MembershipError> {
-        confirmed(self.inner.raft.change_membership(voters, false)).await
+    /// As [`Self::add_learner`]; also when a node is not known, and when the membership is another one by now: whoever came in between
+    /// would be taken out again.
+    pub async fn set_voters(&self, voters: BTreeSet<u64>, roster: &Roster) -> Result<(), MembershipError> {
+        let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: roster.as_of };
+        confirmed(self.inner.raft.change_membership_if(voters, false, [unchanged])).await
     }
 
     /// Lets a node that does not vote leave; on the leader.
@@ -109,9 +122,12 @@ impl Consensus {
     }
 }
 
-async fn confirmed<T, E: std::fmt::Display>(change: impl Future<Output = Result<T, E>>) -> Result<(), MembershipError> {
+async fn confirmed<T>(
+    change: impl Future<Output = Result<T, RaftError<Types, ClientWriteError<Types>>>>,
+) -> Result<(), MembershipError> {
     match tokio::time::timeout(CHANGE_TIMEOUT, change).await {
         Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::APIError(ClientWriteError::PreconditionFailed(_)))) => Err(MembershipError::Overtaken),
         Ok(Err(error)) => Err(MembershipError::Raft(error.to_string())),
         Err(_) => Err(MembershipError::Unconfirmed(CHANGE_TIMEOUT)),
     }

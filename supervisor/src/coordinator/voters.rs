@@ -52,9 +52,10 @@ impl Coordinator {
     /// Finishes a joint change whose coordinator died in the middle: what it leads to was committed with its first half.
     pub async fn finish_change(&self) {
         let Some(consensus) = self.node.taking_part() else { return };
-        let Some(voters) = consensus.roster().and_then(|roster| roster.unfinished) else { return };
+        let Some(roster) = consensus.roster() else { return };
+        let Some(voters) = roster.unfinished.clone() else { return };
         let Ok(_alone) = self.change.0.try_lock() else { return };
-        match consensus.set_voters(voters.clone()).await {
+        match consensus.set_voters(voters.clone(), &roster).await {
             Ok(()) => tracing::warn!(?voters, "finished a change of the voters that another coordinator had begun"),
             Err(error) => tracing::warn!(%error, "a change of the voters is not finished yet"),
         }
@@ -108,7 +109,7 @@ impl Coordinator {
             }
             Step::Vote(voters) => {
                 tell();
-                confirmed(consensus.set_voters(voters.clone()).await)?;
+                confirmed(consensus.set_voters(voters.clone(), roster).await)?;
                 let names: Vec<&str> = list
                     .voters
                     .iter()
@@ -153,6 +154,8 @@ fn refused(unfit: Unfit) -> Result<Answer, Denied> {
 fn confirmed(changed: Result<(), MembershipError>) -> Result<(), Denied> {
     changed.map_err(|error| match error {
         MembershipError::Unconfirmed(_) | MembershipError::Raft(_) => Denied::NoLeader(error.to_string()),
-        MembershipError::AlreadyInitialised | MembershipError::NotVoter(_) => Denied::Refused(error.to_string()),
+        MembershipError::AlreadyInitialised | MembershipError::NotVoter(_) | MembershipError::Overtaken => {
+            Denied::Refused(error.to_string())
+        }
     })
 }

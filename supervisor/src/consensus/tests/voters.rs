@@ -87,7 +87,7 @@ async fn a_learner_gets_snapshot_and_log_and_then_a_vote() {
     let roster = nodes[&1].consensus.roster().unwrap();
     assert!(!learner().votes && roster.nodes[&1].leads && roster.unfinished.is_none());
     assert!(roster.next_id >= 100, "no founder's id");
-    nodes[&1].consensus.set_voters(BTreeSet::from([1, 2])).await.unwrap();
+    nodes[&1].consensus.set_voters(BTreeSet::from([1, 2]), &roster).await.unwrap();
     until("both know the voters", || nodes.values().all(|node| node.consensus.status().voters == site.places)).await;
     propose(&nodes, "together").await;
 }
@@ -108,10 +108,15 @@ async fn a_new_id_takes_the_place_of_a_dead_one_in_one_change() {
     let entry = |node_id| nodes[&leader].consensus.roster().unwrap().nodes.get(&node_id).cloned();
     until("it answers", || entry(new_id).is_some_and(|entry| entry.answers && entry.behind == Some(0))).await;
     let voters: BTreeSet<u64> = nodes.keys().copied().collect();
-    nodes[&leader].consensus.set_voters(voters.clone()).await.unwrap();
+    let before = nodes[&leader].consensus.roster().unwrap();
+    nodes[&leader].consensus.set_voters(voters.clone(), &before).await.unwrap();
     let roster = nodes[&leader].consensus.roster().unwrap();
     assert_eq!(roster.nodes.keys().copied().collect::<BTreeSet<u64>>(), voters, "the dead one is in it no more");
     assert!(roster.unfinished.is_none());
+    // By somebody who has looked before: the one that has joined would leave again.
+    let older = nodes[&leader].consensus.set_voters(BTreeSet::from([leader]), &before).await;
+    assert_eq!(older, Err(MembershipError::Overtaken));
+    assert!(nodes[&leader].consensus.roster().unwrap().nodes.keys().eq(roster.nodes.keys()));
 
     // The other old voter is not needed any more.
     let other = nodes.keys().copied().find(|node_id| ![leader, new_id].contains(node_id)).unwrap();
@@ -139,7 +144,8 @@ async fn a_voter_that_was_away_follows_one_that_joined_meanwhile_and_leads() {
         entry.is_some_and(|entry| entry.answers && entry.behind == Some(0))
     };
     until("it has the log", has_all).await;
-    nodes[&leader].consensus.set_voters(site.places.keys().copied().collect()).await.unwrap();
+    let roster = nodes[&leader].consensus.roster().unwrap();
+    nodes[&leader].consensus.set_voters(site.places.keys().copied().collect(), &roster).await.unwrap();
     until("it has the membership", has_all).await;
     nodes[&leader].consensus.transfer_to(&host(new_id)).await.unwrap();
     until("it leads", || nodes[&new_id].leads()).await;
