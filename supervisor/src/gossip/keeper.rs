@@ -14,6 +14,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +26,7 @@ use chitchat::{Chitchat, ChitchatHandle, spawn_chitchat};
 use holdfast_policies::time::millis;
 use tokio::{
     sync::{Mutex, mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -33,7 +34,9 @@ use super::{
         causes::with_causes,
         datagram::{GossipReceived, Sender},
     },
-    DEAD_FOR, GossipConfig, StartError, chitchat_config,
+    DEAD_FOR, GossipConfig, StartError,
+    bounds::{KNOWN_BYTES_MAX, known_bytes},
+    chitchat_config,
     room::Room,
     transport::{Inbox, Sealed},
 };
@@ -44,6 +47,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest pause, after failures that follow one another. Each start is a member of its own that others remember for [`DEAD_FOR`],
 /// and all that are remembered need room.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked how much is known.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Gossip that goes at the moment.
 pub(super) struct Going {
@@ -92,6 +98,21 @@ impl Going {
         self.now.lock().await.handle.chitchat()
     }
 
+    /// Waits until chitchat has failed, or knows of more than so many bytes, and ends it; returns why.
+    pub(super) async fn failed(&self, known_max: usize) -> String {
+        let mut ended = pin!(self.ended());
+        loop {
+            if let Ok(why) = timeout(LOOK_EVERY, ended.as_mut()).await {
+                return why;
+            }
+            let known = self.look(known_bytes).await;
+            if known > known_max {
+                self.now.lock().await.handle.abort();
+                return format!("its members have said {known} bytes, and at most {known_max} are kept");
+            }
+        }
+    }
+
     /// Waits until chitchat has ended; returns why.
     async fn ended(&self) -> String {
         let ended = self.now.lock().await.handle.termination_watcher();
@@ -129,8 +150,8 @@ impl Keeper {
         let mut pause = PAUSE_MIN;
         loop {
             let began = Instant::now();
-            let why = going.ended().await;
-            // Nobody else has it: chitchat has ended.
+            let why = going.failed(KNOWN_BYTES_MAX).await;
+            // Nobody else has it in a moment: chitchat has ended.
             if self.inbox.lock().await.is_closed() {
                 tracing::error!(why, "gossip has stopped");
                 return;

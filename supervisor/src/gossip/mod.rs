@@ -7,6 +7,7 @@
 //! "When was a host last heard" is answered from datagrams received from the host itself, not from heartbeats that
 //! others pass on: see [`Heard`](super::datagram::Heard).
 
+mod bounds;
 mod keeper;
 mod room;
 mod transport;

@@ -54,11 +54,16 @@ fn bytes(id: &ChitchatId) -> usize {
 fn named(message: &[u8]) -> Option<Vec<ChitchatId>> {
     let (head, rest) = message.split_first_chunk::<4>()?;
     let [_, _, 0, 0 | 1] = head else { return None };
-    let (count, mut rest) = rest.split_first_chunk::<2>()?;
+    digest(rest).map(|(named, _)| named)
+}
+
+/// Whom a message names after its kind, and what follows.
+pub(super) fn digest(message: &[u8]) -> Option<(Vec<ChitchatId>, &[u8])> {
+    let (count, mut rest) = message.split_first_chunk::<2>()?;
     let mut named = Vec::new();
     for _ in 0..u16::from_le_bytes(*count) {
         named.push(ChitchatId::deserialize(&mut rest).ok()?);
         rest = rest.get(STATE_BYTES..)?;
     }
-    Some(named)
+    Some((named, rest))
 }

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     super::datagram::{GossipReceived, Refusal, Sender},
+    bounds::is_bounded,
     room::Room,
 };
 
@@ -94,6 +95,11 @@ impl Socket for SealedSocket {
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
         loop {
             let received = self.fitting().await?;
+            if !is_bounded(&received.body) {
+                tracing::warn!(host = %received.host, "a gossip message would unfold to more than any host says");
+                self.sender.counters().count(Refusal::Malformed);
+                continue;
+            }
             match ChitchatMessage::deserialize(&mut received.body.as_slice()) {
                 Ok(message) => return Ok((received.from, message)),
                 Err(error) => {

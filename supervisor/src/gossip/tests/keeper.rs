@@ -1,6 +1,6 @@
 //! What becomes of gossip when somebody who has its key sends what chitchat fails at.
 
-use super::*;
+use super::{super::bounds::is_bounded, *};
 
 /// What begins each of chitchat's messages.
 const MAGIC: u16 = 45_139;
@@ -118,6 +118,47 @@ async fn a_fact_that_chitchat_cannot_take_because_somebody_has_used_up_its_versi
         alive(members, "hv-a") && !members[&host("hv-a")].keys.contains_key("unwell")
     })
     .await;
+}
+
+#[tokio::test]
+async fn gossip_begins_anew_before_what_is_said_fills_the_memory() {
+    let a = node("hv-a", 1, 1, &[]).await;
+    a.gossip.set("load", &"x".repeat(4_000)).await.unwrap();
+    let unbounded = a.gossip.going.failed(5_000);
+    assert!(tokio::time::timeout(Duration::from_millis(2_500), unbounded).await.is_err(), "so much may be said");
+    let why = tokio::time::timeout(PATIENCE, a.gossip.going.failed(4_000)).await.unwrap();
+    assert!(why.contains("at most 4000 are kept"), "{why}");
+    restarted(&a).await;
+    assert!(says(&a.gossip.members().await, "hv-a", "load", &"x".repeat(4_000)), "what it says itself is bounded");
+}
+
+#[tokio::test]
+async fn a_message_that_would_unfold_to_more_than_any_host_says_is_not_read() {
+    let ack = |blocks: usize| {
+        let mut message = MAGIC.to_le_bytes().to_vec();
+        message.extend([0, ACK]);
+        (0..blocks).for_each(|_| message.extend([2, 1, 0, 9]));
+        message.push(0);
+        message
+    };
+    assert!(is_bounded(&ack(128)) && !is_bounded(&ack(129)));
+    let answer = |blocks: usize| {
+        let mut message = MAGIC.to_le_bytes().to_vec();
+        // Whom it names comes before the facts: one member.
+        message.extend([0, 1, 1, 0]);
+        ChitchatId::new("hv-x", 1, "127.0.0.1:9".parse().unwrap()).serialize(&mut message);
+        message.extend([0; 24]);
+        message.extend(&ack(blocks)[4..]);
+        message
+    };
+    assert!(is_bounded(&answer(128)) && !is_bounded(&answer(129)));
+    for other in [&b""[..], &[0; 3], &ack(129)[..4], &answer(129)[..9], &first_word(1..=3)[..]] {
+        assert!(is_bounded(other), "it says nothing, or cannot be read");
+    }
+    let (a, x) = (node("hv-a", 1, 1, &[]).await, datagrams("hv-x", 1, 1).await);
+    x.sender.send_gossip(a.address, &ack(129)).await;
+    until(&a.gossip, "that it was refused", |_| a.counters.malformed.load(Ordering::Relaxed) > 0).await;
+    assert_eq!(a.gossip.restarts(), 0);
 }
 
 #[tokio::test]
