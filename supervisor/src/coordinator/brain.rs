@@ -243,6 +243,12 @@ impl Brain {
         self.consensus.leadership().borrow().is_me
     }
 
+    fn leads_in(&self, term: u64) -> bool {
+        let leadership = self.consensus.leadership();
+        let leadership = leadership.borrow();
+        leadership.is_me && leadership.term == term
+    }
+
     /// One turn: bring the evidence up to date, decide, have it committed, ask what is wondered about. Returns how long to
     /// rest when nothing happens.
     async fn turn(&mut self) -> Duration {
@@ -290,6 +296,10 @@ impl Brain {
         let listened = !commands.is_empty() && self.node.has_listened(now.moment);
         let settled = confirmed && commands.is_empty() && decision.wishes.is_empty();
         for change in commands {
+            // Each commit may take seconds, in which another may have led and have heard what is not known here.
+            if !self.leads_in(term) {
+                break;
+            }
             // What a supervisor has not heard that slept, or was cut off, may be its own doing.
             let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });
             if (accuses && !listened) || self.is_refused(&change) {
