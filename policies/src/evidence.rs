@@ -14,7 +14,7 @@ use std::{
 
 pub use self::{
     boots::{BESIDE_AGAIN, BESIDE_TIMES, Beside, NOT_OVER, OtherBoot},
-    left::Left,
+    left::{JUST_HEARD, Left},
     marks::Marks,
 };
 use crate::{

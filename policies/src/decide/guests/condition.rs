@@ -7,6 +7,7 @@ use super::{
     running::Run,
 };
 use crate::{
+    evidence::JUST_HEARD,
     happened::{Happened, last_own_reset},
     ladder::Trouble,
     model::{OnDegraded, Policy, Service},
@@ -112,14 +113,20 @@ pub(super) fn trouble(
 }
 
 /// A guest that has left its host as one does that other tools move may run elsewhere already: nothing is started before the other hosts
-/// that are heard have said since then what runs there (S1). Hosts that are not heard have a wait of their own.
+/// that are heard have said since then what runs there (S1). Hosts that are not heard have a wait of their own. When this coordinator has
+/// only begun to listen, any guest may have left just before, and hosts may not have had the time to be heard.
 fn perhaps_elsewhere(round: &Round<'_>, run: &Run<'_>, why: &str) -> Option<Condition> {
-    let left = run.here.seen?.left.since(run.name, run.tenure.epoch)?;
+    let (seen, now) = (&run.here.seen?.left, round.now.moment);
+    let left = seen.since(run.name, run.tenure.epoch).or_else(|| seen.heard_lately(now))?;
     // As in `Round::told_after`: a sync may have been on its way.
     let told_after = left.plus(round.timing.sync_every.0 * 2);
+    let listens_lately = round.evidence.quorum_since.is_some_and(|since| now.since(since) < JUST_HEARD);
     let is_open = |host: &HostName| {
-        let judgement = round.hosts.get(host);
-        let is_heard = judgement.is_some_and(|of| matches!(of.verdict, HostVerdict::Healthy | HostVerdict::Suspect));
+        let is_heard = round.hosts.get(host).is_some_and(|judgement| match judgement.verdict {
+            HostVerdict::Healthy | HostVerdict::Suspect => true,
+            HostVerdict::Unknown => listens_lately,
+            HostVerdict::SupervisorDown | HostVerdict::Isolated | HostVerdict::Failed | HostVerdict::Gone => false,
+        });
         let told = round.evidence.hosts.get(host).and_then(|seen| seen.sync.as_ref());
         is_heard && told.is_none_or(|sync| sync.at <= told_after)
     };

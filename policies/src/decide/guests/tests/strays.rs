@@ -412,6 +412,28 @@ fn hosts_that_are_not_heard_do_not_keep_a_guest_that_vanishes_from_its_start() {
     assert!(scene.settle().contains(&"Climb".to_owned()), "{}", doing(&scene, "web"));
 }
 
+#[test]
+fn a_coordinator_that_has_just_begun_to_listen_starts_no_guest_that_has_vanished_before_it_has_heard_the_others() {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    // What was heard before the election is not known here.
+    scene.evidence.hosts.clear();
+    scene.evidence.quorum_since = Some(Moment(scene.now));
+    scene.synced("d", scene.now);
+    let here = scene.evidence.hosts.get_mut(&host("d")).unwrap();
+    here.reports.clear();
+    here.report(BTreeMap::new(), Moment(scene.now));
+    let said = doing(&scene, "web");
+    assert!(!scene.words().contains(&"Climb".to_owned()), "{:?}", scene.words());
+    assert!(said.contains("other tools may have moved it"), "{said}");
+    scene.now += 600;
+    for on in ["a", "b", "c"] {
+        scene.synced(on, scene.now);
+    }
+    assert!(scene.words().contains(&"Climb".to_owned()), "it is nowhere: {}", doing(&scene, "web"));
+}
+
 /// Time passes, all hosts sync, and `d` has nothing of `web`.
 fn later_with_nothing(scene: &mut Scene, ms: u64) {
     let left = scene.evidence.hosts[&host("d")].left.clone();
