@@ -103,7 +103,8 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
         found.map_or(NextStep::Exhausted, |(rung, _)| NextStep::Take { rung })
     };
     let Some(position) = position else { return from(0) };
-    let Some(rung) = rungs.get(position.rung) else { return NextStep::Exhausted };
+    // A shorter ladder was declared since: nobody has climbed that one, and its end calls people whom nobody has called.
+    let Some(rung) = rungs.get(position.rung) else { return from(0) };
     let waits = !position.recovered && !position.failed && trouble != Trouble::Guest;
     if waits && age < rung.wait().0 {
         return NextStep::Wait { left: rung.wait().0.saturating_sub(age) };
@@ -189,6 +190,13 @@ mod tests {
     fn failing_again_after_recovery_goes_on_where_the_ladder_stood() {
         let position = Position { recovered: true, ..at(0, 2) };
         assert_eq!(next_step(&rungs(), Some(&position), Duration::ZERO, Trouble::Service), NextStep::Take { rung: 1 });
+    }
+
+    #[test]
+    fn a_ladder_that_was_made_shorter_while_it_was_climbed_is_climbed_from_its_beginning() {
+        let step = |trouble| next_step(&rungs(), Some(&at(3, 1)), Duration::ZERO, trouble);
+        assert_eq!(step(Trouble::Service), NextStep::Take { rung: 0 });
+        assert_eq!(step(Trouble::Guest), NextStep::Take { rung: 1 });
     }
 
     #[test]

@@ -169,13 +169,7 @@ impl Pass<'_, '_> {
             NextStep::Exhausted => {
                 judgement.doing = format!("{why}: every rung was taken, a human has been called");
                 judgement.waits = Some(("a person, or that it recovers".to_owned(), FOREVER));
-                // A ladder that ends without `page` still ends with a human.
-                if !rungs.iter().any(|rung| matches!(rung, Rung::Page { .. })) {
-                    let key = ClusterState::guest_key(run.name);
-                    let summary = format!("{}: {why}, and every rung of its ladder was taken", run.name);
-                    let human = format!("Look at {} (`holdfast explain {}`).", run.name, run.name);
-                    open(round, self.decision, key, Severity::Critical, summary, Some(human));
-                }
+                self.call_at_its_end(run, &rungs, &why);
                 // What nobody can heal here does not hold up a drain.
                 if trouble == Trouble::Service && must_leave(round, run).is_some() {
                     let policy = round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
@@ -183,6 +177,28 @@ impl Pass<'_, '_> {
                 }
             }
         }
+    }
+
+    /// A ladder ends with a human: also one without `page`, one that was changed while it was climbed, and one whose `page` was taken
+    /// before the guest answered for a while, which has ended that call.
+    fn call_at_its_end(&mut self, run: &Run<'_>, rungs: &[Rung], why: &str) {
+        let page = rungs.iter().find_map(|rung| match rung {
+            Rung::Page { severity } => Some(*severity),
+            Rung::RestartService { .. }
+            | Rung::RebootGuest { .. }
+            | Rung::ResumeGuest { .. }
+            | Rung::ResetGuest { .. }
+            | Rung::Failover { .. }
+            | Rung::Migrate { .. } => None,
+        });
+        let is_called = self.told.about("guest").is_some_and(|open| open.human.is_some());
+        if page.is_some() && is_called {
+            return;
+        }
+        let key = ClusterState::guest_key(run.name);
+        let summary = format!("{}: {why}, and every rung of its ladder was taken", run.name);
+        let human = format!("Look at {} (`holdfast explain {}`).", run.name, run.name);
+        open(self.round, self.decision, key, page.unwrap_or(Severity::Critical), summary, Some(human));
     }
 
     /// What the ladder says, and what it waits for where it waits.
@@ -251,11 +267,21 @@ impl Pass<'_, '_> {
             }
             return;
         }
+        // Nothing was tried at the end of its ladder, so nothing is to be verified either: the call itself is over.
+        if self.told.about("guest").is_some() && self.unasked_beside_those_that_are_up(run, policy, judgement).is_some()
+        {
+            self.close("guest");
+        }
         self.degraded(run, policy, judgement);
         self.unasked(run, policy, judgement);
         self.warned(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
+            // Nobody tries any more to have it leave. After a suspension that goes on.
+            match hands_off {
+                HandsOff::Unmanaged | HandsOff::Maintenance { .. } => self.close("leave"),
+                HandsOff::Suspended { .. } => {}
+            }
             return;
         }
         let cool_down = policy.map_or(COOL_DOWN, |policy| policy.cool_down.0);

@@ -156,6 +156,40 @@ fn a_rung_that_would_start_a_guest_where_a_rule_forbids_it_is_passed_over() {
     }
 }
 
+/// `page` was taken, and then all of `web` answered again.
+fn paged_and_well_again() -> Scene {
+    let mut scene = crate::decide::tests::four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    assert!(scene.stage.state.open_incident("guest/web").unwrap().human.is_some());
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["Verified"]);
+    assert!(scene.stage.state.open_incident("guest/web").is_none());
+    scene
+}
+
+#[test]
+fn people_are_called_anew_when_a_guest_fails_again_whose_ladder_is_at_its_end() {
+    let mut scene = paged_and_well_again();
+    scene.later(5_000);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let told = scene.stage.state.open_incident("guest/web").unwrap();
+    assert_eq!(told.severity, crate::model::Severity::Critical, "as its `page` says");
+    assert!(told.human.is_some() && told.summary.contains("every rung"), "{told:?}");
+    scene.later(5_000);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "once");
+    scene.later(5_000);
+    seen(&mut scene, "web", SightState::Unknown);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "nobody knows that it is well");
+    scene.later(5_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert!(scene.settle().contains(&"IncidentResolved".to_owned()));
+    assert!(scene.stage.state.open_incident("guest/web").is_none());
+}
+
 /// What a host has sent before an election may reach the new coordinator first, after all that was sent later: whatever carried it
 /// stood still, or had to send it again.
 #[test]

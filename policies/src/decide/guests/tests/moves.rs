@@ -461,6 +461,19 @@ fn a_drained_guest_that_has_nowhere_to_go_runs_on_and_says_what_holds_it() {
 }
 
 #[test]
+fn nobody_is_told_any_more_that_a_guest_cannot_leave_which_is_to_be_left_alone() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    scene.stage.run("web", "a");
+    set_mode(&mut scene, "b", Mode::Maintenance);
+    set_mode(&mut scene, "a", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    want(&mut scene, "web", Wanted::Unmanaged);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
 fn a_guest_whose_ladder_is_at_its_end_does_not_hold_up_a_drain() {
     let mut scene = four();
     let page = scene.stage.climb("web", 3);
