@@ -53,12 +53,18 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision, subjects: &[Sub
         }
     }
     for (guest, Kept { host, left }) in kept {
-        let back = is_fit_to_start(round.state, &round.hosts, host);
-        if let Some(judgement) = decision.report.guests.get_mut(guest).filter(|_| !back) {
+        let waits = !is_fit_to_start(round.state, &round.hosts, host) && is_to_start(round.state, guest);
+        if let Some(judgement) = decision.report.guests.get_mut(guest).filter(|_| waits) {
             judgement.doing = format!("kept for {host}, which has announced to go");
             judgement.waits = Some((format!("{host} to come back"), left));
         }
     }
+}
+
+/// Whether a stopped guest starts when its host is back: not one that people keep stopped or leave alone, nor one that waits for them.
+fn is_to_start(state: &ClusterState, guest: &GuestName) -> bool {
+    let meant = |known: &Guest| known.wanted == Wanted::Running && known.given_up.is_none();
+    state.guests.get(guest).is_some_and(meant) && state.hands_off(guest).is_none()
 }
 
 /// Whether guests that wait for a host can start there.

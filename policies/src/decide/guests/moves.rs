@@ -44,19 +44,19 @@ const DOUBLED_MAX: u32 = 10;
 const MOVES_AT_ONCE: usize = 1;
 
 /// Whether the guest takes one of the places of [`MOVES_AT_ONCE`]. What is only cleaned up or waits for a host does not, nor does
-/// what a host sends that is not heard any more: that may be a guest with hours of time.
+/// what a host sends that is not heard any more: that may be a guest with hours of time. A host that is not heard may stay so for
+/// days, and what cannot be removed as well.
 pub(super) fn is_moving(round: &Round<'_>, guest: &Guest) -> bool {
+    let all_answer = || guest.halves().into_iter().flatten().all(|half| round.answers(&half.host));
     match &guest.phase {
         Phase::Migrating(migration) => match migration.step {
             MigrationStep::Sending { order } => !is_sent_unheard(round, order),
             MigrationStep::Receiving { .. } => true,
-            // Nothing is sent any more, and a host that is not heard may stay so for days.
-            MigrationStep::Switched { .. } => {
-                guest.halves().into_iter().flatten().all(|half| round.answers(&half.host))
-            }
+            // Nothing is sent any more.
+            MigrationStep::Switched { .. } => migration.release_failed.is_none() && all_answer(),
             MigrationStep::Returning { .. } | MigrationStep::Clearing { .. } => false,
         },
-        Phase::Releasing { failed: None, .. } | Phase::Starting { .. } => guest.heading.is_some(),
+        Phase::Releasing { failed: None, .. } | Phase::Starting { .. } => guest.heading.is_some() && all_answer(),
         Phase::Free { since, .. } => guest.heading.is_some() && round.age(*since) < HEADING_PATIENCE,
         Phase::Unplaced | Phase::Releasing { .. } | Phase::Running { .. } => false,
     }

@@ -76,6 +76,27 @@ fn guests_that_wait_for_a_reboot_start_on_their_host_when_it_is_back() {
 }
 
 #[test]
+fn a_guest_that_people_keep_stopped_or_leave_alone_does_not_say_that_it_waits_for_its_host() {
+    use crate::state::Wanted;
+    for (wanted, expected) in [
+        (Wanted::Running, "kept for d"),
+        (Wanted::Stopped, "an operator wants it"),
+        (Wanted::Unmanaged, "it is unmanaged"),
+    ] {
+        let (mut scene, _) = announced(OnShutdown::Freeze, true);
+        if wanted != Wanted::Running {
+            scene.stage.must(Change::WantedSet { guest: name("web"), wanted, by: "ann".to_owned() });
+        }
+        scene.later(1_000);
+        scene.silent("d", 900);
+        let judged = scene.decide().report.guests[&name("web")].clone();
+        assert!(judged.doing.contains(expected), "{wanted:?}: {}", judged.doing);
+        let waits_for_host = judged.waits.is_some_and(|(what, _)| what.contains("to come back"));
+        assert_eq!(waits_for_host, wanted == Wanted::Running, "{wanted:?}");
+    }
+}
+
+#[test]
 fn guests_that_wait_in_vain_start_elsewhere_unless_they_are_frozen() {
     for (on_shutdown, after) in [(OnShutdown::Conditional, vec!["Place"]), (OnShutdown::Freeze, vec![])] {
         let (mut scene, _) = announced(on_shutdown, true);

@@ -562,6 +562,50 @@ fn a_guest_that_has_arrived_and_waits_for_the_word_of_a_silent_host_alone_holds_
 }
 
 #[test]
+fn a_guest_that_is_stopped_or_started_for_its_move_by_a_silent_host_holds_up_no_other_move() {
+    for silent in ["d", "b"] {
+        let mut scene = Scene::new(&["a", "b", "c", "d"], &["db", "web"]);
+        scene.stage.run("db", "d");
+        scene.stage.run("web", "c");
+        cold_only(&mut scene, "db");
+        scene.stage.migrate("db", "b");
+        if silent == "b" {
+            scene.stage.end("d", done());
+            scene.stage.place("db", "b");
+        }
+        set_mode(&mut scene, "c", Mode::Draining);
+        scene.later(20_000);
+        seen(&mut scene, "web", SightState::Passing);
+        let said = doing(&scene, "web");
+        assert!(said.contains("waits for another move to end, that of db"), "{said}");
+        scene.now += 10_000;
+        for on in ["a", "b", "c", "d"].into_iter().filter(|on| *on != silent) {
+            scene.synced(on, scene.now);
+        }
+        // Its supervisor is down, and for that nobody switches it off yet.
+        scene.heard(silent, 100);
+        seen(&mut scene, "web", SightState::Passing);
+        assert!(scene.words().contains(&"Migrate".to_owned()), "{silent}: {}", doing(&scene, "web"));
+    }
+}
+
+#[test]
+fn a_guest_that_has_arrived_and_whose_remains_cannot_be_removed_holds_up_no_other_move() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["db", "web"]);
+    scene.stage.run("db", "d");
+    scene.stage.run("web", "c");
+    scene.stage.migrate("db", "a");
+    for on in ["a", "d", "a"] {
+        scene.stage.end(on, done());
+    }
+    scene.stage.end("d", failed());
+    set_mode(&mut scene, "c", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    assert!(scene.words().contains(&"Migrate".to_owned()), "{}", doing(&scene, "web"));
+}
+
+#[test]
 fn a_guest_that_is_moved_does_not_take_the_last_room_at_its_target_twice() {
     let mut scene = four();
     cold_only(&mut scene, "web");
