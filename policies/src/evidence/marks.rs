@@ -7,6 +7,9 @@ use crate::time::Moment;
 /// Entries remembered by [`Marks`]: some minutes of the busiest failover.
 const MARKS_MAX: usize = 20_000;
 
+/// Where there are more, marks are thinned out to such a part of their age: so much later a wait may end than it would, in a busy log.
+const THINNED_TO: u32 = 64;
+
 /// When log entries were applied on this machine, so that waits are measured on its boot-time clock (R1).
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
@@ -25,9 +28,26 @@ impl Marks {
     pub fn applied(&mut self, index: u64, now: Moment) {
         if self.marks.back().is_none_or(|(last, _)| *last < index) {
             if self.marks.len() >= MARKS_MAX {
-                self.marks.pop_front();
+                self.thin_out(now);
             }
             self.marks.push_back((index, now));
+        }
+    }
+
+    /// Makes room: of marks that lie close together for their age one stays. What was applied at another one counts from the next that is
+    /// left. Were the oldest dropped instead, no wait would end that is longer than a busy log takes for so many entries.
+    fn thin_out(&mut self, now: Moment) {
+        let mut kept: Option<Moment> = None;
+        self.marks.retain(|(_, at)| {
+            let is_close = kept.is_some_and(|kept| at.since(kept) < now.since(*at) / THINNED_TO);
+            if !is_close {
+                kept = Some(*at);
+            }
+            !is_close
+        });
+        // Where nearly all are of one moment, none of them is close for its age.
+        if self.marks.len() > MARKS_MAX / 4 * 3 {
+            self.marks.drain(..MARKS_MAX / 4);
         }
     }
 
@@ -59,5 +79,30 @@ mod tests {
         assert_eq!(marks.age(15, Moment(8_000)), Duration::from_millis(1_000));
         assert_eq!(marks.age(99, Moment(8_000)), Duration::from_millis(1_000));
         assert_eq!(Marks::new(Moment(1_000)).age(99, Moment(8_000)), Duration::from_millis(7_000));
+    }
+
+    #[test]
+    fn a_long_wait_ends_however_busy_the_log_is() {
+        let mut marks = Marks::new(Moment(0));
+        // Ten entries a second for two hours.
+        for entry in 0..72_000_u64 {
+            marks.applied(entry, Moment(entry * 100));
+        }
+        let now = Moment(7_200_000);
+        for entry in [0, 10_000, 36_000, 70_000] {
+            let (age, whole) = (marks.age(entry, now), now.since(Moment(entry * 100)));
+            assert!(age <= whole && age >= whole - whole / 16, "{entry}: {age:?} of {whole:?}");
+        }
+        assert!(marks.marks.len() <= MARKS_MAX);
+    }
+
+    #[test]
+    fn marks_of_one_moment_are_bounded_too() {
+        let mut marks = Marks::new(Moment(0));
+        for entry in 0..30_000_u64 {
+            marks.applied(entry, Moment(1_000));
+        }
+        assert!(marks.marks.len() <= MARKS_MAX);
+        assert_eq!(marks.age(1, Moment(3_000)), Duration::from_secs(2));
     }
 }
