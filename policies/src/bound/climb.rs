@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bound, Case, Failure, Helped, Part, Stage, Stretch, StretchedBy, back, rounded_up};
+use super::{Bound, Case, Failure, Helped, Part, Stage, Stretch, StretchedBy, back, hosts, rounded_up};
 use crate::{
     ladder::{Trouble, applies, ladder_of},
     model::Rung,
@@ -30,7 +30,21 @@ pub(super) fn bound(case: &Case<'_>, failure: Failure, trouble: Trouble, detect:
     bound.rungs = rungs;
     bound.stretched_by.push(back::failed_start(case));
     bound.stretched_by.extend(on_its_way(case));
+    bound.stretched_by.extend(hosts::order(case).filter(|_| starts_anew(case, trouble)));
     bound
+}
+
+/// Whether a rung starts the guest anew, for which others may have to be ready first.
+fn starts_anew(case: &Case<'_>, trouble: Trouble) -> bool {
+    let starts = |rung: &Rung| match rung {
+        Rung::ResetGuest { .. } | Rung::Failover { .. } => true,
+        Rung::RestartService { .. }
+        | Rung::RebootGuest { .. }
+        | Rung::ResumeGuest { .. }
+        | Rung::Migrate { .. }
+        | Rung::Page { .. } => false,
+    };
+    ladder_of(&case.state.policies, case.guest, trouble.ladder()).iter().any(starts)
 }
 
 /// No rung is taken for a guest that moves while it runs.

@@ -292,7 +292,7 @@ impl Place<'_> {
             stretches.push(Stretch { by: StretchedBy::Coordinator, by_ms: Some(millis(ELECTION)), why });
         }
         stretches.extend(self.domain(bound));
-        stretches.extend(self.order());
+        stretches.extend(order(self.case));
         if bound.failure == Failure::HostCutOff && self.held().is_none() {
             let why =
                 "more than a third of the hosts, or of the failure domains, fall silent together: fencing is held \
@@ -340,20 +340,21 @@ impl Place<'_> {
         );
         (by_ms != Some(0)).then_some(Stretch { by: StretchedBy::Domain, by_ms, why })
     }
+}
 
-    fn order(&self) -> Option<Stretch> {
-        // A guest that is known to be lost with it is waited for in any case, which is part of the bound.
-        let waits_already = |first: &GuestName| self.case.loss.is_some_and(|known| known.loss.starts.contains(first));
-        let firsts = self.case.state.policies.rules.values().filter_map(|rule| match rule {
-            Rule::Order { first, then, .. } if then == self.case.guest && !waits_already(first) => Some(first.as_str()),
-            Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
-        });
-        let firsts: BTreeSet<&str> = firsts.collect();
-        let names: Vec<&str> = firsts.into_iter().collect();
-        let why =
-            format!("it starts after {}, should that be down too, or on its way to another host", names.join(" and "));
-        (!names.is_empty()).then_some(Stretch { by: StretchedBy::Order, by_ms: None, why })
-    }
+/// The guests that have to be ready before it starts.
+pub(super) fn order(case: &Case<'_>) -> Option<Stretch> {
+    // A guest that is known to be lost with it is waited for in any case, which is part of the bound.
+    let waits_already = |first: &GuestName| case.loss.is_some_and(|known| known.loss.starts.contains(first));
+    let firsts = case.state.policies.rules.values().filter_map(|rule| match rule {
+        Rule::Order { first, then, .. } if then == case.guest && !waits_already(first) => Some(first.as_str()),
+        Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => None,
+    });
+    let firsts: BTreeSet<&str> = firsts.collect();
+    let names: Vec<&str> = firsts.into_iter().collect();
+    let why =
+        format!("it starts after {}, should that be down too, or on its way to another host", names.join(" and "));
+    (!names.is_empty()).then_some(Stretch { by: StretchedBy::Order, by_ms: None, why })
 }
 
 /// What is done where no power device's word counts.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Bound, Case, Limits, Part, Stage, back::priority, hosts, left_alone, rounded_up};
+use super::{Bound, Case, Limits, Part, Stage, back::priority, contested, hosts, left_alone, rounded_up};
 use crate::{
     hostfile::Timing,
     names::{GuestName, HostName},
@@ -112,7 +112,8 @@ pub fn when_lost(
             if let Some(room) = loss.room_made.get(guest) {
                 bound.add_after_proof(making_room(&case, room));
             }
-            if let Some(why) = left_alone(state, guest).or_else(|| loss.undecided.clone()) {
+            let on_contested = || contested(state, loss.from.get(guest)?);
+            if let Some(why) = left_alone(state, guest).or_else(|| loss.undecided.clone()).or_else(on_contested) {
                 bound.never(why);
             }
             of_these.insert(guest.clone(), bound);

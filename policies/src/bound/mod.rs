@@ -120,10 +120,20 @@ pub fn bounds(state: &ClusterState, guest: &GuestName, timing: &Timing, limits: 
     let mut bounds: Vec<Bound> = services.map(|(name, service)| app_failed(&case, name, service)).collect();
     bounds.push(guest_died(&case));
     bounds.extend(hosts::failures(&case));
-    if let Some(why) = left_alone(state, guest) {
+    let on_contested = || {
+        let halves = state.guests.get(guest)?.halves();
+        halves.into_iter().flatten().find_map(|half| contested(state, &half.host))
+    };
+    if let Some(why) = left_alone(state, guest).or_else(on_contested) {
         bounds.iter_mut().for_each(|bound| bound.never(why.clone()));
     }
     bounds
+}
+
+/// Why nothing proves a host gone, and nothing is ordered of it, if nobody knows which machine it is (R11).
+pub(crate) fn contested(state: &ClusterState, host: &HostName) -> Option<String> {
+    let quarantine = state.hosts.get(host)?.quarantine.as_ref().filter(|quarantine| quarantine.is_contested())?;
+    Some(format!("a person has to settle whose name {host} is: {quarantine}"))
 }
 
 /// A time for people, never shorter than it is: whole seconds from ten on.

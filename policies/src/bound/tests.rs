@@ -297,6 +297,29 @@ fn nothing_is_promised_of_a_guest_that_is_left_alone() {
 }
 
 #[test]
+fn nothing_is_promised_of_a_guest_on_a_host_whose_name_is_contested() {
+    let mut stage = declared(|_| {});
+    stage.must(Change::NameContested { host: host("a"), other: boot("a.2") });
+    let bounds = bounds(&stage.state, &name("web"), &Timing::default(), &Limits::default());
+    assert!(bounds.iter().all(|bound| bound.within_ms.is_none()), "{bounds:#?}");
+    let says = |bound: &Bound| bound.unbounded.as_deref().is_some_and(|why| why.contains("whose name a is"));
+    assert!(bounds.iter().all(says), "{bounds:#?}");
+}
+
+#[test]
+fn a_ladder_that_starts_a_guest_anew_is_stretched_by_the_guest_that_has_to_be_ready_first() {
+    let stage = declared(|policies| {
+        let rule = Rule::Order { first: name("db"), then: name("web"), required: true, symmetrical: false };
+        policies.rules.insert(RuleName::new("first").unwrap(), rule);
+    });
+    for failure in [Failure::AppFailed, Failure::GuestDied] {
+        let waits = by(&bound_of(&stage, failure), StretchedBy::Order).cloned();
+        assert!(waits.is_some_and(|stretch| stretch.by_ms.is_none() && stretch.why.contains("db")), "{failure}");
+    }
+    assert_eq!(by(&bound_of(&declared(|_| {}), Failure::GuestDied), StretchedBy::Order), None);
+}
+
+#[test]
 fn without_another_host_nothing_is_promised() {
     let mut stage = declared(|_| {});
     for on in ["b", "c"] {

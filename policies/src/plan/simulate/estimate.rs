@@ -11,7 +11,7 @@ use super::{
     ProofEstimate, Start,
 };
 use crate::{
-    bound::{Bound, left_alone, levels_to_proof},
+    bound::{Bound, contested, left_alone, levels_to_proof},
     hostfile::Timing,
     names::{GuestName, HostName},
     state::{ClusterState, Host, Life},
@@ -30,13 +30,17 @@ pub(super) fn silent(state: &ClusterState, stale: &BTreeSet<(HostName, usize)>) 
 
 /// The levels' time up to the first whose device is proof; `None` when no device is.
 fn device_ms(state: &ClusterState, silent: &BTreeSet<(HostName, usize)>, host: &HostName) -> Option<u64> {
+    if contested(state, host).is_some() {
+        return None;
+    }
     let turns = levels_to_proof(state, host, silent)?;
     Some(turns.iter().map(|level| millis(level.timeout().0)).fold(0, u64::saturating_add))
 }
 
 /// How long after its last grant the host's lease is proof, where it is (R9).
 fn lease_ms(state: &ClusterState, host: &HostName) -> Option<u64> {
-    state.lease_ground(host).ok().map(|ground| millis(ground.longest.wait()))
+    let ground = state.lease_ground(host).ok().filter(|_| contested(state, host).is_none());
+    ground.map(|ground| millis(ground.longest.wait()))
 }
 
 /// Hosts that run guests and that only a person can prove off: nothing else is declared for them, armed, or has answered of late.

@@ -36,6 +36,20 @@ fn seconds(simulation: &Simulation) -> Vec<(&str, f64)> {
 }
 
 #[test]
+fn a_host_whose_name_is_contested_waits_for_a_person_whatever_its_devices_say() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let lost = |stage: &Stage| play(stage, &Circumstances::default(), these(&["a"])).unwrap();
+    assert!(lost(&stage).survives);
+    stage.must(Change::NameContested { host: host("a"), other: boot("a.2") });
+    let simulation = lost(&stage);
+    assert_eq!(simulation.lost[&host("a")], ProofEstimate::Person);
+    assert!(!simulation.survives);
+    let bound = simulation.starts[0].bound.clone().unwrap();
+    assert!(bound.within_ms.is_none() && bound.unbounded.unwrap().contains("whose name a is"));
+}
+
+#[test]
 fn guests_start_in_waves_after_the_proof_about_their_host() {
     let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
     change(&mut stage, |policies| {
