@@ -114,12 +114,18 @@ impl<'a> Plan<'a> {
         let takes_part = |guest: &GuestName| is_to_be_placed(state, guest, second.contains(guest), age);
         let is_ready = |guest: &GuestName| !waits(guest) && takes_part(guest) && !for_first(guest);
         ready.retain(|at| is_ready(problem.guest_name(*at)));
+        let mut room = Room::of(&problem);
+        if ready.len() > GUESTS_PER_ROUND {
+            // Those that find no host, which people have been told, do not keep others from a place for ever.
+            let told = told_to_wait(state);
+            let in_vain = |at: GuestAt| told.contains(problem.guest_name(at).as_str()) && !room.has_for(&problem, at);
+            ready.sort_by_cached_key(|at| (in_vain(*at), Reverse(problem.priority(*at)), *at));
+            ready.truncate(GUESTS_PER_ROUND);
+        }
         ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
-        ready.truncate(GUESTS_PER_ROUND);
         // One that has found no host for long does not keep others from waiting, although it may be less important.
         let freed_now = ready.iter().copied().filter(|at| may_wait(state, problem.guest_name(*at), age));
         let patient = problem.least_important(&freed_now.collect::<Vec<GuestAt>>());
-        let mut room = Room::of(&problem);
         let overfull = room.overfull(&problem);
         let placing = |room: &mut Room| match kept.is_empty() {
             true => {
@@ -286,6 +292,12 @@ fn with_kept(
     let begun = placed.begun();
     placed.add(plan::place(problem, room, &Ask { guests: free, settled, begun, patient, ..Ask::default() }));
     placed
+}
+
+/// The guests of which people have been told that no host can run them.
+fn told_to_wait(state: &ClusterState) -> BTreeSet<&str> {
+    let open = state.incidents.values().filter(|incident| incident.is_open());
+    open.filter_map(|incident| incident.key.strip_prefix("placement/")).collect()
 }
 
 /// Whether a guest may wait for a less loaded host: it has not done so for long, and has not lost time by starts that failed.

@@ -9,6 +9,7 @@ use super::{
     solve::{Rank, Solver, Unit, Until},
     table::{GuestAt, HostAt, Table},
 };
+use crate::state::{Guest, Phase, Wanted};
 
 /// Units of this round up to which every way of placing them is tried, while [`super::LOOKS_MAX`] lasts. Six units on
 /// six hosts have 46,656 ways.
@@ -212,6 +213,7 @@ impl Solver<'_, '_> {
                 Stage::Stopping => guest.best_effort || !guest.wanted,
                 Stage::Free | Stage::Starting | Stage::Moving => false,
             };
+            let makes_room = makes_room && !guest.known.is_some_and(stays);
             for host in guest.hosts().filter(|_| makes_room) {
                 table[host].push(at);
             }
@@ -312,5 +314,17 @@ impl Solver<'_, '_> {
         let dearest = victims.clone().map(|guest| problem.guests[*guest].priority).max().unwrap_or(0);
         let count = victims.count();
         fits.then_some((count > 0, dearest, count, rank, gone))
+    }
+}
+
+/// Whether a guest does not go for others, or has not gone when it was to: it is left alone, or could not be stopped. Whoever waited for
+/// its room would do so for ever, and be told to nobody.
+fn stays(guest: &Guest) -> bool {
+    match &guest.phase {
+        Phase::Releasing { failed, .. } => failed.is_some(),
+        Phase::Migrating(migration) => migration.release_failed.is_some(),
+        Phase::Unplaced | Phase::Free { .. } | Phase::Starting { .. } | Phase::Running { .. } => {
+            guest.wanted == Wanted::Unmanaged
+        }
     }
 }

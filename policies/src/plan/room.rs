@@ -134,6 +134,16 @@ impl Room {
         Ok(())
     }
 
+    /// Whether any host would take a guest as things are.
+    pub(crate) fn has_for(&self, problem: &Problem<'_>, guest: GuestAt) -> bool {
+        problem.hosts.iter().any(|(host, known)| {
+            known.out.is_none()
+                && !self.lost[host]
+                && problem.liking(guest, host).is_ok()
+                && self.fits(problem, guest, host).is_ok()
+        })
+    }
+
     /// Puts guests on a host together, or none of them.
     pub(super) fn take_all(&mut self, problem: &Problem<'_>, guests: &[GuestAt], host: HostAt) -> Result<(), Reason> {
         for (count, guest) in guests.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::{
     names::{RuleName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},
     rules::{CapacitySettings, Guests, Hosts, Rule, Score},
-    state::Mode,
+    state::{Mode, Wanted},
     time::{Moment, Now, WallTime, millis},
 };
 
@@ -310,6 +310,54 @@ fn opened(decision: &Decision) -> Vec<(&str, &str)> {
         _ => None,
     });
     opened.collect()
+}
+
+#[test]
+fn nobody_waits_for_the_room_of_a_guest_that_is_left_alone_or_could_not_be_stopped() {
+    for is_left_alone in [true, false] {
+        let mut stage = Stage::new(&["a"], &["g1", "spare"]);
+        let mut policies = stage.state.policies.clone();
+        for guest in policies.guests.values_mut() {
+            guest.qemu.memory_mib = 5_000;
+        }
+        stage.declare(policies);
+        declare(&mut stage, Vec::new(), &["spare"]);
+        stage.run("spare", "a");
+        if is_left_alone {
+            let (guest, by) = (name("spare"), "ann".to_owned());
+            stage.must(Change::WantedSet { guest, wanted: Wanted::Unmanaged, by });
+        } else {
+            stage.must(Change::Stop { guest: name("spare"), why: "there is no other room for g1".to_owned() });
+            stage.end("a", failed());
+        }
+        let decision = round(&stage);
+        let said = &decision.report.guests[&name("g1")].doing;
+        assert!(said.contains("no host can run it"), "left alone: {is_left_alone}: {said}");
+        assert!(opened(&decision).iter().any(|(key, _)| *key == "placement/g1"), "{decision:?}");
+    }
+}
+
+#[test]
+fn many_guests_that_find_no_host_do_not_keep_a_less_important_one_from_its_place_for_ever() {
+    let names: Vec<String> = (0..300).map(|number| format!("big-{number:03}")).collect();
+    let mut guests: Vec<&str> = names.iter().map(String::as_str).collect();
+    guests.push("small");
+    let mut stage = Stage::new(&["a", "b"], &guests);
+    let mut policies = stage.state.policies.clone();
+    for (_, guest) in policies.guests.iter_mut().filter(|(of, _)| **of != name("small")) {
+        (guest.qemu.memory_mib, guest.priority) = (100_000, 200);
+    }
+    stage.declare(policies);
+    let places = |change: &Change| matches!(change, Change::Place { guest, .. } if *guest == name("small"));
+    let mut is_placed = false;
+    for _ in 0..8 {
+        let commands = round(&stage).commands;
+        is_placed |= commands.iter().any(places);
+        for command in commands {
+            stage.apply(command);
+        }
+    }
+    assert!(is_placed, "all others are too large for any host");
 }
 
 #[test]
