@@ -224,18 +224,22 @@ impl<'b> Pass<'_, 'b> {
                 strays.iter().filter(|stray| stray.epoch >= run.tenure.epoch).map(Stray::again).collect();
             self.stop_strays(run.name, &newer, Some(&run.tenure.host));
         }
-        self.tell_strays(run.name, &strays, format_args!("although it runs on {}", run.tenure.host));
+        let asked = if run.guest.strays.is_empty() { None } else { self.being_released(run.name, &run.tenure.host) };
+        // What a host that has fallen silent since had of it may run there still: who has been told of it stays told.
+        let is_open = strays.is_empty() && asked.as_ref().is_some_and(|host| !self.round.answers(host));
+        if !is_open {
+            self.tell_strays(run.name, &strays, format_args!("although it runs on {}", run.tenure.host));
+        }
         if !strays.is_empty() {
             return Some(format!("found on {} as well, where it is stopped first", on(&strays)));
         }
-        if run.guest.strays.is_empty() { None } else { self.being_released(run.name, &run.tenure.host) }
+        asked.map(|host| format!("{host} has not said yet that nothing of it is left there"))
     }
 
     /// A host, other than this one, that has been ordered to stop what it has of the guest, and has not reported.
-    pub(super) fn being_released(&self, name: &GuestName, but: &HostName) -> Option<String> {
-        let asked = self.round.state.guests.get(name)?.strays.keys().filter(|host| *host != but);
-        let mut open = asked.filter(|host| release_of(self.round.state, name, host).is_some());
-        open.next().map(|host| format!("{host} has not said yet that nothing of it is left there"))
+    fn being_released(&self, name: &GuestName, but: &HostName) -> Option<HostName> {
+        let mut asked = self.round.state.guests.get(name)?.strays.keys().filter(|host| *host != but);
+        asked.find(|host| release_of(self.round.state, name, host).is_some()).cloned()
     }
 }
 

@@ -434,6 +434,30 @@ fn a_coordinator_that_has_just_begun_to_listen_starts_no_guest_that_has_vanished
     assert!(scene.words().contains(&"Climb".to_owned()), "it is nowhere: {}", doing(&scene, "web"));
 }
 
+#[test]
+fn people_stay_told_of_a_guest_that_was_found_twice_while_the_host_that_is_to_stop_it_is_silent() {
+    let mut scene = four();
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    let epoch = committed(&scene);
+    has(&mut scene, "web", "b", epoch);
+    scene.settle();
+    let told = |scene: &Scene| scene.stage.state.open_incident("twice/web").is_some();
+    assert!(told(&scene) && scene.stage.orders("b")[0].starts_with("release web"), "{:?}", scene.stage.orders("b"));
+    scene.later(3_000);
+    scene.synced("b", scene.now - 3_000);
+    scene.heard("b", 100);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.settle();
+    assert!(told(&scene), "it may run on b still");
+    assert!(doing(&scene, "web").contains("b has not said yet"), "{}", doing(&scene, "web"));
+    scene.stage.end("b", done());
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.settle();
+    assert!(!told(&scene));
+}
+
 /// Time passes, all hosts sync, and `d` has nothing of `web`.
 fn later_with_nothing(scene: &mut Scene, ms: u64) {
     let left = scene.evidence.hosts[&host("d")].left.clone();
