@@ -143,18 +143,33 @@ fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Ho
     }
 }
 
-/// A host that has announced to go and does not go is told of: it gets no guests meanwhile.
+/// A host that has announced to go and does not go is told of: it gets no guests meanwhile. So is one that does not come back from a
+/// reboot, and for which guests wait however long that takes: else they would be down, and nobody told.
 fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
     let Subject { name, host, judgement, .. } = *subject;
-    let healthy = || judgement.verdict == HostVerdict::Healthy;
-    match host.mode {
-        Mode::Leaving { .. } if host.life == Life::Up && healthy() && round.age(host.mode_since) >= REBOOT_GRACE => {
-            let minutes = Duration::as_secs(&REBOOT_GRACE) / 60;
-            let summary = format!("{name} announced over {minutes} minutes ago that it would go, and is still here");
-            let human =
-                format!("If {name} is to stay, run `holdfast host resume {name}`: until then it gets no guests.");
-            open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
+    let is_long = || round.age(host.mode_since) >= REBOOT_GRACE;
+    let minutes = Duration::as_secs(&REBOOT_GRACE) / 60;
+    let (summary, human) = match (host.mode, judgement.verdict == HostVerdict::Healthy) {
+        (Mode::Leaving { .. }, true) if host.life == Life::Up && is_long() => (
+            format!("{name} announced over {minutes} minutes ago that it would go, and is still here"),
+            format!("If {name} is to stay, run `holdfast host resume {name}`: until then it gets no guests."),
+        ),
+        (Mode::Leaving { reboot: true }, false) if is_long() && is_waited_for_however_long(round.state, name, host) => {
+            (
+                format!(
+                    "{name} announced its reboot over {minutes} minutes ago, and the guests that are kept for it are down"
+                ),
+                format!("Look why {name} does not come back, or have them start elsewhere: `holdfast guest migrate`."),
+            )
         }
-        Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance => close(decision, ABOUT, subject),
-    }
+        (Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance, _) => {
+            return close(decision, ABOUT, subject);
+        }
+    };
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
+}
+
+/// Whether guests that are to run start on this host and nowhere else, whenever it is back.
+fn is_waited_for_however_long(state: &ClusterState, name: &HostName, host: &Host) -> bool {
+    state.departure(name) == Some(Departure::StopAndKeep) && host.kept.iter().any(|guest| is_to_start(state, guest))
 }

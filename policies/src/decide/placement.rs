@@ -127,12 +127,12 @@ impl<'a> Plan<'a> {
         let freed_now = ready.iter().copied().filter(|at| may_wait(state, problem.guest_name(*at), age));
         let patient = problem.least_important(&freed_now.collect::<Vec<GuestAt>>());
         let overfull = room.overfull(&problem);
+        // While deciding is suspended nobody is stopped, and what is brought back would wait for that.
+        let keep_best_effort = state.suspended.is_some();
+        let free = |guests, patient| Ask { guests, patient, keep_best_effort, ..Ask::default() };
         let placing = |room: &mut Room| match kept.is_empty() {
-            true => {
-                let ask = Ask { guests: ready.clone(), patient: patient.clone(), ..Ask::default() };
-                plan::place(&problem, room, &ask)
-            }
-            false => with_kept(&problem, room, ready.clone(), patient.clone(), &kept),
+            true => plan::place(&problem, room, &free(ready.clone(), patient.clone())),
+            false => with_kept(&problem, room, ready.clone(), &kept, |guests| free(guests, patient.clone())),
         };
         let mut placement = placing(&mut room);
         let mut moves = plan::moves(&problem, &room);
@@ -262,13 +262,14 @@ impl<'a> Plan<'a> {
 }
 
 /// Places guests that have waited for a host that is back on that host, and then the others. One that its host cannot take
-/// any more goes elsewhere, unless it is frozen, and with its set, which shows in the next round where it is.
+/// any more goes elsewhere, unless it is frozen, and with its set, which shows in the next round where it is. `ask` says how others are
+/// placed.
 fn with_kept(
     problem: &Problem<'_>,
     room: &mut Room,
     ready: Vec<GuestAt>,
-    patient: BTreeSet<GuestAt>,
     kept: &BTreeMap<&GuestName, Kept<'_>>,
+    ask: impl Fn(Vec<GuestAt>) -> Ask,
 ) -> Placement {
     let (mut waiting, mut free) = (BTreeMap::<&HostName, Vec<GuestAt>>::new(), Vec::new());
     for at in ready {
@@ -290,7 +291,7 @@ fn with_kept(
     let settled = placed.settled();
     free.retain(|at| !problem.is_kept_with(*at, &settled));
     let begun = placed.begun();
-    placed.add(plan::place(problem, room, &Ask { guests: free, settled, begun, patient, ..Ask::default() }));
+    placed.add(plan::place(problem, room, &Ask { settled, begun, ..ask(free) }));
     placed
 }
 

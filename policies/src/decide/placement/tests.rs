@@ -338,6 +338,26 @@ fn nobody_waits_for_the_room_of_a_guest_that_is_left_alone_or_could_not_be_stopp
 }
 
 #[test]
+fn while_deciding_is_suspended_nobody_waits_for_a_guest_to_give_way() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "spare"]);
+    let mut policies = stage.state.policies.clone();
+    for guest in policies.guests.values_mut() {
+        guest.qemu.memory_mib = 5_000;
+    }
+    stage.declare(policies);
+    declare(&mut stage, Vec::new(), &["spare"]);
+    stage.run("spare", "a");
+    stage.run("g1", "b");
+    let gone = stage.gone("b");
+    stage.must(gone);
+    let said = |stage: &Stage| round(stage).report.guests[&name("g1")].doing.clone();
+    assert!(said(&stage).contains("spare has given way"), "{}", said(&stage));
+    stage.must(Change::SuspensionSet { suspended: true, by: "ann".to_owned() });
+    assert!(said(&stage).contains("no host can run it"), "{}", said(&stage));
+    assert!(opened(&round(&stage)).iter().any(|(key, _)| *key == "placement/g1"), "people are told");
+}
+
+#[test]
 fn many_guests_that_find_no_host_do_not_keep_a_less_important_one_from_its_place_for_ever() {
     let names: Vec<String> = (0..300).map(|number| format!("big-{number:03}")).collect();
     let mut guests: Vec<&str> = names.iter().map(String::as_str).collect();

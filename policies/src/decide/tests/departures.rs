@@ -98,7 +98,7 @@ fn a_guest_that_people_keep_stopped_or_leave_alone_does_not_say_that_it_waits_fo
 
 #[test]
 fn guests_that_wait_in_vain_start_elsewhere_unless_they_are_frozen() {
-    for (on_shutdown, after) in [(OnShutdown::Conditional, vec!["Place"]), (OnShutdown::Freeze, vec![])] {
+    for (on_shutdown, after) in [(OnShutdown::Conditional, ["Place"]), (OnShutdown::Freeze, ["IncidentOpened"])] {
         let (mut scene, _) = announced(on_shutdown, true);
         scene.later(419_999);
         scene.silent("d", 400_000);
@@ -106,6 +106,31 @@ fn guests_that_wait_in_vain_start_elsewhere_unless_they_are_frozen() {
         scene.later(1);
         scene.silent("d", 400_000);
         assert_eq!(scene.words(), after, "{on_shutdown:?}");
+    }
+}
+
+#[test]
+fn people_are_told_of_frozen_guests_whose_host_does_not_come_back_from_its_reboot() {
+    for (reboot, wanted, is_told) in [
+        (true, crate::state::Wanted::Running, true),
+        (true, crate::state::Wanted::Stopped, false),
+        (false, crate::state::Wanted::Running, false),
+    ] {
+        let (mut scene, _) = announced(OnShutdown::Freeze, reboot);
+        if wanted != crate::state::Wanted::Running {
+            scene.stage.must(Change::WantedSet { guest: name("web"), wanted, by: "ann".to_owned() });
+        }
+        scene.later(421_000);
+        scene.silent("d", 400_000);
+        scene.settle();
+        let told = |scene: &Scene| scene.stage.state.open_incident("leaving/d").map(|told| told.summary.clone());
+        let summary = told(&scene);
+        assert_eq!(summary.is_some(), is_told, "a reboot: {reboot}, {wanted:?}: {summary:?}");
+        assert!(summary.is_none_or(|summary| summary.contains("the guests that are kept for it are down")));
+        scene.stage.join("d", "d.2");
+        scene.later(1_000);
+        scene.settle();
+        assert_eq!(told(&scene), None, "it is back");
     }
 }
 
