@@ -9,12 +9,13 @@ use super::{
     named,
 };
 use crate::{
-    decide::{FENCE_COUNTS_FOR, pause_after},
+    decide::{FENCE_COUNTS_FOR, grace, pause_after},
     lease::{Ground, NoGround},
     model::FenceLevel,
     names::{GuestName, HostName},
     power_device::SETTLE,
     rules::Rule,
+    state::Mode,
     time::{Span, millis},
 };
 
@@ -97,7 +98,7 @@ impl Place<'_> {
         vec![
             self.bound(Failure::HostDied, "failover", died, said()),
             self.bound(Failure::CoordinatorDied, "failover", elected, said()),
-            self.bound(Failure::HostCutOff, "fence, failover", self.agreed(off), self.fenced()),
+            self.bound(Failure::HostCutOff, "fence, failover", self.unrestrained(self.agreed(off)), self.fenced()),
             self.bound(Failure::DeviceSilent, acts(ground), self.agreed(tries), self.without_its_word(ground)),
         ]
     }
@@ -145,6 +146,18 @@ impl Place<'_> {
 
     fn agreed(&self, because: String) -> Part {
         Part::of(Stage::Detect, self.case.timing.suspect_after.0 + VOTERS_ASKED_EVERY, because)
+    }
+
+    /// A host that has announced to go is not switched off for its silence while it may be on its way.
+    fn unrestrained(&self, mut detect: Part) -> Part {
+        let grace = match self.case.state.hosts.get(self.host).map(|host| host.mode) {
+            Some(Mode::Leaving { reboot }) => grace(reboot),
+            Some(Mode::Active | Mode::Draining | Mode::Maintenance) | None => return detect,
+        };
+        let time = Span::secs(grace.as_secs());
+        detect.within_ms = detect.within_ms.map(|within| within.max(millis(grace)));
+        detect.because = format!("{}, after {time} of silence, because it has announced to go", detect.because);
+        detect
     }
 
     /// Where the coordinator is known to be lost, others elect another one first.

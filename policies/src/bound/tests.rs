@@ -10,6 +10,7 @@ use crate::{
     model::{FenceLevel, Policies, PowerDevice, Rung},
     names::RuleName,
     rules::{Guests, Hosts, Rule, Score},
+    state::Mode,
 };
 
 fn declared(change: impl FnOnce(&mut Policies)) -> Cluster {
@@ -317,6 +318,18 @@ fn a_ladder_that_starts_a_guest_anew_is_stretched_by_the_guest_that_has_to_be_re
         assert!(waits.is_some_and(|stretch| stretch.by_ms.is_none() && stretch.why.contains("db")), "{failure}");
     }
     assert_eq!(by(&bound_of(&declared(|_| {}), Failure::GuestDied), StretchedBy::Order), None);
+}
+
+#[test]
+fn a_host_that_has_announced_to_go_is_switched_off_only_after_its_time_to_go() {
+    for (reboot, seconds) in [(true, 420), (false, 120)] {
+        let mut stage = declared(|_| {});
+        stage.must(Change::ModeSet { host: host("a"), mode: Mode::Leaving { reboot }, by: "ann".to_owned() });
+        let frozen = bound_of(&stage, Failure::HostCutOff);
+        assert_eq!(parts(&frozen)[0], (Stage::Detect, Some(seconds * 1_000)), "{frozen:#?}");
+        assert!(frozen.because.contains("announced to go"), "{frozen:#?}");
+        assert_eq!(parts(&bound_of(&stage, Failure::HostDied))[0], (Stage::Detect, Some(750)), "its device says off");
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub use hosts::{HostJudgement, HostVerdict};
 pub use leadership::HandOver;
 pub use paths::PathToTest;
 pub(crate) use quarantine::FENCE_COUNTS_FOR;
+pub(crate) use restraint::grace;
 use serde::{Deserialize, Serialize};
 pub use services::{Degradation, ServiceJudgement, ServiceVerdict, Services};
 pub(crate) use storm::supposed_storm;

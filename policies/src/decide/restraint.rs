@@ -24,6 +24,11 @@ pub const REBOOT_GRACE: Duration = Duration::from_secs(420);
 /// services have had their 90 s; one that is not proven off then hangs, and its guests wait for proof (R16).
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(120);
 
+/// How long a host that has announced to go may be silent while it may still run guests.
+pub(crate) fn grace(reboot: bool) -> Duration {
+    if reboot { REBOOT_GRACE } else { SHUTDOWN_GRACE }
+}
+
 /// Why a silent host is not fenced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Restraint {
@@ -48,7 +53,7 @@ pub(super) fn restraint(round: &Round<'_>, name: &HostName, judgement: &HostJudg
     match host.mode {
         Mode::Active | Mode::Draining | Mode::Maintenance => None,
         Mode::Leaving { reboot } => {
-            let (grace, going) = if reboot { (REBOOT_GRACE, "reboot") } else { (SHUTDOWN_GRACE, "shutdown") };
+            let (grace, going) = (grace(reboot), if reboot { "reboot" } else { "shutdown" });
             // Counted from its supervisor's last word, which is the first to stop.
             let left =
                 grace.checked_sub(Duration::from_millis(judgement.unsynced_ms)).filter(|left| !left.is_zero())?;
