@@ -1,6 +1,6 @@
 //! Findings: mistakes, each with its file, line, column, the line itself and what would be right.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,8 @@ use super::Source;
 const SHOWN_MAX: usize = 100;
 /// Most findings that are kept before sorting, so that hostile input cannot fill the memory.
 const KEPT_MAX: usize = 10_000;
+/// Most doubts that are shown: more are one of them repeated.
+const DOUBTS_MAX: usize = 10;
 /// Longest part of a line that is shown, in characters. Longer lines are generated, not written.
 const EXCERPT_MAX: usize = 160;
 
@@ -74,12 +76,13 @@ type Raw = (Place, String, Option<String>);
 pub(super) struct Findings<'a> {
     sources: &'a [Source<'a>],
     raw: RefCell<Vec<Raw>>,
+    doubts: RefCell<BTreeSet<(Place, String)>>,
 }
 
 impl<'a> Findings<'a> {
     /// Nothing found yet.
     pub(super) fn new(sources: &'a [Source<'a>]) -> Self {
-        Self { sources, raw: RefCell::new(Vec::new()) }
+        Self { sources, raw: RefCell::default(), doubts: RefCell::default() }
     }
 
     /// Notes a mistake that explains itself.
@@ -97,6 +100,23 @@ impl<'a> Findings<'a> {
         if raw.len() < KEPT_MAX {
             raw.push((at, what, hint));
         }
+    }
+
+    /// Notes what is no mistake and may not be meant, with what would be right.
+    pub(super) fn doubt(&self, at: Place, what: String) {
+        let mut doubts = self.doubts.borrow_mut();
+        if doubts.len() < KEPT_MAX {
+            doubts.insert((at, what));
+        }
+    }
+
+    /// What was noted so, by place: `? web.yaml:3:5: …`, a line each.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let doubts = self.doubts.borrow();
+        let line = |(at, what): &(Place, String)| format!("? {}: {what}", self.name(*at));
+        let more = doubts.len().saturating_sub(DOUBTS_MAX);
+        let more = (more > 0).then(|| format!("? {more} more of these are not shown"));
+        doubts.iter().take(DOUBTS_MAX).map(line).chain(more).collect()
     }
 
     /// Whether nothing is wrong so far.

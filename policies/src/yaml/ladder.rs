@@ -10,7 +10,8 @@ use crate::{
     time::Span,
 };
 
-const RESTART_SERVICE: Keys = Keys { known: &["run", "tries", "wait"], later: &[], renamed: &[] };
+/// What `restart_service` has; the other rungs that are tried have the same, but for `run`.
+pub(super) const RESTART_SERVICE: Keys = Keys { known: &["run", "tries", "wait"], later: &[], renamed: &[] };
 const TRIED: Keys =
     Keys { known: &["tries", "wait"], later: &[], renamed: &[("run", "only `restart_service` runs a command")] };
 const PAGE: Keys = Keys { known: &["severity"], later: &[], renamed: &[] };

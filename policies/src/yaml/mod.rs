@@ -15,6 +15,7 @@ mod fencing;
 mod fields;
 mod finding;
 mod guests;
+mod hasty;
 mod host;
 mod hosts;
 mod ladder;
@@ -78,6 +79,14 @@ const GUEST_CONFIG: &str = "the config of the agent in a guest is checked by `ho
 /// # Errors
 /// All mistakes of all files, in the order of the files, from top to bottom.
 pub fn parse(sources: &[Source<'_>]) -> Result<Policies, Vec<Finding>> {
+    parse_with_doubts(sources).map(|(policies, _)| policies)
+}
+
+/// The same, and what may not be meant though it is no mistake: a line each, which begins with `?` and the place.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_with_doubts(sources: &[Source<'_>]) -> Result<(Policies, Vec<String>), Vec<Finding>> {
     let findings = Findings::new(sources);
     let mut policies = Policies::default();
     let mut seen = Seen::default();
@@ -92,7 +101,8 @@ pub fn parse(sources: &[Source<'_>]) -> Result<Policies, Vec<Finding>> {
         cluster::check(&policies, &seen, &findings);
         capacities::check(&policies, &seen, &findings);
     }
-    findings.into_result(policies)
+    let doubts = findings.doubts();
+    findings.into_result((policies, doubts))
 }
 
 /// Reads one document of one policy file into `policies`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     across::Seen,
     fields::{Fields, Keys},
-    guests, ladder, probes, rules,
+    guests, hasty, ladder, probes, rules,
     text::quoted,
     tuning,
     value::Value,
@@ -68,6 +68,9 @@ fn policy(value: &Value<'_>, name: &PolicyName, seen: &mut Seen) -> Option<Polic
     let rungs = || ladder.iter().flatten();
     sketch.restarts_service = rungs().any(|rung| matches!(rung, Rung::RestartService { .. }));
     sketch.reboots = rungs().any(|rung| matches!(rung, Rung::RebootGuest { .. }));
+    if let (Some(section), Some(rungs), Some(services)) = (fields.section("ladder"), &ladder, &services) {
+        hasty::check(&section, rungs, services);
+    }
     let on_storage_error = fields.or("on_storage_error", Vec::new(), ladder::on_storage_error);
     let on_degraded = fields.or("on_degraded", OnDegraded::Alert, |v| {
         v.one_of(&[("alert", OnDegraded::Alert), ("migrate", OnDegraded::Migrate), ("ladder", OnDegraded::Ladder)])

@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_policies::{
-    model::Policies,
-    yaml::{self, Finding, Source},
-};
+use holdfast_policies::yaml::{self, Finding, Source};
 use serde_json::json;
 
 use super::{
@@ -33,9 +30,11 @@ pub(super) fn check(given: &[PathBuf]) -> Result<Reply, Failure> {
     let mut findings: Vec<Finding> =
         hosts.iter().filter_map(|file| yaml::parse_host(&file.source()).err()).flatten().collect();
     let sources: Vec<Source<'_>> = policies.iter().map(|file| file.source()).collect();
-    let parsed = yaml::parse(&sources);
-    let mut notes = parsed.as_ref().map(Policies::unmet).unwrap_or_default();
-    findings.extend(parsed.err().into_iter().flatten());
+    let mut notes = Vec::new();
+    match yaml::parse_with_doubts(&sources) {
+        Ok((policies, doubts)) => notes.extend(doubts.into_iter().chain(policies.unmet())),
+        Err(mistakes) => findings.extend(mistakes),
+    }
     if !findings.is_empty() {
         return Err(Failure::Findings(findings));
     }

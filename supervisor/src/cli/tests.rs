@@ -254,6 +254,20 @@ fn check_looks_at_what_a_host_file_names_and_at_what_policies_meet() {
 }
 
 #[test]
+fn check_tells_of_a_wait_that_cuts_recoveries_short_by_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("web.yaml");
+    let text = "policies:\n  web:\n    match: { app: web }\n    services:\n      \
+                worker: { probe: { exec: { run: [x] } }, every: 30s }\n    ladder:\n      \
+                - restart_service: { run: [x], wait: 20s }\n      - page\n";
+    fs::write(&file, text).unwrap();
+    let called = holdfast(&["check", file.to_str().unwrap()]);
+    let place = format!("? {}:7:44: `restart_service` waits 20s ", file.display());
+    assert!(called.code == 0 && called.out.starts_with(&place), "{}", called.out);
+    assert!(called.out.contains("set `wait` to at least 61s\n"), "{}", called.out);
+}
+
+#[test]
 fn a_host_that_comes_later_gets_a_host_file_with_what_is_the_same_on_all_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let etc = folder.path().join("etc");

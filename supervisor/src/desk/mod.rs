@@ -382,13 +382,15 @@ pub fn of_refusal(refused: Refused) -> Result<Answer, Denied> {
     }
 }
 
-/// Reads the files of an apply and compares them with what is in force: the new policies, and one line per change.
+/// Reads the files of an apply and compares them with what is in force: the new policies, and one line per change, and then per
+/// doubt (`?`).
 ///
 /// # Errors
 /// [`Denied::Findings`] with all mistakes.
 pub fn plan(current: &Policies, sources: &BTreeMap<String, String>) -> Result<(Policies, Vec<String>), Denied> {
-    let policies = parse(sources)?;
-    let changes = yaml::diff(current, &policies);
+    let (policies, doubts) = yaml::parse_with_doubts(&named(sources)).map_err(Denied::Findings)?;
+    let mut changes = yaml::diff(current, &policies);
+    changes.extend(doubts);
     Ok((policies, changes))
 }
 
@@ -397,6 +399,9 @@ pub fn plan(current: &Policies, sources: &BTreeMap<String, String>) -> Result<(P
 /// # Errors
 /// [`Denied::Findings`] with all mistakes.
 pub fn parse(sources: &BTreeMap<String, String>) -> Result<Policies, Denied> {
-    let sources: Vec<Source<'_>> = sources.iter().map(|(name, text)| Source { name, text }).collect();
-    yaml::parse(&sources).map_err(Denied::Findings)
+    yaml::parse(&named(sources)).map_err(Denied::Findings)
+}
+
+fn named(sources: &BTreeMap<String, String>) -> Vec<Source<'_>> {
+    sources.iter().map(|(name, text)| Source { name, text }).collect()
 }
