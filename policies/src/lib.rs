@@ -50,6 +50,7 @@ pub mod revocation;
 pub mod rules;
 pub mod secret;
 pub mod sight;
+mod started_anew;
 pub mod state;
 pub mod sync;
 pub mod time;

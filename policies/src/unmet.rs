@@ -88,7 +88,7 @@ fn shown(labels: &Labels) -> String {
 }
 
 /// `db-1, web-2`, or the first of many and how many more there are; nothing where there is none.
-fn names(all: &[&GuestName]) -> Option<String> {
+pub(crate) fn names(all: &[&GuestName]) -> Option<String> {
     let first: Vec<&str> = all.iter().take(TOLD_MAX).map(|name| name.as_str()).collect();
     let more = all.len().saturating_sub(TOLD_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

@@ -177,6 +177,9 @@ impl Brain {
             voucher.keep_way_in(&policies.cluster)?;
         }
         self.check_against_cluster(&policies)?;
+        changes.extend(self.node.read(|state| {
+            policies.to_be_started_anew(&state.policies, |guest| state.guests.get(guest).is_some_and(may_run))
+        }));
         changes.extend(self.node.read(|state| left_open(state, &policies)));
         changes.extend(self.node.read(|state| policies.local_levels_declared(&state.policies)));
         changes.extend(self.node.read(|state| policies.strangers_named(|host| self.is_known(state, host))));
@@ -347,6 +350,11 @@ impl Brain {
 /// others, and operators with a certificate, are to go on to where another may lead by now.
 fn may_answer(followed: bool, me: &HostName, voucher: &Voucher) -> bool {
     followed || matches!(voucher, Voucher::Host(host) if host == me)
+}
+
+/// Whether something of a guest may run, wherever.
+fn may_run(guest: &Guest) -> bool {
+    !matches!(guest.phase, Phase::Unplaced | Phase::Free { .. })
 }
 
 /// Whether the guest runs on this host and is being moved away from it.
