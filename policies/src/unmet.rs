@@ -1,11 +1,11 @@
 //! What is declared and meets nothing: a policy that matches no guest, a guest that no policy matches. It may be meant, so it is no
 //! mistake. As a rule it is a label with a typo, and then nobody would ask the services of a guest for years.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Display};
 
 use crate::{
     model::{Labels, Policies},
-    names::{GuestName, PolicyName},
+    names::{GuestName, HostName, PolicyName},
     rules::{Guests, Hosts, Rule, has_all},
 };
 
@@ -42,6 +42,22 @@ impl Policies {
         let left: Vec<&GuestName> = before.guests.keys().filter(|guest| !self.guests.contains_key(*guest)).collect();
         let names = names(&left)?;
         Some(format!("? declared no more, so that what runs of them runs on, and nobody looks after it: {names}"))
+    }
+
+    /// Those among the hosts that may run guests for which no fencing is declared, as a line; not where there is no other host to start
+    /// a guest on. Who means it declares `operator`.
+    #[must_use]
+    pub fn unfenced<'h>(&self, hosts: impl IntoIterator<Item = &'h HostName>) -> Option<String> {
+        let hosts: Vec<&HostName> = hosts.into_iter().collect();
+        if self.guests.is_empty() || hosts.len() < 2 {
+            return None;
+        }
+        let unfenced = hosts.into_iter().filter(|host| self.fencing.get(*host).is_none_or(Vec::is_empty));
+        let names = names(&unfenced.collect::<Vec<_>>())?;
+        Some(format!(
+            "? no `fencing` is declared for these hosts: when one of them fails, its guests wait until a person has made sure that it is \
+             off: {names}"
+        ))
     }
 
     /// The guests that fall under no policy, as a line.
@@ -88,8 +104,8 @@ fn shown(labels: &Labels) -> String {
 }
 
 /// `db-1, web-2`, or the first of many and how many more there are; nothing where there is none.
-pub(crate) fn names(all: &[&GuestName]) -> Option<String> {
-    let first: Vec<&str> = all.iter().take(TOLD_MAX).map(|name| name.as_str()).collect();
+pub(crate) fn names<N: Display>(all: &[&N]) -> Option<String> {
+    let first: Vec<String> = all.iter().take(TOLD_MAX).map(ToString::to_string).collect();
     let more = all.len().saturating_sub(TOLD_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     (!first.is_empty()).then(|| first.join(", ") + &more)
@@ -162,6 +178,17 @@ hosts:
                 "? rule all.placement.1 is about no host: `hosts` labels none zone=q",
             ]
         );
+    }
+
+    #[test]
+    fn hosts_without_fencing_are_named_where_guests_could_start_elsewhere() {
+        let fenced = declared(&format!("{GUESTS}fencing:\n  hv-a: [operator]\n"));
+        let [a, b, c] = ["hv-a", "hv-b", "hv-c"].map(|name| HostName::new(name).unwrap());
+        let line = fenced.unfenced([&a, &b, &c]).unwrap();
+        assert!(line.starts_with("? no `fencing` is declared") && line.ends_with("off: hv-b, hv-c"), "{line}");
+        assert_eq!(fenced.unfenced([&a]), None, "a person is meant");
+        assert_eq!(declared(GUESTS).unfenced([&b]), None, "no other host");
+        assert_eq!(Policies::default().unfenced([&b, &c]), None, "no guests");
     }
 
     #[test]

@@ -180,6 +180,10 @@ impl Brain {
         changes.extend(self.node.read(|state| {
             policies.to_be_started_anew(&state.policies, |guest| state.guests.get(guest).is_some_and(may_run))
         }));
+        changes.extend(self.node.read(|state| {
+            let hosts = state.hosts.iter().filter(|(_, known)| known.facts.guests);
+            policies.unfenced(hosts.map(|(name, _)| name))
+        }));
         changes.extend(self.node.read(|state| left_open(state, &policies)));
         changes.extend(self.node.read(|state| policies.local_levels_declared(&state.policies)));
         changes.extend(self.node.read(|state| policies.strangers_named(|host| self.is_known(state, host))));
