@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     super::{
         datagram::create_key,
+        desk::voters_warning,
         pki::{self, Authority},
     },
     arguments::Init,
@@ -150,16 +151,25 @@ fn told(plan: &Plan, folder: &Path) -> Reply {
     let voters: Vec<&str> = plan.voters.keys().map(HostName::as_str).collect();
     let hosts: Vec<&str> = plan.hosts.keys().map(HostName::as_str).collect();
     let (cluster, out) = (&plan.cluster, folder.display());
+    // Of a single host it needs not to be said.
+    let few = voters_warning(plan.voters.len()).filter(|_| hosts.len() > 1);
+    let note = few.as_ref().map(|why| {
+        format!(
+            "\nNote: {why}. Make it three: one that votes and runs no guests may be a small machine (--host NAME=IP --witness NAME).\n"
+        )
+    });
     let text = format!(
-        "Made cluster {cluster} in {out}: hosts {}; voters {}.\n\n\
+        "Made cluster {cluster} in {out}: hosts {}; voters {}.\n{}\n\
          {out}/authority  is the certificate authority: keep its key off the hosts, where few can read it\n\
          {out}/HOST       belongs on each host as /etc/holdfast\n\n\
          Then start `holdfast guard` and `holdfast run` on every host, and `holdfast apply DIR` your policies on one of them.\n",
         hosts.join(", "),
         voters.join(", "),
+        note.unwrap_or_default(),
     );
     let witnesses: Vec<&str> = plan.witnesses.iter().map(HostName::as_str).collect();
-    let json =
-        json!({ "cluster": cluster, "out": out.to_string(), "hosts": hosts, "voters": voters, "witnesses": witnesses });
+    let json = json!({
+        "cluster": cluster, "out": out.to_string(), "hosts": hosts, "voters": voters, "witnesses": witnesses, "note": few,
+    });
     Reply { text, json, code: 0 }
 }

@@ -117,6 +117,21 @@ fn init_makes_host_files_that_load_and_keys_that_are_private() {
 }
 
 #[test]
+fn init_says_that_one_voter_among_several_hosts_stops_all_decisions_when_it_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = |name: &str, hosts: &[&str]| {
+        let out = folder.path().join(name);
+        let hosts = hosts.iter().flat_map(|host| ["--host", host]);
+        let arguments: Vec<&str> = ["init", "--out", out.to_str().unwrap()].into_iter().chain(hosts).collect();
+        holdfast(&arguments).out
+    };
+    let two = made("two", &["hv-a=10.0.0.1", "hv-b=10.0.0.2"]);
+    assert!(two.contains("\nNote: with 1, the loss of one voter stops") && two.contains("--witness NAME"), "{two}");
+    assert!(!made("one", &["hv-a=10.0.0.1"]).contains("Note"), "there is nothing to move to");
+    assert!(!made("three", &["hv-a=10.0.0.1", "hv-b=10.0.0.2", "hv-c=10.0.0.3"]).contains("Note"));
+}
+
+#[test]
 fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("etc");
