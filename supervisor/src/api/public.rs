@@ -51,6 +51,8 @@ pub async fn serve_public(address: SocketAddr, desk: Arc<dyn Desk>) -> Result<Se
         .route("/v1/status", get(status))
         .route("/v1/guests/{guest}/explain", get(explain))
         .route("/v1/journal", get(journal))
+        .fallback(no_page)
+        .method_not_allowed_fallback(only_read)
         .layer(from_fn(answers::within_limit))
         .with_state(Arc::new(Pages::of(desk)));
     Ok(serve(listener, router, Some(bound)))
@@ -85,6 +87,22 @@ async fn metrics(State(pages): Asked) -> Response {
         Ok(page) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response(),
         Err(_) => unmade(),
     }
+}
+
+/// Another page was asked for than there is.
+async fn no_page() -> Response {
+    answers::error(
+        StatusCode::NOT_FOUND,
+        "there is no such page, but /metrics, /healthz, /readyz, /v1/status, /v1/guests/GUEST/explain and /v1/journal?last=N",
+    )
+}
+
+/// Something else was asked than to see a page.
+async fn only_read() -> Response {
+    answers::error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "pages are only read here (GET); for orders there is the command `holdfast`",
+    )
 }
 
 /// Making a page has ended by a defect.

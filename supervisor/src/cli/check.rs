@@ -38,6 +38,10 @@ pub(super) fn check(given: &[PathBuf]) -> Result<Reply, Failure> {
     if !findings.is_empty() {
         return Err(Failure::Findings(findings));
     }
+    if !policies.is_empty() && policies.iter().all(|file| file.is_blank()) {
+        let names: Vec<&str> = policies.iter().map(|file| file.path.as_str()).collect();
+        notes.push(format!("? nothing is declared in {}: `apply` refuses that", names.join(", ")));
+    }
     notes.extend(hosts.iter().flat_map(|file| unusable(file)));
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     let told: String = notes.iter().map(|note| format!("{note}\n")).collect();

@@ -24,6 +24,12 @@ impl SourceFile {
     pub(super) fn source(&self) -> Source<'_> {
         Source { name: &self.path, text: &self.text }
     }
+
+    /// Whether nothing is said in it at all: comments and markers of documents at most.
+    pub(super) fn is_blank(&self) -> bool {
+        let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || ["---", "..."].contains(&line);
+        self.text.lines().map(str::trim).all(says_nothing)
+    }
 }
 
 /// Reads files, and the `*.yaml` files of folders in the order of their names.
@@ -83,9 +89,7 @@ fn has_ending(path: &Path, wanted: &str) -> bool {
 /// Refuses files in which nothing is said at all, such as one that was cut to nothing: taken at their word they would take all guests
 /// out of Holdfast's care, as an empty folder would.
 pub(super) fn not_blank(files: &[SourceFile]) -> Result<(), Failure> {
-    let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || ["---", "..."].contains(&line);
-    let is_blank = |file: &SourceFile| file.text.lines().map(str::trim).all(says_nothing);
-    if !files.iter().all(is_blank) {
+    if !files.iter().all(SourceFile::is_blank) {
         return Ok(());
     }
     let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();

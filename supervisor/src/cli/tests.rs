@@ -238,7 +238,11 @@ fn check_shows_every_mistake_with_its_place_and_ends_with_2() {
     assert!(called.json()["findings"].as_array().unwrap().len() >= 2 && called.json()["error"].is_string());
     fs::write(Path::new(policies).join("a.yaml"), "guests: {}\n").unwrap();
     fs::remove_file(Path::new(policies).join("b.yaml")).unwrap();
-    assert_eq!(holdfast(&["check", policies]).code, 0);
+    let called = holdfast(&["check", policies]);
+    assert!(called.code == 0 && called.out.starts_with("no mistakes in "), "{}", called.out);
+    fs::write(Path::new(policies).join("a.yaml"), "# nothing yet\n").unwrap();
+    let called = holdfast(&["check", policies]);
+    assert!(called.code == 0 && called.out.starts_with("? nothing is declared in "), "{}", called.out);
     assert_eq!(holdfast(&["check", "/does/not/exist"]).code, 1);
 }
 
