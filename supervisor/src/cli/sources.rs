@@ -37,7 +37,7 @@ pub(super) fn collect(given: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
     let mut files = Vec::new();
     let mut bytes = 0_usize;
     for path in given {
-        for path in if path.is_dir() { folder(path)? } else { vec![path.clone()] } {
+        for path in if path.is_dir() { folder(path, given)? } else { vec![path.clone()] } {
             let text = read_bounded(&path).map_err(|error| unreadable(&path, &error))?;
             bytes = bytes.saturating_add(text.len());
             files.push(SourceFile { path: path.display().to_string(), text });
@@ -50,12 +50,21 @@ pub(super) fn collect(given: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
     Ok(files)
 }
 
-fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn folder(path: &Path, given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let fail = |error| unreadable(path, &error);
     let entries = fs::read_dir(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
-    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| is_meant(path)).collect();
+    let mut paths: Vec<PathBuf> =
+        entries.into_iter().map(|entry| entry.path()).filter(|path| !is_hidden(path)).collect();
     paths.sort();
     // Left out in silence it would take its guests out of Holdfast's care.
+    if let Some(path) = paths.iter().find(|path| has_policies(path) && !given.iter().any(|named| are_one(named, path)))
+    {
+        let path = path.display();
+        return Err(Failure::Failed(format!(
+            "{path} would not be read: folders in a folder are not; name it as well, or move it away"
+        )));
+    }
+    paths.retain(|path| path.is_file());
     if let Some(path) = paths.iter().find(|path| is_misnamed(path)) {
         let path = path.display();
         return Err(Failure::Failed(format!(
@@ -71,9 +80,18 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Hidden files are an editor's, and not meant.
-fn is_meant(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.is_file()
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Whether this is a folder in which policies lie, by the names of its files.
+fn has_policies(path: &Path) -> bool {
+    let is_policy = |path: &Path| !is_hidden(path) && path.is_file() && (has_ending(path, "yaml") || is_misnamed(path));
+    path.is_dir() && fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| is_policy(&entry.path())))
+}
+
+fn are_one(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Whether a file's name says that it is YAML, and not in the one way that is read.

@@ -362,6 +362,21 @@ fn a_file_that_would_not_be_read_and_one_that_is_no_text_are_named_with_what_to_
 }
 
 #[test]
+fn policies_in_a_folder_in_a_folder_are_not_left_out_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let [top, inner] = ["", "guests"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    fs::create_dir_all(folder.path().join("notes")).unwrap();
+    fs::write(folder.path().join("notes/why.txt"), "none").unwrap();
+    fs::write(folder.path().join("a.yaml"), "cluster: { tolerate: 0 }\n").unwrap();
+    assert_eq!(holdfast(&["check", &top]).code, 0);
+    fs::create_dir(&inner).unwrap();
+    fs::write(folder.path().join("guests/b.yaml"), "guests: {}\n").unwrap();
+    let called = holdfast(&["check", &top]);
+    assert!(called.code == 1 && called.err.contains("/guests would not be read"), "{}", called.err);
+    assert_eq!(holdfast(&["check", &top, &inner]).code, 0, "it is named as well");
+}
+
+#[test]
 fn exit_codes_tell_usage_failure_and_absence_apart() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(init(&folder.path().join("etc")).code, 0);
