@@ -161,6 +161,28 @@ fn a_guest_that_moves_while_it_runs_or_of_which_nobody_wants_anything_calls_nobo
     rules_keep(DOWN);
 }
 
+/// From the first minute on one host is in maintenance and one guest is unmanaged; another host comes back after an hour.
+const FORGOTTEN: &str = r#"
+    input_series:
+      - { series: 'holdfast_raft_leader{instance="hv-a"}', values: '1x1600' }
+      - { series: 'holdfast_host_mode{instance="hv-a", host="hv-b", mode="maintenance"}', values: '1x1600' }
+      - { series: 'holdfast_host_mode{instance="hv-a", host="hv-c", mode="maintenance"}', values: '1x60 0x1540' }
+      - { series: 'holdfast_host_mode{instance="hv-a", host="hv-d", mode="draining"}', values: '1x1600' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="web-1", wanted="unmanaged"}', values: '1x1600' }
+    promql_expr_test:
+      - { expr: 'count by (alertname) (ALERTS{alertstate="firing"})', eval_time: 23h }
+      - expr: 'count by (alertname, host, guest) (ALERTS{alertstate="firing"})'
+        eval_time: 25h
+        exp_samples:
+          - { labels: '{alertname="HoldfastHostLeftAlone", host="hv-b"}', value: 1 }
+          - { labels: '{alertname="HoldfastGuestLeftAlone", guest="web-1"}', value: 1 }
+"#;
+
+#[test]
+fn what_was_left_alone_for_work_and_forgotten_is_told_after_a_day() {
+    rules_keep(FORGOTTEN);
+}
+
 /// Certificates that end 70, 40 and 10 days after the beginning, looked at in its first hour.
 const ENDING: &str = r#"
     input_series:
