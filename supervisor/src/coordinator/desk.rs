@@ -1,6 +1,9 @@
 //! What operators ask of the coordinator: each request becomes one command, or an answer read from state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use holdfast_policies::{
     change::{Applied, Change, Refused},
@@ -28,6 +31,9 @@ use crate::{
 
 /// Looks at a guest on a host that a simulation may take: some 50 ms, because nothing is decided meanwhile.
 const LOOKS_MAX: u64 = 1_000_000;
+
+/// How long a coordinator has to have led before it says of a voter that it does not answer: a new one has heard nobody yet.
+const LISTENED: Duration = Duration::from_secs(5);
 
 impl Brain {
     /// Serves one request. Only the coordinator decides; what others are asked, they forward.
@@ -135,6 +141,7 @@ impl Brain {
             quorum: self.rounds.borrow().is_some(),
             term: consensus.term,
             voters: self.node.voters().into_keys().collect(),
+            mute_voters: self.mute_voters(),
             now: clock::wall(),
             abilities: self.node.read(|state| self.abilities(state)),
             alert_troubles: troubles
@@ -142,6 +149,14 @@ impl Brain {
                 .map(|trouble| format!("{}: {}", trouble.receiver, trouble.detail))
                 .collect(),
         }
+    }
+
+    /// The voters that this host has not heard as such, once it has led for a while.
+    fn mute_voters(&self) -> Vec<HostName> {
+        let led_for = self.evidence.quorum_since.map(|since| clock::moment().since(since));
+        let roster = self.consensus.roster().filter(|_| led_for.is_some_and(|led_for| led_for > LISTENED));
+        let nodes = roster.into_iter().flat_map(|roster| roster.nodes.into_values());
+        nodes.filter(|node| node.votes && !node.answers).map(|node| node.place.host).collect()
     }
 
     async fn done(&mut self, change: Change, what: String) -> Result<Answer, Denied> {

@@ -33,6 +33,8 @@ pub struct Facts {
     pub term: u64,
     /// Hosts with a vote, by the committed membership.
     pub voters: Vec<HostName>,
+    /// Those of them that do not answer the leader as voters; nobody before it has led for a while.
+    pub mute_voters: Vec<HostName>,
     /// The time of the answer.
     pub now: WallTime,
     /// What the hosts can do that count for raising the feature level; `None` for one that has not said so.
@@ -56,6 +58,9 @@ pub struct Status {
     pub term: u64,
     /// Hosts with a vote.
     pub voters: Vec<HostName>,
+    /// Those of them that do not answer the leader as voters, as where their address has changed.
+    #[serde(default)]
+    pub mute_voters: Vec<HostName>,
     /// Number of the declaration in force; 0 before the first.
     pub policy_version: u64,
     /// Why fencing is held, if it is (S9).
@@ -261,6 +266,7 @@ pub fn status(state: &ClusterState, report: &Report, facts: &Facts) -> Status {
         quorum: facts.quorum,
         term: facts.term,
         voters: facts.voters.clone(),
+        mute_voters: facts.mute_voters.clone(),
         policy_version: state.policy_version,
         storm_hold: report.storm_hold.clone(),
         suspended_by: state.suspended.as_ref().map(|suspension| suspension.by.clone()),

@@ -5,6 +5,7 @@ use std::fmt;
 use holdfast_policies::{
     decide::{HostVerdict, ServiceVerdict},
     feature_level::FeatureLevel,
+    names::HostName,
     state::{Mode, Wanted},
 };
 
@@ -101,6 +102,13 @@ impl Status {
         }
         let missing = self.voters.iter().filter(|voter| !self.hosts.contains_key(*voter));
         lines.extend(missing.map(|voter| format!("voter {voter} has not joined yet")));
+        // Of a host that is not well more is told below.
+        let is_heard = |name: &HostName| self.hosts.get(name).is_some_and(|host| host.verdict == HostVerdict::Healthy);
+        lines.extend(self.mute_voters.iter().filter(|name| is_heard(name)).map(|name| {
+            format!(
+                "host {name} does not answer as a voter, though its supervisor does: `holdfast voter list` shows where it is asked"
+            )
+        }));
         for (name, host) in self.hosts.iter().filter(|(_, host)| host.verdict != HostVerdict::Healthy) {
             let evidence =
                 if host.evidence.is_empty() { String::new() } else { format!(": {}", host.evidence.join("; ")) };

@@ -141,6 +141,7 @@ pub(crate) fn shown() -> Status {
         quorum: true,
         term: 3,
         voters: vec![host("h1"), host("h2"), host("h3")],
+        mute_voters: vec![],
         now: WallTime(BEGAN + 60_000),
         abilities: BTreeMap::new(),
         alert_troubles: vec![],
@@ -214,6 +215,14 @@ fn the_text_begins_with_what_is_wrong() {
     let text = lost.to_string();
     assert!(text.starts_with("WRONG\n  NO QUORUM"), "{text}");
     assert!(text.contains("go on, on a host with a `lease` level for as long as its lease lasts.\n"), "{text}");
+}
+
+#[test]
+fn a_voter_that_does_not_answer_as_one_is_told_of_where_its_host_is_well() {
+    let mute = Status { mute_voters: vec![host("h1"), host("h2"), host("h3")], ..shown() };
+    let text = mute.to_string();
+    assert!(text.contains("\n  host h2 does not answer as a voter, though its supervisor does: "), "{text}");
+    assert_eq!(text.matches("does not answer as a voter").count(), 1, "h1 is gone and h3 has not joined: {text}");
 }
 
 #[test]
