@@ -101,7 +101,7 @@ pub enum StretchedBy {
     Domain,
     /// Another guest has to be ready first.
     Order,
-    /// Many hosts fail at once (S9).
+    /// Many hosts fail at once, or the services of many guests (S9).
     Storm,
     /// As many fences as an hour has room for have been.
     Budget,

@@ -34,6 +34,7 @@ pub use self::{
     loss::{Loss, when_lost},
 };
 use crate::{
+    decide::{GUESTS_MIN, HELD_MAX, is_held},
     hostfile::Timing,
     ladder::{NextStep, Trouble, ladder_of, next_step},
     model::{Policy, Service},
@@ -207,7 +208,21 @@ fn app_failed(case: &Case<'_>, name: &ServiceName, service: &Service) -> Bound {
     let detect = Part::of(Stage::Detect, seen.saturating_add(sync.0), because);
     let mut bound = climb::bound(case, Failure::AppFailed, Trouble::Service, detect);
     bound.service = Some(name.clone());
+    bound.stretched_by.extend(held_in_storm(case, service));
     bound
+}
+
+/// What kills a guest or moves it is held where many cease to answer hosts at once.
+fn held_in_storm(case: &Case<'_>, service: &Service) -> Option<Stretch> {
+    let state = case.state;
+    let may_be_storm = service.from.hosts > 0 && state.guests.len() >= GUESTS_MIN && state.hosts.len() > 1;
+    let rungs = ladder_of(&state.policies, case.guest, Trouble::Service.ladder());
+    let (held, by_ms) = (Span(HELD_MAX), Some(millis(HELD_MAX)));
+    let why = format!(
+        "more than a third of the guests, {GUESTS_MIN} or more and on different hosts, cease to answer over the network at once: \
+         rungs that kill or move them are held for {held} at most"
+    );
+    (may_be_storm && rungs.iter().any(is_held)).then_some(Stretch { by: StretchedBy::Storm, by_ms, why })
 }
 
 /// Of the services that one needs, the one that may be heard last after it has answered for the last time: before that it may

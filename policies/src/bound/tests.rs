@@ -227,6 +227,23 @@ fn guests_of_the_same_host_that_may_start_first_stretch_the_bound_by_their_start
     assert_eq!(queue(&stage), None);
 }
 
+#[test]
+fn a_storm_of_services_stretches_the_bound_of_a_service_that_hosts_ask_among_enough_guests() {
+    let held = |guests: &[&str], from_hosts: u32| {
+        let names: Vec<GuestName> = guests.iter().map(|guest| name(guest)).collect();
+        let mut policies = declaration(&names, &["a", "b", "c"].map(host));
+        let services = policies.policies.values_mut().flat_map(|policy| policy.services.values_mut());
+        services.for_each(|service| (service.from.inside, service.from.hosts) = (from_hosts == 0, from_hosts));
+        let mut stage = Cluster::new(&["a", "b", "c"], guests);
+        stage.declare(policies);
+        stage.run("web", "a");
+        by(&bound_of(&stage, Failure::AppFailed), StretchedBy::Storm).and_then(|stretch| stretch.by_ms)
+    };
+    assert_eq!(held(&["db", "web"], 2), None, "two guests are no storm");
+    assert_eq!(held(&["db", "mail", "web"], 2), Some(300_000));
+    assert_eq!(held(&["db", "mail", "web"], 0), None, "what is asked inside alone is never held");
+}
+
 /// L2.
 #[test]
 fn the_bound_does_not_grow_with_the_number_of_hosts() {

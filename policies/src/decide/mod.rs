@@ -20,6 +20,7 @@ mod power_on;
 mod proofs;
 mod quarantine;
 mod restraint;
+mod service_storm;
 pub mod services;
 mod storm;
 mod subject;
@@ -38,6 +39,7 @@ pub use paths::PathToTest;
 pub(crate) use quarantine::FENCE_COUNTS_FOR;
 pub(crate) use restraint::grace;
 use serde::{Deserialize, Serialize};
+pub(crate) use service_storm::{GUESTS_MIN, HELD_MAX, is_held};
 pub use services::{Degradation, ServiceJudgement, ServiceVerdict, Services};
 pub(crate) use storm::supposed_storm;
 

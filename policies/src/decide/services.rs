@@ -125,6 +125,19 @@ pub struct Watched<'a> {
     pub epoch: Epoch,
 }
 
+/// What hosts see of a service over the network.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outside {
+    /// When it last answered any of them.
+    pub answered: Option<Moment>,
+    /// When it last answered one of those that get no answer; `None` where all get one, or none of the others has ever got one.
+    pub answered_who_fails: Option<Moment>,
+    /// Whether some get no answer.
+    pub fails: bool,
+    /// Whether it is not as it should be inside either.
+    pub is_ill_inside: bool,
+}
+
 /// Fewest other hosts that must get no answer before the guest's own host is thought to be what keeps them from it: one alone
 /// may have a bad path of its own.
 const CUT_OFF_MIN: usize = 2;
@@ -220,6 +233,31 @@ impl<'a> Watched<'a> {
     pub(super) fn who_sees(self, name: &ServiceName, service: &Service, state: SightState) -> String {
         let side = self.fresh(name, service).filter(|(_, sight)| sight.state == state);
         side.map(|(vantage, _)| vantage.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What hosts see of a service over the network, and whether the guest itself sees it too.
+    pub(super) fn outside(self, name: &ServiceName, service: &Service) -> Outside {
+        let mut outside = Outside::default();
+        for (vantage, sight) in self.fresh(name, service) {
+            match (vantage, sight.state) {
+                (Vantage::Host(_), SightState::Failing) => {
+                    outside.fails = true;
+                    outside.answered_who_fails = outside.answered_who_fails.max(sight.passed);
+                }
+                (Vantage::Inside, SightState::Failing | SightState::Slow | SightState::Flapping) => {
+                    outside.is_ill_inside = true;
+                }
+                (
+                    Vantage::Host(_),
+                    SightState::Passing | SightState::Slow | SightState::Flapping | SightState::Unknown,
+                )
+                | (Vantage::Inside, SightState::Passing | SightState::Unknown) => {}
+            }
+            if let Vantage::Host(_) = vantage {
+                outside.answered = outside.answered.max(sight.passed);
+            }
+        }
+        outside
     }
 
     /// Whether the guest's host seems to keep others from a service: it answers inside or on that host, and most of the other

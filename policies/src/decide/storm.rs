@@ -170,13 +170,13 @@ fn counts(round: &Round<'_>, name: &HostName) -> bool {
 
 /// A failure domain. What a label says is never a host's name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Domain<'a> {
+pub(super) enum Domain<'a> {
     Host(&'a HostName),
     Label(&'a str),
 }
 
 /// The failure domain of a host: what its label says, else the host itself.
-fn domain<'a>(state: &'a ClusterState, host: &'a HostName) -> Domain<'a> {
+pub(super) fn domain<'a>(state: &'a ClusterState, host: &'a HostName) -> Domain<'a> {
     let label = state.policies.cluster.failure_domain.as_ref();
     let declared = label.and_then(|label| state.policies.hosts.get(host)?.labels.get(label));
     declared.map_or(Domain::Host(host), |value| Domain::Label(value))

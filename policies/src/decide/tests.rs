@@ -27,6 +27,7 @@ mod power_on;
 mod quarantine;
 mod recovered;
 mod restraint;
+mod service_storms;
 mod storage;
 mod storms;
 mod timings;

@@ -25,6 +25,7 @@
 //! | `Running` | `running.rs` | the report of what is done to it | the order's deadline |
 //! | | | the newest rung to help | the rung's wait |
 //! | | `anew.rs` | a guest that it needs, before it is reset | that is ready |
+//! | | `held.rs` | the one cause for which it and many others do not answer | five minutes since it last did |
 //! | | `condition.rs` | its services to come up | its time to boot |
 //! | | `moves.rs` | its turn to move; a host that can take it | another move has ended, a pause; one can |
 //! | | | those that need it to stop, where it moves by a stop | they are down |
@@ -39,6 +40,7 @@ mod condition;
 mod first;
 pub(super) mod free;
 mod glance;
+mod held;
 mod moves;
 pub(super) mod order;
 mod reasons;
@@ -50,7 +52,11 @@ mod warned;
 
 use std::time::Duration;
 
-use super::{Decision, GuestJudgement, Round, told::Whose};
+use super::{
+    Decision, GuestJudgement, Round,
+    service_storm::{ServiceStorm, news},
+    told::Whose,
+};
 use crate::{
     change::Change,
     evidence::is_there,
@@ -78,6 +84,10 @@ struct Pass<'a, 'b> {
     glance: glance::Glance<'b>,
     /// What people have been told of the guest that is looked at, and is not over.
     told: Whose<'a>,
+    /// What the services of all guests amount to together; looked at once a guest is ill.
+    storm: Option<ServiceStorm<'b>>,
+    /// A rung is held for that.
+    is_holding: bool,
 }
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
@@ -87,13 +97,19 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let moving = movers.count() + usize::from(mover.is_some());
     let subjects = round.plan.by_priority();
     let glance = glance::Glance::of(round, &subjects);
-    let mut pass = Pass { round, decision, moving, mover, beside: false, glance, told: Whose::default() };
+    let begun = decision.commands.len();
+    let (told, storm) = (Whose::default(), None);
+    let mut pass = Pass { round, decision, moving, mover, beside: false, glance, told, storm, is_holding: false };
     let mut judged = Vec::with_capacity(subjects.len());
     for subject in subjects {
         pass.told = round.told.of_whom(subject.name.as_str());
         let judgement = pass.guest(&subject);
         pass.tell_circle(subject.name);
         judged.push((subject.name.clone(), judgement));
+    }
+    // Before what is done to guests: where that is much, the rest of it waits for the next round.
+    if let Some(news) = news(round, pass.storm.as_ref(), pass.is_holding) {
+        pass.decision.commands.insert(begun, news);
     }
     // Made at once: that costs less than so many insertions.
     pass.decision.report.guests = judged.into_iter().collect();

@@ -6,6 +6,7 @@ use super::{
     super::{
         Degradation, FOREVER, GuestJudgement, Round, ServiceVerdict,
         fences::{open, open_as_seen},
+        is_held,
     },
     Pass,
     condition::{Condition, LET_RUN, boot_left, has_come_up, judge_services, to_boot, trouble},
@@ -133,8 +134,13 @@ impl Pass<'_, '_> {
         let round = self.round;
         let rungs = ladder_of(&round.state.policies, run.name, trouble.ladder());
         let (step, what) = self.step(run, &rungs, trouble, judgement);
+        let hold = self.hold_of(run, trouble);
         match step {
             NextStep::Take { rung } => {
+                if let (Some(hold), Some(next)) = (hold, rungs.get(rung).filter(|next| is_held(next))) {
+                    self.hold(run, next, &why, hold, judgement);
+                    return;
+                }
                 if let Some(first) = self.anew_after(run, rungs.get(rung)) {
                     self.not_anew(run, trouble, &why, first, judgement);
                     return;
@@ -169,7 +175,10 @@ impl Pass<'_, '_> {
             NextStep::Exhausted => {
                 judgement.doing = format!("{why}: every rung was taken, a human has been called");
                 judgement.waits = Some(("a person, or that it recovers".to_owned(), FOREVER));
-                self.call_at_its_end(run, &rungs, &why);
+                // Who is held by a storm is told of with all the others.
+                if hold.is_none() {
+                    self.call_at_its_end(run, &rungs, &why);
+                }
                 // What nobody can heal here does not hold up a drain.
                 if trouble == Trouble::Service && must_leave(round, run).is_some() {
                     let policy = round.state.policies.policy_of(run.name).map(|(_, policy)| policy);

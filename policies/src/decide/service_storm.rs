@@ -1,0 +1,381 @@
+//! Storm hold of services (S8, S9): guests on different hosts that cease to answer together have one cause until somebody knows
+//! better.
+//!
+//! ```text
+//! Calm --others are late too--> Forming --they fail too--> Held --some answer again--> Fading --a moment--> Calm
+//!                                  +--they answer--> Calm    +--all were held for HELD_MAX--> LetGo --> Calm
+//! ```
+//! Hosts cannot tell a guest that is silent from a network that is, or from a database that all services ask. No reboot helps against
+//! those. So where more than a third of the guests that answered, three at least, of more than one failure domain cease to answer
+//! within half a minute, rungs that kill or move a guest are held. A guest is no part of it, and is not held, where more than the
+//! network speaks against it: its end, its panic, a reset, its watchdog, an agent that has left, a probe from inside. Neither is one
+//! on a host that is not well heard: that is a matter of the host.
+//!
+//! All of it is made anew in every round from what is seen, so that it outlives every coordinator; a guest is held for [`HELD_MAX`] from
+//! when it last answered. It is looked at only in rounds in which a guest is ill.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    Round, ServiceVerdict,
+    storm::{Domain, domain},
+};
+use crate::{
+    change::Change,
+    evidence::SightState,
+    model::{Policy, Rung, Service, Severity},
+    names::{GuestName, HostName, ServiceName},
+    observe::GuestCondition,
+    state::{ClusterState, Guest, Phase, Tenure},
+    time::{Moment, Span, millis},
+};
+
+/// Guests that cease to answer within so long of each other have one cause until somebody knows better, as hosts do (S9).
+const WINDOW: Duration = Duration::from_secs(30);
+
+/// Fewest guests that are a storm: two that fail together may be two failures.
+pub(crate) const GUESTS_MIN: usize = 3;
+
+/// Fewest failure domains that are a storm: what one has, a move to another one may mend.
+const DOMAINS_MIN: usize = 2;
+
+/// Longest time for which a guest is held, from when it last answered: a switch has started anew by then, a database has failed over,
+/// and a person has been called. Raising it has guests that a reboot would help wait for longer.
+pub(crate) const HELD_MAX: Duration = Duration::from_secs(300);
+
+/// The key of its incident.
+const KEY: &str = "service_storm";
+
+/// Guests that are named with the incident.
+const NAMED_MAX: usize = 5;
+
+/// What is said while guests are held. It has no number and no name in it: each change of it would be told anew.
+const HELD: &str = "guests on different hosts have ceased to answer over the network at once, which looks like one cause outside of \
+                    them: none of them is rebooted, reset or moved";
+
+/// What is said when they have been held for long enough.
+const LET_GO: &str = "guests on different hosts that have ceased to answer over the network at once do not answer yet: they have been \
+                      held for long enough, and their ladders are climbed on";
+
+/// What is said while the hold outlasts the storm.
+const FADING: &str = "guests are held a moment longer: some answer again after a storm, and not all of them yet";
+
+/// Why a guest is held.
+const TOGETHER: &str = "guests on different hosts have ceased to answer over the network at once";
+
+/// Why a guest is held while it is not known yet whether there is a storm. Nobody is called for it: it is over in a moment.
+const PERHAPS: &str = "it shows in a moment whether others have ceased to answer too";
+
+/// Whether a rung is held in a storm. The restart of a service is the smallest kill, and where it helps there is no common cause; a page
+/// would call the same human once for each guest.
+pub(crate) fn is_held(rung: &Rung) -> bool {
+    match rung {
+        Rung::RebootGuest { .. }
+        | Rung::ResetGuest { .. }
+        | Rung::Failover { .. }
+        | Rung::Migrate { .. }
+        | Rung::Page { .. } => true,
+        Rung::RestartService { .. } | Rung::ResumeGuest { .. } => false,
+    }
+}
+
+/// What the services of all guests amount to together, in one round.
+pub(super) struct ServiceStorm<'b> {
+    /// Guests that answered, and do not; only the network tells so.
+    fallen: BTreeMap<&'b GuestName, Seen<'b>>,
+    /// All guests that hosts have had answers of over the network.
+    watched: usize,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// There is none.
+    Calm,
+    /// It may be one, of guests that have not answered since `from`; that shows within `left`.
+    Forming { from: Moment, left: Duration },
+    /// It is one, of guests that have not answered since `from`.
+    Held { from: Moment },
+    /// It is one, and all of them have been held for [`HELD_MAX`].
+    LetGo,
+    /// It was one; those that have not answered yet are held for so much longer.
+    Fading { left: Duration },
+}
+
+impl<'b> ServiceStorm<'b> {
+    pub(super) fn of(round: &Round<'b>) -> Self {
+        let state: &'b ClusterState = round.state;
+        let mut storm = Self { fallen: BTreeMap::new(), watched: 0, standing: Standing::Calm };
+        // Fewer are never one, and are not looked at.
+        if state.guests.len() < GUESTS_MIN {
+            return storm;
+        }
+        let mut late = Vec::new();
+        for seen in state.guests.iter().filter_map(|(name, guest)| look_at(round, name, guest)) {
+            storm.watched += 1;
+            match seen.how {
+                How::Fallen => {
+                    storm.fallen.insert(seen.guest, seen);
+                }
+                How::Late => late.push(seen),
+                How::Otherwise => {}
+            }
+        }
+        storm.standing = storm.stands(round, &late);
+        storm
+    }
+
+    fn stands(&self, round: &Round<'b>, late: &[Seen<'b>]) -> Standing {
+        let fallen = || self.fallen.values();
+        if self.fallen.is_empty() {
+            return Standing::Calm;
+        }
+        if let Some(from) = begins(fallen(), self.watched) {
+            let is_held = |seen: &Seen<'b>| seen.answered >= from && !held_left(round, seen).is_zero();
+            return if fallen().any(is_held) { Standing::Held { from } } else { Standing::LetGo };
+        }
+        if let Some(left) = self.fades(round) {
+            return Standing::Fading { left };
+        }
+        // What a new coordinator has heard first is not all that there is to hear.
+        let listens = round.evidence.quorum_since.map(|since| round.now.moment.since(since)).unwrap_or_default();
+        let left = round.timing.suspect_after.0.saturating_sub(listens);
+        if !left.is_zero() {
+            return Standing::Forming { from: Moment(0), left };
+        }
+        match (begins(fallen().chain(late), self.watched), late.iter().map(|seen| seen.settles).max()) {
+            (Some(from), Some(left)) => Standing::Forming { from, left },
+            (Some(_) | None, Some(_) | None) => Standing::Calm,
+        }
+    }
+
+    /// For how much longer the hold outlasts the storm: guests that are reached again pass one after another, and the first ones end
+    /// the storm.
+    fn fades(&self, round: &Round<'b>) -> Option<Duration> {
+        let known = round.told.by_key(KEY)?;
+        let settles = self.fallen.values().map(|seen| seen.settles).max()?;
+        let left = match known.summary.as_str() {
+            // What has not been committed yet has not begun to count.
+            HELD => settles,
+            FADING => settles.saturating_sub(round.age(known.changed)),
+            _ => Duration::ZERO,
+        };
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Why rungs that kill or move the guest are held, and for how much longer at most.
+    pub(super) fn holds(&self, round: &Round<'_>, guest: &GuestName) -> Option<(&'static str, Duration)> {
+        let seen = self.fallen.get(guest)?;
+        let own = held_left(round, seen);
+        let (from, why, left) = match self.standing {
+            Standing::Calm | Standing::LetGo => return None,
+            Standing::Forming { from, left } => (from, PERHAPS, left),
+            Standing::Held { from } => (from, TOGETHER, own),
+            Standing::Fading { left } => (Moment(0), FADING, left),
+        };
+        (seen.answered >= from && !own.is_zero()).then_some((why, left.min(own)))
+    }
+
+    /// How many there are, and of some who sees what.
+    fn words(&self, round: &Round<'_>) -> Vec<String> {
+        let named = self.fallen.iter().take(NAMED_MAX).filter_map(|(guest, seen)| {
+            let (_, policy) = round.state.policies.policy_of(guest)?;
+            let service = policy.services.get(seen.service)?;
+            let watched = round.watched(guest, seen.tenure.epoch);
+            let who = watched.who_sees(seen.service, service, SightState::Failing);
+            Some(format!("{} of {guest} on {} does not answer {who}", seen.service, seen.tenure.host))
+        });
+        let (fallen, watched) = (self.fallen.len(), self.watched);
+        let all = format!("{fallen} of {watched} guests that hosts ask over the network have ceased to answer");
+        std::iter::once(all).chain(named).collect()
+    }
+}
+
+/// What people are to be told, unless they have been. They are called when a rung is held for the first time: what the restart of its
+/// service has helped needs nobody.
+pub(super) fn news(round: &Round<'_>, storm: Option<&ServiceStorm<'_>>, is_holding: bool) -> Option<Change> {
+    let known = round.told.by_key(KEY);
+    let was_told = known.is_some();
+    let (storm, summary) = match storm.map(|storm| (storm, storm.standing)) {
+        Some((storm, Standing::Held { .. })) if was_told || is_holding => (storm, HELD),
+        Some((storm, Standing::LetGo)) if was_told => (storm, LET_GO),
+        Some((storm, Standing::Fading { .. })) => (storm, FADING),
+        Some((_, Standing::Calm | Standing::Forming { .. } | Standing::Held { .. } | Standing::LetGo)) | None => {
+            return known.map(|open| Change::IncidentResolved { key: open.key.clone() });
+        }
+    };
+    let human = (summary == HELD).then(human);
+    if known.is_some_and(|open| open.summary == summary && open.human == human) {
+        return None;
+    }
+    let (key, summary, evidence) = (KEY.to_owned(), summary.to_owned(), storm.words(round));
+    Some(Change::IncidentOpened { key, severity: Severity::Critical, summary, human, guests: Vec::new(), evidence })
+}
+
+fn human() -> String {
+    let held = Span(HELD_MAX);
+    format!(
+        "One lost switch, name server or database looks like many failed guests: find it. Services are restarted meanwhile, and \
+         nothing more is done to these guests for {held} from when each of them last answered. If you need longer, run `holdfast \
+         suspend --operator YOUR-NAME`; if a guest has really failed, `holdfast guest stop GUEST` and `holdfast guest start GUEST` \
+         start it anew."
+    )
+}
+
+/// One guest, as hosts see it over the network.
+struct Seen<'b> {
+    guest: &'b GuestName,
+    tenure: &'b Tenure,
+    domain: Domain<'b>,
+    /// The service that the rest is about.
+    service: &'b ServiceName,
+    /// When it last answered.
+    answered: Moment,
+    /// Within how long it shows how the guest is: of one that has fallen that it is well again, of one that is late that it has failed.
+    settles: Duration,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It has failed, and only the network tells so.
+    Fallen,
+    /// It should have answered by now, and has not failed yet.
+    Late,
+    /// It answers, or more than the network speaks against it.
+    Otherwise,
+}
+
+/// `None` of a guest that says nothing about the others: it is not to run, its host is not well heard, it was never seen to answer.
+fn look_at<'b>(round: &Round<'b>, guest: &'b GuestName, known: &'b Guest) -> Option<Seen<'b>> {
+    let Phase::Running { tenure, .. } = &known.phase else { return None };
+    let state: &'b ClusterState = round.state;
+    if !is_well_heard(round, &tenure.host) || !runs(round, guest, tenure) || state.hands_off_of(guest, known).is_some()
+    {
+        return None;
+    }
+    let (_, policy) = state.policies.policy_of(guest)?;
+    let domain = domain(state, &tenure.host);
+    let seen = |(service, answered, settles, how)| Seen { guest, tenure, domain, service, answered, settles, how };
+    fallen(round, guest, tenure, policy).or_else(|| late_or_well(round, guest, tenure, policy)).map(seen)
+}
+
+/// A service, when it last answered, within how long more shows, and how its guest is.
+type OfService<'b> = (&'b ServiceName, Moment, Duration, How);
+
+/// A guest of which a service has failed. The newest one counts, where there are more.
+fn fallen<'b>(
+    round: &Round<'b>,
+    guest: &'b GuestName,
+    tenure: &'b Tenure,
+    policy: &'b Policy,
+) -> Option<OfService<'b>> {
+    let watched = round.watched(guest, tenure.epoch);
+    if !policy.services.iter().any(|(name, service)| watched.outside(name, service).fails) {
+        return None;
+    }
+    let judged = watched.judge_all(&policy.services);
+    let has_failed = |name: &ServiceName| {
+        judged.get(name).is_some_and(|own| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none())
+    };
+    let (mut newest, mut is_proven): (Option<OfService<'b>>, bool) = (None, false);
+    for (name, service) in policy.services.iter().filter(|(name, _)| has_failed(name)) {
+        let outside = watched.outside(name, service);
+        is_proven |= outside.is_ill_inside;
+        let Some(answered) = outside.answered_who_fails else { continue };
+        if newest.is_none_or(|(_, before, ..)| before < answered) {
+            newest = Some((name, answered, well_within(round, service), How::Fallen));
+        }
+    }
+    let (name, answered, settles, _) = newest?;
+    is_proven |= has_happened(round, guest, tenure, answered);
+    Some((name, answered, settles, if is_proven { How::Otherwise } else { How::Fallen }))
+}
+
+/// A guest of which none has, and the service that answered last.
+fn late_or_well<'b>(
+    round: &Round<'b>,
+    guest: &'b GuestName,
+    tenure: &'b Tenure,
+    policy: &'b Policy,
+) -> Option<OfService<'b>> {
+    let watched = round.watched(guest, tenure.epoch);
+    let told = round.timing.sync_every.0 * 2;
+    let mut newest: Option<OfService<'b>> = None;
+    for (name, service) in &policy.services {
+        let Some(answered) = watched.outside(name, service).answered else { continue };
+        let (age, due) = (round.now.moment.since(answered), service.every.0.saturating_add(told));
+        let left = failed_within(service).saturating_add(told).saturating_sub(age);
+        let how = if age > due && !left.is_zero() { How::Late } else { How::Otherwise };
+        let is_first =
+            newest.is_none_or(|(_, before, _, known)| known != How::Late && (how == How::Late || before < answered));
+        if is_first {
+            newest = Some((name, answered, left, how));
+        }
+    }
+    newest
+}
+
+/// How long it takes to show that a service does not answer, from its last answer on.
+fn failed_within(service: &Service) -> Duration {
+    service.every.0.saturating_mul(service.fails_after).saturating_add(service.timeout.0)
+}
+
+/// How long it takes to show that a service answers again.
+fn well_within(round: &Round<'_>, service: &Service) -> Duration {
+    let asked = service.every.0.saturating_mul(service.recovers_after.saturating_add(1));
+    asked.saturating_add(service.timeout.0).saturating_add(round.timing.sync_every.0 * 2)
+}
+
+/// Since when guests have not answered that are a storm: more than a third of those that answered then, [`GUESTS_MIN`] at least, of
+/// [`DOMAINS_MIN`] failure domains at least, have ceased to within [`WINDOW`]. What ceased to long before has its own cause.
+fn begins<'s, 'b: 's>(seen: impl Iterator<Item = &'s Seen<'b>>, watched: usize) -> Option<Moment> {
+    let mut all: Vec<(Moment, Domain<'b>)> = seen.map(|seen| (seen.answered, seen.domain)).collect();
+    all.sort_unstable();
+    let mut domains: BTreeMap<Domain<'b>, usize> = BTreeMap::new();
+    let mut end = 0;
+    for (start, (first, own)) in all.iter().enumerate() {
+        while let Some((_, domain)) = all.get(end).filter(|(answered, _)| answered.since(*first) <= WINDOW) {
+            *domains.entry(*domain).or_default() += 1;
+            end += 1;
+        }
+        let together = end - start;
+        let answered = watched.saturating_sub(all.len() - together);
+        if together >= GUESTS_MIN && domains.len() >= DOMAINS_MIN && together * 3 > answered {
+            return Some(*first);
+        }
+        match domains.get(own).copied() {
+            Some(count) if count > 1 => domains.insert(*own, count - 1),
+            Some(_) | None => domains.remove(own),
+        };
+    }
+    None
+}
+
+/// For how much longer a guest may be held.
+fn held_left(round: &Round<'_>, seen: &Seen<'_>) -> Duration {
+    HELD_MAX.saturating_sub(round.now.moment.since(seen.answered))
+}
+
+/// Whether the host would have told by now of what has happened to its guests. One that is just being missed may be dead with them.
+fn is_well_heard(round: &Round<'_>, host: &HostName) -> bool {
+    let within = millis(round.timing.wonder_after.0);
+    round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unsynced_ms < within)
+}
+
+/// Whether its host says that its virtual CPUs run.
+fn runs(round: &Round<'_>, guest: &GuestName, tenure: &Tenure) -> bool {
+    let report = round.evidence.hosts.get(&tenure.host).and_then(|seen| seen.reports.get(guest));
+    report.is_some_and(|report| report.epoch == tenure.epoch && report.condition == GuestCondition::Running)
+}
+
+/// Whether its host has told of anything that has happened to the guest itself since it last answered: a reset of its own, its
+/// watchdog, an agent that has left.
+fn has_happened(round: &Round<'_>, guest: &GuestName, tenure: &Tenure, answered: Moment) -> bool {
+    let Some(seen) = round.evidence.hosts.get(&tenure.host) else { return false };
+    let (Some(sync), Some(report)) = (&seen.sync, seen.reports.get(guest)) else { return false };
+    // Both were told with a sync, which may have been on its way.
+    let told = round.timing.sync_every.0 * 2;
+    let at = |ago_ms: u64| sync.at.minus(Duration::from_millis(ago_ms)).plus(told);
+    report.happened.iter().any(|happened| at(happened.ago_ms) >= answered)
+}
