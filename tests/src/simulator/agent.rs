@@ -154,13 +154,20 @@ impl World {
             if supervisor.failing_since.len() > 256 {
                 supervisor.failing_since.pop_first();
             }
+            let passed_ago = if passes { Some(0) } else { supervisor.passed_ago(&guest, epoch, now) };
+            if passes && self.passes_remembered {
+                supervisor.passed.insert((guest.clone(), epoch), now);
+                if supervisor.passed.len() > 256 {
+                    supervisor.passed.pop_first();
+                }
+            }
             let fact = Fact { at: now, by: host, epoch, found };
             self.grounds.note_look(&guest, fact, state == SightState::Failing);
             let Some(supervisor) = &self.hosts[host].supervisor else { continue };
             let policy = supervisor.view.policies.policy_of(&guest);
             for service in policy.into_iter().flat_map(|(_, policy)| policy.services.keys()) {
                 let (guest, vantage, detail) = (guest.clone(), vantage.clone(), String::new());
-                let (service, passed_ago_ms, warns) = (service.clone(), passes.then_some(0), false);
+                let (service, passed_ago_ms, warns) = (service.clone(), passed_ago, false);
                 let seen =
                     SightReport { guest, service, vantage, epoch, state, age_ms: 0, passed_ago_ms, warns, detail };
                 sights.push(seen);

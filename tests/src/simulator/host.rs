@@ -63,8 +63,17 @@ pub struct Supervisor {
     pub(super) learning: super::views::Learning,
     pub(super) memory: super::disks::Memory,
     pub(super) failing_since: BTreeMap<(GuestName, Epoch), Ms>,
+    /// When it last got an answer of a guest, where vantages tell.
+    pub(super) passed: BTreeMap<(GuestName, Epoch), Ms>,
     pub(super) actions: VecDeque<Action>,
     pub(super) writing: bool,
+}
+
+impl Supervisor {
+    /// How long ago it last got an answer of a guest under an assignment.
+    pub(super) fn passed_ago(&self, guest: &GuestName, epoch: Epoch, now: Ms) -> Option<Ms> {
+        self.passed.get(&(guest.clone(), epoch)).map(|at| now - *at)
+    }
 }
 
 /// A host.
@@ -323,6 +332,7 @@ impl Host {
             learning: super::views::Learning::default(),
             memory: super::disks::Memory::default(),
             failing_since: BTreeMap::new(),
+            passed: BTreeMap::new(),
             actions: VecDeque::new(),
             writing: false,
         });

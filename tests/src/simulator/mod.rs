@@ -48,6 +48,8 @@ pub mod guest;
 pub mod happen;
 pub mod heal_bound;
 pub mod healing;
+#[cfg(test)]
+mod held_guests;
 pub mod host;
 pub mod lies;
 #[cfg(test)]

@@ -66,6 +66,8 @@ pub struct Setup {
     pub large_views: bool,
     /// Whether the disks that agents' memories are on take long, or fail.
     pub bad_disks: bool,
+    /// Whether vantages that get no answer of a guest tell when they got the last one, as the product's do.
+    pub passes_remembered: bool,
 }
 
 impl Setup {
@@ -89,6 +91,7 @@ impl Setup {
             old: BTreeMap::new(),
             large_views: false,
             bad_disks: false,
+            passes_remembered: false,
         }
     }
 
@@ -124,6 +127,7 @@ impl Setup {
             old: BTreeMap::new(),
             large_views: false,
             bad_disks: false,
+            passes_remembered: false,
         };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);

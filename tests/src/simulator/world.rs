@@ -120,6 +120,8 @@ pub struct World {
     pub(super) declared: super::views::Read,
     /// Views are as large as those of thousands of guests.
     pub(super) large_views: Option<super::views::Large>,
+    /// Vantages tell when they got their last answer.
+    pub(super) passes_remembered: bool,
     /// Disks that take long, or fail.
     pub(super) disks: Option<super::disks::Disks>,
     /// Who has a vote, by the committed membership.
@@ -209,6 +211,7 @@ impl World {
             lost_orders: 0,
             versions: super::views::Versions::default(),
             declared: super::views::Read::default(),
+            passes_remembered: setup.passes_remembered,
             disks: setup.bad_disks.then(|| super::disks::Disks::new(setup.seed)),
             large_views: setup.large_views.then(|| super::views::Large::new(setup.seed)),
             plan,

@@ -1,0 +1,108 @@
+//! Guests that cease to answer together (S8, S9): what has one cause outside of them is waited for, and what has not is helped all the
+//! same, later (L1). Their ladder begins with a reset here.
+
+use holdfast_policies::{
+    journal::Event,
+    model::{OnDegraded, Rung, Severity},
+    names::{Epoch, GuestName, HostName},
+    time::Span,
+};
+
+use super::{
+    Ms,
+    faults::Happening,
+    setup::{Setup, device},
+    world::World,
+};
+
+/// Hosts of a world, with a guest each; the first three of them vote.
+const HOSTS: usize = 4;
+/// For how long a guest is held at most, from when it last answered.
+const HELD_MAX: Ms = 300_000;
+/// Within which a guest is found to fail, started anew and found to be well.
+const HELPED: Ms = 20_000;
+
+fn guest(index: usize) -> GuestName {
+    GuestName::new(format!("g{index}")).unwrap()
+}
+
+/// Everything is at rest.
+fn world() -> World {
+    let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
+    let declared = policies.guests.values().next().unwrap().clone();
+    policies.guests = (0..HOSTS).map(|index| (guest(index), declared.clone())).collect();
+    let host = |index: usize| HostName::new(format!("hv-{index}")).unwrap();
+    policies.fencing = (0..HOSTS).map(|index| (host(index), vec![device()])).collect();
+    let reset = Rung::ResetGuest { tries: 1, wait: Span::secs(6) };
+    for policy in policies.policies.values_mut() {
+        policy.on_degraded = OnDegraded::Alert;
+        policy.ladder = vec![reset.clone(), Rung::Page { severity: Severity::Critical }];
+        policy.services.values_mut().for_each(|service| service.from.agree = 2);
+    }
+    let running = (0..HOSTS).map(|index| (guest(index), index)).collect();
+    let setup = Setup { running, passes_remembered: true, ..Setup::plain(HOSTS, policies) };
+    let mut world = World::new(&setup, Vec::new());
+    world.run_until(30_000);
+    assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+    world
+}
+
+fn go_on(world: &mut World, time: Ms) {
+    world.run_until(world.real() + time);
+    assert_eq!(world.violation(), None);
+}
+
+fn is_held(world: &World) -> bool {
+    world.state().open_incident("service_storm").is_some()
+}
+
+fn rungs(world: &World) -> usize {
+    world.state().journal.entries().filter(|entry| matches!(entry.what, Event::RungTaken { .. })).count()
+}
+
+fn epochs(world: &World) -> Vec<Epoch> {
+    world.state().guests.values().filter_map(|guest| guest.home().map(|home| home.epoch)).collect()
+}
+
+#[test]
+fn a_network_of_guests_that_is_lost_and_found_costs_no_guest_its_life() {
+    let mut world = world();
+    let before = epochs(&world);
+    // No host gets an answer of any guest, its own included; each of them hears the others.
+    for host in 0..HOSTS {
+        for index in 0..HOSTS {
+            world.happen(&Happening::Blind { host, guest: guest(index), time: 120_000 });
+        }
+    }
+    go_on(&mut world, 100_000);
+    assert!(is_held(&world), "somebody is called");
+    go_on(&mut world, 60_000);
+    assert!(world.is_at_rest() && !is_held(&world), "{}", world.why_not_at_rest());
+    assert_eq!((epochs(&world), rungs(&world)), (before, 0), "nothing was done to them");
+}
+
+#[test]
+fn guests_that_hang_together_are_held_for_minutes_and_helped_then() {
+    let mut world = world();
+    for index in 0..3 {
+        world.happen(&Happening::GuestHangs { guest: guest(index) });
+    }
+    go_on(&mut world, HELD_MAX - HELPED);
+    assert_eq!((rungs(&world), is_held(&world)), (0, true));
+    go_on(&mut world, 2 * HELPED);
+    assert_eq!(rungs(&world), 3, "each of them is reset once");
+    go_on(&mut world, 2 * HELPED);
+    assert!(world.is_at_rest() && !is_held(&world), "{}", world.why_not_at_rest());
+}
+
+#[test]
+fn two_guests_that_hang_are_helped_at_once() {
+    let mut world = world();
+    for index in 0..2 {
+        world.happen(&Happening::GuestHangs { guest: guest(index) });
+    }
+    go_on(&mut world, HELPED);
+    assert_eq!((rungs(&world), is_held(&world)), (2, false));
+    go_on(&mut world, 2 * HELPED);
+    assert!(world.is_at_rest(), "{}", world.why_not_at_rest());
+}
