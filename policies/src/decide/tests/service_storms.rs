@@ -296,7 +296,7 @@ proptest! {
     #[test]
     fn who_is_held_is_as_a_simple_count_says(
         guests in prop::collection::vec(prop_oneof![
-            Just(None),
+            Just(None::<u64>),
             (1_600_u64..40_000).prop_map(Some),
             (1_600_u64..400_000).prop_map(Some),
         ], 1..9),
