@@ -177,9 +177,9 @@ impl Node {
         self.start_supervisor(timing, None, now);
     }
 
-    /// Takes its power away.
+    /// Takes its power away: it does not come back by itself, whatever it was about to do.
     pub fn power_off(&mut self) {
-        self.on = false;
+        (self.on, self.back_on) = (false, None);
         self.supervisor = None;
         self.machines.clear();
     }
