@@ -132,6 +132,8 @@ pub struct World {
     pub refused: Vec<String>,
     /// When something happened last.
     pub(super) stirred: u64,
+    /// How long before `now` deeds are done, in milliseconds.
+    before_now: u64,
     index: u64,
     pub(super) term: u64,
     /// Who leads, by position.
@@ -165,15 +167,22 @@ impl World {
             sent_from: BTreeMap::new(),
             refused: Vec::new(),
             stirred: 0,
+            before_now: 0,
             index: 0,
             term: 0,
             leader: None,
         }
     }
 
-    /// One step.
+    /// One step. What is done in it is done before its end: an event of that moment comes after it, and is told so.
     pub fn step(&mut self) {
         self.now += STEP;
+        self.before_now = STEP / 2;
+        self.go_on();
+        self.before_now = 0;
+    }
+
+    fn go_on(&mut self) {
         self.hear();
         self.lose_right();
         self.work();
@@ -220,7 +229,7 @@ impl World {
     /// Keeps a deed.
     pub fn tell(&mut self, deed: Deed) {
         if self.recording {
-            let at = self.now.saturating_sub(ZERO);
+            let at = self.now.saturating_sub(ZERO + self.before_now);
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
             self.history.push(Deed { at: at as f64 / 1_000.0, ..deed });
         }
