@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::format::{Event, Kind, Scenario, Vm};
+use super::{
+    format::{Event, Kind, Scenario, Vm},
+    subjects,
+};
 
 /// States of hosts that are known.
 const HOST_STATES: &[&str] = &[
@@ -187,7 +190,8 @@ fn of_vm(vm: &Vm, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Mistakes: names that nothing has, names that two have. Each says where it stands.
+/// Mistakes: names that nothing has, names that two have, events that happen to nothing, times that are none. Each says where it
+/// stands.
 #[must_use]
 pub fn mistakes(scenario: &Scenario) -> Vec<String> {
     let mut found = too_much(scenario);
@@ -197,12 +201,14 @@ pub fn mistakes(scenario: &Scenario) -> Vec<String> {
     let hosts: BTreeSet<&str> = scenario.hosts.iter().map(|host| host.name.as_str()).collect();
     let added = scenario.events.iter().filter(|event| event.kind == "vm-add").filter_map(|event| event.vm.as_deref());
     let vms: BTreeSet<&str> = scenario.vms.iter().map(|vm| vm.name.as_str()).chain(added).collect();
-    if hosts.len() < scenario.hosts.len() {
-        found.push("hosts: two hosts have one name".to_owned());
-    }
-    if scenario.vms.iter().map(|vm| vm.name.as_str()).collect::<BTreeSet<_>>().len() < scenario.vms.len() {
-        found.push("vms: two guests have one name".to_owned());
-    }
+    let named_twice = twice(scenario.hosts.iter().map(|host| host.name.as_str()));
+    found.extend(named_twice.into_iter().map(|name| format!("hosts: two hosts have the name {name:?}")));
+    let named_twice = twice(scenario.vms.iter().map(|vm| vm.name.as_str()));
+    found.extend(named_twice.into_iter().map(|name| format!("vms: two guests have the name {name:?}")));
+    found.extend(subjects::missing(scenario));
+    let is_time = |seconds: f64| seconds.is_finite() && (0.0..=SECONDS_MAX).contains(&seconds);
+    let settle = scenario.settle_seconds.filter(|settle| !is_time(*settle));
+    found.extend(settle.map(|settle| format!("settle_seconds: {settle} is not between 0 and {SECONDS_MAX}")));
     let host = |text: &str, at: String| (!hosts.contains(text)).then(|| format!("{at}: there is no host {text:?}"));
     let vm = |text: &str, at: String| (!vms.contains(text)).then(|| format!("{at}: there is no guest {text:?}"));
     for (index, known) in scenario.vms.iter().enumerate() {
@@ -215,11 +221,17 @@ pub fn mistakes(scenario: &Scenario) -> Vec<String> {
         let hosts = event.host.iter().chain(event.to.iter().filter(|_| !is_asked));
         found.extend(hosts.filter_map(|text| host(text, at())));
         found.extend(event.vm.iter().filter(|_| !is_asked).filter_map(|text| vm(text, at())));
-        if !(event.at.is_finite() && (0.0..=SECONDS_MAX).contains(&event.at)) {
-            found.push(format!("{}: {} is not a second of a scenario", at(), event.at));
+        if !is_time(event.at) {
+            found.push(format!("{}: {} is not a second of a scenario, 0 to {SECONDS_MAX}", at(), event.at));
         }
     }
     found
+}
+
+/// Names that are there more than once.
+fn twice<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(*name)).collect()
 }
 
 /// Names that nothing has where that makes no scenario wrong: a command that speaks of one is refused, a rule does without it.
@@ -264,6 +276,7 @@ fn too_much(scenario: &Scenario) -> Vec<String> {
 #[must_use]
 pub fn notes(scenario: &Scenario) -> Vec<String> {
     let mut found = strangers(scenario);
+    found.extend(subjects::idle(scenario));
     let mut add = |at: String, more: &super::format::More| {
         found.extend(more.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| format!("{at}.{key}")));
     };

@@ -33,10 +33,13 @@ pub mod outcome;
 mod plain;
 pub mod question;
 mod relief;
+mod shape;
 mod storm;
+mod subjects;
 mod way;
 pub mod world;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use format::{Kind, Outcome, Scenario};
@@ -45,6 +48,9 @@ use format::{Kind, Outcome, Scenario};
 const SNAPSHOT_SECONDS: f64 = 240.0;
 /// Seconds after the newest event when a timeline does not say.
 const SETTLE_SECONDS: f64 = 300.0;
+
+/// Most mistakes of a file that are told.
+const MISTAKES_TOLD: usize = 20;
 
 /// What came of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,10 +67,18 @@ pub enum Ran {
 #[derive(Debug, thiserror::Error)]
 pub enum BadScenario {
     /// It is not a scenario.
-    #[error("it is not a scenario{}", place(source))]
+    #[error("it is not a scenario")]
     Shape {
-        /// What the parser says.
+        /// What the parser says, and where.
         source: serde_json::Error,
+    },
+    /// Parts of it are not what they should be.
+    #[error("it is not a scenario{place}: {}", found.join("; "))]
+    Parts {
+        /// Line and column of the first, where they are known.
+        place: String,
+        /// Where, what, and what would be right.
+        found: Vec<String>,
     },
     /// It speaks of things that it does not have.
     #[error("it contradicts itself: {}", found.join("; "))]
@@ -82,10 +96,25 @@ pub fn read(text: &str) -> Result<Scenario, BadScenario> {
     // Some editors begin a file with it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: Value = serde_json::from_str(text).map_err(|source| BadScenario::Shape { source })?;
-    let scenario: Scenario = serde_json::from_value(plain::plain(value))
-        .map_err(|source| BadScenario::Shape { source: with_place(text, source) })?;
-    let found = check::mistakes(&scenario);
+    let value = plain::plain(value);
+    let scenario = Scenario::deserialize(&value).map_err(|source| {
+        let (source, found) = (with_place(text, source), few(shape::mistakes(&value)));
+        if found.is_empty() {
+            BadScenario::Shape { source }
+        } else {
+            BadScenario::Parts { place: place(&source), found }
+        }
+    })?;
+    let found = few(check::mistakes(&scenario));
     if found.is_empty() { Ok(scenario) } else { Err(BadScenario::Mistakes { found }) }
+}
+
+/// As many as somebody reads, and how many more there are.
+fn few(mut found: Vec<String>) -> Vec<String> {
+    let more = found.len().saturating_sub(MISTAKES_TOLD);
+    found.truncate(MISTAKES_TOLD);
+    found.extend((more > 0).then(|| format!("and {more} more")));
+    found
 }
 
 /// The same mistake with its place, which a value does not have: it is looked for in the text.

@@ -170,6 +170,66 @@ fn a_mistake_is_told_with_its_place() {
 }
 
 #[test]
+fn all_mistakes_of_form_are_told_at_once_each_with_its_place_and_what_would_be_right() {
+    let text = r#"{"mode": "Timeline", "hosts": [{"name": "a"}, 7, {"name": "b", "state": "up", "capacity": false}],
+        "vms": [{"name": "v", "max_restart": -1, "failed_ops": [{"host": "a"}]}], "cluster": {"shutdown_policy": 3},
+        "rules": [{"kind": "host-affinity", "hosts": [true]}], "events": [{"at": "soon"}], "settle_seconds": []}"#;
+    let told = scenario::read(text).unwrap_err().to_string();
+    let expected = [
+        "there is no `name`",
+        "mode: it is `Timeline`, where one of `timeline`, `snapshot`, `question` should be",
+        "hosts[0]: there is no `state`",
+        "hosts[1]: it is a number, where an object should be",
+        "hosts[2].capacity: it is `false`, where an object should be",
+        "vms[0].max_restart: it is the number `-1`, where a whole number that is not negative should be",
+        "vms[0].failed_ops: there is no `op`",
+        "cluster.shutdown_policy: it is the number `3`, where a text should be",
+        "rules[0].hosts: each host is its name, or an object with its `name` and `weight`",
+        "events[0]: there is no `kind`",
+        r#"events[0].at: it is the text "soon", where a number should be"#,
+        "settle_seconds: it is a list, where a number should be",
+    ];
+    let missing: Vec<&str> = expected.into_iter().filter(|text| !told.contains(text)).collect();
+    assert!(missing.is_empty(), "{missing:?} is not in {told}");
+}
+
+#[test]
+fn of_very_many_mistakes_some_are_told_and_how_many_more_there_are() {
+    let hosts = vec!["1"; 100].join(", ");
+    let text = format!(r#"{{"name": "x", "mode": "timeline", "hosts": [{hosts}], "vms": []}}"#);
+    let told = scenario::read(&text).unwrap_err().to_string();
+    assert!(told.contains("hosts[19]: it is a number") && told.ends_with("; and 80 more"), "{told}");
+}
+
+#[test]
+fn what_has_one_name_twice_what_happens_to_nothing_and_times_that_are_none_are_mistakes() {
+    let text = r#"{"name": "x", "mode": "timeline", "settle_seconds": -1, "vms": [{"name": "v"}, {"name": "v"}],
+        "hosts": [{"name": "a", "state": "up"}, {"name": "a", "state": "up"}], "events": [{"at": 1, "kind": "power-off"},
+        {"at": 1, "kind": "vm-crash"}, {"at": 2e6, "kind": "resume-ha"}, {"at": 1, "kind": "agent-dead"}]}"#;
+    let told = scenario::read(text).unwrap_err().to_string();
+    let expected = [
+        r#"hosts: two hosts have the name "a""#,
+        r#"vms: two guests have the name "v""#,
+        "events[0] (power-off): `host` has to say to which host it happens",
+        "events[1] (vm-crash): `vm` has to say to which guest it happens",
+        "events[2] (resume-ha): 2000000 is not a second of a scenario",
+        "settle_seconds: -1 is not between 0 and 1000000",
+    ];
+    let missing: Vec<&str> = expected.into_iter().filter(|text| !told.contains(text)).collect();
+    assert!(missing.is_empty(), "{missing:?} is not in {told}");
+    assert!(!told.contains("agent-dead"), "{told}");
+}
+
+#[test]
+fn an_event_that_may_say_no_host_is_told_to_play_no_part_without_one() {
+    let events = r#"[{"at": 1, "kind": "agent-dead"}, {"at": 2, "kind": "vm-move", "vm": "v"}]"#;
+    let told = scenario::check::notes(&with(&format!(r#""events": {events}"#)));
+    let expected =
+        ["events[0] (agent-dead): the host that is not named", "events[1] (vm-move): the host that `to` does not name"];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_name_that_nothing_has_in_a_rule_or_a_command_is_told_and_plays_no_part() {
     let scenario = named("commands-about-what-nothing-has-are-refused");
     let told = scenario::check::notes(&scenario);
