@@ -1,7 +1,10 @@
 //! The simulator's program: runs seeds, replays one, proves that its checks bite, and prints what Holdfast makes of a
 //! scenario. `simulator --help` says how.
 
-use std::{io::Read, process::ExitCode};
+use std::{
+    io::{Read, Write as _},
+    process::ExitCode,
+};
 
 use holdfast_tests::{
     scenario::{self, Ran},
@@ -300,7 +303,10 @@ fn run_scenario(file: &str) -> ExitCode {
             eprintln!("{file}: the checker beside the planner refused a plan: {plan}");
         }
     }
-    println!("{}", ran.json());
+    // Whoever reads it may have gone, and a disk may be full.
+    if let Err(error) = writeln!(std::io::stdout(), "{}", ran.json()) {
+        return bad("the outcome cannot be written", &error);
+    }
     match ran {
         Ran::Outcome(_) | Ran::Answer(_) => ExitCode::SUCCESS,
         Ran::Unsupported(_) => ExitCode::from(3),

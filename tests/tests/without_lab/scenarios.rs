@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test's helper cannot do fails the test")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use holdfast_tests::scenario::{
     self, BadScenario, Ran,
@@ -256,4 +256,14 @@ fn a_question_that_is_not_asked_is_a_mistake_and_a_mark_before_the_file_is_none(
 fn a_way_of_suspending_that_is_not_known_is_told() {
     assert_eq!(lacks(r#""events": [{"at": 1, "kind": "suspend-ha", "mode": "nap"}]"#), ["event:suspend-ha:nap"]);
     assert_eq!(lacks(r#""events": [{"at": 1, "kind": "suspend-ha", "mode": "ignore"}]"#), Vec::<String>::new());
+}
+
+#[test]
+fn an_outcome_that_cannot_be_written_is_told_and_no_reason_to_panic() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut simulator = Command::new(env!("CARGO_BIN_EXE_simulator"));
+    let ran = simulator.arg("scenario").arg(folder().join("power-loss.json")).stdout(full).output().unwrap();
+    let told = String::from_utf8(ran.stderr).unwrap();
+    assert!(told.contains("the outcome cannot be written: "), "{told}");
+    assert_eq!(ran.status.code(), Some(2));
 }
