@@ -46,18 +46,17 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
         }
     }
     world.pass(2_000);
-    let late = latecomers(scenario);
-    let there: Vec<&Declared> = scenario.vms.iter().filter(|vm| !late.contains(vm.name.as_str())).collect();
-    for vm in there.iter().copied() {
+    let there = at_the_beginning(scenario);
+    for vm in &there {
         let moves_first = scenario.mode == Kind::Snapshot && vm.live_migratable != Some(false);
         world.declared.insert(vm.name.clone(), Declared { moves_first, ..vm.clone() });
     }
     declare(&mut world, scenario);
-    for vm in there.iter().copied() {
+    for vm in &there {
         guest(&mut world, scenario, vm);
     }
     world.pass(5_000);
-    for vm in there.iter().copied() {
+    for vm in &there {
         as_it_looks(&mut world, scenario, vm);
         was_to_stop(&mut world, scenario, vm);
     }
@@ -65,7 +64,7 @@ pub fn build(scenario: &Scenario) -> (World, Script) {
     while world.now < ZERO {
         world.step();
     }
-    for vm in there.iter().copied() {
+    for vm in &there {
         // How it will misbehave, it does from the beginning on and not before.
         if let Some(name) = world.names.guest(&vm.name).cloned() {
             world.faults.insert(name, faults(&world.names, vm));
@@ -105,6 +104,15 @@ pub fn may_run_on(vm: &Declared, host: &Host) -> bool {
 
 fn may_run(vm: &Declared) -> bool {
     matches!(vm.state.as_deref(), Some("running" | "failed" | "lost" | "migrating" | "paused"))
+}
+
+/// Guests that are there from the beginning. What runs already and is added later is there too, and is left alone until then.
+fn at_the_beginning(scenario: &Scenario) -> Vec<Declared> {
+    let late = latecomers(scenario);
+    let is_late = |vm: &Declared| late.contains(vm.name.as_str());
+    let there = scenario.vms.iter().filter(|vm| !is_late(vm) || may_run(vm));
+    let as_left_alone = |vm: &Declared| Declared { desired: Some("ignored".to_owned()), ..vm.clone() };
+    there.map(|vm| if is_late(vm) { as_left_alone(vm) } else { vm.clone() }).collect()
 }
 
 /// Guests that come only with an event; what is removed before it is added again is there from the beginning.

@@ -4,7 +4,7 @@ use holdfast_policies::{
     change::Change,
     names::{Epoch, GuestName, HostName},
     rules::Rule,
-    state::{Guest, Heading, Mode, Phase, Wanted},
+    state::{Guest, Heading, Life, Mode, Phase, Wanted},
 };
 use serde_json::Value;
 
@@ -287,6 +287,9 @@ fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &Guest
         "vm-move" => vm_move(world, event, guest),
         "vm-add" => vm_add(world, scenario, event, guest),
         "vm-remove" => {
+            let known = world.state.guests.get(guest);
+            let home = known.and_then(|known| known.tenures().first().map(|tenure| tenure.host.clone()));
+            world.removed_from.extend(home.map(|home| (guest.clone(), home)));
             world.declared.remove(&vm);
             declare(world, scenario);
         }
@@ -360,22 +363,33 @@ fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestNa
     // What was removed runs on, and is found again.
     let is_there = world.nodes.iter().any(|node| node.machines.contains_key(guest));
     if let (true, Some(host)) = (event.already_running && !is_there, &host)
-        && let Some(node) = world.node(host)
+        && let Some(node) = world.node(host).filter(|node| node.on)
     {
         let machine = Machine { epoch: Epoch::default(), state: Vm::Running, ill: None };
         node.machines.insert(guest.clone(), machine);
     }
     declare(world, scenario);
-    if wanted != Wanted::Running {
+    if world.state.guests.get(guest).is_none_or(|known| known.wanted != wanted) {
         world.commit(Change::WantedSet { guest: guest.clone(), wanted, by: "the scenario".to_owned() });
     }
-    if let (false, Some(host)) = (event.already_running || is_there, host) {
+    if let (false, Some(host)) = (event.already_running || is_there || may_be_left(world, guest), host) {
         set_free(world, guest);
         kept_on(world, guest, &host);
         if wanted == holdfast_policies::state::Wanted::Running {
             head_where_kept(world, scenario, guest);
         }
     }
+}
+
+/// Whether something of a guest that is added may be left on a host that says nothing: only what becomes of that host can tell.
+fn may_be_left(world: &World, guest: &GuestName) -> bool {
+    let is_silent = |host: &HostName| {
+        let is_heard = world.nodes.iter().any(|node| node.name == *host && node.connected());
+        let is_gone = world.state.hosts.get(host).is_none_or(|known| matches!(known.life, Life::Gone { .. }));
+        !is_heard && !is_gone
+    };
+    let may_run = world.state.guests.get(guest).is_some_and(|known| !known.tenures().is_empty());
+    may_run || world.removed_from.get(guest).is_some_and(is_silent)
 }
 
 fn resize(known: &mut Declared, event: &Event) {
