@@ -415,8 +415,8 @@ fn moved_outside(world: &mut World, event: &Event, guest: &GuestName) {
         kept_on(world, guest, &to);
         return;
     }
-    // What runs is taken nowhere where nobody answers, by whatever tool.
-    if !world.node(&to).is_some_and(|node| node.connected()) {
+    // What runs is taken nowhere where nobody answers, by whatever tool. Other tools need nothing of what the voters agree on.
+    if !world.node(&to).is_some_and(|node| node.on && node.network) {
         return;
     }
     let machine = world.nodes.iter_mut().find_map(|node| node.machines.remove(guest));
