@@ -126,8 +126,10 @@ impl World {
     /// Stops a guest, if it lets itself be stopped.
     fn stop(&mut self, index: usize, guest: &GuestName) -> bool {
         if self.faults.get(guest).is_some_and(|faults| faults.stop) {
+            self.stops_failed.insert(guest.clone());
             return false;
         }
+        self.stops_failed.remove(guest);
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let host = node.name.clone();
         let removed = node.machines.remove(guest).map(|machine| machine.state);

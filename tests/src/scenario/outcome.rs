@@ -68,6 +68,8 @@ fn of_phase(world: &World, name: &GuestName, guest: &Guest) -> &'static str {
         }
         Phase::Releasing { failed: Some(_), .. } => "failed",
         Phase::Releasing { tenure, .. } if !heard(&tenure.host) => "lost",
+        // What has failed is tried again, and has failed until that succeeds.
+        Phase::Releasing { .. } if world.stops_failed.contains(name) => "failed",
         Phase::Releasing { .. } | Phase::Migrating(_) => "running",
     }
 }

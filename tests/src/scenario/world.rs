@@ -128,6 +128,8 @@ pub struct World {
     pub(super) stopped_for_others: BTreeSet<GuestName>,
     /// Where guests have been sent from, until they run where they have arrived.
     pub(super) sent_from: BTreeMap<GuestName, HostName>,
+    /// Guests whose newest stop has failed.
+    pub(super) stops_failed: BTreeSet<GuestName>,
     /// Where guests were, or may have been, when they were removed.
     pub(super) removed_from: BTreeMap<GuestName, HostName>,
     /// Plans that the checker beside the planner has refused: what is wrong with each. Bounded by the steps of a scenario.
@@ -167,6 +169,7 @@ impl World {
             frozen_as: None,
             stopped_for_others: BTreeSet::new(),
             sent_from: BTreeMap::new(),
+            stops_failed: BTreeSet::new(),
             removed_from: BTreeMap::new(),
             refused: Vec::new(),
             stirred: 0,
