@@ -47,9 +47,18 @@ fn world() -> World {
     world
 }
 
+/// Lets a world go on in which nothing is left out: one in which hosts alone get no answers looks calm before they say so.
 fn go_on(world: &mut World, time: Ms) {
-    world.run_until(world.real() + time);
+    for _ in 0..time / 500 {
+        world.rest_since = None;
+        world.run_until(world.real() + 500);
+    }
     assert_eq!(world.violation(), None);
+}
+
+fn comes_to_rest(world: &mut World) {
+    world.run_until(world.real() + HELPED);
+    assert!(world.is_at_rest() && !is_held(world), "{:?}: {}", world.violation(), world.why_not_at_rest());
 }
 
 fn is_held(world: &World) -> bool {
@@ -68,16 +77,16 @@ fn epochs(world: &World) -> Vec<Epoch> {
 fn a_network_of_guests_that_is_lost_and_found_costs_no_guest_its_life() {
     let mut world = world();
     let before = epochs(&world);
-    // No host gets an answer of any guest, its own included; each of them hears the others.
+    // No host gets an answer of any guest over the network; each of them hears the others, and its own guest from inside.
     for host in 0..HOSTS {
-        for index in 0..HOSTS {
+        for index in (0..HOSTS).filter(|index| *index != host) {
             world.happen(&Happening::Blind { host, guest: guest(index), time: 120_000 });
         }
     }
     go_on(&mut world, 100_000);
     assert!(is_held(&world), "somebody is called");
-    go_on(&mut world, 60_000);
-    assert!(world.is_at_rest() && !is_held(&world), "{}", world.why_not_at_rest());
+    go_on(&mut world, 40_000);
+    comes_to_rest(&mut world);
     assert_eq!((epochs(&world), rungs(&world)), (before, 0), "nothing was done to them");
 }
 
@@ -91,8 +100,8 @@ fn guests_that_hang_together_are_held_for_minutes_and_helped_then() {
     assert_eq!((rungs(&world), is_held(&world)), (0, true));
     go_on(&mut world, 2 * HELPED);
     assert_eq!(rungs(&world), 3, "each of them is reset once");
-    go_on(&mut world, 2 * HELPED);
-    assert!(world.is_at_rest() && !is_held(&world), "{}", world.why_not_at_rest());
+    go_on(&mut world, HELPED);
+    comes_to_rest(&mut world);
 }
 
 #[test]
@@ -103,6 +112,6 @@ fn two_guests_that_hang_are_helped_at_once() {
     }
     go_on(&mut world, HELPED);
     assert_eq!((rungs(&world), is_held(&world)), (2, false));
-    go_on(&mut world, 2 * HELPED);
-    assert!(world.is_at_rest(), "{}", world.why_not_at_rest());
+    go_on(&mut world, HELPED);
+    comes_to_rest(&mut world);
 }
