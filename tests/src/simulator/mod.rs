@@ -26,6 +26,7 @@
 )]
 
 pub mod agent;
+pub mod authority_checks;
 pub mod beacons;
 pub mod boots;
 pub mod breaks;
@@ -51,12 +52,14 @@ pub mod healing;
 #[cfg(test)]
 mod held_guests;
 pub mod host;
+pub mod join_checks;
 pub mod lies;
 #[cfg(test)]
 mod must_hold;
 pub mod network;
 pub mod nudges;
 pub mod oddities;
+pub mod proof_checks;
 pub mod questions;
 pub mod queue;
 pub mod quiet;
@@ -72,6 +75,7 @@ pub mod setup;
 pub mod shrink;
 pub mod slow_watchdogs;
 pub mod snapshot;
+pub mod start_checks;
 pub mod story;
 pub mod syncs;
 pub mod versions;
