@@ -12,7 +12,7 @@ use holdfast_policies::{
     state::{Host, Life, Wanted},
 };
 
-use super::{Ms, consensus::LogEntry, world::World};
+use super::{Ms, voter::LogEntry, world::World};
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]

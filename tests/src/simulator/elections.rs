@@ -9,13 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use holdfast_policies::evidence::Marks;
 
-use super::{
-    Ms,
-    breaks::Break,
-    consensus::{Message, Role},
-    queue::Event,
-    world::World,
-};
+use super::{Ms, breaks::Break, consensus::Message, queue::Event, voter::Role, world::World};
 
 /// A follower that has heard a leader within this votes for nobody else.
 pub const ELECTION_MIN: Ms = 300;

@@ -80,6 +80,7 @@ pub mod story;
 pub mod syncs;
 pub mod versions;
 pub mod views;
+pub mod voter;
 pub mod waits;
 pub mod world;
 

@@ -20,13 +20,13 @@ use holdfast_policies::{
 use super::{
     Ms,
     breaks::Break,
-    consensus::LogEntry,
     faults::{Happening, Plan},
     oddities::before,
     queue::Event,
     random::Random,
     setup::Setup,
     snapshot::Snapshot,
+    voter::LogEntry,
     world::World,
 };
 

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use holdfast_policies::state::ClusterState;
 
 use super::{
-    consensus::{LogEntry, Message, Role, Voter},
+    consensus::Message,
+    voter::{LogEntry, Role, Voter},
     world::World,
 };
 

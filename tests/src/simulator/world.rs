@@ -21,7 +21,6 @@ use super::{
     breaks::Break,
     checks::{Truth, Violation},
     chores::Twin,
-    consensus::Voter,
     faults::{Happening, Moment, Plan},
     guest::{Machine, Vm},
     host::Host,
@@ -31,6 +30,7 @@ use super::{
     seen::Seen,
     setup::Setup,
     story::Story,
+    voter::Voter,
 };
 
 /// Rest that is long enough to leave time out.
