@@ -1,32 +1,27 @@
-//! What happens in a scenario: its events in order of time, and what they set going (a shutdown takes its time).
+//! What happens in a scenario: its events in order of time, and what they set going. What happens to guests is in `events/guest.rs`;
+//! a shutdown takes its time (`events/leaving.rs`).
+
+mod guest;
+mod kept;
+mod leaving;
 
 use holdfast_policies::{
     change::Change,
-    names::{Epoch, GuestName, HostName},
-    rules::Rule,
-    state::{Guest, Heading, Life, Mode, Phase, Wanted},
+    names::{GuestName, HostName},
+    state::{Mode, Phase, Wanted},
 };
-use serde_json::Value;
 
+use self::{guest::to_guest, kept::start_where_kept, leaving::Shutdown};
 use super::{
-    build::{declare, desired, is_drained, kept_on, set_free, wanted},
+    build::{desired, kept_on, set_free},
     check::{CHOOSES_AT_START, turns_on},
-    format::{Event, Kind, Scenario, Vm as Declared},
+    format::{Event, Scenario, Vm as Declared},
     homeward::Homeward,
-    host::{Machine, Node, Vm},
     relief::relieve,
     storm,
     world::{STEP, World, ZERO},
 };
 
-/// How long a host that shuts down gives its guests to leave, in milliseconds; then they are stopped.
-const SHUTDOWN_LIMIT: u64 = 240_000;
-/// How long a host takes at least to shut down, in milliseconds.
-const SHUTDOWN: u64 = 3_000;
-/// How long a host on standby may have guests in a snapshot, in milliseconds.
-const STANDBY_LIMIT: u64 = 150_000;
-/// How long a host is off while it reboots, in milliseconds.
-const REBOOT: u64 = 60_000;
 /// How long hosts that are switched on at the beginning have to be there before anything is decided, in milliseconds.
 const BEGINNING: u64 = 4_000;
 
@@ -37,12 +32,6 @@ pub struct Script {
     kept: Vec<Kept>,
     held_until: u64,
     homeward: Homeward,
-}
-
-struct Shutdown {
-    host: HostName,
-    reboot: bool,
-    since: u64,
 }
 
 /// A guest that is switched on together with the host that keeps it.
@@ -183,132 +172,6 @@ impl Script {
             }
         }
     }
-
-    /// In a snapshot a host on standby can hold nothing, nor can one that shuts down: when the drain has had its time, the
-    /// host announces to go, and what has found no other place is stopped.
-    fn end_standby(&mut self, world: &mut World, scenario: &Scenario) {
-        if scenario.mode != Kind::Snapshot || world.now != ZERO + STANDBY_LIMIT {
-            return;
-        }
-        for host in scenario.hosts.iter().filter(|host| is_drained(scenario, host)) {
-            let Some(name) = world.names.host(&host.name).cloned() else { continue };
-            if does_not_stop(world, &name) {
-                stop_one_by_one(world, &name);
-                continue;
-            }
-            for guest in left_on(world, &name).into_iter().filter(|guest| is_needed(world, guest)).collect::<Vec<_>>() {
-                let by = "the scenario".to_owned();
-                world.commit(Change::WantedSet { guest, wanted: Wanted::Stopped, by });
-            }
-            let (mode, by) = (Mode::Leaving { reboot: false }, "the scenario".to_owned());
-            world.commit(Change::ModeSet { host: name, mode, by });
-        }
-    }
-
-    /// Shutdowns take their course: guests leave first where the policy says so.
-    fn shut_down(&mut self, world: &mut World, scenario: &Scenario) {
-        for shutdown in std::mem::take(&mut self.shutdowns) {
-            let Some(index) = world.position(&shutdown.host) else { continue };
-            let Some(node) = world.nodes.get(index).filter(|node| node.on) else { continue };
-            let age = world.now - shutdown.since;
-            let ours = |guest: &GuestName| {
-                world.state.guests.get(guest).is_some_and(|known| known.wanted != Wanted::Unmanaged)
-            };
-            let empty = !node.machines.keys().any(ours);
-            if age < SHUTDOWN || !(empty || age >= SHUTDOWN_LIMIT) {
-                self.shutdowns.push(shutdown);
-                continue;
-            }
-            world.stop_all(index);
-            let back_on = shutdown.reboot.then_some(world.now + REBOOT);
-            if let Some(node) = world.nodes.get_mut(index) {
-                node.power_off();
-                (node.orderly, node.back_on) = (true, back_on);
-            }
-            let host = Some(world.names.of_host(&shutdown.host));
-            if scenario.mode == Kind::Timeline {
-                world.tell(super::format::Deed { kind: "power-off".to_owned(), host, ..Default::default() });
-            }
-        }
-    }
-}
-
-/// Whether a host has a guest that lets itself not be stopped. Nobody switches it off then.
-fn does_not_stop(world: &World, host: &HostName) -> bool {
-    let stops_there = |phase: &Phase| matches!(phase, Phase::Releasing { tenure, .. } if tenure.host == *host);
-    let fails = |guest: &GuestName| world.faults.get(guest).is_some_and(|faults| faults.stop);
-    world.state.guests.iter().any(|(name, guest)| stops_there(&guest.phase) && fails(name))
-}
-
-/// Has the guests of a host stopped that have no other place, in the order in which they do.
-fn stop_one_by_one(world: &mut World, host: &HostName) {
-    for guest in left_on(world, host) {
-        world.commit(Change::WantedSet { guest, wanted: Wanted::Stopped, by: "the scenario".to_owned() });
-    }
-}
-
-/// The guests that run on a host, are looked after, and have no other place, as people are told. Others are on their way.
-fn left_on(world: &World, host: &HostName) -> Vec<GuestName> {
-    let runs_here = |phase: &Phase| matches!(phase, Phase::Running { tenure, .. } if tenure.host == *host);
-    let is_told = |name: &GuestName| world.state.open_incident(&format!("leave/{name}")).is_some();
-    let here =
-        |name: &GuestName, guest: &Guest| runs_here(&guest.phase) && guest.wanted == Wanted::Running && is_told(name);
-    world.state.guests.iter().filter(|(name, guest)| here(name, guest)).map(|(name, _)| name.clone()).collect()
-}
-
-/// Whether another guest is up that does not run without this one: it would run on if this one just stopped.
-fn is_needed(world: &World, guest: &GuestName) -> bool {
-    let is_up = |then: &GuestName| world.state.guests.get(then).is_some_and(|known| !known.tenures().is_empty());
-    world.state.policies.rules.values().any(|rule| match rule {
-        Rule::Order { first, then, required: true, symmetrical: true } => first == guest && is_up(then),
-        Rule::Order { .. } | Rule::Hosts { .. } | Rule::Together { .. } | Rule::Apart { .. } => false,
-    })
-}
-
-fn to_guest(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestName) {
-    let by = "the scenario".to_owned();
-    let vm = event.vm.clone().unwrap_or_default();
-    let on = |world: &mut World, change: &dyn Fn(&mut Machine)| {
-        world.nodes.iter_mut().filter_map(|node| node.machines.get_mut(guest)).for_each(change);
-    };
-    let now = world.now;
-    match event.kind.as_str() {
-        "vm-desired" => {
-            let wanted = desired(event.desired.as_deref());
-            world.commit(Change::WantedSet { guest: guest.clone(), wanted, by });
-            if wanted == holdfast_policies::state::Wanted::Running {
-                head_where_kept(world, scenario, guest);
-            }
-        }
-        "vm-stop" => {
-            let wanted = Wanted::Stopped;
-            world.commit(Change::WantedSet { guest: guest.clone(), wanted, by });
-        }
-        "vm-move" => vm_move(world, event, guest),
-        "vm-add" => vm_add(world, scenario, event, guest),
-        "vm-remove" => {
-            let known = world.state.guests.get(guest);
-            let home = known.and_then(|known| known.tenures().first().map(|tenure| tenure.host.clone()));
-            world.removed_from.extend(home.map(|home| (guest.clone(), home)));
-            world.declared.remove(&vm);
-            declare(world, scenario);
-        }
-        "vm-size" => {
-            if let Some(known) = world.declared.get_mut(&vm) {
-                resize(known, event);
-            }
-            declare(world, scenario);
-        }
-        "vm-lock" => {
-            let holder = world.nodes.iter().find(|node| node.machines.contains_key(guest));
-            let boot = holder.and_then(Node::incarnation);
-            world.faults.entry(guest.clone()).or_default().locked = boot;
-        }
-        "vm-crash" => on(world, &|machine| machine.state = Vm::Failed),
-        "vm-health-failed" => on(world, &|machine| machine.ill = Some(now)),
-        "vm-moved-outside" => moved_outside(world, event, guest),
-        _ => {}
-    }
 }
 
 fn to_all(world: &mut World, scenario: &Scenario, event: &Event) {
@@ -326,141 +189,6 @@ fn to_all(world: &mut World, scenario: &Scenario, event: &Event) {
         "state-store-loss" => world.nodes.iter_mut().for_each(|node| node.store = false),
         "state-store-restore" => world.nodes.iter_mut().for_each(|node| node.store = true),
         _ => {}
-    }
-}
-
-fn vm_move(world: &mut World, event: &Event, guest: &GuestName) {
-    let Some(to) = event.to.as_ref().and_then(|to| world.names.host(to)).cloned() else { return };
-    let free = world.state.guests.get(guest).is_some_and(|known| matches!(known.phase, Phase::Free { .. }));
-    let cold = event.how.as_deref() == Some("cold");
-    let declared = world.state.policies.guests.get(guest);
-    let stops = cold || declared.is_some_and(|declared| !declared.needs.live_migration);
-    // The hypervisor refuses to stop it for that; a live move fails by itself.
-    if stops && world.is_locked(guest) {
-        return;
-    }
-    let by = "the scenario".to_owned();
-    let refused = world.commit(Change::MoveAsked { guest: guest.clone(), to: to.clone(), cold, by }).refused;
-    // What does not run is moved by noting where it is kept.
-    if free && refused.is_some() {
-        kept_on(world, guest, &to);
-    }
-}
-
-fn vm_add(world: &mut World, scenario: &Scenario, event: &Event, guest: &GuestName) {
-    let vm = event.vm.clone().unwrap_or_default();
-    let listed = scenario.vms.iter().find(|known| known.name == vm).cloned();
-    let mut said: serde_json::Map<String, Value> = event.more.clone().into_iter().collect();
-    said.insert("name".to_owned(), Value::String(vm.clone()));
-    let spoken = serde_json::from_value::<Declared>(Value::Object(said)).unwrap_or_default();
-    let mut known = listed.unwrap_or(spoken);
-    known.name.clone_from(&vm);
-    known.host = event.host.clone().or(known.host);
-    known.desired = event.desired.clone().or(known.desired);
-    let wanted = wanted(scenario, &known);
-    let host = known.host.as_ref().and_then(|host| world.names.host(host)).cloned();
-    world.declared.insert(vm, known);
-    // What was removed runs on, and is found again.
-    let is_there = world.nodes.iter().any(|node| node.machines.contains_key(guest));
-    if let (true, Some(host)) = (event.already_running && !is_there, &host)
-        && let Some(node) = world.node(host).filter(|node| node.on)
-    {
-        let machine = Machine { epoch: Epoch::default(), state: Vm::Running, ill: None };
-        node.machines.insert(guest.clone(), machine);
-    }
-    declare(world, scenario);
-    if world.state.guests.get(guest).is_none_or(|known| known.wanted != wanted) {
-        world.commit(Change::WantedSet { guest: guest.clone(), wanted, by: "the scenario".to_owned() });
-    }
-    if let (false, Some(host)) = (event.already_running || is_there || may_be_left(world, guest), host) {
-        set_free(world, guest);
-        kept_on(world, guest, &host);
-        if wanted == holdfast_policies::state::Wanted::Running {
-            head_where_kept(world, scenario, guest);
-        }
-    }
-}
-
-/// Whether something of a guest that is added may be left on a host that says nothing: only what becomes of that host can tell.
-fn may_be_left(world: &World, guest: &GuestName) -> bool {
-    let is_silent = |host: &HostName| {
-        let is_heard = world.nodes.iter().any(|node| node.name == *host && node.connected());
-        let is_gone = world.state.hosts.get(host).is_none_or(|known| matches!(known.life, Life::Gone { .. }));
-        !is_heard && !is_gone
-    };
-    let may_run = world.state.guests.get(guest).is_some_and(|known| !known.tenures().is_empty());
-    may_run || world.removed_from.get(guest).is_some_and(is_silent)
-}
-
-fn resize(known: &mut Declared, event: &Event) {
-    if let Some(Value::Object(demand)) = event.more.get("demand") {
-        for (name, amount) in demand {
-            known.demand.insert(name.clone(), amount.as_f64().unwrap_or(0.0));
-        }
-    }
-    let said = |key: &str| event.more.get(key).and_then(Value::as_f64);
-    if let Some(memory) = said("memory_mib") {
-        known.demand.insert("memory_mib".to_owned(), memory);
-    }
-    match (said("cpu"), known.demand.get_mut("cpu")) {
-        (Some(cpu), Some(demanded)) => *demanded = cpu,
-        (Some(cpu), None) => known.cpu = Some(cpu),
-        (None, _) => {}
-    }
-}
-
-fn moved_outside(world: &mut World, event: &Event, guest: &GuestName) {
-    let Some(to) = event.to.as_ref().and_then(|to| world.names.host(to)).cloned() else { return };
-    if !world.nodes.iter().any(|node| node.machines.contains_key(guest)) {
-        kept_on(world, guest, &to);
-        return;
-    }
-    // What runs is taken nowhere where nobody answers, by whatever tool. Other tools need nothing of what the voters agree on.
-    if !world.node(&to).is_some_and(|node| node.on && node.network) {
-        return;
-    }
-    let machine = world.nodes.iter_mut().find_map(|node| node.machines.remove(guest));
-    if let (Some(machine), Some(node)) = (machine, world.node(&to)) {
-        node.machines.insert(guest.clone(), machine);
-    }
-}
-
-/// Has a guest start where it is kept, if nothing speaks against that; else placement finds a host for it. One that starts
-/// after another goes there when its turn has come.
-fn start_where_kept(world: &mut World, guest: GuestName, host: HostName) {
-    if world.state.unfit(&guest, &host).is_some() {
-        return;
-    }
-    let follows = |rule: &Rule| matches!(rule, Rule::Order { then, .. } if *then == guest);
-    if !world.state.policies.rules.values().any(follows) {
-        world.commit(Change::Place { guest, host, why: "it is kept there".to_owned() });
-    } else if let Some(known) = world.state.guests.get_mut(&guest) {
-        known.heading = Some(Heading { to: host, by: None });
-    }
-}
-
-/// Has a guest that runs nowhere start where it is kept, as it does where its administrator starts it by hand, if nothing speaks against
-/// that host and its host is not to be chosen anew.
-fn head_where_kept(world: &mut World, scenario: &Scenario, guest: &GuestName) {
-    if turns_on(scenario, CHOOSES_AT_START) {
-        return;
-    }
-    let kept = match world.state.guests.get(guest).map(|known| &known.phase) {
-        Some(Phase::Free { last: Some(last), avoid, .. }) if !avoid.contains(last) => last.clone(),
-        Some(_) | None => return,
-    };
-    // What is kept together with others goes to where they are.
-    let policies = &world.state.policies;
-    let has_set = |rule: &Rule| match rule {
-        Rule::Together { guests, required: true, .. } => guests.among(&policies.guests).contains(guest),
-        Rule::Together { .. } | Rule::Apart { .. } | Rule::Hosts { .. } | Rule::Order { .. } => false,
-    };
-    let is_heard = world.nodes.iter().any(|node| node.name == kept && node.connected());
-    if !is_heard || policies.rules.values().any(has_set) || world.state.unfit(guest, &kept).is_some() {
-        return;
-    }
-    if let Some(known) = world.state.guests.get_mut(guest) {
-        known.heading = Some(Heading { to: kept, by: None });
     }
 }
 
