@@ -2,49 +2,30 @@
 //!
 //! What an answer costs is bounded: the head, the part of the body that is read, and with the caller's deadline the time.
 
-use std::{
-    error::Error,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    time::Duration,
-};
+use std::{error::Error, net::SocketAddr};
 
-use futures_util::future::{Either, select};
-use holdfast_policies::{
-    observe::Outcome,
-    probe::{ADDRESS, HttpProbe, HttpVersion, Method, TlsSettings},
-};
-use http_body_util::{BodyExt, Full};
+use holdfast_policies::probe::{HttpProbe, HttpVersion, Method, TlsSettings};
+use http_body_util::Full;
 use hyper::{
     HeaderMap, Request,
-    body::{Bytes, Incoming},
-    client::conn::http1,
+    body::Bytes,
     header::{HeaderName, HeaderValue},
 };
-use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
-use tokio::time::timeout;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     address::fill_in,
-    finding::{BODY_BYTES_MAX, Finding},
+    finding::Finding,
     judge::{self, Answer},
     network::{
-        asker::{Asker, connect},
-        http2,
-        kept::Kept,
+        asker::Asker,
+        http1, http2,
         led::Whose,
+        places::{first_of, host, literal, place, port, readable},
         stream::Stream,
-        trust,
     },
 };
-
-/// Largest head of a response, in bytes: servers send a few kilobytes, browsers give up at about 256 KiB.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Most headers of a response.
-const HEADERS_MAX: usize = 128;
 
 /// Who asks has not shown who it is, or not as the service wants it (RFC 9110, 15.5.2).
 const UNAUTHORIZED: u16 = 401;
@@ -110,10 +91,12 @@ impl Step {
     async fn take(&self, asker: &Asker<'_>, probe: &HttpProbe) -> Result<Answer, Finding> {
         let stream = self.open(asker, probe).await?;
         match probe.version {
-            HttpVersion::One => over_one(stream, self.request(false)?.map(|()| Full::new(self.content.clone()))).await,
+            HttpVersion::One => {
+                http1::exchange(stream, self.request(false)?.map(|()| Full::new(self.content.clone()))).await
+            }
             HttpVersion::Two => {
                 let reply = http2::exchange(stream, self.request(true)?, self.content.clone()).await?;
-                Ok(Answer { status: reply.status, location: location(&reply.headers), body: reply.body })
+                Ok(Answer { status: reply.status, location: http1::location(&reply.headers), body: reply.body })
             }
         }
     }
@@ -209,43 +192,9 @@ impl Step {
     }
 }
 
-fn readable(text: &str) -> Result<Url, Finding> {
-    let url = Url::parse(text).map_err(|error| Finding::unknown(format!("{text:?} is no url: {error}")))?;
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        _ => Err(Finding::unknown(format!("{text:?} is not an http or https url"))),
-    }
-}
-
-fn place(written: &str, address: Option<IpAddr>, url: &Url) -> Result<SocketAddr, Finding> {
-    let filled = match (written, address) {
-        (ADDRESS, Some(address)) => address.to_string(),
-        _ => fill_in(written, address).ok_or_else(|| Finding::unknown("the guest has no address"))?,
-    };
-    let alone = || filled.parse::<IpAddr>().map(|address| SocketAddr::from((address, port(url))));
-    filled.parse().or_else(|_| alone()).map_err(|_| Finding::unknown(format!("{written:?} is no place to connect to")))
-}
-
-/// The address that a URL has in place of a name.
-fn literal(url: &Url) -> Option<IpAddr> {
-    match url.host()? {
-        Host::Ipv4(four) => Some(four.into()),
-        Host::Ipv6(six) => Some(six.into()),
-        Host::Domain(_) => None,
-    }
-}
-
 /// The same ways to speak TLS, without showing who asks, and for whatever name is asked.
 fn of_nobody(tls: &TlsSettings) -> TlsSettings {
     TlsSettings { certificate_file: None, key_file: None, server_name: None, ..tls.clone() }
-}
-
-fn host(url: &Url) -> Result<&str, Finding> {
-    url.host_str().ok_or_else(|| Finding::unknown("the url names no host"))
-}
-
-fn port(url: &Url) -> u16 {
-    url.port_or_known_default().unwrap_or(80)
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Finding> {
@@ -260,158 +209,9 @@ fn unaskable(error: &dyn Error) -> Finding {
     Finding::unknown(format!("the request cannot be made: {error}"))
 }
 
-/// The first of them that can be reached. Where none can, what one of them did to us counts: that this host has no way to
-/// another one, as where a name has an IPv6 address and the host has none, takes nothing from it. One that is silent keeps us from
-/// the next one for `patience` alone, as it keeps users.
-async fn first_of(places: &[SocketAddr], patience: Duration) -> Result<tokio::net::TcpStream, Finding> {
-    let mut failed = Finding::unknown("there is no address to connect to");
-    let Some((last, others)) = places.split_last() else { return Err(failed) };
-    for place in others {
-        match timeout(patience, connect(*place)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(finding)) if failed.outcome == Outcome::Unknown => failed = finding,
-            Err(_) if failed.outcome == Outcome::Unknown => {
-                failed = Finding::fail(format!("{place} does not answer within {patience:?}"));
-            }
-            Ok(Err(_)) | Err(_) => {}
-        }
-    }
-    match connect(*last).await {
-        Err(finding) if failed.outcome == Outcome::Unknown => Err(finding),
-        Err(_) => Err(failed),
-        connected => connected,
-    }
-}
-
-async fn over_one(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, Finding> {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    // The library tells errors as they are.
-    let (stream, _) = Kept::of(stream);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| of_error(&error))?;
-    let exchange = async move {
-        let response = sender.send_request(request).await.map_err(|error| of_error(&error))?;
-        let (head, body) = response.into_parts();
-        let body = beginning(body, ends_by_hanging_up(&head.headers)).await?;
-        Ok(Answer { status: head.status.as_u16(), location: location(&head.headers), body })
-    };
-    // Both are dropped together, so that nothing goes on after the deadline.
-    match select(pin!(exchange), pin!(connection)).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right((_, exchange)) => exchange.await,
-    }
-}
-
-/// Whether the end of a body is told by the end of the connection alone (RFC 9112, 6.3).
-fn ends_by_hanging_up(headers: &HeaderMap) -> bool {
-    !headers.contains_key("content-length") && !headers.contains_key("transfer-encoding")
-}
-
-/// Whether the other side has hung up over TLS without saying so there, as many small servers do. Browsers take that for the end.
-fn is_hung_up(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof)
-}
-
-async fn beginning(mut body: Incoming, ends_by_hanging_up: bool) -> Result<Vec<u8>, Finding> {
-    let mut read = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) if ends_by_hanging_up && is_hung_up(&error) => break,
-            Err(error) => return Err(of_error(&error)),
-        };
-        let Some(chunk) = frame.data_ref() else { continue };
-        read.extend(chunk.iter().take(BODY_BYTES_MAX - read.len()));
-        if read.len() >= BODY_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(read)
-}
-
-fn location(headers: &HeaderMap) -> Option<String> {
-    headers.get("location").and_then(|value| value.to_str().ok()).map(str::to_owned)
-}
-
-/// Judges an error by its causes: what this vantage could not do is `Unknown`, what the other side did is `Fail`.
-fn of_error(error: &hyper::Error) -> Finding {
-    // The library tells this kind of error by its text alone.
-    if error.is_parse() && error.to_string().contains("too large") {
-        return Finding::fail(format!("the response's head is larger than {HEAD_BYTES_MAX} bytes"));
-    }
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    let mut last = error.to_string();
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return trust::of_io(error);
-        }
-        last = error.to_string();
-        next = error.source();
-    }
-    Finding::fail(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_place_to_connect_to_takes_the_port_of_the_url_where_it_has_none() {
-        let url = Url::parse("https://shop.example/").unwrap();
-        for (written, address, wanted) in [
-            ("{address}", "10.0.0.5", "10.0.0.5:443"),
-            ("{address}", "fd00::5", "[fd00::5]:443"),
-            ("{address}:8443", "fd00::5", "[fd00::5]:8443"),
-            ("10.0.0.9:81", "10.0.0.5", "10.0.0.9:81"),
-        ] {
-            assert_eq!(place(written, address.parse().ok(), &url).unwrap().to_string(), wanted);
-        }
-        assert!(place("{address}", None, &url).is_err());
-    }
-
-    #[tokio::test]
-    async fn an_address_that_refuses_counts_though_this_host_has_no_way_to_another_one() {
-        // Nobody listens at the first, and the kernel has no way to the second over TCP.
-        let taken = tokio::net::TcpSocket::new_v4().unwrap();
-        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let (refuses, no_way) = (taken.local_addr().unwrap(), "255.255.255.255:9".parse().unwrap());
-        for (places, wanted) in [
-            (vec![refuses, no_way], Outcome::Fail),
-            (vec![no_way, refuses], Outcome::Fail),
-            (vec![no_way], Outcome::Unknown),
-            (vec![], Outcome::Unknown),
-        ] {
-            let failed = first_of(&places, LIMIT).await.unwrap_err();
-            assert_eq!(failed.outcome, wanted, "{places:?}: {}", failed.detail);
-        }
-    }
-
-    /// Long enough for any machine.
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    /// As where a name has an IPv6 address, and the way there ends somewhere.
-    #[tokio::test]
-    async fn an_address_that_is_silent_does_not_keep_the_next_one_from_being_asked() {
-        const SHORT: Duration = Duration::from_millis(200);
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        // Its queue is full, so that connections to it stay half open.
-        let listener = socket.listen(0).unwrap();
-        let (silent, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
-        while let Ok(connected) = timeout(SHORT, connect(silent)).await {
-            waiting.push(connected.unwrap());
-            assert!(waiting.len() < 64, "the queue has no end");
-        }
-        let answers = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let place = answers.local_addr().unwrap();
-        let stream = timeout(LIMIT, first_of(&[silent, place], SHORT)).await.unwrap().unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), place);
-        // And where the next one refuses, silence is what it comes to.
-        drop(answers);
-        let failed = timeout(LIMIT, first_of(&[silent, place], SHORT)).await.unwrap().unwrap_err();
-        assert!(failed.outcome == Outcome::Fail && failed.detail.contains("does not answer"), "{}", failed.detail);
-    }
 
     #[test]
     fn what_was_meant_for_one_place_is_not_told_to_another() {
