@@ -11,7 +11,7 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    status::guest_waits,
+    stock::guest_waits,
     story::{self, IncidentStory},
 };
 

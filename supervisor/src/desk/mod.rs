@@ -10,6 +10,7 @@ pub mod plain;
 mod simulation_text;
 pub mod status;
 mod status_text;
+mod stock;
 mod story;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,8 +39,9 @@ pub use self::{
     explain::{Explanation, explain},
     journal::{JOURNAL_LINES_MAX, JournalLine, journal},
     simulation_text::simulation_text,
-    status::{Facts, GuestStatus, HostLife, HostStatus, IncidentStatus, RevokedStatus, Status, status},
+    status::{GuestStatus, HostLife, HostStatus, IncidentStatus, RevokedStatus, Status},
     status_text::Short,
+    stock::{Facts, status},
     story::{IncidentStory, StoryLine},
     travel::{read_answer, write_answer},
     unknown::{no_guest, no_host},
