@@ -16,8 +16,9 @@ use super::{
         desk::{Answer, Request, Short, fence_text, simulation_text},
         identity::Identity,
     },
-    arguments::{FenceOrder, GuestOrder, HostOrder, Order, VoterOrder},
+    arguments::Order,
     journal,
+    orders::{FenceOrder, GuestOrder, HostOrder, VoterOrder},
     outcome::{Failure, Reply},
     simulate, sources,
 };

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::{
     super::pki::{self, Authority, Issued},
-    arguments::MakeCertificate,
     host_like::HostFiles,
     key_folder::{make_folder, must_be_empty, write_new},
+    making::MakeCertificate,
     operator::authority,
     outcome::{Failure, Reply},
 };

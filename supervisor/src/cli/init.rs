@@ -16,9 +16,9 @@ use super::{
         desk::voters_warning,
         pki::{self, Authority},
     },
-    arguments::Init,
     init_files,
     key_folder::{make_folder, must_be_empty, write_new},
+    making::Init,
     outcome::{Failure, Reply},
 };
 use crate::causes::with_causes;

@@ -13,7 +13,9 @@ mod init_files;
 mod journal;
 mod key_folder;
 mod logs;
+mod making;
 mod operator;
+mod orders;
 mod outcome;
 mod policies;
 #[cfg(test)]
@@ -35,8 +37,10 @@ use clap::Parser as _;
 use holdfast_policies::hostfile::HostFile;
 
 use self::{
-    arguments::{Arguments, HostOrder, OperatorOrder, Order},
+    arguments::{Arguments, Order},
     call::Asked,
+    making::OperatorOrder,
+    orders::HostOrder,
     outcome::{Failure, Reply},
 };
 pub use hostfile::{HostFileError, load_host_file};

@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::{
     super::pki::{self, Authority, Issued},
-    arguments::AddOperator,
     hostfile::load_host_file,
     identity::load,
     init::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY},
     init_files,
     key_folder::{make_folder, must_be_empty, write_new},
+    making::AddOperator,
     outcome::{Failure, Reply},
 };
 use crate::causes::with_causes;
