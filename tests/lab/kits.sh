@@ -13,6 +13,30 @@ mkdir -p "$out"
 exec 9> "$out/.lock"; flock 9
 stamp=$(cat "$0" "$guest/.stamp" "$agent" - <<< "$more" | sha256sum | cut -d' ' -f1)
 [ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ] && exit 0
+
+# Of several PostgreSQL the newest; where there is none, the name stays a pattern.
+postgres=$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -1)
+# All that is missing is said at once, before anything is made. A program, and Debian's package that has it.
+missing=()
+while read -r program package; do
+  command -v "$program" > /dev/null || missing+=("$package")
+done <<P
+redis-server redis-server
+nginx nginx-light
+$postgres postgresql
+mariadbd mariadb-server
+apache2 apache2-bin
+perl perl-base
+openssl openssl
+objcopy binutils
+cpio cpio
+mkfs.ext4 e2fsprogs
+P
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "kits: what goes into the guests is missing here; install it with: apt-get install --no-install-recommends ${missing[*]}" >&2
+  exit 1
+fi
+
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 
@@ -158,7 +182,7 @@ S
 vsock
 finish nginx
 
-bin=$(echo /usr/lib/postgresql/*/bin); share=$(echo /usr/share/postgresql/[0-9]*)
+bin=${postgres%/postgres} share=/usr/share/postgresql/$(basename "${postgres%/bin/postgres}")
 start postgresql /data/pg/postmaster.pid server postgres
 put "$root" "$bin/postgres"; put "$root" "$bin/pg_ctl"
 mkdir -p "$root$share" "$root${bin%/bin}/lib" "$root/usr/share/postgresql"

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::lab::{
     Scene,
     guest::PORT,
-    kits::{REDIS, SIDE_PORT},
+    kits::{self, REDIS, SIDE_PORT},
     scene::{ADDRESS, GUEST, LIMIT},
     wait,
 };
@@ -68,6 +68,8 @@ impl Times {
 /// When there are to be none or more than [`ROUNDS_MAX`], when the lab cannot be built, or something is not restarted.
 pub fn measure(rounds: usize) -> Result<Measured> {
     ensure!((1..=ROUNDS_MAX).contains(&rounds), "{rounds} rounds cannot be measured, only 1 to {ROUNDS_MAX}");
+    // First, so that what is missing for them is said before anything was measured for many minutes.
+    kits::make()?;
     let scene = Scene::three()?;
     let qemu_agent = told("QEMU's agent", Times::of(by_qemu_agent(&scene, rounds)?)?);
     let holdfast_agent = told("Holdfast's agent", Times::of(by_own_agent(&scene, rounds)?)?);
