@@ -151,7 +151,7 @@ fn told(plan: &Plan, folder: &Path) -> Reply {
     let voters: Vec<&str> = plan.voters.keys().map(HostName::as_str).collect();
     let hosts: Vec<&str> = plan.hosts.keys().map(HostName::as_str).collect();
     let (cluster, out) = (&plan.cluster, folder.display());
-    // Of a single host it needs not to be said.
+    // Of a single host it need not be said: there is none to decide about but itself.
     let few = voters_warning(plan.voters.len()).filter(|_| hosts.len() > 1);
     let note = few.as_ref().map(|why| {
         format!(

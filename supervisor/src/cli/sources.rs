@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, DirEntry},
     path::{Path, PathBuf},
 };
 
 use holdfast_policies::yaml::{INPUT_BYTES_MAX, Source};
 
 use super::{hostfile::read_bounded, outcome::Failure};
+
+/// Most folders in a folder that are looked at. Who has more keeps something else there.
+const FOLDERS_MAX: usize = 1_000;
 
 /// One file.
 #[derive(Debug)]
@@ -57,8 +60,7 @@ fn folder(path: &Path, given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         entries.into_iter().map(|entry| entry.path()).filter(|path| !is_hidden(path)).collect();
     paths.sort();
     // Left out in silence it would take its guests out of Holdfast's care.
-    if let Some(path) = paths.iter().find(|path| has_policies(path) && !given.iter().any(|named| are_one(named, path)))
-    {
+    if let Some(path) = left_out(paths.iter().rev().filter(|path| path.is_dir()).cloned().collect(), given) {
         let path = path.display();
         return Err(Failure::Failed(format!(
             "{path} would not be read: folders in a folder are not; name it as well, or move it away"
@@ -84,10 +86,24 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Whether this is a folder in which policies lie, by the names of its files.
-fn has_policies(path: &Path) -> bool {
-    let is_policy = |path: &Path| !is_hidden(path) && path.is_file() && (has_ending(path, "yaml") || is_misnamed(path));
-    path.is_dir() && fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| is_policy(&entry.path())))
+/// The first of these folders, or of those in them, in which policies lie by the names of its files, and which nobody has named. The last
+/// one is looked at first, and no link in one is followed.
+fn left_out(mut unseen: Vec<PathBuf>, given: &[PathBuf]) -> Option<PathBuf> {
+    for _ in 0..FOLDERS_MAX {
+        let folder = unseen.pop()?;
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let entries: Vec<DirEntry> = entries.filter(|entry| !is_hidden(&entry.path())).collect();
+        if entries.iter().any(|entry| is_policy(&entry.path())) && !given.iter().any(|named| are_one(named, &folder)) {
+            return Some(folder);
+        }
+        let is_folder = |entry: &&DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        unseen.extend(entries.iter().filter(is_folder).map(DirEntry::path));
+    }
+    None
+}
+
+fn is_policy(path: &Path) -> bool {
+    path.is_file() && (has_ending(path, "yaml") || is_misnamed(path))
 }
 
 fn are_one(one: &Path, other: &Path) -> bool {

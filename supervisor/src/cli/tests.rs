@@ -377,6 +377,10 @@ fn policies_in_a_folder_in_a_folder_are_not_left_out_in_silence() {
     let called = holdfast(&["check", &top]);
     assert!(called.code == 1 && called.err.contains("/guests would not be read"), "{}", called.err);
     assert_eq!(holdfast(&["check", &top, &inner]).code, 0, "it is named as well");
+    fs::create_dir_all(folder.path().join("notes/teams/shop")).unwrap();
+    fs::write(folder.path().join("notes/teams/shop/c.yaml"), "guests: {}\n").unwrap();
+    let called = holdfast(&["check", &top, &inner]);
+    assert!(called.code == 1 && called.err.contains("/notes/teams/shop would not be read"), "{}", called.err);
 }
 
 #[test]
