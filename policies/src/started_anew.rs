@@ -17,7 +17,7 @@ impl Policies {
         };
         let disks = changed(has_other_disks).map(|guests| {
             format!(
-                "? other disks are declared for these guests than they run with: their next start takes the new ones, also after a \
+                "? other disks are declared for these guests than before: their next start takes the new ones, also after a \
                  failure. Stop and start them before they move live: {guests}"
             )
         });

@@ -57,8 +57,8 @@ fn wait_of(item: &Value<'_>, rung: &Rung) -> (Place, &'static str) {
 fn told(rung: &Rung, default: &str, slowest: &Seen<'_>) -> String {
     let Seen { after, name, made_of } = slowest;
     format!(
-        "{} waits {}{default} and its service {} is seen to answer again only after up to {after} ({made_of}): a try that has helped \
-         may be followed by the next one; set `wait` to at least {after}",
+        "{} waits {}{default} and its service {} may be seen to answer again only after {after} ({made_of}): a try that has helped \
+         may be followed by the next one; ask it more often, or set `wait` to at least {after}",
         quoted(rung.name()),
         rung.wait(),
         quoted(name.as_str()),
@@ -94,9 +94,9 @@ mod tests {
         assert_eq!(
             doubts(&text),
             [
-                "? a.yaml:7:51: `restart_service` waits 11s and its service `worker` is seen to answer again only after up to 12s \
-              (`recovers_after` 2 times `every` 5s, and `timeout` 2s): a try that has helped may be followed by the next one; set \
-              `wait` to at least 12s"
+                "? a.yaml:7:51: `restart_service` waits 11s and its service `worker` may be seen to answer again only after 12s \
+              (`recovers_after` 2 times `every` 5s, and `timeout` 2s): a try that has helped may be followed by the next one; ask \
+              it more often, or set `wait` to at least 12s"
             ]
         );
         assert!(doubts(&text.replace("11s", "12s")).is_empty(), "it is long enough");
