@@ -98,5 +98,7 @@ async fn a_plugin_whose_file_hangs_is_not_waited_for() {
     let seen = ask(&probe, &network(), Duration::from_secs(1)).await;
     assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
     drop(hanging);
-    assert_eq!(asked(&probe, &network()).await.outcome, Outcome::Fail, "it is begun");
+    // A busy machine takes its time to begin a program.
+    let seen = ask(&probe, &network(), Duration::from_secs(20)).await;
+    assert_eq!(seen.outcome, Outcome::Fail, "it is begun: {seen:?}");
 }

@@ -65,7 +65,7 @@ impl Times {
 /// Kills an application so many times with each agent.
 ///
 /// # Errors
-/// When there are to be none or more than [`ROUNDS_MAX`], when the lab cannot be built, or something is not restarted.
+/// When there are to be none or more than [`ROUNDS_MAX`], when the kits or the lab cannot be built, or something is not restarted.
 pub fn measure(rounds: usize) -> Result<Measured> {
     ensure!((1..=ROUNDS_MAX).contains(&rounds), "{rounds} rounds cannot be measured, only 1 to {ROUNDS_MAX}");
     // First, so that what is missing for them is said before anything was measured for many minutes.
