@@ -48,6 +48,7 @@ pub mod recovery;
 pub mod reply;
 pub mod revocation;
 pub mod rules;
+pub mod same_machine;
 pub mod secret;
 pub mod sight;
 mod started_anew;

@@ -27,6 +27,7 @@ use std::{fmt, time::Duration};
 use crate::{
     decide::{FOREVER, Round, Waits, guests::STOP_AGAIN_AFTER},
     feature_level::FeatureLevel,
+    model::QemuDefinition,
     names::{GuestName, HostName, OrderId},
     order::{SEND_DEADLINE, send_deadline},
     state::{ClusterState, Migration, MigrationStep, Tenure},
@@ -64,8 +65,8 @@ pub(crate) enum Event {
         order: OrderId,
         /// Where it waits; `None`: it does not.
         uri: Option<String>,
-        /// The `cpu` of the machine that was to wait.
-        cpu: Option<String>,
+        /// The machine that was to wait.
+        machine: Box<QemuDefinition>,
     },
     /// The order to send the guest has ended.
     Sent {
@@ -105,8 +106,8 @@ pub(crate) enum Next {
         source: Tenure,
         /// Where to.
         uri: String,
-        /// The `cpu` of the machine there.
-        cpu: Option<String>,
+        /// The machine there.
+        machine: Box<QemuDefinition>,
     },
     /// The committed point: from this entry on only the target may run the guest.
     Switch {
@@ -138,9 +139,9 @@ pub(crate) fn next_step(migration: &Migration, event: Event) -> Next {
     use Half::{Source, Target};
     let (source, target) = (&migration.source, &migration.target);
     match (&migration.step, event) {
-        (MigrationStep::Receiving { order: waited }, Event::Received { order, uri, cpu }) if *waited == order => {
+        (MigrationStep::Receiving { order: waited }, Event::Received { order, uri, machine }) if *waited == order => {
             match (uri, source) {
-                (Some(uri), Some(source)) => Next::Send { source: source.clone(), uri, cpu },
+                (Some(uri), Some(source)) => Next::Send { source: source.clone(), uri, machine },
                 (Some(_), None) | (None, _) => Next::Return { resume: false },
             }
         }

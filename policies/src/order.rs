@@ -133,6 +133,10 @@ pub enum OrderKind {
         /// it has found here, and QEMU does not look.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cpu: Option<String>,
+        /// The whole machine that waits: a guest that runs with other disks or devices is not sent either, since it would go on with
+        /// those. Nothing in an order of a version that does not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<Box<QemuDefinition>>,
     },
     /// Have the virtual CPUs run: the target after the switch, or the source after a failed attempt (R22).
     Resume {
@@ -362,6 +366,18 @@ mod tests {
     fn an_order_to_send_of_an_older_version_has_the_time_that_every_guest_had() {
         let old = r#"{"send":{"guest":"web","epoch":{"generation":1,"index":7},"uri":"tcp:192.0.2.1:4000"}}"#;
         assert_eq!(serde_json::from_str::<OrderKind>(old).unwrap().deadline(), Span::secs(300));
+    }
+
+    /// Whoever does not know the machine in it passes it over, and one without it is written as it was (R26).
+    #[test]
+    fn an_order_to_send_without_a_machine_is_read_and_written_as_before_there_were_any() {
+        let old = concat!(
+            r#"{"send":{"guest":"web","epoch":{"generation":1,"index":7},"uri":"tcp:192.0.2.1:4000","#,
+            r#""within":"1310s","cpu":"Westmere"}}"#
+        );
+        let read: OrderKind = serde_json::from_str(old).unwrap();
+        assert!(matches!(&read, OrderKind::Send { cpu: Some(_), machine: None, .. }), "{read:?}");
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
     }
 
     #[test]

@@ -18,13 +18,13 @@ impl Policies {
         let disks = changed(has_other_disks).map(|guests| {
             format!(
                 "? other disks are declared for these guests than before: their next start takes the new ones, also after a \
-                 failure. Stop and start them before they move live: {guests}"
+                 failure, and until then they do not move live: {guests}"
             )
         });
         let machine = changed(|old, new| old.qemu != new.qemu && !has_other_disks(old, new)).map(|guests| {
             format!(
-                "? what is changed of the machine of these guests counts from their next start, and until then a live move of them may \
-                 fail; to start one anew: `holdfast guest migrate GUEST --cold`, or stop and start it: {guests}"
+                "? what is changed of the machine of these guests counts from their next start, and until then live moves of them may be \
+                 refused; to start one anew: `holdfast guest migrate GUEST --cold`, or stop and start it: {guests}"
             )
         });
         disks.into_iter().chain(machine).collect()
@@ -60,7 +60,7 @@ mod tests {
     fn what_waits_for_a_start_is_told_of_guests_that_run() {
         let lines = declared(AFTER).to_be_started_anew(&declared(BEFORE), |_| true);
         let [disks, machine] = &lines[..] else { panic!("{lines:?}") };
-        assert!(disks.starts_with("? other disks") && disks.ends_with("before they move live: db-1"), "{disks}");
+        assert!(disks.starts_with("? other disks") && disks.ends_with("they do not move live: db-1"), "{disks}");
         assert!(machine.starts_with("? what is changed") && machine.ends_with("stop and start it: web-1"), "{machine}");
     }
 

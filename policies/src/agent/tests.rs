@@ -316,7 +316,7 @@ fn a_fence_that_this_process_began_fails_at_once() {
 fn a_guest_whose_move_was_given_up_while_it_is_sent_is_not_handed_over() {
     let mut agent = agent(known());
     let (uri, within) = ("tcp:192.0.2.1:4000".to_owned(), Span::secs(7_200));
-    let send = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within, cpu: None });
+    let send = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within, cpu: None, machine: None });
     assert_eq!(carried(&take(&mut agent, reply(vec![send.clone()]))), [OrderId(3)]);
     take(&mut agent, reply(vec![send, start(4, 5)]));
     assert!(agent.withdrawn().is_empty(), "it is wanted");
@@ -348,7 +348,7 @@ fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known
     let mut agent = agent(known());
     let (starts, fences) = (start(1, 5), fence(2));
     let (uri, within) = ("tcp:192.0.2.1:4000".to_owned(), Span::secs(300));
-    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within, cpu: None });
+    let sends = order(3, OrderKind::Send { guest: name("db"), epoch: epoch(4), uri, within, cpu: None, machine: None });
     let ordered = vec![starts.clone(), fences, sends];
     assert_eq!(carried(&take(&mut agent, reply(ordered))), [OrderId(1), OrderId(2), OrderId(3)]);
     agent.on_done(OrderId(1), done(), None);

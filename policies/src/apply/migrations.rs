@@ -10,6 +10,7 @@ use crate::{
     change::Refused,
     journal::Event,
     migration::{self, Next, next_step},
+    model::QemuDefinition,
     names::{GuestName, HostName, OrderId},
     order::{OrderKind, OrderOutcome},
     proof::Proof,
@@ -53,13 +54,13 @@ impl ClusterState {
         }
     }
 
-    /// `cpu` is that of the machine that was to wait, whatever is declared by now.
+    /// `machine` is the one that was to wait, whatever is declared by now.
     pub(super) fn receive_ended(
         &mut self,
         context: &mut Context,
         guest: &GuestName,
         order: OrderId,
-        cpu: Option<String>,
+        machine: Box<QemuDefinition>,
         outcome: OrderOutcome,
     ) {
         let Some(migration) = self.migration(guest) else { return };
@@ -67,7 +68,7 @@ impl ClusterState {
             OrderOutcome::Done { detail, uri, .. } => (uri, detail),
             OrderOutcome::Failed { detail } => (None, detail),
         };
-        let next = next_step(&migration, migration::Event::Received { order, uri, cpu });
+        let next = next_step(&migration, migration::Event::Received { order, uri, machine });
         self.follow(context, guest, migration, next, None, &format!("the target was not ready: {detail}"));
     }
 
@@ -117,7 +118,7 @@ impl ClusterState {
     ) {
         match next {
             Next::Nothing => {}
-            Next::Send { source, uri, cpu } => self.send(context, guest, migration, &source, uri, cpu),
+            Next::Send { source, uri, machine } => self.send(context, guest, migration, &source, uri, machine),
             Next::Switch { source, target } => self.switch(context, guest, migration, source, target),
             Next::Return { resume } => self.give_up(context, guest, migration, resume, why.to_owned()),
             Next::Clear => self.clear_with(context, guest, migration, proof, why),
@@ -133,10 +134,12 @@ impl ClusterState {
         mut migration: Migration,
         source: &Tenure,
         uri: String,
-        cpu: Option<String>,
+        machine: Box<QemuDefinition>,
     ) {
         let within = self.time_to_send(guest);
-        let kind = OrderKind::Send { guest: guest.clone(), epoch: source.epoch, uri, within, cpu };
+        let (epoch, cpu) = (source.epoch, machine.cpu.clone());
+        // No level of its own: nothing that is applied depends on it, and who does not know it leaves it out (R26).
+        let kind = OrderKind::Send { guest: guest.clone(), epoch, uri, within, cpu, machine: Some(machine) };
         match self.order(context, &source.host, kind) {
             Ok(order) => {
                 migration.step = MigrationStep::Sending { order };

@@ -33,7 +33,7 @@ impl ClusterState {
                 self.rung_ended(context, guest, id, failed);
             }
             OrderKind::Receive { guest, definition, .. } => {
-                self.receive_ended(context, guest, id, definition.cpu.clone(), outcome);
+                self.receive_ended(context, guest, id, Box::new(definition.clone()), outcome);
             }
             OrderKind::Send { guest, .. } => self.send_ended(context, guest, id, outcome),
             OrderKind::Resume { guest, .. } => {

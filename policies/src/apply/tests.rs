@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     evidence::LAST_WORDS_BYTES_MAX,
     fixture::{Stage, boot, declaration, done, facts, failed, host, name},
-    model::Severity,
+    model::{Disk, DiskFormat, Severity},
     order::{LAST_SEEN_BYTES_MAX, OrderOutcome},
     proof::Proof,
     state::{Life, MigrationStep, PAST_BOOTS_MAX},
@@ -458,6 +458,27 @@ fn whoever_sends_a_guest_is_told_the_processor_of_the_machine_that_waits() {
     stage.end("b", done());
     let order = stage.order("a");
     assert!(matches!(&order.kind, OrderKind::Send { cpu: Some(cpu), .. } if cpu == "Westmere"), "{order:?}");
+}
+
+/// Policies that are applied between the two orders are those of neither machine.
+#[test]
+fn whoever_sends_a_guest_is_told_the_machine_that_waits_and_not_what_is_declared_by_then() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let declares = |stage: &mut Stage, path: &str| {
+        let mut policies = stage.state.policies.clone();
+        let disk = Disk { path: path.into(), format: DiskFormat::Raw };
+        policies.guests.get_mut(&name("web")).unwrap().qemu.disks = vec![disk];
+        stage.declare(policies);
+    };
+    declares(&mut stage, "/srv/new.raw");
+    stage.migrate("web", "b");
+    let OrderKind::Receive { definition, .. } = stage.order("b").kind.clone() else { panic!("b is to receive") };
+    declares(&mut stage, "/srv/newer.raw");
+    stage.end("b", done());
+    let order = stage.order("a");
+    let OrderKind::Send { machine: Some(machine), .. } = &order.kind else { panic!("{order:?}") };
+    assert_eq!((&**machine, machine.disks[0].path.to_str()), (&definition, Some("/srv/new.raw")));
 }
 
 #[test]

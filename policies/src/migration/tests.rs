@@ -23,16 +23,16 @@ fn moving(step: MigrationStep) -> Migration {
     Migration { source, target, step, failure: None, release_failed: None, then: None }
 }
 
-/// That of the machine that waits.
-fn cpu() -> Option<String> {
-    Some("Westmere".to_owned())
+/// The machine that waits.
+fn machine() -> Box<QemuDefinition> {
+    Box::new(QemuDefinition::bare(512))
 }
 
 /// Everything that may befall a move, with the orders that its steps wait for.
 fn events() -> [(&'static str, Event); 12] {
     [
-        ("the target waits", Event::Received { order: RECEIVE, uri: Some("tcp:b".to_owned()), cpu: cpu() }),
-        ("the target does not wait", Event::Received { order: RECEIVE, uri: None, cpu: cpu() }),
+        ("the target waits", Event::Received { order: RECEIVE, uri: Some("tcp:b".to_owned()), machine: machine() }),
+        ("the target does not wait", Event::Received { order: RECEIVE, uri: None, machine: machine() }),
         ("all is sent", Event::Sent { order: SEND, all: true }),
         ("it was not sent", Event::Sent { order: SEND, all: false }),
         ("it runs", Event::Resumed { order: RESUME, runs: true }),
@@ -49,8 +49,8 @@ fn events() -> [(&'static str, Event); 12] {
 fn word(next: &Next) -> &'static str {
     match next {
         Next::Nothing => "-",
-        Next::Send { source, uri, cpu: theirs } => {
-            assert_eq!((source, uri.as_str(), theirs), (&tenure("a", 1), "tcp:b", &cpu()));
+        Next::Send { source, uri, machine: theirs } => {
+            assert_eq!((source, uri.as_str(), theirs), (&tenure("a", 1), "tcp:b", &machine()));
             "send"
         }
         Next::Switch { source, target } => {
@@ -104,7 +104,7 @@ fn every_step_of_a_move_has_one_answer_to_everything_that_may_befall_it() {
 fn the_answer_to_an_order_that_is_not_waited_for_changes_nothing() {
     let late = OrderId(99);
     let answers = [
-        Event::Received { order: late, uri: Some("tcp:b".to_owned()), cpu: cpu() },
+        Event::Received { order: late, uri: Some("tcp:b".to_owned()), machine: machine() },
         Event::Sent { order: late, all: true },
         Event::Resumed { order: late, runs: false },
         Event::Released { order: late },

@@ -110,8 +110,13 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
         OrderKind::RestartService { guest, run, .. } => restart_service(driver, guest, run, deadline).await,
         // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
         OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
-        OrderKind::Send { guest, uri, cpu, .. } => {
+        OrderKind::Send { guest, uri, cpu, machine, .. } => {
             if let Err(error) = driver.check_processor(guest, cpu.as_deref().unwrap_or(CPU_DEFAULT)) {
+                return failed(with_causes(&error));
+            }
+            if let Some(theirs) = waiting(node, guest, machine.as_deref())
+                && let Err(error) = driver.check_machine(guest, &theirs)
+            {
                 return failed(with_causes(&error));
             }
             let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
@@ -130,6 +135,13 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
         OrderKind::Resume { guest, epoch } => resume(node, driver, guest, *epoch).await,
         OrderKind::Fence { .. } => failed("a fence is not a guest's order"),
     }
+}
+
+/// The machine that waits for a guest. A coordinator of an older version does not say: then it is taken for the one that is declared
+/// by what this host has heard, if any is.
+fn waiting(node: &Node, guest: &GuestName, told: Option<&QemuDefinition>) -> Option<QemuDefinition> {
+    let declared = || node.view.borrow().policies.guests.get(guest).map(|declared| declared.qemu.clone());
+    told.cloned().or_else(declared)
 }
 
 /// Whether a migration can be sent there: a TCP address and nothing else.

@@ -6,7 +6,10 @@
 
 use std::{future::Future, net::IpAddr, time::Duration};
 
-use holdfast_policies::observe::{GuestCondition, Sending, clean};
+use holdfast_policies::{
+    observe::{GuestCondition, Sending, clean},
+    same_machine::Difference,
+};
 use qapi::{Command, Empty, qmp};
 use serde::Serialize;
 use serde_json::Value;
@@ -83,6 +86,9 @@ pub enum SendError {
         /// What waits.
         theirs: String,
     },
+    /// It would go on there with other disks or devices than it was started with. What to do comes first, since long paths are cut.
+    #[error("it has to be started anew first (`guest migrate --cold`, or stop and start): {0}")]
+    OtherMachine(Difference),
     /// It was not sent, and runs on here.
     #[error("not sent, runs on here: {0}")]
     Kept(NotSent),

@@ -326,9 +326,23 @@ impl Driver {
     /// # Errors
     /// [`SendError::OtherProcessor`].
     pub fn check_processor(&self, guest: &GuestName, theirs: &str) -> Result<(), SendError> {
-        match self.inner.registry.processor(guest) {
-            Some(ours) if ours != theirs => Err(SendError::OtherProcessor { ours, theirs: theirs.to_owned() }),
+        match self.inner.registry.definition(guest) {
+            Some(ours) if ours.processor() != theirs => {
+                Err(SendError::OtherProcessor { ours: ours.processor().to_owned(), theirs: theirs.to_owned() })
+            }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether a guest that runs here finds in the machine `theirs` the disks and devices that it was started with: QEMU does not look
+    /// what is behind them. Of a guest without a record that is not known; none such is sent.
+    ///
+    /// # Errors
+    /// [`SendError::OtherMachine`].
+    pub fn check_machine(&self, guest: &GuestName, theirs: &QemuDefinition) -> Result<(), SendError> {
+        match self.inner.registry.definition(guest).and_then(|ours| ours.difference(theirs)) {
+            Some(difference) => Err(SendError::OtherMachine(difference)),
+            None => Ok(()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use holdfast_policies::{
+    model::QemuDefinition,
     names::{Epoch, GuestName},
     observe::{GuestCondition, GuestReport},
 };
@@ -70,8 +71,8 @@ pub struct Here {
     pub agent: Option<AgentChannel>,
     /// Whether it was started with a display.
     pub display: bool,
-    /// The processor that it was started with, where there is a record of that.
-    pub processor: Option<String>,
+    /// What it was started with, where there is a record of that.
+    pub definition: Option<QemuDefinition>,
     /// Its task, which ends after the guest.
     pub task: JoinHandle<()>,
 }
@@ -141,10 +142,10 @@ impl Registry {
         }
     }
 
-    /// The processor that a guest was started with here, where that is known.
-    pub fn processor(&self, guest: &GuestName) -> Option<String> {
+    /// What a guest was started with here, where that is known.
+    pub fn definition(&self, guest: &GuestName) -> Option<QemuDefinition> {
         match &self.entries().get(guest)?.state {
-            State::Here(here) => here.processor.clone(),
+            State::Here(here) => here.definition.clone(),
             State::Absent | State::Starting { .. } => None,
         }
     }
@@ -303,9 +304,9 @@ impl Inner {
         let agent = (has_agent || own.is_some())
             .then(|| AgentChannel::new(has_agent.then(|| files.qga()), monitor.watch(), own));
         let display = record.is_some_and(|record| record.definition.display.is_some());
-        let processor = record.map(|record| record.definition.processor().to_owned());
+        let definition = record.map(|record| record.definition.clone());
         let exclusive = record.map(|record| record.exclusive.clone()).unwrap_or_default();
-        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, display, processor, task });
+        self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, display, definition, task });
     }
 }
 

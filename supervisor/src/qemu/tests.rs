@@ -495,6 +495,34 @@ async fn a_guest_is_sent_only_to_a_machine_with_the_processor_that_it_was_starte
     check(&driver);
 }
 
+/// Declared anew while it runs, as where its disks go to other storage: what runs is the record's word, also for the next supervisor.
+#[tokio::test]
+async fn a_guest_is_sent_only_to_a_machine_with_the_disks_that_it_was_started_with() {
+    let Some(host) = Host::new("machine") else { return };
+    let image = host.config.run_dir.join("one.raw");
+    std::fs::write(&image, [0; 512]).unwrap();
+    let started =
+        QemuDefinition { disks: vec![Disk { path: image.clone(), format: DiskFormat::Raw }], ..empty_machine() };
+    let declared = QemuDefinition {
+        disks: vec![Disk { path: "/srv/copy.raw".into(), format: DiskFormat::Raw }],
+        ..started.clone()
+    };
+    let name = guest("one");
+    let check = |driver: &Driver| {
+        driver.check_machine(&name, &started).unwrap();
+        let refused = driver.check_machine(&name, &declared).unwrap_err().to_string();
+        let (told, disk) = ("has to be started anew first", format!("disk 1 is {} (raw) here", image.display()));
+        assert!(refused.contains(told) && refused.contains(&disk), "{refused}");
+        driver.check_machine(&guest("another"), &declared).unwrap();
+    };
+    let (driver, events) = host.open().await;
+    driver.start(&name, epoch(1), &started, How::Run, || Ok(())).await.unwrap();
+    check(&driver);
+    drop((driver, events));
+    let (driver, _events) = host.open().await;
+    check(&driver);
+}
+
 /// A supervisor's life up to the moment in which a guest is stopped, and only the word to hand it over is missing.
 fn dies_while_sending(config: DriverConfig, name: &GuestName, uri: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -149,8 +149,9 @@ impl Pass<'_, '_> {
         let (name, host) = (run.name, &run.tenure.host);
         let summary = format!("{name} cannot leave {host} ({reason}): its moves fail again and again");
         let human = format!(
-            "`holdfast journal` says why. Where its memory changes faster than it is copied, or where nothing else helps, move it \
-             by a stop and a start: `holdfast guest migrate {name} --cold`. It runs on meanwhile, and is tried again."
+            "`holdfast journal` says why. Where its memory changes faster than it is copied, where another machine is declared than it \
+             runs with, or where nothing else helps, move it by a stop and a start: `holdfast guest migrate {name} --cold`. It runs on \
+             meanwhile, and is tried again."
         );
         open(self.round, self.decision, format!("leave/{name}"), Severity::Warning, summary, Some(human));
     }
