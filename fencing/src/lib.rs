@@ -16,6 +16,7 @@ pub mod refusals;
 pub mod report;
 pub mod webhook;
 
+mod aside;
 mod causes;
 mod newest_off;
 mod password;

@@ -6,10 +6,8 @@ use std::{
 };
 
 use holdfast_policies::secret::{NoSecret, closed, one_line};
-use tokio::{
-    fs::{File, OpenOptions},
-    io::AsyncReadExt,
-};
+
+use crate::aside;
 
 /// Longest password file, in bytes; IPMI knows at most 20.
 const PASSWORD_BYTES_MAX: u64 = 256;
@@ -33,19 +31,9 @@ pub(crate) enum PasswordError {
 /// [`PasswordError`], none of which shows any part of the content.
 pub(crate) async fn read(path: &Path) -> Result<String, PasswordError> {
     let failed = |cause| PasswordError::Read { path: path.to_owned(), cause };
-    let file = plain_file(path).await.map_err(failed)?;
-    // The open file is examined, not its name, so that it cannot be exchanged in between.
-    let metadata = file.metadata().await.map_err(failed)?;
-    closed(path, std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()))?;
-    let mut content = Vec::new();
-    file.take(PASSWORD_BYTES_MAX + 1).read_to_end(&mut content).await.map_err(failed)?;
+    let (mode, content) = aside::read(path, PASSWORD_BYTES_MAX + 1).await.map_err(failed)?;
+    closed(path, mode)?;
     Ok(one_line(path, content, PASSWORD_BYTES_MAX)?)
-}
-
-/// Opens a plain file. A pipe, which waits for somebody who writes to it, would hold a thread for ever, with each try another one.
-pub(crate) async fn plain_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).await?;
-    if file.metadata().await?.is_file() { Ok(file) } else { Err(io::Error::other("not a plain file")) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! Run one outside program in its own process group, with bounded output; dropping the run kills the whole group.
+//!
+//! Whoever begins a program waits until the kernel has read its file, with the thread on which all else of the supervisor is done, too.
+//! So the file is looked at before, aside: one that does not answer is given up with the run. The program itself is not begun
+//! aside: one that came to begin after it was given up could switch off a host that has been let back meanwhile (R20).
 
-use std::{io, process::Stdio};
+use std::{env, ffi::OsStr, io, path::Path, process::Stdio};
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -11,10 +15,20 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use crate::{causes::passes, device::Answer};
+use crate::{
+    aside::{FILES, beginning_of},
+    causes::passes,
+    device::Answer,
+};
 
 /// Enough for a program that answers one question, in bytes.
 pub(crate) const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
+
+/// As much of a program's file as the kernel looks at to know how it is begun, in bytes.
+const BEGINNING_BYTES: u64 = 256;
+
+/// Where programs are run.
+const FOLDER: &str = "/";
 
 /// How a program ended.
 #[derive(Debug)]
@@ -61,12 +75,15 @@ impl Program<'_> {
     /// # Errors
     /// When the program cannot be started or waited for.
     pub(crate) async fn run(&self) -> io::Result<Ended> {
+        let path = env::var_os("PATH");
+        let (own_name, own_path) = (self.name.to_owned(), path.clone());
+        FILES.run(OsStr::new(self.name), move || look_at(&own_name, own_path.as_deref())).await?;
         let mut command = Command::new(self.name);
         command.args(self.arguments).env_clear().env("LC_ALL", "C");
-        if let Some(path) = std::env::var_os("PATH") {
+        if let Some(path) = path {
             command.env("PATH", path);
         }
-        command.envs(self.environment.iter().copied()).current_dir("/");
+        command.envs(self.environment.iter().copied()).current_dir(FOLDER);
         let stdin = if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
@@ -83,6 +100,16 @@ impl Program<'_> {
         group.leader = None;
         Ok(Ended { code: status.code(), stdout: stdout?, stderr: stderr? })
     }
+}
+
+/// Reads the beginning of a program's file, and first looks for it where it is looked for when it is begun. Whether it could be read;
+/// why not whoever begins it hears.
+fn look_at(name: &str, path: Option<&OsStr>) -> bool {
+    let answers = |file: &Path| beginning_of(&Path::new(FOLDER).join(file), BEGINNING_BYTES).is_ok();
+    if name.contains('/') {
+        return answers(Path::new(name));
+    }
+    path.is_some_and(|path| env::split_paths(path).any(|folder| answers(&folder.join(name))))
 }
 
 /// Hands the input over and closes it. A program that does not read it shows that by how it ends.
@@ -125,6 +152,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::{aside::tests::hanging, program_folder::ProgramFolder};
 
     /// Longest wait for anything here.
     const LIMIT: Duration = Duration::from_secs(30);
@@ -149,6 +177,34 @@ mod tests {
         let ended = tokio::time::timeout(LIMIT, run("sh", &shell("exec yes"), &[])).await.unwrap().unwrap();
         assert_eq!(ended.stdout.len() as u64, OUTPUT_BYTES_MAX);
         assert_eq!(ended.code, None);
+    }
+
+    /// As where it lies on a file system of a network that hangs. A late begin could be a late shot (R20).
+    #[tokio::test]
+    async fn a_program_whose_file_hangs_is_given_up_in_time_and_not_begun_later() {
+        let folder = ProgramFolder::new();
+        folder.program("off", "#!/bin/sh\necho off >> \"${0%/*}/log\"\n");
+        let off = folder.path("off").to_str().unwrap().to_owned();
+        let held = hanging(OsStr::new(&off)).await;
+        assert!(tokio::time::timeout(Duration::from_millis(100), run(&off, &[], &[])).await.is_err(), "it has begun");
+        drop(held);
+        let ended = tokio::time::timeout(LIMIT, run(&off, &[], &[])).await.unwrap().unwrap();
+        assert_eq!((ended.code, folder.offs()), (Some(0), 1));
+    }
+
+    #[test]
+    fn a_program_is_looked_at_where_it_is_begun_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = env::join_paths([folder.path().join("none"), folder.path().to_owned()]).unwrap();
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file("off"), "#!/bin/sh\n").unwrap();
+        // Nobody waits for those who write to it.
+        nix::unistd::mkfifo(&file("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for (name, is_there) in [("off", true), ("pipe", false), ("nothing", false)] {
+            assert_eq!(look_at(name, Some(&path)), is_there, "{name}");
+            assert_eq!(look_at(file(name).to_str().unwrap(), None), is_there, "{name}");
+        }
+        assert!(!look_at("off", None));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::password::plain_file;
+use crate::aside;
 
 /// Largest file of authorities, in bytes: the whole of a system's has a quarter of that.
 const CA_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -61,11 +61,8 @@ fn bare() -> ClientBuilder {
 }
 
 async fn authorities(path: &std::path::Path) -> Result<Vec<Certificate>, TlsError> {
-    use tokio::io::AsyncReadExt;
     let failed = |cause| TlsError::Read { path: path.to_owned(), cause };
-    let mut pem = Vec::new();
-    let file = plain_file(path).await.map_err(failed)?;
-    file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem).await.map_err(failed)?;
+    let (_, pem) = aside::read(path, CA_FILE_BYTES_MAX).await.map_err(failed)?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) | Err(_) => Err(TlsError::Pem { path: path.to_owned() }),
