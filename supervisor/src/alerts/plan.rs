@@ -3,16 +3,22 @@
 //! For each incident and receiver:
 //! - a change is sent when it is newer than what the receiver confirmed, and the incident is severe enough or the
 //!   receiver was told of it before;
-//! - an end is sent only to a receiver that was told of the beginning, or may have been;
+//! - an end is sent only to a receiver that was told of the beginning, or may have been. What another coordinator has told that was not
+//!   confirmed is not known: PagerDuty passes over an end without a beginning, so it is told of the newest of those all the same;
 //! - Alertmanager is told of an open incident again every minute;
 //! - what failed is tried again after 1 s, doubling to 60 s; what was refused, with the next change or after five minutes.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use holdfast_policies::{
     incident::Incident,
     model::{Receiver, Severity},
-    time::{Moment, millis},
+    time::{Moment, WallTime, millis},
 };
 
 use super::super::metrics::{Label, ReceiverKind};
@@ -33,6 +39,9 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 const RESEND_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a confirmation to be committed before it is offered to the lead again.
 const CONFIRM_AGAIN: Duration = Duration::from_secs(10);
+/// How old an end may be that a new coordinator tells PagerDuty without knowing of a beginning. One that was not told of within so long
+/// by the coordinator before waited for a receiver that nobody reached; with older ones each election would tell old stories.
+const INHERITED_FOR: Duration = Duration::from_secs(600);
 /// Undelivered alerts that are shown; more would say nothing new.
 const TROUBLE_MAX: usize = 64;
 
@@ -101,6 +110,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Default)]
 pub struct Attempts {
     book: BTreeMap<(u64, String), Attempt>,
+    /// Incidents that another coordinator may have told of without its successors' knowing; nothing while this one does not coordinate.
+    inherited: Option<BTreeSet<u64>>,
 }
 
 /// One incident at one receiver.
@@ -121,6 +132,28 @@ struct Attempt {
 }
 
 impl Attempts {
+    /// Notes, in the first turn as the coordinator, which incidents another one may have told of: the answer to that may have been lost,
+    /// or its confirmation, and the other coordinator with it.
+    pub fn take_over(&mut self, state: &AlertState, now: WallTime) {
+        if !state.active {
+            self.inherited = None;
+        } else if self.inherited.is_none() {
+            let is_recent = |at: WallTime| now.0.saturating_sub(at.0) < millis(INHERITED_FOR);
+            let inherited = state.incidents.iter().filter(|incident| incident.resolved.is_none_or(is_recent));
+            self.inherited = Some(inherited.map(|incident| incident.id).collect());
+        }
+    }
+
+    /// Whether somebody else may have told this receiver of the incident, and it does no harm to take that for true.
+    fn may_be_told_by_another(&self, receiver: &Receiver, incident: &Incident) -> bool {
+        let is_inherited = || self.inherited.as_ref().is_some_and(|inherited| inherited.contains(&incident.id));
+        match receiver {
+            Receiver::Pagerduty { min_severity, .. } => incident.severity >= *min_severity && is_inherited(),
+            // The first forgets by itself what it is not told again, and the second would be told of an end that it cannot place.
+            Receiver::Alertmanager { .. } | Receiver::Webhook { .. } => false,
+        }
+    }
+
     /// Notes that a send was started.
     pub fn started(&mut self, due: &Due) {
         self.entry(due).in_flight = true;
@@ -207,7 +240,8 @@ pub fn plan(state: &AlertState, attempts: &Attempts, now: Moment) -> Plan {
         let mut due: Vec<(Reverse<Severity>, Due)> = Vec::new();
         for incident in &state.incidents {
             let attempt = attempts.book.get(&(incident.id, key.clone())).unwrap_or(&nothing);
-            let need = need(receiver, &key, incident, attempt, now);
+            let by_another = attempts.may_be_told_by_another(receiver, incident);
+            let need = need(receiver, &key, incident, attempt, by_another, now);
             plan.tally(kind(receiver), &need);
             plan.note(&shown, incident, attempt, &need);
             plan.confirm(&key, incident, attempt, now);
@@ -230,9 +264,9 @@ pub fn plan(state: &AlertState, attempts: &Attempts, now: Moment) -> Plan {
     plan
 }
 
-fn need(receiver: &Receiver, key: &str, incident: &Incident, attempt: &Attempt, now: Moment) -> Need {
+fn need(receiver: &Receiver, key: &str, incident: &Incident, attempt: &Attempt, by_another: bool, now: Moment) -> Need {
     let known = incident.delivered.get(key).copied().max(attempt.accepted.map(|(seq, _)| seq));
-    let told = known.is_some() || attempt.perhaps_taken;
+    let told = known.is_some() || attempt.perhaps_taken || by_another;
     let wanted = told || (incident.is_open() && incident.severity >= receiver.min_severity());
     let fresh = known.is_none_or(|known| known < incident.seq);
     let refused = attempt.rejected.filter(|(seq, until)| *seq == incident.seq && *until > now);

@@ -101,6 +101,56 @@ fn an_end_is_told_only_to_whom_the_beginning_was_or_may_have_been_told() {
     }
 }
 
+/// The answer to its opening, or the confirmation, was lost with the coordinator that had told it.
+#[test]
+fn a_new_coordinator_ends_at_pagerduty_what_another_one_may_have_opened_there() {
+    let ended = |id, severity, at| Incident { resolved: Some(WallTime(at)), seq: 2, severity, ..incident(id) };
+    let now = WallTime(10_000_000);
+    let incidents = vec![
+        ended(1, Severity::Critical, now.0 - 1_000),
+        ended(2, Severity::Critical, now.0 - 600_000),
+        ended(3, Severity::Warning, now.0 - 1_000),
+        incident(4),
+    ];
+    let told = |state: &AlertState, book: &Attempts| {
+        plan(state, book, START).sends.iter().map(|due| due.incident).collect::<Vec<_>>()
+    };
+    let mut state = state(pagerduty(Severity::Critical), incidents);
+    let mut book = Attempts::default();
+    book.take_over(&state, now);
+    assert_eq!(told(&state, &book), [1, 4], "neither what ended long ago nor what is too small");
+    // It was to be told of first, and there was no room.
+    state.incidents[3] = ended(4, Severity::Critical, now.0);
+    // This one nobody but this coordinator can have told of.
+    state.incidents.push(ended(5, Severity::Critical, now.0));
+    book.take_over(&state, now);
+    assert_eq!(told(&state, &book), [1, 4]);
+    for due in plan(&state, &book, START).sends {
+        book.started(&due);
+        book.finished(&due, &Delivery::Accepted, START);
+    }
+    assert_eq!(told(&state, &book), Vec::<u64>::new(), "once");
+
+    let webhook = Receiver::Webhook { url: "http://hook.example".into(), min_severity: Severity::Info };
+    for other in [alertmanager(), webhook] {
+        state.receivers = vec![other];
+        assert_eq!(told(&state, &book), Vec::<u64>::new());
+    }
+}
+
+#[test]
+fn what_a_coordinator_has_inherited_ends_with_its_turn() {
+    let ended = Incident { resolved: Some(WallTime(9)), seq: 2, ..incident(1) };
+    let state = state(pagerduty(Severity::Info), vec![ended]);
+    let idle = AlertState { active: false, ..state.clone() };
+    let mut book = Attempts::default();
+    book.take_over(&state, WallTime(10));
+    assert_eq!(plan(&state, &book, START).sends.len(), 1);
+    book.take_over(&idle, WallTime(11));
+    book.take_over(&state, WallTime(3_600_000));
+    assert_eq!(plan(&state, &book, START).sends, []);
+}
+
 #[test]
 fn a_receiver_for_grave_things_hears_the_rest_of_what_it_was_told() {
     let mut state = state(pagerduty(Severity::Critical), vec![Incident { severity: Severity::Error, ..incident(1) }]);

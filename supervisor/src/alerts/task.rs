@@ -75,6 +75,7 @@ impl Teller {
     ) -> Option<Duration> {
         let now = (self.clock)();
         self.book.retain(state);
+        self.book.take_over(state, now.wall);
         let Plan { sends, confirm, next, tallies, trouble: troubles } = plan(state, &self.book, now.moment);
         for (kind, tally) in tallies {
             self.metrics.set_alerts(kind, tally.pending, tally.rejected);
