@@ -40,7 +40,8 @@ const RESEND_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a confirmation to be committed before it is offered to the lead again.
 const CONFIRM_AGAIN: Duration = Duration::from_secs(10);
 /// How old an end may be that a new coordinator tells PagerDuty without knowing of a beginning. One that was not told of within so long
-/// by the coordinator before waited for a receiver that nobody reached; with older ones each election would tell old stories.
+/// by the coordinator before waited for a receiver that nobody reached; with older ones elections would tell old stories. By the time of
+/// day: a clock that is wrong costs one that is told in vain, or one that is not told, and nothing is decided by it (R1).
 const INHERITED_FOR: Duration = Duration::from_secs(600);
 /// Undelivered alerts that are shown; more would say nothing new.
 const TROUBLE_MAX: usize = 64;
