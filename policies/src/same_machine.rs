@@ -166,9 +166,11 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut QemuDefinition);
+
     #[test]
     fn a_guest_does_not_go_on_with_other_images_or_devices_than_it_runs_with() {
-        let cases: [(fn(&mut QemuDefinition), &str); 14] = [
+        let cases: [(Change, &str); 14] = [
             (|other| other.disks.swap(0, 1), "disk 1 is /srv/a.raw (raw) here and /srv/b.raw (raw) there"),
             (
                 |other| other.disks[1].path = "/mnt/b.raw".into(),

@@ -72,7 +72,7 @@ pub struct Here {
     /// Whether it was started with a display.
     pub display: bool,
     /// What it was started with, where there is a record of that.
-    pub definition: Option<QemuDefinition>,
+    pub definition: Option<Box<QemuDefinition>>,
     /// Its task, which ends after the guest.
     pub task: JoinHandle<()>,
 }
@@ -143,7 +143,7 @@ impl Registry {
     }
 
     /// What a guest was started with here, where that is known.
-    pub fn definition(&self, guest: &GuestName) -> Option<QemuDefinition> {
+    pub fn definition(&self, guest: &GuestName) -> Option<Box<QemuDefinition>> {
         match &self.entries().get(guest)?.state {
             State::Here(here) => here.definition.clone(),
             State::Absent | State::Starting { .. } => None,
@@ -304,7 +304,7 @@ impl Inner {
         let agent = (has_agent || own.is_some())
             .then(|| AgentChannel::new(has_agent.then(|| files.qga()), monitor.watch(), own));
         let display = record.is_some_and(|record| record.definition.display.is_some());
-        let definition = record.map(|record| record.definition.clone());
+        let definition = record.map(|record| Box::new(record.definition.clone()));
         let exclusive = record.map(|record| record.exclusive.clone()).unwrap_or_default();
         self.registry.insert(guest, Here { epoch, how, exclusive, monitor, agent, display, definition, task });
     }
