@@ -8,11 +8,11 @@
 //! Hosts cannot tell a guest that is silent from a network that is, or from a database that all services ask. No reboot helps against
 //! those. So where more than a third of the guests that answered, three at least, of more than one failure domain cease to answer
 //! within half a minute, rungs that kill or move a guest are held. A guest is no part of it, and is not held, where more than the
-//! network speaks against it: its end, its panic, a reset, its watchdog, an agent that has left, a probe from inside. Neither is one
-//! on a host that is not well heard: that is a matter of the host.
+//! network speaks against it: its end, its panic, a reset, its watchdog, an agent that has left, a probe from inside. Guests on a host
+//! that is just being missed make no storm, for that may be a matter of the host: they are held until that shows, and no longer.
 //!
 //! All of it is made anew in every round from what is seen, so that it outlives every coordinator; a guest is held for [`HELD_MAX`] from
-//! when it last answered. It is looked at only in rounds in which a guest is ill.
+//! when it last answered. It is looked at only in rounds in which a guest is ill, or people have been told of a storm.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     names::{GuestName, HostName, ServiceName},
     observe::GuestCondition,
     state::{ClusterState, Guest, Phase, Tenure},
-    time::{Moment, Span, millis},
+    time::{Moment, Span},
 };
 
 /// Guests that cease to answer within so long of each other have one cause until somebody knows better, as hosts do (S9).
@@ -81,7 +81,7 @@ pub(crate) fn is_held(rung: &Rung) -> bool {
 
 /// What the services of all guests amount to together, in one round.
 pub(super) struct ServiceStorm<'b> {
-    /// Guests that answered, and do not; only the network tells so.
+    /// Guests that answered, and do not; only the network tells so. Those on hosts that are just being missed are among them.
     fallen: BTreeMap<&'b GuestName, Seen<'b>>,
     /// All guests that hosts have had answers of over the network.
     watched: usize,
@@ -114,7 +114,7 @@ impl<'b> ServiceStorm<'b> {
         for seen in state.guests.iter().filter_map(|(name, guest)| look_at(round, name, guest)) {
             storm.watched += 1;
             match seen.how {
-                How::Fallen => {
+                How::Fallen | How::Unheard => {
                     storm.fallen.insert(seen.guest, seen);
                 }
                 How::Late => late.push(seen),
@@ -130,20 +130,22 @@ impl<'b> ServiceStorm<'b> {
         if self.fallen.is_empty() {
             return Standing::Calm;
         }
-        if let Some(from) = begins(fallen(), self.watched) {
-            let is_held = |seen: &Seen<'b>| seen.answered >= from && !held_left(round, seen).is_zero();
-            return if fallen().any(is_held) { Standing::Held { from } } else { Standing::LetGo };
+        // Once people have been told, a sync that is late neither ends a storm nor begins it anew.
+        let was_told = is_told(round);
+        let counted = fallen().filter(|seen| was_told || seen.how != How::Unheard);
+        if let Some(from) = begins(counted, self.watched) {
+            let waits = |seen: &Seen<'b>| seen.answered >= from && !held_left(round, seen).is_zero();
+            return if fallen().any(waits) { Standing::Held { from } } else { Standing::LetGo };
+        }
+        let left = listens_for(round);
+        if !left.is_zero() {
+            return Standing::Forming { from: Moment(0), left };
         }
         if let Some(left) = self.fades(round) {
             return Standing::Fading { left };
         }
-        // What a new coordinator has heard first is not all that there is to hear.
-        let listens = round.evidence.quorum_since.map(|since| round.now.moment.since(since)).unwrap_or_default();
-        let left = round.timing.suspect_after.0.saturating_sub(listens);
-        if !left.is_zero() {
-            return Standing::Forming { from: Moment(0), left };
-        }
-        match (begins(fallen().chain(late), self.watched), late.iter().map(|seen| seen.settles).max()) {
+        let open = fallen().filter(|seen| seen.how == How::Unheard).chain(late);
+        match (begins(fallen().chain(late), self.watched), open.map(|seen| seen.settles).max()) {
             (Some(from), Some(left)) => Standing::Forming { from, left },
             (Some(_) | None, Some(_) | None) => Standing::Calm,
         }
@@ -191,6 +193,11 @@ impl<'b> ServiceStorm<'b> {
     }
 }
 
+/// Whether people have been told of a storm that is not over.
+pub(super) fn is_told(round: &Round<'_>) -> bool {
+    round.told.by_key(KEY).is_some()
+}
+
 /// What people are to be told, unless they have been. They are called when a rung is held for the first time: what the restart of its
 /// service has helped needs nobody.
 pub(super) fn news(round: &Round<'_>, storm: Option<&ServiceStorm<'_>>, is_holding: bool) -> Option<Change> {
@@ -201,7 +208,8 @@ pub(super) fn news(round: &Round<'_>, storm: Option<&ServiceStorm<'_>>, is_holdi
         Some((storm, Standing::LetGo)) if was_told => (storm, LET_GO),
         Some((storm, Standing::Fading { .. })) => (storm, FADING),
         Some((_, Standing::Calm | Standing::Forming { .. } | Standing::Held { .. } | Standing::LetGo)) | None => {
-            return known.map(|open| Change::IncidentResolved { key: open.key.clone() });
+            let over = known.filter(|_| may_end(round));
+            return over.map(|open| Change::IncidentResolved { key: open.key.clone() });
         }
     };
     let human = (summary == HELD).then(human);
@@ -210,6 +218,18 @@ pub(super) fn news(round: &Round<'_>, storm: Option<&ServiceStorm<'_>>, is_holdi
     }
     let (key, summary, evidence) = (KEY.to_owned(), summary.to_owned(), storm.words(round));
     Some(Change::IncidentOpened { key, severity: Severity::Critical, summary, human, guests: Vec::new(), evidence })
+}
+
+/// Whether that there is no storm to be seen means that it is over. A new coordinator has not heard of it yet, and while deciding is
+/// suspended, as people are told to do for a longer hold, nobody looks.
+fn may_end(round: &Round<'_>) -> bool {
+    listens_for(round).is_zero() && round.state.suspended.is_none()
+}
+
+/// For how much longer a new coordinator listens: what it has heard first is not all that there is to hear.
+fn listens_for(round: &Round<'_>) -> Duration {
+    let listened = round.evidence.quorum_since.map(|since| round.now.moment.since(since));
+    round.timing.suspect_after.0.saturating_sub(listened.unwrap_or_default())
 }
 
 fn human() -> String {
@@ -231,7 +251,8 @@ struct Seen<'b> {
     service: &'b ServiceName,
     /// When it last answered.
     answered: Moment,
-    /// Within how long it shows how the guest is: of one that has fallen that it is well again, of one that is late that it has failed.
+    /// Within how long it shows how the guest is: of one that has fallen that it is well again, of one that is late that it has failed, of
+    /// one whose host is just being missed whose matter it is.
     settles: Duration,
     how: How,
 }
@@ -240,24 +261,29 @@ struct Seen<'b> {
 enum How {
     /// It has failed, and only the network tells so.
     Fallen,
+    /// The same, and its host is just being missed: it may be dead with it.
+    Unheard,
     /// It should have answered by now, and has not failed yet.
     Late,
     /// It answers, or more than the network speaks against it.
     Otherwise,
 }
 
-/// `None` of a guest that says nothing about the others: it is not to run, its host is not well heard, it was never seen to answer.
+/// `None` of a guest that says nothing about the others: it is not to run, its host is missed, it was never seen to answer.
 fn look_at<'b>(round: &Round<'b>, guest: &'b GuestName, known: &'b Guest) -> Option<Seen<'b>> {
     let Phase::Running { tenure, .. } = &known.phase else { return None };
     let state: &'b ClusterState = round.state;
-    if !is_well_heard(round, &tenure.host) || !runs(round, guest, tenure) || state.hands_off_of(guest, known).is_some()
-    {
+    if !round.answers(&tenure.host) || !runs(round, guest, tenure) || state.hands_off_of(guest, known).is_some() {
         return None;
     }
     let (_, policy) = state.policies.policy_of(guest)?;
     let domain = domain(state, &tenure.host);
-    let seen = |(service, answered, settles, how)| Seen { guest, tenure, domain, service, answered, settles, how };
-    fallen(round, guest, tenure, policy).or_else(|| late_or_well(round, guest, tenure, policy)).map(seen)
+    let found = fallen(round, guest, tenure, policy).or_else(|| late_or_well(round, guest, tenure, policy))?;
+    let (service, answered, settles, how) = match (found, missed_within(round, &tenure.host)) {
+        ((service, answered, _, How::Fallen), Some(left)) => (service, answered, left, How::Unheard),
+        (found, Some(_) | None) => found,
+    };
+    Some(Seen { guest, tenure, domain, service, answered, settles, how })
 }
 
 /// A service, when it last answered, within how long more shows, and how its guest is.
@@ -357,10 +383,11 @@ fn held_left(round: &Round<'_>, seen: &Seen<'_>) -> Duration {
     HELD_MAX.saturating_sub(round.now.moment.since(seen.answered))
 }
 
-/// Whether the host would have told by now of what has happened to its guests. One that is just being missed may be dead with them.
-fn is_well_heard(round: &Round<'_>, host: &HostName) -> bool {
-    let within = millis(round.timing.wonder_after.0);
-    round.answers(host) && round.hosts.get(host).is_some_and(|judgement| judgement.unsynced_ms < within)
+/// Within how long a host that answers shows whether it is missed; `None` where it is well heard. Until then it may be dead with its
+/// guests, and cannot have told what has happened to them.
+fn missed_within(round: &Round<'_>, host: &HostName) -> Option<Duration> {
+    let unsynced = Duration::from_millis(round.hosts.get(host)?.unsynced_ms);
+    (unsynced >= round.timing.wonder_after.0).then(|| round.timing.suspect_after.0.saturating_sub(unsynced))
 }
 
 /// Whether its host says that its virtual CPUs run.

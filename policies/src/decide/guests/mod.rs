@@ -54,7 +54,7 @@ use std::time::Duration;
 
 use super::{
     Decision, GuestJudgement, Round,
-    service_storm::{ServiceStorm, news},
+    service_storm::{ServiceStorm, is_told, news},
     told::Whose,
 };
 use crate::{
@@ -106,6 +106,9 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         let judgement = pass.guest(&subject);
         pass.tell_circle(subject.name);
         judged.push((subject.name.clone(), judgement));
+    }
+    if is_told(round) {
+        pass.storm.get_or_insert_with(|| ServiceStorm::of(round));
     }
     // Before what is done to guests: where that is much, the rest of it waits for the next round.
     if let Some(news) = news(round, pass.storm.as_ref(), pass.is_holding) {

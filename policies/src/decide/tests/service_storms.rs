@@ -202,16 +202,41 @@ fn a_guest_whose_own_failure_is_proven_is_no_part_of_a_storm_and_is_let_through(
     }
 }
 
-/// A rack that has lost its power is no matter of services, also before its hosts are missed.
+/// A rack that has lost its power is no matter of services. Before its hosts are missed it may be one.
 #[test]
-fn guests_of_hosts_that_are_just_being_missed_hold_nobody() {
+fn guests_of_hosts_that_are_just_being_missed_make_no_storm() {
     let fallen = ["g0", "g1", "g2", "g4", "g5", "g6"];
-    for (unsynced_ms, held) in [(700, true), (800, false)] {
+    for (unsynced_ms, held, told) in
+        [(700, true, true), (800, true, false), (1_499, true, false), (1_500, false, false)]
+    {
         let mut scene = world(8, 4);
         falls(&mut scene, &fallen, 2_000);
         scene.synced("a", scene.now - unsynced_ms);
         scene.synced("b", scene.now - unsynced_ms);
         assert_eq!(!climbs(&scene).contains(&"g2".to_owned()), held, "{unsynced_ms} ms");
+        assert_eq!(tells_of_storm(&scene), told, "{unsynced_ms} ms");
+    }
+}
+
+fn tells_of_storm(scene: &Scene) -> bool {
+    let tells = |change: &Change| matches!(change, Change::IncidentOpened { key, .. } if key == "service_storm");
+    scene.decide().commands.iter().any(tells)
+}
+
+/// A hiccup of a second harms nobody, be it of one host or of the coordinator, which hears nobody then.
+#[test]
+fn a_sync_that_is_late_in_a_storm_lets_nobody_through_and_tells_nobody_anything() {
+    let all: &[&str] = &HOSTS;
+    for (late, was_told) in [(&all[..1], false), (&all[..1], true), (all, false), (all, true)] {
+        let mut scene = world(8, 4);
+        falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+        if was_told {
+            assert_eq!(scene.settle(), ["IncidentOpened"]);
+        }
+        for on in late {
+            scene.synced(on, scene.now - 800);
+        }
+        assert_eq!(scene.words(), Vec::<String>::new(), "{late:?}, told: {was_told}");
     }
 }
 
@@ -261,6 +286,42 @@ fn a_new_coordinator_finds_the_storm_again_and_listens_before_it_resets_anybody(
         scene.evidence.quorum_since = Some(Moment(scene.now - since));
         assert_eq!(climbs(&scene).is_empty(), held, "{since} ms");
     }
+}
+
+#[test]
+fn a_new_coordinator_ends_no_storm_before_it_has_heard_how_guests_are() {
+    let mut scene = world(8, 4);
+    falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.evidence.hosts.clear();
+    scene.evidence.services.clear();
+    scene.evidence.quorum_since = Some(Moment(scene.now));
+    assert_eq!(scene.words(), Vec::<String>::new(), "it has heard nothing yet");
+    scene.later(1_400);
+    falls(&mut scene, &["g0"], 3_400);
+    assert_eq!(scene.words(), Vec::<String>::new(), "it has heard of one");
+    falls(&mut scene, &["g1", "g2"], 3_400);
+    (3..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    assert_eq!(scene.words(), Vec::<String>::new(), "it goes on");
+    scene.later(100);
+    (0..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    assert_eq!(scene.words(), ["IncidentResolved"]);
+}
+
+#[test]
+fn a_storm_is_not_said_to_be_over_because_deciding_is_suspended() {
+    let mut scene = world(8, 4);
+    falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let suspended = |suspended| Change::SuspensionSet { suspended, by: "ann".to_owned() };
+    scene.stage.must(suspended(true));
+    scene.later(10_000);
+    (3..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    falls(&mut scene, &["g0", "g1", "g2"], 12_000);
+    assert!(!scene.words().contains(&"IncidentResolved".to_owned()), "{:?}", scene.words());
+    scene.stage.must(suspended(false));
+    (0..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    assert!(scene.words().contains(&"IncidentResolved".to_owned()), "{:?}", scene.words());
 }
 
 #[test]
