@@ -86,7 +86,7 @@ struct Pass<'a, 'b> {
     told: Whose<'a>,
     /// What the services of all guests amount to together; looked at once a guest is ill.
     storm: Option<ServiceStorm<'b>>,
-    /// A rung is held for that.
+    /// A rung, or the call at the end of a ladder, is held for that.
     is_holding: bool,
 }
 

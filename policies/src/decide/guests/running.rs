@@ -176,7 +176,9 @@ impl Pass<'_, '_> {
                 judgement.doing = format!("{why}: every rung was taken, a human has been called");
                 judgement.waits = Some(("a person, or that it recovers".to_owned(), FOREVER));
                 // Who is held by a storm is told of with all the others.
-                if hold.is_none() {
+                if hold.is_some() {
+                    self.is_holding = true;
+                } else {
                     self.call_at_its_end(run, &rungs, &why);
                 }
                 // What nobody can heal here does not hold up a drain.

@@ -157,6 +157,23 @@ fn services_are_restarted_in_a_storm_and_nobody_is_called_before_something_is_he
 }
 
 #[test]
+fn a_human_is_called_in_a_storm_in_which_ladders_end_without_a_rung_that_is_held() {
+    let mut scene = world(8, 4);
+    let restart = Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) };
+    ladder(&mut scene, vec![restart]);
+    falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+    assert_eq!(scene.settle(), ["Climb", "Climb", "Climb"]);
+    for on in ["a", "b", "c"] {
+        scene.stage.end(on, done());
+    }
+    scene.later(3_000);
+    falls(&mut scene, &["g0", "g1", "g2"], 5_000);
+    (3..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    assert!(tells_of_storm(&scene), "{:?}", scene.words());
+    assert_eq!(scene.settle(), ["IncidentOpened"], "one, in place of one for each guest");
+}
+
+#[test]
 fn no_guest_is_held_for_longer_than_is_said_however_long_the_storm_lasts() {
     let mut scene = world(8, 4);
     falls(&mut scene, &["g0", "g1", "g2"], 2_000);
