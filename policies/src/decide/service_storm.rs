@@ -12,7 +12,8 @@
 //! that is just being missed make no storm, for that may be a matter of the host: they are held until that shows, and no longer.
 //!
 //! All of it is made anew in every round from what is seen, so that it outlives every coordinator; a guest is held for [`HELD_MAX`] from
-//! when it last answered. It is looked at only in rounds in which a guest is ill, or people have been told of a storm.
+//! when the first of its failed services last answered. It is looked at only in rounds in which a guest is ill, or while
+//! people have been told of a storm.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -39,7 +40,7 @@ pub(crate) const GUESTS_MIN: usize = 3;
 /// Fewest failure domains that are a storm: what one has, a move to another one may mend.
 const DOMAINS_MIN: usize = 2;
 
-/// Longest time for which a guest is held, from when it last answered: a switch has started anew by then, a database has failed over,
+/// Longest time for which a guest is held, from when the first of its failed services last answered: a switch has started anew by then, a database has failed over,
 /// and a person has been called. Raising it has guests that a reboot would help wait for longer.
 pub(crate) const HELD_MAX: Duration = Duration::from_secs(300);
 
@@ -251,6 +252,8 @@ struct Seen<'b> {
     service: &'b ServiceName,
     /// When it last answered.
     answered: Moment,
+    /// When the first of its failed services last answered: another one that fails later does not have it held for longer.
+    first: Moment,
     /// Within how long it shows how the guest is: of one that has fallen that it is well again, of one that is late that it has failed, of
     /// one whose host is just being missed whose matter it is.
     settles: Duration,
@@ -279,15 +282,23 @@ fn look_at<'b>(round: &Round<'b>, guest: &'b GuestName, known: &'b Guest) -> Opt
     let (_, policy) = state.policies.policy_of(guest)?;
     let domain = domain(state, &tenure.host);
     let found = fallen(round, guest, tenure, policy).or_else(|| late_or_well(round, guest, tenure, policy))?;
-    let (service, answered, settles, how) = match (found, missed_within(round, &tenure.host)) {
-        ((service, answered, _, How::Fallen), Some(left)) => (service, answered, left, How::Unheard),
-        (found, Some(_) | None) => found,
+    let OfService { service, answered, first, settles, how } = found;
+    let (settles, how) = match (how, missed_within(round, &tenure.host)) {
+        (How::Fallen, Some(left)) => (left, How::Unheard),
+        (how, Some(_) | None) => (settles, how),
     };
-    Some(Seen { guest, tenure, domain, service, answered, settles, how })
+    Some(Seen { guest, tenure, domain, service, answered, first, settles, how })
 }
 
-/// A service, when it last answered, within how long more shows, and how its guest is.
-type OfService<'b> = (&'b ServiceName, Moment, Duration, How);
+/// What one of its services says of a guest; the fields are those of [`Seen`].
+#[derive(Clone, Copy)]
+struct OfService<'b> {
+    service: &'b ServiceName,
+    answered: Moment,
+    first: Moment,
+    settles: Duration,
+    how: How,
+}
 
 /// A guest of which a service has failed. The newest one counts, where there are more.
 fn fallen<'b>(
@@ -305,17 +316,25 @@ fn fallen<'b>(
         judged.get(name).is_some_and(|own| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none())
     };
     let (mut newest, mut is_proven): (Option<OfService<'b>>, bool) = (None, false);
-    for (name, service) in policy.services.iter().filter(|(name, _)| has_failed(name)) {
-        let outside = watched.outside(name, service);
+    for (service, declared) in policy.services.iter().filter(|(name, _)| has_failed(name)) {
+        let outside = watched.outside(service, declared);
         is_proven |= outside.is_ill_inside;
         let Some(answered) = outside.answered_who_fails else { continue };
-        if newest.is_none_or(|(_, before, ..)| before < answered) {
-            newest = Some((name, answered, well_within(round, service), How::Fallen));
-        }
+        let own =
+            OfService { service, answered, first: answered, settles: well_within(round, declared), how: How::Fallen };
+        newest = Some(newest.map_or(own, |before| before.with(own)));
     }
-    let (name, answered, settles, _) = newest?;
-    is_proven |= has_happened(round, guest, tenure, answered);
-    Some((name, answered, settles, if is_proven { How::Otherwise } else { How::Fallen }))
+    let newest = newest?;
+    is_proven |= has_happened(round, guest, tenure, newest.answered);
+    Some(OfService { how: if is_proven { How::Otherwise } else { How::Fallen }, ..newest })
+}
+
+impl OfService<'_> {
+    /// The one of two failed ones that answered last, and of both when the first one did.
+    fn with(self, other: Self) -> Self {
+        let newest = if self.answered < other.answered { other } else { self };
+        Self { first: self.first.min(other.first), ..newest }
+    }
 }
 
 /// A guest of which none has, and the service that answered last.
@@ -328,15 +347,15 @@ fn late_or_well<'b>(
     let watched = round.watched(guest, tenure.epoch);
     let told = round.timing.sync_every.0 * 2;
     let mut newest: Option<OfService<'b>> = None;
-    for (name, service) in &policy.services {
-        let Some(answered) = watched.outside(name, service).answered else { continue };
-        let (age, due) = (round.now.moment.since(answered), service.every.0.saturating_add(told));
-        let left = failed_within(service).saturating_add(told).saturating_sub(age);
-        let how = if age > due && !left.is_zero() { How::Late } else { How::Otherwise };
+    for (service, declared) in &policy.services {
+        let Some(answered) = watched.outside(service, declared).answered else { continue };
+        let (age, due) = (round.now.moment.since(answered), declared.every.0.saturating_add(told));
+        let settles = failed_within(declared).saturating_add(told).saturating_sub(age);
+        let how = if age > due && !settles.is_zero() { How::Late } else { How::Otherwise };
         let is_first =
-            newest.is_none_or(|(_, before, _, known)| known != How::Late && (how == How::Late || before < answered));
+            newest.is_none_or(|before| before.how != How::Late && (how == How::Late || before.answered < answered));
         if is_first {
-            newest = Some((name, answered, left, how));
+            newest = Some(OfService { service, answered, first: answered, settles, how });
         }
     }
     newest
@@ -380,7 +399,7 @@ fn begins<'s, 'b: 's>(seen: impl Iterator<Item = &'s Seen<'b>>, watched: usize) 
 
 /// For how much longer a guest may be held.
 fn held_left(round: &Round<'_>, seen: &Seen<'_>) -> Duration {
-    HELD_MAX.saturating_sub(round.now.moment.since(seen.answered))
+    HELD_MAX.saturating_sub(round.now.moment.since(seen.first))
 }
 
 /// Within how long a host that answers shows whether it is missed; `None` where it is well heard. Until then it may be dead with its

@@ -189,6 +189,28 @@ fn no_guest_is_held_for_longer_than_is_said_however_long_the_storm_lasts() {
 }
 
 #[test]
+fn a_service_that_fails_later_has_its_guest_held_no_longer_for_the_first_one() {
+    for (ago, expected) in [(299_999, vec![]), (300_000, vec!["g0"])] {
+        let mut scene = world(8, 4);
+        let (http, mail) = (ServiceName::new("http").unwrap(), ServiceName::new("mail").unwrap());
+        let mut policies = scene.stage.state.policies.clone();
+        for policy in policies.policies.values_mut() {
+            let declared = policy.services[&http].clone();
+            policy.services.insert(mail.clone(), declared);
+        }
+        scene.stage.declare(policies);
+        falls(&mut scene, &["g0"], ago);
+        falls(&mut scene, &["g1", "g2"], 2_000);
+        let passed = Some(Moment(scene.now - 2_000));
+        let services = scene.evidence.services.get_mut(&name("g0")).unwrap();
+        let mut sights = services[&http].clone();
+        sights.values_mut().for_each(|sight| sight.passed = passed);
+        services.insert(mail, sights);
+        assert_eq!(climbs(&scene), expected, "{ago} ms");
+    }
+}
+
+#[test]
 fn a_guest_whose_own_failure_is_proven_is_no_part_of_a_storm_and_is_let_through() {
     type Tells = fn(&mut Scene);
     fn happened(scene: &mut Scene, ago_ms: u64, what: Happening) {
