@@ -34,17 +34,19 @@ impl Marks {
         }
     }
 
-    /// Makes room: of marks that lie close together for their age one stays. What was applied at another one counts from the next that is
-    /// left. Were the oldest dropped instead, no wait would end that is longer than a busy log takes for so many entries.
+    /// Makes room: of marks that lie close together for their age the last one stays, since what was applied at another one counts from
+    /// the next that is left. Were the oldest dropped instead, no wait would end that is longer than a busy log takes for so many
+    /// entries.
     fn thin_out(&mut self, now: Moment) {
-        let mut kept: Option<Moment> = None;
-        self.marks.retain(|(_, at)| {
-            let is_close = kept.is_some_and(|kept| at.since(kept) < now.since(*at) / THINNED_TO);
-            if !is_close {
-                kept = Some(*at);
+        let mut next: Option<Moment> = None;
+        let mut left = VecDeque::with_capacity(MARKS_MAX);
+        for (index, at) in self.marks.drain(..).rev() {
+            if next.is_none_or(|next| next.since(at) >= now.since(at) / THINNED_TO) {
+                next = Some(at);
+                left.push_front((index, at));
             }
-            !is_close
-        });
+        }
+        self.marks = left;
         // Where nearly all are of one moment, none of them is close for its age.
         if self.marks.len() > MARKS_MAX / 4 * 3 {
             self.marks.drain(..MARKS_MAX / 4);
@@ -94,6 +96,20 @@ mod tests {
             assert!(age <= whole && age >= whole - whole / 16, "{entry}: {age:?} of {whole:?}");
         }
         assert!(marks.marks.len() <= MARKS_MAX);
+    }
+
+    #[test]
+    fn a_wait_that_began_before_a_quiet_hour_is_not_shorter_by_that_hour_when_the_log_is_busy_again() {
+        let mut marks = Marks::new(Moment(0));
+        for entry in 0..500_u64 {
+            marks.applied(entry, Moment(entry * 100));
+        }
+        for entry in 500..30_000_u64 {
+            marks.applied(entry, Moment(3_600_000 + entry * 100));
+        }
+        let now = Moment(6_600_000);
+        let (age, whole) = (marks.age(250, now), now.since(Moment(25_000)));
+        assert!(age <= whole && age >= whole - whole / 16, "{age:?} of {whole:?}");
     }
 
     #[test]
