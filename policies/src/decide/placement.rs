@@ -118,7 +118,8 @@ impl<'a> Plan<'a> {
         if ready.len() > GUESTS_PER_ROUND {
             // Those that find no host, which people have been told, do not keep others from a place for ever.
             let told = told_to_wait(state);
-            let in_vain = |at: GuestAt| told.contains(problem.guest_name(at).as_str()) && !room.has_for(&problem, at);
+            let has_room = room.has_for(&problem);
+            let in_vain = |at: GuestAt| told.contains(problem.guest_name(at).as_str()) && !has_room(at);
             ready.sort_by_cached_key(|at| (in_vain(*at), Reverse(problem.priority(*at)), *at));
             ready.truncate(GUESTS_PER_ROUND);
         }

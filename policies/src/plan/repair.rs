@@ -318,7 +318,7 @@ impl Solver<'_, '_> {
 }
 
 /// Whether a guest does not go for others, or has not gone when it was to: it is left alone, or could not be stopped. Whoever waited for
-/// its room would do so for ever, and be told to nobody.
+/// its room would do so for ever, and nobody would be told.
 fn stays(guest: &Guest) -> bool {
     match &guest.phase {
         Phase::Releasing { failed, .. } => failed.is_some(),

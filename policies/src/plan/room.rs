@@ -134,14 +134,24 @@ impl Room {
         Ok(())
     }
 
-    /// Whether any host would take a guest as things are.
-    pub(crate) fn has_for(&self, problem: &Problem<'_>, guest: GuestAt) -> bool {
-        problem.hosts.iter().any(|(host, known)| {
-            known.out.is_none()
-                && !self.lost[host]
-                && problem.liking(guest, host).is_ok()
-                && self.fits(problem, guest, host).is_ok()
-        })
+    /// Tells of a guest whether any host would take it as things are. Where there is room for it nowhere, the most that any host has left
+    /// says so at once: of thousands of guests nobody asks hundreds of hosts.
+    pub(crate) fn has_for(&self, problem: &Problem<'_>) -> impl Fn(GuestAt) -> bool {
+        let open = problem.hosts.iter().filter(|(host, known)| known.out.is_none() && !self.lost[*host]);
+        let open: Vec<HostAt> = open.map(|(host, _)| host).collect();
+        let most = problem.dimensions.iter().zip(&self.used).map(|(dimension, used)| {
+            let left = |host: &HostAt| {
+                dimension.capacity[*host].map_or(u64::MAX, |capacity| capacity.saturating_sub(used[*host]))
+            };
+            open.iter().map(left).max().unwrap_or_default()
+        });
+        let most: Vec<u64> = most.collect();
+        move |guest| {
+            let mut needed = problem.dimensions.iter().map(|dimension| dimension.demand[guest]).zip(&most);
+            let takes =
+                |host: &HostAt| problem.liking(guest, *host).is_ok() && self.fits(problem, guest, *host).is_ok();
+            needed.all(|(needed, most)| needed <= *most) && open.iter().any(takes)
+        }
     }
 
     /// Puts guests on a host together, or none of them.

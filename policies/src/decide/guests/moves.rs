@@ -44,8 +44,8 @@ const DOUBLED_MAX: u32 = 10;
 const MOVES_AT_ONCE: usize = 1;
 
 /// Whether the guest takes one of the places of [`MOVES_AT_ONCE`]. What is only cleaned up or waits for a host does not, nor does
-/// what a host sends that is not heard any more: that may be a guest with hours of time. A host that is not heard may stay so for
-/// days, and what cannot be removed as well.
+/// what a host sends that is not heard any more: that may be a guest with hours of time. Such a host may stay
+/// silent for days, and what cannot be removed may be there as long.
 pub(super) fn is_moving(round: &Round<'_>, guest: &Guest) -> bool {
     let all_answer = || guest.halves().into_iter().flatten().all(|half| round.answers(&half.host));
     match &guest.phase {
