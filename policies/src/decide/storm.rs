@@ -31,9 +31,13 @@ const FADING: &str = "fencing is held a moment longer: hosts are heard again aft
 /// What is said while it is not known yet whether there is a storm. Nobody is called for it: it is over in a moment.
 const FORMING: &str = "other hosts have not been heard for a moment either, which may be the beginning of a storm";
 
+/// What is said while a new coordinator does not know yet whether the storm goes on of which people have been told.
+const UNHEARD: &str = "there was a storm, and a new coordinator has not heard yet which hosts are silent";
+
 /// Finds out whether fencing is held, says so, and ends an operator's release with the storm that it was meant for.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let key = || ClusterState::STORM_KEY.to_owned();
+    let was_told = round.told.by_key(ClusterState::STORM_KEY).is_some();
     match (storm(round), &round.state.storm_release) {
         (Some(storm), None) => {
             let human = "One lost switch, storage or power feed looks like many dead hosts: find it. Holdfast switches no host \
@@ -46,6 +50,10 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         (Some(storm), Some(release)) => {
             let summary = format!("{storm}, and fencing goes on: {} has released the hold", release.by);
             open(round, decision, key(), Severity::Critical, summary, None);
+        }
+        // What was said, and a release, outlive the coordinator.
+        (None, release) if (was_told || release.is_some()) && !is_heard_out(round) => {
+            decision.report.storm_hold = release.is_none().then(|| UNHEARD.to_owned());
         }
         (None, None) if fades(round) => {
             open(round, decision, key(), Severity::Critical, FADING.to_owned(), None);
@@ -69,6 +77,14 @@ fn end(round: &Round<'_>, decision: &mut Decision) {
     if let Some(open) = round.told.by_key(ClusterState::STORM_KEY) {
         decision.commands.push(Change::IncidentResolved { key: open.key.clone() });
     }
+}
+
+/// Whether a coordinator has heard, or has missed, all hosts that would be missed: one that has just begun to listen knows of no silence.
+fn is_heard_out(round: &Round<'_>) -> bool {
+    let listened = round.evidence.quorum_since.map(|since| round.now.moment.since(since)).unwrap_or_default();
+    let is_open = |name: &HostName| round.hosts.get(name).is_some_and(|judged| judged.verdict == HostVerdict::Unknown);
+    let mut missed = round.state.hosts.iter().filter(|(_, host)| is_missed(host)).map(|(name, _)| name);
+    listened >= round.timing.suspect_after.0 && !missed.any(is_open)
 }
 
 /// Whether the hold outlasts the storm for a moment. Hosts that were cut off together are heard again one after another:

@@ -91,6 +91,35 @@ fn an_operator_releases_the_hold_for_the_present_storm_only() {
 }
 
 #[test]
+fn a_new_coordinator_ends_neither_a_hold_nor_its_release_before_it_has_heard_who_is_silent() {
+    let ends = |scene: &Scene| {
+        let words = scene.words();
+        ["IncidentResolved", "StormEnded"].iter().any(|word| words.contains(&(*word).to_owned()))
+    };
+    for released in [false, true] {
+        let mut scene = four();
+        scene.later(60_000);
+        scene.silent("c", 2_000);
+        scene.silent("d", 2_000);
+        assert_eq!(scene.settle(), ["IncidentOpened"]);
+        if released {
+            scene.stage.must(Change::StormHoldReleased { by: "ann".to_owned() });
+            scene.settle();
+        }
+        scene.evidence.hosts.clear();
+        scene.evidence.quorum_since = Some(Moment(scene.now));
+        assert!(!ends(&scene), "released: {released}: it has heard nobody yet");
+        assert_eq!(scene.decide().report.storm_hold.is_some(), !released);
+        scene.later(2_000);
+        scene.silent("c", 4_000);
+        scene.silent("d", 4_000);
+        assert!(!ends(&scene), "released: {released}: they are silent still");
+        scene.all_well();
+        assert!(ends(&scene), "released: {released}: all are heard");
+    }
+}
+
+#[test]
 fn a_host_that_is_heard_a_moment_after_the_others_of_its_storm_is_not_fenced() {
     for released in [false, true] {
         let mut scene = four();
