@@ -146,6 +146,17 @@ impl<'a> Watched<'a> {
     /// Judges one service by itself.
     #[must_use]
     pub fn judge(self, name: &ServiceName, service: &Service) -> ServiceJudgement {
+        let judged = self.weigh(name, service);
+        match judged.verdict {
+            ServiceVerdict::Healthy | ServiceVerdict::Unknown => judged,
+            ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed => {
+                ServiceJudgement { evidence: self.words(name, service), ..judged }
+            }
+        }
+    }
+
+    /// The same without a word of evidence, which costs more than the verdict.
+    fn weigh(self, name: &ServiceName, service: &Service) -> ServiceJudgement {
         let (mut failing, mut passing, mut slow, mut flapping, mut warns) = (0_u32, 0_u32, 0_u32, 0_u32, false);
         for (_, sight) in self.fresh(name, service) {
             warns |= sight.warns;
@@ -169,19 +180,28 @@ impl<'a> Watched<'a> {
             (_, _, 0, 0) => (ServiceVerdict::Suspect, None),
             (..) => degraded(Degradation::Disagreement),
         };
-        let evidence = match verdict {
-            ServiceVerdict::Healthy | ServiceVerdict::Unknown => Vec::new(),
-            ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed => self.words(name, service),
-        };
-        ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, evidence) }
+        ServiceJudgement { degraded, warns, ..ServiceJudgement::plain(verdict, Vec::new()) }
     }
 
     /// Judges all services of the guest: each by itself, then those that cannot answer because another one does not.
     #[must_use]
     pub fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> Services {
+        self.all(services, |name, service| self.judge(name, service))
+    }
+
+    /// The same without a word of evidence.
+    pub(super) fn weigh_all(self, services: &BTreeMap<ServiceName, Service>) -> Services {
+        self.all(services, |name, service| self.weigh(name, service))
+    }
+
+    fn all(
+        self,
+        services: &BTreeMap<ServiceName, Service>,
+        judge: impl Fn(&ServiceName, &Service) -> ServiceJudgement,
+    ) -> Services {
         // In order, and with no room for more than there are.
         let mut all = Vec::with_capacity(services.len());
-        all.extend(services.iter().map(|(name, service)| (name.clone(), self.judge(name, service))));
+        all.extend(services.iter().map(|(name, service)| (name.clone(), judge(name, service))));
         let mut judged = Services::from_sorted_store_unchecked(all);
         let passed = |name: &ServiceName| {
             let service = services.get(name)?;

@@ -83,7 +83,7 @@ fn fallen<'b>(
     if !policy.services.iter().any(|(name, service)| watched.outside(name, service).fails) {
         return None;
     }
-    let judged = watched.judge_all(&policy.services);
+    let judged = watched.weigh_all(&policy.services);
     let has_failed = |name: &ServiceName| {
         judged.get(name).is_some_and(|own| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none())
     };
