@@ -37,7 +37,7 @@ impl Pass<'_, '_> {
     ) {
         self.is_holding = true;
         judgement.doing = format!("{why}: the rung {} is held, because {held}", rung.name());
-        judgement.waits = Some(("the one cause of that to be over".to_owned(), millis(left)));
+        judgement.waits = Some(("the hold to be over".to_owned(), millis(left)));
         // What nobody can heal here does not hold up a drain.
         if must_leave(self.round, run).is_some() {
             let policy = self.round.state.policies.policy_of(run.name).map(|(_, policy)| policy);

@@ -84,7 +84,8 @@ struct Pass<'a, 'b> {
     glance: glance::Glance<'b>,
     /// What people have been told of the guest that is looked at, and is not over.
     told: Whose<'a>,
-    /// What the services of all guests amount to together; looked at once a guest is ill.
+    /// What the services of all guests amount to together; looked at once a guest is ill, or people
+    /// have been told of a storm.
     storm: Option<ServiceStorm<'b>>,
     /// A rung, or the call at the end of a ladder, is held for that.
     is_holding: bool,
