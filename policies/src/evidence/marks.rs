@@ -7,7 +7,8 @@ use crate::time::Moment;
 /// Entries remembered by [`Marks`]: some minutes of the busiest failover.
 const MARKS_MAX: usize = 20_000;
 
-/// Where there are more, marks are thinned out to such a part of their age: so much later a wait may end than it would, in a busy log.
+/// Where there are more, marks are thinned out to such a part of their age. In a busy log a wait may end later by that, and by a few
+/// times that where it is so long that they are thinned out again and again.
 const THINNED_TO: u32 = 64;
 
 /// When log entries were applied on this machine, so that waits are measured on its boot-time clock (R1).
