@@ -171,7 +171,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let sights = Sights::begun(clock::moment());
     let duties = &node.duties;
     duties.begin("asking services", prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
-    duties.begin("watching itself", watch_oneself(Arc::clone(&node)));
+    // Without it a supervisor that was late takes what it has not heard for the silence of others.
+    duties.begin_vital("watching itself", watch_oneself(Arc::clone(&node)));
     duties.begin("its figures", facts::export(Arc::clone(&node), datagrams.counters, server.counters()));
     let agent = Agent::new(incarnation, node.file.timing, remembered, lease_at_start);
     let agent = tokio::spawn(agent::run(agent::Parts {

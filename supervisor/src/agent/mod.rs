@@ -92,7 +92,7 @@ pub async fn run(mut parts: Parts) {
     let (guarded, words) = (Guarded::default(), LastWords::default());
     let told = Told::of(&parts.agent);
     let duties = parts.node.duties.clone();
-    duties.begin("the guard", guarded::look_after(Arc::clone(&parts.node), guarded.clone(), words.clone()));
+    duties.begin_vital("the guard", guarded::look_after(Arc::clone(&parts.node), guarded.clone(), words.clone()));
     duties.begin("last words", last_words::watch(Arc::clone(&parts.node), guarded.clone(), words.clone()));
     tokio::spawn(last_words::tell_of_earlier_boots(Arc::clone(&parts.node), words.clone()));
     let mut work = Work {

@@ -128,7 +128,7 @@ impl Coordinator {
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let (round_sender, rounds) = watch::channel(None);
         let (said_sender, said) = watch::channel(Said::default());
-        node.duties.begin("authority", rounds::keep(consensus.clone(), Arc::new(round_sender)));
+        node.duties.begin_vital("authority", rounds::keep(consensus.clone(), Arc::new(round_sender)));
         let handle = Self {
             node: Arc::clone(&node),
             inbox: Inbox::of(inputs.clone()),
