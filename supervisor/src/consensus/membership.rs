@@ -41,6 +41,13 @@ pub struct Roster {
     as_of: Option<LogId>,
 }
 
+impl Roster {
+    /// A change that was chosen by it is not begun when the membership is another one by then.
+    fn unchanged(&self) -> [Precondition<Types>; 1] {
+        [Precondition::LastMembershipLogId { last_membership_log_id: self.as_of }]
+    }
+}
+
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterEntry {
@@ -93,12 +100,14 @@ impl Consensus {
     }
 
     /// Adds a node that receives the log and does not vote (R24); on the leader. Returns when it is committed, which
-    /// is before the node has caught up.
+    /// is before the node has caught up. Its id was chosen by this `roster`.
     ///
     /// # Errors
-    /// [`MembershipError`] when this node does not lead, a change is under way, or no quorum answers.
-    pub async fn add_learner(&self, node_id: u64, place: Place) -> Result<(), MembershipError> {
-        confirmed(self.inner.raft.add_learner(node_id, place, false)).await
+    /// [`MembershipError`] when this node does not lead, a change is under way, or no quorum answers; also when the membership is
+    /// another one by now: somebody else may have that id, or the same host another one.
+    pub async fn add_learner(&self, node_id: u64, place: Place, roster: &Roster) -> Result<(), MembershipError> {
+        let change = ChangeMembers::AddNodes(BTreeMap::from([(node_id, place)]));
+        confirmed(self.inner.raft.change_membership_if(change, true, roster.unchanged())).await
     }
 
     /// Makes exactly these nodes the voters; on the leader. Each must be a voter or a learner already; a voter left out
@@ -108,14 +117,13 @@ impl Consensus {
     /// As [`Self::add_learner`]; also when a node is not known, and when the membership is another one by now: whoever came in between
     /// would be taken out again.
     pub async fn set_voters(&self, voters: BTreeSet<u64>, roster: &Roster) -> Result<(), MembershipError> {
-        let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: roster.as_of };
-        confirmed(self.inner.raft.change_membership_if(voters, false, [unchanged])).await
+        confirmed(self.inner.raft.change_membership_if(voters, false, roster.unchanged())).await
     }
 
-    /// Lets a node that does not vote leave; on the leader.
+    /// Lets a node that does not vote leave; on the leader. One that has got a vote meanwhile stays.
     ///
     /// # Errors
-    /// As [`Self::add_learner`].
+    /// As [`Self::add_learner`], and when it votes. What else has changed does not matter.
     pub async fn remove_learner(&self, node_id: u64) -> Result<(), MembershipError> {
         let change: ChangeMembers<u64, Place> = ChangeMembers::RemoveNodes(BTreeSet::from([node_id]));
         confirmed(self.inner.raft.change_membership(change, false)).await

@@ -92,7 +92,7 @@ impl Coordinator {
             Step::Add => {
                 let (node_id, address) = (roster.next_id, self.joined_address(&host)?);
                 tell();
-                confirmed(consensus.add_learner(node_id, Place { host: host.clone(), address }).await)?;
+                confirmed(consensus.add_learner(node_id, Place { host: host.clone(), address }, roster).await)?;
                 Ok(Answer::Accepted {
                     what: format!(
                         "{host} joins as raft node {node_id} and gets the log; when `holdfast voter list` shows that it \

@@ -79,7 +79,11 @@ async fn a_learner_gets_snapshot_and_log_and_then_a_vote() {
     }
     until("a snapshot was taken", || nodes[&1].consensus.status().snapshot > Some(10)).await;
     nodes.insert(2, site.start(2, true).await.unwrap());
-    nodes[&1].consensus.add_learner(2, site.places[&2].clone()).await.unwrap();
+    let alone = nodes[&1].consensus.roster().unwrap();
+    nodes[&1].consensus.add_learner(2, site.places[&2].clone(), &alone).await.unwrap();
+    // By somebody who has looked in the same moment, and means to add another host under that id.
+    let other = Place { host: host(3), ..site.places[&2].clone() };
+    assert_eq!(nodes[&1].consensus.add_learner(2, other, &alone).await, Err(MembershipError::Overtaken));
     until("the learner caught up", || nodes[&2].lines() == nodes[&1].lines()).await;
     assert_eq!(nodes[&2].consensus.roster(), None, "only the leader knows who answers");
     let learner = || nodes[&1].consensus.roster().unwrap().nodes[&2].clone();
@@ -100,10 +104,11 @@ async fn a_new_id_takes_the_place_of_a_dead_one_in_one_change() {
     let leader = propose(&nodes, "two").await.0;
     let dead = nodes.keys().copied().find(|node_id| *node_id != leader).unwrap();
     nodes.remove(&dead).unwrap().consensus.shutdown().await;
-    let new_id = nodes[&leader].consensus.roster().unwrap().next_id;
+    let before = nodes[&leader].consensus.roster().unwrap();
+    let new_id = before.next_id;
     site.places.insert(new_id, Place { host: host(new_id), address: site.places[&dead].address });
     nodes.insert(new_id, site.start(new_id, true).await.unwrap());
-    nodes[&leader].consensus.add_learner(new_id, site.places[&new_id].clone()).await.unwrap();
+    nodes[&leader].consensus.add_learner(new_id, site.places[&new_id].clone(), &before).await.unwrap();
     assert!(nodes[&leader].consensus.roster().unwrap().next_id > new_id, "ids are never used again");
     let entry = |node_id| nodes[&leader].consensus.roster().unwrap().nodes.get(&node_id).cloned();
     until("it answers", || entry(new_id).is_some_and(|entry| entry.answers && entry.behind == Some(0))).await;
@@ -135,10 +140,11 @@ async fn a_voter_that_was_away_follows_one_that_joined_meanwhile_and_leads() {
     until("everybody applied", || nodes.values().all(|node| node.lines() == ["one"])).await;
     nodes.remove(&away).unwrap().consensus.shutdown().await;
 
-    let new_id = nodes[&leader].consensus.roster().unwrap().next_id;
+    let before = nodes[&leader].consensus.roster().unwrap();
+    let new_id = before.next_id;
     site.places.insert(new_id, Place { host: host(new_id), address: joins.address });
     nodes.insert(new_id, site.start(new_id, true).await.unwrap());
-    nodes[&leader].consensus.add_learner(new_id, site.places[&new_id].clone()).await.unwrap();
+    nodes[&leader].consensus.add_learner(new_id, site.places[&new_id].clone(), &before).await.unwrap();
     let has_all = || {
         let entry = nodes[&leader].consensus.roster().and_then(|roster| roster.nodes.get(&new_id).cloned());
         entry.is_some_and(|entry| entry.answers && entry.behind == Some(0))
