@@ -90,11 +90,12 @@ async fn run_trial(binary: &Path, options: &[&str]) -> Result<(), String> {
         _ = stdin.write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n").await;
         let output = child.wait_with_output().await.map_err(|error| error.to_string())?;
         drop(stdin);
-        return if output.status.success() {
-            Ok(())
-        } else {
-            Err(clean(String::from_utf8_lossy(&output.stderr).trim()))
-        };
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = clean(String::from_utf8_lossy(&output.stderr).trim());
+        // One that the kernel has ended says nothing.
+        return Err(if said.is_empty() { format!("a trial machine ended with {}", output.status) } else { said });
     }
     Err("no pipe to the trial machine".to_owned())
 }
@@ -131,6 +132,16 @@ mod tests {
         assert!(kvm.find_out(late).await.is_err());
         assert!(kvm.find_out(|| async { Ok(()) }).await.is_ok(), "what was said of a busy moment is kept");
         assert!(kvm.find_out(late).await.is_ok(), "it is tried for every guest");
+    }
+
+    /// The shell takes the options for its own: `-c` and what it is to do.
+    #[tokio::test]
+    async fn a_trial_machine_that_ends_without_a_word_is_told_of_by_how_it_ended() {
+        let trial = async |does: &str| trial(Path::new("/bin/sh"), &["-c", does]).await;
+        let ended = trial("kill -9 $$").await.unwrap_err();
+        assert!(ended.contains("signal: 9"), "{ended}");
+        assert_eq!(trial("echo no such option >&2; exit 1").await, Err("no such option".to_owned()));
+        assert_eq!(trial("exit 0").await, Ok(()));
     }
 
     #[test]
