@@ -2,7 +2,7 @@
 //!
 //! To chitchat every start of a supervisor is another member, and each message that begins an exchange names all that it knows, those
 //! among them that died a while ago. It does not reckon with more of them than a message holds: shortly before that it ends by an
-//! assertion, and with it the supervisor; beyond it nothing of what it says can be sent. One host whose supervisor cannot start and
+//! assertion, however often it begins anew; beyond it nothing of what it says can be sent. One host whose supervisor cannot start and
 //! tries again and again would bring all others there. So what would name too many is not taken in, until some are forgotten.
 
 use std::sync::{Arc, OnceLock};

@@ -13,11 +13,11 @@ use tokio::{
 
 use super::{
     super::datagram::{GossipReceived, Refusal, Sender},
-    bounds::is_bounded,
+    bounds::{Flow, is_bounded},
     room::Room,
 };
 
-/// How often it is told at most that there is no room for those whom a message names.
+/// How often it is told at most why messages are not taken in.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What the one socket has received of gossip: whoever gossips at the moment takes it.
@@ -40,7 +40,8 @@ impl Sealed {
 impl Transport for Sealed {
     async fn open(&self, _listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let (sender, inbox, room) = (self.sender.clone(), Arc::clone(&self.inbox), Arc::clone(&self.room));
-        Ok(Box::new(SealedSocket { sender, inbox, next: None, room, told: None }))
+        let flow = Flow::new(Instant::now());
+        Ok(Box::new(SealedSocket { sender, inbox, next: None, room, flow, told: None }))
     }
 }
 
@@ -50,7 +51,8 @@ struct SealedSocket {
     /// What was taken from the inbox, and is still being looked at.
     next: Option<GossipReceived>,
     room: Arc<Room>,
-    /// When it was last told that there is no room.
+    flow: Flow,
+    /// When it was last told why a message was not taken in.
     told: Option<Instant>,
 }
 
@@ -72,14 +74,22 @@ impl SealedSocket {
                 return Ok(next);
             }
             self.sender.counters().count(Refusal::Crowded);
-            if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                self.told = Some(Instant::now());
+            if self.may_tell() {
                 tracing::warn!(
                     host = %next.host,
                     "gossip names more starts of supervisors than it has room for; look for a host whose supervisor starts again and again"
                 );
             }
         }
+    }
+
+    /// Whether it may be told why a message is not taken in. Whoever means harm sends thousands.
+    fn may_tell(&mut self) -> bool {
+        let may = self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if may {
+            self.told = Some(Instant::now());
+        }
+        may
     }
 }
 
@@ -96,8 +106,14 @@ impl Socket for SealedSocket {
         loop {
             let received = self.fitting().await?;
             if !is_bounded(&received.body) {
-                tracing::warn!(host = %received.host, "a gossip message would unfold to more than any host says");
                 self.sender.counters().count(Refusal::Malformed);
+                if self.may_tell() {
+                    tracing::warn!(host = %received.host, "a gossip message would unfold to more than any host says");
+                }
+                continue;
+            }
+            if !self.flow.takes(&received.body, Instant::now()) {
+                self.sender.counters().count(Refusal::Overrun);
                 continue;
             }
             match ChitchatMessage::deserialize(&mut received.body.as_slice()) {

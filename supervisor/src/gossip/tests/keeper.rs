@@ -1,6 +1,11 @@
 //! What becomes of gossip when somebody who has its key sends what chitchat fails at.
 
-use super::{super::bounds::is_bounded, *};
+use tokio::time::Instant;
+
+use super::{
+    super::bounds::{Flow, is_bounded},
+    *,
+};
 
 /// What begins each of chitchat's messages.
 const MAGIC: u16 = 45_139;
@@ -132,15 +137,30 @@ async fn gossip_begins_anew_before_what_is_said_fills_the_memory() {
     assert!(says(&a.gossip.members().await, "hv-a", "load", &"x".repeat(4_000)), "what it says itself is bounded");
 }
 
+/// Facts that nobody can read, in so many blocks.
+fn ack(blocks: usize) -> Vec<u8> {
+    let mut message = MAGIC.to_le_bytes().to_vec();
+    message.extend([0, ACK]);
+    (0..blocks).for_each(|_| message.extend([2, 1, 0, 9]));
+    message.push(0);
+    message
+}
+
+#[test]
+fn no_more_is_taken_in_within_a_second_than_may_be_known_before_it_is_looked_how_much_that_is() {
+    let began = Instant::now();
+    let mut flow = Flow::new(began);
+    for _ in 0..8 {
+        assert!(flow.takes(&ack(128), began));
+    }
+    let soon = began + Duration::from_millis(999);
+    assert!(!flow.takes(&ack(1), soon));
+    assert!(flow.takes(&first_word(1..=3), soon), "it brings no facts");
+    assert!(flow.takes(&ack(128), began + Duration::from_secs(1)));
+}
+
 #[tokio::test]
 async fn a_message_that_would_unfold_to_more_than_any_host_says_is_not_read() {
-    let ack = |blocks: usize| {
-        let mut message = MAGIC.to_le_bytes().to_vec();
-        message.extend([0, ACK]);
-        (0..blocks).for_each(|_| message.extend([2, 1, 0, 9]));
-        message.push(0);
-        message
-    };
     assert!(is_bounded(&ack(128)) && !is_bounded(&ack(129)));
     let answer = |blocks: usize| {
         let mut message = MAGIC.to_le_bytes().to_vec();
