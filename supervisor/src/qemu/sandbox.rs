@@ -3,7 +3,7 @@
 //! ```text
 //!  not known --a machine without a guest comes up in it--> works --a QEMU says that it knows none--> not known
 //!      │                                                     │
-//!      └─ it does not: this guest is started without         └─ a QEMU was ended by it while it came up ──> given up
+//!      └─ it does not: this guest is started without         └─ a QEMU was ended by it during its start ──> given up
 //! ```
 //! No guest waits for it: who cannot be confined is started without.
 
@@ -40,7 +40,7 @@ impl Sandbox {
         trial: impl FnOnce() -> F,
     ) -> Result<(), String> {
         if self.given_up.load(Ordering::Relaxed) {
-            return Err("it has ended a QEMU while that came up".to_owned());
+            return Err("it has ended a QEMU during its start".to_owned());
         }
         if self.works.load(Ordering::Relaxed) {
             return Ok(());
@@ -50,8 +50,9 @@ impl Sandbox {
         tried
     }
 
-    /// A QEMU has ended before it came up, in this way and with these last words. Where that was for the sandbox, the next start
-    /// must not end the same way: one that knows none is tried anew, and one that needs what is denied is not confined any more.
+    /// The start of a QEMU has failed that has ended in this way, if it has, and with these last words. Where that was for the
+    /// sandbox, the next start must not end the same way: one that knows none is tried anew, and one that needs what is denied is not
+    /// confined any more.
     pub fn doubt(&self, ended: &str, last_words: &str) {
         if ended.contains(&format!("signal {}", libc::SIGSYS)) {
             self.given_up.store(true, Ordering::Relaxed);

@@ -176,8 +176,9 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
     let cgroup = inner.cgroup(guest);
     let error = match error {
         StartError::Failed(detail) | StartError::MayStillRun(detail) => {
-            let last_words = inner.files(guest).log_tail();
-            inner.sandbox.doubt(&detail, &last_words);
+            let (ended, last_words) = (inner.files(guest).read_exit(), inner.files(guest).log_tail());
+            // Also of one that came up, and ended when it was told to listen for its migration: `detail` does not say how.
+            inner.sandbox.doubt(&ended, &last_words);
             let holder = holder::of(&record.definition, &last_words).await;
             // First, since what travels is cut, and the coordinator looks for it.
             let holder = holder.map(|holder| format!("{holder}; ")).unwrap_or_default();

@@ -96,6 +96,32 @@ fn send_signal(pid: i32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
+/// Stands for a QEMU that needs what is denied, and not for a machine without a guest.
+const NEEDS_MORE: &str = r#"#!/bin/sh
+case " $* " in
+*" -machine none "*) exit 0 ;;
+*" -sandbox "*) ulimit -c 0; kill -31 $$ ;;
+esac
+exit 3
+"#;
+
+#[tokio::test]
+async fn a_qemu_that_is_ended_by_its_sandbox_is_started_without_it_the_next_time() {
+    let Some(mut host) = Host::new("sandbox") else { return };
+    host.config.binary = host.config.run_dir.join("qemu");
+    let script = host.config.run_dir.join("script");
+    std::fs::write(&script, NEEDS_MORE).unwrap();
+    // By another process: what is begun here at this moment by other tests would have the file open, and it could not be run.
+    let installed =
+        std::process::Command::new("install").args(["-m", "700"]).args([&script, &host.config.binary]).status();
+    assert!(installed.unwrap().success());
+    let (driver, _events) = host.open().await;
+    for ended in ["signal 31", "exit status 3"] {
+        let failed = driver.start(&guest("needs-more"), epoch(1), &empty_machine(), How::Run, || Ok(())).await;
+        assert!(matches!(&failed, Err(StartError::Failed(detail)) if detail.contains(ended)), "{failed:?}");
+    }
+}
+
 /// The driver forgets a guest as soon as it is gone; its task may hear of both at once.
 #[tokio::test]
 async fn a_guest_that_is_forgotten_in_the_moment_of_its_end_is_still_reported_to_have_ended() {
