@@ -103,8 +103,8 @@ fn deadline(node: &Node, wish: &Wish) -> Duration {
         Wish::AskPower { host, level, .. } => {
             let declared = node.read(|state| state.policies.levels_of(host).get(*level).cloned());
             let devices = declared.map(|declared| open_devices(&declared)).unwrap_or_default();
-            // Several are asked twice.
-            devices.iter().map(|device| patience(device.as_ref())).max().unwrap_or_default() * 2
+            let looks = if devices.len() > 1 { 2 } else { 1 };
+            devices.iter().map(|device| patience(device.as_ref())).max().unwrap_or_default() * looks
         }
     }
 }
