@@ -23,6 +23,7 @@ use super::{
     restraint::{is_hands_off, restraint},
     subject::Subject,
     supervisors::{SUPERVISOR_PATIENCE, booted_anew, could_join_for, stuck_behind_dead_supervisor, supervisor_down},
+    unplaced::left_there,
 };
 use crate::{
     change::Change,
@@ -174,7 +175,7 @@ fn supersede(decision: &mut Decision, name: &HostName, how: &str) -> Waits {
 fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, stuck: Option<String>) -> Waits {
     let name = subject.name;
     // A host that may run nothing needs no fence: nothing waits for proof (S8).
-    if !round.state.is_waited_for(name) {
+    if !round.is_waited_for(name) {
         let what = "its next sign of life; it is not fenced, because nothing may run there";
         return Some((what.to_owned(), FOREVER));
     }
@@ -188,8 +189,10 @@ fn consider(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, s
     let mut evidence = subject.judgement.evidence.clone();
     evidence.extend(stuck);
     // They explain, and accuse nobody: by themselves they are no evidence.
-    if let (false, Some(words)) = (evidence.is_empty(), &subject.judgement.last_words) {
-        evidence.push(format!("its last words: {words}"));
+    if !evidence.is_empty() {
+        let left = left_there(round, name);
+        evidence.extend(left.map(|guest| format!("{guest}, which was never placed, was there when it was last heard")));
+        evidence.extend(subject.judgement.last_words.as_ref().map(|words| format!("its last words: {words}")));
     }
     let last_well = round.evidence.last_life(name, &incarnation).map(|life| round.wall(life));
     let safe_at = pending(round, subject);

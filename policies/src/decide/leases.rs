@@ -76,7 +76,7 @@ pub(super) fn wait(safe: &SafeAt) -> (String, u64) {
 /// Whether guests wait for proof that this boot does not run them. Asked last, because it walks over the guests.
 fn is_waited_for(round: &Round<'_>, name: &HostName, host: &Host) -> bool {
     let waits = matches!(host.life, Life::Up | Life::Fencing(_)) && !host.is_contested();
-    waits && round.state.is_waited_for(name)
+    waits && round.is_waited_for(name)
 }
 
 fn is_unsynced(round: &Round<'_>, subject: &Subject<'_>) -> bool {

@@ -27,6 +27,7 @@ mod subject;
 mod supervisors;
 mod timings;
 mod told;
+mod unplaced;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -8,6 +8,7 @@ use super::{
     hosts::newest_sign,
     restraint::is_missed,
     subject::Subject,
+    unplaced,
 };
 use crate::{
     evidence::OtherBoot,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// What keys of these incidents begin with; a slash and a host's name follow.
-const ABOUT: &str = "supervisor";
+pub(super) const ABOUT: &str = "supervisor";
 
 /// Silence of a supervisor that no restart or upgrade should take (R16).
 pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +27,9 @@ pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
     let name = subject.name;
     let expected = !is_missed(subject.host);
+    if unplaced::keeps_waiting(round, subject) {
+        return unplaced::tell(round, decision, name);
+    }
     match subject.judgement.verdict {
         HostVerdict::SupervisorDown | HostVerdict::Isolated if !expected => {
             let summary = format!("the supervisor of {name} is silent, but {name} is alive");
@@ -41,7 +45,9 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
         HostVerdict::Healthy | HostVerdict::Gone | HostVerdict::SupervisorDown | HostVerdict::Isolated => {
             close(decision, ABOUT, subject);
         }
-        HostVerdict::Failed if !round.state.is_waited_for(name) => lost_without_guests(round, decision, subject),
+        HostVerdict::Failed if !round.is_waited_for(name) => lost_without_guests(round, decision, subject),
+        // Nobody is told of these but for the sake of guests that wait.
+        HostVerdict::Suspect | HostVerdict::Unknown if expected => close(decision, ABOUT, subject),
         HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => {}
     }
 }

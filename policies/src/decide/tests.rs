@@ -31,6 +31,7 @@ mod service_storms;
 mod storage;
 mod storms;
 mod timings;
+mod unplaced;
 mod who_counts;
 
 /// A stage, and what the coordinator `a` has heard; all hosts vote.

@@ -1,0 +1,80 @@
+//! Guests that were never placed, and hosts that are not heard.
+
+use super::*;
+use crate::{model::Severity, names::Epoch};
+
+/// `web` runs on `d`, was removed from the policies, and has just been declared again; under which assignment it is there.
+fn added_again() -> (Scene, Epoch) {
+    let mut scene = four();
+    let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
+    let hosts: Vec<HostName> = scene.stage.state.hosts.keys().cloned().collect();
+    scene.stage.declare(declaration(&[], &hosts));
+    scene.stage.declare(declaration(&[name("web")], &hosts));
+    assert!(matches!(scene.stage.phase("web"), Phase::Unplaced));
+    scene.later(1_000_000);
+    (scene, epoch)
+}
+
+/// In its last word `d` had `web`.
+fn had(scene: &mut Scene, epoch: Epoch) {
+    let report = GuestReport::new(name("web"), epoch, GuestCondition::Running);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().reports.insert(name("web"), report);
+}
+
+#[test]
+fn a_host_that_had_a_guest_which_was_removed_and_declared_again_is_fenced_for_it() {
+    let (mut scene, epoch) = added_again();
+    scene.silent("d", 2_000);
+    had(&mut scene, epoch);
+    let commands = scene.decide().commands;
+    let said = |change: &Change| matches!(change, Change::FenceOpened { evidence, .. } if evidence.iter().any(|said| said.contains("web")));
+    assert!(commands.iter().any(said), "{commands:?}");
+    assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
+    scene.stage.end("a", done());
+    scene.power("d", off("d", Moment(scene.now)));
+    assert_eq!(scene.settle(), ["HostGone", "GuestFree", "Place"]);
+}
+
+#[test]
+fn a_guest_that_was_declared_again_is_adopted_when_its_host_is_heard_before_it_is_switched_off() {
+    let (mut scene, epoch) = added_again();
+    scene.silent("d", 2_000);
+    had(&mut scene, epoch);
+    let fence =
+        scene.decide().commands.into_iter().find(|change| matches!(change, Change::FenceOpened { .. })).unwrap();
+    scene.stage.must(fence);
+    scene.later(1_000);
+    had(&mut scene, epoch);
+    let all = scene.settle();
+    assert!(all.contains(&"FenceSuperseded".to_owned()) && all.contains(&"GuestAdopted".to_owned()), "{all:?}");
+    assert!(scene.stage.may_run("web").contains("d"));
+}
+
+#[test]
+fn a_silent_host_that_had_nothing_of_a_guest_is_not_fenced_for_it_and_people_are_told_that_its_word_is_waited_for() {
+    let (mut scene, _) = added_again();
+    scene.silent("d", 29_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    scene.silent("d", 30_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let told = scene.stage.state.open_incident("supervisor/d").unwrap();
+    assert!(told.severity == Severity::Critical && told.human.is_some(), "{told:?}");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentResolved", "GuestFree", "Place"]);
+}
+
+#[test]
+fn a_host_in_maintenance_whose_word_guests_wait_for_is_told_of_when_it_could_have_rebooted() {
+    for there in [false, true] {
+        let (mut scene, epoch) = added_again();
+        restraint::set_mode(&mut scene, "d", Mode::Maintenance);
+        for (ms, expected) in [(419_000, 0), (420_000, 1)] {
+            scene.silent("d", ms);
+            if there {
+                had(&mut scene, epoch);
+            }
+            let all = scene.settle();
+            assert_eq!(all, vec!["IncidentOpened"; expected], "silent for {ms} ms, was there: {there}");
+        }
+    }
+}

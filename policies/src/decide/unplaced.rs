@@ -1,0 +1,79 @@
+//! What guests that this cluster has yet to place make of hosts that are not heard (R8).
+//!
+//! Such a guest starts nowhere before every host has said what runs there. A host that had something of it when it was last heard
+//! may run it still, whoever started it there: it was removed from the policies and declared again, or adopted by nobody yet. That
+//! host is fenced for it as for any guest that may run there. Of every other silent host nothing of the kind is known, so that nobody
+//! switches it off (S8), and a person is told that its word is waited for.
+
+use std::time::Duration;
+
+use super::{
+    Decision, HostVerdict, Round,
+    fences::open,
+    restraint::{grace, is_hands_off, is_missed},
+    subject::Subject,
+    supervisors::{ABOUT, SUPERVISOR_PATIENCE},
+};
+use crate::{
+    evidence::is_there,
+    model::Severity,
+    names::{GuestName, HostName},
+    state::{Guest, Life, Mode, Phase, Wanted},
+};
+
+impl Round<'_> {
+    /// Whether anything waits for proof that this host runs nothing: what the state knows of, or a guest that was never placed and
+    /// was there when the host was last heard.
+    pub(super) fn is_waited_for(&self, name: &HostName) -> bool {
+        self.state.is_waited_for(name) || left_there(self, name).is_some()
+    }
+}
+
+/// A guest that is to run, was never placed, and was on this host when the boot that has joined was last heard.
+pub(super) fn left_there<'a>(round: &'a Round<'_>, name: &HostName) -> Option<&'a GuestName> {
+    let known = round.state.hosts.get(name)?;
+    let seen = round.evidence.hosts.get(name)?;
+    let is_its_word = seen.sync.as_ref().is_some_and(|sync| sync.incarnation == known.facts.incarnation);
+    let mut there = seen.reports.iter().filter(|(_, report)| is_its_word && is_there(&report.condition));
+    let found = there.find(|(guest, _)| round.state.guests.get(*guest).is_some_and(is_awaited));
+    found.map(|(guest, _)| guest)
+}
+
+/// Whether a guest is to run and starts nowhere before all hosts have said what they have of it.
+fn is_awaited(guest: &Guest) -> bool {
+    matches!(guest.phase, Phase::Unplaced) && guest.wanted == Wanted::Running
+}
+
+/// Whether guests that were never placed have long waited for the word of this host, and nobody is told of it otherwise: it is not
+/// fenced, because it is in maintenance or had nothing of them when it was last heard.
+pub(super) fn keeps_waiting(round: &Round<'_>, subject: &Subject<'_>) -> bool {
+    let Subject { name, host, judgement, .. } = *subject;
+    let is_untold = match judgement.verdict {
+        HostVerdict::Healthy | HostVerdict::Gone => false,
+        // Of a supervisor that should not be silent people are told for itself.
+        HostVerdict::SupervisorDown | HostVerdict::Isolated => !is_missed(host),
+        HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => true,
+    };
+    let patience = match host.mode {
+        Mode::Active | Mode::Draining => SUPERVISOR_PATIENCE,
+        Mode::Maintenance => grace(true),
+        Mode::Leaving { reboot } => grace(reboot),
+    };
+    is_untold
+        && host.life == Life::Up
+        && host.facts.guests
+        && round.state.suspended.is_none()
+        && Duration::from_millis(judgement.unsynced_ms) >= patience
+        && (is_hands_off(host) || !round.is_waited_for(name))
+        && round.state.guests.values().any(is_awaited)
+}
+
+/// Tells people of it, under the key and until the end of every other word on a silent supervisor.
+pub(super) fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
+    let summary = format!("{name} does not say what runs there, and guests that were never placed wait for its word");
+    let human = format!(
+        "They start nowhere before it is known that they do not run on {name}. Bring it back, or see that it is off and run \
+         `holdfast host confirm-off {name} --operator YOUR-NAME`."
+    );
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, summary, Some(human));
+}
