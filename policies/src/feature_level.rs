@@ -48,8 +48,11 @@ impl FeatureLevel {
     /// From this one on long entries and snapshots are packed, which an earlier version cannot read, and an entry may be as long as
     /// this version sends it. No level of its own: no version was made that can do the one and not the other.
     pub const PACKED: Self = Self::CALLED_OFF;
+    /// From this one on people are told once of a guest that cannot be stopped, and not at every try. An earlier version counts each of
+    /// them as a change of the incident, and that count says who has been told.
+    pub const TOLD_ONCE: Self = Self(4);
     /// What this version can do.
-    pub const HIGHEST: Self = Self::CALLED_OFF;
+    pub const HIGHEST: Self = Self::TOLD_ONCE;
 }
 
 impl Default for FeatureLevel {

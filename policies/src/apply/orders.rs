@@ -3,6 +3,8 @@
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
+    incident::{Incident, says_the_same},
     journal::Event,
     model::Severity,
     names::{Epoch, GuestName, HostName, OrderId},
@@ -135,13 +137,21 @@ impl ClusterState {
 
     /// A failed stop means that the guest may still run: it starts nowhere else.
     pub(super) fn stop_failed(&mut self, context: &Context, guest: &GuestName, host: &HostName, detail: &str) {
-        let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} cannot be stopped on {host}"));
-        incident.severity = Severity::Critical;
-        incident.summary = format!("{guest} cannot be stopped on {host}: {detail}");
-        incident.human = Some(format!(
+        let (key, severity) = (Self::guest_key(guest), Severity::Critical);
+        let summary = format!("{guest} cannot be stopped on {host}: {detail}");
+        let human = Some(format!(
             "{guest} may still run on {host}, so it starts nowhere else. Stop it there by hand, or switch {host} off and run \
              `holdfast host confirm-off {host} --operator YOUR-NAME`."
         ));
+        // It is tried for as long as it takes, and that it has failed again is no news.
+        let is_known = |open: &Incident| {
+            open.severity == severity && open.human == human && says_the_same(&open.summary, &summary)
+        };
+        if self.level >= FeatureLevel::TOLD_ONCE && self.open_incident(&key).is_some_and(is_known) {
+            return;
+        }
+        let incident = self.incident(context, &key, "");
+        (incident.severity, incident.summary, incident.human) = (severity, summary, human);
     }
 
     /// The order of a rung that leaves the guest where it is has ended; the probes say whether it has helped.

@@ -3,7 +3,9 @@
 use super::*;
 use crate::{
     decide::tests::four,
+    feature_level::FeatureLevel,
     fixture::{done, failed},
+    model::Severity,
     state::Phase,
 };
 
@@ -50,6 +52,25 @@ fn a_stop_that_fails_is_told_and_tried_again_and_starts_nothing_elsewhere() {
     scene.later(1_000);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
     assert!(matches!(scene.stage.phase("web"), Phase::Free { .. }));
+}
+
+/// As many changes of an incident as receivers are told of. An earlier version counts every try (R26).
+#[test]
+fn a_stop_that_fails_again_and_again_is_told_once() {
+    for (level, changes) in [(FeatureLevel::CALLED_OFF, 4), (FeatureLevel::TOLD_ONCE, 1)] {
+        let mut scene = four();
+        scene.stage.state.level = level;
+        want(&mut scene, "web", Wanted::Stopped);
+        assert_eq!(scene.settle(), ["Stop"]);
+        scene.stage.end("d", failed());
+        for _ in 0..3 {
+            scene.later(11_000);
+            assert_eq!(scene.settle(), ["ReleaseAgain"]);
+            scene.stage.end("d", failed());
+        }
+        let told = scene.stage.state.open_incident("guest/web").unwrap();
+        assert_eq!((told.severity, told.seq), (Severity::Critical, changes), "{level}");
+    }
 }
 
 #[test]
