@@ -51,6 +51,10 @@ impl FeatureLevel {
     /// From this one on people are told once of a guest that cannot be stopped, and not at every try. An earlier version counts each of
     /// them as a change of the incident, and that count says who has been told.
     pub const TOLD_ONCE: Self = Self(4);
+    /// From this one on a guest whose move has failed is not left down because the one of its two hosts that is in maintenance was the
+    /// last to answer. An earlier version refuses its start. No level of its own: no version was made that can do the one and not the
+    /// other.
+    pub const SENT_AWAY: Self = Self::TOLD_ONCE;
     /// What this version can do.
     pub const HIGHEST: Self = Self::TOLD_ONCE;
 }

@@ -3,18 +3,17 @@
 //! The steps are drawn in `migration.rs`. What the loss or the new boot of either host does is in `halves.rs`; when a move begins is
 //! in `moves.rs`.
 
-use std::collections::BTreeSet;
-
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     journal::Event,
     migration::{self, Next, next_step},
     model::QemuDefinition,
     names::{GuestName, HostName, OrderId},
     order::{OrderKind, OrderOutcome},
     proof::Proof,
-    state::{ClusterState, Migration, MigrationStep, Phase, Tenure},
+    state::{ClusterState, Host, Migration, MigrationStep, Phase, Tenure},
 };
 
 impl ClusterState {
@@ -226,7 +225,7 @@ impl ClusterState {
             (_, None, None, Some(proof)) => {
                 let last = proof_host(&proof);
                 let host = self.half_host(last.as_ref());
-                let avoid = BTreeSet::new();
+                let avoid = last.iter().filter(|last| self.sends_away(last)).cloned().collect();
                 self.drop_guest_orders(guest);
                 self.note(context, Event::GuestFree { guest: guest.clone(), proof: proof.clone() });
                 let at = context.at;
@@ -248,6 +247,14 @@ impl ClusterState {
                 ..,
             ) => self.set_phase(context, guest, Phase::Migrating(migration)),
         }
+    }
+}
+
+impl ClusterState {
+    /// Whether a guest whose move has failed is kept from this host, which was the last to answer: one in maintenance would have it left
+    /// down there, and it was moved so that it does not wait for that.
+    fn sends_away(&self, last: &HostName) -> bool {
+        self.level >= FeatureLevel::SENT_AWAY && self.hosts.get(last).is_some_and(Host::in_maintenance)
     }
 }
 

@@ -774,3 +774,32 @@ fn people_are_told_of_a_guest_whose_moves_off_a_drained_host_fail_again_and_agai
     set_mode(&mut scene, "d", Mode::Active);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
 }
+
+/// `web` was sent from `d` to `a`, where it does not run; meanwhile `d` has been set to maintenance.
+fn lost_off_a_host_in_maintenance(level: FeatureLevel, answers: [&str; 2]) -> Scene {
+    let mut scene = four();
+    scene.stage.state.level = level;
+    scene.stage.migrate("web", "a");
+    scene.stage.end("a", done());
+    scene.stage.end("d", done());
+    set_mode(&mut scene, "d", Mode::Maintenance);
+    scene.stage.end("a", failed());
+    for on in answers {
+        scene.stage.end(on, done());
+    }
+    assert!(matches!(scene.stage.phase("web"), Phase::Free { .. }), "{answers:?}");
+    scene.later(1_000);
+    scene
+}
+
+#[test]
+fn a_guest_whose_move_off_a_host_in_maintenance_has_failed_starts_elsewhere_whichever_host_answers_last() {
+    for answers in [["a", "d"], ["d", "a"]] {
+        let mut scene = lost_off_a_host_in_maintenance(FeatureLevel::SENT_AWAY, answers);
+        assert_eq!(scene.settle(), ["Place"], "{answers:?}");
+        assert_ne!(home(&scene, "web"), "d");
+    }
+    // What an earlier version refuses is not ordered before all voters do it (R26).
+    let mut before = lost_off_a_host_in_maintenance(FeatureLevel::CALLED_OFF, ["a", "d"]);
+    assert_eq!(before.settle(), Vec::<String>::new());
+}
