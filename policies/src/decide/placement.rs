@@ -22,7 +22,7 @@ use crate::{
     names::{GuestName, HostName},
     plan::{self, Ask, GuestAt, Move, Place, Placement, Problem, Reasons, Room, Standing, Subject, Until},
     state::{ClusterState, Guest, Phase},
-    time::Now,
+    time::{Now, millis},
 };
 
 pub use crate::plan::STARTS_PER_HOST;
@@ -38,6 +38,10 @@ pub const BALANCE_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest pause between two rounds of starts that failed everywhere.
 const START_PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// How long a turn is, of those in which guests are looked at that are too many for one round: several rounds, so that whoever is to move
+/// is sent on its way.
+const TURN: Duration = Duration::from_secs(1);
+
 /// Where guests go in this round.
 pub(crate) struct Plan<'a> {
     pub problem: Problem<'a>,
@@ -46,6 +50,8 @@ pub(crate) struct Plan<'a> {
     placement: Placement,
     /// What rules want of running guests.
     moves: Vec<Move>,
+    /// Running guests of which nobody has looked in this round whether rules want them elsewhere.
+    unseen: BTreeSet<GuestAt>,
     /// Hosts whose guests take more than there is, before anything is placed in this round: of what, how much they take,
     /// and how much there is.
     pub overfull: Vec<(&'a HostName, &'a str, u64, u64)>,
@@ -96,7 +102,7 @@ impl<'a> Plan<'a> {
         now: Now,
         judged: &BTreeMap<HostName, HostJudgement>,
     ) -> Self {
-        let problem = problem(state, judged);
+        let problem = problem(state, judged).at_turn(now.moment.0 / millis(TURN));
         let mut ready: Vec<GuestAt> = problem.homeless();
         let age = |index| evidence.marks.age(index, now.moment);
         let kept = departures::kept(state, age);
@@ -136,7 +142,7 @@ impl<'a> Plan<'a> {
             false => with_kept(&problem, room, ready.clone(), &kept, |guests| free(guests, patient.clone())),
         };
         let mut placement = placing(&mut room);
-        let mut moves = plan::moves(&problem, &room);
+        let plan::Looked { mut moves, unseen } = plan::look_for_moves(&problem, &room);
         // What is placed may have taken the only place of guests that cannot stay where they are, and have others itself.
         let stuck = plan::stuck(&problem, &moves);
         if stuck > 0 && !placement.places.is_empty() {
@@ -156,7 +162,7 @@ impl<'a> Plan<'a> {
             state.hands_off(guest).is_none() && home.is_some_and(|home| answers(&home.host))
         };
         plan::make_way(&problem, &room, &mut moves, may_go);
-        Self { problem, room, placement, moves, overfull }
+        Self { problem, room, placement, moves, unseen, overfull }
     }
 
     /// All guests of the state, those of the highest priority first.
@@ -180,6 +186,11 @@ impl<'a> Plan<'a> {
         }
         let wanted = self.wanted_move(guest).map(|wanted| wanted.why.clone());
         wanted.or_else(|| self.follows(guest).map(|_| "its set has room for all of it only elsewhere".to_owned()))
+    }
+
+    /// Whether it is not known in this round whether rules want a running guest elsewhere.
+    pub(super) fn is_unseen(&self, guest: &GuestName) -> bool {
+        !self.unseen.is_empty() && self.problem.guest(guest).is_some_and(|at| self.unseen.contains(&at))
     }
 
     /// Where a running guest has to go, so that a member of its set that can start only there finds it there.

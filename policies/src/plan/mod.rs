@@ -73,7 +73,7 @@ mod tolerate;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use make_way::make_way;
-pub use moves::{Move, is_held, moves, moves_first, stuck};
+pub use moves::{Looked, Move, is_held, look_for_moves, moves, moves_first, stuck};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
 pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;

@@ -2,6 +2,8 @@
 //! and those that are liked so much more elsewhere that their stickiness does not hold them. What a preference between guests
 //! names as the one that gives way moves for it; the others stay.
 
+use std::collections::BTreeSet;
+
 use super::{
     make_way::is_movable,
     problem::{Problem, Stage},
@@ -17,6 +19,10 @@ const MOVES_MAX: usize = 64;
 /// Guests and sets for which all hosts are looked at in one call, those of the least priority first: only those that break
 /// a rule, or that some rule could like elsewhere by more than their stickiness, need it.
 const SEARCHED_MAX: usize = 100;
+
+/// By how many guests those that are looked at after the first half of these bounds begin further on in the next turn: so many are
+/// looked at in each turn at least, and none is passed over.
+const TURN_STEP: usize = MOVES_MAX / 2;
 
 /// A running guest that is not where rules want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,39 +41,76 @@ pub struct Move {
     pub live: bool,
 }
 
+/// What was found in one call.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// What rules want.
+    pub moves: Vec<Move>,
+    /// Guests that were not looked at, because there are too many for one call.
+    pub unseen: BTreeSet<GuestAt>,
+}
+
 /// Moves that rules want of running guests. Room alone is never a reason, and a guest about which no rule speaks stays.
 #[must_use]
 pub fn moves(problem: &Problem<'_>, room: &Room) -> Vec<Move> {
+    look_for_moves(problem, room).moves
+}
+
+/// The same, with whom nobody has looked at. Many that can go nowhere use the bounds of a call up, and would keep those behind them from
+/// a place for ever: the first half of the bounds is for guests in order, and the other half begins elsewhere among the rest in each turn.
+#[must_use]
+pub fn look_for_moves(problem: &Problem<'_>, room: &Room) -> Looked {
     if !problem.has_rules() {
-        return Vec::new();
+        return Looked::default();
     }
     let ask = Ask { keep_best_effort: true, ..Ask::default() };
     let mut solver = Solver::new(problem, room.clone(), &ask, &[]);
-    let mut found = Vec::new();
-    let mut searched = 0;
-    let mut seen = vec![false; problem.sets.len()];
+    let mut so_far = SoFar { found: Vec::new(), searched: 0, seen: vec![false; problem.sets.len()] };
     let mut guests: Vec<GuestAt> = problem.guests.keys().filter(|guest| is_bound(problem, *guest)).collect();
     // The least important of those that are too near to each other moves.
     guests.sort_by_key(|guest| {
         (problem.guests[*guest].rank.0, !problem.guests[*guest].rank.1, std::cmp::Reverse(*guest))
     });
-    for guest in guests {
-        let unit = match problem.guests[guest].set {
-            None => vec![guest],
-            Some(set) => {
-                let first = seen.get_mut(set).is_some_and(|seen| !std::mem::replace(seen, true));
-                let members = problem.sets.get(set).into_iter().flatten().copied();
-                members.filter(|member| first && is_bound(problem, *member)).collect()
+    let in_order = so_far.look_at(&mut solver, &guests, (MOVES_MAX / 2, SEARCHED_MAX / 2));
+    let mut rest = guests.split_off(in_order);
+    let turn = usize::try_from(problem.turn).unwrap_or(0);
+    rest.rotate_left(turn.wrapping_mul(TURN_STEP).checked_rem(rest.len()).unwrap_or(0));
+    let in_turn = so_far.look_at(&mut solver, &rest, (MOVES_MAX, SEARCHED_MAX));
+    Looked { moves: so_far.found, unseen: rest.into_iter().skip(in_turn).collect() }
+}
+
+/// How far a call has come.
+struct SoFar {
+    found: Vec<Move>,
+    searched: usize,
+    /// Sets of which one has been looked at, and so all.
+    seen: Vec<bool>,
+}
+
+impl SoFar {
+    /// Looks at guests until so many moves are found, or all hosts were looked at for so many. Returns how many it came to.
+    fn look_at(&mut self, solver: &mut Solver<'_, '_>, guests: &[GuestAt], (found, searched): (usize, usize)) -> usize {
+        let problem = solver.problem;
+        let mut looked_at = 0;
+        for guest in guests.iter().copied() {
+            if self.found.len() >= found || self.searched >= searched {
+                break;
             }
-        };
-        if !unit.is_empty() {
-            searched += usize::from(look(&mut solver, &unit, &mut found));
+            looked_at += 1;
+            let unit = match problem.guests[guest].set {
+                None => vec![guest],
+                Some(set) => {
+                    let first = self.seen.get_mut(set).is_some_and(|seen| !std::mem::replace(seen, true));
+                    let members = problem.sets.get(set).into_iter().flatten().copied();
+                    members.filter(|member| first && is_bound(problem, *member)).collect()
+                }
+            };
+            if !unit.is_empty() {
+                self.searched += usize::from(look(solver, &unit, &mut self.found));
+            }
         }
-        if found.len() >= MOVES_MAX || searched >= SEARCHED_MAX {
-            break;
-        }
+        looked_at
     }
-    found
 }
 
 /// How many guests cannot stay where they are, would be moved, and have no other place.

@@ -68,6 +68,29 @@ fn of_guests_that_would_rather_be_together_only_the_one_that_gives_way_moves_for
 }
 
 #[test]
+fn many_guests_that_can_go_nowhere_do_not_keep_another_from_being_looked_at_for_ever() {
+    let stuck: Vec<String> = (0..100).map(|number| format!("s{number:02}")).collect();
+    let mut guests: Vec<&str> = stuck.iter().map(String::as_str).collect();
+    guests.push("x");
+    let mut stage = Stage::new(&["a", "b"], &guests);
+    guests.iter().for_each(|guest| stage.run(guest, "a"));
+    guests.pop();
+    rule(&mut stage, "nowhere", likes(&guests, scores(&[("a", Score::Never), ("b", Score::Never)])));
+    rule(&mut stage, "leaves", likes(&["x"], scores(&[("a", Score::Never)])));
+    change(&mut stage, |policies| guest(policies, "x").priority = 200);
+    let is_found = |turn| {
+        let problem = Problem::of(&stage.state, |_| Standing::Well).at_turn(turn);
+        let Looked { moves, unseen } = look_for_moves(&problem, &Room::of(&problem));
+        let x = problem.guest(&name("x")).unwrap();
+        let goes = moves.iter().any(|found| found.guest == x && found.to.is_some());
+        assert!(moves.len() <= 64 && goes != unseen.contains(&x), "{turn}");
+        assert_eq!(moves.len() + unseen.len(), guests.len() + 1, "each of them is to go, or was not looked at");
+        goes
+    };
+    assert_eq!([0, 1, 2].map(is_found), [false, false, true]);
+}
+
+#[test]
 fn a_required_rule_that_a_running_guest_breaks_moves_it() {
     let mut stage = Stage::new(&["a", "b"], &["g1"]);
     stage.run("g1", "a");

@@ -52,6 +52,8 @@ pub struct Problem<'a> {
     pub(super) sets: Vec<Vec<GuestAt>>,
     /// The settings' failure domain label.
     pub(super) failure_domain: Option<&'a str>,
+    /// Where those begin of whom not all can be looked at ([`Problem::at_turn`]).
+    pub(super) turn: u64,
 }
 
 /// One host.
@@ -180,9 +182,16 @@ impl<'a> Problem<'a> {
             orders: Vec::new(),
             sets: Vec::new(),
             failure_domain: policies.cluster.failure_domain.as_deref(),
+            turn: 0,
         };
         Resolver::resolve(&mut problem, policies);
         problem
+    }
+
+    /// The same in another turn: where not all guests that run can be looked at in one call, each of them is in some turn.
+    #[must_use]
+    pub fn at_turn(self, turn: u64) -> Self {
+        Self { turn, ..self }
     }
 
     /// The row of a host.

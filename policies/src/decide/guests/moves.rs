@@ -95,7 +95,10 @@ impl Pass<'_, '_> {
     /// A guest that runs, and may have a reason to be elsewhere.
     pub(super) fn consider_move(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
         let Some(reason) = reason_to_move(self.round, run, policy, judgement) else {
-            self.close("leave");
+            // Of one that nobody has looked at in this round, it is not known that it may stay.
+            if !self.round.plan.is_unseen(run.name) {
+                self.close("leave");
+            }
             return;
         };
         let rested = self.round.age(run.since);
