@@ -10,8 +10,9 @@
 //! WARNING of a plugin) are passes. `fails_after` of them in a row begin it, and `recovers_after` passes without end it.
 //!
 //! `Unknown` answers change nothing (S5), but a vantage that could not ask for longer than an answer stays fresh does not go
-//! on saying that the service answers. That it fails it goes on saying: a guest that hangs altogether after its service has
-//! failed is not cured by that. Memory is bounded, however often a service is asked.
+//! on saying that the service answers, and what failed before that is in no row with what fails after it. That it fails it goes on
+//! saying: a guest that hangs altogether after its service has failed is not cured by that. Memory is bounded, however often a service
+//! is asked.
 
 use std::time::Duration;
 
@@ -121,9 +122,12 @@ impl Track {
             }
             Outcome::Unknown => {
                 let is_old = self.known.is_some_and(|known| now.since(known) > service.fresh_for());
-                if is_old && self.answering == Answering::Yes {
-                    (self.fails_in_row, self.passes_in_row) = (0, 0);
-                    self.answering = Answering::NotKnown;
+                match self.answering {
+                    Answering::Yes | Answering::NotKnown if is_old => {
+                        (self.fails_in_row, self.passes_in_row) = (0, 0);
+                        self.answering = Answering::NotKnown;
+                    }
+                    Answering::Yes | Answering::NotKnown | Answering::No => {}
                 }
                 return self.settle(service, now);
             }

@@ -87,6 +87,19 @@ fn who_could_not_ask_for_longer_than_an_answer_stays_fresh_does_not_say_that_it_
 }
 
 #[test]
+fn failures_before_and_after_a_long_time_in_which_nobody_could_ask_are_not_in_a_row() {
+    for (unasked, expected) in [(4, SightState::Failing), (5, SightState::Unknown)] {
+        let mut watched = Watched::new(Tuning::default());
+        assert_eq!(watched.answers(&[Fail, Fail]), SightState::Unknown, "nothing is known yet");
+        // An answer is good for 4.9 s.
+        watched.answers(&vec![Unknown; unasked]);
+        assert_eq!(watched.answer(Fail, 1), expected, "{unasked} s without an answer");
+        watched.answer(Fail, 1);
+        assert_eq!(watched.answer(Fail, 1), SightState::Failing, "three in a row are");
+    }
+}
+
+#[test]
 fn a_guest_that_hangs_after_its_service_has_failed_is_not_cured_by_that() {
     let mut watched = Watched::new(Tuning::default());
     watched.answers(&[Pass, Fail, Fail, Fail]);
