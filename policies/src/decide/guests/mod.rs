@@ -36,6 +36,7 @@
 //! waits for.
 
 mod anew;
+mod between;
 mod condition;
 mod first;
 pub(super) mod free;

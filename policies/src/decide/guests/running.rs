@@ -246,6 +246,9 @@ impl Pass<'_, '_> {
                 Position { rung, tries: u32::MAX, failed: true, ladder: trouble.ladder(), ..Position::default() };
             step = next_step(rungs, Some(&spent), age, trouble);
         }
+        if matches!(step, NextStep::Take { .. }) && self.has_spent_both(run, trouble) {
+            step = NextStep::Exhausted;
+        }
         (step, "the rung's wait")
     }
 

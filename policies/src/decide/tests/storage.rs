@@ -57,6 +57,33 @@ fn nothing_is_restarted_before_a_guest_that_was_let_run_again_has_had_its_time_t
     assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
 }
 
+#[test]
+fn a_guest_that_goes_from_one_ladder_to_the_other_and_back_calls_a_human_when_both_could_have_come_to_their_end() {
+    let mut scene = four();
+    scene.later(1_000);
+    let mut taken = 0;
+    for round in 0..20 {
+        if round % 2 == 0 {
+            stopped_by_storage(&mut scene);
+        }
+        fails_on(&mut scene);
+        let climbs = scene.settle().iter().filter(|word| *word == "Climb").count();
+        taken += climbs;
+        if climbs == 0 {
+            break;
+        }
+        scene.stage.end("d", done());
+        scene.later(10_500);
+    }
+    // A restart, a reset, two failovers and a call; two times it is let run again, and a call.
+    assert_eq!(taken, 8);
+    let told = scene.stage.state.open_incident("guest/web").unwrap();
+    assert!(told.human.is_some() && told.severity == crate::model::Severity::Critical, "{told:?}");
+    assert_eq!(scene.settle(), Vec::<String>::new(), "once");
+    scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
+    assert_eq!(scene.settle(), ["Climb"], "a person has looked");
+}
+
 /// What the host of web says in a sync, while its service goes on failing.
 fn says(scene: &mut Scene, condition: GuestCondition) {
     let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
