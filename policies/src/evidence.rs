@@ -72,6 +72,9 @@ pub struct HostEvidence {
     pub reports: BTreeMap<GuestName, GuestReport>,
     /// When guests among those were last known to stand still, and under which assignment: paused, or stopped by QEMU.
     pub stood_still: BTreeMap<GuestName, (Epoch, Moment)>,
+    /// Since when it has been saying of guests among those that they are paused, or that it cannot tell how they are, and under which
+    /// assignment.
+    pub unclear: BTreeMap<GuestName, (Epoch, Moment)>,
     /// Guests that have left it as one does that other tools move.
     pub left: Left,
     /// Why the host doubts itself, if it does.
@@ -218,6 +221,11 @@ impl HostEvidence {
                 self.stood_still.insert(guest.clone(), (report.epoch, now));
             }
         }
+        let goes_on = |report: &GuestReport, epoch| report.epoch == epoch && is_unclear(&report.condition);
+        self.unclear.retain(|guest, (epoch, _)| reports.get(guest).is_some_and(|report| goes_on(report, *epoch)));
+        for (guest, report) in reports.iter().filter(|(_, report)| is_unclear(&report.condition)) {
+            self.unclear.entry(guest.clone()).or_insert((report.epoch, now));
+        }
         self.left.take(&self.reports, &reports, now);
         self.reports = reports;
     }
@@ -232,6 +240,19 @@ impl HostEvidence {
         if displaces {
             self.power.insert(reading.level, reading);
         }
+    }
+}
+
+/// Whether nothing can be made of the guest: neither is it well, nor has it failed (S5).
+fn is_unclear(condition: &GuestCondition) -> bool {
+    match condition {
+        GuestCondition::Paused { .. } | GuestCondition::Unknown { .. } => !condition.is_broken(),
+        GuestCondition::Running
+        | GuestCondition::IoError { .. }
+        | GuestCondition::Panicked
+        | GuestCondition::Incoming
+        | GuestCondition::Sent
+        | GuestCondition::Exited { .. } => false,
     }
 }
 

@@ -112,6 +112,7 @@ impl Pass<'_, '_> {
             Condition::NotToBeJudged { why, waits } => {
                 (judgement.doing, judgement.waits) = (why, Some(waits));
                 held(round, run, judgement);
+                self.unclear(run);
             }
             Condition::Ill { trouble, why, evidence } => match round.state.hands_off(run.name) {
                 Some(hands_off) => {

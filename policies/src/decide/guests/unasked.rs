@@ -17,6 +17,10 @@ use crate::{
 /// restarted, or a guest that reboots by itself, is nobody's business.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
 
+/// How long a guest may be paused, or its host not be able to tell how it is, before somebody is told: a backup, or a restart of what
+/// runs guests there, is nobody's business.
+const UNCLEAR_TOLD_AFTER: Duration = Duration::from_secs(300);
+
 /// For how long those who ask a service have said that they cannot, past the time by which it would have shown that it
 /// fails; `None` while it may still show. Where nobody says anything, it is the hosts that are silent.
 pub(super) fn unasked_for(
@@ -59,6 +63,25 @@ fn hoped_since(round: &Round<'_>, run: &Run<'_>, name: &ServiceName) -> Moment {
 }
 
 impl Pass<'_, '_> {
+    /// Tells of a guest that has long been neither well nor ill as its host says, until it is well: nothing is made of its services
+    /// meanwhile.
+    pub(super) fn unclear(&mut self, run: &Run<'_>) {
+        let (round, guest, host) = (self.round, run.name, &run.tenure.host);
+        let since = run.here.seen.and_then(|seen| seen.unclear.get(guest));
+        let is_long = since.is_some_and(|(epoch, since)| {
+            *epoch == run.tenure.epoch && round.now.moment.since(*since) >= UNCLEAR_TOLD_AFTER
+        });
+        if !is_long || round.state.hands_off(guest).is_some() {
+            return;
+        }
+        let summary = format!("{guest} has long been paused, or {host} cannot tell how it is: nothing is done for it");
+        let human = format!(
+            "Read in `holdfast explain {guest}` which it is. Have it go on, or mend what tells of guests on {host}; if it is meant to be \
+             so, have it unmanaged."
+        );
+        open(round, self.decision, format!("unasked/{guest}"), Severity::Warning, summary, Some(human));
+    }
+
     /// Tells of services that have long been beyond asking, once for all of them, until every service can be asked.
     pub(super) fn unasked(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) {
         let round = self.round;

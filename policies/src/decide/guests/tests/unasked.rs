@@ -1,7 +1,14 @@
 //! Services that nobody can ask.
 
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::{fixture::done, model::Severity, time::Moment};
+use crate::{
+    fixture::done,
+    model::Severity,
+    observe::{GuestCondition, GuestReport},
+    time::Moment,
+};
 
 /// A guest that has come to run on `d` at this moment, and has 6s to boot.
 fn started() -> Scene {
@@ -101,4 +108,40 @@ fn a_supervisor_that_has_just_started_raises_no_alarm_of_what_it_has_yet_to_ask(
     assert_eq!(later_unseen(&mut scene, 1_000), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 65_000), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 2_000), ["IncidentOpened"]);
+}
+
+/// What the host of web says in a sync.
+fn says(scene: &mut Scene, condition: GuestCondition) {
+    let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
+    let report = GuestReport::new(name("web"), epoch, condition);
+    let now = Moment(scene.now);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::from([(name("web"), report)]), now);
+}
+
+#[test]
+fn a_guest_that_is_long_paused_or_of_which_its_host_cannot_tell_is_told_of_once_and_left_as_it_is() {
+    for condition in [
+        GuestCondition::Paused { reason: "by hand".to_owned() },
+        GuestCondition::Unknown { detail: "no answer".to_owned() },
+    ] {
+        let mut scene = crate::decide::tests::four();
+        says(&mut scene, condition.clone());
+        let goes_on = |scene: &mut Scene, ms: u64| {
+            scene.later(ms);
+            says(scene, condition.clone());
+            seen(scene, "web", SightState::Failing);
+            scene.settle()
+        };
+        assert_eq!(goes_on(&mut scene, 299_000), Vec::<String>::new(), "{condition:?}");
+        assert_eq!(goes_on(&mut scene, 1_000), ["IncidentOpened"], "{condition:?}");
+        let told = scene.stage.state.open_incident("unasked/web").unwrap();
+        assert!(told.severity == Severity::Warning && told.human.is_some(), "{told:?}");
+        assert_eq!(goes_on(&mut scene, 60_000), Vec::<String>::new(), "once");
+        scene.later(10_000);
+        says(&mut scene, GuestCondition::Running);
+        seen(&mut scene, "web", SightState::Passing);
+        assert_eq!(scene.settle(), ["IncidentResolved"]);
+        says(&mut scene, condition.clone());
+        assert_eq!(goes_on(&mut scene, 299_000), Vec::<String>::new(), "it counts from the beginning");
+    }
 }
