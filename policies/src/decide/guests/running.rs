@@ -278,6 +278,7 @@ impl Pass<'_, '_> {
             } else {
                 judgement.doing = format!("runs on {host}, waiting for its services to answer");
                 judgement.waits = Some(self.to_come_up(run, policy, judgement));
+                self.unasked(run, policy, judgement);
                 held(self.round, run, judgement);
             }
             return;

@@ -31,11 +31,31 @@ pub(super) fn unasked_for(
     own: &ServiceJudgement,
 ) -> Option<Duration> {
     match own.verdict {
-        ServiceVerdict::Unknown => {}
-        ServiceVerdict::Healthy | ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed => {
-            return None;
-        }
+        ServiceVerdict::Unknown => past(round, run, policy, name),
+        ServiceVerdict::Healthy | ServiceVerdict::Degraded | ServiceVerdict::Suspect | ServiceVerdict::Failed => None,
     }
+}
+
+/// The same for a service of which some say that it fails, fewer than must agree, and which the others cannot ask: nothing comes of that.
+fn doubted_for(
+    round: &Round<'_>,
+    run: &Run<'_>,
+    policy: &Policy,
+    name: &ServiceName,
+    own: &ServiceJudgement,
+) -> Option<Duration> {
+    match own.verdict {
+        ServiceVerdict::Suspect if own.waits_for.is_none() => past(round, run, policy, name),
+        ServiceVerdict::Healthy
+        | ServiceVerdict::Degraded
+        | ServiceVerdict::Suspect
+        | ServiceVerdict::Failed
+        | ServiceVerdict::Unknown => None,
+    }
+}
+
+/// For how long nothing has let hope for an answer, past the time by which it would have shown that the service fails.
+fn past(round: &Round<'_>, run: &Run<'_>, policy: &Policy, name: &ServiceName) -> Option<Duration> {
     let service = policy.services.get(name)?;
     if !round.watched(run.name, run.tenure.epoch).is_looked_at(name, service) {
         return None;
@@ -85,20 +105,25 @@ impl Pass<'_, '_> {
     /// Tells of services that have long been beyond asking, once for all of them, until every service can be asked.
     pub(super) fn unasked(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) {
         let round = self.round;
-        let is_long = |name: &ServiceName, own: &ServiceJudgement| {
-            policy.and_then(|policy| unasked_for(round, run, policy, name, own)).is_some_and(|past| past >= TOLD_AFTER)
-        };
-        let long = judgement.services.iter().filter(|(name, own)| is_long(name, own));
-        let names: Vec<&str> = long.map(|(name, _)| name.as_str()).collect();
-        if names.is_empty() {
+        let long = judgement.services.iter().filter_map(|(name, own)| {
+            let doubted = doubted_for(round, run, policy?, name, own);
+            let past = doubted.or_else(|| unasked_for(round, run, policy?, name, own))?;
+            (past >= TOLD_AFTER).then_some((name.as_str(), doubted.is_some()))
+        });
+        let long: Vec<(&str, bool)> = long.collect();
+        if long.is_empty() {
             // A new coordinator has yet to hear for itself for how long.
-            if judgement.services.values().all(|own| own.verdict != ServiceVerdict::Unknown) {
+            let is_unsure =
+                |own: &ServiceJudgement| matches!(own.verdict, ServiceVerdict::Unknown | ServiceVerdict::Suspect);
+            if !judgement.services.values().any(is_unsure) {
                 self.close("unasked");
             }
             return;
         }
         let guest = run.name;
-        let summary = format!("nobody can ask {} of {guest}: whether that answers is not known", names.join(", "));
+        let names: Vec<&str> = long.iter().map(|(name, _)| *name).collect();
+        let who = if long.iter().any(|(_, doubted)| *doubted) { "too few" } else { "nobody" };
+        let summary = format!("{who} can ask {} of {guest}: whether that answers is not known", names.join(", "));
         let human = format!(
             "Read in `holdfast explain {guest}` what those who ask lack: the guest's agent, a program, a plugin, a file, a permission or a route."
         );

@@ -110,6 +110,31 @@ fn a_supervisor_that_has_just_started_raises_no_alarm_of_what_it_has_yet_to_ask(
     assert_eq!(later_unseen(&mut scene, 2_000), ["IncidentOpened"]);
 }
 
+#[test]
+fn a_service_that_one_vantage_fails_and_no_other_can_ask_is_told_of_once_whether_its_guest_has_come_up_or_not() {
+    for has_come_up in [false, true] {
+        let mut scene = started();
+        if has_come_up {
+            seen(&mut scene, "web", SightState::Passing);
+            assert_eq!(scene.settle(), ["Verified"]);
+        }
+        let goes_on = |scene: &mut Scene, ms: u64| {
+            scene.later(ms);
+            scene.sight("web", "a", SightState::Failing);
+            scene.sight("web", "b", SightState::Unknown);
+            scene.settle()
+        };
+        assert_eq!(goes_on(&mut scene, 1_000), Vec::<String>::new());
+        assert_eq!(goes_on(&mut scene, 65_900), Vec::<String>::new());
+        assert_eq!(goes_on(&mut scene, 200), ["IncidentOpened"], "{has_come_up}");
+        let told = scene.stage.state.open_incident("unasked/web").unwrap();
+        assert!(told.summary.starts_with("too few can ask http of web"), "{}", told.summary);
+        assert_eq!(goes_on(&mut scene, 10_000), Vec::<String>::new(), "once");
+        seen(&mut scene, "web", SightState::Passing);
+        assert!(scene.settle().contains(&"IncidentResolved".to_owned()));
+    }
+}
+
 /// What the host of web says in a sync.
 fn says(scene: &mut Scene, condition: GuestCondition) {
     let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
