@@ -20,7 +20,7 @@ use super::{
 const VERSIONS: u64 = 16;
 
 /// What older versions can do. The first one knows of no levels.
-const OLDER: [FeatureLevel; 2] = [FeatureLevel::BIRTH, FeatureLevel::REVOCATION];
+const OLDER: [FeatureLevel; 3] = [FeatureLevel::BIRTH, FeatureLevel::REVOCATION, FeatureLevel::CALLED_OFF];
 
 /// Has half of the hosts of every third world begin with one older version, and upgrades each of them before one of the heals.
 pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
