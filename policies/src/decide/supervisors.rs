@@ -46,10 +46,32 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
             close(decision, ABOUT, subject);
         }
         HostVerdict::Failed if !round.is_waited_for(name) => lost_without_guests(round, decision, subject),
+        HostVerdict::Suspect if is_long_in_doubt(round, decision, subject) => told_in_doubt(round, decision, name),
         // Nobody is told of these but for the sake of guests that wait.
         HostVerdict::Suspect | HostVerdict::Unknown if expected => close(decision, ABOUT, subject),
         HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => {}
     }
+}
+
+/// Whether guests have long waited for a host that nobody hears, and of which too few voters can say so: it has not failed by that. A new
+/// coordinator has yet to ask them; and in a storm, or while deciding is suspended, people know what is waited for.
+fn is_long_in_doubt(round: &Round<'_>, decision: &Decision, subject: &Subject<'_>) -> bool {
+    let listens_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
+    let silent = Duration::from_millis(subject.judgement.silent_ms).min(listens_for);
+    // Voters that were started anew may say so when their time to hear it has passed (R19).
+    let is_long = silent >= round.timing.join_grace.0 + SUPERVISOR_PATIENCE;
+    let is_told = decision.report.storm_hold.is_some() || round.state.suspended.is_some();
+    let may_fail = is_missed(subject.host) && subject.host.life == Life::Up;
+    is_long && !is_told && may_fail && round.is_waited_for(subject.name)
+}
+
+fn told_in_doubt(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
+    let summary = format!("{name} is heard by nobody, and too few voters can say so for it to be switched off");
+    let human = format!(
+        "Look at {name}, and in `holdfast status` which voters do not answer or are not well. If it is off, run \
+         `holdfast host confirm-off {name} --operator YOUR-NAME`: until then its guests start nowhere else."
+    );
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, summary, Some(human));
 }
 
 /// Tells of a host that has failed and that nothing is done about. One that is drained is often switched off on purpose, and then it

@@ -426,6 +426,24 @@ fn a_lost_host_without_guests_is_told_of_after_some_patience_unless_it_is_draine
 }
 
 #[test]
+fn a_host_that_is_long_silent_and_of_which_too_few_voters_can_say_so_is_not_fenced_and_people_are_told() {
+    let mut scene = four();
+    scene.now += 200_000;
+    scene.all_well();
+    for (ms, expected) in [(89_000, 0), (90_000, 1)] {
+        scene.silent("d", ms);
+        let answers = &mut scene.evidence.hosts.get_mut(&host("d")).unwrap().answers;
+        answers.values_mut().for_each(|answer| answer.counts = false);
+        assert_eq!(scene.verdict("d"), HostVerdict::Suspect);
+        assert_eq!(scene.settle(), vec!["IncidentOpened"; expected], "silent for {ms} ms");
+    }
+    let told = scene.stage.state.open_incident("supervisor/d").unwrap();
+    assert!(told.human.as_ref().unwrap().contains("confirm-off d"), "{told:?}");
+    scene.later(1_000);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
 fn a_host_without_guests_that_was_told_to_live_is_not_called_alive_when_nobody_hears_it() {
     let mut scene = four();
     scene.now += 60_000;
