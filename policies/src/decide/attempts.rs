@@ -11,6 +11,7 @@ use super::{
     leases::{pending, wait},
     quarantine::FENCE_COUNTS_FOR,
     subject::Subject,
+    supervisors::SUPERVISOR_PATIENCE,
 };
 use crate::{
     budget::Spent,
@@ -98,6 +99,7 @@ pub(super) fn attempt(
         return Some(("a person's word that it is off".to_owned(), FOREVER));
     };
     let Some(executor) = executor(round, name, level, fence.attempts) else {
+        nobody_is_there(round, decision, subject, fence);
         return Some(("a host that can ask its power device".to_owned(), FOREVER));
     };
     slot.hold(round, name, levels.get(level).map_or(0, |level| millis(level.timeout().0)));
@@ -146,7 +148,21 @@ fn nobody_can(round: &Round<'_>, decision: &mut Decision, name: &HostName, distr
         Ok(_) | Err(NoGround::NoLevel) => String::new(),
         Err(why) => format!("; its lease proves nothing: {why}"),
     };
-    let summary = format!("{name} has failed, and {lack}{lease}");
+    call(round, decision, name, format!("{name} has failed, and {lack}{lease}"));
+}
+
+/// A new coordinator has yet to hear those who could do it; and where the host's lease ends the wait, nobody has to get up.
+fn nobody_is_there(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>, fence: &Fence) {
+    let listens_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
+    let is_long = round.age(fence.opened).min(listens_for) >= SUPERVISOR_PATIENCE;
+    if is_long && pending(round, subject).is_none() {
+        let name = subject.name;
+        call(round, decision, name, format!("{name} has failed, and no host that is heard can ask its power device"));
+    }
+}
+
+/// Calls somebody to switch a host off.
+fn call(round: &Round<'_>, decision: &mut Decision, name: &HostName, summary: String) {
     let human = format!(
         "Make sure that {name} is off, then run `holdfast host confirm-off {name} --operator YOUR-NAME`. Until then its guests \
          start nowhere else."

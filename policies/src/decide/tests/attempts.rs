@@ -476,3 +476,23 @@ fn each_level_is_tried_first_by_who_is_not_known_to_fail() {
     let tried = tries(&mut scene, "c", 4);
     assert_eq!(tried, by(&[(0, "a"), (1, "a"), (0, "b"), (1, "b")]));
 }
+
+#[test]
+fn a_fence_that_no_host_can_carry_out_calls_a_person_when_that_lasts() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    scene.stage.run("web", "b");
+    scene.stage.fence("b");
+    scene.later(1_000);
+    for (ms, calls) in [(28_999, false), (1, true)] {
+        scene.later(ms);
+        scene.silent("b", 20_000);
+        // It coordinates, and its agent does not sync.
+        scene.synced("a", scene.now - 2_000);
+        scene.heard("a", 100);
+        let all = scene.settle();
+        assert!(!all.contains(&"FenceAttempted".to_owned()), "{all:?}");
+        let told = scene.stage.state.open_incident("host/b").unwrap();
+        let asks = told.human.as_ref().is_some_and(|human| human.contains("confirm-off b"));
+        assert_eq!(asks, calls, "{told:?}");
+    }
+}
