@@ -74,7 +74,8 @@ pub fn look_for_moves(problem: &Problem<'_>, room: &Room) -> Looked {
     let in_order = so_far.look_at(&mut solver, &guests, (MOVES_MAX / 2, SEARCHED_MAX / 2));
     let mut rest = guests.split_off(in_order);
     let turn = usize::try_from(problem.turn).unwrap_or(0);
-    rest.rotate_left(turn.wrapping_mul(TURN_STEP).checked_rem(rest.len()).unwrap_or(0));
+    let begin = turn.wrapping_mul(TURN_STEP).checked_rem(rest.len()).unwrap_or(0);
+    rest.rotate_left(begin);
     let in_turn = so_far.look_at(&mut solver, &rest, (MOVES_MAX, SEARCHED_MAX));
     Looked { moves: so_far.found, unseen: rest.into_iter().skip(in_turn).collect() }
 }

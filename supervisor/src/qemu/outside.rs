@@ -76,7 +76,7 @@ pub fn told<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
     use holdfast_policies::{
         model::QemuDefinition,
@@ -131,6 +131,17 @@ mod tests {
         Process::find(i32::try_from(std::process::id()).unwrap()).unwrap()
     }
 
+    /// Whoever begins a program goes on a moment before its arguments can be read.
+    async fn has_its_arguments(pid: u32) {
+        let has_none = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap().is_empty();
+        let comes = async {
+            while has_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), comes).await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_driver_does_not_begin_while_a_guest_runs_outside_the_cgroup_that_it_is_told() {
         let (_folder, config) = host();
@@ -152,6 +163,7 @@ mod tests {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "read -r word", "-pidfile"]).arg(files.pid()).stdin(std::process::Stdio::piped());
         let mut qemu = command.spawn().unwrap();
+        has_its_arguments(qemu.id()).await;
         write(qemu.id());
         let opened = Driver::open(config.clone()).await.err().map(|error| error.to_string());
         std::fs::write(config.run_dir.join("guests/web-1/record.json"), "{").unwrap();
