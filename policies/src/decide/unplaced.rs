@@ -63,17 +63,25 @@ pub(super) fn keeps_waiting(round: &Round<'_>, subject: &Subject<'_>) -> bool {
         && host.life == Life::Up
         && host.facts.guests
         && round.state.suspended.is_none()
-        && Duration::from_millis(judgement.unsynced_ms) >= patience
+        && (Duration::from_millis(judgement.unsynced_ms) >= patience || is_told(subject))
         && (is_hands_off(host) || !round.is_waited_for(name))
         && round.state.guests.values().any(is_awaited)
 }
 
+/// Whether people have been told, and the host has not been heard since: a new coordinator counts its silence from its own beginning.
+fn is_told(subject: &Subject<'_>) -> bool {
+    subject.told.about(ABOUT).is_some_and(|open| open.summary == summary(subject.name))
+}
+
+fn summary(name: &HostName) -> String {
+    format!("{name} does not say what runs there, and guests that were never placed wait for its word")
+}
+
 /// Tells people of it, under the key and until the end of every other word on a silent supervisor.
 pub(super) fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
-    let summary = format!("{name} does not say what runs there, and guests that were never placed wait for its word");
     let human = format!(
         "They start nowhere before it is known that they do not run on {name}. Bring it back, or see that it is off and run \
          `holdfast host confirm-off {name} --operator YOUR-NAME`."
     );
-    open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, summary, Some(human));
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, summary(name), Some(human));
 }

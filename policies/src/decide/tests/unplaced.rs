@@ -78,3 +78,26 @@ fn a_host_in_maintenance_whose_word_guests_wait_for_is_told_of_when_it_could_hav
         }
     }
 }
+
+#[test]
+fn a_new_coordinator_neither_ends_nor_repeats_that_the_word_of_a_silent_host_is_waited_for() {
+    for mode in [Mode::Active, Mode::Maintenance] {
+        let (mut scene, _) = added_again();
+        if mode != Mode::Active {
+            restraint::set_mode(&mut scene, "d", mode);
+        }
+        scene.silent("d", 420_000);
+        assert_eq!(scene.settle(), ["IncidentOpened"], "{mode:?}");
+        // It has never heard `d` itself.
+        scene.evidence.quorum_since = Some(Moment(scene.now));
+        scene.evidence.hosts.remove(&host("d"));
+        for passed in (10_000..=90_000).step_by(10_000) {
+            scene.now += 10_000;
+            for on in ["a", "b", "c"] {
+                scene.synced(on, scene.now);
+            }
+            scene.asked("d", Some(420_000 + passed));
+            assert_eq!(scene.settle(), Vec::<String>::new(), "{mode:?}, {passed} ms");
+        }
+    }
+}
