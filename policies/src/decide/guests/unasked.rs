@@ -8,6 +8,7 @@ use super::{
     running::Run,
 };
 use crate::{
+    hands_off::HandsOff,
     model::{Policy, Service, Severity},
     names::ServiceName,
     time::Moment,
@@ -83,16 +84,22 @@ fn hoped_since(round: &Round<'_>, run: &Run<'_>, name: &ServiceName) -> Moment {
 }
 
 impl Pass<'_, '_> {
-    /// Tells of a guest that has long been neither well nor ill as its host says, until it is well: nothing is made of its services
-    /// meanwhile.
+    /// Tells of a guest that has long been neither well nor ill as its host says, until it is well or left to people: nothing is made of
+    /// its services meanwhile.
     pub(super) fn unclear(&mut self, run: &Run<'_>) {
         let (round, guest, host) = (self.round, run.name, &run.tenure.host);
         let since = run.here.seen.and_then(|seen| seen.unclear.get(guest));
         let is_long = since.is_some_and(|(epoch, since)| {
             *epoch == run.tenure.epoch && round.now.moment.since(*since) >= UNCLEAR_TOLD_AFTER
         });
-        if !is_long || round.state.hands_off(guest).is_some() {
+        if !is_long {
             return;
+        }
+        match round.state.hands_off(guest) {
+            None => {}
+            // A person knows of it, and wants nothing done for it.
+            Some(HandsOff::Unmanaged | HandsOff::Maintenance { .. }) => return self.close("unasked"),
+            Some(HandsOff::Suspended { .. }) => return,
         }
         let summary = format!("{guest} has long been paused, or {host} cannot tell how it is: nothing is done for it");
         let human = format!(

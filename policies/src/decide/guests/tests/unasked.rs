@@ -144,6 +144,20 @@ fn says(scene: &mut Scene, condition: GuestCondition) {
 }
 
 #[test]
+fn that_a_guest_is_long_paused_is_over_when_it_is_unmanaged_as_people_are_told_to_have_it() {
+    let mut scene = crate::decide::tests::four();
+    let paused = GuestCondition::Paused { reason: "by hand".to_owned() };
+    says(&mut scene, paused.clone());
+    scene.later(300_000);
+    says(&mut scene, paused.clone());
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    want(&mut scene, "web", Wanted::Unmanaged);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    want(&mut scene, "web", Wanted::Running);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "it is paused still");
+}
+
+#[test]
 fn a_guest_that_is_long_paused_or_of_which_its_host_cannot_tell_is_told_of_once_and_left_as_it_is() {
     for condition in [
         GuestCondition::Paused { reason: "by hand".to_owned() },
