@@ -51,7 +51,7 @@ mod unasked;
 mod wanted;
 mod warned;
 
-use std::time::Duration;
+use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
 use super::{
     Decision, GuestJudgement, Round,
@@ -90,6 +90,8 @@ struct Pass<'a, 'b> {
     storm: Option<ServiceStorm<'b>>,
     /// A rung, or the call at the end of a ladder, is held for that.
     is_holding: bool,
+    /// What the journal says was tried for guests; looked at once a guest comes from one of its ladders to the other.
+    tries: OnceCell<BTreeMap<&'b GuestName, between::Tries>>,
 }
 
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
@@ -101,7 +103,8 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     let glance = glance::Glance::of(round, &subjects);
     let begun = decision.commands.len();
     let (told, storm) = (Whose::default(), None);
-    let mut pass = Pass { round, decision, moving, mover, beside: false, glance, told, storm, is_holding: false };
+    let (is_holding, tries) = (false, OnceCell::new());
+    let mut pass = Pass { round, decision, moving, mover, beside: false, glance, told, storm, is_holding, tries };
     let mut judged = Vec::with_capacity(subjects.len());
     for subject in subjects {
         pass.told = round.told.of_whom(subject.name.as_str());
