@@ -6,6 +6,7 @@ use super::{
     Decision, HostVerdict, Round,
     fences::{close, open},
     hosts::newest_sign,
+    leases::pending,
     restraint::is_missed,
     subject::Subject,
     unplaced,
@@ -54,7 +55,8 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
 }
 
 /// Whether guests have long waited for a host that nobody hears, and of which too few voters can say so: it has not failed by that. A new
-/// coordinator has yet to ask them; and in a storm, or while deciding is suspended, people know what is waited for.
+/// coordinator has yet to ask them; in a storm, or while deciding is suspended, people know what is waited for; and where the host's lease
+/// ends the wait, nobody has to get up.
 fn is_long_in_doubt(round: &Round<'_>, decision: &Decision, subject: &Subject<'_>) -> bool {
     let listens_for = round.evidence.quorum_since.map_or(Duration::ZERO, |since| round.now.moment.since(since));
     let silent = Duration::from_millis(subject.judgement.silent_ms).min(listens_for);
@@ -62,7 +64,7 @@ fn is_long_in_doubt(round: &Round<'_>, decision: &Decision, subject: &Subject<'_
     let is_long = silent >= round.timing.join_grace.0 + SUPERVISOR_PATIENCE;
     let is_told = decision.report.storm_hold.is_some() || round.state.suspended.is_some();
     let may_fail = is_missed(subject.host) && subject.host.life == Life::Up;
-    is_long && !is_told && may_fail && round.is_waited_for(subject.name)
+    is_long && !is_told && may_fail && round.is_waited_for(subject.name) && pending(round, subject).is_none()
 }
 
 fn told_in_doubt(round: &Round<'_>, decision: &mut Decision, name: &HostName) {

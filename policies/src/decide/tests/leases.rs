@@ -67,6 +67,25 @@ fn a_host_that_is_armed_and_syncs_is_left_alone() {
 }
 
 #[test]
+fn nobody_is_called_for_a_silent_host_of_which_too_few_can_say_so_where_its_lease_ends_the_wait() {
+    let watchdog = ArmedWatchdog { identity: "iTCO_wdt".to_owned(), timeout_ms: 300_000, is_virtual: false };
+    let armed = Armed { watchdog: Some(watchdog), ..armed() };
+    let mut scene = with(vec![FenceLevel::Lease(LeaseLevel::default())], Some(armed));
+    let fell_silent = scene.now;
+    for (ms, expected) in [(2_000, vec!["LeaseClosed"]), (100_000, Vec::new())] {
+        scene.now = fell_silent + ms;
+        scene.all_well();
+        scene.silent("d", ms);
+        granted(&mut scene, ms);
+        let answers = &mut scene.evidence.hosts.get_mut(&host("d")).unwrap().answers;
+        answers.values_mut().for_each(|answer| answer.counts = false);
+        assert_eq!(scene.verdict("d"), HostVerdict::Suspect);
+        assert!(ms < 90_000 || scene.decide().report.hosts[&host("d")].safe_at.is_some());
+        assert_eq!(scene.settle(), expected, "silent for {ms} ms");
+    }
+}
+
+#[test]
 fn a_lease_that_has_run_out_with_guard_and_watchdog_frees_the_guests_to_the_millisecond() {
     let mut scene = lease_only();
     scene.silent("d", 2_000);
