@@ -1,6 +1,6 @@
 //! A guest that runs: its ladder when it is ill, its ends and its moves when it is well.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    evidence::{HostEvidence, SightState},
+    evidence::{HostEvidence, Sight, SightState},
     fit::host_rule_broken,
     hands_off::HandsOff,
     ladder::{LadderKind, NextStep, Trouble, ladder_of, next_step},
@@ -32,6 +32,9 @@ use crate::{
 
 /// Cool-down of a guest without a policy.
 pub(super) const COOL_DOWN: Duration = Duration::from_secs(300);
+
+/// How long a guest must have been well for a call at the end of its ladder to be over, unless its cool-down is shorter.
+const CALL_OVER_AFTER: Duration = Duration::from_secs(60);
 
 /// The fields of [`crate::state::Phase::Running`], and whose they are.
 pub(super) struct Run<'a> {
@@ -284,8 +287,8 @@ impl Pass<'_, '_> {
             return;
         }
         // Nothing was tried at the end of its ladder, so nothing is to be verified either: the call itself is over.
-        if self.told.about("guest").is_some() && self.unasked_beside_those_that_are_up(run, policy, judgement).is_some()
-        {
+        let is_up = || self.unasked_beside_those_that_are_up(run, policy, judgement).is_some();
+        if self.told.about("guest").is_some() && is_up() && has_come_to_stay(self.round, run) {
             self.close("guest");
         }
         self.degraded(run, policy, judgement);
@@ -379,6 +382,24 @@ impl Pass<'_, '_> {
         let key = format!("degraded/{guest}");
         open_as_seen(round, self.decision, key, Severity::Warning, summary, None, own.evidence.clone());
     }
+}
+
+/// Whether a call at the end of a guest's ladder is over, now that it is well. One that comes and goes has people called once.
+fn has_come_to_stay(round: &Round<'_>, run: &Run<'_>) -> bool {
+    if run.guest.ladder.position.is_none() {
+        return true;
+    }
+    let epoch = run.tenure.epoch;
+    let answers = |sight: &&Sight| match sight.state {
+        SightState::Passing | SightState::Slow => sight.epoch == epoch,
+        SightState::Flapping | SightState::Failing | SightState::Unknown => false,
+    };
+    let services = round.evidence.services.get(run.name).into_iter().flat_map(BTreeMap::values);
+    let answered = services.filter_map(|sights| sights.values().filter(answers).map(|sight| sight.since).min());
+    let stood_still = run.here.seen.and_then(|seen| seen.stood_still.get(run.name));
+    let went_on = stood_still.filter(|(of, _)| *of == epoch).map(|(_, until)| *until);
+    let since = answered.chain(went_on).max();
+    since.is_none_or(|since| round.now.moment.since(since) >= CALL_OVER_AFTER)
 }
 
 /// Whether a host that was without a lease since the guest started has nothing of it running: it has protected itself, and

@@ -190,6 +190,27 @@ fn people_are_called_anew_when_a_guest_fails_again_whose_ladder_is_at_its_end() 
     assert!(scene.stage.state.open_incident("guest/web").is_none());
 }
 
+#[test]
+fn a_guest_that_comes_and_goes_at_the_end_of_its_ladder_has_people_called_once_and_not_each_time() {
+    let mut scene = paged_and_well_again();
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.cool_down = Span::secs(300));
+    });
+    let turns = |scene: &mut Scene, ms: u64, state: SightState| {
+        scene.later(ms);
+        seen(scene, "web", state);
+        scene.settle()
+    };
+    assert_eq!(turns(&mut scene, 5_000, SightState::Failing), ["IncidentOpened"]);
+    for _ in 0..5 {
+        assert_eq!(turns(&mut scene, 6_000, SightState::Passing), Vec::<String>::new());
+        assert_eq!(turns(&mut scene, 4_000, SightState::Failing), Vec::<String>::new());
+    }
+    assert_eq!(turns(&mut scene, 6_000, SightState::Passing), Vec::<String>::new());
+    assert_eq!(turns(&mut scene, 59_000, SightState::Passing), Vec::<String>::new());
+    assert_eq!(turns(&mut scene, 1_000, SightState::Passing), ["IncidentResolved"]);
+}
+
 /// What a host has sent before an election may reach the new coordinator first, after all that was sent later: whatever carried it
 /// stood still, or had to send it again.
 #[test]
