@@ -28,7 +28,7 @@ pub(super) const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
     let name = subject.name;
     let expected = !is_missed(subject.host);
-    if unplaced::keeps_waiting(round, subject) {
+    if unplaced::keeps_waiting(round, decision, subject) {
         return unplaced::tell(round, decision, name);
     }
     match subject.judgement.verdict {
@@ -87,7 +87,7 @@ fn lost_without_guests(round: &Round<'_>, decision: &mut Decision, subject: &Sub
     if long || subject.told.about(ABOUT).is_some() {
         let summary = format!("{name} is heard by nobody; nothing may run there, so it is not switched off");
         let human = format!(
-            "Nothing waits for {name}. It takes no guests, and gives no vote if it has one, until it is back: look after it."
+            "No guest is known to be on {name}. It takes none, and gives no vote if it has one, until it is back: look after it."
         );
         open(round, decision, format!("{ABOUT}/{name}"), Severity::Warning, summary, Some(human));
     }

@@ -15,11 +15,15 @@ use super::{
     supervisors::{ABOUT, SUPERVISOR_PATIENCE},
 };
 use crate::{
+    change::Change,
     evidence::is_there,
     model::Severity,
     names::{GuestName, HostName},
     state::{Guest, Life, Mode, Phase, Wanted},
 };
+
+/// What is said of a host, behind its name.
+const WAITS: &str = "does not say what runs there, and guests that were never placed wait for its word";
 
 impl Round<'_> {
     /// Whether anything waits for proof that this host runs nothing: what the state knows of, or a guest that was never placed and
@@ -44,9 +48,10 @@ fn is_awaited(guest: &Guest) -> bool {
     matches!(guest.phase, Phase::Unplaced) && guest.wanted == Wanted::Running
 }
 
-/// Whether guests that were never placed have long waited for the word of this host, and nobody is told of it otherwise: it is not
-/// fenced, because it is in maintenance or had nothing of them when it was last heard.
-pub(super) fn keeps_waiting(round: &Round<'_>, subject: &Subject<'_>) -> bool {
+/// Whether people are to be told that guests that were never placed have long waited for the word of this host: it is not fenced, because
+/// it is in maintenance or had nothing of them when it was last heard. They are told of one such host at a time, as one guest may wait for
+/// hundreds that are switched off.
+pub(super) fn keeps_waiting(round: &Round<'_>, decision: &Decision, subject: &Subject<'_>) -> bool {
     let Subject { name, host, judgement, .. } = *subject;
     let is_untold = match judgement.verdict {
         HostVerdict::Healthy | HostVerdict::Gone => false,
@@ -66,6 +71,7 @@ pub(super) fn keeps_waiting(round: &Round<'_>, subject: &Subject<'_>) -> bool {
         && (Duration::from_millis(judgement.unsynced_ms) >= patience || is_told(subject))
         && (is_hands_off(host) || !round.is_waited_for(name))
         && round.state.guests.values().any(is_awaited)
+        && (is_told(subject) || !is_told_of_any(round, decision))
 }
 
 /// Whether people have been told, and the host has not been heard since: a new coordinator counts its silence from its own beginning.
@@ -73,15 +79,22 @@ fn is_told(subject: &Subject<'_>) -> bool {
     subject.told.about(ABOUT).is_some_and(|open| open.summary == summary(subject.name))
 }
 
+/// Whether they have been told of any host, or are in this round.
+fn is_told_of_any(round: &Round<'_>, decision: &Decision) -> bool {
+    let is_it = |summary: &str| summary.ends_with(WAITS);
+    let tells = |change: &Change| matches!(change, Change::IncidentOpened { summary, .. } if is_it(summary));
+    round.told.all(ABOUT).any(|(_, open)| is_it(&open.summary)) || decision.commands.iter().any(tells)
+}
+
 fn summary(name: &HostName) -> String {
-    format!("{name} does not say what runs there, and guests that were never placed wait for its word")
+    format!("{name} {WAITS}")
 }
 
 /// Tells people of it, under the key and until the end of every other word on a silent supervisor.
 pub(super) fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
     let human = format!(
         "They start nowhere before it is known that they do not run on {name}. Bring it back, or see that it is off and run \
-         `holdfast host confirm-off {name} --operator YOUR-NAME`."
+         `holdfast host confirm-off {name} --operator YOUR-NAME`. `holdfast explain GUEST` names all hosts whose word a guest waits for."
     );
     open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, summary(name), Some(human));
 }

@@ -101,3 +101,17 @@ fn a_new_coordinator_neither_ends_nor_repeats_that_the_word_of_a_silent_host_is_
         }
     }
 }
+
+#[test]
+fn people_are_told_of_one_host_at_a_time_where_guests_wait_for_the_word_of_many() {
+    let (mut scene, _) = added_again();
+    for on in ["c", "d"] {
+        restraint::set_mode(&mut scene, on, Mode::Maintenance);
+        scene.silent(on, 420_000);
+    }
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert!(scene.stage.state.open_incident("supervisor/c").is_some());
+    scene.synced("c", scene.now);
+    assert_eq!(scene.settle(), ["IncidentResolved", "IncidentOpened"], "the next one");
+    assert!(scene.stage.state.open_incident("supervisor/d").is_some());
+}
