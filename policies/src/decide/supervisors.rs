@@ -63,7 +63,9 @@ fn is_long_in_doubt(round: &Round<'_>, decision: &Decision, subject: &Subject<'_
     // Voters that were started anew may say so when their time to hear it has passed (R19).
     let is_long = silent >= round.timing.join_grace.0 + SUPERVISOR_PATIENCE;
     let is_told = decision.report.storm_hold.is_some() || round.state.suspended.is_some();
-    let may_fail = is_missed(subject.host) && subject.host.life == Life::Up;
+    // An open fence waits for their word as well before each attempt.
+    let is_open = matches!(subject.host.life, Life::Up | Life::Fencing(Fence { attempt: None, .. }));
+    let may_fail = is_missed(subject.host) && is_open;
     is_long && !is_told && may_fail && round.is_waited_for(subject.name) && pending(round, subject).is_none()
 }
 

@@ -444,6 +444,19 @@ fn a_host_that_is_long_silent_and_of_which_too_few_voters_can_say_so_is_not_fenc
 }
 
 #[test]
+fn people_are_told_too_where_voters_cease_to_be_well_before_a_fence_that_is_open_is_attempted() {
+    let mut scene = four();
+    scene.stage.fence("d");
+    scene.later(200_000);
+    scene.silent("d", 90_000);
+    let answers = &mut scene.evidence.hosts.get_mut(&host("d")).unwrap().answers;
+    answers.values_mut().for_each(|answer| answer.counts = false);
+    assert_eq!(scene.verdict("d"), HostVerdict::Suspect);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert!(scene.stage.state.open_incident("supervisor/d").is_some_and(|told| told.human.is_some()));
+}
+
+#[test]
 fn a_host_without_guests_that_was_told_to_live_is_not_called_alive_when_nobody_hears_it() {
     let mut scene = four();
     scene.now += 60_000;
