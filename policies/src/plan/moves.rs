@@ -13,15 +13,15 @@ use super::{
 };
 use crate::state::{Migration, MigrationStep, Phase};
 
-/// Moves named in one call. They are carried out a few at a time, and looked for anew each time.
+/// Moves named in one call, and the rest of the sets that reach that. They are carried out a few at a time, and looked for anew each time.
 const MOVES_MAX: usize = 64;
 
 /// Guests and sets for which all hosts are looked at in one call, those of the least priority first: only those that break
 /// a rule, or that some rule could like elsewhere by more than their stickiness, need it.
 const SEARCHED_MAX: usize = 100;
 
-/// By how many guests those that are looked at after the first half of these bounds begin further on in the next turn: so many are
-/// looked at in each turn at least, and none is passed over.
+/// By how many guests those that are looked at after the first half of these bounds begin further on in the next turn: as many as are
+/// looked at in a turn at least, sets aside. These may end a turn sooner, so that each time around it begins one further on.
 const TURN_STEP: usize = MOVES_MAX / 2;
 
 /// A running guest that is not where rules want it.
@@ -74,9 +74,12 @@ pub fn look_for_moves(problem: &Problem<'_>, room: &Room) -> Looked {
     let in_order = so_far.look_at(&mut solver, &guests, (MOVES_MAX / 2, SEARCHED_MAX / 2));
     let mut rest = guests.split_off(in_order);
     let turn = usize::try_from(problem.turn).unwrap_or(0);
-    let begin = turn.wrapping_mul(TURN_STEP).checked_rem(rest.len()).unwrap_or(0);
+    let around = turn.checked_div(rest.len().div_ceil(TURN_STEP)).unwrap_or(0);
+    let begin = turn.wrapping_mul(TURN_STEP).wrapping_add(around).checked_rem(rest.len()).unwrap_or(0);
     rest.rotate_left(begin);
-    let in_turn = so_far.look_at(&mut solver, &rest, (MOVES_MAX, SEARCHED_MAX));
+    // A set may have gone far beyond its half, which is no matter of the others.
+    let half = (so_far.found.len() + MOVES_MAX / 2, so_far.searched + SEARCHED_MAX / 2);
+    let in_turn = so_far.look_at(&mut solver, &rest, half);
     Looked { moves: so_far.found, unseen: rest.into_iter().skip(in_turn).collect() }
 }
 

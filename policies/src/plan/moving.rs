@@ -91,6 +91,26 @@ fn many_guests_that_can_go_nowhere_do_not_keep_another_from_being_looked_at_for_
 }
 
 #[test]
+fn a_large_set_that_can_go_nowhere_does_not_keep_others_from_being_looked_at() {
+    let stuck: Vec<String> = (0..100).map(|number| format!("s{number:02}")).collect();
+    let mut guests: Vec<&str> = stuck.iter().map(String::as_str).collect();
+    guests.push("x");
+    let mut stage = Stage::new(&["a", "b"], &guests);
+    guests.iter().for_each(|guest| stage.run(guest, "a"));
+    guests.pop();
+    let set = Rule::Together { guests: named(&guests[..70]), required: true, yields: None, weight: 0 };
+    rule(&mut stage, "set", set);
+    rule(&mut stage, "nowhere", likes(&guests, scores(&[("a", Score::Never), ("b", Score::Never)])));
+    rule(&mut stage, "leaves", likes(&["x"], scores(&[("a", Score::Never)])));
+    change(&mut stage, |policies| guest(policies, "x").priority = 200);
+    let problem = Problem::of(&stage.state, |_| Standing::Well);
+    let Looked { moves, unseen } = look_for_moves(&problem, &Room::of(&problem));
+    let x = problem.guest(&name("x")).unwrap();
+    assert!(moves.iter().any(|found| found.guest == x && found.to.is_some()), "{moves:?}");
+    assert!(unseen.is_empty(), "{unseen:?}");
+}
+
+#[test]
 fn a_required_rule_that_a_running_guest_breaks_moves_it() {
     let mut stage = Stage::new(&["a", "b"], &["g1"]);
     stage.run("g1", "a");
