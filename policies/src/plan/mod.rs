@@ -63,6 +63,7 @@ mod problem;
 mod reason;
 mod repair;
 mod room;
+mod rows;
 mod rules;
 mod simulate;
 mod solve;
