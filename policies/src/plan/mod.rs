@@ -56,6 +56,7 @@
 //! A guest that moves counts on both of its hosts. A rule that names a required first guest keeps the second from being
 //! placed while the first one neither runs nor gets a place.
 
+mod choose;
 mod make_way;
 mod moves;
 mod order;
@@ -65,6 +66,7 @@ mod repair;
 mod room;
 mod rows;
 mod rules;
+mod sets;
 mod simulate;
 mod solve;
 mod survive;

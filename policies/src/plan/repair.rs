@@ -5,8 +5,9 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 use super::{
     Preemption,
+    choose::Rank,
     problem::Stage,
-    solve::{Rank, Solver, Unit, Until},
+    solve::{Solver, Unit, Until},
     table::{GuestAt, HostAt, Table},
 };
 use crate::state::{Guest, Phase, Wanted};

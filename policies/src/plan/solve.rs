@@ -10,9 +10,11 @@ use std::{
 
 use super::{
     Placement, Preemption,
+    choose::Rank,
     problem::{Problem, Stage},
     reason::{Reason, Reasons, Why},
     room::Room,
+    sets::is_set_of,
     table::{GuestAt, HostAt, Table},
 };
 
@@ -94,26 +96,6 @@ pub enum Until {
     },
 }
 
-/// How much a host is liked for guests: the least is the best, and the first field that differs decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    avoided: bool,
-    /// Rounds of starts that have failed there.
-    pub failed: u32,
-    unwell: bool,
-    tried_out: bool,
-    score: Reverse<i64>,
-    /// More starts come first there than these guests wait for.
-    busy: bool,
-    strain: u64,
-    fullness: u64,
-    free: Reverse<u64>,
-    guests: u32,
-    /// Turns of starts that come first there: among equals nobody waits.
-    turns: u32,
-    pub host: HostAt,
-}
-
 /// Guests that are placed on one host together.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
@@ -126,16 +108,20 @@ pub(super) struct Unit {
     pub loose: bool,
 }
 
+/// One call, as far as it has come.
 pub(super) struct Solver<'p, 'a> {
     pub problem: &'p Problem<'a>,
+    /// With all that has been placed so far.
     pub room: Room,
     pub ask: &'p Ask,
+    /// Who is to be placed.
     pub wanted: Table<GuestAt, bool>,
-    patient: Table<GuestAt, bool>,
+    pub patient: Table<GuestAt, bool>,
     pub units: Vec<Unit>,
     pub nowhere: Vec<(GuestAt, Reasons)>,
     pub preempted: Vec<Preemption>,
     pub moves: Vec<(GuestAt, HostAt)>,
+    /// How many are left of [`LOOKS_MAX`].
     pub looks: u32,
     pub best_effort_here: Option<Table<HostAt, Vec<GuestAt>>>,
 }
@@ -160,11 +146,6 @@ pub fn place(problem: &Problem<'_>, room: &mut Room, ask: &Ask) -> Placement {
         }
         blocked.extend(waiting);
     }
-}
-
-fn is_set_of(problem: &Problem<'_>, unit: &Unit, guests: &[GuestAt]) -> bool {
-    let set = |guests: &[GuestAt]| guests.first().and_then(|guest| problem.guests[*guest].set);
-    set(guests).is_some() && set(&unit.guests) == set(guests)
 }
 
 impl<'p, 'a> Solver<'p, 'a> {
@@ -255,21 +236,6 @@ impl<'p, 'a> Solver<'p, 'a> {
         guests.iter().map(|guest| self.problem.guests[*guest].priority).max().unwrap_or(0)
     }
 
-    /// Whether a host takes guests at all, and may have these, however full it is.
-    pub fn allowed(&self, guests: &[GuestAt], host: HostAt) -> Result<(), Reason> {
-        let known = &self.problem.hosts[host];
-        if self.room.lost[host] {
-            return Err(Reason::Lost);
-        }
-        if let Some(out) = &known.out {
-            return Err(out.clone());
-        }
-        if self.ask.excluded.contains(&host) {
-            return Err(Reason::Avoided);
-        }
-        guests.iter().try_for_each(|guest| self.problem.liking(*guest, host).map(|_| ()))
-    }
-
     /// Places one unit; of a set that cannot run as one, who yields is left out.
     fn settle(&mut self, guests: Vec<GuestAt>) {
         let mut rest = guests;
@@ -288,16 +254,6 @@ impl<'p, 'a> Solver<'p, 'a> {
                 self.nowhere.push((guest, reasons));
             }
         }
-    }
-
-    /// The one that a rule names, else the one with the least priority; `None` when there is nobody.
-    fn who_yields(&self, guests: &[GuestAt]) -> Option<GuestAt> {
-        let yields = |guest: &GuestAt| {
-            let groups = &self.problem.guests[*guest].groups;
-            groups.iter().any(|group| self.problem.groups[*group].yields == Some(*guest))
-        };
-        let key = |guest: &&GuestAt| (!yields(guest), self.problem.guests[**guest].priority, Reverse(**guest));
-        guests.iter().min_by_key(key).copied()
     }
 
     fn settle_whole(&mut self, guests: &[GuestAt]) -> bool {
@@ -327,127 +283,6 @@ impl<'p, 'a> Solver<'p, 'a> {
             }
             None => false,
         }
-    }
-
-    /// Others of the guests' set that are somewhere already, and are not to be placed.
-    pub fn anchors(&self, guests: &[GuestAt]) -> Vec<GuestAt> {
-        let Some(set) = guests.first().and_then(|guest| self.problem.guests[*guest].set) else { return Vec::new() };
-        let members = self.problem.sets.get(set).into_iter().flatten().copied();
-        let placed = |guest: GuestAt| self.units.iter().any(|unit| unit.guests.contains(&guest));
-        let anchored = |guest: GuestAt| !self.wanted[guest] && self.problem.guests[guest].is_anchored();
-        members.filter(|guest| !guests.contains(guest) && (placed(*guest) || anchored(*guest))).collect()
-    }
-
-    pub fn where_is(&self, guest: GuestAt) -> Option<HostAt> {
-        let placed = self.units.iter().find(|unit| unit.guests.contains(&guest)).map(|unit| unit.host);
-        let known = &self.problem.guests[guest];
-        placed.or(known.bound).or_else(|| known.hosts().next())
-    }
-
-    /// Moves a set that runs to where all of it can run. What is to be placed waits for it there.
-    fn move_set(&mut self, guests: &[GuestAt], anchors: &[GuestAt], there: Option<Rank>) -> bool {
-        let movable = |guest: &GuestAt| !self.wanted[*guest] && self.can_go(*guest);
-        if !anchors.iter().all(movable) {
-            return false;
-        }
-        let whole: Vec<GuestAt> = anchors.iter().chain(guests).copied().collect();
-        for guest in anchors {
-            self.room.leave(self.problem, *guest);
-        }
-        let found = self.best(&whole, None);
-        for guest in anchors {
-            self.room.enter(self.problem, *guest);
-        }
-        let better = found.filter(|(rank, _)| there.is_none_or(|there| rank.failed < there.failed));
-        let Some((Rank { host, .. }, _)) = better else { return false };
-        let movers: Vec<GuestAt> =
-            anchors.iter().copied().filter(|guest| self.where_is(*guest) != Some(host)).collect();
-        self.moves.extend(movers.iter().map(|guest| (*guest, host)));
-        for guest in &movers {
-            self.room.take(self.problem, *guest, host);
-        }
-        let why = self.why(guests, host, false, true);
-        for guest in guests {
-            self.room.take(self.problem, *guest, host);
-        }
-        let until = Some(Until::SetMoved { guests: movers });
-        self.units.push(Unit { guests: guests.to_vec(), host, why, until, loose: false });
-        true
-    }
-
-    /// Whether a guest that runs would be moved: not one that is left alone, for itself or with its host. Others of its set would wait
-    /// for it for ever, and hold their place.
-    fn can_go(&self, guest: GuestAt) -> bool {
-        let known = &self.problem.guests[guest];
-        known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.problem.lets_go(host))
-    }
-
-    /// The best host for guests as one, and whether it is the only one.
-    pub fn best(&mut self, guests: &[GuestAt], among: Option<&[HostAt]>) -> Option<(Rank, bool)> {
-        let mut best: Option<Rank> = None;
-        let mut count = 0_usize;
-        let problem = self.problem;
-        let mut look = |host: HostAt| {
-            if self.takes(guests, host).is_ok() {
-                count += 1;
-                let rank = self.rank(guests, host);
-                if best.is_none_or(|best| rank < best) {
-                    best = Some(rank);
-                }
-            }
-        };
-        match among {
-            Some(hosts) => hosts.iter().copied().for_each(&mut look),
-            None => problem.hosts.keys().for_each(&mut look),
-        }
-        best.map(|best| (best, count == 1))
-    }
-
-    /// Whether a host takes guests as one, as things are.
-    pub fn takes(&mut self, guests: &[GuestAt], host: HostAt) -> Result<(), Reason> {
-        self.allowed(guests, host)?;
-        match guests {
-            [guest] => self.room.fits(self.problem, *guest, host),
-            guests => {
-                self.room.take_all(self.problem, guests, host)?;
-                self.room.give_all(self.problem, guests, host);
-                Ok(())
-            }
-        }
-    }
-
-    pub fn rank(&self, guests: &[GuestAt], host: HostAt) -> Rank {
-        let problem = self.problem;
-        let cpus = guests.iter().map(|guest| problem.demand(*guest, 1)).fold(0, u64::saturating_add);
-        let turns = self.room.starts[host] / STARTS_PER_HOST;
-        let waited_for = if guests.iter().all(|guest| self.patient[*guest]) { TURNS_WAITED } else { 0 };
-        Rank {
-            avoided: guests.iter().any(|guest| problem.guests[*guest].avoid.contains(&host)),
-            failed: guests.iter().map(|guest| problem.guests[*guest].failed_rounds(host)).max().unwrap_or(0),
-            unwell: problem.hosts[host].unwell,
-            // A host where starts have failed keeps the guest until it has had all its tries.
-            tried_out: !guests.iter().any(|guest| problem.guests[*guest].is_being_tried(host)),
-            score: Reverse(self.score(guests, host)),
-            busy: turns > waited_for,
-            strain: self.room.strain(problem, host, cpus),
-            fullness: self.room.fullness(problem, guests, host),
-            free: Reverse(self.room.free(problem, host).unwrap_or(u64::MAX)),
-            guests: self.room.guests(host),
-            turns,
-            host,
-        }
-    }
-
-    pub fn score(&self, guests: &[GuestAt], host: HostAt) -> i64 {
-        let scores = guests.iter().map(|guest| self.room.score(self.problem, *guest, host));
-        scores.fold(0, i64::saturating_add)
-    }
-
-    /// Why a host was chosen for guests that are not counted there yet.
-    pub fn why(&self, guests: &[GuestAt], host: HostAt, only: bool, with_set: bool) -> Why {
-        let (score, free) = (self.score(guests, host), self.room.free(self.problem, host));
-        let fullest = self.room.fullest(self.problem, guests, host);
-        Why { score, free, fullest, with_set, only, repaired: false }
     }
 
     fn commit(&mut self, guests: &[GuestAt], rank: Rank, only: bool, with_set: bool) {

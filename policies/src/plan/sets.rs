@@ -1,0 +1,82 @@
+//! Sets, which required rules keep together: where the rest of one is, who of it is left out, and when all of it moves.
+
+use std::cmp::Reverse;
+
+use super::{
+    choose::Rank,
+    problem::{Problem, Stage},
+    solve::{Solver, Unit, Until},
+    table::{GuestAt, HostAt},
+};
+
+impl Solver<'_, '_> {
+    /// Others of the guests' set that are somewhere already, and are not to be placed.
+    pub fn anchors(&self, guests: &[GuestAt]) -> Vec<GuestAt> {
+        let Some(set) = guests.first().and_then(|guest| self.problem.guests[*guest].set) else { return Vec::new() };
+        let members = self.problem.sets.get(set).into_iter().flatten().copied();
+        let placed = |guest: GuestAt| self.units.iter().any(|unit| unit.guests.contains(&guest));
+        let anchored = |guest: GuestAt| !self.wanted[guest] && self.problem.guests[guest].is_anchored();
+        members.filter(|guest| !guests.contains(guest) && (placed(*guest) || anchored(*guest))).collect()
+    }
+
+    /// Where a guest is placed by this round, else where it will be when what is under way has succeeded.
+    pub fn where_is(&self, guest: GuestAt) -> Option<HostAt> {
+        let placed = self.units.iter().find(|unit| unit.guests.contains(&guest)).map(|unit| unit.host);
+        let known = &self.problem.guests[guest];
+        placed.or(known.bound).or_else(|| known.hosts().next())
+    }
+
+    /// Moves a set that runs to where all of it can run. What is to be placed waits for it there.
+    pub(super) fn move_set(&mut self, guests: &[GuestAt], anchors: &[GuestAt], there: Option<Rank>) -> bool {
+        let movable = |guest: &GuestAt| !self.wanted[*guest] && self.can_go(*guest);
+        if !anchors.iter().all(movable) {
+            return false;
+        }
+        let whole: Vec<GuestAt> = anchors.iter().chain(guests).copied().collect();
+        for guest in anchors {
+            self.room.leave(self.problem, *guest);
+        }
+        let found = self.best(&whole, None);
+        for guest in anchors {
+            self.room.enter(self.problem, *guest);
+        }
+        let better = found.filter(|(rank, _)| there.is_none_or(|there| rank.failed < there.failed));
+        let Some((Rank { host, .. }, _)) = better else { return false };
+        let movers: Vec<GuestAt> =
+            anchors.iter().copied().filter(|guest| self.where_is(*guest) != Some(host)).collect();
+        self.moves.extend(movers.iter().map(|guest| (*guest, host)));
+        for guest in &movers {
+            self.room.take(self.problem, *guest, host);
+        }
+        let why = self.why(guests, host, false, true);
+        for guest in guests {
+            self.room.take(self.problem, *guest, host);
+        }
+        let until = Some(Until::SetMoved { guests: movers });
+        self.units.push(Unit { guests: guests.to_vec(), host, why, until, loose: false });
+        true
+    }
+
+    /// Whether a guest that runs would be moved: not one that is left alone, for itself or with its host. Others of its set would wait
+    /// for it for ever, and hold their place.
+    fn can_go(&self, guest: GuestAt) -> bool {
+        let known = &self.problem.guests[guest];
+        known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.problem.lets_go(host))
+    }
+
+    /// The one that a rule names, else the one with the least priority; `None` when there is nobody.
+    pub(super) fn who_yields(&self, guests: &[GuestAt]) -> Option<GuestAt> {
+        let yields = |guest: &GuestAt| {
+            let groups = &self.problem.guests[*guest].groups;
+            groups.iter().any(|group| self.problem.groups[*group].yields == Some(*guest))
+        };
+        let key = |guest: &&GuestAt| (!yields(guest), self.problem.guests[**guest].priority, Reverse(**guest));
+        guests.iter().min_by_key(key).copied()
+    }
+}
+
+/// Whether a unit is of the same set as these guests.
+pub(super) fn is_set_of(problem: &Problem<'_>, unit: &Unit, guests: &[GuestAt]) -> bool {
+    let set = |guests: &[GuestAt]| guests.first().and_then(|guest| problem.guests[*guest].set);
+    set(guests).is_some() && set(&unit.guests) == set(guests)
+}
