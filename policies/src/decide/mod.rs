@@ -11,6 +11,7 @@ mod drills;
 mod fences;
 mod go_aheads;
 pub mod guests;
+mod host_after_host;
 pub mod hosts;
 mod leadership;
 mod leases;
@@ -206,6 +207,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     capacity::decide(&round, &mut decision);
     timings::decide(&round, &mut decision);
     certificates::decide(&round, &mut decision);
+    host_after_host::decide(&round, &mut decision);
     decision.report.hosts = round.hosts;
     for (host, waits) in waits {
         if let Some(judgement) = decision.report.hosts.get_mut(&host) {
