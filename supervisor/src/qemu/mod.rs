@@ -30,6 +30,7 @@ mod logs;
 mod migrate;
 mod monitor;
 mod net;
+mod oom;
 mod orphan;
 mod outside;
 mod own;
@@ -73,6 +74,7 @@ use self::{
     cgroup::Cgroup,
     forensics::{Keeper, Seen},
     monitor::ANSWER_DEADLINE,
+    oom::Kills,
     record::Files,
     registry::Registry,
     sandbox::Sandbox,
@@ -199,6 +201,7 @@ struct Inner {
     events: mpsc::Sender<GuestEvent>,
     kvm: Kvm,
     sandbox: Sandbox,
+    kills: Kills,
 }
 
 impl Driver {
@@ -211,7 +214,7 @@ impl Driver {
         let (events, receiver) = mpsc::channel(EVENTS);
         let keeper = Keeper::begin(config.forensics.clone());
         let (registry, kvm, sandbox) = (Registry::default(), Kvm::default(), Sandbox::default());
-        let inner = Inner { config, registry, keeper, events, kvm, sandbox };
+        let inner = Inner { config, registry, keeper, events, kvm, sandbox, kills: Kills::default() };
         inner.adopt().await?;
         let inner = Arc::new(inner);
         orphan::keep_what_was_being_sent(&inner);

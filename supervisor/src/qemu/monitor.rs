@@ -30,6 +30,7 @@ use super::{
     condition::{self, MigrationStatus, View},
     happenings::Happenings,
     logs, net,
+    oom::{Kills, SAID},
     outside::{outside, told},
     progress::Progress,
     recent::Recent,
@@ -46,6 +47,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Shortest and longest pause between attempts to connect: a starting QEMU opens its socket within some 50 ms.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How a QEMU ends that somebody has killed, alone or with the shell that waits for it.
+const KILLED: [&str; 2] = ["signal 9", "killed"];
 
 /// Questions that may wait for the task; there are a handful of askers.
 const QUEUE: usize = 16;
@@ -152,6 +156,8 @@ pub struct Monitored {
     pub taps: Vec<String>,
     /// Why its monitor must not be spoken to, if so: what runs in its cgroup is not what was recorded.
     pub foreign: Option<String>,
+    /// What the kernel has ended on this host for want of memory.
+    pub kills: Kills,
 }
 
 /// Starts the task.
@@ -170,6 +176,7 @@ pub fn spawn_without_processes(monitored: Monitored, events: mpsc::Sender<GuestE
 
 fn prepare(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, Monitor) {
     let (asks, asked) = mpsc::channel(QUEUE);
+    monitored.kills.look(clock::moment());
     let detail = monitored.foreign.clone().unwrap_or_else(|| "not asked yet".to_owned());
     let (sender, view) = watch::channel(View {
         condition: GuestCondition::Unknown { detail },
@@ -246,6 +253,10 @@ impl Monitor {
 
     async fn exited(self) {
         let mut detail = self.monitored.files.read_exit();
+        let is_killed = KILLED.contains(&detail.as_str());
+        if is_killed && self.monitored.kills.lately(clock::moment()) {
+            detail = format!("{detail}; {SAID}");
+        }
         if let Some(reason) = &self.told.shutdown {
             detail = format!("{reason}, {detail}");
         }
@@ -328,6 +339,7 @@ impl Monitor {
             return Ok(());
         }
         session.status_due = false;
+        self.monitored.kills.look(clock::moment());
         session.send("query-status", &json!({}), Purpose::Status).await?;
         logs::trim(&self.monitored.files).await;
         Ok(())

@@ -294,6 +294,7 @@ impl Inner {
             cgroup: self.cgroup(guest),
             taps: net::tap_names(guest, cards),
             foreign,
+            kills: self.kills.clone(),
         };
         let (monitor, task) = monitor::spawn(monitored, self.events.clone());
         let has_agent = record.is_some_and(|record| record.definition.agent);

@@ -138,6 +138,7 @@ async fn a_guest_that_is_forgotten_in_the_moment_of_its_end_is_still_reported_to
             cgroup: Cgroup::new(&host.config.cgroup, "gone"),
             taps: Vec::new(),
             foreign: None,
+            kills: Kills::default(),
         };
         let (client, task) = monitor::spawn(monitored, events);
         drop(client);

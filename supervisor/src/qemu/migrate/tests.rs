@@ -21,6 +21,7 @@ use crate::qemu::{
     GuestEvent, How,
     cgroup::Cgroup,
     monitor::{self, Monitored},
+    oom::Kills,
     record::Files,
     wire::Lines,
 };
@@ -125,6 +126,7 @@ async fn running(run_dir: &Path, needs_ms: u64) -> (MonitorClient, Arc<Mutex<Scr
         how: How::Run,
         taps: Vec::new(),
         foreign: None,
+        kills: Kills::default(),
     };
     let (events, heard) = mpsc::channel(16);
     let client = monitor::spawn_without_processes(monitored, events);

@@ -24,6 +24,7 @@ fn monitor() -> (Monitor, MonitorClient, mpsc::Receiver<GuestEvent>) {
         how: How::Run,
         taps: Vec::new(),
         foreign: None,
+        kills: Kills::default(),
     };
     let (events, told) = mpsc::channel(16);
     let (client, monitor) = prepare(monitored, events);
@@ -98,7 +99,8 @@ async fn a_monitor_whose_answers_say_nothing_makes_its_guest_unknown_and_is_aske
     let cgroup = Cgroup::new(run_dir.path(), "web-1");
     let (epoch, how, taps, foreign) = (Epoch::default(), How::Run, Vec::new(), None);
     let (events, _told) = mpsc::channel(16);
-    let client = spawn_without_processes(Monitored { guest, epoch, how, files, cgroup, taps, foreign }, events);
+    let kills = Kills::default();
+    let client = spawn_without_processes(Monitored { guest, epoch, how, files, cgroup, taps, foreign, kills }, events);
     let mut views = client.watch();
     let runs = views.wait_for(|view| view.condition == GuestCondition::Running);
     drop(timeout(LONG, runs).await.expect("it runs").unwrap());
@@ -106,4 +108,24 @@ async fn a_monitor_whose_answers_say_nothing_makes_its_guest_unknown_and_is_aske
     drop(timeout(LONG, unknown).await.expect("nobody knows any more").unwrap());
     let asked = asked.load(Ordering::Relaxed);
     assert!(asked < 20, "{asked} times within some seconds");
+}
+
+#[tokio::test]
+async fn a_guest_that_is_killed_while_its_host_is_short_of_memory_says_so_and_one_that_ends_otherwise_does_not() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let killed = format!("signal 9; {SAID}");
+    for (status, is_short, said) in
+        [("137", false, "signal 9"), ("137", true, killed.as_str()), ("139", true, "signal 11")]
+    {
+        let (mut monitor, client, _told) = monitor();
+        let files = Files::new(run_dir.path(), &monitor.monitored.guest);
+        files.make().unwrap();
+        std::fs::write(files.exit(), status).unwrap();
+        monitor.monitored.files = files;
+        if is_short {
+            monitor.monitored.kills.suppose(clock::moment());
+        }
+        monitor.exited().await;
+        assert_eq!(client.view().condition, GuestCondition::Exited { detail: said.to_owned() });
+    }
 }
