@@ -79,6 +79,8 @@ pub struct HostEvidence {
     pub left: Left,
     /// Why the host doubts itself, if it does.
     pub unwell: Option<String>,
+    /// Since when it has been saying in its syncs that it is not well, and why by the newest of them.
+    pub unwell_for: Option<(Moment, String)>,
     /// The newest lease that this leader has granted, whether the reply arrived or not: to which boot, and when the time
     /// from which it counts began.
     pub granted: Option<Heard>,

@@ -29,6 +29,7 @@ mod supervisors;
 mod timings;
 mod told;
 mod unplaced;
+mod unwell;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -208,6 +209,7 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     timings::decide(&round, &mut decision);
     certificates::decide(&round, &mut decision);
     host_after_host::decide(&round, &mut decision);
+    unwell::decide(&round, &mut decision);
     decision.report.hosts = round.hosts;
     for (host, waits) in waits {
         if let Some(judgement) = decision.report.hosts.get_mut(&host) {

@@ -33,6 +33,7 @@ mod storage;
 mod storms;
 mod timings;
 mod unplaced;
+mod unwell;
 mod who_counts;
 
 /// A stage, and what the coordinator `a` has heard; all hosts vote.

@@ -50,6 +50,8 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     host.report(reports.collect(), now);
     (host.seen, host.armed, host.has_watchdog) = (request.seen, request.armed.clone(), request.has_watchdog);
     (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
+    let since = host.unwell_for.take().map_or(now, |(since, _)| since);
+    host.unwell_for = host.unwell.clone().map(|why| (since, why));
     host.gossip_keys = request.gossip_keys.iter().copied().take(KEYS_MAX).collect();
     (host.timing, host.certificate_ends) = (request.timing, request.certificate_ends);
     for result in &request.results {

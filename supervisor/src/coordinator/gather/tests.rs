@@ -77,6 +77,19 @@ fn the_end_of_a_hosts_certificate_is_what_it_said_in_its_newest_sync() {
 }
 
 #[test]
+fn a_host_is_not_well_for_as_long_as_each_of_its_syncs_says_so() {
+    let (mut evidence, state) = (Evidence::default(), failed_over());
+    for (at, why, since) in
+        [(1_000, Some("late"), 1_000), (2_000, Some("full"), 1_000), (3_000, None, 0), (4_000, Some("late"), 4_000)]
+    {
+        let unwell = why.map(str::to_owned);
+        sync(&mut evidence, &state, &SyncRequest { unwell, ..request("h2", "boot-h2") }, Moment(at));
+        let expected = why.map(|why| (Moment(since), why.to_owned()));
+        assert_eq!(evidence.hosts[&host("h2")].unwell_for, expected, "at {at}");
+    }
+}
+
+#[test]
 fn what_a_vantage_says_again_it_has_been_saying_since_it_began() {
     let state = failed_over();
     let mut evidence = Evidence::default();
