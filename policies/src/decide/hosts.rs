@@ -130,6 +130,12 @@ pub fn judge(
     known.map_or_else(unknown, |known| judge_with(&passes, timing, now, (host, known), Words::Always))
 }
 
+/// Why a host is not well. Of the coordinator itself `unwell` tells only whether its word counts: one whose disk is full accuses whom it
+/// does not hear, and carries nothing out all the same.
+fn unwell(heard: &HostEvidence) -> Option<String> {
+    heard.unwell.clone().or_else(|| heard.unwell_for.as_ref().map(|(_, why)| why.clone()))
+}
+
 /// When what the others say is put into words, which costs more than the verdict.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Words {
@@ -199,7 +205,7 @@ fn judge_with(
         silent_ms: ms(silent),
         unsynced_ms: ms(unsynced),
         evidence: if is_told { others.words() } else { Vec::new() },
-        unwell: heard.unwell.clone(),
+        unwell: unwell(heard),
         last_words: heard.last_words.clone(),
         waits: None,
         safe_at: None,

@@ -59,3 +59,21 @@ fn nobody_is_told_of_a_host_that_is_not_well_while_somebody_works_on_it() {
     scene.later(300_000);
     assert!(told_of(&mut scene).is_empty());
 }
+
+/// `a` coordinates. Its own complaint is no doubt, and so tells in its syncs alone.
+#[test]
+fn a_host_that_carries_no_orders_out_gets_no_guest_that_another_can_take_whether_it_coordinates_or_not() {
+    for ill in ["a", "b"] {
+        let mut scene = Scene::new(&["a", "b"], &["web"]);
+        let since = scene.now;
+        says(&mut scene, ill, Some(since), "no room");
+        let decision = scene.decide();
+        assert_eq!(decision.report.hosts[&host(ill)].unwell.as_deref(), Some("no room"));
+        let placed = decision.commands.iter().find_map(|change| match change {
+            Change::Place { host, .. } => Some(host.clone()),
+            _ => None,
+        });
+        let well = if ill == "a" { "b" } else { "a" };
+        assert_eq!(placed, Some(host(well)), "{ill} is not well");
+    }
+}
