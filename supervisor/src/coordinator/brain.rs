@@ -7,12 +7,10 @@ use std::{
 };
 
 use holdfast_policies::{
-    change::{Applied, Change, Command, Refused},
-    check::check,
-    decide::{HandOver, HostVerdict, Report, decide},
+    change::Change,
+    decide::{Decision, HandOver, HostVerdict, Report, decide},
     evidence::{Evidence, Marks},
     feature_level::{self, FeatureLevel},
-    model::Severity,
     names::HostName,
     revocation::news_of_keys,
     state::ClusterState,
@@ -40,20 +38,10 @@ use crate::{
     clock,
     consensus::Consensus,
     node::Node,
-    packed::pack,
 };
 
 /// Inputs taken in before deciding again.
 const INPUTS_PER_TURN: usize = 128;
-
-/// How long a refused change is not proposed again: each proposal is an entry of the log, refused or not.
-const REFUSED_FOR: Duration = Duration::from_secs(1);
-
-/// Refused changes remembered: a few per host that may not join.
-const REFUSED_MAX: usize = 64;
-
-/// The incident of a plan that the checker refused.
-const PLAN_KEY: &str = "plan";
 
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
@@ -102,7 +90,7 @@ pub(super) struct Brain {
     /// What leases were granted.
     pub(super) grants: Grants,
     /// Who is to be woken for what was committed.
-    waking: Waking,
+    pub(super) waking: Waking,
 }
 
 impl Brain {
@@ -243,7 +231,7 @@ impl Brain {
         self.consensus.leadership().borrow().is_me
     }
 
-    fn leads_in(&self, term: u64) -> bool {
+    pub(super) fn leads_in(&self, term: u64) -> bool {
         let leadership = self.consensus.leadership();
         let leadership = leadership.borrow();
         leadership.is_me && leadership.term == term
@@ -258,32 +246,14 @@ impl Brain {
             (leadership.is_me, leadership.term)
         };
         if !leads {
-            if self.led_term.take().is_some() {
-                gather::begin_anew(&mut self.evidence);
-                self.numbers.clear(&self.node.metrics);
-            }
-            self.publish(false);
+            self.stand_by();
             return CALM_TICK;
         }
         if self.led_term != Some(term) {
-            gather::begin_anew(&mut self.evidence);
-            self.led_term = Some(term);
-            // Hosts have to be heard before it is said what their loss would mean.
-            self.tolerance_asked = Some(clock::moment());
-            self.halted = false;
+            self.begin_to_lead(term);
         }
         let now = clock::now();
-        let round = self.rounds.borrow().filter(|round| round.term == term);
-        if let Some(round) = round {
-            // Not by now: one that slept, or waits for the next round in vain, still has the last one.
-            self.node.health.note_led(round.began);
-        }
-        let confirmed = round.is_some();
-        if confirmed && self.evidence.quorum_since.is_none() {
-            tracing::info!(term, "this host coordinates");
-            self.evidence.quorum_since = Some(now.moment);
-            self.evidence.authority_since = Some(now.moment);
-        }
+        let confirmed = self.note_authority(term, now.moment);
         self.doubt_oneself(now.moment);
         self.listen(now.moment).await;
         let decision = self.decide(now);
@@ -293,22 +263,8 @@ impl Brain {
         // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
         let planned = if confirmed && !self.halted() { decision.commands } else { Vec::new() };
         let commands = self.judged(planned, now.moment);
-        let listened = !commands.is_empty() && self.node.has_listened(now.moment);
         let settled = confirmed && commands.is_empty() && decision.wishes.is_empty();
-        for change in commands {
-            // Each commit may take seconds, in which another may have led and have heard what is not known here.
-            if !self.leads_in(term) {
-                break;
-            }
-            // What a supervisor has not heard that slept, or was cut off, may be its own doing.
-            let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });
-            if (accuses && !listened) || self.is_refused(&change) {
-                continue;
-            }
-            if !self.propose(change).await {
-                break;
-            }
-        }
+        self.have_committed(commands, term, now.moment).await;
         if confirmed && !self.halted() {
             self.raise_level(now.moment).await;
             self.tell_of_keys().await;
@@ -332,6 +288,35 @@ impl Brain {
         waking::wake(&self.node, &due).await;
         let settled = settled && !self.waking.is_owing() && self.node.read(|state| state.orders.is_empty());
         if settled { pace::rest(&self.report, self.node.file.timing.wonder_after.0) } else { TICK }
+    }
+
+    fn stand_by(&mut self) {
+        if self.led_term.take().is_some() {
+            gather::begin_anew(&mut self.evidence);
+            self.numbers.clear(&self.node.metrics);
+        }
+        self.publish(false);
+    }
+
+    fn begin_to_lead(&mut self, term: u64) {
+        gather::begin_anew(&mut self.evidence);
+        self.led_term = Some(term);
+        // Hosts have to be heard before it is said what their loss would mean.
+        self.tolerance_asked = Some(clock::moment());
+        self.halted = false;
+    }
+
+    /// Whether a majority has confirmed in this term that this host leads. From the first time on it coordinates.
+    fn note_authority(&mut self, term: u64, now: Moment) -> bool {
+        let Some(round) = self.rounds.borrow().filter(|round| round.term == term) else { return false };
+        // Not by now: one that slept, or waits for the next round in vain, still has the last one.
+        self.node.health.note_led(round.began);
+        if self.evidence.quorum_since.is_none() {
+            tracing::info!(term, "this host coordinates");
+            self.evidence.quorum_since = Some(now);
+            self.evidence.authority_since = Some(now);
+        }
+        true
     }
 
     /// Whether a majority has confirmed within a lease's time that this host coordinates.
@@ -391,7 +376,7 @@ impl Brain {
         self.node.read(|state| gather::last_words(evidence, state, &members));
     }
 
-    fn decide(&mut self, now: Now) -> holdfast_policies::decide::Decision {
+    fn decide(&mut self, now: Now) -> Decision {
         let (node, evidence, grants) = (&self.node, &mut self.evidence, &self.grants);
         node.read(|state| {
             gather::applied(evidence, state, clock::moment());
@@ -399,78 +384,6 @@ impl Brain {
             grants.tell(evidence, state);
             decide(state, evidence, &node.file.timing, now)
         })
-    }
-
-    /// A plan that breaks a promise is refused as a whole, and a human is called: nobody knows what else is wrong with it.
-    fn judged(&mut self, plan: Vec<Change>, now: Moment) -> Vec<Change> {
-        if plan.is_empty() {
-            return plan;
-        }
-        let (node, evidence) = (&self.node, &self.evidence);
-        let broken = node.read(|state| check(state, evidence, &node.file.timing, now, &plan));
-        let Some(first) = broken.first() else { return plan };
-        let all: Vec<String> = broken.iter().map(ToString::to_string).collect();
-        tracing::error!(?plan, broken = %all.join("; "), "a plan was refused because it breaks a promise");
-        let summary = format!("a plan was refused because it breaks the promise {first}");
-        let known = node.read(|state| state.open_incident(PLAN_KEY).is_some_and(|open| open.summary == summary));
-        if known {
-            return Vec::new();
-        }
-        let human = "This is a defect of Holdfast: keep the coordinator's log and report it. What the plan was to do is not \
-                     done; move, restart or fence by hand what needs it.";
-        vec![Change::IncidentOpened {
-            key: PLAN_KEY.to_owned(),
-            severity: Severity::Critical,
-            summary,
-            human: Some(human.to_owned()),
-            guests: Vec::new(),
-            evidence: Vec::new(),
-        }]
-    }
-
-    /// Has a change committed and wakes the agents that it concerns. Returns whether it was committed and accepted.
-    pub(super) async fn propose(&mut self, what: Change) -> bool {
-        match self.commit(what.clone()).await {
-            Ok(Applied { refused: None, .. }) => true,
-            Ok(Applied { refused: Some(refused), .. }) => {
-                tracing::debug!(%refused, "a decision did not fit the state any more");
-                if self.refused.len() >= REFUSED_MAX {
-                    self.refused.pop_front();
-                }
-                self.refused.push_back((what, clock::moment()));
-                false
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a decision was not committed");
-                false
-            }
-        }
-    }
-
-    /// Whether this very change was refused a moment ago.
-    pub(super) fn is_refused(&mut self, change: &Change) -> bool {
-        let now = clock::moment();
-        self.refused.retain(|(_, at)| now.since(*at) < REFUSED_FOR);
-        self.refused.iter().any(|(refused, _)| refused == change)
-    }
-
-    pub(super) async fn commit(&mut self, what: Change) -> Result<Applied, String> {
-        let (needs, is) = (what.level(), self.node.read(|state| state.level));
-        if needs > is {
-            // An older voter would halt at it.
-            let refused = Refused::Level { needs, is };
-            return Ok(Applied { refused: Some(refused), ..Applied::default() });
-        }
-        tracing::debug!(?what, "proposing");
-        let command = Command { at: clock::wall(), what };
-        let entry = serde_json::to_vec(&command).map_err(|error| error.to_string())?;
-        let entry = pack(entry, is).map_err(|error| error.to_string())?;
-        let committed = self.consensus.propose(entry).await.map_err(|error| error.to_string())?;
-        self.evidence.marks.applied(committed.index, clock::moment());
-        let applied: Applied = serde_json::from_slice(&committed.reply).map_err(|error| error.to_string())?;
-        let woken = self.waking.after(applied.clone(), clock::moment());
-        waking::wake(&self.node, &woken).await;
-        Ok(applied)
     }
 
     fn publish(&mut self, active: bool) {

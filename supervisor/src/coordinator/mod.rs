@@ -4,6 +4,7 @@
 //! derived again from the replicated state (R4).
 
 mod brain;
+mod commit;
 mod counter;
 mod declared;
 mod desk;

@@ -1,0 +1,116 @@
+//! From a plan to the log: it is judged, then committed change by change, and whom that concerns is woken.
+
+use std::time::Duration;
+
+use holdfast_policies::{
+    change::{Applied, Change, Command, Refused},
+    check::check,
+    model::Severity,
+    time::Moment,
+};
+
+use super::{brain::Brain, waking};
+use crate::{clock, packed::pack};
+
+/// How long a refused change is not proposed again: each proposal is an entry of the log, refused or not.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// Refused changes remembered: a few per host that may not join.
+const REFUSED_MAX: usize = 64;
+
+/// The incident of a plan that the checker refused.
+const PLAN_KEY: &str = "plan";
+
+impl Brain {
+    /// A plan that breaks a promise is refused as a whole, and a human is called: nobody knows what else is wrong with it.
+    pub(super) fn judged(&mut self, plan: Vec<Change>, now: Moment) -> Vec<Change> {
+        if plan.is_empty() {
+            return plan;
+        }
+        let (node, evidence) = (&self.node, &self.evidence);
+        let broken = node.read(|state| check(state, evidence, &node.file.timing, now, &plan));
+        let Some(first) = broken.first() else { return plan };
+        let all: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        tracing::error!(?plan, broken = %all.join("; "), "a plan was refused because it breaks a promise");
+        let summary = format!("a plan was refused because it breaks the promise {first}");
+        let known = node.read(|state| state.open_incident(PLAN_KEY).is_some_and(|open| open.summary == summary));
+        if known {
+            return Vec::new();
+        }
+        let human = "This is a defect of Holdfast: keep the coordinator's log and report it. What the plan was to do is not \
+                     done; move, restart or fence by hand what needs it.";
+        vec![Change::IncidentOpened {
+            key: PLAN_KEY.to_owned(),
+            severity: Severity::Critical,
+            summary,
+            human: Some(human.to_owned()),
+            guests: Vec::new(),
+            evidence: Vec::new(),
+        }]
+    }
+
+    /// Has a plan committed, change by change, for as long as this host leads in the term in which it was made.
+    pub(super) async fn have_committed(&mut self, plan: Vec<Change>, term: u64, now: Moment) {
+        let listened = !plan.is_empty() && self.node.has_listened(now);
+        for change in plan {
+            // Each commit may take seconds, in which another may have led and have heard what is not known here.
+            if !self.leads_in(term) {
+                break;
+            }
+            // What a supervisor has not heard that slept, or was cut off, may be its own doing.
+            let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });
+            if (accuses && !listened) || self.is_refused(&change) {
+                continue;
+            }
+            if !self.propose(change).await {
+                break;
+            }
+        }
+    }
+
+    /// Has a change committed and wakes the agents that it concerns. Returns whether it was committed and accepted.
+    pub(super) async fn propose(&mut self, what: Change) -> bool {
+        match self.commit(what.clone()).await {
+            Ok(Applied { refused: None, .. }) => true,
+            Ok(Applied { refused: Some(refused), .. }) => {
+                tracing::debug!(%refused, "a decision did not fit the state any more");
+                if self.refused.len() >= REFUSED_MAX {
+                    self.refused.pop_front();
+                }
+                self.refused.push_back((what, clock::moment()));
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a decision was not committed");
+                false
+            }
+        }
+    }
+
+    /// Whether this very change was refused a moment ago.
+    pub(super) fn is_refused(&mut self, change: &Change) -> bool {
+        let now = clock::moment();
+        self.refused.retain(|(_, at)| now.since(*at) < REFUSED_FOR);
+        self.refused.iter().any(|(refused, _)| refused == change)
+    }
+
+    /// Has a change committed, and says what came of it. After an error it may still be committed.
+    pub(super) async fn commit(&mut self, what: Change) -> Result<Applied, String> {
+        let (needs, is) = (what.level(), self.node.read(|state| state.level));
+        if needs > is {
+            // An older voter would halt at it.
+            let refused = Refused::Level { needs, is };
+            return Ok(Applied { refused: Some(refused), ..Applied::default() });
+        }
+        tracing::debug!(?what, "proposing");
+        let command = Command { at: clock::wall(), what };
+        let entry = serde_json::to_vec(&command).map_err(|error| error.to_string())?;
+        let entry = pack(entry, is).map_err(|error| error.to_string())?;
+        let committed = self.consensus.propose(entry).await.map_err(|error| error.to_string())?;
+        self.evidence.marks.applied(committed.index, clock::moment());
+        let applied: Applied = serde_json::from_slice(&committed.reply).map_err(|error| error.to_string())?;
+        let woken = self.waking.after(applied.clone(), clock::moment());
+        waking::wake(&self.node, &woken).await;
+        Ok(applied)
+    }
+}
