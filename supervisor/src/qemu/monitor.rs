@@ -2,27 +2,31 @@
 //!
 //! Whatever QEMU reports by an event is confirmed by asking for the state, so that a lost or unknown event costs a
 //! second and never the truth. An exit is seen by the kernel's notice for the guest's cgroup, not by the connection; and that the guest
-//! has not merely been moved out of it is looked up then. What is unanswered on a connection is kept in `monitor/session.rs`.
+//! has not merely been moved out of it is looked up then. What is unanswered on a connection is kept in `monitor/session.rs`;
+//! others ask by way of `monitor/client.rs`.
 
+mod client;
 mod session;
 
 use std::{io, time::Duration};
 
 use holdfast_policies::{
-    happened::{Happened, Happening},
+    happened::Happening,
     names::{Epoch, GuestName},
-    observe::{GuestCondition, GuestReport, Sending, clean},
-    time::Moment,
+    observe::{GuestCondition, GuestReport, clean},
 };
-use qapi::Command;
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use self::session::{Purpose, Session};
+pub use self::client::{AskError, MonitorClient};
+use self::{
+    client::Ask,
+    session::{Purpose, Session},
+};
 use super::{
     GuestEvent, How,
     argv::{AGENT_CHARDEV, AGENT_PORT, OWN_CHARDEV, OWN_PORT},
@@ -53,92 +57,6 @@ const KILLED: [&str; 2] = ["signal 9", "killed"];
 
 /// Questions that may wait for the task; there are a handful of askers.
 const QUEUE: usize = 16;
-
-/// Why QEMU's monitor gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// The guest's process is gone.
-    #[error("the guest has exited")]
-    Gone,
-    /// No answer in time, or no connection.
-    #[error("no answer from the monitor within {0:?}")]
-    Deadline(Duration),
-    /// QEMU refuses.
-    #[error("refused by QEMU: {0}")]
-    Refused(String),
-    /// QEMU answered something else.
-    #[error("unexpected answer")]
-    Unexpected(#[source] serde_json::Error),
-}
-
-struct Ask {
-    name: &'static str,
-    arguments: Value,
-    reply: oneshot::Sender<Result<Value, AskError>>,
-}
-
-/// The way to a guest's monitor; cheap to clone.
-#[derive(Clone)]
-pub struct MonitorClient {
-    asks: mpsc::Sender<Ask>,
-    view: watch::Receiver<View>,
-    recent: Recent,
-    happenings: Happenings,
-    progress: Progress,
-}
-
-impl MonitorClient {
-    /// Asks one question.
-    ///
-    /// # Errors
-    /// See [`AskError`]. After `Deadline` the command may still be carried out.
-    pub async fn execute<C: Command>(&self, command: C, deadline: Duration) -> Result<C::Ok, AskError> {
-        let arguments = serde_json::to_value(&command).map_err(AskError::Unexpected)?;
-        let (reply, answer) = oneshot::channel();
-        let ask = Ask { name: C::NAME, arguments, reply };
-        let exchange = async {
-            self.asks.send(ask).await.map_err(|_| AskError::Gone)?;
-            answer.await.map_err(|_| AskError::Gone)?
-        };
-        let value = timeout(deadline, exchange).await.map_err(|_| AskError::Deadline(deadline))??;
-        serde_json::from_value(value).map_err(AskError::Unexpected)
-    }
-
-    /// What is known of the guest.
-    pub fn view(&self) -> View {
-        self.view.borrow().clone()
-    }
-
-    /// The last few things that QEMU has said unasked, oldest first, each with how long before `now` it was.
-    pub fn recent(&self, now: Moment) -> Vec<String> {
-        self.recent.told(now)
-    }
-
-    /// What has happened to the guest and does not show in its condition, each with how long before `now` it was.
-    pub fn happened(&self, now: Moment) -> Vec<Happened> {
-        self.happenings.told(now)
-    }
-
-    /// Says that a reset until `until` was asked for, and is none of the guest's own.
-    pub fn expect_reset(&self, until: Moment) {
-        self.happenings.expect_reset(until);
-    }
-
-    /// Notes how far the guest is that is sent away, or that it is not sent any more.
-    pub fn note_sending(&self, sending: Option<Sending>) {
-        self.progress.note(sending);
-    }
-
-    /// How far the guest is, while it is sent away.
-    pub fn sending(&self) -> Option<Sending> {
-        self.progress.told()
-    }
-
-    /// To wait for changes.
-    pub fn watch(&self) -> watch::Receiver<View> {
-        self.view.clone()
-    }
-}
 
 /// What a monitor task needs to know.
 pub struct Monitored {
