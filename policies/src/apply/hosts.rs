@@ -68,27 +68,7 @@ impl ClusterState {
                     let why = format!("is being fenced ({order}) and cannot join until that has ended");
                     return Err(Refused::Host { host, why });
                 }
-                self.keep_of_departed(&host);
-                let Some(known) = self.hosts.get_mut(&host) else { return Err(Refused::NoHost { host }) };
-                let before = std::mem::replace(&mut known.facts, facts).incarnation;
-                if known.past.len() >= PAST_BOOTS_MAX {
-                    known.past.remove(0);
-                }
-                known.past.push(before);
-                known.life = Life::Up;
-                known.life_since = context.index;
-                known.joined = context.index;
-                known.lease = known.lease.of_new_boot();
-                known.powered_on = None;
-                // What it announced has happened: it is back. Maintenance and draining outlast a reboot.
-                match known.mode {
-                    Mode::Active | Mode::Draining | Mode::Maintenance => {}
-                    Mode::Leaving { .. } => {
-                        known.mode = std::mem::take(&mut known.mode_on_return);
-                        known.mode_since = context.index;
-                    }
-                }
-                self.ask_new_boot(context, &host, &incarnation);
+                self.booted_anew(context, &host, facts)?;
             }
         }
         self.note(context, Event::HostJoined { host: host.clone(), incarnation });
@@ -98,6 +78,33 @@ impl ClusterState {
         }
         context.wake(&host);
         self.view(context);
+        Ok(())
+    }
+
+    /// A host that has joined before comes back in its next boot: what was so of the one before is over.
+    fn booted_anew(&mut self, context: &mut Context, host: &HostName, facts: HostFacts) -> Result<(), Refused> {
+        let incarnation = facts.incarnation.clone();
+        self.keep_of_departed(host);
+        let Some(known) = self.hosts.get_mut(host) else { return Err(Refused::NoHost { host: host.clone() }) };
+        let before = std::mem::replace(&mut known.facts, facts).incarnation;
+        if known.past.len() >= PAST_BOOTS_MAX {
+            known.past.remove(0);
+        }
+        known.past.push(before);
+        known.life = Life::Up;
+        known.life_since = context.index;
+        known.joined = context.index;
+        known.lease = known.lease.of_new_boot();
+        known.powered_on = None;
+        // What it announced has happened: it is back. Maintenance and draining outlast a reboot.
+        match known.mode {
+            Mode::Active | Mode::Draining | Mode::Maintenance => {}
+            Mode::Leaving { .. } => {
+                known.mode = std::mem::take(&mut known.mode_on_return);
+                known.mode_since = context.index;
+            }
+        }
+        self.ask_new_boot(context, host, &incarnation);
         Ok(())
     }
 
@@ -207,32 +214,10 @@ impl ClusterState {
         // and the host's next boot stays out until the attempt has ended (R20).
         known.life_since = context.index;
         known.life = Life::Gone { proof: proof.clone() };
-        let known_as = match proof.kind() {
-            ProofKind::LeaseExpired { .. } => format!("{host} is cut off, and has stopped its guests"),
-            _ => format!("{host} is off"),
-        };
-        let (at, summary) = (context.at, known_as.clone());
         // Boots follow one another, so what a boot before this one may still have run is over with it.
         let guests = self.guests_on(|on, _| *on == host);
-        let incident = self.incident(context, &Self::host_key(&host), &summary);
-        incident.summary = summary;
-        incident.stamps.began = incident.stamps.began.or(last_well);
-        incident.stamps.detected.get_or_insert(at);
-        incident.stamps.proven = Some(at);
-        incident.severity = Severity::Error;
-        incident.human = None;
-        incident.proof = Some((proof.word().to_owned(), proof.to_string()));
-        incident.did(format!("Holdfast knows that {known_as}: {proof}."));
         let last_words = last_words.map(|words| clean_to(&words, LAST_WORDS_BYTES_MAX));
-        if let Some(words) = &last_words {
-            incident.did(format!("Its last words: {words}."));
-        }
-        for guest in &guests {
-            self.guest_hit(context, guest, format!("{guest} is down: its host {host} has failed"), last_well);
-            let incident = self.incident(context, &Self::guest_key(guest), "");
-            incident.stamps.proven = Some(at);
-            incident.proof = Some((proof.word().to_owned(), proof.to_string()));
-        }
+        self.tell_gone(context, &host, &guests, &proof, last_well, last_words.as_deref());
         let (name, boot, had) = (host.clone(), incarnation.clone(), proof.clone());
         self.note(context, Event::HostGone { host: name, incarnation: boot, proof: had, last_words });
         self.drop_orders(|on, boot| *on == host && *boot == incarnation);
@@ -242,6 +227,41 @@ impl ClusterState {
         }
         self.view(context);
         Ok(())
+    }
+
+    /// Tells people of a host that is proven gone, and of the guests that it had.
+    fn tell_gone(
+        &mut self,
+        context: &Context,
+        host: &HostName,
+        guests: &[GuestName],
+        proof: &Proof,
+        last_well: Option<WallTime>,
+        last_words: Option<&str>,
+    ) {
+        let known_as = match proof.kind() {
+            ProofKind::LeaseExpired { .. } => format!("{host} is cut off, and has stopped its guests"),
+            _ => format!("{host} is off"),
+        };
+        let (at, summary) = (context.at, known_as.clone());
+        let incident = self.incident(context, &Self::host_key(host), &summary);
+        incident.summary = summary;
+        incident.stamps.began = incident.stamps.began.or(last_well);
+        incident.stamps.detected.get_or_insert(at);
+        incident.stamps.proven = Some(at);
+        incident.severity = Severity::Error;
+        incident.human = None;
+        incident.proof = Some((proof.word().to_owned(), proof.to_string()));
+        incident.did(format!("Holdfast knows that {known_as}: {proof}."));
+        if let Some(words) = last_words {
+            incident.did(format!("Its last words: {words}."));
+        }
+        for guest in guests {
+            self.guest_hit(context, guest, format!("{guest} is down: its host {host} has failed"), last_well);
+            let incident = self.incident(context, &Self::guest_key(guest), "");
+            incident.stamps.proven = Some(at);
+            incident.proof = Some((proof.word().to_owned(), proof.to_string()));
+        }
     }
 
     /// What a boot that is proven gone may not run any more, and up to which epoch, should it be alive after all (R10).
