@@ -12,7 +12,7 @@ use crate::{
     ladder::Trouble,
     model::{OnDegraded, Policy, Service},
     names::HostName,
-    observe::GuestCondition,
+    observe::{GuestCondition, GuestReport},
     time::millis,
 };
 
@@ -54,62 +54,67 @@ pub(super) fn trouble(
     policy: Option<&Policy>,
     judgement: &GuestJudgement,
 ) -> Condition {
+    let told = match run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch) {
+        Some(report) => reported(round, run, report),
+        None => Some(unreported(round, run)),
+    };
+    told.unwrap_or_else(|| service_trouble(round, run, policy, judgement))
+}
+
+/// What its host reports of a guest. `None` where its probes are to say how it is.
+fn reported(round: &Round<'_>, run: &Run<'_>, report: &GuestReport) -> Option<Condition> {
     let host = &run.tenure.host;
-    let ill =
-        |why: String| Condition::Ill { trouble: Trouble::Guest, why, evidence: vec![format!("{host} reports it")] };
-    match run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch) {
-        Some(report) => match &report.condition {
-            GuestCondition::Exited { detail } => {
-                let why = format!("its QEMU has ended ({detail})");
-                return perhaps_elsewhere(round, run, &why).unwrap_or_else(|| ill(why));
-            }
-            GuestCondition::Panicked => return ill("its kernel has panicked".to_owned()),
-            broken if broken.is_broken() => {
-                return ill("QEMU cannot run its virtual CPUs on (internal-error)".to_owned());
-            }
-            GuestCondition::Paused { reason } => {
-                let why = format!("it is paused ({reason}); that is not a failure");
-                return Condition::NotToBeJudged {
-                    why,
-                    waits: ("whoever paused it to let it go on".to_owned(), FOREVER),
-                };
-            }
-            GuestCondition::IoError { detail } => {
-                let (trouble, why) =
-                    (Trouble::Storage, format!("its storage failed ({detail}), and QEMU has stopped it"));
-                return Condition::Ill { trouble, why, evidence: vec![format!("{host} reports it")] };
-            }
-            GuestCondition::Unknown { detail } => {
-                let why = format!("{host} cannot tell how it is ({detail})");
-                return Condition::NotToBeJudged { why, waits: (format!("{host} to tell how it is"), FOREVER) };
-            }
-            // The move was given up, and yet everything was sent: nothing will let its virtual CPUs run again.
-            GuestCondition::Sent if round.age(run.since) >= SENT_PATIENCE => {
-                return ill("it was sent away, and its move was given up".to_owned());
-            }
-            // R25: it was adopted, because it is all that is left, and who was to send it to it is gone.
-            GuestCondition::Incoming
-                if round.state.is_outranked(report.epoch) && round.age(run.since) >= SENT_PATIENCE =>
-            {
-                return ill("it waits for what a generation that has ended was to send to it".to_owned());
-            }
-            GuestCondition::Running | GuestCondition::Incoming | GuestCondition::Sent => {}
-        },
-        // Absent from a whole inventory that was taken after the start was reported, and after its host had learned of that.
-        None => {
-            let learned = run.here.seen.filter(|seen| seen.has_learned(round.state.generation, run.since));
-            let synced = learned.and_then(|seen| seen.sync.as_ref());
-            let started = round.told_after(run.since);
-            if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
-                let why = "its host has nothing of it";
-                return perhaps_elsewhere(round, run, why).unwrap_or_else(|| ill(why.to_owned()));
-            }
-            // A host whose next sync does not come by then is not well heard, and has a wait of its own.
-            let waits = (format!("the next word of {host} on what runs there"), millis(round.timing.suspect_after.0));
-            return Condition::NotToBeJudged { why: "its host has not reported it yet".to_owned(), waits };
+    let ill = |why: String| ill_by_report(run, Trouble::Guest, why);
+    Some(match &report.condition {
+        GuestCondition::Exited { detail } => {
+            let why = format!("its QEMU has ended ({detail})");
+            perhaps_elsewhere(round, run, &why).unwrap_or_else(|| ill(why))
         }
+        GuestCondition::Panicked => ill("its kernel has panicked".to_owned()),
+        broken if broken.is_broken() => ill("QEMU cannot run its virtual CPUs on (internal-error)".to_owned()),
+        GuestCondition::Paused { reason } => {
+            let why = format!("it is paused ({reason}); that is not a failure");
+            Condition::NotToBeJudged { why, waits: ("whoever paused it to let it go on".to_owned(), FOREVER) }
+        }
+        GuestCondition::IoError { detail } => {
+            let why = format!("its storage failed ({detail}), and QEMU has stopped it");
+            ill_by_report(run, Trouble::Storage, why)
+        }
+        GuestCondition::Unknown { detail } => {
+            let why = format!("{host} cannot tell how it is ({detail})");
+            Condition::NotToBeJudged { why, waits: (format!("{host} to tell how it is"), FOREVER) }
+        }
+        // The move was given up, and yet everything was sent: nothing will let its virtual CPUs run again.
+        GuestCondition::Sent if round.age(run.since) >= SENT_PATIENCE => {
+            ill("it was sent away, and its move was given up".to_owned())
+        }
+        // R25: it was adopted, because it is all that is left, and who was to send it to it is gone.
+        GuestCondition::Incoming if round.state.is_outranked(report.epoch) && round.age(run.since) >= SENT_PATIENCE => {
+            ill("it waits for what a generation that has ended was to send to it".to_owned())
+        }
+        GuestCondition::Running | GuestCondition::Incoming | GuestCondition::Sent => return None,
+    })
+}
+
+/// What is made of a guest that its host does not report. It is gone only where it is absent from a whole inventory that was taken after
+/// the start was reported, and after its host had learned of that.
+fn unreported(round: &Round<'_>, run: &Run<'_>) -> Condition {
+    let learned = run.here.seen.filter(|seen| seen.has_learned(round.state.generation, run.since));
+    let synced = learned.and_then(|seen| seen.sync.as_ref());
+    let started = round.told_after(run.since);
+    if synced.is_some_and(|sync| sync.incarnation == run.tenure.incarnation && sync.at > started) {
+        let why = "its host has nothing of it";
+        return perhaps_elsewhere(round, run, why)
+            .unwrap_or_else(|| ill_by_report(run, Trouble::Guest, why.to_owned()));
     }
-    service_trouble(round, run, policy, judgement)
+    // A host whose next sync does not come by then is not well heard, and has a wait of its own.
+    let host = &run.tenure.host;
+    let waits = (format!("the next word of {host} on what runs there"), millis(round.timing.suspect_after.0));
+    Condition::NotToBeJudged { why: "its host has not reported it yet".to_owned(), waits }
+}
+
+fn ill_by_report(run: &Run<'_>, trouble: Trouble, why: String) -> Condition {
+    Condition::Ill { trouble, why, evidence: vec![format!("{} reports it", run.tenure.host)] }
 }
 
 /// A guest that has left its host as one does that other tools move may run elsewhere already: nothing is started before the other hosts
