@@ -100,6 +100,15 @@ impl Status {
             lines.push(format!("{severity} {} for {ago}: {}", incident.key, incident.summary));
             lines.extend(incident.human.iter().map(|human| format!("    DO: {human}")));
         }
+        lines.extend(self.wrong_with_hosts());
+        lines.extend(self.wrong_with_guests());
+        lines.extend(self.alert_troubles.iter().map(|trouble| format!("alerts: {trouble}")));
+        lines
+    }
+
+    /// One line per trouble of a voter or a host.
+    fn wrong_with_hosts(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         let missing = self.voters.iter().filter(|voter| !self.hosts.contains_key(*voter));
         lines.extend(missing.map(|voter| format!("voter {voter} has not joined yet")));
         // Of a host that is not well more is told below.
@@ -136,6 +145,12 @@ impl Status {
                 format!("host {name}: nothing has verified that the power device of level {level} is its own")
             }));
         }
+        lines
+    }
+
+    /// One line per trouble of a guest.
+    fn wrong_with_guests(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         for (name, guest) in &self.guests {
             let given_up = guest.given_up.iter().map(|why| {
                 format!("guest {name} is not started any more: {why}; look at it, then `holdfast guest cleanup {name}`")
@@ -148,7 +163,6 @@ impl Status {
         }
         let troubled = self.guests.iter().filter(|(_, guest)| !is_well(guest));
         lines.extend(troubled.map(|(name, guest)| format!("guest {name} is {}: {}", guest.state, doing(guest))));
-        lines.extend(self.alert_troubles.iter().map(|trouble| format!("alerts: {trouble}")));
         lines
     }
 
