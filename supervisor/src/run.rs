@@ -29,7 +29,7 @@ use crate::{
     api, clock,
     consensus::{Consensus, Machine},
     coordinator::{Coordinator, Counter, Input},
-    datagram::{Datagrams, Identity, Keyring, Role, start_stamp},
+    datagram::{Datagrams, Ears, Identity, Keyring, Role, start_stamp},
     desk::Desk,
     duties::Duties,
     facts,
@@ -78,11 +78,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     }
     let incarnation = guard::incarnation(&file.run_dir).context("reading the incarnation")?;
     let machine_id = facts::machine_id(&file)?;
-    let tls = pki::TlsFiles {
-        authority: file.tls.ca.clone(),
-        certificate: file.tls.certificate.clone(),
-        key: file.tls.key.clone(),
-    };
+    let tls = tls_files(&file);
     let certificate_ends = own_certificate(&file, &tls)?;
     let replica = Replica::born();
     let (views, view) = watch::channel(Arc::new(View::default()));
@@ -105,23 +101,8 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let begun = vote::begin(&file, Arc::clone(&replica) as Arc<RwLock<dyn Machine>>, client.clone()).await?;
     let consensus = begun.consensus;
 
-    let keyring = Arc::new(Keyring::load(&file.gossip_keys).context("reading the gossip keys")?);
-    let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)
-        .with_context(|| format!("writing the start stamp in {}", file.state_dir.display()))?;
-    let identity =
-        Identity { host: file.host.clone(), role: Role::Supervisor, incarnation: incarnation.clone(), started: stamp };
-    let datagrams = Datagrams::bind(file.listen, keyring, identity, revocations.ears())
-        .await
-        .with_context(|| format!("listening on {}", file.listen))?;
-    let gossip = GossipConfig {
-        host: file.host.clone(),
-        cluster: file.cluster.clone(),
-        generation: stamp,
-        advertise: file.reached_at(),
-        seeds: file.voters.values().copied().filter(|address| *address != file.listen).collect(),
-        interval: file.timing.gossip_interval.0,
-    };
-    let gossip = Gossip::start(gossip, datagrams.sender.clone(), datagrams.gossip).await?;
+    let (stamp, datagrams) = listen(&file, &incarnation, revocations.ears()).await?;
+    let gossip = Gossip::start(gossip_config(&file, stamp), datagrams.sender.clone(), datagrams.gossip).await?;
 
     let (driver, events) = open_driver(&file).await?;
     let lease = Lease::none(file.timing.lease.0);
@@ -194,6 +175,14 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     ended
 }
 
+fn tls_files(file: &HostFile) -> pki::TlsFiles {
+    pki::TlsFiles {
+        authority: file.tls.ca.clone(),
+        certificate: file.tls.certificate.clone(),
+        key: file.tls.key.clone(),
+    }
+}
+
 /// When this host's certificate ends, once it is seen that it is this host's. One that has ended does not keep the supervisor from
 /// starting: guests run, and the lease of this host is its own matter.
 fn own_certificate(file: &HostFile, tls: &pki::TlsFiles) -> anyhow::Result<WallTime> {
@@ -228,6 +217,30 @@ async fn wait_for_guard(guard: &GuardClient, incarnation: &Incarnation) -> anyho
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+/// Opens the socket for datagrams. Returns also the stamp of this start: what is sent under it is newer than all of an earlier one.
+async fn listen(file: &HostFile, incarnation: &Incarnation, ears: Ears) -> anyhow::Result<(u64, Datagrams)> {
+    let keyring = Arc::new(Keyring::load(&file.gossip_keys).context("reading the gossip keys")?);
+    let stamp = start_stamp(&file.state_dir, Role::Supervisor, clock::wall().0)
+        .with_context(|| format!("writing the start stamp in {}", file.state_dir.display()))?;
+    let identity =
+        Identity { host: file.host.clone(), role: Role::Supervisor, incarnation: incarnation.clone(), started: stamp };
+    let datagrams = Datagrams::bind(file.listen, keyring, identity, ears)
+        .await
+        .with_context(|| format!("listening on {}", file.listen))?;
+    Ok((stamp, datagrams))
+}
+
+fn gossip_config(file: &HostFile, stamp: u64) -> GossipConfig {
+    GossipConfig {
+        host: file.host.clone(),
+        cluster: file.cluster.clone(),
+        generation: stamp,
+        advertise: file.reached_at(),
+        seeds: file.voters.values().copied().filter(|address| *address != file.listen).collect(),
+        interval: file.timing.gossip_interval.0,
     }
 }
 
