@@ -76,12 +76,11 @@ pub fn told<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
+    use std::time::Duration;
 
     use holdfast_policies::{
         model::QemuDefinition,
         names::{Epoch, GuestName},
-        time::WallTime,
     };
 
     use super::super::{
@@ -113,16 +112,7 @@ mod tests {
         let guest = GuestName::new("web-1").unwrap();
         let files = Files::new(&config.run_dir, &guest);
         files.make().unwrap();
-        let record = Record {
-            guest: guest.clone(),
-            epoch: Epoch { generation: 1, index: 7 },
-            definition: QemuDefinition::bare(16),
-            how: How::Run,
-            started: WallTime(0),
-            exclusive: BTreeSet::new(),
-            process,
-            boot: crate::guard::boot_id(),
-        };
+        let record = Record { process, boot: crate::guard::boot_id(), ..Record::bare(guest.clone()) };
         files.write(&record).unwrap();
         guest
     }

@@ -53,6 +53,21 @@ impl Record {
     fn is_of_another_boot(&self) -> bool {
         self.boot.as_ref().zip(boot_id().as_ref()).is_some_and(|(its, this)| its != this)
     }
+
+    /// That of a small guest, of which neither process nor boot is known.
+    #[cfg(test)]
+    pub fn bare(guest: GuestName) -> Self {
+        Self {
+            guest,
+            epoch: Epoch { generation: 1, index: 7 },
+            definition: QemuDefinition::bare(16),
+            how: How::Run,
+            started: WallTime(0),
+            exclusive: BTreeSet::new(),
+            process: None,
+            boot: None,
+        }
+    }
 }
 
 /// One process, so named that a later one with the same number is not taken for it.
@@ -314,16 +329,8 @@ mod tests {
         let guest = GuestName::new("web-1").unwrap();
         let files = Files::new(run_dir.path(), &guest);
         files.make().unwrap();
-        let of = |boot: Option<String>| Record {
-            guest: guest.clone(),
-            epoch: Epoch { generation: 1, index: 7 },
-            definition: QemuDefinition::bare(16),
-            how: How::Run,
-            started: WallTime(0),
-            exclusive: BTreeSet::new(),
-            process: Process::find(i32::try_from(std::process::id()).unwrap()).ok(),
-            boot,
-        };
+        let process = Process::find(i32::try_from(std::process::id()).unwrap()).ok();
+        let of = |boot: Option<String>| Record { process, boot, ..Record::bare(guest.clone()) };
         for boot in [None, boot_id()] {
             files.write(&of(boot.clone())).unwrap();
             assert_eq!(files.read().unwrap(), Some(of(boot)));
