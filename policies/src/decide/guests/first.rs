@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::FOREVER,
+    super::{FOREVER, Round},
     GuestJudgement, Pass,
     strays::{self, Stray},
     wanted::hands_on,
@@ -14,7 +14,7 @@ use crate::{
     hands_off::HandsOff,
     names::{GuestName, HostName, Incarnation},
     proof::Proof,
-    state::{Life, Tenure},
+    state::{Host, Life, Tenure},
 };
 
 impl Pass<'_, '_> {
@@ -26,44 +26,13 @@ impl Pass<'_, '_> {
             judgement.waits = Some(hands_on(&hands_off));
             return;
         }
-        let mut found = Vec::new();
-        let mut said: BTreeMap<HostName, Incarnation> = BTreeMap::new();
-        let (mut could_run, mut unlearned) = (Vec::new(), Vec::new());
-        for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests) {
-            if matches!(known.life, Life::Gone { .. }) {
-                continue;
-            }
-            could_run.push(host.clone());
-            let incarnation = &known.facts.incarnation;
-            let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };
-            // R25: one that has not learned of this generation may yet start what an older one has ordered.
-            if !round.state.is_known_to(seen) {
-                unlearned.push(host.as_str());
-                continue;
-            }
-            match seen.reports.get(name).filter(|report| is_there(&report.condition)) {
-                Some(report) => {
-                    let (host, incarnation) = (host.clone(), incarnation.clone());
-                    found.push(Tenure { host, incarnation, epoch: report.epoch });
-                }
-                None => {
-                    said.insert(host.clone(), incarnation.clone());
-                }
-            }
-        }
-        let has = |host: &HostName| found.iter().any(|tenure| tenure.host == *host);
-        let missing = could_run.iter().filter(|host| !said.contains_key(*host) && !has(host));
-        let missing: Vec<&str> = missing.map(HostName::as_str).collect();
+        let words = Words::on(round, name);
         // Only the hosts themselves end it, or proof that they are gone.
-        let mut their_word = (format!("the word of {} on what runs there", missing.join(" and ")), FOREVER);
-        if !unlearned.is_empty() {
-            let unlearned = unlearned.join(" and ");
-            let when = "when its supervisor has learned of this generation, for which it must be of this version";
-            their_word.0 = format!("{}; that of {unlearned} counts {when}", their_word.0);
-        }
+        let their_word = (words.to_come(), FOREVER);
+        let Words { could_run, found, said, .. } = words;
         let strays = self.found(name, 0);
         self.tell_strays(name, if strays.len() > 1 { &strays } else { &[] }, format_args!("at once"));
-        match (found.as_slice(), Proof::not_here(could_run.clone(), &said)) {
+        match (found.as_slice(), Proof::not_here(could_run.iter().copied().cloned(), &said)) {
             ([tenure], _) if said.len() + 1 == could_run.len() => {
                 self.decision.commands.push(Change::GuestAdopted { guest: name.clone(), tenure: tenure.clone() });
                 judgement.doing = format!("found on {}", tenure.host);
@@ -105,5 +74,56 @@ impl Pass<'_, '_> {
                     (doing, self.stop_of_strays(name, Some(keep)))
                 }
             };
+    }
+}
+
+/// What the hosts that could run a guest have said of it.
+#[derive(Default)]
+struct Words<'a> {
+    could_run: Vec<&'a HostName>,
+    found: Vec<Tenure>,
+    /// Those that have nothing of it, in which boot.
+    said: BTreeMap<HostName, Incarnation>,
+    /// R25: those that have not learned of this generation. Each may yet start what an older one has ordered.
+    unlearned: Vec<&'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn on(round: &Round<'a>, name: &GuestName) -> Self {
+        let mut words = Self::default();
+        let is_gone = |known: &Host| matches!(known.life, Life::Gone { .. });
+        for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests && !is_gone(known)) {
+            words.could_run.push(host);
+            let incarnation = &known.facts.incarnation;
+            let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };
+            if !round.state.is_known_to(seen) {
+                words.unlearned.push(host.as_str());
+                continue;
+            }
+            match seen.reports.get(name).filter(|report| is_there(&report.condition)) {
+                Some(report) => {
+                    let (host, incarnation) = (host.clone(), incarnation.clone());
+                    words.found.push(Tenure { host, incarnation, epoch: report.epoch });
+                }
+                None => {
+                    words.said.insert(host.clone(), incarnation.clone());
+                }
+            }
+        }
+        words
+    }
+
+    /// What is still to be said, and by whom.
+    fn to_come(&self) -> String {
+        let has = |host: &HostName| self.found.iter().any(|tenure| tenure.host == *host);
+        let missing = self.could_run.iter().filter(|host| !self.said.contains_key(**host) && !has(host));
+        let missing: Vec<&str> = missing.map(|host| host.as_str()).collect();
+        let word = format!("the word of {} on what runs there", missing.join(" and "));
+        if self.unlearned.is_empty() {
+            return word;
+        }
+        let unlearned = self.unlearned.join(" and ");
+        let when = "when its supervisor has learned of this generation, for which it must be of this version";
+        format!("{word}; that of {unlearned} counts {when}")
     }
 }
