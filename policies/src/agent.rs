@@ -3,7 +3,10 @@
 //! Pure: a reply or a result goes in, actions come out, in order. An action that follows a [`Action::Persist`] may be
 //! carried out only when that has reached the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +22,9 @@ use crate::{
 
 /// Results kept for the coordinator; it has at most a few orders per guest open at once.
 const RESULTS_MAX: usize = 4_096;
+
+/// How long an act may take for which the lease was found to be valid: QEMU is run, or told to go on, in a moment.
+const ACT: Duration = Duration::from_millis(100);
 
 /// What the agent keeps on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -158,7 +164,7 @@ impl Agent {
     /// Whether the lease is valid with margin: 5 % for drift (R1) and a little for the act itself.
     #[must_use]
     pub fn may_act(&self, now: Moment) -> bool {
-        let margin = self.timing.lease.0 / 20 + std::time::Duration::from_millis(100);
+        let margin = self.timing.lease.0 / 20 + ACT;
         self.lease.is_some_and(|deadline| now.plus(margin) < deadline)
     }
 
@@ -194,42 +200,15 @@ impl Agent {
             return Err(Stale::Nonce { got: reply.nonce, sent: nonce });
         }
         let seen = self.disk.authority;
-        let older = reply.authority.generation < seen.generation
-            || (reply.authority.generation == seen.generation
-                && (reply.authority.term < seen.term || reply.authority.index < seen.index));
-        if older {
+        if is_older(reply.authority, seen) {
             return Err(Stale::Authority { got: reply.authority, seen });
         }
         let mut actions = Vec::new();
         let knew_floors = self.disk.floors_known;
-        let new_term = reply.authority.term != seen.term || reply.authority.generation != seen.generation;
-        // The first one of all has nothing before it.
-        if seen.generation > 0 && reply.authority.generation > seen.generation {
-            self.outranked.extend(&self.carried);
-            // Who ordered it is gone; a number that comes again is another order's.
-            self.results.clear();
-            // An index of the one says nothing of the other.
-            self.view = 0;
-        }
-        self.disk.authority = reply.authority;
-        if let Some(floors) = reply.floors.filter(|_| !self.disk.floors_known) {
-            for (guest, epoch) in floors {
-                // A release that came before them has set its own.
-                let floor = self.disk.floors.entry(guest).or_default();
-                *floor = (*floor).max(epoch);
-            }
-            self.disk.floors_known = true;
-            actions.extend([Action::Persist(self.disk.clone()), Action::SyncNow]);
-        } else if new_term {
-            actions.push(Action::Persist(self.disk.clone()));
-        }
+        self.follow(reply.authority, reply.floors, &mut actions);
         // R12: the request that this answers was made without floors, so whoever granted it a lease was mistaken.
         if let Some(lease_ms) = reply.lease_ms.filter(|_| knew_floors) {
-            let deadline = sent.plus(std::time::Duration::from_millis(lease_ms));
-            if self.lease.is_none_or(|lease| lease < deadline) {
-                self.lease = Some(deadline);
-                actions.push(Action::Grant(deadline));
-            }
+            self.extend_lease(sent.plus(Duration::from_millis(lease_ms)), &mut actions);
         }
         self.began.get_or_insert(sent);
         self.withdrawn = withdrawn(&reply.go_aheads);
@@ -256,6 +235,39 @@ impl Agent {
             actions.extend(self.on_view(view));
         }
         Ok(actions)
+    }
+
+    /// Takes over the authority of a reply, and the floors that come to whoever has none. A new term, and floors, are on disk before
+    /// anything that follows.
+    fn follow(&mut self, authority: Authority, floors: Option<BTreeMap<GuestName, Epoch>>, actions: &mut Vec<Action>) {
+        let seen = std::mem::replace(&mut self.disk.authority, authority);
+        let new_term = authority.term != seen.term || authority.generation != seen.generation;
+        // The first one of all has nothing before it.
+        if seen.generation > 0 && authority.generation > seen.generation {
+            self.outranked.extend(&self.carried);
+            // Who ordered it is gone; a number that comes again is another order's.
+            self.results.clear();
+            // An index of the one says nothing of the other.
+            self.view = 0;
+        }
+        if let Some(floors) = floors.filter(|_| !self.disk.floors_known) {
+            for (guest, epoch) in floors {
+                // A release that came before them has set its own.
+                let floor = self.disk.floors.entry(guest).or_default();
+                *floor = (*floor).max(epoch);
+            }
+            self.disk.floors_known = true;
+            actions.extend([Action::Persist(self.disk.clone()), Action::SyncNow]);
+        } else if new_term {
+            actions.push(Action::Persist(self.disk.clone()));
+        }
+    }
+
+    fn extend_lease(&mut self, deadline: Moment, actions: &mut Vec<Action>) {
+        if self.lease.is_none_or(|lease| lease < deadline) {
+            self.lease = Some(deadline);
+            actions.push(Action::Grant(deadline));
+        }
     }
 
     /// A view was made of what the coordinator has told. Replies may overtake each other, and news take their time to be read: one that
@@ -422,6 +434,13 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// Whether an authority is no successor of one that was seen (R3). Also the index of a newer term must not go back: what is committed
+/// stays so.
+fn is_older(got: Authority, seen: Authority) -> bool {
+    got.generation < seen.generation
+        || (got.generation == seen.generation && (got.term < seen.term || got.index < seen.index))
 }
 
 #[cfg(test)]
