@@ -1,9 +1,6 @@
 //! What operators ask of the coordinator: each request becomes one command, or an answer read from state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use holdfast_policies::{
     change::{Applied, Change, Refused},
@@ -11,8 +8,6 @@ use holdfast_policies::{
         HostVerdict, Report, drill,
         placement::{problem, where_to},
     },
-    lease::{Unarmed, left_open, unarmed},
-    model::Policies,
     names::{GuestName, HostName},
     plan::{Circumstances, Question, simulate},
     proof::Proof,
@@ -20,10 +15,7 @@ use holdfast_policies::{
     time::millis,
 };
 
-use super::{
-    brain::Brain,
-    declared::{Planned, plan_aside},
-};
+use super::brain::Brain;
 use crate::{
     clock,
     desk::{Answer, Denied, Facts, Request, Voucher, explain, journal, no_guest, no_host, of_refusal, status},
@@ -159,7 +151,8 @@ impl Brain {
         nodes.filter(|node| node.votes && !node.answers).map(|node| node.place.host).collect()
     }
 
-    async fn done(&mut self, change: Change, what: String) -> Result<Answer, Denied> {
+    /// Has an operator's order committed. `what` is what they are told when it is.
+    pub(super) async fn done(&mut self, change: Change, what: String) -> Result<Answer, Denied> {
         if self.halted() {
             let why =
                 "nothing is decided, because an old copy of the store was restored; `holdfast status` says what to do";
@@ -175,85 +168,6 @@ impl Brain {
             }
             Ok(Applied { refused: Some(refused), .. }) => of_refusal(refused),
             Err(error) => Err(Denied::NoLeader(error)),
-        }
-    }
-
-    async fn apply(
-        &mut self,
-        sources: BTreeMap<String, String>,
-        by: String,
-        dry_run: bool,
-        voucher: &Voucher,
-    ) -> Result<Answer, Denied> {
-        let (current, base_version, level) =
-            self.node.read(|state| (state.policies.clone(), state.policy_version, state.level));
-        let Planned { policies, mut changes, sources } = plan_aside(current, sources, level).await?;
-        if !dry_run {
-            voucher.keep_way_in(&policies.cluster)?;
-        }
-        self.check_against_cluster(&policies)?;
-        changes.extend(self.node.read(|state| {
-            policies.to_be_started_anew(&state.policies, |guest| state.guests.get(guest).is_some_and(may_run))
-        }));
-        changes.extend(self.node.read(|state| {
-            let hosts = state.hosts.iter().filter(|(_, known)| known.facts.guests);
-            policies.unfenced(hosts.map(|(name, _)| name))
-        }));
-        changes.extend(self.node.read(|state| left_open(state, &policies)));
-        changes.extend(self.node.read(|state| policies.local_levels_declared(&state.policies)));
-        changes.extend(self.node.read(|state| policies.strangers_named(|host| self.is_known(state, host))));
-        let too_early = self.node.read(|state| state.too_early(&policies));
-        if dry_run {
-            changes
-                .extend(too_early.map(|refused| format!("? {refused}: `holdfast status` names who is to be upgraded")));
-            return Ok(Answer::Applied { version: base_version, changes, dry_run });
-        }
-        let same = self.node.read(|state| state.policies == policies && state.sources == sources);
-        if same && base_version > 0 {
-            return Ok(Answer::Ignored { why: format!("version {base_version} says so already") });
-        }
-        if let Some(refused) = too_early {
-            return of_refusal(refused);
-        }
-        let change = Change::PoliciesApplied { policies: Box::new(policies), sources, base_version, by };
-        self.done(change, String::new()).await?;
-        Ok(Answer::Applied { version: base_version + 1, changes, dry_run })
-    }
-
-    /// Whether a host has joined, or is expected to. What is declared of one that was revoked is there for the one that gets
-    /// its name.
-    fn is_known(&self, state: &ClusterState, host: &HostName) -> bool {
-        let joined = state.hosts.contains_key(host) || state.revoked.contains_key(host);
-        joined || self.node.file.voters.contains_key(host)
-    }
-
-    /// What cannot be seen in the files alone.
-    fn check_against_cluster(&self, policies: &Policies) -> Result<(), Denied> {
-        let stranger = self.node.read(|state| {
-            let host = policies.fencing.keys().find(|host| !self.is_known(state, host))?;
-            let hosts: Vec<&str> = state.hosts.keys().map(HostName::as_str).collect();
-            Some(format!("fencing names the host {host}, which has never joined; the hosts are {}", hosts.join(", ")))
-        });
-        if let Some(text) = stranger {
-            return Err(Denied::Refused(text));
-        }
-        match self.node.read(|state| unarmed(state, &self.evidence, policies)) {
-            None => {}
-            Some(lacks @ Unarmed::Lacks { .. }) => return Err(Denied::Refused(lacks.to_string())),
-            // A host that has just started, or a coordinator that has just taken over, will know in a moment.
-            Some(unknown @ Unarmed::Unknown { .. }) => return Err(Denied::NoLeader(unknown.to_string())),
-        }
-        let busy = self.node.read(|state| {
-            let removed = state.guests.iter().filter(|(name, _)| !policies.guests.contains_key(*name));
-            let unsettled =
-                |phase: &Phase| !matches!(phase, Phase::Unplaced | Phase::Free { .. } | Phase::Running { .. });
-            removed.filter(|(_, guest)| unsettled(&guest.phase)).map(|(name, _)| name.to_string()).next()
-        });
-        match busy {
-            Some(guest) => {
-                Err(Denied::Refused(format!("{guest} is being started, stopped or moved; remove it when that is over")))
-            }
-            None => self.check_tolerance(policies),
         }
     }
 
@@ -369,11 +283,6 @@ impl Brain {
 /// others, and operators with a certificate, are to go on to where another may lead by now.
 fn may_answer(followed: bool, me: &HostName, voucher: &Voucher) -> bool {
     followed || matches!(voucher, Voucher::Host(host) if host == me)
-}
-
-/// Whether something of a guest may run, wherever.
-fn may_run(guest: &Guest) -> bool {
-    !matches!(guest.phase, Phase::Unplaced | Phase::Free { .. })
 }
 
 /// Whether the guest runs on this host and is being moved away from it.

@@ -3,6 +3,7 @@
 //! It runs on every voter and acts only on the one that leads. Nothing that it holds has to survive: all work is
 //! derived again from the replicated state (R4).
 
+mod applying;
 mod brain;
 mod commit;
 mod counter;
