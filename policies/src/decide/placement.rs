@@ -103,33 +103,10 @@ impl<'a> Plan<'a> {
         judged: &BTreeMap<HostName, HostJudgement>,
     ) -> Self {
         let problem = problem(state, judged).at_turn(now.moment.0 / millis(TURN));
-        let mut ready: Vec<GuestAt> = problem.homeless();
         let age = |index| evidence.marks.age(index, now.moment);
         let kept = departures::kept(state, age);
-        // Who waits for a host that is away takes no turn from those who can be placed.
-        let waits = |guest: &GuestName| {
-            kept.get(guest).is_some_and(|kept| !departures::is_fit_to_start(state, judged, kept.host))
-        };
-        let second = that_start_after(&state.policies);
-        let for_first = |guest: &GuestName| {
-            let Some(Phase::Free { since, .. }) = state.guests.get(guest).map(|known| &known.phase) else {
-                return false;
-            };
-            second.contains(guest) && waits_out(state, evidence, judged, guest, age(*since))
-        };
-        let takes_part = |guest: &GuestName| is_to_be_placed(state, guest, second.contains(guest), age);
-        let is_ready = |guest: &GuestName| !waits(guest) && takes_part(guest) && !for_first(guest);
-        ready.retain(|at| is_ready(problem.guest_name(*at)));
         let mut room = Room::of(&problem);
-        if ready.len() > GUESTS_PER_ROUND {
-            // Those that find no host, which people have been told, do not keep others from a place for ever.
-            let told = told_to_wait(state);
-            let has_room = room.has_for(&problem);
-            let in_vain = |at: GuestAt| told.contains(problem.guest_name(at).as_str()) && !has_room(at);
-            ready.sort_by_cached_key(|at| (in_vain(*at), Reverse(problem.priority(*at)), *at));
-            ready.truncate(GUESTS_PER_ROUND);
-        }
-        ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
+        let ready = ready(state, evidence, judged, &problem, &room, &kept, age);
         // One that has found no host for long does not keep others from waiting, although it may be less important.
         let freed_now = ready.iter().copied().filter(|at| may_wait(state, problem.guest_name(*at), age));
         let patient = problem.least_important(&freed_now.collect::<Vec<GuestAt>>());
@@ -271,6 +248,42 @@ impl<'a> Plan<'a> {
             place @ (Place::On { .. } | Place::Later { .. } | Place::Nowhere { .. }) => self.told(place),
         }
     }
+}
+
+/// The guests that this round places, by priority. `age` is the time since a log index was applied.
+fn ready(
+    state: &ClusterState,
+    evidence: &Evidence,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    problem: &Problem<'_>,
+    room: &Room,
+    kept: &BTreeMap<&GuestName, Kept<'_>>,
+    age: impl Fn(u64) -> Duration + Copy,
+) -> Vec<GuestAt> {
+    // Who waits for a host that is away takes no turn from those who can be placed.
+    let waits =
+        |guest: &GuestName| kept.get(guest).is_some_and(|kept| !departures::is_fit_to_start(state, judged, kept.host));
+    let second = that_start_after(&state.policies);
+    let for_first = |guest: &GuestName| {
+        let Some(Phase::Free { since, .. }) = state.guests.get(guest).map(|known| &known.phase) else {
+            return false;
+        };
+        second.contains(guest) && waits_out(state, evidence, judged, guest, age(*since))
+    };
+    let takes_part = |guest: &GuestName| is_to_be_placed(state, guest, second.contains(guest), age);
+    let is_ready = |guest: &GuestName| !waits(guest) && takes_part(guest) && !for_first(guest);
+    let mut ready: Vec<GuestAt> = problem.homeless();
+    ready.retain(|at| is_ready(problem.guest_name(*at)));
+    if ready.len() > GUESTS_PER_ROUND {
+        // Those that find no host, which people have been told, do not keep others from a place for ever.
+        let told = told_to_wait(state);
+        let has_room = room.has_for(problem);
+        let in_vain = |at: GuestAt| told.contains(problem.guest_name(at).as_str()) && !has_room(at);
+        ready.sort_by_cached_key(|at| (in_vain(*at), Reverse(problem.priority(*at)), *at));
+        ready.truncate(GUESTS_PER_ROUND);
+    }
+    ready.sort_by_key(|at| (Reverse(problem.priority(*at)), *at));
+    ready
 }
 
 /// Places guests that have waited for a host that is back on that host, and then the others. One that its host cannot take
