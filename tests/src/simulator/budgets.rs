@@ -10,7 +10,7 @@ use holdfast_policies::{
 
 use super::{
     Ms,
-    faults::{Happening, Plan},
+    faults::{Happening, Plan, heals},
     oddities::before,
     random::Random,
     setup::Setup,
@@ -32,7 +32,7 @@ pub fn draw(setup: &mut Setup, random: &mut Random, mut plan: Plan) -> Plan {
     // Whoever lifts a quarantine has seen why the host was fenced: its budget is whole again then.
     cluster.quarantine_after_fences = random.one_in(3).then_some(limit);
     let host = random.index(setup.hosts.len());
-    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let healed = heals(&plan);
     for healed in healed {
         let at = before(random, healed, 12_000, 24_000);
         plan.push((at, Happening::Cut { host, time: random.between(9_000, 16_000) }));

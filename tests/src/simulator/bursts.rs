@@ -10,7 +10,7 @@ use super::{
     Ms,
     breaks::Break,
     device::Device,
-    faults::{Happening, Moment, Plan},
+    faults::{Happening, Moment, Plan, heals},
     random::Random,
     setup::Setup,
 };
@@ -49,7 +49,7 @@ pub fn random_plan(setup: &Setup, minutes: u64) -> Plan {
 /// Faults of hosts with guards and watchdogs, among the others; drawn apart, so that other worlds stay what they are.
 fn with_leases(setup: &Setup, mut plan: Plan) -> Plan {
     let mut random = Random::new(setup.seed, 6);
-    let bursts: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let bursts = heals(&plan);
     for healed in bursts {
         for _ in 0..random.between(1, 5) {
             let at = healed.saturating_sub(random.between(1_000, 20_000)).max(CALM_FIRST);

@@ -12,7 +12,7 @@ use holdfast_policies::{
 use super::{
     Ms,
     breaks::Break,
-    faults::{Happening, Plan},
+    faults::{Happening, Plan, heals},
     host::{Host, boot_of},
     queue::Event,
     random::Random,
@@ -37,7 +37,7 @@ pub fn draw(setup: &mut Setup, random: &mut Random, mut plan: Plan) -> Plan {
     let count = setup.hosts.len();
     setup.compacts_every = random.one_in(2).then(|| 10 + random.index(120));
     setup.twin = random.one_in(3).then(|| Twin { of: random.index(count), is_copy: random.one_in(2) });
-    let bursts: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let bursts = heals(&plan);
     for healed in bursts {
         for _ in 0..random.between(1, 4) {
             let at = healed.saturating_sub(random.between(2_000, 25_000)).max(20_000);

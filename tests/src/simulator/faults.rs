@@ -144,3 +144,8 @@ impl Moment {
 
 /// A plan: what happens when.
 pub type Plan = Vec<(Ms, Happening)>;
+
+/// When everything is mended, each time.
+pub(super) fn heals(plan: &[(Ms, Happening)]) -> Vec<Ms> {
+    plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect()
+}

@@ -15,7 +15,7 @@ use holdfast_policies::{
 use super::{
     Ms, budgets,
     device::{Device, OUTLETS},
-    faults::{Happening, Plan},
+    faults::{Happening, Plan, heals},
     guest::Vm,
     host::Host,
     random::Random,
@@ -69,7 +69,7 @@ const CALM_FIRST: Ms = 20_000;
 
 /// Gives a world what this file is about, and adds to its plan.
 pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
-    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let healed = heals(&plan);
     if let Some(random) = drawn(setup, DRIFT) {
         drift(setup, random);
     }

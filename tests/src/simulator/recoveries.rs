@@ -20,7 +20,7 @@ use holdfast_policies::{
 use super::{
     Ms,
     breaks::Break,
-    faults::{Happening, Plan},
+    faults::{Happening, Plan, heals},
     oddities::before,
     queue::Event,
     random::Random,
@@ -38,7 +38,7 @@ pub(super) const RECOVERED_WITHIN: Ms = 60_000;
 /// Has a majority be lost before one of the heals. Not where something is counted that a lost history forgets, and not beside
 /// versions that know of no generations.
 pub fn draw(setup: &Setup, random: &mut Random, mut plan: Plan) -> Plan {
-    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let healed = heals(&plan);
     let cluster = &setup.policies.cluster;
     let counts = cluster.fences_per_hour.is_some() || cluster.fences_per_hour_in_all.is_some();
     if healed.is_empty() || counts || setup.twin.is_some() || !setup.old.is_empty() || setup.voters < 3 {

@@ -19,7 +19,7 @@ use holdfast_policies::{
 use super::{
     Ms,
     breaks::Break,
-    faults::{Happening, Plan},
+    faults::{Happening, Plan, heals},
     oddities::before,
     queue::Event,
     random::Random,
@@ -39,7 +39,7 @@ const TRIES: u32 = 40;
 /// Before heals, hosts without a vote are switched off, revoked, and switched on again. Not where something is counted of hosts that
 /// is forgotten with them.
 pub fn draw(setup: &Setup, random: &mut Random, mut plan: Plan) -> Plan {
-    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let healed = heals(&plan);
     let cluster = &setup.policies.cluster;
     let counts = cluster.fences_per_hour.is_some() || cluster.fences_per_hour_in_all.is_some();
     let members = setup.hosts.len().saturating_sub(setup.voters);

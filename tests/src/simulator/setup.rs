@@ -76,7 +76,7 @@ impl Setup {
     pub fn plain(hosts: usize, policies: Policies) -> Self {
         Self {
             seed: 1,
-            hosts: (0..hosts).map(|index| host(index, 16_384)).collect(),
+            hosts: (0..hosts).map(host).collect(),
             voters: voters_among(hosts),
             policies,
             running: BTreeMap::new(),
@@ -100,35 +100,15 @@ impl Setup {
     pub fn random(seed: u64, least: usize, most: usize, broken: Option<Break>) -> Self {
         let mut random = Random::new(seed, 1);
         let count = least + random.index(most.saturating_sub(least) + 1);
-        let hosts: Vec<HostSetup> = (0..count).map(|index| host(index, 16_384)).collect();
         let guests: Vec<GuestName> = (0..2 + random.below(count as u64)).map(guest).collect();
-        let voters = voters_among(count);
         let mut running = BTreeMap::new();
         if random.one_in(4) {
             running.insert(guest(0), random.index(count));
         }
-        let names: Vec<HostName> = hosts.iter().map(|host| host.name.clone()).collect();
+        let names: Vec<HostName> = (0..count).map(|index| host(index).name).collect();
         let policies = policies(&mut random, &guests, &names);
         let timing = Self::random_timing(broken);
-        let mut setup = Self {
-            seed,
-            hosts,
-            voters,
-            policies,
-            running,
-            timing,
-            chance: true,
-            broken,
-            guarded: false,
-            compacts_every: None,
-            twin: None,
-            drifts: Vec::new(),
-            lossy_links: false,
-            old: BTreeMap::new(),
-            large_views: false,
-            bad_disks: false,
-            passes_remembered: false,
-        };
+        let mut setup = Self { seed, running, timing, chance: true, broken, ..Self::plain(count, policies) };
         // Drawn apart, so that the other worlds stay what they are.
         let mut random = Random::new(seed, 5);
         if random.one_in(3) || broken.is_some_and(Break::is_about_leases) {
@@ -181,8 +161,9 @@ fn voters_among(hosts: usize) -> usize {
     if hosts >= 7 { 5 } else { 3.min(hosts) }
 }
 
-fn host(index: usize, memory_mib: u64) -> HostSetup {
-    HostSetup { name: named(HostName::new(format!("hv-{index}"))), memory_mib, cores: 8, guests: true, watchdog: None }
+fn host(index: usize) -> HostSetup {
+    let name = named(HostName::new(format!("hv-{index}")));
+    HostSetup { name, memory_mib: 16_384, cores: 8, guests: true, watchdog: None }
 }
 
 pub(super) fn guest(index: u64) -> GuestName {

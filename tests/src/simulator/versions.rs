@@ -9,7 +9,7 @@ use holdfast_policies::{
 use super::{
     Ms,
     breaks::Break,
-    faults::{Happening, Plan},
+    faults::{Happening, Plan, heals},
     oddities::before,
     random::Random,
     setup::Setup,
@@ -26,7 +26,7 @@ const OLDER: [FeatureLevel; 3] = [FeatureLevel::BIRTH, FeatureLevel::REVOCATION,
 pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     let mut random = Random::new(setup.seed, VERSIONS);
     let drawn = random.one_in(3) || setup.broken == Some(Break::R26);
-    let healed: Vec<Ms> = plan.iter().filter(|(_, what)| matches!(what, Happening::Heal)).map(|(at, _)| *at).collect();
+    let healed = heals(&plan);
     // A second machine speaks in the name of the first, and would say what it can do for it.
     if !drawn || healed.is_empty() || setup.twin.is_some() {
         return plan;
