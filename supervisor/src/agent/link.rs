@@ -54,7 +54,7 @@ pub async fn sync(
     timeout(DEADLINE, race).await.unwrap_or_else(|_| Err(format!("no reply within {DEADLINE:?}")))
 }
 
-/// The voter that answered last comes first; then this host's own leader, then the others.
+/// The leader comes first, as far as this host knows one; then the voter that answered last, then the others.
 fn in_order(node: &Node, first: Option<&HostName>) -> VecDeque<(HostName, SocketAddr)> {
     let leader = node.leader();
     let mut voters: Vec<(HostName, SocketAddr)> = node.voters().into_iter().collect();
