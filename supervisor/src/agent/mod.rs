@@ -55,6 +55,12 @@ const OVERTAKE_AFTER: Duration = Duration::from_millis(100);
 /// How soon it is looked again whether another sync may start, when as many as may be are under way.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Of so many syncs that fail in a row each is told of.
+const FAILURES_TOLD: u32 = 3;
+
+/// After that one in so many is: one in a minute or so.
+const TOLD_AGAIN_EVERY: u32 = 100;
+
 /// Everything that the agent's task is given at its start.
 pub struct Parts {
     /// The node.
@@ -176,8 +182,11 @@ struct Work {
     sync_began: Instant,
     /// Something has happened that should not wait for the next turn.
     again: bool,
+    /// The voter that answered last: asked before others that do not lead either.
     first: Option<HostName>,
+    /// When the power device was asked whose reading comes with a result.
     asked_at: BTreeMap<OrderId, Moment>,
+    /// Syncs in a row that have failed.
     failures: u32,
     /// How far the coordinator knows what is seen here, as it has said itself: it alone knows what has arrived.
     sights_known: Option<SightsMark>,
@@ -314,14 +323,13 @@ impl Work {
         self.failures = self.failures.saturating_add(1);
         self.words.note_trouble(Some(error));
         self.first = None;
-        // The first ones are told, then one in a minute or so.
-        if self.failures <= 3 || self.failures.is_multiple_of(100) {
+        if self.failures <= FAILURES_TOLD || self.failures.is_multiple_of(TOLD_AGAIN_EVERY) {
             tracing::warn!(error, failures = self.failures, "no coordinator could be reached");
         }
     }
 
     async fn synced(&mut self, mut reply: SyncReply, nonce: u64, sent: Moment) {
-        if self.failures > 3 {
+        if self.failures > FAILURES_TOLD {
             tracing::info!(failures = self.failures, "a coordinator answers again");
         }
         self.failures = 0;

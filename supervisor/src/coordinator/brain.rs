@@ -65,15 +65,20 @@ pub(super) struct Brain {
     pub(super) evidence: Evidence,
     pub(super) wishes: Wishes,
     pub(super) tests: Tests,
+    /// What the last round found.
     pub(super) report: Report,
     pub(super) alerts: watch::Sender<Arc<AlertState>>,
     pub(super) troubles: watch::Receiver<Vec<Trouble>>,
+    /// The term in which this host leads, if it does.
     pub(super) led_term: Option<u64>,
+    /// Changes that were refused a moment ago, and when.
     pub(super) refused: VecDeque<(Change, Moment)>,
+    /// Whether this supervisor doubts itself.
     pub(super) doubting: bool,
     /// The newest time that it stood still of which it has made something.
     doubted: Option<Moment>,
     pub(super) numbers: Numbers,
+    /// When numbers were last brought up to date; 0 while they are not shown.
     pub(super) exported: Moment,
     /// When gossip was last asked for last words.
     pub(super) listened: Moment,
