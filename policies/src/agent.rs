@@ -161,10 +161,10 @@ impl Agent {
         self.lease
     }
 
-    /// Whether the lease is valid with margin: 5 % for drift (R1) and a little for the act itself.
+    /// Whether the lease is valid with its [`margin`].
     #[must_use]
     pub fn may_act(&self, now: Moment) -> bool {
-        let margin = self.timing.lease.0 / 20 + ACT;
+        let margin = margin(self.timing.lease.0);
         self.lease.is_some_and(|deadline| now.plus(margin) < deadline)
     }
 
@@ -434,6 +434,13 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// How long before the end of a lease that lasts so long nothing is begun under it any more: 5 % for drift (R1), and a little for the
+/// act itself.
+#[must_use]
+pub fn margin(lease: Duration) -> Duration {
+    lease / 20 + ACT
 }
 
 /// Whether an authority is no successor of one that was seen (R3). Also the index of a newer term must not go back: what is committed

@@ -12,6 +12,7 @@ use std::{
 
 use holdfast_fencing::Refusals;
 use holdfast_policies::{
+    agent::margin,
     hostfile::HostFile,
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     state::ClusterState,
@@ -291,10 +292,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// No lease yet. `lease` is how long one lasts: the margin is 5 % of it and a little for the act itself (R1).
+    /// No lease yet. `lease` is how long one lasts.
     #[must_use]
     pub fn none(lease: Duration) -> Self {
-        Self { deadline: Arc::default(), margin: lease / 20 + Duration::from_millis(100) }
+        Self { deadline: Arc::default(), margin: margin(lease) }
     }
 
     /// The guard has accepted this deadline.
