@@ -25,6 +25,12 @@ use crate::{
 /// How long a target may take to notice that everything has arrived.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
+/// How long before its order's deadline a command or a reboot is given up, so that more is told of it than that time is up.
+const ENDS_BEFORE: Duration = Duration::from_secs(1);
+
+/// The same for a send, which then has to be cancelled, and its guest let run here again.
+const SEND_ENDS_BEFORE: Duration = Duration::from_secs(5);
+
 /// How long a send that was given up may take to end, before the guest is let run here: it is cancelled within a second, unless QEMU
 /// is slow to answer.
 const SENDING_ENDS: Duration = Duration::from_secs(20);
@@ -101,12 +107,10 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
             start(node, driver, guest, *epoch, definition, How::Incoming).await
         }
         OrderKind::Release { guest, epoch, how } => release(node, driver, guest, *epoch, *how).await,
-        OrderKind::Reboot { guest, .. } => {
-            match driver.reboot(guest, deadline.saturating_sub(Duration::from_secs(1))).await {
-                Ok(took) => done(format!("it began anew after {} ms", took.as_millis())),
-                Err(error) => failed(with_causes(&error)),
-            }
-        }
+        OrderKind::Reboot { guest, .. } => match driver.reboot(guest, deadline.saturating_sub(ENDS_BEFORE)).await {
+            Ok(took) => done(format!("it began anew after {} ms", took.as_millis())),
+            Err(error) => failed(with_causes(&error)),
+        },
         OrderKind::RestartService { guest, run, .. } => restart_service(driver, guest, run, deadline).await,
         // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
         OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
@@ -125,7 +129,7 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
             // Of a move that was given up (R22), or a generation that has ended (R25), nobody is left to let it run on the other
             // side, so it runs on here.
             let go = async move { lease.is_valid() && !withdrawn.contains(id) };
-            match driver.send_to(guest, uri, deadline.saturating_sub(Duration::from_secs(5)), wanted, go).await {
+            match driver.send_to(guest, uri, deadline.saturating_sub(SEND_ENDS_BEFORE), wanted, go).await {
                 Ok(sent) => {
                     done(format!("sent in {:?}, in {} rounds, paused for {:?}", sent.total, sent.rounds, sent.downtime))
                 }
@@ -235,7 +239,7 @@ async fn restart_service(driver: &Driver, guest: &GuestName, run: &[String], dea
         Ok(channel) => channel,
         Err(error) => return failed(with_causes(&error)),
     };
-    match channel.exec(run, deadline.saturating_sub(Duration::from_secs(1))).await {
+    match channel.exec(run, deadline.saturating_sub(ENDS_BEFORE)).await {
         Ok(result) => match result.exit {
             Exit::Code(0) => done("the command ended with exit code 0"),
             Exit::Code(code) => failed(format!("exit code {code}: {}", String::from_utf8_lossy(&result.stderr))),
