@@ -8,7 +8,7 @@ use std::{
 use super::{
     Decision, FOREVER, Round, Waits,
     fences::open,
-    leases::{pending, wait},
+    leases::{longest_lease, pending, wait},
     quarantine::FENCE_COUNTS_FOR,
     subject::Subject,
     supervisors::SUPERVISOR_PATIENCE,
@@ -232,7 +232,7 @@ pub(super) fn overdue(round: &Round<'_>, decision: &mut Decision, attempt: Order
 pub(super) fn left_of(round: &Round<'_>, order: &Order) -> u64 {
     let (age, deadline) = (round.age(order.issued), order.deadline.0);
     let unsynced = round.hosts.get(&order.host).map_or(0, |judgement| judgement.unsynced_ms);
-    let longest = longest_lease(round) + deadline + SETTLE;
+    let longest = longest_lease(round.timing.lease) + deadline + SETTLE;
     let left = longest.saturating_sub(age.min(Duration::from_millis(unsynced)));
     let Some(over) = over_since(round, order) else { return millis(left) };
     let begun = if is_cut_off(round, order) { deadline } else { Duration::ZERO };
@@ -248,7 +248,7 @@ fn is_running(round: &Round<'_>, order: &Order) -> bool {
         return false;
     }
     let unsynced = round.hosts.get(&order.host).map(|judgement| Duration::from_millis(judgement.unsynced_ms));
-    over_since(round, order).is_none() && unsynced.is_none_or(|unsynced| unsynced < longest_lease(round))
+    over_since(round, order).is_none() && unsynced.is_none_or(|unsynced| unsynced < longest_lease(round.timing.lease))
 }
 
 /// The log index at which the boot that was to carry the order out was known to be over, if it is.
@@ -265,9 +265,4 @@ fn is_cut_off(round: &Round<'_>, order: &Order) -> bool {
         Life::Gone { proof } => matches!(proof.kind(), ProofKind::LeaseExpired { .. }),
         Life::Up | Life::Fencing(_) => false,
     })
-}
-
-/// The longest that an executor may act after its last sync, with the margin for drift (R1).
-fn longest_lease(round: &Round<'_>) -> Duration {
-    round.timing.lease.0 * 21 / 20
 }

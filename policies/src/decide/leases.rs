@@ -29,7 +29,7 @@ const ABOUT: &str = "lease";
 /// A boot that was called off wrongly may have been starting something until the end of its lease, and its agent gives a
 /// start up after its deadline.
 fn longest_start(round: &Round<'_>) -> Duration {
-    round.timing.lease.0 * 21 / 20 + START_DEADLINE.0
+    longest_lease(round.timing.lease) + START_DEADLINE.0
 }
 
 /// Closes the lease of a host that has fallen silent, so that its last grant is known.
@@ -136,5 +136,10 @@ pub(super) fn unarmed(round: &Round<'_>, decision: &mut Decision, subject: &Subj
 
 /// Whether an agent that has been silent for so long has lost its lease for certain (R19).
 pub(super) fn is_past_lease(unsynced_ms: u128, lease: Span) -> bool {
-    unsynced_ms >= u128::from(millis(lease.0 * 21 / 20))
+    unsynced_ms >= u128::from(millis(longest_lease(lease)))
+}
+
+/// The longest that a host may act after its last sync, with the 5 % for drift (R1) that whoever waits for it adds.
+pub(super) fn longest_lease(lease: Span) -> Duration {
+    lease.0 * 21 / 20
 }
