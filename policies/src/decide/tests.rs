@@ -777,6 +777,9 @@ fn a_guest_that_has_ended_is_reset_without_waiting_for_probes() {
 #[test]
 fn a_service_that_one_vantage_fails_is_degraded_and_one_that_enough_fail_has_failed() {
     let mut scene = four();
+    scene.sight("web", "a", SightState::Passing);
+    scene.later(10_000);
+    scene.sight("web", "a", SightState::Passing);
     scene.sight("web", "b", SightState::Failing);
     assert_eq!(scene.words(), ["IncidentOpened"]);
     scene.sight("web", "a", SightState::Failing);

@@ -104,12 +104,13 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     scene.lab.power_cut(&host).unwrap();
     let new_host = scene.moved_after_proof(&host, LIMIT).unwrap();
     let incident = wait::until("the end of the incident", LIMIT, || {
-        let newest = scene.incidents().map_err(|error| format!("{error:#}"))?.into_iter().next().unwrap_or_default();
+        let known = scene.incidents().map_err(|error| format!("{error:#}"))?;
+        let newest = known.into_iter().find(|one| one["key"] == "guest/web-1").unwrap_or_default();
         if newest["open"] == false { Ok(newest) } else { Err(newest.to_string()) }
     })
     .unwrap();
     let passed_ms = now_ms() - begin_ms;
-    assert_eq!((incident["key"].as_str(), incident["rung"].as_str()), (Some("guest/web-1"), Some("failover")));
+    assert_eq!(incident["rung"], "failover");
     assert!(incident["proof"].as_str().is_some_and(|proof| proof.contains(&host)), "{incident}");
     assert!(incident["opened_at"].is_string() && incident["resolved_at"].is_string());
     for stage in ["detect_ms", "fence_ms", "place_ms", "start_ms", "verify_ms"] {

@@ -38,6 +38,7 @@
 mod anew;
 mod between;
 mod condition;
+mod degraded;
 mod first;
 pub(super) mod free;
 mod glance;

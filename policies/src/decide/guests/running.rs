@@ -3,11 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    super::{
-        Degradation, FOREVER, GuestJudgement, Round, ServiceVerdict,
-        fences::{open, open_as_seen},
-        is_held,
-    },
+    super::{Degradation, FOREVER, GuestJudgement, Round, ServiceVerdict, fences::open, is_held},
     Pass,
     condition::{Condition, LET_RUN, boot_left, has_come_up, judge_services, to_boot, trouble},
     glance::Here,
@@ -344,43 +340,6 @@ impl Pass<'_, '_> {
         let state = self.round.state;
         let unusual = !self.glance.all_active || state.suspended.is_some() || run.guest.wanted == Wanted::Unmanaged;
         unusual.then(|| state.hands_off_of(run.name, run.guest)).flatten()
-    }
-
-    /// A service that answers, and not as it should: slowly, not everywhere, or only now and then. Those who see it are
-    /// named, and somebody is told, once for all of it.
-    fn degraded(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) {
-        let mut degraded = judgement
-            .services
-            .iter()
-            .filter_map(|(name, own)| Some((name, own, own.degraded.filter(|_| own.waits_for.is_none())?)));
-        let Some((name, own, how)) = degraded.next() else {
-            self.close("degraded");
-            return;
-        };
-        let (round, guest) = (self.round, run.name);
-        let who = |state: SightState| {
-            let service = policy.and_then(|policy| policy.services.get(name))?;
-            let who = round.watched(guest, run.tenure.epoch).who_sees(name, service, state);
-            Some(who).filter(|who| !who.is_empty())
-        };
-        let named = |state: SightState| who(state).unwrap_or_else(|| "nobody".to_owned());
-        let summary = match how {
-            Degradation::Disagreement if who(SightState::Failing).is_none() => {
-                format!("{name} of {guest} is slow for {}, and answers the others well", named(SightState::Slow))
-            }
-            Degradation::Disagreement => {
-                format!("{name} of {guest} does not answer {}, and answers the others", named(SightState::Failing))
-            }
-            Degradation::Slow => format!("{name} of {guest} is slow, as seen by {}", named(SightState::Slow)),
-            Degradation::Flapping => {
-                format!(
-                    "{name} of {guest} is flapping: it begins and ceases to answer {} again and again",
-                    named(SightState::Flapping)
-                )
-            }
-        };
-        let key = format!("degraded/{guest}");
-        open_as_seen(round, self.decision, key, Severity::Warning, summary, None, own.evidence.clone());
     }
 }
 

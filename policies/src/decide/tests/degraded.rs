@@ -63,6 +63,25 @@ fn one_slow_vantage_of_two_is_a_disagreement_that_names_it() {
     }
 }
 
+/// As where it has come up while a question waited for an answer, which fails a moment later.
+#[test]
+fn a_vantage_that_has_not_seen_yet_that_a_service_has_come_up_disagrees_with_nobody() {
+    let mut scene = under(|_| {});
+    seen(&mut scene, SightState::Unknown);
+    scene.settle();
+    scene.later(1_000);
+    scene.sight("web", "a", SightState::Passing);
+    scene.sight("web", "b", SightState::Failing);
+    assert!(scene.settle().is_empty(), "{:?}", open_summaries(&scene));
+    for _ in 0..10 {
+        scene.later(1_000);
+        scene.sight("web", "a", SightState::Passing);
+        scene.sight("web", "b", SightState::Failing);
+    }
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
+}
+
 #[test]
 fn what_a_service_says_of_itself_is_not_taken_for_what_a_vantage_sees() {
     let mut scene = under(|_| {});
@@ -105,6 +124,8 @@ fn a_service_that_answers_with_a_warning_is_well_and_somebody_is_told_and_nothin
 #[test]
 fn slowness_is_never_counted_as_failure() {
     let mut scene = under(|_| {});
+    scene.sight("web", "a", SightState::Slow);
+    scene.later(10_000);
     scene.sight("web", "a", SightState::Slow);
     scene.sight("web", "b", SightState::Failing);
     assert_eq!(judged(&scene).degraded, Some(Degradation::Disagreement));
@@ -187,6 +208,7 @@ fn inside(scene: &mut Scene, state: SightState) {
     let services = scene.evidence.services.get_mut(&name("web")).unwrap();
     let sights = services.get_mut(&service("http")).unwrap();
     let sight = sights.remove(&Vantage::Host(host("x"))).unwrap();
+    let sight = sight.following(sights.get(&Vantage::Inside));
     sights.insert(Vantage::Inside, sight);
 }
 
@@ -198,9 +220,11 @@ fn a_guest_that_its_host_keeps_others_from_moves_if_its_policy_says_so_and_once_
             policy.cool_down = Span::secs(cool_down);
             policy.services.values_mut().for_each(|service| service.from.agree = 3);
         });
-        scene.later(100);
-        sights.iter().for_each(|(from, state)| scene.sight("web", from, *state));
-        inside(&mut scene, within);
+        for _ in 0..2 {
+            scene.later(10_000);
+            sights.iter().for_each(|(from, state)| scene.sight("web", from, *state));
+            inside(&mut scene, within);
+        }
         assert_eq!(judged(&scene).degraded, Some(Degradation::Disagreement), "{sights:?}, inside {within:?}");
         scene.settle()
     };
