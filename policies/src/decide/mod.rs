@@ -11,7 +11,6 @@ mod drills;
 mod fences;
 mod go_aheads;
 pub mod guests;
-mod host_after_host;
 pub mod hosts;
 mod leadership;
 mod leases;
@@ -208,7 +207,6 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     capacity::decide(&round, &mut decision);
     timings::decide(&round, &mut decision);
     certificates::decide(&round, &mut decision);
-    host_after_host::decide(&round, &mut decision);
     unwell::decide(&round, &mut decision);
     decision.report.hosts = round.hosts;
     for (host, waits) in waits {

@@ -19,7 +19,6 @@ mod certificates;
 mod degraded;
 mod departures;
 mod go_aheads;
-mod host_after_host;
 mod leases;
 mod many_hosts;
 mod own_resets;
