@@ -119,6 +119,12 @@ impl Service {
     pub fn fresh_for(&self) -> Duration {
         self.every.0 * FRESH_INTERVALS + self.timeout.0 + Duration::from_secs(1)
     }
+
+    /// How long it takes at most to ask so many times and to have the last answer, one interval before the first question included.
+    #[must_use]
+    pub fn answered_within(&self, times: u32) -> Duration {
+        self.every.0.saturating_mul(times).saturating_add(self.timeout.0)
+    }
 }
 
 /// From where a service is asked, and how many of them must agree that it failed.

@@ -194,7 +194,7 @@ impl<'a> Case<'a> {
 }
 
 fn app_failed(case: &Case<'_>, name: &ServiceName, service: &Service) -> Bound {
-    let asked = service.every.0.saturating_mul(service.fails_after).saturating_add(service.timeout.0);
+    let asked = service.answered_within(service.fails_after);
     let sync = case.timing.sync_every;
     let mut because = format!(
         "asked every {} and failed after {} answers in a row, the last one given up after {}, told with the next sync ({sync})",

@@ -51,6 +51,7 @@ use crate::{
     go_ahead::GoAheads,
     hostfile::Timing,
     lease::SafeAt,
+    model::Service,
     names::{GuestName, HostName, Incarnation, OrderId},
     state::{ClusterState, Life, Tenure},
     time::{Moment, Now, WallTime, millis},
@@ -301,6 +302,12 @@ impl Round<'_> {
     /// What a sync says that came after this moment was true after the log index.
     pub(crate) fn told_after(&self, index: u64) -> Moment {
         self.evidence.marks.at(index).plus(self.timing.sync_every.0 * 2)
+    }
+
+    /// How long it takes at most until so many answers of a service in a row have shown how it is, and a sync has told of it, also one that
+    /// was on its way.
+    fn shown_within(&self, service: &Service, answers: u32) -> Duration {
+        service.answered_within(answers).saturating_add(self.timing.sync_every.0 * 2)
     }
 
     /// Time since a log entry was applied here.

@@ -43,7 +43,7 @@ fn seen<'s>(rung: &Rung, name: &'s ServiceName, service: &Service) -> Option<See
         Rung::ResetGuest { .. } | Rung::Failover { .. } | Rung::Migrate { .. } => (1, format!("`every` {every}")),
         Rung::Page { .. } => return None,
     };
-    let after = Span(every.0.saturating_mul(passes).saturating_add(timeout.0));
+    let after = Span(service.answered_within(passes));
     Some(Seen { after, name, made_of: format!("{each}, and `timeout` {timeout}") })
 }
 

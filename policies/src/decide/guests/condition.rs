@@ -207,9 +207,7 @@ fn boots_again(round: &Round<'_>, run: &Run<'_>, cool_down: Duration, grace: Dur
 fn stood_still(round: &Round<'_>, run: &Run<'_>, service: &Service) -> Option<Duration> {
     let (epoch, until) = run.here.seen?.stood_still.get(run.name)?;
     let answers = service.fails_after.max(service.recovers_after);
-    let told = service.timeout.0.saturating_add(round.timing.sync_every.0 * 2);
-    let shown = service.every.0.saturating_mul(answers).saturating_add(told);
-    let left = shown.saturating_sub(round.now.moment.since(*until));
+    let left = round.shown_within(service, answers).saturating_sub(round.now.moment.since(*until));
     (*epoch == run.tenure.epoch && !left.is_zero()).then_some(left)
 }
 

@@ -66,8 +66,7 @@ fn is_coming_up(round: &Round<'_>, run: &Run<'_>, name: &ServiceName, service: &
     let seen = round.evidence.services.get(run.name).and_then(|services| services.get(name));
     let seen = || seen.into_iter().flat_map(|sights| sights.values()).filter(|sight| sight.epoch == run.tenure.epoch);
     let answered = seen().filter(|sight| matches!(sight.state, SightState::Passing | SightState::Slow));
-    let told = service.timeout.0.saturating_add(round.timing.sync_every.0 * 2);
-    let shown = service.every.0.saturating_mul(service.recovers_after).saturating_add(told);
+    let shown = round.shown_within(service, service.recovers_after);
     seen().any(|sight| sight.state == SightState::Failing)
         && answered.map(|sight| sight.since).min().is_some_and(|since| round.now.moment.since(since) < shown)
 }

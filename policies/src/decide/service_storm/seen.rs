@@ -122,7 +122,7 @@ fn late_or_well<'b>(
     for (service, declared) in &policy.services {
         let Some(answered) = watched.outside(service, declared).answered else { continue };
         let (age, due) = (round.now.moment.since(answered), declared.every.0.saturating_add(told));
-        let settles = failed_within(declared).saturating_add(told).saturating_sub(age);
+        let settles = round.shown_within(declared, declared.fails_after).saturating_sub(age);
         let how = if age > due && !settles.is_zero() { How::Late } else { How::Otherwise };
         let is_first =
             newest.is_none_or(|before| before.how != How::Late && (how == How::Late || before.answered < answered));
@@ -133,15 +133,9 @@ fn late_or_well<'b>(
     newest
 }
 
-/// How long it takes to show that a service does not answer, from its last answer on.
-fn failed_within(service: &Service) -> Duration {
-    service.every.0.saturating_mul(service.fails_after).saturating_add(service.timeout.0)
-}
-
 /// How long it takes to show that a service answers again.
 fn well_within(round: &Round<'_>, service: &Service) -> Duration {
-    let asked = service.every.0.saturating_mul(service.recovers_after.saturating_add(1));
-    asked.saturating_add(service.timeout.0).saturating_add(round.timing.sync_every.0 * 2)
+    round.shown_within(service, service.recovers_after.saturating_add(1))
 }
 
 /// Within how long a host that answers shows whether it is missed; `None` where it is well heard. Until then it may be dead with its
