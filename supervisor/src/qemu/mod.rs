@@ -5,7 +5,7 @@
 //!   │                                       ├─ monitor   one task: QMP, events, exit                 monitor.rs
 //!   │                                       ├─ agent     the way into the guest                      agent.rs, own.rs, way.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
-//!   ├─ keeper: what was seen of guests that were stopped ill                                         forensics.rs, screen.rs
+//!   ├─ stop.rs ── keeper: what was seen of guests that were stopped ill                              forensics.rs, screen.rs
 //!   └─ start.rs: definition → argv.rs → launch.rs (accel.rs, sandbox.rs)       send_to: migrate.rs, converge.rs
 //! ```
 //!
@@ -42,6 +42,7 @@ mod sandbox;
 mod screen;
 mod shutdown;
 mod start;
+mod stop;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -64,20 +65,13 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{Instant, timeout},
 };
 use tracing::Instrument;
 
 use self::{
-    accel::Kvm,
-    cgroup::Cgroup,
-    forensics::{Keeper, Seen},
-    monitor::ANSWER_DEADLINE,
-    oom::Kills,
-    record::Files,
-    registry::Registry,
-    sandbox::Sandbox,
+    accel::Kvm, cgroup::Cgroup, forensics::Keeper, monitor::ANSWER_DEADLINE, oom::Kills, record::Files,
+    registry::Registry, sandbox::Sandbox, stop::Look,
 };
 pub use self::{
     agent::AgentChannel,
@@ -91,12 +85,6 @@ pub use self::{
 
 /// Events that may wait for their reader. They only wake it up: what is dropped shows in the inventory.
 const EVENTS: usize = 256;
-
-/// How long a stop may take until the guest counts as not stopped.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long the clean-up after an exit may take: one `ip` command for each network card.
-const CLEAN_UP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the driver needs to know of its host.
 #[derive(Debug, Clone)]
@@ -181,17 +169,6 @@ pub enum GuestEvent {
 #[derive(Clone)]
 pub struct Driver {
     inner: Arc<Inner>,
-}
-
-/// Whether it is kept what was seen of a guest that is stopped.
-#[derive(Debug, Clone, Copy)]
-enum Look {
-    /// It is, with a picture of its screen: something is wrong with it.
-    Closely,
-    /// It is, without anything that would have to be waited for: it must not run a moment longer.
-    InPassing,
-    /// Its end is in order.
-    Away,
 }
 
 struct Inner {
@@ -399,79 +376,6 @@ impl Inner {
     fn files(&self, guest: &GuestName) -> Files {
         Files::new(&self.config.run_dir, guest)
     }
-
-    async fn stop(&self, guest: &GuestName, look: Look, up_to: Option<Epoch>) -> Result<Option<String>, StopError> {
-        let cgroup = self.cgroup(guest);
-        let host = |what| move |source| StopError::Host { what, source };
-        let is_newer = || up_to.is_some_and(|up_to| self.registry.epoch(guest).is_some_and(|here| here > up_to));
-        let seen = self.look_at(guest, look).await;
-        if is_newer() {
-            return Ok(None);
-        }
-        // At once, so that a start or a migration under way does not delay it; they then end by themselves.
-        cgroup.kill().map_err(host("kill"))?;
-        let gate = self.registry.gate(guest);
-        let _gate = gate.lock().await;
-        // It may have been stopped and started anew by those whose turn was before.
-        if is_newer() {
-            return Ok(None);
-        }
-        cgroup.kill().map_err(host("kill"))?;
-        if timeout(STOP_DEADLINE, cgroup.wait_empty()).await.is_err() {
-            let processes = cgroup.processes().unwrap_or_default();
-            return Err(StopError::StillRunning { seconds: STOP_DEADLINE.as_secs(), processes });
-        }
-        let last_seen = match seen {
-            Some(seen) => Some(self.keeper.close(guest, seen, self.files(guest)).await),
-            None => None,
-        };
-        self.forget(guest).await.map_err(host("remove what is left"))?;
-        Ok(last_seen)
-    }
-
-    /// What is seen of a guest before it is killed. Only the screen of one that has a display takes time.
-    async fn look_at(&self, guest: &GuestName, look: Look) -> Option<Seen> {
-        match look {
-            Look::Closely => {
-                let (mut seen, monitor) = self.registry.seen(guest)?;
-                if let Some(monitor) = monitor {
-                    seen.screen = Some(screen::take(&monitor, &self.files(guest)).await);
-                }
-                Some(seen)
-            }
-            Look::InPassing => self.registry.seen(guest).map(|(seen, _)| seen),
-            Look::Away => None,
-        }
-    }
-
-    /// Forgets a guest that is gone: task, taps, cgroup, record. One that runs outside its cgroup is not gone.
-    async fn forget(&self, guest: &GuestName) -> std::io::Result<()> {
-        outside::nothing_outside(&self.files(guest), &self.cgroup(guest)).await?;
-        match self.registry.remove(guest) {
-            Some(task) => {
-                if !has_cleaned_up(task, CLEAN_UP_DEADLINE).await {
-                    tracing::warn!(%guest, "cleaning up after the guest took too long; its taps may still be there");
-                }
-            }
-            None => tracing::debug!(%guest, "no such guest here"),
-        }
-        let cgroup = self.cgroup(guest);
-        cgroup.remove()?;
-        self.files(guest).clear()?;
-        self.forget_the_oldest();
-        Ok(())
-    }
-}
-
-/// Waits for the task of a guest that is gone. False when it has taken too long, and was ended: it would go on to remove the taps of
-/// the run that comes next, which have the same names.
-async fn has_cleaned_up(mut task: JoinHandle<()>, within: Duration) -> bool {
-    if timeout(within, &mut task).await.is_ok() {
-        return true;
-    }
-    task.abort();
-    _ = task.await;
-    false
 }
 
 /// Where the QEMU of a guest writes the number of its process, as it is told on its command line.

@@ -16,13 +16,15 @@ use holdfast_policies::{
 use tokio::time::timeout;
 
 use super::{
-    AskError, CLEAN_UP_DEADLINE, How, Inner, StartError, Started, accel,
+    AskError, How, Inner, StartError, Started, accel,
     argv::Machine,
     holder, launch, locks, logs, migrate,
     monitor::MonitorClient,
     net,
     record::{Process, Record},
-    sandbox, storage, way,
+    sandbox,
+    stop::CLEAN_UP_DEADLINE,
+    storage, way,
 };
 use crate::guard::boot_id;
 

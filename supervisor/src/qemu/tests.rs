@@ -5,7 +5,7 @@ use std::time::Instant;
 use holdfast_policies::model::{Accel, Disk, DiskFormat, DisplayModel, Vsock, VsockCarrier};
 use tokio::sync::mpsc::Receiver;
 
-use super::*;
+use super::{stop::has_cleaned_up, *};
 
 const LONG: Duration = Duration::from_secs(20);
 
