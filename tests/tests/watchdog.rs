@@ -38,11 +38,15 @@ fn watched() -> Lent {
     scene
 }
 
-/// Waits for the first reset after `begin_ms`, and returns how long it took.
+/// Waits for the first reset after `begin_ms`, and returns how long it took until the watchdog fired. The host is on again then:
+/// who counts the hosts that are on while one is between off and on waits for one too few.
 fn fired_after(scene: &Scene, host: &str, begin_ms: f64) -> f64 {
     let fired = wait::until(&format!("the watchdog of {host}"), LIMIT, || {
-        let fired = scene.lab.watchdog_fired(host).map_err(|error| format!("{error:#}"))?;
-        fired.into_iter().find(|at| *at > begin_ms).ok_or_else(|| "it has not fired".to_owned())
+        let events = scene.lab.watchdog_events(host).map_err(|error| format!("{error:#}"))?;
+        let mut since = events.iter().skip_while(|event| event.what != "fired" || event.at_ms <= begin_ms);
+        let fired = since.next().ok_or("it has not fired")?;
+        since.find(|event| event.what.starts_with("reset: ")).ok_or("it fired and still resets")?;
+        Ok(fired.at_ms)
     });
     fired.unwrap() - begin_ms
 }

@@ -180,10 +180,10 @@ impl Lab {
     /// # Errors
     /// After `limit`, with the last status.
     pub fn wait_hosts_healthy(&self, limit: Duration) -> Result<()> {
-        let names: Vec<&str> =
-            self.hosts().iter().map(|spec| spec.name.as_str()).filter(|host| self.is_on(host)).collect();
         self.wait_status("all hosts healthy", limit, |status| {
-            names.iter().all(|host| status.host_verdict(host) == Some("healthy")).then_some(())
+            // Counted anew in every look: a host may be switched on or off meanwhile.
+            let mut on = self.hosts().iter().map(|spec| spec.name.as_str()).filter(|host| self.is_on(host));
+            on.all(|host| status.host_verdict(host) == Some("healthy")).then_some(())
         })
     }
 
@@ -193,9 +193,10 @@ impl Lab {
     /// # Errors
     /// After `limit`, with how many it hears.
     pub fn wait_hears_all(&self, host: &str, limit: Duration) -> Result<()> {
-        let on = self.hosts().iter().filter(|spec| self.is_on(&spec.name)).count().to_string();
         let address = format!("{}:{API_PORT}", self.address(host)?);
         wait::until(&format!("{host} hearing all hosts"), limit, || {
+            // Counted anew in every look: a host may be switched on or off meanwhile.
+            let on = self.hosts().iter().filter(|spec| self.is_on(&spec.name)).count().to_string();
             let page = self.client_get(&address, "/metrics").map_err(|error| format!("{error:#}"))?;
             let heard = page.lines().find_map(|line| line.strip_prefix("holdfast_gossip_live_members "));
             if heard == Some(on.as_str()) { Ok(()) } else { Err(format!("{heard:?} of {on}")) }
