@@ -10,6 +10,15 @@ use holdfast_tests::bench::{
     probes, reaction,
 };
 
+const HELP: &str = "\
+Usage: bench planner [--json]
+       bench probes [--json]
+       bench reaction [--rounds N] [--json]
+
+planner   how long one round of deciding takes, by size of the cluster
+probes    how many questions to services one core asks in a second
+reaction  how soon an application that dies is to be restarted, in the lab (as root); 100 rounds take three quarters of an hour";
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,7 +43,11 @@ fn run() -> Result<()> {
         ["reaction", "--json"] => return reaction(ROUNDS, true),
         ["reaction", "--rounds", rounds] => return reaction(rounds.parse()?, false),
         ["reaction", "--rounds", rounds, "--json"] => return reaction(rounds.parse()?, true),
-        _ => bail!("usage: bench planner|probes|reaction [--rounds N] [--json]"),
+        words if words.iter().any(|word| matches!(*word, "--help" | "-h")) => {
+            println!("{HELP}");
+            return Ok(());
+        }
+        _ => bail!("this is not understood\n\n{HELP}"),
     };
     let measured = SIZES.iter().map(|(hosts, guests)| measure(*hosts, *guests)).collect::<Result<Vec<Measured>>>()?;
     if json {

@@ -44,6 +44,10 @@ fn main() -> ExitCode {
 }
 
 fn called(words: &[String]) -> Result<ExitCode, String> {
+    if words.iter().any(|word| matches!(word.as_str(), "--help" | "-h")) {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some((command, rest)) = words.split_first() else { return Err("what is to be done?".to_owned()) };
     match command.as_str() {
         "run" => Ok(run(&options(rest)?)),
@@ -53,10 +57,6 @@ fn called(words: &[String]) -> Result<ExitCode, String> {
         }
         "kinds" => {
             Kind::ALL.iter().for_each(|kind| println!("{kind}"));
-            Ok(ExitCode::SUCCESS)
-        }
-        "--help" | "-h" => {
-            println!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
         other => Err(format!("unknown command {other}")),

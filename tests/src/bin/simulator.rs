@@ -55,6 +55,10 @@ struct Arguments {
 }
 
 fn called(words: Vec<String>) -> Result<ExitCode, String> {
+    if words.iter().any(|word| matches!(word.as_str(), "--help" | "-h" | "help")) {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some((command, rest)) = words.split_first() else { return Err("what is to be done?".to_owned()) };
     match command.as_str() {
         "run" => Ok(run(&parse(rest, 100)?)),
@@ -73,10 +77,6 @@ fn called(words: Vec<String>) -> Result<ExitCode, String> {
             [file] => Ok(run_scenario(file)),
             _ => Err("which file?".to_owned()),
         },
-        "--help" | "-h" | "help" => {
-            println!("{HELP}");
-            Ok(ExitCode::SUCCESS)
-        }
         other => Err(format!("{other:?} is no command")),
     }
 }
