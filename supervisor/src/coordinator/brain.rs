@@ -8,7 +8,7 @@ use std::{
 
 use holdfast_policies::{
     change::Change,
-    decide::{Decision, HandOver, HostVerdict, Report, decide},
+    decide::{Decision, HostVerdict, Report, decide},
     evidence::{Evidence, Marks},
     feature_level::{self, FeatureLevel},
     names::HostName,
@@ -228,7 +228,7 @@ impl Brain {
     }
 
     /// Syncs have waited for it meanwhile, and say how old they were when they were sent.
-    fn note_held(&mut self, now: Moment) {
+    pub(super) fn note_held(&mut self, now: Moment) {
         self.evidence.held_until = Some(now.plus(self.node.file.timing.sync_every.0 * 2));
     }
 
@@ -413,25 +413,5 @@ impl Brain {
             }
             !same
         });
-    }
-
-    /// A supervisor that doubts itself accuses nobody on what it gathered while it slept or its link lost much.
-    fn doubt_oneself(&mut self, now: Moment) {
-        let unwell = self.node.health.doubts(now).then(|| self.node.health.unwell(now)).flatten();
-        if unwell.is_some() && !self.doubting {
-            self.evidence.quorum_since = self.evidence.quorum_since.map(|_| now);
-            self.note_held(now);
-        }
-        self.doubting = unwell.is_some();
-        self.evidence.hosts.entry(self.node.host().clone()).or_default().unwell = unwell;
-    }
-
-    /// R29. An attempt that fails counts too: the next one is a minute away.
-    async fn hand_over(&mut self, HandOver { to, why }: HandOver, now: Moment) {
-        self.evidence.handed_over = Some(now);
-        match self.consensus.transfer_to(&to).await {
-            Ok(()) => tracing::warn!(%to, %why, "handed the lead over"),
-            Err(error) => tracing::warn!(%to, %why, %error, "the lead could not be handed over"),
-        }
     }
 }

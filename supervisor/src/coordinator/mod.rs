@@ -12,6 +12,7 @@ mod desk;
 mod gather;
 mod grants;
 mod inbox;
+mod lead;
 mod numbers;
 mod pace;
 pub mod paths;
