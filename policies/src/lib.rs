@@ -20,6 +20,7 @@ pub mod fence_path;
 pub mod fit;
 #[cfg(test)]
 mod fixture;
+pub mod giving_way;
 pub mod go_ahead;
 pub mod hands_off;
 pub mod happened;

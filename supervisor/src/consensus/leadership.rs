@@ -1,15 +1,24 @@
 //! Who leads and how far the log is, as this node knows it.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
-use holdfast_policies::names::HostName;
-use openraft::{Raft, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics};
+use holdfast_policies::{giving_way::Progress, names::HostName};
+use openraft::{
+    Instant as _, Raft, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics,
+};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     machine::Applier,
     types::{Membership, Place, Types},
 };
+
+/// Silence after which a node does not count as answering; heartbeats come every 100 ms.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Who leads, as far as this node knows. It is knowledge, not authority: that is [`super::Authority`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +88,23 @@ pub(super) fn voters(metrics: &RaftMetrics<Types>) -> BTreeMap<HostName, SocketA
     let membership = metrics.membership_config.membership();
     let places = membership.voter_ids().filter_map(|node_id| membership.get_node(&node_id));
     places.map(|place| (place.host.clone(), place.address)).collect()
+}
+
+/// How far this node has come as the leader. It is dispensable when enough others answer for each majority that counts: without it they
+/// need nobody's vote but their own.
+pub(super) fn progress(metrics: &RaftMetrics<Types>) -> Option<Progress> {
+    let heard = metrics.heartbeat.as_ref().filter(|_| metrics.state == ServerState::Leader)?;
+    let answers = |node_id: u64| {
+        let at = heard.get(&node_id).copied().flatten();
+        node_id != metrics.id && at.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN)
+    };
+    let suffice = |voters: &BTreeSet<u64>| voters.iter().filter(|voter| answers(**voter)).count() > voters.len() / 2;
+    Some(Progress {
+        term: metrics.current_term,
+        last: metrics.last_log_index.unwrap_or(0),
+        applied: metrics.last_applied.map_or(0, |log_id| log_id.index()),
+        dispensable: metrics.membership_config.membership().get_joint_config().iter().all(suffice),
+    })
 }
 
 /// The numbers in raft's metrics.

@@ -16,14 +16,12 @@ use openraft::{
 use super::{
     Consensus,
     errors::MembershipError,
+    leadership::ANSWERS_WITHIN,
     types::{LogId, Place, Types},
 };
 
 /// A change that is not committed within this will probably not be soon. Less than a forwarded command may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_millis(2_500);
-
-/// Silence after which a node does not count as answering; heartbeats come every 100 ms.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Ids up to this one are the founders'; later ones are above, so that no host file can make a founder of a later node.
 const FOUNDER_IDS: u64 = 99;

@@ -16,6 +16,7 @@ mod promises;
 mod propose;
 mod receive;
 mod remains;
+mod silence;
 mod standing;
 mod store;
 mod strangers;
@@ -41,7 +42,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_policies::names::HostName;
+use holdfast_policies::{giving_way::Progress, names::HostName};
 use openraft::{
     Raft, RaftLogReader as _,
     async_runtime::watch::WatchReceiver,
@@ -56,6 +57,7 @@ use self::{
     network::{Network, Sender},
     promises::{Promised, Promises},
     receive::Receiver,
+    silence::Silence,
     standing::Generation,
     store::Store,
     strangers::Strangers,
@@ -76,6 +78,7 @@ struct Inner {
     raft: Raft<Types, Applier>,
     store: Arc<Store>,
     receiver: Arc<Receiver>,
+    silence: Silence,
     applied: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
     watching: JoinHandle<()>,
@@ -119,6 +122,7 @@ impl Consensus {
         let reached = reached(&store).await.map_err(|error| StartError::Halted(error.to_string()))?;
         let promises = Promises::default();
         let health = store.health().clone();
+        let silence = Silence::default();
         let sender = Arc::new(Sender {
             cluster: config.cluster.clone(),
             node_id: config.node_id,
@@ -126,6 +130,7 @@ impl Consensus {
             client,
             promises,
             health: health.clone(),
+            silence: silence.clone(),
         });
         let network = Network(Arc::clone(&sender));
         let raft = Raft::new(config.node_id, raft_config, network, Log::new(Arc::clone(&store)), applier)
@@ -139,10 +144,10 @@ impl Consensus {
             config.cluster,
             (config.node_id, generation),
             raft.clone(),
-            (reached, health),
+            (reached, health, silence.clone()),
             Strangers::new(sender),
         );
-        Ok(Self { inner: Arc::new(Inner { raft, store, receiver, applied, leadership, watching }) })
+        Ok(Self { inner: Arc::new(Inner { raft, store, receiver, silence, applied, leadership, watching }) })
     }
 
     /// Answers a request on [`super::rpc::Channel::Raft`]; `peer` is who the certificate says sent it.
@@ -177,6 +182,24 @@ impl Consensus {
         let (node_id, _) = found.ok_or_else(|| MembershipError::NotVoter(host.clone()))?;
         let asked = self.inner.raft.trigger().transfer_leader(*node_id).await;
         asked.map_err(|error| MembershipError::Raft(error.to_string()))
+    }
+
+    /// How far this node has come as the leader; `None` when it does not lead.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        leadership::progress(&self.inner.raft.metrics().borrow_watched())
+    }
+
+    /// Gives way to another leader: for so long this node says nothing to the other voters, takes no part in their election, and has no
+    /// authority. A host that is elected meanwhile is followed at once; if none is, this one leads on afterwards.
+    pub fn give_way(&self, time: Duration) {
+        self.inner.silence.keep(time);
+    }
+
+    /// Whether this node gives way at present.
+    #[must_use]
+    pub fn gives_way(&self) -> bool {
+        self.inner.silence.holds()
     }
 
     /// Who leads, as far as this node knows; changes wake the receiver.

@@ -18,6 +18,7 @@ use super::{
     super::rpc::{CallError, Channel, Client},
     health::{Cause, Health},
     promises::{Promised, Promises},
+    silence::Silence,
     standing::{Generation, Standing},
     types::{Entry, Place, Snapshot, SnapshotMeta, Types, Vote, bytes_as_text},
 };
@@ -44,6 +45,7 @@ pub(super) struct Sender {
     pub(super) client: Client,
     pub(super) promises: Promises,
     pub(super) health: Health,
+    pub(super) silence: Silence,
 }
 
 /// One message, with who sends it to whom: a store of another cluster, or a node under a changed id, is refused (R23).
@@ -158,11 +160,19 @@ struct OtherReply;
 #[error("this node has stopped")]
 struct Stopped;
 
+/// A leader that gives way says nothing for a while.
+#[derive(Debug, thiserror::Error)]
+#[error("this node gives way to another leader")]
+struct GivesWay;
+
 impl Link {
     async fn call(&self, message: Message, timeout: Duration) -> Result<Reply, RPCError<Types>> {
         let sender = &self.sender;
         if sender.health.failure().is_some() {
             return Err(RPCError::Unreachable(Unreachable::new(&Stopped)));
+        }
+        if sender.silence.withholds(&message) {
+            return Err(RPCError::Unreachable(Unreachable::new(&GivesWay)));
         }
         let promised = sender.promises.of(self.target);
         let (cluster, from, generation) = (sender.cluster.clone(), sender.node_id, sender.generation.get());

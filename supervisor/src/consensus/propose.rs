@@ -105,6 +105,9 @@ impl Consensus {
         if let Err(reason) = self.health() {
             return Err(ProposeError::Halted(reason));
         }
+        if self.gives_way() {
+            return Err(ProposeError::NotLeader(None));
+        }
         let began = Instant::now();
         loop {
             let left = timeout.saturating_sub(began.elapsed());

@@ -11,6 +11,7 @@ use super::{
     machine::Applier,
     network::{Envelope, Message, Part, Reply},
     promises::Promised,
+    silence::Silence,
     standing::{Generation, Standing},
     strangers::Strangers,
     types::{Place, Snapshot, SnapshotMeta, Types, Vote},
@@ -30,6 +31,7 @@ pub(super) struct Receiver {
     /// How far this node has gone: what was on its store when it started, and what it has acknowledged since.
     reached: std::sync::Mutex<Promised>,
     health: Health,
+    silence: Silence,
     strangers: Strangers,
 }
 
@@ -45,11 +47,11 @@ impl Receiver {
         cluster: String,
         (node_id, generation): (u64, Generation),
         raft: Raft<Types, Applier>,
-        (reached, health): (Promised, Health),
+        (reached, health, silence): (Promised, Health, Silence),
         strangers: Strangers,
     ) -> Arc<Self> {
         let (arriving, reached) = (Mutex::new(None), std::sync::Mutex::new(reached));
-        Arc::new(Self { cluster, node_id, generation, raft, arriving, reached, health, strangers })
+        Arc::new(Self { cluster, node_id, generation, raft, arriving, reached, health, silence, strangers })
     }
 
     /// Answers one message of `peer`.
@@ -65,6 +67,9 @@ impl Receiver {
             return Err(format!("{peer} is not known here as node {}", envelope.from));
         }
         self.check_memory(peer, envelope.promised)?;
+        if self.silence.declines(&envelope.message) {
+            return Err(format!("node {} gives way to another leader", self.node_id));
+        }
         let raft = &self.raft;
         let reply = match envelope.message {
             Message::Append(request) => {

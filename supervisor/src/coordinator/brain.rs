@@ -11,6 +11,7 @@ use holdfast_policies::{
     decide::{Decision, HostVerdict, Report, decide},
     evidence::{Evidence, Marks},
     feature_level::{self, FeatureLevel},
+    giving_way::GivingWay,
     names::HostName,
     revocation::news_of_keys,
     state::ClusterState,
@@ -71,6 +72,8 @@ pub(super) struct Brain {
     pub(super) troubles: watch::Receiver<Vec<Trouble>>,
     /// The term in which this host leads, if it does.
     pub(super) led_term: Option<u64>,
+    /// Whether what it decides as the leader gets to the others; kept from one leadership to the next.
+    pub(super) giving_way: GivingWay,
     /// Changes that were refused a moment ago, and when.
     pub(super) refused: VecDeque<(Change, Moment)>,
     /// Whether this supervisor doubts itself.
@@ -124,6 +127,7 @@ impl Brain {
             alerts,
             troubles,
             led_term: None,
+            giving_way: GivingWay::default(),
             refused: VecDeque::new(),
             doubting: false,
             doubted: None,
@@ -258,7 +262,8 @@ impl Brain {
             self.begin_to_lead(term);
         }
         let now = clock::now();
-        let confirmed = self.note_authority(term, now.moment);
+        self.give_way(now.moment);
+        let confirmed = self.note_authority(term, now.moment) && !self.consensus.gives_way();
         self.doubt_oneself(now.moment);
         self.listen(now.moment).await;
         let decision = self.decide(now);

@@ -106,7 +106,14 @@ impl Brain {
         let command = Command { at: clock::wall(), what };
         let entry = serde_json::to_vec(&command).map_err(|error| error.to_string())?;
         let entry = pack(entry, is).map_err(|error| error.to_string())?;
-        let committed = self.consensus.propose(entry).await.map_err(|error| error.to_string())?;
+        let committed = match self.consensus.propose(entry).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                // Before the next turn much that waits may have to be given up in vain.
+                self.give_way(clock::moment());
+                return Err(error.to_string());
+            }
+        };
         self.evidence.marks.applied(committed.index, clock::moment());
         let applied: Applied = serde_json::from_slice(&committed.reply).map_err(|error| error.to_string())?;
         let woken = self.waking.after(applied.clone(), clock::moment());

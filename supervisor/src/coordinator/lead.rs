@@ -1,6 +1,7 @@
-//! What a coordinator makes of itself: it may doubt what it sees, and hand the lead over (R29).
+//! What a coordinator makes of itself: it may doubt what it sees, hand the lead over (R29), or give way to another one because nothing
+//! that it decides gets to the others (L1).
 
-use holdfast_policies::{decide::HandOver, time::Moment};
+use holdfast_policies::{decide::HandOver, giving_way::GIVE_WAY_FOR, time::Moment};
 
 use super::brain::Brain;
 
@@ -23,5 +24,18 @@ impl Brain {
             Ok(()) => tracing::warn!(%to, %why, "handed the lead over"),
             Err(error) => tracing::warn!(%to, %why, %error, "the lead could not be handed over"),
         }
+    }
+
+    /// L1: over a link that carries heartbeats and nothing else a leader would lead, and grant leases, for ever. Nobody is named as the
+    /// next one, because whoever is named would have to get all that this one has; an unwell one hands the lead on (R29).
+    pub(super) fn give_way(&mut self, now: Moment) {
+        let Some(undecided) = self.giving_way.look(self.consensus.progress(), now) else { return };
+        let time = GIVE_WAY_FOR.min(self.node.file.timing.lease.0 / 2);
+        tracing::warn!(
+            ?undecided,
+            ?time,
+            "nothing that this coordinator decides gets to the other voters: it gives way"
+        );
+        self.consensus.give_way(time);
     }
 }

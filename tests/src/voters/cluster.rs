@@ -140,7 +140,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn step(&mut self) -> Result<(), End> {
+    pub(super) async fn step(&mut self) -> Result<(), End> {
         SimRuntime::sleep(STEP).await;
         let now = SimInstant::now();
         let back: Vec<u64> = self.down.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();

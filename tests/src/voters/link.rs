@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use holdfast::consensus::Place;
 use openraft::{
-    AsyncRuntime as _, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    AsyncRuntime as _, EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     async_runtime::Select2,
     errors::{RPCError, ReplicationClosed, StreamingError},
     network::RPCOption,
@@ -18,8 +18,8 @@ use openraft_rt_sim::SimRuntime;
 
 use super::{
     ledger::Promise,
-    network::Network,
-    types::{Snapshot, Types, Vote, Voter},
+    network::{Kind, Manner, Network},
+    types::{Entry, Snapshot, Types, Vote, Voter},
 };
 
 /// Time for entries to reach a follower's disk, as in the product.
@@ -52,13 +52,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    async fn ask<A, F, Fut>(&self, patience: Duration, act: F) -> Result<A, RPCError<Types>>
+    async fn ask<A, F, Fut>(&self, kind: Kind, patience: Duration, act: F) -> Result<A, RPCError<Types>>
     where
         A: Send + 'static,
         F: FnOnce(Voter) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<(A, Option<Promise>), String>> + Send + 'static,
     {
-        self.network.ask(self.from, self.to, (patience, true), act).await
+        self.network.ask(self.from, self.to, Manner { kind, patience, may_double: true }, act).await
     }
 }
 
@@ -72,6 +72,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let patience =
             if request.entries.is_empty() { option.soft_ttl() } else { APPEND_TIMEOUT.max(option.soft_ttl()) };
+        let kind = if request.entries.iter().all(is_small) { Kind::Small } else { Kind::Large };
         let act = move |voter: Voter| async move {
             let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
             let promise = Promise { leader: request.vote.leader_id, last };
@@ -79,7 +80,7 @@ impl RaftNetworkV2<Types> for Link {
             let promise = response.is_success().then_some(promise);
             Ok::<_, String>((response, promise))
         };
-        self.ask(patience, act).await
+        self.ask(kind, patience, act).await
     }
 
     async fn vote(
@@ -93,7 +94,7 @@ impl RaftNetworkV2<Types> for Link {
             let promise = response.vote_granted.then_some(promise);
             Ok::<_, String>((response, promise))
         };
-        self.ask(option.soft_ttl(), act).await
+        self.ask(Kind::Election, option.soft_ttl(), act).await
     }
 
     async fn pre_vote(
@@ -105,7 +106,7 @@ impl RaftNetworkV2<Types> for Link {
             let response = voter.pre_vote(request).await.map_err(text)?;
             Ok::<_, String>((response, None::<Promise>))
         };
-        self.ask(option.soft_ttl(), act).await
+        self.ask(Kind::Election, option.soft_ttl(), act).await
     }
 
     async fn full_snapshot(
@@ -121,7 +122,8 @@ impl RaftNetworkV2<Types> for Link {
         };
         // The product's snapshots come in parts, the last of which nobody takes twice.
         let patience = SNAPSHOT_TIMEOUT.min(option.soft_ttl());
-        let sent = self.network.ask(self.from, self.to, (patience, false), act);
+        let manner = Manner { kind: Kind::Large, patience, may_double: false };
+        let sent = self.network.ask(self.from, self.to, manner, act);
         match SimRuntime::select2(sent, cancel).await {
             Select2::First(sent) => Ok(sent?),
             Select2::Second(closed) => Err(StreamingError::Closed(closed)),
@@ -137,8 +139,13 @@ impl RaftNetworkV2<Types> for Link {
             let response = voter.handle_transfer_leader(request).await.map_err(text)?;
             Ok::<_, String>((response, None::<Promise>))
         };
-        self.ask(option.soft_ttl(), act).await
+        self.ask(Kind::Election, option.soft_ttl(), act).await
     }
+}
+
+/// What leaders begin their terms with is small; what is proposed need not be.
+fn is_small(entry: &Entry) -> bool {
+    matches!(entry.payload, EntryPayload::Blank)
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -9,6 +9,8 @@
 //!                                     ├ link, network (loss, delay, repetition, cuts)
 //!                                     └ ledger      (what was said, and what must hold) ──> run, report
 //! ```
+//! A leader whose decisions do not get to the others has a run of its own (`narrow`).
+//!
 //! Not here, because it blocks, speaks to the kernel or has threads: redb, TLS, and the shell around openraft
 //! (`supervisor/src/consensus`). That is tested beside its code, without a seed.
 
@@ -21,6 +23,7 @@ mod ledger;
 mod link;
 mod log;
 mod machine;
+mod narrow;
 mod network;
 mod plan;
 mod report;
@@ -31,4 +34,4 @@ mod types;
 pub use breaks::Break;
 pub use ledger::Seen;
 pub use report::{Totals, find_break, run_many, words};
-pub use run::{End, Options, Outcome, run};
+pub use run::{End, Options, Outcome, run, run_narrow};

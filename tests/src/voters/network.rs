@@ -9,11 +9,11 @@ use std::{
 };
 
 use openraft::{
-    AsyncRuntime as _, ServerState,
+    AsyncRuntime as _, Instant as _, ServerState,
     async_runtime::WatchReceiver as _,
     errors::{NetworkError, RPCError, Unreachable},
 };
-use openraft_rt_sim::SimRuntime;
+use openraft_rt_sim::{SimInstant, SimRuntime};
 use tokio::sync::oneshot;
 
 use super::{
@@ -37,6 +37,29 @@ pub(super) struct Weather {
     pub(super) late_ms: u64,
     /// Directions in which nothing gets through.
     pub(super) cut: BTreeSet<(u64, u64)>,
+    /// Directions in which nothing large gets through.
+    pub(super) narrow: BTreeSet<(u64, u64)>,
+}
+
+/// What the network has to know of a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) kind: Kind,
+    /// How long its answer is waited for.
+    pub(super) patience: Duration,
+    /// Whether it may come twice.
+    pub(super) may_double: bool,
+}
+
+/// What kind of message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It carries what was decided, or is to be.
+    Large,
+    /// It does not.
+    Small,
+    /// It is part of an election; it is small.
+    Election,
 }
 
 /// A voter's process.
@@ -67,6 +90,8 @@ pub(super) struct Network {
 
 struct Inner {
     up: BTreeMap<u64, Process>,
+    /// Until when those say nothing who have given way, by voter and process.
+    silent: BTreeMap<(u64, u64), SimInstant>,
     weather: Weather,
     chance: Random,
 }
@@ -76,7 +101,7 @@ struct Refused;
 
 impl Network {
     pub(super) fn new(ledger: Ledger, chance: Random) -> Self {
-        let inner = Inner { up: BTreeMap::new(), weather: Weather::default(), chance };
+        let inner = Inner { up: BTreeMap::new(), silent: BTreeMap::new(), weather: Weather::default(), chance };
         Self { inner: Arc::new(Mutex::new(inner)), ledger }
     }
 
@@ -86,6 +111,15 @@ impl Network {
 
     pub(super) fn set_weather(&self, weather: Weather) {
         self.inner().weather = weather;
+    }
+
+    /// From here on until then this process says nothing, and takes no part in elections, as the product's voters that give way.
+    pub(super) fn silence(&self, (id, boot): (u64, u64), until: SimInstant) {
+        self.inner().silent.insert((id, boot), until);
+    }
+
+    fn is_silent(&self, id: u64, boot: u64) -> bool {
+        self.inner().silent.get(&(id, boot)).is_some_and(|until| SimInstant::now() < *until)
     }
 
     /// From here on the process is reached.
@@ -127,12 +161,12 @@ impl Network {
     }
 
     /// Has `to` asked by the process `(id, boot)`, and waits for the answer. `act` is what the receiver does; it returns the
-    /// answer with what it promises by it. `may_double` says whether the message may come twice.
+    /// answer with what it promises by it.
     pub(super) async fn ask<A, F, Fut>(
         &self,
         (from, boot): (u64, u64),
         to: u64,
-        (patience, may_double): (Duration, bool),
+        Manner { kind, patience, may_double }: Manner,
         act: F,
     ) -> Result<A, RPCError<Types>>
     where
@@ -143,11 +177,14 @@ impl Network {
         if !self.runs(from, boot) {
             return Err(unreachable("this process has ended"));
         }
+        if self.is_silent(from, boot) {
+            return Err(unreachable("this voter gives way"));
+        }
         let (teller, heard) = oneshot::channel();
         if may_double && self.happens_twice() {
-            self.send(from, to, act.clone(), None);
+            self.send((from, to), kind, act.clone(), None);
         }
-        self.send(from, to, act, Some(teller));
+        self.send((from, to), kind, act, Some(teller));
         let answered = async {
             match heard.await {
                 Ok(answer) => answer,
@@ -166,18 +203,24 @@ impl Network {
         }
     }
 
-    fn send<A, F, Fut>(&self, from: u64, to: u64, act: F, teller: Option<oneshot::Sender<Result<A, Refused>>>)
-    where
+    fn send<A, F, Fut>(
+        &self,
+        (from, to): (u64, u64),
+        kind: Kind,
+        act: F,
+        teller: Option<oneshot::Sender<Result<A, Refused>>>,
+    ) where
         A: Send + 'static,
         F: FnOnce(Voter) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(A, Option<Promise>), String>> + Send + 'static,
     {
-        let Some(there) = self.way(from, to) else { return };
+        let Some(there) = self.way(from, to, kind) else { return };
         let network = self.clone();
         SimRuntime::spawn(async move {
             SimRuntime::sleep(there).await;
             let answer = match network.process(to) {
                 None => Err(Refused),
+                Some(Process { boot, .. }) if kind == Kind::Election && network.is_silent(to, boot) => Err(Refused),
                 Some(Process { boot, voter, .. }) => {
                     let done = act(voter).await;
                     if !network.runs(to, boot) {
@@ -186,7 +229,7 @@ impl Network {
                     done.map(|(answer, promise)| network.keep(to, answer, promise)).map_err(|_| Refused)
                 }
             };
-            let (Some(teller), Some(back)) = (teller, network.way(to, from)) else { return };
+            let (Some(teller), Some(back)) = (teller, network.way(to, from, Kind::Small)) else { return };
             SimRuntime::sleep(back).await;
             // Whoever asked may have given up.
             let _ = teller.send(answer);
@@ -202,10 +245,11 @@ impl Network {
     }
 
     /// How long a message is under way; `None` when it gets lost.
-    fn way(&self, from: u64, to: u64) -> Option<Duration> {
+    fn way(&self, from: u64, to: u64, kind: Kind) -> Option<Duration> {
         let mut guard = self.inner();
         let Inner { weather, chance, .. } = &mut *guard;
-        let lost = chance.below(100) < weather.loss || weather.cut.contains(&(from, to));
+        let too_large = kind == Kind::Large && weather.narrow.contains(&(from, to));
+        let lost = chance.below(100) < weather.loss || too_large || weather.cut.contains(&(from, to));
         let (shortest, longest) = WAY_MICROS;
         let micros = chance.between(shortest, longest) + 1_000 * chance.below(weather.late_ms + 1);
         (!lost).then_some(Duration::from_micros(micros))

@@ -4,7 +4,7 @@ use super::breaks::Break;
 use crate::simulator::random::Random;
 
 /// When the first trouble begins, in milliseconds: by then somebody leads.
-const FIRST_MS: u64 = 1_500;
+pub(super) const FIRST_MS: u64 = 1_500;
 /// From one trouble to the next: from the first to below the second. Another leader takes somewhat more than a second.
 const NEXT_MS: (u64, u64) = (400, 2_200);
 

@@ -1,6 +1,7 @@
 //! One seed's run.
 
 use std::{
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use super::{
     clients,
     cluster::Cluster,
     ledger::{Ledger, Seen},
+    narrow,
     plan::{self, Setup},
 };
 
@@ -56,10 +58,23 @@ pub struct Outcome {
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, options: &Options) -> Outcome {
-    let setup = Setup::draw(seed, options.broken);
+    live_through(Setup::draw(seed, options.broken), options.traced, live)
+}
+
+/// Runs one seed in which the links of whoever leads carry nothing large any more. [`End::Well`] says for how long nothing was decided.
+/// `gives_way` says whether leaders give way, as in the product.
+#[must_use]
+pub fn run_narrow(seed: u64, gives_way: bool) -> Outcome {
+    live_through(Setup::draw(seed, None), false, |setup, ledger| narrow::live(setup, ledger, gives_way))
+}
+
+fn live_through<F>(setup: Setup, traced: bool, live: impl FnOnce(Setup, Ledger) -> F) -> Outcome
+where
+    F: Future<Output = Result<Duration, End>>,
+{
     let ledger = Ledger::default();
-    let mut runtime = SimRuntime::with_seed(seed);
-    runtime.record_trace(options.traced);
+    let mut runtime = SimRuntime::with_seed(setup.seed);
+    runtime.record_trace(traced);
     // A panic in a voter's own tasks is theirs; one while a voter starts comes up here, and belongs to a seed.
     let end = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(setup, ledger.clone()))));
     let end = end.unwrap_or_else(|_| Err(End::Violated("S6: a voter panics as it starts".to_owned())));

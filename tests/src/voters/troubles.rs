@@ -1,6 +1,6 @@
 //! Troubles as they come.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use openraft::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
@@ -27,7 +27,7 @@ impl Cluster {
         match trouble {
             Trouble::Calm => self.network.set_weather(Weather::default()),
             Trouble::Loss { loss, twice, late_ms } => {
-                self.network.set_weather(Weather { loss, twice, late_ms, cut: BTreeSet::new() });
+                self.network.set_weather(Weather { loss, twice, late_ms, ..Weather::default() });
             }
             Trouble::Cut(whom) => self.cut(whom, |one, other| vec![(one, other), (other, one)]),
             Trouble::Deaf(whom) => self.cut(whom, |one, other| vec![(other, one)]),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 
 use holdfast_tests::{
     threads::in_threads,
-    voters::{Break, End, Options, Outcome, Seen, find_break, run, run_many, words},
+    voters::{Break, End, Options, Outcome, Seen, find_break, run, run_many, run_narrow, words},
 };
 
 /// Seeds that every test run tries: half of them with three voters, half with five.
@@ -14,6 +14,8 @@ const SEEDS: u64 = 16;
 const TRACED: u64 = 6;
 /// Seeds that each break gets.
 const SEEDS_PER_BREAK: u64 = 8;
+/// Seeds in which the links of the leader become narrow.
+const NARROW_SEEDS: u64 = 4;
 /// Lines of a bad seed's story that are shown: the last ones.
 const LINES_SHOWN: usize = 120;
 
@@ -30,6 +32,24 @@ fn real_voters_lose_nothing_that_they_have_acknowledged_whatever_befalls_them() 
         assert!(matches!(outcome.end, End::Well(_)), "{last}\nseed {seed}: {}", words(&outcome.end));
         let Seen { acknowledged, reads, leaders, .. } = outcome.seen;
         assert!(acknowledged > 8 && reads > 8 && leaders > 0, "seed {seed}: {:?}", outcome.seen);
+    }
+}
+
+/// L1.
+#[test]
+fn a_leader_whose_decisions_do_not_get_to_the_others_gives_way_to_one_that_decides() {
+    for (seed, outcome) in in_threads(1..=NARROW_SEEDS, |seed| run_narrow(seed, true)) {
+        let lines: Vec<&str> = outcome.story.lines().collect();
+        let last = lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n");
+        assert!(matches!(outcome.end, End::Well(_)), "{last}\nseed {seed}: {}", words(&outcome.end));
+    }
+}
+
+/// Its heartbeats are answered: raft sees no reason to elect another one.
+#[test]
+fn a_leader_that_does_not_give_way_leads_on_and_decides_nothing() {
+    for (seed, outcome) in in_threads(1..=2, |seed| run_narrow(seed, false)) {
+        assert!(matches!(outcome.end, End::Unhealed(_)), "seed {seed}: {}", words(&outcome.end));
     }
 }
 

@@ -15,12 +15,16 @@ const TROUBLE: Duration = Duration::from_millis(1_300);
 const BRIEFLY: Duration = Duration::from_millis(800);
 /// Longer than any voter waits for an answer.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Messages of more bytes are large: heartbeats, votes and answers never are.
+const LARGE: usize = 64 * 1024;
 
 /// What the network does, for all voters together.
 #[derive(Default)]
 struct Weather {
     /// Directions in which nothing gets through.
     cut: Mutex<BTreeSet<(u64, u64)>>,
+    /// Directions in which nothing large gets through, as where packets of full size are dropped without a word.
+    narrow: Mutex<BTreeSet<(u64, u64)>>,
     /// Of a hundred messages, and of a hundred answers, so many are lost; as many messages come twice.
     loss: AtomicU64,
     /// The longest delay, in milliseconds.
@@ -33,6 +37,15 @@ impl Weather {
         self.loss.store(loss, Ordering::Relaxed);
         self.late.store(late, Ordering::Relaxed);
         *self.cut.lock().unwrap_or_else(PoisonError::into_inner) = cut.into_iter().collect();
+        self.narrow([]);
+    }
+
+    fn narrow(&self, narrow: impl IntoIterator<Item = (u64, u64)>) {
+        *self.narrow.lock().unwrap_or_else(PoisonError::into_inner) = narrow.into_iter().collect();
+    }
+
+    fn is_narrow(&self, from: u64, to: u64) -> bool {
+        self.narrow.lock().unwrap_or_else(PoisonError::into_inner).contains(&(from, to))
     }
 
     fn is_cut(&self, from: u64, to: u64) -> bool {
@@ -75,7 +88,8 @@ impl Exposed {
 impl Handler for Exposed {
     async fn handle(&self, peer: HostName, _channel: Channel, body: Vec<u8>) -> Result<Vec<u8>, String> {
         let from = self.ids.get(&peer).copied().unwrap_or_default();
-        if self.weather.is_cut(from, self.to) || self.weather.happens() {
+        let too_large = body.len() > LARGE && self.weather.is_narrow(from, self.to);
+        if too_large || self.weather.is_cut(from, self.to) || self.weather.happens() {
             return Self::lost().await;
         }
         self.weather.delay().await;
@@ -308,4 +322,55 @@ async fn a_leader_that_is_cut_off_confirms_nothing_and_gives_its_place_up() {
     sea.settle().await;
     let lines = sea.nodes[&old].lines();
     assert_eq!(lines.first().map(String::as_str), Some("before"));
+}
+
+/// Has a line committed that is too large for a narrow link; returns who did it.
+async fn propose_large(nodes: &BTreeMap<u64, Node>, number: u64) -> u64 {
+    on_leader(nodes, |leader| async move { leader.propose(large(number)).await }).await.0
+}
+
+fn large(number: u64) -> Vec<u8> {
+    format!("{number} {}", "x".repeat(LARGE)).into_bytes()
+}
+
+/// L1.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_large_messages_get_lost_gives_way_and_is_in_nobodys_way_as_a_follower() {
+    let mut sea = Sea::new(3).await;
+    propose(&sea.nodes, "before").await;
+    let old = sea.leader().unwrap();
+    let others = (1..=3).filter(|other| *other != old);
+    sea.weather.narrow(others.flat_map(|other| [(old, other), (other, old)]));
+    let stuck = sea.nodes[&old].consensus.clone();
+    let proposer = stuck.clone();
+    let proposal = tokio::spawn(async move { proposer.propose(large(0)).await });
+    let is_stuck = || stuck.progress().is_some_and(|progress| progress.dispensable && progress.applied < progress.last);
+    until("it has what the others do not get, and they answer", is_stuck).await;
+    assert!(stuck.read_index().await.is_ok(), "by its heartbeats it leads, and it would for ever");
+    stuck.give_way(PATIENCE);
+    let nodes = &sea.nodes;
+    until("another one leads", || nodes.iter().any(|(node_id, node)| *node_id != old && node.leads())).await;
+    for number in 1..4 {
+        assert_ne!(propose_large(&sea.nodes, number).await, old);
+    }
+    assert!(proposal.await.unwrap().is_err(), "nobody else had it, and so nobody ever will");
+    until("it follows", || !sea.nodes[&old].leads()).await;
+    sea.settle().await;
+    assert_eq!(sea.nodes[&old].lines().len(), 5, "what it could not commit is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_gave_way_where_nobody_else_can_be_elected_is_back_soon() {
+    let mut sea = Sea::new(3).await;
+    propose(&sea.nodes, "before").await;
+    let old = sea.leader().unwrap();
+    let others: Vec<u64> = (1..=3).filter(|other| *other != old).collect();
+    sea.weather.set(0, 0, [(others[0], others[1]), (others[1], others[0])]);
+    let leader = sea.nodes[&old].consensus.clone();
+    leader.give_way(TROUBLE);
+    assert_eq!(leader.read_index().await, Err(ProposeError::NotLeader(None)), "it has no authority meanwhile");
+    assert_eq!(leader.propose(b"meanwhile".to_vec()).await, Err(ProposeError::NotLeader(None)));
+    propose(&sea.nodes, "after").await;
+    assert!(!leader.gives_way(), "the other two do not hear each other");
+    sea.settle().await;
 }
