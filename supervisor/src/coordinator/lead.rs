@@ -4,6 +4,7 @@
 use holdfast_policies::{decide::HandOver, giving_way::GIVE_WAY_FOR, time::Moment};
 
 use super::brain::Brain;
+use crate::consensus::MembershipError;
 
 impl Brain {
     /// A supervisor that doubts itself accuses nobody on what it gathered while it slept or its link lost much.
@@ -19,11 +20,13 @@ impl Brain {
 
     /// R29. An attempt that fails counts too: the next one is a minute away.
     pub(super) async fn hand_over(&mut self, HandOver { to, why }: HandOver, now: Moment) {
-        self.evidence.handed_over = Some(now);
         match self.consensus.transfer_to(&to).await {
+            // Nothing has begun: it is tried in the next turn, unless this coordinator gives way.
+            Err(MembershipError::Uncommitted) => return,
             Ok(()) => tracing::warn!(%to, %why, "handed the lead over"),
             Err(error) => tracing::warn!(%to, %why, %error, "the lead could not be handed over"),
         }
+        self.evidence.handed_over = Some(now);
     }
 
     /// L1: over a link that carries heartbeats and nothing else a leader would lead, and grant leases, for ever. Nobody is named as the

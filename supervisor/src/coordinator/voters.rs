@@ -153,7 +153,9 @@ fn refused(unfit: Unfit) -> Result<Answer, Denied> {
 
 fn confirmed(changed: Result<(), MembershipError>) -> Result<(), Denied> {
     changed.map_err(|error| match error {
-        MembershipError::Unconfirmed(_) | MembershipError::Raft(_) => Denied::NoLeader(error.to_string()),
+        MembershipError::Uncommitted | MembershipError::Unconfirmed(_) | MembershipError::Raft(_) => {
+            Denied::NoLeader(error.to_string())
+        }
         MembershipError::AlreadyInitialised | MembershipError::NotVoter(_) | MembershipError::Overtaken => {
             Denied::Refused(error.to_string())
         }

@@ -374,3 +374,21 @@ async fn a_leader_that_gave_way_where_nobody_else_can_be_elected_is_back_soon() 
     assert!(!leader.gives_way(), "the other two do not hear each other");
     sea.settle().await;
 }
+
+/// R29.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_hands_nothing_over_while_others_may_lack_what_it_has() {
+    let mut sea = Sea::new(3).await;
+    propose(&sea.nodes, "before").await;
+    let old = sea.leader().unwrap();
+    let others: Vec<u64> = (1..=3).filter(|other| *other != old).collect();
+    sea.weather.narrow(others.iter().map(|other| (old, *other)));
+    let leader = sea.nodes[&old].consensus.clone();
+    let proposer = leader.clone();
+    let proposal = tokio::spawn(async move { proposer.propose(large(0)).await });
+    until("it has what the others do not get", || leader.progress().is_some_and(|all| all.applied < all.last)).await;
+    assert_eq!(leader.transfer_to(&host(others[0])).await, Err(MembershipError::Uncommitted));
+    sea.weather.narrow([]);
+    assert!(proposal.await.unwrap().is_ok(), "it leads on, and the links are wide again");
+    sea.settle().await;
+}
