@@ -13,7 +13,9 @@ pub(crate) async fn ask(channel: &dyn GuestChannel, timeout: Duration) -> Findin
         Ok(()) => Finding::pass("the agent answers"),
         // An agent that complains is there.
         Err(ChannelError::Refused(why)) => Finding::pass(format!("the agent answers, with an error: {why}")),
-        Err(error @ ChannelError::TooLong) => Finding::pass(format!("the agent answers, with an error: {error}")),
+        Err(error @ (ChannelError::TooLong | ChannelError::Frozen)) => {
+            Finding::pass(format!("the agent answers, with an error: {error}"))
+        }
         Err(ChannelError::Deadline | ChannelError::Late) => silent(timeout),
         Err(error @ ChannelError::Unavailable(_)) => Finding::unknown(error.to_string()),
     }

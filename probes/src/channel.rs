@@ -114,6 +114,9 @@ pub enum ChannelError {
     /// The agent answered with an error, such as "no such program".
     #[error("guest agent refused: {0}")]
     Refused(String),
+    /// The agent does nothing at present, because it has the guest's file systems frozen; this says nothing about the guest.
+    #[error("the guest's file systems are frozen, as for a backup, and its agent does nothing before they are thawed")]
+    Frozen,
     /// The program has ended and said more than this way out takes, so that nothing of it is known.
     #[error("what was said is more than the guest agent can pass on")]
     TooLong,

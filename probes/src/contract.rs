@@ -146,6 +146,17 @@ async fn an_agent_that_cannot_be_asked_makes_everything_unknown() {
 }
 
 #[tokio::test]
+async fn an_agent_that_does_nothing_while_its_guest_is_frozen_is_there_and_accuses_nobody_and_says_why() {
+    let target = agent(Says::Error(ChannelError::Frozen), |_| Says::Error(ChannelError::Frozen));
+    for probe in [http(80), tcp(80), exec(&["true"])] {
+        let observation = asked(&probe, &target).await;
+        assert_eq!(observation.outcome, Outcome::Unknown, "{probe:?}: {observation:?}");
+        assert!(observation.detail.starts_with("the guest's file systems are frozen"), "{probe:?}: {observation:?}");
+    }
+    assert_eq!(outcome(&PING, &target).await, Outcome::Pass);
+}
+
+#[tokio::test]
 async fn a_silent_agent_fails_the_question_whether_it_is_there_and_says_nothing_about_services() {
     for silence in [Says::Error(ChannelError::Deadline), Says::Nothing] {
         let exec_silence: fn(&[String]) -> Says = match silence {

@@ -253,8 +253,8 @@ fn of_exec(program: &[String], ended: Result<ExecResult, ChannelError>) -> Ran {
         Err(ChannelError::Refused(why)) => Ran::Missing(why),
         Err(ChannelError::TooLong) => Ran::TooLong,
         Err(ChannelError::Late) => Ran::Judged(Finding::fail("no answer in time, while the guest's agent does answer")),
-        // It may be the agent that hangs, and not the service.
-        Err(error @ (ChannelError::Deadline | ChannelError::Unavailable(_))) => {
+        // It may be the agent that hangs, or may do nothing, and not the service.
+        Err(error @ (ChannelError::Deadline | ChannelError::Unavailable(_) | ChannelError::Frozen)) => {
             Ran::Judged(Finding::unknown(error.to_string()))
         }
     }

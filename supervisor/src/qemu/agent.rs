@@ -4,6 +4,8 @@
 //! command. Whoever gives up in the middle, by deadline or by being dropped, takes the connection with it; the next
 //! caller opens a new one and synchronises, which throws away what was left unread.
 
+mod connection;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -15,15 +17,15 @@ use holdfast_probes::channel::{ChannelError, ExecResult, Exit, GuestChannel};
 use qapi::{Command, qga};
 use serde_json::Value;
 use tokio::{
-    net::unix::OwnedWriteHalf,
     sync::{Mutex, Semaphore, watch},
     time::{Instant, sleep, timeout_at},
 };
 
+use self::connection::Connection;
 use super::{
     condition::View,
     own::{OwnAgent, Unanswered},
-    wire::{self, Lines, Message, WireError},
+    wire::WireError,
 };
 
 /// Callers that may be busy with one agent at once: every service of a guest and a recovery command; a guest with more
@@ -53,11 +55,6 @@ struct Inner {
     own: Option<OwnAgent>,
     callers: Semaphore,
     connection: Mutex<Option<Connection>>,
-}
-
-struct Connection {
-    lines: Lines,
-    write: OwnedWriteHalf,
 }
 
 impl AgentChannel {
@@ -130,8 +127,13 @@ impl AgentChannel {
             Err(WireError::TooLong) => return Err(ChannelError::TooLong),
             other => other.map_err(unavailable)?,
         };
-        *place = Some(connection);
+        let is_frozen = connection.is_frozen(&answer);
+        // Whoever is to thaw it has to be let in.
+        if !is_frozen {
+            *place = Some(connection);
+        }
         match answer.error {
+            Some(_) if is_frozen => Err(ChannelError::Frozen),
             Some(refusal) => Err(ChannelError::Refused(clean(&refusal.desc))),
             None => Ok(answer.answer.unwrap_or(Value::Null)),
         }
@@ -143,37 +145,6 @@ fn unavailable(error: WireError) -> ChannelError {
         WireError::Socket(cause) => format!("agent socket: {cause}"),
         other => other.to_string(),
     }))
-}
-
-impl Connection {
-    async fn open(socket: &std::path::Path) -> Result<Self, WireError> {
-        let (lines, write) = wire::connect(socket).await?;
-        let mut connection = Self { lines, write };
-        connection.synchronise(i64::from(rand::random::<u32>())).await?;
-        Ok(connection)
-    }
-
-    /// After this, the next answer belongs to the next command: the agent marks its answer with a byte that occurs in
-    /// no JSON, and everything before it is thrown away.
-    async fn synchronise(&mut self, id: i64) -> Result<(), WireError> {
-        use tokio::io::AsyncWriteExt;
-        // The same byte makes the agent forget half a command that it may have been left with.
-        self.write.write_all(&[0xff]).await?;
-        let arguments = serde_json::json!({ "id": id });
-        wire::send(&mut self.write, qga::guest_sync_delimited::NAME, &arguments, None).await?;
-        loop {
-            self.lines.skip_past(0xff).await?;
-            let answer = self.lines.next().await?;
-            if serde_json::from_slice::<Message>(&answer).is_ok_and(|message| message.answer == Some(id.into())) {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn exchange(&mut self, name: &str, arguments: &Value) -> Result<Message, WireError> {
-        wire::send(&mut self.write, name, arguments, None).await?;
-        self.lines.message().await
-    }
 }
 
 /// What the guest's agent can have the guest do to itself.
@@ -205,7 +176,9 @@ impl AgentChannel {
         };
         let arguments = serde_json::json!({ "mode": mode });
         match tokio::time::timeout(REFUSAL, self.exchange(&mut place, qga::guest_shutdown::NAME, &arguments)).await {
-            Ok(Err(refused @ (ChannelError::Refused(_) | ChannelError::TooLong))) => Err(refused),
+            Ok(Err(refused @ (ChannelError::Refused(_) | ChannelError::Frozen | ChannelError::TooLong))) => {
+                Err(refused)
+            }
             // A connection that breaks now is that of a guest on its way down.
             Ok(Ok(_) | Err(ChannelError::Unavailable(_) | ChannelError::Deadline | ChannelError::Late)) | Err(_) => {
                 Ok(())

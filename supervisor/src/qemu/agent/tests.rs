@@ -1,8 +1,11 @@
 //! The QEMU guest agent: late answers, silence, refusals, bounds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::UnixListener,
+    net::{UnixListener, UnixStream},
+    time::timeout,
 };
 
 use super::*;
@@ -12,9 +15,23 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Longer than anything takes that is answered.
 const LONG: Duration = Duration::from_secs(20);
 
+/// What agents say of whether file systems are frozen; the last one is of those that may not tell.
+const THAWED: &str = "{\"return\": \"thawed\"}\n";
+const FROZEN: &str = "{\"return\": \"frozen\"}\n";
+const NOT_TOLD: &str = "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"it has been disabled\"}}\n";
+
 /// An agent that answers as `answer` says; `None` leaves a command unanswered.
 fn agent(
     view: View,
+    answer: impl Fn(usize, &str) -> Option<String> + Send + 'static,
+) -> (tempfile::TempDir, AgentChannel) {
+    agent_that_freezes(view, || THAWED, answer)
+}
+
+/// The same with what it says of whether file systems are frozen. It has one client at a time, as QEMU's has.
+fn agent_that_freezes(
+    view: View,
+    is_frozen: impl Fn() -> &'static str + Send + 'static,
     answer: impl Fn(usize, &str) -> Option<String> + Send + 'static,
 ) -> (tempfile::TempDir, AgentChannel) {
     let folder = tempfile::tempdir().unwrap();
@@ -34,6 +51,8 @@ fn agent(
                 if command["execute"] == "guest-sync-delimited" {
                     let text = format!("{{\"return\": {}}}\n", command["arguments"]["id"]);
                     stream.write_all(&[b"\xff", text.as_bytes()].concat()).await.unwrap();
+                } else if command["execute"] == "guest-fsfreeze-status" {
+                    stream.write_all(is_frozen().as_bytes()).await.unwrap();
                 } else if let Some(text) = answer(commands, command["execute"].as_str().unwrap()) {
                     stream.write_all(text.as_bytes()).await.unwrap();
                     commands += 1;
@@ -135,4 +154,68 @@ async fn what_a_program_says_beyond_all_bounds_is_told_apart_from_a_refusal() {
         })
     });
     assert_eq!(channel.exec(&["/bin/yes".to_owned()], LONG).await, Err(ChannelError::TooLong));
+}
+
+/// An agent that has frozen its guest's file systems until somebody has it thaw them, and tells so in either way.
+fn frozen(says: &'static str, refuses: &'static str) -> (tempfile::TempDir, AgentChannel) {
+    let is_frozen = Arc::new(AtomicBool::new(true));
+    let told = Arc::clone(&is_frozen);
+    let is_told = move || if told.load(Ordering::SeqCst) { says } else { THAWED };
+    agent_that_freezes(running(), is_told, move |_, name| {
+        let answer = match name {
+            "guest-ping" => "{\"return\": {}}",
+            "guest-fsfreeze-thaw" => {
+                is_frozen.store(false, Ordering::SeqCst);
+                "{\"return\": 1}"
+            }
+            _ if is_frozen.load(Ordering::SeqCst) => refuses,
+            "guest-exec" => "{\"return\": {\"pid\": 7}}",
+            _ => "{\"return\": {\"exited\": true, \"exitcode\": 0}}",
+        };
+        Some(format!("{answer}\n"))
+    })
+}
+
+/// Another client of the agent.
+async fn thaw(folder: &tempfile::TempDir) {
+    let thawed = async {
+        let mut stream = BufReader::new(UnixStream::connect(folder.path().join("qga")).await.unwrap());
+        stream.write_all(b"{\"execute\": \"guest-fsfreeze-thaw\"}\n").await.unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        line
+    };
+    let line = timeout(LONG, thawed).await.expect("nobody else is let in");
+    assert_eq!(line, "{\"return\": 1}\n");
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_what_a_frozen_guest_refuses_and_whoever_is_to_thaw_it_is_let_in() {
+    const BEFORE_6_0: &str =
+        "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command guest-exec has been disabled\"}}";
+    const REFUSES: &str = "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Command guest-exec has been disabled: the \
+                           agent is in frozen state\"}}";
+    let argv = ["/bin/true".to_owned()];
+    for (says, refuses) in [(FROZEN, BEFORE_6_0), (FROZEN, REFUSES), (NOT_TOLD, REFUSES)] {
+        let (folder, channel) = frozen(says, refuses);
+        assert_eq!(channel.exec(&argv, LONG).await, Err(ChannelError::Frozen));
+        assert_eq!(channel.power(Power::Reboot, LONG).await, Err(ChannelError::Frozen), "it is not taken for silence");
+        thaw(&folder).await;
+        assert!(channel.exec(&argv, LONG).await.is_ok(), "it is asked anew");
+        assert_eq!(channel.ping(LONG).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_there_while_its_guest_is_frozen_is_left_to_others_after_each_question() {
+    let (folder, channel) = frozen(FROZEN, NOT_TOLD);
+    assert_eq!(channel.ping(LONG).await, Ok(()));
+    thaw(&folder).await;
+}
+
+#[tokio::test]
+async fn what_is_disabled_in_a_guest_that_is_not_frozen_is_refused_as_ever() {
+    let (_folder, channel) = agent(running(), |_, _| Some(NOT_TOLD.to_owned()));
+    let refused = ChannelError::Refused("it has been disabled".into());
+    assert_eq!(channel.exec(&["/bin/true".to_owned()], LONG).await, Err(refused));
 }
