@@ -17,11 +17,11 @@ use holdfast_probes::channel::{ChannelError, ExecResult, Exit, GuestChannel};
 use qapi::{Command, qga};
 use serde_json::Value;
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::{Instant, sleep, timeout_at},
 };
 
-use self::connection::Connection;
+use self::connection::{Kept, Place};
 use super::{
     condition::View,
     own::{OwnAgent, Unanswered},
@@ -54,13 +54,13 @@ struct Inner {
     /// Holdfast's own agent, which is asked first where it is there.
     own: Option<OwnAgent>,
     callers: Semaphore,
-    connection: Mutex<Option<Connection>>,
+    connection: Arc<Place>,
 }
 
 impl AgentChannel {
     /// The agents of a guest that is as `view` says: QEMU's behind `socket`, and Holdfast's own.
     pub fn new(socket: Option<PathBuf>, view: watch::Receiver<View>, own: Option<OwnAgent>) -> Self {
-        let (callers, connection) = (Semaphore::new(CALLERS_MAX), Mutex::new(None));
+        let (callers, connection) = (Semaphore::new(CALLERS_MAX), Arc::new(Place::new(None)));
         Self { inner: Arc::new(Inner { socket, view, own, callers, connection }) }
     }
 
@@ -110,27 +110,22 @@ impl AgentChannel {
     }
 
     /// The connection is out of its place while it is used, so that it is gone when this future is dropped midway.
-    async fn exchange(
-        &self,
-        place: &mut Option<Connection>,
-        name: &str,
-        arguments: &Value,
-    ) -> Result<Value, ChannelError> {
-        let mut connection = match place.take() {
-            Some(connection) => connection,
+    async fn exchange(&self, place: &mut Option<Kept>, name: &str, arguments: &Value) -> Result<Value, ChannelError> {
+        let mut kept = match place.take() {
+            Some(kept) => kept,
             None => {
-                let none = || self.without_qemus();
-                Connection::open(self.inner.socket.as_ref().ok_or_else(none)?).await.map_err(unavailable)?
+                let socket = self.inner.socket.as_ref().ok_or_else(|| self.without_qemus())?;
+                Kept::open(socket, &self.inner.connection).await.map_err(unavailable)?
             }
         };
-        let answer = match connection.exchange(name, arguments).await {
+        let answer = match kept.connection.exchange(name, arguments).await {
             Err(WireError::TooLong) => return Err(ChannelError::TooLong),
             other => other.map_err(unavailable)?,
         };
-        let is_frozen = connection.is_frozen(&answer);
+        let is_frozen = kept.connection.is_frozen(&answer);
         // Whoever is to thaw it has to be let in.
         if !is_frozen {
-            *place = Some(connection);
+            *place = Some(kept.used());
         }
         match answer.error {
             Some(_) if is_frozen => Err(ChannelError::Frozen),

@@ -1,13 +1,23 @@
-//! One connection to QEMU's agent in a guest.
+//! One connection to QEMU's agent in a guest, and for how long it is kept.
 //!
 //! QEMU lets in one client at a time. So whoever has the agent freeze the guest's file systems, as tools for backups do, does that
-//! while this host has no connection, and it is enough to ask for it when one is opened.
+//! while this host has no connection, and it is enough to ask for it when one is opened. And one that is not needed is closed.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use qapi::{Command, qga};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::unix::OwnedWriteHalf};
+use tokio::{
+    io::AsyncWriteExt,
+    net::unix::OwnedWriteHalf,
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::wire::{self, Lines, Message, WireError};
 
@@ -16,6 +26,46 @@ const FROZEN: &str = "frozen";
 
 /// How the agent ends its refusal of a command while they are (QEMU 6.0 and later).
 const REFUSES_FROZEN: &str = "in frozen state";
+
+/// After so long without a question a connection is closed: others may have to speak with the agent. Services are mostly asked more often
+/// than that, and keep theirs: one that is opened anew takes three questions for each. Raising it has others wait for longer.
+pub(super) const KEPT_UNUSED: Duration = Duration::from_secs(60);
+
+/// Where a guest's connection is while nobody uses it. Who uses it holds the lock.
+pub(super) type Place = Mutex<Option<Kept>>;
+
+/// A connection, closed when it has not been used for a while.
+pub(super) struct Kept {
+    pub(super) connection: Connection,
+    used: Instant,
+    _closes: AbortOnDropHandle<()>,
+}
+
+impl Kept {
+    pub(super) async fn open(socket: &Path, place: &Arc<Place>) -> Result<Self, WireError> {
+        let connection = Connection::open(socket).await?;
+        let closes = AbortOnDropHandle::new(tokio::spawn(close_unused(Arc::downgrade(place))));
+        Ok(Self { connection, used: Instant::now(), _closes: closes })
+    }
+
+    /// The same, used just now.
+    pub(super) fn used(self) -> Self {
+        Self { used: Instant::now(), ..self }
+    }
+}
+
+async fn close_unused(place: Weak<Place>) {
+    loop {
+        sleep(KEPT_UNUSED).await;
+        let Some(place) = place.upgrade() else { return };
+        let mut kept = place.lock().await;
+        if kept.as_ref().is_none_or(|kept| kept.used.elapsed() >= KEPT_UNUSED) {
+            // This task ends with it.
+            *kept = None;
+            return;
+        }
+    }
+}
 
 pub(super) struct Connection {
     lines: Lines,

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    time::timeout,
+    time::{advance, pause, resume, timeout},
 };
 
-use super::*;
+use super::{connection::KEPT_UNUSED, *};
 
 /// For what is never answered; long enough for the question to be asked on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
@@ -218,4 +218,17 @@ async fn what_is_disabled_in_a_guest_that_is_not_frozen_is_refused_as_ever() {
     let (_folder, channel) = agent(running(), |_, _| Some(NOT_TOLD.to_owned()));
     let refused = ChannelError::Refused("it has been disabled".into());
     assert_eq!(channel.exec(&["/bin/true".to_owned()], LONG).await, Err(refused));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_used_is_closed_and_others_are_let_in() {
+    let (folder, channel) = agent(running(), |_, name| {
+        Some(if name == "guest-ping" { "{\"return\": {}}\n".to_owned() } else { "{\"return\": 1}\n".to_owned() })
+    });
+    assert_eq!(channel.ping(LONG).await, Ok(()));
+    pause();
+    advance(KEPT_UNUSED).await;
+    resume();
+    thaw(&folder).await;
+    assert_eq!(channel.ping(LONG).await, Ok(()), "it is opened anew");
 }
