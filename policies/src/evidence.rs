@@ -70,7 +70,7 @@ pub struct HostEvidence {
     pub tested_off: BTreeMap<usize, TestedOff>,
     /// What the host said of its guests in its newest sync; complete. See [`HostEvidence::report`].
     pub reports: BTreeMap<GuestName, GuestReport>,
-    /// When guests among those were last known to stand still, and under which assignment: paused, or stopped by QEMU.
+    /// When guests among those were last known to stand still, and under which assignment: paused, stopped by QEMU, or frozen.
     pub stood_still: BTreeMap<GuestName, (Epoch, Moment)>,
     /// Since when it has been saying of guests among those that they are paused, or that it cannot tell how they are, and under which
     /// assignment.
@@ -219,7 +219,7 @@ impl HostEvidence {
         self.stood_still.retain(|guest, (epoch, _)| reports.get(guest).is_some_and(|report| report.epoch == *epoch));
         for (guest, report) in &reports {
             let before = self.reports.get(guest).filter(|before| before.epoch == report.epoch);
-            if stands_still(&report.condition) || before.is_some_and(|before| stands_still(&before.condition)) {
+            if stands_still(report) || before.is_some_and(stands_still) {
                 self.stood_still.insert(guest.clone(), (report.epoch, now));
             }
         }
@@ -258,12 +258,13 @@ fn is_unclear(condition: &GuestCondition) -> bool {
     }
 }
 
-/// Whether nothing in the guest can answer, and goes on where it was when it is let run again.
-fn stands_still(condition: &GuestCondition) -> bool {
+/// Whether what is in the guest cannot answer, and goes on where it was when it is let run again, or can write again.
+fn stands_still(report: &GuestReport) -> bool {
+    let condition = &report.condition;
     match condition {
         GuestCondition::Paused { .. } | GuestCondition::IoError { .. } => !condition.is_broken(),
-        GuestCondition::Running
-        | GuestCondition::Panicked
+        GuestCondition::Running => report.frozen_left(Duration::ZERO).is_some(),
+        GuestCondition::Panicked
         | GuestCondition::Incoming
         | GuestCondition::Sent
         | GuestCondition::Exited { .. }

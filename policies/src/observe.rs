@@ -127,7 +127,15 @@ pub struct GuestReport {
     /// How far it has come, while it is sent to another host. Nothing from a supervisor that does not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sending: Option<Sending>,
+    /// For how long its host has been seeing that its file systems are frozen, as for a backup, in milliseconds. Nothing where they are
+    /// not, where nobody can tell, and from a supervisor that does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_ms: Option<u64>,
 }
+
+/// For how long the services of a guest need not answer because its file systems are frozen. Tools for backups thaw them after seconds, or
+/// a minute; one that has died in between never does, and then a reset is what helps. Raising it has such guests wait for longer.
+pub const FROZEN_MAX: Duration = Duration::from_secs(300);
 
 /// How far a guest has come that is sent to another host while it runs. For people: nothing is decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +162,14 @@ impl GuestReport {
     /// A report of a guest to which nothing has happened.
     #[must_use]
     pub fn new(guest: GuestName, epoch: Epoch, condition: GuestCondition) -> Self {
-        Self { guest, epoch, condition, happened: Vec::new(), sending: None }
+        Self { guest, epoch, condition, happened: Vec::new(), sending: None, frozen_ms: None }
+    }
+
+    /// For how much longer its services need not answer because its file systems are frozen; `None` where they are not, and where they
+    /// have been for too long. What was told is `old` by now.
+    #[must_use]
+    pub fn frozen_left(&self, old: Duration) -> Option<Duration> {
+        let frozen = Duration::from_millis(self.frozen_ms?).saturating_add(old);
+        FROZEN_MAX.checked_sub(frozen).filter(|left| !left.is_zero())
     }
 }

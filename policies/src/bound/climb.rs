@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::{Bound, Case, Failure, Helped, Part, Stage, Stretch, StretchedBy, back, hosts, rounded_up};
 use crate::{
+    feature_level::FeatureLevel,
     ladder::{Trouble, applies, ladder_of},
     model::Rung,
+    observe::FROZEN_MAX,
     time::{Span, millis},
 };
 
@@ -30,6 +32,7 @@ pub(super) fn bound(case: &Case<'_>, failure: Failure, trouble: Trouble, detect:
     bound.rungs = rungs;
     bound.stretched_by.push(back::failed_start(case));
     bound.stretched_by.extend(on_its_way(case));
+    bound.stretched_by.extend(frozen(case, seen).filter(|_| trouble == Trouble::Service));
     bound.stretched_by.extend(hosts::order(case).filter(|_| starts_anew(case, trouble)));
     bound
 }
@@ -52,6 +55,19 @@ fn on_its_way(case: &Case<'_>) -> Option<Stretch> {
     let needs = &case.state.policies.guests.get(case.guest)?.needs;
     let why = "it is on its way to another host while it runs: no rung is taken before that has ended".to_owned();
     needs.live_migration.then(|| Stretch { by: StretchedBy::Move, by_ms: Some(millis(moves(case))), why })
+}
+
+/// No rung is taken for services of a guest whose file systems are frozen, nor before those have been seen to fail anew since.
+fn frozen(case: &Case<'_>, seen: Duration) -> Option<Stretch> {
+    // Whoever passes an explanation on has to know the word.
+    let is_known = case.state.level >= FeatureLevel::TOLD_ONCE;
+    let has_agent = case.state.policies.guests.get(case.guest)?.qemu.agent;
+    let most = FROZEN_MAX.saturating_add(seen).saturating_add(case.timing.sync_every.0);
+    let why = format!(
+        "its host sees that QEMU's agent has frozen its file systems, as for a backup: no rung is taken for its services for {} at most",
+        Span(FROZEN_MAX)
+    );
+    (is_known && has_agent).then(|| Stretch { by: StretchedBy::Freeze, by_ms: Some(millis(most)), why })
 }
 
 fn shown(within: Duration) -> Span {

@@ -107,4 +107,7 @@ pub enum StretchedBy {
     Budget,
     /// A live move of the guest is under way.
     Move,
+    /// The guest's file systems are frozen. Versions before [`TOLD_ONCE`](crate::feature_level::FeatureLevel::TOLD_ONCE) do not know the
+    /// word.
+    Freeze,
 }

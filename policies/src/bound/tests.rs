@@ -244,6 +244,20 @@ fn a_storm_of_services_stretches_the_bound_of_a_service_that_hosts_ask_among_eno
     assert_eq!(held(&["db", "mail", "web"], 0), None, "what is asked inside alone is never held");
 }
 
+#[test]
+fn frozen_file_systems_stretch_the_bound_of_services_where_a_guest_has_the_agent_that_freezes_them() {
+    let stretched = |failure, agent: bool, level: FeatureLevel| {
+        let mut stage = declared(|policies| policies.guests.get_mut(&name("web")).unwrap().qemu.agent = agent);
+        stage.state.level = level;
+        by(&bound_of(&stage, failure), StretchedBy::Freeze).and_then(|stretch| stretch.by_ms)
+    };
+    // Five minutes, and 2.25 s and a sync until it is seen to fail anew.
+    assert_eq!(stretched(Failure::AppFailed, true, FeatureLevel::TOLD_ONCE), Some(302_500));
+    assert_eq!(stretched(Failure::AppFailed, false, FeatureLevel::TOLD_ONCE), None);
+    assert_eq!(stretched(Failure::GuestDied, true, FeatureLevel::TOLD_ONCE), None, "more than silence tells of that");
+    assert_eq!(stretched(Failure::AppFailed, true, FeatureLevel::CALLED_OFF), None, "some could not read it");
+}
+
 /// L2.
 #[test]
 fn the_bound_does_not_grow_with_the_number_of_hosts() {

@@ -18,6 +18,7 @@ mod budgets;
 mod certificates;
 mod degraded;
 mod departures;
+mod frozen;
 mod go_aheads;
 mod leases;
 mod many_hosts;

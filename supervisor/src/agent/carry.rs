@@ -239,7 +239,11 @@ async fn restart_service(driver: &Driver, guest: &GuestName, run: &[String], dea
         Ok(channel) => channel,
         Err(error) => return failed(with_causes(&error)),
     };
-    match channel.exec(run, deadline.saturating_sub(ENDS_BEFORE)).await {
+    let began = Instant::now();
+    if let Err(error) = channel.not_frozen().await {
+        return failed(error.to_string());
+    }
+    match channel.exec(run, deadline.saturating_sub(ENDS_BEFORE + began.elapsed())).await {
         Ok(result) => match result.exit {
             Exit::Code(0) => done("the command ended with exit code 0"),
             Exit::Code(code) => failed(format!("exit code {code}: {}", String::from_utf8_lossy(&result.stderr))),

@@ -5,6 +5,7 @@
 //! caller opens a new one and synchronises, which throws away what was left unread.
 
 mod connection;
+mod freeze;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,12 +22,16 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use self::connection::{Kept, Place};
+use self::{
+    connection::{Kept, Place},
+    freeze::Freeze,
+};
 use super::{
     condition::View,
     own::{OwnAgent, Unanswered},
     wire::WireError,
 };
+use crate::clock;
 
 /// Callers that may be busy with one agent at once: every service of a guest and a recovery command; a guest with more
 /// is asked too often.
@@ -55,13 +60,14 @@ struct Inner {
     own: Option<OwnAgent>,
     callers: Semaphore,
     connection: Arc<Place>,
+    freeze: Freeze,
 }
 
 impl AgentChannel {
     /// The agents of a guest that is as `view` says: QEMU's behind `socket`, and Holdfast's own.
     pub fn new(socket: Option<PathBuf>, view: watch::Receiver<View>, own: Option<OwnAgent>) -> Self {
         let (callers, connection) = (Semaphore::new(CALLERS_MAX), Arc::new(Place::new(None)));
-        Self { inner: Arc::new(Inner { socket, view, own, callers, connection }) }
+        Self { inner: Arc::new(Inner { socket, view, own, callers, connection, freeze: Freeze::default() }) }
     }
 
     /// Holdfast's own agent, if it is there and the guest runs.
@@ -123,6 +129,7 @@ impl AgentChannel {
             other => other.map_err(unavailable)?,
         };
         let is_frozen = kept.connection.is_frozen(&answer);
+        self.note_frozen(is_frozen);
         // Whoever is to thaw it has to be let in.
         if !is_frozen {
             *place = Some(kept.used());
@@ -162,6 +169,9 @@ impl AgentChannel {
     pub async fn power(&self, power: Power, deadline: Duration) -> Result<(), ChannelError> {
         // One that does not answer would not take the command either, and its silence would look like success.
         self.ping_qemus(deadline).await?;
+        if self.frozen_ms(clock::moment()).is_some() {
+            return Err(ChannelError::Frozen);
+        }
         let _caller = self.caller()?;
         let busy = |_| ChannelError::Unavailable("other questions are before this one".to_owned());
         let mut place = timeout_at(Instant::now() + deadline, self.inner.connection.lock()).await.map_err(busy)?;

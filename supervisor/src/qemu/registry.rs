@@ -202,6 +202,7 @@ impl Registry {
                 State::Here(here) => Some(GuestReport {
                     happened: here.monitor.happened(now),
                     sending: here.monitor.sending(),
+                    frozen_ms: here.agent.as_ref().and_then(|agent| agent.frozen_ms(now)),
                     ..report(here.epoch, here.monitor.view().condition)
                 }),
             }

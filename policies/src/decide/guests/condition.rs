@@ -12,8 +12,8 @@ use crate::{
     ladder::Trouble,
     model::{OnDegraded, Policy, Service},
     names::HostName,
-    observe::{GuestCondition, GuestReport},
-    time::millis,
+    observe::{FROZEN_MAX, GuestCondition, GuestReport},
+    time::{Span, millis},
 };
 
 /// How long a guest that came back from a move may still be reported as sent away: some syncs.
@@ -31,6 +31,9 @@ pub(super) fn judge_services(
 
 /// What is waited for of a guest that stood still, whoever let it run again.
 pub(super) const LET_RUN: &str = "its services to answer, since it was let run again";
+
+/// What is waited for of a guest whose file systems are frozen.
+const THAWED: &str = "its file systems to be thawed";
 
 /// What is made of a running guest.
 pub(super) enum Condition {
@@ -160,13 +163,29 @@ fn service_trouble(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>, ju
             booting = booting.or(Some((format!("{name} {why} yet; {reset}, and has {grace} to boot"), to_boot(left))));
             continue;
         }
+        let frozen = Frozen::of(round, run);
+        if let Some(Frozen::Lately { left }) = frozen {
+            let waits = (THAWED.to_owned(), millis(left));
+            booting = booting
+                .or(Some((format!("{name} {why}, and the guest's file systems are frozen, as for a backup"), waits)));
+            continue;
+        }
         if let Some(left) = service.and_then(|service| stood_still(round, run, service)) {
             let waits = (LET_RUN.to_owned(), millis(left));
             booting = booting.or(Some((format!("{name} {why} yet; its guest stood still until just now"), waits)));
             continue;
         }
         let evidence = own.evidence.clone();
-        return Condition::Ill { trouble: Trouble::Service, why: format!("{name} {why}"), evidence };
+        let why = match frozen {
+            Some(Frozen::TooLong) => {
+                format!(
+                    "{name} {why}, and the guest's file systems have been frozen for more than {}",
+                    Span(FROZEN_MAX)
+                )
+            }
+            Some(Frozen::Lately { .. }) | None => format!("{name} {why}"),
+        };
+        return Condition::Ill { trouble: Trouble::Service, why, evidence };
     }
     booting.map_or(Condition::Well, |(why, waits)| Condition::NotToBeJudged { why, waits })
 }
@@ -200,6 +219,24 @@ fn boots_again(round: &Round<'_>, run: &Run<'_>, cool_down: Duration, grace: Dur
     let told_at = run.here.seen?.sync.as_ref()?.at;
     let report = run.here.report(run.name).filter(|report| report.epoch == run.tenure.epoch)?;
     last_own_reset(&report.happened, round.now.moment.since(told_at), cool_down, grace)
+}
+
+/// A guest whose file systems are frozen: what writes there stands still, and its agent takes no commands.
+enum Frozen {
+    /// As for a backup, which lasts `left` longer at most.
+    Lately { left: Duration },
+    /// For longer than any backup takes.
+    TooLong,
+}
+
+impl Frozen {
+    fn of(round: &Round<'_>, run: &Run<'_>) -> Option<Self> {
+        let told_at = run.here.seen?.sync.as_ref()?.at;
+        let is_frozen = |report: &&GuestReport| report.epoch == run.tenure.epoch && report.frozen_ms.is_some();
+        let report = run.here.report(run.name).filter(is_frozen)?;
+        let left = report.frozen_left(round.now.moment.since(told_at));
+        Some(left.map_or(Self::TooLong, |left| Self::Lately { left }))
+    }
 }
 
 /// For how much longer what is said of a service may be from when its guest stood still, whoever let it run again: it has not

@@ -156,6 +156,12 @@ async fn what_a_program_says_beyond_all_bounds_is_told_apart_from_a_refusal() {
     assert_eq!(channel.exec(&["/bin/yes".to_owned()], LONG).await, Err(ChannelError::TooLong));
 }
 
+/// How agents refuse a command while they have the file systems frozen: those before QEMU 6.0, and later ones.
+const BEFORE_6_0: &str =
+    "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command guest-exec has been disabled\"}}";
+const REFUSES: &str = "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Command guest-exec has been disabled: the \
+                       agent is in frozen state\"}}";
+
 /// An agent that has frozen its guest's file systems until somebody has it thaw them, and tells so in either way.
 fn frozen(says: &'static str, refuses: &'static str) -> (tempfile::TempDir, AgentChannel) {
     let is_frozen = Arc::new(AtomicBool::new(true));
@@ -191,10 +197,6 @@ async fn thaw(folder: &tempfile::TempDir) {
 
 #[tokio::test]
 async fn nothing_is_made_of_what_a_frozen_guest_refuses_and_whoever_is_to_thaw_it_is_let_in() {
-    const BEFORE_6_0: &str =
-        "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command guest-exec has been disabled\"}}";
-    const REFUSES: &str = "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Command guest-exec has been disabled: the \
-                           agent is in frozen state\"}}";
     let argv = ["/bin/true".to_owned()];
     for (says, refuses) in [(FROZEN, BEFORE_6_0), (FROZEN, REFUSES), (NOT_TOLD, REFUSES)] {
         let (folder, channel) = frozen(says, refuses);
@@ -231,4 +233,43 @@ async fn a_connection_that_is_not_used_is_closed_and_others_are_let_in() {
     resume();
     thaw(&folder).await;
     assert_eq!(channel.ping(LONG).await, Ok(()), "it is opened anew");
+}
+
+#[tokio::test]
+async fn a_guest_that_was_seen_to_be_frozen_is_asked_until_it_is_not() {
+    let (folder, channel) = frozen(FROZEN, REFUSES);
+    let is_frozen = || channel.frozen_ms(clock::moment()).is_some();
+    assert!(!is_frozen(), "nobody has asked");
+    assert_eq!(channel.exec(&["/bin/true".to_owned()], LONG).await, Err(ChannelError::Frozen));
+    assert!(is_frozen());
+    thaw(&folder).await;
+    let seen = timeout(LONG, async {
+        while is_frozen() {
+            sleep(POLL.0).await;
+        }
+    });
+    assert!(seen.await.is_ok(), "nobody asks again");
+}
+
+#[tokio::test]
+async fn a_guest_that_has_begun_anew_since_it_was_frozen_is_not_taken_to_be_so() {
+    let (folder, _) = frozen(FROZEN, REFUSES);
+    let (sender, view) = watch::channel(running());
+    let channel = AgentChannel::new(Some(folder.path().join("qga")), view, None);
+    assert_eq!(channel.ping(LONG).await, Ok(()));
+    assert!(channel.frozen_ms(clock::moment()).is_some());
+    sender.send_modify(|view| view.resets += 1);
+    assert_eq!(channel.frozen_ms(clock::moment()), None);
+}
+
+#[tokio::test]
+async fn no_command_is_held_up_unless_the_guest_is_known_to_be_frozen() {
+    let (folder, channel) = frozen(FROZEN, REFUSES);
+    assert_eq!(channel.not_frozen().await, Err(ChannelError::Frozen));
+    thaw(&folder).await;
+    assert_eq!(channel.not_frozen().await, Ok(()));
+    let (_folder, silent) = agent(running(), |_, _| None);
+    assert_eq!(silent.not_frozen().await, Ok(()));
+    let (_, view) = watch::channel(running());
+    assert_eq!(AgentChannel::new(None, view, None).not_frozen().await, Ok(()));
 }
