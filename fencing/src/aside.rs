@@ -1,7 +1,8 @@
-//! Looks at files that may hang in the kernel, as those on a network do: passwords, authorities, programs before they are begun.
+//! Looks at what may hang: files on a network, which are passwords, authorities and programs before they are begun; and names, at a name
+//! server that does not answer.
 //!
 //! Each is done on a thread of its own, and nobody waits for it beyond their deadline. But a thread that hangs cannot be stopped, and
-//! power devices are asked again every few seconds. So there are places for so many and no more, and for few at one and the same file:
+//! power devices are asked again every few seconds. So there are places for so many and no more, and for few at one and the same thing:
 //! the rest of the supervisor, the voter's log among it, has its threads from the same pool (tokio has 512).
 
 use std::{
@@ -16,41 +17,41 @@ use std::{
 
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-/// Files that are looked at at once. A look takes no time unless it hangs; this is more than a cluster has programs and passwords on
-/// file systems that hang together, where each of them hangs [`ALIKE_MAX`] times.
-const AT_ONCE_MAX: usize = 64;
+/// Files that are looked at at once, by this process. A look takes no time unless it hangs; this is more than a cluster has programs and
+/// passwords on file systems that hang together, where each of them has all of its places. Of those one file has a few: one that hangs
+/// for days keeps no other one waiting, and one look that never ends does not keep those that come after it from trying.
+pub(crate) static FILES: Aside = Aside::new(64, 4);
 
-/// Looks at one and the same file at once: one that hangs for days keeps no other one waiting, and one look that never ends does not
-/// keep those that come after it from trying.
-const ALIKE_MAX: usize = 4;
-
-/// Those of this process.
-pub(crate) static FILES: Aside = Aside::new();
+/// Names that are looked up at once, by this process. A dead name server holds each for tens of seconds; one that answers takes
+/// milliseconds, and then this is enough for all hosts of a large cluster at once, also where one automation switches all of them.
+pub(crate) static NAMES: Aside = Aside::new(64, 8);
 
 /// Places for looks.
 pub(crate) struct Aside {
     places: Semaphore,
-    /// The places of each file that is looked at or waited for.
+    /// How many of them the same thing may have.
+    alike: usize,
+    /// The places of each thing that is looked at or waited for.
     own: Mutex<BTreeMap<OsString, Weak<Semaphore>>>,
 }
 
 impl Aside {
-    const fn new() -> Self {
-        Self { places: Semaphore::const_new(AT_ONCE_MAX), own: Mutex::new(BTreeMap::new()) }
+    const fn new(places: usize, alike: usize) -> Self {
+        Self { places: Semaphore::const_new(places), alike, own: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Does it, once there is a place for a look at this file. Dropping this gives up the wait; a look that has begun keeps its place
+    /// Does it, once there is a place for a look at this thing. Dropping this gives up the wait; a look that has begun keeps its place
     /// until it ends.
     ///
     /// # Errors
     /// It ended in a panic.
     pub(crate) async fn run<T: Send + 'static>(
         &'static self,
-        file: &OsStr,
+        thing: &OsStr,
         look: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         // The narrower comes first, so that nobody waits for it with a place that others could use.
-        let own = self.own(file).acquire_owned().await.map_err(io::Error::other)?;
+        let own = self.own(thing).acquire_owned().await.map_err(io::Error::other)?;
         let place = self.places.acquire().await.map_err(io::Error::other)?;
         let look = move || {
             let _held = (own, place);
@@ -59,14 +60,14 @@ impl Aside {
         spawn_blocking(look).await.map_err(io::Error::other)
     }
 
-    fn own(&self, file: &OsStr) -> Arc<Semaphore> {
+    fn own(&self, thing: &OsStr) -> Arc<Semaphore> {
         let mut all = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(file).and_then(Weak::upgrade) {
+        if let Some(known) = all.get(thing).and_then(Weak::upgrade) {
             return known;
         }
         all.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(ALIKE_MAX));
-        all.insert(file.to_owned(), Arc::downgrade(&places));
+        let places = Arc::new(Semaphore::new(self.alike));
+        all.insert(thing.to_owned(), Arc::downgrade(&places));
         places
     }
 }
@@ -112,12 +113,12 @@ pub(crate) mod tests {
     /// For what is not to end.
     const SHORT: Duration = Duration::from_millis(50);
 
-    /// Looks at a file that hang until what is returned is dropped, as many as there may be.
-    pub(crate) async fn hanging(file: &OsStr) -> Vec<Sender<()>> {
+    /// Looks at a thing that hang until what is returned is dropped, as many as there may be.
+    pub(crate) async fn hanging(places: &'static Aside, thing: &OsStr) -> Vec<Sender<()>> {
         let mut held = Vec::new();
-        for _ in 0..ALIKE_MAX {
-            let ((hand, end), file) = (channel::<()>(), file.to_owned());
-            tokio::spawn(async move { FILES.run(&file, move || end.recv().is_ok()).await });
+        for _ in 0..places.alike {
+            let ((hand, end), thing) = (channel::<()>(), thing.to_owned());
+            tokio::spawn(async move { places.run(&thing, move || end.recv().is_ok()).await });
             held.push(hand);
         }
         yield_now().await;
@@ -126,7 +127,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_file_that_hangs_holds_few_places_and_no_other_file() {
-        let held = hanging("/mnt/dead".as_ref()).await;
+        let held = hanging(&FILES, "/mnt/dead".as_ref()).await;
         let more = timeout(SHORT, FILES.run("/mnt/dead".as_ref(), || ())).await;
         assert!(more.is_err(), "it has more places than its own");
         timeout(LIMIT, FILES.run("/etc/well".as_ref(), || ())).await.expect("another file waits for it").unwrap();
@@ -136,9 +137,9 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn looks_that_hang_have_no_more_places_than_there_are() {
-        static PLACES: Aside = Aside::new();
+        static PLACES: Aside = Aside::new(6, 2);
         let mut held = Vec::new();
-        for number in 0..AT_ONCE_MAX {
+        for number in 0..6 {
             let ((hand, end), file) = (channel::<()>(), format!("file {number}"));
             tokio::spawn(async move { PLACES.run(file.as_ref(), move || end.recv().is_ok()).await });
             held.push(hand);
@@ -156,7 +157,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_is_not_looked_at_any_more_is_forgotten() {
-        static PLACES: Aside = Aside::new();
+        static PLACES: Aside = Aside::new(2, 1);
         for number in 0..10 {
             PLACES.run(OsStr::new(&format!("file {number}")), || ()).await.unwrap();
         }

@@ -21,6 +21,7 @@ mod causes;
 mod newest_off;
 mod password;
 mod program;
+mod resolver;
 mod tls;
 mod together;
 

@@ -185,7 +185,7 @@ mod tests {
         let folder = ProgramFolder::new();
         folder.program("off", "#!/bin/sh\necho off >> \"${0%/*}/log\"\n");
         let off = folder.path("off").to_str().unwrap().to_owned();
-        let held = hanging(OsStr::new(&off)).await;
+        let held = hanging(&FILES, OsStr::new(&off)).await;
         assert!(tokio::time::timeout(Duration::from_millis(100), run(&off, &[], &[])).await.is_err(), "it has begun");
         drop(held);
         let ended = tokio::time::timeout(LIMIT, run(&off, &[], &[])).await.unwrap().unwrap();

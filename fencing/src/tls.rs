@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::aside;
+use crate::{aside, resolver::Resolver};
 
 /// Largest file of authorities, in bytes: the whole of a system's has a quarter of that.
 const CA_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -50,6 +50,7 @@ fn bare() -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
+        .dns_resolver(Resolver)
         .redirect(redirect::Policy::none())
         .referer(false)
         .https_only(true)
