@@ -50,7 +50,7 @@ impl MonitorClient {
     /// Asks one question.
     ///
     /// # Errors
-    /// See [`AskError`]. After `Deadline` the command may still be carried out.
+    /// See [`AskError`]. After `Deadline` the command may still be carried out, where QEMU has got it.
     pub async fn execute<C: Command>(&self, command: C, deadline: Duration) -> Result<C::Ok, AskError> {
         let arguments = serde_json::to_value(&command).map_err(AskError::Unexpected)?;
         let (reply, answer) = oneshot::channel();

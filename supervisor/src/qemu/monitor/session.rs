@@ -52,7 +52,12 @@ impl Session {
         self.pending.remove(&id)
     }
 
+    /// Asks for somebody. Whoever has given up by then, as while there was no connection, has made something else of it: QEMU must not
+    /// do it all the same when it can be spoken to again.
     pub(super) async fn forward(&mut self, ask: Ask) -> Result<(), WireError> {
+        if ask.reply.is_closed() {
+            return Ok(());
+        }
         self.pending.retain(|_, purpose| !matches!(purpose, Purpose::Asker(reply) if reply.is_closed()));
         if self.pending.len() >= PENDING_MAX {
             _ = ask.reply.send(Err(AskError::Refused(format!("{PENDING_MAX} questions are unanswered"))));

@@ -1,7 +1,7 @@
 //! What is made of QEMU's events, without a QEMU.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -108,6 +108,42 @@ async fn a_monitor_whose_answers_say_nothing_makes_its_guest_unknown_and_is_aske
     drop(timeout(LONG, unknown).await.expect("nobody knows any more").unwrap());
     let asked = asked.load(Ordering::Relaxed);
     assert!(asked < 20, "{asked} times within some seconds");
+}
+
+/// Answers every question, and notes what it was asked.
+async fn note_all(listener: UnixListener, noted: Arc<Mutex<Vec<String>>>) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let (read, mut write) = stream.into_split();
+    let mut lines = wire::Lines::of(read);
+    write.write_all(b"{\"QMP\":{}}\n").await.unwrap();
+    while let Ok(line) = lines.next().await {
+        let question: Value = serde_json::from_slice(&line).unwrap();
+        noted.lock().unwrap().push(question["execute"].as_str().unwrap().to_owned());
+        let answer = json!({ "return": {}, "id": question["id"] });
+        write.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+    }
+}
+
+/// As after a restart of its supervisor beside a QEMU that hangs: it would be let run, or be reset, once nobody wants that any more.
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_asked_of_a_qemu_that_can_be_spoken_to_again() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let guest = GuestName::new("web-1").unwrap();
+    let files = Files::new(run_dir.path(), &guest);
+    std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
+    let (socket, cgroup) = (files.qmp(), Cgroup::new(run_dir.path(), "web-1"));
+    let (epoch, how, taps, foreign) = (Epoch::default(), How::Run, Vec::new(), None);
+    let (events, _told) = mpsc::channel(16);
+    let kills = Kills::default();
+    let client = spawn_without_processes(Monitored { guest, epoch, how, files, cgroup, taps, foreign, kills }, events);
+    let late = client.execute(qapi::qmp::cont {}, Duration::from_millis(50)).await;
+    assert!(matches!(late, Err(AskError::Deadline(_))), "{late:?}");
+
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    tokio::spawn(note_all(UnixListener::bind(socket).unwrap(), Arc::clone(&noted)));
+    client.execute(qapi::qmp::stop {}, LONG).await.unwrap();
+    let noted = noted.lock().unwrap();
+    assert!(noted.iter().any(|asked| asked == "stop") && !noted.iter().any(|asked| asked == "cont"), "{noted:?}");
 }
 
 #[tokio::test]
