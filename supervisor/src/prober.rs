@@ -1,5 +1,6 @@
 //! The prober: asks every service that this host is a vantage of ([`wanted`]), and keeps what the answers amount to.
 
+mod living;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
+    living::Living,
     slots::{Queue, Slots},
     wanted::{Question, Subject, Wanted},
 };
@@ -163,11 +165,12 @@ type Tasks = BTreeMap<Subject, (Question, AbortOnDropHandle<()>)>;
 pub async fn run(node: Arc<Node>, sights: Sights, clients: Arc<Clients>) {
     let mut views = node.view.clone();
     let mut slots = Slots::new();
-    let (mut tasks, mut wanted) = (Tasks::new(), Wanted::default());
+    let (mut tasks, mut wanted, mut living) = (Tasks::new(), Wanted::default(), Living::default());
     let origin = Instant::now();
     loop {
         let view = views.borrow_and_update().clone();
-        wanted.renew(node.host(), living(&node).await, &view);
+        let alive = alive(&node).await;
+        wanted.renew(node.host(), living.renew(alive, node.gossip.restarts(), Instant::now()), &view);
         let wanted = &wanted.all;
         retain(&mut tasks, wanted);
         sights.retain(|subject| wanted.contains_key(subject));
@@ -212,11 +215,11 @@ fn retain(tasks: &mut Tasks, wanted: &BTreeMap<Subject, Question>) {
 }
 
 /// The hosts that gossip, this one among them.
-async fn living(node: &Node) -> BTreeSet<HostName> {
+async fn alive(node: &Node) -> BTreeSet<HostName> {
     let members = node.gossip.members().await.into_iter();
-    let mut living: BTreeSet<HostName> = members.filter(|(_, member)| member.alive).map(|(host, _)| host).collect();
-    living.insert(node.host().clone());
-    living
+    let mut alive: BTreeSet<HostName> = members.filter(|(_, member)| member.alive).map(|(host, _)| host).collect();
+    alive.insert(node.host().clone());
+    alive
 }
 
 struct Look {
