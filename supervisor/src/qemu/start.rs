@@ -18,10 +18,11 @@ use tokio::time::timeout;
 use super::{
     AskError, How, Inner, StartError, Started, accel,
     argv::Machine,
+    cgroup::Cgroup,
     holder, launch, locks, logs, migrate,
     monitor::MonitorClient,
     net,
-    record::{Process, Record},
+    record::{Files, Process, Record},
     sandbox,
     stop::CLEAN_UP_DEADLINE,
     storage, way,
@@ -30,6 +31,9 @@ use crate::guard::boot_id;
 
 /// How long QEMU may take to answer after it was run. It takes some 100 ms; most of that is loading.
 const COME_UP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long it may take until it is written down how a QEMU has ended that has hung up. One that lives is killed then.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a QEMU that did not come up may take to die.
 const UNDO_DEADLINE: Duration = Duration::from_secs(5);
@@ -178,7 +182,7 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
     let cgroup = inner.cgroup(guest);
     let error = match error {
         StartError::Failed(detail) | StartError::MayStillRun(detail) => {
-            let (ended, last_words) = (inner.files(guest).read_exit(), inner.files(guest).log_tail());
+            let (ended, last_words) = (how_it_ended(&cgroup, &inner.files(guest)).await, inner.files(guest).log_tail());
             // Also of one that came up, and ended when it was told to listen for its migration: `detail` does not say how.
             inner.sandbox.doubt(&ended, &last_words);
             let holder = holder::of(&record.definition, &last_words).await;
@@ -204,10 +208,40 @@ async fn undo(inner: &Inner, record: &Record, taps: &[String], error: StartError
     error
 }
 
+/// How QEMU has ended, if it has. It hangs up a moment before the shell that waits for it has written that down, and left the cgroup.
+async fn how_it_ended(cgroup: &Cgroup, files: &Files) -> String {
+    _ = timeout(ENDS_WITHIN, cgroup.wait_empty()).await;
+    files.read_exit()
+}
+
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Host { what, source }
 }
 
 fn wall_time() -> WallTime {
     WallTime(SystemTime::now().duration_since(UNIX_EPOCH).map(millis).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What its sandbox has ended as soon as it was told to listen for its migration would be started in it again and again.
+    #[tokio::test(start_paused = true)]
+    async fn how_a_qemu_has_ended_that_hangs_up_is_asked_once_that_is_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cgroup, files) =
+            (Cgroup::new(folder.path(), "web-1"), Files::new(folder.path(), &GuestName::new("web-1").unwrap()));
+        cgroup.make().unwrap();
+        files.make().unwrap();
+        let events = cgroup.path().join("cgroup.events");
+        std::fs::write(&events, "populated 1\nfrozen 0\n").unwrap();
+        let ends = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            std::fs::write(files.exit(), "159\n").unwrap();
+            std::fs::write(&events, "populated 0\nfrozen 0\n").unwrap();
+        };
+        let (ended, ()) = tokio::join!(how_it_ended(&cgroup, &files), ends);
+        assert_eq!(ended, "signal 31");
+    }
 }
