@@ -28,7 +28,7 @@ pub async fn trim(files: &Files) {
 }
 
 /// Whoever writes the log appends to it, and so goes on at its new end. What is written between copying and cutting
-/// is lost.
+/// is lost; so is all of it where there is no room for a copy, as on a tmpfs that logs have filled: nothing else makes room there.
 async fn trim_one(path: &Path) -> io::Result<()> {
     let length = match tokio::fs::metadata(path).await {
         Ok(metadata) => metadata.len(),
@@ -42,7 +42,9 @@ async fn trim_one(path: &Path) -> io::Result<()> {
     log.seek(io::SeekFrom::Start(length - KEPT_BYTES)).await?;
     let mut kept = Vec::new();
     log.take(KEPT_BYTES).read_to_end(&mut kept).await?;
-    tokio::fs::write(cut_off(path), &kept).await?;
+    if let Err(error) = tokio::fs::write(cut_off(path), &kept).await {
+        tracing::warn!(log = %path.display(), %error, "the end of a log that is cut is not kept");
+    }
     OpenOptions::new().write(true).open(path).await?.set_len(0).await
 }
 
@@ -130,6 +132,17 @@ mod tests {
         assert!(kept.ends_with(b"the end") && kept.len() as u64 == KEPT_BYTES);
         assert_eq!(take_end(&path).unwrap(), kept, "it has said nothing since then");
         assert!(std::fs::read(path.with_extension("old")).unwrap() == kept && !cut_off(&path).exists());
+    }
+
+    /// A folder in its place stands for a copy for which there is no room.
+    #[tokio::test]
+    async fn a_log_is_cut_also_where_its_end_cannot_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console");
+        std::fs::write(&path, vec![b'a'; usize::try_from(LOG_BYTES_MAX).unwrap() + 1]).unwrap();
+        std::fs::create_dir(cut_off(&path)).unwrap();
+        trim_one(&path).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     }
 
     #[tokio::test]
