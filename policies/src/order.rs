@@ -11,7 +11,7 @@ use crate::{
     model::{FenceLevel, QemuDefinition},
     names::{Epoch, GuestName, HostName, Incarnation, OrderId},
     observe::clean_to,
-    time::Span,
+    time::{SPAN_MAX, Span},
 };
 
 /// How long an agent may take to kill a guest and see that nothing is left of it.
@@ -250,14 +250,19 @@ impl OrderKind {
         match self {
             Self::Start { .. } | Self::Receive { .. } | Self::Resume { .. } => START_DEADLINE,
             Self::Release { how: StopHow::PullPlug, .. } => STOP_DEADLINE,
-            Self::Release { how: StopHow::ShutDown { within }, .. } => Span(STOP_DEADLINE.0 + within.0),
+            Self::Release { how: StopHow::ShutDown { within }, .. } => at_most(STOP_DEADLINE.0 + within.0),
             Self::Reboot { within, .. } | Self::Send { within, .. } => *within,
             Self::RestartService { .. } => COMMAND_DEADLINE,
             Self::Fence { device, switch: Switch::Off, .. } => device.timeout(),
-            Self::Fence { device, switch: Switch::OffAndOn, .. } => Span(device.timeout().0 + SWITCH_ON),
+            Self::Fence { device, switch: Switch::OffAndOn, .. } => at_most(device.timeout().0 + SWITCH_ON),
             Self::Fence { switch: Switch::On, .. } => Span(SWITCH_ON),
         }
     }
+}
+
+/// No more than an earlier version reads: a host that is to carry it out, and a voter that gets the state, must not fail at it.
+fn at_most(deadline: Duration) -> Span {
+    Span(deadline.min(SPAN_MAX))
 }
 
 impl fmt::Display for OrderKind {
@@ -347,6 +352,7 @@ impl fmt::Debug for OrderOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{CommandDevice, PowerDevice};
 
     #[test]
     fn what_a_guest_wrote_on_its_console_stands_in_no_log() {
@@ -378,6 +384,34 @@ mod tests {
         let read: OrderKind = serde_json::from_str(old).unwrap();
         assert!(matches!(&read, OrderKind::Send { cpu: Some(_), machine: None, .. }), "{read:?}");
         assert_eq!(serde_json::to_string(&read).unwrap(), old);
+    }
+
+    #[test]
+    fn no_order_may_take_longer_than_every_version_reads_whatever_is_declared() {
+        let most = Span(SPAN_MAX);
+        let release = |within| {
+            let (guest, epoch) = (GuestName::new("web").unwrap(), Epoch::default());
+            OrderKind::Release { guest, epoch, how: StopHow::ShutDown { within } }
+        };
+        assert_eq!(release(Span::secs(30)).deadline(), Span::secs(50));
+        assert_eq!(release(most).deadline(), most);
+        let words = || vec!["power".to_owned()];
+        let device = PowerDevice::Command(CommandDevice {
+            status: words(),
+            off: words(),
+            on: Some(words()),
+            machine_id: None,
+            wiring_verified_by: None,
+            timeout: most,
+        });
+        let drill = OrderKind::Fence {
+            target: HostName::new("hv-a").unwrap(),
+            target_incarnation: Incarnation::new("boot").unwrap(),
+            level: 0,
+            device: FenceLevel::Power(vec![device]),
+            switch: Switch::OffAndOn,
+        };
+        assert_eq!(drill.deadline(), most);
     }
 
     #[test]

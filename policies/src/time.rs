@@ -80,8 +80,11 @@ pub struct BadSpan {
     text: String,
 }
 
-/// Longest duration accepted, so that sums of durations cannot overflow: 30 days.
+/// Longest duration that may be declared, so that sums of durations cannot overflow: 30 days.
 pub const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Longest duration that is read: versions have written down orders that may take a little longer than what was declared for them.
+const READ_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 
 impl Span {
     /// A span of whole milliseconds.
@@ -116,7 +119,7 @@ fn parse_span(text: &str) -> Option<Span> {
         _ => return None,
     };
     // Whole milliseconds, as it is written in the log and read again: a part of one would be there until the next restart.
-    let whole = Duration::try_from_secs_f64(ms.round() / 1_000.0).ok().filter(|span| *span <= SPAN_MAX)?;
+    let whole = Duration::try_from_secs_f64(ms.round() / 1_000.0).ok().filter(|span| *span <= READ_MAX)?;
     let span = Span::ms(millis(whole));
     (number == 0.0 || span > Span::ms(0)).then_some(span)
 }
@@ -181,6 +184,14 @@ mod tests {
         }
         assert_eq!(Span::try_from("2.3h".to_owned()).unwrap(), Span::secs(8_280));
         assert!(Span::try_from("0.4ms".to_owned()).is_err(), "it is not nothing, and would become that");
+    }
+
+    /// A state in which such an order is open, and replies that carry it, could not be read otherwise.
+    #[test]
+    fn what_an_order_may_take_is_read_also_where_as_much_as_possible_was_declared_for_it() {
+        let order = Span(SPAN_MAX + Duration::from_secs(20));
+        assert_eq!(Span::try_from(order.to_string()), Ok(order));
+        assert!(Span::try_from(Span(READ_MAX + Duration::from_secs(1)).to_string()).is_err());
     }
 
     #[test]

@@ -520,6 +520,17 @@ fn a_watchdog_needs_whole_seconds_that_make_sense() {
 }
 
 #[test]
+fn more_than_thirty_days_cannot_be_declared() {
+    let with = |time: &str| {
+        format!("guests:\n  g:\n    stop_timeout: {time}\n    qemu: {{ memory: 1GiB, disks: [{{ path: /d.img }}] }}\n")
+    };
+    let policies = read(&with("720h")).map_err(|findings| show(&findings)).unwrap();
+    assert_eq!(policies.guests.values().next().unwrap().needs.stop_timeout, Span::secs(720 * 3_600));
+    let found = mistakes(&with("720.5h"));
+    assert!(matches!(found.as_slice(), [one] if one.contains("at most 30 days")), "{found:?}");
+}
+
+#[test]
 fn a_display_is_named_or_none_and_anything_else_is_shown_where_it_stands() {
     let with = |display: &str| {
         read(&format!("guests:\n  g:\n    qemu: {{ memory: 1GiB, disks: [{{ path: /d.img }}], display: {display} }}\n"))

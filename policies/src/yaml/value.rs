@@ -7,7 +7,10 @@ use super::{
     text::{listed, nearest, quoted},
     tree::{Content, Entry, Node},
 };
-use crate::{names::BadName, time::Span};
+use crate::{
+    names::BadName,
+    time::{SPAN_MAX, Span},
+};
 
 /// Longest text anywhere, in bytes: a kernel command line is the longest that is in use.
 const TEXT_BYTES_MAX: usize = 4096;
@@ -136,8 +139,8 @@ impl<'t> Value<'t> {
     pub(super) fn span(&self) -> Option<Span> {
         let text = self.text()?;
         match Span::try_from(text.to_owned()) {
-            Ok(span) => Some(span),
-            Err(_) => {
+            Ok(span) if span.0 <= SPAN_MAX => Some(span),
+            Ok(_) | Err(_) => {
                 self.unexpected("a duration of at most 30 days", "write a number and a unit: 250ms, 1s, 1.5s, 2m, 1h")
             }
         }
