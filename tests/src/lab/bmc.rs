@@ -116,7 +116,7 @@ impl Bmc<'_> {
         let password = if fault == Fault::WrongPassword { OTHER_PASSWORD } else { PASSWORD };
         self.set_address(true)?;
         if self.configure(password)? {
-            self.stop();
+            self.stop()?;
             self.start()?;
         }
         // It must be up, with what it has to know, before its address may go away.
@@ -227,16 +227,14 @@ impl Bmc<'_> {
         Ok(())
     }
 
-    fn stop(&self) {
+    /// Ends it. The next one could not have its address, and would end at once, before it is gone.
+    fn stop(&self) -> Result<()> {
         let cgroup = self.lab.place.cgroup().join(self.cgroup_name());
         // It may have died by itself.
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-        for _ in 0..200 {
-            if !super::place::populated(&cgroup) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait::until(&format!("the end of the BMC of {}", self.host), QUICK, || {
+            if super::place::populated(&cgroup) { Err("it runs".to_owned()) } else { Ok(()) }
+        })
     }
 
     fn set_address(&self, present: bool) -> Result<()> {
