@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{Daemon, Lab, wait};
@@ -78,8 +78,13 @@ impl Lab {
         let new = self.wait_guard(host, "another one", TAKE_OVER_LIMIT, |status| {
             status.get("pid")?.as_i64().filter(|pid| *pid != old)
         })?;
-        let pid = self.outer_pid(host, i32::try_from(new)?)?;
-        ensure!(self.daemon_pid(host, Daemon::Guard).is_err() || old != new, "the old guard of {host} goes on");
-        Ok(pid)
+        // It ends once it has handed over, and its host is a moment late to note that.
+        wait::until(&format!("the end of the old guard of {host}"), TAKE_OVER_LIMIT, || {
+            match self.daemon_pid(host, Daemon::Guard) {
+                Ok(pid) => Err(format!("pid {pid} goes on")),
+                Err(_) => Ok(()),
+            }
+        })?;
+        self.outer_pid(host, i32::try_from(new)?)
     }
 }
