@@ -25,16 +25,11 @@ fn a_guest_whose_kernel_panics_is_reset_for_that_and_its_story_says_so() {
         let (host, _) = scene.arranged(on_leader).unwrap();
         let (who, qemu) = (scene.who().unwrap(), scene.qemu().unwrap());
         let counted = events(&scene, &host, "panicked");
-        let (taken, known) = (rungs(&scene).len(), own_incidents(&scene).unwrap().len());
+        let (taken, known) = (rungs(&scene).len(), scene.incidents().unwrap());
         // Its kernel is gone before it can answer.
         let answer = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), "/cgi-bin/panic");
         assert!(answer.is_err(), "{answer:?}");
-        let incident = wait::until("an incident that is over", LIMIT * 2, || {
-            let all = own_incidents(&scene)?;
-            let newest = all.first().cloned().unwrap_or_default();
-            if all.len() > known && newest["open"] == false { Ok(newest) } else { Err(newest.to_string()) }
-        })
-        .unwrap();
+        let incident = scene.mended(&known).unwrap();
         scene.calm().unwrap();
 
         // Told by QEMU: probes that fail would have had the service restarted first.
@@ -126,16 +121,10 @@ fn goes_on(scene: &Scene, who: &(String, u64), qemu: &(String, i32)) {
     assert_eq!(scene.presses(), 0);
 }
 
-/// The guest's newest incident; `Null` before there is one.
+/// The newest incident of the guest itself; `Null` before there is one.
 fn newest(scene: &Scene) -> Result<Value, String> {
-    Ok(own_incidents(scene)?.into_iter().next().unwrap_or_default())
-}
-
-/// The incidents of the guest itself, newest first.
-fn own_incidents(scene: &Scene) -> Result<Vec<Value>, String> {
-    let mut all = scene.incidents().map_err(|error| format!("{error:#}"))?;
-    all.retain(|incident| incident["key"] == format!("guest/{GUEST}"));
-    Ok(all)
+    let all = scene.incidents().map_err(|error| format!("{error:#}"))?;
+    Ok(all.into_iter().find(|incident| incident["key"] == format!("guest/{GUEST}")).unwrap_or_default())
 }
 
 fn summary(incident: &Value) -> &str {

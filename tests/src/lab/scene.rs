@@ -248,6 +248,32 @@ impl Scene {
         Ok(story.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
+    /// The first incident of the guest itself for which something was done since `before` ([`Scene::incidents`]), once it is over.
+    /// Others may come around it for which nothing was: a guest on a busy machine answers late for a moment.
+    ///
+    /// # Errors
+    /// After twice [`LIMIT`], with all that are known.
+    pub fn mended(&self, before: &[Value]) -> Result<Value> {
+        let key = format!("guest/{GUEST}");
+        let is_over = |one: &Value| one.get("open") == Some(&Value::Bool(false));
+        let is_acted_on = |one: &Value| one.get("rung").is_some_and(Value::is_string);
+        // One that was open, and for which nothing had been done, may become that of what has happened since.
+        let known = before.iter().filter(|one| is_over(one) || is_acted_on(one));
+        let known: Vec<Option<&Value>> = known.map(|one| one.get("id")).collect();
+        let is_its = |one: &&Value| {
+            let own = one.get("key").and_then(Value::as_str) == Some(key.as_str());
+            own && !known.contains(&one.get("id")) && is_acted_on(one)
+        };
+        wait::until("an incident for which something was done, and that is over", LIMIT * 2, || {
+            let all = self.incidents().map_err(|error| format!("{error:#}"))?;
+            // The newest comes first.
+            match all.iter().rfind(is_its) {
+                Some(its) if is_over(its) => Ok(its.clone()),
+                _ => Err(format!("{all:?}")),
+            }
+        })
+    }
+
     /// The sentences of the journal since the test has begun, oldest first.
     ///
     /// # Errors

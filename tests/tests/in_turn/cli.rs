@@ -100,15 +100,11 @@ fn a_failover_is_explained_with_its_proof_and_stages() {
     assert!(bounds.iter().all(|bound| bound["detect_ms"].is_u64()), "{before}");
     let promised = |bound: &&Value| bound["failure"] == "host died, power device answers";
     let promised_ms = bounds.iter().find(promised).and_then(|bound| bound["within_ms"].as_f64()).unwrap();
+    let known = scene.incidents().unwrap();
     let begin_ms = now_ms();
     scene.lab.power_cut(&host).unwrap();
     let new_host = scene.moved_after_proof(&host, LIMIT).unwrap();
-    let incident = wait::until("the end of the incident", LIMIT, || {
-        let known = scene.incidents().map_err(|error| format!("{error:#}"))?;
-        let newest = known.into_iter().find(|one| one["key"] == "guest/web-1").unwrap_or_default();
-        if newest["open"] == false { Ok(newest) } else { Err(newest.to_string()) }
-    })
-    .unwrap();
+    let incident = scene.mended(&known).unwrap();
     let passed_ms = now_ms() - begin_ms;
     assert_eq!(incident["rung"], "failover");
     assert!(incident["proof"].as_str().is_some_and(|proof| proof.contains(&host)), "{incident}");
