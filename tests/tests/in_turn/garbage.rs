@@ -98,9 +98,11 @@ struct Standing {
     late: usize,
 }
 
-/// The journal without the tests of power devices, which are made whenever their time has come.
+/// The journal without the tests of power devices, which are made whenever their time has come, and without the end of what people
+/// were told: an emulated guest answers late for a moment on a busy machine. What is done about that has a line of its own.
 fn decisions(scene: &Scene) -> anyhow::Result<Vec<String>> {
-    Ok(scene.journal()?.into_iter().filter(|line| !line.contains("power device")).collect())
+    let is_decision = |line: &String| !line.contains("power device") && !line.ends_with(" is well again");
+    Ok(scene.journal()?.into_iter().filter(is_decision).collect())
 }
 
 /// How often a supervisor has noticed that it got no processor for long. What its cluster decides for that says nothing about
