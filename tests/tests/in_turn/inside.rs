@@ -81,10 +81,12 @@ fn service_is(scene: &Scene, name: &str, as_it_should: impl Fn(&Value) -> bool) 
     .unwrap();
 }
 
+/// Tells the guest something until it answers: told twice, it does the same.
 fn ask(scene: &Scene, path: &str) {
-    // An application that ends while it answers does not answer.
-    let answer = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), path);
-    eprintln!("{path}: {answer:?}");
+    wait::until(&format!("the guest's answer to {path}"), LIMIT, || {
+        scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), path).map_err(|error| format!("{error:#}"))
+    })
+    .unwrap();
 }
 
 /// The scene's declaration, with a probe whose answer can be made slow, a heartbeat, and a ladder that begins with a reboot.
