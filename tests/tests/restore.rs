@@ -57,6 +57,12 @@ fn a_cluster_whose_stores_were_restored_to_the_past_halts_and_calls_a_human() {
     }
     scene.kill_qemu().unwrap();
     scene.client.wait_down(LIMIT).unwrap();
+    // It answers nobody, and may still be dying.
+    wait::until("the end of its QEMU", LIMIT, || {
+        let open = scene.lab.guest_qemu_pids(GUEST);
+        if open.is_empty() { Ok(()) } else { Err(format!("open in {open:?}")) }
+    })
+    .unwrap();
     scene
         .never(STAY, |scene| {
             let open = scene.lab.guest_qemu_pids(GUEST);

@@ -45,11 +45,11 @@ fn killing_every_supervisor_touches_no_guest_and_fences_nobody() {
         scene.lab.kill_supervisor(&name).unwrap();
     }
     scene.kill_qemu().unwrap();
-    wait::pause(Duration::from_secs(1)).unwrap();
+    // Now, while nobody can have started it again.
+    scene.client.wait_down(LIMIT).unwrap();
     for name in scene.others(&[]) {
         scene.lab.start_supervisor(&name).unwrap();
     }
-    scene.client.wait_down(LIMIT).unwrap();
     scene.calm().unwrap();
     assert_eq!(scene.who().unwrap().1, who.1 + 1, "it was booted once more, after its death");
     assert_eq!(scene.presses(), 0);
