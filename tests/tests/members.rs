@@ -37,8 +37,11 @@ fn a_guest_of_a_member_without_a_vote_moves_and_survives_its_host() {
     );
     assert_eq!(status["guests"][GUEST]["host"], "m1");
     // It hears of the coordinator without a vote: nobody is to be called for a quorum that is there.
-    let page = scene.lab.metrics("m1").unwrap();
-    assert!(page.lines().any(|line| line == "holdfast_quorum 1"), "{page}");
+    wait::until("a member that hears of the coordinator", LIMIT, || {
+        let page = scene.lab.metrics("m1").map_err(|error| format!("{error:#}"))?;
+        if page.lines().any(|line| line == "holdfast_quorum 1") { Ok(()) } else { Err(page) }
+    })
+    .unwrap();
 
     scene.lab.power_cut("m1").unwrap();
     let host = scene.moved_after_proof("m1", LIMIT).unwrap();
