@@ -100,6 +100,8 @@ fn a_machine_that_is_rid_of_its_guests_in_time_is_not_reset_and_neither_is_one_w
     machine.register().unwrap();
     // By the time that the guard has answered this it has seen both. Then somebody moves the one out of the guest's cgroup.
     machine.ask_guard(r#"{"request":"query"}"#).unwrap();
+    // Anew, so that the lease is not over before that where every command takes long.
+    machine.grant(LEASE).unwrap();
     machine.run(&format!("cat {number} > /sys/fs/cgroup/cgroup.procs")).unwrap();
     let stopped = machine.wait_guard("a stopped guest", |status| {
         status["stopped"].as_array()?.first().map(|stopped| stopped["guest"] == GUEST)
