@@ -2,10 +2,11 @@
 
 use std::{
     fs,
-    net::UdpSocket,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -174,9 +175,19 @@ pub fn settings(port: u16, password_file: PathBuf) -> IpmiDevice {
     IpmiDevice { port, suite: 3, timeout: Span::secs(5), ..IpmiDevice::plain("127.0.0.1", "admin", password_file) }
 }
 
-/// A UDP port of loopback that was free a moment ago.
-fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A free loopback port, for a program that is about to listen there: below those that the kernel gives to whoever asks for any, so that
+/// nobody is given it while the program starts.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Others for each process that runs tests.
+        let next = std::process::id() * 64 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(20_000 + next % 12_000).unwrap();
+        let place = (Ipv4Addr::LOCALHOST, port);
+        if UdpSocket::bind(place).is_ok() && TcpListener::bind(place).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn configuration(folder: &TempDir, port: u16) -> String {

@@ -17,7 +17,12 @@ use holdfast_policies::{
 use tempfile::TempDir;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use crate::{Answer, PowerDevice, redfish::Redfish, simulator::READY_LIMIT, tls::fingerprint};
+use crate::{
+    Answer, PowerDevice,
+    redfish::Redfish,
+    simulator::{READY_LIMIT, free_port},
+    tls::fingerprint,
+};
 
 /// Longest time for the installation: it downloads some twenty packages.
 const INSTALL_LIMIT: &str = "300";
@@ -41,7 +46,7 @@ impl Sushy {
     pub(crate) async fn start(quick: bool) -> Self {
         let python = installed();
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("cert.pem"), key.cert.pem()).unwrap();

@@ -1,6 +1,14 @@
 //! Servers and agents that the tests ask: good ones, silent ones and endless ones.
 
-use std::{net::Ipv4Addr, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use holdfast_policies::model::{ExecProbe, HttpProbe, Probe, TcpProbe};
@@ -69,9 +77,18 @@ pub fn closed_port() -> u16 {
     port
 }
 
-/// A loopback port that was free a moment ago, for a program that is about to listen there.
+/// A free loopback port, for a program that is about to listen there: below those that the kernel gives to whoever asks for any, so that
+/// nobody is given it while the program starts.
 pub async fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Others for each process that runs tests.
+        let next = std::process::id() * 64 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(20_000 + next % 12_000).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nall ok\r\n";

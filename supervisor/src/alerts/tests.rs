@@ -234,7 +234,7 @@ async fn alertmanager(hook: &str) -> Option<(Child, String, tempfile::TempDir)> 
     );
     let file = folder.path().join("alertmanager.yml");
     std::fs::write(&file, config).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let child = Command::new("prometheus-alertmanager")
         .arg(format!("--config.file={}", file.display()))
         .arg(format!("--storage.path={}", folder.path().display()))
@@ -249,6 +249,15 @@ async fn alertmanager(hook: &str) -> Option<(Child, String, tempfile::TempDir)> 
             "prometheus-alertmanager cannot be run ({error}); install it, or set HOLDFAST_NO_LAB=1 to do without"
         ),
     }
+}
+
+/// A free loopback port, for a program that is about to listen there: below those that the kernel gives to whoever asks for any, so that
+/// nobody is given it while the program starts.
+fn free_port() -> u16 {
+    // Others for each process that runs tests.
+    let first = 20_000 + std::process::id() * 64 % 12_000;
+    let mut ports = (first..first + 64).filter_map(|port| u16::try_from(port).ok());
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// The alerts that Alertmanager holds for active.
