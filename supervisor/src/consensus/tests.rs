@@ -113,6 +113,13 @@ impl Site {
         }
     }
 
+    /// Voters that elect another leader only after seconds of silence: for what is asked of the one that leads, on a machine that stands
+    /// still for a moment, too.
+    fn steady(nodes: u64) -> Self {
+        let (election_min, election_max) = (Duration::from_secs(2), Duration::from_secs(4));
+        Self { tuning: Tuning { election_min, election_max, ..Tuning::default() }, ..Self::new(nodes) }
+    }
+
     fn config(&self, node_id: u64, create: bool) -> ConsensusConfig {
         let store_dir = self.directory.path().join(format!("store-{node_id}"));
         ConsensusConfig { cluster: "lab".to_owned(), node_id, store_dir, create, tuning: self.tuning }

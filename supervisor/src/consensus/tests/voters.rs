@@ -98,7 +98,7 @@ async fn a_learner_gets_snapshot_and_log_and_then_a_vote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_id_takes_the_place_of_a_dead_one_in_one_change() {
-    let mut site = Site::new(3);
+    let mut site = Site::steady(3);
     let mut nodes = site.cluster().await;
     propose(&nodes, "one").await;
     let leader = propose(&nodes, "two").await.0;
@@ -202,7 +202,7 @@ fn what_an_older_version_says_to_voters_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_another_cluster_node_or_host_is_refused() {
-    let site = Site::new(3);
+    let site = Site::steady(3);
     let nodes = site.cluster().await;
     let (leader, _) = propose(&nodes, "one").await;
     let term = nodes[&leader].consensus.status().term;
