@@ -31,7 +31,7 @@ const CALL: Duration = Duration::from_secs(5);
 /// Limit of a level in these tests; its quarter is what an accepted off is given to show.
 const LEVEL: Duration = Duration::from_secs(4);
 /// The same where the third of three offs has to be sent before an eighth of it is left, on a busy machine, too.
-const LEVEL_OF_THREE: Duration = Duration::from_secs(6);
+const LEVEL_OF_THREE: Duration = Duration::from_secs(10);
 /// The same where the host goes off, which a busy machine may take its time for.
 const LEVEL_LONG: Duration = Duration::from_secs(20);
 /// What an attempt lasts longer at most when it is unclear what came of its newest off.

@@ -261,6 +261,6 @@ async fn what_an_agent_cannot_look_at_is_unknown() {
 async fn a_look_that_hangs_while_the_agent_answers_fails_the_service() {
     for probe in kinds() {
         let target = inside(Scripted { ping: Says::Well, exec: |_| Says::Error(ChannelError::Late) });
-        assert_eq!(ask(&probe, &target, Duration::from_millis(400)).await.outcome, Outcome::Fail, "{probe:?}");
+        assert_eq!(ask(&probe, &target, LIMIT).await.outcome, Outcome::Fail, "{probe:?}");
     }
 }
