@@ -126,7 +126,12 @@ fn a_fence_agent_is_drilled_and_then_its_word_is_proof() {
     let refused = scene.lab.holdfast_answered(&leader, &["fence", "drill", &guest_on, "--operator", "ann"]).unwrap();
     assert_eq!(refused.code, Some(1), "a host that is not drained: {}", refused.out);
     scene.lab.holdfast_soon(&leader, &["host", "drain", &host, "--operator", "ann"]).unwrap();
-    scene.lab.holdfast_soon(&leader, &["fence", "drill", &host, "--operator", "ann"]).unwrap();
+    // Refused while any host is not well, as it is on a busy machine for a moment.
+    wait::until("a drill that begins", LIMIT, || {
+        let begun = scene.lab.holdfast_soon(&leader, &["fence", "drill", &host, "--operator", "ann"]);
+        begun.map(drop).map_err(|error| format!("{error:#}"))
+    })
+    .unwrap();
     wait::until("the drill to end well", 3 * LIMIT, || {
         let journal = scene.journal().map_err(|error| format!("{error:#}"))?;
         let told = format!("the drill of {host} ");
