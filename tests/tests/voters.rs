@@ -43,7 +43,6 @@ fn a_voter_that_lost_its_store_comes_back_under_a_new_id_by_the_operators_word()
         (["add", "nowhere"], "has never joined"),
         (["promote", &host], "comes first"),
         (["remove", &host], "only 2 voters would be left"),
-        (["remove", &leader], "coordinates"),
         (["remove", "nowhere"], "neither a voter nor a learner"),
     ] {
         let before = voters(&scene, &leader)["voters"].as_array().unwrap().len();
@@ -52,6 +51,16 @@ fn a_voter_that_lost_its_store_comes_back_under_a_new_id_by_the_operators_word()
         assert!(answer.code == Some(1) && answer.err.contains(why), "voter {what} {target}: {answer:?}");
         assert_eq!(voters(&scene, &leader)["voters"].as_array().unwrap().len(), before);
     }
+    wait::until("a refusal for who leads", LIMIT, || {
+        // Asked for anew: the lead may have changed on a busy machine, and may do so in this moment.
+        let leads = scene.leader().map_err(|error| format!("{error:#}"))?;
+        let answer = scene.lab.holdfast_answered(&leads, &["voter", "remove", &leads]);
+        let answer = answer.map_err(|error| format!("{error:#}"))?;
+        assert_eq!(answer.code, Some(1), "{leads}: {answer:?}");
+        if answer.err.contains("coordinates") { Ok(()) } else { Err(answer.err) }
+    })
+    .unwrap();
+    assert_eq!(voters(&scene, &leader)["voters"].as_array().unwrap().len(), 3);
 
     bring_in(&scene, &host);
     let list = voters(&scene, &leader);
@@ -91,8 +100,9 @@ fn a_member_becomes_a_voter_and_a_voter_a_member() {
     let mut scene = Scene::with(hosts, "").unwrap();
     scene.calm().unwrap();
     bring_in(&scene, "m1");
+    wait_for_all(&scene, &scene.leader().unwrap(), 4);
+    // Only then, because the lead may change meanwhile, and whoever leads is not removed.
     let leader = scene.leader().unwrap();
-    wait_for_all(&scene, &leader, 4);
     let gone = ["h1", "h2", "h3"].into_iter().find(|host| *host != leader).unwrap();
     scene.lab.holdfast_soon(&leader, &["voter", "remove", gone]).unwrap();
     // It is no voter any more, still asks the others, and does not complain.
