@@ -5,14 +5,7 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use holdfast_tests::lab::{
-    Daemon, HostSpec, Scene, SmallDisk,
-    cluster::API_PORT,
-    guest::PORT,
-    left_out,
-    scene::{ADDRESS, LIMIT},
-    wait,
-};
+use holdfast_tests::lab::{Daemon, HostSpec, Scene, SmallDisk, cluster::API_PORT, left_out, scene::LIMIT, wait};
 
 /// Size of the small disk: enough for a supervisor's start.
 const SIZE_MIB: u32 = 24;
@@ -37,8 +30,7 @@ fn a_disk_that_stalls_for_longer_than_a_lease_holds_up_an_order_and_nothing_else
     std::fs::remove_file(&spare).unwrap();
     assert!(Command::new("mkfifo").arg(&spare).status().unwrap().success());
 
-    let _ = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), "/cgi-bin/crash");
-    scene.client.wait_down(LIMIT).unwrap();
+    scene.end_answers("/cgi-bin/crash").unwrap();
     wait::until("a disk that stalls and is told of", LIMIT, || {
         let unwell = scene.shown(&format!("/hosts/{host}/unwell")).map_err(|error| format!("{error:#}"))?;
         let told = unwell.as_str().is_some_and(|why| why.contains("does not answer"));
@@ -140,8 +132,7 @@ fn a_voter_with_a_full_disk_stops_voting_and_supervises_its_guests() {
 /// Kills the guest's service and waits until the host has restarted it: the guest is not reset.
 fn restart_the_service(scene: &mut Scene) {
     let who = scene.who().unwrap();
-    let _ = scene.lab.client_get(&format!("{ADDRESS}:{PORT}"), "/cgi-bin/crash");
-    scene.client.wait_down(LIMIT).unwrap();
+    scene.end_answers("/cgi-bin/crash").unwrap();
     scene.calm().unwrap();
     assert_eq!(scene.who().unwrap(), who, "it is the same boot of the guest");
 }

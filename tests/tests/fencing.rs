@@ -10,6 +10,10 @@ use holdfast_tests::lab::{
     scene::{GUEST, LIMIT},
     wait,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// How long a guest whose host cannot be proven off has to stay where it is. Several attempts fall into it.
 const STAY: Duration = Duration::from_secs(10);
@@ -195,14 +199,16 @@ fn an_executor_that_dies_between_an_off_and_its_report_costs_no_second_off_and_t
     }
     scene.calm().unwrap();
     let executor = scene.leader().unwrap();
-    // Between the end of its power and the answer that says so lies half a second.
+    // Between the end of its power and the answer that says so lies half a second, in which there is only the signal to send.
     scene.lab.bmc("m1").fault(Fault::Slow(Duration::from_millis(500))).unwrap();
+    scene.lab.want(&executor, Daemon::Supervisor, false).unwrap();
+    let pid = Pid::from_raw(scene.lab.daemon_pid(&executor, Daemon::Supervisor).unwrap());
     scene.lab.freeze("m1").unwrap();
     wait::until("an off that is obeyed", LIMIT, || {
         if scene.lab.is_on("m1") { Err("it is on".to_owned()) } else { Ok(()) }
     })
     .unwrap();
-    scene.lab.kill_supervisor(&executor).unwrap();
+    kill(pid, Signal::SIGKILL).unwrap();
     let presses = scene.presses();
     let another = |status: &Status| (status.leader()? != executor).then_some(());
     scene.lab.wait_status("another coordinator", LIMIT, another).unwrap();

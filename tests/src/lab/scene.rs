@@ -23,6 +23,8 @@ pub const ADDRESS: &str = "10.77.0.100";
 /// Longest time until something that takes seconds is over, on a machine that is busy with something else too, and that emulates
 /// guests three times as slowly as most.
 pub const LIMIT: Duration = Duration::from_secs(180);
+/// Longest time from a page that ends a guest's answers until the client has none: it asks ten times a second.
+const HEARD_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of each log that are shown when a test fails.
 const LOG_LINES: usize = 40;
 /// Journal entries that a test looks at; a test makes some dozens.
@@ -317,6 +319,18 @@ impl Scene {
     /// When there is none.
     pub fn kill_qemu(&self) -> Result<()> {
         Ok(kill(Pid::from_raw(self.qemu()?.1), Signal::SIGKILL)?)
+    }
+
+    /// Asks the guest for a page that ends its answers, until the client has none any more.
+    ///
+    /// # Errors
+    /// When it goes on answering.
+    pub fn end_answers(&self, path: &str) -> Result<()> {
+        wait::until(&format!("an end of all answers by {path}"), LIMIT, || {
+            // Whoever would answer ends with it. What a late guest has not heard, it is asked once more.
+            let _ = self.lab.client_get(&format!("{ADDRESS}:{PORT}"), path);
+            self.client.wait_down(HEARD_LIMIT).map_err(|error| format!("{error:#}"))
+        })
     }
 
     /// Who the guest says that it is: its boot id, and how often its disk was booted from.
