@@ -9,6 +9,7 @@ mod fences;
 mod proofs;
 mod restraint;
 mod room;
+mod service_storm;
 
 use std::{collections::BTreeSet, fmt};
 
@@ -56,6 +57,7 @@ pub fn check(
     }
     check.fences_at_once();
     check.no_storm();
+    check.no_service_storm();
     check.within_budgets();
     for change in plan {
         check.one(change);

@@ -90,7 +90,7 @@ impl Check<'_> {
     }
 
     /// The label that says which hosts fail together; a host without it stands for itself.
-    fn domain(&self, host: &HostName) -> String {
+    pub(super) fn domain(&self, host: &HostName) -> String {
         let label = self.state.policies.cluster.failure_domain.as_ref();
         let value = label.and_then(|label| self.state.policies.hosts.get(host)?.labels.get(label));
         value.map_or_else(|| format!("the host {host}"), |value| format!("the domain {value}"))
@@ -146,7 +146,8 @@ impl Check<'_> {
         }
     }
 
-    fn kept_off(&self, name: &GuestName, guest: &Guest) -> Option<String> {
+    /// Why operators keep hands off a guest, if they do.
+    pub(super) fn kept_off(&self, name: &GuestName, guest: &Guest) -> Option<String> {
         let on = match &guest.phase {
             Phase::Running { tenure, .. } => Some(&tenure.host),
             // Sent away by its ladder or by an operator, it is not waiting for its host.

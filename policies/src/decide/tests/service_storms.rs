@@ -415,5 +415,12 @@ proptest! {
             .collect();
         expected.sort_unstable();
         prop_assert_eq!(climbs(&scene), expected);
+        // The checker, which counts by itself, refuses just what is held.
+        for (index, held) in held.iter().enumerate() {
+            let plan = [scene.stage.climb(&format!("g{index}"), 0)];
+            let now = Moment(scene.now);
+            let judged = check(&scene.stage.state, &scene.evidence, &Timing::default(), now, &plan);
+            prop_assert_eq!(judged.iter().any(|found| found.promise == "S9"), *held, "g{}", index);
+        }
     }
 }
