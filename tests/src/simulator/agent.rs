@@ -163,6 +163,9 @@ impl World {
             }
             let fact = Fact { at: now, by: host, epoch, found };
             self.grounds.note_look(&guest, fact, state == SightState::Failing);
+            if self.passes_remembered {
+                self.answers.note(&guest, host, epoch, found, now);
+            }
             let Some(supervisor) = &self.hosts[host].supervisor else { continue };
             let policy = supervisor.view.policies.policy_of(&guest);
             for service in policy.into_iter().flat_map(|(_, policy)| policy.services.keys()) {

@@ -109,8 +109,10 @@ impl World {
             Change::StormHoldReleased { .. } => self.seen.holds_released += 1,
             Change::Climb { guest, .. } => {
                 self.seen.rungs += 1;
+                self.note_let_go(guest);
                 self.check_climb(guest);
             }
+            Change::IncidentOpened { key, .. } => self.note_incident(key),
             Change::Stop { guest, .. } => self.note_stopped(guest),
             Change::MovedOutside { guest, tenure } => self.check_followed(guest, &tenure.host),
             Change::MoveAsked { .. } => self.seen.moves_asked += 1,

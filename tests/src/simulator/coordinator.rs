@@ -177,6 +177,9 @@ impl World {
         if self.broken == Some(Break::R21) && confirmed && decision.report.storm_hold.is_some() {
             super::breaks::ignore_the_hold(&known.state, &decision.report, &mut commands);
         }
+        if confirmed {
+            self.check_held(voter, &decision.report);
+        }
         let listened = self.hosts[voter].has_listened(now) || self.broken == Some(Break::R18);
         for change in commands {
             let accuses = matches!(change, Change::FenceOpened { .. } | Change::FenceAttempted { .. });

@@ -78,6 +78,9 @@ pub enum Happening {
     Blind { host: usize, guest: GuestName, time: Ms },
     /// A host cannot ask a guest's services for a reason of its own: it has no way there, or lacks what it asks with.
     CannotAsk { host: usize, guest: GuestName, time: Ms },
+    /// What guests share does not work, and each of them runs: a switch of their network, so that each answers on its own host
+    /// alone, or, everywhere, what all their services ask.
+    CommonCause { guests: BTreeSet<GuestName>, everywhere: bool, time: Ms },
     /// A host's wall clock jumps ahead.
     WallClock { host: usize, ahead: u64 },
     /// What the agent has on disk is lost, while its supervisor is down.

@@ -36,6 +36,8 @@ pub enum Found {
     HostDown,
     /// No message passes between the vantage and its host, in one direction or the other.
     CutOff,
+    /// It would answer, and what it shares with others does not work.
+    Common,
     /// The vantage's probes fail for a reason of their own.
     Blind,
     /// The vantage cannot ask.
@@ -53,6 +55,7 @@ impl Found {
             | Self::Nothing
             | Self::HostDown
             | Self::CutOff
+            | Self::Common
             | Self::Blind => true,
             Self::Answers | Self::Boots | Self::Paused | Self::OnItsWay | Self::NotAsked => false,
         }
@@ -78,6 +81,7 @@ impl fmt::Display for Found {
             Self::Nothing => "nothing of it is there",
             Self::HostDown => "its host is off or stands still",
             Self::CutOff => "the network is cut",
+            Self::Common => "what it shares with others does not work",
             Self::Blind => "the probes fail by themselves",
             Self::NotAsked => "it cannot be asked from there",
         })
@@ -137,6 +141,9 @@ impl World {
         if !self.network.open(host, home, now) || !self.network.open(home, host, now) {
             return Found::CutOff;
         }
-        self.hosts[home].found(guest, epoch, now)
+        match self.hosts[home].found(guest, epoch, now) {
+            Found::Answers if self.causes.keep(guest, host == home, now) => Found::Common,
+            found => found,
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! | its process has ended, its kernel has panicked, its host has nothing of it | where its host tells of it; from vantages too |
 //! | it was sent away, or waits for what is to be sent | where its host still has it so |
 //! | it hangs; its host is off or stands still; the network between is cut; a vantage's probes fail by themselves | from vantages |
+//! | what it shares with other guests does not work | from vantages; who is held for that is looked at by [`super::held_checks`] |
 //! | it boots after a reset of its own | from vantages; whether too often is looked at by [`super::oddities`] |
 //! | it boots after a start, or is paused; a vantage cannot ask it | no |
 
@@ -207,7 +208,7 @@ impl World {
     }
 
     /// For how long what was really so may lead to something.
-    fn counts_for(&self, guest: &GuestName) -> Ms {
+    pub(super) fn counts_for(&self, guest: &GuestName) -> Ms {
         let fresh = self.services(guest).map(|service| millis(service.fresh_for())).max();
         fresh.unwrap_or_default() + ON_ITS_WAY
     }

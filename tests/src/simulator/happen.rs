@@ -122,6 +122,7 @@ impl World {
             Happening::CannotAsk { host, guest, time } => {
                 self.hosts[*host].unable.insert(guest.clone(), now + time);
             }
+            Happening::CommonCause { guests, everywhere, time } => self.causes.begin(guests, *everywhere, now + time),
             Happening::WallClock { host, ahead } => self.hosts[*host].wall_jump = *ahead,
             Happening::AgentDiskLost { host, back } => {
                 if self.hosts[*host].on && !self.hosts[*host].hung {

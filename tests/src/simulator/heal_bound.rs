@@ -34,6 +34,7 @@ use super::{
     guard::GUARD_MS,
     guest::{ORDER_MAX, SEND_MAX, SLOW_START_MAX, UP_AFTER},
     healing::{BACK_WITHIN, LOOKING, VOTER_BACK_AFTER},
+    held_checks::{GUESTS_MIN, HELD_MAX},
     lies::{LIE_OVER_WITHIN, REST_AFTER_LIE},
     queue::Event,
     quiet::own_limits,
@@ -41,8 +42,8 @@ use super::{
     world::{LOOK, RESTED, World},
 };
 
-/// No world is given longer. Bursts of faults are further apart than this (`bursts.rs`), so that no limit passes unjudged because
-/// the next burst has begun.
+/// No world is given longer, but for the time for which guests are held. Bursts of faults are further apart than this (`bursts.rs`), so
+/// that no limit passes unjudged because the next burst has begun; with guests that are held, one that is nearly the longest may.
 pub const LIMIT_MAX: Ms = 420_000;
 
 /// One order beside its work: it is decided and committed, and its agent is told and tells with its next syncs.
@@ -69,6 +70,10 @@ const MOVE_UNDONE: Ms = 50_000;
 const MOVE_PAUSE_MAX: Ms = 60_000;
 /// Moves one after the other of one guest, for places or because its host was drained.
 const MOVES: Ms = 2;
+/// It shows whether other guests have ceased to answer too, and a new coordinator listens before.
+const SHOWS: Ms = 5_000;
+/// The part in which guests are held.
+const HELD: &str = "guests that ceased to answer together are held";
 
 /// The parts of a world's limit, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,7 +89,8 @@ impl HealBound {
     #[must_use]
     pub fn limit(&self) -> Ms {
         let sum = sum(&self.parts);
-        (sum + sum / 20).min(LIMIT_MAX)
+        let held: Ms = self.parts.iter().filter(|(what, _)| *what == HELD).map(|(_, ms)| ms).sum();
+        (sum + sum / 20).min(LIMIT_MAX + held)
     }
 
     /// The sum in words.
@@ -111,7 +117,7 @@ impl World {
             ("fences and leases", self.proofs(&fenced)),
             ("starts, and hosts that come back", self.starts(&fenced).max(self.returns())),
         ];
-        let ladder = [("the longest ladder", self.ladder())];
+        let ladder = [(HELD, self.held()), ("the longest ladder", self.ladder())];
         let lies = [("power devices that have lied", if self.lies_drawn { LIE_OVER_WITHIN } else { 0 })];
         let beside: [&[Part]; 3] = [&proven, &ladder, &lies];
         let longest = beside.into_iter().max_by_key(|parts| sum(parts)).unwrap_or_default();
@@ -250,6 +256,16 @@ impl World {
         PEOPLE_LOOK + climbs.filter_map(|bound| bound.within_ms).max().unwrap_or_default()
     }
 
+    /// For how long guests are held before their ladders are climbed on: five minutes from when they last answered, which was before the
+    /// faults stopped. Where too few of them may be held together, until that shows.
+    fn held(&self) -> Ms {
+        match (self.passes_remembered, self.may_be_held()) {
+            (false, _) => 0,
+            (true, guests) if guests >= GUESTS_MIN => HELD_MAX,
+            (true, _) => SHOWS,
+        }
+    }
+
     /// A guest that starts after another one. One that is ill beside the one that it needs is started anew only after that.
     fn in_order(&self) -> Ms {
         let is_ordered = self.declared().rules.values().any(|rule| matches!(rule, Rule::Order { .. }));
@@ -318,7 +334,7 @@ fn fence(policies: &Policies, host: &HostName) -> Ms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulator::Happening;
+    use crate::simulator::{Happening, setup::guest};
 
     fn quiet() -> World {
         let mut world = World::new(&Setup::plain(5, Setup::random(1, 5, 5, None).policies), Vec::new());
@@ -346,5 +362,24 @@ mod tests {
         let bound = HealBound { parts: vec![("a", LIMIT_MAX), ("b", 1)] };
         assert_eq!(bound.limit(), LIMIT_MAX);
         assert_eq!(HealBound { parts: vec![("a", 15_000), ("b", 5_000)] }.limit(), 21_000);
+        let held = HealBound { parts: vec![("a", 2 * LIMIT_MAX), (HELD, HELD_MAX)] };
+        assert_eq!(held.limit(), LIMIT_MAX + HELD_MAX);
+    }
+
+    #[test]
+    fn guests_that_hang_together_are_given_the_time_for_which_they_are_held_where_vantages_remember() {
+        let limit = |passes_remembered: bool, hang: usize| {
+            let mut policies = Setup::random(1, 5, 5, None).policies;
+            let declared = policies.guests.values().next().unwrap().clone();
+            policies.guests = (0..5).map(|index| (guest(index), declared.clone())).collect();
+            let mut world = World::new(&Setup { passes_remembered, ..Setup::plain(5, policies) }, Vec::new());
+            world.run_until(30_000);
+            assert!(world.is_at_rest(), "{:?} {}", world.violation(), world.why_not_at_rest());
+            (0..hang as u64).for_each(|index| world.happen(&Happening::GuestHangs { guest: guest(index) }));
+            world.heal_bound().limit()
+        };
+        assert!(limit(true, GUESTS_MIN) > limit(false, GUESTS_MIN));
+        assert!(limit(true, GUESTS_MIN) > limit(true, GUESTS_MIN - 1), "too few are not held together");
+        assert!(limit(true, GUESTS_MIN) > HELD_MAX);
     }
 }

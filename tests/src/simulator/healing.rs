@@ -32,6 +32,7 @@ impl World {
         // Links that were bad a moment ago may have lost what is expected.
         self.untold.clear();
         self.sick.clear();
+        self.causes.end();
         self.healing = Some(Healing { since: now, limit: bound.limit() });
         self.twin_goes();
         for index in 0..self.named {

@@ -11,14 +11,13 @@ use holdfast_policies::{
 use super::{
     Ms,
     faults::Happening,
+    held_checks::HELD_MAX,
     setup::{Setup, device},
     world::World,
 };
 
 /// Hosts of a world, with a guest each; the first three of them vote.
 const HOSTS: usize = 4;
-/// For how long a guest is held at most, from when it last answered.
-const HELD_MAX: Ms = 300_000;
 /// Within which a guest is found to fail, started anew and found to be well.
 const HELPED: Ms = 20_000;
 
@@ -26,17 +25,21 @@ fn guest(index: usize) -> GuestName {
     GuestName::new(format!("g{index}")).unwrap()
 }
 
-/// Everything is at rest.
 fn world() -> World {
+    let reset = Rung::ResetGuest { tries: 1, wait: Span::secs(6) };
+    world_with(vec![reset, Rung::Page { severity: Severity::Critical }])
+}
+
+/// Everything is at rest.
+fn world_with(ladder: Vec<Rung>) -> World {
     let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
     let declared = policies.guests.values().next().unwrap().clone();
     policies.guests = (0..HOSTS).map(|index| (guest(index), declared.clone())).collect();
     let host = |index: usize| HostName::new(format!("hv-{index}")).unwrap();
     policies.fencing = (0..HOSTS).map(|index| (host(index), vec![device()])).collect();
-    let reset = Rung::ResetGuest { tries: 1, wait: Span::secs(6) };
     for policy in policies.policies.values_mut() {
         policy.on_degraded = OnDegraded::Alert;
-        policy.ladder = vec![reset.clone(), Rung::Page { severity: Severity::Critical }];
+        policy.ladder.clone_from(&ladder);
         policy.services.values_mut().for_each(|service| service.from.agree = 2);
     }
     let running = (0..HOSTS).map(|index| (guest(index), index)).collect();
@@ -88,6 +91,35 @@ fn a_network_of_guests_that_is_lost_and_found_costs_no_guest_its_life() {
     go_on(&mut world, 40_000);
     comes_to_rest(&mut world);
     assert_eq!((epochs(&world), rungs(&world)), (before, 0), "nothing was done to them");
+}
+
+#[test]
+fn what_all_guests_share_costs_none_of_them_its_life_while_it_does_not_work() {
+    for everywhere in [false, true] {
+        let mut world = world();
+        let before = epochs(&world);
+        share_trouble(&mut world, everywhere);
+        // All machines are well meanwhile, and yet the world is not at rest.
+        world.run_until(world.real() + 100_000);
+        assert!(is_held(&world) && world.seen.held > 0, "everywhere: {everywhere}");
+        world.run_until(world.real() + 40_000);
+        comes_to_rest(&mut world);
+        assert_eq!((epochs(&world), rungs(&world)), (before, 0), "everywhere: {everywhere}");
+    }
+}
+
+#[test]
+fn services_that_share_a_trouble_are_restarted_and_nothing_more_is_done() {
+    let restart = Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) };
+    let mut world = world_with(vec![restart, Rung::ResetGuest { tries: 1, wait: Span::secs(6) }]);
+    share_trouble(&mut world, true);
+    world.run_until(world.real() + HELPED);
+    assert_eq!((world.violation(), rungs(&world)), (None, HOSTS));
+}
+
+/// Two minutes in which nobody gets an answer of any guest over the network.
+fn share_trouble(world: &mut World, everywhere: bool) {
+    world.happen(&Happening::CommonCause { guests: (0..HOSTS).map(guest).collect(), everywhere, time: 120_000 });
 }
 
 #[test]

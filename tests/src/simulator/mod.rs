@@ -49,6 +49,7 @@ pub mod guest;
 pub mod happen;
 pub mod heal_bound;
 pub mod healing;
+pub mod held_checks;
 #[cfg(test)]
 mod held_guests;
 pub mod host;
@@ -71,6 +72,7 @@ pub mod revoked;
 pub mod rules;
 pub mod scarcity;
 pub mod seen;
+pub mod service_storms;
 pub mod setup;
 pub mod shrink;
 pub mod slow_watchdogs;

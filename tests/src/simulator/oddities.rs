@@ -1,7 +1,7 @@
 //! What is odd about some worlds: power devices that call living hosts off, hosts with two power supplies, clocks that drift as far
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
 //! capacities that are not hard, guests that operators or other tools move, that reset themselves, that are left alone, or that hosts
-//! cannot ask, slow watchdogs, views that take their time, bad disks, majorities that are
+//! cannot ask, many of which cease to answer at once, slow watchdogs, views that take their time, bad disks, majorities that are
 //! lost for good, and hosts that are revoked.
 //! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
@@ -19,7 +19,7 @@ use super::{
     guest::Vm,
     host::Host,
     random::Random,
-    recoveries, revoked, scarcity,
+    recoveries, revoked, scarcity, service_storms,
     setup::{self, Setup},
     slow_watchdogs, versions,
     world::World,
@@ -45,6 +45,7 @@ const LARGE_VIEWS: u64 = 24;
 const BAD_DISKS: u64 = 25;
 pub(super) const RECOVERIES: u64 = 28;
 pub(super) const REVOCATIONS: u64 = 29;
+const SERVICE_STORMS: u64 = 30;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.
@@ -119,12 +120,15 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
         plan.extend(healed.iter().flat_map(|healed| cannot_ask(&mut random, setup, *healed)));
         plan.sort_by_key(|(at, _)| *at);
     }
-    // Last, because the others draw from the guests that there are.
+    // After the others, which draw from the guests that there are.
     if let Some(mut random) = drawn(setup, SCARCITY) {
         scarcity::draw(setup, &mut random);
     }
     if let Some(mut random) = drawn(setup, SOFT_CAPACITIES) {
         scarcity::soften(setup, &mut random);
+    }
+    if let Some(mut random) = drawn(setup, SERVICE_STORMS) {
+        plan = service_storms::draw(setup, &mut random, plan);
     }
     if let Some(mut random) = drawn(setup, SLOW_WATCHDOGS).filter(|_| setup.guarded) {
         plan = slow_watchdogs::draw(setup, &mut random, plan);

@@ -12,6 +12,7 @@ use super::{
     chores,
     faults::Plan,
     heal_bound::LIMIT_MAX,
+    held_checks::HELD_MAX,
     oddities,
     random::Random,
     recoveries, revoked, rules,
@@ -131,7 +132,7 @@ impl Options {
         world.story.told = told;
         world.run_until(end);
         // A world may be given longer than most. The seconds are counted here too: where nothing happens any more, nobody looks.
-        while world.heal_limit().is_some() && !world.is_over() && world.real() < end + LIMIT_MAX {
+        while world.heal_limit().is_some() && !world.is_over() && world.real() < end + LIMIT_MAX + HELD_MAX {
             world.run_until(world.real() + 1_000);
         }
         let end = match (world.violation().cloned(), world.unhealed()) {

@@ -22,6 +22,7 @@ impl World {
             && self.all_run()
             && self.hosts_rest()
             && self.views_rest()
+            && self.shares_no_trouble()
             && super::rules::broken(&self.truth.state).is_none();
         if rests && self.rest_since.is_none() {
             self.note_rest();
@@ -96,6 +97,7 @@ impl World {
         );
         why.extend(state.orders.values().map(|order| format!("{} to {}: {}", order.id, order.host, order.kind)));
         why.extend(state.suspended.as_ref().map(|_| "deciding is suspended".to_owned()));
+        why.extend((!self.shares_no_trouble()).then(|| "guests share a trouble, or are said to".to_owned()));
         why.extend(super::rules::broken(state));
         why.join("; ")
     }

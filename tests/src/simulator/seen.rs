@@ -73,6 +73,12 @@ pub struct Seen {
     pub news_without_room: u64,
     /// What was told and did not fit to what the host had by then.
     pub news_that_fit_nothing: u64,
+    /// Times that people were told of a storm of services, or of how it goes on (S9).
+    pub service_storms: u64,
+    /// Guests that were held for it, in each round anew.
+    pub held: u64,
+    /// Rungs that were taken for guests which had been held for as long as guests are.
+    pub let_go: u64,
     /// The healing that used up most of its limit (L1).
     pub slowest: Option<Healed>,
 }

@@ -123,6 +123,10 @@ pub struct World {
     pub(super) large_views: Option<super::views::Large>,
     /// Vantages tell when they got their last answer.
     pub(super) passes_remembered: bool,
+    /// What they have really got, where they do.
+    pub(super) answers: super::held_checks::Answers,
+    /// What keeps guests from answering that is no matter of theirs.
+    pub(super) causes: super::service_storms::Causes,
     /// Disks that take long, or fail.
     pub(super) disks: Option<super::disks::Disks>,
     /// Who has a vote, by the committed membership.
@@ -213,6 +217,8 @@ impl World {
             versions: super::views::Versions::default(),
             declared: super::views::Read::default(),
             passes_remembered: setup.passes_remembered,
+            answers: super::held_checks::Answers::default(),
+            causes: super::service_storms::Causes::default(),
             disks: setup.bad_disks.then(|| super::disks::Disks::new(setup.seed)),
             large_views: setup.large_views.then(|| super::views::Large::new(setup.seed)),
             plan,
