@@ -1,7 +1,7 @@
 //! Rules and promises of docs/SAFETY.md that the simulator can switch off, to prove that its checks bite. Each is switched off in the
 //! simulated shells, or by changing what passes between shell and brain; the brain itself is the product's.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use holdfast_policies::{
     change::Change,
@@ -85,6 +85,7 @@ breaks! {
     R27News "R27-news" "what has changed of the view is told without who is revoked",
     R29 "R29" "the lead is handed over to whichever voter is next",
     S5 "S5" "a vantage that cannot tell how a service is counts as one that gets no answer",
+    S9Services "S9-services" "the brain is not told when guests that have failed last answered: none is held for a common cause",
 }
 
 /// Rules that the simulator cannot express, and why.
@@ -182,6 +183,14 @@ pub(super) fn ignore_the_hold(state: &ClusterState, report: &Report, commands: &
 /// S5 broken: who cannot tell is taken for somebody who gets no answer.
 pub(super) fn accuse(said: SightState) -> SightState {
     if said == SightState::Unknown { SightState::Failing } else { said }
+}
+
+/// S9 broken for services: whoever gets no answer of a guest does not know when it got the last one.
+pub(super) fn forget_passes(evidence: &Evidence) -> Evidence {
+    let mut evidence = evidence.clone();
+    let sights = evidence.services.values_mut().flat_map(BTreeMap::values_mut).flat_map(BTreeMap::values_mut);
+    sights.filter(|sight| sight.state == SightState::Failing).for_each(|sight| sight.passed = None);
+    evidence
 }
 
 /// R9 broken: a reading is taken for one of the boot that is known, made at this moment, and what was heard before is

@@ -174,8 +174,9 @@ fn focused(random: &mut Random, setup: &Setup, broken: Break) -> Vec<(Ms, Happen
             let time = random.between(2_000, 6_000);
             (0..count).map(|host| (0, Happening::CannotAsk { host, guest: guest.clone(), time })).collect()
         }
-        // Drawn by itself, with the clocks that it takes.
-        Break::R1Watchdog
+        // Drawn by themselves, with what they take.
+        Break::S9Services
+        | Break::R1Watchdog
         | Break::R2
         | Break::R3
         | Break::R4

@@ -22,7 +22,7 @@ use holdfast_policies::{
 
 use super::{
     Ms,
-    breaks::{Break, is_said_off},
+    breaks::{Break, forget_passes, is_said_off},
     network::Transit,
     queue::Event,
     waits::{forget_waits, unexplained},
@@ -146,15 +146,20 @@ impl World {
         brain.evidence.marks = std::mem::take(&mut known.marks);
         let wall = WallTime(self.skipped + now + self.hosts[voter].wall_jump);
         brain.evidence.note_beside(&known.state.hosts, clock);
-        let mut decision = decide(&known.state, &brain.evidence, &self.timing, Now { moment: clock, wall });
+        let forgetful = (self.broken == Some(Break::S9Services)).then(|| forget_passes(&brain.evidence));
+        let evidence = forgetful.as_ref().unwrap_or(&brain.evidence);
+        let mut decision = decide(&known.state, evidence, &self.timing, Now { moment: clock, wall });
         if self.broken == Some(Break::R19Unsaid) {
             forget_waits(&mut decision.report);
         }
         known.marks = std::mem::take(&mut brain.evidence.marks);
         self.decisions += 1;
         brain.calm = decision.commands.is_empty() && decision.wishes.is_empty();
-        if self.broken.is_none()
-            && let Some(broken) = check(&known.state, &brain.evidence, &self.timing, clock, &decision.commands).first()
+        // With a rule broken it is asked for nothing but what that rule is about.
+        if self.broken.is_none_or(|rule| rule == Break::S9Services)
+            && let Some(broken) = check(&known.state, &brain.evidence, &self.timing, clock, &decision.commands)
+                .iter()
+                .find(|found| self.broken.is_none() || found.promise == "S9")
         {
             let plan: String = format!("{:?}", decision.commands).chars().take(2_000).collect();
             let what = format!("the checker beside the planner refuses a plan: {broken}: {plan}");

@@ -10,6 +10,7 @@ use holdfast_policies::{
 
 use super::{
     Ms,
+    breaks::Break,
     faults::Happening,
     held_checks::HELD_MAX,
     setup::{Setup, device},
@@ -27,11 +28,11 @@ fn guest(index: usize) -> GuestName {
 
 fn world() -> World {
     let reset = Rung::ResetGuest { tries: 1, wait: Span::secs(6) };
-    world_with(vec![reset, Rung::Page { severity: Severity::Critical }])
+    world_with(vec![reset, Rung::Page { severity: Severity::Critical }], None)
 }
 
 /// Everything is at rest.
-fn world_with(ladder: Vec<Rung>) -> World {
+fn world_with(ladder: Vec<Rung>, broken: Option<Break>) -> World {
     let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
     let declared = policies.guests.values().next().unwrap().clone();
     policies.guests = (0..HOSTS).map(|index| (guest(index), declared.clone())).collect();
@@ -43,7 +44,7 @@ fn world_with(ladder: Vec<Rung>) -> World {
         policy.services.values_mut().for_each(|service| service.from.agree = 2);
     }
     let running = (0..HOSTS).map(|index| (guest(index), index)).collect();
-    let setup = Setup { running, passes_remembered: true, ..Setup::plain(HOSTS, policies) };
+    let setup = Setup { running, passes_remembered: true, broken, ..Setup::plain(HOSTS, policies) };
     let mut world = World::new(&setup, Vec::new());
     world.run_until(30_000);
     assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
@@ -109,12 +110,16 @@ fn what_all_guests_share_costs_none_of_them_its_life_while_it_does_not_work() {
 }
 
 #[test]
-fn services_that_share_a_trouble_are_restarted_and_nothing_more_is_done() {
-    let restart = Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) };
-    let mut world = world_with(vec![restart, Rung::ResetGuest { tries: 1, wait: Span::secs(6) }]);
-    share_trouble(&mut world, true);
-    world.run_until(world.real() + HELPED);
-    assert_eq!((world.violation(), rungs(&world)), (None, HOSTS));
+fn a_brain_that_holds_nobody_is_refused_by_the_checker_that_counts_by_itself() {
+    for broken in [None, Some(Break::S9Services)] {
+        let restart = Rung::RestartService { run: vec!["restart".to_owned()], tries: 1, wait: Span::secs(3) };
+        let mut world = world_with(vec![restart, Rung::ResetGuest { tries: 1, wait: Span::secs(6) }], broken);
+        share_trouble(&mut world, true);
+        world.run_until(world.real() + HELPED);
+        assert_eq!(rungs(&world), HOSTS, "their services are restarted, and nothing more is done");
+        assert_eq!(world.violation().is_some(), broken.is_some(), "{:?}", world.violation());
+        assert!(world.violation().is_none_or(|violation| violation.what.contains("S9")), "{:?}", world.violation());
+    }
 }
 
 /// Two minutes in which nobody gets an answer of any guest over the network.

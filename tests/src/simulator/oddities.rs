@@ -45,7 +45,7 @@ const LARGE_VIEWS: u64 = 24;
 const BAD_DISKS: u64 = 25;
 pub(super) const RECOVERIES: u64 = 28;
 pub(super) const REVOCATIONS: u64 = 29;
-const SERVICE_STORMS: u64 = 30;
+pub(super) const SERVICE_STORMS: u64 = 30;
 
 /// How fast the slowest clock and the fastest go, of a thousand. Of any two clocks R1 trusts one to count no more than 5 %
 /// faster than the other, whatever the true time is.

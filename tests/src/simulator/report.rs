@@ -17,6 +17,7 @@ use super::{
     random::Random,
     recoveries, revoked, rules,
     seen::{Healed, Seen},
+    service_storms,
     setup::Setup,
     shrink, slow_watchdogs,
     story::clock,
@@ -108,6 +109,10 @@ impl Options {
         if matches!(self.broken, Some(Break::R27 | Break::R27News)) {
             let mut random = Random::new(seed, oddities::REVOCATIONS);
             plan = revoked::draw(&setup, &mut random, plan);
+        }
+        if self.broken == Some(Break::S9Services) {
+            let mut random = Random::new(seed, oddities::SERVICE_STORMS);
+            plan = service_storms::draw(&mut setup, &mut random, plan);
         }
         if self.broken == Some(Break::R1Watchdog) {
             let mut random = Random::new(seed, oddities::SLOW_WATCHDOGS);
