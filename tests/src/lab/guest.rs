@@ -88,6 +88,14 @@ impl Lab {
         network::introduce(&self.place, address, &mac(address))
     }
 
+    /// The socket of QEMU's agent in a guest, on the host where it runs. QEMU lets in one program at a time.
+    ///
+    /// # Errors
+    /// When the host is off.
+    pub fn agent_socket(&self, host: &str, guest: &str) -> Result<PathBuf> {
+        Ok(self.run_dir(host)?.join("holdfast/guests").join(guest).join("qga.sock"))
+    }
+
     /// What a guest wrote to its disk at every boot: `boot NUMBER BOOT_ID UNIX_SECONDS`. Sure only when it is off.
     ///
     /// # Errors

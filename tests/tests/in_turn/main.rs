@@ -2,6 +2,7 @@
 //! programs of their own each file would build another.
 
 mod cli;
+mod frozen;
 mod garbage;
 mod hosts;
 mod inside;
