@@ -32,6 +32,15 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// What an error comes down to: its last cause alone, where those before it say only who passed it on.
+pub(crate) fn innermost(error: &dyn Error) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
+}
+
 /// The answer where this host could not even ask. What passes by itself is no refusal: a device that is thought to refuse is left
 /// alone for a while, and nothing is wrong with this one.
 pub(crate) fn not_asked<T>(error: &(dyn Error + 'static)) -> Answer<T> {

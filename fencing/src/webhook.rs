@@ -17,7 +17,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::{
-    causes::not_asked,
+    causes::{innermost, not_asked},
     device::{Answer, Power, PowerDevice},
     machine_id::normalize,
     newest_off::NewestOff,
@@ -133,11 +133,7 @@ async fn read(mut response: Response) -> Answer<Value> {
 }
 
 fn of_error<T>(error: &reqwest::Error) -> Answer<T> {
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
-    }
-    let said = clean(&deepest.to_string());
+    let said = clean(&innermost(error));
     if tls::is_distrust(error) { Answer::refused(said) } else { Answer::unknown(said) }
 }
 

@@ -10,7 +10,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    causes::{passes, with_causes},
+    causes::{innermost, passes, with_causes},
     password, tls,
 };
 
@@ -235,11 +235,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, Trouble> {
 }
 
 fn of_error(error: &reqwest::Error) -> Trouble {
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(cause) = deepest.source() {
-        deepest = cause;
-    }
-    let said = clean(&deepest.to_string());
+    let said = clean(&innermost(error));
     if tls::is_distrust(error) { Trouble::Refused(said) } else { Trouble::Unknown(said) }
 }
 
