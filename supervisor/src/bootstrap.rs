@@ -23,8 +23,8 @@ use holdfast_policies::hostfile::HostFile;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::disk::write_durably,
     consensus::{ConsensusConfig, Place, Tuning},
+    durable::write_durably,
 };
 
 /// The content of a ticket, of an invitation, and of the file that keeps the id once it is used.

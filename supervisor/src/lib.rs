@@ -21,6 +21,7 @@ pub mod consensus;
 pub mod coordinator;
 pub mod datagram;
 pub mod desk;
+pub mod durable;
 pub mod duties;
 pub mod facts;
 pub mod gossip;

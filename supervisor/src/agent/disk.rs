@@ -1,4 +1,4 @@
-//! The agent's memory on disk: written whole, synced, renamed, and synced again, so that it is old or new, never half.
+//! The agent's memory on disk: written whole, synced, put in its place, and synced again, so that it is old or new, never half.
 
 use std::{
     fs::{self, File},
@@ -63,25 +63,11 @@ pub fn load(path: &Path, cluster: &str) -> Result<Disk, DiskError> {
     Ok(disk)
 }
 
-/// Writes a file so that after a crash it has its old content or the new one.
-///
-/// # Errors
-/// When it is not certain that the new content is on disk.
-pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    File::open(folder)?.sync_all()
-}
-
 /// Room that the memory takes at least, in bytes; it grows by as much.
 const ROOM_BYTES: usize = 16 * 1024;
 
-/// Writes the agent's memory like [`write_durably`], on a full disk too: it is padded, and its place is swapped with that
-/// of a spare file of the same size, so that no byte has to be found (R7). Growth beyond that needs room.
+/// Writes the agent's memory like [`write_durably`](crate::durable::write_durably), on a full disk too: it is padded, and its place
+/// is swapped with that of a spare file of the same size, so that no byte has to be found (R7). Growth beyond that needs room.
 ///
 /// # Errors
 /// When it is not certain that the new content is on disk.
@@ -130,7 +116,7 @@ mod tests {
         let path = folder.path().join("agent.json");
         assert!(!load(&path, "one").unwrap().floors_known);
         let disk = Disk { cluster: "one".to_owned(), floors_known: true, ..Disk::default() };
-        write_durably(&path, &serde_json::to_vec(&disk).unwrap()).unwrap();
+        write_memory(&path, &serde_json::to_vec(&disk).unwrap()).unwrap();
         assert_eq!(load(&path, "one").unwrap(), disk);
         assert!(matches!(load(&path, "two"), Err(DiskError::OtherCluster { .. })));
     }

@@ -15,7 +15,7 @@ use std::{
 
 use holdfast_policies::{evidence::LAST_WORDS_BYTES_MAX, names::Incarnation, observe::clean_to, time::WallTime};
 
-use crate::{agent::disk::write_durably, desk::rfc3339};
+use crate::{desk::rfc3339, durable::write_durably};
 
 /// The file below `state_dir`.
 const FILE_NAME: &str = "last-words.txt";

@@ -12,7 +12,7 @@ use holdfast_policies::{names::HostName, revocation::Revocation, sync::View};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::agent::disk::write_durably;
+use crate::durable::write_durably;
 
 /// A list, and how new it is. It is as long as the committed one, which is bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
