@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     consensus::{ConsensusConfig, Place, Tuning},
-    durable::write_durably,
+    durable::{self, write_durably},
 };
 
 /// The content of a ticket, of an invitation, and of the file that keeps the id once it is used.
@@ -224,8 +224,8 @@ impl Papers {
         remove(&self.invitation)?;
         remove(&self.removed)?;
         write_id(&self.id, node_id)?;
-        self.rename(&self.store, &kept)?;
-        self.rename(&self.recovered(), &self.store)?;
+        rename(&self.store, &kept)?;
+        rename(&self.recovered(), &self.store)?;
         Ok(kept)
     }
 
@@ -240,13 +240,7 @@ impl Papers {
     /// # Errors
     /// When the new store cannot be put in its place.
     pub fn finish_recovery(&self) -> anyhow::Result<()> {
-        self.rename(&self.recovered(), &self.store)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> anyhow::Result<()> {
-        let folder = self.store.parent().unwrap_or_else(|| Path::new("/"));
-        let renamed = fs::rename(from, to).and_then(|()| fs::File::open(folder)?.sync_all());
-        renamed.with_context(|| format!("moving {} to {}", from.display(), to.display()))
+        rename(&self.recovered(), &self.store)
     }
 
     /// Moves the store away and keeps its id, so that no other is made under it (R24). One is kept, for whoever wants to know
@@ -255,16 +249,13 @@ impl Papers {
     /// # Errors
     /// When it cannot be moved.
     pub fn move_store(&self) -> anyhow::Result<()> {
-        let aside = self.aside();
-        if self.store.exists() {
-            remove_folder(&aside)?;
-            let moved = fs::rename(&self.store, &aside);
-            // A store that is back after a power cut would vote.
-            let folder = self.store.parent().unwrap_or_else(|| Path::new("/"));
-            let moved = moved.and_then(|()| fs::File::open(folder)?.sync_all());
-            moved.with_context(|| format!("moving {} away", self.store.display()))?;
+        if !self.store.exists() {
+            return Ok(());
         }
-        Ok(())
+        let aside = self.aside();
+        remove_folder(&aside)?;
+        // A store that is back after a power cut would vote.
+        rename(&self.store, &aside)
     }
 }
 
@@ -289,17 +280,21 @@ fn read_id(path: &Path) -> anyhow::Result<Option<u64>> {
     Ok(Some(id.node_id))
 }
 
+fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    durable::rename(from, to).with_context(|| format!("moving {} to {}", from.display(), to.display()))
+}
+
 fn remove(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    gone(fs::remove_file(path), path)
 }
 
 fn remove_folder(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
+    gone(fs::remove_dir_all(path), path)
+}
+
+/// What is not there need not be removed.
+fn gone(removed: io::Result<()>, path: &Path) -> anyhow::Result<()> {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))
         }

@@ -16,7 +16,23 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    rename(&fresh, path)
+}
+
+/// Moves a file or a folder so that it is in its new place after a crash too.
+///
+/// # Errors
+/// When that is not certain.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder_of(to)
+}
+
+/// Syncs the folder that a path is in: which files it has, and under which names.
+///
+/// # Errors
+/// When it is not certain that this is on disk.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     File::open(folder)?.sync_all()
 }

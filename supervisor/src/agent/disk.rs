@@ -1,13 +1,15 @@
 //! The agent's memory on disk: written whole, synced, put in its place, and synced again, so that it is old or new, never half.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use holdfast_policies::agent::Disk;
+
+use crate::durable::sync_folder_of;
 
 /// Why the memory could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +80,7 @@ pub fn write_memory(path: &Path, content: &[u8]) -> io::Result<()> {
     let spare = path.with_extension("spare");
     write_over(&spare, &padded)?;
     swap(&spare, path)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    File::open(folder)?.sync_all()?;
+    sync_folder_of(path)?;
     // Room for the next time: not yet there after the first one, or less after a growth.
     if fs::metadata(&spare).map_or(0, |spare| spare.len()) < padded.len() as u64
         && let Err(error) = write_over(&spare, &vec![b' '; padded.len()])

@@ -5,9 +5,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 
 use super::How;
-use crate::guard::boot_id;
+use crate::{durable::write_durably, guard::boot_id};
 
 /// Longest record read, in bytes; a definition is a few hundred.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -213,12 +213,7 @@ impl Files {
 
     /// Writes the record so that it is either the old or the new one after a crash, and there before this returns.
     pub fn write(&self, record: &Record) -> io::Result<()> {
-        let new = self.folder.join("record.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(serde_json::to_string_pretty(record).map_err(io::Error::other)?.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, self.record())?;
-        File::open(&self.folder)?.sync_all()
+        write_durably(&self.record(), &serde_json::to_vec_pretty(record)?)
     }
 
     /// The record, if there is one of this boot.
