@@ -20,6 +20,7 @@ use super::{
     converge::{Busy, Convergence, DOWNTIME_MS, Pace, Standing},
     monitor::{ANSWER_DEADLINE, AskError, MonitorClient},
 };
+use crate::causes::with_causes;
 
 /// Memory is sent at most this fast, in bytes a second: QEMU's own default of 128 MiB/s lets a busy guest never end.
 const BANDWIDTH_BYTES_MAX: u64 = 1 << 30;
@@ -389,12 +390,9 @@ async fn prepare(monitor: &MonitorClient, source: bool) -> Result<(), AskError> 
     Ok(())
 }
 
-/// An error with its cause in one line.
+/// An error with its causes, short and in one line.
 fn text(error: &AskError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => clean(&format!("{error}: {cause}")),
-        None => clean(&error.to_string()),
-    }
+    clean(&with_causes(error))
 }
 
 /// `migrate-set-parameters` with the two that matter; QEMU takes both also while it sends, and leaves what is not named as it is.
