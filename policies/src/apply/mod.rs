@@ -19,6 +19,7 @@ mod migrations;
 mod moves;
 mod orders;
 mod paths;
+mod policies;
 mod power_on;
 mod quarantine;
 mod revocation;
@@ -122,31 +123,7 @@ impl ClusterState {
             Change::IncidentResolved { key } => self.incident_resolved(context, &key),
             Change::Delivered { incident, receiver, seq } => self.delivered(incident, receiver, seq),
             Change::PoliciesApplied { policies, sources, base_version, by } => {
-                if base_version != self.policy_version {
-                    return Err(Refused::Version { is: self.policy_version, base: base_version });
-                }
-                let forgotten =
-                    |name: &GuestName, guest: &Guest| !policies.guests.contains_key(name) && !guest.is_between();
-                let gone: Vec<GuestName> = self
-                    .guests
-                    .iter()
-                    .filter(|(name, guest)| forgotten(name, guest))
-                    .map(|(name, _)| name.clone())
-                    .collect();
-                for name in &gone {
-                    self.forget_guest(context, name);
-                }
-                for name in policies.guests.keys() {
-                    self.guests.entry(name.clone()).or_insert_with(Guest::declared);
-                }
-                self.fencing_declared(context, &policies);
-                self.lease_levels_set(context, &policies);
-                self.policies = *policies;
-                self.sources = sources;
-                self.policy_version += 1;
-                self.note(context, Event::PoliciesApplied { version: self.policy_version, by });
-                self.view(context);
-                Ok(())
+                self.policies_applied(context, *policies, sources, base_version, by)
             }
             Change::ModeSet { host, mode, by } => self.mode_set(context, &host, mode, by),
             Change::WantedSet { guest, wanted, by } => self.wanted_set(context, &guest, wanted, by),
