@@ -21,8 +21,8 @@ use crate::{
     hostfile::Timing,
     ladder::{LadderKind, ladder_of},
     model::Rung,
-    names::{GuestName, HostName},
-    state::{ClusterState, Guest, Life, Mode, Phase, Wanted},
+    names::{Epoch, GuestName, HostName},
+    state::{ClusterState, Guest, Life, Mode, Phase, Tenure, Wanted},
     time::Moment,
 };
 
@@ -88,53 +88,19 @@ impl<'a> Check<'a> {
             Change::Place { guest, host, .. } => self.place(guest, host),
             Change::Migrate { guest, to, .. } => self.migrate(guest, to),
             Change::Climb { guest, rung, ladder, to, .. } => self.climb(guest, *ladder, *rung, to.as_ref()),
-            Change::Stop { guest, .. } => {
-                self.once(guest);
-                if !matches!(self.phase(guest), Some(Phase::Running { .. } | Phase::Starting { .. })) {
-                    self.breaks("S7", format!("stops {guest}, which neither runs nor starts"));
-                }
-            }
-            Change::StrayFound { guest, host, epoch, .. } => {
-                let rightful = |tenure: &&crate::state::Tenure| tenure.host == *host && tenure.epoch <= *epoch;
-                let known = self.state.guests.get(guest);
-                if known.is_some_and(|known| known.tenures().iter().any(rightful)) {
-                    self.breaks("S6", format!("has {host} stop {guest}, which it has the right to run"));
-                }
-                self.hands_on(guest);
-            }
+            Change::Stop { guest, .. } => self.stop(guest),
+            Change::StrayFound { guest, host, epoch, .. } => self.stray(guest, host, *epoch),
             Change::MovedOutside { guest, tenure } => self.follow(guest, tenure),
             Change::FenceOpened { host, evidence, .. } => self.fence(host, evidence),
             Change::FenceAttempted { host, executor, .. } => self.attempt(host, executor),
-            Change::DrillBegun { host, .. } => {
-                if self.state.guests_of(host).next().is_some() {
-                    self.breaks("S8", format!("switches {host} off for a drill while guests run there"));
-                }
-                if self.state.suspended.is_some() {
-                    self.breaks("S8", format!("switches {host} off for a drill while deciding is suspended"));
-                }
-            }
-            Change::Vacated { host } => {
-                if !matches!(self.state.hosts.get(host).map(|known| known.mode), Some(Mode::Leaving { .. })) {
-                    self.breaks("S8", format!("stops the guests of {host}, which has not announced to go"));
-                }
-                self.hands_on_host(host, "stops the guests of");
-            }
+            Change::DrillBegun { host, .. } => self.drill(host),
+            Change::Vacated { host } => self.vacate(host),
             Change::PowerOnOrdered { host, .. } => self.hands_on_host(host, "switches on"),
             Change::HostGone { proof, .. } => self.gone(proof),
-            Change::HostReturned { host, .. } => {
-                let there = |seen: &HostEvidence| seen.reports.values().any(|report| is_there(&report.condition));
-                if self.evidence.hosts.get(host).is_none_or(there) {
-                    self.breaks("R10", format!("takes {host} in again, which was proven gone and runs something"));
-                }
-            }
+            Change::HostReturned { host, .. } => self.take_in_again(host),
             Change::StoppedByLease { guest } => self.once(guest),
             Change::GuestFree { guest, proof } => self.free(guest, proof),
-            Change::GuestAdopted { guest, .. } => {
-                if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
-                    self.breaks("S1", format!("adopts {guest}, which has a place already"));
-                }
-                self.hands_on_first(guest);
-            }
+            Change::GuestAdopted { guest, .. } => self.adopt(guest),
             // These are reported, wished for by people, or start nothing and stop nothing.
             Change::HostJoined { .. }
             | Change::HostArmed { .. }
@@ -167,6 +133,52 @@ impl<'a> Check<'a> {
             | Change::HostReadmitted { .. }
             | Change::LevelRaised { .. } => {}
         }
+    }
+
+    fn stop(&mut self, guest: &'a GuestName) {
+        self.once(guest);
+        if !matches!(self.phase(guest), Some(Phase::Running { .. } | Phase::Starting { .. })) {
+            self.breaks("S7", format!("stops {guest}, which neither runs nor starts"));
+        }
+    }
+
+    fn stray(&mut self, guest: &GuestName, host: &HostName, epoch: Epoch) {
+        let rightful = |tenure: &&Tenure| tenure.host == *host && tenure.epoch <= epoch;
+        let known = self.state.guests.get(guest);
+        if known.is_some_and(|known| known.tenures().iter().any(rightful)) {
+            self.breaks("S6", format!("has {host} stop {guest}, which it has the right to run"));
+        }
+        self.hands_on(guest);
+    }
+
+    fn drill(&mut self, host: &HostName) {
+        if self.state.guests_of(host).next().is_some() {
+            self.breaks("S8", format!("switches {host} off for a drill while guests run there"));
+        }
+        if self.state.suspended.is_some() {
+            self.breaks("S8", format!("switches {host} off for a drill while deciding is suspended"));
+        }
+    }
+
+    fn vacate(&mut self, host: &HostName) {
+        if !matches!(self.state.hosts.get(host).map(|known| known.mode), Some(Mode::Leaving { .. })) {
+            self.breaks("S8", format!("stops the guests of {host}, which has not announced to go"));
+        }
+        self.hands_on_host(host, "stops the guests of");
+    }
+
+    fn take_in_again(&mut self, host: &HostName) {
+        let there = |seen: &HostEvidence| seen.reports.values().any(|report| is_there(&report.condition));
+        if self.evidence.hosts.get(host).is_none_or(there) {
+            self.breaks("R10", format!("takes {host} in again, which was proven gone and runs something"));
+        }
+    }
+
+    fn adopt(&mut self, guest: &GuestName) {
+        if !matches!(self.phase(guest), Some(Phase::Unplaced)) {
+            self.breaks("S1", format!("adopts {guest}, which has a place already"));
+        }
+        self.hands_on_first(guest);
     }
 
     fn phase(&self, guest: &GuestName) -> Option<&'a Phase> {
