@@ -212,21 +212,7 @@ pub fn simulate(
     question: &Question,
     looks: u64,
 ) -> Result<Simulation, BadQuestion> {
-    let (case, tried, places) = match &question.lose {
-        Lose::These { hosts, domains } => {
-            let case = if_lost(problem, &named(problem, hosts, domains)?);
-            let places = case.verdict;
-            (case, None, places)
-        }
-        Lose::Any { losses, by_domain } => {
-            let losses = usize::try_from(*losses).unwrap_or(usize::MAX);
-            let survival = admission_within(problem, losses, *by_domain, looks);
-            let places = survival.verdict;
-            let tried = tried(&survival);
-            let case = survival.worst.unwrap_or_else(|| if_lost(problem, &BTreeSet::new()));
-            (case, Some(tried), places)
-        }
-    };
+    let (case, places, tried) = case(problem, &question.lose, looks)?;
     let silent = estimate::silent(state, &around.stale);
     let lost = estimate::proofs(state, timing, &silent, &case);
     let undecided = minority(state, around, &case);
@@ -251,35 +237,60 @@ pub fn simulate(
     if undecided.is_some() {
         starts.iter_mut().for_each(|start| (start.soonest_ms, start.slow_ms) = (None, None));
     }
-    let mut simulation = Simulation {
-        survives: false,
+    // Of any hosts each could be the one that only a person can prove off, not only those of the worst case.
+    let unproven = if tried.is_some() { unproven(state, &around.stale) } else { Vec::new() };
+    let mut notes = notes(problem, around, &case, question, [undecided.clone(), held]);
+    notes.extend(over);
+    if !unproven.is_empty() {
+        let names: Vec<&str> = unproven.iter().map(|host| host.as_str()).collect();
+        notes.push(format!("no power device that answers proves {} off: a person has to", names.join(", ")));
+    }
+    let (gives_way, nowhere) = without_a_place(&case);
+    Ok(Simulation {
+        survives: places == Verdict::Yes && alone && undecided.is_none() && unproven.is_empty(),
         places,
         lost,
         starts,
         stays: case.guests.values().filter(|fate| matches!(fate, Fate::Stays)).count(),
-        gives_way: Vec::new(),
-        nowhere: BTreeMap::new(),
+        gives_way,
+        nowhere,
         tried,
-        notes: notes(problem, around, &case, question, [undecided.clone(), held]),
-    };
-    simulation.notes.extend(over);
+        notes,
+    })
+}
+
+/// The case that is shown, and whether every guest has a place in all those that were tried.
+fn case(problem: &Problem<'_>, lose: &Lose, looks: u64) -> Result<(WhatIf, Verdict, Option<Tried>), BadQuestion> {
+    match lose {
+        Lose::These { hosts, domains } => {
+            let case = if_lost(problem, &named(problem, hosts, domains)?);
+            let places = case.verdict;
+            Ok((case, places, None))
+        }
+        Lose::Any { losses, by_domain } => {
+            let losses = usize::try_from(*losses).unwrap_or(usize::MAX);
+            let survival = admission_within(problem, losses, *by_domain, looks);
+            let places = survival.verdict;
+            let tried = tried(&survival);
+            let worst = survival.worst.unwrap_or_else(|| if_lost(problem, &BTreeSet::new()));
+            Ok((worst, places, Some(tried)))
+        }
+    }
+}
+
+/// Guests that are stopped for others, and those that find no place, with why.
+fn without_a_place(case: &WhatIf) -> (Vec<GuestName>, BTreeMap<GuestName, String>) {
+    let (mut gives_way, mut nowhere) = (Vec::new(), BTreeMap::new());
     for (guest, fate) in &case.guests {
         match fate {
-            Fate::GivesWay => simulation.gives_way.push(guest.clone()),
+            Fate::GivesWay => gives_way.push(guest.clone()),
             Fate::Nowhere { reasons } => {
-                simulation.nowhere.insert(guest.clone(), reasons.to_string());
+                nowhere.insert(guest.clone(), reasons.to_string());
             }
             Fate::Stays | Fate::Starts { .. } => {}
         }
     }
-    // Of any hosts each could be the one that only a person can prove off, not only those of the worst case.
-    let unproven = if simulation.tried.is_some() { unproven(state, &around.stale) } else { Default::default() };
-    if !unproven.is_empty() {
-        let names: Vec<&str> = unproven.iter().map(|host| host.as_str()).collect();
-        simulation.notes.push(format!("no power device that answers proves {} off: a person has to", names.join(", ")));
-    }
-    simulation.survives = places == Verdict::Yes && alone && undecided.is_none() && unproven.is_empty();
-    Ok(simulation)
+    (gives_way, nowhere)
 }
 
 fn named(
