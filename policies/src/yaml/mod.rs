@@ -22,6 +22,7 @@ mod ladder;
 mod outside_device;
 mod policy;
 mod probes;
+mod qemu;
 mod rules;
 mod text;
 mod tree;
