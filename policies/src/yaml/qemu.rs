@@ -2,7 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{across::Seen, cpu, fields::Keys, text::quoted, value::Value, vsock};
+use super::{
+    across::Seen,
+    cpu,
+    fields::{Fields, Keys},
+    text::quoted,
+    value::Value,
+    vsock,
+};
 use crate::{
     model::{Accel, CPU_DEFAULT, Disk, DiskFormat, DisplayModel, KernelBoot, Nic, QemuDefinition, WatchdogModel},
     names::GuestName,
@@ -76,21 +83,8 @@ pub(super) fn read(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Opti
             "leave `accel: tcg` out, or name another model",
         );
     }
-    for key in ["initrd", "append"] {
-        if fields.has(key) && !fields.has("kernel") {
-            value.findings.hint(
-                fields.place(key),
-                format!("`{key}` belongs to a kernel, and there is none"),
-                "add `kernel: /path/on/every/host`, or leave it out",
-            );
-        }
-    }
-    if !fields.has("kernel") && disks.as_ref().is_some_and(Vec::is_empty) {
-        value.findings.hint(
-            value.at,
-            "there is nothing to boot from",
-            "add `disks: [{ path: /shared/guest.img }]`, or `kernel: /path/on/every/host`",
-        );
+    if !fields.has("kernel") {
+        without_kernel(value, &fields, disks.as_deref());
     }
     let boot = |path: PathBuf| Some(KernelBoot { kernel: path, initrd: initrd.clone()?, append: append.clone()? });
     Some(QemuDefinition {
@@ -111,6 +105,26 @@ pub(super) fn read(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Opti
         accel: accel?,
         machine: machine?,
     })
+}
+
+/// Without a kernel there must be a disk to boot from, and nothing that belongs to a kernel.
+fn without_kernel(value: &Value<'_>, fields: &Fields<'_>, disks: Option<&[Disk]>) {
+    for key in ["initrd", "append"] {
+        if fields.has(key) {
+            value.findings.hint(
+                fields.place(key),
+                format!("`{key}` belongs to a kernel, and there is none"),
+                "add `kernel: /path/on/every/host`, or leave it out",
+            );
+        }
+    }
+    if disks.is_some_and(<[Disk]>::is_empty) {
+        value.findings.hint(
+            value.at,
+            "there is nothing to boot from",
+            "add `disks: [{ path: /shared/guest.img }]`, or `kernel: /path/on/every/host`",
+        );
+    }
 }
 
 fn machine(value: &Value<'_>) -> Option<String> {
