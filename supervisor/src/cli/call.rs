@@ -87,53 +87,15 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         Order::Status { .. } => Request::Status,
         Order::Explain { guest } => Request::Explain { guest },
         Order::Apply { files, dry_run, operator } => apply(&files, dry_run, operator.name(speaker))?,
-        Order::Guest(GuestOrder::Migrate { guest, to, cold, operator }) => {
-            Request::Migrate { guest, to, cold, by: operator.name(speaker) }
-        }
-        Order::Host(HostOrder::Drain { host, operator }) => Request::Drain { host, by: operator.name(speaker) },
-        Order::Guest(GuestOrder::Stop { guest, operator }) => want(guest, Wanted::Stopped, operator.name(speaker)),
-        Order::Guest(GuestOrder::Start { guest, operator } | GuestOrder::Manage { guest, operator }) => {
-            want(guest, Wanted::Running, operator.name(speaker))
-        }
-        Order::Guest(GuestOrder::Unmanage { guest, operator }) => {
-            want(guest, Wanted::Unmanaged, operator.name(speaker))
-        }
+        Order::Guest(order) => of_guest(order, speaker),
+        Order::Host(order) => of_host(order, speaker)?,
+        Order::Voter(order) => of_voter(order, speaker),
+        Order::Fence(order) => of_fence(order, speaker),
         Order::Suspend { operator } => Request::Suspend { suspended: true, by: operator.name(speaker) },
         Order::Resume { operator } => Request::Suspend { suspended: false, by: operator.name(speaker) },
-        Order::Host(HostOrder::Maintenance { host, operator }) => {
-            Request::Maintain { host, by: operator.name(speaker) }
-        }
-        Order::Host(HostOrder::Leaving { host, reboot, operator }) => {
-            Request::Leave { host, reboot, by: operator.name(speaker) }
-        }
-        Order::Host(HostOrder::Resume { host, operator }) => Request::Resume { host, by: operator.name(speaker) },
-        Order::Host(HostOrder::ConfirmOff { host, operator }) => Request::ConfirmOff { host, person: operator },
-        Order::Simulate(order) => Request::Simulate(simulate::question(&order)?),
-        Order::Voter(VoterOrder::List) => Request::Voters,
-        Order::Voter(VoterOrder::Add { host, operator }) => Request::AddVoter { host, by: operator.name(speaker) },
-        Order::Voter(VoterOrder::Promote { host, operator }) => {
-            Request::PromoteVoter { host, by: operator.name(speaker) }
-        }
-        Order::Voter(VoterOrder::Remove { host, force, operator }) => {
-            Request::RemoveVoter { host, force, by: operator.name(speaker) }
-        }
-        Order::Guest(GuestOrder::Cleanup { guest, operator }) => {
-            Request::LookedAfter { guest, by: operator.name(speaker) }
-        }
-        Order::Host(HostOrder::LiftQuarantine { host, machine, operator }) => {
-            Request::LiftQuarantine { host, machine, by: operator }
-        }
-        Order::Host(HostOrder::TrustDevice { host, operator }) => Request::TrustDevice { host, by: operator },
-        Order::Fence(FenceOrder::Drill { host, level, operator }) => {
-            Request::DrillFence { host, level, by: operator.name(speaker) }
-        }
-        Order::Fence(FenceOrder::Allow { host, operator }) => Request::AllowFence { host, by: operator.name(speaker) },
-        Order::Fence(FenceOrder::Test { host, from }) => Request::TestFence { host, from },
         Order::ReleaseStormHold { operator } => Request::ReleaseStormHold { by: operator.name(speaker) },
-        Order::Host(HostOrder::Revoke { host, why, operator }) => Request::Revoke { host, why, by: operator },
-        Order::Host(HostOrder::Readmit { host, serial, operator }) => Request::Readmit { host, serial, by: operator },
-        Order::Host(HostOrder::Certificate(_))
-        | Order::Init(_)
+        Order::Simulate(order) => Request::Simulate(simulate::question(&order)?),
+        Order::Init(_)
         | Order::Operator(_)
         | Order::Run
         | Order::Guard { .. }
@@ -141,10 +103,63 @@ fn request(order: Order, speaker: Option<&OperatorName>) -> Result<Request, Fail
         | Order::Completions
         | Order::Journal(_)
         | Order::Policies { .. }
-        | Order::Recover(_) => {
-            return Err(Failure::Failed("this command is not one for the supervisor".to_owned()));
-        }
+        | Order::Recover(_) => return Err(not_for_the_supervisor()),
     })
+}
+
+fn not_for_the_supervisor() -> Failure {
+    Failure::Failed("this command is not one for the supervisor".to_owned())
+}
+
+fn of_guest(order: GuestOrder, speaker: Option<&OperatorName>) -> Request {
+    match order {
+        GuestOrder::Migrate { guest, to, cold, operator } => {
+            Request::Migrate { guest, to, cold, by: operator.name(speaker) }
+        }
+        GuestOrder::Stop { guest, operator } => want(guest, Wanted::Stopped, operator.name(speaker)),
+        GuestOrder::Start { guest, operator } | GuestOrder::Manage { guest, operator } => {
+            want(guest, Wanted::Running, operator.name(speaker))
+        }
+        GuestOrder::Unmanage { guest, operator } => want(guest, Wanted::Unmanaged, operator.name(speaker)),
+        GuestOrder::Cleanup { guest, operator } => Request::LookedAfter { guest, by: operator.name(speaker) },
+    }
+}
+
+/// Where a person vouches for something, that is the name that they give, whoever's identity is used.
+fn of_host(order: HostOrder, speaker: Option<&OperatorName>) -> Result<Request, Failure> {
+    Ok(match order {
+        HostOrder::Drain { host, operator } => Request::Drain { host, by: operator.name(speaker) },
+        HostOrder::Maintenance { host, operator } => Request::Maintain { host, by: operator.name(speaker) },
+        HostOrder::Leaving { host, reboot, operator } => Request::Leave { host, reboot, by: operator.name(speaker) },
+        HostOrder::Resume { host, operator } => Request::Resume { host, by: operator.name(speaker) },
+        HostOrder::ConfirmOff { host, operator } => Request::ConfirmOff { host, person: operator },
+        HostOrder::LiftQuarantine { host, machine, operator } => {
+            Request::LiftQuarantine { host, machine, by: operator }
+        }
+        HostOrder::TrustDevice { host, operator } => Request::TrustDevice { host, by: operator },
+        HostOrder::Revoke { host, why, operator } => Request::Revoke { host, why, by: operator },
+        HostOrder::Readmit { host, serial, operator } => Request::Readmit { host, serial, by: operator },
+        HostOrder::Certificate(_) => return Err(not_for_the_supervisor()),
+    })
+}
+
+fn of_voter(order: VoterOrder, speaker: Option<&OperatorName>) -> Request {
+    match order {
+        VoterOrder::List => Request::Voters,
+        VoterOrder::Add { host, operator } => Request::AddVoter { host, by: operator.name(speaker) },
+        VoterOrder::Promote { host, operator } => Request::PromoteVoter { host, by: operator.name(speaker) },
+        VoterOrder::Remove { host, force, operator } => {
+            Request::RemoveVoter { host, force, by: operator.name(speaker) }
+        }
+    }
+}
+
+fn of_fence(order: FenceOrder, speaker: Option<&OperatorName>) -> Request {
+    match order {
+        FenceOrder::Test { host, from } => Request::TestFence { host, from },
+        FenceOrder::Drill { host, level, operator } => Request::DrillFence { host, level, by: operator.name(speaker) },
+        FenceOrder::Allow { host, operator } => Request::AllowFence { host, by: operator.name(speaker) },
+    }
 }
 
 fn want(guest: GuestName, wanted: Wanted, by: String) -> Request {
