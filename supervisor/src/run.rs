@@ -1,5 +1,7 @@
 //! `holdfast run`: starts every part of a supervisor in order, and keeps them running.
 
+mod oneself;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
@@ -19,7 +21,6 @@ use holdfast_probes::Clients;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
-    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,9 +60,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long consensus may take to stop at the end. A disk that hangs holds it up for ever, and the lease runs out meanwhile; what it
 /// has promised is on that disk already.
 const CONSENSUS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often the supervisor looks whether its own loop is late: several times in the shortest silence that counts.
-const SELF_WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs a supervisor until it is told to stop. Guests are not touched by that (S5).
 ///
@@ -153,7 +151,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let duties = &node.duties;
     duties.begin("asking services", prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
     // Without it a supervisor that was late takes what it has not heard for the silence of others.
-    duties.begin_vital("watching itself", watch_oneself(Arc::clone(&node)));
+    duties.begin_vital("watching itself", oneself::watch(Arc::clone(&node)));
     duties.begin("its figures", facts::export(Arc::clone(&node), datagrams.counters, server.counters()));
     let agent = Agent::new(incarnation, node.file.timing, remembered, lease_at_start);
     let agent = tokio::spawn(agent::run(agent::Parts {
@@ -320,39 +318,6 @@ async fn serve_people(node: &Arc<Node>, counter: Arc<Counter>) -> anyhow::Result
 #[must_use]
 pub fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("holdfast.sock")
-}
-
-/// A loop that is late, or whose link loses much, doubts what it has seen: silence may be its own.
-async fn watch_oneself(node: Arc<Node>) {
-    let mut tick = tokio::time::interval(SELF_WATCH_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = clock::moment();
-    let mut told: Option<String> = None;
-    loop {
-        tick.tick().await;
-        let now = clock::moment();
-        let late = now.since(last).saturating_sub(SELF_WATCH_EVERY);
-        node.metrics.set_loop_late(late);
-        if late >= node.file.timing.wonder_after.0 {
-            tracing::warn!(late_ms = late.as_millis(), "this supervisor was late; it doubts itself for a while");
-            node.health.doubt(now);
-        }
-        node.health.note_connected(node.hears_majority(now), now);
-        node.health.note_losing(node.losing(now));
-        let unwell = node.health.unwell(now);
-        if unwell != told {
-            told.clone_from(&unwell);
-            match unwell {
-                Some(why) => {
-                    if let Err(error) = node.gossip.set("unwell", &why).await {
-                        tracing::debug!(%error, "self-doubt was not gossiped");
-                    }
-                }
-                None => node.gossip.remove("unwell").await,
-            }
-        }
-        last = now;
-    }
 }
 
 async fn wait_for_the_end(
