@@ -13,6 +13,7 @@ use holdfast_policies::{
     agent::Agent,
     hostfile::HostFile,
     names::Incarnation,
+    revocation::HostCertificate,
     state::HostFacts,
     sync::View,
     time::{Moment, WallTime},
@@ -30,7 +31,7 @@ use crate::{
     api, clock,
     consensus::{Consensus, Machine},
     coordinator::{Coordinator, Counter, Input},
-    datagram::{Datagrams, Ears, Identity, Keyring, Role, start_stamp},
+    datagram::{Counters, Datagrams, Ears, Identity, Keyring, Role, start_stamp},
     desk::Desk,
     duties::Duties,
     facts,
@@ -53,6 +54,9 @@ const CONFIRMATIONS: usize = 64;
 
 /// How long the guard is waited for at start; it is a unit of its own and may come a moment later.
 const GUARD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is asked for meanwhile: nothing else is done, and guests may wait for what comes after.
+const GUARD_ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// How long after the coordinator's end it is asked whether consensus has stopped, which ends it too.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -84,10 +88,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let revocations = Revocations::new(Arc::clone(&replica), view.clone(), Kept::load(&list)?);
     let duties = Duties::default();
     duties.begin("the list of revoked hosts", revocations.clone().keep(list));
-    let client = rpc::Client::choosy(pki::client_config(&tls)?, {
-        let revocations = revocations.clone();
-        move |certificate| revocations.admit(certificate).map_err(|revoked| revoked.to_string())
-    });
+    let client = client(&tls, revocations.clone())?;
     let metrics = Arc::new(Metrics::new()?);
     metrics.set_certificate_ends(certificate_ends);
 
@@ -148,11 +149,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
     let people = serve_people(&node, Arc::clone(&counter)).await?;
 
     let sights = Sights::begun(clock::moment());
-    let duties = &node.duties;
-    duties.begin("asking services", prober::run(Arc::clone(&node), sights.clone(), Arc::new(Clients::new()?)));
-    // Without it a supervisor that was late takes what it has not heard for the silence of others.
-    duties.begin_vital("watching itself", oneself::watch(Arc::clone(&node)));
-    duties.begin("its figures", facts::export(Arc::clone(&node), datagrams.counters, server.counters()));
+    begin_duties(&node, &sights, datagrams.counters, server.counters())?;
     let agent = Agent::new(incarnation, node.file.timing, remembered, lease_at_start);
     let agent = tokio::spawn(agent::run(agent::Parts {
         node: Arc::clone(&node),
@@ -181,6 +178,13 @@ fn tls_files(file: &HostFile) -> pki::TlsFiles {
     }
 }
 
+/// How other hosts are asked: only those whose certificates count.
+fn client(tls: &pki::TlsFiles, revocations: Revocations) -> anyhow::Result<rpc::Client> {
+    let admit =
+        move |certificate: &HostCertificate| revocations.admit(certificate).map_err(|revoked| revoked.to_string());
+    Ok(rpc::Client::choosy(pki::client_config(tls)?, admit))
+}
+
 /// When this host's certificate ends, once it is seen that it is this host's. One that has ended does not keep the supervisor from
 /// starting: guests run, and the lease of this host is its own matter.
 fn own_certificate(file: &HostFile, tls: &pki::TlsFiles) -> anyhow::Result<WallTime> {
@@ -207,14 +211,10 @@ async fn wait_for_guard(guard: &GuardClient, incarnation: &Incarnation) -> anyho
             Err(error) if began.elapsed() > GUARD_PATIENCE => {
                 return Err(error).context("the guard does not answer; start `holdfast guard` first");
             }
-            Err(error) => {
-                if !told {
-                    tracing::info!(%error, "waiting for the guard");
-                    told = true;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            Err(error) if !std::mem::replace(&mut told, true) => tracing::info!(%error, "waiting for the guard"),
+            Err(_) => {}
         }
+        tokio::time::sleep(GUARD_ASKED_EVERY).await;
     }
 }
 
@@ -302,6 +302,21 @@ fn start_coordinator(node: &Arc<Node>, consensus: Consensus, stop: &Cancellation
         }
     });
     Ok(coordinator)
+}
+
+/// Has done beside the agent and the coordinator what goes on for as long as the supervisor runs.
+fn begin_duties(
+    node: &Arc<Node>,
+    sights: &Sights,
+    datagrams: Arc<Counters>,
+    calls: Arc<rpc::Counters>,
+) -> anyhow::Result<()> {
+    let duties = &node.duties;
+    duties.begin("asking services", prober::run(Arc::clone(node), sights.clone(), Arc::new(Clients::new()?)));
+    // Without it a supervisor that was late takes what it has not heard for the silence of others.
+    duties.begin_vital("watching itself", oneself::watch(Arc::clone(node)));
+    duties.begin("its figures", facts::export(Arc::clone(node), datagrams, calls));
+    Ok(())
 }
 
 /// Serves the local socket and, if the host file says so, the read-only API, until what is returned is dropped.

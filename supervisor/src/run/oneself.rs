@@ -28,16 +28,20 @@ pub(super) async fn watch(node: Arc<Node>) {
         node.health.note_losing(node.losing(now));
         let unwell = node.health.unwell(now);
         if unwell != told {
-            told.clone_from(&unwell);
-            match unwell {
-                Some(why) => {
-                    if let Err(error) = node.gossip.set("unwell", &why).await {
-                        tracing::debug!(%error, "self-doubt was not gossiped");
-                    }
-                }
-                None => node.gossip.remove("unwell").await,
-            }
+            tell(&node, unwell.as_deref()).await;
+            told = unwell;
         }
         last = now;
+    }
+}
+
+/// Has all others hear why this host is not well, or that it is again.
+async fn tell(node: &Node, unwell: Option<&str>) {
+    let Some(why) = unwell else {
+        node.gossip.remove("unwell").await;
+        return;
+    };
+    if let Err(error) = node.gossip.set("unwell", why).await {
+        tracing::debug!(%error, "self-doubt was not gossiped");
     }
 }
