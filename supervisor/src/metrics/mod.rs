@@ -8,6 +8,7 @@ mod labels;
 mod modes;
 pub mod names;
 mod probes;
+mod series;
 #[cfg(test)]
 mod tests;
 
@@ -23,15 +24,17 @@ use holdfast_policies::{
     time::WallTime,
 };
 use holdfast_probes::Figure;
-use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use self::labels::{
     GuestEventKind, GuestState, Label, ProbeOutcome, ReceiverKind, SendResult, Stage, VantageKind, Verdict,
 };
 pub use self::modes::Modes;
-use self::{modes::ModeMetrics, names::Name, probes::ProbeMetrics};
+use self::{
+    modes::ModeMetrics,
+    probes::ProbeMetrics,
+    series::{count, counters, gauge, gauges, histograms, one_of, put, seconds, shown},
+};
 
 /// Upper bounds of the failover stage buckets, in seconds: the promised seconds finely, fence level time-outs coarsely.
 const STAGE_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0];
@@ -361,65 +364,4 @@ impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Metrics")
     }
-}
-
-fn gauge(registry: &Registry, (name, help): Name) -> Result<IntGauge, prometheus::Error> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
-
-fn seconds(registry: &Registry, (name, help): Name) -> Result<Gauge, prometheus::Error> {
-    let gauge = Gauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
-}
-
-fn gauges(registry: &Registry, (name, help): Name, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-    let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(gauges.clone()))?;
-    Ok(gauges)
-}
-
-fn counters(registry: &Registry, (name, help): Name, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-fn histograms(
-    registry: &Registry,
-    (name, help): Name,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-    registry.register(Box::new(histograms.clone()))?;
-    Ok(histograms)
-}
-
-/// Sets one series. The only error is a wrong number of labels, which the tests exclude.
-fn put(gauges: &IntGaugeVec, labels: &[&str], value: i64) {
-    if let Ok(series) = gauges.get_metric_with_label_values(labels) {
-        series.set(value);
-    }
-}
-
-/// Increases one series. The only error is a wrong number of labels, which the tests exclude.
-fn count(counters: &IntCounterVec, labels: &[&str], more: u64) {
-    if let Ok(series) = counters.get_metric_with_label_values(labels) {
-        series.inc_by(more);
-    }
-}
-
-/// Writes 1 for `value` and 0 for its sisters, so that a rule can ask for the absence of one value.
-fn one_of<L: Label>(gauges: &IntGaugeVec, subject: &[&str], value: L) {
-    for each in L::ALL {
-        let labels: Vec<&str> = subject.iter().copied().chain([each.word()]).collect();
-        put(gauges, &labels, i64::from(*each == value));
-    }
-}
-
-fn shown(number: impl TryInto<i64>) -> i64 {
-    number.try_into().unwrap_or(i64::MAX)
 }

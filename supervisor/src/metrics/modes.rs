@@ -7,9 +7,9 @@ use holdfast_policies::{
 use prometheus::{IntGauge, IntGaugeVec, Registry};
 
 use super::{
-    gauge, gauges,
     labels::{HostMode, Wish},
-    names, one_of, put,
+    names,
+    series::{gauge, gauges, one_of, put},
 };
 
 /// One picture of all modes and holds.

@@ -13,6 +13,7 @@ use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Opts, Registry};
 use super::{
     labels::{Label, ProbeOutcome, VantageKind},
     names,
+    series::{count, counters, histograms},
 };
 
 /// Services with series of their own. Each costs about 30 series, so this is some 30 000: what a small Prometheus takes
@@ -48,14 +49,9 @@ impl ProbeMetrics {
         let perfdata = GaugeVec::new(Opts::new(name, help), &["guest", "service", "label", "unit"])?;
         registry.register(Box::new(perfdata.clone()))?;
         Ok(Self {
-            latency: super::histograms(
-                registry,
-                names::PROBE_LATENCY,
-                &["guest", "service", "vantage"],
-                LATENCY_BUCKETS,
-            )?,
-            late: super::histograms(registry, names::PROBE_LATE, &[], LATE_BUCKETS)?,
-            outcomes: super::counters(registry, names::PROBES, &["guest", "service", "vantage", "outcome"])?,
+            latency: histograms(registry, names::PROBE_LATENCY, &["guest", "service", "vantage"], LATENCY_BUCKETS)?,
+            late: histograms(registry, names::PROBE_LATE, &[], LATE_BUCKETS)?,
+            outcomes: counters(registry, names::PROBES, &["guest", "service", "vantage", "outcome"])?,
             perfdata,
             services: Mutex::new(BTreeSet::new()),
             figures: Mutex::new(BTreeMap::new()),
@@ -78,7 +74,7 @@ impl ProbeMetrics {
         {
             series.observe(took.as_secs_f64());
         }
-        super::count(&self.outcomes, &[guest, service, from.word(), outcome.word()], 1);
+        count(&self.outcomes, &[guest, service, from.word(), outcome.word()], 1);
     }
 
     pub(super) fn late(&self, by: Duration) {
