@@ -5,9 +5,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use holdfast_policies::happened::Happening;
+use serde_json::Value;
 use tokio::{io::AsyncWriteExt, net::UnixListener};
 
-use super::*;
+use super::{
+    super::argv::{AGENT_CHARDEV, OWN_CHARDEV},
+    hearing::is_open,
+    *,
+};
 
 /// Long enough for any machine.
 const LONG: Duration = Duration::from_secs(20);
