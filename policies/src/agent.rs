@@ -3,13 +3,14 @@
 //! Pure: a reply or a result goes in, actions come out, in order. An action that follows a [`Action::Persist`] may be
 //! carried out only when that has reached the disk.
 
+mod disk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
+pub use self::disk::Disk;
 use crate::{
     go_ahead::{GoAhead, withdrawn},
     hostfile::Timing,
@@ -25,26 +26,6 @@ const RESULTS_MAX: usize = 4_096;
 
 /// How long an act may take for which the lease was found to be valid: QEMU is run, or told to go on, in a moment.
 const ACT: Duration = Duration::from_millis(100);
-
-/// What the agent keeps on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-pub struct Disk {
-    /// The cluster that the rest belongs to.
-    pub cluster: String,
-    /// The newest authority seen (R3).
-    pub authority: Authority,
-    /// No epoch up to this one is ever started again, by guest.
-    pub floors: BTreeMap<GuestName, Epoch>,
-    /// The newest epoch begun, by guest (R7).
-    pub highest: BTreeMap<GuestName, Epoch>,
-    /// Orders begun that may not be done twice.
-    pub begun: BTreeSet<OrderId>,
-    /// Orders begun that switch a host off, and how long each may take (R20).
-    #[serde(default)]
-    pub shots: BTreeMap<OrderId, Span>,
-    /// The floors are this host's own or have been fetched (R12).
-    pub floors_known: bool,
-}
 
 /// What the shell is to do, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -352,7 +333,7 @@ impl Agent {
         if order.kind.needs_lease() && !self.may_act(now) {
             return;
         }
-        if let Err(detail) = self.write_down(&order) {
+        if let Err(detail) = self.disk.write_down(&order) {
             actions.extend(self.on_done(order.id, OrderOutcome::Failed { detail }, None));
             return;
         }
@@ -361,78 +342,6 @@ impl Agent {
             self.sends.insert(order.id);
         }
         actions.extend([Action::Persist(self.disk.clone()), Action::Carry(Box::new(order))]);
-    }
-
-    /// Whether virtual CPUs may run under this epoch of the guest, as far as the disk says (R7, R9). The shell asks again
-    /// right before it makes them run, because a release may have come since the order was taken.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check_epoch(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
-        let floor = self.disk.floors.get(guest).copied().unwrap_or_default();
-        let highest = self.disk.highest.get(guest).copied().unwrap_or_default();
-        if epoch <= floor {
-            return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
-        }
-        if epoch < highest {
-            return Err(format!("epoch {epoch} of {guest} is older than {highest}"));
-        }
-        Ok(())
-    }
-
-    /// Whether a start may be begun: as [`Self::check_epoch`], and never under an epoch that an older generation has given.
-    /// What it had begun runs on and may be resumed, but nothing of it begins any more once a newer one is known (R25).
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check_start(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
-        let known = self.disk.authority.generation;
-        if epoch.generation < known {
-            return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
-        }
-        self.check_epoch(guest, epoch)
-    }
-
-    /// Whether an order would make virtual CPUs run that a release or a newer assignment has come before (R7, R12).
-    #[must_use]
-    pub fn is_overtaken(&self, kind: &OrderKind) -> bool {
-        match kind {
-            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
-                self.check_start(guest, *epoch).is_err()
-            }
-            OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch).is_err(),
-            OrderKind::Release { .. }
-            | OrderKind::RestartService { .. }
-            | OrderKind::Reboot { .. }
-            | OrderKind::Send { .. }
-            | OrderKind::Fence { .. } => false,
-        }
-    }
-
-    /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.
-    fn write_down(&mut self, order: &Order) -> Result<(), String> {
-        match &order.kind {
-            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
-                self.check_start(guest, *epoch)?;
-                self.disk.highest.insert(guest.clone(), *epoch);
-            }
-            OrderKind::Release { guest, epoch, .. } => {
-                let floor = self.disk.floors.entry(guest.clone()).or_default();
-                *floor = (*floor).max(*epoch);
-            }
-            OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch)?,
-            OrderKind::RestartService { .. }
-            | OrderKind::Reboot { .. }
-            | OrderKind::Send { .. }
-            | OrderKind::Fence { .. } => {}
-        }
-        if !order.kind.is_idempotent() {
-            self.disk.begun.insert(order.id);
-        }
-        if order.kind.switches_off() {
-            self.disk.shots.insert(order.id, order.deadline);
-        }
-        Ok(())
     }
 }
 

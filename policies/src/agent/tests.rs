@@ -105,8 +105,8 @@ fn a_release_raises_the_floor_before_it_is_carried_out_and_needs_no_lease() {
     assert!(
         matches!(&actions[..], [.., Action::Persist(disk), Action::Carry(_)] if disk.floors[&name("web")] == epoch(5))
     );
-    assert!(agent.check_epoch(&name("web"), epoch(5)).is_err());
-    assert!(agent.check_epoch(&name("web"), epoch(6)).is_ok());
+    assert!(agent.disk().check_epoch(&name("web"), epoch(5)).is_err());
+    assert!(agent.disk().check_epoch(&name("web"), epoch(6)).is_ok());
 }
 
 #[test]
@@ -353,14 +353,14 @@ fn nothing_that_an_older_generation_has_ordered_begins_once_a_newer_one_is_known
     assert_eq!(carried(&take(&mut agent, reply(ordered))), [OrderId(1), OrderId(2), OrderId(3)]);
     agent.on_done(OrderId(1), done(), None);
     take(&mut agent, recovered(Vec::new()));
-    assert!(agent.is_overtaken(&starts.kind), "its last look finds it");
+    assert!(agent.disk().is_overtaken(&starts.kind), "its last look finds it");
     assert!(agent.withdrawn().contains(&OrderId(2)), "no further off is sent");
     assert!(agent.withdrawn().contains(&OrderId(3)), "nothing is handed over that nobody would let run");
     assert!(results(&agent).is_empty(), "nobody waits for what the old generation has ordered");
     agent.on_done(OrderId(2), failed(), None);
     assert!(results(&agent).is_empty());
-    assert!(agent.check_start(&name("web"), Epoch { generation: 1, index: u64::MAX }).is_err());
-    assert!(agent.check_start(&name("web"), Epoch { generation: 2, index: 1 }).is_ok());
+    assert!(agent.disk().check_start(&name("web"), Epoch { generation: 1, index: u64::MAX }).is_err());
+    assert!(agent.disk().check_start(&name("web"), Epoch { generation: 2, index: 1 }).is_ok());
     // What runs here under an old number is adopted under it, and can be resumed.
     let resume = order(1_000_000_001, OrderKind::Resume { guest: name("web"), epoch: epoch(5) });
     assert_eq!(carried(&take(&mut agent, recovered(vec![resume]))), [OrderId(1_000_000_001)]);

@@ -33,7 +33,7 @@ impl World {
             return;
         };
         let unable = job.order.kind.needs_lease() && !agent.may_act(Moment(now));
-        let floored = agent.is_overtaken(&job.order.kind);
+        let floored = agent.disk().is_overtaken(&job.order.kind);
         let mut reading = None;
         let done = !unable && !floored && self.effect(index, job, &mut reading);
         let outcome = if done {

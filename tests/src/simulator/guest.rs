@@ -149,7 +149,7 @@ impl World {
         let careless = self.broken == Some(Break::R14);
         let withdrawn = agent.withdrawn().contains(&job.order.id);
         let unable = withdrawn || job.order.kind.needs_lease() && !agent.may_act(clock) && !careless;
-        let floored = agent.is_overtaken(&job.order.kind);
+        let floored = agent.disk().is_overtaken(&job.order.kind);
         let mut reading = None;
         let done = if late || (unable && !job.shot) || floored || job.fails {
             false

@@ -1,0 +1,106 @@
+//! What an agent keeps on disk, and which epochs it still lets run by that (R7, R9, R12, R25).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    names::{Epoch, GuestName, OrderId},
+    order::{Order, OrderKind},
+    sync::Authority,
+    time::Span,
+};
+
+/// What the agent keeps on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Disk {
+    /// The cluster that the rest belongs to.
+    pub cluster: String,
+    /// The newest authority seen (R3).
+    pub authority: Authority,
+    /// No epoch up to this one is ever started again, by guest.
+    pub floors: BTreeMap<GuestName, Epoch>,
+    /// The newest epoch begun, by guest (R7).
+    pub highest: BTreeMap<GuestName, Epoch>,
+    /// Orders begun that may not be done twice.
+    pub begun: BTreeSet<OrderId>,
+    /// Orders begun that switch a host off, and how long each may take (R20).
+    #[serde(default)]
+    pub shots: BTreeMap<OrderId, Span>,
+    /// The floors are this host's own or have been fetched (R12).
+    pub floors_known: bool,
+}
+
+impl Disk {
+    /// Whether virtual CPUs may run under this epoch of the guest, as far as the disk says (R7, R9). The shell asks again
+    /// right before it makes them run, because a release may have come since the order was taken.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_epoch(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+        let floor = self.floors.get(guest).copied().unwrap_or_default();
+        let highest = self.highest.get(guest).copied().unwrap_or_default();
+        if epoch <= floor {
+            return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
+        }
+        if epoch < highest {
+            return Err(format!("epoch {epoch} of {guest} is older than {highest}"));
+        }
+        Ok(())
+    }
+
+    /// Whether a start may be begun: as [`Self::check_epoch`], and never under an epoch that an older generation has given.
+    /// What it had begun runs on and may be resumed, but nothing of it begins any more once a newer one is known (R25).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_start(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+        let known = self.authority.generation;
+        if epoch.generation < known {
+            return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
+        }
+        self.check_epoch(guest, epoch)
+    }
+
+    /// Whether an order would make virtual CPUs run that a release or a newer assignment has come before (R7, R12).
+    #[must_use]
+    pub fn is_overtaken(&self, kind: &OrderKind) -> bool {
+        match kind {
+            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
+                self.check_start(guest, *epoch).is_err()
+            }
+            OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch).is_err(),
+            OrderKind::Release { .. }
+            | OrderKind::RestartService { .. }
+            | OrderKind::Reboot { .. }
+            | OrderKind::Send { .. }
+            | OrderKind::Fence { .. } => false,
+        }
+    }
+
+    /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.
+    pub(super) fn write_down(&mut self, order: &Order) -> Result<(), String> {
+        match &order.kind {
+            OrderKind::Start { guest, epoch, .. } | OrderKind::Receive { guest, epoch, .. } => {
+                self.check_start(guest, *epoch)?;
+                self.highest.insert(guest.clone(), *epoch);
+            }
+            OrderKind::Release { guest, epoch, .. } => {
+                let floor = self.floors.entry(guest.clone()).or_default();
+                *floor = (*floor).max(*epoch);
+            }
+            OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch)?,
+            OrderKind::RestartService { .. }
+            | OrderKind::Reboot { .. }
+            | OrderKind::Send { .. }
+            | OrderKind::Fence { .. } => {}
+        }
+        if !order.kind.is_idempotent() {
+            self.begun.insert(order.id);
+        }
+        if order.kind.switches_off() {
+            self.shots.insert(order.id, order.deadline);
+        }
+        Ok(())
+    }
+}
