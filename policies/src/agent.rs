@@ -198,7 +198,7 @@ impl Agent {
         self.withdrawn.extend(self.sends.difference(&open));
         self.forget(&reply.orders);
         // R10: what has been given up is never started again, also by an order that was taken before.
-        if self.raise_floors(&reply.superseded) {
+        if self.disk.raise_floors(reply.superseded.iter().map(|(guest, epoch)| (guest, epoch))) {
             actions.push(Action::Persist(self.disk.clone()));
         }
         for (guest, epoch) in reply.superseded {
@@ -232,11 +232,8 @@ impl Agent {
             self.view = 0;
         }
         if let Some(floors) = floors.filter(|_| !self.disk.floors_known) {
-            for (guest, epoch) in floors {
-                // A release that came before them has set its own.
-                let floor = self.disk.floors.entry(guest).or_default();
-                *floor = (*floor).max(epoch);
-            }
+            // A release that came before them may have set higher ones.
+            self.disk.raise_floors(&floors);
             self.disk.floors_known = true;
             actions.extend([Action::Persist(self.disk.clone()), Action::SyncNow]);
         } else if new_term {
@@ -262,16 +259,6 @@ impl Agent {
         }
         self.view = view.index;
         Some(Action::Look(Box::new(view)))
-    }
-
-    fn raise_floors(&mut self, given_up: &[(GuestName, Epoch)]) -> bool {
-        let mut raised = false;
-        for (guest, epoch) in given_up {
-            let floor = self.disk.floors.entry(guest.clone()).or_default();
-            raised |= *floor < *epoch;
-            *floor = (*floor).max(*epoch);
-        }
-        raised
     }
 
     /// An order has been carried out, or could not be.
@@ -310,18 +297,21 @@ impl Agent {
     /// Ends an order that is not wanted any more and has not begun. What has begun ends by itself, without a further
     /// `off`; and what an earlier process of this boot may have begun is given the time to end (R20).
     fn withdraw(&mut self, order: &Order, now: Moment, actions: &mut Vec<Action>) {
-        let known = self.carried.contains(&order.id) || self.results.contains_key(&order.id);
         let settled = order.deadline.0 + SETTLE;
         let over = self.began.is_some_and(|began| now.since(began) >= settled);
-        if !known && over && order.incarnation == self.incarnation {
+        if !self.knows(order.id) && over && order.incarnation == self.incarnation {
             let detail = "the coordinator has withdrawn it, and it was not begun".to_owned();
             actions.extend(self.on_done(order.id, OrderOutcome::done(detail), None));
         }
     }
 
+    /// Whether this process carries the order out, or has done so.
+    fn knows(&self, order: OrderId) -> bool {
+        self.carried.contains(&order) || self.results.contains_key(&order)
+    }
+
     fn consider(&mut self, order: Order, now: Moment, actions: &mut Vec<Action>) {
-        let known = self.carried.contains(&order.id) || self.results.contains_key(&order.id);
-        if known || order.incarnation != self.incarnation {
+        if self.knows(order.id) || order.incarnation != self.incarnation {
             return;
         }
         if self.disk.begun.contains(&order.id) {

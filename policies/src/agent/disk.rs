@@ -32,8 +32,9 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Whether virtual CPUs may run under this epoch of the guest, as far as the disk says (R7, R9). The shell asks again
-    /// right before it makes them run, because a release may have come since the order was taken.
+    /// Whether virtual CPUs may run under this epoch of the guest, as far as the disk says (R7, R9). What may have come since the
+    /// order was taken is looked at once more right before they run, where that is known without the disk: by the supervisor's
+    /// `Released`, and by [`Self::is_overtaken`] in simulations.
     ///
     /// # Errors
     /// Why not.
@@ -78,6 +79,17 @@ impl Disk {
         }
     }
 
+    /// Nothing of these guests is started any more up to these epochs. A floor that is higher stays. Returns whether any has risen.
+    pub(super) fn raise_floors<'a>(&mut self, given_up: impl IntoIterator<Item = (&'a GuestName, &'a Epoch)>) -> bool {
+        let mut raised = false;
+        for (guest, epoch) in given_up {
+            let floor = self.floors.entry(guest.clone()).or_default();
+            raised |= *floor < *epoch;
+            *floor = (*floor).max(*epoch);
+        }
+        raised
+    }
+
     /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.
     pub(super) fn write_down(&mut self, order: &Order) -> Result<(), String> {
         match &order.kind {
@@ -86,8 +98,7 @@ impl Disk {
                 self.highest.insert(guest.clone(), *epoch);
             }
             OrderKind::Release { guest, epoch, .. } => {
-                let floor = self.floors.entry(guest.clone()).or_default();
-                *floor = (*floor).max(*epoch);
+                self.raise_floors([(guest, epoch)]);
             }
             OrderKind::Resume { guest, epoch } => self.check_epoch(guest, *epoch)?,
             OrderKind::RestartService { .. }
