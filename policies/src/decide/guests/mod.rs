@@ -43,6 +43,7 @@ mod first;
 pub(super) mod free;
 mod glance;
 mod held;
+mod ill;
 mod moves;
 pub(super) mod order;
 mod reasons;
@@ -51,6 +52,7 @@ mod strays;
 mod unasked;
 mod wanted;
 mod warned;
+mod without_lease;
 
 use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
