@@ -8,7 +8,6 @@ use super::{
     super::{GuestJudgement, fences::open},
     Pass,
     order::Waits,
-    reasons::must_leave,
     running::Run,
 };
 use crate::{
@@ -48,12 +47,8 @@ impl Pass<'_, '_> {
                 let why = format!("{why}, and {first}");
                 self.decision.commands.push(Change::Stop { guest: run.name.clone(), why });
             }
-            // What nobody can heal here does not hold up a drain.
-            Trouble::Service if must_leave(round, run).is_some() => {
-                let policy = round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
-                self.consider_move(run, policy, judgement);
-            }
-            Trouble::Service | Trouble::Storage => {}
+            Trouble::Service => self.leave_unhealed(run, judgement),
+            Trouble::Storage => {}
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{
     super::{GuestJudgement, service_storm::ServiceStorm},
     Pass,
-    reasons::must_leave,
     running::Run,
 };
 use crate::{ladder::Trouble, model::Rung, time::millis};
@@ -38,10 +37,6 @@ impl Pass<'_, '_> {
         self.is_holding = true;
         judgement.doing = format!("{why}: the rung {} is held, because {held}", rung.name());
         judgement.waits = Some(("the hold to be over".to_owned(), millis(left)));
-        // What nobody can heal here does not hold up a drain.
-        if must_leave(self.round, run).is_some() {
-            let policy = self.round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
-            self.consider_move(run, policy, judgement);
-        }
+        self.leave_unhealed(run, judgement);
     }
 }

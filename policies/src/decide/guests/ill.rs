@@ -7,8 +7,7 @@ use super::{
     Pass,
     condition::LET_RUN,
     moves::target,
-    reasons::must_leave,
-    running::{Run, held},
+    running::{Run, leaves_later},
 };
 use crate::{
     change::Change,
@@ -42,32 +41,12 @@ impl Pass<'_, '_> {
                     self.not_anew(run, trouble, &why, first, judgement);
                     return;
                 }
-                let to = rungs
-                    .get(rung)
-                    .filter(|rung| matches!(rung, Rung::Migrate { .. }))
-                    .and_then(|_| target(round, run, None).ok());
-                if to.is_some() && std::mem::replace(&mut self.beside, true) {
-                    judgement.doing = format!("{why}: another guest is sent on its way first");
-                    judgement.waits = Some(("that guest to be on its way".to_owned(), 0));
-                    return;
-                }
-                let last_well = last_well(round, run);
-                judgement.doing = format!("{why}: taking rung {}", rung + 1);
-                let guest = run.name.clone();
-                self.decision.commands.push(Change::Climb {
-                    guest,
-                    rung,
-                    ladder: trouble.ladder(),
-                    to,
-                    why,
-                    evidence,
-                    last_well,
-                });
+                self.take_rung(run, trouble, (rung, rungs.get(rung)), why, evidence, judgement);
             }
             NextStep::Wait { left } => {
                 judgement.doing = format!("{why}: waiting for the newest try to help");
                 judgement.waits = Some((what.to_owned(), millis(left)));
-                held(round, run, judgement);
+                leaves_later(round, run, judgement);
             }
             NextStep::Exhausted => {
                 judgement.doing = format!("{why}: every rung was taken, a human has been called");
@@ -78,13 +57,32 @@ impl Pass<'_, '_> {
                 } else {
                     self.call_at_its_end(run, &rungs, &why);
                 }
-                // What nobody can heal here does not hold up a drain.
-                if trouble == Trouble::Service && must_leave(round, run).is_some() {
-                    let policy = round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
-                    self.consider_move(run, policy, judgement);
+                if trouble == Trouble::Service {
+                    self.leave_unhealed(run, judgement);
                 }
             }
         }
+    }
+
+    fn take_rung(
+        &mut self,
+        run: &Run<'_>,
+        trouble: Trouble,
+        (rung, taken): (usize, Option<&Rung>),
+        why: String,
+        evidence: Vec<String>,
+        judgement: &mut GuestJudgement,
+    ) {
+        let moves = matches!(taken, Some(Rung::Migrate { .. }));
+        let to = if moves { target(self.round, run, None).ok() } else { None };
+        if to.is_some() && std::mem::replace(&mut self.beside, true) {
+            judgement.doing = format!("{why}: another guest is sent on its way first");
+            judgement.waits = Some(("that guest to be on its way".to_owned(), 0));
+            return;
+        }
+        judgement.doing = format!("{why}: taking rung {}", rung + 1);
+        let (guest, ladder, last_well) = (run.name.clone(), trouble.ladder(), last_well(self.round, run));
+        self.decision.commands.push(Change::Climb { guest, rung, ladder, to, why, evidence, last_well });
     }
 
     /// A ladder ends with a human: also one without `page`, one that was changed while it was climbed, and one whose `page` was taken

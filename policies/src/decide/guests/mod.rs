@@ -23,7 +23,7 @@
 //! | | | silent hosts that had something of it | they are heard, or proven off |
 //! | `Starting` | here | the report of the start | the order's deadline |
 //! | `Running` | `running.rs` | the report of what is done to it | the order's deadline |
-//! | | | the newest rung to help | the rung's wait |
+//! | | `ill.rs` | the newest rung to help | the rung's wait |
 //! | | `anew.rs` | a guest that it needs, before it is reset | that is ready |
 //! | | `held.rs` | the one cause for which it and many others do not answer | five minutes since it last did |
 //! | | `condition.rs` | its services to come up | its time to boot |

@@ -8,7 +8,7 @@ use super::{
     super::{FOREVER, Round, fences::open, placement::Unplaceable},
     GuestJudgement, Pass,
     free::HEADING_PATIENCE,
-    reasons::{Reason, reason_to_move},
+    reasons::{Reason, must_leave, reason_to_move},
     running::Run,
 };
 use crate::{
@@ -129,6 +129,14 @@ impl Pass<'_, '_> {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    /// What nobody can heal where it is does not hold up a drain: it goes ill, where it cannot stay.
+    pub(super) fn leave_unhealed(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) {
+        if must_leave(self.round, run).is_some() {
+            let policy = self.round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
+            self.consider_move(run, policy, judgement);
         }
     }
 

@@ -57,16 +57,7 @@ impl Pass<'_, '_> {
             return;
         }
         if let Some(order) = run.action {
-            let what = round.state.orders.get(&order).map_or("a rung", |order| match &order.kind {
-                OrderKind::RestartService { .. } => "restarting a service",
-                OrderKind::Reboot { .. } => "rebooting",
-                OrderKind::Resume { .. } => "being let run again",
-                OrderKind::Start { .. }
-                | OrderKind::Release { .. }
-                | OrderKind::Receive { .. }
-                | OrderKind::Send { .. }
-                | OrderKind::Fence { .. } => "a rung",
-            });
+            let what = round.state.orders.get(&order).map_or("a rung", |order| done_by(&order.kind));
             what.clone_into(&mut judgement.doing);
             // A host that is not well heard waits for something of its own, which is told when all hosts have been looked at.
             if run.here.answers {
@@ -106,7 +97,7 @@ impl Pass<'_, '_> {
             Condition::Well => self.well(run, policy, judgement),
             Condition::NotToBeJudged { why, waits } => {
                 (judgement.doing, judgement.waits) = (why, Some(waits));
-                held(round, run, judgement);
+                leaves_later(round, run, judgement);
                 self.unclear(run);
             }
             Condition::Ill { trouble, why, evidence } => match round.state.hands_off(run.name) {
@@ -130,7 +121,7 @@ impl Pass<'_, '_> {
                 judgement.doing = format!("runs on {host}, waiting for its services to answer");
                 judgement.waits = Some(self.to_come_up(run, policy, judgement));
                 self.unasked(run, policy, judgement);
-                held(self.round, run, judgement);
+                leaves_later(self.round, run, judgement);
             }
             return;
         }
@@ -195,6 +186,20 @@ impl Pass<'_, '_> {
     }
 }
 
+/// What an order does to a guest that runs.
+fn done_by(kind: &OrderKind) -> &'static str {
+    match kind {
+        OrderKind::RestartService { .. } => "restarting a service",
+        OrderKind::Reboot { .. } => "rebooting",
+        OrderKind::Resume { .. } => "being let run again",
+        OrderKind::Start { .. }
+        | OrderKind::Release { .. }
+        | OrderKind::Receive { .. }
+        | OrderKind::Send { .. }
+        | OrderKind::Fence { .. } => "a rung",
+    }
+}
+
 /// Whether a call at the end of a guest's ladder is over, now that it is well. One that comes and goes has people called once.
 fn has_come_to_stay(round: &Round<'_>, run: &Run<'_>) -> bool {
     if run.guest.ladder.position.is_none() {
@@ -214,7 +219,7 @@ fn has_come_to_stay(round: &Round<'_>, run: &Run<'_>) -> bool {
 }
 
 /// A guest that cannot stay, and is not in a condition to be moved, says so.
-pub(super) fn held(round: &Round<'_>, run: &Run<'_>, judgement: &mut GuestJudgement) {
+pub(super) fn leaves_later(round: &Round<'_>, run: &Run<'_>, judgement: &mut GuestJudgement) {
     if let Some(reason) = must_leave(round, run).filter(|_| round.state.hands_off(run.name).is_none()) {
         judgement.doing = format!("{}; {reason}, and it goes when that is over", judgement.doing);
     }
