@@ -203,30 +203,9 @@ impl<'a> Watched<'a> {
         let mut all = Vec::with_capacity(services.len());
         all.extend(services.iter().map(|(name, service)| (name.clone(), judge(name, service))));
         let mut judged = Services::from_sorted_store_unchecked(all);
-        let passed = |name: &ServiceName| {
-            let service = services.get(name)?;
-            self.fresh(name, service).filter_map(|(_, sight)| sight.passed).max()
-        };
         // Along a chain of needs the cause is the last one that fails; a chain is no longer than there are services.
         for _ in services {
-            let waiting: Vec<(ServiceName, ServiceName)> = services
-                .iter()
-                .filter(|(name, _)| {
-                    judged.get(*name).is_some_and(|own| own.waits_for.is_none() && is_in_doubt(own.verdict))
-                })
-                .filter_map(|(name, service)| {
-                    let own = judged.get(name)?;
-                    let held = |need: &&ServiceName| {
-                        let (Some(other), Some(needed)) = (judged.get(*need), services.get(*need)) else {
-                            return false;
-                        };
-                        let since = passed(name).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last));
-                        let differs = other.degraded == Some(Degradation::Disagreement);
-                        holds_up(other, own, since) || (differs && self.is_one_side((name, service), (*need, needed)))
-                    };
-                    Some((name.clone(), service.tuning.needs.iter().find(held)?.clone()))
-                })
-                .collect();
+            let waiting = self.held_up(services, &judged);
             if waiting.is_empty() {
                 break;
             }
@@ -237,6 +216,29 @@ impl<'a> Watched<'a> {
             }
         }
         judged
+    }
+
+    /// Services in doubt that wait for nothing yet, each with the first one that it needs and that holds it up.
+    fn held_up(self, services: &BTreeMap<ServiceName, Service>, judged: &Services) -> Vec<(ServiceName, ServiceName)> {
+        let waiting = services.iter().filter_map(|(name, service)| {
+            let own = judged.get(name).filter(|own| own.waits_for.is_none() && is_in_doubt(own.verdict))?;
+            let is_why = |need: &&ServiceName| {
+                let (Some(other), Some(needed)) = (judged.get(*need), services.get(*need)) else { return false };
+                let unheard = self.is_unheard_since((name, service), (*need, needed));
+                let differs = other.degraded == Some(Degradation::Disagreement);
+                holds_up(other, own, unheard) || (differs && self.is_one_side((name, service), (*need, needed)))
+            };
+            Some((name.clone(), service.tuning.needs.iter().find(is_why)?.clone()))
+        });
+        waiting.collect()
+    }
+
+    /// Whether a need has not passed since the service that has it last did.
+    fn is_unheard_since(self, own: (&ServiceName, &Service), need: (&ServiceName, &Service)) -> bool {
+        let passed = |(name, service): (&ServiceName, &Service)| {
+            self.fresh(name, service).filter_map(|(_, sight)| sight.passed).max()
+        };
+        passed(own).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last))
     }
 
     /// Whether any vantage says something of a service, be it that it cannot tell.
