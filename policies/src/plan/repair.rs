@@ -19,6 +19,16 @@ pub const EXHAUSTIVE_UNITS: usize = 8;
 /// How many units one unit may push aside, each pushing the next.
 const PUSHES_MAX: usize = 3;
 
+/// A way of having a host take guests by others being gone from there.
+struct Way {
+    /// What it costs, the dearest part first: whether anybody has to be asked to go, the highest priority of those, how many they
+    /// are, and how well the host suits.
+    cost: (bool, u32, usize, Rank),
+    host: HostAt,
+    /// Who has to be gone.
+    gone: Vec<GuestAt>,
+}
+
 impl Solver<'_, '_> {
     /// Finds a place by placing others of this round elsewhere: all ways for few, chains of pushes for many.
     pub(super) fn repair(&mut self, guests: &[GuestAt]) -> bool {
@@ -168,22 +178,19 @@ impl Solver<'_, '_> {
     pub(super) fn give_way(&mut self, guests: &[GuestAt]) -> bool {
         let here = self.best_effort_here.take().unwrap_or_else(|| self.best_effort());
         let needed = self.needed(guests);
-        let mut best: Option<(bool, u32, usize, Rank, Vec<GuestAt>)> = None;
+        let mut best: Option<Way> = None;
         for (host, on_it) in here.iter().filter(|(_, on_it)| !on_it.is_empty()) {
             if self.allowed(guests, host).is_err() {
                 continue;
             }
             if let Some(found) = self.without(guests, host, on_it, &needed)
-                && best
-                    .as_ref()
-                    .is_none_or(|best| (found.0, found.1, found.2, found.3) < (best.0, best.1, best.2, best.3))
+                && best.as_ref().is_none_or(|best| found.cost < best.cost)
             {
                 best = Some(found);
             }
         }
         self.best_effort_here = Some(here);
-        let Some((_, _, _, rank, gone)) = best else { return false };
-        let host = rank.host;
+        let Some(Way { host, gone, .. }) = best else { return false };
         let why = self.why(guests, host, false, false);
         // Those who leave stay counted, so that nobody else takes the room which they make.
         for guest in guests {
@@ -252,46 +259,19 @@ impl Solver<'_, '_> {
         needed
     }
 
-    /// Who has to be gone from a host before it takes guests.
+    /// What it takes to have a host take guests; `None` where it does not whoever is gone.
     fn without(
         &mut self,
         guests: &[GuestAt],
         host: HostAt,
         on_it: &[GuestAt],
         needed: &BTreeSet<GuestAt>,
-    ) -> Option<(bool, u32, usize, Rank, Vec<GuestAt>)> {
+    ) -> Option<Way> {
         let problem = self.problem;
-        let priority = self.priority(guests);
-        let turn = |guest: &GuestAt| {
-            let (priority, yields) = problem.guests[*guest].rank;
-            (priority, Reverse(yields))
-        };
-        let ours = guests.iter().map(turn).max();
-        let stops = |guest: &GuestAt| problem.guests[*guest].stage == Stage::Stopping;
-        let below = |guest: &GuestAt| {
-            let known = &problem.guests[*guest];
-            let comes_later = known.priority < priority && Some(turn(guest)) < ours && !needed.contains(guest);
-            comes_later || !known.wanted
-        };
-        let in_vain = guests.iter().any(|guest| problem.guests[*guest].failed_rounds(host) > 0);
-        // Who has to stop before it does so already, or is one that gives way too.
-        let can_stop = |guest: &GuestAt| {
-            self.followers(*guest).iter().all(|then| {
-                let known = &problem.guests[*then];
-                let gives_way = known.best_effort && known.stage == Stage::Running && known.priority < priority;
-                known.stage == Stage::Stopping || (gives_way && !needed.contains(then))
-            })
-        };
-        let leaving: Vec<GuestAt> = on_it.iter().copied().filter(|guest| stops(guest) && below(guest)).collect();
-        let asked: Vec<GuestAt> = on_it
-            .iter()
-            .copied()
-            .filter(|guest| !in_vain && !stops(guest) && below(guest) && can_stop(guest))
-            .collect();
-        for guest in &leaving {
+        let (mut gone, asked) = self.may_go(guests, host, on_it, needed);
+        for guest in &gone {
             self.room.leave(problem, *guest);
         }
-        let mut gone = leaving.clone();
         let mut fits = self.takes(guests, host).is_ok();
         if !fits {
             for guest in &asked {
@@ -311,10 +291,46 @@ impl Solver<'_, '_> {
         for guest in &gone {
             self.room.enter(problem, *guest);
         }
-        let victims = gone.iter().filter(|guest| !stops(guest));
+        let victims = gone.iter().filter(|guest| problem.guests[**guest].stage != Stage::Stopping);
         let dearest = victims.clone().map(|guest| problem.guests[*guest].priority).max().unwrap_or(0);
         let count = victims.count();
-        fits.then_some((count > 0, dearest, count, rank, gone))
+        fits.then_some(Way { cost: (count > 0, dearest, count, rank), host, gone })
+    }
+
+    /// The guests that leave a host anyway and whose room may be waited for, and those that may be asked to leave it.
+    fn may_go(
+        &self,
+        guests: &[GuestAt],
+        host: HostAt,
+        on_it: &[GuestAt],
+        needed: &BTreeSet<GuestAt>,
+    ) -> (Vec<GuestAt>, Vec<GuestAt>) {
+        let problem = self.problem;
+        let priority = self.priority(guests);
+        let turn = |guest: &GuestAt| {
+            let (priority, yields) = problem.guests[*guest].rank;
+            (priority, Reverse(yields))
+        };
+        let ours = guests.iter().map(turn).max();
+        let stops = |guest: &GuestAt| problem.guests[*guest].stage == Stage::Stopping;
+        let below = |guest: &GuestAt| {
+            let known = &problem.guests[*guest];
+            let comes_later = known.priority < priority && Some(turn(guest)) < ours && !needed.contains(guest);
+            comes_later || !known.wanted
+        };
+        let (stopping, running): (Vec<GuestAt>, Vec<GuestAt>) = on_it.iter().copied().filter(below).partition(stops);
+        let in_vain = guests.iter().any(|guest| problem.guests[*guest].failed_rounds(host) > 0);
+        let can_go = |guest: &GuestAt| !in_vain && self.can_stop(*guest, priority, needed);
+        (stopping, running.into_iter().filter(can_go).collect())
+    }
+
+    /// Whether all that have to stop before a guest do so already, or give way too.
+    fn can_stop(&self, guest: GuestAt, priority: u32, needed: &BTreeSet<GuestAt>) -> bool {
+        self.followers(guest).iter().all(|then| {
+            let known = &self.problem.guests[*then];
+            let gives_way = known.best_effort && known.stage == Stage::Running && known.priority < priority;
+            known.stage == Stage::Stopping || (gives_way && !needed.contains(then))
+        })
     }
 }
 
