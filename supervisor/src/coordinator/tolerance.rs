@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use holdfast_policies::{
     change::Change,
     decide::placement::{problem, problem_under},
+    incident::Incident,
     model::{Policies, Severity},
     names::{GuestName, HostName},
     plan::{intolerance, may_start, waiting_for_people},
@@ -41,25 +42,9 @@ impl Brain {
         self.tolerance_asked = Some(now);
         let change = self.node.read(|state| {
             let room = intolerance(&problem(state, &self.report.hosts), &state.policies.cluster, LOOKS_MAX);
-            let told: Vec<String> = room.into_iter().chain(waiting_for_people(state, &self.stale_paths(state))).collect();
-            let told = (!told.is_empty()).then(|| told.join("; and "));
-            let open = state.open_incident(KEY);
-            match (told, open) {
-                (Some(told), open) if open.is_none_or(|open| open.summary != told) => {
-                    let human = "Add a host or memory, take guests away, or mend the power devices that are named, before a host \
-                                 fails. `holdfast simulate --any 1` shows the cases.";
-                    Some(Change::IncidentOpened {
-                        key: KEY.to_owned(),
-                        severity: Severity::Warning,
-                        summary: told,
-                        human: Some(human.to_owned()),
-                        guests: Vec::new(),
-                        evidence: Vec::new(),
-                    })
-                }
-                (None, Some(_)) => Some(Change::IncidentResolved { key: KEY.to_owned() }),
-                (Some(_), _) | (None, None) => None,
-            }
+            let wrong: Vec<String> =
+                room.into_iter().chain(waiting_for_people(state, &self.stale_paths(state))).collect();
+            news(state.open_incident(KEY), (!wrong.is_empty()).then(|| wrong.join("; and ")))
         });
         if let Some(change) = change {
             self.propose(change).await;
@@ -95,4 +80,22 @@ impl Brain {
         });
         started.map_err(|beyond| Denied::Refused(beyond.to_string()))
     }
+}
+
+/// What people are told, where they have not been told that yet: what is wrong, or that nothing is any more.
+fn news(open: Option<&Incident>, wrong: Option<String>) -> Option<Change> {
+    let Some(summary) = wrong else { return open.map(|_| Change::IncidentResolved { key: KEY.to_owned() }) };
+    if open.is_some_and(|open| open.summary == summary) {
+        return None;
+    }
+    let human = "Add a host or memory, take guests away, or mend the power devices that are named, before a host fails. \
+                 `holdfast simulate --any 1` shows the cases.";
+    Some(Change::IncidentOpened {
+        key: KEY.to_owned(),
+        severity: Severity::Warning,
+        summary,
+        human: Some(human.to_owned()),
+        guests: Vec::new(),
+        evidence: Vec::new(),
+    })
 }
