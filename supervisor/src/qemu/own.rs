@@ -19,7 +19,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, oneshot, watch},
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, Interval, interval, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -287,15 +287,8 @@ impl Talk {
                 },
                 Ok(()) = self.port.view.changed() => {
                     let before = std::mem::replace(&mut open, self.port.view.borrow_and_update().own_open);
-                    match open {
-                        Some(false) if before != open => {
-                            self.silent();
-                            // Dropping the questions tells their askers.
-                            self.pending.clear();
-                        }
-                        // Greeted at once, it need not wait for its turn to be asked.
-                        Some(true) if before != open => hello.reset_immediately(),
-                        Some(_) | None => {}
+                    if before != open {
+                        self.port_turned(open, &mut hello);
                     }
                 }
                 _ = hello.tick() => {
@@ -305,6 +298,20 @@ impl Talk {
                     send(&mut write, &ToGuest::Hello { number: self.hello }).await?;
                 }
             }
+        }
+    }
+
+    /// Somebody in the guest has opened the port, or closed it.
+    fn port_turned(&mut self, open: Option<bool>, hello: &mut Interval) {
+        match open {
+            Some(false) => {
+                self.silent();
+                // Dropping the questions tells their askers.
+                self.pending.clear();
+            }
+            // Greeted at once, it need not wait for its turn to be asked.
+            Some(true) => hello.reset_immediately(),
+            None => {}
         }
     }
 
