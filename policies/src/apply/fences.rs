@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Context;
+use super::{Context, hosts::in_boot};
 use crate::{
     change::Refused,
     feature_level::FeatureLevel,
@@ -28,10 +28,7 @@ impl ClusterState {
         (evidence, last_well): (Vec<String>, Option<WallTime>),
         safe_at: Option<SafeAt>,
     ) -> Result<(), Refused> {
-        let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        if known.facts.incarnation != *incarnation {
-            return Err(Refused::Host { host: host.clone(), why: "has booted anew".to_owned() });
-        }
+        let known = in_boot(&mut self.hosts, host, incarnation)?;
         if known.life != Life::Up {
             return Err(Refused::Already { why: format!("{host} is fenced or gone already") });
         }

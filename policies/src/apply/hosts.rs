@@ -1,5 +1,7 @@
 //! Hosts: joining, proof, and what operators want of them.
 
+use std::collections::BTreeMap;
+
 use super::Context;
 use crate::{
     change::Refused,
@@ -192,10 +194,7 @@ impl ClusterState {
         let Some((host, incarnation)) = proof.host_gone().map(|(host, boot)| (host.clone(), boot.clone())) else {
             return Err(Refused::Already { why: "the proof is not about a host".to_owned() });
         };
-        let known = self.hosts.get_mut(&host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        if known.facts.incarnation != incarnation {
-            return Err(Refused::Host { host, why: "has booted anew".to_owned() });
-        }
+        let known = in_boot(&mut self.hosts, &host, &incarnation)?;
         if let Life::Gone { .. } = known.life {
             return self.confirmed_gone(context, host, incarnation, proof);
         }
@@ -317,4 +316,17 @@ impl ClusterState {
         self.view(context);
         Ok(())
     }
+}
+
+/// The host, if this is the boot with which it has joined: what was decided about an earlier one does not fit any more.
+pub(super) fn in_boot<'h>(
+    hosts: &'h mut BTreeMap<HostName, Host>,
+    host: &HostName,
+    incarnation: &Incarnation,
+) -> Result<&'h mut Host, Refused> {
+    let known = hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
+    if known.facts.incarnation != *incarnation {
+        return Err(Refused::Host { host: host.clone(), why: "has booted anew".to_owned() });
+    }
+    Ok(known)
 }

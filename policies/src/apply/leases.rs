@@ -1,6 +1,6 @@
 //! The lease of a host's boot: what it has armed, from when on it gets no lease, and its return after proof (R9, R10, R14).
 
-use super::Context;
+use super::{Context, hosts::in_boot};
 use crate::{
     armed::Armed,
     change::Refused,
@@ -33,10 +33,7 @@ impl ClusterState {
         if self.policies.lease_level(&host).is_none() {
             return Err(refuse("has no lease level"));
         }
-        let known = self.hosts.get_mut(&host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        if known.facts.incarnation != *incarnation {
-            return Err(refuse("has booted anew"));
-        }
+        let known = in_boot(&mut self.hosts, &host, incarnation)?;
         // R20: nothing opens the way to a lease while it is being fenced, or after it was proven gone.
         if known.life != Life::Up || known.is_contested() {
             return Err(refuse("is fenced, gone or contested"));
@@ -70,10 +67,7 @@ impl ClusterState {
         host: &HostName,
         incarnation: &Incarnation,
     ) -> Result<(), Refused> {
-        let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        if known.facts.incarnation != *incarnation {
-            return Err(Refused::Host { host: host.clone(), why: "has booted anew".to_owned() });
-        }
+        let known = in_boot(&mut self.hosts, host, incarnation)?;
         if known.lease.record.as_ref().is_none_or(|record| record.closed.is_some()) {
             return Err(Refused::Already { why: format!("{host} gets no lease as it is") });
         }
@@ -115,10 +109,7 @@ impl ClusterState {
     ) -> Result<(), Refused> {
         let under_way = self.fence_under_way(host);
         let refuse = |why: String| Refused::Host { host: host.clone(), why };
-        let known = self.hosts.get_mut(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
-        if known.facts.incarnation != *incarnation {
-            return Err(refuse("has booted anew".to_owned()));
-        }
+        let known = in_boot(&mut self.hosts, host, incarnation)?;
         let Life::Gone { .. } = known.life else {
             return Err(Refused::Already { why: format!("{host} is not gone") });
         };
