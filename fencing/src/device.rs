@@ -92,7 +92,7 @@ pub trait PowerDevice: Send + Sync {
     /// What this device is, for people and the journal; carries no secret.
     fn describe(&self) -> String;
 
-    /// The UUID of the machine behind the device, lower case with hyphens; `Refused` where it cannot tell. Devices disagree about its byte order: compare with
-    /// [`crate::machine_id::same_machine`].
+    /// The UUID of the machine behind the device, lower case with hyphens; `Refused` where it cannot tell. Devices disagree about
+    /// its byte order: compare with [`crate::machine_id::same_machine`].
     async fn machine_id(&self, deadline: Duration) -> Answer<String>;
 }

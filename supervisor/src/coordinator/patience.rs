@@ -14,10 +14,10 @@ pub(super) const TRY_FOR: Duration = Duration::from_millis(1_500);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether a request may be made twice when nobody knows what came of the first time. All of these say the second time
-/// that it is so already; a guest that is being moved would be refused a
-/// second move although the first was taken, and a voter that is being changed likewise. A person's word that trust is
-/// due again is about what that person has looked at: said twice, it would also cover what has come up in between.
+/// Whether a request may be made twice when nobody knows what came of the first time. Those that may say the second time that it
+/// is so already; a guest that is being moved would be refused a second move although the first was taken, and a voter that is
+/// being changed likewise. A person's word that trust is due again is about what that person has looked at: said twice, it would
+/// also cover what has come up in between.
 pub(super) fn may_repeat(request: &Request) -> bool {
     match request {
         Request::Status
