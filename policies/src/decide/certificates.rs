@@ -4,14 +4,12 @@
 //! What a certificate says of its end is meant for wall clocks, so it is the coordinator's that is asked. Words are all that
 //! follows from it (R1).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use super::{Decision, Round, fences::open};
+use super::{Decision, Round, by_word::look_at_each, fences::open};
 use crate::{
-    change::Change,
     model::Severity,
     names::HostName,
-    state::Life,
     time::{WallTime, millis},
 };
 
@@ -26,23 +24,12 @@ const CALLED_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Tells of every host whose certificate ends soon, and when it has another.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let mut goes_on: BTreeSet<&str> = BTreeSet::new();
-    // A host that is gone says anew what it has when it comes back.
-    for (name, _) in round.state.hosts.iter().filter(|(_, host)| !matches!(host.life, Life::Gone { .. })) {
-        let Some(seen) = round.evidence.hosts.get(name).filter(|seen| seen.sync.is_some()) else {
-            // A new coordinator has not heard it yet: what was told stays.
-            goes_on.insert(name.as_str());
-            continue;
-        };
-        let Some(ends) = seen.certificate_ends else { continue };
-        if let Some(severity) = urgency(ends, round.now.wall) {
-            goes_on.insert(name.as_str());
-            tell(round, decision, name, ends, severity);
-        }
-    }
-    for (_, incident) in round.told.all(ABOUT).filter(|(name, _)| !goes_on.contains(name)) {
-        decision.commands.push(Change::IncidentResolved { key: incident.key.clone() });
-    }
+    look_at_each(round, decision, ABOUT, |decision, (name, _), seen| {
+        let Some(ends) = seen.certificate_ends else { return false };
+        let Some(severity) = urgency(ends, round.now.wall) else { return false };
+        tell(round, decision, name, ends, severity);
+        true
+    });
 }
 
 /// How urgent it is to make another; `None` while there is time.

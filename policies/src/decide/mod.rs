@@ -4,6 +4,7 @@
 //! the same answer; what it proposed and what was committed meanwhile makes the proposal fall away.
 
 mod attempts;
+mod by_word;
 mod capacity;
 mod certificates;
 mod departures;

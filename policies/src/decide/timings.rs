@@ -4,12 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, Round, fences::open};
+use super::{Decision, Round, by_word::look_at_each, fences::open};
 use crate::{
-    change::Change,
     model::Severity,
     names::HostName,
-    state::Life,
     timing::{Common, Difference, is_same_everywhere},
 };
 
@@ -23,27 +21,16 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         return;
     }
     let common = Common::of(round.evidence);
-    let mut goes_on: BTreeSet<&str> = BTreeSet::new();
-    // A host that is gone waits for nothing, and says anew what it has when it comes back.
-    for (name, _) in round.state.hosts.iter().filter(|(_, host)| !matches!(host.life, Life::Gone { .. })) {
-        let Some(seen) = round.evidence.hosts.get(name).filter(|seen| seen.sync.is_some()) else {
-            goes_on.insert(name.as_str());
-            continue;
-        };
+    look_at_each(round, decision, ABOUT, |decision, (name, _), seen| {
         // Its version does not say: nobody knows, and it is accused of nothing.
-        let Some(said) = &seen.timing else { continue };
+        let Some(said) = &seen.timing else { return false };
         let compared = common.compare(said);
         let differs = !compared.differences.is_empty();
-        if differs || !compared.is_complete {
-            goes_on.insert(name.as_str());
-        }
         if differs && (compared.is_complete || !told.contains(name.as_str())) {
             tell(round, decision, name, &compared.differences);
         }
-    }
-    for name in told.difference(&goes_on) {
-        decision.commands.push(Change::IncidentResolved { key: format!("{ABOUT}/{name}") });
-    }
+        differs || !compared.is_complete
+    });
 }
 
 fn tell(round: &Round<'_>, decision: &mut Decision, name: &HostName, differences: &[Difference]) {

@@ -2,10 +2,10 @@
 //! of their processors. Guests go elsewhere meanwhile where they can, and by themselves such hosts fail nobody: but where the disk is
 //! the reason nothing is carried out there, and whoever is ill there waits for somebody to mend it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use super::{Decision, Round, fences::open, restraint::is_missed};
-use crate::{change::Change, model::Severity, names::HostName, state::Life};
+use super::{Decision, Round, by_word::look_at_each, fences::open, restraint::is_missed};
+use crate::{model::Severity, names::HostName};
 
 /// What keys of these incidents begin with; a slash and a host's name follow.
 const ABOUT: &str = "unwell";
@@ -15,23 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Tells of every host that has long not been well, and when it is.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
-    let mut goes_on: BTreeSet<&str> = BTreeSet::new();
-    for (name, host) in round.state.hosts.iter().filter(|(_, host)| !matches!(host.life, Life::Gone { .. })) {
-        let Some(seen) = round.evidence.hosts.get(name).filter(|seen| seen.sync.is_some()) else {
-            // A new coordinator has not heard it yet: what was told stays.
-            goes_on.insert(name.as_str());
-            continue;
-        };
-        let Some((since, why)) = &seen.unwell_for else { continue };
-        goes_on.insert(name.as_str());
+    look_at_each(round, decision, ABOUT, |decision, (name, host), seen| {
+        let Some((since, why)) = &seen.unwell_for else { return false };
         // Whoever has it in maintenance works on it.
         if is_missed(host) && round.now.moment.since(*since) >= PATIENCE {
             tell(round, decision, name, why);
         }
-    }
-    for (_, incident) in round.told.all(ABOUT).filter(|(name, _)| !goes_on.contains(name)) {
-        decision.commands.push(Change::IncidentResolved { key: incident.key.clone() });
-    }
+        true
+    });
 }
 
 /// Once: what it complains of changes with every look at its link.
