@@ -17,7 +17,7 @@ use holdfast_policies::{model::AgentDevice, observe::clean};
 use self::metadata::Metadata;
 use crate::{
     causes::not_asked,
-    device::{Answer, Power, PowerDevice},
+    device::{Answer, Power, PowerDevice, most_of},
     newest_off::NewestOff,
     password,
     program::{Ended, OUTPUT_BYTES_MAX, Program, not_run},
@@ -153,9 +153,9 @@ impl PowerDevice for Agent {
         accepted(self.act("on", deadline).await)
     }
 
-    /// An agent waits for the power to go before it ends; a quarter of the level is left for asking whether it is gone.
+    /// An agent waits for the power to go before it ends.
     fn patience(&self) -> Duration {
-        self.settings.timeout.0 * 3 / 4
+        most_of(self.settings.timeout)
     }
 
     fn goes_on_for(&self) -> Duration {

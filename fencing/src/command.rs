@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use holdfast_policies::{model::CommandDevice, observe::clean};
 
 use crate::{
-    device::{Answer, Power, PowerDevice},
+    device::{Answer, Power, PowerDevice, most_of},
     machine_id::normalize,
     newest_off::NewestOff,
     program::{Ended, not_run, run},
@@ -104,9 +104,9 @@ impl PowerDevice for Command {
         }
     }
 
-    /// A program may wait for the power to go; a quarter of the level is left for asking whether it is gone.
+    /// A program may wait for the power to go.
     fn patience(&self) -> Duration {
-        self.settings.timeout.0 * 3 / 4
+        most_of(self.settings.timeout)
     }
 
     fn goes_on_for(&self) -> Duration {

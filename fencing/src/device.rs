@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use holdfast_policies::time::Span;
 
 /// What suffices for devices that answer at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What one call may take of its level's time where it may wait for the power to go: a quarter is left for asking whether it is gone.
+pub(crate) fn most_of(level: Span) -> Duration {
+    level.0 * 3 / 4
+}
 
 /// Whether a device says that its host has power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

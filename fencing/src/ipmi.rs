@@ -13,7 +13,7 @@ use holdfast_policies::{
 
 use crate::{
     causes::not_asked,
-    device::{Answer, Power, PowerDevice},
+    device::{Answer, Power, PowerDevice, most_of},
     machine_id::normalize,
     newest_off::NewestOff,
     password,
@@ -166,7 +166,7 @@ impl PowerDevice for Ipmi {
 
     /// One that is dead takes 2 s by itself; one that is slow has a good part of its level.
     fn patience(&self) -> Duration {
-        self.settings.timeout.0 * 3 / 4
+        most_of(self.settings.timeout)
     }
 
     fn goes_on_for(&self) -> Duration {

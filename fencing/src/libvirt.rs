@@ -16,7 +16,7 @@ use holdfast_policies::{
 use tokio::time::Instant;
 
 use crate::{
-    device::{Answer, Power, PowerDevice},
+    device::{Answer, Power, PowerDevice, most_of},
     machine_id::normalize,
     program::{Ended, not_run, run},
 };
@@ -177,10 +177,9 @@ impl PowerDevice for Libvirt {
         within(deadline, self.on_now()).await
     }
 
-    /// libvirt gives a QEMU that hangs some ten seconds before it kills it; a quarter of the level is left for asking
-    /// whether it has.
+    /// libvirt gives a QEMU that hangs some ten seconds before it kills it.
     fn patience(&self) -> Duration {
-        self.settings.timeout.0 * 3 / 4
+        most_of(self.settings.timeout)
     }
 
     fn goes_on_for(&self) -> Duration {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     causes::{innermost, not_asked},
-    device::{Answer, Power, PowerDevice},
+    device::{Answer, Power, PowerDevice, most_of},
     machine_id::normalize,
     newest_off::NewestOff,
     password, tls,
@@ -159,9 +159,9 @@ impl PowerDevice for Webhook {
         self.switch("on", deadline).await
     }
 
-    /// It may wait for the power to go; a quarter of the level is left for asking whether it is gone.
+    /// It may wait for the power to go.
     fn patience(&self) -> Duration {
-        self.settings.timeout.0 * 3 / 4
+        most_of(self.settings.timeout)
     }
 
     fn goes_on_for(&self) -> Duration {
