@@ -1,6 +1,6 @@
 //! What a host says of itself, and the numbers that it exports about itself.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use holdfast_policies::{
@@ -53,28 +53,11 @@ pub fn gather(file: &HostFile, incarnation: Incarnation, machine_id: String) -> 
 /// Exports numbers until the supervisor ends.
 pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Counters>) {
     let mut turn = 0_u32;
-    let mut dropped_before = std::collections::BTreeMap::new();
-    let mut refused_before = [0_u64; 3];
-    let mut restarts_before = 0;
+    let mut counted = Counted::default();
     loop {
         tokio::time::sleep(EXPORT_EVERY).await;
         turn = turn.wrapping_add(1);
-        for (reason, count) in datagrams.snapshot() {
-            let before = dropped_before.insert(reason, count).unwrap_or(0);
-            node.metrics.datagrams_dropped(reason, count.saturating_sub(before));
-        }
-        let refused = [
-            ("handshake", rpc.handshakes_failed()),
-            ("frame", rpc.frames_refused()),
-            ("connection", rpc.connections_refused()),
-        ];
-        for ((reason, count), before) in refused.into_iter().zip(&mut refused_before) {
-            (*before..count).for_each(|_| node.metrics.rpc_refused(reason));
-            *before = count;
-        }
-        let restarts = node.gossip.restarts();
-        node.metrics.gossip_restarted(restarts.saturating_sub(restarts_before));
-        restarts_before = restarts;
+        counted.go_on(&node, &datagrams, &rpc);
         node.metrics.set_vote_lost(node.health.complaint(Complaint::Vote).is_some());
         // A coordinator's answer counts for as long as a lease would last.
         let (now, lease) = (clock::moment(), node.file.timing.lease.0);
@@ -94,6 +77,35 @@ pub async fn export(node: Arc<Node>, datagrams: Arc<Counters>, rpc: Arc<rpc::Cou
                 tracing::debug!(%error, "load was not gossiped");
             }
         }
+    }
+}
+
+/// What was counted up to the last turn, by reason: what has come since is added to what is shown.
+#[derive(Default)]
+struct Counted {
+    dropped: BTreeMap<&'static str, u64>,
+    refused: BTreeMap<&'static str, u64>,
+    restarts: u64,
+}
+
+impl Counted {
+    fn go_on(&mut self, node: &Node, datagrams: &Counters, rpc: &rpc::Counters) {
+        for (reason, count) in datagrams.snapshot() {
+            let before = self.dropped.insert(reason, count).unwrap_or(0);
+            node.metrics.datagrams_dropped(reason, count.saturating_sub(before));
+        }
+        for (reason, count) in [
+            ("handshake", rpc.handshakes_failed()),
+            ("frame", rpc.frames_refused()),
+            ("connection", rpc.connections_refused()),
+        ] {
+            let more = count.saturating_sub(self.refused.insert(reason, count).unwrap_or(0));
+            if more > 0 {
+                node.metrics.rpc_refused(reason, more);
+            }
+        }
+        let before = std::mem::replace(&mut self.restarts, node.gossip.restarts());
+        node.metrics.gossip_restarted(self.restarts.saturating_sub(before));
     }
 }
 

@@ -40,7 +40,7 @@ impl Handler for Front {
         let Peer::Host(certificate) = peer else { return Ok(()) };
         self.node.revocations.admit(certificate).map_err(|revoked| {
             tracing::debug!(%revoked, "a host was refused");
-            self.node.metrics.rpc_refused("revoked");
+            self.node.metrics.rpc_refused("revoked", 1);
             revoked.to_string()
         })
     }
@@ -91,7 +91,7 @@ impl Front {
 
     fn counted(&self, peer: &impl Display, error: String) -> String {
         tracing::debug!(%peer, error, "a request was refused");
-        self.node.metrics.rpc_refused("request");
+        self.node.metrics.rpc_refused("request", 1);
         error
     }
 

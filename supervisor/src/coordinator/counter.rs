@@ -113,7 +113,7 @@ impl Counter {
         let permitted = self.node.read(|state| voucher.permit(&state.policies.cluster, request.is_order()));
         permitted.inspect_err(|denied| {
             tracing::warn!(%voucher, %denied, "a request was refused for who vouches for it");
-            self.node.metrics.rpc_refused("voucher");
+            self.node.metrics.rpc_refused("voucher", 1);
         })
     }
 

@@ -317,9 +317,9 @@ impl Metrics {
         count(&self.guest_events, &[event.word()], 1);
     }
 
-    /// Counts one refused call. The reason is a word in the code, never text from outside.
-    pub fn rpc_refused(&self, reason: &'static str) {
-        count(&self.rpc_refused, &[reason], 1);
+    /// Counts refused calls. The reason is a word in the code, never text from outside.
+    pub fn rpc_refused(&self, reason: &'static str, more: u64) {
+        count(&self.rpc_refused, &[reason], more);
     }
 
     /// Shows how many orders are open.

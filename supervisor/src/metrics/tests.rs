@@ -56,7 +56,7 @@ fn populated() -> Metrics {
     metrics.set_alerts(ReceiverKind::Pagerduty, 2, 1);
     metrics.alert_sent(ReceiverKind::Pagerduty, SendResult::Retried);
     metrics.datagrams_dropped("bad_key", 7);
-    metrics.rpc_refused("wrong_cluster");
+    metrics.rpc_refused("wrong_cluster", 1);
     metrics.set_orders_open(1);
     metrics.fenced("power_off");
     metrics.set_certificate_ends(WallTime(2_114_380_799_000));
