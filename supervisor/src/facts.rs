@@ -90,7 +90,7 @@ struct Counted {
 
 impl Counted {
     fn go_on(&mut self, node: &Node, datagrams: &Counters, rpc: &rpc::Counters) {
-        for (reason, count) in datagrams.snapshot() {
+        for (reason, count) in datagrams.dropped() {
             let before = self.dropped.insert(reason, count).unwrap_or(0);
             node.metrics.datagrams_dropped(reason, count.saturating_sub(before));
         }

@@ -34,11 +34,9 @@ pub enum Refusal {
     Overrun,
 }
 
-/// Counts of one socket, for metrics.
+/// What one socket has dropped, for metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Datagrams that were authentic and fresh.
-    pub received: AtomicU64,
     /// The seal did not fit.
     pub unauthenticated: AtomicU64,
     /// Seen before, or older than the window.
@@ -78,11 +76,10 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Every count under the name that metrics give it.
+    /// How many were dropped, by the reason as metrics name it.
     #[must_use]
-    pub fn snapshot(&self) -> [(&'static str, u64); 11] {
+    pub fn dropped(&self) -> [(&'static str, u64); 10] {
         [
-            ("received", &self.received),
             ("unauthenticated", &self.unauthenticated),
             ("replayed", &self.replayed),
             ("superseded", &self.superseded),
