@@ -115,29 +115,41 @@ async fn act(node: &Arc<Node>, driver: &Driver, order: &Order, deadline: Duratio
         // QEMU also knows addresses that run a command here; what another host has answered must not be one (S10).
         OrderKind::Send { uri, .. } if !is_socket(uri) => failed(format!("{uri:?} is not a tcp address")),
         OrderKind::Send { guest, uri, cpu, machine, .. } => {
-            if let Err(error) = driver.check_processor(guest, cpu.as_deref().unwrap_or(CPU_DEFAULT)) {
-                return failed(with_causes(&error));
-            }
-            if let Some(theirs) = waiting(node, guest, machine.as_deref())
-                && let Err(error) = driver.check_machine(guest, &theirs)
-            {
-                return failed(with_causes(&error));
-            }
-            let (lease, withdrawn, id) = (node.lease.clone(), node.withdrawn.clone(), order.id);
-            let still_wanted = withdrawn.clone();
-            let wanted = move || !still_wanted.contains(id);
-            // Of a move that was given up (R22), or a generation that has ended (R25), nobody is left to let it run on the other
-            // side, so it runs on here.
-            let go = async move { lease.is_valid() && !withdrawn.contains(id) };
-            match driver.send_to(guest, uri, deadline.saturating_sub(SEND_ENDS_BEFORE), wanted, go).await {
-                Ok(sent) => {
-                    done(format!("sent in {:?}, in {} rounds, paused for {:?}", sent.total, sent.rounds, sent.downtime))
-                }
+            let ours = driver.check_processor(guest, cpu.as_deref().unwrap_or(CPU_DEFAULT));
+            let fits = ours.and_then(|()| match waiting(node, guest, machine.as_deref()) {
+                Some(theirs) => driver.check_machine(guest, &theirs),
+                None => Ok(()),
+            });
+            match fits {
+                Ok(()) => send(node, driver, guest, uri, order.id, deadline).await,
                 Err(error) => failed(with_causes(&error)),
             }
         }
         OrderKind::Resume { guest, epoch } => resume(node, driver, guest, *epoch).await,
         OrderKind::Fence { .. } => failed("a fence is not a guest's order"),
+    }
+}
+
+/// Sends a guest that fits what waits for it.
+async fn send(
+    node: &Node,
+    driver: &Driver,
+    guest: &GuestName,
+    uri: &str,
+    order: OrderId,
+    deadline: Duration,
+) -> OrderOutcome {
+    let (lease, withdrawn) = (node.lease.clone(), node.withdrawn.clone());
+    let still_wanted = withdrawn.clone();
+    let wanted = move || !still_wanted.contains(order);
+    // Of a move that was given up (R22), or a generation that has ended (R25), nobody is left to let it run on the other side, so it
+    // runs on here.
+    let go = async move { lease.is_valid() && !withdrawn.contains(order) };
+    match driver.send_to(guest, uri, deadline.saturating_sub(SEND_ENDS_BEFORE), wanted, go).await {
+        Ok(sent) => {
+            done(format!("sent in {:?}, in {} rounds, paused for {:?}", sent.total, sent.rounds, sent.downtime))
+        }
+        Err(error) => failed(with_causes(&error)),
     }
 }
 
