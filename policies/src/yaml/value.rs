@@ -253,6 +253,7 @@ impl<'t> Value<'t> {
 
     /// A choice: one key with its settings, or the bare word when there is nothing to set.
     pub(super) fn variant(&self, kind: &str, known: &[&'static str], later: &[&'static str]) -> Option<Value<'t>> {
+        let neither = || self.unexpected(&format!("a {kind}"), &format!("one of {}", listed(known.iter().copied())));
         let chosen = match &self.node.content {
             Content::Map(entries) => match entries.as_slice() {
                 [entry] => Value::of(entry, self.findings),
@@ -267,14 +268,12 @@ impl<'t> Value<'t> {
                     );
                     return None;
                 }
-                [] => {
-                    return self.unexpected(&format!("a {kind}"), &format!("one of {}", listed(known.iter().copied())));
-                }
+                [] => return neither(),
             },
             Content::Scalar { text, plain: true } if !text.is_empty() => {
                 Value { name: text, at: self.node.place, node: &BLANK, findings: self.findings }
             }
-            _ => return self.unexpected(&format!("a {kind}"), &format!("one of {}", listed(known.iter().copied()))),
+            _ => return neither(),
         };
         self.findings.check_word(kind, chosen.name, chosen.at, known, later).then_some(chosen)
     }
