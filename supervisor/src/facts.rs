@@ -15,6 +15,10 @@ use crate::{clock, consensus::Status, datagram::Counters, health::Complaint, met
 /// How often numbers are brought up to date.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// How many tenths of a machine's memory guests may take unless its host file says more or less: the rest is for the host itself, and for
+/// what each QEMU takes beside its guest's memory.
+const FOR_GUESTS_TENTHS: u64 = 9;
+
 /// How often load is gossiped.
 const LOAD_EVERY_TURNS: u32 = 5;
 
@@ -44,7 +48,7 @@ pub fn gather(file: &HostFile, incarnation: Incarnation, machine_id: String) -> 
         incarnation,
         machine_id,
         address: file.reached_at(),
-        memory_mib: file.memory_mib.unwrap_or(total_mib / 10 * 9),
+        memory_mib: file.memory_mib.unwrap_or(total_mib / 10 * FOR_GUESTS_TENTHS),
         cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         guests: file.guests,
     }

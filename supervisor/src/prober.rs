@@ -39,6 +39,10 @@ use crate::{
 /// How often the set of observers is computed again besides on new views: hosts come and go without one.
 const RECONSIDER_EVERY: Duration = Duration::from_secs(1);
 
+/// Shortest interval at which a service is asked. Policies with a shorter one are refused; what another version has let into the log does
+/// not have a host do nothing else.
+const EVERY_MIN: Duration = Duration::from_millis(20);
+
 /// What this host sees; shared with the agent, which reports it.
 #[derive(Clone)]
 pub struct Sights {
@@ -240,7 +244,7 @@ impl Look {
     /// then on they are spread over the whole of it.
     async fn run(self) {
         let (guest, service, _) = &self.subject;
-        let every = self.question.service.every.0.max(Duration::from_millis(20));
+        let every = self.question.service.every.0.max(EVERY_MIN);
         let first_after = wanted::first_after(guest, service, self.node.host(), every);
         let mut second_after = Some(wanted::second_after(guest, service, self.node.host(), every));
         let mut schedule = Schedule::new(self.origin, Instant::now() + first_after, every);
