@@ -79,6 +79,16 @@ impl Aside {
     }
 }
 
+/// Looks at a file of this host.
+///
+/// # Errors
+/// What `look` says, or that it ended in a panic.
+#[cfg(feature = "network")]
+pub(crate) async fn of_file<T: Send + 'static>(path: &Path, look: fn(&Path) -> Result<T, String>) -> Result<T, String> {
+    let own = path.to_owned();
+    FILES.run(path.as_os_str(), move || look(&own)).await.map_err(|error| error.to_string())?
+}
+
 fn done_in<T>(_held: Held, work: impl FnOnce() -> T) -> T {
     work()
 }

@@ -22,7 +22,7 @@ use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    aside::{FILES, NAMES, plain_file},
+    aside::{NAMES, of_file, plain_file},
     finding::Finding,
     network::{clients::Clients, io_error::of_io_error, stream::Stream, trust},
 };
@@ -142,7 +142,7 @@ impl<'a> Asker<'a> {
 
     /// A secret of this host.
     pub async fn secret(&self, path: &Path) -> Result<String, Finding> {
-        let secret = self.own("read a secret", secret(path)).await?;
+        let secret = self.own("read a secret", of_file(path, secret)).await?;
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
         Ok(secret)
     }
@@ -214,12 +214,7 @@ fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok((host, port).to_socket_addrs()?.take(ADDRESSES_MAX).collect())
 }
 
-async fn secret(path: &Path) -> Result<String, String> {
-    let own = path.to_owned();
-    FILES.run(path.as_os_str(), move || secret_in(&own)).await.map_err(|error| error.to_string())?
-}
-
-fn secret_in(path: &Path) -> Result<String, String> {
+fn secret(path: &Path) -> Result<String, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let file = plain_file(path).map_err(failed)?;
     // The open file is examined, not its name, so that it cannot be exchanged in between.

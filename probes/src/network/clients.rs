@@ -25,7 +25,7 @@ use rustls::{
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use crate::{
-    aside::{FILES, plain_file},
+    aside::{FILES, of_file, plain_file},
     network::{pinned::Pinned, unchecked::Unchecked},
 };
 
@@ -105,7 +105,7 @@ impl Clients {
         let key: Key = (settings.clone(), protocols.iter().map(|protocol| protocol.to_vec()).collect());
         let mut files = Vec::new();
         for path in [&settings.ca_file, &settings.certificate_file, &settings.key_file].into_iter().flatten() {
-            files.push(stamp(path).await?);
+            files.push(of_file(path, stamp).await?);
         }
         let system = match settings {
             TlsSettings { verify: true, ca_file: None, .. } => Some(self.system().await?),
@@ -228,7 +228,7 @@ fn authorities(path: &Path, found: &[CertificateDer<'static>]) -> Result<RootCer
 }
 
 async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let (text, _) = content(path).await?;
+    let (text, _) = of_file(path, content).await?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match read {
         Ok(found) if found.is_empty() => Err(format!("{}: it holds no certificate in PEM", path.display())),
@@ -238,18 +238,13 @@ async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Strin
 }
 
 async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let (text, mode) = content(path).await?;
+    let (text, mode) = of_file(path, content).await?;
     closed(path, mode).map_err(|error| error.to_string())?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// A file and its mode.
-async fn content(path: &Path) -> Result<(Vec<u8>, u32), String> {
-    let own = path.to_owned();
-    FILES.run(path.as_os_str(), move || content_of(&own)).await.map_err(|error| error.to_string())?
-}
-
-fn content_of(path: &Path) -> Result<(Vec<u8>, u32), String> {
+fn content(path: &Path) -> Result<(Vec<u8>, u32), String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let file = plain_file(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -261,12 +256,7 @@ fn content_of(path: &Path) -> Result<(Vec<u8>, u32), String> {
     Ok((content, metadata.permissions().mode()))
 }
 
-async fn stamp(path: &Path) -> Result<Stamp, String> {
-    let own = path.to_owned();
-    FILES.run(path.as_os_str(), move || stamp_of(&own)).await.map_err(|error| error.to_string())?
-}
-
-fn stamp_of(path: &Path) -> Result<Stamp, String> {
+fn stamp(path: &Path) -> Result<Stamp, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let metadata = fs::metadata(path).map_err(failed)?;
     Ok((metadata.modified().map_err(failed)?, metadata.len()))
