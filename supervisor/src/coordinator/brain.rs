@@ -285,8 +285,6 @@ impl Brain {
         self.wishes.fulfil(decision.wishes, &self.node, &self.inputs, clock::moment());
         if confirmed && !self.halted() {
             self.tests.fulfil(decision.test, &self.node, &self.inputs, clock::moment());
-        }
-        if confirmed && !self.halted() {
             self.tell_tolerance(now.moment).await;
         }
         // Raft goes on calling one the leader that is cut off. Another one may have been elected, and have ended what is told here
