@@ -338,16 +338,15 @@ impl ClusterState {
             position.recovered = true;
             position.acted = context.index;
         }
-        let (at, key) = (context.at, Self::guest_key(guest));
+        let at = context.at;
         let unasked = Some(unasked).filter(|names| !names.is_empty());
         self.note(context, Event::GuestVerified { guest: guest.clone(), host, unasked });
-        if self.open_incident(&key).is_some() {
-            let incident = self.incident(context, &key, "");
+        if let Some(incident) = self.incident_of(context, guest) {
             incident.stamps.verified = Some(at);
             if incident.severity > Severity::Error {
                 incident.severity = Severity::Error;
             }
-            self.resolve(context, &key);
+            self.resolve(context, &Self::guest_key(guest));
         }
         Ok(())
     }

@@ -41,6 +41,13 @@ impl ClusterState {
         incident
     }
 
+    /// The same of a guest, where one is open: none is opened.
+    pub(super) fn incident_of(&mut self, context: &Context, guest: &GuestName) -> Option<&mut Incident> {
+        let key = Self::guest_key(guest);
+        self.open_incident(&key)?;
+        Some(self.incident(context, &key, ""))
+    }
+
     pub(super) fn incident_opened(
         &mut self,
         context: &mut Context,

@@ -224,13 +224,12 @@ impl ClusterState {
             }
             (_, None, None, Some(proof)) => {
                 let last = proof_host(&proof);
-                let host = self.half_host(last.as_ref());
+                let host = last.as_ref().map_or("nowhere", HostName::as_str).to_owned();
                 let avoid = last.iter().filter(|last| self.sends_away(last)).cloned().collect();
                 self.drop_guest_orders(guest);
                 self.note(context, Event::GuestFree { guest: guest.clone(), proof: proof.clone() });
                 let at = context.at;
-                if self.open_incident(&Self::guest_key(guest)).is_some() {
-                    let incident = self.incident(context, &Self::guest_key(guest), "");
+                if let Some(incident) = self.incident_of(context, guest) {
                     incident.stamps.proven = Some(at);
                     incident.human = None;
                     incident.did(format!("Nothing of {guest} is left of its move; {host} answered last."));

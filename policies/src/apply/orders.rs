@@ -72,8 +72,8 @@ impl ClusterState {
                     guest,
                     Phase::Running { tenure, since: context.index, verified: false, action: None },
                 );
-                if self.open_incident(&Self::guest_key(guest)).is_some() {
-                    self.incident(context, &Self::guest_key(guest), "").stamps.started = Some(at);
+                if let Some(incident) = self.incident_of(context, guest) {
+                    incident.stamps.started = Some(at);
                 }
                 self.note(context, Event::GuestStarted { guest: guest.clone(), host, detail });
             }
@@ -102,8 +102,7 @@ impl ClusterState {
                 self.free(context, guest, proof.clone(), &order.host, avoid);
                 let at = context.at;
                 let nowhere = self.starts_nowhere(guest);
-                if self.open_incident(&Self::guest_key(guest)).is_some() {
-                    let incident = self.incident(context, &Self::guest_key(guest), "");
+                if let Some(incident) = self.incident_of(context, guest) {
                     incident.stamps.proven = Some(at);
                     if !nowhere {
                         incident.human = None;
@@ -166,13 +165,8 @@ impl ClusterState {
             position.failed = failed;
         }
         let at = context.at;
-        if self.open_incident(&Self::guest_key(guest)).is_some() {
-            self.incident(context, &Self::guest_key(guest), "").stamps.started = Some(at);
+        if let Some(incident) = self.incident_of(context, guest) {
+            incident.stamps.started = Some(at);
         }
-    }
-
-    /// The host that a half of a migration was on, for the journal.
-    pub(super) fn half_host(&self, host: Option<&HostName>) -> String {
-        host.map_or_else(|| "nowhere".to_owned(), ToString::to_string)
     }
 }
