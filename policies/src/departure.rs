@@ -44,7 +44,7 @@ impl Departure {
 impl ClusterState {
     /// What becomes of the guests of a host, if it has announced to go.
     #[must_use]
-    pub fn departure(&self, host: &HostName) -> Option<Departure> {
+    pub(crate) fn departure(&self, host: &HostName) -> Option<Departure> {
         let known = self.hosts.get(host)?;
         match known.mode {
             Mode::Leaving { .. } if known.in_maintenance() => None,

@@ -201,7 +201,7 @@ impl HostEvidence {
 
     /// The newest sign of life of this boot to the coordinator, or to another voter.
     #[must_use]
-    pub fn last_word(&self, incarnation: &Incarnation) -> Option<Moment> {
+    pub(crate) fn last_word(&self, incarnation: &Incarnation) -> Option<Moment> {
         let voters = self.answers.values().filter_map(|answer| answer.age.map(|age| answer.asked.minus(age)));
         voters.chain(self.last_life(incarnation)).max()
     }
@@ -209,7 +209,7 @@ impl HostEvidence {
     /// Whether the host had learned of a log index before its newest sync: what it says there of its guests is of after that. When a
     /// sync has arrived says less, for it may have been on its way for long.
     #[must_use]
-    pub fn has_learned(&self, generation: u32, index: u64) -> bool {
+    pub(crate) fn has_learned(&self, generation: u32, index: u64) -> bool {
         (self.seen.generation, self.seen.index) >= (generation, index)
     }
 
@@ -301,7 +301,7 @@ impl Evidence {
 
     /// The newest pass of any service of this guest, under this epoch, from a vantage that is another host.
     #[must_use]
-    pub fn last_pass_from_others(&self, guest: &GuestName, epoch: Epoch, home: &HostName) -> Option<Moment> {
+    pub(crate) fn last_pass_from_others(&self, guest: &GuestName, epoch: Epoch, home: &HostName) -> Option<Moment> {
         let services = self.services.get(guest)?;
         let sights = services.values().flatten().filter(|(vantage, sight)| match vantage {
             Vantage::Host(host) => host != home && sight.epoch == epoch,

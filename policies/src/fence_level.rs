@@ -55,7 +55,7 @@ impl FenceLevel {
 
     /// The lease level among these.
     #[must_use]
-    pub fn lease_in(levels: &[Self]) -> Option<&LeaseLevel> {
+    pub(crate) fn lease_in(levels: &[Self]) -> Option<&LeaseLevel> {
         levels.iter().find_map(|level| match level {
             Self::Lease(lease) => Some(lease),
             Self::Power(_) | Self::Operator {} => None,

@@ -234,7 +234,7 @@ impl Host {
 
     /// The newest try of a level, by whomever.
     #[must_use]
-    pub fn newest_path(&self, level: usize) -> Option<&PathTest> {
+    pub(crate) fn newest_path(&self, level: usize) -> Option<&PathTest> {
         self.paths.iter().filter(|path| path.level == level).max_by_key(|path| path.index)
     }
 
@@ -266,7 +266,7 @@ impl Host {
 impl ClusterState {
     /// After how long without an answer nobody knows any more whether a power device would give one.
     #[must_use]
-    pub fn fencing_stale_after(&self) -> Duration {
+    pub(crate) fn fencing_stale_after(&self) -> Duration {
         self.policies.cluster.test_fencing_every.unwrap_or(TEST_EVERY).0 * STALE_AFTER
     }
 

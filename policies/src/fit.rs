@@ -87,7 +87,7 @@ fn has_must(hosts: &Hosts) -> bool {
 impl ClusterState {
     /// Why the host takes no guests at all.
     #[must_use]
-    pub fn takes_no_guests(&self, host: &HostName) -> Option<Unfit> {
+    pub(crate) fn takes_no_guests(&self, host: &HostName) -> Option<Unfit> {
         let known = self.hosts.get(host)?;
         if !known.facts.guests {
             return Some(Unfit::Witness);

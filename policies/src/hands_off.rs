@@ -46,7 +46,7 @@ impl ClusterState {
 
     /// The same, for whoever has looked the guest up already.
     #[must_use]
-    pub fn hands_off_of(&self, name: &GuestName, guest: &Guest) -> Option<HandsOff> {
+    pub(crate) fn hands_off_of(&self, name: &GuestName, guest: &Guest) -> Option<HandsOff> {
         if guest.wanted == Wanted::Unmanaged {
             return Some(HandsOff::Unmanaged);
         }

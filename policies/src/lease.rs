@@ -209,7 +209,7 @@ impl ClusterState {
     ///
     /// # Errors
     /// [`NoGround`]: what is missing.
-    pub fn lease_ground(&self, host: &HostName) -> Result<Ground, NoGround> {
+    pub(crate) fn lease_ground(&self, host: &HostName) -> Result<Ground, NoGround> {
         let level = self.policies.lease_level(host).ok_or(NoGround::NoLevel)?;
         let lease = self.hosts.get(host).map(|known| &known.lease).ok_or(NoGround::NotRecorded)?;
         let record = lease.record.as_ref().ok_or(NoGround::NotRecorded)?;

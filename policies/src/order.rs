@@ -237,7 +237,7 @@ impl OrderKind {
 
     /// Whether doing it twice does the same as doing it once; the others are done at most once across a crash.
     #[must_use]
-    pub fn is_idempotent(&self) -> bool {
+    pub(crate) fn is_idempotent(&self) -> bool {
         match self {
             Self::Start { .. } | Self::Release { .. } | Self::Resume { .. } | Self::Fence { .. } => true,
             Self::RestartService { .. } | Self::Reboot { .. } | Self::Receive { .. } | Self::Send { .. } => false,

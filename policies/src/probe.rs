@@ -59,7 +59,7 @@ pub enum Probe {
 impl Probe {
     /// Whether hosts can ask it.
     #[must_use]
-    pub fn asked_by_hosts(&self) -> bool {
+    pub(crate) fn asked_by_hosts(&self) -> bool {
         match self {
             Self::Http(_)
             | Self::Tcp(_)
@@ -107,7 +107,7 @@ impl Probe {
 
     /// Whether it cannot be asked without the guest's address, when that many hosts ask it.
     #[must_use]
-    pub fn needs_address(&self, hosts: u32) -> bool {
+    pub(crate) fn needs_address(&self, hosts: u32) -> bool {
         match self {
             Self::Http(http) => http.needs_address(),
             Self::Tcp(_)

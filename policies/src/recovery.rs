@@ -138,7 +138,7 @@ impl ClusterState {
     /// of this one, and its version makes something of that. Only then does its word count that a guest is not there: before,
     /// a start that was ordered by voters that are lost could follow.
     #[must_use]
-    pub fn is_known_to(&self, heard: &HostEvidence) -> bool {
+    pub(crate) fn is_known_to(&self, heard: &HostEvidence) -> bool {
         // From birth there is no older one.
         self.generation <= 1 || (heard.seen.generation >= self.generation && heard.level >= FeatureLevel::GENERATIONS)
     }

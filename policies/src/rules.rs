@@ -263,7 +263,11 @@ impl Guests {
     /// Whether this guest is meant. Unlike [`among`](Self::among) it looks at no other: guests are asked one by one, and there may be
     /// thousands.
     #[must_use]
-    pub fn include(&self, declared: &BTreeMap<GuestName, crate::model::GuestDeclaration>, guest: &GuestName) -> bool {
+    pub(crate) fn include(
+        &self,
+        declared: &BTreeMap<GuestName, crate::model::GuestDeclaration>,
+        guest: &GuestName,
+    ) -> bool {
         let Some(known) = declared.get(guest) else { return false };
         match self {
             Self::Named(names) => names.contains(guest),
@@ -318,7 +322,7 @@ impl Policies {
     /// For each of these guests that rules start after others of them: those others. None of them waits for itself; they may
     /// wait for each other in a circle.
     #[must_use]
-    pub fn orders_among<'a>(
+    pub(crate) fn orders_among<'a>(
         &'a self,
         guests: impl IntoIterator<Item = &'a GuestName>,
     ) -> BTreeMap<&'a GuestName, BTreeSet<&'a GuestName>> {

@@ -153,7 +153,7 @@ impl ClusterState {
     }
 
     /// Guests that were found on this host without a right to run there, and of which it has not said that nothing is left.
-    pub fn strays_of<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a GuestName> {
+    pub(crate) fn strays_of<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a GuestName> {
         let asked = self
             .orders
             .values()
@@ -176,7 +176,7 @@ impl ClusterState {
 
     /// The incident key of a host.
     #[must_use]
-    pub fn host_key(host: &HostName) -> String {
+    pub(crate) fn host_key(host: &HostName) -> String {
         format!("host/{host}")
     }
 

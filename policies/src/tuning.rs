@@ -48,7 +48,7 @@ pub struct Flaps {
 impl Flaps {
     /// How long a service must keep still to count as settled: the pace at which it would just be called flapping.
     #[must_use]
-    pub fn settled_after(&self) -> std::time::Duration {
+    pub(crate) fn settled_after(&self) -> std::time::Duration {
         self.over.0 / self.more_than.max(1)
     }
 }

@@ -38,7 +38,7 @@ impl Disk {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_epoch(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
+    pub(crate) fn check_epoch(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
         let floor = self.floors.get(guest).copied().unwrap_or_default();
         let highest = self.highest.get(guest).copied().unwrap_or_default();
         if epoch <= floor {

@@ -185,7 +185,7 @@ impl<'a> Watched<'a> {
 
     /// Judges all services of the guest: each by itself, then those that cannot answer because another one does not.
     #[must_use]
-    pub fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> Services {
+    pub(crate) fn judge_all(self, services: &BTreeMap<ServiceName, Service>) -> Services {
         self.all(services, |name, service| self.judge(name, service))
     }
 
@@ -306,7 +306,7 @@ impl<'a> Watched<'a> {
 
     /// The first service that has failed, as a sentence.
     #[must_use]
-    pub fn failed_service(self, state: &ClusterState) -> Option<String> {
+    pub(crate) fn failed_service(self, state: &ClusterState) -> Option<String> {
         let (_, policy) = state.policies.policy_of(self.guest)?;
         let judged = self.judge_all(&policy.services);
         let failed = judged.iter().find(|(_, own)| own.verdict == ServiceVerdict::Failed && own.waits_for.is_none());

@@ -47,7 +47,7 @@ impl HostEvidence {
     /// A boot of this host that is heard and has not joined. A boot that is over does not count: what is heard of it was
     /// late on its way.
     #[must_use]
-    pub fn not_joined(&self, host: &Host) -> Option<&OtherBoot> {
+    pub(crate) fn not_joined(&self, host: &Host) -> Option<&OtherBoot> {
         self.other_boot.as_ref().filter(|other| !host.knows_boot(&other.incarnation))
     }
 

@@ -78,7 +78,7 @@ impl Left {
     /// When the host was first heard, while that is so shortly ago that any of its guests may have left just before: whoever has heard
     /// it until then coordinates no more.
     #[must_use]
-    pub fn heard_lately(&self, now: Moment) -> Option<Moment> {
+    pub(crate) fn heard_lately(&self, now: Moment) -> Option<Moment> {
         self.heard.filter(|heard| now.since(*heard) < JUST_HEARD)
     }
 }

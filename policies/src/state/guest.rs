@@ -291,7 +291,7 @@ impl Guest {
 
     /// Hosts that were ordered to stop what they had of it without a right, and are not among those that may run it.
     #[must_use]
-    pub fn strays_elsewhere(&self) -> BTreeSet<HostName> {
+    pub(crate) fn strays_elsewhere(&self) -> BTreeSet<HostName> {
         let is_here = |host: &HostName| self.halves().into_iter().flatten().any(|half| half.host == *host);
         self.strays.keys().filter(|host| !is_here(host)).cloned().collect()
     }
@@ -324,7 +324,7 @@ impl Guest {
 
     /// Whether something is under way whose end has to be known before the guest may be forgotten.
     #[must_use]
-    pub fn is_between(&self) -> bool {
+    pub(crate) fn is_between(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. } | Phase::Releasing { .. } | Phase::Migrating(_))
     }
 
