@@ -9,6 +9,7 @@
 //! Delivery is therefore *at least once*: every format carries a key by which the receiver drops what it already has.
 
 mod alertmanager;
+mod attempts;
 mod clocks;
 mod deliver;
 mod pagerduty;
@@ -25,8 +26,9 @@ mod webhook;
 use holdfast_policies::{incident::Incident, model::Receiver, time::WallTime};
 
 pub use self::{
+    attempts::Attempts,
     deliver::{ClientError, Deliverer, Delivery},
-    plan::{Attempts, Due, Plan, Tally, Wake, plan},
+    plan::{Due, Plan, Tally, Wake, plan},
     request::{RenderError, Request, Secret},
     secrets::{SecretError, Secrets, read_secrets},
     task::{Clock, run},

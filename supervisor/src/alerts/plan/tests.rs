@@ -1,7 +1,11 @@
 //! Promises of the planner.
 
-use super::{super::tests::incident, *};
-use holdfast_policies::time::WallTime;
+use holdfast_policies::time::{WallTime, millis};
+
+use super::{
+    super::{Delivery, tests::incident},
+    *,
+};
 
 const START: Moment = Moment(1_000_000);
 
