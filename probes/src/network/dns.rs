@@ -67,27 +67,33 @@ async fn over_udp(asker: &Asker<'_>, place: SocketAddr, question: &Message, pack
         UdpSocket::bind(any).await.map_err(|error| Finding::unknown(format!("cannot ask from here: {error}")))?;
     // Connected, so that only this server's datagrams come in, and a closed port is reported.
     socket.connect(place).await.map_err(failed)?;
-    let (mut buffer, mut strays) = (vec![0; DATAGRAM_BYTES_MAX], 0_u32);
+    let (mut buffer, mut strays) = (vec![0_u8; DATAGRAM_BYTES_MAX], 0_u32);
     loop {
         socket.send(packet).await.map_err(failed)?;
-        let listening = async {
-            loop {
-                let count = socket.recv(&mut buffer).await.map_err(failed)?;
-                let received = buffer.get(..count).unwrap_or_default();
-                if let Some(answer) = matching(received, question) {
-                    return Ok(answer);
-                }
-                strays += 1;
-                if strays > STRAYS_MAX {
-                    return Err(Finding::fail(format!(
-                        "more than {STRAYS_MAX} datagrams are no answer to the question"
-                    )));
-                }
-            }
-        };
+        let listening = listen(&socket, &mut buffer, &mut strays, question);
         // A datagram that is lost is sent again; the caller ends this.
         if let Ok(answer) = tokio::time::timeout(asker.again_after(), listening).await {
             return answer;
+        }
+    }
+}
+
+/// Waits for the answer, among datagrams that are none.
+async fn listen(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    strays: &mut u32,
+    question: &Message,
+) -> Result<Message, Finding> {
+    loop {
+        let count = socket.recv(buffer).await.map_err(|error| of_io_error(&error))?;
+        let received = buffer.get(..count).unwrap_or_default();
+        if let Some(answer) = matching(received, question) {
+            return Ok(answer);
+        }
+        *strays += 1;
+        if *strays > STRAYS_MAX {
+            return Err(Finding::fail(format!("more than {STRAYS_MAX} datagrams are no answer to the question")));
         }
     }
 }
