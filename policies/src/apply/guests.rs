@@ -159,15 +159,7 @@ impl ClusterState {
         incident.did(format!("Holdfast takes the rung {} (try {tries}): {why}.", rung.name()));
         if let Rung::Page { severity } = rung {
             incident.severity = severity;
-            incident.human = Some(match ladder {
-                LadderKind::Recovery => {
-                    format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`).")
-                }
-                LadderKind::Storage => format!(
-                    "The storage of {guest} failed, and QEMU has stopped it where it was. Mend the storage, then run \
-                     `holdfast guest cleanup {guest}`: it is let run again."
-                ),
-            });
+            incident.human = Some(called_for(guest, ladder));
         }
         let rung = rung.name().to_owned();
         self.note(context, Event::RungTaken { guest: guest.clone(), rung, attempt: tries, why, evidence });
@@ -389,5 +381,16 @@ impl ClusterState {
         self.drop_guest_orders(guest);
         self.note(context, Event::GuestFree { guest: guest.clone(), proof: proof.clone() });
         self.set_phase(context, guest, Phase::Free { proof, last: Some(last.clone()), avoid, since: context.index });
+    }
+}
+
+/// What people are asked to do at the end of a ladder.
+fn called_for(guest: &GuestName, ladder: LadderKind) -> String {
+    match ladder {
+        LadderKind::Recovery => format!("{guest} does not recover by itself: look at it (`holdfast explain {guest}`)."),
+        LadderKind::Storage => format!(
+            "The storage of {guest} failed, and QEMU has stopped it where it was. Mend the storage, then run \
+             `holdfast guest cleanup {guest}`: it is let run again."
+        ),
     }
 }
