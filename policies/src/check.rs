@@ -22,7 +22,7 @@ use crate::{
     ladder::{LadderKind, ladder_of},
     model::Rung,
     names::{Epoch, GuestName, HostName},
-    state::{ClusterState, Guest, Life, Mode, Phase, Tenure, Wanted},
+    state::{ClusterState, Guest, Life, Mode, Phase, Position, Tenure, Wanted},
     time::Moment,
 };
 
@@ -256,7 +256,9 @@ impl<'a> Check<'a> {
             self.breaks("S8", format!("takes rung {} of {guest}, which has {}", rung + 1, rungs.len()));
             return;
         };
-        if let Some(position) = known.ladder.position.as_ref().filter(|position| position.ladder == ladder) {
+        // What was tried of a ladder that was longer, before this one was declared, is nothing of this one.
+        let stands = |position: &&Position| position.ladder == ladder && position.rung < rungs.len();
+        if let Some(position) = known.ladder.position.as_ref().filter(stands) {
             if rung < position.rung {
                 self.breaks("S8", format!("takes rung {} of {guest} after rung {}", rung + 1, position.rung + 1));
             }

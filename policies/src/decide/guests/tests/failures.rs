@@ -156,6 +156,26 @@ fn a_rung_that_would_start_a_guest_where_a_rule_forbids_it_is_passed_over() {
     }
 }
 
+/// The checker refuses a plan as a whole, with what all other guests and hosts need: it has to think the same of such a ladder.
+#[test]
+fn a_ladder_that_is_made_shorter_while_it_is_climbed_is_climbed_from_its_beginning_and_holds_up_no_plan() {
+    let reset = crate::model::Rung::ResetGuest { tries: 1, wait: Span::secs(8) };
+    let page = crate::model::Rung::Page { severity: crate::model::Severity::Critical };
+    for (ladder, expected) in [(vec![reset, page.clone()], "starting"), (vec![page], "running")] {
+        let mut scene = crate::decide::tests::four();
+        let page = scene.stage.climb("web", 3);
+        scene.stage.must(page);
+        redeclare(&mut scene, |policies| {
+            policies.policies.values_mut().for_each(|policy| policy.ladder.clone_from(&ladder));
+        });
+        scene.later(20_000);
+        seen(&mut scene, "web", SightState::Failing);
+        assert_eq!(scene.settle(), ["Climb"], "{ladder:?}");
+        let web = &scene.stage.state.guests[&name("web")];
+        assert_eq!((web.word(), web.ladder.position.as_ref().unwrap().rung), (expected, 0), "{ladder:?}");
+    }
+}
+
 /// `page` was taken, and then all of `web` answered again.
 fn paged_and_well_again() -> Scene {
     let mut scene = crate::decide::tests::four();
