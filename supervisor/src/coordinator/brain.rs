@@ -8,6 +8,7 @@ use std::{
 
 use holdfast_policies::{
     change::Change,
+    check::{Violation, check},
     decide::{Decision, HostVerdict, Report, decide},
     evidence::{Evidence, Marks},
     feature_level::{self, FeatureLevel},
@@ -76,6 +77,8 @@ pub(super) struct Brain {
     pub(super) giving_way: GivingWay,
     /// Changes that were refused a moment ago, and when.
     pub(super) refused: VecDeque<(Change, Moment)>,
+    /// When a plan was last refused here because it breaks a promise.
+    pub(super) plan_refused: Option<Moment>,
     /// Whether this supervisor doubts itself.
     pub(super) doubting: bool,
     /// The newest time that it stood still of which it has made something.
@@ -129,6 +132,7 @@ impl Brain {
             led_term: None,
             giving_way: GivingWay::default(),
             refused: VecDeque::new(),
+            plan_refused: None,
             doubting: false,
             doubted: None,
             numbers: Numbers::default(),
@@ -266,18 +270,19 @@ impl Brain {
         let confirmed = self.note_authority(term, now.moment) && !self.consensus.gives_way();
         self.doubt_oneself(now.moment);
         self.listen(now.moment).await;
-        let decision = self.decide(now);
+        let (decision, broken) = self.decide(now);
         self.report = decision.report;
         let sights = Arc::new(replies::sights_known(&self.evidence));
         self.said.send_replace(Said { term, go_aheads: decision.go_aheads, sights });
         // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
         let planned = if confirmed && !self.halted() { decision.commands } else { Vec::new() };
-        let commands = self.judged(planned, now.moment);
+        let commands = self.judged(planned, &broken, now.moment);
         let settled = confirmed && commands.is_empty() && decision.wishes.is_empty();
         self.have_committed(commands, term, now.moment).await;
         if confirmed && !self.halted() {
             self.raise_level(now.moment).await;
             self.tell_of_keys().await;
+            self.end_refusal(now.moment).await;
         }
         if let Some(hand_over) = decision.hand_over.filter(|_| confirmed) {
             self.hand_over(hand_over, now.moment).await;
@@ -384,13 +389,18 @@ impl Brain {
         self.node.read(|state| gather::last_words(evidence, state, &members));
     }
 
-    fn decide(&mut self, now: Now) -> Decision {
+    /// Decides, and has the plan judged by the very state that it was made from: what is applied a moment later makes no plan break a
+    /// promise, and where it does not fit any more, applying it refuses it.
+    fn decide(&mut self, now: Now) -> (Decision, Vec<Violation>) {
         let (node, evidence, grants) = (&self.node, &mut self.evidence, &self.grants);
         node.read(|state| {
             gather::applied(evidence, state, clock::moment());
             gather::refresh(evidence, node, state, now.moment);
             grants.tell(evidence, state);
-            decide(state, evidence, &node.file.timing, now)
+            let timing = &node.file.timing;
+            let decision = decide(state, evidence, timing, now);
+            let broken = check(state, evidence, timing, now.moment, &decision.commands);
+            (decision, broken)
         })
     }
 

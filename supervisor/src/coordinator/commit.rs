@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_policies::{
     change::{Applied, Change, Command, Refused},
-    check::check,
+    check::Violation,
     model::Severity,
     time::Moment,
 };
@@ -21,15 +21,15 @@ const REFUSED_MAX: usize = 64;
 /// The incident of a plan that the checker refused.
 const PLAN_KEY: &str = "plan";
 
+/// How long no plan must have been refused for that incident to be over: what is refused now and then calls people once.
+const REFUSAL_OVER_AFTER: Duration = Duration::from_secs(600);
+
 impl Brain {
     /// A plan that breaks a promise is refused as a whole, and a human is called: nobody knows what else is wrong with it.
-    pub(super) fn judged(&mut self, plan: Vec<Change>, now: Moment) -> Vec<Change> {
-        if plan.is_empty() {
-            return plan;
-        }
-        let (node, evidence) = (&self.node, &self.evidence);
-        let broken = node.read(|state| check(state, evidence, &node.file.timing, now, &plan));
-        let Some(first) = broken.first() else { return plan };
+    pub(super) fn judged(&mut self, plan: Vec<Change>, broken: &[Violation], now: Moment) -> Vec<Change> {
+        let Some(first) = broken.first().filter(|_| !plan.is_empty()) else { return plan };
+        self.plan_refused = Some(now);
+        let node = &self.node;
         let all: Vec<String> = broken.iter().map(ToString::to_string).collect();
         tracing::error!(?plan, broken = %all.join("; "), "a plan was refused because it breaks a promise");
         let summary = format!("a plan was refused because it breaks the promise {first}");
@@ -47,6 +47,14 @@ impl Brain {
             guests: Vec::new(),
             evidence: Vec::new(),
         }]
+    }
+
+    /// Ends what people were told of plans that were refused, when this coordinator has had none refused for long.
+    pub(super) async fn end_refusal(&mut self, now: Moment) {
+        let is_over = is_refusal_over(self.evidence.quorum_since, self.plan_refused, now);
+        if is_over && self.node.read(|state| state.open_incident(PLAN_KEY).is_some()) {
+            self.propose(Change::IncidentResolved { key: PLAN_KEY.to_owned() }).await;
+        }
     }
 
     /// Has a plan committed, change by change, for as long as this host leads in the term in which it was made.
@@ -119,5 +127,27 @@ impl Brain {
         let woken = self.waking.after(applied.clone(), clock::moment());
         waking::wake(&self.node, &woken).await;
         Ok(applied)
+    }
+}
+
+/// Whether whoever has coordinated since then, and refused a plan last at that time, has refused none for long.
+fn is_refusal_over(coordinates_since: Option<Moment>, refused: Option<Moment>, now: Moment) -> bool {
+    coordinates_since.is_some_and(|since| now.since(refused.map_or(since, |at| at.max(since))) >= REFUSAL_OVER_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_plan_was_refused_is_over_when_whoever_coordinates_has_refused_none_for_ten_minutes() {
+        let is_over = |since: Option<u64>, refused: Option<u64>, now: u64| {
+            is_refusal_over(since.map(Moment), refused.map(Moment), Moment(now))
+        };
+        assert!(!is_over(None, None, 9_000_000), "nobody has confirmed that it leads");
+        assert!(!is_over(Some(1_000), None, 600_999) && is_over(Some(1_000), None, 601_000));
+        assert!(!is_over(Some(1_000), Some(50_000), 649_999) && is_over(Some(1_000), Some(50_000), 650_000));
+        assert!(!is_over(Some(700_000), Some(50_000), 1_299_999), "another one may have refused some between");
+        assert!(is_over(Some(700_000), Some(50_000), 1_300_000));
     }
 }
