@@ -45,6 +45,8 @@ impl Pass<'_, '_> {
     pub(super) fn running(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) {
         let round = self.round;
         judgement.doing = ["runs on ", run.tenure.host.as_str()].concat();
+        // Its start ends that, unless the coordinator was lost right after it had ordered it, or the guest was found where it runs.
+        self.close("placement");
         let policy = run.declared.and_then(|declared| round.state.policies.policy_for(declared));
         let policy = policy.map(|(_, policy)| policy);
         judge_services(round, run, policy, judgement);

@@ -43,6 +43,11 @@ impl Pass<'_, '_> {
         if let Some(hands_off) = self.round.state.hands_off(name) {
             judgement.doing = format!("runs nowhere; {hands_off}");
             judgement.waits = Some(hands_on(&hands_off));
+            // Nobody tries any more to place it. After a suspension that goes on.
+            match hands_off {
+                HandsOff::Unmanaged | HandsOff::Maintenance { .. } => self.close("placement"),
+                HandsOff::Suspended { .. } => {}
+            }
             return true;
         }
         match guest.wanted {

@@ -111,3 +111,32 @@ fn a_service_that_fails_does_not_keep_a_guest_from_being_stopped() {
     seen(&mut scene, "web", SightState::Failing);
     assert_eq!(scene.words(), ["Stop"]);
 }
+
+#[test]
+fn that_no_host_can_run_a_guest_is_over_when_it_runs_however_it_came_to() {
+    let mut scene = four();
+    scene.stage.must(Change::IncidentOpened {
+        key: "placement/web".to_owned(),
+        severity: Severity::Critical,
+        summary: "web waits: no host can run it".to_owned(),
+        human: None,
+        guests: Vec::new(),
+        evidence: Vec::new(),
+    });
+    assert_eq!(scene.settle(), ["IncidentResolved"], "who placed it could not say so any more");
+}
+
+#[test]
+fn nobody_is_told_that_a_guest_is_tried_on_which_is_left_alone() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().qemu.memory_mib = 100_000);
+    scene.later(6_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    suspend(&mut scene, true);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "it goes on after that");
+    suspend(&mut scene, false);
+    want(&mut scene, "web", Wanted::Unmanaged);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    want(&mut scene, "web", Wanted::Running);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+}
