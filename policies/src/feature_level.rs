@@ -55,6 +55,9 @@ impl FeatureLevel {
     /// last to answer. An earlier version refuses its start. No level of its own: no version was made that can do the one and not the
     /// other.
     pub const SENT_AWAY: Self = Self::TOLD_ONCE;
+    /// From this one on a guest whose ladder is declared anew while it is climbed goes on where the new one begins to differ. An earlier
+    /// version goes by the number of the rung alone. No level of its own, for the same reason.
+    pub const LADDERS: Self = Self::TOLD_ONCE;
     /// What this version can do.
     pub const HIGHEST: Self = Self::TOLD_ONCE;
 }

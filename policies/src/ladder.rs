@@ -9,7 +9,8 @@
 //! `apply/guests.rs` `climb` moves it on, `verified` notes that the guest has recovered, `ladder_reset` begins anew.
 //! `decide/guests/running.rs` asks, and leaves out rungs that would be in vain.
 //!
-//! A try counts within the cool-down only; a human may have the ladder begin anew at any time.
+//! A try counts within the cool-down only; a human may have the ladder begin anew at any time. Where another ladder is declared while one
+//! is climbed, `stands_on` says how much of it counts as tried (`apply/ladders.rs`).
 
 use std::time::Duration;
 
@@ -116,6 +117,27 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
     }
 }
 
+/// Where a guest stands on a ladder that is declared in place of the one that it has climbed so far. What both begin with has been
+/// tried; what follows on the new one has not, whatever was at its place before. `None`: at its beginning.
+#[must_use]
+pub(crate) fn stands_on(now: &[Rung], before: &[Rung], position: &Position) -> Option<Position> {
+    let alike = before.iter().zip(now).take_while(|(one, other)| does_the_same(one, other)).count();
+    if position.rung < alike {
+        return Some(position.clone());
+    }
+    let rung = alike.checked_sub(1)?;
+    let tries = now.get(rung)?.tries();
+    Some(Position { rung, tries, ..position.clone() })
+}
+
+/// Whether two rungs do the same, however often, and however long they are waited for.
+fn does_the_same(one: &Rung, other: &Rung) -> bool {
+    match (one, other) {
+        (Rung::RestartService { run: one, .. }, Rung::RestartService { run: other, .. }) => one == other,
+        _ => one.name() == other.name(),
+    }
+}
+
 /// Whether a rung can help against a trouble.
 pub(crate) fn applies(rung: &Rung, trouble: Trouble) -> bool {
     match (rung, trouble) {
@@ -197,6 +219,32 @@ mod tests {
         let step = |trouble| next_step(&rungs(), Some(&at(3, 1)), Duration::ZERO, trouble);
         assert_eq!(step(Trouble::Service), NextStep::Take { rung: 0 });
         assert_eq!(step(Trouble::Guest), NextStep::Take { rung: 1 });
+    }
+
+    #[test]
+    fn a_ladder_that_is_declared_anew_goes_on_where_it_begins_to_differ() {
+        let restart =
+            |run: &str, tries: u32| Rung::RestartService { run: vec![run.into()], tries, wait: Span::secs(10) };
+        let reboot = || Rung::RebootGuest { tries: 1, wait: Span::secs(60) };
+        let reset = || Rung::ResetGuest { tries: 1, wait: Span::secs(60) };
+        let page = || Rung::Page { severity: Severity::Critical };
+        let before = [restart("x", 2), page()];
+        let next = |now: &[Rung], rung: usize, tries: u32| {
+            let position = stands_on(now, &before, &at(rung, tries));
+            next_step(now, position.as_ref(), Duration::from_secs(60), Trouble::Service)
+        };
+        let take = |rung: usize| NextStep::Take { rung };
+        assert_eq!(
+            next(&[restart("x", 2), reboot(), page()], 1, 1),
+            take(1),
+            "what was added after a person was called"
+        );
+        assert_eq!(next(&[restart("x", 2), reset(), page()], 0, 1), take(0), "a try is left");
+        assert_eq!(next(&[restart("x", 1), reset(), page()], 0, 1), take(1), "no try is left any more");
+        assert_eq!(next(&[restart("y", 2), page()], 1, 1), take(0), "another command has not been tried");
+        assert_eq!(next(&[reboot(), page()], 1, 1), take(0), "nothing of it has been tried");
+        assert_eq!(next(&[restart("x", 2)], 1, 1), NextStep::Exhausted, "all of it has been tried");
+        assert_eq!(next(&before, 1, 1), NextStep::Exhausted);
     }
 
     #[test]

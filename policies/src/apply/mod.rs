@@ -14,6 +14,7 @@ mod guests;
 mod halves;
 mod hosts;
 mod incidents;
+mod ladders;
 mod leases;
 mod migrations;
 mod moves;

@@ -34,6 +34,7 @@ impl ClusterState {
         }
         self.fencing_declared(context, &policies);
         self.lease_levels_set(context, &policies);
+        self.ladders_declared(&policies);
         self.policies = policies;
         self.sources = sources;
         self.policy_version += 1;

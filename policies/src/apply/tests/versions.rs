@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     feature_level::FeatureLevel,
     fence_path::{PathTest, Wired, WiredBy},
-    model::{FenceLevel, PowerDevice, QemuDevice},
+    model::{FenceLevel, PowerDevice, QemuDevice, Rung},
     rules::ClusterSettings,
     state::{HostFacts, Mode, Suspension},
     time::{Span, WallTime},
@@ -221,4 +221,19 @@ fn a_live_move_is_called_off_by_all_voters_or_by_none() {
     third.must(asked("c", true));
     assert!(third.state.last_order > second.state.last_order);
     assert!(third.migration("web").then.is_some());
+}
+
+#[test]
+fn a_ladder_that_is_declared_anew_moves_those_on_it_for_all_voters_or_for_none() {
+    let stands = before_and_after(|| Stage::new(&["a"], &["web"])).map(|mut stage| {
+        stage.run("web", "a");
+        let page = stage.climb("web", 3);
+        stage.must(page);
+        let mut policies = stage.state.policies.clone();
+        let reboot = Rung::RebootGuest { tries: 1, wait: Span::secs(60) };
+        policies.policies.values_mut().for_each(|policy| policy.ladder.insert(1, reboot.clone()));
+        stage.declare(policies);
+        stage.state.guests[&name("web")].ladder.position.as_ref().map(|position| (position.rung, position.tries))
+    });
+    assert_eq!(stands, [Some((3, 1)), Some((0, 1))], "an earlier version goes by the number of the rung");
 }
