@@ -35,6 +35,9 @@ const DOMAINS_MIN: usize = 2;
 /// A guest that has not answered for longer is helped as ever.
 const HELD_FOR: Duration = Duration::from_secs(300);
 
+/// By a storm that began longer ago nobody is held: its guests may not answer for days.
+const STORM_LASTS: Duration = Duration::from_secs(600);
+
 /// A guest that the network alone speaks against.
 struct Ceased {
     /// When it last answered one of those who get no answer.
@@ -83,7 +86,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Since when the guests of the first storm have not answered: more than a third of those that hosts ask, but for those that
+    /// Since when the guests of the first storm that counts have not answered: more than a third of those that hosts ask, but for those that
     /// ceased to answer at other times.
     fn storm_from(&self, ceased: &BTreeMap<&GuestName, Ceased>) -> Option<Moment> {
         let others = self.asked().saturating_sub(ceased.len());
@@ -94,7 +97,8 @@ impl<'a> Check<'a> {
             let together = within.len();
             together >= GUESTS_MIN && domains.len() >= DOMAINS_MIN && together * 3 > together + others
         };
-        ceased.values().map(|own| own.answered).filter(is_storm).min()
+        let is_recent = |from: &Moment| self.now.since(*from) <= STORM_LASTS;
+        ceased.values().map(|own| own.answered).filter(|from| is_recent(from) && is_storm(from)).min()
     }
 
     /// How many guests have ever answered a host over the network where they are.

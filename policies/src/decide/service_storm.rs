@@ -12,8 +12,8 @@
 //! that is just being missed make no storm, for that may be a matter of the host: they are held until that shows, and no longer.
 //!
 //! All of it is made anew in every round from what is seen, so that it outlives every coordinator; a guest is held for [`HELD_MAX`] from
-//! when the first of its failed services last answered. It is looked at only in rounds in which a guest is ill, or while
-//! people have been told of a storm.
+//! when the first of its failed services last answered, and nobody by a storm that began longer than [`COURSE_MAX`] ago. It is looked at
+//! only in rounds in which a guest is ill, or while people have been told of a storm.
 
 mod seen;
 
@@ -42,6 +42,10 @@ const DOMAINS_MIN: usize = 2;
 /// Longest time for which a guest is held, from when the first of its failed services last answered: a switch has started anew by then, a database has failed over,
 /// and a person has been called. Raising it has guests that a reboot would help wait for longer.
 pub(crate) const HELD_MAX: Duration = Duration::from_secs(300);
+
+/// For how long a storm holds guests, from its beginning: who ceases to answer later has a cause of their own, though the first ones may
+/// not answer for days.
+const COURSE_MAX: Duration = Duration::from_secs(600);
 
 /// The key of its incident.
 const KEY: &str = "service_storm";
@@ -96,8 +100,8 @@ enum Standing {
     Forming { from: Moment, left: Duration },
     /// It is one, of guests that have not answered since `from`.
     Held { from: Moment },
-    /// It is one, and all of them have been held for [`HELD_MAX`].
-    LetGo,
+    /// It is one, and all of them have been held for [`HELD_MAX`]. Others may be the beginning of the `next` one, as in `Forming`.
+    LetGo { next: Option<(Moment, Duration)> },
     /// It was one; those that have not answered yet are held for so much longer.
     Fading { left: Duration },
 }
@@ -132,23 +136,32 @@ impl<'b> ServiceStorm<'b> {
         }
         // Once people have been told, a sync that is late neither ends a storm nor begins it anew.
         let was_told = is_told(round);
-        let counted = fallen().filter(|seen| was_told || seen.how != How::Unheard);
-        if let Some(from) = begins(counted, self.watched) {
+        let counted = || fallen().filter(move |seen| was_told || seen.how != How::Unheard);
+        let recent = round.now.moment.minus(COURSE_MAX);
+        if let Some(from) = begins(counted(), self.watched, recent) {
             let waits = |seen: &Seen<'b>| seen.answered >= from && !held_left(round, seen).is_zero();
-            return if fallen().any(waits) { Standing::Held { from } } else { Standing::LetGo };
+            return if fallen().any(waits) { Standing::Held { from } } else { Standing::LetGo { next: None } };
         }
         let left = listens_for(round);
+        if begins(counted(), self.watched, Moment(0)).is_some() {
+            let next = if left.is_zero() { self.forms(late, recent) } else { Some((Moment(0), left)) };
+            return Standing::LetGo { next };
+        }
         if !left.is_zero() {
             return Standing::Forming { from: Moment(0), left };
         }
         if let Some(left) = self.fades(round) {
             return Standing::Fading { left };
         }
+        self.forms(late, recent).map_or(Standing::Calm, |(from, left)| Standing::Forming { from, left })
+    }
+
+    /// Since when guests have not answered that may be a storm together with those of which that shows within so long.
+    fn forms(&self, late: &[Seen<'b>], oldest: Moment) -> Option<(Moment, Duration)> {
+        let fallen = || self.fallen.values();
         let open = fallen().filter(|seen| seen.how == How::Unheard).chain(late);
-        match (begins(fallen().chain(late), self.watched), open.map(|seen| seen.settles).max()) {
-            (Some(from), Some(left)) => Standing::Forming { from, left },
-            (Some(_) | None, Some(_) | None) => Standing::Calm,
-        }
+        let left = open.map(|seen| seen.settles).max()?;
+        Some((begins(fallen().chain(late), self.watched, oldest)?, left))
     }
 
     /// For how much longer the hold outlasts the storm: guests that are reached again pass one after another, and the first ones end
@@ -170,8 +183,8 @@ impl<'b> ServiceStorm<'b> {
         let seen = self.fallen.get(guest)?;
         let own = held_left(round, seen);
         let (from, why, left) = match self.standing {
-            Standing::Calm | Standing::LetGo => return None,
-            Standing::Forming { from, left } => (from, PERHAPS, left),
+            Standing::Calm | Standing::LetGo { next: None } => return None,
+            Standing::Forming { from, left } | Standing::LetGo { next: Some((from, left)) } => (from, PERHAPS, left),
             Standing::Held { from } => (from, TOGETHER, own),
             Standing::Fading { left } => (Moment(0), FADING, left),
         };
@@ -205,9 +218,10 @@ pub(super) fn news(round: &Round<'_>, storm: Option<&ServiceStorm<'_>>, is_holdi
     let was_told = known.is_some();
     let (storm, summary) = match storm.map(|storm| (storm, storm.standing)) {
         Some((storm, Standing::Held { .. })) if was_told || is_holding => (storm, HELD),
-        Some((storm, Standing::LetGo)) if was_told => (storm, LET_GO),
+        Some((storm, Standing::LetGo { .. })) if was_told => (storm, LET_GO),
         Some((storm, Standing::Fading { .. })) => (storm, FADING),
-        Some((_, Standing::Calm | Standing::Forming { .. } | Standing::Held { .. } | Standing::LetGo)) | None => {
+        Some((_, Standing::Calm | Standing::Forming { .. } | Standing::Held { .. } | Standing::LetGo { .. }))
+        | None => {
             let over = known.filter(|_| may_end(round));
             return over.map(|open| Change::IncidentResolved { key: open.key.clone() });
         }
@@ -244,7 +258,8 @@ fn human() -> String {
 
 /// Since when guests have not answered that are a storm: [`GUESTS_MIN`] at least, of [`DOMAINS_MIN`] failure domains at least, have
 /// ceased to within [`WINDOW`], and are more than a third of all but those that ceased to at other times: these have their own cause.
-fn begins<'s, 'b: 's>(seen: impl Iterator<Item = &'s Seen<'b>>, watched: usize) -> Option<Moment> {
+/// Of several the first that is not older than `oldest`.
+fn begins<'s, 'b: 's>(seen: impl Iterator<Item = &'s Seen<'b>>, watched: usize, oldest: Moment) -> Option<Moment> {
     let mut all: Vec<(Moment, Domain<'b>)> = seen.map(|seen| (seen.answered, seen.domain)).collect();
     all.sort_unstable();
     let mut domains: BTreeMap<Domain<'b>, usize> = BTreeMap::new();
@@ -256,7 +271,8 @@ fn begins<'s, 'b: 's>(seen: impl Iterator<Item = &'s Seen<'b>>, watched: usize) 
         }
         let together = end - start;
         let answered = watched.saturating_sub(all.len() - together);
-        if together >= GUESTS_MIN && domains.len() >= DOMAINS_MIN && together * 3 > answered {
+        let is_storm = together >= GUESTS_MIN && domains.len() >= DOMAINS_MIN && together * 3 > answered;
+        if is_storm && *first >= oldest {
             return Some(*first);
         }
         match domains.get(own).copied() {

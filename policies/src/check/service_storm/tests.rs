@@ -103,6 +103,18 @@ fn a_guest_that_ceased_to_answer_before_a_storm_is_no_part_of_it() {
 }
 
 #[test]
+fn a_guest_that_ceased_to_answer_long_after_a_storm_began_that_is_not_over_may_be_reset() {
+    for (ago, refused) in [(600_000, true), (600_001, false)] {
+        let (mut stage, mut evidence) = storm();
+        for guest in ["g0", "g1", "g2"] {
+            ceases(&stage, &mut evidence, guest, ago);
+        }
+        ceases(&stage, &mut evidence, "g3", 5_000);
+        assert_eq!(is_refused(&mut stage, &evidence, "g3", RESET), refused, "{ago} ms");
+    }
+}
+
+#[test]
 fn what_may_be_no_storm_of_services_is_none() {
     type Set = fn(&mut Stage, &mut Evidence);
     fn sights(evidence: &mut Evidence, change: fn(&mut Sight)) {

@@ -188,6 +188,40 @@ fn no_guest_is_held_for_longer_than_is_said_however_long_the_storm_lasts() {
     assert_eq!(scene.words()[0], "IncidentOpened", "nobody is to think that it is over");
 }
 
+/// Three guests with a ladder that only calls somebody have not answered for twenty minutes.
+fn long_ago() -> Scene {
+    let mut scene = world(8, 4);
+    ladder(&mut scene, vec![Rung::Page { severity: Severity::Critical }]);
+    falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    scene.later(298_000);
+    (3..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    falls(&mut scene, &["g0", "g1", "g2"], 300_000);
+    assert_eq!(scene.settle(), ["IncidentOpened", "Climb", "Climb", "Climb"], "they are let go");
+    scene.later(900_000);
+    (3..8).for_each(|number| answers(&mut scene, &format!("g{number}")));
+    falls(&mut scene, &["g0", "g1", "g2"], 1_200_000);
+    scene
+}
+
+#[test]
+fn a_guest_that_fails_long_after_a_storm_began_that_is_not_over_is_not_held_and_is_no_news_of_it() {
+    let mut scene = long_ago();
+    assert_eq!(scene.words(), Vec::<String>::new(), "people know of it");
+    falls(&mut scene, &["g3"], 2_000);
+    assert_eq!(scene.words(), ["Climb"]);
+}
+
+#[test]
+fn another_storm_is_seen_while_an_earlier_one_is_not_over_also_before_it_shows() {
+    let mut scene = long_ago();
+    falls(&mut scene, &["g3"], 2_000);
+    ["g4", "g5"].iter().for_each(|guest| both(&mut scene, guest, SightState::Passing, 1_500));
+    assert_eq!(scene.words(), Vec::<String>::new(), "it shows in a moment whether they fail too");
+    falls(&mut scene, &["g4", "g5"], 2_000);
+    assert!(climbs(&scene).is_empty() && tells_of_storm(&scene), "{:?}", scene.words());
+}
+
 #[test]
 fn a_service_that_fails_later_has_its_guest_held_no_longer_for_the_first_one() {
     for (ago, expected) in [(299_999, vec![]), (300_000, vec!["g0"])] {
