@@ -50,8 +50,18 @@ pub(super) fn supervisor_down(round: &Round<'_>, decision: &mut Decision, subjec
         HostVerdict::Suspect if is_long_in_doubt(round, decision, subject) => told_in_doubt(round, decision, name),
         // Nobody is told of these but for the sake of guests that wait.
         HostVerdict::Suspect | HostVerdict::Unknown if expected => close(decision, ABOUT, subject),
+        HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown if waits_are_over(round, subject) => {
+            close(decision, ABOUT, subject);
+        }
         HostVerdict::Suspect | HostVerdict::Failed | HostVerdict::Unknown => {}
     }
+}
+
+/// Whether people were told that guests wait for this host, and none does any more: they were removed, or have been stopped for good.
+fn waits_are_over(round: &Round<'_>, subject: &Subject<'_>) -> bool {
+    let Some(told) = subject.told.about(ABOUT) else { return false };
+    let doubted = told.summary == in_doubt(subject.name) && !round.state.is_waited_for(subject.name);
+    (doubted || unplaced::is_told(subject)) && !unplaced::is_any_awaited(round)
 }
 
 /// Whether guests have long waited for a host that nobody hears, and of which too few voters can say so: it has not failed by that. A new
@@ -70,12 +80,15 @@ fn is_long_in_doubt(round: &Round<'_>, decision: &Decision, subject: &Subject<'_
 }
 
 fn told_in_doubt(round: &Round<'_>, decision: &mut Decision, name: &HostName) {
-    let summary = format!("{name} is heard by nobody, and too few voters can say so for it to be switched off");
     let human = format!(
         "Look at {name}, and in `holdfast status` which voters do not answer or are not well. If it is off, run \
          `holdfast host confirm-off {name} --operator YOUR-NAME`: until then its guests start nowhere else."
     );
-    open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, summary, Some(human));
+    open(round, decision, format!("{ABOUT}/{name}"), Severity::Critical, in_doubt(name), Some(human));
+}
+
+fn in_doubt(name: &HostName) -> String {
+    format!("{name} is heard by nobody, and too few voters can say so for it to be switched off")
 }
 
 /// Tells of a host that has failed and that nothing is done about. One that is drained is often switched off on purpose, and then it

@@ -48,6 +48,11 @@ fn is_awaited(guest: &Guest) -> bool {
     matches!(guest.phase, Phase::Unplaced) && guest.wanted == Wanted::Running
 }
 
+/// Whether there is any such guest.
+pub(super) fn is_any_awaited(round: &Round<'_>) -> bool {
+    round.state.guests.values().any(is_awaited)
+}
+
 /// Whether people are to be told that guests that were never placed have long waited for the word of this host: it is not fenced, because
 /// it is in maintenance or had nothing of them when it was last heard. They are told of one such host at a time, as one guest may wait for
 /// hundreds that are switched off.
@@ -70,12 +75,12 @@ pub(super) fn keeps_waiting(round: &Round<'_>, decision: &Decision, subject: &Su
         && round.state.suspended.is_none()
         && (Duration::from_millis(judgement.unsynced_ms) >= patience || is_told(subject))
         && (is_hands_off(host) || !round.is_waited_for(name))
-        && round.state.guests.values().any(is_awaited)
+        && is_any_awaited(round)
         && (is_told(subject) || !is_told_of_any(round, decision))
 }
 
 /// Whether people have been told, and the host has not been heard since: a new coordinator counts its silence from its own beginning.
-fn is_told(subject: &Subject<'_>) -> bool {
+pub(super) fn is_told(subject: &Subject<'_>) -> bool {
     subject.told.about(ABOUT).is_some_and(|open| open.summary == summary(subject.name))
 }
 

@@ -102,6 +102,21 @@ fn a_new_coordinator_neither_ends_nor_repeats_that_the_word_of_a_silent_host_is_
     }
 }
 
+/// `d` has another guest, so that its own silence ends nothing.
+#[test]
+fn that_guests_wait_for_the_word_of_a_host_is_over_when_none_does_although_the_host_is_silent_yet() {
+    let hosts = ["a", "b", "c", "d"].map(host);
+    let mut scene = four();
+    scene.stage.declare(declaration(&[name("new"), name("web")], &hosts));
+    restraint::set_mode(&mut scene, "d", Mode::Maintenance);
+    scene.later(1_000_000);
+    scene.silent("d", 420_000);
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    assert!(scene.stage.state.open_incident("supervisor/d").is_some());
+    scene.stage.declare(declaration(&[name("web")], &hosts));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
 #[test]
 fn people_are_told_of_one_host_at_a_time_where_guests_wait_for_the_word_of_many() {
     let (mut scene, _) = added_again();
