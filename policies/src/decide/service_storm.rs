@@ -211,6 +211,11 @@ pub(super) fn is_told(round: &Round<'_>) -> bool {
     round.told.by_key(KEY).is_some()
 }
 
+/// Whether people have been told that guests are held, and that is not over.
+pub(super) fn is_held_as_told(round: &Round<'_>) -> bool {
+    round.told.by_key(KEY).is_some_and(|open| open.summary == HELD || open.summary == FADING)
+}
+
 /// What people are to be told, unless they have been. They are called when a rung is held for the first time: what the restart of its
 /// service has helped needs nobody.
 pub(super) fn news(round: &Round<'_>, storm: Option<&ServiceStorm<'_>>, is_holding: bool) -> Option<Change> {

@@ -8,6 +8,7 @@ use super::{
     hosts::newest_sign,
     leases::pending,
     restraint::is_missed,
+    service_storm::is_held_as_told,
     subject::Subject,
     unplaced,
 };
@@ -160,7 +161,8 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         if let Some(waits) = waits_there(round, guest, known, name) {
             return Some(waits);
         }
-        let home = known.home().filter(|home| home.host == *name)?;
+        // S9: what many guests have in common is not mended by switching off the host of one.
+        let home = known.home().filter(|home| home.host == *name && !is_held_as_told(round))?;
         round.watched(guest, home.epoch).failed_service(round.state)
     });
     let awaited = || {

@@ -408,6 +408,23 @@ fn a_storm_of_services_does_not_hold_up_a_drain() {
     assert_eq!(words, ["IncidentOpened", "Migrate"], "{words:?}");
 }
 
+#[test]
+fn in_a_storm_of_services_no_host_is_switched_off_because_its_supervisor_is_silent_and_a_service_there_fails() {
+    for is_storm in [false, true] {
+        let mut scene = world(8, 4);
+        if is_storm {
+            falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+            assert_eq!(scene.settle(), ["IncidentOpened"]);
+        }
+        falls(&mut scene, &["g3"], 2_000);
+        scene.synced("d", scene.now - 31_000);
+        scene.heard("d", 200);
+        assert_eq!(scene.verdict("d"), HostVerdict::Isolated);
+        let words = scene.words();
+        assert_eq!(words.contains(&"FenceOpened".to_owned()), !is_storm, "{words:?}");
+    }
+}
+
 /// Whether each guest is held, counted one by one: a guest that answers is `None`, any other one has not for so many milliseconds.
 fn counted(guests: &[Option<u64>], on: usize) -> Vec<bool> {
     let fallen: Vec<(u64, usize)> =
