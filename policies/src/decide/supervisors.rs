@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Decision, HostVerdict, Round,
     fences::{close, open},
+    guests::order::is_stopped_for_another,
     hosts::newest_sign,
     leases::pending,
     restraint::is_missed,
@@ -176,6 +177,8 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
 /// What of a guest that is down, or may be, only the supervisor of this host can bring to an end.
 fn waits_there(round: &Round<'_>, guest: &GuestName, known: &Guest, name: &HostName) -> Option<String> {
     match &known.phase {
+        // Whoever wants another one stopped wants no host to be lost for it (S8).
+        Phase::Releasing { .. } if is_stopped_for_another(round.state, guest) => None,
         Phase::Starting { .. } | Phase::Releasing { .. } => Some(format!("{guest} is {} there", known.word())),
         Phase::Migrating(Migration { step: MigrationStep::Clearing { .. }, .. }) => {
             Some(format!("what its move has left of {guest} is there"))

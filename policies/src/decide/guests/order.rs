@@ -128,6 +128,11 @@ fn stops_before(state: &ClusterState, name: &GuestName) -> Option<String> {
     stopped_for(state, name).map(|first| format!("it does not run without {first}, which an operator wants stopped"))
 }
 
+/// Whether a guest is to be down because one is that it does not run without: it starts nowhere meanwhile.
+pub(in crate::decide) fn is_stopped_for_another(state: &ClusterState, name: &GuestName) -> bool {
+    stopped_for(state, name).is_some()
+}
+
 /// Whether the guest is down soon: wanted stopped, or unable to run without one that is.
 fn is_going(state: &ClusterState, name: &GuestName, guest: &Guest) -> bool {
     let goes_with_it = || state.hands_off(name).is_none() && stopped_for(state, name).is_some();

@@ -207,6 +207,22 @@ fn a_guest_is_stopped_before_the_one_that_it_needs() {
     assert_eq!(scene.settle(), ["Place"]);
 }
 
+#[test]
+fn that_a_guest_is_to_stop_before_the_one_that_it_needs_costs_no_host_whose_supervisor_is_down() {
+    let mut scene = both(order("db", "web", true, true));
+    want(&mut scene, "db", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+    scene.later(60_000);
+    scene.silent("b", 31_000);
+    scene.heard("b", 100);
+    let words = scene.settle();
+    assert!(!words.contains(&"FenceOpened".to_owned()), "{words:?}");
+    want(&mut scene, "db", Wanted::Running);
+    let words = scene.settle();
+    assert!(words.contains(&"FenceOpened".to_owned()), "web is to start, and waits for b: {words:?}");
+}
+
 /// `web` could not be stopped, and `db`, which it needs and which moves by a stop and a start, is on a drained host.
 fn second_cannot_be_stopped() -> Scene {
     let mut scene = both(order("db", "web", true, true));
