@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     evidence::OtherBoot,
+    ladder::{LadderKind, NextStep, Trouble, ladder_of, next_step},
     model::Severity,
     names::{GuestName, HostName},
-    state::{Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Tenure, Wanted},
+    state::{ClusterState, Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Tenure, Wanted},
 };
 
 /// What keys of these incidents begin with; a slash and a host's name follow.
@@ -164,6 +165,9 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         }
         // S9: what many guests have in common is not mended by switching off the host of one.
         let home = known.home().filter(|home| home.host == *name && !is_held_as_told(round))?;
+        if is_left_to_people(round, guest, known) {
+            return None;
+        }
         round.watched(guest, home.epoch).failed_service(round.state)
     });
     let awaited = || {
@@ -172,6 +176,18 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
     };
     let failed = failed.or_else(awaited)?;
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
+}
+
+/// Whether all that is to be done for a guest whose services fail has been done, and people called: its host is not to be lost for it
+/// because of a supervisor that has nothing more to do there (S8).
+fn is_left_to_people(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
+    let told = round.told.by_key(&ClusterState::guest_key(guest));
+    if !told.is_some_and(|open| open.human.is_some()) {
+        return false;
+    }
+    let rungs = ladder_of(&round.state.policies, guest, LadderKind::Recovery);
+    let position = known.ladder.position.as_ref().filter(|position| position.ladder == LadderKind::Recovery);
+    next_step(&rungs, position, Duration::MAX, Trouble::Service) == NextStep::Exhausted
 }
 
 /// What of a guest that is down, or may be, only the supervisor of this host can bring to an end.

@@ -578,6 +578,25 @@ fn a_host_whose_supervisor_stays_down_is_fenced_when_its_guest_fails() {
     assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
 }
 
+#[test]
+fn a_guest_at_the_end_of_its_ladder_for_which_people_have_been_called_costs_no_host_whose_supervisor_is_down() {
+    let mut scene = four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    let decided = scene.settle();
+    assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
+    scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
+    let decided = scene.settle();
+    assert!(decided.contains(&"FenceOpened".to_owned()), "somebody wants it tried anew: {decided:?}");
+}
+
 /// Simulator seed 3582: it had stood still, and its own syncs were missing when it went on.
 #[test]
 fn a_coordinator_does_not_fence_itself_because_its_own_syncs_are_missing() {
