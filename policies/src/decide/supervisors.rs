@@ -16,9 +16,9 @@ use super::{
 use crate::{
     evidence::OtherBoot,
     ladder::{LadderKind, NextStep, Trouble, ladder_of, next_step},
-    model::Severity,
+    model::{Rung, Severity},
     names::{GuestName, HostName},
-    state::{ClusterState, Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Tenure, Wanted},
+    state::{ClusterState, Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Position, Tenure, Wanted},
 };
 
 /// What keys of these incidents begin with; a slash and a host's name follow.
@@ -165,7 +165,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         }
         // S9: what many guests have in common is not mended by switching off the host of one.
         let home = known.home().filter(|home| home.host == *name && !is_held_as_told(round))?;
-        if is_left_to_people(round, guest, known) {
+        if may_come_up(round, guest, known) || is_left_to_people(round, guest, known) {
             return None;
         }
         round.watched(guest, home.epoch).failed_service(round.state)
@@ -178,6 +178,36 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
 }
 
+/// Whether a guest may be coming up yet, the newest try may still help it, or its file systems are frozen: where its supervisor answered
+/// nothing would be done for it either. A host that has been given many guests at once is slow, and so are they.
+fn may_come_up(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
+    let Phase::Running { tenure, since, verified, .. } = &known.phase else { return false };
+    if is_frozen(round, guest, tenure) {
+        return true;
+    }
+    let tried = recovery(known).filter(|position| !position.recovered && !position.failed);
+    if let Some(position) = tried {
+        let rungs = ladder_of(&round.state.policies, guest, LadderKind::Recovery);
+        let wait = rungs.get(position.rung).map(Rung::wait);
+        return wait.is_some_and(|wait| round.age(position.acted.max(*since)) < wait.0);
+    }
+    let Some((_, policy)) = round.state.policies.policy_of(guest) else { return false };
+    let graces = policy.services.values().map(|service| service.tuning.grace.unwrap_or(policy.boot_grace));
+    !verified && graces.max().is_some_and(|grace| round.age(*since) < grace.0)
+}
+
+fn is_frozen(round: &Round<'_>, guest: &GuestName, tenure: &Tenure) -> bool {
+    let Some(seen) = round.evidence.hosts.get(&tenure.host) else { return false };
+    let report = seen.reports.get(guest).filter(|report| report.epoch == tenure.epoch);
+    let (Some(report), Some(sync)) = (report, &seen.sync) else { return false };
+    report.frozen_left(round.now.moment.since(sync.at)).is_some()
+}
+
+/// Where a guest stands on the ladder for services that fail.
+fn recovery(known: &Guest) -> Option<&Position> {
+    known.ladder.position.as_ref().filter(|position| position.ladder == LadderKind::Recovery)
+}
+
 /// Whether all that is to be done for a guest whose services fail has been done, and people called: its host is not to be lost for it
 /// because of a supervisor that has nothing more to do there (S8).
 fn is_left_to_people(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
@@ -186,8 +216,7 @@ fn is_left_to_people(round: &Round<'_>, guest: &GuestName, known: &Guest) -> boo
         return false;
     }
     let rungs = ladder_of(&round.state.policies, guest, LadderKind::Recovery);
-    let position = known.ladder.position.as_ref().filter(|position| position.ladder == LadderKind::Recovery);
-    next_step(&rungs, position, Duration::MAX, Trouble::Service) == NextStep::Exhausted
+    next_step(&rungs, recovery(known), Duration::MAX, Trouble::Service) == NextStep::Exhausted
 }
 
 /// What of a guest that is down, or may be, only the supervisor of this host can bring to an end.

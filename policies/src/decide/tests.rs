@@ -597,6 +597,45 @@ fn a_guest_at_the_end_of_its_ladder_for_which_people_have_been_called_costs_no_h
     assert!(decided.contains(&"FenceOpened".to_owned()), "somebody wants it tried anew: {decided:?}");
 }
 
+/// `web` is started on `d`, by the cluster or by its ladder, and fails half a minute after `d`'s supervisor has fallen silent.
+fn fails_after_its_start(by_ladder: bool, allowed: u64) -> Vec<String> {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    let mut policies = scene.stage.state.policies.clone();
+    let wait = crate::time::Span::secs(allowed);
+    for policy in policies.policies.values_mut() {
+        policy.boot_grace = wait;
+        policy.ladder = vec![crate::model::Rung::ResetGuest { tries: 2, wait }];
+    }
+    scene.stage.declare(policies);
+    scene.stage.place("web", "d");
+    scene.stage.end("d", done());
+    if by_ladder {
+        scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
+        let reset = scene.stage.climb("web", 0);
+        scene.stage.must(reset);
+        scene.stage.end("d", done());
+    }
+    scene.all_well();
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Failing);
+    }
+    scene.settle()
+}
+
+#[test]
+fn a_guest_has_its_time_to_boot_and_its_rung_its_wait_before_it_costs_a_host_whose_supervisor_is_down() {
+    for by_ladder in [false, true] {
+        for (allowed, fenced) in [(32, false), (31, true)] {
+            let decided = fails_after_its_start(by_ladder, allowed);
+            assert_eq!(decided.contains(&"FenceOpened".to_owned()), fenced, "{by_ladder} {allowed}: {decided:?}");
+        }
+    }
+}
+
 /// Simulator seed 3582: it had stood still, and its own syncs were missing when it went on.
 #[test]
 fn a_coordinator_does_not_fence_itself_because_its_own_syncs_are_missing() {

@@ -74,6 +74,20 @@ fn a_frozen_guest_of_which_more_is_known_than_that_it_is_silent_is_helped_as_eve
 }
 
 #[test]
+fn a_guest_that_was_frozen_when_its_supervisor_fell_silent_costs_its_host_nothing_for_five_minutes() {
+    for (frozen_ms, fenced) in [(268_000, false), (269_000, true)] {
+        let mut scene = four();
+        scene.now += 31_000;
+        scene.all_well();
+        scene.silent("d", 31_000);
+        scene.heard("d", 100);
+        says(&mut scene, GuestCondition::Running, Some(frozen_ms));
+        let words = scene.words();
+        assert_eq!(words.contains(&"FenceOpened".to_owned()), fenced, "{frozen_ms} ms: {words:?}");
+    }
+}
+
+#[test]
 fn the_report_of_a_guest_that_is_not_frozen_is_as_earlier_versions_write_and_read_it() {
     let report = GuestReport::new(name("web"), crate::names::Epoch::default(), GuestCondition::Running);
     let written = serde_json::to_value(&report).unwrap();
