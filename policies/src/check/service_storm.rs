@@ -127,7 +127,11 @@ impl<'a> Check<'a> {
         // Both were told with a sync, which may have been on its way.
         let on_its_way = self.timing.sync_every.0 * 3;
         let happened = |ago_ms: u64| told.minus(Duration::from_millis(ago_ms)).plus(on_its_way);
-        if report.happened.iter().any(|what| happened(what.ago_ms) >= first) {
+        let stood_still = self.evidence.hosts.get(&tenure.host)?.stood_still.get(name);
+        let stood_still = stood_still.filter(|(epoch, _)| *epoch == tenure.epoch);
+        if stood_still.is_some_and(|(_, until)| until.plus(on_its_way) >= first)
+            || report.happened.iter().any(|what| happened(what.ago_ms) >= first)
+        {
             return None;
         }
         Some(Ceased { answered, first, domain: self.domain(&tenure.host) })

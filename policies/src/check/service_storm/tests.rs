@@ -121,7 +121,7 @@ fn what_may_be_no_storm_of_services_is_none() {
         let services = evidence.services.get_mut(&name("g0")).unwrap();
         services.values_mut().for_each(|vantages| vantages.values_mut().for_each(change));
     }
-    let cases: [(&str, Set); 12] = [
+    let cases: [(&str, Set); 13] = [
         ("two guests", |stage, evidence| both(stage, evidence, "g2", SightState::Passing, 100)),
         ("long after each other", |stage, evidence| ceases(stage, evidence, "g2", 40_000)),
         ("one rack", |stage, _| {
@@ -138,6 +138,10 @@ fn what_may_be_no_storm_of_services_is_none() {
             let reports = &mut evidence.hosts.get_mut(&host("a")).unwrap().reports;
             let what = Happening::AgentLeft { own: true };
             reports.get_mut(&name("g0")).unwrap().happened = vec![Happened { ago_ms: 4_000, what }];
+        }),
+        ("it stood still since", |stage, evidence| {
+            let until = (epoch(stage, "g0"), Moment(NOW - 4_000));
+            evidence.hosts.get_mut(&host("a")).unwrap().stood_still.insert(name("g0"), until);
         }),
         ("it fails inside too", |stage, evidence| {
             say(stage, evidence, "g0", Vantage::Inside, SightState::Failing, 5_000);

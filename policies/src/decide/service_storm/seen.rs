@@ -152,12 +152,14 @@ fn runs(round: &Round<'_>, guest: &GuestName, tenure: &Tenure) -> bool {
 }
 
 /// Whether its host has told of anything that has happened to the guest itself since it last answered: a reset of its own, its
-/// watchdog, an agent that has left.
+/// watchdog, an agent that has left; or that it stood still, or was frozen as for a backup, which may be done to many at once.
 fn has_happened(round: &Round<'_>, guest: &GuestName, tenure: &Tenure, answered: Moment) -> bool {
     let Some(seen) = round.evidence.hosts.get(&tenure.host) else { return false };
     let (Some(sync), Some(report)) = (&seen.sync, seen.reports.get(guest)) else { return false };
     // Both were told with a sync, which may have been on its way.
     let told = round.timing.sync_every.0 * 2;
     let at = |ago_ms: u64| sync.at.minus(Duration::from_millis(ago_ms)).plus(told);
-    report.happened.iter().any(|happened| at(happened.ago_ms) >= answered)
+    let stood_still = seen.stood_still.get(guest).filter(|(epoch, _)| *epoch == tenure.epoch);
+    stood_still.is_some_and(|(_, until)| until.plus(told) >= answered)
+        || report.happened.iter().any(|happened| at(happened.ago_ms) >= answered)
 }

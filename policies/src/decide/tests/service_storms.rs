@@ -275,6 +275,20 @@ fn a_guest_whose_own_failure_is_proven_is_no_part_of_a_storm_and_is_let_through(
     }
 }
 
+#[test]
+fn guests_that_are_frozen_for_a_backup_make_no_storm_with_one_that_fails() {
+    let mut scene = world(8, 4);
+    falls(&mut scene, &["g0", "g1", "g2", "g3"], 2_000);
+    for (guest, on) in [("g0", "a"), ("g1", "b"), ("g2", "c")] {
+        let seen = scene.evidence.hosts.get_mut(&host(on)).unwrap();
+        let mut reports = seen.reports.clone();
+        reports.get_mut(&name(guest)).unwrap().frozen_ms = Some(1_500);
+        seen.report(reports, Moment(scene.now));
+    }
+    assert_eq!(scene.words(), ["Climb"]);
+    assert_eq!(climbs(&scene), ["g3"]);
+}
+
 /// A rack that has lost its power is no matter of services. Before its hosts are missed it may be one.
 #[test]
 fn guests_of_hosts_that_are_just_being_missed_make_no_storm() {
