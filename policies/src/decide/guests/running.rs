@@ -122,6 +122,10 @@ impl Pass<'_, '_> {
             } else {
                 judgement.doing = format!("runs on {host}, waiting for its services to answer");
                 judgement.waits = Some(self.to_come_up(run, policy, judgement));
+                // What does not answer everywhere, or only now and then, is not up: when its time to boot has passed, people are told why.
+                if judgement.waits.as_ref().is_some_and(|(_, left)| *left == FOREVER) {
+                    self.degraded(run, policy, judgement);
+                }
                 self.unasked(run, policy, judgement);
                 leaves_later(self.round, run, judgement);
             }

@@ -82,6 +82,29 @@ fn a_vantage_that_has_not_seen_yet_that_a_service_has_come_up_disagrees_with_nob
     assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
 }
 
+/// It has not come up, so that whoever starts after it waits for it.
+#[test]
+fn vantages_that_disagree_of_a_guest_that_was_started_are_told_of_when_its_time_to_boot_has_passed() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.place("web", "d");
+    scene.stage.end("d", done());
+    scene.all_well();
+    let goes_on = |scene: &mut Scene, ms: u64| {
+        scene.later(ms);
+        scene.sight("web", "a", SightState::Passing);
+        scene.sight("web", "b", SightState::Failing);
+        scene.settle()
+    };
+    assert_eq!(goes_on(&mut scene, 1_000), Vec::<String>::new());
+    assert_eq!(goes_on(&mut scene, 4_900), Vec::<String>::new(), "it has six seconds");
+    assert_eq!(goes_on(&mut scene, 200), ["IncidentOpened"]);
+    assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
+    assert_eq!(goes_on(&mut scene, 10_000), Vec::<String>::new(), "once");
+    scene.later(1_000);
+    seen(&mut scene, SightState::Passing);
+    assert_eq!(scene.settle(), ["Verified", "IncidentResolved"]);
+}
+
 #[test]
 fn what_a_service_says_of_itself_is_not_taken_for_what_a_vantage_sees() {
     let mut scene = under(|_| {});
