@@ -26,7 +26,7 @@
 //! | | `ill.rs` | the newest rung to help | the rung's wait |
 //! | | `anew.rs` | a guest that it needs, before it is reset | that is ready |
 //! | | `held.rs` | the one cause for which it and many others do not answer | five minutes since it last did |
-//! | | `condition.rs` | its services to come up | its time to boot |
+//! | | `condition.rs`, `coming_up.rs` | its services to come up | its time to boot |
 //! | | `moves.rs` | its turn to move; a host that can take it | another move has ended, a pause; one can |
 //! | | | those that need it to stop, where it moves by a stop | they are down |
 //! | `Releasing` | here | the word that nothing of it is left | the order's deadline; ten seconds after it failed |
@@ -37,6 +37,7 @@
 
 mod anew;
 mod between;
+mod coming_up;
 mod condition;
 mod degraded;
 mod first;

@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     super::{FOREVER, GuestJudgement, Round},
     Pass,
-    condition::{Condition, boot_left, has_come_up, judge_services, to_boot, trouble},
+    condition::{Condition, judge_services, trouble},
     glance::Here,
     reasons::must_leave,
-    unasked::unasked_for,
     wanted::hands_on,
     without_lease::{stopped_by_lease, waits_for_lease},
 };
@@ -16,8 +15,8 @@ use crate::{
     change::Change,
     evidence::{Sight, SightState},
     hands_off::HandsOff,
-    model::{GuestDeclaration, OnDegraded, Policy},
-    names::{GuestName, OrderId, ServiceName},
+    model::{GuestDeclaration, Policy},
+    names::{GuestName, OrderId},
     order::OrderKind,
     state::{Guest, Tenure, Wanted},
 };
@@ -115,21 +114,7 @@ impl Pass<'_, '_> {
     fn well(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
         let host = &run.tenure.host;
         if !run.verified {
-            if let Some(unasked) = self.unasked_beside_those_that_are_up(run, policy, judgement) {
-                let which = if unasked.is_empty() { "all services" } else { "all services that can be asked" };
-                judgement.doing = format!("runs on {host}, {which} answer");
-                self.decision.commands.push(Change::Verified { guest: run.name.clone(), unasked });
-            } else {
-                judgement.doing = format!("runs on {host}, waiting for its services to answer");
-                judgement.waits = Some(self.to_come_up(run, policy, judgement));
-                // What does not answer everywhere, or only now and then, is not up: when its time to boot has passed, people are told why.
-                if judgement.waits.as_ref().is_some_and(|(_, left)| *left == FOREVER) {
-                    self.degraded(run, policy, judgement);
-                }
-                self.unasked(run, policy, judgement);
-                leaves_later(self.round, run, judgement);
-            }
-            return;
+            return self.comes_up(run, policy, judgement);
         }
         // Nothing was tried at the end of its ladder, so nothing is to be verified either: the call itself is over.
         let is_up = || self.unasked_beside_those_that_are_up(run, policy, judgement).is_some();
@@ -153,35 +138,6 @@ impl Pass<'_, '_> {
             self.decision.commands.push(Change::LadderReset { guest: run.name.clone() });
         }
         self.consider_move(run, policy, judgement);
-    }
-
-    /// The services that nobody can ask, when all others have come up; `None` while one is waited for.
-    fn unasked_beside_those_that_are_up(
-        &self,
-        run: &Run<'_>,
-        policy: Option<&Policy>,
-        judgement: &GuestJudgement,
-    ) -> Option<Vec<ServiceName>> {
-        let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
-        let behind = judgement.services.iter().filter(|(_, own)| !has_come_up(own, on_degraded));
-        let unasked = behind.map(|(name, own)| {
-            unasked_for(self.round, run, policy?, name, own)?;
-            Some(name.clone())
-        });
-        unasked.collect()
-    }
-
-    /// What a guest that runs and is not verified yet waits for. When its time to boot has passed, only those who look at its
-    /// services end that: by what they see, or by saying that they cannot ask.
-    fn to_come_up(&self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) -> (String, u64) {
-        let on_degraded = policy.map_or(OnDegraded::Alert, |policy| policy.on_degraded);
-        let behind = judgement.services.iter().filter(|(_, own)| !has_come_up(own, on_degraded));
-        let left = behind.filter_map(|(name, _)| {
-            let policy = policy?;
-            let grace = policy.services.get(name).and_then(|service| service.tuning.grace).unwrap_or(policy.boot_grace);
-            boot_left(self.round, run, grace.0)
-        });
-        left.max().map_or_else(|| ("its services to answer".to_owned(), FOREVER), to_boot)
     }
 
     /// Why nothing is done to a running guest. Where all hosts are active, and nothing is suspended, only its own wish says so.

@@ -38,7 +38,7 @@ pub(super) fn unasked_for(
 }
 
 /// The same for a service of which some say that it fails, fewer than must agree, and which the others cannot ask: nothing comes of that.
-fn doubted_for(
+pub(super) fn doubted_for(
     round: &Round<'_>,
     run: &Run<'_>,
     policy: &Policy,

@@ -82,19 +82,35 @@ fn a_vantage_that_has_not_seen_yet_that_a_service_has_come_up_disagrees_with_nob
     assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
 }
 
-/// It has not come up, so that whoever starts after it waits for it.
-#[test]
-fn vantages_that_disagree_of_a_guest_that_was_started_are_told_of_when_its_time_to_boot_has_passed() {
+/// A guest that has come to run on `d` at this moment, and has six seconds to boot.
+fn started() -> Scene {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
     scene.stage.place("web", "d");
     scene.stage.end("d", done());
     scene.all_well();
-    let goes_on = |scene: &mut Scene, ms: u64| {
-        scene.later(ms);
-        scene.sight("web", "a", SightState::Passing);
-        scene.sight("web", "b", SightState::Failing);
-        scene.settle()
-    };
+    scene
+}
+
+/// One vantage gets answers, and the other one does not.
+fn goes_on(scene: &mut Scene, ms: u64) -> Vec<String> {
+    scene.later(ms);
+    scene.sight("web", "a", SightState::Passing);
+    scene.sight("web", "b", SightState::Failing);
+    scene.settle()
+}
+
+#[test]
+fn a_guest_that_answers_some_and_will_not_answer_all_does_not_hold_up_a_drain() {
+    let mut scene = started();
+    restraint::set_mode(&mut scene, "d", Mode::Draining);
+    assert_eq!(goes_on(&mut scene, 5_900), Vec::<String>::new());
+    assert_eq!(goes_on(&mut scene, 4_200), ["IncidentOpened", "Migrate"]);
+}
+
+/// It has not come up, so that whoever starts after it waits for it.
+#[test]
+fn vantages_that_disagree_of_a_guest_that_was_started_are_told_of_when_its_time_to_boot_has_passed() {
+    let mut scene = started();
     assert_eq!(goes_on(&mut scene, 1_000), Vec::<String>::new());
     assert_eq!(goes_on(&mut scene, 4_900), Vec::<String>::new(), "it has six seconds");
     assert_eq!(goes_on(&mut scene, 200), ["IncidentOpened"]);
