@@ -66,6 +66,10 @@ pub(super) fn attempt(
     if let Some(quarantine) = subject.host.quarantine.as_ref().filter(|quarantine| quarantine.is_contested()) {
         return Some((format!("a person to settle whose name it is: {quarantine}"), FOREVER));
     }
+    // R20: a drill that had begun before the fence was opened.
+    if let Some(order) = round.state.fence_under_way(name).and_then(|order| round.state.orders.get(&order)) {
+        return Some(("the end of its drill, which may yet switch it off".to_owned(), left_of(round, order)));
+    }
     if let Some(hold) = &decision.report.storm_hold {
         return Some((format!("fencing is held: {hold}"), FOREVER));
     }

@@ -102,6 +102,25 @@ fn a_new_coordinator_neither_ends_nor_repeats_that_the_word_of_a_silent_host_is_
     }
 }
 
+/// Who carries the drill out has fallen silent, so that its call does not keep others from theirs any more.
+#[test]
+fn a_host_that_a_drill_may_yet_switch_off_is_not_ordered_off_a_second_time() {
+    let mut scene = four();
+    scene.stage.declare(declaration(&[name("new"), name("web")], &["a", "b", "c", "d"].map(host)));
+    restraint::set_mode(&mut scene, "c", Mode::Draining);
+    let (by, level) = ("ann".to_owned(), 0);
+    scene.stage.must(Change::DrillBegun { host: host("c"), executor: host("b"), level, by });
+    scene.later(6_000);
+    scene.silent("c", 2_000);
+    let report = GuestReport::new(name("new"), Epoch::default(), GuestCondition::Running);
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.insert(name("new"), report);
+    scene.silent("b", 5_000);
+    scene.heard("b", 100);
+    let words = scene.settle();
+    let has = |word: &str| words.contains(&word.to_owned());
+    assert!(has("FenceOpened") && !has("FenceAttempted"), "{words:?}");
+}
+
 /// `d` has another guest, so that its own silence ends nothing.
 #[test]
 fn that_guests_wait_for_the_word_of_a_host_is_over_when_none_does_although_the_host_is_silent_yet() {
