@@ -142,7 +142,7 @@ impl<'a> Plan<'a> {
         Self { problem, room, placement, moves, unseen, overfull }
     }
 
-    /// All guests of the state, those of the highest priority first.
+    /// All guests of the state, those of the highest priority first, and what starts before others before these.
     pub(super) fn by_priority(&self) -> Vec<Subject<'a>> {
         self.problem.by_priority()
     }

@@ -1,12 +1,10 @@
 //! The problem of placing, apart from how the cluster came into it: hosts with what they have, guests with what they
 //! need, and rules resolved to rows.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    order::Turn,
     reason::Reason,
     rows,
     rules::{Group, HostRule, OrderRule, Resolver},
@@ -211,17 +209,18 @@ impl<'a> Problem<'a> {
         !self.host_rules.is_empty() || !self.groups.is_empty()
     }
 
-    /// The guests that the state knows, those of the highest priority first, and by name.
+    /// The guests that the state knows, those of the highest priority first, what starts before others before these, and by name.
     #[must_use]
     pub fn by_priority(&self) -> Vec<Subject<'a>> {
-        let subject = |guest: &PlanGuest<'a>| {
+        let turns = self.turns();
+        let subject = |(at, guest): (GuestAt, &PlanGuest<'a>)| {
             let PlanGuest { name, declared, priority, home, .. } = *guest;
-            Some(Subject { name, guest: guest.known?, declared, priority, home })
+            Some((turns[at], Subject { name, guest: guest.known?, declared, priority, home }))
         };
-        let mut subjects: Vec<Subject<'a>> = Vec::with_capacity(self.guests.len());
-        subjects.extend(self.guests.rows().iter().filter_map(subject));
-        subjects.sort_by_key(|subject| Reverse(subject.priority));
-        subjects
+        let mut subjects: Vec<(Turn, Subject<'a>)> = Vec::with_capacity(self.guests.len());
+        subjects.extend(self.guests.iter().filter_map(subject));
+        subjects.sort_by_key(|(turn, _)| *turn);
+        subjects.into_iter().map(|(_, subject)| subject).collect()
     }
 
     /// Has a declared guest count as wanted that is not, and says whether that would have it started: what runs already, or is

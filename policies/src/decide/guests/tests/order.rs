@@ -162,19 +162,57 @@ fn a_guest_that_moves_itself_is_not_down_until_the_one_before_it_has_its_turn() 
         cold_only(&mut scene, guest);
     }
     rule(&mut scene, order("db", "web", true, true));
-    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().priority = 200);
     set_mode(&mut scene, "b", Mode::Draining);
     scene.later(20_000);
     for guest in ["db", "web"] {
         seen(&mut scene, guest, SightState::Passing);
     }
-    assert_eq!(scene.settle(), ["Migrate"]);
+    scene.stage.must(ask_move("web", "a"));
     assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
+    assert_eq!(scene.settle(), Vec::<String>::new(), "db waits for its turn");
     scene.stage.end("b", done());
     scene.later(1_000);
     seen(&mut scene, "db", SightState::Passing);
     assert_eq!(scene.settle(), ["Place"]);
     assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
+}
+
+/// Both have to leave `b`, and `db` is to be up before `app`, which is more important and the first by name.
+fn both_leave(required: bool, cold: bool) -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c"], &["app", "db"]);
+    for guest in ["app", "db"] {
+        scene.stage.run(guest, "b");
+        if cold {
+            cold_only(&mut scene, guest);
+        }
+    }
+    rule(&mut scene, order("db", "app", required, true));
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("app")).unwrap().priority = 200);
+    set_mode(&mut scene, "b", Mode::Draining);
+    scene.later(20_000);
+    for guest in ["app", "db"] {
+        seen(&mut scene, guest, SightState::Passing);
+    }
+    scene
+}
+
+#[test]
+fn of_guests_that_have_to_leave_their_host_the_one_before_the_others_goes_first() {
+    for (required, cold) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut scene = both_leave(required, cold);
+        assert_eq!(scene.settle(), ["Migrate"], "{required} {cold}");
+        assert!(!matches!(scene.stage.phase("db"), Phase::Running { .. }), "{required} {cold}");
+        assert!(matches!(scene.stage.phase("app"), Phase::Running { .. }), "{required} {cold}");
+    }
+}
+
+#[test]
+fn nobody_stays_on_a_drained_host_for_one_before_it_that_cannot_leave() {
+    let mut scene = both_leave(true, false);
+    rule(&mut scene, hosts_rule("db", &[("a", Score::Never), ("c", Score::Never)], false));
+    let words = scene.settle();
+    assert!(words.contains(&"Migrate".to_owned()), "{words:?}");
+    assert!(matches!(scene.stage.phase("db"), Phase::Running { .. }));
 }
 
 /// Both run.
