@@ -185,8 +185,8 @@ fn guest(world: &mut World, scenario: &Scenario, vm: &Declared) {
     set_free(world, &name);
     let host = vm.host.as_ref().or(vm.recorded_host.as_ref()).and_then(|host| world.names.host(host)).cloned();
     let runs = may_run(vm);
-    // What was down already when its host went into maintenance is none of that host's guests.
-    if let Some(host) = host.as_ref().filter(|_| runs || !is_kept_in_maintenance(scenario, vm)) {
+    // What was down already when its host went into maintenance, or is down while it joins, is none of that host's guests.
+    if let Some(host) = host.as_ref().filter(|_| runs || !is_kept_where_hands_are_off(scenario, vm)) {
         kept_on(world, &name, host);
     }
     let there = host.filter(|host| vm.host.is_some() && runs && world.state.hosts.contains_key(host));
@@ -208,10 +208,11 @@ fn guest(world: &mut World, scenario: &Scenario, vm: &Declared) {
     }
 }
 
-fn is_kept_in_maintenance(scenario: &Scenario, vm: &Declared) -> bool {
+fn is_kept_where_hands_are_off(scenario: &Scenario, vm: &Declared) -> bool {
     let kept = vm.host.as_ref().or(vm.recorded_host.as_ref());
     let host = scenario.hosts.iter().find(|host| Some(&host.name) == kept);
-    host.is_some_and(|host| ["maintenance", "down-in-maintenance"].contains(&host.state.as_str()))
+    let joins = |host: &Host| host.state == "joining" && scenario.mode == Kind::Snapshot;
+    host.is_some_and(|host| joins(host) || ["maintenance", "down-in-maintenance"].contains(&host.state.as_str()))
 }
 
 fn count_of(value: &Value) -> Option<u32> {
