@@ -246,20 +246,31 @@ fn failed_rounds(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], host: HostAt) 
 
 /// The hosts of a set, the one where it comes together first: where one of it is stuck, because its moves fail, unless another
 /// of it does not start there; else where an operator has put one of it, by the newest move; else one where none of it has failed
-/// to start, that does not doubt itself, and where most of it is, so that as few as can be are disturbed.
+/// to start, that does not doubt itself, where most of those are that do not give way to others of it, and where most of it is, so that
+/// as few as can be are disturbed.
 fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
     let key = |host: &HostAt| {
         let (put, most) = (put(*host), on(*host).count());
+        let firm = on(*host).filter(|guest| !gives_way(problem, at, *guest)).count();
         let failed = failed_rounds(problem, at, *host);
         let stuck = failed == 0 && on(*host).any(|guest| is_stuck(problem, guest));
-        (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, std::cmp::Reverse(most), *host)
+        let (firm, most) = (std::cmp::Reverse(firm), std::cmp::Reverse(most));
+        (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, firm, most, *host)
     };
     homes.sort_by_cached_key(key);
     homes.dedup();
     homes
+}
+
+/// Whether a rule that keeps a guest together with any of the others names it as the one that gives way.
+fn gives_way(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], guest: GuestAt) -> bool {
+    problem.guests[guest].groups.iter().map(|row| &problem.groups[*row]).any(|group| {
+        let is_other = |(other, _): &(GuestAt, HostAt)| *other != guest && group.members.contains(other);
+        group.together && group.required && group.yields == Some(guest) && at.iter().any(is_other)
+    })
 }
 
 /// Whether a guest stays where it is, whoever wants it elsewhere: its moves have failed too often.

@@ -146,6 +146,33 @@ fn a_set_that_is_split_comes_together_where_most_of_it_is_and_moves_as_one() {
 }
 
 #[test]
+fn a_set_that_is_split_comes_together_where_those_are_that_do_not_give_way() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
+    stage.run("g1", "a");
+    stage.run("g2", "b");
+    stage.run("g3", "c");
+    let together = |guests: &[&str], yields: &str| Rule::Together {
+        guests: named(guests),
+        required: true,
+        yields: Some(name(yields)),
+        weight: 0,
+    };
+    rule(&mut stage, "set", together(&["g1", "g2"], "g1"));
+    assert_eq!(wanted(&stage), ["g1 a b"]);
+    rule(&mut stage, "set", together(&["g1", "g2"], "g2"));
+    assert_eq!(wanted(&stage), ["g2 b a"]);
+    rule(&mut stage, "chain", together(&["g2", "g3"], "g3"));
+    assert_eq!(wanted(&stage), ["g2 b a", "g3 c a"], "who gives way to one that gives way comes along");
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
+    for (of, on) in [("g1", "a"), ("g2", "a"), ("g3", "b")] {
+        stage.run(of, on);
+    }
+    rule(&mut stage, "set", together(&["g1", "g3"], "g1"));
+    rule(&mut stage, "chain", together(&["g1", "g2"], "g2"));
+    assert_eq!(wanted(&stage), ["g1 a b", "g2 a b"], "although most of it is elsewhere");
+}
+
+#[test]
 fn a_set_that_has_begun_to_move_to_where_it_is_liked_better_does_not_turn_round() {
     for (begun, expected) in [("a", vec!["g1 a b", "g2 a b", "g3 a b"]), ("b", vec!["g2 a b", "g3 a b"])] {
         let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
