@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     format::{Event, Kind, Scenario, Vm},
-    subjects,
+    map, subjects,
 };
 
 /// States of hosts that are known.
@@ -97,9 +97,8 @@ pub fn unsupported(scenario: &Scenario) -> Vec<String> {
         if let Some(desired) = event.desired.as_ref().filter(|desired| !DESIRED.contains(&desired.as_str())) {
             found.insert(format!("vm:desired:{desired}"));
         }
-        if let Some(mode) = event.mode.as_ref().filter(|mode| is_unknown_way(event, mode)) {
-            found.insert(format!("event:{}:{mode}", event.kind));
-        }
+        let unknown = event.mode.iter().chain(&event.how).filter(|way| is_unknown_way(event, way));
+        found.extend(unknown.map(|way| format!("event:{}:{way}", event.kind)));
     }
     let cluster = &scenario.cluster;
     let leaves = scenario.events.iter().any(|event| ["host-shutdown", "host-reboot"].contains(&event.kind.as_str()));
@@ -126,8 +125,12 @@ pub fn unsupported(scenario: &Scenario) -> Vec<String> {
     found.into_iter().collect()
 }
 
-fn is_unknown_way(event: &Event, mode: &str) -> bool {
-    event.kind == "suspend-ha" && !["freeze", "ignore"].contains(&mode)
+fn is_unknown_way(event: &Event, way: &str) -> bool {
+    match event.kind.as_str() {
+        "suspend-ha" => !["freeze", "ignore"].contains(&way),
+        "vm-move" => !["live", "cold"].contains(&way),
+        _ => false,
+    }
 }
 
 /// Whether Holdfast has what a supervisor must know by the scenario's word (`event:power-off`, `rule:order:preferred`, …).
@@ -211,6 +214,8 @@ pub fn mistakes(scenario: &Scenario) -> Vec<String> {
     found.extend(settle.map(|settle| format!("settle_seconds: {settle} is not between 0 and {SECONDS_MAX}")));
     let host = |text: &str, at: String| (!hosts.contains(text)).then(|| format!("{at}: there is no host {text:?}"));
     let vm = |text: &str, at: String| (!vms.contains(text)).then(|| format!("{at}: there is no guest {text:?}"));
+    let asked = scenario.expect.question.as_ref().and_then(|question| question.more.get("vm")?.as_str());
+    found.extend(asked.and_then(|text| vm(text, "expect.question".to_owned())));
     for (index, known) in scenario.vms.iter().enumerate() {
         let named = known.host.iter().chain(&known.active_on);
         found.extend(named.filter_map(|text| host(text, format!("vms[{index}]"))));
@@ -251,6 +256,11 @@ fn strangers(scenario: &Scenario) -> Vec<String> {
         found.extend(named.filter_map(|text| vm(text, &at)));
         let places = rule.hosts.iter().map(|host| host.parts().0).chain(rule.scores.keys().map(String::as_str));
         found.extend(places.filter_map(|text| host(text, &at)));
+        let unclear = rule.scores.iter().filter(|(_, value)| map::weight(value).is_none());
+        found.extend(unclear.map(|(name, value)| format!("{at}: the score {value} of {name:?}")));
+        let needed = [("first", &rule.first), ("then", &rule.then)];
+        let missing = needed.into_iter().filter(|(_, guest)| rule.kind == "order" && guest.is_none());
+        found.extend(missing.map(|(key, _)| format!("{at} (order): the guest that `{key}` does not name")));
     }
     for (index, event) in scenario.events.iter().enumerate() {
         if COMMANDS.contains(&event.kind.as_str()) {

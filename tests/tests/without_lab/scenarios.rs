@@ -253,9 +253,38 @@ fn a_question_that_is_not_asked_is_a_mistake_and_a_mark_before_the_file_is_none(
 }
 
 #[test]
-fn a_way_of_suspending_that_is_not_known_is_told() {
-    assert_eq!(lacks(r#""events": [{"at": 1, "kind": "suspend-ha", "mode": "nap"}]"#), ["event:suspend-ha:nap"]);
-    assert_eq!(lacks(r#""events": [{"at": 1, "kind": "suspend-ha", "mode": "ignore"}]"#), Vec::<String>::new());
+fn a_question_about_a_guest_that_nothing_has_is_a_mistake() {
+    let asks = |vm: &str| {
+        let question = format!(r#"{{"kind": "admit-vm", "vm": {vm}, "n": 1}}"#);
+        let text = format!(
+            r#"{{"name": "x", "mode": "question", "hosts": [], "vms": [{{"name": "v"}}], "expect": {{"question": {question}}}}}"#
+        );
+        scenario::read(&text).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(asks(r#""v""#), Ok(()));
+    assert_eq!(asks(r#"{"name": "new"}"#), Ok(()), "the question describes it");
+    assert!(asks(r#""gone""#).unwrap_err().contains(r#"expect.question: there is no guest "gone""#));
+}
+
+#[test]
+fn a_way_of_suspending_or_moving_that_is_not_known_is_told() {
+    let lacks_in = |event: &str| lacks(&format!(r#""events": [{{"at": 1, {event}}}]"#));
+    assert_eq!(lacks_in(r#""kind": "suspend-ha", "mode": "nap""#), ["event:suspend-ha:nap"]);
+    assert_eq!(lacks_in(r#""kind": "suspend-ha", "mode": "ignore""#), Vec::<String>::new());
+    let moves = |how: &str| lacks_in(&format!(r#""kind": "vm-move", "vm": "v", "to": "a", "how": "{how}""#));
+    assert_eq!(moves("by post"), ["event:vm-move:by post"]);
+    assert_eq!(moves("cold"), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_rule_does_not_say_or_says_in_words_that_are_none_is_told_to_play_no_part() {
+    let rules = r#"[{"kind": "order", "first": "v"}, {"kind": "host-score", "vms": ["v"], "scores": {"a": "often"}}]"#;
+    let text = format!(
+        r#"{{"name": "x", "mode": "snapshot", "hosts": [{{"name": "a", "state": "up"}}], "vms": [{{"name": "v"}}], "rules": {rules}}}"#
+    );
+    let told = scenario::check::notes(&scenario::read(&text).unwrap());
+    let expected = ["rules[0] (order): the guest that `then` does not name", r#"rules[1]: the score "often" of "a""#];
+    assert_eq!(told, expected);
 }
 
 #[test]
