@@ -1,6 +1,6 @@
 //! What running guests have to move, situation by situation.
 
-use super::tests::{change, guest, named, rule, scores};
+use super::tests::{capacity, change, guest, named, placed, rule, scores};
 use super::*;
 use crate::{
     change::Change,
@@ -170,6 +170,24 @@ fn a_set_that_is_split_comes_together_where_those_are_that_do_not_give_way() {
     rule(&mut stage, "set", together(&["g1", "g3"], "g1"));
     rule(&mut stage, "chain", together(&["g1", "g2"], "g2"));
     assert_eq!(wanted(&stage), ["g1 a b", "g2 a b"], "although most of it is elsewhere");
+}
+
+#[test]
+fn who_is_left_out_of_a_set_that_moves_is_not_started_where_the_set_leaves() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);
+    change(&mut stage, |policies| {
+        for (on, much) in [("a", 3), ("b", 4)] {
+            capacity(policies, on, "gpus", much);
+        }
+        for (of, much) in [("g1", 2), ("g2", 2), ("g3", 1)] {
+            guest(policies, of).needs.demand.insert("gpus".to_owned(), much);
+        }
+    });
+    stage.run("g1", "a");
+    let guests = named(&["g1", "g2", "g3"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    let words: Vec<String> = placed(&stage).into_values().collect();
+    assert_eq!(words, ["b later", "nowhere"], "g1 and g2 have room on b, and g3 would be alone on a");
 }
 
 #[test]

@@ -19,11 +19,12 @@ impl Solver<'_, '_> {
         members.filter(|guest| !guests.contains(guest) && (placed(*guest) || anchored(*guest))).collect()
     }
 
-    /// Where a guest is placed by this round, else where it will be when what is under way has succeeded.
+    /// Where a guest is placed or moved to by this round, else where it will be when what is under way has succeeded.
     pub fn where_is(&self, guest: GuestAt) -> Option<HostAt> {
         let placed = self.units.iter().find(|unit| unit.guests.contains(&guest)).map(|unit| unit.host);
+        let moved = || self.moves.iter().find(|(mover, _)| *mover == guest).map(|(_, to)| *to);
         let known = &self.problem.guests[guest];
-        placed.or(known.bound).or_else(|| known.hosts().next())
+        placed.or_else(moved).or(known.bound).or_else(|| known.hosts().next())
     }
 
     /// Moves a set that runs to where all of it can run. What is to be placed waits for it there.
