@@ -119,6 +119,10 @@ impl<'a> Plan<'a> {
             false => with_kept(&problem, room, ready.clone(), &kept, |guests| free(guests, patient.clone())),
         };
         let mut placement = placing(&mut room);
+        // It may have taken the only place of guests whose hosts are drained or lost, too.
+        if let Some((around, then)) = plan::around_leaving(&problem, &room, &placement, &placing) {
+            (room, placement) = (around, then);
+        }
         let plan::Looked { mut moves, unseen } = plan::look_for_moves(&problem, &room);
         // What is placed may have taken the only place of guests that cannot stay where they are, and have others itself.
         let stuck = plan::stuck(&problem, &moves);

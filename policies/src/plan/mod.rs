@@ -49,6 +49,8 @@
 //! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round; and
 //! it comes to the one of it whose moves fail again and again. Where what is placed would leave one that is to move without a place,
 //! it is placed around that ([`moves_first`]), if nobody who waits is worse off.
+//! The same holds for guests whose host takes none any more, because it is drained or lost: what starts meanwhile is placed around the
+//! only place that one of them has ([`around_leaving`]).
 //! Where a required rule is broken and only others keep the guest from the hosts that are left, one of those that are not more
 //! important makes way first ([`make_way`]).
 //! [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
@@ -57,6 +59,7 @@
 //! placed while the first one neither runs nor gets a place.
 
 mod choose;
+mod leaving;
 mod make_way;
 mod moves;
 mod order;
@@ -75,6 +78,7 @@ mod tolerate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use leaving::around_leaving;
 pub use make_way::make_way;
 pub use moves::{Looked, Move, is_held, look_for_moves, moves, moves_first, stuck};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};

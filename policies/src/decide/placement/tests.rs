@@ -16,6 +16,8 @@ use crate::{
 
 use super::BALANCE_PATIENCE;
 
+mod leaving;
+
 const NOW: Moment = Moment(100_000);
 
 /// All hosts sync and every guest that runs answers; what has happened did so long ago.
