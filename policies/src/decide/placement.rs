@@ -124,6 +124,10 @@ impl<'a> Plan<'a> {
             (room, placement) = (around, then);
         }
         let plan::Looked { mut moves, unseen } = plan::look_for_moves(&problem, &room);
+        let splits = |found: &Move, placement: &Placement| {
+            found.to.is_some_and(|to| plan::starts_elsewhere(&problem, placement, found.guest, to))
+        };
+        moves.retain(|found| !splits(found, &placement));
         // What is placed may have taken the only place of guests that cannot stay where they are, and have others itself.
         let stuck = plan::stuck(&problem, &moves);
         if stuck > 0 && !placement.places.is_empty() {
@@ -132,7 +136,7 @@ impl<'a> Plan<'a> {
             // Mostly they have no place whatever else is placed, for as long as nothing changes: then that costs no more than this.
             if plan::stuck(&problem, &first) < stuck {
                 let then = placing(&mut other);
-                if then.is_as_good_as(&placement) {
+                if then.is_as_good_as(&placement) && !first.iter().any(|found| splits(found, &then)) {
                     (room, placement, moves) = (other, then, first);
                 }
             }
@@ -245,6 +249,12 @@ impl<'a> Plan<'a> {
         let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, ..Ask::default() };
         let placement = plan::place(&self.problem, &mut self.room.clone(), &ask);
         match placement.places.get(&at).ok_or_else(nowhere)? {
+            // The next round sees those of its set where this one starts them.
+            Place::On { host, .. } | Place::Later { host, .. }
+                if plan::starts_elsewhere(&self.problem, &self.placement, at, *host) =>
+            {
+                Err(Unplaceable::Turn)
+            }
             // The others follow it: somebody has to go first.
             Place::Later { host, until: Until::SetMoved { .. } } => {
                 Ok((self.problem.host_name(*host).clone(), "its whole set has room there".to_owned()))

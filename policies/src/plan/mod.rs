@@ -85,6 +85,7 @@ pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
 pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;
 pub use room::Room;
+pub use sets::starts_elsewhere;
 pub use simulate::{
     BOUNDS_MAX, BadQuestion, Circumstances, Lose, ProofEstimate, Question, Simulation, Start, Tried, imagine, simulate,
     unproven,

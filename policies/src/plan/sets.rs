@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 
 use super::{
+    Placement,
     choose::Rank,
     problem::{Problem, Stage},
-    solve::{Solver, Unit, Until},
+    solve::{Place, Solver, Unit, Until},
     table::{GuestAt, HostAt},
 };
 
@@ -74,6 +75,19 @@ impl Solver<'_, '_> {
         let key = |guest: &&GuestAt| (!yields(guest), self.problem.guests[**guest].priority, Reverse(**guest));
         guests.iter().min_by_key(key).copied()
     }
+}
+
+/// Whether another one of a guest's set is placed somewhere else in the same round: what is looked for by itself does not know of that,
+/// and would split the set.
+#[must_use]
+pub fn starts_elsewhere(problem: &Problem<'_>, placement: &Placement, guest: GuestAt, host: HostAt) -> bool {
+    let Some(set) = problem.guests[guest].set.filter(|_| !placement.places.is_empty()) else { return false };
+    placement.places.iter().any(|(other, place)| match place {
+        Place::On { host: on, .. } | Place::Later { host: on, .. } => {
+            *other != guest && *on != host && problem.guests[*other].set == Some(set)
+        }
+        Place::Nowhere { .. } => false,
+    })
 }
 
 /// Whether a unit is of the same set as these guests.

@@ -41,3 +41,28 @@ fn what_is_placed_leaves_guests_of_hosts_that_are_drained_or_being_fenced_the_on
     stage.must(drain("c"));
     assert_eq!(place_of(&stage, "small"), Some(host("b")), "it has no other place, and waits for nobody");
 }
+
+#[test]
+fn nobody_of_a_set_leaves_those_of_it_that_start_in_the_same_round() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["f1", "g1", "g2", "g3", "g4"]);
+    let mut policies = stage.state.policies.clone();
+    for (of, memory_mib) in [("f1", 2_000), ("g1", 4_000), ("g2", 2_000), ("g3", 2_000), ("g4", 2_000)] {
+        policies.guests.get_mut(&name(of)).unwrap().qemu.memory_mib = memory_mib;
+    }
+    stage.declare(policies);
+    for (of, on) in [("f1", "a"), ("g1", "b"), ("g2", "c")] {
+        stage.run(of, on);
+    }
+    let guests = named(&["g1", "g2", "g3", "g4"]);
+    declare(&mut stage, vec![Rule::Together { guests, required: true, yields: None, weight: 0 }], &[]);
+    stage.must(Change::ModeSet { host: host("c"), mode: Mode::Draining, by: "ann".to_owned() });
+    let commands = round(&stage).commands;
+    let starts = |of: &str| {
+        commands.iter().any(
+            |change| matches!(change, Change::Place { guest, host: on, .. } if *guest == name(of) && *on == host("b")),
+        )
+    };
+    assert!(starts("g3") && starts("g4"), "{commands:?}");
+    let moves = |change: &Change| matches!(change, Change::Migrate { .. });
+    assert!(!commands.iter().any(moves), "g1 and g2 would have room on a, without them: {commands:?}");
+}
