@@ -191,6 +191,25 @@ fn who_is_left_out_of_a_set_that_moves_is_not_started_where_the_set_leaves() {
 }
 
 #[test]
+fn who_starts_beside_its_set_has_its_place_before_those_that_have_other_hosts() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "old"]);
+    change(&mut stage, |policies| {
+        for (on, much) in [("a", 2), ("b", 1)] {
+            capacity(policies, on, "gpus", much);
+        }
+        for of in ["g1", "g2", "old"] {
+            guest(policies, of).needs.demand.insert("gpus".to_owned(), 1);
+        }
+    });
+    stage.run("old", "a");
+    let guests = named(&["g2", "old"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    rule(&mut stage, "liked", likes(&["g1"], scores(&[("a", Score::By(5))])));
+    let words: Vec<String> = placed(&stage).into_values().collect();
+    assert_eq!(words, ["b", "a"], "g1 would like a");
+}
+
+#[test]
 fn a_set_that_has_begun_to_move_to_where_it_is_liked_better_does_not_turn_round() {
     for (begun, expected) in [("a", vec!["g1 a b", "g2 a b", "g3 a b"]), ("b", vec!["g2 a b", "g3 a b"])] {
         let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3"]);

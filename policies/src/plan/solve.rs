@@ -221,7 +221,13 @@ impl<'p, 'a> Solver<'p, 'a> {
             let rank =
                 unit.iter().map(|guest| of(guest).rank).map(|(priority, yields)| (priority, Reverse(yields))).max();
             let best_effort = unit.iter().all(|guest| of(guest).best_effort);
-            let choices = self.problem.hosts.keys().filter(|host| self.allowed(unit, *host).is_ok()).count();
+            // Who joins others of its set has no hosts but theirs.
+            let beside: Vec<Option<HostAt>> =
+                self.anchors(unit).into_iter().map(|other| self.where_is(other)).collect();
+            let is_open = |host: &HostAt| {
+                (beside.is_empty() || beside.contains(&Some(*host))) && self.allowed(unit, *host).is_ok()
+            };
+            let choices = self.problem.hosts.keys().filter(is_open).count();
             (Reverse(rank), best_effort, choices, Reverse(self.memory(unit)), unit.first().copied())
         };
         units.sort_by_cached_key(key);
