@@ -120,7 +120,7 @@ impl<'a> Plan<'a> {
         };
         let mut placement = placing(&mut room);
         // It may have taken the only place of guests whose hosts are drained or lost, too.
-        if let Some((around, then)) = plan::around_leaving(&problem, &room, &placement, &placing) {
+        if let Some((around, then)) = plan::around_leaving(&problem, &room, &placement, placing) {
             (room, placement) = (around, then);
         }
         let plan::Looked { mut moves, unseen } = plan::look_for_moves(&problem, &room);

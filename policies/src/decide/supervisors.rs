@@ -212,7 +212,7 @@ fn recovery(known: &Guest) -> Option<&Position> {
 /// because of a supervisor that has nothing more to do there (S8).
 fn is_left_to_people(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
     let told = round.told.by_key(&ClusterState::guest_key(guest));
-    if !told.is_some_and(|open| open.human.is_some()) {
+    if told.is_none_or(|open| open.human.is_none()) {
         return false;
     }
     let rungs = ladder_of(&round.state.policies, guest, LadderKind::Recovery);
