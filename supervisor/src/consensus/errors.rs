@@ -94,7 +94,8 @@ pub enum MembershipError {
     /// It was chosen by a membership that has been changed since, and was not begun; or it was begun, and another one came into it.
     #[error("another change of the voters came first; look at `holdfast voter list` again")]
     Overtaken,
-    /// This host leads, and has something that is not committed yet: whoever is to lead may lack it. Nothing was begun.
+    /// This host leads, and has something that is not committed yet: whoever is to lead may lack it. Or it has just given way for such a
+    /// thing. Nothing was begun.
     #[error("this host has something that is not committed yet, and whoever is to lead may lack it")]
     Uncommitted,
     /// No quorum answered in time: the change may yet be committed.

@@ -175,13 +175,14 @@ impl Consensus {
     /// Asks the voter `host` to take the lead; on the leader. Whether it did is seen in [`Self::leadership`].
     ///
     /// # Errors
-    /// [`MembershipError::NotVoter`] when it is none; [`MembershipError::Uncommitted`] while others may lack what this node has. Raft has a
-    /// leader that was asked this lead no more in its term, and one without whom there is no majority would be missed for ever.
+    /// [`MembershipError::NotVoter`] when it is none; [`MembershipError::Uncommitted`] while others may lack what this node has, or it gives
+    /// way, and nobody would be told. Raft has a leader that was asked this lead no more in its term, and one without whom there is no
+    /// majority would be missed for ever.
     pub async fn transfer_to(&self, host: &HostName) -> Result<(), MembershipError> {
         let voters = self.status().voters;
         let found = voters.iter().find(|(_, place)| place.host == *host);
         let (node_id, _) = found.ok_or_else(|| MembershipError::NotVoter(host.clone()))?;
-        if self.progress().is_some_and(|progress| progress.applied < progress.last) {
+        if self.gives_way() || self.progress().is_some_and(|progress| progress.applied < progress.last) {
             return Err(MembershipError::Uncommitted);
         }
         let asked = self.inner.raft.trigger().transfer_leader(*node_id).await;

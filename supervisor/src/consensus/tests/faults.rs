@@ -367,7 +367,10 @@ async fn a_leader_that_gave_way_where_nobody_else_can_be_elected_is_back_soon() 
     let others: Vec<u64> = (1..=3).filter(|other| *other != old).collect();
     sea.weather.set(0, 0, [(others[0], others[1]), (others[1], others[0])]);
     let leader = sea.nodes[&old].consensus.clone();
+    until("all is committed", || leader.progress().is_some_and(|all| all.applied == all.last)).await;
     leader.give_way(TROUBLE);
+    let handed_over = leader.transfer_to(&host(others[0])).await;
+    assert_eq!(handed_over, Err(MembershipError::Uncommitted), "nobody would be told, and it would lead no more");
     assert_eq!(leader.read_index().await, Err(ProposeError::NotLeader(None)), "it has no authority meanwhile");
     assert_eq!(leader.propose(b"meanwhile".to_vec()).await, Err(ProposeError::NotLeader(None)));
     propose(&sea.nodes, "after").await;
