@@ -55,6 +55,10 @@ pub fn around_leaving(
     }
     // They start later: what starts now does not wait for them.
     held.starts.clone_from(&problem.starts);
+    // Until they go they count where they are as well: what starts now keeps apart from them there, too.
+    for guest in &ask.guests {
+        held.enter(problem, *guest);
+    }
     let then = placing(&mut held);
     if !then.is_as_good_as(placement) {
         return None;
@@ -63,9 +67,6 @@ pub fn around_leaving(
     let starts = held.starts.clone();
     for (guest, host) in first.places.iter().filter_map(|(guest, found)| Some((*guest, host_of(found)?))) {
         held.give(problem, guest, host);
-    }
-    for guest in &ask.guests {
-        held.enter(problem, *guest);
     }
     held.starts = starts;
     Some((held, then))

@@ -42,6 +42,27 @@ fn what_is_placed_leaves_guests_of_hosts_that_are_drained_or_being_fenced_the_on
     assert_eq!(place_of(&stage, "small"), Some(host("b")), "it has no other place, and waits for nobody");
 }
 
+/// A plan in which one starts too near to another is refused as a whole, and nothing would be decided for as long as the drain lasts.
+#[test]
+fn what_is_placed_around_a_guest_that_leaves_keeps_apart_from_it_where_it_still_is() {
+    let mut stage = big_and_small();
+    let mut policies = stage.state.policies.clone();
+    for (on, rack) in [("a", "r1"), ("b", "r2"), ("c", "r1")] {
+        policies.hosts.entry(host(on)).or_default().labels.insert("rack".to_owned(), rack.to_owned());
+    }
+    stage.declare(policies);
+    let (guests, by) = (named(&["big", "small"]), Some("rack".to_owned()));
+    declare(&mut stage, vec![Rule::Apart { guests, required: true, yields: None, weight: 0, by }], &[]);
+    stage.must(Change::ModeSet { host: host("a"), mode: Mode::Draining, by: "ann".to_owned() });
+    let commands = round(&stage).commands;
+    let starts = commands.iter().any(
+        |change| matches!(change, Change::Place { guest, host: on, .. } if *guest == name("small") && *on == host("b")),
+    );
+    assert!(starts, "big is in the rack of c yet, and takes b only later: {commands:?}");
+    let found = check(&stage.state, &all_well(&stage), &Timing::default(), NOW, &commands);
+    assert!(found.is_empty(), "{found:?}");
+}
+
 #[test]
 fn nobody_of_a_set_leaves_those_of_it_that_start_in_the_same_round() {
     let mut stage = Stage::new(&["a", "b", "c"], &["f1", "g1", "g2", "g3", "g4"]);
