@@ -31,7 +31,7 @@ mod told;
 mod unplaced;
 mod unwell;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
 pub use attempts::pause_after;
 pub use departures::kept_guests;
@@ -175,6 +175,8 @@ pub(crate) struct Round<'a> {
     pub told: told::Told<'a>,
     /// Where guests go.
     pub plan: placement::Plan<'a>,
+    /// Whether there is a storm of services, once somebody has asked: that costs a look at all guests.
+    services: OnceCell<service_storm::Standing>,
 }
 
 /// Decides what is to be done.
@@ -186,7 +188,8 @@ pub fn decide(state: &ClusterState, evidence: &Evidence, timing: &Timing, now: N
     }
     let judged = hosts::judge_all(state, evidence, timing, now.moment);
     let plan = placement::Plan::of(state, evidence, now, &judged);
-    let round = Round { state, evidence, timing, now, hosts: judged, told: told::Told::of(state), plan };
+    let told = told::Told::of(state);
+    let round = Round { state, evidence, timing, now, hosts: judged, told, plan, services: OnceCell::new() };
     let subjects = subject::Subject::all(&round);
     storm::decide(&round, &mut decision);
     let mut waits = fences::decide(&round, &mut decision, &subjects);

@@ -19,7 +19,7 @@ mod seen;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use self::seen::{How, Seen, look_at};
+use self::seen::{How, Seen, ceased_by_network, look_at};
 use super::{Round, storm::Domain};
 use crate::{
     change::Change,
@@ -93,7 +93,7 @@ pub(super) struct ServiceStorm<'b> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// There is none.
     Calm,
     /// It may be one, of guests that have not answered since `from`; that shows within `left`.
@@ -139,7 +139,7 @@ impl<'b> ServiceStorm<'b> {
         let counted = || fallen().filter(move |seen| was_told || seen.how != How::Unheard);
         let recent = round.now.moment.minus(COURSE_MAX);
         if let Some(from) = begins(counted(), self.watched, recent) {
-            let waits = |seen: &Seen<'b>| seen.answered >= from && !held_left(round, seen).is_zero();
+            let waits = |seen: &Seen<'b>| seen.answered >= from && !held_left(round, seen.first).is_zero();
             return if fallen().any(waits) { Standing::Held { from } } else { Standing::LetGo { next: None } };
         }
         let left = listens_for(round);
@@ -181,14 +181,7 @@ impl<'b> ServiceStorm<'b> {
     /// Why rungs that kill or move the guest are held, and for how much longer at most.
     pub(super) fn holds(&self, round: &Round<'_>, guest: &GuestName) -> Option<(&'static str, Duration)> {
         let seen = self.fallen.get(guest)?;
-        let own = held_left(round, seen);
-        let (from, why, left) = match self.standing {
-            Standing::Calm | Standing::LetGo { next: None } => return None,
-            Standing::Forming { from, left } | Standing::LetGo { next: Some((from, left)) } => (from, PERHAPS, left),
-            Standing::Held { from } => (from, TOGETHER, own),
-            Standing::Fading { left } => (Moment(0), FADING, left),
-        };
-        (seen.answered >= from && !own.is_zero()).then_some((why, left.min(own)))
+        self.standing.holds(seen.answered, held_left(round, seen.first))
     }
 
     /// How many there are, and of some who sees what.
@@ -206,13 +199,37 @@ impl<'b> ServiceStorm<'b> {
     }
 }
 
+impl Standing {
+    /// Why a guest is held that last answered then, and for how much longer at most: its `own` time is the longest.
+    fn holds(self, answered: Moment, own: Duration) -> Option<(&'static str, Duration)> {
+        let (from, why, left) = match self {
+            Self::Calm | Self::LetGo { next: None } => return None,
+            Self::Forming { from, left } | Self::LetGo { next: Some((from, left)) } => (from, PERHAPS, left),
+            Self::Held { from } => (from, TOGETHER, own),
+            Self::Fading { left } => (Moment(0), FADING, left),
+        };
+        (answered >= from && !own.is_zero()).then_some((why, left.min(own)))
+    }
+}
+
+/// Whether a guest whose host does not answer is held like others: people have been told that they are, or it would be by what is seen
+/// now. Fences are decided about before guests, and the first round of a storm is no time to begin one.
+pub(super) fn is_held_unheard(round: &Round<'_>, guest: &GuestName) -> bool {
+    let held = || {
+        let (answered, first) = ceased_by_network(round, guest)?;
+        let standing = round.services.get_or_init(|| ServiceStorm::of(round).standing);
+        standing.holds(answered, held_left(round, first))
+    };
+    is_held_as_told(round) || held().is_some()
+}
+
 /// Whether people have been told of a storm that is not over.
 pub(super) fn is_told(round: &Round<'_>) -> bool {
     round.told.by_key(KEY).is_some()
 }
 
 /// Whether people have been told that guests are held, and that is not over.
-pub(super) fn is_held_as_told(round: &Round<'_>) -> bool {
+fn is_held_as_told(round: &Round<'_>) -> bool {
     round.told.by_key(KEY).is_some_and(|open| open.summary == HELD || open.summary == FADING)
 }
 
@@ -288,7 +305,7 @@ fn begins<'s, 'b: 's>(seen: impl Iterator<Item = &'s Seen<'b>>, watched: usize, 
     None
 }
 
-/// For how much longer a guest may be held.
-fn held_left(round: &Round<'_>, seen: &Seen<'_>) -> Duration {
-    HELD_MAX.saturating_sub(round.now.moment.since(seen.first))
+/// For how much longer a guest may be held of which the first failed service last answered then.
+fn held_left(round: &Round<'_>, first: Moment) -> Duration {
+    HELD_MAX.saturating_sub(round.now.moment.since(first))
 }

@@ -9,7 +9,7 @@ use super::{
     hosts::newest_sign,
     leases::pending,
     restraint::is_missed,
-    service_storm::is_held_as_told,
+    service_storm::is_held_unheard,
     subject::Subject,
     unplaced,
 };
@@ -163,12 +163,13 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         if let Some(waits) = waits_there(round, guest, known, name) {
             return Some(waits);
         }
-        // S9: what many guests have in common is not mended by switching off the host of one.
-        let home = known.home().filter(|home| home.host == *name && !is_held_as_told(round))?;
+        let home = known.home().filter(|home| home.host == *name)?;
         if may_come_up(round, guest, known) || is_left_to_people(round, guest, known) {
             return None;
         }
-        round.watched(guest, home.epoch).failed_service(round.state)
+        let failed = round.watched(guest, home.epoch).failed_service(round.state)?;
+        // S9: what many guests have in common is not mended by switching off the host of one.
+        (!is_held_unheard(round, guest)).then_some(failed)
     });
     let awaited = || {
         let guest = awaited_strays(round, name).next()?;

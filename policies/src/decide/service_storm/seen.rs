@@ -62,6 +62,16 @@ pub(super) fn look_at<'b>(round: &Round<'b>, guest: &'b GuestName, known: &'b Gu
     Some(Seen { guest, tenure, domain, service, answered, first, settles, how })
 }
 
+/// When a guest that the network alone speaks against last answered, and when the first of its failed services did, whether its host
+/// answers or not.
+pub(super) fn ceased_by_network(round: &Round<'_>, guest: &GuestName) -> Option<(Moment, Moment)> {
+    let (guest, known) = round.state.guests.get_key_value(guest)?;
+    let Phase::Running { tenure, .. } = &known.phase else { return None };
+    let (_, policy) = round.state.policies.policy_of(guest)?;
+    let own = fallen(round, guest, tenure, policy).filter(|own| own.how == How::Fallen)?;
+    Some((own.answered, own.first))
+}
+
 /// What one of its services says of a guest; the fields are those of [`Seen`].
 #[derive(Clone, Copy)]
 struct OfService<'b> {

@@ -439,6 +439,27 @@ fn in_a_storm_of_services_no_host_is_switched_off_because_its_supervisor_is_sile
     }
 }
 
+#[test]
+fn no_host_with_a_silent_supervisor_is_switched_off_in_the_round_in_which_a_storm_of_services_shows() {
+    for (falling, is_storm) in
+        [(vec!["g3"], false), (vec!["g0", "g1", "g3"], false), (vec!["g0", "g1", "g2", "g3"], true)]
+    {
+        let mut scene = world(8, 4);
+        falls(&mut scene, &falling, 2_000);
+        scene.synced("d", scene.now - 31_000);
+        scene.heard("d", 200);
+        let words = scene.words();
+        assert_eq!(words.contains(&"FenceOpened".to_owned()), !is_storm, "{falling:?}: {words:?}");
+    }
+    let mut scene = world(8, 4);
+    falls(&mut scene, &["g0", "g1", "g2"], 2_000);
+    falls(&mut scene, &["g3"], 100_000);
+    scene.synced("d", scene.now - 31_000);
+    scene.heard("d", 200);
+    let words = scene.words();
+    assert!(words.contains(&"FenceOpened".to_owned()), "it has failed long before the others: {words:?}");
+}
+
 /// Whether each guest is held, counted one by one: a guest that answers is `None`, any other one has not for so many milliseconds.
 fn counted(guests: &[Option<u64>], on: usize) -> Vec<bool> {
     let fallen: Vec<(u64, usize)> =
