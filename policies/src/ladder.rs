@@ -121,6 +121,8 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
 /// tried; what follows on the new one has not, whatever was at its place before. `None`: at its beginning.
 #[must_use]
 pub(crate) fn stands_on(now: &[Rung], before: &[Rung], position: &Position) -> Option<Position> {
+    // The one before was declared shorter than what had been climbed by then, by an earlier version: nothing of it was tried.
+    before.get(position.rung)?;
     let alike = before.iter().zip(now).take_while(|(one, other)| does_the_same(one, other)).count();
     if position.rung < alike {
         return Some(position.clone());
@@ -245,6 +247,11 @@ mod tests {
         assert_eq!(next(&[reboot(), page()], 1, 1), take(0), "nothing of it has been tried");
         assert_eq!(next(&[restart("x", 2)], 1, 1), NextStep::Exhausted, "all of it has been tried");
         assert_eq!(next(&before, 1, 1), NextStep::Exhausted);
+        assert_eq!(
+            next(&[restart("x", 2), reset(), page()], 4, 1),
+            take(0),
+            "nothing of the one before has been tried"
+        );
     }
 
     #[test]
