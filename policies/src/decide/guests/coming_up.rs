@@ -2,7 +2,7 @@
 //! tried to help it.
 
 use super::{
-    super::{FOREVER, GuestJudgement, Round, ServiceVerdict},
+    super::{FOREVER, GuestJudgement, Round, ServiceJudgement, ServiceVerdict},
     Pass,
     condition::{boot_left, has_come_up, to_boot},
     reasons::must_leave,
@@ -44,15 +44,19 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Whether all that has not come up answers somebody, or has failed for fewer than it takes for anything to come of that.
+    /// Whether all that has not come up answers somebody, has failed for fewer than it takes for anything to come of that, or can be
+    /// asked by nobody.
     fn comes_no_further(&self, run: &Run<'_>, policy: Option<&Policy>, judgement: &GuestJudgement) -> bool {
         let Some(policy) = policy else { return false };
         let mut behind = judgement.services.iter().filter(|(_, own)| !has_come_up(own, policy.on_degraded));
-        behind.all(|(name, own)| match own.verdict {
+        let is_stuck = |(name, own): (&ServiceName, &ServiceJudgement)| match own.verdict {
             ServiceVerdict::Degraded => true,
             ServiceVerdict::Suspect => doubted_for(self.round, run, policy, name, own).is_some(),
-            ServiceVerdict::Healthy | ServiceVerdict::Failed | ServiceVerdict::Unknown => false,
-        })
+            ServiceVerdict::Unknown => unasked_for(self.round, run, policy, name, own).is_some(),
+            ServiceVerdict::Healthy | ServiceVerdict::Failed => false,
+        };
+        // What waits for another one comes as far as that, which is behind itself.
+        behind.all(|(name, own)| own.waits_for.is_some() || is_stuck((name, own)))
     }
 
     /// The services that nobody can ask, when all others have come up; `None` while one is waited for.

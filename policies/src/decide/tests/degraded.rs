@@ -107,6 +107,29 @@ fn a_guest_that_answers_some_and_will_not_answer_all_does_not_hold_up_a_drain() 
     assert_eq!(goes_on(&mut scene, 4_200), ["IncidentOpened", "Migrate"]);
 }
 
+#[test]
+fn what_nobody_can_ask_beside_what_will_not_answer_all_does_not_hold_up_a_drain_either() {
+    let mut scene = started();
+    let mut policies = scene.stage.state.policies.clone();
+    policies.policies.values_mut().for_each(|policy| {
+        let mail = policy.services[&service("http")].clone();
+        policy.services.insert(service("mail"), mail);
+    });
+    scene.stage.declare(policies);
+    restraint::set_mode(&mut scene, "d", Mode::Draining);
+    let moved = (0..12).any(|_| {
+        scene.later(5_000);
+        scene.sight("web", "a", SightState::Passing);
+        scene.sight("web", "b", SightState::Failing);
+        let services = scene.evidence.services.get_mut(&name("web")).unwrap();
+        let mut mail = services[&service("http")].clone();
+        mail.values_mut().for_each(|sight| (sight.state, sight.passed) = (SightState::Unknown, None));
+        services.insert(service("mail"), mail);
+        scene.settle().contains(&"Migrate".to_owned())
+    });
+    assert!(moved, "{}", scene.decide().report.guests[&name("web")].doing);
+}
+
 /// It has not come up, so that whoever starts after it waits for it.
 #[test]
 fn vantages_that_disagree_of_a_guest_that_was_started_are_told_of_when_its_time_to_boot_has_passed() {
