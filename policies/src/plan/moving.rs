@@ -7,6 +7,7 @@ use crate::{
     fixture::{Stage, boot, done, host, name},
     model::Policies,
     rules::{Hosts, Rule, Score},
+    state::Mode,
 };
 
 /// Each move as `guest from to`.
@@ -207,6 +208,28 @@ fn who_starts_beside_its_set_has_its_place_before_those_that_have_other_hosts() 
     rule(&mut stage, "liked", likes(&["g1"], scores(&[("a", Score::By(5))])));
     let words: Vec<String> = placed(&stage).into_values().collect();
     assert_eq!(words, ["b", "a"], "g1 would like a");
+}
+
+#[test]
+fn who_starts_beside_a_set_that_has_to_move_has_as_many_hosts_as_the_set() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "old"]);
+    change(&mut stage, |policies| {
+        for on in ["b", "c"] {
+            capacity(policies, on, "gpus", 2);
+        }
+        for of in ["g1", "g2", "old"] {
+            guest(policies, of).needs.demand.insert("gpus".to_owned(), 1);
+        }
+    });
+    stage.run("old", "a");
+    let guests = named(&["g2", "old"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    rule(&mut stage, "liked", likes(&["g2"], scores(&[("b", Score::By(5))])));
+    let hosts = scores(&[("b", Score::Must)]);
+    rule(&mut stage, "only", Rule::Hosts { guests: named(&["g1"]), hosts, required: true });
+    stage.must(Change::ModeSet { host: host("a"), mode: Mode::Draining, by: "ann".to_owned() });
+    let words: Vec<String> = placed(&stage).into_values().collect();
+    assert_eq!(words, ["b", "c later"], "g1 has no other host, and the set would like b");
 }
 
 #[test]

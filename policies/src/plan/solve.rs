@@ -221,13 +221,14 @@ impl<'p, 'a> Solver<'p, 'a> {
             let rank =
                 unit.iter().map(|guest| of(guest).rank).map(|(priority, yields)| (priority, Reverse(yields))).max();
             let best_effort = unit.iter().all(|guest| of(guest).best_effort);
-            // Who joins others of its set has no hosts but theirs.
+            let open = self.problem.hosts.keys().filter(|host| self.allowed(unit, *host).is_ok());
+            // Who joins others of its set has no hosts but theirs, unless all of it has to move.
             let beside: Vec<Option<HostAt>> =
                 self.anchors(unit).into_iter().map(|other| self.where_is(other)).collect();
-            let is_open = |host: &HostAt| {
-                (beside.is_empty() || beside.contains(&Some(*host))) && self.allowed(unit, *host).is_ok()
-            };
-            let choices = self.problem.hosts.keys().filter(is_open).count();
+            let (theirs, others) = open.fold((0_usize, 0_usize), |(theirs, others), host| {
+                if beside.contains(&Some(host)) { (theirs + 1, others) } else { (theirs, others + 1) }
+            });
+            let choices = if theirs == 0 { others } else { theirs };
             (Reverse(rank), best_effort, choices, Reverse(self.memory(unit)), unit.first().copied())
         };
         units.sort_by_cached_key(key);
