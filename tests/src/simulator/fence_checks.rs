@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    /// S9, R21: no active fence is decided while many hosts are silent to the coordinator and not known to be off, unless
+    /// S9, R21: no active fence is decided while many hosts are silent to the voters and not known to be off, unless
     /// somebody has looked and says that fencing goes on ([`World::release_hold`]).
     pub(super) fn check_storm(&mut self, host: &HostName, proposed: Ms) {
         let Some(leader) = self.coordinator().filter(|_| self.truth.state.storm_release.is_none()) else { return };
@@ -70,15 +70,16 @@ impl World {
                 let committed = self.truth.state.hosts.get(&known.name);
                 let counts =
                     committed.is_some_and(|host| host.mode == Mode::Active && !matches!(host.life, Life::Gone { .. }));
-                let ears = &self.hosts[leader];
-                // Of a second machine under the name the boots count as newer, whichever was heard last.
-                let last =
-                    [ears.heard[*index], ears.heard_before[*index]].into_iter().flatten().map(|(at, _)| at).max();
+                let last = self.last_heard(leader, *index);
                 let heard = last.map_or(0, |at| self.now - at);
+                // One that another voter hears is not silent, however long the coordinator has not heard it itself.
+                let others = self.members.iter().filter(|voter| **voter != *index);
+                let by_others = others.filter_map(|voter| self.last_heard(*voter, *index)).max();
+                let is_heard = by_others.is_some_and(|at| self.now - at <= SILENT);
                 let synced = self.now.saturating_sub(self.served[*index]);
                 // One that has just booted was known to be off.
                 let boots = known.on_since > 0 && self.now - known.on_since < SILENT;
-                counts && known.on && !boots && (SILENT..20_000).contains(&heard) && synced > SILENT
+                counts && known.on && !boots && (SILENT..20_000).contains(&heard) && !is_heard && synced > SILENT
             })
             .map(|index| &self.hosts[index].name)
             .collect();
@@ -87,6 +88,12 @@ impl World {
             let silent = silent.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
             self.violate("S9", format!("{host} is to be switched off while {silent} are silent at once (R21)"));
         }
+    }
+
+    /// When a host last heard another one. Of a second machine under a name the boots count as newer, whichever was heard last.
+    fn last_heard(&self, by: usize, of: usize) -> Option<Ms> {
+        let ears = &self.hosts[by];
+        [ears.heard[of], ears.heard_before[of]].into_iter().flatten().map(|(at, _)| at).max()
     }
 
     /// S3, R20: a power device switches a host off only for the fence attempt that is open.
