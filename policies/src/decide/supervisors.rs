@@ -144,7 +144,12 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         .filter(|judgement| matches!(judgement.verdict, HostVerdict::SupervisorDown | HostVerdict::Isolated))?;
     if let Some(anew) = booted_anew(round, name) {
         let age = could_join_for(round, name, anew);
-        let guests = round.state.guests_of(name).count() + awaited_strays(round, name).count();
+        // Whoever wants it stopped or left alone wants no host to be lost for it, which runs nothing of it any more (S8).
+        let wait = round
+            .state
+            .guests_of(name)
+            .filter(|(guest, known)| known.wanted == Wanted::Running && !is_stopped_for_another(round.state, guest));
+        let guests = wait.count() + awaited_strays(round, name).count();
         let stuck = format!(
             "it has booted anew ({}) and has not joined for {} s, and {guests} guests wait for its word",
             anew.incarnation,

@@ -1,6 +1,7 @@
 //! A boot that is heard and has not joined is its machine, alive: its supervisor is down, it is not (R11, R16, R17).
 
 use super::*;
+use crate::state::Wanted;
 
 fn with_guest() -> Scene {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
@@ -80,6 +81,21 @@ fn a_guest_that_waits_for_a_boot_without_a_supervisor_costs_its_host_after_some_
     });
     let evidence = evidence.expect("nobody else can say that what ran there has ended");
     assert!(evidence.contains("it has booted anew (d.2) and has not joined for 30 s"), "{evidence}");
+}
+
+#[test]
+fn a_boot_without_a_supervisor_costs_no_host_for_a_guest_that_is_to_be_stopped_or_left_alone() {
+    for wanted in [Wanted::Stopped, Wanted::Unmanaged] {
+        let mut scene = with_guest();
+        let want = |wanted| Change::WantedSet { guest: name("web"), wanted, by: "ann".to_owned() };
+        scene.stage.must(want(wanted));
+        scene.silent("d", 1_000);
+        booted(&mut scene);
+        only_new_boot_for(&mut scene, 60_000);
+        assert!(!scene.words().contains(&"FenceOpened".to_owned()), "{wanted:?}: {:?}", scene.words());
+        scene.stage.must(want(Wanted::Running));
+        assert!(scene.words().contains(&"FenceOpened".to_owned()), "{wanted:?}: {:?}", scene.words());
+    }
 }
 
 #[test]
