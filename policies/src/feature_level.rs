@@ -52,8 +52,8 @@ impl FeatureLevel {
     /// them as a change of the incident, and that count says who has been told.
     pub const TOLD_ONCE: Self = Self(4);
     /// From this one on a guest whose move has failed is not left down because the one of its two hosts that is in maintenance was the
-    /// last to answer. An earlier version refuses its start. No level of its own: no version was made that can do the one and not the
-    /// other.
+    /// last to answer, nor is one that an operator starts because it was stopped on such a host. An earlier version refuses its start. No
+    /// level of its own: no version was made that can do the one and not the other.
     pub const SENT_AWAY: Self = Self::TOLD_ONCE;
     /// From this one on a guest whose ladder is declared anew while it is climbed goes on where the new one begins to differ. An earlier
     /// version goes by the number of the rung alone. No level of its own, for the same reason.

@@ -3,10 +3,11 @@
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     hands_off::HandsOff,
     journal::Event,
     names::GuestName,
-    state::{ClusterState, Phase, Suspension, Wanted},
+    state::{ClusterState, Host, Phase, Suspension, Wanted},
 };
 
 impl ClusterState {
@@ -53,6 +54,8 @@ impl ClusterState {
         if known.wanted == wanted && !anew {
             return Err(Refused::Already { why: format!("{guest} is wanted {}", wanted.word()) });
         }
+        // That it is managed again says nothing of when it is to be up.
+        let is_started = wanted == Wanted::Running && known.wanted != Wanted::Unmanaged;
         known.wanted = wanted;
         if wanted == Wanted::Stopped {
             known.heading = None;
@@ -62,9 +65,33 @@ impl ClusterState {
             known.forget_failures();
             known.shuns.clear();
         }
+        if is_started {
+            self.leave_maintenance(guest);
+        }
         self.note(context, Event::WantedSet { guest: guest.clone(), wanted: wanted.word().to_owned(), by });
         self.view(context);
         Ok(())
+    }
+
+    /// Whoever starts a guest wants it up now: where its host is in maintenance, or it was left down there, it starts elsewhere, as one
+    /// does that was sent away. An earlier version has it wait for the end of the maintenance, and refuses its start (R26).
+    fn leave_maintenance(&mut self, guest: &GuestName) {
+        if self.level < FeatureLevel::SENT_AWAY {
+            return;
+        }
+        let Some(known) = self.guests.get_mut(guest) else { return };
+        let (last, avoid) = match &mut known.phase {
+            Phase::Free { last: Some(last), avoid, .. } => (last.clone(), avoid),
+            Phase::Releasing { tenure, avoid, .. } => (tenure.host.clone(), avoid),
+            Phase::Unplaced
+            | Phase::Free { last: None, .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Migrating(_) => return,
+        };
+        if self.hosts.get(&last).is_some_and(Host::in_maintenance) {
+            avoid.insert(last);
+        }
     }
 
     pub(super) fn suspension_set(&mut self, context: &mut Context, suspended: bool, by: String) -> Result<(), Refused> {

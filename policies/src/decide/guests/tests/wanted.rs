@@ -73,6 +73,41 @@ fn a_stop_that_fails_again_and_again_is_told_once() {
     }
 }
 
+/// An earlier version has it wait for the end of the maintenance, and refuses its start (R26).
+#[test]
+fn a_guest_that_was_stopped_on_a_host_in_maintenance_starts_elsewhere_when_an_operator_starts_it() {
+    for (level, words) in [(FeatureLevel::CALLED_OFF, vec![]), (FeatureLevel::SENT_AWAY, vec!["Place"])] {
+        let mut scene = four();
+        scene.stage.state.level = level;
+        want(&mut scene, "web", Wanted::Stopped);
+        assert_eq!(scene.settle(), ["Stop"]);
+        scene.stage.end("d", done());
+        set_mode(&mut scene, "d", Mode::Maintenance);
+        scene.later(60_000);
+        want(&mut scene, "web", Wanted::Unmanaged);
+        want(&mut scene, "web", Wanted::Running);
+        assert_eq!(scene.settle(), Vec::<String>::new(), "that it is managed again starts nothing there");
+        want(&mut scene, "web", Wanted::Stopped);
+        want(&mut scene, "web", Wanted::Running);
+        assert_eq!(scene.settle(), words, "{level}");
+        assert_ne!(home(&scene, "web"), "d");
+    }
+}
+
+#[test]
+fn a_guest_that_is_started_while_it_is_being_stopped_on_a_host_in_maintenance_starts_elsewhere() {
+    let mut scene = four();
+    scene.stage.state.level = FeatureLevel::SENT_AWAY;
+    want(&mut scene, "web", Wanted::Stopped);
+    assert_eq!(scene.settle(), ["Stop"]);
+    set_mode(&mut scene, "d", Mode::Maintenance);
+    want(&mut scene, "web", Wanted::Running);
+    scene.stage.end("d", done());
+    scene.later(60_000);
+    assert_eq!(scene.settle(), ["Place"]);
+    assert_ne!(home(&scene, "web"), "d");
+}
+
 #[test]
 fn a_guest_that_is_wanted_stopped_while_it_starts_is_stopped_when_it_runs() {
     let mut scene = Scene::new(&["a", "b"], &["web"]);
