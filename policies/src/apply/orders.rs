@@ -10,7 +10,7 @@ use crate::{
     names::{Epoch, GuestName, HostName, OrderId},
     order::{Order, OrderKind, OrderOutcome},
     proof::Proof,
-    state::{ClusterState, Phase},
+    state::{ClusterState, Guest, Phase},
 };
 
 impl ClusterState {
@@ -138,13 +138,17 @@ impl ClusterState {
     pub(super) fn stop_failed(&mut self, context: &Context, guest: &GuestName, host: &HostName, detail: &str) {
         let (key, severity) = (Self::guest_key(guest), Severity::Critical);
         let summary = format!("{guest} cannot be stopped on {host}: {detail}");
-        let human = Some(format!(
-            "{guest} may still run on {host}, so it starts nowhere else. Stop it there by hand, or switch {host} off and run \
-             `holdfast host confirm-off {host} --operator YOUR-NAME`."
-        ));
+        let human = Some(may_still_run(guest, host));
+        // The other half of its move: people are told of one of the two until nothing of the guest is left there.
+        let tells_of_other = |open: &Incident| {
+            let halves = self.guests.get(guest).map(Guest::halves).unwrap_or_default();
+            let mut others = halves.into_iter().flatten().filter(|half| half.host != *host);
+            others.any(|other| open.human.as_ref() == Some(&may_still_run(guest, &other.host)))
+        };
         // It is tried for as long as it takes, and that it has failed again is no news.
         let is_known = |open: &Incident| {
-            open.severity == severity && open.human == human && says_the_same(&open.summary, &summary)
+            let says_so = open.human == human && says_the_same(&open.summary, &summary);
+            open.severity == severity && (says_so || tells_of_other(open))
         };
         if self.level >= FeatureLevel::TOLD_ONCE && self.open_incident(&key).is_some_and(is_known) {
             return;
@@ -169,4 +173,12 @@ impl ClusterState {
             incident.stamps.started = Some(at);
         }
     }
+}
+
+/// What people are asked to do about a guest that cannot be stopped.
+fn may_still_run(guest: &GuestName, host: &HostName) -> String {
+    format!(
+        "{guest} may still run on {host}, so it starts nowhere else. Stop it there by hand, or switch {host} off and run \
+         `holdfast host confirm-off {host} --operator YOUR-NAME`."
+    )
 }

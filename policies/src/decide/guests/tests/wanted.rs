@@ -73,6 +73,35 @@ fn a_stop_that_fails_again_and_again_is_told_once() {
     }
 }
 
+/// Where both halves of a move cannot be stopped, each of the two is tried again and again.
+#[test]
+fn two_stops_that_fail_in_turn_are_told_of_one_after_the_other() {
+    let mut scene = four();
+    scene.stage.state.level = FeatureLevel::TOLD_ONCE;
+    scene.stage.migrate("web", "a");
+    scene.stage.end("a", done());
+    scene.stage.end("d", done());
+    scene.stage.end("a", failed());
+    scene.stage.end("d", failed());
+    scene.stage.end("a", failed());
+    let told = |scene: &Scene| {
+        let open = scene.stage.state.open_incident("guest/web").unwrap();
+        (open.seq, open.summary.contains("cannot be stopped on d"))
+    };
+    let (changes, of_source) = told(&scene);
+    assert!(of_source);
+    for _ in 0..3 {
+        scene.stage.must(Change::ReleaseAgain { guest: name("web") });
+        scene.stage.end("d", failed());
+        scene.stage.end("a", failed());
+    }
+    assert_eq!(told(&scene), (changes, true));
+    scene.stage.must(Change::ReleaseAgain { guest: name("web") });
+    scene.stage.end("d", done());
+    scene.stage.end("a", failed());
+    assert!(scene.stage.state.open_incident("guest/web").unwrap().summary.contains("cannot be stopped on a"));
+}
+
 /// An earlier version has it wait for the end of the maintenance, and refuses its start (R26).
 #[test]
 fn a_guest_that_was_stopped_on_a_host_in_maintenance_starts_elsewhere_when_an_operator_starts_it() {
