@@ -1,11 +1,12 @@
 //! Hosts: joining, proof, and what operators want of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Context;
 use crate::{
     change::Refused,
     evidence::LAST_WORDS_BYTES_MAX,
+    feature_level::FeatureLevel,
     fence_path::DrillStep,
     journal::Event,
     model::Severity,
@@ -120,14 +121,18 @@ impl ClusterState {
                 self.half_rebooted(context, &guest, host);
             } else {
                 self.guest_hit(context, &guest, format!("{guest} is down: its host {host} has booted anew"), None);
-                self.release_now(
-                    context,
-                    &guest,
-                    &format!("{host} has booted anew"),
-                    std::collections::BTreeSet::new(),
-                    StopHow::PullPlug,
-                );
+                let avoid = self.avoided_by(&guest);
+                self.release_now(context, &guest, &format!("{host} has booted anew"), avoid, StopHow::PullPlug);
             }
+        }
+    }
+
+    /// Where a guest that is being stopped should not start next: its ladder has sent it away from there. An earlier version forgets that
+    /// when its host boots anew (R26).
+    fn avoided_by(&self, guest: &GuestName) -> BTreeSet<HostName> {
+        match self.guests.get(guest).map(|known| &known.phase) {
+            Some(Phase::Releasing { avoid, .. }) if self.level >= FeatureLevel::KEPT_AWAY => avoid.clone(),
+            Some(_) | None => BTreeSet::new(),
         }
     }
 

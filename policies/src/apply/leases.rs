@@ -4,6 +4,7 @@ use super::{Context, hosts::in_boot};
 use crate::{
     armed::Armed,
     change::Refused,
+    feature_level::FeatureLevel,
     journal::Event,
     model::Policies,
     names::{GuestName, HostName, Incarnation},
@@ -126,8 +127,16 @@ impl ClusterState {
         known.life_since = context.index;
         known.lease.owes.clear();
         known.lease.close(context.index);
+        // It is on, whatever came of switching it on. An earlier version keeps that, and what people were told of it (R26).
+        let is_on = self.level >= FeatureLevel::IS_ON;
+        if is_on {
+            known.powered_on = None;
+        }
         self.note(context, Event::HostReturned { host: host.clone(), incarnation: incarnation.clone() });
         self.resolve(context, &Self::host_key(host));
+        if is_on {
+            self.resolve(context, &format!("power_on/{host}"));
+        }
         self.view(context);
         Ok(())
     }

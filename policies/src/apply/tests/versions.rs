@@ -7,7 +7,7 @@ use crate::{
     fence_path::{PathTest, Wired, WiredBy},
     model::{FenceLevel, PowerDevice, QemuDevice, Rung},
     rules::ClusterSettings,
-    state::{HostFacts, Mode, Suspension},
+    state::{HostFacts, Mode, POWER_ON_TRIES_MAX, Suspension},
     time::{Span, WallTime},
 };
 
@@ -109,6 +109,38 @@ fn all_voters_count_the_same_changes_of_an_incident() {
         stage.state.open_incident("host/a").unwrap().human.is_some()
     });
     assert_eq!(called, [true, false], "an earlier version does not take it back that a person was called");
+}
+
+#[test]
+fn what_was_tried_to_switch_a_host_on_ends_with_its_return_for_all_voters_or_for_none() {
+    let kept = before_and_after(|| Stage::new(&["a", "b"], &[])).map(|mut stage| {
+        let gone = stage.gone("a");
+        stage.must(gone);
+        for _ in 0..POWER_ON_TRIES_MAX {
+            stage.must(Change::PowerOnOrdered { host: host("a"), executor: host("b"), level: 0 });
+            stage.end("b", failed());
+        }
+        assert!(stage.state.open_incident("power_on/a").is_some());
+        let (incarnation, seen) = (boot("a.1"), stage.index);
+        stage.must(Change::HostReturned { host: host("a"), incarnation, seen });
+        let is_told = stage.state.open_incident("power_on/a").is_some();
+        [is_told, stage.state.hosts[&host("a")].powered_on.is_some()]
+    });
+    assert_eq!(kept, [[true; 2], [false; 2]], "to an earlier version it ends with the next boot alone");
+}
+
+#[test]
+fn a_guest_that_is_sent_away_from_a_host_keeps_away_when_that_boots_anew_for_all_voters_or_for_none() {
+    let avoids = before_and_after(|| Stage::new(&["a", "b"], &["web"])).map(|mut stage| {
+        stage.run("web", "a");
+        let failover = stage.climb("web", 2);
+        stage.must(failover);
+        stage.join("a", "a.2");
+        stage.end("a", done());
+        let Phase::Free { avoid, .. } = stage.phase("web") else { panic!("nothing of it is left") };
+        avoid.contains(&host("a"))
+    });
+    assert_eq!(avoids, [false, true], "an earlier version forgets where it was sent away from");
 }
 
 #[test]
