@@ -17,6 +17,9 @@ use crate::{
     state::{ClusterState, Life, Mode},
 };
 
+/// What keys of these incidents begin with; a slash and a host's name follow.
+const ABOUT: &str = "drill";
+
 /// How long a host may take from the beginning of its drill until it is back: large servers test their memory for minutes.
 pub const DRILL_LIMIT: Duration = Duration::from_secs(15 * 60);
 
@@ -64,7 +67,7 @@ pub fn drill(
     others.first().map(|first| (*first).clone()).ok_or_else(|| format!("no other host can switch {host}"))
 }
 
-/// Ends drills that are over.
+/// Ends drills that are over, and what people were told of one that cannot be made again.
 pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
     for (name, host) in &round.state.hosts {
         if let Some(drill) = &host.drill
@@ -72,6 +75,14 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
         {
             decision.commands.push(Change::DrillEnded { host: name.clone(), failed });
         }
+    }
+    // Where no device is declared any more nobody can drill again, which is what ends it otherwise.
+    let has_device = |host: &str| {
+        let levels = round.state.policies.fencing.iter().find(|(name, _)| name.as_str() == host);
+        levels.is_some_and(|(_, levels)| levels.iter().any(FenceLevel::has_device))
+    };
+    for (_, incident) in round.told.all(ABOUT).filter(|&(host, _)| !has_device(host)) {
+        decision.commands.push(Change::IncidentResolved { key: incident.key.clone() });
     }
 }
 

@@ -578,6 +578,21 @@ fn a_drill_that_fails_or_lasts_too_long_is_told() {
 }
 
 #[test]
+fn that_a_drill_failed_is_over_when_no_power_device_is_declared_any_more() {
+    let mut scene = drilled();
+    let executor = scene.stage.state.orders.values().next().unwrap().host.to_string();
+    scene.stage.end(&executor, failed());
+    scene.later(1_000);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("drill/d").is_some(), "it can be drilled again");
+    let mut policies = scene.stage.state.policies.clone();
+    policies.fencing.insert(host("d"), vec![crate::model::FenceLevel::Operator {}]);
+    scene.stage.declare(policies);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("drill/d").is_none());
+}
+
+#[test]
 fn only_a_drained_host_among_well_ones_is_drilled_and_never_by_itself() {
     let mut scene = four();
     let may =
