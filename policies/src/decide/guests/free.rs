@@ -43,6 +43,7 @@ enum Headed {
 impl Pass<'_, '_> {
     pub(super) fn free(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) {
         let is_over = self.runs_although_stopped(free, judgement)
+            || self.runs_unmanaged(free, judgement)
             || self.stays_down(free.name, free.guest, judgement)
             || self.strays_of_free(free, judgement);
         if is_over {
@@ -94,6 +95,22 @@ impl Pass<'_, '_> {
             }
             Some(_) | None => (format!("{found}: it is stopped there"), self.stop_of_strays(free.name, None)),
         };
+        true
+    }
+
+    /// What is to be left alone, and has been started past the cluster on one host, is left there. It is not down, so that nobody is told
+    /// any more that it is.
+    fn runs_unmanaged(&mut self, free: &Free<'_>, judgement: &mut GuestJudgement) -> bool {
+        if free.guest.wanted != Wanted::Unmanaged {
+            return false;
+        }
+        let strays = self.found(free.name, free.since);
+        let [only] = strays.as_slice() else { return false };
+        judgement.doing = format!("found on {}, where somebody has started it; {}", only.host, HandsOff::Unmanaged);
+        judgement.waits = Some(hands_on(&HandsOff::Unmanaged));
+        for about in ["guest", "placement", "twice"] {
+            self.close(about);
+        }
         true
     }
 

@@ -56,6 +56,24 @@ fn of_a_guest_that_is_found_twice_one_is_kept_the_other_is_stopped_and_then_the_
 }
 
 #[test]
+fn a_guest_that_is_left_alone_and_was_started_by_hand_after_it_lost_its_host_is_not_told_of_as_down() {
+    let mut scene = four();
+    want(&mut scene, "web", Wanted::Unmanaged);
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    later_without(&mut scene, "d", 60_000);
+    assert_eq!(scene.settle(), Vec::<String>::new());
+    assert!(scene.stage.state.open_incident("guest/web").is_some(), "it is down, and nobody brings it back");
+    has(&mut scene, "web", "b", Epoch::default());
+    has(&mut scene, "web", "c", Epoch::default());
+    assert_eq!(scene.settle(), Vec::<String>::new(), "it runs twice");
+    scene.evidence.hosts.get_mut(&host("c")).unwrap().reports.remove(&name("web"));
+    assert!(doing(&scene, "web").contains("found on b"), "{}", doing(&scene, "web"));
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Free { .. }), "it is left there");
+}
+
+#[test]
 fn the_one_that_rules_allow_is_kept() {
     let mut scene = twice();
     rule(&mut scene, hosts_rule("new", &[("b", Score::Never)], false));
