@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Decision, Round, attempts};
+use super::{Decision, Round, attempts, proofs::is_proven_off};
 use crate::{
     change::Change,
     names::HostName,
@@ -38,7 +38,12 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision) {
 
 fn wanted(round: &Round<'_>, decision: &Decision, name: &HostName, host: &Host) -> bool {
     let off = match &host.life {
-        Life::Gone { proof } => matches!(proof.kind(), ProofKind::PowerOff { .. }),
+        Life::Gone { proof } => match proof.kind() {
+            ProofKind::PowerOff { .. } => true,
+            // It was cut off, and is on, unless the attempt of its fence has come through all the same.
+            ProofKind::LeaseExpired { .. } => is_proven_off(round, name),
+            ProofKind::Operator { .. } | ProofKind::Reported { .. } | ProofKind::NotHere { .. } => false,
+        },
         Life::Up | Life::Fencing(_) => false,
     };
     // It was fenced in this boot, and not switched off by somebody who may have had a reason.

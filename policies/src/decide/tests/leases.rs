@@ -397,3 +397,30 @@ fn the_last_words_of_a_host_are_told_with_what_is_decided_about_it_and_decide_no
         assert!(line.ends_with("; its last words: no coordinator answers"), "{line}");
     }
 }
+
+/// Its lease was over first; then the attempt of its fence came through.
+#[test]
+fn a_host_that_was_switched_off_after_its_lease_had_proven_it_gone_is_switched_on_again() {
+    let device = four().stage.state.policies.levels_of(&host("d"))[0].clone();
+    let mut scene = with(vec![device, FenceLevel::Lease(LeaseLevel::default())], Some(armed()));
+    scene.stage.state.level = crate::feature_level::FeatureLevel::HIGHEST;
+    let mut policies = scene.stage.state.policies.clone();
+    policies.cluster.power_on_after_fence = true;
+    scene.stage.declare(policies);
+    scene.silent("d", 2_000);
+    granted(&mut scene, 2_000);
+    assert!(scene.settle().contains(&"FenceAttempted".to_owned()));
+    let attempt = scene.stage.state.fence_under_way(&host("d")).unwrap();
+    scene.later(15_000);
+    scene.silent("d", 17_000);
+    granted(&mut scene, 17_000);
+    assert!(scene.settle().contains(&"HostGone".to_owned()));
+    scene.stage.must(Change::OrderEnded { order: attempt, outcome: done() });
+    let known = scene.evidence.hosts[&host("d")].clone();
+    scene.later(30_000);
+    scene.evidence.hosts.insert(host("d"), known);
+    let switched_on = |scene: &Scene| scene.words().contains(&"PowerOnOrdered".to_owned());
+    assert!(!switched_on(&scene), "as far as is known it is on");
+    scene.power("d", off("d", Moment(scene.now - 25_000)));
+    assert!(switched_on(&scene), "{:?}", scene.words());
+}
