@@ -41,7 +41,7 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision, subjects: &[Sub
         vacate(round, decision, subject.name, subject.host);
         overstays(round, decision, subject);
     }
-    let kept = kept(round.state, |index| round.age(index));
+    let kept = waiting(round.state, &round.hosts, |index| round.age(index));
     if kept.is_empty() {
         return;
     }
@@ -114,6 +114,20 @@ pub(super) fn kept(state: &ClusterState, age: impl Fn(u64) -> Duration) -> BTree
             }
         }
     }
+    kept
+}
+
+/// The same, but for those whose host has come back, or is to be active again by an operator's word, and has failed: nobody has announced
+/// that. Who waits for good waits all the same.
+pub(super) fn waiting<'a>(
+    state: &'a ClusterState,
+    judged: &BTreeMap<HostName, HostJudgement>,
+    age: impl Fn(u64) -> Duration,
+) -> BTreeMap<&'a GuestName, Kept<'a>> {
+    let is_active = |host: &HostName| state.hosts.get(host).is_some_and(|known| known.mode == Mode::Active);
+    let has_failed = |host: &HostName| judged.get(host).is_some_and(|on| on.verdict == HostVerdict::Failed);
+    let mut kept = kept(state, age);
+    kept.retain(|_, kept| kept.is_frozen() || !is_active(kept.host) || !has_failed(kept.host));
     kept
 }
 

@@ -104,7 +104,7 @@ impl<'a> Plan<'a> {
     ) -> Self {
         let problem = problem(state, judged).at_turn(now.moment.0 / millis(TURN));
         let age = |index| evidence.marks.age(index, now.moment);
-        let kept = departures::kept(state, age);
+        let kept = departures::waiting(state, judged, age);
         let mut room = Room::of(&problem);
         let ready = ready(state, evidence, judged, &problem, &room, &kept, age);
         // One that has found no host for long does not keep others from waiting, although it may be less important.

@@ -76,6 +76,21 @@ fn guests_that_wait_for_a_reboot_start_on_their_host_when_it_is_back() {
 }
 
 #[test]
+fn guests_wait_no_longer_for_a_host_that_fails_when_it_is_back_unless_they_are_frozen() {
+    for (on_shutdown, expected) in [(OnShutdown::Conditional, true), (OnShutdown::Freeze, false)] {
+        let (mut scene, _) = announced(on_shutdown, true);
+        scene.later(100_000);
+        scene.silent("d", 90_000);
+        assert!(!scene.words().contains(&"Place".to_owned()), "its silence is expected");
+        scene.stage.join("d", "d.2");
+        scene.later(5_000);
+        scene.silent("d", 4_000);
+        assert_eq!(scene.verdict("d"), HostVerdict::Failed);
+        assert_eq!(scene.words().contains(&"Place".to_owned()), expected, "{on_shutdown:?}");
+    }
+}
+
+#[test]
 fn a_guest_that_people_keep_stopped_or_leave_alone_does_not_say_that_it_waits_for_its_host() {
     use crate::state::Wanted;
     for (wanted, expected) in [
