@@ -132,11 +132,14 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// What nobody can heal where it is does not hold up a drain: it goes ill, where it cannot stay.
+    /// What nobody can heal where it is does not hold up a drain: it goes ill, where it cannot stay. Where it can, nobody waits for it to
+    /// leave any more.
     pub(super) fn leave_unhealed(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) {
         if must_leave(self.round, run).is_some() {
             let policy = self.round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
             self.consider_move(run, policy, judgement);
+        } else if !self.round.plan.is_unseen(run.name) {
+            self.close("leave");
         }
     }
 

@@ -190,6 +190,25 @@ fn paged_and_well_again() -> Scene {
 }
 
 #[test]
+fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_nobody_can_heal_it() {
+    let mut scene = crate::decide::tests::four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    for on in ["a", "b", "c"] {
+        set_mode(&mut scene, on, Mode::Maintenance);
+    }
+    set_mode(&mut scene, "d", Mode::Draining);
+    scene.later(60_000);
+    seen(&mut scene, "web", SightState::Failing);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
+    set_mode(&mut scene, "d", Mode::Active);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("leave/web").is_none());
+    assert!(scene.stage.state.open_incident("guest/web").is_some(), "it does not answer yet");
+}
+
+#[test]
 fn people_are_called_anew_when_a_guest_fails_again_whose_ladder_is_at_its_end() {
     let mut scene = paged_and_well_again();
     scene.later(5_000);
