@@ -64,6 +64,9 @@ impl FeatureLevel {
     /// From this one on what was tried to switch a host on is over when the boot that was proven gone is taken in again. An earlier version
     /// keeps it, and what people were told of it. No level of its own, for the same reason.
     pub const IS_ON: Self = Self::TOLD_ONCE;
+    /// From this one on no guest is started on a host that has been drained, set to maintenance or quarantined since that was decided. An
+    /// earlier version takes the start in. No level of its own, for the same reason.
+    pub const TAKES_NONE: Self = Self::TOLD_ONCE;
     /// What this version can do.
     pub const HIGHEST: Self = Self::TOLD_ONCE;
 }

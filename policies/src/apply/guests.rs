@@ -83,6 +83,12 @@ impl ClusterState {
         if target.life != Life::Up {
             return Err(Refused::Host { host: host.clone(), why: "is fenced or gone".to_owned() });
         }
+        // Decided before, committed after: what operators said in between counts.
+        if self.level >= FeatureLevel::TAKES_NONE
+            && let Some(why) = self.takes_no_guests(host)
+        {
+            return Err(Refused::Target { guest: guest.clone(), host: host.clone(), why });
+        }
         let tenure = self.start(context, guest, host)?;
         if !first {
             let at = context.at;

@@ -144,6 +144,17 @@ fn a_guest_that_is_sent_away_from_a_host_keeps_away_when_that_boots_anew_for_all
 }
 
 #[test]
+fn a_start_on_a_host_that_has_been_taken_out_of_use_since_it_was_decided_is_refused_by_all_voters_or_by_none() {
+    for mode in [Mode::Draining, Mode::Maintenance, Mode::Leaving { reboot: true }] {
+        let refused = before_and_after(|| Stage::new(&["a", "b"], &["web"])).map(|mut stage| {
+            stage.must(Change::ModeSet { host: host("a"), mode, by: "ann".to_owned() });
+            stage.apply(place_on("web", "a")).refused.is_some()
+        });
+        assert_eq!(refused, [false, true], "{mode:?}");
+    }
+}
+
+#[test]
 fn the_warnings_of_a_guest_end_with_it_for_all_voters_alike() {
     let [mut before, after] = before_and_after(|| Stage::new(&["a"], &["web"])).map(|mut stage| {
         stage.must(opened("warned/web"));
