@@ -3,6 +3,9 @@
 //! What they are told is checked against their own description first, because they ignore what they do not know, and a
 //! missing action means "reboot" to them. How they end counts: 0 done or on, 2 off, anything else unknown. With 2 also an interpreter ends
 //! that cannot read its program, so one that complains has to say "Status: OFF", as they do, to be believed.
+//!
+//! Not all of them switch power: some cut a host off from its storage or its network, and whatever runs there runs on. Those are not
+//! used, and neither are the few whose "off" says something else.
 
 mod metadata;
 
@@ -46,6 +49,8 @@ enum Unusable {
     Options { agent: String, mistakes: String },
     #[error("{agent} has no action {action}")]
     Action { agent: String, action: &'static str },
+    #[error("{agent} cannot prove that a host is off: it {why}")]
+    Unbelieved { agent: String, why: &'static str },
 }
 
 impl Agent {
@@ -99,6 +104,9 @@ impl Agent {
     async fn input(&self, metadata: &Arc<Metadata>, action: &'static str) -> Result<String, Unusable> {
         let AgentDevice { name, options, password_file, .. } = &self.settings;
         let agent = || name.clone();
+        if let Some(why) = metadata.why_unbelieved(name) {
+            return Err(Unusable::Unbelieved { agent: agent(), why });
+        }
         let mistakes = metadata.mistakes(options, password_file.is_some());
         if !mistakes.is_empty() {
             return Err(Unusable::Options { agent: agent(), mistakes: mistakes.join("; ") });

@@ -25,11 +25,27 @@ const KEPT_MAX: usize = 128;
 /// Descriptions read lately. Reading one costs a start of an interpreter, and every question would pay it.
 static KEPT: Mutex<BTreeMap<String, (Instant, Arc<Metadata>)>> = Mutex::new(BTreeMap::new());
 
+/// Agents whose "off" proves nothing although their descriptions do not show it, and why.
+const UNBELIEVED: [(&str, &str); 4] = [
+    ("fence_crosslink", "says \"off\" of whatever answers no ping"),
+    ("fence_evacuate", "says \"off\" when a service of the host is down"),
+    ("fence_sbd", "says \"off\" as soon as that was left for the host to read, whether it has read it or not"),
+    ("fence_virsh", "says \"off\" of whatever it cannot read, and of what has left its machine: declare `libvirt`"),
+];
+
+/// With this option several agents say "off" of what they do not find: it may have another name by now, or run elsewhere.
+const MISSING_AS_OFF: &str = "missing_as_off";
+
+/// What agents take for yes.
+const YES: [&str; 4] = ["1", "yes", "on", "true"];
+
 /// What an agent says of itself.
 #[derive(Debug, Default)]
 pub(super) struct Metadata {
     parameters: BTreeMap<String, Parameter>,
     actions: BTreeSet<String>,
+    /// It cuts a host off from storage or a network, and is to let it back in whenever that starts: so says its action `on`.
+    is_fabric: bool,
 }
 
 #[derive(Debug)]
@@ -109,6 +125,7 @@ fn parse(agent: &str, text: &str) -> Result<Metadata, MetadataError> {
                 metadata.parameters.insert(name.to_owned(), parameter(node));
             }
             "action" => {
+                metadata.is_fabric |= name == "on" && node.attribute("automatic") == Some("1");
                 metadata.actions.insert(name.to_owned());
             }
             _ => {}
@@ -146,6 +163,14 @@ impl Metadata {
         self.actions.contains(action)
     }
 
+    /// Why its "off" would be no word that its host has no power, and so none that no guest runs there.
+    pub(super) fn why_unbelieved(&self, agent: &str) -> Option<&'static str> {
+        if self.is_fabric {
+            return Some("cuts its host off from storage or from a network, and guests run on there");
+        }
+        UNBELIEVED.iter().find(|(name, _)| *name == agent).map(|(_, why)| *why)
+    }
+
     /// The option that takes a password, if any does.
     pub(super) fn password_option(&self) -> Option<&'static str> {
         [PASSWORD, PASSWORD_OLD].into_iter().find(|name| self.parameters.contains_key(*name))
@@ -157,6 +182,10 @@ impl Metadata {
         for (name, value) in options {
             match self.parameters.get(name) {
                 None => mistakes.push(format!("it has no option {name:?}{}", self.guess(name))),
+                Some(_) if name == MISSING_AS_OFF && YES.contains(&value.to_ascii_lowercase().as_str()) => {
+                    mistakes
+                        .push(format!("with option {name:?} what it does not find counts as off, wherever that runs"));
+                }
                 Some(parameter) => mistakes.extend(parameter.kind.mistake(name, value)),
             }
         }
@@ -212,6 +241,7 @@ mod tests {
   <parameter name="password" unique="0" required="1" obsoletes="passwd"><content type="string"/></parameter>
   <parameter name="ssl" unique="0" required="0"><content type="boolean"/></parameter>
   <parameter name="power_wait" unique="0" required="0"><content type="second" default="0"/></parameter>
+  <parameter name="missing_as_off" unique="0" required="0"><content type="boolean"/></parameter>
   <parameter name="ipport" unique="0" required="0"><content type="integer" default="23"/></parameter>
   <parameter name="privlvl" unique="0" required="0">
     <content type="select" default="administrator"><option value="operator"/><option value="administrator"/></content>
@@ -243,6 +273,23 @@ mod tests {
                 "option \"ssl\" must be one of 1, 0, yes, no, on, off, true, false, not \"maybe\"",
             ]
         );
+    }
+
+    #[test]
+    fn what_an_agent_does_not_find_does_not_count_as_off() {
+        for (value, fine) in [("1", false), ("True", false), ("0", true), ("no", true)] {
+            let found = mistakes(&[("ip", "a"), ("missing_as_off", value)], true);
+            assert_eq!(found.is_empty(), fine, "{value}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_that_leaves_its_host_running_is_told_from_one_that_switches_power() {
+        let why = |agent: &str, text: &str| parse(agent, text).unwrap().why_unbelieved(agent);
+        assert_eq!(why("fence_x", DESCRIPTION), None);
+        let fabric = DESCRIPTION.replace("automatic=\"0\"", "on_target=\"1\" automatic=\"1\"");
+        assert!(why("fence_x", &fabric).is_some_and(|why| why.contains("guests run on")));
+        assert!(why("fence_sbd", DESCRIPTION).is_some_and(|why| why.contains("left for the host to read")));
     }
 
     #[test]

@@ -42,6 +42,23 @@ esac
 exit 0
 "#;
 
+/// Agents whose "off" leaves a host running, or says something else, as far as they are installed.
+const UNBELIEVED: [&str; 9] = [
+    "fence_brocade",
+    "fence_cisco_mds",
+    "fence_crosslink",
+    "fence_ifmib",
+    "fence_mpath",
+    "fence_sanbox2",
+    "fence_sbd",
+    "fence_scsi",
+    "fence_virsh",
+];
+
+/// Some that do not.
+const SWITCH_POWER: [&str; 5] =
+    ["fence_apc_snmp", "fence_dummy", "fence_ipmilan", "fence_redfish", "fence_vmware_rest"];
+
 const METADATA: &str = r#"<?xml version="1.0" ?>
 <resource-agent name="fence_script"><parameters>
 <parameter name="action" required="1"><content type="string" default="reboot"/></parameter>
@@ -171,6 +188,19 @@ async fn what_an_agent_would_ignore_is_refused_before_it_runs() {
     assert_eq!(script.offs(), 0);
 }
 
+/// As fence_scsi, fence_ifmib and their like describe themselves.
+#[tokio::test]
+async fn an_agent_that_cuts_a_host_off_and_leaves_it_running_is_neither_used_nor_believed() {
+    let script = Script::new();
+    script.set_power(false);
+    script.fault("metadata", &METADATA.replace("name=\"on\"", "name=\"on\" automatic=\"1\""));
+    let device = script.device();
+    refused(&device, "cuts its host off from storage or from a network").await;
+    let answer = device.status(CALL).await;
+    assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+    assert_eq!(script.offs(), 0);
+}
+
 #[tokio::test]
 async fn an_agent_that_hangs_ends_by_the_deadline_with_all_that_it_has_started() {
     let script = Script::new();
@@ -205,6 +235,9 @@ async fn every_installed_agent_that_describes_itself_is_understood() {
         let metadata = metadata::of(&name).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         let odd = BTreeMap::from([("no_such_option".to_owned(), String::new())]);
         assert!(metadata.mistakes(&odd, false).iter().any(|mistake| mistake.contains("no_such_option")), "{name}");
+        let is_believed = metadata.why_unbelieved(&name).is_none();
+        assert!(!is_believed || !UNBELIEVED.contains(&name.as_str()), "{name} would be believed");
+        assert!(is_believed || !SWITCH_POWER.contains(&name.as_str()), "{name} would not be used");
         understood.push(name);
     }
     eprintln!("{} agents", understood.len());
