@@ -246,18 +246,19 @@ impl Released {
         if epoch.generation < known {
             return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
         }
+        self.check(guest, epoch)
+    }
+
+    /// Whether the epoch may run: as the agent's disk has it, so that an order is judged alike when it is taken and when it is carried
+    /// out. What arrives under a newer epoch is not let run by an older one's word.
+    ///
+    /// # Errors
+    /// That it was released, or that a newer one was begun.
+    pub fn check(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).get(guest).copied();
         if let Some(newest) = begun.filter(|newest| epoch < *newest) {
             return Err(format!("epoch {epoch} of {guest} is older than {newest}, which was begun meanwhile"));
         }
-        self.check(guest, epoch)
-    }
-
-    /// Whether the epoch may run.
-    ///
-    /// # Errors
-    /// That it was released.
-    pub fn check(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
         let floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
         match floors.get(guest) {
             Some(floor) if epoch <= *floor => Err(format!("epoch {epoch} of {guest} was released meanwhile")),
@@ -342,7 +343,8 @@ mod tests {
         released.begin(&guest, epoch(6));
         assert!(released.check_start(&guest, epoch(5)).is_err());
         assert!(released.check_start(&guest, epoch(7)).is_ok());
-        assert!(released.check(&guest, epoch(5)).is_ok(), "what ran before may be resumed until it is released");
+        assert!(released.check(&guest, epoch(5)).is_err(), "nor is what comes in its place resumed by its word");
+        assert!(released.check(&guest, epoch(7)).is_ok());
     }
 
     #[test]
