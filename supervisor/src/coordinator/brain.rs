@@ -346,8 +346,8 @@ impl Brain {
         }
         if followed && now.since(self.exported) >= EXPORT_EVERY {
             self.exported = now;
-            let (node, numbers, report) = (&self.node, &mut self.numbers, &self.report);
-            node.read(|state| numbers.export(&node.metrics, state, report));
+            let (node, numbers, report, evidence) = (&self.node, &mut self.numbers, &self.report, &self.evidence);
+            node.read(|state| numbers.export(&node.metrics, state, report, evidence));
         }
     }
 

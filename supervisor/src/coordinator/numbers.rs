@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use holdfast_policies::{
     decide::{HostVerdict, Report, ServiceVerdict},
-    state::{ClusterState, Guest, Life, Phase, Wanted},
+    evidence::Evidence,
+    names::GuestName,
+    observe::GuestCondition,
+    state::{ClusterState, Guest, Life, Phase, Tenure, Wanted},
 };
 
 use crate::metrics::{GuestState, Metrics, Modes, Verdict};
@@ -19,13 +22,13 @@ pub struct Numbers {
 
 impl Numbers {
     /// Exports one picture of the cluster.
-    pub fn export(&mut self, metrics: &Metrics, state: &ClusterState, report: &Report) {
+    pub fn export(&mut self, metrics: &Metrics, state: &ClusterState, report: &Report, evidence: &Evidence) {
         metrics.set_hosts(report.hosts.iter().map(|(host, judgement)| (host, host_verdict(judgement.verdict))));
         metrics.set_safe(report.hosts.iter().filter_map(|(host, judgement)| {
             // Rounded up: at that second it is so.
             Some((host, judgement.safe_at.as_ref()?.at.0.div_ceil(1_000)))
         }));
-        metrics.set_guests(state.guests.iter().map(|(name, guest)| (name, guest_state(guest))));
+        metrics.set_guests(state.guests.iter().map(|(name, guest)| (name, guest_state(name, guest, evidence))));
         let services = report.guests.iter().flat_map(|(guest, judgement)| {
             judgement.services.iter().map(move |(service, judged)| (guest, service, service_verdict(judged.verdict)))
         });
@@ -106,8 +109,9 @@ fn service_verdict(verdict: ServiceVerdict) -> Verdict {
     }
 }
 
-fn guest_state(guest: &Guest) -> GuestState {
+fn guest_state(name: &GuestName, guest: &Guest, evidence: &Evidence) -> GuestState {
     match &guest.phase {
+        Phase::Running { tenure, .. } if stands_still(name, tenure, evidence) => GuestState::Paused,
         Phase::Running { .. } => GuestState::Running,
         Phase::Starting { .. } => GuestState::Starting,
         Phase::Migrating(_) => GuestState::Moving,
@@ -117,10 +121,28 @@ fn guest_state(guest: &Guest) -> GuestState {
     }
 }
 
+/// Whether its host says that its virtual CPUs do not run, though it is there: the state has it as running.
+fn stands_still(guest: &GuestName, tenure: &Tenure, evidence: &Evidence) -> bool {
+    let said = evidence.hosts.get(&tenure.host).and_then(|host| host.reports.get(guest));
+    match said.filter(|said| said.epoch == tenure.epoch).map(|said| &said.condition) {
+        Some(GuestCondition::Paused { .. } | GuestCondition::IoError { .. } | GuestCondition::Panicked) => true,
+        Some(
+            GuestCondition::Running
+            | GuestCondition::Incoming
+            | GuestCondition::Sent
+            | GuestCondition::Exited { .. }
+            | GuestCondition::Unknown { .. },
+        )
+        | None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::{names::Epoch, observe::GuestReport};
+
     use super::*;
-    use crate::desk::tests::{failed_over, host};
+    use crate::desk::tests::{failed_over, guest, host};
 
     fn proven_off(metrics: &Metrics) -> String {
         let page = metrics.render();
@@ -131,17 +153,43 @@ mod tests {
     #[test]
     fn a_host_that_is_proven_gone_is_counted_once_by_whoever_coordinates_then() {
         let (metrics, mut numbers, report) = (Metrics::new().unwrap(), Numbers::default(), Report::default());
+        let evidence = Evidence::default();
         let gone = failed_over();
         let mut before = failed_over();
         before.hosts.get_mut(&host("h1")).unwrap().life = Life::Up;
-        numbers.export(&metrics, &before, &report);
+        numbers.export(&metrics, &before, &report, &evidence);
         assert!(proven_off(&metrics).ends_with(" 0"), "no increase shows from a series that was not there before it");
         for _ in 0..2 {
-            numbers.export(&metrics, &gone, &report);
+            numbers.export(&metrics, &gone, &report, &evidence);
             assert!(proven_off(&metrics).ends_with(" 1"));
         }
         numbers.clear(&metrics);
-        numbers.export(&metrics, &gone, &report);
+        numbers.export(&metrics, &gone, &report, &evidence);
         assert!(proven_off(&metrics).ends_with(" 1"), "it was gone when this host came to coordinate again");
+    }
+
+    #[test]
+    fn a_guest_that_stands_still_on_its_host_is_not_shown_as_running() {
+        let (metrics, mut numbers, state) = (Metrics::new().unwrap(), Numbers::default(), failed_over());
+        let Phase::Running { tenure, .. } = &state.guests[&guest("web-1")].phase else { panic!("it does not run") };
+        let mut shown = |epoch: Epoch, condition: GuestCondition| {
+            let mut evidence = Evidence::default();
+            let said = GuestReport::new(guest("web-1"), epoch, condition);
+            evidence.hosts.entry(tenure.host.clone()).or_default().reports.insert(guest("web-1"), said);
+            numbers.export(&metrics, &state, &Report::default(), &evidence);
+            let page = metrics.render();
+            let is = |line: &&str| line.starts_with("holdfast_guest_state{guest=\"web-1\"") && line.ends_with(" 1");
+            page.lines().find(is).unwrap().to_owned()
+        };
+        let paused = || GuestCondition::Paused { reason: "paused".to_owned() };
+        let failed = || GuestCondition::IoError { detail: "disk0".to_owned() };
+        for still in [paused(), failed(), GuestCondition::Panicked] {
+            let line = shown(tenure.epoch, still);
+            assert!(line.contains("state=\"paused\""), "{line}");
+        }
+        for (epoch, condition) in [(tenure.epoch, GuestCondition::Running), (Epoch::default(), paused())] {
+            let line = shown(epoch, condition);
+            assert!(line.contains("state=\"running\""), "{line}");
+        }
     }
 }

@@ -131,7 +131,7 @@ fn the_first_use_of_a_revoked_certificate_raises_an_alert_that_ends_with_it() {
 }
 
 /// From the sixth minute on `down` does not run, and neither does `alone`, of which nobody wants anything; `moves` moves while
-/// it runs, and is large.
+/// it runs, and is large; `still` is paused.
 const DOWN: &str = r#"
     input_series:
       - { series: 'holdfast_raft_leader{instance="hv-a"}', values: '1x20' }
@@ -143,6 +143,9 @@ const DOWN: &str = r#"
       - { series: 'holdfast_guest_state{instance="hv-a", guest="moves", state="running"}', values: '1x5 0x15' }
       - { series: 'holdfast_guest_state{instance="hv-a", guest="moves", state="moving"}', values: '0x5 1x15' }
       - { series: 'holdfast_guest_wanted{instance="hv-a", guest="moves", wanted="running"}', values: '1x20' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="still", state="running"}', values: '1x5 0x15' }
+      - { series: 'holdfast_guest_state{instance="hv-a", guest="still", state="paused"}', values: '0x5 1x15' }
+      - { series: 'holdfast_guest_wanted{instance="hv-a", guest="still", wanted="running"}', values: '1x20' }
       - { series: 'holdfast_guest_state{instance="hv-a", guest="alone", state="running"}', values: '1x5 0x15' }
       - { series: 'holdfast_guest_wanted{instance="hv-a", guest="alone", wanted="running"}', values: '0x20' }
       - { series: 'holdfast_guest_wanted{instance="hv-a", guest="alone", wanted="unmanaged"}', values: '1x20' }
