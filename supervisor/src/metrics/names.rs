@@ -106,8 +106,10 @@ pub const ALERTS_REJECTED: Name =
 pub const ALERT_SENDS: Name =
     ("holdfast_alert_sends_total", "Attempts to tell a receiver something, by what came of them.");
 /// Dropped datagrams.
-pub const DATAGRAMS_DROPPED: Name =
-    ("holdfast_datagrams_dropped_total", "Datagrams that arrived and were thrown away, by reason.");
+pub const DATAGRAMS_DROPPED: Name = (
+    "holdfast_datagrams_dropped_total",
+    "Datagrams that were lost on this host, by reason: they arrived and were thrown away, or (unsent) could not be sent.",
+);
 /// Refused calls.
 pub const RPC_REFUSED: Name =
     ("holdfast_rpc_refused_total", "Calls from supervisors and operators that were refused, by reason.");
