@@ -67,6 +67,10 @@ impl FeatureLevel {
     /// From this one on no guest is started on a host that has been drained, set to maintenance or quarantined since that was decided. An
     /// earlier version takes the start in. No level of its own, for the same reason.
     pub const TAKES_NONE: Self = Self::TOLD_ONCE;
+    /// From this one on the incidents that ended longest ago are forgotten first. An earlier version forgets those that began first, also
+    /// one that has just ended, and what some have forgotten and others have not would tell people differently of it. No level of its
+    /// own, for the same reason.
+    pub const ENDS: Self = Self::TOLD_ONCE;
     /// What this version can do.
     pub const HIGHEST: Self = Self::TOLD_ONCE;
 }

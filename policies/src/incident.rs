@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{model::Severity, names::GuestName, time::WallTime};
 
-/// Resolved incidents kept for `explain`; the oldest go first. A few per guest and day for weeks in a small cluster.
+/// Resolved incidents kept for `explain`, and until receivers have been told that they are over; those that ended first go first. A few per guest and day for weeks in a small cluster.
 pub const RESOLVED_KEPT_MAX: usize = 256;
 
 /// One trouble.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     incident::{Incident, RESOLVED_KEPT_MAX, Stamps},
     journal::Event,
     model::Severity,
@@ -110,16 +111,15 @@ impl ClusterState {
         self.forget_oldest();
     }
 
+    /// Forgets what ended longest ago. Of an end that has just come nobody has been told yet, however long ago it began.
     fn forget_oldest(&mut self) {
-        let resolved = self.incidents.values().filter(|incident| !incident.is_open()).count();
-        let oldest: Vec<u64> = self
-            .incidents
-            .values()
-            .filter(|incident| !incident.is_open())
-            .take(resolved.saturating_sub(RESOLVED_KEPT_MAX))
-            .map(|incident| incident.id)
-            .collect();
-        for id in oldest {
+        let by_end = self.level >= FeatureLevel::ENDS;
+        let resolved = self.incidents.values().filter(|incident| !incident.is_open());
+        let mut oldest: Vec<(u64, u64)> =
+            resolved.map(|incident| (if by_end { incident.changed } else { 0 }, incident.id)).collect();
+        oldest.sort_unstable();
+        oldest.truncate(oldest.len().saturating_sub(RESOLVED_KEPT_MAX));
+        for (_, id) in oldest {
             self.incidents.remove(&id);
         }
     }

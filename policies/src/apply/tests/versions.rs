@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     feature_level::FeatureLevel,
     fence_path::{PathTest, Wired, WiredBy},
+    incident::RESOLVED_KEPT_MAX,
     model::{FenceLevel, PowerDevice, QemuDevice, Rung},
     rules::ClusterSettings,
     state::{HostFacts, Mode, POWER_ON_TRIES_MAX, Suspension},
@@ -165,6 +166,23 @@ fn the_warnings_of_a_guest_end_with_it_for_all_voters_alike() {
     assert!(before.state.open_incident("warned/web").is_some(), "an earlier version knows of no warnings");
     before.must(Change::LevelRaised { to: FeatureLevel::HIGHEST });
     assert!(before.state.open_incident("warned/web").is_none());
+}
+
+/// Whoever was paged for it has to hear that it is over, which takes until it is told.
+#[test]
+fn an_incident_that_has_just_ended_is_forgotten_after_those_that_ended_before_it_by_all_voters_or_by_none() {
+    let kept = before_and_after(|| Stage::new(&["a"], &[])).map(|mut stage| {
+        stage.must(opened("path/a"));
+        for number in 0..=RESOLVED_KEPT_MAX {
+            let key = format!("host/{number}");
+            stage.must(opened(&key));
+            stage.must(Change::IncidentResolved { key });
+        }
+        stage.must(Change::IncidentResolved { key: "path/a".to_owned() });
+        assert_eq!(stage.state.incidents.len(), RESOLVED_KEPT_MAX, "no more are kept");
+        stage.state.incidents.values().any(|incident| incident.key == "path/a")
+    });
+    assert_eq!(kept, [false, true], "an earlier version forgets what began first");
 }
 
 #[test]
