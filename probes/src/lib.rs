@@ -9,6 +9,7 @@ mod address;
 mod agent_ping;
 mod exec;
 mod finding;
+mod head;
 mod inside;
 mod judge;
 mod kinds;

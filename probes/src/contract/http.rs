@@ -66,6 +66,17 @@ async fn an_endless_body_is_read_only_so_far_and_nothing_is_unpacked() {
     assert!(seen.outcome == Outcome::Fail && seen.detail.contains("head is larger"), "{seen:?}");
 }
 
+/// As old and small servers write them, without any user noticing.
+#[tokio::test]
+async fn a_head_that_is_written_beside_the_rules_fails_nobody() {
+    for head in ["X-Old : a\r\n", "X-Long: a\r\n  b\r\n\tc\r\n", "no header at all\r\n", "X-\u{fc}: a\r\n"] {
+        let said: &'static str = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\nok").leak();
+        let probe = HttpProbe { body: Some("ok".to_owned()), ..get(server(Manner::Says(said)).await) };
+        let seen = asked(probe).await;
+        assert_eq!(seen.outcome, Outcome::Pass, "{head:?}: {seen:?}");
+    }
+}
+
 /// 64 MiB of one word as `gzip` packs them, which takes a thousandth of that; `None` where there is no `gzip`.
 fn bomb() -> Option<Vec<u8>> {
     let pack = "yes hold | head -c 67108864 | gzip -9";

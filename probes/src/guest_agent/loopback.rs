@@ -17,7 +17,7 @@ use holdfast_policies::{
     probe::{HttpProbe, MetricProbe, pattern},
 };
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, Uri, body::Incoming, client::conn::http1};
+use hyper::{Request, Response, Uri, body::Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
@@ -28,15 +28,12 @@ use crate::{
     address::fill_in,
     ask::overslept,
     finding::{BODY_BYTES_MAX, Finding},
+    head,
     judge::{self, Answer},
     kinds,
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-/// Largest head of a response, in bytes, and most headers: as hosts have it.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-const HEADERS_MAX: usize = 128;
 
 /// Largest part of a page with metrics that is read, in bytes; of it only the lines of one metric are kept. Large exporters
 /// have some megabytes.
@@ -171,9 +168,7 @@ async fn exchange(
     reading: Reading<'_>,
 ) -> Result<(u16, Vec<u8>), Finding> {
     let stream = TokioIo::new(connect(place).await?);
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    let (mut sender, connection) = builder.handshake(stream).await.map_err(|error| broken(&error))?;
+    let (mut sender, connection) = head::reading().handshake(stream).await.map_err(|error| broken(&error))?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         Ok::<_, Finding>((response.status().as_u16(), read(response, reading).await?))
@@ -274,6 +269,10 @@ fn keep(kept: &mut Vec<u8>, more: &[u8], most: usize) {
 #[cfg(test)]
 mod tests {
     use holdfast_policies::probe::TcpProbe;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -332,5 +331,21 @@ mod tests {
             reading.take(&[b'x'; 1_000]);
         }
         assert_eq!(reading.end().len(), BODY_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_written_beside_the_rules_is_read_as_hosts_read_it() {
+        const SAID: &[u8] =
+            b"HTTP/1.1 200 OK\r\nX-Old : a\r\nX-Long: a\r\n b\r\nno header\r\nContent-Length : 2\r\n\r\nok";
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let url = format!("http://{{address}}:{}/", listener.local_addr().unwrap().port());
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 2048]).await;
+            stream.write_all(SAID).await.unwrap();
+        });
+        let probe = Probe::Http(Box::new(HttpProbe { body: Some("ok".to_owned()), ..HttpProbe::get(url) }));
+        assert_eq!(answer(&probe, Duration::from_secs(20)).await, Some(Finding::pass("status 200")));
+        served.await.unwrap();
     }
 }

@@ -7,28 +7,22 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     HeaderMap, Request,
     body::{Bytes, Incoming},
-    client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
 
 use crate::{
     finding::{BODY_BYTES_MAX, Finding},
+    head,
     judge::Answer,
     network::{kept::Kept, stream::Stream, trust},
 };
 
-/// Largest head of a response, in bytes: servers send a few kilobytes, browsers give up at about 256 KiB.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Most headers of a response.
-const HEADERS_MAX: usize = 128;
-
 /// Sends one request and reads the beginning of the answer. The connection lives in this future and ends with it.
 pub(super) async fn exchange(stream: Stream, request: Request<Full<Bytes>>) -> Result<Answer, Finding> {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
     // The library tells errors as they are.
     let (stream, _) = Kept::of(stream);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| of_error(&error))?;
+    let opened = head::reading().handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = opened.map_err(|error| of_error(&error))?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| of_error(&error))?;
         let (head, body) = response.into_parts();
@@ -79,7 +73,7 @@ pub(super) fn location(headers: &HeaderMap) -> Option<String> {
 fn of_error(error: &hyper::Error) -> Finding {
     // The library tells this kind of error by its text alone.
     if error.is_parse() && error.to_string().contains("too large") {
-        return Finding::fail(format!("the response's head is larger than {HEAD_BYTES_MAX} bytes"));
+        return Finding::fail(format!("the response's head is larger than {} bytes", head::BYTES_MAX));
     }
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     let mut last = error.to_string();
