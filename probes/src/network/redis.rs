@@ -43,8 +43,9 @@ async fn converse(asker: &Asker<'_>, probe: &RedisProbe) -> Result<Finding, Find
     Ok(judge(&say(&mut stream, &words).await?, probe))
 }
 
-/// What a server says instead of answering anything when it is full.
-const FULL: &str = "ERR max number of clients reached";
+/// How a server begins what it says instead of answering anything when it is full; one in a cluster counts its connections to the others,
+/// and says so (`+ cluster connections reached`).
+const FULL: &str = "ERR max number of clients";
 
 /// Servers repeat what they do not understand: only the kind of error is shown, never its text.
 fn refused(text: &str) -> Finding {
@@ -213,7 +214,9 @@ mod tests {
         let probe =
             RedisProbe { port: 1, user: None, password_file: None, command: Vec::new(), expect: None, tls: None };
         let judged = |text: &str| judge(&Reply::Error(text.to_owned()), &probe).outcome;
-        assert_eq!((refused(FULL).outcome, judged(FULL)), (Outcome::Fail, Outcome::Fail));
+        for full in ["ERR max number of clients reached", "ERR max number of clients + cluster connections reached"] {
+            assert_eq!((refused(full).outcome, judged(full)), (Outcome::Fail, Outcome::Fail), "{full}");
+        }
         let protected = "DENIED Redis is running in protected mode because protected mode is enabled";
         assert_eq!((refused(protected).outcome, judged(protected)), (Outcome::Unknown, Outcome::Unknown));
         let wrong = refused("WRONGPASS invalid username-password pair, it is not 'secret'");
