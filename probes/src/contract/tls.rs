@@ -152,3 +152,23 @@ async fn a_page_that_ends_with_its_connection_is_whole_though_the_server_just_ha
         assert_eq!(seen.outcome, wanted, "{says}: {seen:?}");
     }
 }
+
+#[tokio::test]
+async fn a_service_that_refuses_the_version_of_http_that_is_asked_for_is_not_accused() {
+    let authority = Authority::new();
+    let acceptor = TlsAcceptor::from(authority.config(Kind::Good, false, &[b"http/1.1"]));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // It ends with an alert.
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let two = HttpProbe { version: HttpVersion::Two, ..secure(port, authority.trusted()) };
+    let grpc = GrpcProbe { port, service: String::new(), tls: Some(authority.trusted()) };
+    for probe in [Probe::Http(Box::new(two)), Probe::Grpc(grpc)] {
+        let seen = ask(&probe, &network(), LIMIT).await;
+        assert!(seen.outcome == Outcome::Unknown && seen.detail.contains("alpn"), "{probe:?}: {seen:?}");
+    }
+}

@@ -44,6 +44,10 @@ pub(crate) fn of_tls(error: &rustls::Error) -> Finding {
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             Finding::unknown("the service speaks no version of tls that this host does (1.2 and 1.3)")
         }
+        // It serves whoever offers both versions of HTTP, as users do.
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            Finding::unknown("the service does not speak the version of http that is asked for (alpn)")
+        }
         rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
             Finding::unknown(format!("the service refuses our certificate: {alert:?}"))
         }
@@ -122,6 +126,7 @@ mod tests {
         for (error, wanted) in [
             (rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), Outcome::Unknown),
             (rustls::Error::AlertReceived(AlertDescription::ProtocolVersion), Outcome::Unknown),
+            (rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol), Outcome::Unknown),
             (rustls::Error::InvalidCertificate(unsupported), Outcome::Unknown),
             (rustls::Error::AlertReceived(AlertDescription::UnknownCA), Outcome::Unknown),
             // As one says that has lost its certificate.
