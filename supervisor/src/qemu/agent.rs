@@ -6,6 +6,7 @@
 
 mod connection;
 mod freeze;
+mod left;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use tokio::{
 use self::{
     connection::{Kept, Place},
     freeze::Freeze,
+    left::Left,
 };
 use super::{
     condition::View,
@@ -61,13 +63,15 @@ struct Inner {
     callers: Semaphore,
     connection: Arc<Place>,
     freeze: Freeze,
+    left: Left,
 }
 
 impl AgentChannel {
     /// The agents of a guest that is as `view` says: QEMU's behind `socket`, and Holdfast's own.
     pub fn new(socket: Option<PathBuf>, view: watch::Receiver<View>, own: Option<OwnAgent>) -> Self {
         let (callers, connection) = (Semaphore::new(CALLERS_MAX), Arc::new(Place::new(None)));
-        Self { inner: Arc::new(Inner { socket, view, own, callers, connection, freeze: Freeze::default() }) }
+        let (freeze, left) = (Freeze::default(), Left::default());
+        Self { inner: Arc::new(Inner { socket, view, own, callers, connection, freeze, left }) }
     }
 
     /// Holdfast's own agent, if it is there and the guest runs.
@@ -212,7 +216,7 @@ impl GuestChannel for AgentChannel {
         }
     }
 
-    /// A program that outlives the deadline goes on in the guest: the agent cannot end it.
+    /// A program that outlives the deadline goes on in the guest: the agent cannot end it. Where too many runs of it do, none is begun.
     async fn exec(&self, argv: &[String], deadline: Duration) -> Result<ExecResult, ChannelError> {
         let deadline = Instant::now() + deadline;
         if let Some(own) = self.own() {
@@ -227,6 +231,9 @@ impl GuestChannel for AgentChannel {
         let Some((path, arguments)) = argv.split_first() else {
             return Err(ChannelError::Refused("no program named".to_owned()));
         };
+        if self.goes_on(argv, deadline).await? {
+            return self.reachable().and(Err(ChannelError::Late));
+        }
         let exec = qga::guest_exec {
             path: path.clone(),
             arg: Some(arguments.to_vec()),
@@ -235,13 +242,22 @@ impl GuestChannel for AgentChannel {
             capture_output: Some(qga::GuestExecCaptureOutput::flag(true)),
         };
         let pid = self.command(exec, deadline).await?.pid;
+        let begun = self.begun(argv, pid);
         let (mut pause, mut heard) = (POLL.0, Instant::now());
         loop {
             match self.command(qga::guest_exec_status { pid }, deadline).await {
-                Ok(status) if status.exited => return result(status),
+                Ok(status) if status.exited => {
+                    begun.has_ended();
+                    return result(status);
+                }
                 Ok(_) => heard = Instant::now(),
                 // The deadline fell into a question that the agent has had no time to answer.
                 Err(ChannelError::Deadline) if heard.elapsed() < HEARD_LATELY => return Err(ChannelError::Late),
+                // The agent has told of its end, or knows nothing of it.
+                Err(error @ (ChannelError::TooLong | ChannelError::Refused(_))) => {
+                    begun.has_ended();
+                    return Err(error);
+                }
                 Err(error) => return Err(error),
             }
             if timeout_at(deadline, sleep(pause)).await.is_err() {

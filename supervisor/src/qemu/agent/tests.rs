@@ -1,6 +1,6 @@
 //! The QEMU guest agent: late answers, silence, refusals, bounds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -8,7 +8,7 @@ use tokio::{
     time::{advance, pause, resume, timeout},
 };
 
-use super::{connection::KEPT_UNUSED, *};
+use super::{connection::KEPT_UNUSED, left::LEFT_MAX, *};
 
 /// For what is never answered; long enough for the question to be asked on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
@@ -128,6 +128,30 @@ async fn a_program_that_hangs_is_told_apart_from_an_agent_that_does() {
     assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Deadline));
     let (_folder, channel) = agent(running(), move |_, name| begun().filter(|_| name == "guest-exec"));
     assert_eq!(channel.exec(&argv, 5 * HEARD_LATELY).await, Err(ChannelError::Deadline));
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_at_each_question_does_not_fill_its_guest_and_is_begun_again_when_it_has_ended() {
+    let (begun, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, ends) = (Arc::clone(&begun), Arc::clone(&over));
+    let (_folder, channel) = agent(running(), move |_, name| {
+        let answer = match name {
+            "guest-exec" => format!("{{\"pid\": {}}}", counted.fetch_add(1, Ordering::SeqCst)),
+            _ if ends.load(Ordering::SeqCst) => "{\"exited\": true, \"exitcode\": 0}".to_owned(),
+            _ => "{\"exited\": false}".to_owned(),
+        };
+        Some(format!("{{\"return\": {answer}}}\n"))
+    });
+    let argv = ["/bin/check".to_owned()];
+    for _ in 0..LEFT_MAX + 3 {
+        assert_eq!(channel.exec(&argv, SHORT).await, Err(ChannelError::Late));
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), LEFT_MAX);
+    assert_eq!(channel.exec(&["/bin/other".to_owned()], SHORT).await, Err(ChannelError::Late));
+    assert_eq!(begun.load(Ordering::SeqCst), LEFT_MAX + 1, "another program is none of them");
+    over.store(true, Ordering::SeqCst);
+    assert_eq!(channel.exec(&argv, LONG).await.map(|result| result.exit), Ok(Exit::Code(0)));
+    assert_eq!(begun.load(Ordering::SeqCst), LEFT_MAX + 2);
 }
 
 #[tokio::test]
