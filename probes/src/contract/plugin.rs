@@ -77,6 +77,21 @@ async fn a_plugin_that_hangs_is_killed_with_all_that_it_has_started() {
         .await;
 }
 
+/// As `ssh` does, which leaves a master behind (`ControlPersist`).
+#[tokio::test]
+async fn a_plugin_that_has_ended_is_judged_though_what_it_has_left_behind_holds_its_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!("sleep 60 & echo $! > {}; echo 'CRITICAL - down | time=1s'; exit 2", file.display());
+    let target = network();
+    let seen = ask(&plugin(&script), &target, Duration::from_secs(20)).await;
+    assert_eq!((seen.outcome, seen.detail.as_str()), (Outcome::Fail, "CRITICAL - down"));
+    assert_eq!(target.memory.figures().len(), 1);
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    until("the end of what it left", || !std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "))).await;
+}
+
 /// As where it lies on a file system of a network that hangs.
 #[tokio::test]
 async fn a_plugin_whose_file_hangs_is_not_waited_for() {

@@ -1,16 +1,18 @@
 //! A plugin of the monitoring-plugins convention, on the host that asks: exit code 0 is OK, 1 WARNING, 2 CRITICAL, and
 //! anything else says that it could not ask.
 
-use std::{ffi::OsStr, io, process::Stdio};
+use std::{ffi::OsStr, io, pin::pin, process::Stdio, time::Duration};
 
 use holdfast_policies::probe::{ADDRESS, Grade, PluginProbe};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, AsyncReadExt, Interest, unix::AsyncFd},
     process::{Child, Command},
+    time::timeout,
 };
 
 use crate::{
@@ -21,11 +23,14 @@ use crate::{
 };
 
 /// Most of its output that is kept, in bytes (the convention's own limit).
-const OUTPUT_BYTES_MAX: u64 = 4 * 1024;
+const OUTPUT_BYTES_MAX: usize = 4 * 1024;
 
 /// Most that is read and thrown away after that, in bytes: whoever is talkative is to come to its exit code. What writes
 /// without end has its pipe closed.
-const DISCARDED_BYTES_MAX: u64 = 1024 * 1024;
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long the output of a plugin that has ended is read on.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Runs it; dropping this kills it and all that it has started.
 pub(crate) async fn ask(asker: &Asker<'_>, probe: &PluginProbe, memory: &Memory) -> Finding {
@@ -54,23 +59,58 @@ async fn run(asker: &Asker<'_>, probe: &PluginProbe, memory: &Memory) -> Result<
     // Whoever begins a program waits until its file was read, also where that lies on a network.
     let begun = FILES.run(OsStr::new(program), move || Running::begun(&mut command));
     let mut running = asker.own(&format!("begin {program}"), begun).await?.map_err(cannot)?;
-    let (stdout, stderr) = tokio::join!(read(running.child.stdout.take()), read(running.child.stderr.take()));
+    let (from_out, from_err) = (running.child.stdout.take(), running.child.stderr.take());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let heard = {
+        let mut reading = pin!(async { tokio::join!(read(from_out, &mut stdout), read(from_err, &mut stderr)) });
+        tokio::select! {
+            (whole, _) = &mut reading => whole,
+            // Where that cannot be told, the end of its output tells of its own.
+            Ok(()) = ended(&running.child) => match timeout(LINGER, reading).await {
+                Ok((whole, _)) => whole,
+                // What it has left running holds its output open, maybe for ever.
+                Err(_) => {
+                    running.group.kill();
+                    Ok(())
+                }
+            },
+        }
+    };
     // The leader is reaped only here: until then its id cannot be given to another group.
     let status = running.child.wait().await.map_err(cannot)?;
     running.group.has_ended();
-    let stdout = stdout.map_err(cannot)?;
+    heard.map_err(cannot)?;
     memory.set_figures(perfdata::read(&stdout));
-    let said = said(&stdout).or_else(|| said(&stderr.unwrap_or_default()));
+    let said = said(&stdout).or_else(|| said(&stderr));
     Ok(judge(status.code(), said, probe.warning))
 }
 
-async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(mut stream) = stream {
-        (&mut stream).take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await?;
-        tokio::io::copy(&mut stream.take(DISCARDED_BYTES_MAX), &mut tokio::io::sink()).await?;
+/// Keeps the first part of what it says.
+async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) -> io::Result<()> {
+    let Some(mut stream) = stream else { return Ok(()) };
+    let (mut chunk, mut heard) = (vec![0_u8; OUTPUT_BYTES_MAX], 0_usize);
+    while heard < OUTPUT_BYTES_MAX + DISCARDED_BYTES_MAX {
+        let count = stream.read(&mut chunk).await?;
+        if count == 0 {
+            break;
+        }
+        let room = OUTPUT_BYTES_MAX.saturating_sub(kept.len());
+        kept.extend(chunk.iter().take(count.min(room)));
+        heard = heard.saturating_add(count);
     }
-    Ok(bytes)
+    Ok(())
+}
+
+/// Waits until it has ended, and leaves it to be reaped.
+#[expect(
+    deprecated,
+    reason = "the other constructor is unsafe for descriptors that somebody else might close; this owns its own"
+)]
+async fn ended(child: &Child) -> io::Result<()> {
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let id = id.ok_or_else(|| io::Error::other("it has no number"))?;
+    let ends = AsyncFd::with_interest(pidfd_open(id, PidfdFlags::NONBLOCK)?, Interest::READABLE)?;
+    ends.readable().await.map(|mut guard| guard.retain_ready())
 }
 
 /// The first line without the figures behind its bar.
@@ -117,14 +157,18 @@ impl Group {
     fn has_ended(mut self) {
         self.leader = None;
     }
-}
 
-impl Drop for Group {
-    fn drop(&mut self) {
+    fn kill(&self) {
         if let Some(leader) = self.leader {
             // An error means that the group has ended already.
             let _ = killpg(leader, Signal::SIGKILL);
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
