@@ -80,9 +80,10 @@ async fn server(oddity: Oddity) -> u16 {
     });
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut question = vec![0; usize::from(stream.read_u16().await.unwrap())];
-            stream.read_exact(&mut question).await.unwrap();
-            let reply = answer(&question, oddity, false);
+            // It takes what comes first for the whole question, as some do (RFC 7766, 8). The length comes before it.
+            let mut heard = [0; 512];
+            let count = stream.read(&mut heard).await.unwrap();
+            let reply = answer(&heard[2..count], oddity, false);
             stream.write_u16(u16::try_from(reply.len()).unwrap()).await.unwrap();
             stream.write_all(&reply).await.unwrap();
         }

@@ -101,8 +101,9 @@ async fn listen(
 async fn over_tcp(place: SocketAddr, question: &Message, packet: &[u8]) -> Result<Message, Finding> {
     let mut stream = Stream::Plain(connect(place).await?);
     let length = u16::try_from(packet.len()).map_err(|error| Finding::unknown(error.to_string()))?;
-    stream.write_all(&length.to_be_bytes()).await.map_err(|error| broken(&error))?;
-    stream.write_all(packet).await.map_err(|error| broken(&error))?;
+    // In one piece: some servers take what comes first for the whole question (RFC 7766, 8).
+    let whole = [&length.to_be_bytes()[..], packet].concat();
+    stream.write_all(&whole).await.map_err(|error| broken(&error))?;
     let mut length = [0; 2];
     read_exactly(&mut stream, &mut length).await?;
     // At most 64 KiB, by the two bytes that the length has.
