@@ -51,7 +51,9 @@ fn of_json(body: &[u8], probe: &HttpProbe) -> Option<String> {
     if probe.json.is_empty() {
         return None;
     }
-    let document: Value = match serde_json::from_slice(body) {
+    // Files of Windows begin with it, and readers may pass over it (RFC 8259, 8.1).
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let document: Value = match serde_json::from_slice(text) {
         Ok(document) => document,
         Err(_) if body.len() >= BODY_BYTES_MAX => {
             return Some(format!("the body is longer than the {BODY_BYTES_MAX} bytes that are read"));
@@ -115,6 +117,7 @@ mod tests {
             assert_eq!(judged(fraction, json(pointer, value.clone())).outcome, wanted, "{pointer} {value}");
         }
         assert!(judged("ok", json("/a", 3.into())).detail.contains("not json"));
+        assert_eq!(judged("\u{feff}{ \"a\": 3 }", json("/a", 3.into())).outcome, Outcome::Pass, "a byte order mark");
     }
 
     #[test]
