@@ -164,7 +164,7 @@ async fn a_mysql_server_that_has_the_password_not_at_hand_is_told_it_over_tls_an
             assert_eq!((seen.outcome, told.as_deref()), (Outcome::Pass, Some(&b"secret\0"[..])), "{seen:?}");
         } else {
             assert!(seen.outcome == Outcome::Unknown && seen.detail.contains("set `tls`"), "{seen:?}");
-            assert_eq!(told, None);
+            assert_eq!(told.as_deref(), Some(&b"\0"[..]), "it is refused, and not left waiting");
         }
     }
 }
@@ -179,6 +179,9 @@ async fn full_login(mut stream: impl AsyncRead + AsyncWrite + Unpin, number: u8)
     stream.read_exact(&mut head).await.ok()?;
     let mut told = vec![0; usize::from(head[0])];
     stream.read_exact(&mut told).await.unwrap();
+    if told == [0] {
+        return Some(told);
+    }
     say(&mut stream, number + 2, &[0, 0, 0, 2, 0, 0, 0]).await;
     hear(&mut stream).await;
     let end = &[0xfe, 0, 0, 2, 0][..];

@@ -33,6 +33,10 @@ const CHARSET: u8 = 45;
 const QUIT: u8 = 0x01;
 const QUERY: u8 = 0x03;
 
+/// What is said in place of a password where none may be said: an empty one, which is refused. The server counts whoever hangs up in the
+/// middle of a login as a broken connection, and after `max_connect_errors` of them blocks this host for every login, everybody's.
+const NO_PASSWORD: &[u8] = &[0];
+
 /// Longest time that a farewell may take, when what was asked is known already: the end of an answer comes with its rows.
 /// Nobody waits for it.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
@@ -88,7 +92,7 @@ impl Session {
 
     async fn log_in(&mut self, probe: &SqlProbe, password: Option<&str>) -> Result<(), Finding> {
         let login = Login { password: password.unwrap_or_default(), private: matches!(self.stream, Stream::Tls(_)) };
-        let mut method = way_in(&self.greeting.method);
+        let method = way_in(&self.greeting.method);
         let proof = match method {
             Some(Method::Native | Method::Sha2) => login.proof(method, &self.greeting.nonce)?,
             // Another way is offered by the server once it knows who comes.
@@ -108,20 +112,23 @@ impl Session {
         self.send(&response).await?;
         loop {
             let packet = self.receive().await?;
-            match packet.split_first() {
+            let proof = match packet.split_first() {
                 Some((0x00, _)) => return Ok(()),
                 Some((0xfe, rest)) => {
                     let (name, nonce) = cut(rest).ok_or_else(not_mysql)?;
-                    method = way_in(&String::from_utf8_lossy(name));
-                    let proof = login.proof(method, nonce.strip_suffix(&[0]).unwrap_or(nonce))?;
-                    self.send(&proof).await?;
+                    login.proof(way_in(&String::from_utf8_lossy(name)), nonce.strip_suffix(&[0]).unwrap_or(nonce))
                 }
-                Some((0x01, [0x03])) => {}
-                Some((0x01, [0x04])) => {
-                    let proof = login.proof(Some(Method::Clear), &[])?;
-                    self.send(&proof).await?;
-                }
+                Some((0x01, [0x03])) => continue,
+                Some((0x01, [0x04])) => login.proof(Some(Method::Clear), &[]),
                 _ => return Err(not_mysql()),
+            };
+            match proof {
+                Ok(proof) => self.send(&proof).await?,
+                Err(finding) => {
+                    // Whether it hears that does not matter to what the question came to.
+                    let _ = self.send(NO_PASSWORD).await;
+                    return Err(finding);
+                }
             }
         }
     }
