@@ -204,6 +204,18 @@ async fn a_metric_is_had_by_curl_or_else_by_wget_and_what_they_could_not_ask_is_
 }
 
 #[tokio::test]
+async fn whoever_fetches_a_metric_is_told_how_long_it_may_take() {
+    for (functions, wanted) in [
+        ("curl() { while [ \"$1\" != -m ]; do shift; done; echo \"up $2\"; }; ", "up is 15.9, wanted == 1"),
+        ("command() { false; }; timeout() { echo \"up $1\"; }; ", "up is 16, wanted == 1"),
+    ] {
+        let target = inside(With(functions));
+        let seen = ask(&metric(1, "up", Comparison::Equal), &target, Duration::from_millis(19_900)).await;
+        assert_eq!(seen.detail, wanted, "{seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn of_a_page_that_the_way_out_has_cut_the_last_line_is_not_compared() {
     let cut: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(0), "up 1\nup 1", "");
     let whole: fn(&[String]) -> Says = |_| Says::Ends(Exit::Code(0), "up 1\nup 17\n", "");
