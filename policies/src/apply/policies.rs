@@ -30,7 +30,7 @@ impl ClusterState {
             self.forget_guest(context, name);
         }
         for name in policies.guests.keys() {
-            self.guests.entry(name.clone()).or_insert_with(Guest::declared);
+            self.guests.entry(name.clone()).or_insert_with(|| Guest::declared(context.index));
         }
         self.fencing_declared(context, &policies);
         self.lease_levels_set(context, &policies);

@@ -85,8 +85,19 @@ impl Check<'_> {
         }
         if let ProofKind::NotHere { hosts } = proof.kind() {
             self.known_to(guest, hosts.keys());
+            self.said_since(guest, hosts.keys());
         }
         self.hands_on_first(guest);
+    }
+
+    /// R8: the word of a host that a guest is not there is of after the guest was declared, for the host knew of that when it spoke.
+    fn said_since<'h>(&mut self, guest: &GuestName, mut hosts: impl Iterator<Item = &'h HostName>) {
+        let declared_at = self.state.guests.get(guest).and_then(|known| known.declared_at).unwrap_or(0);
+        let knew = |host: &HostName| self.evidence.hosts.get(host).map_or(0, |heard| heard.seen.index);
+        let older = hosts.find(|host| knew(host) < declared_at);
+        if let Some(host) = older {
+            self.breaks("R8", format!("believes {host} of {guest}, which it said before that was declared"));
+        }
     }
 
     /// R25: the word of a host that a guest is not there counts only when it has learned of this generation.

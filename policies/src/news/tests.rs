@@ -60,7 +60,8 @@ impl Play {
         match step {
             Step::Home(guest, on) => {
                 let epoch = Epoch { generation: self.state.generation, index: self.state.applied + 1 };
-                let guest = self.state.guests.entry(name(GUESTS[usize::from(*guest)])).or_insert_with(Guest::declared);
+                let guest =
+                    self.state.guests.entry(name(GUESTS[usize::from(*guest)])).or_insert_with(|| Guest::declared(0));
                 guest.phase = match on.map(|on| HOSTS[usize::from(on)]) {
                     Some(on) => {
                         let tenure = Tenure { host: host(on), incarnation: boot(&format!("{on}.1")), epoch };
@@ -184,7 +185,7 @@ fn guests_that_come_and_go_do_not_fill_the_ledger() {
         let guest = name(&format!("guest-{row}"));
         let tenure = Tenure { host: host("a"), incarnation: boot("a.1"), epoch: Epoch::default() };
         let phase = Phase::Running { tenure, since: 1, verified: true, action: None };
-        play.state.guests.insert(guest.clone(), Guest { phase, ..Guest::declared() });
+        play.state.guests.insert(guest.clone(), Guest { phase, ..Guest::declared(0) });
         play.changed();
         play.ledger.look(&play.state);
         play.state.guests.remove(&guest);

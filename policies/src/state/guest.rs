@@ -100,6 +100,10 @@ pub struct Guest {
     /// Hosts that were ordered to stop what they had of it without a right, with the log index of the newest such order.
     #[serde(default)]
     pub strays: BTreeMap<HostName, u64>,
+    /// The log index that declared it: what hosts said before says nothing of it (R8). `None` where a version declared it that did not
+    /// note that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared_at: Option<u64>,
 }
 
 /// Where a guest is going.
@@ -254,9 +258,9 @@ pub struct Position {
 }
 
 impl Guest {
-    /// A guest just declared.
+    /// A guest that this log index has declared.
     #[must_use]
-    pub fn declared() -> Self {
+    pub fn declared(index: u64) -> Self {
         Self {
             phase: Phase::Unplaced,
             ladder: Ladder::default(),
@@ -268,6 +272,7 @@ impl Guest {
             shuns: BTreeMap::new(),
             failed_moves: 0,
             strays: BTreeMap::new(),
+            declared_at: Some(index),
         }
     }
 

@@ -149,7 +149,7 @@ fn run(state: &mut ClusterState, evidence: &mut Evidence, row: usize, hosts: usi
     evidence.services.insert(name.clone(), BTreeMap::from([(ServiceName::new("http")?, sights)]));
     let tenure = Tenure { host, incarnation, epoch };
     let phase = Phase::Running { tenure, since: 1, verified: true, action: None };
-    state.guests.insert(name, Guest { phase, ..Guest::declared() });
+    state.guests.insert(name, Guest { phase, ..Guest::declared(0) });
     Ok(())
 }
 

@@ -136,7 +136,7 @@ mod tests {
             let incarnation = Incarnation::new("boot-1").unwrap();
             let tenure = Tenure { host, incarnation, epoch: Epoch::default() };
             let phase = Phase::Running { tenure, since: 1, verified: true, action: None };
-            state.guests.insert(name.clone(), Guest { phase, ..Guest::declared() });
+            state.guests.insert(name.clone(), Guest { phase, ..Guest::declared(0) });
         }
         state
     }

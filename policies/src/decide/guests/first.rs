@@ -92,12 +92,17 @@ impl<'a> Words<'a> {
     fn on(round: &Round<'a>, name: &GuestName) -> Self {
         let mut words = Self::default();
         let is_gone = |known: &Host| matches!(known.life, Life::Gone { .. });
+        let declared_at = round.state.guests.get(name).and_then(|guest| guest.declared_at);
         for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests && !is_gone(known)) {
             words.could_run.push(host);
             let incarnation = &known.facts.incarnation;
             let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };
             if !round.state.is_known_to(seen) {
                 words.unlearned.push(host.as_str());
+                continue;
+            }
+            // What a host had before counts no more: it may have fallen silent since, with the guest on it.
+            if declared_at.is_some_and(|index| !seen.has_learned(round.state.generation, index)) {
                 continue;
             }
             match seen.reports.get(name).filter(|report| is_there(&report.condition)) {

@@ -15,6 +15,23 @@ fn added_again() -> (Scene, Epoch) {
     (scene, epoch)
 }
 
+#[test]
+fn what_hosts_said_before_a_guest_was_declared_counts_for_no_first_placement() {
+    let mut scene = four();
+    let hosts: Vec<HostName> = scene.stage.state.hosts.keys().cloned().collect();
+    scene.stage.declare(declaration(&[name("web"), name("new")], &hosts));
+    assert_eq!(scene.words(), Vec::<String>::new(), "all are well, and nobody knew of it when it spoke");
+    for on in ["a", "b", "d"] {
+        scene.synced(on, scene.now);
+    }
+    // It may have been started on `c` since, which has fallen silent.
+    assert_eq!(scene.words(), Vec::<String>::new());
+    let waits = scene.decide().report.guests[&name("new")].waits.clone();
+    assert!(waits.is_some_and(|(what, _)| what.starts_with("the word of c on what runs there")));
+    scene.synced("c", scene.now);
+    assert_eq!(scene.settle(), ["GuestFree", "Place"]);
+}
+
 /// In its last word `d` had `web`.
 fn had(scene: &mut Scene, epoch: Epoch) {
     let report = GuestReport::new(name("web"), epoch, GuestCondition::Running);
