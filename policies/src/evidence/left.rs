@@ -75,6 +75,12 @@ impl Left {
         self.gone.get(guest).filter(|(under, _)| *under == epoch).map(|(_, since)| *since)
     }
 
+    /// When the host was first heard, for as long as what leaves is remembered: a guest that was to be there, and was not, had left before.
+    #[must_use]
+    pub(crate) fn first_heard(&self, now: Moment) -> Option<Moment> {
+        self.heard.filter(|heard| now.since(*heard) < REMEMBERED)
+    }
+
     /// When the host was first heard, while that is so shortly ago that any of its guests may have left just before: whoever has heard
     /// it until then coordinates no more.
     #[must_use]

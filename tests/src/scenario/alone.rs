@@ -7,7 +7,7 @@ use holdfast_policies::{
 
 use super::{
     format::Deed,
-    host::Node,
+    host::{Machine, Node, Vm},
     world::{Alone, World},
 };
 
@@ -39,6 +39,13 @@ impl World {
             if goes_down {
                 self.darken(index);
             } else {
+                if let Some(node) = self.nodes.get_mut(index) {
+                    let runs = |(guest, machine): (&GuestName, &Machine)| {
+                        let is_own = machine.state == Vm::Running && own.contains(guest);
+                        is_own.then(|| (guest.clone(), machine.epoch))
+                    };
+                    node.ended.extend(node.machines.iter().filter_map(runs));
+                }
                 self.stop_these(index, &own);
             }
         }

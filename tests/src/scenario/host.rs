@@ -102,6 +102,8 @@ pub struct Node {
     pub disk: Disk,
     /// Guests.
     pub machines: BTreeMap<GuestName, Machine>,
+    /// Guests that ran and that it has stopped by itself, under which assignment: it says that they have ended, as after a guard's kill.
+    pub ended: BTreeMap<GuestName, Epoch>,
     /// When it last had authority: a lease that was granted.
     pub authority: u64,
     /// When it was last heard by anybody.
@@ -130,6 +132,7 @@ impl Node {
             supervisor: None,
             disk: Disk::default(),
             machines: BTreeMap::new(),
+            ended: BTreeMap::new(),
             authority: 0,
             heard: 0,
             orderly: false,
@@ -182,6 +185,7 @@ impl Node {
         (self.on, self.back_on) = (false, None);
         self.supervisor = None;
         self.machines.clear();
+        self.ended.clear();
     }
 
     /// Starts its supervisor with what is on disk; `lease` is what the guard holds for it.
@@ -195,7 +199,10 @@ impl Node {
     pub fn request(&mut self, now: u64) -> Option<SyncRequest> {
         let (facts, host) = (self.facts()?, self.name.clone());
         let clock = Moment(now);
-        let reports: Vec<GuestReport> = self.machines.iter().map(|(guest, machine)| report(guest, machine)).collect();
+        self.ended.retain(|guest, _| !self.machines.contains_key(guest));
+        let here = self.machines.iter().map(|(guest, machine)| report(guest, machine));
+        let ended = self.ended.iter().map(|(guest, epoch)| ended(guest, *epoch));
+        let reports: Vec<GuestReport> = here.chain(ended).collect();
         let sights = self.machines.iter().filter_map(|(guest, machine)| sight(guest, machine, now)).collect();
         let unwell = self.unwell.clone();
         let supervisor = self.supervisor.as_mut()?;
@@ -282,6 +289,11 @@ fn report(guest: &GuestName, machine: &Machine) -> GuestReport {
         Vm::Failed | Vm::HalfAlive => GuestCondition::Exited { detail: "it has failed".to_owned() },
     };
     GuestReport::new(guest.clone(), machine.epoch, condition)
+}
+
+fn ended(guest: &GuestName, epoch: Epoch) -> GuestReport {
+    let condition = GuestCondition::Exited { detail: "its host has stopped it by itself".to_owned() };
+    GuestReport::new(guest.clone(), epoch, condition)
 }
 
 fn sight(guest: &GuestName, machine: &Machine, now: u64) -> Option<SightReport> {

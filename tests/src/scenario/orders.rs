@@ -132,6 +132,7 @@ impl World {
         self.stops_failed.remove(guest);
         let Some(node) = self.nodes.get_mut(index) else { return false };
         let host = node.name.clone();
+        node.ended.remove(guest);
         let removed = node.machines.remove(guest).map(|machine| machine.state);
         // What has been sent, and goes on nowhere, ends here.
         let is_sent_in_vain = removed == Some(Vm::Sent) && !self.nodes.iter().any(|node| has_it(node, guest));

@@ -121,8 +121,9 @@ fn ill_by_report(run: &Run<'_>, trouble: Trouble, why: String) -> Condition {
 }
 
 /// A guest that has left its host as one does that other tools move may run elsewhere already: nothing is started before the other hosts
-/// that are heard have said since then what runs there (S1). Hosts that are not heard have a wait of their own. When this coordinator has
-/// only begun to listen, any guest may have left just before, and hosts may not have had the time to be heard.
+/// that are heard have said since then what runs there (S1). What may be on hosts that are not heard, `vanished.rs`
+/// looks after. When this coordinator has only begun to listen, any guest may have left just before, and hosts may not have had the time
+/// to be heard.
 fn perhaps_elsewhere(round: &Round<'_>, run: &Run<'_>, why: &str) -> Option<Condition> {
     let (seen, now) = (&run.here.seen?.left, round.now.moment);
     let left = seen.since(run.name, run.tenure.epoch).or_else(|| seen.heard_lately(now))?;

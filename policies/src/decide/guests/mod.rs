@@ -27,6 +27,7 @@
 //! | | `anew.rs` | a guest that it needs, before it is reset | that is ready |
 //! | | `held.rs` | the one cause for which it and many others do not answer | five minutes since it last did |
 //! | | `condition.rs`, `coming_up.rs` | its services to come up | its time to boot |
+//! | | `vanished.rs` | silent hosts to which other tools may have moved it | they are heard, or proven off |
 //! | | `moves.rs` | its turn to move; a host that can take it | another move has ended, a pause; one can |
 //! | | | those that need it to stop, where it moves by a stop | they are down |
 //! | `Releasing` | here | the word that nothing of it is left | the order's deadline; ten seconds after it failed |
@@ -51,6 +52,7 @@ mod reasons;
 mod running;
 mod strays;
 mod unasked;
+mod vanished;
 mod wanted;
 mod warned;
 mod without_lease;

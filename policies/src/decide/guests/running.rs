@@ -106,6 +106,7 @@ impl Pass<'_, '_> {
                     judgement.doing = format!("{why}; {hands_off}");
                     judgement.waits = Some(hands_on(&hands_off));
                 }
+                None if self.may_have_gone(run, &why, judgement) => {}
                 None => self.ill(run, trouble, why, evidence, judgement),
             },
         }

@@ -6,6 +6,7 @@ mod moves;
 mod order;
 mod strays;
 mod unasked;
+mod vanished;
 mod waits;
 mod wanted;
 

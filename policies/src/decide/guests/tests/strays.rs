@@ -420,13 +420,14 @@ fn a_guest_that_vanishes_is_started_nowhere_before_the_others_have_said_since_th
 }
 
 #[test]
-fn hosts_that_are_not_heard_do_not_keep_a_guest_that_vanishes_from_its_start() {
+fn hosts_that_were_dead_before_a_guest_vanished_do_not_keep_it_from_its_start() {
     let mut scene = four();
     scene.later(20_000);
     seen(&mut scene, "web", SightState::Passing);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
     later_with_nothing(&mut scene, 3_000);
-    scene.silent("c", 3_000);
+    // It died three seconds and a half before.
+    scene.silent("c", 6_500);
     assert!(scene.settle().contains(&"Climb".to_owned()), "{}", doing(&scene, "web"));
 }
 
