@@ -20,6 +20,31 @@ impl Solver<'_, '_> {
         members.filter(|guest| !guests.contains(guest) && (placed(*guest) || anchored(*guest))).collect()
     }
 
+    /// The hosts of these others of the guests' set, each once, but for those where the guests would break a rule anew.
+    pub(super) fn beside(&self, guests: &[GuestAt], anchors: &[GuestAt]) -> Vec<HostAt> {
+        let mut hosts: Vec<HostAt> = anchors.iter().filter_map(|guest| self.where_is(*guest)).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        // Mostly a set is on one host, and nothing has to be asked.
+        if hosts.len() > 1 {
+            hosts.retain(|host| self.torn_from(guests, anchors, *host).is_none());
+        }
+        hosts
+    }
+
+    /// One of the others of the guests' set from which they would be torn on a host, where no rule is broken so far: a required rule has
+    /// all of its others together, elsewhere. What a rule has on several hosts is split wherever one more of it starts.
+    pub(super) fn torn_from(&self, guests: &[GuestAt], anchors: &[GuestAt], host: HostAt) -> Option<GuestAt> {
+        let rows = guests.iter().flat_map(|guest| &self.problem.guests[*guest].groups);
+        let mut groups = rows.map(|row| &self.problem.groups[*row]).filter(|group| group.together && group.required);
+        groups.find_map(|group| {
+            let mut others = anchors.iter().copied().filter(|other| group.members.binary_search(other).is_ok());
+            let first = others.next()?;
+            let home = self.where_is(first);
+            (home != Some(host) && others.all(|other| self.where_is(other) == home)).then_some(first)
+        })
+    }
+
     /// Where a guest is placed or moved to by this round, else where it will be when what is under way has succeeded.
     pub fn where_is(&self, guest: GuestAt) -> Option<HostAt> {
         let placed = self.units.iter().find(|unit| unit.guests.contains(&guest)).map(|unit| unit.host);

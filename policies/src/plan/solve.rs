@@ -193,7 +193,7 @@ impl<'p, 'a> Solver<'p, 'a> {
     /// Places guests where they fit as things are, beside others of their set.
     fn settle_direct(&mut self, guests: &[GuestAt]) -> bool {
         let anchors = self.anchors(guests);
-        let hosts: Vec<HostAt> = anchors.iter().filter_map(|guest| self.where_is(*guest)).collect();
+        let hosts = self.beside(guests, &anchors);
         let found = self.best(guests, (!anchors.is_empty()).then_some(&hosts));
         if let Some((rank, only)) = found {
             self.commit(guests, rank, only, !anchors.is_empty());
@@ -274,9 +274,7 @@ impl<'p, 'a> Solver<'p, 'a> {
                 None => self.repair(guests) || self.give_way(guests),
             };
         }
-        let mut hosts: Vec<HostAt> = anchors.iter().flat_map(|guest| self.where_is(*guest)).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
+        let hosts = self.beside(guests, &anchors);
         let there = self.best(guests, Some(&hosts));
         let failed = there.is_none_or(|(rank, _)| rank.failed > 0);
         // If one member of a set cannot start, the set moves as one.
@@ -312,10 +310,11 @@ impl<'p, 'a> Solver<'p, 'a> {
             return Reasons::noted(format!("no host takes it, nor {EXPLAINED_MAX} others before it"));
         }
         let mut reasons = Reasons::default();
-        let anchor = self.anchors(&[guest]).first().copied();
+        let anchors = self.anchors(&[guest]);
         for host in self.problem.hosts.keys() {
             let name = self.problem.hosts[host].name;
-            let astray = anchor.filter(|anchor| self.where_is(*anchor) != Some(host));
+            let first = || anchors.first().copied().filter(|anchor| self.where_is(*anchor) != Some(host));
+            let astray = self.torn_from(&[guest], &anchors, host).or_else(first);
             let astray = astray.map(|anchor| Reason::Astray { other: self.problem.guests[anchor].name.clone() });
             match (self.takes(&[guest], host), astray) {
                 (Err(reason), _) | (Ok(()), Some(reason)) => reasons.add(name, reason),

@@ -316,6 +316,31 @@ fn a_running_guest_of_best_effort_gives_way_and_room_is_waited_for() {
 }
 
 #[test]
+fn a_member_starts_nowhere_where_it_would_be_torn_from_the_rest_of_a_rule_that_is_kept() {
+    let mut stage = Stage::new(&["a", "b"], &["g1", "g2", "g3", "g4"]);
+    stage.run("g1", "a");
+    stage.run("g2", "b");
+    change(&mut stage, |policies| {
+        for on in ["a", "b"] {
+            capacity(policies, on, "slots", 3);
+        }
+        for (of, slots) in [("g1", 2), ("g2", 2), ("g3", 1), ("g4", 1)] {
+            guest(policies, of).needs.demand.insert("slots".to_owned(), slots);
+        }
+    });
+    // Both rules are kept while `g3` does not run, and wherever it ran one of them would be broken: the two hosts are too small for all.
+    rule(&mut stage, "one", together(&["g1", "g3"]));
+    rule(&mut stage, "two", together(&["g2", "g3", "g4"]));
+    assert_eq!(words(&stage), ["nowhere", "b"]);
+    let why = told(&stage, "g3");
+    assert!(why.contains("g1") && why.contains("g2"), "each host has its reason: {why}");
+    // What is split already keeps nobody of it down.
+    rule(&mut stage, "one", together(&["g1", "g2", "g3"]));
+    rule(&mut stage, "two", together(&["g2", "g4"]));
+    assert_ne!(placed(&stage)["g3"], "nowhere");
+}
+
+#[test]
 fn a_set_holds_no_place_for_a_member_that_is_left_alone() {
     let unmanaged = Change::WantedSet { guest: name("g1"), wanted: Wanted::Unmanaged, by: "ann".to_owned() };
     let maintenance = Change::ModeSet { host: host("a"), mode: Mode::Maintenance, by: "ann".to_owned() };
