@@ -215,6 +215,18 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// Has a leader hand the lead over as soon as it knows that all it has is committed, which it may learn a moment after whoever proposed it.
+async fn hand_over(leader: &Node, to: u64) {
+    let began = Instant::now();
+    loop {
+        match leader.consensus.transfer_to(&host(to)).await {
+            Ok(()) => return,
+            Err(MembershipError::Uncommitted) if began.elapsed() < PATIENCE => pause().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Asks every node until one does it, which is the leader.
 async fn on_leader<T, F: Future<Output = Result<T, ProposeError>>>(
     nodes: &BTreeMap<u64, Node>,

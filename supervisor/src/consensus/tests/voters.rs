@@ -31,7 +31,7 @@ async fn voters_elect_commit_and_survive_the_loss_of_their_leader() {
     nodes.insert(leader, site.restart(leader).await);
     until("the old leader caught up", || nodes[&leader].lines() == ["one", "two"]).await;
     let third = nodes.keys().find(|id| **id != second).copied().unwrap();
-    nodes[&second].consensus.transfer_to(&host(third)).await.unwrap();
+    hand_over(&nodes[&second], third).await;
     until("the lead was handed over", || nodes[&third].leads()).await;
     assert_eq!(propose(&nodes, "three").await.1.reply, b"3");
 }
@@ -153,7 +153,7 @@ async fn a_voter_that_was_away_follows_one_that_joined_meanwhile_and_leads() {
     let roster = nodes[&leader].consensus.roster().unwrap();
     nodes[&leader].consensus.set_voters(site.places.keys().copied().collect(), &roster).await.unwrap();
     until("it has the membership", has_all).await;
-    nodes[&leader].consensus.transfer_to(&host(new_id)).await.unwrap();
+    hand_over(&nodes[&leader], new_id).await;
     until("it leads", || nodes[&new_id].leads()).await;
     assert_eq!(propose(&nodes, "two").await.0, new_id);
 
