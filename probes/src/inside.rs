@@ -42,7 +42,7 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, memory: 
         Err(why) => return Finding::unknown(format!("the pattern cannot be used: {why}")),
     };
     let (guest, cut) = (Guest::new(channel, timeout), memory.is_large(&url));
-    let no_curl = match guest.fetch(curl(&url, probe, guest.remaining()), cut).await {
+    let no_curl = match guest.fetch(curl(&url, probe, &guest.seconds()), cut).await {
         Ran::Ended(result) => return of_curl(&result, probe, pattern.as_ref()),
         Ran::TooLong => return too_long(memory, &url),
         Ran::Missing(why) => format!("the guest has no program to ask with: curl: {why}"),
@@ -51,7 +51,7 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, memory: 
     if !wget_can(probe) || !url.starts_with("http://") {
         return Finding::unknown(no_curl);
     }
-    match guest.fetch(wget(&url, guest.seconds()), cut).await {
+    match guest.fetch(wget(&url, &guest.seconds()), cut).await {
         Ran::Ended(result) => of_wget(&result, probe, pattern.as_ref()),
         Ran::TooLong => too_long(memory, &url),
         Ran::Missing(why) => Finding::unknown(format!("{no_curl}; wget: {why}")),
@@ -72,7 +72,7 @@ pub(crate) async fn tcp(channel: &dyn GuestChannel, probe: &TcpProbe, timeout: D
         return Finding::unknown(format!("this cannot be asked in the guest: {why}"));
     }
     let guest = Guest::new(channel, timeout);
-    let seconds = guest.seconds().to_string();
+    let seconds = guest.seconds();
     let port = probe.port.to_string();
     let zero_io = ["nc", "-z", "-w", &seconds, "127.0.0.1", &port];
     let busybox = ["nc", "-w", &seconds, "127.0.0.1", &port, "-e", "true"];
@@ -94,8 +94,8 @@ fn is_http(url: &str) -> bool {
 }
 
 /// `timeout` bounds the whole, also a body that drips. `wget -T` would not, and Debian's busybox crashes on it.
-fn wget(url: &str, seconds: u64) -> Vec<String> {
-    words(&["timeout", &seconds.to_string(), "wget", "-q", "-O", "-", url])
+fn wget(url: &str, seconds: &str) -> Vec<String> {
+    words(&["timeout", seconds, "wget", "-q", "-O", "-", url])
 }
 
 /// A plain question for a plain success.
@@ -105,9 +105,8 @@ fn wget_can(probe: &HttpProbe) -> bool {
 
 /// The certificate is not checked: it cannot be valid for a loopback address, and nobody stands in between. Nor is the URL a
 /// pattern (`-g`).
-fn curl(url: &str, probe: &HttpProbe, limit: Duration) -> Vec<String> {
-    let seconds = format!("{:.1}", limit.as_secs_f64().max(0.1));
-    let mut argv = words(&["curl", "-sS", "-g", "-i", "-k", "--noproxy", "*", "-m", &seconds]);
+fn curl(url: &str, probe: &HttpProbe, seconds: &str) -> Vec<String> {
+    let mut argv = words(&["curl", "-sS", "-g", "-i", "-k", "--noproxy", "*", "-m", seconds]);
     match probe.method {
         Method::Get => {}
         Method::Head => argv.push("-I".to_owned()),
@@ -200,6 +199,17 @@ pub(crate) enum Ran {
     Judged(Finding),
 }
 
+/// How long a program in the guest may take. A fifth of the time is kept for the ways there and back.
+pub(crate) fn for_programs(timeout: Duration) -> Duration {
+    timeout * 4 / 5
+}
+
+/// Whole seconds, because `timeout`, `nc` and every curl before 7.32 may know no others; never 0, which many take for "for ever". They are
+/// rounded up: the channel's own deadline is the finer one, and a program that gives up earlier fails who would have answered in time.
+pub(crate) fn whole_seconds(limit: Duration) -> String {
+    limit.as_millis().div_ceil(1_000).max(1).to_string()
+}
+
 /// One guest, asked within one limit.
 pub(crate) struct Guest<'a> {
     channel: &'a dyn GuestChannel,
@@ -207,18 +217,16 @@ pub(crate) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// A fifth of the time is kept for the ways there and back, so that programs end by themselves, and say why.
     pub(crate) fn new(channel: &'a dyn GuestChannel, timeout: Duration) -> Self {
-        Self { channel, end: Instant::now() + timeout * 4 / 5 }
+        Self { channel, end: Instant::now() + for_programs(timeout) }
     }
 
     fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Whole seconds for programs that know no others; never 0, which many of them take for "for ever".
-    fn seconds(&self) -> u64 {
-        self.remaining().as_secs().max(1)
+    fn seconds(&self) -> String {
+        whole_seconds(self.remaining())
     }
 
     pub(crate) async fn run(&self, argv: Vec<String>) -> Ran {

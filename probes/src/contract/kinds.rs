@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     ChannelError, ExecResult, Exit, GuestChannel, ask,
-    contract::scene::{Here, Manner, Says, Scripted, inside, network, server},
+    contract::scene::{Here, Manner, Says, Scripted, http, inside, network, server, tcp},
 };
 
 /// Programs are started, on a machine that may be busy; only what comes of it matters here.
@@ -203,15 +203,39 @@ async fn a_metric_is_had_by_curl_or_else_by_wget_and_what_they_could_not_ask_is_
     }
 }
 
+/// In whole seconds: curl knew no others before 7.32, and refuses them as no number.
 #[tokio::test]
 async fn whoever_fetches_a_metric_is_told_how_long_it_may_take() {
     for (functions, wanted) in [
-        ("curl() { while [ \"$1\" != -m ]; do shift; done; echo \"up $2\"; }; ", "up is 15.9, wanted == 1"),
+        ("curl() { while [ \"$1\" != -m ]; do shift; done; echo \"up $2\"; }; ", "up is 16, wanted == 1"),
         ("command() { false; }; timeout() { echo \"up $1\"; }; ", "up is 16, wanted == 1"),
     ] {
         let target = inside(With(functions));
         let seen = ask(&metric(1, "up", Comparison::Equal), &target, Duration::from_millis(19_900)).await;
         assert_eq!(seen.detail, wanted, "{seen:?}");
+    }
+}
+
+/// Rounded up, because what is cut fails who would have answered in time.
+#[tokio::test(start_paused = true)]
+async fn programs_of_the_guest_are_given_all_the_time_that_there_is_in_whole_seconds() {
+    let curl: fn(&[String]) -> Says = |argv| match argv.iter().skip_while(|word| *word != "-m").nth(1) {
+        Some(limit) if limit == "2" => Says::Ends(Exit::Code(0), "HTTP/1.1 200 OK\r\n\r\nok", ""),
+        Some(_) | None => Says::Ends(Exit::Code(2), "", "expected a proper numerical parameter"),
+    };
+    let wget: fn(&[String]) -> Says = |argv| match argv {
+        [timeout, limit, ..] if timeout == "timeout" && limit == "2" => Says::Ends(Exit::Code(0), "ok", ""),
+        [curl, ..] if curl == "curl" => Says::Error(ChannelError::Refused("no such program".to_owned())),
+        _ => Says::Ends(Exit::Code(124), "", ""),
+    };
+    let nc: fn(&[String]) -> Says = |argv| match argv {
+        [_, _, _, limit, ..] if limit == "2" => Says::Well,
+        _ => Says::Ends(Exit::Code(1), "", ""),
+    };
+    for (probe, exec) in [(http(1), curl), (http(1), wget), (tcp(1), nc)] {
+        let target = inside(Scripted { ping: Says::Well, exec });
+        let seen = ask(&probe, &target, Duration::from_millis(1_900)).await;
+        assert_eq!(seen.outcome, Outcome::Pass, "{probe:?}: {seen:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     channel::GuestChannel,
     exec::how_it_ended,
     finding::Finding,
-    inside::{LOOPBACK, could_not_ask},
+    inside::{LOOPBACK, could_not_ask, for_programs, whole_seconds},
 };
 
 /// Only the lines of the one metric leave the guest: pages are often larger than what an agent passes on. They are chosen while
@@ -27,7 +27,7 @@ name=$2; with=curl; code=127
 command -v curl > /dev/null && fetch curl -sS -g -f -k --noproxy '*' -m "$3" "$1"
 if [ "$code" -ge 126 ]; then
   case $1 in https:*) echo "only curl asks over https, and it cannot be run" >&2; exit 126;; esac
-  with=wget; fetch timeout "$4" wget -q -O - "$1"
+  with=wget; fetch timeout "$3" wget -q -O - "$1"
   [ "$code" -lt 126 ] || [ "$code" -eq 143 ] || { echo "neither curl nor wget can be run" >&2; exit 126; }
 fi
 [ "$code" -eq 0 ] || { echo "$with $code"; exit 5; }
@@ -37,8 +37,8 @@ exit 0"#;
 /// Reads the page and compares.
 pub(crate) async fn metric(channel: &dyn GuestChannel, probe: &MetricProbe, timeout: Duration) -> Finding {
     let Some(url) = fill_in(&probe.url, Some(LOOPBACK)) else { return Finding::unknown("the guest has no address") };
-    let (fine, whole) = limits(timeout);
-    let said = match look(channel, PAGE, &[&url, &probe.name, &fine, &whole], timeout).await {
+    let seconds = whole_seconds(for_programs(timeout));
+    let said = match look(channel, PAGE, &[&url, &probe.name, &seconds], timeout).await {
         Ok(said) => said,
         Err(finding) => return finding,
     };
@@ -50,13 +50,6 @@ pub(crate) async fn metric(channel: &dyn GuestChannel, probe: &MetricProbe, time
         5 => Finding::fail(format!("{url} cannot be read: {}", how_it_ended(&said.result))),
         _ => said.odd(),
     }
-}
-
-/// How long curl may take, and how long wget, in seconds: as long as is waited for programs in the guest. The latter's `timeout` may know
-/// whole ones only; they are rounded up, as the channel's own deadline is the finer one.
-fn limits(timeout: Duration) -> (String, String) {
-    let most = timeout * 4 / 5;
-    (format!("{:.1}", most.as_secs_f64().max(0.1)), most.as_millis().div_ceil(1_000).max(1).to_string())
 }
 
 /// Where the way out has cut the text, its last line may lack digits.
@@ -178,15 +171,6 @@ pg_apart {db="a", role="x" } 4
         assert_eq!(read("pg_tab\t5 1700000000000", "pg_tab"), Some((BTreeMap::new(), 5.0)));
         for op in [Equal, NotEqual, Less, AtLeast] {
             assert_eq!(judged("pg_odd", &[], op, 1), Outcome::Fail, "what is no number compares with nothing");
-        }
-    }
-
-    #[test]
-    fn a_page_is_waited_for_as_long_as_there_is_time() {
-        for (timeout, fine, whole) in [(5_000, "4.0", "4"), (1_900, "1.5", "2"), (1_000, "0.8", "1"), (20, "0.1", "1")]
-        {
-            let wanted = (fine.to_owned(), whole.to_owned());
-            assert_eq!(limits(Duration::from_millis(timeout)), wanted, "{timeout}");
         }
     }
 
