@@ -26,15 +26,23 @@ const KEPT_MAX: usize = 128;
 static KEPT: Mutex<BTreeMap<String, (Instant, Arc<Metadata>)>> = Mutex::new(BTreeMap::new());
 
 /// Agents whose "off" proves nothing although their descriptions do not show it, and why.
-const UNBELIEVED: [(&str, &str); 4] = [
+const UNBELIEVED: [(&str, &str); 6] = [
     ("fence_crosslink", "says \"off\" of whatever answers no ping"),
     ("fence_evacuate", "says \"off\" when a service of the host is down"),
     ("fence_sbd", "says \"off\" as soon as that was left for the host to read, whether it has read it or not"),
     ("fence_virsh", "says \"off\" of whatever it cannot read, and of what has left its machine: declare `libvirt`"),
+    ("fence_virt", MISSING_IS_OFF),
+    ("fence_xvm", MISSING_IS_OFF),
 ];
 
-/// With this option several agents say "off" of what they do not find: it may have another name by now, or run elsewhere.
-const MISSING_AS_OFF: &str = "missing_as_off";
+/// Its daemon looks a machine up, and takes each look that fails for "off": it may have another name by now, or run elsewhere.
+const MISSING_IS_OFF: &str = "says \"off\" of whatever its daemon does not find, wherever that runs: declare `libvirt`";
+
+/// Options with which agents say "off" of what may run on, with underscores for dashes, and of what they say it.
+const OFF_TOO_SOON: [(&str, &str); 2] = [
+    ("missing_as_off", "what it does not find counts as off, wherever that runs"),
+    ("network_fencing", "what it has cut off from the network counts as off, and guests run on there"),
+];
 
 /// What agents take for yes.
 const YES: [&str; 4] = ["1", "yes", "on", "true"];
@@ -182,11 +190,10 @@ impl Metadata {
         for (name, value) in options {
             match self.parameters.get(name) {
                 None => mistakes.push(format!("it has no option {name:?}{}", self.guess(name))),
-                Some(_) if name == MISSING_AS_OFF && YES.contains(&value.to_ascii_lowercase().as_str()) => {
-                    mistakes
-                        .push(format!("with option {name:?} what it does not find counts as off, wherever that runs"));
+                Some(parameter) => {
+                    mistakes.extend(parameter.kind.mistake(name, value));
+                    mistakes.extend(off_too_soon(name, value));
                 }
-                Some(parameter) => mistakes.extend(parameter.kind.mistake(name, value)),
             }
         }
         let given = |name: &str| options.contains_key(name) || (with_password && self.password_option() == Some(name));
@@ -228,6 +235,14 @@ impl Kind {
     }
 }
 
+/// What an option has an agent say "off" of, if it is set.
+fn off_too_soon(name: &str, value: &str) -> Option<String> {
+    let is_set = YES.contains(&value.to_ascii_lowercase().as_str());
+    let option = name.replace('-', "_");
+    let (_, what) = OFF_TOO_SOON.iter().find(|(known, _)| is_set && *known == option)?;
+    Some(format!("with option {name:?} {what}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +257,8 @@ mod tests {
   <parameter name="ssl" unique="0" required="0"><content type="boolean"/></parameter>
   <parameter name="power_wait" unique="0" required="0"><content type="second" default="0"/></parameter>
   <parameter name="missing_as_off" unique="0" required="0"><content type="boolean"/></parameter>
+  <parameter name="network-fencing" unique="0" required="0" deprecated="1"><content type="boolean"/></parameter>
+  <parameter name="network_fencing" unique="0" required="0"><content type="boolean"/></parameter>
   <parameter name="ipport" unique="0" required="0"><content type="integer" default="23"/></parameter>
   <parameter name="privlvl" unique="0" required="0">
     <content type="select" default="administrator"><option value="operator"/><option value="administrator"/></content>
@@ -276,10 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_does_not_find_does_not_count_as_off() {
-        for (value, fine) in [("1", false), ("True", false), ("0", true), ("no", true)] {
-            let found = mistakes(&[("ip", "a"), ("missing_as_off", value)], true);
-            assert_eq!(found.is_empty(), fine, "{value}: {found:?}");
+    fn what_an_agent_does_not_find_or_has_cut_off_does_not_count_as_off() {
+        for option in ["missing_as_off", "network_fencing", "network-fencing"] {
+            for (value, fine) in [("1", false), ("True", false), ("0", true), ("no", true)] {
+                let found = mistakes(&[("ip", "a"), (option, value)], true);
+                assert_eq!(found.is_empty(), fine, "{option} {value}: {found:?}");
+            }
         }
     }
 
@@ -290,6 +309,7 @@ mod tests {
         let fabric = DESCRIPTION.replace("automatic=\"0\"", "on_target=\"1\" automatic=\"1\"");
         assert!(why("fence_x", &fabric).is_some_and(|why| why.contains("guests run on")));
         assert!(why("fence_sbd", DESCRIPTION).is_some_and(|why| why.contains("left for the host to read")));
+        assert!(why("fence_xvm", DESCRIPTION).is_some_and(|why| why.contains("declare `libvirt`")));
     }
 
     #[test]

@@ -43,7 +43,7 @@ exit 0
 "#;
 
 /// Agents whose "off" leaves a host running, or says something else, as far as they are installed.
-const UNBELIEVED: [&str; 9] = [
+const UNBELIEVED: [&str; 11] = [
     "fence_brocade",
     "fence_cisco_mds",
     "fence_crosslink",
@@ -53,6 +53,8 @@ const UNBELIEVED: [&str; 9] = [
     "fence_sbd",
     "fence_scsi",
     "fence_virsh",
+    "fence_virt",
+    "fence_xvm",
 ];
 
 /// Some that do not.
