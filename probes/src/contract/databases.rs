@@ -169,6 +169,33 @@ async fn a_mysql_server_that_has_the_password_not_at_hand_is_told_it_over_tls_an
     }
 }
 
+/// Whoever just hangs up, or says too little, is counted as a broken connection, and in the end this host is blocked.
+#[tokio::test]
+async fn a_mysql_server_by_which_nobody_can_log_in_is_left_by_a_login_that_it_refuses() {
+    const NATIVE: &str = "mysql_native_password";
+    for (secure, wants, wanted) in
+        [(true, NATIVE, 0), (true, "client_ed25519", 64), (false, "client_ed25519", 64), (false, "dialog", 1)]
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = tokio::spawn(async move {
+            let (mut plain, _) = listener.accept().await.unwrap();
+            say(&mut plain, 0, &mysql_greeting()).await;
+            let login = hear(&mut plain).await;
+            say(&mut plain, 2, &[&b"\xfe"[..], wants.as_bytes(), b"\0abcdefghijklmnopqrst\0"].concat()).await;
+            let told = hear(&mut plain).await;
+            say(&mut plain, 4, b"\xff\x15\x04#28000Access denied").await;
+            (login, told)
+        });
+        let tls = secure.then(lenient);
+        let seen = ask(&Probe::Mysql(SqlProbe { tls, ..sql(port, None) }), &network(), SLACK).await;
+        assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
+        let (login, told) = tokio::time::timeout(SLACK, served).await.unwrap().unwrap();
+        assert!(!secure || login[32..34] == [0, 0], "nobody is named where no tls is offered");
+        assert_eq!(told, vec![0; wanted], "{wants}");
+    }
+}
+
 /// Hears a login, wants the password itself, and answers the question after that. Returns what it was told as the password.
 async fn full_login(mut stream: impl AsyncRead + AsyncWrite + Unpin, number: u8) -> Option<Vec<u8>> {
     let login = hear(&mut stream).await;

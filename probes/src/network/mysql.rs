@@ -12,7 +12,7 @@ use crate::{
     finding::Finding,
     network::{
         asker::Asker,
-        mysql_login::{Login, Method, way_in},
+        mysql_login::{Login, Method, no_password, way_in},
         sql::{self, ANSWER_BYTES_MAX},
         stream::{Stream, broken, read_exactly},
     },
@@ -26,16 +26,14 @@ const TLS: u32 = 0x800;
 const TRANSACTIONS: u32 = 0x2000;
 const SECURE_CONNECTION: u32 = 0x8000;
 const PLUGIN_AUTH: u32 = 0x8_0000;
+/// Those that every login has.
+const CAPABILITIES: u32 = LONG_PASSWORD | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH;
 /// utf8mb4_general_ci.
 const CHARSET: u8 = 45;
 
 /// Commands (MySQL's Command Phase).
 const QUIT: u8 = 0x01;
 const QUERY: u8 = 0x03;
-
-/// What is said in place of a password where none may be said: an empty one, which is refused. The server counts whoever hangs up in the
-/// middle of a login as a broken connection, and after `max_connect_errors` of them blocks this host for every login, everybody's.
-const NO_PASSWORD: &[u8] = &[0];
 
 /// Longest time that a farewell may take, when what was asked is known already: the end of an answer comes with its rows.
 /// Nobody waits for it.
@@ -80,6 +78,7 @@ impl Session {
         session.greeting = Greeting::read(&packet).ok_or_else(not_mysql)?;
         let Some(secured) = secured else { return Ok(session) };
         if session.greeting.capabilities & TLS == 0 {
+            session.decline();
             // It speaks, and as it is set up: no restart makes it offer what the policy asks for.
             return Err(Finding::unknown("the server does not offer tls: set it up there, or take `tls` out"));
         }
@@ -112,23 +111,53 @@ impl Session {
         self.send(&response).await?;
         loop {
             let packet = self.receive().await?;
-            let proof = match packet.split_first() {
+            let (proof, none) = match packet.split_first() {
                 Some((0x00, _)) => return Ok(()),
                 Some((0xfe, rest)) => {
                     let (name, nonce) = cut(rest).ok_or_else(not_mysql)?;
-                    login.proof(way_in(&String::from_utf8_lossy(name)), nonce.strip_suffix(&[0]).unwrap_or(nonce))
+                    let name = String::from_utf8_lossy(name);
+                    let proof = login.proof(way_in(&name), nonce.strip_suffix(&[0]).unwrap_or(nonce));
+                    (proof, no_password(&name))
                 }
                 Some((0x01, [0x03])) => continue,
-                Some((0x01, [0x04])) => login.proof(Some(Method::Clear), &[]),
+                Some((0x01, [0x04])) => (login.proof(Some(Method::Clear), &[]), no_password("")),
                 _ => return Err(not_mysql()),
             };
             match proof {
                 Ok(proof) => self.send(&proof).await?,
                 Err(finding) => {
                     // Whether it hears that does not matter to what the question came to.
-                    let _ = self.send(NO_PASSWORD).await;
+                    let _ = self.send(none).await;
                     return Err(finding);
                 }
+            }
+        }
+    }
+
+    /// Has a server end a login that is not to begin, on the side: see [`no_password`].
+    fn decline(self) {
+        tokio::spawn(async move { timeout(FAREWELL_LIMIT, self.declined()).await });
+    }
+
+    async fn declined(mut self) -> Result<(), Finding> {
+        let mut response = head(CAPABILITIES);
+        // A name that is none, and no proof of it.
+        response.extend_from_slice(&[0, 0]);
+        response.extend_from_slice(self.greeting.method.as_bytes());
+        response.push(0);
+        self.send(&response).await?;
+        loop {
+            let packet = self.receive().await?;
+            match packet.split_first() {
+                // Some servers let in whoever has no name.
+                Some((0x00, _)) => return self.farewell().await,
+                Some((0xfe, rest)) => {
+                    let name = cut(rest).map_or(rest, |(name, _)| name);
+                    self.send(no_password(&String::from_utf8_lossy(name))).await?;
+                }
+                Some((0x01, [0x03])) => {}
+                Some((0x01, [0x04])) => self.send(no_password("")).await?,
+                _ => return Ok(()),
             }
         }
     }
@@ -216,7 +245,7 @@ impl Session {
 }
 
 fn capabilities(probe: &SqlProbe) -> u32 {
-    let mut flags = LONG_PASSWORD | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH;
+    let mut flags = CAPABILITIES;
     if probe.tls.is_some() {
         flags |= TLS;
     }

@@ -26,6 +26,18 @@ pub(crate) fn way_in(name: &str) -> Option<Method> {
     }
 }
 
+/// What is said in place of a password where none may be said, so that the server refuses the login. Whoever hangs up in the middle of one,
+/// or says what cannot be an answer, it counts as a broken connection, and after `max_connect_errors` of them it blocks this host for
+/// every login, everybody's.
+pub(crate) fn no_password(method: &str) -> &'static [u8] {
+    match method {
+        "mysql_native_password" => &[],
+        // MariaDB's: a signature, which is of nothing.
+        "client_ed25519" => &[0; 64],
+        _ => &[0],
+    }
+}
+
 /// A password, and whether nobody listens.
 pub(crate) struct Login<'a> {
     pub password: &'a str,
