@@ -26,10 +26,11 @@ const KEPT_MAX: usize = 128;
 static KEPT: Mutex<BTreeMap<String, (Instant, Arc<Metadata>)>> = Mutex::new(BTreeMap::new());
 
 /// Agents whose "off" proves nothing although their descriptions do not show it, and why.
-const UNBELIEVED: [(&str, &str); 6] = [
+const UNBELIEVED: [(&str, &str); 7] = [
     ("fence_crosslink", "says \"off\" of whatever answers no ping"),
     ("fence_evacuate", "says \"off\" when a service of the host is down"),
     ("fence_sbd", "says \"off\" as soon as that was left for the host to read, whether it has read it or not"),
+    ("fence_skalar", "says \"off\" of a machine whose node is not reached, or in error"),
     ("fence_virsh", "says \"off\" of whatever it cannot read, and of what has left its machine: declare `libvirt`"),
     ("fence_virt", MISSING_IS_OFF),
     ("fence_xvm", MISSING_IS_OFF),
@@ -309,6 +310,7 @@ mod tests {
         let fabric = DESCRIPTION.replace("automatic=\"0\"", "on_target=\"1\" automatic=\"1\"");
         assert!(why("fence_x", &fabric).is_some_and(|why| why.contains("guests run on")));
         assert!(why("fence_sbd", DESCRIPTION).is_some_and(|why| why.contains("left for the host to read")));
+        assert!(why("fence_skalar", DESCRIPTION).is_some_and(|why| why.contains("not reached")));
         assert!(why("fence_xvm", DESCRIPTION).is_some_and(|why| why.contains("declare `libvirt`")));
     }
 

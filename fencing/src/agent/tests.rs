@@ -43,7 +43,7 @@ exit 0
 "#;
 
 /// Agents whose "off" leaves a host running, or says something else, as far as they are installed.
-const UNBELIEVED: [&str; 11] = [
+const UNBELIEVED: [&str; 12] = [
     "fence_brocade",
     "fence_cisco_mds",
     "fence_crosslink",
@@ -52,6 +52,7 @@ const UNBELIEVED: [&str; 11] = [
     "fence_sanbox2",
     "fence_sbd",
     "fence_scsi",
+    "fence_skalar",
     "fence_virsh",
     "fence_virt",
     "fence_xvm",
