@@ -74,12 +74,15 @@ fn left_at(round: &Round<'_>, run: &Run<'_>) -> Option<Moment> {
 fn may_have_it(round: &Round<'_>, guest: &GuestName, left: Moment, host: &HostName, known: &Host) -> bool {
     let seen = round.evidence.hosts.get(host);
     let lived_until = seen.and_then(|seen| seen.last_word(&known.facts.incarnation));
+    // What this coordinator has never heard may have died just before it began, and not later.
+    let lived_until_then =
+        lived_until.or(round.evidence.quorum_since).is_none_or(|until| until.plus(JUST_HEARD) >= left);
     let may_take = match round.hosts.get(host).map(|judgement| judgement.verdict) {
         Some(HostVerdict::SupervisorDown | HostVerdict::Isolated) => true,
         // One that was dead by then took nobody in. It may have died with the coordinator, whose successor heard it last by others.
-        Some(HostVerdict::Failed) => lived_until.is_none_or(|until| until.plus(JUST_HEARD) >= left),
-        // What this coordinator has never heard may have died just before. In maintenance a host may be off for weeks.
-        Some(HostVerdict::Unknown) => known.mode == Mode::Active,
+        Some(HostVerdict::Failed) => lived_until_then,
+        // One that has not synced yet lives, if it is heard. In maintenance a host may be off for weeks.
+        Some(HostVerdict::Unknown) => known.mode == Mode::Active && (lived_until.is_some() || lived_until_then),
         // Those that are heard are asked first.
         Some(HostVerdict::Healthy | HostVerdict::Suspect | HostVerdict::Gone) | None => false,
     };

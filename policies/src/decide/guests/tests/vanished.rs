@@ -89,3 +89,15 @@ fn a_coordinator_that_finds_a_guest_gone_waits_for_a_host_that_may_have_died_wit
     assert_eq!(scene.verdict("c"), HostVerdict::Unknown);
     waits_for_c(&mut scene);
 }
+
+#[test]
+fn a_guest_that_vanishes_waits_for_no_host_that_was_dead_before_its_coordinator_began() {
+    for (since, verdict) in [(3_000, HostVerdict::Unknown), (100_000, HostVerdict::Failed)] {
+        let mut scene = vanished();
+        later_with_nothing(&mut scene, since);
+        scene.evidence.hosts.remove(&host("c"));
+        scene.asked("c", None);
+        assert_eq!(scene.verdict("c"), verdict);
+        assert!(scene.settle().contains(&"Climb".to_owned()), "{}", doing(&scene, "web"));
+    }
+}
