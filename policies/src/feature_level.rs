@@ -71,6 +71,9 @@ impl FeatureLevel {
     /// one that has just ended, and what some have forgotten and others have not would tell people differently of it. No level of its
     /// own, for the same reason.
     pub const ENDS: Self = Self::TOLD_ONCE;
+    /// From this one on a host that is being fenced may be ordered to stop what it has of a guest without a right. An earlier version refuses
+    /// that. No level of its own, for the same reason.
+    pub const STOPS_IN_FENCE: Self = Self::TOLD_ONCE;
     /// What this version can do.
     pub const HIGHEST: Self = Self::TOLD_ONCE;
 }

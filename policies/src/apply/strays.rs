@@ -4,6 +4,7 @@
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     journal::Event,
     names::{Epoch, GuestName, HostName, OrderId},
     order::{OrderKind, StopHow},
@@ -34,7 +35,7 @@ impl ClusterState {
             }
         }
         self.in_hand(guest)?;
-        if self.hosts.get(&host).is_none_or(|known| known.life != Life::Up) {
+        if !self.can_be_told_to_stop(&host) {
             return Err(Refused::Host { host, why: "is fenced or gone".to_owned() });
         }
         if self.release_under_way(guest, &host).is_some() {
@@ -52,6 +53,16 @@ impl ClusterState {
         self.note(context, Event::GuestReleasing { guest: guest.clone(), host, why });
         self.view(context);
         Ok(())
+    }
+
+    /// Whether a host may be ordered to stop what it has of a guest without a right. One that is being fenced may yet be heard again with
+    /// that, and until then its fence is what is waited for. An earlier version refuses the order to it (R26).
+    pub(crate) fn can_be_told_to_stop(&self, host: &HostName) -> bool {
+        match self.hosts.get(host).map(|known| &known.life) {
+            Some(Life::Up) => true,
+            Some(Life::Fencing(_)) => self.level >= FeatureLevel::STOPS_IN_FENCE,
+            Some(Life::Gone { .. }) | None => false,
+        }
     }
 
     /// Follows a guest that other tools have moved. From here on it is a live move past its switch (R22): only the new host may

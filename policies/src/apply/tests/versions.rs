@@ -156,6 +156,17 @@ fn a_start_on_a_host_that_has_been_taken_out_of_use_since_it_was_decided_is_refu
 }
 
 #[test]
+fn a_host_that_is_being_fenced_is_told_to_stop_what_it_has_of_a_guest_by_all_voters_or_by_none() {
+    let refused = before_and_after(|| Stage::new(&["a", "b"], &["web"])).map(|mut stage| {
+        stage.run("web", "a");
+        stage.fence("b");
+        let (guest, epoch) = (name("web"), crate::names::Epoch::default());
+        stage.apply(Change::StrayFound { guest, host: host("b"), epoch, keep: Some(host("a")) }).refused.is_some()
+    });
+    assert_eq!(refused, [true, false]);
+}
+
+#[test]
 fn the_warnings_of_a_guest_end_with_it_for_all_voters_alike() {
     let [mut before, after] = before_and_after(|| Stage::new(&["a"], &["web"])).map(|mut stage| {
         stage.must(opened("warned/web"));

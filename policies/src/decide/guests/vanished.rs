@@ -12,7 +12,7 @@ use crate::{
     evidence::{JUST_HEARD, is_there},
     model::Severity,
     names::{GuestName, HostName},
-    state::{Host, Life, Mode},
+    state::{Host, Mode},
     time::Moment,
 };
 
@@ -28,10 +28,11 @@ impl Pass<'_, '_> {
         judgement.doing = format!("{why}, and other tools may have moved it to {first}, which is silent");
         let waits = format!("the word of {first} that nothing of it is there, or proof that it is off");
         judgement.waits = Some((waits, FOREVER));
+        // Also of one whose fence is opened by this very round, or is open: what is remembered here ends with a minute, or with this
+        // coordinator, and a fence may take longer.
         let is_to_be_asked =
-            |known: &Host, host: &HostName| known.life == Life::Up && release_of(round.state, name, host).is_none();
-        let asked: Vec<&HostName> =
-            hosts.iter().filter(|(host, known)| is_to_be_asked(known, host)).map(|(host, _)| *host).collect();
+            |host: &HostName| round.state.can_be_told_to_stop(host) && release_of(round.state, name, host).is_none();
+        let asked: Vec<&HostName> = hosts.iter().map(|(host, _)| *host).filter(|host| is_to_be_asked(host)).collect();
         if let Some(host) = asked.first() {
             self.tell_gone_to(name, host);
         }

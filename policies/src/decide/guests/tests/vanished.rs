@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     decide::{hosts::HostVerdict, tests::four},
+    evidence::Left,
+    feature_level::FeatureLevel,
     fixture::done,
     time::Moment,
 };
@@ -100,4 +102,25 @@ fn a_guest_that_vanishes_waits_for_no_host_that_was_dead_before_its_coordinator_
         assert_eq!(scene.verdict("c"), verdict);
         assert!(scene.settle().contains(&"Climb".to_owned()), "{}", doing(&scene, "web"));
     }
+}
+
+#[test]
+fn a_guest_that_vanishes_as_a_host_with_guests_dies_waits_for_as_long_as_that_is_fenced() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["db", "web"]);
+    scene.stage.state.level = FeatureLevel::HIGHEST;
+    scene.stage.run("db", "c");
+    scene.stage.run("web", "d");
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
+    later_with_nothing(&mut scene, 3_000);
+    scene.silent("c", 3_000);
+    let all = waits_for_c(&mut scene);
+    assert!(all.contains(&"FenceOpened".to_owned()), "for its own guest: {all:?}");
+    // The fence lasts longer than what a coordinator remembers.
+    later_with_nothing(&mut scene, 100_000);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().left = Left::default();
+    scene.silent("c", 103_000);
+    let words = scene.words();
+    assert!(!words.contains(&"Climb".to_owned()), "{words:?}");
 }
