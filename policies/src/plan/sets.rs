@@ -27,22 +27,25 @@ impl Solver<'_, '_> {
         hosts.dedup();
         // Mostly a set is on one host, and nothing has to be asked.
         if hosts.len() > 1 {
-            hosts.retain(|host| self.torn_from(guests, anchors, *host).is_none());
+            let kept = self.kept_with(guests, anchors);
+            hosts.retain(|host| kept.iter().all(|(_, home)| *home == Some(*host)));
         }
         hosts
     }
 
-    /// One of the others of the guests' set from which they would be torn on a host, where no rule is broken so far: a required rule has
-    /// all of its others together, elsewhere. What a rule has on several hosts is split wherever one more of it starts.
-    pub(super) fn torn_from(&self, guests: &[GuestAt], anchors: &[GuestAt], host: HostAt) -> Option<GuestAt> {
+    /// From which of the others of their set the guests would be torn anywhere else than there: for each required rule that is not broken
+    /// so far one of its others, and where all of them are. What a rule has on several hosts is split wherever one more of it starts.
+    pub(super) fn kept_with(&self, guests: &[GuestAt], anchors: &[GuestAt]) -> Vec<(GuestAt, Option<HostAt>)> {
+        let homes: Vec<(GuestAt, Option<HostAt>)> =
+            anchors.iter().map(|other| (*other, self.where_is(*other))).collect();
         let rows = guests.iter().flat_map(|guest| &self.problem.guests[*guest].groups);
-        let mut groups = rows.map(|row| &self.problem.groups[*row]).filter(|group| group.together && group.required);
-        groups.find_map(|group| {
-            let mut others = anchors.iter().copied().filter(|other| group.members.binary_search(other).is_ok());
+        let groups = rows.map(|row| &self.problem.groups[*row]).filter(|group| group.together && group.required);
+        let together = groups.filter_map(|group| {
+            let mut others = homes.iter().filter(|(other, _)| group.members.binary_search(other).is_ok());
             let first = others.next()?;
-            let home = self.where_is(first);
-            (home != Some(host) && others.all(|other| self.where_is(other) == home)).then_some(first)
-        })
+            others.all(|(_, home)| *home == first.1).then_some(*first)
+        });
+        together.collect()
     }
 
     /// Where a guest is placed or moved to by this round, else where it will be when what is under way has succeeded.

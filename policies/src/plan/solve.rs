@@ -311,10 +311,12 @@ impl<'p, 'a> Solver<'p, 'a> {
         }
         let mut reasons = Reasons::default();
         let anchors = self.anchors(&[guest]);
+        // Looked up once: of a large set that would take longer than all else for hundreds of hosts.
+        let first = anchors.first().map(|anchor| (*anchor, self.where_is(*anchor)));
+        let kept: Vec<_> = self.kept_with(&[guest], &anchors).into_iter().chain(first).collect();
         for host in self.problem.hosts.keys() {
             let name = self.problem.hosts[host].name;
-            let first = || anchors.first().copied().filter(|anchor| self.where_is(*anchor) != Some(host));
-            let astray = self.torn_from(&[guest], &anchors, host).or_else(first);
+            let astray = kept.iter().find(|(_, home)| *home != Some(host)).map(|(anchor, _)| *anchor);
             let astray = astray.map(|anchor| Reason::Astray { other: self.problem.guests[anchor].name.clone() });
             match (self.takes(&[guest], host), astray) {
                 (Err(reason), _) | (Ok(()), Some(reason)) => reasons.add(name, reason),
