@@ -15,6 +15,7 @@ pub mod decide;
 pub mod departure;
 pub mod evidence;
 pub mod feature_level;
+pub mod fence_agent;
 mod fence_level;
 pub mod fence_path;
 pub mod fit;

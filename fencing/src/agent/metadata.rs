@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_policies::observe::clean;
+use holdfast_policies::{fence_agent, observe::clean};
 
 use crate::program::Program;
 
@@ -24,29 +24,6 @@ const KEPT_MAX: usize = 128;
 
 /// Descriptions read lately. Reading one costs a start of an interpreter, and every question would pay it.
 static KEPT: Mutex<BTreeMap<String, (Instant, Arc<Metadata>)>> = Mutex::new(BTreeMap::new());
-
-/// Agents whose "off" proves nothing although their descriptions do not show it, and why.
-const UNBELIEVED: [(&str, &str); 7] = [
-    ("fence_crosslink", "says \"off\" of whatever answers no ping"),
-    ("fence_evacuate", "says \"off\" when a service of the host is down"),
-    ("fence_sbd", "says \"off\" as soon as that was left for the host to read, whether it has read it or not"),
-    ("fence_skalar", "says \"off\" of a machine whose node is not reached, or in error"),
-    ("fence_virsh", "says \"off\" of whatever it cannot read, and of what has left its machine: declare `libvirt`"),
-    ("fence_virt", MISSING_IS_OFF),
-    ("fence_xvm", MISSING_IS_OFF),
-];
-
-/// Its daemon looks a machine up, and takes each look that fails for "off": it may have another name by now, or run elsewhere.
-const MISSING_IS_OFF: &str = "says \"off\" of whatever its daemon does not find, wherever that runs: declare `libvirt`";
-
-/// Options with which agents say "off" of what may run on, with underscores for dashes, and of what they say it.
-const OFF_TOO_SOON: [(&str, &str); 2] = [
-    ("missing_as_off", "what it does not find counts as off, wherever that runs"),
-    ("network_fencing", "what it has cut off from the network counts as off, and guests run on there"),
-];
-
-/// What agents take for yes.
-const YES: [&str; 4] = ["1", "yes", "on", "true"];
 
 /// What an agent says of itself.
 #[derive(Debug, Default)]
@@ -175,9 +152,9 @@ impl Metadata {
     /// Why its "off" would be no word that its host has no power, and so none that no guest runs there.
     pub(super) fn why_unbelieved(&self, agent: &str) -> Option<&'static str> {
         if self.is_fabric {
-            return Some("cuts its host off from storage or from a network, and guests run on there");
+            return Some(fence_agent::CUTS_OFF);
         }
-        UNBELIEVED.iter().find(|(name, _)| *name == agent).map(|(_, why)| *why)
+        fence_agent::why_unbelieved(agent)
     }
 
     /// The option that takes a password, if any does.
@@ -238,10 +215,7 @@ impl Kind {
 
 /// What an option has an agent say "off" of, if it is set.
 fn off_too_soon(name: &str, value: &str) -> Option<String> {
-    let is_set = YES.contains(&value.to_ascii_lowercase().as_str());
-    let option = name.replace('-', "_");
-    let (_, what) = OFF_TOO_SOON.iter().find(|(known, _)| is_set && *known == option)?;
-    Some(format!("with option {name:?} {what}"))
+    fence_agent::off_too_soon(name, value).map(|what| format!("with option {name:?} {what}"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::{
     value::Value,
 };
 use crate::{
+    fence_agent::{off_too_soon, why_unbelieved},
     model::{AgentDevice, CommandDevice, WebhookDevice},
     names::HostName,
 };
@@ -105,6 +106,10 @@ fn agent_name(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let rest = text.strip_prefix("fence_").unwrap_or_default();
     if !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+        if let Some(why) = why_unbelieved(text) {
+            let told = format!("{} cannot prove that a host is off, and is not asked: it {why}", quoted(text));
+            value.findings.doubt(value.place(), told);
+        }
         return Some(text.to_owned());
     }
     value.wrong(
@@ -139,6 +144,10 @@ fn option(value: &Value<'_>) -> Option<(String, String)> {
             format!("option {} begins or ends with a blank or a quotation mark", quoted(value.name)),
             "agents cut these off: leave them out",
         );
+    }
+    if let Some(what) = off_too_soon(value.name, text) {
+        let told = format!("an agent with option {} is not asked: {what}", quoted(value.name));
+        value.findings.doubt(value.place(), told);
     }
     Some((value.name.to_owned(), text.to_owned()))
 }

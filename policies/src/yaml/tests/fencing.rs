@@ -1,6 +1,6 @@
 //! Fence levels and their power devices, right and wrong.
 
-use super::*;
+use super::{super::parse_with_doubts, *};
 use crate::model::{AgentDevice, FenceLevel, IpmiDevice, IpmiInterface, IpmiPrivilege, RedfishAuth, TlsTrust};
 
 fn levels(text: &str) -> Vec<FenceLevel> {
@@ -212,5 +212,33 @@ fn what_means_another_machine_on_each_host_is_known_and_told_when_it_is_declared
         assert_eq!(told.len(), usize::from(local), "{device}: {told:?}");
         assert!(told.iter().all(|line| line.starts_with("? level 2 of h means whatever is there")), "{told:?}");
         assert!(declared.local_levels_declared(&declared).is_empty(), "it is no news");
+    }
+}
+
+#[test]
+fn an_agent_that_will_not_be_believed_is_told_where_it_is_declared() {
+    let doubts = |agent: &str| {
+        let text = format!("fencing:\n  h: [{{ agent: {{ {agent} }} }}]\n");
+        let (_, doubts) = parse_with_doubts(&[Source { name: "a.yaml", text: &text }]).unwrap();
+        doubts
+    };
+    let cannot = "? a.yaml:2:24: `fence_virsh` cannot prove that a host is off, and is not asked: it says \"off\" of whatever it";
+    for (agent, expected) in [
+        ("name: fence_virsh", cannot),
+        (
+            "name: fence_scsi",
+            "? a.yaml:2:24: `fence_scsi` cannot prove that a host is off, and is not asked: it cuts its host off",
+        ),
+        (
+            "name: fence_aws, options: { missing-as-off: true }",
+            "? a.yaml:2:62: an agent with option `missing-as-off` is not asked: what",
+        ),
+    ] {
+        let told = doubts(agent);
+        let [told] = &told[..] else { panic!("{agent}: {told:?}") };
+        assert!(told.starts_with(expected), "{told}");
+    }
+    for fine in ["name: fence_apc_snmp", "name: fence_aws, options: { missing_as_off: false }"] {
+        assert!(doubts(fine).is_empty(), "{fine}");
     }
 }
