@@ -321,15 +321,21 @@ impl Scene {
         Ok(kill(Pid::from_raw(self.qemu()?.1), Signal::SIGKILL)?)
     }
 
-    /// Asks the guest for a page that ends its answers, until the client has none any more.
+    /// Asks the guest for a page that ends its answers, until the client has missed one. They may be back by then: a guest may have been
+    /// reset before whoever asked has given up.
     ///
     /// # Errors
     /// When it goes on answering.
     pub fn end_answers(&self, path: &str) -> Result<()> {
+        let begin = now_ms();
+        let ended = || match self.client.longest_since(begin) {
+            Some(_) => Ok(()),
+            None => Err("it has answered all the time".to_owned()),
+        };
         wait::until(&format!("an end of all answers by {path}"), LIMIT, || {
             // Whoever would answer ends with it. What a late guest has not heard, it is asked once more.
             let _ = self.lab.client_get(&format!("{ADDRESS}:{PORT}"), path);
-            self.client.wait_down(HEARD_LIMIT).map_err(|error| format!("{error:#}"))
+            wait::until("an answer that the client misses", HEARD_LIMIT, ended).map_err(|error| format!("{error:#}"))
         })
     }
 
