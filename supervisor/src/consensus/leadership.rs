@@ -8,7 +8,8 @@ use std::{
 
 use holdfast_policies::{giving_way::Progress, names::HostName};
 use openraft::{
-    Instant as _, Raft, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver, metrics::RaftServerMetrics,
+    Instant as _, Raft, RaftMetrics, RaftTypeConfig, ServerState, async_runtime::watch::WatchReceiver,
+    metrics::RaftServerMetrics,
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -91,8 +92,9 @@ pub(super) fn voters(metrics: &RaftMetrics<Types>) -> BTreeMap<HostName, SocketA
 }
 
 /// How far this node has come as the leader. It is dispensable when enough others answer for each majority that counts: without it they
-/// need nobody's vote but their own.
-pub(super) fn progress(metrics: &RaftMetrics<Types>) -> Option<Progress> {
+/// need nobody's vote but their own. `None` where it does not lead. Simulated voters, whose raft runs by another clock, are looked at by
+/// the same.
+pub fn progress<C: RaftTypeConfig<NodeId = u64, Term = u64>>(metrics: &RaftMetrics<C>) -> Option<Progress> {
     let heard = metrics.heartbeat.as_ref().filter(|_| metrics.state == ServerState::Leader)?;
     let answers = |node_id: u64| {
         let at = heard.get(&node_id).copied().flatten();
@@ -102,7 +104,7 @@ pub(super) fn progress(metrics: &RaftMetrics<Types>) -> Option<Progress> {
     Some(Progress {
         term: metrics.current_term,
         last: metrics.last_log_index.unwrap_or(0),
-        applied: metrics.last_applied.map_or(0, |log_id| log_id.index()),
+        applied: metrics.last_applied.as_ref().map_or(0, openraft::LogId::index),
         dispensable: metrics.membership_config.membership().get_joint_config().iter().all(suffice),
     })
 }

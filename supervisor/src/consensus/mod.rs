@@ -27,7 +27,7 @@ mod types;
 pub use config::{ConsensusConfig, Tuning};
 pub use errors::{MembershipError, ProposeError, StartError};
 pub use health::Cause;
-pub use leadership::{Leadership, Status};
+pub use leadership::{Leadership, Status, progress};
 pub use machine::{Halt, Machine};
 pub use membership::{Roster, RosterEntry};
 pub use propose::{Applied, Authority, ENTRY_BYTES_MAX};

@@ -1,23 +1,21 @@
 //! A leader behind narrow links: its heartbeats are answered, and nothing that it decides gets to the others (L1). It gives way as a
 //! coordinator of the product does; the one who leads then is not disturbed by it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use holdfast::consensus::progress;
 use holdfast_policies::{
-    giving_way::{GIVE_WAY_FOR, GivingWay, Progress, UNDECIDED_MAX},
+    giving_way::{GIVE_WAY_FOR, GivingWay, UNDECIDED_MAX},
     time::{Moment, millis},
 };
-use openraft::{Instant as _, ServerState, async_runtime::WatchReceiver as _};
+use openraft::{Instant as _, async_runtime::WatchReceiver as _};
 use openraft_rt_sim::SimInstant;
 
 use super::{
     clients,
     cluster::Cluster,
     ledger::Ledger,
-    network::{Process, Weather},
+    network::Weather,
     plan::{FIRST_MS, Setup},
     run::End,
 };
@@ -26,8 +24,6 @@ use super::{
 const DECIDED_MAX: Duration = UNDECIDED_MAX.saturating_add(GIVE_WAY_FOR).saturating_add(Duration::from_secs(2));
 /// For so long the next leader is watched.
 const WATCHED: Duration = Duration::from_secs(15);
-/// Silence after which a voter does not count as answering, as in the product.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Lives through it. Returns how long nothing was decided.
 pub(super) async fn live(setup: Setup, ledger: Ledger, gives_way: bool) -> Result<Duration, End> {
@@ -69,7 +65,13 @@ impl Coordinators {
         let moment = Moment(millis(now.elapsed_since_start()));
         for process in network.processes() {
             let of = (process.id, process.boot);
-            if self.looks.entry(of).or_default().look(progress(&process), moment).is_some() {
+            if self
+                .looks
+                .entry(of)
+                .or_default()
+                .look(progress(&process.voter.metrics().borrow_watched()), moment)
+                .is_some()
+            {
                 self.cluster.ledger.note(&format!("voter {} gives way", process.id));
                 network.silence(of, now + GIVE_WAY_FOR);
             }
@@ -108,22 +110,4 @@ impl Coordinators {
         }
         Ok(())
     }
-}
-
-/// How far a voter has come as the leader, as the product has it from raft.
-fn progress(process: &Process) -> Option<Progress> {
-    let metrics = process.voter.metrics();
-    let metrics = metrics.borrow_watched();
-    let heard = metrics.heartbeat.as_ref().filter(|_| metrics.state == ServerState::Leader)?;
-    let answers = |id: u64| {
-        let at = heard.get(&id).copied().flatten();
-        id != metrics.id && at.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN)
-    };
-    let suffice = |voters: &BTreeSet<u64>| voters.iter().filter(|voter| answers(**voter)).count() > voters.len() / 2;
-    Some(Progress {
-        term: metrics.current_term,
-        last: metrics.last_log_index.unwrap_or(0),
-        applied: metrics.last_applied.map_or(0, |log_id| log_id.index()),
-        dispensable: metrics.membership_config.membership().get_joint_config().iter().all(suffice),
-    })
 }
