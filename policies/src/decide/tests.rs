@@ -183,6 +183,15 @@ pub(super) fn four() -> Scene {
     scene
 }
 
+/// A guest that has come to run on `d` at this moment, and has six seconds to boot.
+pub(super) fn started() -> Scene {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.place("web", "d");
+    scene.stage.end("d", done());
+    scene.all_well();
+    scene
+}
+
 #[test]
 fn a_quiet_and_healthy_cluster_is_left_alone() {
     assert_eq!(four().words(), Vec::<String>::new());
@@ -578,11 +587,8 @@ fn a_host_whose_supervisor_stays_down_is_fenced_when_its_guest_fails() {
     assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
 }
 
-#[test]
-fn a_guest_at_the_end_of_its_ladder_for_which_people_have_been_called_costs_no_host_whose_supervisor_is_down() {
-    let mut scene = four();
-    let page = scene.stage.climb("web", 3);
-    scene.stage.must(page);
+/// Half a minute later `d` is heard, its supervisor has been silent for that long, and `web` does not answer.
+fn fails_behind_a_dead_supervisor(scene: &mut Scene) {
     scene.now += 31_000;
     scene.all_well();
     scene.silent("d", 31_000);
@@ -590,6 +596,14 @@ fn a_guest_at_the_end_of_its_ladder_for_which_people_have_been_called_costs_no_h
     for from in ["a", "b"] {
         scene.sight("web", from, SightState::Failing);
     }
+}
+
+#[test]
+fn a_guest_at_the_end_of_its_ladder_for_which_people_have_been_called_costs_no_host_whose_supervisor_is_down() {
+    let mut scene = four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    fails_behind_a_dead_supervisor(&mut scene);
     let decided = scene.settle();
     assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
     scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
@@ -616,13 +630,7 @@ fn fails_after_its_start(by_ladder: bool, allowed: u64) -> Vec<String> {
         scene.stage.end("d", done());
     }
     scene.all_well();
-    scene.now += 31_000;
-    scene.all_well();
-    scene.silent("d", 31_000);
-    scene.heard("d", 100);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    fails_behind_a_dead_supervisor(&mut scene);
     scene.settle()
 }
 

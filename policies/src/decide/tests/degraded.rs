@@ -82,15 +82,6 @@ fn a_vantage_that_has_not_seen_yet_that_a_service_has_come_up_disagrees_with_nob
     assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
 }
 
-/// A guest that has come to run on `d` at this moment, and has six seconds to boot.
-fn started() -> Scene {
-    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
-    scene.stage.place("web", "d");
-    scene.stage.end("d", done());
-    scene.all_well();
-    scene
-}
-
 /// One vantage gets answers, and the other one does not.
 fn goes_on(scene: &mut Scene, ms: u64) -> Vec<String> {
     scene.later(ms);

@@ -4,22 +4,13 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    fixture::done,
+    decide::tests::started,
     model::Severity,
     observe::{GuestCondition, GuestReport},
     time::Moment,
 };
 
-/// A guest that has come to run on `d` at this moment, and has 6s to boot.
-fn started() -> Scene {
-    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
-    scene.stage.place("web", "d");
-    scene.stage.end("d", done());
-    scene.all_well();
-    scene
-}
-
-/// The same, and those who look at it cannot ask it from the beginning.
+/// It was just started, and those who look at it cannot ask it from the beginning.
 fn unseen() -> Scene {
     let mut scene = started();
     seen(&mut scene, "web", SightState::Unknown);
