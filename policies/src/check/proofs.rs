@@ -8,7 +8,7 @@ use crate::{
     names::{GuestName, HostName, Incarnation},
     proof::{Power, PowerReading, Proof, ProofKind},
     state::Phase,
-    time::millis,
+    time::{Moment, millis},
 };
 
 /// No host that was heard more recently is called off by its power device: its next beacons may be on their way (R9).
@@ -44,7 +44,7 @@ impl Check<'_> {
         let is_declared = |off: &&PowerReading| levels.get(off.level) == Some(&off.declared);
         let offs: Vec<&PowerReading> = heard.power.values().filter(says_off).filter(is_declared).collect();
         let signs = heard.sync.iter().chain(&heard.heard).filter(|sign| sign.incarnation == *boot);
-        let newest = signs.map(|sign| sign.at).max();
+        let newest = signs.map(|sign| sign.at).max().max(self.sign_of_lost(host));
         if offs.is_empty() {
             self.breaks("R9", format!("calls {host} off by no device that is declared for it"));
         } else if newest.is_some_and(|at| offs.iter().all(|off| at >= off.asked)) {
@@ -52,6 +52,14 @@ impl Check<'_> {
         } else if let Some(at) = newest.filter(|at| self.now.since(*at) < SILENT_BEFORE_PROOF) {
             self.breaks("R9", format!("calls {host} off, which was heard {} ms ago", millis(self.now.since(at))));
         }
+    }
+
+    /// R25: before a host is heard under the new generation, a boot of it that has not joined may be one that voters which are lost
+    /// had taken in, and be the machine that is said to be off.
+    fn sign_of_lost(&self, host: &HostName) -> Option<Moment> {
+        let (known, heard) = (self.state.hosts.get(host)?, self.evidence.hosts.get(host)?);
+        let other = heard.other_boot.as_ref().filter(|other| !known.knows_boot(&other.incarnation))?;
+        (!self.state.is_known_to(heard)).then_some(other.at)
     }
 
     /// R9, R18: a lease has run out only when neither a grant, nor the beginning of this authority, is younger than the longest

@@ -131,6 +131,29 @@ fn an_off_between_two_beacons_proves_nothing() {
     off_proves(9_500, &[(9_400, &[]), (9_401, &["R9"])]);
 }
 
+/// R25: which boot of it the voters that are lost had taken in nobody knows.
+#[test]
+fn an_off_between_signs_of_a_boot_that_has_not_joined_proves_nothing_after_a_recovery() {
+    let mut stage = Stage::new(&["a", "b", "c"], &["g"]);
+    for (recovered, broken) in [(false, &[][..]), (true, &["R9"][..])] {
+        if recovered {
+            stage.recover();
+            stage.must(Change::SuspensionSet { suspended: false, by: "ann".to_owned() });
+        }
+        let mut evidence = well(&stage);
+        let declared = stage.state.policies.levels_of(&host("b"))[0].clone();
+        let reading = PowerReading { declared, ..off("b", Moment(8_000)) };
+        let boot = crate::fixture::boot("b.1");
+        let proof = Proof::power_off(&host("b"), &boot, &reading, Some("ann"), None, QUIET).unwrap();
+        let known = evidence.hosts.get_mut(&host("b")).unwrap();
+        (known.sync, known.heard) = (None, None);
+        known.read(reading);
+        known.hear_other(&crate::fixture::boot("b.2"), Moment(9_000), Moment(9_000));
+        let plan = [Change::HostGone { proof, last_well: None, last_words: None }];
+        assert_eq!(promises(&stage, &evidence, &plan), broken, "{recovered}");
+    }
+}
+
 /// R1: the planner's sum is not taken over. A watchdog of a minute shows what a margin on the lease alone would forget.
 #[test]
 fn a_proof_by_lease_is_refused_while_a_slow_watchdog_may_not_have_fired() {

@@ -7,6 +7,7 @@ mod attempts;
 mod by_word;
 mod capacity;
 mod certificates;
+mod confirmed;
 mod departures;
 mod drills;
 mod fences;
@@ -34,6 +35,7 @@ mod unwell;
 use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
 pub use attempts::pause_after;
+pub use confirmed::confirm_off;
 pub use departures::kept_guests;
 pub use drills::{DRILL_LIMIT, drill};
 pub use hosts::{HostJudgement, HostVerdict};

@@ -137,7 +137,7 @@ fn any_said_off(round: &Round<'_>, subject: &Subject<'_>) -> Option<SaidOff> {
         return None;
     }
     // Looked for only where something says off, because it walks over all guests.
-    let last_sign = last_sign(round, subject);
+    let last_sign = last_sign(round, subject).max(sign_of_lost(round, subject));
     // One that has never been heard has been silent for as long as somebody has listened.
     let silent_since = last_sign.or(round.evidence.quorum_since).unwrap_or(round.now.moment);
     let silence = round.now.moment.since(silent_since);
@@ -167,6 +167,13 @@ fn offs<'a>(subject: &Subject<'a>) -> impl Iterator<Item = &'a PowerReading> + u
 /// R9: a reading is void by any sign of that boot since, whoever received it.
 fn last_sign(round: &Round<'_>, subject: &Subject<'_>) -> Option<Moment> {
     newest_sign(round.state, round.evidence, subject.name, &subject.host.facts.incarnation)
+}
+
+/// After a recovery a boot that has not joined speaks against it too, until the one that has is known to have lived on into this
+/// generation: voters that are lost may have taken the other one in, and ordered it to run guests (R25).
+fn sign_of_lost(round: &Round<'_>, subject: &Subject<'_>) -> Option<Moment> {
+    let lost = subject.seen.filter(|seen| !round.state.is_known_to(seen))?;
+    lost.not_joined(subject.host).map(|other| other.at)
 }
 
 /// Whether a level that is verified may say off yet. Nobody has to get up before each has had its turn.

@@ -5,14 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 use holdfast_policies::{
     change::{Applied, Change, Refused},
     decide::{
-        HostVerdict, Report, drill,
+        HostVerdict, Report, confirm_off, drill,
         placement::{problem, where_to},
     },
     names::{GuestName, HostName},
     plan::{Circumstances, Question, simulate},
-    proof::Proof,
     state::{ClusterState, Guest, Mode, Phase, Wanted},
-    time::millis,
 };
 
 use super::brain::Brain;
@@ -263,17 +261,12 @@ impl Brain {
     }
 
     async fn confirm_off(&mut self, host: &HostName, person: &str) -> Result<Answer, Denied> {
-        let incarnation = self.node.read(|state| state.hosts.get(host).map(|known| known.facts.incarnation.clone()));
-        let incarnation = incarnation.ok_or_else(|| self.node.read(|state| no_host(state, host)))?;
-        let now = clock::moment();
-        let own = self.evidence.last_life(host, &incarnation).map(|at| millis(now.since(at)));
-        // The verdict also knows what the other voters have heard; a new coordinator has to listen first (R9).
-        let others = self.report.hosts.get(host).map(|judgement| judgement.silent_ms);
-        let listened = self.evidence.quorum_since.map(|since| millis(now.since(since)));
-        let heard_ago_ms = [own, others, listened].into_iter().flatten().min();
-        let fresh_ms = millis(self.node.file.timing.suspect_after.0);
-        let proof = Proof::operator(host, &incarnation, person, heard_ago_ms, fresh_ms)
-            .map_err(|refused| Denied::Refused(refused.to_string()))?;
+        let timing = &self.node.file.timing;
+        let proof = self.node.read(|state| {
+            let known = state.hosts.get(host).ok_or_else(|| no_host(state, host))?;
+            confirm_off(state, &self.evidence, timing, clock::moment(), (host, known), person)
+                .map_err(|refused| Denied::Refused(refused.to_string()))
+        })?;
         let gone = Change::HostGone { proof, last_well: None, last_words: None };
         self.done(gone, format!("{host} counts as off, by the word of {person}")).await
     }

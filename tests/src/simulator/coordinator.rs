@@ -10,14 +10,13 @@ use std::{
 use holdfast_policies::{
     change::{Applied, Change, Command},
     check::check,
-    decide::{Report, Wish, decide},
+    decide::{Report, Wish, confirm_off, decide},
     evidence::{Evidence, Heard},
     go_ahead::GoAheads,
     names::{HostName, Incarnation},
-    proof::Proof,
     state::Mode,
     sync::SyncRequest,
-    time::{Now, WallTime, millis},
+    time::{Now, WallTime},
 };
 
 use super::{
@@ -346,23 +345,9 @@ impl World {
     pub(super) fn confirm_off(&mut self, host: usize) -> bool {
         let Some(voter) = self.coordinator() else { return false };
         let name = self.hosts[host].name.clone();
-        let known = &self.voters[voter];
-        let Some(incarnation) = known.state.hosts.get(&name).map(|known| known.facts.incarnation.clone()) else {
-            return true;
-        };
-        let clock = self.hosts[voter].clock(self.now);
-        let evidence = &known.brain.evidence;
-        let own = evidence.last_life(&name, &incarnation).map(|at| millis(clock.since(at)));
-        let listened = evidence.quorum_since.map(|since| millis(clock.since(since)));
-        let others = evidence
-            .hosts
-            .get(&name)
-            .into_iter()
-            .flat_map(|seen| seen.answers.values())
-            .filter_map(|answer| answer.age.map(|age| millis(age + clock.since(answer.asked))));
-        let heard_ago = own.into_iter().chain(listened).chain(others).min();
-        let fresh = millis(self.timing.suspect_after.0);
-        match Proof::operator(&name, &incarnation, "ann", heard_ago, fresh) {
+        let (known, clock) = (&self.voters[voter], self.hosts[voter].clock(self.now));
+        let Some(host) = known.state.hosts.get(&name) else { return true };
+        match confirm_off(&known.state, &known.brain.evidence, &self.timing, clock, (&name, host), "ann") {
             Ok(proof) => {
                 self.result(voter, Change::HostGone { proof, last_well: None, last_words: None });
                 true

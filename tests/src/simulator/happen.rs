@@ -203,14 +203,12 @@ impl World {
                 self.twin_goes();
                 true
             }
-            // The person looks first, and does not lie.
+            // The person looks first, and does not lie: the machine is off, whichever boot it was in.
             (None, Happening::ConfirmOff { host }) => {
                 let name = name(self, *host);
-                let boot = self.truth.state.hosts.get(&name).map(|known| known.facts.incarnation.clone());
-                let machine = boot.as_ref().and_then(|boot| self.machine_of(&name, boot));
-                let known = machine.map(|machine| &self.hosts[machine]);
-                let is_on = |known: &super::host::Host, boot| known.on && known.boot_number() == boot;
-                let off = known.zip(boot).is_some_and(|(known, boot)| !is_on(known, super::host::boot_of(&boot)));
+                let boot = self.truth.state.hosts.get(&name).map(|known| &known.facts.incarnation);
+                let machine = boot.and_then(|boot| self.machine_of(&name, boot));
+                let off = machine.is_some_and(|machine| !self.hosts[machine].on);
                 !off || self.confirm_off(*host)
             }
             (None, _) => true,

@@ -1,7 +1,7 @@
 //! After a recovery: what is adopted, what waits, and for whom (R25).
 
 use super::*;
-use crate::{evidence::HostEvidence, feature_level::FeatureLevel, names::Epoch, sync::Authority};
+use crate::{evidence::HostEvidence, feature_level::FeatureLevel, names::Epoch, proof::NoProof, sync::Authority};
 
 /// Guest `web` runs on `d` as far as the survivor knows; `a` coordinates after the recovery, and has been resumed.
 fn recovered() -> Scene {
@@ -144,4 +144,60 @@ fn half_a_guest_that_waits_for_a_generation_that_has_ended_is_started_anew() {
     scene.later(11_000);
     scene.report("web", "b", GuestCondition::Incoming);
     assert!(scene.words().contains(&"Climb".to_owned()), "{:?}", scene.words());
+}
+
+/// Nothing has been heard of `d` since the survivor's newest entry. It may have booted since, and guests may have been started there.
+fn unheard() -> Scene {
+    let mut scene = recovered();
+    scene.later(10_000);
+    scene.evidence.hosts.insert(host("d"), HostEvidence::default());
+    scene.asked("d", None);
+    scene
+}
+
+/// A boot of `d` that has not joined was heard so many milliseconds ago.
+fn other_boot(scene: &mut Scene, ago: u64) {
+    let (at, now) = (Moment(scene.now - ago), Moment(scene.now));
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&boot("d.2"), at, now);
+}
+
+#[test]
+fn an_off_is_no_proof_after_a_recovery_when_a_boot_that_has_not_joined_was_heard_since() {
+    let gone = "HostGone".to_owned();
+    let mut scene = unheard();
+    scene.power("d", off("d", Moment(scene.now - 2_000)));
+    assert!(scene.words().contains(&gone), "{:?}", scene.words());
+    other_boot(&mut scene, 1_000);
+    assert!(!scene.words().contains(&gone), "{:?}", scene.words());
+    scene.power("d", off("d", Moment(scene.now - 900)));
+    assert!(scene.words().contains(&gone), "{:?}", scene.words());
+    // Where nothing is lost, a boot that has not joined has been ordered nothing.
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    scene.stage.run("web", "d");
+    scene.later(10_000);
+    scene.silent("d", 3_000);
+    scene.power("d", off("d", Moment(scene.now - 2_000)));
+    other_boot(&mut scene, 1_000);
+    assert!(scene.words().contains(&gone), "{:?}", scene.words());
+}
+
+#[test]
+fn a_person_is_not_believed_that_a_host_is_off_while_any_boot_of_it_is_heard() {
+    let confirm = |scene: &Scene| {
+        let (state, d) = (&scene.stage.state, host("d"));
+        let known = (&d, &state.hosts[&d]);
+        confirm_off(state, &scene.evidence, &Timing::default(), Moment(scene.now), known, "ann")
+    };
+    let fresh = |ago_ms| Err(NoProof::Fresh { host: host("d"), ago_ms });
+    let mut scene = unheard();
+    assert!(confirm(&scene).is_ok());
+    other_boot(&mut scene, 400);
+    assert_eq!(confirm(&scene), fresh(400));
+    scene.now += 10_000;
+    assert!(confirm(&scene).is_ok());
+    scene.asked("d", Some(300));
+    assert_eq!(confirm(&scene), fresh(300), "another voter has heard the boot that has joined");
+    scene.asked("d", None);
+    scene.evidence.quorum_since = Some(Moment(scene.now - 200));
+    assert_eq!(confirm(&scene), fresh(200), "nobody has listened for long enough");
 }
