@@ -333,7 +333,7 @@ impl Guest {
         matches!(self.phase, Phase::Starting { .. } | Phase::Releasing { .. } | Phase::Migrating(_))
     }
 
-    /// The word for its phase, as in status, API and metrics.
+    /// The word for its phase, as in status and API. Metrics have fewer.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match &self.phase {

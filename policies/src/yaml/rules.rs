@@ -147,6 +147,9 @@ fn score(value: &Value<'_>) -> Option<Score> {
     match value.text()? {
         "must" => Some(Score::Must),
         "never" => Some(Score::Never),
+        // A word is no number that is written badly: whoever writes one looks for the two that there are.
+        text if text.bytes().all(|b| b.is_ascii_alphabetic()) => value
+            .wrong(format!("{} is no score", quoted(text)), "write a number such as `100` or `-50`, `must` or `never`"),
         _ => value.signed(-WEIGHT_MAX..=WEIGHT_MAX).map(Score::By),
     }
 }

@@ -397,6 +397,7 @@ fn what_would_be_right_is_said_in_the_words_of_the_mistake() {
         ("cluster: { fences_per_hour: 0 }", "choose a number within these two"),
         ("cluster: { fences_per_hour: \"3\" }", "write digits only"),
         ("hosts: { h: { capacity: { memory: 65536 } } }", "a host's is `memory_mib: 65536`"),
+        ("rules: { r: { hosts: { guests: [a], on: { h: always } } } }", "such as `100` or `-50`, `must` or `never`"),
         (
             "rules: { r: { together: { guests: [a, b] }, required: true } }",
             "a setting of `together` stands in its `{ }`",
