@@ -113,7 +113,7 @@ pub struct QemuHost {
     pub cgroup: Option<PathBuf>,
     /// Where incoming migrations are received. Default: the address of `listen`.
     pub migrate_address: Option<IpAddr>,
-    /// QEMU's own output per guest. Default: `guests` below `run_dir`.
+    /// Not used: QEMU's own output lies with the other files of its guest, below `run_dir`. Host files that have it are read.
     pub log_dir: Option<PathBuf>,
     /// Whether QEMU confines itself by its sandbox, where it can. Default: it does. Without it a guest that has taken over its QEMU can
     /// run programs on the host.

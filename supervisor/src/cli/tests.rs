@@ -273,6 +273,20 @@ fn check_looks_at_what_a_host_file_names_and_at_what_policies_meet() {
 }
 
 #[test]
+fn check_tells_of_a_folder_for_logs_that_no_log_is_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("etc");
+    assert_eq!(init(&out).code, 0);
+    let file = out.join("hv-b/holdfast.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}qemu: {{ log_dir: /var/log/holdfast }}\n")).unwrap();
+    let called = holdfast(&["check", file.to_str().unwrap()]);
+    let told = format!("? {}: `qemu.log_dir` is not used: ", file.display());
+    assert!(called.code == 0 && called.out.starts_with(&told), "{}", called.out);
+    assert!(called.out.contains("\nno mistakes in "), "{}", called.out);
+}
+
+#[test]
 fn check_tells_of_a_wait_that_cuts_recoveries_short_by_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yaml");
