@@ -111,10 +111,10 @@ pub(super) enum Order {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Does something to a guest.
+    /// Moves, stops and starts a guest, leaves it alone, or has it tried anew.
     #[command(subcommand)]
     Guest(GuestOrder),
-    /// Does something to a host.
+    /// Drains a host, leaves it alone, announces that it goes, confirms that it is off, revokes it, and more.
     #[command(subcommand)]
     Host(HostOrder),
     /// Shows or changes who votes.

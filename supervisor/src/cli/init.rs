@@ -162,7 +162,8 @@ fn told(plan: &Plan, folder: &Path) -> Reply {
         "Made cluster {cluster} in {out}: hosts {}; voters {}.\n{}\n\
          {out}/authority  is the certificate authority: keep its key off the hosts, where few can read it\n\
          {out}/HOST       belongs on each host as /etc/holdfast\n\n\
-         Then start `holdfast guard` and `holdfast run` on every host, and `holdfast apply DIR` your policies on one of them.\n",
+         Then, on every host, with the units of examples/packaging: `systemctl enable --now holdfast-guard holdfast`. On one of\n\
+         them `holdfast apply DIR` makes your policies those of the cluster.\n",
         hosts.join(", "),
         voters.join(", "),
         note.unwrap_or_default(),
