@@ -35,8 +35,9 @@ pub fn drill(
     level: usize,
 ) -> Result<HostName, String> {
     let known = state.hosts.get(host).ok_or_else(|| format!("there is no host {host}"))?;
-    if !state.policies.levels_of(host).get(level).is_some_and(FenceLevel::has_device) {
-        return Err(format!("{host} has no power device at level {}", level + 1));
+    let levels = state.policies.levels_of(host);
+    if !levels.get(level).is_some_and(FenceLevel::has_device) {
+        return Err(format!("{host} has no power device at level {}; {}", level + 1, where_else(levels)));
     }
     // The word of such a device is no proof, and its switch may be another machine's.
     if known.distrusted.contains(&level) {
@@ -57,14 +58,37 @@ pub fn drill(
     if let Some(unwell) = state.hosts.keys().find(|name| !well(name)) {
         return Err(format!("{unwell} is not well: one thing at a time"));
     }
-    if report.storm_hold.is_some() || state.suspended.is_some() || state.hosts.values().any(|it| it.drill.is_some()) {
-        return Err("fencing is held, deciding is suspended, or another drill is under way".to_owned());
+    if let Some(why) = held(state, report) {
+        return Err(why);
     }
     let mut others: Vec<&HostName> =
         state.hosts.iter().filter(|(name, it)| *name != host && it.life == Life::Up).map(|(name, _)| name).collect();
     // Whoever is known to reach it first.
     others.sort_by_key(|other| known.path(level, other).is_none_or(|path| path.error.is_some()));
     others.first().map(|first| (*first).clone()).ok_or_else(|| format!("no other host can switch {host}"))
+}
+
+/// At which levels a host has power devices, where it has none at the level that was named.
+fn where_else(levels: &[FenceLevel]) -> String {
+    let with_device = levels.iter().zip(1_usize..).filter(|(level, _)| level.has_device());
+    let numbers: Vec<String> = with_device.map(|(_, number)| number.to_string()).collect();
+    if numbers.is_empty() {
+        "none is declared for it in `fencing:`".to_owned()
+    } else {
+        format!("it has them at level {}", numbers.join(", "))
+    }
+}
+
+/// Why no drill is begun at present, whatever host it is of.
+fn held(state: &ClusterState, report: &Report) -> Option<String> {
+    if report.storm_hold.is_some() {
+        return Some("fencing is held: too many hosts are silent at once".to_owned());
+    }
+    if state.suspended.is_some() {
+        return Some("deciding is suspended: run `holdfast resume` first".to_owned());
+    }
+    let (drilled, _) = state.hosts.iter().find(|(_, it)| it.drill.is_some())?;
+    Some(format!("the drill of {drilled} is under way: one at a time"))
 }
 
 /// Ends drills that are over, and what people were told of one that cannot be made again.

@@ -234,8 +234,12 @@ impl Brain {
 
     async fn drill(&mut self, host: HostName, level: usize, by: String) -> Result<Answer, Denied> {
         let level = level.checked_sub(1).ok_or_else(|| Denied::Refused("the first level is 1".to_owned()))?;
-        let executor = self.node.read(|state| drill(state, &self.report, self.node.host(), &host, level));
-        let executor = executor.map_err(Denied::Refused)?;
+        let executor = self.node.read(|state| {
+            if !state.hosts.contains_key(&host) {
+                return Err(no_host(state, &host));
+            }
+            drill(state, &self.report, self.node.host(), &host, level).map_err(Denied::Refused)
+        })?;
         let what = format!("{executor} switches {host} off and on; `holdfast journal` tells how it ends");
         self.done(Change::DrillBegun { host, executor, level, by }, what).await
     }

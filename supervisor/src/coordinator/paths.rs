@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Coordinator, Input};
 use crate::{
     causes::with_causes,
-    desk::{Answer as Said, Denied, fence_text},
+    desk::{Answer as Said, Denied, fence_text, no_host},
     node::Node,
     rpc::Channel,
 };
@@ -274,15 +274,14 @@ impl Coordinator {
 }
 
 fn askers(state: &ClusterState, host: &HostName, from: Option<HostName>) -> Result<Vec<HostName>, Denied> {
-    let unknown = |name: &HostName| Denied::Unknown(format!("there is no host {name}"));
     if !state.hosts.contains_key(host) {
-        return Err(unknown(host));
+        return Err(no_host(state, host));
     }
     if !state.policies.levels_of(host).iter().any(FenceLevel::has_device) {
         return Err(Denied::Refused(format!("no power device is declared for {host}: add one to `fencing:`")));
     }
     match from {
-        Some(from) if !state.hosts.contains_key(&from) => Err(unknown(&from)),
+        Some(from) if !state.hosts.contains_key(&from) => Err(no_host(state, &from)),
         Some(from) => Ok(vec![from]),
         None => {
             let up = state.hosts.iter().filter(|(name, known)| *name != host && known.life == Life::Up);

@@ -602,6 +602,11 @@ fn only_a_drained_host_among_well_ones_is_drilled_and_never_by_itself() {
     super::restraint::set_mode(&mut scene, "c", Mode::Draining);
     assert!(may(&scene, "a").unwrap_err().contains("coordinates"));
     assert_ne!(may(&scene, "c").unwrap(), host("c"));
+    let second = drill(&scene.stage.state, &scene.decide().report, &host("a"), &host("c"), 1).unwrap_err();
+    assert_eq!(second, "c has no power device at level 2; it has them at level 1");
+    scene.tell(Change::SuspensionSet { suspended: true, by: "ann".to_owned() });
+    assert!(may(&scene, "c").unwrap_err().contains("run `holdfast resume` first"));
+    scene.tell(Change::SuspensionSet { suspended: false, by: "ann".to_owned() });
     scene.later(60_000);
     scene.silent("b", 60_000);
     assert!(may(&scene, "c").unwrap_err().contains("b is not well"));

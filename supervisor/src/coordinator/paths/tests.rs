@@ -9,6 +9,16 @@ use holdfast_policies::{
 
 use super::*;
 
+/// At night names are mistyped.
+#[test]
+fn whoever_has_the_devices_of_an_unknown_host_asked_is_told_which_hosts_there_are() {
+    let state = crate::desk::tests::failed_over();
+    let (known, unknown) = (crate::desk::tests::host("h1"), crate::desk::tests::host("nowhere"));
+    let why = Denied::Unknown("there is no host nowhere; the hosts are h1, h2".to_owned());
+    assert_eq!(askers(&state, &unknown, None), Err(why.clone()));
+    assert_eq!(askers(&state, &known, Some(unknown)), Err(why));
+}
+
 const OWN: &str = "33221100-5544-7766-8899-aabbccddeeff";
 
 fn command(timeout: u64) -> FenceLevel {
