@@ -102,12 +102,15 @@ impl ClusterState {
     pub(super) fn may_be_moved(&self, guest: &GuestName) -> Result<(), Refused> {
         let refuse = |why: String| Err(Refused::Guest { guest: guest.clone(), why });
         if let Some(suspension) = &self.suspended {
-            return refuse(HandsOff::Suspended { by: suspension.by.clone() }.to_string());
+            let suspended = HandsOff::Suspended { by: suspension.by.clone() };
+            return refuse(format!("{suspended}: `holdfast resume` comes first"));
         }
         match self.known(guest)?.wanted {
             Wanted::Running => Ok(()),
-            Wanted::Stopped => refuse("it is wanted stopped".to_owned()),
-            Wanted::Unmanaged => refuse(HandsOff::Unmanaged.to_string()),
+            Wanted::Stopped => refuse(format!("it is wanted stopped: `holdfast guest start {guest}` comes first")),
+            Wanted::Unmanaged => {
+                refuse(format!("{}: `holdfast guest manage {guest}` comes first", HandsOff::Unmanaged))
+            }
         }
     }
 

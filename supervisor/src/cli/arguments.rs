@@ -169,7 +169,8 @@ pub(super) struct Simulate {
     /// Policy files and folders, for a question about a cluster that need not exist; with --host.
     #[arg(value_name = "DIR|FILE")]
     pub(super) files: Vec<PathBuf>,
-    /// A host with its memory for guests, and its processors; once per host. Guests are placed on them first.
+    /// A host with its memory for guests, and its processors (16 where they are not said); once per host. Guests are placed on
+    /// them first.
     #[arg(long = "host", value_name = "NAME=SIZE[,CPUS]", value_parser = host_size)]
     pub(super) hosts: Vec<(HostName, u64, u32)>,
     /// A host that is lost; may be repeated.

@@ -255,6 +255,24 @@ fn a_move_is_denied_when_what_is_kept_together_cannot_follow() {
 }
 
 #[test]
+fn whoever_asks_for_a_move_that_a_word_of_theirs_forbids_is_told_which_word_comes_first() {
+    let first = |scene: &mut Scene| scene.stage.refused(ask_move("web", "b")).to_string();
+    for (wanted, told) in [
+        (Wanted::Stopped, ": `holdfast guest start web` comes first"),
+        (Wanted::Unmanaged, ": `holdfast guest manage web` comes first"),
+    ] {
+        let mut scene = four();
+        want(&mut scene, "web", wanted);
+        let said = first(&mut scene);
+        assert!(said.ends_with(told), "{said}");
+    }
+    let mut scene = four();
+    suspend(&mut scene, true);
+    let said = first(&mut scene);
+    assert!(said.ends_with("deciding is suspended by ann: `holdfast resume` comes first"), "{said}");
+}
+
+#[test]
 fn what_is_kept_together_through_others_has_to_follow_too() {
     let mut scene = Scene::new(&["a", "b"], &["db", "mail", "web"]);
     for guest in ["db", "mail", "web"] {
