@@ -42,9 +42,7 @@ pub(super) struct Stray<'a> {
 /// that was begun in a generation that has ended is finished by nobody: where one side runs, that one is kept; where all has been
 /// sent and nothing runs, one of them is, and is started anew once it is adopted (R25).
 pub(super) fn keeper<'a>(round: &Round<'_>, name: &GuestName, found: &[Stray<'a>]) -> Option<&'a HostName> {
-    let moves = |stray: &Stray<'_>| matches!(stray.condition, GuestCondition::Incoming | GuestCondition::Sent);
-    let goes_on = |stray: &Stray<'_>| moves(stray) && !round.state.is_outranked(stray.epoch);
-    if found.iter().any(goes_on) {
+    if found.iter().any(|stray| goes_on(round.state, stray, found)) {
         return None;
     }
     let worse = |stray: &&Stray<'_>| {
@@ -60,6 +58,25 @@ pub(super) fn keeper<'a>(round: &Round<'_>, name: &GuestName, found: &[Stray<'a>
         )
     };
     found.iter().min_by_key(worse).map(|stray| stray.host)
+}
+
+/// Whether a stray is half of a move that somebody goes on with.
+fn goes_on(state: &ClusterState, half: &Stray<'_>, found: &[Stray<'_>]) -> bool {
+    let ended = |stray: &Stray<'_>| state.is_outranked(stray.epoch);
+    let receives = |stray: &Stray<'_>| *stray.condition == GuestCondition::Incoming;
+    match half.condition {
+        GuestCondition::Incoming => !ended(half),
+        // A guest that was found running has no assignment until it has been sent: whose move it was, the other half says.
+        GuestCondition::Sent => {
+            !ended(half) && (half.epoch.generation > 0 || !found.iter().any(|other| receives(other) && ended(other)))
+        }
+        GuestCondition::Running
+        | GuestCondition::Paused { .. }
+        | GuestCondition::IoError { .. }
+        | GuestCondition::Panicked
+        | GuestCondition::Exited { .. }
+        | GuestCondition::Unknown { .. } => false,
+    }
 }
 
 /// The open order to release the guest on a host.
