@@ -11,7 +11,7 @@ use super::{Inner, errors::StopError, forensics::Seen, outside, screen};
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the clean-up after an exit may take: one `ip` command for each network card.
-pub(super) const CLEAN_UP_DEADLINE: Duration = Duration::from_secs(10);
+const CLEAN_UP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Whether it is kept what was seen of a guest that is stopped.
 #[derive(Debug, Clone, Copy)]
