@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::future::join_all;
 use holdfast_policies::{change::Applied, names::HostName, time::Moment};
 
 use crate::node::Node;
@@ -51,15 +52,14 @@ impl Waking {
     }
 }
 
-/// Has these hosts sync.
+/// Has these hosts sync. None of them is waited for before the next: the kernel may take nothing for a moment, and decisions wait here.
 pub(super) async fn wake(node: &Node, hosts: &BTreeSet<HostName>) {
-    for host in hosts {
-        if host == node.host() {
-            node.sync_now.notify_one();
-        } else if let Some(address) = node.address(host) {
-            node.sender.send_nudge(address, host).await;
-        }
+    if hosts.contains(node.host()) {
+        node.sync_now.notify_one();
     }
+    let others = hosts.iter().filter(|host| *host != node.host());
+    let nudges = others.filter_map(|host| Some(node.sender.send_nudge(node.address(host)?, host)));
+    join_all(nudges).await;
 }
 
 #[cfg(test)]

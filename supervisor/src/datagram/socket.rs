@@ -13,7 +13,7 @@ use holdfast_policies::{
     revocation::KeyId,
     time::Moment,
 };
-use tokio::{net::UdpSocket, sync::mpsc};
+use tokio::{net::UdpSocket, sync::mpsc, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -27,6 +27,10 @@ const GOSSIP_QUEUE: usize = 256;
 const BEACON_QUEUE: usize = 512;
 /// Nudges waiting: each says the same.
 const NUDGE_QUEUE: usize = 4;
+/// How long the kernel may take to take a datagram in. It takes none for seconds while what it holds is for hosts that do not answer
+/// on their link, as when a rack has lost its power: it waits for them, and the socket with it. Gossip and the coordinator send from
+/// here to those who are left, and wait for nobody; what is lost is said again within a quarter of a second.
+const TAKEN_WITHIN: Duration = Duration::from_millis(10);
 /// Pause after a failed read, so that a broken socket does not eat a processor.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
@@ -228,13 +232,18 @@ impl Sender {
             }
         };
         for datagram in datagrams {
-            if let Err(error) = self.socket.send_to(&datagram, to).await {
+            if let Err(error) = taken(self.socket.send_to(&datagram, to)).await {
                 self.counters.unsent.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%error, %to, "a datagram could not be sent");
                 return;
             }
         }
     }
+}
+
+/// Waits for a moment until the kernel has taken a datagram in.
+async fn taken(sending: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+    timeout(TAKEN_WITHIN, sending).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
@@ -280,6 +289,12 @@ mod tests {
         assert_eq!(soon(b.nudges.recv()).await, Nudged { by: me.host.clone(), incarnation: me.incarnation.clone() });
         assert_eq!(b.counters.malformed.load(Ordering::Relaxed), 2);
         assert_eq!(b.heard.last(&me.host, Role::Supervisor).unwrap().incarnation, me.incarnation);
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_takes_no_datagram_keeps_nobody_waiting() {
+        let given_up = tokio::time::timeout(Duration::from_secs(20), taken(std::future::pending())).await;
+        assert!(given_up.expect("it still waits").is_err());
     }
 
     #[tokio::test]
