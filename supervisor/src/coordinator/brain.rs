@@ -116,6 +116,7 @@ impl Brain {
     ) -> Self {
         let evidence =
             Evidence { me: Some(node.host().clone()), marks: Marks::new(node.started), ..Evidence::default() };
+        let numbers = Numbers::on(Arc::clone(&node.metrics));
         Self {
             node,
             consensus,
@@ -135,7 +136,7 @@ impl Brain {
             plan_refused: None,
             doubting: false,
             doubted: None,
-            numbers: Numbers::default(),
+            numbers,
             exported: Moment(0),
             listened: Moment(0),
             nonces: BTreeMap::new(),
@@ -306,7 +307,7 @@ impl Brain {
     fn stand_by(&mut self) {
         if self.led_term.take().is_some() {
             gather::begin_anew(&mut self.evidence);
-            self.numbers.clear(&self.node.metrics);
+            self.numbers.clear();
         }
         self.publish(false);
     }
@@ -342,12 +343,12 @@ impl Brain {
         let now = clock::moment();
         if !followed && self.exported > Moment(0) {
             self.exported = Moment(0);
-            self.numbers.clear(&self.node.metrics);
+            self.numbers.clear();
         }
         if followed && now.since(self.exported) >= EXPORT_EVERY {
             self.exported = now;
-            let (node, numbers, report, evidence) = (&self.node, &mut self.numbers, &self.report, &self.evidence);
-            node.read(|state| numbers.export(&node.metrics, state, report, evidence));
+            let (numbers, report, evidence) = (&mut self.numbers, &self.report, &self.evidence);
+            self.node.read(|state| numbers.export(state, report, evidence));
         }
     }
 

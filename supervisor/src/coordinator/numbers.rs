@@ -1,6 +1,6 @@
 //! What the coordinator knows, as numbers for Prometheus. Other hosts show nothing of it, so that sums are right.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use holdfast_policies::{
     decide::{HostVerdict, Report, ServiceVerdict},
@@ -12,17 +12,30 @@ use holdfast_policies::{
 
 use crate::metrics::{GuestState, Metrics, Modes, Verdict};
 
-/// Remembers which incidents were open, and which boots were gone, so that each recovery and each end is counted once.
-#[derive(Debug, Default)]
+/// Remembers which incidents were open, and which boots were gone, so that each recovery and each end is counted once. What is shown goes
+/// when this does: the coordinator's task may end at any time, as on a disk that is full, and somebody else then shows it.
 pub struct Numbers {
+    metrics: Arc<Metrics>,
     open: BTreeSet<u64>,
     /// `None` before the first picture: what was gone before this host came to coordinate, another one has counted.
     gone: Option<BTreeSet<String>>,
 }
 
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl Numbers {
+    /// Those on this page, on which nothing is shown yet.
+    pub fn on(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, open: BTreeSet::new(), gone: None }
+    }
+
     /// Exports one picture of the cluster.
-    pub fn export(&mut self, metrics: &Metrics, state: &ClusterState, report: &Report, evidence: &Evidence) {
+    pub fn export(&mut self, state: &ClusterState, report: &Report, evidence: &Evidence) {
+        let metrics = &self.metrics;
         metrics.set_hosts(report.hosts.iter().map(|(host, judgement)| (host, host_verdict(judgement.verdict))));
         metrics.set_safe(report.hosts.iter().filter_map(|(host, judgement)| {
             // Rounded up: at that second it is so.
@@ -42,13 +55,15 @@ impl Numbers {
             })
         });
         metrics.set_fencing(fencing);
-        self.recoveries(metrics, state);
-        self.ends(metrics, state);
+        self.recoveries(state);
+        self.ends(state);
     }
 
     /// Forgets everything: this host has ceased to coordinate.
-    pub fn clear(&mut self, metrics: &Metrics) {
-        *self = Self::default();
+    pub fn clear(&mut self) {
+        self.open.clear();
+        self.gone = None;
+        let metrics = &self.metrics;
         metrics.set_hosts([]);
         metrics.set_safe([]);
         metrics.set_guests([]);
@@ -57,20 +72,20 @@ impl Numbers {
         metrics.set_fencing([]);
     }
 
-    fn recoveries(&mut self, metrics: &Metrics, state: &ClusterState) {
+    fn recoveries(&mut self, state: &ClusterState) {
         let ended = self.open.iter().filter_map(|id| state.incidents.get(id)).filter(|incident| !incident.is_open());
-        ended.for_each(|incident| metrics.recovered(&incident.stamps.stages()));
+        ended.for_each(|incident| self.metrics.recovered(&incident.stamps.stages()));
         self.open =
             state.incidents.values().filter(|incident| incident.is_open()).map(|incident| incident.id).collect();
     }
 
-    fn ends(&mut self, metrics: &Metrics, state: &ClusterState) {
+    fn ends(&mut self, state: &ClusterState) {
         let mut gone = BTreeSet::new();
         for (name, host) in &state.hosts {
             let Life::Gone { proof } = &host.life else { continue };
             let boot = format!("{name}/{}", host.facts.incarnation);
             if self.gone.as_ref().is_some_and(|known| !known.contains(&boot)) {
-                metrics.fenced(proof.word());
+                self.metrics.fenced(proof.word());
             }
             gone.insert(boot);
         }
@@ -152,31 +167,44 @@ mod tests {
 
     #[test]
     fn a_host_that_is_proven_gone_is_counted_once_by_whoever_coordinates_then() {
-        let (metrics, mut numbers, report) = (Metrics::new().unwrap(), Numbers::default(), Report::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (mut numbers, report) = (Numbers::on(Arc::clone(&metrics)), Report::default());
         let evidence = Evidence::default();
         let gone = failed_over();
         let mut before = failed_over();
         before.hosts.get_mut(&host("h1")).unwrap().life = Life::Up;
-        numbers.export(&metrics, &before, &report, &evidence);
+        numbers.export(&before, &report, &evidence);
         assert!(proven_off(&metrics).ends_with(" 0"), "no increase shows from a series that was not there before it");
         for _ in 0..2 {
-            numbers.export(&metrics, &gone, &report, &evidence);
+            numbers.export(&gone, &report, &evidence);
             assert!(proven_off(&metrics).ends_with(" 1"));
         }
-        numbers.clear(&metrics);
-        numbers.export(&metrics, &gone, &report, &evidence);
+        numbers.clear();
+        numbers.export(&gone, &report, &evidence);
         assert!(proven_off(&metrics).ends_with(" 1"), "it was gone when this host came to coordinate again");
     }
 
     #[test]
+    fn a_coordinator_whose_task_has_ended_shows_nothing_of_the_cluster_any_more() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut numbers = Numbers::on(Arc::clone(&metrics));
+        numbers.export(&failed_over(), &Report::default(), &Evidence::default());
+        let shows_guests = || metrics.render().contains("holdfast_guest_state{guest=\"web-1\"");
+        assert!(shows_guests());
+        drop(numbers);
+        assert!(!shows_guests());
+    }
+
+    #[test]
     fn a_guest_that_stands_still_on_its_host_is_not_shown_as_running() {
-        let (metrics, mut numbers, state) = (Metrics::new().unwrap(), Numbers::default(), failed_over());
+        let (metrics, state) = (Arc::new(Metrics::new().unwrap()), failed_over());
+        let mut numbers = Numbers::on(Arc::clone(&metrics));
         let Phase::Running { tenure, .. } = &state.guests[&guest("web-1")].phase else { panic!("it does not run") };
         let mut shown = |epoch: Epoch, condition: GuestCondition| {
             let mut evidence = Evidence::default();
             let said = GuestReport::new(guest("web-1"), epoch, condition);
             evidence.hosts.entry(tenure.host.clone()).or_default().reports.insert(guest("web-1"), said);
-            numbers.export(&metrics, &state, &Report::default(), &evidence);
+            numbers.export(&state, &Report::default(), &evidence);
             let page = metrics.render();
             let is = |line: &&str| line.starts_with("holdfast_guest_state{guest=\"web-1\"") && line.ends_with(" 1");
             page.lines().find(is).unwrap().to_owned()
