@@ -47,7 +47,11 @@ pub async fn run(
         let deadline = teller.turn(&state, &confirmations, &trouble);
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = states.changed() => if changed.is_err() { return },
+            changed = states.changed() => if changed.is_err() {
+                // Nobody coordinates here any more; whoever does elsewhere shows what waits.
+                teller.turn(&Arc::default(), &confirmations, &trouble);
+                return;
+            },
             Some(ended) = teller.sends.join_next_with_id() => teller.ended(ended),
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => {}
         }

@@ -147,6 +147,27 @@ async fn a_pager_that_stumbles_is_told_again_and_hears_the_end() {
     assert!(page.contains("holdfast_alert_sends_total{receiver=\"pagerduty\",result=\"accepted\"} 2"), "{page}");
 }
 
+#[tokio::test]
+async fn what_waits_for_a_receiver_is_shown_no_more_once_the_coordinators_task_has_ended() {
+    let hook = Receiver::Webhook { url: "http://127.0.0.1:1/".to_owned(), min_severity: Severity::Info };
+    let (receivers, incidents) = (vec![hook], vec![incident(7)]);
+    let state = AlertState { cluster: "prod".to_owned(), receivers, incidents, active: true };
+    let (states, states_seen) = watch::channel(Arc::new(state));
+    let (confirm, _confirmed) = mpsc::channel(4);
+    let (trouble, _trouble_seen) = watch::channel(Vec::new());
+    let (metrics, deliverer) = (Arc::new(Metrics::new().unwrap()), Deliverer::new().unwrap());
+    let task = run(states_seen, confirm, trouble, metrics.clone(), Arc::new(now), deliverer, CancellationToken::new());
+    let task = tokio::spawn(task);
+    let shows = |waiting: usize| {
+        let line = format!("holdfast_alerts_pending{{receiver=\"webhook\"}} {waiting}");
+        metrics.render().lines().any(|shown| shown == line)
+    };
+    until("it is shown that it waits", async || shows(1).then_some(())).await;
+    drop(states);
+    task.await.unwrap();
+    assert!(shows(0));
+}
+
 /// What was logged, as text.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
