@@ -59,6 +59,11 @@ impl Happenings {
         self.kept().asked_until = Some(until);
     }
 
+    /// Takes that back: it will not come, and the next one is the guest's own.
+    pub fn expect_no_reset(&self) {
+        self.kept().asked_until = None;
+    }
+
     /// What has happened, oldest first, each with how long before `now` it was.
     pub fn told(&self, now: Moment) -> Vec<Happened> {
         let kept = self.kept();

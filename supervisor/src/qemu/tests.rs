@@ -60,6 +60,27 @@ impl Drop for Host {
     }
 }
 
+/// The driver of a host on which nothing runs, and whose folder of cgroups is none.
+pub(super) fn idle(folder: &Path) -> Inner {
+    let cgroup = folder.join("cgroup");
+    std::fs::create_dir(&cgroup).unwrap();
+    for name in ["cgroup.events", "cgroup.procs"] {
+        std::fs::write(cgroup.join(name), "").unwrap();
+    }
+    let config = DriverConfig {
+        binary: folder.join("qemu"),
+        cgroup,
+        run_dir: folder.to_owned(),
+        migrate_address: "127.0.0.1".parse().unwrap(),
+        forensics: folder.join("forensics"),
+        sandbox: false,
+    };
+    let (events, _) = mpsc::channel(1);
+    let keeper = Keeper::begin(config.forensics.clone());
+    let (registry, kvm, sandbox) = (Registry::default(), Kvm::default(), Sandbox::default());
+    Inner { config, registry, keeper, events, kvm, sandbox, kills: Kills::default() }
+}
+
 fn guest(name: &str) -> GuestName {
     GuestName::new(name).unwrap()
 }

@@ -83,6 +83,11 @@ impl MonitorClient {
         self.happenings.expect_reset(until);
     }
 
+    /// Takes that back: the next reset is the guest's own.
+    pub fn expect_no_reset(&self) {
+        self.happenings.expect_no_reset();
+    }
+
     /// Notes how far the guest is that is sent away, or that it is not sent any more.
     pub fn note_sending(&self, sending: Option<Sending>) {
         self.progress.note(sending);

@@ -2,37 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     super::{
-        DriverConfig, Keeper, Kills, Kvm, Registry, Sandbox,
         monitor::{Monitored, spawn_without_processes},
         registry::Here,
+        tests::idle,
     },
     *,
 };
-
-/// The driver of a host on which nothing runs, and whose folder of cgroups is none.
-fn idle(folder: &Path) -> Inner {
-    let cgroup = folder.join("cgroup");
-    std::fs::create_dir(&cgroup).unwrap();
-    for name in ["cgroup.events", "cgroup.procs"] {
-        std::fs::write(cgroup.join(name), "").unwrap();
-    }
-    let config = DriverConfig {
-        binary: folder.join("qemu"),
-        cgroup,
-        run_dir: folder.to_owned(),
-        migrate_address: "127.0.0.1".parse().unwrap(),
-        forensics: folder.join("forensics"),
-        sandbox: false,
-    };
-    let (events, _) = mpsc::channel(1);
-    let keeper = Keeper::begin(config.forensics.clone());
-    let (registry, kvm, sandbox) = (Registry::default(), Kvm::default(), Sandbox::default());
-    Inner { config, registry, keeper, events, kvm, sandbox, kills: Kills::default() }
-}
 
 #[tokio::test(start_paused = true)]
 async fn what_cleans_up_after_a_failed_start_for_too_long_is_ended_and_the_rest_is_cleared_all_the_same() {
