@@ -36,7 +36,7 @@ pub use losses::Losses;
 pub use receive::{Message, Receiver};
 pub use seal::{DATAGRAM_BYTES_MAX, FRAGMENT_BYTES_MAX, MESSAGE_BYTES_MAX, Opened, SealError, Sealer, open};
 pub use socket::{BeaconReceived, Datagrams, GossipReceived, Nudged, Running, Sender};
-pub use stamp::start_stamp;
+pub use stamp::{start_stamp, unkept_stamp};
 
 /// Which process of a host speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,29 +16,52 @@ use crate::causes::is_full;
 const FILE_BYTES_MAX: u64 = 32;
 
 /// The stamp of a process that starts: the wall clock in milliseconds, or one more than its last stamp if that is
-/// higher. It is on disk before it is returned. A file that holds no number counts as absent.
+/// higher. It is on disk before it is returned, unless that is read-only. A file that holds no number counts as absent.
 ///
 /// # Errors
-/// Any error in reading or writing below `state_dir`.
+/// Any other error in reading or writing below `state_dir`.
 pub fn start_stamp(state_dir: &Path, role: Role, wall_ms: u64) -> io::Result<u64> {
-    let name = match role {
-        Role::Supervisor => "stamp.supervisor",
-        Role::Guard => "stamp.guard",
-    };
     fs::create_dir_all(state_dir)?;
-    let path = state_dir.join(name);
+    let (path, fresh) = (state_dir.join(name(role)), state_dir.join(format!("{}.new", name(role))));
     let last = read_stamp(&path)?;
-    let stamp = last.map_or(wall_ms, |last| wall_ms.max(last.saturating_add(1)));
-    let fresh = state_dir.join(format!("{name}.new"));
-    match replace(&fresh, &path, stamp) {
+    let stamp = next(last, wall_ms);
+    let written = match replace(&fresh, &path, stamp) {
         Err(error) if is_full(&error) && last.is_some() => {
             let _ = fs::remove_file(&fresh);
-            write_over(&path, stamp)?;
+            write_over(&path, stamp)
         }
-        written => written?,
+        written => written,
+    };
+    match written.and_then(|()| fs::File::open(state_dir)?.sync_all()) {
+        Err(error) if may_do_without(&error) => {
+            tracing::warn!(%error, path = %path.display(), "the start stamp is not kept");
+            Ok(stamp)
+        }
+        kept => kept.map(|()| stamp),
     }
-    fs::File::open(state_dir)?.sync_all()?;
-    Ok(stamp)
+}
+
+/// The stamp of a process that starts where none can be kept: higher than the last that was, as far as that can be read.
+#[must_use]
+pub fn unkept_stamp(state_dir: &Path, role: Role, wall_ms: u64) -> u64 {
+    next(read_stamp(&state_dir.join(name(role))).ok().flatten(), wall_ms)
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Supervisor => "stamp.supervisor",
+        Role::Guard => "stamp.guard",
+    }
+}
+
+fn next(last: Option<u64>, wall_ms: u64) -> u64 {
+    last.map_or(wall_ms, |last| wall_ms.max(last.saturating_add(1)))
+}
+
+/// Whether a process starts although its stamp could not be kept. A file system that the kernel has made read-only stays so until it is
+/// mended, and whoever runs from it is wanted all the same: a supervisor keeps the lease, and with it the guests.
+fn may_do_without(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
 }
 
 fn replace(fresh: &Path, path: &Path, stamp: u64) -> io::Result<()> {
@@ -82,5 +105,23 @@ mod tests {
         assert_eq!(start_stamp(folder.path(), Role::Guard, 400).unwrap(), 5002);
         fs::write(folder.path().join("stamp.guard"), [0xff; 8]).unwrap();
         assert_eq!(start_stamp(folder.path(), Role::Guard, 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_stamp_that_cannot_be_kept_is_higher_than_the_last_one_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(unkept_stamp(folder.path(), Role::Guard, 400), 400);
+        start_stamp(folder.path(), Role::Guard, 1000).unwrap();
+        fs::create_dir(folder.path().join("stamp.guard.new")).unwrap();
+        start_stamp(folder.path(), Role::Guard, 400).unwrap_err();
+        assert_eq!(unkept_stamp(folder.path(), Role::Guard, 400), 1001);
+    }
+
+    #[test]
+    fn a_disk_that_has_become_read_only_keeps_nobody_from_starting_and_one_that_fails_otherwise_does() {
+        assert!(may_do_without(&io::Error::from_raw_os_error(nix::libc::EROFS)));
+        for other in [nix::libc::EIO, nix::libc::EACCES, nix::libc::ENOSPC] {
+            assert!(!may_do_without(&io::Error::from_raw_os_error(other)), "{other}");
+        }
     }
 }

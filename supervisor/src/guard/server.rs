@@ -31,7 +31,7 @@ use nix::{
 use super::{
     super::{
         clock,
-        datagram::{Identity, KeyError, Keyring, Role, Sealer, start_stamp},
+        datagram::{Identity, KeyError, Keyring, Role, Sealer, start_stamp, unkept_stamp},
     },
     BEACON_EVERY, LOCK_NAME,
     beacons::Beacons,
@@ -365,10 +365,10 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A full or broken disk must not silence the beacon: then the wall clock has to do.
+/// A full or broken disk must not silence the beacon: then one has to do that is not kept.
 fn stamp(state_dir: &Path, wall_ms: u64) -> u64 {
     start_stamp(state_dir, Role::Guard, wall_ms).unwrap_or_else(|error| {
-        tracing::warn!(%error, state_dir = %state_dir.display(), "the start stamp cannot be kept; using the wall clock");
-        wall_ms
+        tracing::warn!(%error, state_dir = %state_dir.display(), "the start stamp cannot be kept");
+        unkept_stamp(state_dir, Role::Guard, wall_ms)
     })
 }
