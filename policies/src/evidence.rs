@@ -163,6 +163,19 @@ pub struct Sight {
 }
 
 impl Sight {
+    /// Whether the vantage got no answer to its newest question, or has got none often enough for a failure. Nothing is said by one that
+    /// could not ask, or whose service has yet to come up.
+    #[must_use]
+    pub(crate) fn is_unanswered(&self) -> bool {
+        match self.state {
+            SightState::Failing => true,
+            SightState::Passing | SightState::Slow | SightState::Flapping => {
+                self.passed.is_none_or(|passed| passed < self.at)
+            }
+            SightState::Unknown => false,
+        }
+    }
+
     /// The same, when `before` is what the vantage had said before: what it says again it has been saying since then.
     #[must_use]
     pub fn following(self, before: Option<&Self>) -> Self {

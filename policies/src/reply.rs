@@ -1,7 +1,12 @@
 //! Replies to syncs: lease, orders, floors and view, from state that a confirmed round has reached (R2, R10, R12, R20).
 //! The coordinator and every simulation answer by this one function.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     decide::guests::superseded,
@@ -42,6 +47,7 @@ pub fn reply(
         // Those are no part of the state: whoever has gathered them says so.
         sights_known: None,
         news: None,
+        in_doubt: BTreeSet::new(),
     }
 }
 

@@ -229,6 +229,10 @@ pub struct SyncReply {
     /// does not wait for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub news: Option<News>,
+    /// Guests of the host of which a service begins to fail: it is to look whether their file systems are frozen. Nothing from a
+    /// coordinator that does not say.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub in_doubt: BTreeSet<GuestName>,
 }
 
 /// What every agent knows of the cluster.

@@ -50,6 +50,7 @@ fn reply(orders: Vec<Order>) -> SyncReply {
         view: None,
         sights_known: None,
         news: None,
+        in_doubt: BTreeSet::new(),
     }
 }
 

@@ -241,6 +241,12 @@ impl<'a> Watched<'a> {
         passed(own).is_some_and(|last| passed(need).is_none_or(|passed| passed <= last))
     }
 
+    /// Whether any vantage gets no answer from any of these services, be it for the first time.
+    pub(super) fn is_unanswered(self, services: &BTreeMap<ServiceName, Service>) -> bool {
+        let mut sights = services.iter().flat_map(|(name, service)| self.fresh(name, service));
+        sights.any(|(_, sight)| sight.is_unanswered())
+    }
+
     /// Whether any vantage says something of a service, be it that it cannot tell.
     pub(super) fn is_looked_at(self, name: &ServiceName, service: &Service) -> bool {
         self.fresh(name, service).next().is_some()

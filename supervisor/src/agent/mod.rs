@@ -334,6 +334,7 @@ impl Work {
         }
         self.failures = 0;
         let (why, sights_known, news) = (reply.why_no_lease.clone(), reply.sights_known, reply.news.take());
+        let in_doubt = std::mem::take(&mut reply.in_doubt);
         self.words.note_trouble(why.as_deref());
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
@@ -344,6 +345,9 @@ impl Work {
                 // A coordinator that lacks what its predecessor knew is told at once.
                 self.again |= sights_known < self.sights_known;
                 self.sights_known = sights_known;
+                if let Some(driver) = &self.parts.node.driver {
+                    driver.look_for_frozen(&in_doubt);
+                }
                 self.act(actions).await;
                 if let Some(news) = news {
                     self.learn(news);

@@ -9,7 +9,7 @@ use std::{
 use holdfast_policies::{
     change::Change,
     check::{Violation, check},
-    decide::{Decision, HostVerdict, Report, decide},
+    decide::{Decision, HostVerdict, Report, decide, guests_in_doubt},
     evidence::{Evidence, Marks},
     feature_level::{self, FeatureLevel},
     giving_way::GivingWay,
@@ -274,7 +274,8 @@ impl Brain {
         let (decision, broken) = self.decide(now);
         self.report = decision.report;
         let sights = Arc::new(replies::sights_known(&self.evidence));
-        self.said.send_replace(Said { term, go_aheads: decision.go_aheads, sights });
+        let in_doubt = self.node.read(|state| guests_in_doubt(state, &self.evidence, now.moment));
+        self.said.send_replace(Said { term, go_aheads: decision.go_aheads, sights, in_doubt: Arc::new(in_doubt) });
         // Without authority a proposal would wait for a quorum, and be committed when it fits no more.
         let planned = if confirmed && !self.halted() { decision.commands } else { Vec::new() };
         let commands = self.judged(planned, &broken, now.moment);

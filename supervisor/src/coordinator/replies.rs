@@ -4,12 +4,16 @@
 //! From then on nobody gets a reply, neither a lease nor an order, and nothing is decided, whoever leads: the alert
 //! [`STORE`] is part of the state.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use holdfast_policies::{
     evidence::{Evidence, HostEvidence},
     go_ahead::GoAheads,
-    names::HostName,
+    names::{GuestName, HostName},
     state::ClusterState,
     sync::{Authority, SightsMark, SyncReply, SyncRequest},
     time::Moment,
@@ -62,7 +66,8 @@ pub fn reply(
 ) -> SyncReply {
     let left = lease.saturating_sub(now.since(round.began));
     let reply = holdfast_policies::reply::reply(state, request, round.term, left, said.in_term(round.term));
-    SyncReply { sights_known: said.sights_of(round.term, &request.host), ..reply }
+    let in_doubt = said.in_doubt_on(round.term, &request.host);
+    SyncReply { sights_known: said.sights_of(round.term, &request.host), in_doubt, ..reply }
 }
 
 /// What the newest round of deciding in a term says to those who answer syncs.
@@ -74,6 +79,8 @@ pub struct Said {
     pub go_aheads: GoAheads,
     /// How far it is known what each host sees; without those that have to tell everything.
     pub sights: Arc<BTreeMap<HostName, SightsMark>>,
+    /// Of which guests of each host a service begins to fail.
+    pub in_doubt: Arc<BTreeMap<HostName, BTreeSet<GuestName>>>,
 }
 
 /// How far it is known what each host sees.
@@ -94,6 +101,10 @@ impl Said {
     fn sights_of(&self, term: u64, host: &HostName) -> Option<SightsMark> {
         self.sights.get(host).copied().filter(|_| self.term == term)
     }
+
+    fn in_doubt_on(&self, term: u64, host: &HostName) -> BTreeSet<GuestName> {
+        self.in_doubt.get(host).filter(|_| self.term == term).cloned().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +121,17 @@ mod tests {
 
     fn seen(term: u64, index: u64) -> Authority {
         Authority { generation: 1, term, index }
+    }
+
+    #[test]
+    fn a_host_is_told_which_of_its_own_guests_begin_to_fail_and_only_in_the_term_in_which_that_was_found() {
+        let (host, guest) = (HostName::new("h1").unwrap(), GuestName::new("web-1").unwrap());
+        let own = BTreeSet::from([guest]);
+        let in_doubt = Arc::new(BTreeMap::from([(host.clone(), own.clone())]));
+        let said = Said { term: 4, in_doubt, ..Said::default() };
+        assert_eq!(said.in_doubt_on(4, &host), own);
+        assert!(said.in_doubt_on(5, &host).is_empty());
+        assert!(said.in_doubt_on(4, &HostName::new("h2").unwrap()).is_empty());
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod way;
 mod wire;
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -357,6 +358,16 @@ impl Driver {
         };
         let send = tokio::spawn(send.instrument(tracing::info_span!("send", %guest)));
         send.await.unwrap_or_else(|error| Err(SendError::Unknown(error.to_string())))
+    }
+
+    /// Services of these guests begin to fail: begins to look whether their file systems are frozen, which the inventory tells then.
+    pub fn look_for_frozen(&self, guests: &BTreeSet<GuestName>) {
+        for guest in guests {
+            // One that is not here, or has no agent, has none who could tell.
+            if let Ok(channel) = self.inner.registry.agent(guest) {
+                channel.look_whether_frozen();
+            }
+        }
     }
 
     /// The way into a guest.

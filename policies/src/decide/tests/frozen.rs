@@ -1,6 +1,9 @@
 //! Guests whose file systems are frozen, as for a backup: their services hang, and nothing is done for that.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::state::Wanted;
 
 /// What the host of web says of it in a sync, while its service goes on failing.
 fn says(scene: &mut Scene, condition: GuestCondition, frozen_ms: Option<u64>) {
@@ -93,4 +96,50 @@ fn the_report_of_a_guest_that_is_not_frozen_is_as_earlier_versions_write_and_rea
     let written = serde_json::to_value(&report).unwrap();
     assert!(written.get("frozen_ms").is_none(), "{written}");
     assert_eq!(serde_json::from_value::<GuestReport>(written).unwrap(), report);
+}
+
+/// What `a` saw of the service when it last asked: its answer, or none for the first time.
+fn asked(scene: &mut Scene, answers: bool) {
+    let now = Moment(scene.now);
+    let services = scene.evidence.services.get_mut(&name("web")).unwrap();
+    let sights = services.get_mut(&ServiceName::new("http").unwrap()).unwrap();
+    let sight = sights.get_mut(&Vantage::Host(host("a"))).unwrap();
+    sight.at = now;
+    if answers {
+        sight.passed = Some(now);
+    }
+}
+
+fn in_doubt(scene: &Scene) -> BTreeMap<HostName, BTreeSet<GuestName>> {
+    guests_in_doubt(&scene.stage.state, &scene.evidence, Moment(scene.now))
+}
+
+#[test]
+fn the_host_of_a_guest_is_to_look_whether_it_is_frozen_from_the_first_question_on_that_gets_no_answer() {
+    let web_on_d = BTreeMap::from([(host("d"), BTreeSet::from([name("web")]))]);
+    let mut scene = four();
+    assert!(in_doubt(&scene).is_empty());
+    scene.later(500);
+    asked(&mut scene, false);
+    assert_eq!((in_doubt(&scene), scene.words()), (web_on_d.clone(), Vec::new()), "before anything is done");
+    scene.later(500);
+    asked(&mut scene, true);
+    assert!(in_doubt(&scene).is_empty());
+    fails(&mut scene);
+    assert_eq!(in_doubt(&scene), web_on_d);
+    scene.later(600_000);
+    assert!(in_doubt(&scene).is_empty(), "nobody has said so lately");
+}
+
+#[test]
+fn nobody_looks_whether_a_guest_is_frozen_that_is_left_alone_or_of_which_nothing_can_be_said() {
+    let mut scene = four();
+    fails(&mut scene);
+    scene.stage.must(Change::WantedSet { guest: name("web"), wanted: Wanted::Unmanaged, by: "ann".to_owned() });
+    assert!(in_doubt(&scene).is_empty());
+    let mut scene = four();
+    for from in ["a", "b"] {
+        scene.sight("web", from, SightState::Unknown);
+    }
+    assert!(in_doubt(&scene).is_empty());
 }

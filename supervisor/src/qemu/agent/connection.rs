@@ -71,7 +71,7 @@ pub(super) struct Connection {
     lines: Lines,
     write: OwnedWriteHalf,
     /// Whether the guest's file systems were frozen when it was opened.
-    was_frozen: bool,
+    pub(super) was_frozen: bool,
 }
 
 impl Connection {

@@ -3,8 +3,9 @@
 //! ```text
 //! not known --the agent says so, or refuses for that--> frozen --it says that they are thawed, or the guest has reset itself--> not known
 //! ```
-//! It is asked for whenever a connection is opened, and so before a service is restarted or the guest told to reboot; in quiet times
-//! nothing is asked for this alone. From when it is known the agent is asked again, so that it is seen when that is over.
+//! It is asked for whenever a connection is opened, and so before a service is restarted or the guest told to reboot; and for this alone
+//! while services of the guest begin to fail, or a reset that asks no agent would come in the middle of a backup. In quiet times
+//! nothing is asked. From when it is known the agent is asked again, so that it is seen when that is over.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -16,21 +17,25 @@ use holdfast_policies::{
     time::{Moment, millis},
 };
 use holdfast_probes::channel::ChannelError;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{AgentChannel, Inner};
+use super::{AgentChannel, Inner, connection::Connection};
 use crate::clock;
 
-/// Pause between two questions to the agent of a guest that is frozen. Each keeps others out for some milliseconds.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Pause between two questions to the agent of a guest that is frozen, or may be. Each keeps others out for some milliseconds.
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long it may take to answer. While somebody else speaks with it, it does not.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// What is known of one guest.
 #[derive(Default)]
-pub(super) struct Freeze(Mutex<Option<Frozen>>);
+pub(super) struct Freeze {
+    frozen: Mutex<Option<Frozen>>,
+    /// When it was last begun to look, because services fail.
+    looked: Mutex<Option<Instant>>,
+}
 
 struct Frozen {
     since: Moment,
@@ -42,7 +47,17 @@ struct Frozen {
 
 impl Freeze {
     fn known(&self) -> MutexGuard<'_, Option<Frozen>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is time to look again; if so it counts as done.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = looked.is_none_or(|looked| now.duration_since(looked) >= ASK_EVERY);
+        if is_due {
+            *looked = Some(now);
+        }
+        is_due
     }
 }
 
@@ -65,6 +80,33 @@ impl AgentChannel {
         match self.frozen_ms(clock::moment()).filter(|_| answers) {
             Some(_) => Err(ChannelError::Frozen),
             None => Ok(()),
+        }
+    }
+
+    /// Begins to look whether the guest's file systems are frozen, because services of it fail; what is seen is noted. It may be called
+    /// as often as somebody says so.
+    pub fn look_whether_frozen(&self) {
+        let is_known = self.frozen_ms(clock::moment()).is_some();
+        if is_known || self.inner.socket.is_none() || !self.inner.freeze.is_due(Instant::now()) {
+            return;
+        }
+        let channel = self.clone();
+        tokio::spawn(async move {
+            // Who speaks with the agent meanwhile, here or elsewhere, is not waited for: then it is looked again.
+            let _ = timeout(ANSWER, channel.look()).await;
+        });
+    }
+
+    /// Asks only where no connection is kept: over one that is nobody else can have had the file systems frozen. The one that is opened
+    /// for this is closed at once, and nothing is run in the guest, nor written into its log, as a ping is.
+    async fn look(&self) {
+        let (Some(socket), Ok(()), Ok(_caller)) = (&self.inner.socket, self.reachable(), self.caller()) else { return };
+        let place = self.inner.connection.lock().await;
+        if place.is_some() {
+            return;
+        }
+        if let Ok(connection) = Connection::open(socket).await {
+            self.note_frozen(connection.was_frozen);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::{
     time::{advance, pause, resume, timeout},
 };
 
-use super::{connection::KEPT_UNUSED, left::LEFT_MAX, *};
+use super::{connection::KEPT_UNUSED, freeze::ASK_EVERY, left::LEFT_MAX, *};
 
 /// For what is never answered; long enough for the question to be asked on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
@@ -296,4 +296,63 @@ async fn no_command_is_held_up_unless_the_guest_is_known_to_be_frozen() {
     assert_eq!(silent.not_frozen().await, Ok(()));
     let (_, view) = watch::channel(running());
     assert_eq!(AgentChannel::new(None, view, None).not_frozen().await, Ok(()));
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let seen = timeout(LONG, async {
+        while !what() {
+            sleep(POLL.0).await;
+        }
+    });
+    seen.await.expect("it does not come to that");
+}
+
+#[tokio::test]
+async fn a_guest_whose_services_fail_is_seen_to_be_frozen_though_nothing_else_is_asked_of_its_agent() {
+    let (folder, channel) = frozen(FROZEN, REFUSES);
+    channel.look_whether_frozen();
+    until(|| channel.frozen_ms(clock::moment()).is_some()).await;
+    thaw(&folder).await;
+    until(|| channel.frozen_ms(clock::moment()).is_none()).await;
+}
+
+/// An agent of a guest that is not frozen, and how often it was asked whether it is.
+fn thawed() -> (tempfile::TempDir, AgentChannel, Arc<AtomicUsize>) {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    let says = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        THAWED
+    };
+    let (folder, channel) = agent_that_freezes(running(), says, |_, name| {
+        Some(if name == "guest-ping" { "{\"return\": {}}\n".to_owned() } else { "{\"return\": 1}\n".to_owned() })
+    });
+    (folder, channel, looks)
+}
+
+#[tokio::test]
+async fn an_agent_that_is_asked_because_services_fail_is_left_to_others_at_once_and_not_asked_all_the_time() {
+    let (folder, channel, looks) = thawed();
+    for round in 1..=2 {
+        for _ in 0..5 {
+            channel.look_whether_frozen();
+        }
+        until(|| looks.load(Ordering::SeqCst) == round).await;
+        // Another client is served only when there is none before it.
+        thaw(&folder).await;
+        assert_eq!(looks.load(Ordering::SeqCst), round);
+        pause();
+        advance(ASK_EVERY).await;
+        resume();
+    }
+}
+
+#[tokio::test]
+async fn over_a_connection_that_is_kept_nobody_asks_whether_the_guest_is_frozen() {
+    let (_folder, channel, looks) = thawed();
+    assert_eq!(channel.ping(LONG).await, Ok(()));
+    channel.look_whether_frozen();
+    sleep(POLL.0).await;
+    assert_eq!(channel.ping(LONG).await, Ok(()), "it is still there");
+    assert_eq!(looks.load(Ordering::SeqCst), 1, "when it was opened");
 }
