@@ -10,7 +10,7 @@
 //! `decide/guests/running.rs` asks, and leaves out rungs that would be in vain.
 //!
 //! A try counts within the cool-down only; a human may have the ladder begin anew at any time. Where another ladder is declared while one
-//! is climbed, `stands_on` says how much of it counts as tried (`apply/ladders.rs`).
+//! is climbed, `stands_on` says how much of it counts as tried, and the newest try keeps its wait (`apply/ladders.rs`).
 
 use std::time::Duration;
 
@@ -107,8 +107,9 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
     // A shorter ladder was declared since: nobody has climbed that one, and its end calls people whom nobody has called.
     let Some(rung) = rungs.get(position.rung) else { return from(0) };
     let waits = !position.recovered && !position.failed && trouble != Trouble::Guest;
-    if waits && age < rung.wait().0 {
-        return NextStep::Wait { left: rung.wait().0.saturating_sub(age) };
+    let wait = wait_of(position, rung);
+    if waits && age < wait {
+        return NextStep::Wait { left: wait.saturating_sub(age) };
     }
     if position.tries < rung.tries() && applies(rung, trouble) {
         NextStep::Take { rung: position.rung }
@@ -117,19 +118,31 @@ pub fn next_step(rungs: &[Rung], position: Option<&Position>, age: Duration, tro
     }
 }
 
-/// Where a guest stands on a ladder that is declared in place of the one that it has climbed so far. What both begin with has been
-/// tried; what follows on the new one has not, whatever was at its place before. `None`: at its beginning.
+/// How long the newest try of a guest is waited for, where `rung` is the one that its position names.
+pub(crate) fn wait_of(position: &Position, rung: &Rung) -> Duration {
+    position.wait.unwrap_or_else(|| rung.wait()).0
+}
+
+/// Where a guest stands on a ladder that is declared in place of the one that it has climbed so far. What the new one begins with counts
+/// as tried as far as it was, in this order; what follows on it does not, whatever was at its place before. So no smaller kill is passed
+/// over, and none is repeated because one before it was taken out. The newest try is waited for as long as its own rung says, or a kill
+/// would come while the guest comes up after the one before. `None`: nothing of it was tried.
 #[must_use]
 pub(crate) fn stands_on(now: &[Rung], before: &[Rung], position: &Position) -> Option<Position> {
     // The one before was declared shorter than what had been climbed by then, by an earlier version: nothing of it was tried.
-    before.get(position.rung)?;
-    let alike = before.iter().zip(now).take_while(|(one, other)| does_the_same(one, other)).count();
-    if position.rung < alike {
-        return Some(position.clone());
+    let newest = before.get(position.rung)?;
+    let tried: &[Rung] = if position.tries == 0 { &[] } else { before.get(..=position.rung)? };
+    let mut tried = tried.iter().enumerate();
+    // Each is looked for among those after the one that was found for the rung before it.
+    let found = |rung| tried.find(|(_, one)| does_the_same(one, rung)).map(|(was, _)| was);
+    let again: Vec<usize> = now.iter().map_while(found).collect();
+    let rung = again.len().saturating_sub(1);
+    if again.last() == Some(&position.rung) {
+        return Some(Position { rung, ..position.clone() });
     }
-    let rung = alike.checked_sub(1)?;
-    let tries = now.get(rung)?.tries();
-    Some(Position { rung, tries, ..position.clone() })
+    let wait = position.wait.or_else(|| Some(newest.wait()));
+    let tries = if again.is_empty() { 0 } else { now.get(rung)?.tries() };
+    Some(Position { rung, tries, wait, ..position.clone() })
 }
 
 /// Whether two rungs do the same, however often, and however long they are waited for.
@@ -252,6 +265,54 @@ mod tests {
             take(0),
             "nothing of the one before has been tried"
         );
+    }
+
+    #[test]
+    fn rungs_that_are_taken_out_while_a_ladder_is_climbed_have_nothing_repeated_that_follows_them() {
+        let restart = || Rung::RestartService { run: vec!["x".into()], tries: 2, wait: Span::secs(10) };
+        let reboot = || Rung::RebootGuest { tries: 1, wait: Span::secs(60) };
+        let reset = |tries| Rung::ResetGuest { tries, wait: Span::secs(60) };
+        let failover = || Rung::Failover { tries: 1, wait: Span::secs(90) };
+        let page = || Rung::Page { severity: Severity::Critical };
+        let before = [restart(), reboot(), reset(2), failover(), page()];
+        let next = |now: &[Rung], rung: usize, tries: u32| {
+            let position = stands_on(now, &before, &at(rung, tries));
+            next_step(now, position.as_ref(), Duration::from_secs(90), Trouble::Service)
+        };
+        let take = |rung: usize| NextStep::Take { rung };
+        assert_eq!(next(&[reboot(), reset(2), failover(), page()], 2, 2), take(2), "it goes on with failover");
+        assert_eq!(next(&[reset(2), page()], 2, 1), take(0), "a try is left");
+        assert_eq!(next(&[reset(2), page()], 2, 2), take(1));
+        assert_eq!(next(&[failover(), page()], 2, 2), take(0), "that was not taken yet");
+        assert_eq!(next(&[restart(), reset(1), page()], 3, 1), take(2), "what was taken last was taken out");
+        assert_eq!(next(&[page()], 4, 1), NextStep::Exhausted, "a person was called");
+        assert_eq!(next(&[reboot(), restart(), reset(2), page()], 2, 2), take(1), "in this order it was not tried");
+        assert_eq!(next(&[reset(2), reset(2), page()], 2, 2), take(1), "one of both was");
+    }
+
+    #[test]
+    fn a_ladder_that_is_declared_anew_does_not_cut_the_wait_of_the_newest_try_short() {
+        let restart = |run: &str| Rung::RestartService { run: vec![run.into()], tries: 1, wait: Span::secs(10) };
+        let reset = || Rung::ResetGuest { tries: 1, wait: Span::secs(60) };
+        let failover = || Rung::Failover { tries: 1, wait: Span::secs(90) };
+        let before = [restart("x"), reset(), failover()];
+        let step = |now: &[Rung], position: &Position, secs: u64| {
+            next_step(now, Some(position), Duration::from_secs(secs), Trouble::Service)
+        };
+        let reboot = Rung::RebootGuest { tries: 1, wait: Span::secs(30) };
+        for now in [vec![restart("x"), reboot], vec![restart("x"), failover()], vec![restart("y"), failover()]] {
+            let position = stands_on(&now, &before, &at(1, 1)).unwrap();
+            assert_eq!(step(&now, &position, 15), NextStep::Wait { left: Duration::from_secs(45) }, "{now:?}");
+            assert!(matches!(step(&now, &position, 60), NextStep::Take { .. }), "{now:?}");
+            // Once more: it is still the reset that is waited for, and nothing of a ladder that none was taken of counts as tried.
+            let next = [restart("y"), restart("x"), reset()];
+            let again = stands_on(&next, &now, &position).unwrap();
+            assert_eq!(step(&next, &again, 15), NextStep::Wait { left: Duration::from_secs(45) }, "{now:?}");
+            assert_eq!(step(&next, &again, 60), NextStep::Take { rung: 0 }, "{now:?}");
+        }
+        let longer = [restart("x"), Rung::ResetGuest { tries: 1, wait: Span::secs(120) }, failover()];
+        let position = stands_on(&longer, &before, &at(1, 1)).unwrap();
+        assert_eq!(step(&longer, &position, 60), NextStep::Wait { left: Duration::from_secs(60) }, "its own says so");
     }
 
     #[test]

@@ -148,8 +148,8 @@ impl ClusterState {
         }
         self.take(context, guest, &tenure, &rung, to)?;
         if let Some(known) = self.guests.get_mut(guest) {
-            let (acted, recovered, failed) = (context.index, false, false);
-            known.ladder.position = Some(Position { rung: rung_index, tries, acted, recovered, failed, ladder });
+            let position = Position { rung: rung_index, tries, acted: context.index, ladder, ..Position::default() };
+            known.ladder.position = Some(position);
         }
         let at = context.at;
         let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest}: {why}"));

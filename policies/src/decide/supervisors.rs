@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     evidence::OtherBoot,
-    ladder::{LadderKind, NextStep, Trouble, ladder_of, next_step},
-    model::{Rung, Severity},
+    ladder::{LadderKind, NextStep, Trouble, ladder_of, next_step, wait_of},
+    model::Severity,
     names::{GuestName, HostName},
     state::{ClusterState, Fence, Guest, Life, Migration, MigrationStep, Mode, Phase, Position, Tenure, Wanted},
 };
@@ -194,8 +194,8 @@ fn may_come_up(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
     let tried = recovery(known).filter(|position| !position.recovered && !position.failed);
     if let Some(position) = tried {
         let rungs = ladder_of(&round.state.policies, guest, LadderKind::Recovery);
-        let wait = rungs.get(position.rung).map(Rung::wait);
-        return wait.is_some_and(|wait| round.age(position.acted.max(*since)) < wait.0);
+        let age = round.age(position.acted.max(*since));
+        return rungs.get(position.rung).is_some_and(|rung| age < wait_of(position, rung));
     }
     let Some((_, policy)) = round.state.policies.policy_of(guest) else { return false };
     let graces = policy.services.values().map(|service| service.tuning.grace.unwrap_or(policy.boot_grace));

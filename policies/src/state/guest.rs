@@ -40,6 +40,7 @@ use crate::{
     ladder::LadderKind,
     names::{Epoch, HostName, Incarnation, OrderId},
     proof::Proof,
+    time::Span,
 };
 
 /// What operators want of a guest.
@@ -244,7 +245,7 @@ pub struct Ladder {
 pub struct Position {
     /// Index of the rung.
     pub rung: usize,
-    /// Tries made on it.
+    /// Tries made on it; none where it is the first one of a ladder that was declared since the newest try, and of which none was taken.
     pub tries: u32,
     /// The log index of the newest try, or of the newest recovery after it.
     pub acted: u64,
@@ -255,6 +256,9 @@ pub struct Position {
     /// Which ladder.
     #[serde(default)]
     pub ladder: LadderKind,
+    /// How long the newest try is waited for, where that was of a rung that is not at this place since another ladder was declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Span>,
 }
 
 impl Guest {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    ladder::ladder_of,
+    ladder::{ladder_of, wait_of},
     model::{OnDegraded, Policy},
     names::ServiceName,
 };
@@ -95,5 +95,5 @@ fn are_tries_over(round: &Round<'_>, run: &Run<'_>) -> bool {
     let Some(position) = tried else { return true };
     let rungs = ladder_of(&round.state.policies, run.name, position.ladder);
     let age = round.age(position.acted.max(run.since));
-    rungs.get(position.rung).is_none_or(|rung| age >= rung.wait().0)
+    rungs.get(position.rung).is_none_or(|rung| age >= wait_of(position, rung))
 }
