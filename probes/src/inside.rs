@@ -46,6 +46,7 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, memory: 
         Ran::Ended(result) => return of_curl(&result, probe, pattern.as_ref()),
         Ran::TooLong => return too_long(memory, &url),
         Ran::Missing(why) => format!("the guest has no program to ask with: curl: {why}"),
+        Ran::Late => return late(),
         Ran::Judged(finding) => return finding,
     };
     if !wget_can(probe) || !url.starts_with("http://") {
@@ -55,6 +56,7 @@ pub(crate) async fn http(channel: &dyn GuestChannel, probe: &HttpProbe, memory: 
         Ran::Ended(result) => of_wget(&result, probe, pattern.as_ref()),
         Ran::TooLong => too_long(memory, &url),
         Ran::Missing(why) => Finding::unknown(format!("{no_curl}; wget: {why}")),
+        Ran::Late => late(),
         Ran::Judged(finding) => finding,
     }
 }
@@ -83,6 +85,7 @@ pub(crate) async fn tcp(channel: &dyn GuestChannel, probe: &TcpProbe, timeout: D
             Ran::Ended(result) => return Finding::fail(format!("nc: {}", how_it_ended(&result))),
             Ran::Missing(why) => missing = why,
             Ran::TooLong => return Finding::unknown(ChannelError::TooLong.to_string()),
+            Ran::Late => return late(),
             Ran::Judged(finding) => return finding,
         }
     }
@@ -195,8 +198,15 @@ pub(crate) enum Ran {
     Missing(String),
     /// It said more than the way out takes.
     TooLong,
+    /// It has not ended in time, and the agent is there to say so.
+    Late,
     /// It did not end by itself.
     Judged(Finding),
+}
+
+/// What is made of a service that is asked by a program which has not ended in time.
+pub(crate) fn late() -> Finding {
+    Finding::fail("no answer in time, while the guest's agent does answer")
 }
 
 /// How long a program in the guest may take. A fifth of the time is kept for the ways there and back.
@@ -260,7 +270,7 @@ fn of_exec(program: &[String], ended: Result<ExecResult, ChannelError>) -> Ran {
         Ok(result) => of_end(result),
         Err(ChannelError::Refused(why)) => Ran::Missing(why),
         Err(ChannelError::TooLong) => Ran::TooLong,
-        Err(ChannelError::Late) => Ran::Judged(Finding::fail("no answer in time, while the guest's agent does answer")),
+        Err(ChannelError::Late) => Ran::Late,
         // It may be the agent that hangs, or may do nothing, and not the service.
         Err(error @ (ChannelError::Deadline | ChannelError::Unavailable(_) | ChannelError::Frozen)) => {
             Ran::Judged(Finding::unknown(error.to_string()))

@@ -293,10 +293,13 @@ async fn what_an_agent_cannot_look_at_is_unknown() {
     }
 }
 
+/// But for systemd, which may be slow itself while all its units are well.
 #[tokio::test]
-async fn a_look_that_hangs_while_the_agent_answers_fails_the_service() {
+async fn a_look_that_hangs_while_the_agent_answers_fails_the_service_unless_somebody_else_is_asked_about_it() {
     for probe in kinds() {
         let target = inside(Scripted { ping: Says::Well, exec: |_| Says::Error(ChannelError::Late) });
-        assert_eq!(ask(&probe, &target, LIMIT).await.outcome, Outcome::Fail, "{probe:?}");
+        let expected = if matches!(probe, Probe::Systemd(_)) { Outcome::Unknown } else { Outcome::Fail };
+        let seen = ask(&probe, &target, LIMIT).await;
+        assert_eq!(seen.outcome, expected, "{probe:?}: {seen:?}");
     }
 }

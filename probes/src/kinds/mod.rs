@@ -22,7 +22,7 @@ use crate::{
     channel::{ChannelError, ExecResult, Exit, GuestChannel},
     exec::how_it_ended,
     finding::Finding,
-    inside::{Guest, Ran},
+    inside::{Guest, Ran, late},
 };
 
 /// What a program of ours said, and its exit code.
@@ -39,24 +39,35 @@ impl Said {
     }
 }
 
-/// Runs one of our programs in the guest.
+/// Runs one of our programs in the guest. One that has not ended in time speaks against what it looks at.
 async fn look(
     channel: &dyn GuestChannel,
     program: &str,
     arguments: &[&str],
     timeout: Duration,
 ) -> Result<Said, Finding> {
+    look_in_time(channel, program, arguments, timeout).await?.ok_or_else(late)
+}
+
+/// The same; `None` where it has not ended in time, for whoever asks somebody else than the service.
+async fn look_in_time(
+    channel: &dyn GuestChannel,
+    program: &str,
+    arguments: &[&str],
+    timeout: Duration,
+) -> Result<Option<Said>, Finding> {
     let mut argv = vec!["sh".to_owned(), "-c".to_owned(), program.to_owned(), "sh".to_owned()];
     argv.extend(arguments.iter().map(|word| (*word).to_owned()));
     let result = match Guest::new(channel, timeout).run(argv).await {
         Ran::Ended(result) => result,
         Ran::Missing(why) => return Err(Finding::unknown(format!("the guest cannot look: {why}"))),
         Ran::TooLong => return Err(Finding::unknown(ChannelError::TooLong.to_string())),
+        Ran::Late => return Ok(None),
         Ran::Judged(finding) => return Err(finding),
     };
     let text = String::from_utf8_lossy(&result.stdout).into_owned();
     match result.exit {
-        Exit::Code(code) => Ok(Said { code, text, result }),
+        Exit::Code(code) => Ok(Some(Said { code, text, result })),
         Exit::Signal(_) => Err(Finding::unknown(how_it_ended(&result))),
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_policies::probe::SystemdProbe;
 
-use super::look;
+use super::look_in_time;
 use crate::{
     channel::GuestChannel,
     finding::Finding,
@@ -22,9 +22,11 @@ pub(crate) async fn systemd(
     memory: &Memory,
     timeout: Duration,
 ) -> Finding {
-    match look(channel, SHOW, &[&probe.unit], timeout).await {
-        Ok(said) if said.code == 0 => of_properties(&said.text, probe, memory),
-        Ok(said) => said.odd(),
+    match look_in_time(channel, SHOW, &[&probe.unit], timeout).await {
+        Ok(Some(said)) if said.code == 0 => of_properties(&said.text, probe, memory),
+        Ok(Some(said)) => said.odd(),
+        // It is systemd that takes its time, as while it reads all units anew, and none of its units.
+        Ok(None) => Finding::unknown(format!("systemd has not said in time how {} is", probe.unit)),
         Err(finding) => finding,
     }
 }
