@@ -74,7 +74,14 @@ impl Pass<'_, '_> {
         judgement: &mut GuestJudgement,
     ) {
         let moves = matches!(taken, Some(Rung::Migrate { .. }));
-        let to = if moves { target(self.round, run, None).ok() } else { None };
+        let to = match moves.then(|| target(self.round, run, None)).transpose() {
+            Ok(to) => to,
+            Err(until) => {
+                judgement.doing = format!("{why}: it waits for a host that can take it: {until}");
+                judgement.waits = Some(("a host that can take it".to_owned(), FOREVER));
+                return;
+            }
+        };
         if to.is_some() && std::mem::replace(&mut self.beside, true) {
             judgement.doing = format!("{why}: another guest is sent on its way first");
             judgement.waits = Some(("that guest to be on its way".to_owned(), 0));
@@ -147,10 +154,11 @@ impl Pass<'_, '_> {
         (step, "the rung's wait")
     }
 
-    /// Whether a rung would move the guest nowhere, or start it on a host that a required rule forbids.
+    /// Whether a rung would move the guest nowhere, or start it on a host that a required rule forbids. A host that takes it as soon as
+    /// others have started there is waited for: what comes next would kill the guest, and mostly for a place on the same hosts.
     fn is_vain(&self, run: &Run<'_>, rung: &Rung) -> bool {
         match rung {
-            Rung::Migrate { .. } => target(self.round, run, None).is_err(),
+            Rung::Migrate { .. } => target(self.round, run, None).is_err_and(|why| !why.passes()),
             Rung::ResetGuest { .. } => {
                 host_rule_broken(&self.round.state.policies, run.name, &run.tenure.host).is_some()
             }

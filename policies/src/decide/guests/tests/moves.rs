@@ -179,6 +179,48 @@ fn two_ladders_that_say_migrate_at_once_do_not_fill_one_host_twice() {
     assert_eq!(home(&scene, "web"), "a");
 }
 
+#[test]
+fn a_ladder_that_says_migrate_waits_for_a_host_that_is_busy_and_kills_nothing_meanwhile() {
+    let mut scene = Scene::new(&["a", "b"], &["web", "g1", "g2"]);
+    let wait = Span::secs(60);
+    let ladder = vec![Rung::Migrate { tries: 1, wait }, Rung::ResetGuest { tries: 1, wait }];
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.ladder.clone_from(&ladder));
+    });
+    scene.stage.run("web", "a");
+    for guest in ["g1", "g2"] {
+        scene.stage.place(guest, "b");
+    }
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Failing);
+    assert_eq!(scene.words(), Vec::<String>::new());
+    assert!(doing(&scene, "web").contains("b is busy starting 2 other guests"), "{}", doing(&scene, "web"));
+    let starts: Vec<_> = scene.stage.state.orders.keys().copied().collect();
+    for order in starts {
+        scene.stage.must(Change::OrderEnded { order, outcome: done() });
+    }
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Failing);
+    let commands = scene.decide().commands;
+    assert!(matches!(&commands[..], [Change::Climb { rung: 0, to: Some(to), .. }] if *to == host("b")), "{commands:?}");
+}
+
+#[test]
+fn a_ladder_that_says_migrate_goes_on_where_no_host_can_take_the_guest() {
+    let mut scene = Scene::new(&["a", "b"], &["web"]);
+    let wait = Span::secs(60);
+    let ladder = vec![Rung::Migrate { tries: 1, wait }, Rung::ResetGuest { tries: 1, wait }];
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.ladder.clone_from(&ladder));
+    });
+    rule(&mut scene, hosts_rule("web", &[("b", Score::Never)], false));
+    scene.stage.run("web", "a");
+    scene.later(1_000);
+    seen(&mut scene, "web", SightState::Failing);
+    let commands = scene.decide().commands;
+    assert!(matches!(&commands[..], [Change::Climb { rung: 1, to: None, .. }]), "{commands:?}");
+}
+
 /// `web` and `db` run on `a` and are kept together.
 fn together() -> Scene {
     let mut scene = Scene::new(&["a", "b"], &["web", "db"]);
