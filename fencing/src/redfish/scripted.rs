@@ -41,6 +41,10 @@ pub(crate) enum Quirk {
     TaskFails,
     /// Makes sessions at a place of its own, which it tells everybody.
     OtherSessions,
+    /// Tells where a session is by a name of its own, without the port, as those of HPE do.
+    NamesItself,
+    /// Tells where a session is in the body alone, as those of Huawei do.
+    NoLocation,
     /// Offers no `ForceOff`.
     GracefulOnly,
     /// Points to somebody else's address for a reset.
@@ -220,7 +224,16 @@ impl State {
         }
         self.sessions += 1;
         self.logins += 1;
-        (201, format!("X-Auth-Token: {TOKEN}\r\nLocation: {sessions}/1\r\n"), json!({ "Id": "1" }))
+        let mut told = json!({ "Id": "1" });
+        let location = match self.quirk {
+            Quirk::NamesItself => format!("Location: https://bmc-7.example{sessions}/1\r\n"),
+            Quirk::NoLocation => {
+                told["@odata.id"] = json!(format!("{sessions}/1"));
+                String::new()
+            }
+            _ => format!("Location: {sessions}/1\r\n"),
+        };
+        (201, format!("X-Auth-Token: {TOKEN}\r\n{location}"), told)
     }
 
     fn systems(&self) -> Value {

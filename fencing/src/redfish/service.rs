@@ -75,7 +75,7 @@ impl Service {
                 let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
                 let token = header(TOKEN)
                     .ok_or_else(|| Trouble::Refused("the service logs in without giving a token".to_owned()))?;
-                let path = header("Location").and_then(|location| local(&base, &location));
+                let path = made(&answer.headers).or_else(|| session_in(answer.body.as_ref()?, &base, &sessions));
                 Ok(Self { client, base, who: Who::Session { token, path } })
             }
         }
@@ -94,9 +94,7 @@ impl Service {
         if let Some(task) = &answer.body {
             goes_on(task)?;
         }
-        let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-        let task = location.and_then(|location| local(&self.base, location));
-        Ok(task.filter(|_| answer.status == StatusCode::ACCEPTED))
+        Ok(made(&answer.headers).filter(|_| answer.status == StatusCode::ACCEPTED))
     }
 
     async fn ask(&self, what: &str, request: RequestBuilder) -> Result<Answered, Trouble> {
@@ -189,6 +187,24 @@ fn local(base: &str, link: &str) -> Option<String> {
     fine.then(|| path.to_owned())
 }
 
+/// The path of what a service has just made. It calls itself what it takes for its name, mostly without the port that it was asked at;
+/// who is asked for that path is this service all the same.
+fn made(headers: &header::HeaderMap) -> Option<String> {
+    let location = headers.get(header::LOCATION)?.to_str().ok()?;
+    let path = match location.split_once("://") {
+        Some((_, place)) => place.get(place.find('/')?..)?,
+        None => location,
+    };
+    local("", path)
+}
+
+/// The path of a session of which a service tells in the body alone. As it is to be deleted, it has to be one.
+fn session_in(body: &Value, base: &str, sessions: &str) -> Option<String> {
+    let path = local(base, body.get("@odata.id")?.as_str()?)?;
+    let id = path.strip_prefix(sessions.trim_end_matches('/'))?.strip_prefix('/')?;
+    (!id.is_empty()).then(|| path.clone())
+}
+
 /// What came back.
 struct Answered {
     status: StatusCode,
@@ -278,6 +294,26 @@ mod tests {
             ["//evil/x", "https://evil/", "https://[fd00::1]:443.evil/", "@evil/", "", "redfish", "/a b", "/\\evil"]
         {
             assert_eq!(fine(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_service_has_made_is_asked_for_where_the_service_is() {
+        let at = |location: &str| {
+            let mut headers = header::HeaderMap::new();
+            headers.insert(header::LOCATION, location.parse().unwrap());
+            made(&headers)
+        };
+        for location in ["/redfish/v1/x/1", "https://bmc-7/redfish/v1/x/1", "https://[fd00::1]:8443/redfish/v1/x/1"] {
+            assert_eq!(at(location).as_deref(), Some("/redfish/v1/x/1"), "{location}");
+        }
+        for odd in ["https://bmc-7", "https://bmc-7//evil/x", "//evil/x", "x/1", ""] {
+            assert_eq!(at(odd), None, "{odd:?}");
+        }
+        let told = |link: &str| session_in(&json!({ "@odata.id": link }), "https://bmc-7:443", "/redfish/v1/Sessions/");
+        assert_eq!(told("/redfish/v1/Sessions/7").as_deref(), Some("/redfish/v1/Sessions/7"));
+        for odd in ["/redfish/v1/Sessions", "/redfish/v1/Sessions/", "/redfish/v1/AccountService/Accounts/7", ""] {
+            assert_eq!(told(odd), None, "only a session is deleted: {odd:?}");
         }
     }
 

@@ -62,6 +62,10 @@ async fn a_session_is_used_where_basic_is_switched_off_and_ended_afterwards() {
         assert!(matches!(report.outcome, Outcome::Off { .. }), "{report:?}");
         assert_eq!(service.sessions(), (1, 1), "one session for the whole fence");
     }
+    all_sessions_end(&service).await;
+}
+
+async fn all_sessions_end(service: &Scripted) {
     for _ in 0..400 {
         if service.sessions().0 == 0 {
             return;
@@ -69,6 +73,21 @@ async fn a_session_is_used_where_basic_is_switched_off_and_ended_afterwards() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("a session was left behind");
+}
+
+/// Each look at a device makes a session, and controllers have room for a dozen.
+#[tokio::test]
+async fn a_session_is_ended_however_the_service_tells_where_it_is() {
+    let service = Scripted::start().await;
+    service.only_sessions();
+    for quirk in [Quirk::NamesItself, Quirk::NoLocation] {
+        service.quirk(quirk);
+        let device = Redfish::new(RedfishDevice { auth: RedfishAuth::Session, ..service.settings() });
+        assert_eq!(device.status(CALL).await, Answer::Confirmed(Power::On));
+        drop(device);
+        all_sessions_end(&service).await;
+    }
+    assert_eq!(service.sessions(), (0, 2));
 }
 
 #[tokio::test]
