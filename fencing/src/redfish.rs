@@ -25,7 +25,7 @@ use tokio::{
 
 use self::service::{Service, Trouble, goes_on};
 use crate::{
-    device::{Answer, Power, PowerDevice},
+    device::{Answer, Power, PowerDevice, most_of},
     newest_off::NewestOff,
 };
 
@@ -36,6 +36,8 @@ const ON: &[&str] = &["On", "ForceOn"];
 
 /// Pause between two looks at a task.
 const TASK_PAUSE: Duration = Duration::from_millis(250);
+/// Longest time that a task is looked after: then the level may give the order again.
+const TASK_LIMIT: Duration = Duration::from_secs(4);
 /// What is left of a call when a task is not waited for any more.
 const TASK_MARGIN: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,7 @@ impl Redfish {
             self.newest_off.sends();
         }
         let ended = match found.service.post(&reset.target, &reset.body()).await {
-            Ok(Some(task)) => follow(&found, &task, already, until).await,
+            Ok(Some(task)) => follow(&found, &task, already, until.min(Instant::now() + TASK_LIMIT)).await,
             Ok(None) => Ok(()),
             Err(trouble) => Err(trouble),
         };
@@ -149,6 +151,11 @@ impl PowerDevice for Redfish {
 
     async fn on(&self, deadline: Duration) -> Answer<()> {
         self.within(deadline, self.reset(ON, Power::On, deadline)).await
+    }
+
+    /// To find the system takes up to five requests, and slow controllers take seconds for each.
+    fn patience(&self) -> Duration {
+        most_of(self.settings.timeout)
     }
 
     fn goes_on_for(&self) -> Duration {

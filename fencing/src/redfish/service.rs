@@ -16,6 +16,8 @@ use crate::{
 
 /// Largest answer that is read, in bytes: descriptions of systems have some 50 KB.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest time for one request. Slow controllers take three seconds for each; into one that is lost, all the time of the level would go.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// How long the end of a session may take, in the background.
 const LOGOUT_LIMIT: Duration = Duration::from_secs(5);
 /// Where every service begins. Whoever asks may read it.
@@ -223,8 +225,13 @@ async fn answer(what: &str, request: RequestBuilder) -> Result<Answered, Trouble
     send(request).await?.success(what)
 }
 
-/// Sends a request and reads what comes back.
+/// Sends a request and reads what comes back, for as long as one may take.
 async fn send(request: RequestBuilder) -> Result<Answered, Trouble> {
+    let late = |_| Trouble::Unknown(format!("no answer to a request within {REQUEST_LIMIT:?}"));
+    tokio::time::timeout(REQUEST_LIMIT, exchange(request)).await.map_err(late)?
+}
+
+async fn exchange(request: RequestBuilder) -> Result<Answered, Trouble> {
     let request = request.header(header::ACCEPT, "application/json").header("OData-Version", "4.0");
     let mut response = request.send().await.map_err(|error| of_error(&error))?;
     let status = response.status();

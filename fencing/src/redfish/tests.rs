@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast_policies::model::{RedfishAuth, RedfishDevice, TlsTrust};
+use holdfast_policies::{
+    model::{RedfishAuth, RedfishDevice, TlsTrust},
+    time::Span,
+};
 
 use super::{
     Redfish,
@@ -88,6 +91,25 @@ async fn a_session_is_ended_however_the_service_tells_where_it_is() {
         all_sessions_end(&service).await;
     }
     assert_eq!(service.sessions(), (0, 2));
+}
+
+/// To find the system takes five requests with a session.
+#[tokio::test]
+async fn a_service_that_is_slow_at_each_of_its_requests_is_heard_to_the_end() {
+    let service = Scripted::start().await;
+    service.quirk(Quirk::Slow(Duration::from_millis(1_100)));
+    let settings = RedfishDevice { auth: RedfishAuth::Session, timeout: Span::secs(40), ..service.settings() };
+    let device = Redfish::new(settings);
+    assert_eq!(device.status(device.patience()).await, Answer::Confirmed(Power::On));
+}
+
+#[tokio::test]
+async fn a_request_that_is_lost_does_not_take_all_the_time_of_the_level() {
+    let service = Scripted::start().await;
+    service.quirk(Quirk::Slow(Duration::from_secs(60)));
+    let device = Redfish::new(RedfishDevice { timeout: Span::secs(40), ..service.settings() });
+    let Answer::Unknown { detail } = device.status(device.patience()).await else { panic!() };
+    assert!(detail.contains("no answer to a request"), "{detail}");
 }
 
 #[tokio::test]
