@@ -317,10 +317,13 @@ fn value(row: &[u8]) -> Option<Option<Vec<u8>>> {
 
 /// Codes of errors that are about who asks, or how: access denied, host not allowed or blocked, no privilege, syntax error; an
 /// account that is locked, be it for failed logins of somebody else's, has used up what it may, or has a password that has expired;
-/// a connection in the clear where only TLS is taken. They are no evidence against the server. MariaDB has 4150 and 4151 where MySQL
-/// has 3955 and 3118.
-const ABOUT_US: [u16; 18] =
-    [1044, 1045, 1064, 1129, 1130, 1142, 1143, 1203, 1226, 1227, 1698, 1820, 1862, 3118, 3159, 3955, 4150, 4151];
+/// one whose way to log in the server does not take, or has not loaded (1251, 1275, 1524: so says MySQL from 8.4 on of
+/// `mysql_native_password`); a connection in the clear where only TLS is taken. They are no evidence against the server. MariaDB has 4150
+/// and 4151 where MySQL has 3955 and 3118.
+const ABOUT_US: [u16; 21] = [
+    1044, 1045, 1064, 1129, 1130, 1142, 1143, 1203, 1226, 1227, 1251, 1275, 1524, 1698, 1820, 1862, 3118, 3159, 3955,
+    4150, 4151,
+];
 
 fn of_error(rest: &[u8]) -> Finding {
     let code = rest.first_chunk().map_or(0, |code| u16::from_le_bytes(*code));
@@ -372,7 +375,7 @@ mod tests {
     #[test]
     fn a_refused_login_is_no_evidence_and_a_full_server_is() {
         assert_eq!(of_error(b"\x15\x04#28000Access denied").outcome, Outcome::Unknown);
-        for code in [1129_u16, 1203, 1226, 1820, 1862, 3118, 3159, 3955, 4150, 4151] {
+        for code in [1129_u16, 1203, 1226, 1251, 1275, 1524, 1820, 1862, 3118, 3159, 3955, 4150, 4151] {
             let said = [&code.to_le_bytes()[..], b"#HY000It is not about the server"].concat();
             assert_eq!(of_error(&said).outcome, Outcome::Unknown, "{code}");
         }
