@@ -222,6 +222,19 @@ fn is_about_us(code: &str) -> bool {
     code.starts_with("28") || matches!(code, "42501" | "42601")
 }
 
+/// The code that PgBouncer has for nearly all that it says by itself, that nobody may log in and that it reaches no server alike.
+const OF_A_POOLER: &str = "08P01";
+
+/// What it says to somebody whom it does not let in, word by word.
+const NOT_LET_IN: [&str; 6] = [
+    "SASL authentication failed",
+    "SSL required",
+    "certificate authentication failed",
+    "login rejected",
+    "no such user",
+    "password authentication failed",
+];
+
 fn of_error(error: &ErrorResponseBody) -> Finding {
     let (mut code, mut text) = (String::new(), String::new());
     let mut fields = error.fields();
@@ -234,17 +247,50 @@ fn of_error(error: &ErrorResponseBody) -> Finding {
         }
     }
     let detail = format!("the server says: {text} ({code})");
-    if is_about_us(&code) { Finding::unknown(detail) } else { Finding::fail(detail) }
+    let not_let_in = code == OF_A_POOLER && NOT_LET_IN.contains(&text.as_str());
+    if not_let_in || is_about_us(&code) { Finding::unknown(detail) } else { Finding::fail(detail) }
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::observe::Outcome;
+
     use super::*;
 
     #[test]
     fn a_refused_login_is_no_evidence_and_a_full_or_starting_server_is() {
         for (code, ours) in [("28P01", true), ("28000", true), ("42501", true), ("53300", false), ("57P03", false)] {
             assert_eq!(is_about_us(code), ours, "{code}");
+        }
+    }
+
+    fn judged(code: &str, text: &str) -> Outcome {
+        let fields = format!("SFATAL\0C{code}\0M{text}\0\0");
+        let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+        let mut bytes = BytesMut::from([&b"E"[..], &length, fields.as_bytes()].concat().as_slice());
+        match Message::parse(&mut bytes).unwrap() {
+            Some(Message::ErrorResponse(error)) => of_error(&error).outcome,
+            _ => panic!("{code}"),
+        }
+    }
+
+    #[test]
+    fn a_pooler_that_does_not_let_us_in_is_no_evidence_and_one_that_reaches_no_server_is() {
+        for (code, text, outcome) in [
+            ("08P01", "SASL authentication failed", Outcome::Unknown),
+            ("08P01", "password authentication failed", Outcome::Unknown),
+            ("08P01", "no such user", Outcome::Unknown),
+            ("08P01", "SSL required", Outcome::Unknown),
+            ("08P01", "no more connections allowed (max_client_conn)", Outcome::Fail),
+            (
+                "08P01",
+                "server login has been failing, cached error: connect failed (server_login_retry)",
+                Outcome::Fail,
+            ),
+            ("08P01", "server login failed: FATAL password authentication failed for user \"app\"", Outcome::Fail),
+            ("XX000", "password authentication failed", Outcome::Fail),
+        ] {
+            assert_eq!(judged(code, text), outcome, "{code} {text}");
         }
     }
 }
