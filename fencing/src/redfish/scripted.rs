@@ -51,6 +51,8 @@ pub(crate) enum Quirk {
     Elsewhere,
     /// Redirects everything.
     Redirects,
+    /// Redirects whatever has no slash at its end to the same with one, as older ones of Supermicro do.
+    WantsSlashes,
     /// Has two systems.
     TwoSystems,
     /// Sends no end of an answer.
@@ -179,25 +181,32 @@ impl State {
             Quirk::Starting if request.path == "/redfish/v1/" => return plain(503, Value::Null),
             Quirk::Starting => return plain(401, Value::Null),
             Quirk::Redirects => return (308, "Location: https://127.0.0.1:1/\r\n".to_owned(), Value::Null),
+            Quirk::WantsSlashes if !request.path.ends_with('/') => {
+                return (308, format!("Location: https://127.0.0.1{}/\r\n", request.path), Value::Null);
+            }
             _ => {}
         }
+        let path = match request.path.as_str() {
+            root @ "/redfish/v1/" => root,
+            path => path.trim_end_matches('/'),
+        };
         let other = self.quirk == Quirk::OtherSessions;
         let sessions = if other { "/redfish/v1/Sessions" } else { "/redfish/v1/SessionService/Sessions" };
         let root = json!({
             "Systems": { "@odata.id": "/redfish/v1/Systems" },
             "Links": { "Sessions": { "@odata.id": sessions } },
         });
-        if other && request.method == "GET" && request.path == "/redfish/v1/" {
+        if other && request.method == "GET" && path == "/redfish/v1/" {
             return plain(200, root);
         }
-        if (request.method.as_str(), request.path.as_str()) == ("POST", sessions) {
+        if (request.method.as_str(), path) == ("POST", sessions) {
             return self.log_in(&request.json(), sessions);
         }
         let by_session = request.header("x-auth-token") == TOKEN && self.sessions > 0;
         if !by_session && (self.only_sessions || request.header("authorization") != BASIC) {
             return plain(401, json!({ "error": { "message": "who are you" } }));
         }
-        match (request.method.as_str(), request.path.as_str()) {
+        match (request.method.as_str(), path) {
             ("GET", "/redfish/v1/") => plain(200, root),
             ("GET", "/redfish/v1/TaskService/Tasks/1") if self.quirk == Quirk::TaskFails => {
                 self.task_reads += 1;

@@ -72,8 +72,8 @@ impl Service {
             RedfishAuth::Session => {
                 let body = json!({ "UserName": user, "Password": password });
                 let sessions = sessions(&client, &base).await?;
-                let request = client.post(format!("{base}{sessions}")).json(&body);
-                let answer = answer("log in", request).await?;
+                let log_in = |url: String| client.post(url).json(&body);
+                let answer = send_to(&base, &sessions, log_in).await?.success("log in")?;
                 let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
                 let token = header(TOKEN)
                     .ok_or_else(|| Trouble::Refused("the service logs in without giving a token".to_owned()))?;
@@ -85,24 +85,25 @@ impl Service {
 
     /// Reads a resource.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Trouble> {
-        let answer = self.ask(path, self.client.get(self.url(path)?)).await?;
+        let answer = self.ask(path, |url| self.client.get(url)).await?;
         answer.body.ok_or_else(|| Trouble::Unknown(format!("{} is no JSON", clean(path))))
     }
 
     /// Carries out an action. That the service takes it does not mean that anything happens. Where it has made a task of
     /// it: the path of that.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Option<String>, Trouble> {
-        let answer = self.ask(path, self.client.post(self.url(path)?).json(body)).await?;
+        let answer = self.ask(path, |url| self.client.post(url).json(body)).await?;
         if let Some(task) = &answer.body {
             goes_on(task)?;
         }
         Ok(made(&answer.headers).filter(|_| answer.status == StatusCode::ACCEPTED))
     }
 
-    async fn ask(&self, what: &str, request: RequestBuilder) -> Result<Answered, Trouble> {
-        let answered = send(self.as_us(request)).await?;
+    async fn ask(&self, path: &str, request: impl Fn(String) -> RequestBuilder) -> Result<Answered, Trouble> {
+        let own = self.own(path)?;
+        let answered = send_to(&self.base, &own, |url| self.as_us(request(url))).await?;
         if answered.status != StatusCode::UNAUTHORIZED {
-            return answered.success(what);
+            return answered.success(path);
         }
         let starting = match &self.who {
             // The service took the password for this session. One that has started anew knows of no sessions.
@@ -113,7 +114,7 @@ impl Service {
         if starting {
             return Err(Trouble::Unknown("the service is starting: it knows nobody, and shows no root".to_owned()));
         }
-        answered.success(what)
+        answered.success(path)
     }
 
     fn as_us(&self, request: RequestBuilder) -> RequestBuilder {
@@ -124,10 +125,9 @@ impl Service {
     }
 
     /// Links lead to this service and nowhere else: whoever they led to would be told our password.
-    fn url(&self, path: &str) -> Result<String, Trouble> {
-        let path = local(&self.base, path)
-            .ok_or_else(|| Trouble::Refused(format!("the service points to {}, which is not its own", clean(path))))?;
-        Ok(format!("{}{path}", self.base))
+    fn own(&self, path: &str) -> Result<String, Trouble> {
+        local(&self.base, path)
+            .ok_or_else(|| Trouble::Refused(format!("the service points to {}, which is not its own", clean(path))))
     }
 }
 
@@ -136,9 +136,11 @@ impl Drop for Service {
     fn drop(&mut self) {
         let Who::Session { token, path: Some(path) } = &self.who else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let request = self.client.delete(format!("{}{path}", self.base)).header(TOKEN, token);
+        let (client, base, token, path) = (self.client.clone(), self.base.clone(), token.clone(), path.clone());
         runtime.spawn(async move {
-            if !matches!(tokio::time::timeout(LOGOUT_LIMIT, request.send()).await, Ok(Ok(_))) {
+            let log_out = |url: String| client.delete(url).header(TOKEN, &token);
+            let ended = tokio::time::timeout(LOGOUT_LIMIT, send_to(&base, &path, log_out)).await;
+            if !matches!(&ended, Ok(Ok(answered)) if answered.status.is_success()) {
                 tracing::debug!("a redfish session was left to end by itself");
             }
         });
@@ -189,8 +191,8 @@ fn local(base: &str, link: &str) -> Option<String> {
     fine.then(|| path.to_owned())
 }
 
-/// The path of what a service has just made. It calls itself what it takes for its name, mostly without the port that it was asked at;
-/// who is asked for that path is this service all the same.
+/// The path of what a service has just made, or sends us to. It calls itself what it takes for its name, mostly without the port that
+/// it was asked at; who is asked for that path is this service all the same.
 fn made(headers: &header::HeaderMap) -> Option<String> {
     let location = headers.get(header::LOCATION)?.to_str().ok()?;
     let path = match location.split_once("://") {
@@ -218,11 +220,29 @@ impl Answered {
     fn success(self, what: &str) -> Result<Self, Trouble> {
         if self.status.is_success() { Ok(self) } else { Err(of_status(what, self.status, self.body.as_ref())) }
     }
+
+    /// The same path with a slash at its end, or without, if that is where the service sends us.
+    fn other_end(&self, path: &str) -> Option<String> {
+        let redirects = matches!(self.status.as_u16(), 301 | 302 | 307 | 308);
+        let meant = made(&self.headers).filter(|_| redirects)?;
+        let is_same = meant != path && meant.trim_end_matches('/') == path.trim_end_matches('/');
+        is_same.then_some(meant)
+    }
 }
 
 /// Sends a request and reads what comes back, if it is a success.
 async fn answer(what: &str, request: RequestBuilder) -> Result<Answered, Trouble> {
     send(request).await?.success(what)
+}
+
+/// Sends a request to a path of the service; once more where that wants the same path with a slash at its end, or without. What is
+/// redirected was not carried out. It is sent nowhere else.
+async fn send_to(base: &str, path: &str, request: impl Fn(String) -> RequestBuilder) -> Result<Answered, Trouble> {
+    let answered = send(request(format!("{base}{path}"))).await?;
+    match answered.other_end(path) {
+        Some(meant) => send(request(format!("{base}{meant}"))).await,
+        None => Ok(answered),
+    }
 }
 
 /// Sends a request and reads what comes back, for as long as one may take.

@@ -93,6 +93,17 @@ async fn a_session_is_ended_however_the_service_tells_where_it_is() {
     assert_eq!(service.sessions(), (0, 2));
 }
 
+#[tokio::test]
+async fn a_service_that_wants_a_slash_at_the_end_of_each_path_is_asked_so() {
+    let service = Scripted::start().await;
+    service.quirk(Quirk::WantsSlashes);
+    let device = Redfish::new(RedfishDevice { auth: RedfishAuth::Session, ..service.settings() });
+    assert_eq!(device.off(CALL).await, Answer::Confirmed(()));
+    assert_eq!((service.offs(), service.power().as_str()), (1, "Off"));
+    drop(device);
+    all_sessions_end(&service).await;
+}
+
 /// To find the system takes five requests with a session.
 #[tokio::test]
 async fn a_service_that_is_slow_at_each_of_its_requests_is_heard_to_the_end() {
