@@ -5,13 +5,21 @@
 pub const CUTS_OFF: &str = "cuts its host off from storage or from a network, and guests run on there";
 
 /// Agents whose "off" proves nothing, and why.
-const UNBELIEVED: [(&str, &str); 14] = [
+const UNBELIEVED: [(&str, &str); 22] = [
     ("fence_brocade", CUTS_OFF),
     ("fence_cisco_mds", CUTS_OFF),
     ("fence_compute", CUTS_OFF),
     ("fence_crosslink", "says \"off\" of whatever answers no ping"),
     ("fence_evacuate", "says \"off\" when a service of the host is down"),
+    ("fence_ibmz", "says \"off\" of a machine that runs with something missing, or whose hardware is not reached"),
     ("fence_ifmib", CUTS_OFF),
+    ("fence_ilo3_ssh", HALF_IS_OFF),
+    ("fence_ilo4_ssh", HALF_IS_OFF),
+    ("fence_ilo5_ssh", HALF_IS_OFF),
+    ("fence_ilo_mp", HALF_IS_OFF),
+    ("fence_ilo_ssh", HALF_IS_OFF),
+    // Its states "Error", "Migrating - Running" and "Not Available", as IBM describes them.
+    ("fence_lpar", "says \"off\" of a machine that runs and needs attention, is being moved, or is not reached"),
     ("fence_mpath", CUTS_OFF),
     ("fence_sanbox2", CUTS_OFF),
     ("fence_sbd", "says \"off\" as soon as that was left for the host to read, whether it has read it or not"),
@@ -20,7 +28,12 @@ const UNBELIEVED: [(&str, &str); 14] = [
     ("fence_virsh", "says \"off\" of whatever it cannot read, and of what has left its machine: declare `libvirt`"),
     ("fence_virt", MISSING_IS_OFF),
     ("fence_xvm", MISSING_IS_OFF),
+    ("fence_zvmip", "says \"off\" of whatever does not run on the system that it asks, wherever that runs"),
 ];
+
+/// They take what has come of a line for all of it, and whatever does not begin with "enabled" for "off": so does nothing at all, where the
+/// rest of the line comes in the next packet.
+const HALF_IS_OFF: &str = "says \"off\" where only half of the answer has come: declare `ipmi` or `redfish`";
 
 /// Its daemon looks a machine up, and takes each look that fails for "off": it may have another name by now, or run elsewhere.
 const MISSING_IS_OFF: &str = "says \"off\" of whatever its daemon does not find, wherever that runs: declare `libvirt`";

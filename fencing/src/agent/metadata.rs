@@ -286,6 +286,10 @@ mod tests {
         assert!(why("fence_sbd", DESCRIPTION).is_some_and(|why| why.contains("left for the host to read")));
         assert!(why("fence_skalar", DESCRIPTION).is_some_and(|why| why.contains("not reached")));
         assert!(why("fence_xvm", DESCRIPTION).is_some_and(|why| why.contains("declare `libvirt`")));
+        assert!(why("fence_ilo4_ssh", DESCRIPTION).is_some_and(|why| why.contains("half of the answer")));
+        assert!(why("fence_lpar", DESCRIPTION).is_some_and(|why| why.contains("being moved")));
+        assert!(why("fence_ibmz", DESCRIPTION).is_some_and(|why| why.contains("not reached")));
+        assert!(why("fence_zvmip", DESCRIPTION).is_some_and(|why| why.contains("wherever that runs")));
     }
 
     #[test]

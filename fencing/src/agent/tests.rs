@@ -43,11 +43,18 @@ exit 0
 "#;
 
 /// Agents whose "off" leaves a host running, or says something else, as far as they are installed.
-const UNBELIEVED: [&str; 12] = [
+const UNBELIEVED: [&str; 20] = [
     "fence_brocade",
     "fence_cisco_mds",
     "fence_crosslink",
+    "fence_ibmz",
     "fence_ifmib",
+    "fence_ilo3_ssh",
+    "fence_ilo4_ssh",
+    "fence_ilo5_ssh",
+    "fence_ilo_mp",
+    "fence_ilo_ssh",
+    "fence_lpar",
     "fence_mpath",
     "fence_sanbox2",
     "fence_sbd",
@@ -56,6 +63,7 @@ const UNBELIEVED: [&str; 12] = [
     "fence_virsh",
     "fence_virt",
     "fence_xvm",
+    "fence_zvmip",
 ];
 
 /// Some that do not.
