@@ -233,11 +233,11 @@ fn of_session<T>(said: &str) -> Answer<T> {
     let has = |phrase: &str| said.contains(phrase);
     if has("RAKP 2 HMAC is invalid") {
         Answer::denied("the controller answers, but not with this password")
-    } else if has("unauthorized name") {
+    } else if has("unauthorized name") || has("Invalid user name") {
         Answer::denied("the controller does not know this user")
     } else if has("no matching cipher suite") || has("no cipher suite match") {
         Answer::refused("the controller refuses this cipher suite: older ones want 3, newer ones 17")
-    } else if has("unauthorized role") || has("invalid role") || has("Privilege Level") {
+    } else if ["unauthorized role", "invalid role", "Privilege Level", "privilege level"].into_iter().any(has) {
         Answer::refused("the controller does not grant this user that privilege")
     } else if has("Get Auth Capabilities error") {
         Answer::unknown("the controller does not answer")
@@ -341,6 +341,11 @@ esac
             ("> RAKP 2 HMAC is invalid", Some(true)),
             ("RAKP 2 message indicates an error : unauthorized name", Some(true)),
             ("RAKP 2 message indicates an error : unauthorized role or privilege level requested", Some(false)),
+            // By IPMI 1.5 (`interface: lan`).
+            ("Invalid user name\nError: Unable to establish LAN session", Some(true)),
+            ("Activate Session error:\tRequested privilege level exceeds limit", Some(false)),
+            ("Activate Session error:\tInsufficient privilege level", Some(false)),
+            ("Activate Session error:\tNo session slot available", None),
             ("Error in open session response message : no matching cipher suite", Some(false)),
             ("Get Auth Capabilities error", None),
             ("> Error: no response from RAKP 1 message", None),
