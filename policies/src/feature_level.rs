@@ -74,8 +74,11 @@ impl FeatureLevel {
     /// From this one on a host that is being fenced may be ordered to stop what it has of a guest without a right. An earlier version refuses
     /// that. No level of its own, for the same reason.
     pub const STOPS_IN_FENCE: Self = Self::TOLD_ONCE;
+    /// From this one on a ladder that is declared anew counts as tried what it begins with wherever that stood on the one before, and keeps
+    /// the wait of the newest try. An earlier version goes by what both begin with, and by the wait of the rung at the new place.
+    pub const WAITS: Self = Self(5);
     /// What this version can do.
-    pub const HIGHEST: Self = Self::TOLD_ONCE;
+    pub const HIGHEST: Self = Self::WAITS;
 }
 
 impl Default for FeatureLevel {

@@ -145,6 +145,19 @@ pub(crate) fn stands_on(now: &[Rung], before: &[Rung], position: &Position) -> O
     Some(Position { rung, tries, wait, ..position.clone() })
 }
 
+/// The same as a version before [`WAITS`](crate::feature_level::FeatureLevel::WAITS) has it: what both begin with has been tried; what
+/// follows on the new one has not, whatever was at its place before.
+pub(crate) fn stood_on(now: &[Rung], before: &[Rung], position: &Position) -> Option<Position> {
+    before.get(position.rung)?;
+    let alike = before.iter().zip(now).take_while(|(one, other)| does_the_same(one, other)).count();
+    if position.rung < alike {
+        return Some(position.clone());
+    }
+    let rung = alike.checked_sub(1)?;
+    let tries = now.get(rung)?.tries();
+    Some(Position { rung, tries, ..position.clone() })
+}
+
 /// Whether two rungs do the same, however often, and however long they are waited for.
 fn does_the_same(one: &Rung, other: &Rung) -> bool {
     match (one, other) {

@@ -2,7 +2,7 @@
 
 use crate::{
     feature_level::FeatureLevel,
-    ladder::{ladder_of, stands_on},
+    ladder::{ladder_of, stands_on, stood_on},
     model::Policies,
     state::ClusterState,
 };
@@ -14,6 +14,7 @@ impl ClusterState {
         if self.level < FeatureLevel::LADDERS {
             return;
         }
+        let stands_on = if self.level >= FeatureLevel::WAITS { stands_on } else { stood_on };
         for (name, guest) in &mut self.guests {
             let Some(position) = &guest.ladder.position else { continue };
             let before = ladder_of(&self.policies, name, position.ladder);

@@ -309,3 +309,19 @@ fn a_ladder_that_is_declared_anew_moves_those_on_it_for_all_voters_or_for_none()
     });
     assert_eq!(stands, [Some((3, 1)), Some((0, 1))], "an earlier version goes by the number of the rung");
 }
+
+#[test]
+fn rungs_that_are_taken_out_of_a_ladder_that_is_climbed_stay_tried_for_all_voters_or_for_none() {
+    let stands = [FeatureLevel::LADDERS, FeatureLevel::WAITS].map(|level| {
+        let mut stage = Stage::new(&["a"], &["web"]);
+        stage.state.level = level;
+        stage.run("web", "a");
+        let page = stage.climb("web", 3);
+        stage.must(page);
+        let mut policies = stage.state.policies.clone();
+        policies.policies.values_mut().for_each(|policy| drop(policy.ladder.remove(0)));
+        stage.declare(policies);
+        stage.state.guests[&name("web")].ladder.position.as_ref().map(|position| (position.rung, position.tries))
+    });
+    assert_eq!(stands, [None, Some((2, 1))], "an earlier version looks no further than to what both begin with");
+}
