@@ -10,11 +10,12 @@ use std::{
 
 use crate::{
     decide::guests::superseded,
+    evidence::is_there,
     go_ahead::GoAheads,
     names::{Epoch, GuestName, HostName},
     news::ViewMark,
     order::Order,
-    state::{ClusterState, Guest, Life},
+    state::{ClusterState, Guest, Life, Phase},
     sync::{Authority, SyncReply, SyncRequest, View},
     time::millis,
 };
@@ -42,7 +43,7 @@ pub fn reply(
         orders: orders().cloned().collect(),
         go_aheads: go_aheads.among(orders()),
         superseded: given_up(state, request),
-        floors: (!request.floors_known).then(|| floors(state, &request.host)),
+        floors: (!request.floors_known).then(|| floors(state, request)),
         view: (is_news(state, request) && request.has_view.is_none()).then(|| view(state)),
         // Those are no part of the state: whoever has gathered them says so.
         sights_known: None,
@@ -79,7 +80,7 @@ fn why_no_lease(state: &ClusterState, request: &SyncRequest) -> Option<String> {
 fn given_up(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoch)> {
     let mut gone = superseded(state, &request.host, &request.reports);
     let Some(host) = state.hosts.get(&request.host) else { return gone };
-    let runs = request.reports.iter().any(|report| crate::evidence::is_there(&report.condition));
+    let runs = request.reports.iter().any(|report| is_there(&report.condition));
     if matches!(host.life, Life::Gone { .. }) && (runs || request.seen.index < host.life_since) {
         gone.retain(|(guest, _)| !host.lease.owes.contains_key(guest));
         gone.extend(host.lease.owes.iter().map(|(guest, epoch)| (guest.clone(), *epoch)));
@@ -87,14 +88,27 @@ fn given_up(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoc
     gone
 }
 
-/// Everything but the host's own assignments is below the floor.
-fn floors(state: &ClusterState, host: &HostName) -> BTreeMap<GuestName, Epoch> {
+/// Everything but the host's own assignments is below the floor, and what it has of guests that have no place: those may be adopted
+/// as they are, and then it has to let them run again.
+fn floors(state: &ClusterState, request: &SyncRequest) -> BTreeMap<GuestName, Epoch> {
     let here = Epoch { generation: state.generation, index: state.applied };
-    let floor = |guest: &Guest| {
-        let own = guest.tenures().into_iter().filter(|tenure| tenure.host == *host).map(|tenure| tenure.epoch).min();
-        own.map_or(here, |own| Epoch { index: own.index.saturating_sub(1), ..own })
+    let there = request.reports.iter().filter(|report| is_there(&report.condition));
+    let found: BTreeMap<&GuestName, Epoch> = there.map(|report| (&report.guest, report.epoch)).collect();
+    let floor = |name: &GuestName, guest: &Guest| {
+        let kept = match &guest.phase {
+            Phase::Unplaced => found.get(name).copied(),
+            Phase::Free { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Releasing { .. }
+            | Phase::Migrating(_) => {
+                let own = guest.tenures().into_iter().filter(|tenure| tenure.host == request.host);
+                own.map(|tenure| tenure.epoch).min()
+            }
+        };
+        kept.map_or(here, |kept| Epoch { index: kept.index.saturating_sub(1), ..kept }).min(here)
     };
-    state.guests.iter().map(|(name, guest)| (name.clone(), floor(guest))).collect()
+    state.guests.iter().map(|(name, guest)| (name.clone(), floor(name, guest))).collect()
 }
 
 /// The whole view.

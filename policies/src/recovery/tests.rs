@@ -1,15 +1,31 @@
 //! Recoveries by table: one situation, one promise each.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
+    agent::{Agent, Disk},
     change::{Change, Command, Refused},
     fixture::{Stage, boot, facts, host, name},
+    go_ahead::GoAheads,
+    hostfile::Timing,
     names::OrderId,
+    observe::{GuestCondition, GuestReport},
     proof::Proof,
+    reply::reply,
     revocation::is_heard,
     state::{Mode, Wanted},
-    sync::Authority,
+    sync::{Authority, SyncReply, SyncRequest},
+    time::Moment,
 };
+
+/// What a host is answered that has these guests, and is in this boot.
+fn told(stage: &Stage, (on, incarnation): (&str, &str), floors_known: bool, has: &[(&str, Epoch)]) -> SyncReply {
+    let report = |(guest, epoch): &(&str, Epoch)| GuestReport::new(name(guest), *epoch, GuestCondition::Running);
+    let reports = has.iter().map(report).collect();
+    let request = SyncRequest { floors_known, reports, ..SyncRequest::of(host(on), facts(on, incarnation)) };
+    reply(&stage.state, &request, 1, Duration::from_secs(4), &GoAheads::nothing())
+}
 
 #[test]
 fn everything_of_the_new_generation_outranks_whatever_the_lost_history_had() {
@@ -151,6 +167,22 @@ fn a_host_that_rebooted_in_the_lost_history_joins_when_it_has_learned_of_the_gen
     assert!(state.may_join(&host("b"), &later, after));
     stage.join("b", "b.7");
     assert!(stage.state.is_current(&host("b"), &later));
+}
+
+#[test]
+fn an_agent_that_has_lost_its_memory_with_the_store_may_let_what_is_adopted_there_run_again() {
+    let mut stage = Stage::new(&["a", "b"], &["web", "db"]);
+    stage.run("web", "b");
+    stage.run("db", "a");
+    let [web, db] = ["web", "db"].map(|guest| stage.state.guests[&name(guest)].tenures()[0].epoch);
+    stage.recover();
+    let mut agent = Agent::new(boot("b.1"), Timing::default(), Disk::default(), None);
+    let answer = told(&stage, ("b", "b.1"), false, &[("web", web)]);
+    agent.on_reply(answer, 0, Moment(1_000), Moment(1_050)).unwrap();
+    let disk = agent.disk();
+    assert!(disk.floors_known && disk.check_epoch(&name("web"), web).is_ok(), "{:?}", disk.floors);
+    assert!(disk.check_start(&name("web"), web).is_err(), "whoever ordered that is gone");
+    assert!(disk.check_epoch(&name("db"), db).is_err(), "what it does not have it may have released");
 }
 
 #[test]
