@@ -80,12 +80,28 @@ fn why_no_lease(state: &ClusterState, request: &SyncRequest) -> Option<String> {
 fn given_up(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoch)> {
     let mut gone = superseded(state, &request.host, &request.reports);
     let Some(host) = state.hosts.get(&request.host) else { return gone };
+    let is_gone = matches!(host.life, Life::Gone { .. });
+    if is_gone && host.facts.incarnation == request.facts.incarnation {
+        let known: BTreeSet<GuestName> = gone.iter().map(|(guest, _)| guest.clone()).collect();
+        gone.extend(of_ended_generations(state, request).into_iter().filter(|(guest, _)| !known.contains(guest)));
+    }
     let runs = request.reports.iter().any(|report| is_there(&report.condition));
-    if matches!(host.life, Life::Gone { .. }) && (runs || request.seen.index < host.life_since) {
+    if is_gone && (runs || request.seen.index < host.life_since) {
         gone.retain(|(guest, _)| !host.lease.owes.contains_key(guest));
         gone.extend(host.lease.owes.iter().map(|(guest, epoch)| (guest.clone(), *epoch)));
     }
     gone
+}
+
+/// What the host was given in a generation that has ended (R25): after a recovery nobody knew of it, so that its proof could name none
+/// of it.
+fn of_ended_generations(state: &ClusterState, request: &SyncRequest) -> Vec<(GuestName, Epoch)> {
+    let outranked = request.reports.iter().filter(|report| {
+        let guest = state.guests.get(&report.guest);
+        let in_hand = guest.is_some_and(|guest| state.hands_off_of(&report.guest, guest).is_none());
+        is_there(&report.condition) && in_hand && state.is_outranked(report.epoch)
+    });
+    outranked.map(|report| (report.guest.clone(), report.epoch)).collect()
 }
 
 /// Everything but the host's own assignments is below the floor, and what it has of guests that have no place: those may be adopted

@@ -186,6 +186,26 @@ fn an_agent_that_has_lost_its_memory_with_the_store_may_let_what_is_adopted_ther
 }
 
 #[test]
+fn a_boot_that_was_called_off_wrongly_after_a_recovery_stops_what_the_lost_history_gave_it() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let kept = stage.state.guests[&name("web")].tenures()[0].clone();
+    stage.recover();
+    let gone = stage.gone("b");
+    stage.must(gone);
+    let later = Epoch { generation: 1, index: 500 };
+    let stops = |stage: &Stage, incarnation: &str| told(stage, ("b", incarnation), true, &[("web", later)]).superseded;
+    assert!(stops(&stage, "b.1").is_empty(), "nobody has looked yet");
+    stage.must(Change::SuspensionSet { suspended: false, by: "ann".to_owned() });
+    assert_eq!(stops(&stage, "b.1"), [(name("web"), later)]);
+    stage.must(Change::GuestAdopted { guest: name("web"), tenure: kept });
+    assert_eq!(stops(&stage, "b.1"), [(name("web"), later)], "it would run twice for good");
+    assert!(stops(&stage, "b.2").is_empty(), "of the next boot nothing is proven");
+    stage.must(Change::WantedSet { guest: name("web"), wanted: Wanted::Unmanaged, by: "ann".to_owned() });
+    assert!(stops(&stage, "b.1").is_empty());
+}
+
+#[test]
 fn a_lease_of_the_old_generation_proves_nothing() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     let longest = crate::lease::Longest { lease_ms: 4_000, guard_ms: 1_000, watchdog_ms: 10_000 };
