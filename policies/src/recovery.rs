@@ -87,8 +87,8 @@ pub fn next_generation(known: u32, chance: u32) -> Option<u32> {
     known.checked_add(1 + chance % STEP_MAX)
 }
 
-/// The log index of the first snapshot of a new generation, after a log that ended at `last`. No node id of the old
-/// generation is as high (R24), because ids are given by the index.
+/// The log index of the first snapshot of a new generation, after a log that ended at `last`, or after whatever later index an
+/// agent is known to have seen. No node id of the old generations is as high (R24), because ids are given by the index.
 #[must_use]
 pub fn next_index(last: u64) -> u64 {
     beyond(last, LEAP)
@@ -117,8 +117,9 @@ impl ClusterState {
         let mut context = Context { index, at: recovery.at, applied: Applied::default() };
         self.generation = generation;
         self.applied = index;
-        self.last_order = beyond(self.last_order, LEAP);
-        self.last_incident = beyond(self.last_incident, INCIDENTS_LEAP);
+        // A generation that is lost, too, may have leapt from the same store: the index tells how often.
+        self.last_order = beyond(self.last_order, LEAP).max(index);
+        self.last_incident = beyond(self.last_incident, INCIDENTS_LEAP).max(index / LEAP * INCIDENTS_LEAP);
         self.orders.clear();
         self.storm_release = None;
         let declared = &self.policies.guests;

@@ -52,6 +52,8 @@ pub struct Survey {
     pub elsewhere: BTreeMap<HostName, Heard>,
     /// The newest generation that is known: to the store, to this host's agent, or to anybody who answers.
     pub known: u32,
+    /// The newest log index that this host's agent has seen, of whichever generation.
+    pub seen: u64,
     /// Hosts that were revoked after the newest entry, as this host was told.
     pub revoked_since: BTreeMap<HostName, Revocation>,
 }
@@ -144,7 +146,8 @@ pub fn survey(file: &HostFile) -> anyhow::Result<Survey> {
     let heard = others.values().map(|(_, heard)| heard).chain(elsewhere.values());
     let heard = heard.filter_map(Heard::generation).max().unwrap_or(0);
     let known = state.generation.max(agent.authority.generation).max(heard);
-    Ok(Survey { remains, newest: reader.newest.max(told), others, elsewhere, known, state, revoked_since })
+    let (newest, seen) = (reader.newest.max(told), agent.authority.index);
+    Ok(Survey { remains, newest, others, elsewhere, known, seen, state, revoked_since })
 }
 
 /// What the store does not know of revoked hosts, and this host was told. Lost with the history, a stolen host would be let in
@@ -317,7 +320,8 @@ impl Survey {
             papers.store().display()
         );
         let generation = next_generation(self.known, rand::random()).context("there is no later generation")?;
-        let index = next_index(self.remains.index.max(self.state.applied));
+        // Where the store is older than a generation that is lost, too, that one has begun after the same entry.
+        let index = next_index(self.remains.index.max(self.state.applied).max(self.seen));
         let recovery = Recovery {
             generation,
             index,

@@ -74,6 +74,22 @@ fn a_generation_only_grows_and_an_index_too() {
 }
 
 #[test]
+fn what_begins_anew_from_a_store_outranks_what_has_begun_from_it_before() {
+    let mut stage = Stage::new(&["a"], &["web"]);
+    stage.run("web", "a");
+    let mut again = stage.state.clone();
+    stage.recover();
+    // That generation is lost, too; its agents have seen it, and pagers have its incidents.
+    let (lost, seen) = (&stage.state, stage.state.applied + 7);
+    let recovery = Recovery { generation: 9, index: next_index(seen), ..Stage::recovery(&again) };
+    again.recover(&recovery).unwrap();
+    assert!(again.applied > seen);
+    assert!(again.last_order >= lost.last_order + LEAP, "{} and {}", again.last_order, lost.last_order);
+    let incidents = (again.last_incident, lost.last_incident);
+    assert!(incidents.0 >= incidents.1 + INCIDENTS_LEAP, "{incidents:?}");
+}
+
+#[test]
 fn every_guest_may_run_anywhere_whatever_the_survivor_believed_of_it() {
     let mut stage = Stage::new(&["a", "b", "c"], &["runs", "starts", "stops", "moves", "waits"]);
     stage.run("runs", "a");

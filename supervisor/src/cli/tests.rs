@@ -12,10 +12,12 @@ use std::{
 
 use async_trait::async_trait;
 use holdfast_policies::{
+    agent::Disk,
     names::HostName,
     operators::OperatorCertificate,
     plan::{Lose, Question},
     state::{ClusterState, Wanted},
+    sync::Authority,
     time::Span,
     yaml::INPUT_BYTES_MAX,
 };
@@ -131,16 +133,30 @@ fn init_says_that_one_voter_among_several_hosts_stops_all_decisions_when_it_is_l
     assert!(!made("three", &["hv-a=10.0.0.1", "hv-b=10.0.0.2", "hv-c=10.0.0.3"]).contains("Note"));
 }
 
-#[test]
-fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("etc");
-    assert_eq!(init(&out).code, 0);
+/// The host file of `hv-b`, whose folders are beside those that `init` makes.
+fn survivor(out: &Path) -> (PathBuf, HostFile) {
+    assert_eq!(init(out).code, 0);
     let config = out.join("hv-b/holdfast.yaml");
     let text = fs::read_to_string(&config).unwrap();
     let text = text.replace("/var/lib/holdfast", "../../state").replace("/run/holdfast", "../../run");
     fs::write(&config, text).unwrap();
     let file = load_host_file(&config).unwrap();
+    (config, file)
+}
+
+/// Its store, of node 2, which ends at entry 40.
+fn put_store(file: &HostFile) {
+    let place = Place { host: host("hv-b"), address: file.voters[&host("hv-b")] };
+    let state = serde_json::to_vec(&ClusterState { applied: 40, ..ClusterState::born() }).unwrap();
+    let store = Anew { cluster: file.cluster.clone(), node_id: 2, place, term: 3, index: 40, state };
+    store.write(&file.state_dir.join("raft")).unwrap();
+    fs::write(file.state_dir.join("node.json"), r#"{"node_id":2}"#).unwrap();
+}
+
+#[test]
+fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = survivor(&folder.path().join("etc"));
     let recover = |more: &[&str]| holdfast(&[&["recover", "--config", config.to_str().unwrap()][..], more].concat());
     let none = recover(&[]);
     assert!(none.code == 1 && none.err.contains("there is no raft store"), "{}", none.err);
@@ -148,11 +164,7 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     let aside = recover(&[]);
     assert!(aside.code == 1 && aside.err.contains("One that was taken out of use is in"), "{}", aside.err);
 
-    let place = Place { host: host("hv-b"), address: file.voters[&host("hv-b")] };
-    let state = serde_json::to_vec(&ClusterState { applied: 40, ..ClusterState::born() }).unwrap();
-    let store = Anew { cluster: file.cluster.clone(), node_id: 2, place, term: 3, index: 40, state };
-    store.write(&file.state_dir.join("raft")).unwrap();
-    fs::write(file.state_dir.join("node.json"), r#"{"node_id":2}"#).unwrap();
+    put_store(&file);
     // It was told that after the newest entry of its store.
     let kept = r#"{"index":41,"revoked":{"hv-c":{"since":41,"by":"ann","why":"stolen","boots":[]}}}"#;
     fs::write(Kept::path(&file.state_dir), kept).unwrap();
@@ -188,6 +200,25 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     assert!(survey.state.suspended.is_some() && survey.state.generation > 1);
     assert!(survey.state.revoked.contains_key(&host("hv-c")) && survey.revoked_since.is_empty());
     assert_eq!(Papers::of(&file).raft_id(), Some(node_id));
+}
+
+#[test]
+fn a_store_that_is_older_than_a_lost_generation_begins_one_after_all_that_agents_have_seen_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, file) = survivor(&folder.path().join("etc"));
+    fs::create_dir_all(&file.state_dir).unwrap();
+    put_store(&file);
+    let first = survey(&file).unwrap().carry_out(&file, "ann").unwrap();
+    assert_eq!(first.node_id, 1_000_000_000);
+    // Its store is lost, and the one before is the best that is left anywhere.
+    fs::remove_dir_all(file.state_dir.join("raft")).unwrap();
+    fs::rename(first.kept, file.state_dir.join("raft")).unwrap();
+    let authority = Authority { generation: first.generation, term: 4, index: first.node_id + 7 };
+    let memory = Disk { cluster: file.cluster.clone(), authority, ..Disk::default() };
+    fs::write(file.state_dir.join("agent.json"), serde_json::to_vec(&memory).unwrap()).unwrap();
+    let again = survey(&file).unwrap().carry_out(&file, "ann").unwrap();
+    assert!(again.generation > first.generation);
+    assert_eq!(again.node_id, 2_000_000_000, "no id is given twice");
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn survey(others: Vec<Heard>) -> Survey {
     let sets = vec![voters.keys().copied().collect()];
     let remains = Remains { node_id: 1, term: 9, written: 9, index: 50, voters, sets };
     let (state, elsewhere, revoked_since) = (ClusterState::born(), BTreeMap::new(), Revoked::new());
-    Survey { remains, state, newest: None, others, elsewhere, known: 1, revoked_since }
+    Survey { remains, state, newest: None, others, elsewhere, known: 1, seen: 0, revoked_since }
 }
 
 fn objection(others: Vec<Heard>) -> Option<Objection> {
