@@ -23,7 +23,7 @@ use crate::{
     feature_level::FeatureLevel,
     journal::Event,
     model::Severity,
-    names::{Epoch, HostName},
+    names::{Epoch, GuestName, HostName},
     revocation::Revocation,
     state::{ClusterState, Guest, Host, Ladder, Life, Phase, Suspension},
     time::WallTime,
@@ -123,7 +123,10 @@ impl ClusterState {
         self.orders.clear();
         self.storm_release = None;
         let declared = &self.policies.guests;
-        self.guests.retain(|name, _| declared.contains_key(name));
+        let undeclared: Vec<GuestName> =
+            self.guests.keys().filter(|name| !declared.contains_key(*name)).cloned().collect();
+        // What they waited for comes no more, and nobody would end what people were told of them.
+        undeclared.iter().for_each(|guest| self.forget_guest(&context, guest));
         self.guests.values_mut().for_each(lose_place);
         self.hosts.values_mut().for_each(|host| lose_proof(host, index));
         let by = format!("{} with a recovery", recovery.by);

@@ -162,7 +162,7 @@ impl ClusterState {
 
     /// A guest that is declared no more goes on as it is and is not ours. One with something under way is forgotten only
     /// when that has ended: else, declared again, it could be placed while an order of its earlier life is still to start it.
-    fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
+    pub(crate) fn forget_guest(&mut self, context: &Context, guest: &GuestName) {
         self.guests.remove(guest);
         self.drop_guest_orders(guest);
         // An earlier version knows of no warnings, and leaves them open.

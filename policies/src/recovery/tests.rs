@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     agent::{Agent, Disk},
     change::{Change, Command, Refused},
-    fixture::{Stage, boot, facts, host, name},
+    fixture::{Stage, boot, declaration, facts, host, name},
     go_ahead::GoAheads,
     hostfile::Timing,
     names::OrderId,
@@ -105,6 +105,19 @@ fn every_guest_may_run_anywhere_whatever_the_survivor_believed_of_it() {
         assert!(matches!(stage.phase(guest), Phase::Unplaced), "{guest}");
     }
     assert_eq!(stage.state.guests[&name("waits")].wanted, Wanted::Stopped, "what operators want stays");
+}
+
+#[test]
+fn of_a_guest_that_was_declared_no_more_and_not_forgotten_yet_nothing_is_left_to_be_told() {
+    let mut stage = Stage::new(&["a", "b"], &["web"]);
+    stage.run("web", "a");
+    let failover = stage.climb("web", 2);
+    stage.must(failover);
+    stage.declare(declaration(&[], &[host("a"), host("b")]));
+    let is_open = |stage: &Stage| stage.state.open_incident(&ClusterState::guest_key(&name("web"))).is_some();
+    assert!(stage.state.guests.contains_key(&name("web")) && is_open(&stage), "it is still being stopped");
+    stage.recover();
+    assert!(stage.state.guests.is_empty() && !is_open(&stage));
 }
 
 #[test]
