@@ -268,7 +268,7 @@ pub fn to_record(state: &ClusterState, request: &SyncRequest, lease: Duration) -
     // What was sent before this was committed is not the newest word.
     let late = record.is_some_and(|record| !same && request.seen.index < record.since);
     let speaks = host.facts.incarnation == request.facts.incarnation && host.life == Life::Up && !host.is_contested();
-    let learned = request.known_view >= host.lease.declared;
+    let learned = state.is_known_by(request.seen) && request.known_view >= host.lease.declared;
     (speaks && learned && !late && !(open && same && long_enough)).then(|| Change::HostArmed {
         host: request.host.clone(),
         incarnation: request.facts.incarnation.clone(),

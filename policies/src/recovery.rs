@@ -26,6 +26,7 @@ use crate::{
     names::{Epoch, GuestName, HostName},
     revocation::Revocation,
     state::{ClusterState, Guest, Host, Ladder, Life, Phase, Suspension},
+    sync::Authority,
     time::WallTime,
 };
 
@@ -143,8 +144,15 @@ impl ClusterState {
     /// a start that was ordered by voters that are lost could follow.
     #[must_use]
     pub(crate) fn is_known_to(&self, heard: &HostEvidence) -> bool {
+        self.generation <= 1 || (self.is_known_by(heard.seen) && heard.level >= FeatureLevel::GENERATIONS)
+    }
+
+    /// Whether an agent that has seen this authority has learned of this generation, and obeys no older one any more. Before, what it
+    /// tells is of another one, whose orders and views may have the same numbers.
+    #[must_use]
+    pub fn is_known_by(&self, seen: Authority) -> bool {
         // From birth there is no older one.
-        self.generation <= 1 || (heard.seen.generation >= self.generation && heard.level >= FeatureLevel::GENERATIONS)
+        self.generation <= 1 || seen.generation >= self.generation
     }
 
     /// Whether an assignment is of a generation that has ended: whatever moved it then goes on no more. What runs under no

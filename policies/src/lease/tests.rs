@@ -175,6 +175,19 @@ fn a_lease_that_is_longer_than_the_record_waits_for_a_new_one() {
 }
 
 #[test]
+fn what_a_host_has_armed_is_not_committed_before_it_has_learned_of_the_generation_that_would_count_on_it() {
+    let mut stage = stage();
+    stage.recover();
+    // Its leases may still be granted by another generation, whose indexes are as high.
+    let told = |generation: u32| {
+        let seen = Authority { generation, term: 9, index: u64::MAX };
+        let request = request(&stage.state, Some(armed(1_000, 10_000)), 1, seen, u64::MAX);
+        to_record(&stage.state, &request, Duration::from_millis(4_000)).is_some()
+    };
+    assert!(!told(stage.state.generation - 1) && told(stage.state.generation));
+}
+
+#[test]
 fn a_host_that_says_that_it_has_no_watchdog_cannot_be_made_to_rely_on_its_lease() {
     let stage = Stage::new(&["a", "d"], &["web"]);
     let none = Armed { watchdog: None, ..armed(1_000, 0) };

@@ -15,7 +15,7 @@ use crate::{
     reply::reply,
     revocation::is_heard,
     state::{Mode, Wanted},
-    sync::{Authority, SyncReply, SyncRequest},
+    sync::{SyncReply, SyncRequest},
     time::Moment,
 };
 

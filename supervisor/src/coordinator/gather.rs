@@ -92,9 +92,10 @@ pub fn unjoined(evidence: &mut Evidence, state: &ClusterState, request: &SyncReq
     }
 }
 
-/// Whether the order was given to the boot that sends this.
-pub fn is_own(order: &Order, request: &SyncRequest) -> bool {
-    order.host == request.host && order.incarnation == request.facts.incarnation
+/// Whether the order was given to the boot that sends this, by this generation (R25).
+pub fn is_own(state: &ClusterState, order: &Order, request: &SyncRequest) -> bool {
+    let own = order.host == request.host && order.incarnation == request.facts.incarnation;
+    own && state.is_known_by(request.seen)
 }
 
 /// An outcome as it may be committed: a host's words are bounded, and a migration goes to a socket or nowhere.
@@ -115,7 +116,7 @@ fn asked_about<'a>(
     result: &OrderResult,
     reading: &AgedReading,
 ) -> Option<&'a FenceLevel> {
-    let order = state.orders.get(&result.order).filter(|order| is_own(order, request))?;
+    let order = state.orders.get(&result.order).filter(|order| is_own(state, order, request))?;
     match &order.kind {
         OrderKind::Fence { target, target_incarnation, level, device, .. }
             if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level =>

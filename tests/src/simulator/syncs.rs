@@ -139,7 +139,7 @@ impl World {
                 .orders
                 .get(&result.order)
                 .is_some_and(|order| order.host == request.host && order.incarnation == request.facts.incarnation);
-            if own && confirmed {
+            if own && confirmed && known.state.is_known_by(request.seen) {
                 let change = Change::OrderEnded { order: result.order, outcome: result.outcome.clone() };
                 self.result(voter, change);
             }

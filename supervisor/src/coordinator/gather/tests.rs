@@ -234,6 +234,18 @@ fn a_power_reading_counts_only_from_the_executor_and_of_what_was_ordered() {
     assert!(!taken(&state, "h2", order, reading("h1", "boot-h1-again", 1)), "another level");
 }
 
+#[test]
+fn what_an_agent_tells_of_orders_before_it_has_learned_of_the_generation_is_of_others_with_the_same_numbers() {
+    let (mut state, order) = fencing();
+    state.generation = 3;
+    let order = &state.orders[&order];
+    let own = |generation: u32| {
+        let seen = Authority { generation, term: 1, index: state.applied };
+        is_own(&state, order, &SyncRequest { seen, ..request("h2", "boot-h2") })
+    };
+    assert!(!own(2) && own(3));
+}
+
 /// What two of the devices of h1 say in a test that h2 makes.
 fn test_of_h1(state: &ClusterState, said: [Power; 2]) -> Tested {
     let facts = &state.hosts[&host("h1")].facts;
