@@ -5,8 +5,8 @@
 //! cold:  Running(here) --> Releasing --proof--> Free --placed at the heading--> Starting(there) --> Running(there)
 //! ```
 //! The heading is remembered in the guest until it runs or a start there fails. A cold move starts nowhere before the proof
-//! that every stop needs (S2); where its target has become unfit meanwhile, the guest starts at another host. A live move that an
-//! operator calls off is in `called_off.rs`.
+//! that every stop needs (S2), and its place there is promised to it meanwhile (`plan/promised.rs`); where its target has become unfit,
+//! the guest starts at another host. A live move that an operator calls off is in `called_off.rs`.
 
 use std::collections::BTreeSet;
 

@@ -20,12 +20,14 @@ use crate::{
     evidence::Evidence,
     model::Policies,
     names::{GuestName, HostName},
-    plan::{self, Ask, GuestAt, Move, Place, Placement, Problem, Reasons, Room, Standing, Subject, Until},
+    plan::{self, Ask, GuestAt, Move, Place, Placement, Problem, Promised, Reasons, Room, Standing, Subject, Until},
     state::{ClusterState, Guest, Phase},
     time::{Now, millis},
 };
 
 pub use crate::plan::STARTS_PER_HOST;
+
+mod heading;
 
 /// Guests that one round places together, by priority: some times what a round may propose, so that those who are cut
 /// off wait for a round, not for a place.
@@ -47,6 +49,8 @@ pub(crate) struct Plan<'a> {
     pub problem: Problem<'a>,
     /// What is taken, this round's placements among it.
     room: Room,
+    /// What is taken in it for guests that were stopped to start elsewhere.
+    promised: Promised,
     placement: Placement,
     /// What rules want of running guests.
     moves: Vec<Move>,
@@ -118,9 +122,11 @@ impl<'a> Plan<'a> {
             true => plan::place(&problem, room, &free(ready.clone(), patient.clone())),
             false => with_kept(&problem, room, ready.clone(), &kept, |guests| free(guests, patient.clone())),
         };
-        let mut placement = placing(&mut room);
+        let heading = heading::of(state, judged, &problem, age);
+        let promised = Promised::of(&problem, &mut room, &heading, placing);
+        let mut placement = promised.place(&problem, &mut room, placing);
         // It may have taken the only place of guests whose hosts are drained or lost, too.
-        if let Some((around, then)) = plan::around_leaving(&problem, &room, &placement, placing) {
+        if let Some((around, then)) = plan::around_leaving(&problem, &promised, &room, &placement, placing) {
             (room, placement) = (around, then);
         }
         let plan::Looked { mut moves, unseen } = plan::look_for_moves(&problem, &room);
@@ -131,7 +137,7 @@ impl<'a> Plan<'a> {
         // What is placed may have taken the only place of guests that cannot stay where they are, and have others itself.
         let stuck = plan::stuck(&problem, &moves);
         if stuck > 0 && !placement.places.is_empty() {
-            let mut other = Room::of(&problem);
+            let mut other = promised.room(&problem);
             let first = plan::moves_first(&problem, &mut other);
             // Mostly they have no place whatever else is placed, for as long as nothing changes: then that costs no more than this.
             if plan::stuck(&problem, &first) < stuck {
@@ -147,7 +153,8 @@ impl<'a> Plan<'a> {
             state.hands_off(guest).is_none() && home.is_some_and(|home| answers(&home.host))
         };
         plan::make_way(&problem, &room, &mut moves, may_go);
-        Self { problem, room, placement, moves, unseen, overfull }
+        promised.tell(&problem, &mut placement);
+        Self { problem, room, promised, placement, moves, unseen, overfull }
     }
 
     /// All guests of the state, those of the highest priority first, and what starts before others before these.
@@ -247,7 +254,9 @@ impl<'a> Plan<'a> {
         }
         let excluded: BTreeSet<_> = self.problem.hosts().filter(|host| avoid(self.problem.host_name(*host))).collect();
         let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, ..Ask::default() };
-        let placement = plan::place(&self.problem, &mut self.room.clone(), &ask);
+        let mut room = self.room.clone();
+        self.promised.take_out(&self.problem, &mut room, at);
+        let placement = plan::place(&self.problem, &mut room, &ask);
         match placement.places.get(&at).ok_or_else(nowhere)? {
             // The next round sees those of its set where this one starts them.
             Place::On { host, .. } | Place::Later { host, .. }

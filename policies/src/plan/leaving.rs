@@ -4,6 +4,7 @@
 use super::{
     Placement,
     problem::{PlanGuest, Problem, Stage},
+    promised::Promised,
     room::Room,
     solve::{Ask, Place, place},
     table::{GuestAt, HostAt},
@@ -33,6 +34,7 @@ impl Problem<'_> {
 #[must_use]
 pub fn around_leaving(
     problem: &Problem<'_>,
+    promised: &Promised,
     room: &Room,
     placement: &Placement,
     placing: impl Fn(&mut Room) -> Placement,
@@ -47,7 +49,7 @@ pub fn around_leaving(
     if without == 0 {
         return None;
     }
-    let mut held = Room::of(problem);
+    let mut held = promised.room(problem);
     let first = place(problem, &mut held, &ask);
     // Where others of their sets have to move for them, that is decided when they go.
     if first.nowhere().count() >= without || !first.moves.is_empty() {

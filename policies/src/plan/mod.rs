@@ -55,7 +55,8 @@
 //! important makes way first ([`make_way`]).
 //! [`admission`] and [`if_lost`] answer what the loss of hosts would come to.
 //!
-//! A guest that moves counts on both of its hosts. A rule that names a required first guest keeps the second from being
+//! A guest that moves counts on both of its hosts. One that was stopped for that counts where it goes for what starts and for what moves,
+//! as long as this keeps nobody down ([`Promised`]). A rule that names a required first guest keeps the second from being
 //! placed while the first one neither runs nor gets a place.
 
 mod choose;
@@ -64,6 +65,7 @@ mod make_way;
 mod moves;
 mod order;
 mod problem;
+mod promised;
 mod reason;
 mod repair;
 mod room;
@@ -82,6 +84,7 @@ pub use leaving::around_leaving;
 pub use make_way::make_way;
 pub use moves::{Looked, Move, is_held, look_for_moves, moves, moves_first, stuck};
 pub use problem::{CPUS, MEMORY, Problem, Standing, Subject};
+pub use promised::Promised;
 pub use reason::{Fullest, Reason, Reasons, Why};
 pub use repair::EXHAUSTIVE_UNITS;
 pub use room::Room;
@@ -151,14 +154,24 @@ impl Placement {
     /// are not weighed against each other: one of them may be more important than all the others.
     #[must_use]
     pub fn is_as_good_as(&self, other: &Self) -> bool {
+        self.worse_off(other).next().is_none() && self.stops_no_others(other)
+    }
+
+    /// The guests that wait and are worse off by this one than by another placement of the same.
+    fn worse_off(&self, other: &Self) -> impl Iterator<Item = GuestAt> {
         let has = |of: Option<&Place>| match of {
             Some(Place::On { .. }) => 2,
             Some(Place::Later { .. }) => 1,
             Some(Place::Nowhere { .. }) | None => 0,
         };
+        let is_worse = move |(guest, place): &(&GuestAt, &Place)| has(self.places.get(*guest)) < has(Some(*place));
+        other.places.iter().filter(is_worse).map(|(guest, _)| *guest)
+    }
+
+    /// Whether only those give way for it that do for another placement of the same.
+    fn stops_no_others(&self, other: &Self) -> bool {
         let gives_way = |of: &Self, guest: GuestAt| of.preempted.iter().any(|found| found.guest == guest);
-        other.places.iter().all(|(guest, place)| has(self.places.get(guest)) >= has(Some(place)))
-            && self.preempted.iter().all(|found| gives_way(other, found.guest))
+        self.preempted.iter().all(|found| gives_way(other, found.guest))
     }
 
     /// The guests that have none.

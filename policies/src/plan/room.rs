@@ -75,6 +75,34 @@ impl Room {
         }
     }
 
+    /// Counts a guest that is not there yet also on the host that it goes to, if there is room for it. Its start comes later, and takes
+    /// no turn from others.
+    pub(super) fn promise(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) -> bool {
+        let is_open = problem.hosts[host].out.is_none() && problem.guests[guest].hosts().all(|here| here != host);
+        if !is_open || problem.liking(guest, host).is_err() {
+            return false;
+        }
+        // It is not in its own way.
+        self.leave(problem, guest);
+        let fits = self.fits(problem, guest, host).is_ok();
+        self.enter(problem, guest);
+        if fits {
+            self.count_promised(problem, guest, host, 1);
+        }
+        fits
+    }
+
+    /// Counts a guest where it is promised a place, or takes it off again; in a domain that it is in already it counts once.
+    pub(super) fn count_promised(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt, sign: i32) {
+        self.count_host(problem, guest, host, sign);
+        for group in &problem.guests[guest].groups {
+            let domain = &problem.groups[*group].domain;
+            if problem.guests[guest].hosts().all(|here| domain[here] != domain[host]) {
+                self.count_domain(*group, domain[host], sign);
+            }
+        }
+    }
+
     /// Puts a guest on a host.
     pub(super) fn take(&mut self, problem: &Problem<'_>, guest: GuestAt, host: HostAt) {
         self.count(problem, guest, host, 1);

@@ -58,7 +58,7 @@ impl Solver<'_, '_> {
 
     /// Moves a set that runs to where all of it can run. What is to be placed waits for it there.
     pub(super) fn move_set(&mut self, guests: &[GuestAt], anchors: &[GuestAt], there: Option<Rank>) -> bool {
-        let movable = |guest: &GuestAt| !self.wanted[*guest] && self.can_go(*guest);
+        let movable = |guest: &GuestAt| !self.wanted[*guest] && self.problem.can_go(*guest);
         if !anchors.iter().all(movable) {
             return false;
         }
@@ -87,13 +87,6 @@ impl Solver<'_, '_> {
         true
     }
 
-    /// Whether a guest that runs would be moved: not one that is left alone, for itself or with its host. Others of its set would wait
-    /// for it for ever, and hold their place.
-    fn can_go(&self, guest: GuestAt) -> bool {
-        let known = &self.problem.guests[guest];
-        known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.problem.lets_go(host))
-    }
-
     /// The one that a rule names, else the one with the least priority; `None` when there is nobody.
     pub(super) fn who_yields(&self, guests: &[GuestAt]) -> Option<GuestAt> {
         let yields = |guest: &GuestAt| {
@@ -102,6 +95,15 @@ impl Solver<'_, '_> {
         };
         let key = |guest: &&GuestAt| (!yields(guest), self.problem.guests[**guest].priority, Reverse(**guest));
         guests.iter().min_by_key(key).copied()
+    }
+}
+
+impl Problem<'_> {
+    /// Whether a guest that runs would be moved: not one that is left alone, for itself or with its host. Others of its set would wait
+    /// for it for ever, and hold their place.
+    pub(super) fn can_go(&self, guest: GuestAt) -> bool {
+        let known = &self.guests[guest];
+        known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.lets_go(host))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 const PLACE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a guest that was stopped to be moved waits for the host that it is going to before it starts at another.
-pub(super) const HEADING_PATIENCE: Duration = Duration::from_secs(5);
+pub(in crate::decide) const HEADING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The fields of [`crate::state::Phase::Free`], and whose they are.
 pub(super) struct Free<'a> {
@@ -222,7 +222,8 @@ pub(in crate::decide) fn is_to_be_placed(
     let Some(guest) = state.guests.get(name) else { return false };
     let Phase::Free { since, .. } = &guest.phase else { return false };
     let wanted = guest.wanted == Wanted::Running && guest.given_up.is_none();
-    // One that is being moved asks for its host by itself: placed here as well, it would take its own room twice.
+    // One that is being moved asks for its host by itself, where its place is promised to it: placed here as well, it would take its own
+    // room twice.
     let heads = guest.heading.is_some() && age(*since) < HEADING_PATIENCE;
     let wanted = wanted && !heads;
     wanted && state.hands_off(name).is_none() && held(state, (name, guest), second, age(*since)).is_none()

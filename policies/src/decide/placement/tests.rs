@@ -16,6 +16,7 @@ use crate::{
 
 use super::BALANCE_PATIENCE;
 
+mod heading;
 mod leaving;
 
 const NOW: Moment = Moment(100_000);
