@@ -77,6 +77,9 @@ impl FeatureLevel {
     /// From this one on a ladder that is declared anew counts as tried what it begins with wherever that stood on the one before, and keeps
     /// the wait of the newest try. An earlier version goes by what both begin with, and by the wait of the rung at the new place.
     pub const WAITS: Self = Self(5);
+    /// From this one on an operator's move is refused where the room is promised to a guest that is being stopped to start there. An
+    /// earlier version takes the move in. No level of its own: no version was made that can do the one and not the other.
+    pub const PROMISED: Self = Self::WAITS;
     /// What this version can do.
     pub const HIGHEST: Self = Self::WAITS;
 }

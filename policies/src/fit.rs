@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    feature_level::FeatureLevel,
     model::{GuestDeclaration, Policies},
     names::{GuestName, HostName, RuleName},
     rules::{Hosts, Rule, Score},
@@ -161,7 +162,9 @@ impl ClusterState {
                 let near = |other: &HostName| other == host || self.shares(by.as_deref(), other, host);
                 let guests = guests.among(&self.policies.guests);
                 let meets = |mover: &GuestName| {
-                    guests.iter().any(|&other| other != mover && (movers.contains(other) || self.runs(other, near)))
+                    let is_near =
+                        |other: &GuestName| movers.contains(other) || self.runs(other, near) || self.comes(other, near);
+                    guests.iter().any(|&other| other != mover && is_near(other))
                 };
                 movers.iter().any(|&mover| guests.contains(mover) && meets(mover))
             }
@@ -174,6 +177,16 @@ impl ClusterState {
     fn runs(&self, guest: &GuestName, place: impl Fn(&HostName) -> bool) -> bool {
         let halves = self.guests.get(guest).map(Guest::halves).unwrap_or_default();
         halves.into_iter().flatten().any(|tenure| place(&tenure.host))
+    }
+
+    /// Whether the guest is being stopped to start on a host like this: its place there is promised to it. Once it has stopped it is
+    /// about to start, there or after a while elsewhere, which nothing here tells. An earlier version counts it nowhere (R26).
+    fn comes(&self, guest: &GuestName, place: impl Fn(&HostName) -> bool) -> bool {
+        let Some(known) = self.guests.get(guest).filter(|_| self.level >= FeatureLevel::PROMISED) else { return false };
+        let Phase::Releasing { tenure, order: Some(_), failed: None, .. } = &known.phase else { return false };
+        let stops = self.hosts.get(&tenure.host).is_some_and(|on| on.life == Life::Up);
+        let goes = |to: &HostName| *to != tenure.host && place(to);
+        stops && known.wanted == Wanted::Running && known.heading.as_ref().is_some_and(|heading| goes(&heading.to))
     }
 
     /// Whether two hosts have the same value of a label.
@@ -189,10 +202,12 @@ impl ClusterState {
         let capacity: BTreeMap<String, u64> = reported.into_iter().chain(capacity).collect();
         let taken =
             |guest: &GuestName, what: &str| self.policies.guests.get(guest).map_or(0, |declared| takes(declared, what));
+        let coming = self.guests.keys().filter(|guest| self.comes(guest, |to| to == host));
+        let there = self.guests_of(host).map(|(name, _)| name).chain(coming);
+        let others: Vec<&GuestName> = there.filter(|name| !movers.contains(name)).collect();
         let mut hard = capacity.into_iter().filter(|(what, _)| self.policies.cluster.is_hard(what));
         hard.find_map(|(what, all)| {
-            let others = self.guests_of(host).map(|(name, _)| name).filter(|name| !movers.contains(name));
-            let used = others.map(|name| taken(name, &what)).fold(0, u64::saturating_add);
+            let used = others.iter().map(|name| taken(name, &what)).fold(0, u64::saturating_add);
             let needed = movers.iter().map(|mover| taken(mover, &what)).fold(0, u64::saturating_add);
             let free = all.saturating_sub(used);
             (free < needed).then_some(Unfit::NoRoom { what, free, needed })

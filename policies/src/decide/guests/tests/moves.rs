@@ -157,6 +157,19 @@ fn two_guests_that_go_to_one_host_with_room_for_one_do_not_go_there_both() {
 }
 
 #[test]
+fn a_move_is_denied_where_the_room_is_promised_to_a_guest_that_is_being_stopped_to_start_there() {
+    let mut scene = room_for_one();
+    let cold = |of: &str| Change::MoveAsked { guest: name(of), to: host("b"), cold: true, by: "ann".to_owned() };
+    scene.stage.must(Change::LevelRaised { to: FeatureLevel::HIGHEST });
+    scene.stage.must(cold("db"));
+    let refused = scene.stage.refused(cold("web"));
+    let no_room = Unfit::NoRoom { what: "memory_mib".to_owned(), free: 2_192, needed: 3_000 };
+    assert!(matches!(&refused, Refused::Target { why, .. } if *why == no_room), "{refused}");
+    scene.stage.end("a", failed());
+    scene.stage.must(cold("web"));
+}
+
+#[test]
 fn two_ladders_that_say_migrate_at_once_do_not_fill_one_host_twice() {
     let mut scene = room_for_one();
     let ladder = vec![
