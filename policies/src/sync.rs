@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,15 +14,15 @@ use crate::{
     evidence::SightState,
     feature_level::FeatureLevel,
     go_ahead::GoAhead,
-    model::Policies,
+    model::{FenceLevel, Policies},
     names::{Epoch, GuestName, HostName, Incarnation, OrderId, ServiceName, Vantage},
     news::{News, ViewMark},
     observe::GuestReport,
-    order::{Order, OrderOutcome},
-    proof::Power,
+    order::{Order, OrderKind, OrderOutcome},
+    proof::{Power, PowerReading},
     revocation::{KeyId, Revocation},
-    state::HostFacts,
-    time::WallTime,
+    state::{ClusterState, HostFacts},
+    time::{Moment, WallTime},
     timing::TimingTold,
 };
 
@@ -100,6 +101,34 @@ impl SyncRequest {
             has_view: None,
         }
     }
+
+    /// The order of this number, if it was given to the boot that sends this, by this generation (R25).
+    #[must_use]
+    pub fn order_given<'a>(&self, state: &'a ClusterState, order: OrderId) -> Option<&'a Order> {
+        let to_it = |order: &&Order| order.host == self.host && order.incarnation == self.facts.incarnation;
+        state.orders.get(&order).filter(to_it).filter(|_| state.is_known_by(self.seen))
+    }
+
+    /// A reading that came with what this says of an order, on a clock that shows `now`; `None` where nobody asked for it. Only the
+    /// executor of an open fence order has a reading, and only of what that order names: the level, as it is declared there.
+    #[must_use]
+    pub fn reading_asked_for(
+        &self,
+        state: &ClusterState,
+        order: OrderId,
+        reading: &AgedReading,
+        now: Moment,
+    ) -> Option<PowerReading> {
+        let order = self.order_given(state, order)?;
+        match &order.kind {
+            OrderKind::Fence { target, target_incarnation, level, device, .. }
+                if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level =>
+            {
+                Some(reading.on_clock(now, device, &self.host))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What came of one order.
@@ -128,6 +157,20 @@ pub struct AgedReading {
     pub devices: Vec<String>,
     /// Which level.
     pub level: usize,
+}
+
+impl AgedReading {
+    fn on_clock(&self, now: Moment, declared: &FenceLevel, asker: &HostName) -> PowerReading {
+        PowerReading {
+            incarnation: self.incarnation.clone(),
+            asked: now.minus(Duration::from_millis(self.asked_ago_ms)),
+            power: self.power.clone(),
+            devices: self.devices.clone(),
+            level: self.level,
+            declared: declared.clone(),
+            asker: Some(asker.clone()),
+        }
+    }
 }
 
 /// What one vantage makes of one service; ages instead of moments.

@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_policies::{
     change::Change,
     evidence::{Answer, Evidence, Heard, HostEvidence, LAST_WORDS_BYTES_MAX, Marks, Sight, TestedOff},
-    model::FenceLevel,
     names::{HostName, Incarnation, Vantage},
     observe::{clean, clean_to},
-    order::{Order, OrderKind, OrderOutcome},
+    order::OrderOutcome,
     proof::PowerReading,
     state::{ClusterState, Host},
-    sync::{AgedReading, OrderResult, SightReport, SyncRequest},
+    sync::{SightReport, SyncRequest},
     time::Moment,
 };
 
@@ -56,8 +55,8 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     (host.timing, host.certificate_ends) = (request.timing, request.certificate_ends);
     for result in &request.results {
         let Some(reading) = &result.reading else { continue };
-        if let Some(declared) = asked_about(state, request, result, reading) {
-            power(evidence, &reading.host, from_travelled(reading, declared, &request.host, now));
+        if let Some(taken) = request.reading_asked_for(state, result.order, reading, now) {
+            power(evidence, &reading.host, taken);
         } else {
             tracing::debug!(host = %request.host, of = %reading.host, "a power reading that no open fence order asked for");
         }
@@ -92,12 +91,6 @@ pub fn unjoined(evidence: &mut Evidence, state: &ClusterState, request: &SyncReq
     }
 }
 
-/// Whether the order was given to the boot that sends this, by this generation (R25).
-pub fn is_own(state: &ClusterState, order: &Order, request: &SyncRequest) -> bool {
-    let own = order.host == request.host && order.incarnation == request.facts.incarnation;
-    own && state.is_known_by(request.seen)
-}
-
 /// An outcome as it may be committed: a host's words are bounded, and a migration goes to a socket or nowhere.
 pub fn clean_outcome(outcome: &OrderOutcome) -> OrderOutcome {
     match outcome {
@@ -106,24 +99,6 @@ pub fn clean_outcome(outcome: &OrderOutcome) -> OrderOutcome {
             OrderOutcome::Done { detail, uri, last_seen: last_seen.clone() }.bounded()
         }
         OrderOutcome::Failed { detail } => OrderOutcome::Failed { detail: clean(detail) },
-    }
-}
-
-/// Only the executor of an open fence order has a reading, and only of what that order names: the level, as it is declared there.
-fn asked_about<'a>(
-    state: &'a ClusterState,
-    request: &SyncRequest,
-    result: &OrderResult,
-    reading: &AgedReading,
-) -> Option<&'a FenceLevel> {
-    let order = state.orders.get(&result.order).filter(|order| is_own(state, order, request))?;
-    match &order.kind {
-        OrderKind::Fence { target, target_incarnation, level, device, .. }
-            if *target == reading.host && *target_incarnation == reading.incarnation && *level == reading.level =>
-        {
-            Some(device)
-        }
-        _ => None,
     }
 }
 
@@ -137,18 +112,6 @@ fn may_see(state: &ClusterState, from: &HostName, report: &SightReport) -> bool 
         }
     };
     own && declared.is_some_and(|(_, policy)| policy.services.contains_key(&report.service))
-}
-
-fn from_travelled(reading: &AgedReading, declared: &FenceLevel, asker: &HostName, now: Moment) -> PowerReading {
-    PowerReading {
-        incarnation: reading.incarnation.clone(),
-        asked: now.minus(Duration::from_millis(reading.asked_ago_ms)),
-        power: reading.power.clone(),
-        devices: reading.devices.clone(),
-        level: reading.level,
-        declared: declared.clone(),
-        asker: Some(asker.clone()),
-    }
 }
 
 fn sight(evidence: &mut Evidence, report: &SightReport, now: Moment) {

@@ -41,9 +41,7 @@ impl Brain {
             self.record_armed(&request).await;
         }
         for result in &request.results {
-            let own = self.node.read(|state| {
-                state.orders.get(&result.order).is_some_and(|order| gather::is_own(state, order, &request))
-            });
+            let own = self.node.read(|state| request.order_given(state, result.order).is_some());
             if own && confirmed {
                 let (order, outcome) = (result.order, gather::clean_outcome(&result.outcome));
                 let evidence = &self.evidence;

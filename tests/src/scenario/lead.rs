@@ -6,10 +6,9 @@ use holdfast_policies::{
     decide::{Wish, decide},
     evidence::{Answer, Evidence, Heard, Sight},
     names::{GuestName, HostName, Incarnation},
-    order::OrderKind,
     proof::{Power, PowerReading, Proof},
     reply::reply,
-    sync::{AgedReading, SyncReply, SyncRequest},
+    sync::{SyncReply, SyncRequest},
     time::{Moment, Now, WallTime, millis},
 };
 
@@ -183,19 +182,12 @@ impl World {
             vantages.insert(sight.vantage, seen);
         }
         for result in request.results.clone() {
-            let declared = self.state.orders.get(&result.order).and_then(|order| match &order.kind {
-                OrderKind::Fence { device, .. } => Some(device.clone()),
-                _ => None,
-            });
-            if let (Some(reading), Some(declared)) = (result.reading, declared) {
-                let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading;
-                let asked = Moment(moment.0.saturating_sub(asked_ago_ms));
-                let asker = Some(request.host.clone());
-                let reading = PowerReading { incarnation, asked, power, devices, level, declared, asker };
-                self.evidence.hosts.entry(host).or_default().read(reading);
+            if let Some(reading) = &result.reading
+                && let Some(taken) = request.reading_asked_for(&self.state, result.order, reading, moment)
+            {
+                self.evidence.hosts.entry(reading.host.clone()).or_default().read(taken);
             }
-            let order = self.state.orders.get(&result.order);
-            if order.is_some_and(|order| order.host == *host && order.incarnation == *boot) {
+            if request.order_given(&self.state, result.order).is_some() {
                 self.commit(Change::OrderEnded { order: result.order, outcome: result.outcome });
             }
         }

@@ -6,13 +6,11 @@ use holdfast_policies::{
     change::Change,
     evidence::{Heard, Sight},
     lease::to_record,
-    model::FenceLevel,
     names::{GuestName, HostName},
-    order::OrderKind,
     proof::PowerReading,
     reply::reply,
     state::{ClusterState, Life},
-    sync::{AgedReading, OrderResult, SightReport, SyncReply, SyncRequest},
+    sync::{SightReport, SyncReply, SyncRequest},
     time::millis,
 };
 
@@ -133,13 +131,8 @@ impl World {
             self.result(voter, change);
         }
         for result in &request.results {
-            let known = &self.voters[voter];
-            let own = known
-                .state
-                .orders
-                .get(&result.order)
-                .is_some_and(|order| order.host == request.host && order.incarnation == request.facts.incarnation);
-            if own && confirmed && known.state.is_known_by(request.seen) {
+            let own = request.order_given(&self.voters[voter].state, result.order).is_some();
+            if own && confirmed {
                 let change = Change::OrderEnded { order: result.order, outcome: result.outcome.clone() };
                 self.result(voter, change);
             }
@@ -224,37 +217,10 @@ impl World {
         }
         for result in &request.results {
             if let Some(reading) = &result.reading
-                && let Some(declared) = self.asked_about(voter, request, result, reading)
+                && let Some(taken) = request.reading_asked_for(&self.voters[voter].state, result.order, reading, clock)
             {
-                let AgedReading { host, incarnation, asked_ago_ms, power, devices, level } = reading.clone();
-                let asked = clock.minus(Duration::from_millis(asked_ago_ms));
-                let asker = Some(request.host.clone());
-                let reading = PowerReading { incarnation, asked, power, devices, level, declared, asker };
-                self.take_reading(voter, &host, reading);
+                self.take_reading(voter, &reading.host, taken);
             }
-        }
-    }
-
-    /// Only the executor of an open fence order has a reading, and only of what that order names.
-    fn asked_about(
-        &self,
-        voter: usize,
-        request: &SyncRequest,
-        result: &OrderResult,
-        reading: &AgedReading,
-    ) -> Option<FenceLevel> {
-        let order = self.voters[voter].state.orders.get(&result.order)?;
-        let own = order.host == request.host && order.incarnation == request.facts.incarnation;
-        match &order.kind {
-            OrderKind::Fence { target, target_incarnation, level, device, .. }
-                if own
-                    && *target == reading.host
-                    && *target_incarnation == reading.incarnation
-                    && *level == reading.level =>
-            {
-                Some(device.clone())
-            }
-            _ => None,
         }
     }
 

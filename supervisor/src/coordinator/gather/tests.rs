@@ -4,11 +4,11 @@ use holdfast_policies::{
     change::Command,
     evidence::SightState,
     fence_path::{DeviceTest, LevelTest, Machine},
-    model::{PowerDevice, QemuDevice},
+    model::{FenceLevel, PowerDevice, QemuDevice},
     names::{OrderId, ServiceName},
     order::LAST_SEEN_BYTES_MAX,
     proof::Power,
-    sync::{Authority, SightsTold},
+    sync::{AgedReading, Authority, OrderResult, SightsTold},
     time::{Span, WallTime},
     timing::TimingTold,
 };
