@@ -90,6 +90,11 @@ impl Policies {
         self.fencing.get(host).map_or(&[], Vec::as_slice)
     }
 
+    /// One level of a host, counted from 0; `None` where there is none, or one without a power device.
+    pub(crate) fn device_level(&self, host: &HostName, level: usize) -> Option<&FenceLevel> {
+        self.levels_of(host).get(level).filter(|level| level.has_device())
+    }
+
     /// What somebody who declares these policies in place of `before` should know of levels that mean another machine on each
     /// host that asks.
     #[must_use]

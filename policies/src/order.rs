@@ -324,6 +324,14 @@ impl OrderOutcome {
         Self::Done { detail: detail.into(), uri: None, last_seen: None }
     }
 
+    /// Whether it was done, and what is told of it.
+    pub(crate) fn told(self) -> (bool, String) {
+        match self {
+            Self::Done { detail, .. } => (true, detail),
+            Self::Failed { detail } => (false, detail),
+        }
+    }
+
     /// The same with what a guest may have written into it cut and cleaned.
     #[must_use]
     pub fn bounded(self) -> Self {

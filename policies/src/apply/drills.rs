@@ -5,7 +5,7 @@ use crate::{
     change::Refused,
     fence_path::{Drill, DrillStep, WiredBy},
     journal::Event,
-    model::{FenceLevel, Severity},
+    model::Severity,
     names::{HostName, OrderId},
     order::{OrderKind, OrderOutcome, Switch},
     state::{ClusterState, Life, Mode},
@@ -20,7 +20,7 @@ impl ClusterState {
         level: usize,
         by: String,
     ) -> Result<(), Refused> {
-        let device = self.policies.levels_of(host).get(level).cloned().filter(FenceLevel::has_device);
+        let device = self.policies.device_level(host, level).cloned();
         let refuse = |why: &str| Err(Refused::Host { host: host.clone(), why: why.to_owned() });
         let Some(device) = device else { return refuse("has no power device at that level") };
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;

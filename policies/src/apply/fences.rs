@@ -12,7 +12,7 @@ use crate::{
     incident::Incident,
     journal::Event,
     lease::SafeAt,
-    model::{FenceLevel, Severity},
+    model::Severity,
     names::{GuestName, HostName, Incarnation, OrderId},
     order::{OrderKind, Switch},
     state::{ClusterState, FENCES_KEPT_MAX, Fence, Guest, Life, Phase},
@@ -79,8 +79,7 @@ impl ClusterState {
         executor: &HostName,
         level: usize,
     ) -> Result<(), Refused> {
-        let device = self.policies.levels_of(host).get(level).cloned();
-        let Some(device) = device.filter(FenceLevel::has_device) else {
+        let Some(device) = self.policies.device_level(host, level).cloned() else {
             return Err(Refused::Host {
                 host: host.clone(),
                 why: format!("has no power device at level {}", level + 1),

@@ -79,10 +79,7 @@ impl ClusterState {
         outcome: OrderOutcome,
     ) {
         let Some(migration) = self.migration(guest) else { return };
-        let (all, detail) = match outcome {
-            OrderOutcome::Done { detail, .. } => (true, detail),
-            OrderOutcome::Failed { detail } => (false, detail),
-        };
+        let (all, detail) = outcome.told();
         let next = next_step(&migration, migration::Event::Sent { order, all });
         self.follow(context, guest, migration, next, None, &format!("it could not be sent: {detail}"));
     }
@@ -95,10 +92,7 @@ impl ClusterState {
         outcome: OrderOutcome,
     ) {
         let Some(mut migration) = self.migration(guest) else { return };
-        let (runs, detail) = match outcome {
-            OrderOutcome::Done { detail, .. } => (true, detail),
-            OrderOutcome::Failed { detail } => (false, detail),
-        };
+        let (runs, detail) = outcome.told();
         let next = next_step(&migration, migration::Event::Resumed { order, runs });
         migration.step.forget(order);
         self.follow(context, guest, migration, next, None, &format!("it did not run again: {detail}"));

@@ -4,7 +4,7 @@ use super::Context;
 use crate::{
     change::Refused,
     journal::Event,
-    model::{FenceLevel, Severity},
+    model::Severity,
     names::{HostName, OrderId},
     order::{OrderKind, OrderOutcome, Switch},
     state::{ClusterState, Life, POWER_ON_TRIES_MAX, PowerOn},
@@ -20,7 +20,7 @@ impl ClusterState {
     ) -> Result<(), Refused> {
         let known = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         let refuse = |why: &str| Err(Refused::Host { host: host.clone(), why: why.to_owned() });
-        let device = self.policies.levels_of(host).get(level).cloned().filter(FenceLevel::has_device);
+        let device = self.policies.device_level(host, level).cloned();
         let Some(device) = device else { return refuse("has no power device at that level") };
         if !matches!(known.life, Life::Gone { .. }) || self.fence_under_way(host).is_some() {
             return refuse("is not proven gone, or may yet be switched off");

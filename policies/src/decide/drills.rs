@@ -35,8 +35,8 @@ pub fn drill(
     level: usize,
 ) -> Result<HostName, String> {
     let known = state.hosts.get(host).ok_or_else(|| format!("there is no host {host}"))?;
-    let levels = state.policies.levels_of(host);
-    if !levels.get(level).is_some_and(FenceLevel::has_device) {
+    if state.policies.device_level(host, level).is_none() {
+        let levels = state.policies.levels_of(host);
         return Err(format!("{host} has no power device at level {}; {}", level + 1, where_else(levels)));
     }
     // The word of such a device is no proof, and its switch may be another machine's.

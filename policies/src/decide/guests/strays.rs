@@ -125,11 +125,17 @@ impl<'b> Pass<'_, 'b> {
         }
     }
 
-    /// A person may be the only one who can say what became of it: not every host can be fenced.
     pub(super) fn tell_left(&mut self, name: &GuestName, host: &HostName) {
-        let summary = format!("{name} starts nowhere: {host} had something of it when it was last heard");
+        let why = format!("{host} had something of it when it was last heard");
+        self.tell_of_silent(name, host, &why, &format!("It may run on {host} still."));
+    }
+
+    /// Tells of a guest that starts nowhere because a silent host may have it. A person may be the only one who can say what became
+    /// of it: not every host can be fenced.
+    pub(super) fn tell_of_silent(&mut self, name: &GuestName, host: &HostName, why: &str, first: &str) {
+        let summary = format!("{name} starts nowhere: {why}");
         let human = format!(
-            "It may run on {host} still. Bring {host} back, or see that it is off and run \
+            "{first} Bring {host} back, or see that it is off and run \
              `holdfast host confirm-off {host} --operator YOUR-NAME`, unless it is fenced."
         );
         open(self.round, self.decision, format!("twice/{name}"), Severity::Critical, summary, Some(human));

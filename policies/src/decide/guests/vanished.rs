@@ -2,7 +2,7 @@
 //! before they have said that nothing of it is there, or are proven off (S1).
 
 use super::{
-    super::{FOREVER, GuestJudgement, HostVerdict, Round, fences::open},
+    super::{FOREVER, GuestJudgement, HostVerdict, Round},
     Pass,
     running::Run,
     strays::release_of,
@@ -10,7 +10,6 @@ use super::{
 use crate::{
     change::Change,
     evidence::{JUST_HEARD, is_there},
-    model::Severity,
     names::{GuestName, HostName},
     state::{Host, Mode},
     time::Moment,
@@ -45,13 +44,9 @@ impl Pass<'_, '_> {
 
     /// Where it is, or that it is nowhere, mostly a person can say at once.
     fn tell_gone_to(&mut self, name: &GuestName, host: &HostName) {
-        let summary =
-            format!("{name} starts nowhere: it vanished from its host, and may run on {host}, which is silent");
-        let human = format!(
-            "Look whether somebody has moved {name} to {host} with other tools. Bring {host} back, or see that it is off and run \
-             `holdfast host confirm-off {host} --operator YOUR-NAME`, unless it is fenced."
-        );
-        open(self.round, self.decision, format!("twice/{name}"), Severity::Critical, summary, Some(human));
+        let why = format!("it vanished from its host, and may run on {host}, which is silent");
+        let first = format!("Look whether somebody has moved {name} to {host} with other tools.");
+        self.tell_of_silent(name, host, &why, &first);
     }
 }
 

@@ -238,10 +238,9 @@ fn a_power_reading_counts_only_from_the_executor_and_of_what_was_ordered() {
 fn what_an_agent_tells_of_orders_before_it_has_learned_of_the_generation_is_of_others_with_the_same_numbers() {
     let (mut state, order) = fencing();
     state.generation = 3;
-    let order = &state.orders[&order];
     let own = |generation: u32| {
         let seen = Authority { generation, term: 1, index: state.applied };
-        is_own(&state, order, &SyncRequest { seen, ..request("h2", "boot-h2") })
+        SyncRequest { seen, ..request("h2", "boot-h2") }.order_given(&state, order).is_some()
     };
     assert!(!own(2) && own(3));
 }
