@@ -1,7 +1,10 @@
 //! Checks that span several declarations, perhaps in several files: what two of them must not share, and what one
 //! needs from another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use super::{
     finding::{Findings, Place},
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Labels, Service},
-    names::{GuestName, HostName, PolicyName, RuleName, ServiceName},
+    names::{BadName, GuestName, HostName, PolicyName, RuleName, ServiceName},
 };
 
 /// Most pairs of policies that are named for overlapping: the rest follows from them.
@@ -105,6 +108,28 @@ impl Seen {
             needs_address: None,
             needs_agent: None,
         })
+    }
+
+    /// Reads all entries of a section into what is declared by name. An entry under a name that an earlier file or document has
+    /// declared is a mistake, and is not read.
+    pub(super) fn read_each<N: FromStr<Err = BadName> + Ord, T>(
+        &mut self,
+        section: &Value<'_>,
+        kind: &str,
+        into: &mut BTreeMap<N, T>,
+        first: impl Fn(&Self, &N) -> Option<Place>,
+        read: impl Fn(&Value<'_>, &N, &mut Self) -> Option<T>,
+    ) {
+        for value in section.map().unwrap_or_default() {
+            let Some(name) = value.key_name::<N>() else { continue };
+            if let Some(first) = first(self, &name) {
+                self.twice(&value, kind, first);
+                continue;
+            }
+            if let Some(declared) = read(&value, &name, self) {
+                into.insert(name, declared);
+            }
+        }
     }
 
     /// Notes a name that an earlier file or document has declared.

@@ -20,17 +20,11 @@ const DEVICES_MAX: usize = 8;
 
 /// Reads the levels of all hosts of a section.
 pub(super) fn read(section: &Value<'_>, into: &mut BTreeMap<HostName, Vec<FenceLevel>>, seen: &mut Seen) {
-    for value in section.map().unwrap_or_default() {
-        let Some(host) = value.key_name::<HostName>() else { continue };
-        if let Some(first) = seen.fencing.get(&host) {
-            seen.twice(&value, "fencing of host", *first);
-            continue;
-        }
+    let first = |seen: &Seen, host: &HostName| seen.fencing.get(host).copied();
+    seen.read_each(section, "fencing of host", into, first, |value, host, seen| {
         seen.fencing.insert(host.clone(), value.at);
-        if let Some(levels) = levels(&value, &host, seen) {
-            into.insert(host, levels);
-        }
-    }
+        levels(value, host, seen)
+    });
 }
 
 fn levels(value: &Value<'_>, host: &HostName, seen: &mut Seen) -> Option<Vec<FenceLevel>> {

@@ -52,16 +52,7 @@ const LABEL_BYTES_MAX: usize = 128;
 
 /// Reads all guests of a section.
 pub(super) fn read(section: &Value<'_>, into: &mut BTreeMap<GuestName, GuestDeclaration>, seen: &mut Seen) {
-    for value in section.map().unwrap_or_default() {
-        let Some(name) = value.key_name::<GuestName>() else { continue };
-        if let Some(first) = seen.guests.get(&name) {
-            seen.twice(&value, "guest", first.place);
-            continue;
-        }
-        if let Some(guest) = guest(&value, &name, seen) {
-            into.insert(name, guest);
-        }
-    }
+    seen.read_each(section, "guest", into, |seen, name| seen.guests.get(name).map(|first| first.place), guest);
 }
 
 fn guest(value: &Value<'_>, name: &GuestName, seen: &mut Seen) -> Option<GuestDeclaration> {

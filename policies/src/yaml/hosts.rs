@@ -19,17 +19,11 @@ const AMOUNT_MAX: u64 = 1 << 40;
 
 /// Reads all hosts of a section.
 pub(super) fn read(section: &Value<'_>, into: &mut BTreeMap<HostName, HostDeclaration>, seen: &mut Seen) {
-    for value in section.map().unwrap_or_default() {
-        let Some(name) = value.key_name::<HostName>() else { continue };
-        if let Some(first) = seen.hosts.get(&name) {
-            seen.twice(&value, "host", *first);
-            continue;
-        }
+    let first = |seen: &Seen, name: &HostName| seen.hosts.get(name).copied();
+    seen.read_each(section, "host", into, first, |value, name, seen| {
         seen.hosts.insert(name.clone(), value.at);
-        if let Some(host) = host(&value) {
-            into.insert(name, host);
-        }
-    }
+        host(value)
+    });
 }
 
 fn host(value: &Value<'_>) -> Option<HostDeclaration> {

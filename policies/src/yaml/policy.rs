@@ -39,16 +39,7 @@ const HOSTS_MAX: u32 = 16;
 
 /// Reads all policies of a section.
 pub(super) fn read(section: &Value<'_>, into: &mut BTreeMap<PolicyName, Policy>, seen: &mut Seen) {
-    for value in section.map().unwrap_or_default() {
-        let Some(name) = value.key_name::<PolicyName>() else { continue };
-        if let Some(first) = seen.policies.get(&name) {
-            seen.twice(&value, "policy", first.place);
-            continue;
-        }
-        if let Some(policy) = policy(&value, &name, seen) {
-            into.insert(name, policy);
-        }
-    }
+    seen.read_each(section, "policy", into, |seen, name| seen.policies.get(name).map(|first| first.place), policy);
 }
 
 fn policy(value: &Value<'_>, name: &PolicyName, seen: &mut Seen) -> Option<Policy> {

@@ -38,17 +38,11 @@ const WEIGHT_MAX: i64 = 1_000_000;
 
 /// Reads all rules of a section.
 pub(super) fn read(section: &Value<'_>, into: &mut BTreeMap<RuleName, Rule>, seen: &mut Seen) {
-    for value in section.map().unwrap_or_default() {
-        let Some(name) = value.key_name::<RuleName>() else { continue };
-        if let Some(first) = seen.rules.get(&name) {
-            seen.twice(&value, "rule", *first);
-            continue;
-        }
+    let first = |seen: &Seen, name: &RuleName| seen.rules.get(name).copied();
+    seen.read_each(section, "rule", into, first, |value, name, seen| {
         seen.rules.insert(name.clone(), value.at);
-        if let Some(rule) = value.variant("rule", KINDS, &[]).and_then(|chosen| rule(&chosen)) {
-            into.insert(name, rule);
-        }
-    }
+        value.variant("rule", KINDS, &[]).and_then(|chosen| rule(&chosen))
+    });
 }
 
 fn rule(chosen: &Value<'_>) -> Option<Rule> {
