@@ -23,6 +23,7 @@ use holdfast_policies::hostfile::HostFile;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    causes::unless_absent,
     consensus::{ConsensusConfig, Place, Tuning},
     durable::{self, write_durably},
 };
@@ -141,12 +142,8 @@ impl Papers {
         if self.raft_id() != Some(node_id) {
             write_id(&self.id, node_id)?;
         }
-        match fs::rename(&self.ticket, self.used_ticket()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("using up the ticket {}", self.ticket.display()));
-            }
-            _ => {}
-        }
+        unless_absent(fs::rename(&self.ticket, self.used_ticket()))
+            .with_context(|| format!("using up the ticket {}", self.ticket.display()))?;
         remove(&self.invitation)?;
         remove(&self.removed)?;
         // A recovery that was not finished is over when the old store votes: nobody is to finish it later.
@@ -285,21 +282,11 @@ fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
-    gone(fs::remove_file(path), path)
+    unless_absent(fs::remove_file(path)).with_context(|| format!("removing {}", path.display()))
 }
 
 fn remove_folder(path: &Path) -> anyhow::Result<()> {
-    gone(fs::remove_dir_all(path), path)
-}
-
-/// What is not there need not be removed.
-fn gone(removed: io::Result<()>, path: &Path) -> anyhow::Result<()> {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    unless_absent(fs::remove_dir_all(path)).with_context(|| format!("removing {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What led to errors: all of it in one line, as people read it, and the one cause that is treated apart from others.
+//! What led to errors: all of it in one line, as people read it, and the causes that are treated apart from others.
 
 use std::io;
 
@@ -18,4 +18,15 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What came of doing away with something: what is not there need not be done away with.
+///
+/// # Errors
+/// When that failed for any other cause.
+pub fn unless_absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -30,6 +30,7 @@ use nix::{
 
 use super::{
     super::{
+        causes::unless_absent,
         clock,
         datagram::{Identity, KeyError, Keyring, Role, Sealer, start_stamp, unkept_stamp},
     },
@@ -355,10 +356,7 @@ fn take_lock(path: &Path) -> Result<fs::File, GuardError> {
 
 /// Only the holder of the lock comes here: a socket that is there already was left by a guard that is gone.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    unless_absent(fs::remove_file(path))?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;

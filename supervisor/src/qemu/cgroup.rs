@@ -19,6 +19,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::causes::unless_absent;
+
 /// How often emptiness is looked up besides the kernel's notice, should a notice ever be missed.
 const FALLBACK_EVERY: Duration = Duration::from_secs(1);
 
@@ -100,10 +102,7 @@ impl Cgroup {
 
     /// Removes it; it must be empty. An absent one is fine.
     pub fn remove(&self) -> io::Result<()> {
-        match std::fs::remove_dir(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        unless_absent(std::fs::remove_dir(&self.path))
     }
 
     /// Waits until no process is in it. Errors only delay: they are not emptiness.

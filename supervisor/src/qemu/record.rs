@@ -19,7 +19,7 @@ use holdfast_policies::{
 use serde::{Deserialize, Serialize};
 
 use super::How;
-use crate::{durable::write_durably, guard::boot_id};
+use crate::{causes::unless_absent, durable::write_durably, guard::boot_id};
 
 /// Longest record read, in bytes; a definition is a few hundred.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -196,7 +196,7 @@ impl Files {
     /// Removes what an earlier run left, except its logs.
     pub fn clear(&self) -> io::Result<()> {
         for path in [self.qmp(), self.human(), self.qga(), self.pid(), self.exit(), self.screen(), self.record()] {
-            remove_file(&path)?;
+            unless_absent(std::fs::remove_file(&path))?;
         }
         Ok(())
     }
@@ -254,13 +254,6 @@ impl Files {
 /// The folder of all guests.
 pub fn folder(run_dir: &Path) -> PathBuf {
     run_dir.join("guests")
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

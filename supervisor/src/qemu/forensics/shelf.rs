@@ -10,6 +10,7 @@ use std::{
 use holdfast_policies::names::Epoch;
 
 use super::Case;
+use crate::causes::unless_absent;
 
 /// Cases kept of each guest: a ladder that is climbed to its end on one host. With `TAIL_BYTES` they take some 100 KiB, and
 /// as much again with pictures of text screens; with the largest, which take `PICTURE_BYTES_MAX`, 10 MiB.
@@ -28,7 +29,7 @@ pub(super) fn put(all: &Path, case: &Case) -> io::Result<()> {
     match &case.picture {
         Some(Ok(picture)) => write(&folder, &picture_of(&path), picture)?,
         // Epochs begin anew with a new cluster: what is there shows another run.
-        Some(Err(_)) | None => remove(&picture_of(&path))?,
+        Some(Err(_)) | None => unless_absent(fs::remove_file(picture_of(&path)))?,
     }
     forget_oldest(&folder, &path, CASES_MAX)?;
     forget_guests(all, &folder, GUESTS_MAX)
@@ -48,15 +49,8 @@ fn picture_of(case: &Path) -> PathBuf {
 
 /// The picture first: a case that is still there is found again, and its picture with it.
 fn forget(case: &Path) -> io::Result<()> {
-    remove(&picture_of(case))?;
+    unless_absent(fs::remove_file(picture_of(case)))?;
     fs::remove_file(case)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Keeps the newest cases of a guest, `newest` among them. Age is the file's: epochs begin anew with a new cluster.
