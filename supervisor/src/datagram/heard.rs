@@ -18,6 +18,9 @@ use super::{Losses, Role, replay::SENDERS_MAX};
 /// Incarnations remembered per sender: questions are asked about the last boot, and perhaps about the one before.
 const INCARNATIONS_MAX: usize = 4;
 
+/// The processes of a host that say that it lives.
+const PROCESSES: [Role; 2] = [Role::Supervisor, Role::Guard];
+
 /// One sign of life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
@@ -75,34 +78,29 @@ impl Heard {
     /// When any process of a host was last heard, whatever its incarnation.
     #[must_use]
     pub fn last_any(&self, host: &HostName) -> Option<Moment> {
-        [Role::Supervisor, Role::Guard]
-            .into_iter()
-            .filter_map(|role| self.last(host, role))
-            .map(|life| life.moment)
-            .max()
+        PROCESSES.into_iter().filter_map(|role| self.last(host, role)).map(|life| life.moment).max()
     }
 
     /// When any process of this boot of a host was last heard: what a voter answers by R17.
     #[must_use]
     pub fn last_of(&self, host: &HostName, incarnation: &Incarnation) -> Option<Moment> {
-        let table = self.lock();
-        let lives =
-            [Role::Supervisor, Role::Guard].into_iter().filter_map(|role| table.get(&(host.clone(), role))).flatten();
-        lives.filter(|life| life.incarnation == *incarnation).map(|life| life.moment).max()
+        lives(&self.lock(), host).filter(|life| life.incarnation == *incarnation).map(|life| life.moment).max()
     }
 
     /// The newest sign of life of any boot of a host that `known` does not know.
     #[must_use]
     pub fn last_other(&self, host: &HostName, known: impl Fn(&Incarnation) -> bool) -> Option<Life> {
-        let table = self.lock();
-        let lives =
-            [Role::Supervisor, Role::Guard].into_iter().filter_map(|role| table.get(&(host.clone(), role))).flatten();
-        lives.filter(|life| !known(&life.incarnation)).max_by_key(|life| life.moment).cloned()
+        lives(&self.lock(), host).filter(|life| !known(&life.incarnation)).max_by_key(|life| life.moment).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The signs of life of all processes of a host, of any boot.
+fn lives<'t>(table: &'t Table, host: &HostName) -> impl Iterator<Item = &'t Life> {
+    PROCESSES.into_iter().filter_map(move |role| table.get(&(host.clone(), role))).flatten()
 }
 
 fn forget_longest_silent(table: &mut Table) {
