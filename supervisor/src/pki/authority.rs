@@ -73,17 +73,12 @@ pub fn issue(authority: &Authority, host: &HostName) -> Result<Issued, PkiError>
     if DnsName::try_from(host.as_str()).is_err() {
         return Err(PkiError::NotDns { host: host.to_string() });
     }
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem, &authority.key)?;
-    let key = KeyPair::generate()?;
     let mut params = dated(CertificateParams::new(Vec::<String>::new())?);
     // Set by hand: the library would turn a name such as "10.0.0.1" into an address.
     params.subject_alt_names = vec![rcgen::SanType::DnsName(host.as_str().try_into()?)];
     params.distinguished_name.push(DnType::CommonName, host.as_str());
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    let certificate = params.signed_by(&key, &issuer)?;
-    Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    sign(authority, params)
 }
 
 /// Issues a certificate for an operator, good for `days` days and for the calling end alone.
@@ -91,21 +86,26 @@ pub fn issue(authority: &Authority, host: &HostName) -> Result<Issued, PkiError>
 /// # Errors
 /// When signing fails.
 pub fn issue_operator(authority: &Authority, operator: &OperatorName, days: u16) -> Result<Issued, PkiError> {
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem, &authority.key)?;
-    let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     // No common name: that is what makes a certificate a host's.
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationalUnitName, "holdfast operator");
     params.subject_alt_names = vec![rcgen::SanType::URI(format!("{OPERATOR_URI}{operator}").try_into()?)];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
     // A day more at both ends, for clocks that differ and because dates begin at midnight.
     let (year, month, day) = date_in(-1);
     params.not_before = date_time_ymd(year, month, day);
     let (year, month, day) = date_in(i64::from(days) + 1);
     params.not_after = date_time_ymd(year, month, day);
+    sign(authority, params)
+}
+
+/// Signs a certificate for a fresh key, which is good for nothing but showing who has it.
+fn sign(authority: &Authority, mut params: CertificateParams) -> Result<Issued, PkiError> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem, &authority.key)?;
+    let key = KeyPair::generate()?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?;
     Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
 }
