@@ -238,10 +238,7 @@ impl RaftNetworkV2<Types> for Link {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Message::Vote(request), option.soft_ttl()).await? {
-            Reply::Vote(response) => Ok(response),
-            _ => other_reply(),
-        }
+        self.ask_for_vote(Message::Vote(request), option.soft_ttl()).await
     }
 
     async fn pre_vote(
@@ -249,10 +246,7 @@ impl RaftNetworkV2<Types> for Link {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(Message::PreVote(request), option.soft_ttl()).await? {
-            Reply::Vote(response) => Ok(response),
-            _ => other_reply(),
-        }
+        self.ask_for_vote(Message::PreVote(request), option.soft_ttl()).await
     }
 
     async fn full_snapshot(
@@ -281,6 +275,13 @@ impl RaftNetworkV2<Types> for Link {
 }
 
 impl Link {
+    async fn ask_for_vote(&self, message: Message, timeout: Duration) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(message, timeout).await? {
+            Reply::Vote(response) => Ok(response),
+            _ => other_reply(),
+        }
+    }
+
     /// Sends a snapshot part by part; `timeout` is for each part.
     async fn send_parts(
         &self,
