@@ -130,6 +130,13 @@ impl Scene {
         sights.insert(vantage, sight);
     }
 
+    /// Everybody who looks sees the guest's service like this.
+    pub fn seen(&mut self, guest: &str, state: SightState) {
+        for from in ["a", "b"] {
+            self.sight(guest, from, state);
+        }
+    }
+
     pub fn later(&mut self, ms: u64) {
         self.evidence.marks.applied(self.stage.index, Moment(self.now));
         self.now += ms;
@@ -177,9 +184,7 @@ pub(super) fn four() -> Scene {
     let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
     scene.stage.run("web", "d");
     scene.all_well();
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Passing);
-    }
+    scene.seen("web", SightState::Passing);
     scene
 }
 
@@ -581,9 +586,7 @@ fn a_host_whose_supervisor_stays_down_is_fenced_when_its_guest_fails() {
     scene.silent("d", 31_000);
     scene.heard("d", 100);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
 }
 
@@ -593,9 +596,7 @@ fn fails_behind_a_dead_supervisor(scene: &mut Scene) {
     scene.all_well();
     scene.silent("d", 31_000);
     scene.heard("d", 100);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
 }
 
 #[test]
@@ -653,9 +654,7 @@ fn a_coordinator_does_not_fence_itself_because_its_own_syncs_are_missing() {
     scene.silent("d", 31_000);
     scene.heard("d", 100);
     scene.evidence.me = Some(host("d"));
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     let decided = scene.settle();
     assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
 }
@@ -808,9 +807,7 @@ fn a_paused_guest_is_not_failed() {
     for condition in conditions {
         let mut scene = four();
         scene.report("web", "d", condition);
-        for from in ["a", "b"] {
-            scene.sight("web", from, SightState::Failing);
-        }
+        scene.seen("web", SightState::Failing);
         assert!(scene.words().is_empty(), "{:?}", scene.words());
     }
 }
@@ -855,9 +852,7 @@ fn a_service_that_one_vantage_fails_is_degraded_and_one_that_enough_fail_has_fai
 #[test]
 fn a_service_that_nobody_could_ask_has_not_failed() {
     let mut scene = four();
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Unknown);
-    }
+    scene.seen("web", SightState::Unknown);
     assert!(scene.words().is_empty(), "S5: {:?}", scene.words());
 }
 
@@ -885,14 +880,10 @@ fn a_guest_that_took_long_to_start_still_gets_its_time_to_boot() {
     scene.stage.place("web", "a");
     scene.stage.end("a", done());
     scene.later(2_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert!(scene.words().is_empty(), "the rung waits 8 s from when the guest runs: {:?}", scene.words());
     scene.later(8_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), ["Climb"]);
 }
 
@@ -945,9 +936,7 @@ fn a_drained_host_loses_its_guests_one_after_another() {
     scene.stage.must(Change::ModeSet { host: host("a"), mode: Mode::Draining, by: "ann".to_owned() });
     scene.later(20_000);
     for guest in ["g1", "g2"] {
-        for from in ["a", "b"] {
-            scene.sight(guest, from, SightState::Passing);
-        }
+        scene.seen(guest, SightState::Passing);
     }
     assert_eq!(scene.words(), ["Migrate"]);
 }
@@ -963,14 +952,10 @@ fn a_move_that_fails_is_not_tried_again_in_the_same_breath() {
     scene.stage.end(&to, failed());
     scene.stage.end(&to, done());
     scene.later(1_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Passing);
-    }
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
     scene.later(10_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Passing);
-    }
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Migrate"]);
 }
 

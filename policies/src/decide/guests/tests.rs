@@ -36,17 +36,19 @@ fn doing(scene: &Scene, guest: &str) -> String {
     scene.decide().report.guests[&name(guest)].doing.clone()
 }
 
-/// Everybody who looks sees the guest's service like this.
-fn seen(scene: &mut Scene, guest: &str, state: SightState) {
-    for from in ["a", "b"] {
-        scene.sight(guest, from, state);
-    }
-}
-
 /// Time passes, and nothing is heard of a host that is gone.
 fn later_without(scene: &mut Scene, on: &str, ms: u64) {
     scene.later(ms);
     scene.evidence.hosts.remove(&host(on));
+}
+
+/// Time passes, all hosts sync, and `d` has nothing of `web`.
+fn later_with_nothing(scene: &mut Scene, ms: u64) {
+    let left = scene.evidence.hosts[&host("d")].left.clone();
+    scene.later(ms);
+    let here = scene.evidence.hosts.get_mut(&host("d")).unwrap();
+    here.left = left;
+    here.reports.clear();
 }
 
 /// Changes what is declared.

@@ -172,9 +172,7 @@ fn off_between_two_beacons() -> Scene {
     scene.silent("d", 31_000);
     scene.heard("d", 100);
     assert_eq!(scene.settle(), ["IncidentOpened"], "its supervisor is silent");
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["FenceOpened", "FenceAttempted"]);
     scene.stage.end("a", done());
     scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));

@@ -27,10 +27,6 @@ fn under(change: impl Fn(&mut Policy)) -> Scene {
     scene
 }
 
-fn seen(scene: &mut Scene, state: SightState) {
-    ["a", "b"].iter().for_each(|from| scene.sight("web", from, state));
-}
-
 fn judged(scene: &Scene) -> ServiceJudgement {
     scene.decide().report.guests[&name("web")].services[&service("http")].clone()
 }
@@ -42,12 +38,12 @@ fn open_summaries(scene: &Scene) -> Vec<String> {
 #[test]
 fn a_slow_service_is_degraded_and_told_with_who_sees_it_and_nothing_is_restarted() {
     let mut scene = under(|_| {});
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     assert_eq!((judged(&scene).verdict, judged(&scene).degraded), (ServiceVerdict::Degraded, Some(Degradation::Slow)));
     assert_eq!(judged(&scene).word(), "degraded (slow)");
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     assert_eq!(open_summaries(&scene), ["http of web is slow, as seen by host:a, host:b"]);
-    seen(&mut scene, SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
 }
 
@@ -67,7 +63,7 @@ fn one_slow_vantage_of_two_is_a_disagreement_that_names_it() {
 #[test]
 fn a_vantage_that_has_not_seen_yet_that_a_service_has_come_up_disagrees_with_nobody() {
     let mut scene = under(|_| {});
-    seen(&mut scene, SightState::Unknown);
+    scene.seen("web", SightState::Unknown);
     scene.settle();
     scene.later(1_000);
     scene.sight("web", "a", SightState::Passing);
@@ -131,7 +127,7 @@ fn vantages_that_disagree_of_a_guest_that_was_started_are_told_of_when_its_time_
     assert_eq!(open_summaries(&scene), ["http of web does not answer host:b, and answers the others"]);
     assert_eq!(goes_on(&mut scene, 10_000), Vec::<String>::new(), "once");
     scene.later(1_000);
-    seen(&mut scene, SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified", "IncidentResolved"]);
 }
 
@@ -162,7 +158,7 @@ fn a_service_that_answers_with_a_warning_is_well_and_somebody_is_told_and_nothin
     for on_degraded in [OnDegraded::Alert, OnDegraded::Migrate, OnDegraded::Ladder] {
         let mut scene = under(|policy| policy.on_degraded = on_degraded);
         scene.later(600_000);
-        seen(&mut scene, SightState::Passing);
+        scene.seen("web", SightState::Passing);
         warn(&mut scene, true);
         assert_eq!((judged(&scene).verdict, judged(&scene).warns), (ServiceVerdict::Healthy, true));
         assert_eq!(scene.settle(), ["IncidentOpened"], "{on_degraded:?}");
@@ -189,18 +185,18 @@ fn slowness_is_never_counted_as_failure() {
 #[test]
 fn on_degraded_ladder_climbs_for_slowness_and_gives_a_try_the_whole_window() {
     let mut scene = under(|policy| policy.on_degraded = OnDegraded::Ladder);
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     assert_eq!(scene.settle(), ["Climb"]);
     assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
     scene.stage.end("d", done());
     // The rung waits 3s; what was slow before it is still in the window of 30s.
     scene.later(5_000);
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     assert_eq!(scene.words(), Vec::<String>::new());
     let (what, left) = scene.decide().report.guests[&name("web")].waits.clone().unwrap();
     assert!(what.contains("out of the window") && left > 0 && left <= 25_000, "{what} {left}");
     scene.later(26_000);
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     assert_eq!(scene.settle(), ["Climb"]);
     assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }), "the next rung resets the guest");
 }
@@ -208,22 +204,22 @@ fn on_degraded_ladder_climbs_for_slowness_and_gives_a_try_the_whole_window() {
 #[test]
 fn a_ladder_that_is_climbed_for_slowness_ends_when_it_is_quick_again() {
     let mut scene = under(|policy| policy.on_degraded = OnDegraded::Ladder);
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     scene.settle();
     scene.stage.end("d", done());
     scene.later(1_000);
-    seen(&mut scene, SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
 }
 
 #[test]
 fn a_failure_amid_slowness_is_not_kept_waiting_by_the_window() {
     let mut scene = under(|policy| policy.on_degraded = OnDegraded::Ladder);
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     scene.settle();
     scene.stage.end("d", done());
     scene.later(4_000);
-    seen(&mut scene, SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Climb"]);
 }
 
@@ -236,7 +232,7 @@ fn a_service_that_comes_up_slow_has_come_up_where_slowness_is_only_told() {
         scene.stage.must(climb);
         scene.stage.end("d", done());
         scene.later(100);
-        seen(&mut scene, SightState::Slow);
+        scene.seen("web", SightState::Slow);
         assert_eq!(scene.words().contains(&"Verified".to_owned()), expected, "{on_degraded:?}");
     }
 }
@@ -245,13 +241,13 @@ fn a_service_that_comes_up_slow_has_come_up_where_slowness_is_only_told() {
 fn on_degraded_migrate_moves_a_slow_guest_once_in_a_cool_down() {
     let mut scene = under(|policy| policy.on_degraded = OnDegraded::Migrate);
     scene.later(100);
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     assert_eq!(scene.settle(), ["IncidentOpened", "Migrate"]);
     let mut scene = under(|policy| {
         policy.on_degraded = OnDegraded::Migrate;
         policy.cool_down = Span::secs(3_600);
     });
-    seen(&mut scene, SightState::Slow);
+    scene.seen("web", SightState::Slow);
     assert_eq!(scene.settle(), ["IncidentOpened"], "it has not run here for the cool-down");
 }
 
@@ -300,7 +296,7 @@ fn who_saw_what_is_kept_when_a_degraded_service_is_well_again() {
     scene.sight("web", "a", SightState::Passing);
     scene.sight("web", "b", SightState::Slow);
     scene.settle();
-    seen(&mut scene, SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
     let incident = scene.stage.state.incidents.values().find(|one| one.key == "degraded/web").unwrap();
     let kept: Vec<&[String]> = incident.seen.iter().map(|seen| seen.what.as_slice()).collect();
@@ -326,14 +322,14 @@ fn a_flapping_service_is_one_alert_and_no_restarts() {
     let mut scene = under(|_| {});
     for state in [SightState::Flapping, SightState::Flapping] {
         scene.later(1_000);
-        seen(&mut scene, state);
+        scene.seen("web", state);
         scene.settle();
     }
     assert_eq!(judged(&scene).word(), "degraded (flapping)");
     let told = open_summaries(&scene);
     assert!(told.len() == 1 && told[0].contains("http of web is flapping"), "{told:?}");
     assert!(scene.stage.orders("d").is_empty());
-    seen(&mut scene, SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), ["Climb"], "one that stays down is down");
 }
 
@@ -432,7 +428,7 @@ fn a_service_has_its_own_grace_after_the_start() {
         scene.stage.end("d", done());
         scene.all_well();
         scene.later(10_000);
-        seen(&mut scene, SightState::Failing);
+        scene.seen("web", SightState::Failing);
         assert_eq!(scene.words().len(), expected, "{grace:?}: the policy's own grace is 6s");
     }
 }

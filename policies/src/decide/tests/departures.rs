@@ -21,9 +21,7 @@ fn announced(on_shutdown: OnShutdown, reboot: bool) -> (Scene, Vec<String>) {
     policies.cluster.on_shutdown = on_shutdown;
     scene.stage.declare(policies);
     scene.later(60_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Passing);
-    }
+    scene.seen("web", SightState::Passing);
     set_mode(&mut scene, "d", Mode::Leaving { reboot });
     let words = scene.settle();
     if scene.stage.orders("d").iter().any(|order| order.starts_with("release")) {

@@ -11,13 +11,7 @@ fn says(scene: &mut Scene, condition: GuestCondition, frozen_ms: Option<u64>) {
     let report = GuestReport { frozen_ms, ..GuestReport::new(name("web"), epoch, condition) };
     let now = Moment(scene.now);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::from([(name("web"), report)]), now);
-    fails(scene);
-}
-
-fn fails(scene: &mut Scene) {
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
 }
 
 fn judged(scene: &Scene) -> GuestJudgement {
@@ -60,10 +54,10 @@ fn a_guest_that_was_thawed_is_judged_by_what_is_seen_of_it_since() {
     assert!(judged(&scene).doing.contains("stood still"), "{}", judged(&scene).doing);
     // Three answers, half a second from one to the next, the last one as late as may be; and two syncs.
     scene.later(2_400);
-    fails(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), Vec::<String>::new());
     scene.later(200);
-    fails(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), ["Climb"], "it has failed anew");
 }
 

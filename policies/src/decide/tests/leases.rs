@@ -177,9 +177,7 @@ fn without_a_ground_no_time_is_long_enough() {
 #[test]
 fn an_isolated_host_is_not_fenced_and_its_guests_are_freed_by_its_lease() {
     let mut scene = isolated();
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.verdict("d"), HostVerdict::Isolated);
     assert_eq!(scene.settle(), ["LeaseClosed", "IncidentOpened"]);
     scene.now += 10_800;

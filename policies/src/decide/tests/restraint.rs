@@ -45,9 +45,7 @@ fn a_supervisor_that_stops_first_in_an_announced_shutdown_is_neither_told_nor_fe
     scene.later(60_000);
     scene.silent("d", 40_000);
     scene.heard("d", 100);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.verdict("d"), HostVerdict::Isolated);
     assert!(scene.words().is_empty(), "{:?}", scene.words());
 }

@@ -13,9 +13,7 @@ fn a_guest_whose_storage_failed_is_let_run_again_twice_then_a_human_is_called_an
     let mut taken = Vec::new();
     for _ in 0..4 {
         stopped_by_storage(&mut scene);
-        for from in ["a", "b"] {
-            scene.sight("web", from, SightState::Failing);
-        }
+        scene.seen("web", SightState::Failing);
         if scene.words() == ["Climb"] {
             scene.settle();
             taken.extend(scene.stage.orders("d"));
@@ -40,19 +38,19 @@ fn a_guest_whose_storage_failed_is_let_run_again_twice_then_a_human_is_called_an
 fn nothing_is_restarted_before_a_guest_that_was_let_run_again_has_had_its_time_to_answer() {
     let mut scene = four();
     stopped_by_storage(&mut scene);
-    fails_on(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Climb"]);
     scene.stage.end("d", done());
     // It runs, and what was seen of its services is from when it stood still.
     scene.later(1_000);
-    fails_on(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), Vec::<String>::new());
     let judged = scene.decide().report.guests[&name("web")].clone();
     assert!(judged.doing.contains("waiting for the newest try to help"), "{}", judged.doing);
     let (what, left) = judged.waits.unwrap();
     assert!(what.contains("let run again") && left > 0 && left < 10_000, "{what} {left}");
     scene.later(9_500);
-    fails_on(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Climb"], "they still do not answer");
     assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
 }
@@ -66,7 +64,7 @@ fn a_guest_that_goes_from_one_ladder_to_the_other_and_back_calls_a_human_when_bo
         if round % 2 == 0 {
             stopped_by_storage(&mut scene);
         }
-        fails_on(&mut scene);
+        scene.seen("web", SightState::Failing);
         let climbs = scene.settle().iter().filter(|word| *word == "Climb").count();
         taken += climbs;
         if climbs == 0 {
@@ -89,7 +87,7 @@ fn says(scene: &mut Scene, condition: GuestCondition) {
     let epoch = scene.stage.state.guests[&name("web")].tenures()[0].epoch;
     let (report, now) = (GuestReport::new(name("web"), epoch, condition), Moment(scene.now));
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::from([(name("web"), report)]), now);
-    fails_on(scene);
+    scene.seen("web", SightState::Failing);
 }
 
 #[test]
@@ -108,10 +106,10 @@ fn a_guest_that_was_paused_by_hand_is_judged_by_what_is_seen_of_it_since_it_runs
         assert!(judged.waits.is_some_and(|(what, left)| what.ends_with("since it was let run again") && left > 0));
         // Three answers, half a second from one to the next, the last one as late as may be; and two syncs.
         scene.later(2_400);
-        fails_on(&mut scene);
+        scene.seen("web", SightState::Failing);
         assert_eq!(scene.words(), Vec::<String>::new());
         scene.later(200);
-        fails_on(&mut scene);
+        scene.seen("web", SightState::Failing);
         assert_eq!(scene.words(), ["Climb"], "it has failed anew");
     }
 }
@@ -137,9 +135,7 @@ fn storage_has_a_ladder_of_its_own_and_does_not_spend_the_other_ones_tries() {
     let Phase::Starting { tenure, .. } = scene.stage.phase("web").clone() else { panic!() };
     scene.stage.end(tenure.host.as_str(), done());
     scene.later(60_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     let commands = scene.decide().commands;
     assert!(
         matches!(&commands[..], [Change::Climb { rung: 0, .. }]),
@@ -156,17 +152,9 @@ fn rebooted() -> Scene {
     }
     scene.stage.declare(policies);
     scene.later(60_000);
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Climb"]);
     scene
-}
-
-fn fails_on(scene: &mut Scene) {
-    for from in ["a", "b"] {
-        scene.sight("web", from, SightState::Failing);
-    }
 }
 
 #[test]
@@ -184,16 +172,16 @@ fn after_a_reboot_the_ladder_waits_and_then_goes_on_and_after_a_failed_one_it_go
     let mut scene = rebooted();
     scene.stage.end("d", done());
     scene.later(15_000);
-    fails_on(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), Vec::<String>::new());
     scene.later(6_000);
-    fails_on(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Climb"]);
     assert_eq!(scene.stage.orders("d"), ["run `restart` in web"]);
     let mut scene = rebooted();
     scene.stage.end("d", failed());
     scene.later(100);
-    fails_on(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Climb"]);
 }
 

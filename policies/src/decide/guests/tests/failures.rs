@@ -115,10 +115,10 @@ fn a_try_of_the_ladder_counts_until_the_guest_has_been_well_for_its_cool_down() 
     scene.stage.end("d", done());
     scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     scene.later(19_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), Vec::<String>::new());
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["LadderReset"]);
 }
 
@@ -169,7 +169,7 @@ fn a_ladder_that_is_made_shorter_while_it_is_climbed_is_climbed_from_its_beginni
             policies.policies.values_mut().for_each(|policy| policy.ladder.clone_from(&ladder));
         });
         scene.later(20_000);
-        seen(&mut scene, "web", SightState::Failing);
+        scene.seen("web", SightState::Failing);
         assert_eq!(scene.settle(), ["Climb"], "{ladder:?}");
         let web = &scene.stage.state.guests[&name("web")];
         assert_eq!((web.word(), web.ladder.position.as_ref().unwrap().rung), (expected, 0), "{ladder:?}");
@@ -183,7 +183,7 @@ fn paged_and_well_again() -> Scene {
     scene.stage.must(page);
     assert!(scene.stage.state.open_incident("guest/web").unwrap().human.is_some());
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
     assert!(scene.stage.state.open_incident("guest/web").is_none());
     scene
@@ -199,7 +199,7 @@ fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_nobody_c
     }
     set_mode(&mut scene, "d", Mode::Draining);
     scene.later(60_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     scene.settle();
     assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
     set_mode(&mut scene, "d", Mode::Active);
@@ -212,19 +212,19 @@ fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_nobody_c
 fn people_are_called_anew_when_a_guest_fails_again_whose_ladder_is_at_its_end() {
     let mut scene = paged_and_well_again();
     scene.later(5_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     let told = scene.stage.state.open_incident("guest/web").unwrap();
     assert_eq!(told.severity, crate::model::Severity::Critical, "as its `page` says");
     assert!(told.human.is_some() && told.summary.contains("every rung"), "{told:?}");
     scene.later(5_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), Vec::<String>::new(), "once");
     scene.later(5_000);
-    seen(&mut scene, "web", SightState::Unknown);
+    scene.seen("web", SightState::Unknown);
     assert_eq!(scene.settle(), Vec::<String>::new(), "nobody knows that it is well");
     scene.later(5_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert!(scene.settle().contains(&"IncidentResolved".to_owned()));
     assert!(scene.stage.state.open_incident("guest/web").is_none());
 }
@@ -237,7 +237,7 @@ fn a_guest_that_comes_and_goes_at_the_end_of_its_ladder_has_people_called_once_a
     });
     let turns = |scene: &mut Scene, ms: u64, state: SightState| {
         scene.later(ms);
-        seen(scene, "web", state);
+        scene.seen("web", state);
         scene.settle()
     };
     assert_eq!(turns(&mut scene, 5_000, SightState::Failing), ["IncidentOpened"]);
@@ -256,7 +256,7 @@ fn a_guest_that_comes_and_goes_at_the_end_of_its_ladder_has_people_called_once_a
 fn an_inventory_of_before_the_guest_ran_does_not_make_it_ill_however_late_it_arrives() {
     let mut scene = crate::decide::tests::four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let Phase::Running { since, .. } = scene.stage.phase("web") else { panic!("it runs") };
     let since = *since;
     for (index, is_ill) in [(since - 1, false), (since, true)] {

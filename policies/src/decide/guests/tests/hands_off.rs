@@ -31,7 +31,7 @@ fn nothing_is_done_to_a_guest_that_is_to_be_left_alone_whatever_happens_to_it() 
         assert!(doing(&scene, "web").contains(why), "{}", doing(&scene, "web"));
     });
     hands_off_each(|mut scene, why| {
-        seen(&mut scene, "web", SightState::Failing);
+        scene.seen("web", SightState::Failing);
         assert_eq!(scene.words(), Vec::<String>::new(), "{why}");
     });
 }
@@ -42,7 +42,7 @@ fn a_guest_that_is_left_alone_is_not_moved_off_a_draining_or_unwell_host() {
     want(&mut scene, "web", Wanted::Unmanaged);
     set_mode(&mut scene, "d", Mode::Draining);
     scene.later(60_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.words(), Vec::<String>::new());
 }
 
@@ -154,6 +154,6 @@ fn verdicts_are_still_committed_while_deciding_is_suspended() {
     suspend(&mut scene, true);
     scene.stage.end("a", done());
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
 }

@@ -147,11 +147,11 @@ fn two_guests_that_go_to_one_host_with_room_for_one_do_not_go_there_both() {
         scene.stage.must(Change::OrderEnded { order, outcome: done() });
     }
     scene.later(1_000);
-    seen(&mut scene, "big", SightState::Passing);
+    scene.seen("big", SightState::Passing);
     assert_eq!(scene.settle(), ["Place"]);
     assert_eq!((home(&scene, "db"), home(&scene, "web")), ("b".to_owned(), "nowhere".to_owned()));
     scene.later(5_000);
-    seen(&mut scene, "big", SightState::Passing);
+    scene.seen("big", SightState::Passing);
     assert_eq!(scene.settle(), ["Place"]);
     assert_eq!(home(&scene, "web"), "a", "there is no other room");
 }
@@ -180,9 +180,9 @@ fn two_ladders_that_say_migrate_at_once_do_not_fill_one_host_twice() {
         policies.policies.values_mut().for_each(|policy| policy.ladder.clone_from(&ladder));
     });
     scene.later(20_000);
-    seen(&mut scene, "big", SightState::Passing);
+    scene.seen("big", SightState::Passing);
     for guest in ["db", "web"] {
-        seen(&mut scene, guest, SightState::Failing);
+        scene.seen(guest, SightState::Failing);
     }
     let climbs = |words: Vec<String>| words.into_iter().filter(|word| word == "Climb").count();
     assert_eq!(climbs(scene.words()), 1);
@@ -255,7 +255,7 @@ fn an_operators_move_takes_along_what_is_kept_together() {
     scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     scene.later(20_000);
     for guest in ["web", "db"] {
-        seen(&mut scene, guest, SightState::Passing);
+        scene.seen(guest, SightState::Passing);
     }
     assert_eq!(scene.settle(), ["Migrate"]);
     assert!(matches!(scene.stage.phase("db"), Phase::Migrating(m) if m.target.as_ref().unwrap().host == host("b")));
@@ -275,7 +275,7 @@ fn nobody_leaves_the_one_of_its_set_that_cannot_be_moved_for_a_host_that_is_mere
     scene.evidence.hosts.get_mut(&host("c")).unwrap().unwell = Some("late".to_owned());
     scene.later(60_000);
     for guest in ["db", "web"] {
-        seen(&mut scene, guest, SightState::Passing);
+        scene.seen(guest, SightState::Passing);
     }
     let moved = |scene: &Scene| {
         let commands = scene.decide().commands.into_iter();
@@ -385,7 +385,7 @@ fn away(moved: impl Fn(&mut Scene)) -> Scene {
     scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
     assert_eq!(home(&scene, "web"), "a");
     scene.later(120_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene
 }
 
@@ -395,10 +395,10 @@ fn a_guest_that_fails_back_goes_to_the_host_that_it_prefers_when_that_is_well_ag
     scene.stage.join("d", "d.2");
     scene.evidence.marks.applied(scene.stage.index, crate::time::Moment(scene.now));
     scene.later(30_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.words(), Vec::<String>::new(), "it could fall again at once");
     scene.later(31_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Migrate"]);
     assert!(matches!(scene.stage.phase("web"), Phase::Migrating(m) if m.target.as_ref().unwrap().host == host("d")));
 }
@@ -411,7 +411,7 @@ fn a_guest_does_not_fail_back_to_a_host_where_it_does_not_start_before_that_has_
     scene.stage.join("d", "d.2");
     scene.evidence.marks.applied(scene.stage.index, crate::time::Moment(scene.now));
     scene.later(61_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.words(), ["Migrate"]);
 }
 
@@ -422,7 +422,7 @@ fn a_move_to_where_a_guest_is_merely_liked_better_is_tried_ever_more_seldom_whil
     rule(&mut scene, hosts_rule("web", &[("a", Score::By(9_999))], false));
     let calm = |scene: &mut Scene, ms: u64| {
         scene.later(ms);
-        seen(scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
     };
     let moves = |scene: &Scene| scene.words().contains(&"Migrate".to_owned());
     calm(&mut scene, 20_000);
@@ -454,7 +454,7 @@ fn a_guest_that_takes_long_to_be_sent_is_tried_as_seldom_where_it_is_merely_like
         scene.stage.state.guests.get_mut(&name("web")).unwrap().failed_moves = 20;
         let mut moves_after = |ms: u64| {
             scene.later(ms);
-            seen(&mut scene, "web", SightState::Passing);
+            scene.seen("web", SightState::Passing);
             scene.words().contains(&"Migrate".to_owned())
         };
         assert!(!moves_after(pause - 1_000), "{pause}");
@@ -498,7 +498,7 @@ fn a_drain_moves_cold_what_cannot_move_live_and_one_guest_at_a_time() {
         scene.later(20_000);
         for guest in ["g1", "g2"] {
             if home(scene, guest) != "nowhere" {
-                seen(scene, guest, SightState::Passing);
+                scene.seen(guest, SightState::Passing);
             }
         }
     };
@@ -507,7 +507,7 @@ fn a_drain_moves_cold_what_cannot_move_live_and_one_guest_at_a_time() {
     assert!(doing(&scene, "g2").ends_with("waits for another move to end, that of g1"), "{}", doing(&scene, "g2"));
     scene.stage.end("a", done());
     scene.later(1_000);
-    seen(&mut scene, "g2", SightState::Passing);
+    scene.seen("g2", SightState::Passing);
     assert_eq!(scene.settle(), ["Place"], "the first one starts before the second one stops");
     calm(&mut scene);
     assert_eq!(scene.settle(), Vec::<String>::new());
@@ -524,7 +524,7 @@ fn a_drained_guest_that_has_nowhere_to_go_runs_on_and_says_what_holds_it() {
     set_mode(&mut scene, "b", Mode::Maintenance);
     set_mode(&mut scene, "a", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     assert_eq!(home(&scene, "web"), "a");
     let said = doing(&scene, "web");
@@ -540,7 +540,7 @@ fn nobody_is_told_any_more_that_a_guest_cannot_leave_which_is_to_be_left_alone()
     set_mode(&mut scene, "b", Mode::Maintenance);
     set_mode(&mut scene, "a", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentOpened"]);
     want(&mut scene, "web", Wanted::Unmanaged);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
@@ -553,7 +553,7 @@ fn a_guest_whose_ladder_is_at_its_end_does_not_hold_up_a_drain() {
     scene.stage.must(page);
     set_mode(&mut scene, "d", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Migrate"]);
 }
 
@@ -597,7 +597,7 @@ fn a_large_guest_has_its_time_to_be_sent_and_other_moves_do_not_wait_for_it_wher
             scene.synced(on, scene.now);
         }
         scene.heard("d", 100);
-        seen(&mut scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
         (scene.words(), doing(&scene, "web"))
     };
     let moves = |words: &[String]| words.contains(&"Migrate".to_owned());
@@ -622,7 +622,7 @@ fn a_guest_that_has_arrived_and_waits_for_the_word_of_a_silent_host_alone_holds_
     }
     set_mode(&mut scene, "c", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let said = doing(&scene, "web");
     assert!(said.contains("waits for another move to end, that of db"), "{said}");
     scene.now += 10_000;
@@ -630,7 +630,7 @@ fn a_guest_that_has_arrived_and_waits_for_the_word_of_a_silent_host_alone_holds_
         scene.synced(on, scene.now);
     }
     scene.heard("d", 100);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert!(scene.words().contains(&"Migrate".to_owned()), "{}", doing(&scene, "web"));
 }
 
@@ -648,7 +648,7 @@ fn a_guest_that_is_stopped_or_started_for_its_move_by_a_silent_host_holds_up_no_
         }
         set_mode(&mut scene, "c", Mode::Draining);
         scene.later(20_000);
-        seen(&mut scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
         let said = doing(&scene, "web");
         assert!(said.contains("waits for another move to end, that of db"), "{said}");
         scene.now += 10_000;
@@ -657,7 +657,7 @@ fn a_guest_that_is_stopped_or_started_for_its_move_by_a_silent_host_holds_up_no_
         }
         // Its supervisor is down, and for that nobody switches it off yet.
         scene.heard(silent, 100);
-        seen(&mut scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
         assert!(scene.words().contains(&"Migrate".to_owned()), "{silent}: {}", doing(&scene, "web"));
     }
 }
@@ -674,7 +674,7 @@ fn a_guest_that_has_arrived_and_whose_remains_cannot_be_removed_holds_up_no_othe
     scene.stage.end("d", failed());
     set_mode(&mut scene, "c", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert!(scene.words().contains(&"Migrate".to_owned()), "{}", doing(&scene, "web"));
 }
 
@@ -824,7 +824,7 @@ fn people_are_told_of_a_guest_whose_moves_off_a_drained_host_fail_again_and_agai
     set_mode(&mut scene, "d", Mode::Draining);
     let calm = |scene: &mut Scene, ms: u64| {
         scene.later(ms);
-        seen(scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
     };
     calm(&mut scene, 20_000);
     for (failed_before, pause) in [(0, 10_000), (1, 10_000), (2, 20_000), (3, 40_000), (4, 60_000)] {

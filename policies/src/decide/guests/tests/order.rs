@@ -36,7 +36,7 @@ fn a_guest_starts_when_the_one_that_it_needs_runs_and_answers() {
         scene.stage.end(&on, done());
         scene.later(1_000);
         assert_eq!(scene.settle(), Vec::<String>::new(), "it runs, and nobody has seen it answer");
-        seen(&mut scene, "db", SightState::Passing);
+        scene.seen("db", SightState::Passing);
         scene.stage.must(Change::Verified { guest: name("db"), unasked: Vec::new() });
         assert!(takes_part(&scene));
         assert_eq!(scene.settle(), ["Place"]);
@@ -77,7 +77,7 @@ fn db_on_b(required: bool) -> Scene {
     scene.stage.run("db", "b");
     rule(&mut scene, order("db", "web", required, true));
     scene.later(1_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     scene
 }
 
@@ -122,7 +122,7 @@ fn nobody_starts_after_a_guest_that_is_about_to_be_stopped_and_started_elsewhere
     assert!(!starts(&scene));
     assert!(doing(&scene, "web").contains("about to be stopped to start elsewhere"), "{}", doing(&scene, "web"));
     scene.later(130_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     assert!(starts(&scene), "two minutes are enough");
 }
 
@@ -133,7 +133,7 @@ fn nobody_waits_for_a_guest_that_no_other_host_takes() {
     rule(&mut scene, hosts_rule("db", &[("a", Score::Never), ("c", Score::Never)], false));
     set_mode(&mut scene, "b", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentOpened", "Place"], "the first is that db cannot leave");
 }
 
@@ -150,7 +150,7 @@ fn who_waits_for_a_guest_that_is_to_start_elsewhere_takes_no_room_from_it() {
     cold_only(&mut scene, "db");
     set_mode(&mut scene, "b", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     assert_eq!(scene.settle(), ["Migrate"], "there is room for one of them");
 }
 
@@ -165,14 +165,14 @@ fn a_guest_that_moves_itself_is_not_down_until_the_one_before_it_has_its_turn() 
     set_mode(&mut scene, "b", Mode::Draining);
     scene.later(20_000);
     for guest in ["db", "web"] {
-        seen(&mut scene, guest, SightState::Passing);
+        scene.seen(guest, SightState::Passing);
     }
     scene.stage.must(ask_move("web", "a"));
     assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
     assert_eq!(scene.settle(), Vec::<String>::new(), "db waits for its turn");
     scene.stage.end("b", done());
     scene.later(1_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     assert_eq!(scene.settle(), ["Place"]);
     assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
 }
@@ -191,7 +191,7 @@ fn both_leave(required: bool, cold: bool) -> Scene {
     set_mode(&mut scene, "b", Mode::Draining);
     scene.later(20_000);
     for guest in ["app", "db"] {
-        seen(&mut scene, guest, SightState::Passing);
+        scene.seen(guest, SightState::Passing);
     }
     scene
 }
@@ -223,7 +223,7 @@ fn both(first: Rule) -> Scene {
     rule(&mut scene, first);
     scene.later(1_000);
     for guest in ["db", "web"] {
-        seen(&mut scene, guest, SightState::Passing);
+        scene.seen(guest, SightState::Passing);
     }
     scene
 }
@@ -270,7 +270,7 @@ fn second_cannot_be_stopped() -> Scene {
     scene.stage.end("b", failed());
     set_mode(&mut scene, "a", Mode::Draining);
     scene.later(1_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     scene
 }
 
@@ -282,7 +282,7 @@ fn a_guest_is_not_stopped_to_start_elsewhere_while_one_that_needs_it_could_not_b
     assert!(doing(&scene, "db").contains("waits for web to stop"), "{}", doing(&scene, "db"));
     redeclare(&mut scene, |policies| policies.rules.clear());
     scene.later(1_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     assert!(scene.settle().contains(&"Migrate".to_owned()), "nothing keeps it any more");
 }
 
@@ -320,7 +320,7 @@ fn three_in_a_row() -> Scene {
     rule(&mut scene, order("app", "web", true, true));
     scene.later(1_000);
     for guest in ["db", "app", "web"] {
-        seen(&mut scene, guest, SightState::Passing);
+        scene.seen(guest, SightState::Passing);
     }
     scene
 }
@@ -387,7 +387,7 @@ fn a_guest_that_has_ended_starts_anew_only_when_the_one_that_it_needs_is_ready()
     let on = home(&scene, "db");
     scene.stage.end(&on, done());
     scene.later(1_000);
-    seen(&mut scene, "db", SightState::Passing);
+    scene.seen("db", SightState::Passing);
     scene.stage.must(Change::Verified { guest: name("db"), unasked: Vec::new() });
     assert_eq!(scene.settle(), ["Place"]);
     assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
@@ -415,7 +415,7 @@ fn a_guest_whose_service_fails_without_the_guest_that_it_needs_is_left_as_it_is(
     scene.stage.must(restart);
     scene.stage.end("b", done());
     scene.later(10_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), Vec::<String>::new(), "a reset would help nobody");
     assert!(doing(&scene, "web").contains("it starts when db is ready"), "{}", doing(&scene, "web"));
     assert!(matches!(scene.stage.phase("web"), Phase::Running { .. }));

@@ -29,7 +29,7 @@ fn twice() -> Scene {
     for on in ["b", "c"] {
         has(&mut scene, "new", on, Epoch::default());
     }
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene
 }
 
@@ -111,7 +111,7 @@ fn a_stray_that_cannot_be_stopped_is_told_and_asked_again_and_nothing_starts() {
     for on in ["b", "c"] {
         has(&mut scene, "new", on, Epoch::default());
     }
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["StrayFound"]);
 }
 
@@ -178,7 +178,7 @@ fn nothing_starts_while_a_host_has_a_guest_that_is_proven_to_run_nowhere() {
 fn left_on_a_silent_host() -> Scene {
     let mut scene = four();
     scene.later(2_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let newest = Epoch { generation: 9, index: 9 };
     has(&mut scene, "web", "b", newest);
     assert_eq!(scene.settle(), ["StrayFound", "IncidentOpened"]);
@@ -324,7 +324,7 @@ fn a_host_that_dies_after_it_has_stopped_a_stray_is_not_fenced_for_it() {
 fn what_the_state_says_is_kept_of_a_guest_that_is_reported_elsewhere_too() {
     let mut scene = four();
     scene.later(2_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let newest = Epoch { generation: 9, index: 9 };
     has(&mut scene, "web", "b", newest);
     assert_eq!(scene.settle(), ["StrayFound", "IncidentOpened"]);
@@ -332,7 +332,7 @@ fn what_the_state_says_is_kept_of_a_guest_that_is_reported_elsewhere_too() {
     assert!(scene.stage.orders("d").is_empty());
     let mut older = four();
     older.later(2_000);
-    seen(&mut older, "web", SightState::Passing);
+    older.seen("web", SightState::Passing);
     has(&mut older, "web", "b", Epoch::default());
     assert_eq!(older.settle(), ["IncidentOpened"], "R10: the agent of b stops it when it syncs");
 }
@@ -342,7 +342,7 @@ fn what_a_silent_host_was_told_to_stop_is_not_forgotten_when_the_guests_own_host
     let mut scene = four();
     scene.stage.state.level = FeatureLevel::HIGHEST;
     scene.later(2_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     has(&mut scene, "web", "b", Epoch { generation: 9, index: 9 });
     assert_eq!(scene.settle(), ["StrayFound", "IncidentOpened"]);
     let gone = scene.stage.gone("d");
@@ -381,7 +381,7 @@ fn nothing_is_started_or_moved_before_a_stray_elsewhere_is_reported_to_be_stoppe
 fn a_drain_waits_for_a_stray_too() {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.settle();
     set_mode(&mut scene, "d", crate::state::Mode::Draining);
     assert!(scene.words().contains(&"Migrate".to_owned()), "{:?}", scene.words());
@@ -399,7 +399,7 @@ fn committed(scene: &Scene) -> Epoch {
 fn moved() -> Scene {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let epoch = committed(&scene);
     has(&mut scene, "web", "b", epoch);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().reports.remove(&name("web"));
@@ -410,7 +410,7 @@ fn moved() -> Scene {
 fn a_guest_that_vanishes_is_started_nowhere_before_the_others_have_said_since_then_that_they_have_nothing_of_it() {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
     let said = |scene: &mut Scene| (scene.settle(), doing(scene, "web"));
     let (words, doing) = said(&mut scene);
@@ -423,7 +423,7 @@ fn a_guest_that_vanishes_is_started_nowhere_before_the_others_have_said_since_th
 fn hosts_that_were_dead_before_a_guest_vanished_do_not_keep_it_from_its_start() {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
     later_with_nothing(&mut scene, 3_000);
     // It died three seconds and a half before.
@@ -435,7 +435,7 @@ fn hosts_that_were_dead_before_a_guest_vanished_do_not_keep_it_from_its_start() 
 fn a_coordinator_that_has_just_begun_to_listen_starts_no_guest_that_has_vanished_before_it_has_heard_the_others() {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     // What was heard before the election is not known here.
     scene.evidence.hosts.clear();
     scene.evidence.quorum_since = Some(Moment(scene.now));
@@ -457,7 +457,7 @@ fn a_coordinator_that_has_just_begun_to_listen_starts_no_guest_that_has_vanished
 fn people_stay_told_of_a_guest_that_was_found_twice_while_the_host_that_is_to_stop_it_is_silent() {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let epoch = committed(&scene);
     has(&mut scene, "web", "b", epoch);
     scene.settle();
@@ -466,23 +466,15 @@ fn people_stay_told_of_a_guest_that_was_found_twice_while_the_host_that_is_to_st
     scene.later(3_000);
     scene.synced("b", scene.now - 3_000);
     scene.heard("b", 100);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.settle();
     assert!(told(&scene), "it may run on b still");
     assert!(doing(&scene, "web").contains("b has not said yet"), "{}", doing(&scene, "web"));
     scene.stage.end("b", done());
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.settle();
     assert!(!told(&scene));
-}
-
-/// Time passes, all hosts sync, and `d` has nothing of `web`.
-fn later_with_nothing(scene: &mut Scene, ms: u64) {
-    let left = scene.evidence.hosts[&host("d")].left.clone();
-    scene.later(ms);
-    let here = scene.evidence.hosts.get_mut(&host("d")).unwrap();
-    (here.left, here.reports) = (left, BTreeMap::new());
 }
 
 #[test]
@@ -500,7 +492,7 @@ fn a_guest_that_other_tools_have_moved_is_followed_once_its_old_host_has_said_th
         matches!(scene.stage.phase("web"), Phase::Running { tenure, .. } if tenure.host == host("b") && tenure.epoch == epoch)
     );
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
     assert_eq!(scene.stage.state.guests[&name("web")].settled, Some(host("b")), "whoever moved it wants it there");
 }
@@ -570,7 +562,7 @@ fn a_guest_that_was_moved_to_where_a_floor_forbids_its_assignment_is_released_an
 fn a_guest_that_other_tools_have_moved_is_not_followed_while_a_third_host_is_still_to_stop_it() {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     let epoch = committed(&scene);
     has(&mut scene, "web", "c", epoch);
     assert!(scene.settle().contains(&"StrayFound".to_owned()), "c is to stop it");
@@ -593,6 +585,6 @@ fn a_guest_that_was_moved_away_is_no_sign_of_life_of_its_old_host() {
     scene.later(2_000);
     // It dies before it has said that nothing is left, and the guest goes on to answer where it is.
     scene.silent("d", 2_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.verdict("d"), crate::decide::hosts::HostVerdict::Failed);
 }

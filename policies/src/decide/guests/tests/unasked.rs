@@ -13,13 +13,13 @@ use crate::{
 /// It was just started, and those who look at it cannot ask it from the beginning.
 fn unseen() -> Scene {
     let mut scene = started();
-    seen(&mut scene, "web", SightState::Unknown);
+    scene.seen("web", SightState::Unknown);
     scene
 }
 
 fn later_unseen(scene: &mut Scene, ms: u64) -> Vec<String> {
     scene.later(ms);
-    seen(scene, "web", SightState::Unknown);
+    scene.seen("web", SightState::Unknown);
     scene.settle()
 }
 
@@ -61,7 +61,7 @@ fn a_service_that_is_long_beyond_asking_is_told_once_and_taken_back_when_somebod
     assert_eq!(later_unseen(&mut scene, 10_000), Vec::<String>::new());
     scene.later(10_000);
     assert_eq!(scene.settle(), Vec::<String>::new(), "that nobody says anything takes nothing back");
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentResolved"]);
 }
 
@@ -80,7 +80,7 @@ fn a_new_coordinator_hears_for_itself_for_how_long_nobody_can_ask() {
 fn a_vantage_that_has_only_begun_to_look_has_yet_to_see_whether_a_started_guest_fails() {
     let mut scene = started();
     scene.later(50_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     scene.later(50_000);
     scene.sight("web", "c", SightState::Unknown);
     assert_eq!(scene.words(), Vec::<String>::new(), "another one looks in place of those who saw it fail");
@@ -92,10 +92,10 @@ fn a_vantage_that_has_only_begun_to_look_has_yet_to_see_whether_a_started_guest_
 #[test]
 fn a_supervisor_that_has_just_started_raises_no_alarm_of_what_it_has_yet_to_ask() {
     let mut scene = started();
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
     scene.later(100_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(later_unseen(&mut scene, 1_000), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 65_000), Vec::<String>::new());
     assert_eq!(later_unseen(&mut scene, 2_000), ["IncidentOpened"]);
@@ -106,7 +106,7 @@ fn a_service_that_one_vantage_fails_and_no_other_can_ask_is_told_of_once_whether
     for has_come_up in [false, true] {
         let mut scene = started();
         if has_come_up {
-            seen(&mut scene, "web", SightState::Passing);
+            scene.seen("web", SightState::Passing);
             assert_eq!(scene.settle(), ["Verified"]);
         }
         let goes_on = |scene: &mut Scene, ms: u64| {
@@ -121,7 +121,7 @@ fn a_service_that_one_vantage_fails_and_no_other_can_ask_is_told_of_once_whether
         let told = scene.stage.state.open_incident("unasked/web").unwrap();
         assert!(told.summary.starts_with("too few can ask http of web"), "{}", told.summary);
         assert_eq!(goes_on(&mut scene, 10_000), Vec::<String>::new(), "once");
-        seen(&mut scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
         assert!(scene.settle().contains(&"IncidentResolved".to_owned()));
     }
 }
@@ -159,7 +159,7 @@ fn a_guest_that_is_long_paused_or_of_which_its_host_cannot_tell_is_told_of_once_
         let goes_on = |scene: &mut Scene, ms: u64| {
             scene.later(ms);
             says(scene, condition.clone());
-            seen(scene, "web", SightState::Failing);
+            scene.seen("web", SightState::Failing);
             scene.settle()
         };
         assert_eq!(goes_on(&mut scene, 299_000), Vec::<String>::new(), "{condition:?}");
@@ -169,7 +169,7 @@ fn a_guest_that_is_long_paused_or_of_which_its_host_cannot_tell_is_told_of_once_
         assert_eq!(goes_on(&mut scene, 60_000), Vec::<String>::new(), "once");
         scene.later(10_000);
         says(&mut scene, GuestCondition::Running);
-        seen(&mut scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
         assert_eq!(scene.settle(), ["IncidentResolved"]);
         says(&mut scene, condition.clone());
         assert_eq!(goes_on(&mut scene, 299_000), Vec::<String>::new(), "it counts from the beginning");

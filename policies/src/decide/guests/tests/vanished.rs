@@ -15,17 +15,9 @@ use crate::{
 fn vanished() -> Scene {
     let mut scene = four();
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
     scene
-}
-
-/// Time passes, all hosts sync, and `d` has nothing of `web`.
-fn later_with_nothing(scene: &mut Scene, ms: u64) {
-    let left = scene.evidence.hosts[&host("d")].left.clone();
-    scene.later(ms);
-    let here = scene.evidence.hosts.get_mut(&host("d")).unwrap();
-    (here.left, here.reports) = (left, BTreeMap::new());
 }
 
 /// What is decided, in which nothing starts `web`; `c` is to stop what it may have of it, and people are told.
@@ -111,7 +103,7 @@ fn a_guest_that_vanishes_as_a_host_with_guests_dies_waits_for_as_long_as_that_is
     scene.stage.run("db", "c");
     scene.stage.run("web", "d");
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.evidence.hosts.get_mut(&host("d")).unwrap().report(BTreeMap::new(), Moment(scene.now));
     later_with_nothing(&mut scene, 3_000);
     scene.silent("c", 3_000);

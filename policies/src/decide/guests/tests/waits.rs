@@ -156,7 +156,7 @@ fn a_guest_that_boots_waits_for_its_services_for_its_time_to_boot_and_then_for_t
     let booting = ("its services to answer, or its time to boot to pass".to_owned(), 6_000);
     let mut failing = started();
     assert_eq!(waits(&failing, "web"), booting, "nobody has looked yet");
-    seen(&mut failing, "web", SightState::Failing);
+    failing.seen("web", SightState::Failing);
     assert_eq!(waits(&failing, "web"), booting);
     let mut unclear = started();
     unclear.later(100_000);
@@ -171,7 +171,7 @@ fn a_guest_whose_ladder_is_at_its_end_waits_for_a_person() {
     let page = scene.stage.climb("web", 3);
     scene.stage.must(page);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(waits(&scene, "web"), forever("a person, or that it recovers"));
 }
 
@@ -182,7 +182,7 @@ fn a_guest_that_cannot_leave_waits_for_a_host_however_long() {
     set_mode(&mut scene, "b", Mode::Maintenance);
     set_mode(&mut scene, "a", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     assert_eq!(waits(&scene, "web"), forever("a host that can take it"));
 }
 

@@ -172,7 +172,7 @@ fn a_guest_that_is_wanted_stopped_is_not_restarted_when_its_host_dies() {
 fn a_service_that_fails_does_not_keep_a_guest_from_being_stopped() {
     let mut scene = four();
     want(&mut scene, "web", Wanted::Stopped);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), ["Stop"]);
 }
 
