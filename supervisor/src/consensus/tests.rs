@@ -5,7 +5,6 @@ use std::{
     fs,
     future::Future,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         OnceLock,
@@ -16,7 +15,7 @@ use std::{
 
 use super::{
     super::{
-        pki::{self, TlsFiles},
+        pki::{self, TlsFiles, fixture::written},
         rpc::{self, Channel, Handler, Limits, Server},
     },
     *,
@@ -194,13 +193,7 @@ fn host(node_id: u64) -> HostName {
 }
 
 fn files(authority: &pki::Authority, host: &HostName, directory: &Path) -> TlsFiles {
-    let issued = pki::issue(authority, host).unwrap();
-    let at = |kind: &str| directory.join(format!("{host}.{kind}"));
-    fs::write(at("ca"), authority.certificate_pem()).unwrap();
-    fs::write(at("cert"), issued.certificate_pem).unwrap();
-    fs::write(at("key"), issued.key_pem).unwrap();
-    fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
-    TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+    written(directory, host.as_str(), authority, &pki::issue(authority, host).unwrap())
 }
 
 async fn pause() {

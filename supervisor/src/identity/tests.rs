@@ -3,7 +3,6 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -11,21 +10,15 @@ use async_trait::async_trait;
 use holdfast_policies::hostfile;
 
 use super::*;
-use crate::rpc::{Handler, Limits, Server};
+use crate::{
+    pki::fixture::written,
+    rpc::{Handler, Limits, Server},
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()
-}
-
-fn write(directory: &Path, name: &str, authority: &pki::Authority, issued: &pki::Issued) -> TlsFiles {
-    let at = |kind: &str| directory.join(format!("{name}.{kind}"));
-    fs::write(at("ca"), authority.certificate_pem()).unwrap();
-    fs::write(at("cert"), &issued.certificate_pem).unwrap();
-    fs::write(at("key"), &issued.key_pem).unwrap();
-    fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
-    TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
 }
 
 /// A supervisor that remembers what operators ask of it, and knows where the coordinator is, itself perhaps.
@@ -71,7 +64,7 @@ async fn scene() -> Scene {
     let mut voters = Vec::new();
     for name in ["hv-a", "hv-b", "hv-c"] {
         let issued = pki::issue(&authority, &host(name)).unwrap();
-        let tls = pki::server_config(&write(directory.path(), name, &authority, &issued)).unwrap();
+        let tls = pki::server_config(&written(directory.path(), name, &authority, &issued)).unwrap();
         let voter = Voter { name, coordinator: Arc::clone(&coordinator), asked: Arc::clone(&asked) };
         let listen = "127.0.0.1:0".parse().unwrap();
         let server = Server::serve(listen, tls, Arc::new(voter), Limits::default()).await.unwrap();
@@ -79,7 +72,7 @@ async fn scene() -> Scene {
     }
     let issued = pki::issue_operator(&authority, &OperatorName::new("ann").unwrap(), 1).unwrap();
     let addresses = voters.iter().map(|(name, server)| (name.clone(), server.address())).collect();
-    let ann = Identity::open(file(write(directory.path(), "ann", &authority, &issued), addresses)).unwrap();
+    let ann = Identity::open(file(written(directory.path(), "ann", &authority, &issued), addresses)).unwrap();
     Scene { _directory: directory, voters, coordinator, asked, ann }
 }
 
@@ -122,7 +115,7 @@ fn whoever_uses_a_certificate_that_ends_soon_or_has_ended_is_told_so() {
     let (authority, directory) = (pki::make_authority().unwrap(), tempfile::tempdir().unwrap());
     let of = |name: &str, days: u16| {
         let issued = pki::issue_operator(&authority, &OperatorName::new(name).unwrap(), days).unwrap();
-        Identity::open(file(write(directory.path(), name, &authority, &issued), BTreeMap::new())).unwrap()
+        Identity::open(file(written(directory.path(), name, &authority, &issued), BTreeMap::new())).unwrap()
     };
     let now = crate::clock::wall();
     let later = |days: u64| WallTime(now.0 + days * DAY);
@@ -183,10 +176,10 @@ async fn another_name_than_the_certificates_is_refused_before_anything_is_sent()
 fn a_hosts_certificate_and_a_key_that_others_can_read_are_no_identity() {
     let (authority, directory) = (pki::make_authority().unwrap(), tempfile::tempdir().unwrap());
     let issued = pki::issue(&authority, &host("hv-a")).unwrap();
-    let of_host = write(directory.path(), "hv-a", &authority, &issued);
+    let of_host = written(directory.path(), "hv-a", &authority, &issued);
     assert!(matches!(Identity::open(file(of_host, BTreeMap::new())), Err(PkiError::NotOperator { .. })));
     let issued = pki::issue_operator(&authority, &OperatorName::new("ann").unwrap(), 1).unwrap();
-    let exposed = write(directory.path(), "ann", &authority, &issued);
+    let exposed = written(directory.path(), "ann", &authority, &issued);
     fs::set_permissions(&exposed.key, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(Identity::open(file(exposed, BTreeMap::new())), Err(PkiError::KeyExposed { .. })));
 }

@@ -7,6 +7,8 @@
 mod authority;
 mod behind;
 mod files;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod peer;
 mod tls;
 

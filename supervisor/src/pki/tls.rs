@@ -64,26 +64,25 @@ fn client_by(files: &TlsFiles, clock: Arc<dyn TimeProvider>) -> Result<Arc<Clien
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+    use std::{fs, io, os::unix::fs::PermissionsExt, time::Duration};
 
     use holdfast_policies::names::{HostName, OperatorName};
     use rustls::pki_types::{ServerName, UnixTime};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::{
-        super::{Authority, Issued, issue, issue_operator, make_authority, own_host, own_operator, own_validity},
+        super::{
+            Authority, fixture::written, issue, issue_operator, make_authority, own_host, own_operator, own_validity,
+        },
         *,
     };
 
     fn files(directory: &std::path::Path, mode: u32) -> TlsFiles {
         let authority = make_authority().unwrap();
         let issued = issue(&authority, &HostName::new("hv-a").unwrap()).unwrap();
-        let at = |name: &str| directory.join(name);
-        fs::write(at("ca"), authority.certificate_pem()).unwrap();
-        fs::write(at("cert"), issued.certificate_pem).unwrap();
-        fs::write(at("key"), issued.key_pem).unwrap();
-        fs::set_permissions(at("key"), fs::Permissions::from_mode(mode)).unwrap();
-        TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+        let files = written(directory, "hv-a", &authority, &issued);
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
+        files
     }
 
     /// A clock that stands still, in seconds after the beginning of 1970.
@@ -94,17 +93,6 @@ mod tests {
         fn current_time(&self) -> Option<UnixTime> {
             Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
         }
-    }
-
-    /// The files of whoever has this certificate, below a folder of their own.
-    fn written(folder: &Path, authority: &Authority, issued: Issued) -> TlsFiles {
-        fs::create_dir(folder).unwrap();
-        let at = |name: &str| folder.join(name);
-        fs::write(at("ca"), authority.certificate_pem()).unwrap();
-        fs::write(at("cert"), issued.certificate_pem).unwrap();
-        fs::write(at("key"), issued.key_pem).unwrap();
-        fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
-        TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
     }
 
     /// Whether both ends come to terms, each by its own clock, when somebody calls `hv-b`.
@@ -124,8 +112,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = make_authority().unwrap();
         let of_host = |name: &str| issue(&authority, &HostName::new(name).unwrap()).unwrap();
-        let a = written(&folder.path().join("a"), &authority, of_host("hv-a"));
-        let b = written(&folder.path().join("b"), &authority, of_host("hv-b"));
+        let a = written(folder.path(), "a", &authority, &of_host("hv-a"));
+        let b = written(folder.path(), "b", &authority, &of_host("hv-b"));
         let today = Clock(jiff::Timestamp::now().as_second().unsigned_abs());
         let (firmware, centuries) = (Clock(0), Clock(today.0 + 200 * 365 * 24 * 3600));
         for (of_a, of_b) in [(today, today), (firmware, firmware), (today, firmware), (firmware, today)] {
@@ -136,10 +124,10 @@ mod tests {
         let strange = make_authority().unwrap();
         let issued = issue(&strange, &HostName::new("hv-b").unwrap()).unwrap();
         let stranger =
-            TlsFiles { authority: a.authority.clone(), ..written(&folder.path().join("stranger"), &strange, issued) };
+            TlsFiles { authority: a.authority.clone(), ..written(folder.path(), "stranger", &strange, &issued) };
         meet((&a, firmware), (&stranger, firmware)).await.expect_err("another authority's is none at any time");
         let issued = issue_operator(&authority, &OperatorName::new("ann").unwrap(), 1).unwrap();
-        let ann = written(&folder.path().join("ann"), &authority, issued);
+        let ann = written(folder.path(), "ann", &authority, &issued);
         meet((&ann, today), (&b, today)).await.unwrap();
         meet((&ann, today), (&b, firmware)).await.expect_err("an operator's is not brought back by an old clock");
     }

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -23,7 +21,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{super::pki, connection::IN_FLIGHT_PER_CHANNEL, *};
+use super::{
+    super::pki::{self, fixture::written},
+    connection::IN_FLIGHT_PER_CHANNEL,
+    *,
+};
 
 /// Longer than anything takes that comes about, on a busy machine, too.
 const LONG: Duration = Duration::from_secs(20);
@@ -33,21 +35,12 @@ fn host(name: &str) -> HostName {
 }
 
 fn files(authority: &pki::Authority, name: &str, directory: &Path) -> pki::TlsFiles {
-    files_of(authority, &pki::issue(authority, &host(name)).unwrap(), name, directory)
+    written(directory, name, authority, &pki::issue(authority, &host(name)).unwrap())
 }
 
 fn operator_files(authority: &pki::Authority, name: &str, directory: &Path) -> pki::TlsFiles {
     let issued = pki::issue_operator(authority, &OperatorName::new(name).unwrap(), 1).unwrap();
-    files_of(authority, &issued, name, directory)
-}
-
-fn files_of(authority: &pki::Authority, issued: &pki::Issued, name: &str, directory: &Path) -> pki::TlsFiles {
-    let at = |kind: &str| directory.join(format!("{name}.{kind}"));
-    fs::write(at("ca"), authority.certificate_pem()).unwrap();
-    fs::write(at("cert"), &issued.certificate_pem).unwrap();
-    fs::write(at("key"), &issued.key_pem).unwrap();
-    fs::set_permissions(at("key"), fs::Permissions::from_mode(0o600)).unwrap();
-    pki::TlsFiles { authority: at("ca"), certificate: at("cert"), key: at("key") }
+    written(directory, name, authority, &issued)
 }
 
 /// Answers with who asked, on which channel, and the body; `slow` takes its time and `bad` is refused.
