@@ -270,10 +270,7 @@ mod tests {
             policy.ladder = vec![first.clone(), Rung::Page { severity: Severity::Critical }];
         }
         let guest = policies.guests.keys().next().unwrap().clone();
-        let mut world = World::new(&Setup::plain(HOSTS, policies), Vec::new());
-        world.run_until(30_000);
-        assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
-        (world, guest)
+        (World::at_rest(&Setup::plain(HOSTS, policies)), guest)
     }
 
     fn world() -> (World, GuestName) {

@@ -334,13 +334,13 @@ fn fence(policies: &Policies, host: &HostName) -> Ms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulator::{Happening, setup::guest};
+    use crate::simulator::{
+        Happening,
+        setup::{a_guest_each, guest},
+    };
 
     fn quiet() -> World {
-        let mut world = World::new(&Setup::plain(5, Setup::random(1, 5, 5, None).policies), Vec::new());
-        world.run_until(30_000);
-        assert!(world.is_at_rest(), "{:?} {}", world.violation(), world.why_not_at_rest());
-        world
+        World::at_rest(&Setup::plain(5, Setup::random(1, 5, 5, None).policies))
     }
 
     #[test]
@@ -369,12 +369,7 @@ mod tests {
     #[test]
     fn guests_that_hang_together_are_given_the_time_for_which_they_are_held_where_vantages_remember() {
         let limit = |passes_remembered: bool, hang: usize| {
-            let mut policies = Setup::random(1, 5, 5, None).policies;
-            let declared = policies.guests.values().next().unwrap().clone();
-            policies.guests = (0..5).map(|index| (guest(index), declared.clone())).collect();
-            let mut world = World::new(&Setup { passes_remembered, ..Setup::plain(5, policies) }, Vec::new());
-            world.run_until(30_000);
-            assert!(world.is_at_rest(), "{:?} {}", world.violation(), world.why_not_at_rest());
+            let mut world = World::at_rest(&Setup { passes_remembered, ..Setup::plain(5, a_guest_each(5)) });
             (0..hang as u64).for_each(|index| world.happen(&Happening::GuestHangs { guest: guest(index) }));
             world.heal_bound().limit()
         };

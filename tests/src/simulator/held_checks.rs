@@ -199,40 +199,27 @@ mod tests {
     };
 
     use super::*;
-    use crate::simulator::{Happening, Setup};
+    use crate::simulator::{
+        Happening, Setup,
+        held_guests::go_on,
+        setup::{a_guest_each, guest},
+    };
 
     const HOSTS: usize = 3;
 
     /// A world at rest whose vantages remember, with a guest on each host, and nothing is done to any.
     fn world() -> World {
-        let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
-        let declared = policies.guests.values().next().unwrap().clone();
-        policies.guests = (0..HOSTS).map(|index| (guest(index), declared.clone())).collect();
+        let mut policies = a_guest_each(HOSTS);
         for policy in policies.policies.values_mut() {
             let reset = Rung::ResetGuest { tries: 1, wait: Span::secs(6) };
             policy.ladder = vec![reset, Rung::Page { severity: Severity::Critical }];
         }
         let running = (0..HOSTS).map(|index| (guest(index), index)).collect();
         let setup = Setup { running, passes_remembered: true, ..Setup::plain(HOSTS, policies) };
-        let mut world = World::new(&setup, Vec::new());
-        world.run_until(30_000);
-        assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+        let mut world = World::at_rest(&setup);
         world.happen(&Happening::Suspended { suspended: true });
         go_on(&mut world, 2_000);
         world
-    }
-
-    fn guest(index: usize) -> GuestName {
-        GuestName::new(format!("g{index}")).unwrap()
-    }
-
-    /// Lets a world go on in which nothing is left out, however calm it is.
-    fn go_on(world: &mut World, time: Ms) {
-        for _ in 0..time / 500 {
-            world.rest_since = None;
-            world.run_until(world.real() + 500);
-        }
-        assert_eq!(world.violation(), None);
     }
 
     /// What is noticed where a coordinator says that it holds the first guest.

@@ -4,7 +4,7 @@
 use holdfast_policies::{
     journal::Event,
     model::{OnDegraded, Rung, Severity},
-    names::{Epoch, GuestName, HostName},
+    names::{Epoch, HostName},
     time::Span,
 };
 
@@ -13,7 +13,7 @@ use super::{
     breaks::Break,
     faults::Happening,
     held_checks::HELD_MAX,
-    setup::{Setup, device},
+    setup::{Setup, a_guest_each, device, guest},
     world::World,
 };
 
@@ -22,10 +22,6 @@ const HOSTS: usize = 4;
 /// Within which a guest is found to fail, started anew and found to be well.
 const HELPED: Ms = 20_000;
 
-fn guest(index: usize) -> GuestName {
-    GuestName::new(format!("g{index}")).unwrap()
-}
-
 fn world() -> World {
     let reset = Rung::ResetGuest { tries: 1, wait: Span::secs(6) };
     world_with(vec![reset, Rung::Page { severity: Severity::Critical }], None)
@@ -33,9 +29,7 @@ fn world() -> World {
 
 /// Everything is at rest.
 fn world_with(ladder: Vec<Rung>, broken: Option<Break>) -> World {
-    let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
-    let declared = policies.guests.values().next().unwrap().clone();
-    policies.guests = (0..HOSTS).map(|index| (guest(index), declared.clone())).collect();
+    let mut policies = a_guest_each(HOSTS);
     let host = |index: usize| HostName::new(format!("hv-{index}")).unwrap();
     policies.fencing = (0..HOSTS).map(|index| (host(index), vec![device()])).collect();
     for policy in policies.policies.values_mut() {
@@ -45,14 +39,12 @@ fn world_with(ladder: Vec<Rung>, broken: Option<Break>) -> World {
     }
     let running = (0..HOSTS).map(|index| (guest(index), index)).collect();
     let setup = Setup { running, passes_remembered: true, broken, ..Setup::plain(HOSTS, policies) };
-    let mut world = World::new(&setup, Vec::new());
-    world.run_until(30_000);
-    assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
-    world
+    World::at_rest(&setup)
 }
 
-/// Lets a world go on in which nothing is left out: one in which hosts alone get no answers looks calm before they say so.
-fn go_on(world: &mut World, time: Ms) {
+/// Lets a world go on in which nothing is left out, however calm it is: one in which hosts alone get no answers looks calm before they
+/// say so.
+pub(super) fn go_on(world: &mut World, time: Ms) {
     for _ in 0..time / 500 {
         world.rest_since = None;
         world.run_until(world.real() + 500);

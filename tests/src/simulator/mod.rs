@@ -10,7 +10,7 @@
 //! How to drive it (all times are milliseconds of simulated time, hosts are meant by their index in the setup):
 //!
 //! 1. [`Setup::plain`] with hosts and policies, or [`Setup::random`] from a seed; fields may be changed.
-//! 2. [`World::new`] with a [`Plan`], that is what [`Happening`]s come when; it may be empty.
+//! 2. [`World::new`] with a [`Plan`], that is what [`Happening`]s come when; [`World::at_rest`] without one.
 //! 3. [`World::run_until`], and [`World::happen`] for what is decided on the way. A world at rest skips to the next
 //!    planned happening. `world.story.told = true` beforehand keeps the story.
 //! 4. [`World::state`] is what is committed (phases, orders, incidents, journal); `world.hosts[i].machines` is what really

@@ -14,7 +14,7 @@ use super::{
     device::Device,
     faults::Happening,
     guest::Vm,
-    setup::{Setup, device},
+    setup::{Setup, a_guest_each, device, guest},
     world::World,
 };
 
@@ -33,15 +33,9 @@ fn host(index: usize) -> HostName {
     HostName::new(format!("hv-{index}")).unwrap()
 }
 
-fn guest(index: usize) -> GuestName {
-    GuestName::new(format!("g{index}")).unwrap()
-}
-
 /// Hosts with a power device and a guest each; everything is at rest.
 fn world() -> World {
-    let mut policies = Setup::random(1, HOSTS, HOSTS, None).policies;
-    let declared = policies.guests.values().next().unwrap().clone();
-    policies.guests = (0..HOSTS).map(|index| (guest(index), declared.clone())).collect();
+    let mut policies = a_guest_each(HOSTS);
     policies.fencing = (0..HOSTS).map(|index| (host(index), vec![device()])).collect();
     for policy in policies.policies.values_mut() {
         // One host that is cut off from another accuses no guest.
@@ -50,10 +44,7 @@ fn world() -> World {
     }
     let mut setup = Setup::plain(HOSTS, policies);
     setup.running = (0..HOSTS).map(|index| (guest(index), index)).collect();
-    let mut world = World::new(&setup, Vec::new());
-    world.run_until(30_000);
-    assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
-    world
+    World::at_rest(&setup)
 }
 
 fn go_on(world: &mut World, time: Ms) {

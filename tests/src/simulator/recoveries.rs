@@ -196,9 +196,7 @@ mod tests {
         let names = Setup::random(1, HOSTS, HOSTS, None).hosts.into_iter().map(|host| host.name);
         policies.fencing = names.map(|name| (name, vec![crate::simulator::setup::device()])).collect();
         for survivor in 0..3 {
-            let mut world = World::new(&Setup::plain(HOSTS, policies.clone()), Vec::new());
-            world.run_until(30_000);
-            assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+            let mut world = World::at_rest(&Setup::plain(HOSTS, policies.clone()));
             let dies =
                 (0..HOSTS).rev().find(|host| *host != survivor && !world.hosts[*host].machines.is_empty()).unwrap();
             world.happen(&Happening::Cut { host: survivor, time: 14_000 });

@@ -157,9 +157,7 @@ mod tests {
         let setup = Setup::random(1, HOSTS, HOSTS, None);
         let mut policies = setup.policies;
         policies.fencing = setup.hosts.into_iter().map(|host| (host.name, vec![device()])).collect();
-        let mut world = World::new(&Setup { broken, ..Setup::plain(HOSTS, policies) }, Vec::new());
-        world.run_until(30_000);
-        assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+        let mut world = World::at_rest(&Setup { broken, ..Setup::plain(HOSTS, policies) });
         world.happen(&Happening::PowerCut { host: MEMBER, back: Some(25_000) });
         world.happen(&Happening::Revoked { host: MEMBER });
         world.run_until(world.real() + 40_000);

@@ -1,6 +1,9 @@
 //! What a world is made of: hosts, voters, guests, policies. By hand, or by chance from a seed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use holdfast_policies::{
     feature_level::FeatureLevel,
@@ -166,8 +169,17 @@ fn host(index: usize) -> HostSetup {
     HostSetup { name, memory_mib: 16_384, cores: 8, guests: true, watchdog: None }
 }
 
-pub(super) fn guest(index: u64) -> GuestName {
+pub(super) fn guest(index: impl Display) -> GuestName {
     named(GuestName::new(format!("g{index}")))
+}
+
+/// The policies of a small world, with as many guests as hosts.
+#[cfg(test)]
+pub(super) fn a_guest_each(hosts: usize) -> Policies {
+    let mut policies = Setup::random(1, hosts, hosts, None).policies;
+    let declared = policies.guests[&guest(0)].clone();
+    policies.guests = (0..hosts).map(|index| (guest(index), declared.clone())).collect();
+    policies
 }
 
 fn named<T>(name: Result<T, holdfast_policies::names::BadName>) -> T {

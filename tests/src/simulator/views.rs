@@ -331,10 +331,7 @@ mod tests {
 
     fn world(large: bool) -> World {
         let policies = Setup::random(1, HOSTS, HOSTS, None).policies;
-        let mut world = World::new(&Setup { large_views: large, ..Setup::plain(HOSTS, policies) }, Vec::new());
-        world.run_until(30_000);
-        assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
-        world
+        World::at_rest(&Setup { large_views: large, ..Setup::plain(HOSTS, policies) })
     }
 
     fn view_of(world: &World, host: usize) -> View {

@@ -244,6 +244,18 @@ impl World {
         world
     }
 
+    /// A world after its birth: all that is declared runs, nothing is under way, and nothing is planned.
+    ///
+    /// # Panics
+    /// When it has not come to rest.
+    #[must_use]
+    pub fn at_rest(setup: &Setup) -> Self {
+        let mut world = Self::new(setup, Vec::new());
+        world.run_until(30_000);
+        assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+        world
+    }
+
     /// Has an operator declare policies; tried until a coordinator takes it.
     pub fn declare(&mut self, policies: holdfast_policies::model::Policies) {
         self.to_declare = Some(policies);

@@ -36,10 +36,7 @@ fn world(with_device: bool) -> World {
         let levels = if with_device { vec![device(), lease] } else { vec![lease] };
         setup.policies.fencing.insert(host(index), levels);
     }
-    let mut world = World::new(&setup, Vec::new());
-    world.run_until(30_000);
-    assert!(world.is_at_rest(), "{:?}", world.violation());
-    world
+    World::at_rest(&setup)
 }
 
 /// A host with a guest that does not coordinate.
@@ -158,9 +155,7 @@ fn without_its_guard(broken: Option<Break>) -> World {
     setup.hosts[SLOW].watchdog = Some(Watchdog { timeout: 60_000, is_virtual: false });
     let guest = setup.policies.guests.keys().next().unwrap().clone();
     setup.running.insert(guest, SLOW);
-    let mut world = World::new(&setup, Vec::new());
-    world.run_until(30_000);
-    assert!(world.is_at_rest(), "{:?}", world.violation());
+    let mut world = World::at_rest(&setup);
     assert!(!world.hosts[SLOW].machines.is_empty(), "it runs something");
     let cut = world.real();
     world.happen(&Happening::Cut { host: SLOW, time: 90_000 });

@@ -257,9 +257,7 @@ fn what_never_heals_is_noticed_when_the_limit_of_its_world_has_passed() {
         policy.ladder.retain(|rung| rung.name() != "restart_service");
     }
     let guest = policies.guests.keys().next().unwrap().clone();
-    let mut world = World::new(&Setup::plain(3, policies), Vec::new());
-    world.run_until(30_000);
-    assert!(world.is_at_rest(), "{:?}", world.violation());
+    let mut world = World::at_rest(&Setup::plain(3, policies));
     world.happen(&Happening::Heal);
     let (stopped, limit) = (world.real(), world.heal_limit().unwrap());
     world.happen(&Happening::GuestIsSick { guest: guest.clone(), time: 2 * LIMIT_MAX });
@@ -274,9 +272,7 @@ fn what_never_heals_is_noticed_when_the_limit_of_its_world_has_passed() {
 #[test]
 fn a_world_can_be_driven_by_hand() {
     let setup = Setup::plain(3, Setup::random(1, 3, 3, None).policies);
-    let mut world = World::new(&setup, Vec::new());
-    world.run_until(30_000);
-    assert!(world.is_at_rest(), "{:?}", world.violation());
+    let mut world = World::at_rest(&setup);
     let guests = world.hosts[0].machines.clone();
     assert!(!guests.is_empty(), "something runs on the first host");
     world.happen(&Happening::PowerCut { host: 0, back: None });
