@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -91,7 +91,7 @@ impl Client {
     /// # Errors
     /// When the client program cannot be started.
     pub fn start(lab: &Lab, address: &str, every: Duration) -> Result<Self> {
-        let program = client_program()?.to_string_lossy().into_owned();
+        let program = super::built("quickstart")?.to_string_lossy().into_owned();
         let every_ms = every.as_millis().to_string();
         let mut command = lab.place.inside("client", "cl", &[&program, "client", address, "/healthz", &every_ms]);
         let mut child =
@@ -224,15 +224,6 @@ fn merged(outages: &[Outage]) -> Vec<Outage> {
         }
     }
     all
-}
-
-/// The program with the `client` subcommand: the quickstart, beside this one or one folder up.
-fn client_program() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("quickstart")).find(|path| path.is_file());
-    found.with_context(|| {
-        format!("no `quickstart` beside {}; build it with: cargo build -p holdfast-tests --bins", own.display())
-    })
 }
 
 /// Asks for ever, so often; ends when nobody reads what it prints.

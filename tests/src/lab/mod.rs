@@ -282,7 +282,7 @@ pub fn binary() -> Result<PathBuf> {
     built("holdfast")
 }
 
-/// A program that was built beside this one.
+/// A program that was built beside this one, or one folder up.
 fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
