@@ -1,14 +1,12 @@
 //! Pages that operators look things up in forget nothing: no kind of probe or power device, no setting, no incident. What
 //! there is, the readers of policies say themselves when they are given nonsense.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use holdfast_policies::yaml::{Finding, Source, parse, parse_host};
+
+use super::{read, top};
 
 /// What every page of a kind of probe says, beside its settings.
 const SAID_OF_EACH_PROBE: [&str; 2] = ["**What raising costs.**", "**What it cannot see.**"];
@@ -69,13 +67,13 @@ const DECLARED: [(&str, &[&str]); 10] = [
 
 #[test]
 fn every_kind_of_probe_has_a_page_with_all_its_settings_what_it_costs_and_what_it_cannot_see() -> Result<()> {
-    let overview = page("docs/probes/README.md")?;
+    let overview = read("docs/probes/README.md")?;
     let kinds = allowed(&service("probe: { nonsense: {} }"))?;
     ensure!(kinds.len() > 10, "the reader knows only {kinds:?}");
     for kind in &kinds {
         ensure!(overview.contains(&format!("[`{kind}`]({kind}.md)")), "docs/probes/README.md does not list {kind}");
         let name = format!("docs/probes/{kind}.md");
-        let text = page(&name)?;
+        let text = read(&name)?;
         for said in SAID_OF_EACH_PROBE {
             ensure!(text.contains(said), "{name} has no paragraph \"{said}\"");
         }
@@ -89,12 +87,12 @@ fn the_page_about_settings_names_all_that_a_service_can_have() -> Result<()> {
     let mut settings = allowed(&service("probe: ping, nonsense: 1"))?;
     ensure!(settings.remove("probe"), "a service has a probe");
     ensure!(!settings.is_empty(), "the reader knows no settings of a service");
-    names_all("docs/probes/settings.md", &page("docs/probes/settings.md")?, &settings)
+    names_all("docs/probes/settings.md", &read("docs/probes/settings.md")?, &settings)
 }
 
 #[test]
 fn every_kind_of_fence_level_has_a_section_with_all_its_settings() -> Result<()> {
-    let text = page("docs/FENCING.md")?;
+    let text = read("docs/FENCING.md")?;
     let common = rows(section(&text, "Levels")?);
     let mut kinds = allowed(&level("nonsense: {}"))?;
     ensure!(kinds.remove("all"), "devices can be taken together");
@@ -109,7 +107,7 @@ fn every_kind_of_fence_level_has_a_section_with_all_its_settings() -> Result<()>
 
 #[test]
 fn the_page_about_policies_names_every_key_of_every_section() -> Result<()> {
-    let text = page("docs/POLICIES.md")?;
+    let text = read("docs/POLICIES.md")?;
     for (heading, declarations) in DECLARED {
         let part = section(&text, heading)?;
         for declaration in declarations {
@@ -121,7 +119,7 @@ fn the_page_about_policies_names_every_key_of_every_section() -> Result<()> {
 
 #[test]
 fn the_example_of_a_host_file_shows_every_key() -> Result<()> {
-    let text = page("examples/host.yaml")?;
+    let text = read("examples/host.yaml")?;
     let mut keys = allowed_in_host("nonsense: 1")?;
     for part in ["tls", "qemu", "watchdog", "timing"] {
         keys.extend(allowed_in_host(&format!("{part}: {{ nonsense: 1 }}"))?);
@@ -134,7 +132,7 @@ fn the_example_of_a_host_file_shows_every_key() -> Result<()> {
 
 #[test]
 fn operators_find_every_incident_in_the_table_of_alerts_and_no_other() -> Result<()> {
-    let operating = page("docs/OPERATING.md")?;
+    let operating = read("docs/OPERATING.md")?;
     let table = section(&operating, "Alerts: what each means and what to do")?;
     let first = |row: &str| row.strip_prefix("| `").and_then(|rest| rest.split('`').next()).map(str::to_owned);
     let told: BTreeSet<String> = table.lines().filter_map(first).collect();
@@ -238,12 +236,4 @@ fn code_below(folder: &Path) -> Result<String> {
         }
     }
     Ok(code)
-}
-
-fn page(name: &str) -> Result<String> {
-    fs::read_to_string(top().join(name)).with_context(|| format!("{name} is missing"))
-}
-
-fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

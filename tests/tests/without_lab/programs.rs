@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use super::read;
+
 /// The packages that have programs.
 const PACKAGES: [&str; 3] = ["probes", "supervisor", "tests"];
 
@@ -59,9 +61,4 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
         entries.push(entry?.path());
     }
     Ok(entries)
-}
-
-fn read(name: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -1,8 +1,8 @@
 //! The units of systemd that operators are given: what they must say, and must not.
 
-use std::{fs, path::Path};
-
 use anyhow::{Context, Result, ensure};
+
+use super::read;
 
 /// What ends a unit as soon as something else ends, of which much does at the beginning of a shutdown.
 const BINDING: [&str; 6] = ["Conflicts", "Requires", "Requisite", "BindsTo", "PartOf", "RequiresMountsFor"];
@@ -75,8 +75,7 @@ fn the_supervisors_unit_only_wants_the_guard() -> Result<()> {
 
 #[test]
 fn supervisors_of_the_lab_have_the_environment_of_the_unit() -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/hostinit.sh");
-    let script = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let script = read("tests/lab/hostinit.sh")?;
     let started = script.lines().find(|line| line.contains("keep supervisor ")).context("it starts no supervisor")?;
     let words: Vec<&str> = started.split_ascii_whitespace().collect();
     let supervisor = unit("holdfast.service")?;
@@ -90,8 +89,7 @@ fn supervisors_of_the_lab_have_the_environment_of_the_unit() -> Result<()> {
 
 /// The settings of a unit file, in their order.
 fn unit(name: &str) -> Result<Vec<(String, String)>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/packaging").join(name);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read(&format!("examples/packaging/{name}"))?;
     let settings = text.lines().filter(|line| !line.starts_with(['#', '[']) && !line.is_empty());
     settings
         .map(|line| {

@@ -13,6 +13,8 @@ use holdfast_policies::yaml::{Finding, Source, parse, parse_host};
 use holdfast_tests::simulator::breaks::Break;
 use serde_json::Value;
 
+use super::top;
+
 /// Each package of the workspace, and the packages of the workspace that it may use, in tests too (docs/ARCHITECTURE.md).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("base2histogram", &[]),
@@ -324,10 +326,6 @@ impl Graph {
 
 fn array<'v>(value: &'v Value, path: &str) -> Result<&'v Vec<Value>> {
     value.pointer(path).and_then(Value::as_array).with_context(|| format!("cargo metadata has {path}"))
-}
-
-fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn name_of(path: &Path) -> String {
