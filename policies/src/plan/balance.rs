@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{change, guest};
+use super::tests::{change, guest, in_words};
 use super::*;
 use crate::fixture::{Stage, name};
 
@@ -12,12 +12,7 @@ fn words(stage: &Stage, is_patient: bool) -> Vec<String> {
     let guests = problem.homeless();
     let patient = if is_patient { problem.least_important(&guests) } else { BTreeSet::new() };
     let placement = place(&problem, &mut Room::of(&problem), &Ask { guests, patient, ..Ask::default() });
-    let word = |place: &Place| match place {
-        Place::On { host, .. } => problem.host_name(*host).to_string(),
-        Place::Later { host, .. } => format!("{} later", problem.host_name(*host)),
-        Place::Nowhere { .. } => "nowhere".to_owned(),
-    };
-    placement.places.values().map(word).collect()
+    placement.places.values().map(|place| in_words(&problem, place)).collect()
 }
 
 /// Three guests run on `a` and none on `b`; four wait.

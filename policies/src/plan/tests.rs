@@ -57,12 +57,16 @@ pub fn placed(stage: &Stage) -> BTreeMap<String, String> {
     let problem = Problem::of(&stage.state, |_| Standing::Well);
     let ask = Ask { guests: problem.homeless(), ..Ask::default() };
     let placement = place(&problem, &mut Room::of(&problem), &ask);
-    let word = |place: &Place| match place {
+    let places = placement.places.iter();
+    places.map(|(guest, place)| (problem.guest_name(*guest).to_string(), in_words(&problem, place))).collect()
+}
+
+pub fn in_words(problem: &Problem<'_>, place: &Place) -> String {
+    match place {
         Place::On { host, .. } => problem.host_name(*host).to_string(),
         Place::Later { host, .. } => format!("{} later", problem.host_name(*host)),
         Place::Nowhere { .. } => "nowhere".to_owned(),
-    };
-    placement.places.iter().map(|(guest, place)| (problem.guest_name(*guest).to_string(), word(place))).collect()
+    }
 }
 
 fn words(stage: &Stage) -> Vec<String> {
