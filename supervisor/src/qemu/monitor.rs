@@ -77,6 +77,23 @@ pub struct Monitored {
     pub kills: Kills,
 }
 
+impl Monitored {
+    /// A guest that nobody has started: its files and its cgroup would lie below one folder.
+    #[cfg(test)]
+    pub fn bare(folder: &std::path::Path, guest: GuestName) -> Self {
+        Self {
+            files: Files::new(folder, &guest),
+            cgroup: Cgroup::new(folder, guest.as_str()),
+            guest,
+            epoch: Epoch::default(),
+            how: How::Run,
+            taps: Vec::new(),
+            foreign: None,
+            kills: Kills::default(),
+        }
+    }
+}
+
 /// Starts the task.
 pub fn spawn(monitored: Monitored, events: mpsc::Sender<GuestEvent>) -> (MonitorClient, JoinHandle<()>) {
     let (client, monitor) = prepare(monitored, events);

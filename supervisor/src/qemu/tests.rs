@@ -152,14 +152,9 @@ async fn a_guest_that_is_forgotten_in_the_moment_of_its_end_is_still_reported_to
     for _ in 0..32 {
         let (events, mut told) = mpsc::channel(EVENTS);
         let monitored = monitor::Monitored {
-            guest: guest("gone"),
             epoch: epoch(1),
-            how: How::Run,
-            files: Files::new(&host.config.run_dir, &guest("gone")),
             cgroup: Cgroup::new(&host.config.cgroup, "gone"),
-            taps: Vec::new(),
-            foreign: None,
-            kills: Kills::default(),
+            ..monitor::Monitored::bare(&host.config.run_dir, guest("gone"))
         };
         let (client, task) = monitor::spawn(monitored, events);
         drop(client);

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use holdfast_policies::names::{Epoch, GuestName};
+use holdfast_policies::names::GuestName;
 use serde_json::json;
 use tokio::{
     io::AsyncWriteExt,
@@ -18,11 +18,8 @@ use tokio::{
 
 use super::*;
 use crate::qemu::{
-    GuestEvent, How,
-    cgroup::Cgroup,
+    GuestEvent,
     monitor::{self, Monitored},
-    oom::Kills,
-    record::Files,
     wire::Lines,
 };
 
@@ -110,24 +107,14 @@ async fn say(write: &mut OwnedWriteHalf, message: &Value) {
 
 /// A guest that runs in such a QEMU, as its driver knows it.
 async fn running(run_dir: &Path, needs_ms: u64) -> (MonitorClient, Arc<Mutex<Script>>, mpsc::Receiver<GuestEvent>) {
-    let guest = GuestName::new("busy").unwrap();
-    let files = Files::new(run_dir, &guest);
-    std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
-    let listener = UnixListener::bind(files.qmp()).unwrap();
+    let monitored = Monitored::bare(run_dir, GuestName::new("busy").unwrap());
+    let socket = monitored.files.qmp();
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(socket).unwrap();
     let (limit_ms, round, unanswered, told) = (300, 0, None, Vec::new());
     let script = Script { needs_ms, limit_ms, round, status: "none", runs: "running", unanswered, told };
     let script = Arc::new(Mutex::new(script));
     tokio::spawn(serve(listener, script.clone()));
-    let monitored = Monitored {
-        cgroup: Cgroup::new(run_dir, "busy"),
-        files,
-        guest,
-        epoch: Epoch::default(),
-        how: How::Run,
-        taps: Vec::new(),
-        foreign: None,
-        kills: Kills::default(),
-    };
     let (events, heard) = mpsc::channel(16);
     let client = monitor::spawn_without_processes(monitored, events);
     assert!(wait_for(&client, GuestCondition::Running, LONG).await);

@@ -20,21 +20,13 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A monitor of a guest that never runs, and the way to it.
 fn monitor() -> (Monitor, MonitorClient, mpsc::Receiver<GuestEvent>) {
-    let folder = std::path::Path::new("/nowhere");
-    let guest = GuestName::new("web-1").unwrap();
-    let monitored = Monitored {
-        files: Files::new(folder, &guest),
-        cgroup: Cgroup::new(folder, "web-1"),
-        guest,
-        epoch: Epoch::default(),
-        how: How::Run,
-        taps: Vec::new(),
-        foreign: None,
-        kills: Kills::default(),
-    };
     let (events, told) = mpsc::channel(16);
-    let (client, monitor) = prepare(monitored, events);
+    let (client, monitor) = prepare(bare("/nowhere".as_ref()), events);
     (monitor, client, told)
+}
+
+fn bare(folder: &std::path::Path) -> Monitored {
+    Monitored::bare(folder, GuestName::new("web-1").unwrap())
 }
 
 fn happened(client: &MonitorClient) -> Vec<Happening> {
@@ -97,16 +89,13 @@ async fn say_it_once(listener: UnixListener, asked: Arc<AtomicUsize>) {
 #[tokio::test]
 async fn a_monitor_whose_answers_say_nothing_makes_its_guest_unknown_and_is_asked_no_more_often_for_that() {
     let run_dir = tempfile::tempdir().unwrap();
-    let guest = GuestName::new("web-1").unwrap();
-    let files = Files::new(run_dir.path(), &guest);
-    std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
-    let (listener, asked) = (UnixListener::bind(files.qmp()).unwrap(), Arc::new(AtomicUsize::new(0)));
+    let monitored = bare(run_dir.path());
+    let socket = monitored.files.qmp();
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let (listener, asked) = (UnixListener::bind(socket).unwrap(), Arc::new(AtomicUsize::new(0)));
     tokio::spawn(say_it_once(listener, Arc::clone(&asked)));
-    let cgroup = Cgroup::new(run_dir.path(), "web-1");
-    let (epoch, how, taps, foreign) = (Epoch::default(), How::Run, Vec::new(), None);
     let (events, _told) = mpsc::channel(16);
-    let kills = Kills::default();
-    let client = spawn_without_processes(Monitored { guest, epoch, how, files, cgroup, taps, foreign, kills }, events);
+    let client = spawn_without_processes(monitored, events);
     let mut views = client.watch();
     let runs = views.wait_for(|view| view.condition == GuestCondition::Running);
     drop(timeout(LONG, runs).await.expect("it runs").unwrap());
@@ -134,14 +123,11 @@ async fn note_all(listener: UnixListener, noted: Arc<Mutex<Vec<String>>>) {
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_is_not_asked_of_a_qemu_that_can_be_spoken_to_again() {
     let run_dir = tempfile::tempdir().unwrap();
-    let guest = GuestName::new("web-1").unwrap();
-    let files = Files::new(run_dir.path(), &guest);
-    std::fs::create_dir_all(files.qmp().parent().unwrap()).unwrap();
-    let (socket, cgroup) = (files.qmp(), Cgroup::new(run_dir.path(), "web-1"));
-    let (epoch, how, taps, foreign) = (Epoch::default(), How::Run, Vec::new(), None);
+    let monitored = bare(run_dir.path());
+    let socket = monitored.files.qmp();
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let (events, _told) = mpsc::channel(16);
-    let kills = Kills::default();
-    let client = spawn_without_processes(Monitored { guest, epoch, how, files, cgroup, taps, foreign, kills }, events);
+    let client = spawn_without_processes(monitored, events);
     let late = client.execute(qapi::qmp::cont {}, Duration::from_millis(50)).await;
     assert!(matches!(late, Err(AskError::Deadline(_))), "{late:?}");
 
