@@ -77,6 +77,19 @@ impl Aside {
         all.insert(on.to_owned(), Arc::downgrade(&places));
         places
     }
+
+    /// Begins as much work on one thing as may be begun at once. All of it hangs until what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) async fn hang(&'static self, on: &OsStr) -> Vec<std::sync::mpsc::Sender<()>> {
+        let mut all = Vec::new();
+        for _ in 0..self.alike {
+            let ((held, end), own) = (std::sync::mpsc::channel::<()>(), on.to_owned());
+            tokio::spawn(async move { self.run(&own, move || end.recv().is_ok()).await });
+            all.push(held);
+        }
+        tokio::task::yield_now().await;
+        all
+    }
 }
 
 /// Looks at a file of this host.

@@ -1,7 +1,7 @@
 //! What plugins promise: their exit code is the verdict, their figures are told apart, they get no shell, and nothing that they
 //! have started outlives the question.
 
-use std::{os::unix::fs::PermissionsExt, sync::mpsc, time::Duration};
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use holdfast_policies::{
     model::Probe,
@@ -101,15 +101,7 @@ async fn a_plugin_whose_file_hangs_is_not_waited_for() {
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).unwrap();
     let probe = PluginProbe { run: vec![file.to_str().unwrap().to_owned()], warning: Grade::Slow };
     let probe = Probe::Plugin(probe);
-    // As many as may begin it at once.
-    let hanging: Vec<_> = (0..4)
-        .map(|_| {
-            let ((held, end), own) = (mpsc::channel::<()>(), file.clone());
-            tokio::spawn(async move { FILES.run(own.as_os_str(), move || end.recv().is_ok()).await });
-            held
-        })
-        .collect();
-    tokio::task::yield_now().await;
+    let hanging = FILES.hang(file.as_os_str()).await;
     let seen = ask(&probe, &network(), Duration::from_secs(1)).await;
     assert_eq!(seen.outcome, Outcome::Unknown, "{seen:?}");
     drop(hanging);

@@ -131,7 +131,7 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, sync::mpsc};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -143,15 +143,7 @@ mod tests {
         let file = folder.path().join("check");
         std::fs::write(&file, "#!/bin/sh\nexit 2\n").unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).unwrap();
-        // As many as may begin it at once.
-        let hanging: Vec<_> = (0..4)
-            .map(|_| {
-                let ((held, end), own) = (mpsc::channel::<()>(), file.clone());
-                tokio::spawn(async move { FILES.run(own.as_os_str(), move || end.recv().is_ok()).await });
-                held
-            })
-            .collect();
-        tokio::task::yield_now().await;
+        let hanging = FILES.hang(file.as_os_str()).await;
         let run = [file.to_str().unwrap().to_owned()];
         assert_eq!(Local.exec(&run, SHORT).await, Err(ChannelError::Late));
         drop(hanging);
