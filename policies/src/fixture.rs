@@ -100,6 +100,10 @@ pub fn failed() -> OrderOutcome {
     OrderOutcome::Failed { detail: "it is not so".to_owned() }
 }
 
+pub fn place_on(guest: &str, on: &str) -> Change {
+    Change::Place { guest: name(guest), host: host(on), why: String::new() }
+}
+
 /// A reading that says off, of the boot `HOST.1`, and of no level that is declared.
 pub fn off(of: &str, asked: Moment) -> PowerReading {
     let incarnation = boot(&format!("{of}.1"));

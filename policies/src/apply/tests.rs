@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     evidence::LAST_WORDS_BYTES_MAX,
-    fixture::{Stage, boot, declaration, done, facts, failed, host, name},
+    fixture::{Stage, boot, declaration, done, facts, failed, host, name, place_on},
     model::{Disk, DiskFormat, Severity},
     order::{LAST_SEEN_BYTES_MAX, OrderOutcome},
     proof::Proof,
@@ -19,10 +19,6 @@ mod versions;
 
 fn attempt(stage: &mut Stage, target: &str, executor: &str) {
     stage.must(Change::FenceAttempted { host: host(target), executor: host(executor), level: 0 });
-}
-
-fn place_on(guest: &str, on: &str) -> Change {
-    Change::Place { guest: name(guest), host: host(on), why: String::new() }
 }
 
 #[test]

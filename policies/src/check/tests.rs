@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     armed::{Armed, ArmedWatchdog},
     evidence::{Answer, Heard},
-    fixture::{Stage, boot, host, name, off},
+    fixture::{Stage, boot, host, name, off, place_on},
     model::{FenceLevel, LeaseLevel},
     proof::{PowerReading, Proof, QUIET},
 };
@@ -26,10 +26,6 @@ fn promises(stage: &Stage, evidence: &Evidence, plan: &[Change]) -> Vec<String> 
     found.into_iter().map(|violation| violation.promise).collect()
 }
 
-fn place(guest: &str, on: &str) -> Change {
-    Change::Place { guest: name(guest), host: host(on), why: String::new() }
-}
-
 fn fence(of: &str, evidence: &[&str]) -> Change {
     let evidence = evidence.iter().map(|said| (*said).to_owned()).collect();
     let incarnation = crate::fixture::boot(&format!("{of}.1"));
@@ -41,7 +37,7 @@ fn a_guest_that_may_run_somewhere_is_never_placed() {
     let mut stage = Stage::new(&["a", "b"], &["g"]);
     stage.run("g", "a");
     let evidence = well(&stage);
-    assert_eq!(promises(&stage, &evidence, &[place("g", "b")]), ["S2"]);
+    assert_eq!(promises(&stage, &evidence, &[place_on("g", "b")]), ["S2"]);
     assert_eq!(promises(&stage, &evidence, &[]), [""; 0]);
 }
 
@@ -83,7 +79,7 @@ fn a_guest_is_neither_placed_nor_climbed_for_while_another_host_has_something_of
 fn nothing_is_decided_without_a_quorum() {
     let stage = Stage::new(&["a", "b"], &["g"]);
     let evidence = Evidence { quorum_since: None, ..well(&stage) };
-    assert!(promises(&stage, &evidence, &[place("g", "b")]).contains(&"S4".to_owned()));
+    assert!(promises(&stage, &evidence, &[place_on("g", "b")]).contains(&"S4".to_owned()));
 }
 
 #[test]
@@ -188,9 +184,9 @@ fn memory_is_counted_once_more() {
         declared.qemu.memory_mib = 5_000;
     }
     let evidence = well(&stage);
-    assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "b")]), [""; 0]);
-    assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("h", "a")]), ["L1"]);
-    assert_eq!(promises(&stage, &evidence, &[place("g", "a"), place("g", "b")]), ["S1"]);
+    assert_eq!(promises(&stage, &evidence, &[place_on("g", "a"), place_on("h", "b")]), [""; 0]);
+    assert_eq!(promises(&stage, &evidence, &[place_on("g", "a"), place_on("h", "a")]), ["L1"]);
+    assert_eq!(promises(&stage, &evidence, &[place_on("g", "a"), place_on("g", "b")]), ["S1"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     check::check,
     evidence::{Answer, Evidence, Heard},
-    fixture::{Stage, boot, done, host, name, off},
+    fixture::{Stage, boot, done, host, name, off, place_on},
     hostfile::Timing,
     model::Severity,
     time::Moment,
@@ -38,10 +38,6 @@ fn fence(of: &str) -> Change {
 
 fn attempt(of: &str) -> Change {
     Change::FenceAttempted { host: host(of), executor: host("a"), level: 0 }
-}
-
-fn place(guest: &str, on: &str) -> Change {
-    Change::Place { guest: name(guest), host: host(on), why: String::new() }
 }
 
 fn suspend(stage: &mut Stage) {
@@ -190,7 +186,7 @@ fn nothing_is_begun_while_deciding_is_suspended_and_what_is_under_way_is_finishe
     suspend(&mut stage);
     let evidence = well(&stage);
     let mut begun = beginnings(&mut stage);
-    begun.extend([fence("c"), place("new", "c"), stage.gone("c")]);
+    begun.extend([fence("c"), place_on("new", "c"), stage.gone("c")]);
     for change in &begun {
         assert_eq!(broken(&stage, &evidence, change), ["S8"], "{change:?}");
     }
@@ -199,7 +195,7 @@ fn nothing_is_begun_while_deciding_is_suspended_and_what_is_under_way_is_finishe
         assert_eq!(broken(&stage, &evidence, &change), [""; 0], "{change:?}");
     }
     stage.must(gone);
-    assert_eq!(broken(&stage, &evidence, &place("h", "c")), [""; 0], "its host was being fenced");
+    assert_eq!(broken(&stage, &evidence, &place_on("h", "c")), [""; 0], "its host was being fenced");
 }
 
 #[test]
@@ -215,7 +211,7 @@ fn hosts_in_maintenance_and_their_guests_are_left_alone() {
     }
     let gone = stage.gone("a");
     stage.must(gone);
-    assert_eq!(broken(&stage, &evidence, &place("g", "b")), ["S8"], "it was left down there");
+    assert_eq!(broken(&stage, &evidence, &place_on("g", "b")), ["S8"], "it was left down there");
 }
 
 #[test]
@@ -228,7 +224,7 @@ fn a_guest_that_was_being_sent_away_from_a_host_in_maintenance_starts_elsewhere(
     let evidence = well(&stage);
     assert_eq!(broken(&stage, &evidence, &Change::ReleaseAgain { guest: name("g") }), [""; 0]);
     stage.end("a", done());
-    assert_eq!(broken(&stage, &evidence, &place("g", "b")), [""; 0]);
+    assert_eq!(broken(&stage, &evidence, &place_on("g", "b")), [""; 0]);
 }
 
 #[test]
