@@ -29,20 +29,8 @@ const VM_STATES: &[&str] = &["running", "stopped", "failed", "lost", "waiting", 
 const DESIRED: &[&str] = &["running", "stopped", "disabled", "ignored"];
 /// Kinds of rules that are known.
 const RULES: &[&str] = &["host-affinity", "host-score", "together", "apart", "order"];
-/// Kinds of events that are known.
+/// Kinds of events that are known, beside those that happen to one host.
 const EVENTS: &[&str] = &[
-    "power-on",
-    "power-off",
-    "network-loss",
-    "network-restore",
-    "host-shutdown",
-    "host-reboot",
-    "host-failure-confirmed",
-    "maintenance-on",
-    "maintenance-off",
-    "agent-restart",
-    "agent-dead",
-    "supervisor-stop",
     "state-store-loss",
     "state-store-restore",
     "quorum-lost",
@@ -91,7 +79,7 @@ pub fn unsupported(scenario: &Scenario) -> Vec<String> {
         found.insert(format!("rule:{}", rule.kind));
     }
     for event in &scenario.events {
-        if !EVENTS.contains(&event.kind.as_str()) {
+        if !is_event(&event.kind) {
             found.insert(format!("event:{}", event.kind));
         }
         if let Some(desired) = event.desired.as_ref().filter(|desired| !DESIRED.contains(&desired.as_str())) {
@@ -133,12 +121,16 @@ fn is_unknown_way(event: &Event, way: &str) -> bool {
     }
 }
 
+fn is_event(kind: &str) -> bool {
+    EVENTS.contains(&kind) || subjects::is_of_host(kind)
+}
+
 /// Whether Holdfast has what a supervisor must know by the scenario's word (`event:power-off`, `rule:order:preferred`, …).
 fn is_had(scenario: &Scenario, need: &str) -> bool {
     let mut words = need.split(':');
     let (of, what) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     match of {
-        "event" => EVENTS.contains(&what) && !EVENTS_LACKING.contains(&what),
+        "event" => is_event(what) && !EVENTS_LACKING.contains(&what),
         "rule" => RULES.contains(&what),
         "no-quorum-policy" => NO_QUORUM.contains(&what),
         "cluster" => {

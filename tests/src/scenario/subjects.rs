@@ -19,6 +19,11 @@ const OF_HOST: &[&str] = &["agent-restart", "agent-dead", "supervisor-stop"];
 /// Events that take a guest to a host.
 const TAKE_TO: &[&str] = &["vm-move", "vm-moved-outside"];
 
+/// Whether a kind of events is known that happen to one host.
+pub(super) fn is_of_host(kind: &str) -> bool {
+    TO_HOST.contains(&kind) || OF_HOST.contains(&kind)
+}
+
 /// Events that do not say what they happen to, each with its place and what is missing.
 #[must_use]
 pub fn missing(scenario: &Scenario) -> Vec<String> {
