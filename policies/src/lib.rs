@@ -53,6 +53,7 @@ pub mod rules;
 pub mod same_machine;
 pub mod secret;
 pub mod sight;
+pub mod some_of;
 mod started_anew;
 pub mod state;
 pub mod sync;

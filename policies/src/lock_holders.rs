@@ -13,6 +13,7 @@ use crate::{
     observe::{GuestCondition, GuestReport, clean_to},
     order::{OrderKind, OrderOutcome},
     proof::{Proof, ProofKind},
+    some_of::some_of,
     state::{ClusterState, Life},
     time::Moment,
 };
@@ -61,7 +62,7 @@ impl ClusterState {
             let last = self.last_run(guest).map_or_else(|| "nothing tells where it ran last".to_owned(), last_ran);
             [Some("no live host reports it".to_owned()), Some(last), unheard].into_iter().flatten().collect()
         } else {
-            vec![format!("locked by another host: {}", listed(reporting, ", "))]
+            vec![format!("locked by another host: {}", some_of(reporting, NAMED_MAX, ", "))]
         };
         Some(clean_to(&account.join("; "), ACCOUNT_BYTES_MAX))
     }
@@ -79,7 +80,8 @@ impl ClusterState {
         let silent = |name: &HostName| evidence.hosts.get(name).is_none_or(|known| age(known, now).is_none_or(is_old));
         let able = self.hosts.iter().filter(|(name, host)| *name != asking && host.facts.guests && self.may_hold(name));
         let names: Vec<String> = able.filter(|(name, _)| silent(name)).map(|(name, _)| name.to_string()).collect();
-        (!names.is_empty()).then(|| format!("{} may hold it and has not been heard lately", listed(names, " or ")))
+        (!names.is_empty())
+            .then(|| format!("{} may hold it and has not been heard lately", some_of(names, NAMED_MAX, " or ")))
     }
 
     /// Where the guest ran last, by the journal, and the newest proof that it does not run there any more.
@@ -164,14 +166,6 @@ fn last_ran((host, proof): (&HostName, Option<&Proof>)) -> String {
         Some(proof) => format!("it last ran on {host} ({proof}): a program that is not Holdfast's may hold it"),
         None => format!("it last ran on {host}"),
     }
-}
-
-/// Some of them, and how many more.
-fn listed(mut all: Vec<String>, between: &str) -> String {
-    let more = all.len().saturating_sub(NAMED_MAX);
-    all.truncate(NAMED_MAX);
-    let named = all.join(between);
-    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 #[cfg(test)]

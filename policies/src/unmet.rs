@@ -7,6 +7,7 @@ use crate::{
     model::{Labels, Policies},
     names::{GuestName, HostName, PolicyName},
     rules::{Guests, Hosts, Rule, has_all},
+    some_of::some_of,
 };
 
 /// Most lines of one kind, and most names in a line: more are one mistake repeated.
@@ -105,10 +106,7 @@ fn shown(labels: &Labels) -> String {
 
 /// `db-1, web-2`, or the first of many and how many more there are; nothing where there is none.
 pub(crate) fn names<N: Display>(all: &[&N]) -> Option<String> {
-    let first: Vec<String> = all.iter().take(TOLD_MAX).map(ToString::to_string).collect();
-    let more = all.len().saturating_sub(TOLD_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!first.is_empty()).then(|| first.join(", ") + &more)
+    (!all.is_empty()).then(|| some_of(all, TOLD_MAX, ", "))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::{
     ladder::{NextStep, Trouble, ladder_of, next_step},
     model::{Policy, Service},
     names::{GuestName, HostName, ServiceName},
+    some_of::some_of,
     state::{ClusterState, Wanted},
     time::{Span, millis},
 };
@@ -148,11 +149,7 @@ const NAMED_MAX: usize = 5;
 
 /// Hosts in words, of many the first ones.
 fn named(hosts: &[&HostName]) -> String {
-    let names: Vec<&str> = hosts.iter().take(NAMED_MAX).map(|host| host.as_str()).collect();
-    match hosts.len().saturating_sub(NAMED_MAX) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
-    }
+    some_of(hosts, NAMED_MAX, ", ")
 }
 
 /// What every part is worked out from.

@@ -10,6 +10,7 @@ use crate::{
     names::{GuestName, HostName},
     plan::Problem,
     rules::ClusterSettings,
+    some_of::some_of,
     state::ClusterState,
 };
 
@@ -81,13 +82,7 @@ pub fn waiting_for_people(state: &ClusterState, stale: &BTreeSet<(HostName, usiz
 fn waiting_on(state: &ClusterState, host: &HostName) -> Option<String> {
     let there = state.guests.iter().filter(|(_, guest)| guest.home().is_some_and(|home| home.host == *host));
     let guests: Vec<&str> = there.map(|(name, _)| name.as_str()).collect();
-    let named = guests.get(..guests.len().min(NAMED_MAX))?.join(", ");
-    let more = guests.len().saturating_sub(NAMED_MAX);
-    match (guests.is_empty(), more) {
-        (true, _) => None,
-        (false, 0) => Some(format!("{host}, with {named}")),
-        (false, more) => Some(format!("{host}, with {named} and {more} more")),
-    }
+    (!guests.is_empty()).then(|| format!("{host}, with {}", some_of(guests, NAMED_MAX, ", ")))
 }
 
 fn what(survival: &Survival) -> String {
@@ -100,13 +95,11 @@ fn what(survival: &Survival) -> String {
 }
 
 fn guests(survival: &Survival) -> String {
-    let told = survival.unplaced.iter().take(NAMED_MAX).map(|(guest, (lost, _))| {
+    let told = survival.unplaced.iter().map(|(guest, (lost, _))| {
         let lost: Vec<&str> = lost.iter().map(|host| host.as_str()).collect();
         format!("{guest} (without {})", lost.join(" and "))
     });
-    let told: Vec<String> = told.collect();
-    let more = survival.unplaced.len().saturating_sub(NAMED_MAX);
-    if more > 0 { format!("{} and {more} more", told.join(", ")) } else { told.join(", ") }
+    some_of(told, NAMED_MAX, ", ")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use holdfast_policies::{
     bound::{Bound, Stretch},
     plan::{ProofEstimate, Simulation, Start, Verdict},
+    some_of::some_of,
     time::Span,
 };
 
@@ -39,7 +40,7 @@ pub fn simulation_text(simulation: &Simulation) -> String {
         }
     }
     for (stretch, guests) in stretches(simulation) {
-        line(&mut text, &format!("         {} ({})", stretched(stretch), some_of(&guests)));
+        line(&mut text, &format!("         {} ({})", stretched(stretch), some_of(guests, NAMED_MAX, ", ")));
     }
     for guest in &simulation.gives_way {
         line(&mut text, &format!("stopped  {guest}: it gives way to guests of higher priority"));
@@ -112,15 +113,6 @@ fn stretches(simulation: &Simulation) -> Vec<(&Stretch, Vec<&str>)> {
         }
     }
     told
-}
-
-/// Guests in words; of many the first ones.
-fn some_of(guests: &[&str]) -> String {
-    let named = guests.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
-    match guests.len().saturating_sub(NAMED_MAX) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }
 
 fn between(soonest: u64, slow: u64) -> String {
