@@ -12,7 +12,7 @@ use crate::{
     names::{Epoch, GuestName, HostName, OrderId},
     observe::{GuestCondition, GuestReport, clean_to},
     order::{OrderKind, OrderOutcome},
-    proof::{Proof, ProofKind},
+    proof::Proof,
     some_of::some_of,
     state::{ClusterState, Life},
     time::Moment,
@@ -94,7 +94,7 @@ impl ClusterState {
                 proofs.push(proof);
             }
             if let Some(host) = ran_on(&entry.what, guest) {
-                return Some((host, proofs.into_iter().find(|proof| is_about(proof, host))));
+                return Some((host, proofs.into_iter().find(|proof| proof.host() == Some(host))));
             }
         }
         None
@@ -144,17 +144,6 @@ fn ran_on<'a>(what: &'a Event, guest: &GuestName) -> Option<&'a HostName> {
         | Event::MigrationSwitched { guest: of, to: host, .. }
         | Event::MigrationEnded { guest: of, host, .. } => (of == guest).then_some(host),
         _ => None,
-    }
-}
-
-/// Whether the proof is about what ran on this host.
-fn is_about(proof: &Proof, on: &HostName) -> bool {
-    match proof.kind() {
-        ProofKind::PowerOff { host, .. }
-        | ProofKind::LeaseExpired { host, .. }
-        | ProofKind::Operator { host, .. }
-        | ProofKind::Reported { host, .. } => host == on,
-        ProofKind::NotHere { .. } => false,
     }
 }
 

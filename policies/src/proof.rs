@@ -293,6 +293,18 @@ impl Proof {
         &self.0
     }
 
+    /// The one host that it is about; `None` where it is about all of them.
+    #[must_use]
+    pub(crate) fn host(&self) -> Option<&HostName> {
+        match &self.0 {
+            ProofKind::PowerOff { host, .. }
+            | ProofKind::LeaseExpired { host, .. }
+            | ProofKind::Reported { host, .. }
+            | ProofKind::Operator { host, .. } => Some(host),
+            ProofKind::NotHere { .. } => None,
+        }
+    }
+
     /// The host and boot that the whole proof is about, where it is about a whole host.
     #[must_use]
     pub fn host_gone(&self) -> Option<(&HostName, &Incarnation)> {

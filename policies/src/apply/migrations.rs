@@ -217,7 +217,7 @@ impl ClusterState {
                 }
             }
             (_, None, None, Some(proof)) => {
-                let last = proof_host(&proof);
+                let last = proof.host().cloned();
                 let host = last.as_ref().map_or("nowhere", HostName::as_str).to_owned();
                 let avoid = last.iter().filter(|last| self.sends_away(last)).cloned().collect();
                 self.drop_guest_orders(guest);
@@ -248,16 +248,5 @@ impl ClusterState {
     /// down there, and it was moved so that it does not wait for that.
     fn sends_away(&self, last: &HostName) -> bool {
         self.level >= FeatureLevel::SENT_AWAY && self.hosts.get(last).is_some_and(Host::in_maintenance)
-    }
-}
-
-fn proof_host(proof: &Proof) -> Option<HostName> {
-    use crate::proof::ProofKind;
-    match proof.kind() {
-        ProofKind::PowerOff { host, .. }
-        | ProofKind::LeaseExpired { host, .. }
-        | ProofKind::Reported { host, .. }
-        | ProofKind::Operator { host, .. } => Some(host.clone()),
-        ProofKind::NotHere { .. } => None,
     }
 }
