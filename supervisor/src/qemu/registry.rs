@@ -89,6 +89,13 @@ impl Registry {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn of_here<T>(&self, guest: &GuestName, known: impl FnOnce(&Here) -> Option<T>) -> Option<T> {
+        match &self.entries().get(guest)?.state {
+            State::Here(here) => known(here),
+            State::Absent | State::Starting { .. } => None,
+        }
+    }
+
     /// What start, stop and migration of one guest take turns by.
     pub fn gate(&self, guest: &GuestName) -> Arc<tokio::sync::Mutex<()>> {
         self.entries().entry(guest.clone()).or_default().gate.clone()
@@ -96,10 +103,7 @@ impl Registry {
 
     /// The way to a guest's monitor.
     pub fn monitor(&self, guest: &GuestName) -> Option<MonitorClient> {
-        match &self.entries().get(guest)?.state {
-            State::Here(here) => Some(here.monitor.clone()),
-            State::Absent | State::Starting { .. } => None,
-        }
+        self.of_here(guest, |here| Some(here.monitor.clone()))
     }
 
     /// The way into a guest.
@@ -112,12 +116,9 @@ impl Registry {
 
     /// What is known of a guest before it is killed, without asking anybody, and whom to ask for a picture of its screen.
     pub fn seen(&self, guest: &GuestName) -> Option<(Seen, Option<MonitorClient>)> {
-        match &self.entries().get(guest)?.state {
-            State::Here(here) => {
-                Some((Seen::of(here.epoch, &here.monitor)?, here.display.then(|| here.monitor.clone())))
-            }
-            State::Absent | State::Starting { .. } => None,
-        }
+        self.of_here(guest, |here| {
+            Some((Seen::of(here.epoch, &here.monitor)?, here.display.then(|| here.monitor.clone())))
+        })
     }
 
     /// Every guest with an entry.
@@ -127,10 +128,7 @@ impl Registry {
 
     /// Under which epoch, and how, a guest was started here.
     pub fn started(&self, guest: &GuestName) -> Option<(Epoch, How)> {
-        match &self.entries().get(guest)?.state {
-            State::Here(here) => Some((here.epoch, here.how)),
-            State::Absent | State::Starting { .. } => None,
-        }
+        self.of_here(guest, |here| Some((here.epoch, here.how)))
     }
 
     /// Under which epoch a guest is here, or is being started.
@@ -144,10 +142,7 @@ impl Registry {
 
     /// What a guest was started with here, where that is known.
     pub fn definition(&self, guest: &GuestName) -> Option<Box<QemuDefinition>> {
-        match &self.entries().get(guest)?.state {
-            State::Here(here) => here.definition.clone(),
-            State::Absent | State::Starting { .. } => None,
-        }
+        self.of_here(guest, |here| here.definition.clone())
     }
 
     /// Takes what a guest needs, unless another guest has some of it (R28).
