@@ -6,7 +6,7 @@ use holdfast_policies::{model::Probe, observe::Outcome, probe::SqlProbe};
 
 use super::{
     asked, done, folder, given_away, left_out, modest, ready, secret,
-    sql::{secrets_and_names, sql},
+    sql::{answers, secrets_and_names, sql},
     started,
 };
 use crate::contract::{authority::Authority, scene::free_port};
@@ -41,7 +41,7 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
     let password_file = secret(right.path(), "pass word\n");
     let plain = SqlProbe { password_file, ..sql(port, "") };
     ready(&Probe::Mysql(plain.clone())).await;
-    for (asking, expect, wanted) in [
+    let cases = [
         ("SELECT @@read_only", Some("0"), Outcome::Pass),
         ("SELECT @@read_only", Some("1"), Outcome::Fail),
         // As the kit asks.
@@ -51,11 +51,8 @@ async fn mariadb_is_asked_a_query_and_a_wrong_password_is_unknown() {
         ("SELECT * FROM absent.absent", None, Outcome::Unknown),
         ("SELEC 1", None, Outcome::Unknown),
         ("SELECT repeat('x', 10000000)", None, Outcome::Fail),
-    ] {
-        let (query, expect) = (asking.to_owned(), expect.map(str::to_owned));
-        let seen = asked(&Probe::Mysql(SqlProbe { query, expect, ..plain.clone() })).await;
-        assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
-    }
+    ];
+    answers(Probe::Mysql, &plain, &cases).await;
     for (before, wanted) in [
         (&["SET @a = 7"][..], Outcome::Pass),
         (&["SELECT 1 UNION SELECT 2", "SELECT 3", "SET @a = 7"][..], Outcome::Pass),

@@ -6,7 +6,7 @@ use holdfast_policies::{model::Probe, observe::Outcome, probe::SqlProbe};
 
 use super::{
     asked, done, folder, given_away, left_out, modest, ready, secret,
-    sql::{secrets_and_names, sql},
+    sql::{answers, secrets_and_names, sql},
     started,
 };
 use crate::contract::{authority::Authority, scene::free_port};
@@ -48,7 +48,7 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
     let password_file = secret(right.path(), "pass word\n");
     let plain = SqlProbe { password_file, ..sql(port, "postgres") };
     ready(&Probe::Postgres(plain.clone())).await;
-    for (asking, expect, wanted) in [
+    let cases = [
         ("SELECT pg_is_in_recovery()", Some("f"), Outcome::Pass),
         ("SELECT pg_is_in_recovery()", Some("t"), Outcome::Fail),
         ("SELECT NULL", Some("1"), Outcome::Fail),
@@ -58,11 +58,8 @@ async fn postgresql_is_asked_a_query_and_a_wrong_password_is_unknown() {
         ("SELECT repeat('x', 10000000)", None, Outcome::Fail),
         ("SELECT generate_series(1, 1000000)", None, Outcome::Fail),
         ("COPY (SELECT 1) TO STDOUT", None, Outcome::Unknown),
-    ] {
-        let (query, expect) = (asking.to_owned(), expect.map(str::to_owned));
-        let seen = asked(&Probe::Postgres(SqlProbe { query, expect, ..plain.clone() })).await;
-        assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
-    }
+    ];
+    answers(Probe::Postgres, &plain, &cases).await;
     // As the kit does: one transaction for all of it.
     let before = vec!["CREATE TABLE IF NOT EXISTS beat (at timestamptz)".to_owned()];
     for (when, wanted) in

@@ -9,19 +9,19 @@ use holdfast_policies::{
 };
 
 use super::asked;
-use crate::contract::authority::Authority;
+use crate::contract::{authority::Authority, network};
 
 /// A question of an SQL server that it answers with 1, of a user who has a password.
 pub(super) fn sql(port: u16, database: &str) -> SqlProbe {
-    SqlProbe {
-        port,
-        user: "holdfast".to_owned(),
-        password_file: None,
-        database: database.to_owned(),
-        before: Vec::new(),
-        query: "SELECT 1".to_owned(),
-        expect: Some("1".to_owned()),
-        tls: None,
+    SqlProbe { database: database.to_owned(), ..network::sql(port, None) }
+}
+
+/// Queries, what is expected of their answers, and what they come to.
+pub(super) async fn answers(kind: fn(SqlProbe) -> Probe, plain: &SqlProbe, cases: &[(&str, Option<&str>, Outcome)]) {
+    for &(asking, expect, wanted) in cases {
+        let (query, expect) = (asking.to_owned(), expect.map(str::to_owned));
+        let seen = asked(&kind(SqlProbe { query, expect, ..plain.clone() })).await;
+        assert_eq!(seen.outcome, wanted, "{asking}: {seen:?}");
     }
 }
 
