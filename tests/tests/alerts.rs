@@ -20,8 +20,7 @@ fn an_incident_is_one_alert_from_beginning_to_end_whoever_leads() {
     if left_out("an_incident_is_one_alert_from_beginning_to_end_whoever_leads") {
         return;
     }
-    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
-    hosts.push(HostSpec::member("m1"));
+    let hosts = HostSpec::three_and_member();
     let receiver = format!("alerts:\n  - alertmanager: {{ url: \"http://{CLIENT_ADDRESS}:{PORT}\" }}\n");
     let mut scene = Scene::prepared(hosts, &receiver, start_alertmanager).unwrap();
     let (_, leader) = scene.arranged(false).unwrap();

@@ -36,7 +36,7 @@ fn redfish_verifies_its_wiring_by_itself_and_switches_a_frozen_host_off() {
     }
     let mut devices = BTreeMap::new();
     // Before the hosts are on: what takes the processors for seconds takes them from nobody then.
-    let mut scene = Scene::prepared(["h1", "h2", "h3"].map(HostSpec::voter).to_vec(), "", |lab| {
+    let mut scene = Scene::prepared(HostSpec::three(), "", |lab| {
         devices = lab.start_redfish()?;
         Ok(())
     })

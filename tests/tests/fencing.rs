@@ -191,8 +191,7 @@ fn an_executor_that_dies_between_an_off_and_its_report_costs_no_second_off_and_t
         return;
     }
     // The guest's host has no vote, so that the others decide on without the executor.
-    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
-    hosts.push(HostSpec::member("m1"));
+    let hosts = HostSpec::three_and_member();
     let mut scene = Scene::with(hosts, "").unwrap();
     if scene.calm().unwrap() != "m1" {
         scene.migrate("m1").unwrap();

@@ -56,7 +56,7 @@ fn a_guest_whose_storage_is_full_goes_on_where_it_was_once_there_is_room() {
         return;
     }
     let mut shared = None;
-    let mut scene = Scene::prepared(["h1", "h2", "h3"].map(HostSpec::voter).to_vec(), "", |lab| {
+    let mut scene = Scene::prepared(HostSpec::three(), "", |lab| {
         shared = Some(SmallDisk::over(&lab.shared(), SHARED_MIB)?);
         Ok(())
     })

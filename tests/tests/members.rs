@@ -63,8 +63,7 @@ fn guests_of_a_voter_and_of_a_member_survive_their_hosts_and_each_others() {
     if left_out("guests_of_a_voter_and_of_a_member_survive_their_hosts_and_each_others") {
         return;
     }
-    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
-    hosts.push(HostSpec::member("m1"));
+    let hosts = HostSpec::three_and_member();
     let address = "10.77.0.101";
     let mut scene = Scene::prepared(hosts, "", |lab| lab.make_guest(OTHER, address)).unwrap();
     scene.apply(&scene.lab.guest_yaml(OTHER, address)).unwrap();
@@ -119,8 +118,7 @@ fn a_revoked_host_stays_out_until_a_new_certificate_of_its_name_is_readmitted() 
     if left_out("a_revoked_host_stays_out_until_a_new_certificate_of_its_name_is_readmitted") {
         return;
     }
-    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
-    hosts.push(HostSpec::member("m1"));
+    let hosts = HostSpec::three_and_member();
     let mut scene = Scene::with(hosts, "").unwrap();
     arranged_on_a_voter(&mut scene, true);
     let who = scene.who().unwrap();

@@ -95,8 +95,7 @@ fn a_member_becomes_a_voter_and_a_voter_a_member() {
     if left_out("a_member_becomes_a_voter_and_a_voter_a_member") {
         return;
     }
-    let mut hosts = ["h1", "h2", "h3"].map(HostSpec::voter).to_vec();
-    hosts.push(HostSpec::member("m1"));
+    let hosts = HostSpec::three_and_member();
     let mut scene = Scene::with(hosts, "").unwrap();
     scene.calm().unwrap();
     bring_in(&scene, "m1");

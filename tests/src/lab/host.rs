@@ -55,6 +55,20 @@ impl HostSpec {
         }
     }
 
+    /// Three voters: `h1`, `h2` and `h3`.
+    #[must_use]
+    pub fn three() -> Vec<Self> {
+        ["h1", "h2", "h3"].map(Self::voter).to_vec()
+    }
+
+    /// The same, and a member without a vote: `m1`.
+    #[must_use]
+    pub fn three_and_member() -> Vec<Self> {
+        let mut hosts = Self::three();
+        hosts.push(Self::member("m1"));
+        hosts
+    }
+
     /// A member without a vote.
     #[must_use]
     pub fn member(name: &str) -> Self {

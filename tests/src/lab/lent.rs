@@ -32,7 +32,7 @@ impl Lent {
     /// # Errors
     /// When a scene is built and does not come up.
     pub fn three() -> Result<Self> {
-        Self::of(["h1", "h2", "h3"].map(HostSpec::voter).to_vec())
+        Self::of(HostSpec::three())
     }
 
     /// These hosts; the guest runs on one of them.

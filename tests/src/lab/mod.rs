@@ -77,7 +77,7 @@ impl LabOptions {
     /// # Errors
     /// When it was not built.
     pub fn three() -> Result<Self> {
-        Ok(Self { hosts: ["h1", "h2", "h3"].map(HostSpec::voter).to_vec(), binary: Some(binary()?) })
+        Ok(Self { hosts: HostSpec::three(), binary: Some(binary()?) })
     }
 }
 

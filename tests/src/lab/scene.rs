@@ -63,7 +63,7 @@ impl Scene {
     /// # Errors
     /// When it does not come up.
     pub fn three() -> Result<Self> {
-        Self::with(["h1", "h2", "h3"].map(HostSpec::voter).to_vec(), "")
+        Self::with(HostSpec::three(), "")
     }
 
     /// These hosts, with more policies beside the guest's and the fencing.
