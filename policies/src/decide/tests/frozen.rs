@@ -119,7 +119,7 @@ fn the_host_of_a_guest_is_to_look_whether_it_is_frozen_from_the_first_question_o
     scene.later(500);
     asked(&mut scene, true);
     assert!(in_doubt(&scene).is_empty());
-    fails(&mut scene);
+    scene.seen("web", SightState::Failing);
     assert_eq!(in_doubt(&scene), web_on_d);
     scene.later(600_000);
     assert!(in_doubt(&scene).is_empty(), "nobody has said so lately");
@@ -128,7 +128,7 @@ fn the_host_of_a_guest_is_to_look_whether_it_is_frozen_from_the_first_question_o
 #[test]
 fn nobody_looks_whether_a_guest_is_frozen_that_is_left_alone_or_of_which_nothing_can_be_said() {
     let mut scene = four();
-    fails(&mut scene);
+    scene.seen("web", SightState::Failing);
     scene.stage.must(Change::WantedSet { guest: name("web"), wanted: Wanted::Unmanaged, by: "ann".to_owned() });
     assert!(in_doubt(&scene).is_empty());
     let mut scene = four();

@@ -205,7 +205,7 @@ fn a_ladder_that_says_migrate_waits_for_a_host_that_is_busy_and_kills_nothing_me
         scene.stage.place(guest, "b");
     }
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     assert_eq!(scene.words(), Vec::<String>::new());
     assert!(doing(&scene, "web").contains("b is busy starting 2 other guests"), "{}", doing(&scene, "web"));
     let starts: Vec<_> = scene.stage.state.orders.keys().copied().collect();
@@ -213,7 +213,7 @@ fn a_ladder_that_says_migrate_waits_for_a_host_that_is_busy_and_kills_nothing_me
         scene.stage.must(Change::OrderEnded { order, outcome: done() });
     }
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     let commands = scene.decide().commands;
     assert!(matches!(&commands[..], [Change::Climb { rung: 0, to: Some(to), .. }] if *to == host("b")), "{commands:?}");
 }
@@ -229,7 +229,7 @@ fn a_ladder_that_says_migrate_goes_on_where_no_host_can_take_the_guest() {
     rule(&mut scene, hosts_rule("web", &[("b", Score::Never)], false));
     scene.stage.run("web", "a");
     scene.later(1_000);
-    seen(&mut scene, "web", SightState::Failing);
+    scene.seen("web", SightState::Failing);
     let commands = scene.decide().commands;
     assert!(matches!(&commands[..], [Change::Climb { rung: 1, to: None, .. }]), "{commands:?}");
 }
