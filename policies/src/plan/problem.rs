@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{GuestDeclaration, Labels, Policies},
     names::{GuestName, HostName, Incarnation},
-    state::{ClusterState, Guest, Mode},
+    state::{ClusterState, Guest},
 };
 
 /// The dimension of memory, in MiB: hard on every host.
@@ -67,6 +67,8 @@ pub struct PlanHost<'a> {
     pub(super) memory_mib: u64,
     /// Why it takes no guest, if it takes none.
     pub(super) out: Option<Reason>,
+    /// Its guests are left as they are: it is in maintenance, also when it has announced to go.
+    pub(super) left_alone: bool,
     /// It will not come back by itself: losing it again means nothing.
     pub(super) gone: bool,
     pub(super) unwell: bool,
@@ -242,7 +244,7 @@ impl<'a> Problem<'a> {
 
     /// Whether guests that run on a host are moved: in maintenance they are left alone.
     pub(super) fn lets_go(&self, host: HostAt) -> bool {
-        !matches!(self.hosts[host].out, Some(Reason::Mode { mode: Mode::Maintenance }))
+        !self.hosts[host].left_alone
     }
 
     /// Those of the least priority among guests.

@@ -117,6 +117,7 @@ fn plan_host<'a>(policies: &'a Policies, name: &'a HostName, host: &'a Host, sta
         capacity: declared.map(|declared| &declared.capacity),
         memory_mib: host.facts.memory_mib,
         out: witness.or(life).or(mode).or(unheard),
+        left_alone: host.in_maintenance(),
         gone: matches!(host.life, Life::Gone { .. }) || !host.facts.guests,
         unwell: standing == Standing::Unwell,
         cores: u64::from(host.facts.cores),

@@ -347,10 +347,17 @@ fn a_member_starts_nowhere_where_it_would_be_torn_from_the_rest_of_a_rule_that_i
 #[test]
 fn a_set_holds_no_place_for_a_member_that_is_left_alone() {
     let unmanaged = Change::WantedSet { guest: name("g1"), wanted: Wanted::Unmanaged, by: "ann".to_owned() };
-    let maintenance = Change::ModeSet { host: host("a"), mode: Mode::Maintenance, by: "ann".to_owned() };
-    let cases =
-        [(None, ["b later", "nowhere"]), (Some(unmanaged), ["nowhere", "b"]), (Some(maintenance), ["nowhere", "b"])];
-    for (left_alone, expected) in cases {
+    let mode = |mode| Change::ModeSet { host: host("a"), mode, by: "ann".to_owned() };
+    let leaving = Mode::Leaving { reboot: false };
+    let cases = [
+        (vec![], ["b later", "nowhere"]),
+        (vec![unmanaged], ["nowhere", "b"]),
+        (vec![mode(Mode::Maintenance)], ["nowhere", "b"]),
+        // That it goes does not end its maintenance, and it may be away for weeks.
+        (vec![mode(Mode::Maintenance), mode(leaving)], ["nowhere", "b"]),
+        (vec![mode(leaving)], ["b later", "nowhere"]),
+    ];
+    for (said, expected) in cases {
         let mut stage = Stage::new(&["a", "b"], &["filler", "g1", "g2", "other"]);
         change(&mut stage, |policies| {
             for (of, memory) in [("filler", 1_000), ("g1", 5_500), ("g2", 2_500), ("other", 3_000)] {
@@ -361,10 +368,9 @@ fn a_set_holds_no_place_for_a_member_that_is_left_alone() {
         stage.run("filler", "a");
         stage.run("g1", "a");
         rule(&mut stage, "set", together(&["g1", "g2"]));
-        if let Some(left_alone) = left_alone {
-            stage.must(left_alone);
-        }
-        assert_eq!(words(&stage), expected);
+        let of = format!("{said:?}");
+        said.into_iter().for_each(|said| stage.must(said));
+        assert_eq!(words(&stage), expected, "{of}");
     }
 }
 
