@@ -148,7 +148,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
         let wait = round
             .state
             .guests_of(name)
-            .filter(|(guest, known)| known.wanted == Wanted::Running && !is_stopped_for_another(round.state, guest));
+            .filter(|(guest, known)| is_to_run(round, guest, known) && !is_stopped_for_another(round.state, guest));
         let guests = wait.count() + awaited_strays(round, name).count();
         let stuck = format!(
             "it has booted anew ({}) and has not joined for {} s, and {guests} guests wait for its word",
@@ -162,7 +162,7 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
     }
     let failed = round.state.guests_of(name).find_map(|(guest, known)| {
         // Whoever wants it stopped or left alone wants no other guest to be lost for it (S8).
-        if known.wanted != Wanted::Running {
+        if !is_to_run(round, guest, known) {
             return None;
         }
         if let Some(waits) = waits_there(round, guest, known, name) {
@@ -182,6 +182,12 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
     };
     let failed = failed.or_else(awaited)?;
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
+}
+
+/// Whether people want it to run. One that they have removed while something was under way is not theirs any more, though its end is still
+/// to be known.
+fn is_to_run(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
+    known.wanted == Wanted::Running && round.state.policies.guests.contains_key(guest)
 }
 
 /// Whether a guest may be coming up yet, the newest try may still help it, or its file systems are frozen: where its supervisor answered

@@ -673,6 +673,27 @@ fn no_host_is_fenced_to_stop_a_guest_behind_a_silent_supervisor() {
     assert!(matches!(scene.stage.phase("web"), Phase::Releasing { .. }));
 }
 
+/// A guest that is removed while something is under way is forgotten when that has ended, and nobody waits for it.
+#[test]
+fn no_host_is_fenced_for_a_guest_that_was_removed_while_it_was_started_behind_a_silent_supervisor() {
+    for removed in [false, true] {
+        let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+        scene.stage.place("web", "d");
+        if removed {
+            let mut policies = scene.stage.state.policies.clone();
+            policies.guests.clear();
+            scene.stage.declare(policies);
+        }
+        assert!(matches!(scene.stage.phase("web"), Phase::Starting { .. }));
+        scene.now += 31_000;
+        scene.all_well();
+        scene.silent("d", 31_000);
+        scene.heard("d", 100);
+        let decided = scene.settle();
+        assert_eq!(decided.contains(&"FenceOpened".to_owned()), !removed, "{decided:?}");
+    }
+}
+
 #[test]
 fn a_guest_that_has_arrived_behind_a_supervisor_that_stays_down_costs_its_host() {
     for (goes_on, fenced) in [(false, true), (true, false)] {
