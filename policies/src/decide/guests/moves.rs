@@ -10,6 +10,7 @@ use super::{
     free::HEADING_PATIENCE,
     reasons::{Reason, must_leave, reason_to_move},
     running::Run,
+    wanted::left_as_it_is,
 };
 use crate::{
     change::Change,
@@ -94,13 +95,7 @@ fn moves_in_vain(run: &Run<'_>, reason: &Reason) -> bool {
 impl Pass<'_, '_> {
     /// A guest that runs, and may have a reason to be elsewhere.
     pub(super) fn consider_move(&mut self, run: &Run<'_>, policy: Option<&Policy>, judgement: &mut GuestJudgement) {
-        let Some(reason) = reason_to_move(self.round, run, policy, judgement) else {
-            // Of one that nobody has looked at in this round, it is not known that it may stay.
-            if !self.round.plan.is_unseen(run.name) {
-                self.close("leave");
-            }
-            return;
-        };
+        let Some(reason) = reason_to_move(self.round, run, policy, judgement) else { return };
         let rested = self.round.age(run.since);
         let pause = pause_before(self.round, run, &reason);
         if moves_in_vain(run, &reason) {
@@ -132,14 +127,22 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// What nobody can heal where it is does not hold up a drain: it goes ill, where it cannot stay. Where it can, nobody waits for it to
-    /// leave any more.
+    /// Ends that a guest cannot leave its host where it may stay, or is left alone there, however it is: nobody waits for it to leave any
+    /// more, though it may like other hosts better. After a suspension that goes on.
+    pub(super) fn need_not_leave(&mut self, run: &Run<'_>) {
+        let round = self.round;
+        // Of one that nobody has looked at in this round, it is not known that it may stay.
+        let may_stay = || !round.plan.is_unseen(run.name) && must_leave(round, run).is_none();
+        if self.told.about("leave").is_some() && (left_as_it_is(round.state, run.name).is_some() || may_stay()) {
+            self.close("leave");
+        }
+    }
+
+    /// What nobody can heal where it is does not hold up a drain: it goes ill, where it cannot stay.
     pub(super) fn leave_unhealed(&mut self, run: &Run<'_>, judgement: &mut GuestJudgement) {
         if must_leave(self.round, run).is_some() {
             let policy = self.round.state.policies.policy_of(run.name).map(|(_, policy)| policy);
             self.consider_move(run, policy, judgement);
-        } else if !self.round.plan.is_unseen(run.name) {
-            self.close("leave");
         }
     }
 
@@ -152,8 +155,8 @@ impl Pass<'_, '_> {
             if declared.is_some_and(|declared| declared.needs.live_migration) { "" } else { " by a stop and a start" };
         judgement.doing = format!("about to move to {to}{how}: {reason}");
         self.decision.commands.push(Change::Migrate { guest: run.name.clone(), to, why: reason.to_string() });
-        // What has failed again and again is told of until it has gone well.
-        if !moves_in_vain(run, reason) {
+        // What has failed again and again is told of until it has gone well; of one that may stay nothing is told any more.
+        if reason.is_urgent() && !moves_in_vain(run, reason) {
             self.close("leave");
         }
     }

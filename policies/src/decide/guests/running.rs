@@ -94,6 +94,7 @@ impl Pass<'_, '_> {
             judgement.waits = Some((what, FOREVER));
             return;
         }
+        self.need_not_leave(run);
         match trouble(round, run, policy, judgement) {
             Condition::Well => self.well(run, policy, judgement),
             Condition::NotToBeJudged { why, waits } => {
@@ -127,11 +128,6 @@ impl Pass<'_, '_> {
         self.warned(run, policy, judgement);
         if let Some(hands_off) = self.hands_off(run) {
             judgement.doing = format!("runs on {host}; {hands_off}");
-            // Nobody tries any more to have it leave. After a suspension that goes on.
-            match hands_off {
-                HandsOff::Unmanaged | HandsOff::Maintenance { .. } => self.close("leave"),
-                HandsOff::Suspended { .. } => {}
-            }
             return;
         }
         let cool_down = policy.map_or(COOL_DOWN, |policy| policy.cool_down.0);

@@ -209,6 +209,49 @@ fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_nobody_c
 }
 
 #[test]
+fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_it_has_not_come_up() {
+    let mut scene = crate::decide::tests::started();
+    for on in ["a", "b", "c"] {
+        set_mode(&mut scene, on, Mode::Maintenance);
+    }
+    set_mode(&mut scene, "d", Mode::Draining);
+    for ms in [5_900, 4_200] {
+        scene.later(ms);
+        scene.sight("web", "a", SightState::Passing);
+        scene.sight("web", "b", SightState::Failing);
+        scene.settle();
+    }
+    assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
+    set_mode(&mut scene, "d", Mode::Active);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("leave/web").is_none());
+    assert!(scene.stage.state.open_incident("degraded/web").is_some(), "it does not answer everybody yet");
+}
+
+#[test]
+fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_and_would_merely_like_to_go() {
+    let mut scene = crate::decide::tests::four();
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| policy.on_degraded = crate::model::OnDegraded::Migrate);
+    });
+    for on in ["a", "b", "c"] {
+        set_mode(&mut scene, on, Mode::Maintenance);
+    }
+    set_mode(&mut scene, "d", Mode::Draining);
+    scene.later(20_000);
+    seen(&mut scene, "web", SightState::Passing);
+    scene.settle();
+    assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
+    set_mode(&mut scene, "d", Mode::Active);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().unwell = Some("its disk is slow".to_owned());
+    scene.settle();
+    assert!(
+        scene.stage.state.open_incident("leave/web").is_none(),
+        "it goes when another host takes it, and nobody waits for that"
+    );
+}
+
+#[test]
 fn people_are_called_anew_when_a_guest_fails_again_whose_ladder_is_at_its_end() {
     let mut scene = paged_and_well_again();
     scene.later(5_000);
