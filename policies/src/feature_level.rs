@@ -59,7 +59,7 @@ impl FeatureLevel {
     /// version goes by the number of the rung alone. No level of its own, for the same reason.
     pub const LADDERS: Self = Self::TOLD_ONCE;
     /// From this one on a guest that is being stopped keeps away from the host that its ladder has sent it away from, also when that boots
-    /// anew meanwhile. An earlier version forgets that. No level of its own, for the same reason.
+    /// anew meanwhile, or has announced to. An earlier version forgets that. No level of its own, for the same reason.
     pub const KEPT_AWAY: Self = Self::TOLD_ONCE;
     /// From this one on what was tried to switch a host on is over when the boot that was proven gone is taken in again. An earlier version
     /// keeps it, and what people were told of it. No level of its own, for the same reason.

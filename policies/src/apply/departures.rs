@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     names::{GuestName, HostName},
-    state::{ClusterState, Phase, Wanted},
+    state::{ClusterState, Guest, Phase, Wanted},
 };
 
 impl ClusterState {
@@ -31,14 +32,21 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Guests of a host that goes before it has released them wait for it all the same. Nothing waits for a host that goes
-    /// without having announced it.
+    /// Guests of a host that goes before it has released them wait for it all the same, but for those that their ladder has sent away from
+    /// there. Nothing waits for a host that goes without having announced it.
     pub(super) fn keep_of_departed(&mut self, host: &HostName) {
         let departure = self.departure(host);
         self.keep_nothing_unless(host, departure.is_some());
         let keeps = departure.is_some_and(crate::departure::Departure::keeps);
-        let guests: Vec<GuestName> = self.guests_of(host).map(|(name, _)| name.clone()).collect();
+        let waits = self.guests_of(host).filter(|(_, guest)| !self.is_sent_away(guest, host));
+        let guests: Vec<GuestName> = waits.map(|(name, _)| name.clone()).collect();
         self.keep(host, keeps, &guests);
+    }
+
+    /// Whether a guest is being stopped so that it starts elsewhere. In an earlier version it waits for its host all the same (R26).
+    fn is_sent_away(&self, guest: &Guest, host: &HostName) -> bool {
+        let avoids = matches!(&guest.phase, Phase::Releasing { avoid, .. } if avoid.contains(host));
+        avoids && self.level >= FeatureLevel::KEPT_AWAY
     }
 
     /// An operator who takes the announcement back for a host that is gone does not expect it soon.

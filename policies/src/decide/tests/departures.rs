@@ -2,6 +2,7 @@
 
 use super::{restraint::set_mode, *};
 use crate::{
+    feature_level::FeatureLevel,
     names::RuleName,
     rules::{Guests, OnShutdown, Rule},
 };
@@ -175,6 +176,24 @@ fn guests_of_a_host_that_rebooted_before_it_had_released_them_wait_for_it_too() 
     scene.later(1_000);
     scene.settle();
     assert_eq!(scene.stage.may_run("web"), ["d".to_owned()].into());
+}
+
+#[test]
+fn a_guest_that_its_ladder_has_sent_away_from_a_host_does_not_wait_for_the_announced_reboot_of_that() {
+    // An earlier version has it wait, and forgets where it was sent away from (R26).
+    for (level, starts_there) in [(FeatureLevel::CALLED_OFF, true), (FeatureLevel::KEPT_AWAY, false)] {
+        let mut scene = four();
+        scene.stage.state.level = level;
+        let failover = scene.stage.climb("web", 2);
+        scene.stage.must(failover);
+        set_mode(&mut scene, "d", Mode::Leaving { reboot: true });
+        // It has rebooted before it has said that nothing of the guest is left.
+        scene.stage.join("d", "d.2");
+        scene.stage.end("d", done());
+        scene.later(1_000);
+        assert_eq!(scene.settle(), ["Place"]);
+        assert_eq!(scene.stage.may_run("web").contains("d"), starts_there, "level {level}");
+    }
 }
 
 #[test]
