@@ -78,7 +78,9 @@ impl ClusterState {
         };
         self.meant_to_run(guest)?;
         let proof = (proof.word().to_owned(), proof.to_string());
-        let first = known.ladder.position.is_none() && self.open_incident(&Self::guest_key(guest)).is_none();
+        let is_told = self.open_incident(&Self::guest_key(guest)).is_some();
+        // That its ladder was climbed a while ago says nothing of this start: what failed has its incident, and a planned stop has none.
+        let is_down = is_told || (self.level < FeatureLevel::PLANNED_STOPS && known.ladder.position.is_some());
         let target = self.hosts.get(host).ok_or_else(|| Refused::NoHost { host: host.clone() })?;
         if target.life != Life::Up {
             return Err(Refused::Host { host: host.clone(), why: "is fenced or gone".to_owned() });
@@ -90,7 +92,7 @@ impl ClusterState {
             return Err(Refused::Target { guest: guest.clone(), host: host.clone(), why });
         }
         let tenure = self.start(context, guest, host)?;
-        if !first {
+        if is_down {
             let at = context.at;
             let incident = self.incident(context, &Self::guest_key(guest), &format!("{guest} is down"));
             incident.stamps.ordered = Some(at);

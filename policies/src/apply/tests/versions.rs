@@ -145,6 +145,22 @@ fn a_guest_that_is_sent_away_from_a_host_keeps_away_when_that_boots_anew_for_all
 }
 
 #[test]
+fn a_guest_that_is_moved_a_little_after_it_has_recovered_is_told_to_be_down_by_all_voters_or_by_none() {
+    let told = before_and_after(|| Stage::new(&["a", "b"], &["web"])).map(|mut stage| {
+        stage.run("web", "a");
+        let restart = stage.climb("web", 0);
+        stage.must(restart);
+        stage.end("a", done());
+        stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
+        stage.must(Change::MoveAsked { guest: name("web"), to: host("b"), cold: true, by: "ann".to_owned() });
+        stage.end("a", done());
+        stage.place("web", "b");
+        stage.state.open_incident("guest/web").is_some()
+    });
+    assert_eq!(told, [true, false], "to an earlier version whatever starts while its ladder is remembered was down");
+}
+
+#[test]
 fn a_start_on_a_host_that_has_been_taken_out_of_use_since_it_was_decided_is_refused_by_all_voters_or_by_none() {
     for mode in [Mode::Draining, Mode::Maintenance, Mode::Leaving { reboot: true }] {
         let refused = before_and_after(|| Stage::new(&["a", "b"], &["web"])).map(|mut stage| {
