@@ -19,6 +19,9 @@ use crate::{
     state::{ClusterState, Guest, Wanted},
 };
 
+/// What people are told of a guest only while it runs.
+const OF_ONE_THAT_RUNS: [&str; 4] = ["degraded", "unasked", "warned", "leave"];
+
 /// Why even the end of something begun is left to people: a suspension lets it finish, the others do not.
 pub(super) fn left_as_it_is(state: &ClusterState, name: &GuestName) -> Option<HandsOff> {
     state.hands_off(name).filter(|hands_off| match hands_off {
@@ -45,7 +48,10 @@ impl Pass<'_, '_> {
             judgement.waits = Some(hands_on(&hands_off));
             // Nobody tries any more to place it. After a suspension that goes on.
             match hands_off {
-                HandsOff::Unmanaged | HandsOff::Maintenance { .. } => self.close("placement"),
+                HandsOff::Unmanaged | HandsOff::Maintenance { .. } => {
+                    self.close("placement");
+                    OF_ONE_THAT_RUNS.iter().for_each(|about| self.close(about));
+                }
                 HandsOff::Suspended { .. } => {}
             }
             return true;
@@ -55,7 +61,7 @@ impl Pass<'_, '_> {
             Wanted::Stopped => {
                 "stopped, as an operator wants it".clone_into(&mut judgement.doing);
                 // That it does not run is what was asked for.
-                for about in ["guest", "placement", "degraded", "unasked", "warned", "leave", "twice"] {
+                for about in ["guest", "placement", "twice"].into_iter().chain(OF_ONE_THAT_RUNS) {
                     self.close(about);
                 }
                 true
@@ -71,6 +77,7 @@ impl Pass<'_, '_> {
         let summary = format!("{name} is down and is not started any more: {why}");
         let human = format!("Look why {name} does not start, then run `holdfast guest cleanup {name}`.");
         open(self.round, self.decision, ClusterState::guest_key(name), Severity::Critical, summary, Some(human));
+        OF_ONE_THAT_RUNS.iter().for_each(|about| self.close(about));
         true
     }
 

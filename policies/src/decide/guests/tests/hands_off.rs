@@ -157,3 +157,31 @@ fn verdicts_are_still_committed_while_deciding_is_suspended() {
     scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["Verified"]);
 }
+
+#[test]
+fn what_people_were_told_of_a_guest_while_it_ran_is_over_when_it_is_left_down() {
+    let left_down: [fn(&mut Scene); 3] = [
+        |scene| want(scene, "web", Wanted::Unmanaged),
+        |scene| set_mode(scene, "c", Mode::Maintenance),
+        |scene| scene.stage.state.guests.get_mut(&name("web")).unwrap().given_up = Some("it does not start".to_owned()),
+    ];
+    for (case, left_down) in left_down.into_iter().enumerate() {
+        let mut scene = Scene::new(&["a", "b", "c"], &["web"]);
+        scene.stage.run("web", "c");
+        for on in ["a", "b"] {
+            set_mode(&mut scene, on, Mode::Maintenance);
+        }
+        set_mode(&mut scene, "c", Mode::Draining);
+        scene.later(20_000);
+        seen(&mut scene, "web", SightState::Passing);
+        scene.settle();
+        assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
+        left_down(&mut scene);
+        let gone = scene.stage.gone("c");
+        scene.stage.must(gone);
+        later_without(&mut scene, "c", 1_000);
+        scene.settle();
+        assert!(scene.stage.state.open_incident("leave/web").is_none(), "case {case}");
+        assert!(scene.stage.state.open_incident("guest/web").is_some(), "case {case}: it is down");
+    }
+}
