@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use super::{
     moves::Move,
-    problem::{Problem, Stage},
+    problem::{PlanGuest, Problem, Stage},
     room::Room,
     solve::{Ask, Solver},
     table::{GuestAt, HostAt},
@@ -58,11 +58,20 @@ pub fn make_way(problem: &Problem<'_>, room: &Room, moves: &mut Vec<Move>, may_g
         None => true,
     });
     // Whoever is on the way may be the one that makes way.
-    if problem.guests.rows().iter().any(|guest| guest.stage == Stage::Moving) {
+    if problem.guests.rows().iter().any(is_on_its_way) {
         return;
     }
     let found = stuck.into_iter().find_map(|guest| who_makes_way(&mut solver, guest, moves));
     moves.extend(found);
+}
+
+/// Whether a guest is between two hosts: not one of whose move only something is left that cannot be removed, which may be so for days.
+fn is_on_its_way(guest: &PlanGuest<'_>) -> bool {
+    let is_over = match guest.known.map(|known| &known.phase) {
+        Some(Phase::Migrating(migration)) => migration.release_failed.is_some(),
+        Some(_) | None => false,
+    };
+    guest.stage == Stage::Moving && !is_over
 }
 
 /// Where a guest that runs would find a place beside what runs and what this round has placed.

@@ -4,7 +4,7 @@ use super::tests::{capacity, change, guest, named, placed, rule, scores};
 use super::*;
 use crate::{
     change::Change,
-    fixture::{Stage, boot, done, host, name},
+    fixture::{Stage, boot, done, failed, host, name},
     model::Policies,
     rules::{Hosts, Rule, Score},
     state::Mode,
@@ -322,9 +322,9 @@ fn a_move_goes_only_where_there_is_room() {
     assert_eq!(stage.may_run("g1").into_iter().collect::<Vec<_>>(), [host("a").to_string()]);
 }
 
-/// `g1` runs on `a` and may run on `b` alone, where `g2` is.
+/// `g1` runs on `a` and may run on `b` alone, where `g2` is; `g3` runs nowhere.
 fn kept_from_b() -> Stage {
-    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2"]);
+    let mut stage = Stage::new(&["a", "b", "c"], &["g1", "g2", "g3"]);
     stage.run("g1", "a");
     stage.run("g2", "c");
     moved(&mut stage, "g2", "c", "b");
@@ -376,6 +376,21 @@ fn nobody_makes_way_for_a_guest_that_is_left_alone_and_who_could_not_go_is_not_a
     assert_eq!(wanted_with_way_but(&stage, Some("g1")), ["g1 nowhere"]);
     stage.state.guests.get_mut(&name("g2")).unwrap().failed_moves = 3;
     assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "its moves fail again and again");
+}
+
+#[test]
+fn what_cannot_be_removed_after_a_move_keeps_nobody_from_making_way() {
+    let mut stage = kept_from_b();
+    let apart = Rule::Apart { guests: named(&["g1", "g2"]), required: true, yields: None, weight: 0, by: None };
+    rule(&mut stage, "apart", apart);
+    stage.run("g3", "c");
+    stage.migrate("g3", "a");
+    assert_eq!(wanted_with_way(&stage), ["g1 nowhere"], "it may be the one that makes way");
+    // Its target was not ready, and what is left of it there is still there.
+    for _ in 0..2 {
+        stage.end("a", failed());
+    }
+    assert_eq!(wanted_with_way(&stage), ["g1 nowhere", "g2 c"]);
 }
 
 #[test]
