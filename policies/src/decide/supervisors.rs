@@ -184,10 +184,10 @@ pub(super) fn stuck_behind_dead_supervisor(round: &Round<'_>, name: &HostName) -
     Some(format!("its supervisor has been silent for {} s and {failed}", judgement.unsynced_ms / 1_000))
 }
 
-/// Whether people want it to run. One that they have removed while something was under way is not theirs any more, though its end is still
-/// to be known.
+/// Whether people want it to run, and it is not left to them. One that they have removed while something was under way is not theirs any
+/// more, though its end is still to be known; and one whose starts have failed too often starts nowhere before somebody has looked.
 fn is_to_run(round: &Round<'_>, guest: &GuestName, known: &Guest) -> bool {
-    known.wanted == Wanted::Running && round.state.policies.guests.contains_key(guest)
+    known.wanted == Wanted::Running && known.given_up.is_none() && round.state.policies.guests.contains_key(guest)
 }
 
 /// Whether a guest may be coming up yet, the newest try may still help it, or its file systems are frozen: where its supervisor answered

@@ -694,6 +694,28 @@ fn no_host_is_fenced_for_a_guest_that_was_removed_while_it_was_started_behind_a_
     }
 }
 
+/// Its start has failed as often as it is tried, and what may be left of it is to be stopped.
+#[test]
+fn no_host_is_fenced_for_a_guest_that_has_been_given_up_before_a_person_has_looked_after_it() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    let mut policies = scene.stage.state.policies.clone();
+    let needs = &mut policies.guests.get_mut(&name("web")).unwrap().needs;
+    (needs.start_tries, needs.relocations) = (1, Some(0));
+    scene.stage.declare(policies);
+    scene.stage.place("web", "d");
+    scene.stage.end("d", failed());
+    assert!(scene.stage.state.guests[&name("web")].given_up.is_some());
+    scene.now += 31_000;
+    scene.all_well();
+    scene.silent("d", 31_000);
+    scene.heard("d", 100);
+    let decided = scene.settle();
+    assert!(!decided.contains(&"FenceOpened".to_owned()), "{decided:?}");
+    scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
+    let decided = scene.settle();
+    assert!(decided.contains(&"FenceOpened".to_owned()), "somebody wants it started: {decided:?}");
+}
+
 #[test]
 fn a_guest_that_has_arrived_behind_a_supervisor_that_stays_down_costs_its_host() {
     for (goes_on, fenced) in [(false, true), (true, false)] {
