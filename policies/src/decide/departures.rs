@@ -158,7 +158,7 @@ fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Ho
 }
 
 /// A host that has announced to go and does not go is told of: it gets no guests meanwhile. So is one that does not come back from a
-/// reboot, and for which guests wait however long that takes: else they would be down, and nobody told.
+/// reboot, or has failed when it was back, and for which guests wait however long that takes: else they would be down, and nobody told.
 fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
     let Subject { name, host, judgement, .. } = *subject;
     let is_long = || round.age(host.mode_since) >= REBOOT_GRACE;
@@ -176,6 +176,10 @@ fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) 
                 format!("Look why {name} does not come back, or have them start elsewhere: `holdfast guest migrate`."),
             )
         }
+        (Mode::Active, false) if is_long() && keeps_for_good(round.state, host) => (
+            format!("{name} is not well heard, and the guests that are kept for it are down"),
+            format!("Look after {name}, or have them start elsewhere: `holdfast guest migrate`."),
+        ),
         (Mode::Leaving { .. } | Mode::Active | Mode::Draining | Mode::Maintenance, _) => {
             return close(decision, ABOUT, subject);
         }
@@ -185,5 +189,11 @@ fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) 
 
 /// Whether guests that are to run start on this host and nowhere else, whenever it is back.
 fn is_waited_for_however_long(state: &ClusterState, name: &HostName, host: &Host) -> bool {
-    state.departure(name) == Some(Departure::StopAndKeep) && host.kept.iter().any(|guest| is_to_start(state, guest))
+    state.departure(name) == Some(Departure::StopAndKeep) && keeps_for_good(state, host)
+}
+
+/// Whether guests that are to run were stopped on a host, and are frozen for it.
+fn keeps_for_good(state: &ClusterState, host: &Host) -> bool {
+    let is_frozen = state.policies.cluster.on_shutdown == OnShutdown::Freeze;
+    is_frozen && host.kept.iter().any(|guest| is_to_start(state, guest))
 }

@@ -149,6 +149,21 @@ fn people_are_told_of_frozen_guests_whose_host_does_not_come_back_from_its_reboo
 }
 
 #[test]
+fn people_are_told_of_frozen_guests_whose_host_has_failed_when_it_was_back() {
+    let (mut scene, _) = announced(OnShutdown::Freeze, true);
+    scene.later(100_000);
+    scene.stage.join("d", "d.2");
+    scene.later(421_000);
+    scene.silent("d", 420_500);
+    scene.settle();
+    let told = |scene: &Scene| scene.stage.state.open_incident("leaving/d").map(|told| told.summary.clone());
+    assert_eq!(told(&scene).as_deref(), Some("d is not well heard, and the guests that are kept for it are down"));
+    scene.later(1_000);
+    assert!(scene.settle().contains(&"Place".to_owned()));
+    assert_eq!(told(&scene), None, "it is heard again");
+}
+
+#[test]
 fn nothing_waits_for_a_host_that_is_gone_and_was_not_to_go() {
     for taken_back_first in [true, false] {
         let (mut scene, _) = announced(OnShutdown::Conditional, true);
