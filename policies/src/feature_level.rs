@@ -59,7 +59,7 @@ impl FeatureLevel {
     /// version goes by the number of the rung alone. No level of its own, for the same reason.
     pub const LADDERS: Self = Self::TOLD_ONCE;
     /// From this one on a guest that is being stopped keeps away from the host that its ladder has sent it away from, also when that boots
-    /// anew meanwhile, or has announced to. An earlier version forgets that. No level of its own, for the same reason.
+    /// anew meanwhile. An earlier version forgets that. No level of its own, for the same reason.
     pub const KEPT_AWAY: Self = Self::TOLD_ONCE;
     /// From this one on what was tried to switch a host on is over when the boot that was proven gone is taken in again. An earlier version
     /// keeps it, and what people were told of it. No level of its own, for the same reason.
@@ -80,6 +80,9 @@ impl FeatureLevel {
     /// From this one on an operator's move is refused where the room is promised to a guest that is being stopped to start there. An
     /// earlier version takes the move in. No level of its own: no version was made that can do the one and not the other.
     pub const PROMISED: Self = Self::WAITS;
+    /// From this one on a guest that its ladder sends away from a host is not kept for that one when it goes as announced. An earlier version
+    /// has it wait there. No level of its own, for the same reason.
+    pub const NOT_KEPT: Self = Self::WAITS;
     /// From this one on nobody is told that a guest is down which is stopped for its move, or for another guest, a little after its ladder
     /// was climbed. An earlier version opens an incident when it starts again. No level of its own, for the same reason.
     pub const PLANNED_STOPS: Self = Self::WAITS;

@@ -46,7 +46,7 @@ impl ClusterState {
     /// Whether a guest is being stopped so that it starts elsewhere. In an earlier version it waits for its host all the same (R26).
     fn is_sent_away(&self, guest: &Guest, host: &HostName) -> bool {
         let avoids = matches!(&guest.phase, Phase::Releasing { avoid, .. } if avoid.contains(host));
-        avoids && self.level >= FeatureLevel::KEPT_AWAY
+        avoids && self.level >= FeatureLevel::NOT_KEPT
     }
 
     /// An operator who takes the announcement back for a host that is gone does not expect it soon.

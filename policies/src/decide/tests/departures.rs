@@ -196,7 +196,7 @@ fn guests_of_a_host_that_rebooted_before_it_had_released_them_wait_for_it_too() 
 #[test]
 fn a_guest_that_its_ladder_has_sent_away_from_a_host_does_not_wait_for_the_announced_reboot_of_that() {
     // An earlier version has it wait, and forgets where it was sent away from (R26).
-    for (level, starts_there) in [(FeatureLevel::CALLED_OFF, true), (FeatureLevel::KEPT_AWAY, false)] {
+    for (level, starts_there) in [(FeatureLevel::KEPT_AWAY, true), (FeatureLevel::NOT_KEPT, false)] {
         let mut scene = four();
         scene.stage.state.level = level;
         let failover = scene.stage.climb("web", 2);
