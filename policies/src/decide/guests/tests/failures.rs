@@ -239,7 +239,7 @@ fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_and_would_merely_
     }
     set_mode(&mut scene, "d", Mode::Draining);
     scene.later(20_000);
-    seen(&mut scene, "web", SightState::Passing);
+    scene.seen("web", SightState::Passing);
     scene.settle();
     assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
     set_mode(&mut scene, "d", Mode::Active);

@@ -173,7 +173,7 @@ fn what_people_were_told_of_a_guest_while_it_ran_is_over_when_it_is_left_down() 
         }
         set_mode(&mut scene, "c", Mode::Draining);
         scene.later(20_000);
-        seen(&mut scene, "web", SightState::Passing);
+        scene.seen("web", SightState::Passing);
         scene.settle();
         assert!(scene.stage.state.open_incident("leave/web").is_some(), "no other host takes it");
         left_down(&mut scene);
