@@ -49,6 +49,7 @@ impl Work {
         if !self.writing.begin(Instant::now()) {
             return;
         }
+        self.in_writing = Told::of(&self.parts.agent);
         let (path, memory, ends) = (self.parts.disk.clone(), self.parts.agent.disk().clone(), self.ends.clone());
         tokio::spawn(async move {
             let write = move || disk::write_memory(&path, &serde_json::to_vec(&memory)?);
@@ -64,6 +65,8 @@ impl Work {
         self.note_memory(result.as_ref().err());
         match result {
             Ok(()) => {
+                // Where the next write follows at once, nothing is idle: it would be told of this one no sooner than of the last.
+                self.told = self.in_writing;
                 self.writing.end().into_iter().for_each(|order| self.carry(order));
                 self.write_on();
             }

@@ -117,6 +117,7 @@ pub async fn run(mut parts: Parts) {
         writing: Writing::default(),
         learning: Learning::default(),
         told,
+        in_writing: told,
         stopping: BTreeSet::new(),
     };
     let every = work.parts.node.file.timing.sync_every.0;
@@ -195,11 +196,14 @@ struct Work {
     /// What is made of news.
     learning: Learning,
     told: Told,
+    /// What is to be told once the write under way is on disk.
+    in_writing: Told,
     /// Guests whose assignments were replaced, and that are being stopped.
     stopping: BTreeSet<GuestName>,
 }
 
 /// What the coordinator is told that this host knows. Of what waits for the disk it is not told: it counts on it.
+#[derive(Clone, Copy)]
 struct Told {
     seen: Authority,
     floors_known: bool,

@@ -72,6 +72,8 @@ pub struct Memory {
     /// What the coordinator is told that this host knows, where that is not all. Of what waits for the disk it is not told: it
     /// counts on it.
     told: Option<(Authority, bool)>,
+    /// The same once the write under way is on disk.
+    in_writing: Option<(Authority, bool)>,
 }
 
 impl World {
@@ -112,6 +114,7 @@ impl World {
         let (takes, ends) = disks.write(faulty);
         self.seen.bad_writes += u64::from(ends != Ends::Written);
         let disk = Box::new(supervisor.agent.disk().clone());
+        memory.in_writing = Some((disk.authority, disk.floors_known));
         self.queue.push(now + takes, Event::Kept { host, life, disk, ends });
     }
 
@@ -131,6 +134,7 @@ impl World {
             memory.told = Some((disk.authority, disk.floors_known));
             return;
         }
+        memory.told = memory.in_writing;
         for order in memory.writing.end() {
             self.carry(host, order);
         }
@@ -162,6 +166,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_policies::state::Wanted;
+
     use super::*;
     use crate::simulator::{Happening, Setup};
 
@@ -195,5 +201,24 @@ mod tests {
         world.run_until(world.real() + 6_000);
         assert!(world.hosts[host].lease_until < world.now, "others may act for it");
         assert_eq!(world.violation(), None);
+    }
+
+    #[test]
+    fn a_host_whose_disk_is_written_without_a_pause_tells_all_that_is_on_it() {
+        let policies = Setup::random(1, 4, 4, None).policies;
+        let mut world = World::new(&Setup { bad_disks: true, ..Setup::plain(4, policies) }, Vec::new());
+        world.run_until(60_000);
+        assert!(world.is_at_rest(), "{:?}: {}", world.violation(), world.why_not_at_rest());
+        let (before, guest) = (world.told(3).unwrap().0, world.state().guests.keys().next().unwrap().clone());
+        world.happen(&Happening::WantedIs { guest, wanted: Wanted::Unmanaged });
+        let limit = world.real() + 5_000;
+        while world.told(3).unwrap().0.index == before.index {
+            assert!(world.real() < limit, "it tells what it knew when the disk was idle");
+            let memory = &mut world.hosts[3].supervisor.as_mut().unwrap().memory;
+            memory.writing.want();
+            assert!(!memory.writing.is_idle());
+            world.write_on(3);
+            world.run_until(world.real() + 1);
+        }
     }
 }

@@ -63,13 +63,10 @@ pub(super) fn keeper<'a>(round: &Round<'_>, name: &GuestName, found: &[Stray<'a>
 /// Whether a stray is half of a move that somebody goes on with.
 fn goes_on(state: &ClusterState, half: &Stray<'_>, found: &[Stray<'_>]) -> bool {
     let ended = |stray: &Stray<'_>| state.is_outranked(stray.epoch);
-    let receives = |stray: &Stray<'_>| *stray.condition == GuestCondition::Incoming;
     match half.condition {
         GuestCondition::Incoming => !ended(half),
-        // A guest that was found running has no assignment until it has been sent: whose move it was, the other half says.
-        GuestCondition::Sent => {
-            !ended(half) && (half.epoch.generation > 0 || !found.iter().any(|other| receives(other) && ended(other)))
-        }
+        // A guest that was found running has no assignment until it has been sent: whose move it was, the other half says, which has.
+        GuestCondition::Sent => !ended(half) && (half.epoch.generation > 0 || !found.iter().any(ended)),
         GuestCondition::Running
         | GuestCondition::Paused { .. }
         | GuestCondition::IoError { .. }

@@ -136,11 +136,13 @@ fn of_a_move_for_which_the_old_generation_had_sent_all_one_side_is_kept() {
 /// A guest that was found running has no assignment while it is moved; the half that receives it has one.
 #[test]
 fn of_a_move_of_a_guest_that_was_found_running_one_side_is_kept_too_and_only_where_nobody_else_moves_it() {
-    let mut scene = recovered();
-    has(&mut scene, "b", Epoch::default(), GuestCondition::Sent);
-    has(&mut scene, "c", old(401), GuestCondition::Incoming);
-    assert!(scene.settle().contains(&"StrayFound".to_owned()), "nobody ends that move");
-    assert_eq!((scene.stage.orders("b").len(), scene.stage.orders("c").len()), (1, 0));
+    for received in [GuestCondition::Incoming, GuestCondition::Running] {
+        let mut scene = recovered();
+        has(&mut scene, "b", Epoch::default(), GuestCondition::Sent);
+        has(&mut scene, "c", old(401), received);
+        assert!(scene.settle().contains(&"StrayFound".to_owned()), "nobody ends that move");
+        assert_eq!((scene.stage.orders("b").len(), scene.stage.orders("c").len()), (1, 0));
+    }
     let mut scene = recovered();
     has(&mut scene, "b", Epoch::default(), GuestCondition::Sent);
     has(&mut scene, "c", old(401), GuestCondition::Incoming);
