@@ -123,8 +123,7 @@ impl<'a> Plan<'a> {
             false => with_kept(&problem, room, ready.clone(), &kept, |guests| free(guests, patient.clone())),
         };
         let heading = heading::of(state, judged, &problem, age);
-        let promised = Promised::of(&problem, &mut room, &heading, placing);
-        let mut placement = promised.place(&problem, &mut room, placing);
+        let (promised, mut placement) = Promised::place(&problem, &mut room, &heading, placing);
         // It may have taken the only place of guests whose hosts are drained or lost, too.
         if let Some((around, then)) = plan::around_leaving(&problem, &promised, &room, &placement, placing) {
             (room, placement) = (around, then);

@@ -3,16 +3,16 @@
 //! together where it goes.
 //!
 //! What is to be brought back goes before a move: where somebody who waits would be worse off for a promise, it does not count in that
-//! round. Only for guests on their way that could not stay where they were do those wait who are less important: these would have no
-//! other place, either. For the rest of a set nobody waits at all: it may never come.
+//! round. Only for guests on their way that could not stay where they were, and find no other place beside those who wait, do those wait
+//! who are less important. For the rest of a set nobody waits at all: it may never come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Placement,
     problem::Problem,
     room::Room,
-    solve::Place,
+    solve::{Ask, Place, place},
     table::{GuestAt, HostAt},
 };
 use crate::state::Phase;
@@ -29,33 +29,38 @@ pub struct Promised {
 }
 
 impl Promised {
-    /// Promises guests on their way the hosts that they go to, the first ones first, where there is room, and where that leaves nobody
-    /// worse off who is as important; the room, in which nothing is placed yet, holds their places then. None of them may be among
-    /// those that `placing` places: it would take its room twice.
+    /// Places what starts around the places to which guests on their way go. They are promised these, the first ones first, where there
+    /// is room, and where that leaves nobody worse off who is as important; the room, in which nothing is placed yet, then holds them,
+    /// and what is placed. None of them may be among those that `placing` places: it would take its room twice.
     #[must_use]
-    pub fn of(
+    pub fn place(
         problem: &Problem<'_>,
         room: &mut Room,
         heading: &[(GuestAt, HostAt)],
         placing: impl Fn(&mut Room) -> Placement,
-    ) -> Self {
+    ) -> (Self, Placement) {
         // Of most rounds this is all.
         if heading.is_empty() {
-            return Self::default();
+            return (Self::default(), placing(room));
         }
         let mut held = room.clone();
         let has_room = |(guest, host): &(GuestAt, HostAt)| held.promise(problem, *guest, *host);
         let to: BTreeMap<GuestAt, HostAt> = heading.iter().copied().filter(has_room).collect();
-        let Some(least) = to.keys().map(|guest| claim(problem, *guest)).min() else { return Self::default() };
-        let without = placing(&mut room.clone());
-        let around = placing(&mut held.clone());
-        let may_wait = |guest: GuestAt| problem.priority(guest) < least;
-        if around.worse_off(&without).all(may_wait) && around.stops_no_others(&without) {
-            *room = held;
-            Self { to, without }
-        } else {
-            Self::default()
+        let without = placing(room);
+        if to.is_empty() {
+            return (Self::default(), without);
         }
+        let mut around = held.clone();
+        let placement = placing(&mut around);
+        let waits = placement.worse_off(&without).map(|guest| problem.priority(guest)).max();
+        let may_wait = waits.is_none_or(|most| most < claim(problem, &to, room));
+        if !may_wait || !placement.stops_no_others(&without) {
+            return (Self::default(), without);
+        }
+        let promised = Self { to, without };
+        let (around, placement) = promised.around_rest(problem, held, (around, placement), placing);
+        *room = around;
+        (promised, placement)
     }
 
     /// What is taken before anything is placed, the promised places among it.
@@ -68,26 +73,28 @@ impl Promised {
         room
     }
 
-    /// Places what starts, and leaves the rest of the sets that are on their way room where they go, unless somebody would be worse off.
-    /// The room, which holds the promised places, holds what is placed then, and nothing for that rest.
-    #[must_use]
-    pub fn place(&self, problem: &Problem<'_>, room: &mut Room, placing: impl Fn(&mut Room) -> Placement) -> Placement {
-        let mut around = if self.to.is_empty() { None } else { Some(room.clone()) };
-        let rest = around.as_mut().map(|around| self.promise_rest(problem, around)).unwrap_or_default();
-        let placement = placing(room);
-        let Some(mut around) = around.filter(|_| !rest.is_empty() && !placement.places.is_empty()) else {
-            return placement;
-        };
-        let then = placing(&mut around);
+    /// Leaves the rest of the sets that are on their way room where they go, unless somebody would be worse off than `placed` leaves them.
+    /// The room that is answered holds the promised places, as `held` does, and what is placed, and nothing for that rest.
+    fn around_rest(
+        &self,
+        problem: &Problem<'_>,
+        mut held: Room,
+        placed: (Room, Placement),
+        placing: impl Fn(&mut Room) -> Placement,
+    ) -> (Room, Placement) {
+        let rest = self.promise_rest(problem, &mut held);
+        if rest.is_empty() || placed.1.places.is_empty() {
+            return placed;
+        }
+        let then = placing(&mut held);
         // Where a set is to move for one that starts, those of it would count twice where they go.
-        if then.moves != placement.moves || !then.is_as_good_as(&placement) {
-            return placement;
+        if then.moves != placed.1.moves || !then.is_as_good_as(&placed.1) {
+            return placed;
         }
         for (guest, host) in rest {
-            around.count_promised(problem, guest, host, -1);
+            held.count_promised(problem, guest, host, -1);
         }
-        *room = around;
-        then
+        (held, then)
     }
 
     /// Promises those of the sets that run elsewhere, and would follow, places beside the one of them that is on its way: all of them, or
@@ -139,15 +146,26 @@ impl Promised {
     }
 }
 
-/// Below which priority others wait for a guest on its way: its own, where it could not stay. One that may go back to where it was does
-/// so.
-fn claim(problem: &Problem<'_>, guest: GuestAt) -> u32 {
+/// Below which priority others wait for guests on their way: that of the least important one. For one that may go back to where it was,
+/// or finds another place beside what `room` holds, in which those others are placed, nobody waits: it does so.
+fn claim(problem: &Problem<'_>, to: &BTreeMap<GuestAt, HostAt>, room: &Room) -> u32 {
+    let ask = Ask { guests: to.keys().copied().collect(), keep_best_effort: true, ..Ask::default() };
+    let found = place(problem, &mut room.clone(), &ask);
+    // Where the rest of a set would have to turn round with it, it stays split meanwhile.
+    let elsewhere = if found.moves.is_empty() { found.settled() } else { BTreeSet::new() };
+    let claims = |guest: &GuestAt| {
+        let waits_for_none = elsewhere.contains(guest) || may_go_back(problem, *guest);
+        if waits_for_none { 0 } else { problem.priority(*guest) }
+    };
+    to.keys().map(claims).min().unwrap_or(0)
+}
+
+fn may_go_back(problem: &Problem<'_>, guest: GuestAt) -> bool {
     let left = problem.guests[guest].known.and_then(|known| match &known.phase {
         Phase::Free { last, .. } => last.as_ref(),
         Phase::Releasing { tenure, .. } => Some(&tenure.host),
         Phase::Unplaced | Phase::Starting { .. } | Phase::Running { .. } | Phase::Migrating(_) => None,
     });
     let takes_it = |host: HostAt| problem.hosts[host].out.is_none() && problem.liking(guest, host).is_ok();
-    let may_go_back = left.and_then(|host| problem.host(host)).is_some_and(takes_it);
-    if may_go_back { 0 } else { problem.priority(guest) }
+    left.and_then(|host| problem.host(host)).is_some_and(takes_it)
 }

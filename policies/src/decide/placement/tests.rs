@@ -5,7 +5,7 @@ use crate::{
     check::check,
     decide::{Decision, decide},
     evidence::{Evidence, Heard, Marks, Sight, SightState},
-    fixture::{Stage, done, failed, host, name},
+    fixture::{Stage, done, failed, host, name, place_on},
     hostfile::Timing,
     names::{RuleName, ServiceName, Vantage},
     observe::{GuestCondition, GuestReport},

@@ -110,6 +110,21 @@ fn whoever_has_no_other_place_does_not_wait_for_a_guest_that_is_moved() {
 }
 
 #[test]
+fn nobody_waits_for_a_guest_on_its_way_that_finds_another_place() {
+    let mut stage = with_one_place(50);
+    move_cold(&mut stage, "g1", "b");
+    drain(&mut stage, "a");
+    assert!(placed(&stage).is_empty(), "neither has another place");
+    let mut policies = stage.state.policies.clone();
+    policies.guests.get_mut(&name("f1")).unwrap().qemu.memory_mib = 100;
+    stage.declare(policies);
+    assert_eq!(placed(&stage), ["w b"], "for g1 there is room on c");
+    stage.must(place_on("w", "b"));
+    stage.end("a", done());
+    assert_eq!(placed_since(&stage, Moment(2_000)), ["g1 c"], "both run in the end");
+}
+
+#[test]
 fn nobody_of_best_effort_is_stopped_for_a_place_that_is_kept() {
     let mut stage = big_and_small();
     let mut policies = stage.state.policies.clone();
