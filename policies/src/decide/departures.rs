@@ -19,6 +19,7 @@ use super::{
     fences::{close, open},
     restraint::REBOOT_GRACE,
     subject::Subject,
+    supervisors::SUPERVISOR_PATIENCE,
 };
 use crate::{
     change::Change,
@@ -162,6 +163,11 @@ fn vacate(round: &Round<'_>, decision: &mut Decision, name: &HostName, host: &Ho
 fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) {
     let Subject { name, host, judgement, .. } = *subject;
     let is_long = || round.age(host.mode_since) >= REBOOT_GRACE;
+    // One that is back misses a sync now and then, and a new coordinator has yet to hear it.
+    let is_missed = || {
+        let unsynced = Duration::from_millis(judgement.unsynced_ms);
+        unsynced >= SUPERVISOR_PATIENCE || subject.told.about(ABOUT).is_some()
+    };
     let minutes = Duration::as_secs(&REBOOT_GRACE) / 60;
     let (summary, human) = match (host.mode, judgement.verdict == HostVerdict::Healthy) {
         (Mode::Leaving { .. }, true) if host.life == Life::Up && is_long() => (
@@ -176,7 +182,7 @@ fn overstays(round: &Round<'_>, decision: &mut Decision, subject: &Subject<'_>) 
                 format!("Look why {name} does not come back, or have them start elsewhere: `holdfast guest migrate`."),
             )
         }
-        (Mode::Active, false) if is_long() && keeps_for_good(round.state, host) => (
+        (Mode::Active, false) if is_long() && is_missed() && keeps_for_good(round.state, host) => (
             format!("{name} is not well heard, and the guests that are kept for it are down"),
             format!("Look after {name}, or have them start elsewhere: `holdfast guest migrate`."),
         ),

@@ -164,6 +164,20 @@ fn people_are_told_of_frozen_guests_whose_host_has_failed_when_it_was_back() {
 }
 
 #[test]
+fn nobody_is_told_of_frozen_guests_whose_host_is_back_and_silent_for_a_moment() {
+    let (mut scene, _) = announced(OnShutdown::Freeze, true);
+    scene.later(100_000);
+    scene.stage.join("d", "d.2");
+    scene.later(421_000);
+    let told = |scene: &Scene| scene.stage.state.open_incident("leaving/d").is_some();
+    for (ms, is_told) in [(4_000, false), (31_000, true), (4_000, true)] {
+        scene.silent("d", ms);
+        scene.settle();
+        assert_eq!(told(&scene), is_told, "silent for {ms} ms: another coordinator ends nothing that people were told");
+    }
+}
+
+#[test]
 fn nothing_waits_for_a_host_that_is_gone_and_was_not_to_go() {
     for taken_back_first in [true, false] {
         let (mut scene, _) = announced(OnShutdown::Conditional, true);
