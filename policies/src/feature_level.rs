@@ -80,8 +80,8 @@ impl FeatureLevel {
     /// From this one on an operator's move is refused where the room is promised to a guest that is being stopped to start there. An
     /// earlier version takes the move in. No level of its own: no version was made that can do the one and not the other.
     pub const PROMISED: Self = Self::WAITS;
-    /// From this one on a guest that its ladder sends away from a host is not kept for that one when it goes as announced. An earlier version
-    /// has it wait there. No level of its own, for the same reason.
+    /// From this one on a guest that its ladder sends away from a host, or that is moved, is not kept for that one when it goes as announced.
+    /// An earlier version has it wait there. No level of its own, for the same reason.
     pub const NOT_KEPT: Self = Self::WAITS;
     /// From this one on nobody is told that a guest is down which is stopped for its move, or for another guest, a little after its ladder
     /// was climbed. An earlier version opens an incident when it starts again. No level of its own, for the same reason.

@@ -32,8 +32,8 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Guests of a host that goes before it has released them wait for it all the same, but for those that their ladder has sent away from
-    /// there. Nothing waits for a host that goes without having announced it.
+    /// Guests of a host that goes before it has released them wait for it all the same, but for those that are sent away from there. Nothing
+    /// waits for a host that goes without having announced it.
     pub(super) fn keep_of_departed(&mut self, host: &HostName) {
         let departure = self.departure(host);
         self.keep_nothing_unless(host, departure.is_some());
@@ -43,10 +43,12 @@ impl ClusterState {
         self.keep(host, keeps, &guests);
     }
 
-    /// Whether a guest is being stopped so that it starts elsewhere. In an earlier version it waits for its host all the same (R26).
+    /// Whether a guest is being stopped so that it starts elsewhere: its ladder sends it away, or it is moved. In an earlier version it waits
+    /// for its host all the same (R26).
     fn is_sent_away(&self, guest: &Guest, host: &HostName) -> bool {
-        let avoids = matches!(&guest.phase, Phase::Releasing { avoid, .. } if avoid.contains(host));
-        avoids && self.level >= FeatureLevel::NOT_KEPT
+        let Phase::Releasing { avoid, .. } = &guest.phase else { return false };
+        let goes = avoid.contains(host) || guest.heading.as_ref().is_some_and(|heading| heading.to != *host);
+        goes && self.level >= FeatureLevel::NOT_KEPT
     }
 
     /// An operator who takes the announcement back for a host that is gone does not expect it soon.

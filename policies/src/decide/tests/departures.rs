@@ -226,6 +226,20 @@ fn a_guest_that_its_ladder_has_sent_away_from_a_host_does_not_wait_for_the_annou
 }
 
 #[test]
+fn a_guest_that_is_moved_away_from_a_host_is_not_kept_for_it_when_that_goes_first() {
+    // In an earlier version it is (R26).
+    for (level, is_kept) in [(FeatureLevel::KEPT_AWAY, true), (FeatureLevel::NOT_KEPT, false)] {
+        let mut scene = four();
+        scene.stage.state.level = level;
+        scene.stage.must(Change::MoveAsked { guest: name("web"), to: host("b"), cold: true, by: "ann".to_owned() });
+        set_mode(&mut scene, "d", Mode::Leaving { reboot: true });
+        scene.stage.join("d", "d.2");
+        let kept = &scene.stage.state.hosts[&host("d")].kept;
+        assert_eq!(kept.contains(&name("web")), is_kept, "level {level}");
+    }
+}
+
+#[test]
 fn guests_that_come_back_together_do_not_start_all_at_once() {
     let guests = ["g1", "g2", "g3", "g4", "g5"];
     let mut scene = Scene::new(&["a", "b"], &guests);
