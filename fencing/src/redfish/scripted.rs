@@ -53,6 +53,8 @@ pub(crate) enum Quirk {
     Redirects,
     /// Redirects whatever has no slash at its end to the same with one, as older ones of Supermicro do.
     WantsSlashes,
+    /// Redirects whatever has a slash at its end to the same without.
+    WantsNoSlashes,
     /// Has two systems.
     TwoSystems,
     /// Sends no end of an answer.
@@ -184,11 +186,14 @@ impl State {
             Quirk::WantsSlashes if !request.path.ends_with('/') => {
                 return (308, format!("Location: https://127.0.0.1{}/\r\n", request.path), Value::Null);
             }
+            Quirk::WantsNoSlashes if request.path.ends_with('/') => {
+                return (308, format!("Location: {}\r\n", request.path.trim_end_matches('/')), Value::Null);
+            }
             _ => {}
         }
-        let path = match request.path.as_str() {
-            root @ "/redfish/v1/" => root,
-            path => path.trim_end_matches('/'),
+        let path = match request.path.trim_end_matches('/') {
+            "/redfish/v1" => "/redfish/v1/",
+            path => path,
         };
         let other = self.quirk == Quirk::OtherSessions;
         let sessions = if other { "/redfish/v1/Sessions" } else { "/redfish/v1/SessionService/Sessions" };

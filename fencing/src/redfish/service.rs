@@ -155,7 +155,7 @@ fn not_asked(error: &(dyn std::error::Error + 'static)) -> Trouble {
 
 /// Where sessions are made. A service that does not let strangers read where, or does not say it, has the usual place.
 async fn sessions(client: &Client, base: &str) -> Result<String, Trouble> {
-    let root = match answer(ROOT, client.get(format!("{base}{ROOT}"))).await {
+    let root = match root(client, base).await.and_then(|root| root.success(ROOT)) {
         Ok(root) => root.body,
         Err(Trouble::Refused(_) | Trouble::Denied(_)) => None,
         Err(unknown @ Trouble::Unknown(_)) => return Err(unknown),
@@ -230,11 +230,6 @@ impl Answered {
     }
 }
 
-/// Sends a request and reads what comes back, if it is a success.
-async fn answer(what: &str, request: RequestBuilder) -> Result<Answered, Trouble> {
-    send(request).await?.success(what)
-}
-
 /// Sends a request to a path of the service; once more where that wants the same path with a slash at its end, or without. What is
 /// redirected was not carried out. It is sent nowhere else.
 async fn send_to(base: &str, path: &str, request: impl Fn(String) -> RequestBuilder) -> Result<Answered, Trouble> {
@@ -260,10 +255,15 @@ async fn exchange(request: RequestBuilder) -> Result<Answered, Trouble> {
     Ok(Answered { status, headers, body: serde_json::from_slice(&bytes).ok() })
 }
 
-/// Whether the service shows its root, or asks there too who we are; no password is sent for it.
+/// Whether the service shows its root, or asks there too who we are.
 async fn is_up(client: &Client, base: &str) -> bool {
-    let root = send(client.get(format!("{base}{ROOT}"))).await;
+    let root = root(client, base).await;
     root.is_ok_and(|root| root.status.is_success() || matches!(root.status.as_u16(), 401 | 403))
+}
+
+/// Asks for the root as nobody: no password is sent for it.
+async fn root(client: &Client, base: &str) -> Result<Answered, Trouble> {
+    send_to(base, ROOT, |url| client.get(url)).await
 }
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Trouble> {

@@ -104,6 +104,16 @@ async fn a_service_that_wants_a_slash_at_the_end_of_each_path_is_asked_so() {
     all_sessions_end(&service).await;
 }
 
+/// Whether it starts, and so knows nobody yet, is seen by its root, which has a slash at its end by the standard.
+#[tokio::test]
+async fn a_service_that_wants_no_slash_at_the_end_of_its_root_is_not_taken_for_one_that_starts() {
+    let service = Scripted::start().await;
+    service.quirk(Quirk::WantsNoSlashes);
+    assert_eq!(service.device().status(CALL).await, Answer::Confirmed(Power::On));
+    let password_file = service.password_file("wrong");
+    refused(RedfishDevice { password_file, ..service.settings() }, "does not take this user and password").await;
+}
+
 /// To find the system takes five requests with a session.
 #[tokio::test]
 async fn a_service_that_is_slow_at_each_of_its_requests_is_heard_to_the_end() {
