@@ -20,6 +20,13 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether a disk takes nothing for now, so that writing to it is worth another try later: it is full, or its file system has become
+/// read-only, which it is until somebody has mended it and mounted it anew.
+#[must_use]
+pub fn takes_nothing(error: &io::Error) -> bool {
+    is_full(error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
 /// What came of doing away with something: what is not there need not be done away with.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     bootstrap::{Papers, Part, founding_voters},
-    causes::is_full,
+    causes::takes_nothing,
     consensus::{Cause, Consensus, Machine, StartError},
     coordinator::{Coordinator, Counter, wishes::ask_generation},
     desk::VoterList,
@@ -133,7 +133,7 @@ async fn take_part(
 fn weigh(error: &anyhow::Error, recovery_begun: bool) -> anyhow::Result<Lost> {
     let why = format!("it cannot vote: {error:#}");
     match error.downcast_ref::<StartError>() {
-        Some(StartError::Store { source, .. }) => Ok(Lost { why, by_disk: is_full(source) }),
+        Some(StartError::Store { source, .. }) => Ok(Lost { why, by_disk: takes_nothing(source) }),
         Some(StartError::Halted(_) | StartError::NoStore { .. }) => Ok(Lost { why, by_disk: false }),
         // A recovery gives the host its next id first, and the store of that id last.
         Some(StartError::OtherNode { .. }) if recovery_begun => Err(anyhow::anyhow!(
@@ -146,8 +146,8 @@ fn weigh(error: &anyhow::Error, recovery_begun: bool) -> anyhow::Result<Lost> {
             | StartError::Tuning(_),
         ) => Err(anyhow::anyhow!("{error:#}")),
         None => {
-            let full = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full));
-            Ok(Lost { why, by_disk: full })
+            let by_disk = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(takes_nothing));
+            Ok(Lost { why, by_disk })
         }
     }
 }
@@ -315,6 +315,21 @@ mod tests {
         let told = |recovery_begun| weigh(&error, recovery_begun).unwrap_err().to_string();
         assert!(told(true).contains("belongs to node 2") && told(true).contains("run `holdfast recover` again"));
         assert!(!told(false).contains("holdfast recover"), "somebody has mixed up files");
+    }
+
+    #[test]
+    fn a_voter_that_starts_on_a_disk_that_is_full_or_read_only_is_to_vote_again_once_that_can_be_written() {
+        for (kind, by_disk) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::ReadOnlyFilesystem, true),
+            (io::ErrorKind::InvalidData, false),
+        ] {
+            let of_store = anyhow::Error::from(StartError::Store { path: "/s/raft".into(), source: kind.into() });
+            let of_papers = anyhow::Error::from(io::Error::from(kind)).context("writing /s/node.json");
+            for error in [of_store, of_papers] {
+                assert_eq!(weigh(&error, false).unwrap().by_disk, by_disk, "{error:#}");
+            }
+        }
     }
 
     #[test]
