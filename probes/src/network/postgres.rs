@@ -225,10 +225,12 @@ fn is_about_us(code: &str) -> bool {
 /// The code that PgBouncer has for nearly all that it says by itself, that nobody may log in and that it reaches no server alike.
 const OF_A_POOLER: &str = "08P01";
 
-/// What it says to somebody whom it does not let in, word by word.
-const NOT_LET_IN: [&str; 6] = [
+/// What it says to somebody whom it does not let in, word by word; "auth failed" in older versions, and in those that ask PAM.
+const NOT_LET_IN: [&str; 8] = [
     "SASL authentication failed",
     "SSL required",
+    "auth failed",
+    "\"trust\" authentication failed",
     "certificate authentication failed",
     "login rejected",
     "no such user",
@@ -280,6 +282,8 @@ mod tests {
             ("08P01", "SASL authentication failed", Outcome::Unknown),
             ("08P01", "password authentication failed", Outcome::Unknown),
             ("08P01", "no such user", Outcome::Unknown),
+            ("08P01", "auth failed", Outcome::Unknown),
+            ("08P01", "\"trust\" authentication failed", Outcome::Unknown),
             ("08P01", "SSL required", Outcome::Unknown),
             ("08P01", "no more connections allowed (max_client_conn)", Outcome::Fail),
             (
