@@ -113,7 +113,8 @@ pub struct QemuHost {
     pub cgroup: Option<PathBuf>,
     /// Where incoming migrations are received. Default: the address of `listen`.
     pub migrate_address: Option<IpAddr>,
-    /// Not used: QEMU's own output lies with the other files of its guest, below `run_dir`. Host files that have it are read.
+    /// A folder on a disk of this host that copies of QEMU's own output go to, as `GUEST.log`. It lies with the other files of its guest,
+    /// below `run_dir`, and goes with the host. Default: there are no copies.
     pub log_dir: Option<PathBuf>,
     /// Whether QEMU confines itself by its sandbox, where it can. Default: it does. Without it a guest that has taken over its QEMU can
     /// run programs on the host.

@@ -258,6 +258,7 @@ async fn open_driver(
         run_dir: file.run_dir.clone(),
         migrate_address: file.qemu.migrate_address.unwrap_or_else(|| file.reached_at().ip()),
         forensics: file.state_dir.join("forensics"),
+        log_dir: file.qemu.log_dir.clone(),
         sandbox: file.qemu.sandbox,
     };
     let (driver, events) = Driver::open(config).await?;

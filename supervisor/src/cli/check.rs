@@ -49,12 +49,8 @@ pub(super) fn check(given: &[PathBuf]) -> Result<Reply, Failure> {
     Ok(Reply { text, json: json!({ "files": names, "findings": [], "notes": notes }), code: 0 })
 }
 
-/// What is said of a folder for QEMU's logs. Host files that have one are still read.
-const NO_LOG_DIR: &str =
-    "`qemu.log_dir` is not used: what QEMU says of a guest is in `guests/GUEST/log` below `run_dir`";
-
-/// Why the certificate and the keys that a host file names cannot be used, and which of its keys does nothing. That is no mistake in it:
-/// it may be looked at where they are not.
+/// Why the certificate and the keys that a host file names cannot be used. That is no mistake in it: it may be looked at where they
+/// are not.
 fn unusable(file: &SourceFile) -> Vec<String> {
     let Ok(host) = load_host_file(Path::new(&file.path)) else { return Vec::new() };
     let files = TlsFiles { authority: host.tls.ca, certificate: host.tls.certificate, key: host.tls.key };
@@ -65,9 +61,8 @@ fn unusable(file: &SourceFile) -> Vec<String> {
     };
     let tls = pki::server_config(&files).err().map(|error| with_causes(&error));
     let keys = Keyring::load(&host.gossip_keys).err().map(|error| with_causes(&error));
-    let log_dir = host.qemu.log_dir.map(|_| NO_LOG_DIR.to_owned());
     // One missing file may be told twice.
-    let reasons: BTreeSet<String> = [owner, tls, keys, log_dir].into_iter().flatten().collect();
+    let reasons: BTreeSet<String> = [owner, tls, keys].into_iter().flatten().collect();
     reasons.into_iter().map(|why| format!("? {}: {why}", file.path)).collect()
 }
 

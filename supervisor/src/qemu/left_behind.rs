@@ -98,6 +98,7 @@ mod tests {
             run_dir: run_dir.clone(),
             migrate_address: "127.0.0.1".parse().unwrap(),
             forensics: folder.path().join("forensics"),
+            log_dir: None,
             sandbox: true,
         };
         let (driver, _events) = Driver::open(config).await.unwrap();

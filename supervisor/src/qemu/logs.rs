@@ -69,15 +69,24 @@ pub async fn begin_anew(files: &Files) {
 /// # Errors
 /// The log is not there, or cannot be read.
 pub fn take_end(path: &Path) -> io::Result<Vec<u8>> {
+    let end = end(path)?;
+    if let Err(error) = put_aside(path, &end) {
+        tracing::warn!(log = %path.display(), %error, "the log of a run that is over is not put aside");
+    }
+    Ok(end)
+}
+
+/// The end of a log, which may still be written: as much as is kept of one.
+///
+/// # Errors
+/// The log is not there, or cannot be read.
+pub fn end(path: &Path) -> io::Result<Vec<u8>> {
     let mut end = end_of(path)?;
     // It may have been cut a moment ago.
     let mut before = end_of(&cut_off(path)).or_else(if_there)?;
     let room = usize::try_from(KEPT_BYTES).unwrap_or(usize::MAX).saturating_sub(end.len());
     before.drain(..before.len().saturating_sub(room));
     before.append(&mut end);
-    if let Err(error) = put_aside(path, &before) {
-        tracing::warn!(log = %path.display(), %error, "the log of a run that is over is not put aside");
-    }
     Ok(before)
 }
 

@@ -6,6 +6,7 @@
 //!   │                                       ├─ agent     the way into the guest                      agent.rs, own.rs, way.rs
 //!   │                                       └─ cgroup    whether it runs, and the axe                cgroup.rs
 //!   ├─ stop.rs ── keeper: what was seen of guests that were stopped ill                              forensics.rs, screen.rs
+//!   │          └─ logs: copies of what QEMU says, on a disk                                          log_dir.rs
 //!   └─ start.rs: definition → argv.rs → launch.rs (accel.rs, sandbox.rs)       send_to: migrate.rs, converge.rs
 //! ```
 //!
@@ -26,6 +27,7 @@ mod holder;
 mod launch;
 mod left_behind;
 pub(crate) mod locks;
+mod log_dir;
 mod logs;
 mod migrate;
 mod monitor;
@@ -71,8 +73,8 @@ use tokio::{
 use tracing::Instrument;
 
 use self::{
-    accel::Kvm, cgroup::Cgroup, forensics::Keeper, monitor::ANSWER_DEADLINE, oom::Kills, record::Files,
-    registry::Registry, sandbox::Sandbox, stop::Look,
+    accel::Kvm, cgroup::Cgroup, forensics::Keeper, log_dir::LogDir, monitor::ANSWER_DEADLINE, oom::Kills,
+    record::Files, registry::Registry, sandbox::Sandbox, stop::Look,
 };
 pub use self::{
     agent::AgentChannel,
@@ -100,6 +102,8 @@ pub struct DriverConfig {
     pub migrate_address: IpAddr,
     /// Below `NAME/` here: what was seen of guests that were stopped. On a disk, because people look into it later.
     pub forensics: PathBuf,
+    /// Where what QEMU says of guests is copied to, if anywhere. It may be a disk that is full, or that does not answer.
+    pub log_dir: Option<PathBuf>,
     /// Whether QEMU is to confine itself, where it can.
     pub sandbox: bool,
 }
@@ -176,6 +180,7 @@ struct Inner {
     config: DriverConfig,
     registry: Registry,
     keeper: Keeper,
+    logs: LogDir,
     events: mpsc::Sender<GuestEvent>,
     kvm: Kvm,
     sandbox: Sandbox,
@@ -191,8 +196,9 @@ impl Driver {
     pub async fn open(config: DriverConfig) -> Result<(Self, mpsc::Receiver<GuestEvent>), DriverError> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let keeper = Keeper::begin(config.forensics.clone());
+        let logs = LogDir::begin(config.log_dir.as_deref(), &config.run_dir);
         let (registry, kvm, sandbox) = (Registry::default(), Kvm::default(), Sandbox::default());
-        let inner = Inner { config, registry, keeper, events, kvm, sandbox, kills: Kills::default() };
+        let inner = Inner { config, registry, keeper, logs, events, kvm, sandbox, kills: Kills::default() };
         inner.adopt().await?;
         let inner = Arc::new(inner);
         orphan::keep_what_was_being_sent(&inner);

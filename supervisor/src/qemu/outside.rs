@@ -102,6 +102,7 @@ mod tests {
             run_dir: folder.path().join("run"),
             migrate_address: "127.0.0.1".parse().unwrap(),
             forensics: folder.path().join("forensics"),
+            log_dir: None,
             sandbox: true,
         };
         (folder, config)

@@ -52,7 +52,11 @@ impl Inner {
             return Err(StopError::StillRunning { seconds: STOP_DEADLINE.as_secs(), processes });
         }
         let last_seen = match seen {
-            Some(seen) => Some(self.keeper.close(guest, seen, self.files(guest)).await),
+            Some(seen) => {
+                // The keeper takes the log away.
+                self.logs.ended(guest, &self.files(guest)).await;
+                Some(self.keeper.close(guest, seen, self.files(guest)).await)
+            }
             None => None,
         };
         self.forget(guest).await.map_err(host("remove what is left"))?;
@@ -85,9 +89,10 @@ impl Inner {
             }
             None => tracing::debug!(%guest, "no such guest here"),
         }
-        let cgroup = self.cgroup(guest);
+        let (cgroup, files) = (self.cgroup(guest), self.files(guest));
         cgroup.remove()?;
-        self.files(guest).clear()?;
+        self.logs.ended(guest, &files).await;
+        files.clear()?;
         self.forget_the_oldest();
         Ok(())
     }

@@ -34,6 +34,7 @@ impl Host {
             run_dir: run_dir.path().to_owned(),
             migrate_address: "127.0.0.1".parse().unwrap(),
             forensics: run_dir.path().join("forensics"),
+            log_dir: None,
             sandbox: true,
         };
         Some(Self { config, _run_dir: run_dir })
@@ -73,12 +74,13 @@ pub(super) fn idle(folder: &Path) -> Inner {
         run_dir: folder.to_owned(),
         migrate_address: "127.0.0.1".parse().unwrap(),
         forensics: folder.join("forensics"),
+        log_dir: None,
         sandbox: false,
     };
     let (events, _) = mpsc::channel(1);
-    let keeper = Keeper::begin(config.forensics.clone());
+    let (keeper, logs) = (Keeper::begin(config.forensics.clone()), LogDir::begin(None, folder));
     let (registry, kvm, sandbox) = (Registry::default(), Kvm::default(), Sandbox::default());
-    Inner { config, registry, keeper, events, kvm, sandbox, kills: Kills::default() }
+    Inner { config, registry, keeper, logs, events, kvm, sandbox, kills: Kills::default() }
 }
 
 fn guest(name: &str) -> GuestName {
