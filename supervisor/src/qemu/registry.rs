@@ -98,7 +98,13 @@ impl Registry {
 
     /// What start, stop and migration of one guest take turns by.
     pub fn gate(&self, guest: &GuestName) -> Arc<tokio::sync::Mutex<()>> {
-        self.entries().entry(guest.clone()).or_default().gate.clone()
+        let mut entries = self.entries();
+        if !entries.contains_key(guest) {
+            // Guests come and go under ever new names. Of those that are gone nothing is known but the gate, and one that nobody
+            // has is as good as a new one.
+            entries.retain(|_, entry| !matches!(entry.state, State::Absent) || Arc::strong_count(&entry.gate) > 1);
+        }
+        entries.entry(guest.clone()).or_default().gate.clone()
     }
 
     /// The way to a guest's monitor.
@@ -320,4 +326,23 @@ fn foreign(record: &Record, files: &Files, cgroup: &Cgroup) -> Option<String> {
     let inside = cgroup.processes().is_ok_and(|processes| processes.contains(&process.pid));
     let same = process.lives() && inside;
     (!same).then(|| format!("process {} is not the recorded one, and others run in its cgroup", process.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_is_gone_takes_no_room_once_nobody_waits_for_its_turn() {
+        let registry = Registry::default();
+        let guest = |number: usize| GuestName::new(format!("guest-{number}")).unwrap();
+        let (starts, waits) = (guest(0), guest(1));
+        registry.reserve(&starts, Epoch { generation: 1, index: 7 }, &Needs::default()).unwrap();
+        let gate = registry.gate(&waits);
+        for number in 2..9 {
+            registry.gate(&guest(number));
+        }
+        assert_eq!(registry.guests(), [starts, waits.clone(), guest(8)]);
+        assert!(Arc::ptr_eq(&gate, &registry.gate(&waits)), "two would not take turns");
+    }
 }
