@@ -274,6 +274,21 @@ impl Agent {
         vec![Action::SyncNow]
     }
 
+    /// Whether it keeps the epochs of more than so many guests, and nothing is being carried out that goes by them.
+    #[must_use]
+    pub fn may_forget(&self, guests: usize) -> bool {
+        self.carried.is_empty() && self.disk.floors.len().max(self.disk.highest.len()) > guests
+    }
+
+    /// Forgets the epochs of guests that are declared no more, while nothing is being carried out. `kept` are the
+    /// guests of which something is here, and those that the newest reply has orders for. What is left is written with whatever is
+    /// written next.
+    pub fn forget_undeclared(&mut self, view: &View, kept: &BTreeSet<GuestName>) {
+        if self.carried.is_empty() {
+            self.disk.forget_undeclared(view, kept);
+        }
+    }
+
     /// The memory could not be written: what was to follow has not been done, and is considered again (R7).
     pub fn unwritten(&mut self, undone: &[OrderId]) {
         for order in undone {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     names::{Epoch, GuestName, OrderId},
     order::{Order, OrderKind},
-    sync::Authority,
+    sync::{Authority, View},
     time::Span,
 };
 
@@ -88,6 +88,33 @@ impl Disk {
             *floor = (*floor).max(*epoch);
         }
         raised
+    }
+
+    /// Forgets the epochs of guests that this view does not declare, but for those in `kept`: guests of which something is here, or of
+    /// which an order is open. Where guests come and go under ever new names there would be ever more of them, and all are written anew
+    /// with every order.
+    ///
+    /// None that is forgotten could refuse anything that may still come (R7, R9). A guest is started and received only while it is
+    /// declared, under the index of the entry that orders it: one that is ordered after this view has a newer epoch than all that is
+    /// forgotten, and one that was ordered before and is open is kept. A reply that is older than this view is refused (R3), also after
+    /// a restart: the authority is written together with what is left. What an older generation has ordered begins no more (R25). An
+    /// agent that has lost its disk learns no floors of guests that the cluster does not know either (R12).
+    pub(super) fn forget_undeclared(&mut self, view: &View, kept: &BTreeSet<GuestName>) {
+        let Authority { generation, index, .. } = self.authority;
+        let is_of_it = view.mark.is_some_and(|mark| mark.generation == generation) && view.index <= index;
+        if !is_of_it || !self.floors_known {
+            return;
+        }
+        let upto = Epoch { generation, index: view.index };
+        let is_newer = |epoch: Option<&Epoch>| epoch.is_some_and(|epoch| *epoch > upto);
+        let guests: BTreeSet<GuestName> = self.floors.keys().chain(self.highest.keys()).cloned().collect();
+        for guest in guests {
+            let has_newer = is_newer(self.floors.get(&guest)) || is_newer(self.highest.get(&guest));
+            if !has_newer && !kept.contains(&guest) && !view.policies.guests.contains_key(&guest) {
+                self.floors.remove(&guest);
+                self.highest.remove(&guest);
+            }
+        }
     }
 
     /// Checks an order against epochs and floors, and notes what must be on disk before it is carried out.

@@ -397,3 +397,62 @@ fn a_view_that_was_overtaken_by_a_newer_one_or_is_of_an_ended_generation_is_not_
     assert!(matches!(agent.on_view(view(2, 3)), Some(Action::Look(_))));
     assert_eq!(agent.view(), 3);
 }
+
+/// A view of the first generation in which nothing but the guest `web` is declared.
+fn view(index: u64) -> View {
+    let mark = Some(ViewMark { generation: 1, index, policies: 1 });
+    View { index, mark, policies: declaration(&[name("web")], &[]).into(), ..View::default() }
+}
+
+/// An agent that has released these guests up to epoch 5, and begun others, or the same, under epochs of these indexes.
+fn with_epochs(guests: &[&str], begun: &[(&str, u64)]) -> Agent {
+    let floors = guests.iter().map(|guest| (name(guest), epoch(5))).collect();
+    let highest = begun.iter().map(|(guest, index)| (name(guest), epoch(*index))).collect();
+    let authority = Authority { generation: 1, term: 1, index: 10 };
+    agent(Disk { floors, highest, authority, ..known() })
+}
+
+#[test]
+fn the_epochs_of_guests_are_forgotten_that_are_declared_no_more_and_of_which_nothing_is_here() {
+    let mut agent =
+        with_epochs(&["gone", "later", "ordered", "runs", "web"], &[("begun", 4), ("gone", 5), ("later", 9)]);
+    assert!(agent.may_forget(4) && !agent.may_forget(5));
+    agent.forget_undeclared(&view(8), &[name("ordered"), name("runs")].into());
+    let left: Vec<&str> = agent.disk().floors.keys().map(GuestName::as_str).collect();
+    assert_eq!(left, ["later", "ordered", "runs", "web"]);
+    assert_eq!(agent.disk().highest, [(name("later"), epoch(9))].into());
+}
+
+#[test]
+fn no_older_start_of_a_guest_is_taken_whose_epochs_are_forgotten() {
+    let mut agent = with_epochs(&["web"], &[("web", 5)]);
+    agent.forget_undeclared(&View { policies: std::sync::Arc::default(), ..view(10) }, &BTreeSet::new());
+    assert!(agent.disk().floors.is_empty() && agent.disk().highest.is_empty());
+    let before = Authority { generation: 1, term: 1, index: 9 };
+    let late = SyncReply { authority: before, ..reply(vec![start(1, 5)]) };
+    assert!(agent.on_reply(late.clone(), 7, Moment(1_000), Moment(1_050)).is_err());
+    let mut after_a_restart = self::agent(agent.disk().clone());
+    assert!(after_a_restart.on_reply(late, 7, Moment(1_000), Moment(1_050)).is_err());
+    let after = Authority { index: 12, ..before };
+    let declared_again = SyncReply { authority: after, ..reply(vec![start(2, 12)]) };
+    assert_eq!(carried(&take(&mut agent, declared_again)), [OrderId(2)]);
+}
+
+#[test]
+fn no_epoch_is_forgotten_by_a_view_that_proves_nothing_or_while_an_order_is_carried_out() {
+    let forgets = |view: &View, mut agent: Agent| {
+        agent.forget_undeclared(view, &BTreeSet::new());
+        !agent.disk().floors.contains_key(&name("gone"))
+    };
+    let fresh = || with_epochs(&["gone"], &[]);
+    assert!(forgets(&view(8), fresh()));
+    assert!(!forgets(&view(11), fresh()), "a reply that is older than it would be taken");
+    assert!(!forgets(&View { mark: None, ..view(8) }, fresh()));
+    let of_another = ViewMark { generation: 2, index: 8, policies: 1 };
+    assert!(!forgets(&View { mark: Some(of_another), ..view(8) }, fresh()));
+    let lost = Disk { floors_known: false, ..fresh().disk().clone() };
+    assert!(!forgets(&view(8), agent(lost)), "R12");
+    let mut busy = fresh();
+    assert_eq!(carried(&take(&mut busy, reply(vec![release(1, 6)]))), [OrderId(1)]);
+    assert!(!busy.may_forget(0) && !forgets(&view(8), busy));
+}

@@ -3,6 +3,7 @@
 mod acting;
 pub mod carry;
 pub mod disk;
+mod forgetting;
 mod guarded;
 pub mod last_words;
 mod link;
@@ -339,6 +340,7 @@ impl Work {
         self.failures = 0;
         let (why, sights_known, news) = (reply.why_no_lease.clone(), reply.sights_known, reply.news.take());
         let in_doubt = std::mem::take(&mut reply.in_doubt);
+        let ordered = reply.orders.iter().filter_map(|order| Some(order.kind.guest()?.0.clone())).collect();
         self.words.note_trouble(why.as_deref());
         match self.parts.agent.on_reply(reply, nonce, sent, clock::moment()) {
             Ok(actions) => {
@@ -353,6 +355,7 @@ impl Work {
                     driver.look_for_frozen(&in_doubt);
                 }
                 self.act(actions).await;
+                self.forget_undeclared(ordered).await;
                 if let Some(news) = news {
                     self.learn(news);
                 }
