@@ -105,7 +105,8 @@ fn of_ended_generations(state: &ClusterState, request: &SyncRequest) -> Vec<(Gue
 }
 
 /// Everything but the host's own assignments is below the floor, and what it has of guests that have no place: those may be adopted
-/// as they are, and then it has to let them run again.
+/// as they are, and then it has to let them run again. What runs there under no assignment has nothing below it: a floor of zero would
+/// say that it was given up there.
 fn floors(state: &ClusterState, request: &SyncRequest) -> BTreeMap<GuestName, Epoch> {
     let here = Epoch { generation: state.generation, index: state.applied };
     let there = request.reports.iter().filter(|report| is_there(&report.condition));
@@ -122,9 +123,14 @@ fn floors(state: &ClusterState, request: &SyncRequest) -> BTreeMap<GuestName, Ep
                 own.map(|tenure| tenure.epoch).min()
             }
         };
-        kept.map_or(here, |kept| Epoch { index: kept.index.saturating_sub(1), ..kept }).min(here)
+        let below = match kept {
+            Some(kept) if kept == Epoch::default() => return None,
+            Some(kept) => Epoch { index: kept.index.saturating_sub(1), ..kept },
+            None => here,
+        };
+        Some((name.clone(), below.min(here)))
     };
-    state.guests.iter().map(|(name, guest)| (name.clone(), floor(name, guest))).collect()
+    state.guests.iter().filter_map(|(name, guest)| floor(name, guest)).collect()
 }
 
 /// The whole view.

@@ -18,7 +18,8 @@ pub struct Disk {
     pub cluster: String,
     /// The newest authority seen (R3).
     pub authority: Authority,
-    /// No epoch up to this one is ever started again, by guest.
+    /// No epoch up to this one is ever started or resumed again, by guest. One that is here as zero was raised, too: what was found
+    /// running under no assignment has been given up.
     pub floors: BTreeMap<GuestName, Epoch>,
     /// The newest epoch begun, by guest (R7).
     pub highest: BTreeMap<GuestName, Epoch>,
@@ -36,12 +37,13 @@ impl Disk {
     /// order was taken is looked at once more right before they run, where that is known without the disk: by the supervisor's
     /// `Released`, and by [`Self::is_overtaken`] in simulations.
     ///
+    /// What was found running, and adopted as it was, has an epoch of zero: it may go on until it has been given up here.
+    ///
     /// # Errors
     /// Why not.
     pub(crate) fn check_epoch(&self, guest: &GuestName, epoch: Epoch) -> Result<(), String> {
-        let floor = self.floors.get(guest).copied().unwrap_or_default();
         let highest = self.highest.get(guest).copied().unwrap_or_default();
-        if epoch <= floor {
+        if let Some(floor) = self.floors.get(guest).filter(|floor| epoch <= **floor) {
             return Err(format!("epoch {epoch} of {guest} is not above its floor {floor}"));
         }
         if epoch < highest {
@@ -50,8 +52,9 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether a start may be begun: as [`Self::check_epoch`], and never under an epoch that an older generation has given.
-    /// What it had begun runs on and may be resumed, but nothing of it begins any more once a newer one is known (R25).
+    /// Whether a start may be begun: as [`Self::check_epoch`], and never under an epoch that an older generation has given, or
+    /// that no assignment has. What was begun so runs on and may be resumed, but nothing of an older generation begins any more
+    /// once a newer one is known (R25).
     ///
     /// # Errors
     /// Why not.
@@ -59,6 +62,9 @@ impl Disk {
         let known = self.authority.generation;
         if epoch.generation < known {
             return Err(format!("epoch {epoch} of {guest} is of an older generation than {known}"));
+        }
+        if epoch == Epoch::default() {
+            return Err(format!("epoch {epoch} of {guest} is that of no assignment"));
         }
         self.check_epoch(guest, epoch)
     }
@@ -79,13 +85,16 @@ impl Disk {
         }
     }
 
-    /// Nothing of these guests is started any more up to these epochs. A floor that is higher stays. Returns whether any has risen.
+    /// Nothing of these guests is started any more up to these epochs. A floor that is higher stays. Returns whether any has risen, or
+    /// is there for the first time.
     pub(super) fn raise_floors<'a>(&mut self, given_up: impl IntoIterator<Item = (&'a GuestName, &'a Epoch)>) -> bool {
         let mut raised = false;
         for (guest, epoch) in given_up {
-            let floor = self.floors.entry(guest.clone()).or_default();
-            raised |= *floor < *epoch;
-            *floor = (*floor).max(*epoch);
+            let before = self.floors.get(guest).copied();
+            if before.is_none_or(|floor| floor < *epoch) {
+                self.floors.insert(guest.clone(), *epoch);
+                raised = true;
+            }
         }
         raised
     }

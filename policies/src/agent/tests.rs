@@ -111,6 +111,27 @@ fn a_release_raises_the_floor_before_it_is_carried_out_and_needs_no_lease() {
 }
 
 #[test]
+fn what_was_found_running_may_be_let_run_again_until_it_is_given_up_and_is_started_under_no_assignment() {
+    let none = Epoch::default();
+    let resume = |id| order(id, OrderKind::Resume { guest: name("web"), epoch: none });
+    let starts = order(1, OrderKind::Start { guest: name("web"), epoch: none, definition: definition() });
+    let released = order(2, OrderKind::Release { guest: name("web"), epoch: none, how: StopHow::PullPlug });
+    let mut adopted = agent(known());
+    assert_eq!(carried(&take(&mut adopted, reply(vec![starts.clone(), resume(3)]))), [OrderId(3)]);
+    assert!(!adopted.disk().is_overtaken(&resume(3).kind) && adopted.disk().is_overtaken(&starts.kind));
+    assert_eq!(carried(&take(&mut adopted, reply(vec![released, resume(4)]))), [OrderId(2)], "R9: it was given up");
+    let mut replaced = agent(known());
+    let actions = take(&mut replaced, SyncReply { superseded: vec![(name("web"), none)], ..reply(vec![resume(5)]) });
+    assert!(carried(&actions).is_empty(), "R10: it was replaced elsewhere");
+    let written = actions
+        .iter()
+        .any(|action| matches!(action, Action::Persist(disk) if disk.floors.get(&name("web")) == Some(&none)));
+    assert!(written, "and the next process knows that: {actions:?}");
+    let mut newer = agent(Disk { highest: [(name("web"), epoch(5))].into(), ..known() });
+    assert!(carried(&take(&mut newer, reply(vec![resume(6)]))).is_empty(), "R7: a newer one was begun here");
+}
+
+#[test]
 fn nothing_is_started_without_a_valid_lease() {
     let mut agent = agent(known());
     assert!(carried(&take(&mut agent, SyncReply { lease_ms: None, ..reply(vec![start(1, 5)]) })).is_empty());

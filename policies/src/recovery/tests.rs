@@ -215,6 +215,31 @@ fn an_agent_that_has_lost_its_memory_with_the_store_may_let_what_is_adopted_ther
 }
 
 #[test]
+fn an_agent_that_has_lost_its_memory_may_let_run_again_what_was_found_running_there() {
+    let none = Epoch::default();
+    for is_adopted in [false, true] {
+        let mut stage = Stage::new(&["a", "b"], &["web"]);
+        stage.recover();
+        if is_adopted {
+            let tenure = crate::state::Tenure { host: host("b"), incarnation: boot("b.1"), epoch: none };
+            stage.must(Change::GuestAdopted { guest: name("web"), tenure });
+        }
+        let fetched = |on: &str, has: &[(&str, Epoch)]| {
+            let incarnation = format!("{on}.1");
+            let mut agent = Agent::new(boot(&incarnation), Timing::default(), Disk::default(), None);
+            let answer = told(&stage, (on, incarnation.as_str()), false, has);
+            agent.on_reply(answer, 0, Moment(1_000), Moment(1_050)).unwrap();
+            agent.disk().clone()
+        };
+        let there = fetched("b", &[("web", none)]);
+        assert!(there.floors_known && there.check_epoch(&name("web"), none).is_ok(), "{:?}", there.floors);
+        assert!(there.check_start(&name("web"), none).is_err(), "nothing starts under no assignment");
+        let elsewhere = fetched("a", &[]);
+        assert!(elsewhere.check_epoch(&name("web"), none).is_err(), "what it does not have it may have released");
+    }
+}
+
+#[test]
 fn a_boot_that_was_called_off_wrongly_after_a_recovery_stops_what_the_lost_history_gave_it() {
     let mut stage = Stage::new(&["a", "b"], &["web"]);
     stage.run("web", "a");
