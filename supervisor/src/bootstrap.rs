@@ -177,8 +177,10 @@ impl Papers {
         read_id(&self.id).ok().flatten()
     }
 
-    /// Moves a store away that takes part in nothing any more, and forgets its id.
+    /// Moves a store away that takes part in nothing any more, and forgets its id. Nobody is to finish a recovery later that was
+    /// begun with it: the cluster goes on without.
     fn set_aside(&self) -> anyhow::Result<()> {
+        self.clear_recovered()?;
         self.move_store()?;
         remove(&self.id)
     }
@@ -217,7 +219,11 @@ impl Papers {
     /// recovery goes on from wherever this one has come to.
     pub fn take_recovered(&self, node_id: u64, ended: u32) -> anyhow::Result<PathBuf> {
         let kept = self.store.with_extension(format!("generation-{ended}"));
-        anyhow::ensure!(!kept.exists(), "{} is there already; move it away first", kept.display());
+        if kept.exists() {
+            // By the next time the old store may be another one: then nobody has said the words for what was made of this.
+            self.clear_recovered()?;
+            anyhow::bail!("{} is there already; move it away first", kept.display());
+        }
         remove(&self.invitation)?;
         remove(&self.removed)?;
         write_id(&self.id, node_id)?;
@@ -226,7 +232,8 @@ impl Papers {
         Ok(kept)
     }
 
-    /// Whether a crash has cut a recovery short between its last two steps.
+    /// Whether it looks as if a crash has cut a recovery short between its last two steps. Where the store was moved away by hand, it
+    /// looks so too: then this host has another id than the store that was made.
     #[must_use]
     pub fn is_recovery_cut_short(&self) -> bool {
         !self.store.exists() && self.recovered().exists()

@@ -113,10 +113,29 @@ pub enum Objection {
     },
 }
 
-/// Whether a crash has cut an earlier recovery short, of which only the last step is left.
-#[must_use]
-pub fn is_cut_short(file: &HostFile) -> bool {
-    Papers::of(file).is_recovery_cut_short()
+/// Whether a crash has cut an earlier recovery short, of which only the last step is left: this host has the id of the store that was
+/// made. What was left by one that went less far is not put in a place from which somebody has moved a store: nobody has said the
+/// words for that.
+///
+/// # Errors
+/// When the store that was made cannot be read.
+pub fn is_cut_short(file: &HostFile) -> anyhow::Result<bool> {
+    let papers = Papers::of(file);
+    if !papers.is_recovery_cut_short() {
+        return Ok(false);
+    }
+    match Remains::read(&papers.recovered(), &file.cluster, &mut Reader::born()) {
+        Ok(made) => Ok(papers.raft_id() == Some(made.node_id)),
+        Err(StartError::NoStore { .. }) => Ok(false),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} was left by a recovery that was cut short, and cannot be read: where the old store is still somewhere, remove \
+                 this folder, move that one to {}, and run `holdfast recover` again",
+                papers.recovered().display(),
+                papers.store().display()
+            )
+        }),
+    }
 }
 
 /// Takes the last step of such a recovery.

@@ -135,10 +135,13 @@ fn weigh(error: &anyhow::Error, recovery_begun: bool) -> anyhow::Result<Lost> {
     match error.downcast_ref::<StartError>() {
         Some(StartError::Store { source, .. }) => Ok(Lost { why, by_disk: takes_nothing(source) }),
         Some(StartError::Halted(_) | StartError::NoStore { .. }) => Ok(Lost { why, by_disk: false }),
-        // A recovery gives the host its next id first, and the store of that id last.
-        Some(StartError::OtherNode { .. }) if recovery_begun => Err(anyhow::anyhow!(
-            "{error:#}: a recovery was cut short here (R25); run `holdfast recover` again, and then start this supervisor"
-        )),
+        // A recovery gives the host its next id first, and the store of that id last. The cluster may have been recovered elsewhere
+        // since, or never have been lost: then this host is to come back as any other does that has no vote.
+        Some(StartError::OtherNode { .. }) if recovery_begun => {
+            let what = "a recovery was cut short here (R25): stop this supervisor and run `holdfast recover` again. Where the cluster \
+                        goes on without it, leave it running: `holdfast voter add` there brings this host's vote back";
+            Ok(Lost { why: format!("{why}: {what}"), by_disk: false })
+        }
         Some(
             StartError::OtherCluster { .. }
             | StartError::OtherNode { .. }
@@ -309,12 +312,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recovery_that_was_cut_short_before_the_stores_changed_places_is_told_with_what_to_do() {
+    fn a_recovery_that_was_cut_short_before_the_stores_changed_places_costs_the_vote_and_is_told_with_what_to_do() {
         let error =
             anyhow::Error::from(StartError::OtherNode { path: "/s/raft".into(), found: 2, wanted: 1_000_000_000 });
-        let told = |recovery_begun| weigh(&error, recovery_begun).unwrap_err().to_string();
-        assert!(told(true).contains("belongs to node 2") && told(true).contains("run `holdfast recover` again"));
-        assert!(!told(false).contains("holdfast recover"), "somebody has mixed up files");
+        let lost = weigh(&error, true).unwrap();
+        assert!(!lost.by_disk && lost.why.contains("belongs to node 2"), "{}", lost.why);
+        assert!(lost.why.contains("run `holdfast recover` again") && lost.why.contains("`holdfast voter add`"));
+        let mixed_up = weigh(&error, false).unwrap_err().to_string();
+        assert!(!mixed_up.contains("holdfast recover"), "somebody has mixed up files");
     }
 
     #[test]

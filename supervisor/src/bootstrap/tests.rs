@@ -95,7 +95,9 @@ fn a_recovered_store_takes_the_place_of_the_old_one_which_is_kept() {
     assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 }, "no older invitation counts");
     make_recovered();
     assert!(papers.take_recovered(2_000, 1).is_err(), "what is kept is not overwritten");
+    assert!(!papers.recovered().exists(), "nor is what was made taken later without a word");
     assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 });
+    make_recovered();
     papers.use_up(1_000).unwrap();
     assert!(!papers.recovered().exists(), "nobody finishes later what the votes of the old store have overtaken");
     make_recovered();
@@ -104,6 +106,23 @@ fn a_recovered_store_takes_the_place_of_the_old_one_which_is_kept() {
     assert!(papers.is_recovery_cut_short());
     papers.finish_recovery().unwrap();
     assert_eq!(papers.part(true).unwrap(), Part::Goes { node_id: 1_000 });
+}
+
+#[test]
+fn a_host_whose_recovery_was_cut_short_votes_again_where_the_cluster_goes_on_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let papers = papers(folder.path());
+    // The recovery had given it this id, and not yet its store.
+    write_id(&papers.id, 1_000).unwrap();
+    make_store(&papers);
+    fs::create_dir_all(papers.recovered()).unwrap();
+    // Who votes goes on without that id.
+    papers.remove(1_000).unwrap();
+    assert!(!papers.is_recovery_cut_short(), "nobody finishes it later");
+    assert!(papers.aside().exists(), "its old store is kept");
+    assert_eq!(papers.part(true).unwrap(), Part::None);
+    papers.invite(900).unwrap();
+    assert_eq!(papers.part(true).unwrap(), Part::Joins { node_id: 900 }, "it never voted under that id");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) fn recover(file: &HostFile, order: &Recover) -> Result<Reply, Failure
                    host with a `lease` level for as long as its lease lasts";
         return Err(Failure::Failed(why.to_owned()));
     }
-    if is_cut_short(file) {
+    if is_cut_short(file).map_err(fail)? {
         if !order.force {
             let why = "a recovery was cut short here before its last step; `holdfast recover --force` takes it";
             return Err(Failure::Failed(why.to_owned()));

@@ -144,12 +144,16 @@ fn survivor(out: &Path) -> (PathBuf, HostFile) {
     (config, file)
 }
 
-/// Its store, of node 2, which ends at entry 40.
-fn put_store(file: &HostFile) {
+/// A store of its own, which ends at entry 40.
+fn store_of(file: &HostFile, node_id: u64) -> Anew {
     let place = Place { host: host("hv-b"), address: file.voters[&host("hv-b")] };
     let state = serde_json::to_vec(&ClusterState { applied: 40, ..ClusterState::born() }).unwrap();
-    let store = Anew { cluster: file.cluster.clone(), node_id: 2, place, term: 3, index: 40, state };
-    store.write(&file.state_dir.join("raft")).unwrap();
+    Anew { cluster: file.cluster.clone(), node_id, place, term: 3, index: 40, state }
+}
+
+/// Its store, of node 2, which ends at entry 40.
+fn put_store(file: &HostFile) {
+    store_of(file, 2).write(&file.state_dir.join("raft")).unwrap();
     fs::write(file.state_dir.join("node.json"), r#"{"node_id":2}"#).unwrap();
 }
 
@@ -200,6 +204,37 @@ fn a_cluster_is_recovered_only_with_the_exact_words_and_a_name() {
     assert!(survey.state.suspended.is_some() && survey.state.generation > 1);
     assert!(survey.state.revoked.contains_key(&host("hv-c")) && survey.revoked_since.is_empty());
     assert_eq!(Papers::of(&file).raft_id(), Some(node_id));
+}
+
+#[test]
+fn what_is_left_of_a_recovery_that_went_less_far_is_not_put_in_anybodys_place_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = survivor(&folder.path().join("etc"));
+    let recover = |more: &[&str]| holdfast(&[&["recover", "--config", config.to_str().unwrap()][..], more].concat());
+    let [store, made, kept] = ["raft", "raft.recovered", "raft.generation-1"].map(|name| file.state_dir.join(name));
+    fs::create_dir_all(kept).unwrap();
+    put_store(&file);
+    let words = "what was decided elsewhere is lost for good";
+    let refused = recover(&["--force", "--operator", "ann", "--i-understand", words]);
+    assert!(refused.code == 1 && refused.err.contains("is there already"), "{}", refused.err);
+    assert!(store.exists() && !made.exists(), "what was made for nothing is not left to be taken later");
+
+    // As a crash leaves it that came before the host had its next id. Then somebody has moved the store away.
+    store_of(&file, 1_000_000_000).write(&made).unwrap();
+    fs::rename(&store, file.state_dir.join("raft.mine")).unwrap();
+    let without_a_word = recover(&["--force"]);
+    assert!(
+        without_a_word.code == 1 && without_a_word.err.contains("there is no raft store"),
+        "{}",
+        without_a_word.err
+    );
+    assert!(!store.exists() && made.exists());
+
+    // As one leaves it that came right before the last step.
+    fs::write(file.state_dir.join("node.json"), r#"{"node_id":1000000000}"#).unwrap();
+    let last_step = recover(&["--force"]);
+    assert_eq!(last_step.code, 0, "{}", last_step.err);
+    assert!(store.join("raft.redb").exists() && !made.exists());
 }
 
 #[test]
