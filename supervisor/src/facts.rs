@@ -1,6 +1,6 @@
 //! What a host says of itself, and the numbers that it exports about itself.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use holdfast_policies::{
@@ -22,20 +22,43 @@ const FOR_GUESTS_TENTHS: u64 = 9;
 /// How often load is gossiped.
 const LOAD_EVERY_TURNS: u32 = 5;
 
+/// What says what a machine is, best first: its firmware, then its installation.
+const MACHINE_IDS: [&str; 2] = ["/sys/class/dmi/id/product_uuid", "/etc/machine-id"];
+
 /// What this machine is: told by the host file, by its firmware, or by its installation.
 ///
 /// # Errors
-/// When none of them says anything.
+/// When none of them says anything, or one cannot be read.
 pub fn machine_id(file: &HostFile) -> anyhow::Result<String> {
     if let Some(told) = &file.machine_id {
         return Ok(told.clone());
     }
-    let sources = ["/sys/class/dmi/id/product_uuid", "/etc/machine-id"];
-    let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok().map(|text| text.trim().to_lowercase());
-    let found = sources.iter().find_map(|path| read(path).filter(|id| !id.is_empty()));
+    let found = first_id(&MACHINE_IDS.map(Path::new))?;
     found.with_context(|| {
-        format!("what this machine is: none of {} can be read; set machine_id in the host file", sources.join(", "))
+        let sources = MACHINE_IDS.join(", ");
+        format!("what this machine is: none of {sources} says it; set machine_id in the host file")
     })
+}
+
+/// The first of them that says anything. One that is missing, empty, no text, or not for this user to read is so at each start. Any other
+/// trouble passes, and another source taken for it would make this host look like another machine (R11).
+fn first_id(sources: &[&Path]) -> anyhow::Result<Option<String>> {
+    for path in sources {
+        match std::fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => {}
+            Ok(text) => return Ok(Some(text.trim().to_lowercase())),
+            Err(error) if says_nothing(error.kind()) => {}
+            Err(error) => {
+                let what = "what this machine is: set machine_id in the host file if this lasts";
+                return Err(error).with_context(|| format!("{what}; reading {}", path.display()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn says_nothing(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidData)
 }
 
 /// Gathers what the host says when it joins.
@@ -129,6 +152,25 @@ fn raft_view(status: &Status, me: &HostName, answered: bool, led: bool) -> RaftV
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_not_taken_for_another_machine_because_its_firmware_cannot_be_read_for_a_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let [firmware, installed] = ["product_uuid", "machine-id"].map(|name| folder.path().join(name));
+        std::fs::write(&installed, "0a1b\n").unwrap();
+        let told = || first_id(&[&firmware, &installed]);
+        assert_eq!(told().unwrap().as_deref(), Some("0a1b"), "it has no such firmware");
+        std::fs::write(&firmware, "\n").unwrap();
+        assert_eq!(told().unwrap().as_deref(), Some("0a1b"), "it says nothing");
+        std::fs::write(&firmware, "7A3B\n").unwrap();
+        assert_eq!(told().unwrap().as_deref(), Some("7a3b"));
+        // Something is there that cannot be read.
+        std::fs::remove_file(&firmware).unwrap();
+        std::fs::create_dir(&firmware).unwrap();
+        let error = format!("{:#}", told().unwrap_err());
+        assert!(error.contains("product_uuid") && error.contains("set machine_id"), "{error}");
+        assert_eq!(first_id(&[]).unwrap(), None);
+    }
 
     #[test]
     fn a_leader_that_is_dead_or_that_nobody_follows_is_no_quorum_and_no_coordinator() {
