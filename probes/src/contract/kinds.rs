@@ -87,6 +87,37 @@ async fn a_file_is_there_fresh_and_says_the_right_thing_or_it_fails() {
     assert!(!std::path::Path::new("/tmp/holdfast-was-a-shell").exists(), "a path was read as shell");
 }
 
+/// A link that leads to itself, and a folder that is a file, stand for whatever cannot be looked at: root may enter every folder.
+#[tokio::test]
+async fn a_file_that_cannot_be_looked_at_is_not_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let round = folder.path().join("round");
+    std::os::unix::fs::symlink(&round, &round).unwrap();
+    let no_folder = written("x");
+    for path in [round, no_folder.path().join("in a file")] {
+        let whole = FileProbe { path: path.clone(), max_age: None, contains: None, matches: None };
+        let (max_age, down_for) = (Span::secs(30), Span::secs(600));
+        let beat = HeartbeatProbe { file: path.clone(), max_age, down_for };
+        let pid_file = process(Processes::PidFile(path), 1, None);
+        for probe in [Probe::File(whole), Probe::Heartbeat(beat), pid_file] {
+            assert_eq!(here(&probe).await.outcome, Outcome::Unknown, "{probe:?}");
+        }
+    }
+    let gone = process(Processes::PidFile(folder.path().join("gone")), 1, None);
+    assert_eq!(here(&gone).await.outcome, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn a_link_is_as_old_as_the_file_to_which_it_leads() {
+    let (folder, at) = (tempfile::tempdir().unwrap(), written(""));
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(at.path(), &link).unwrap();
+    let aged = std::process::Command::new("touch").args(["-h", "-d", "2001-01-01"]).arg(&link).status().unwrap();
+    assert!(aged.success());
+    let probe = FileProbe { path: link, max_age: Some(Span::secs(1_000)), contains: None, matches: None };
+    assert_eq!(here(&Probe::File(probe)).await.outcome, Outcome::Pass);
+}
+
 #[tokio::test]
 async fn a_heartbeat_that_stops_fails_unless_the_application_said_that_it_goes_down() {
     let beat = written("");

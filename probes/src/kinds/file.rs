@@ -18,9 +18,12 @@ use crate::{
 };
 
 /// The age is taken by the guest's own clock, which wrote the file; beside it is told when that was. Content is cut at 64 KiB, as
-/// [`BODY_BYTES_MAX`] says.
-const FILE: &str = r#"[ -e "$1" ] || exit 3
-at=$(stat -c %Y "$1") || exit 126
+/// [`BODY_BYTES_MAX`] says. Only a file that is not there is missing: one behind a folder that may not be entered, or on a dead file
+/// system of a network, cannot be looked at (S5), which `[ -e ]` does not tell apart.
+const FILE: &str = r#"at=$(LC_ALL=C stat -L -c %Y "$1" 2>&1) || case $?:$at in
+  1:*": No such file or directory"*) exit 3;;
+  *) echo "$at" >&2; exit 126;;
+esac
 now=$(date +%s) || exit 126
 echo "$((now - at)) $at"
 [ "$2" = content ] || exit 0

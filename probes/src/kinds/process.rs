@@ -22,8 +22,12 @@ done
 echo "$n""#;
 
 /// Says the number, when its process began (field 22 of proc_pid_stat(5)) or `-`, and what tells this writing of the file from any
-/// other; the last one only where there is a `stat`. Files may be alike after a reboot, so the boot belongs to it.
-const BY_PID_FILE: &str = r#"[ -e "$1" ] || { echo 0; exit 0; }
+/// other; the last one only where there is a `stat`. Files may be alike after a reboot, so the boot belongs to it. Where there is a
+/// `stat`, it also tells a file that is not there from one that cannot be looked at (S5).
+const BY_PID_FILE: &str = r#"[ -e "$1" ] || {
+  why=$(LC_ALL=C stat -L "$1" 2>&1)
+  case $?:$why in 1:*": No such file or directory"*|127:*) echo 0; exit 0;; 0:*) ;; *) exit 4;; esac
+}
 read -r pid < "$1" || [ -n "$pid" ] || exit 4
 case $pid in ''|*[!0-9]*) exit 4;; esac
 written=$(stat -c %i.%Y "$1" 2> /dev/null) && read -r boot 2> /dev/null < /proc/sys/kernel/random/boot_id \
