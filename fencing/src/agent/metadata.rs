@@ -288,6 +288,9 @@ mod tests {
         assert!(why("fence_xvm", DESCRIPTION).is_some_and(|why| why.contains("declare `libvirt`")));
         assert!(why("fence_ilo4_ssh", DESCRIPTION).is_some_and(|why| why.contains("half of the answer")));
         assert!(why("fence_lpar", DESCRIPTION).is_some_and(|why| why.contains("being moved")));
+        assert!(why("fence_vbox", DESCRIPTION).is_some_and(|why| why.contains("cannot be had")));
+        assert!(why("fence_rhevm", DESCRIPTION).is_some_and(|why| why.contains("no status")));
+        assert!(why("fence_cisco_ucs", DESCRIPTION).is_some_and(|why| why.contains("not the expected one")));
         assert!(why("fence_ibmz", DESCRIPTION).is_some_and(|why| why.contains("not reached")));
         assert!(why("fence_zvmip", DESCRIPTION).is_some_and(|why| why.contains("wherever that runs")));
     }

@@ -43,9 +43,10 @@ exit 0
 "#;
 
 /// Agents whose "off" leaves a host running, or says something else, as far as they are installed.
-const UNBELIEVED: [&str; 20] = [
+const UNBELIEVED: [&str; 23] = [
     "fence_brocade",
     "fence_cisco_mds",
+    "fence_cisco_ucs",
     "fence_crosslink",
     "fence_ibmz",
     "fence_ifmib",
@@ -56,10 +57,12 @@ const UNBELIEVED: [&str; 20] = [
     "fence_ilo_ssh",
     "fence_lpar",
     "fence_mpath",
+    "fence_rhevm",
     "fence_sanbox2",
     "fence_sbd",
     "fence_scsi",
     "fence_skalar",
+    "fence_vbox",
     "fence_virsh",
     "fence_virt",
     "fence_xvm",
