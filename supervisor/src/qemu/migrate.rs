@@ -62,8 +62,8 @@ pub enum NotSent {
     /// This host has no right to let go of it any more, or that was not known in time.
     #[error("this host may not hand the guest over")]
     NoWord,
-    /// Its supervisor has died meanwhile, and nobody else was following.
-    #[error("its supervisor died while it was sent")]
+    /// Its supervisor has died meanwhile, or QEMU did not answer that, and nobody else was following.
+    #[error("nobody followed it any more while it was sent")]
     Orphaned,
     /// QEMU says so, or gives no answer.
     #[error("{0}")]

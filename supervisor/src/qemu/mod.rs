@@ -337,7 +337,8 @@ impl Driver {
     /// handed over, `go` is asked whether this host may still do that; without a `true` the guest runs on here. So it does after
     /// `deadline`, in which the wait for others that are busy with it counts, and as soon as `wanted` says that the move is not
     /// wanted any more, which is asked twice a second until then.
-    /// `Ok` leaves it here paused, as `Sent`. Goes on to its end when the future is dropped.
+    /// `Ok` leaves it here paused, as `Sent`. Goes on to its end when the future is dropped. Where that is not known because QEMU does
+    /// not answer, the move is cancelled as soon as it does.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -355,12 +356,17 @@ impl Driver {
     {
         let monitor = self.inner.registry.monitor(guest).ok_or(SendError::Absent)?;
         let (uri, gate, began) = (uri.to_owned(), self.inner.registry.gate(guest), Instant::now());
+        let (inner, name) = (Arc::downgrade(&self.inner), guest.clone());
         let send = async move {
             // Whoever gives the order counts from now: one that began late would hand the guest over when nobody waits for it.
             let Ok(_gate) = timeout(deadline, gate.lock()).await else {
                 return Err(SendError::Kept(NotSent::Late));
             };
-            migrate::send(&monitor, &uri, deadline.saturating_sub(began.elapsed()), &wanted, go).await
+            let sent = migrate::send(&monitor, &uri, deadline.saturating_sub(began.elapsed()), &wanted, go).await;
+            if matches!(sent, Err(SendError::Unknown(_))) {
+                orphan::keep_later(inner, name, &monitor);
+            }
+            sent
         };
         let send = tokio::spawn(send.instrument(tracing::info_span!("send", %guest)));
         send.await.unwrap_or_else(|error| Err(SendError::Unknown(error.to_string())))

@@ -1,4 +1,5 @@
-//! Migrations whose supervisor has died: cancelled by the next one, so that the guest runs on here.
+//! Migrations that nobody follows: of a supervisor that has died, cancelled by the next one, or of a QEMU that did not answer when it
+//! was told to end one, cancelled when it does. So the guest runs on here.
 //!
 //! A send is followed by the supervisor that began it, and by no other: its order is not done twice. What goes on without it
 //! ends badly, since QEMU stops the guest before it hands it over and waits for a word that nobody will give. Until
@@ -20,6 +21,7 @@ use super::{
     How, Inner,
     condition::{MigrationStatus, View},
     migrate::{self, NotSent},
+    monitor::MonitorClient,
 };
 
 /// How often a cancellation is tried that QEMU does not answer, and the pause between two tries.
@@ -34,6 +36,13 @@ pub fn keep_what_was_being_sent(inner: &Arc<Inner>) {
             tokio::spawn(keep(Arc::downgrade(inner), guest, run, monitor.watch()));
         }
     }
+}
+
+/// Ends a move of which its sender knows no more, because QEMU did not answer, as soon as it answers. It may stand with its guest
+/// stopped, and wait to be woken (`migrate.rs`).
+pub fn keep_later(inner: Weak<Inner>, guest: GuestName, monitor: &MonitorClient) {
+    let run = inner.upgrade().and_then(|inner| inner.registry.started(&guest));
+    tokio::spawn(keep(inner, guest, run, monitor.watch()));
 }
 
 async fn keep(inner: Weak<Inner>, guest: GuestName, run: Option<(Epoch, How)>, mut changes: watch::Receiver<View>) {
@@ -60,13 +69,13 @@ pub(super) async fn cancelled(inner: &Inner, guest: &GuestName, run: Option<(Epo
     }
     let Some(monitor) = inner.registry.monitor(guest) else { return true };
     match migrate::cancel(&monitor).await {
-        Ok(Some(_)) => tracing::warn!(%guest, "an earlier supervisor had sent it away; it stays paused here"),
+        Ok(Some(_)) => tracing::warn!(%guest, "it was sent away, and nobody followed that; it stays paused here"),
         Ok(None) => {
             let kept = migrate::keep(&monitor, NotSent::Orphaned).await;
-            tracing::warn!(%guest, %kept, "a migration without a supervisor was cancelled");
+            tracing::warn!(%guest, %kept, "a migration that nobody followed was cancelled");
         }
         Err(error) => {
-            tracing::warn!(%guest, %error, "a migration without a supervisor cannot be cancelled yet");
+            tracing::warn!(%guest, %error, "a migration that nobody follows cannot be cancelled yet");
             return false;
         }
     }

@@ -1,6 +1,7 @@
 //! Sending, told to a QEMU that answers by script: how busy its guest is no real one could be made to be at will.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -8,7 +9,7 @@ use std::{
     },
 };
 
-use holdfast_policies::names::GuestName;
+use holdfast_policies::names::{Epoch, GuestName};
 use serde_json::json;
 use tokio::{
     io::AsyncWriteExt,
@@ -18,8 +19,10 @@ use tokio::{
 
 use super::*;
 use crate::qemu::{
-    GuestEvent,
+    Driver, GuestEvent, How,
     monitor::{self, Monitored},
+    registry::Here,
+    tests::idle,
     wire::Lines,
 };
 
@@ -37,6 +40,8 @@ struct Script {
     runs: &'static str,
     /// A command that it carries out, and does not answer.
     unanswered: Option<&'static str>,
+    /// What is cancelled waits to be woken.
+    sleeps: bool,
     /// Commands that change something, each with what it was told.
     told: Vec<(String, Value)>,
 }
@@ -50,8 +55,10 @@ impl Script {
             "query-migrate" => return self.look(),
             "migrate-set-parameters" => self.limit_ms = arguments["downtime-limit"].as_u64().unwrap(),
             "migrate" => (self.status, self.round) = ("active", 0),
+            "migrate_cancel" if self.sleeps => self.status = "cancelling",
             // There is nothing to cancel of one that is over.
             "migrate_cancel" if self.status != "completed" => (self.status, self.runs) = ("cancelled", "running"),
+            "migrate-continue" if self.status == "cancelling" => (self.status, self.runs) = ("cancelled", "running"),
             "migrate-continue" => (self.status, self.runs) = ("completed", "postmigrate"),
             _ => {}
         }
@@ -112,7 +119,8 @@ async fn running(run_dir: &Path, needs_ms: u64) -> (MonitorClient, Arc<Mutex<Scr
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
     let (limit_ms, round, unanswered, told) = (300, 0, None, Vec::new());
-    let script = Script { needs_ms, limit_ms, round, status: "none", runs: "running", unanswered, told };
+    let (status, runs, sleeps) = ("none", "running", false);
+    let script = Script { needs_ms, limit_ms, round, status, runs, unanswered, sleeps, told };
     let script = Arc::new(Mutex::new(script));
     tokio::spawn(serve(listener, script.clone()));
     let (events, heard) = mpsc::channel(16);
@@ -201,6 +209,35 @@ async fn a_move_whose_beginning_is_not_answered_is_cancelled_lest_it_goes_on_wit
     assert!(matches!(kept, Err(SendError::Kept(NotSent::Qemu(_)))), "{kept:?}");
     let script = script.lock().unwrap();
     assert_eq!((script.commands().last(), script.status), (Some(&"migrate_cancel"), "cancelled"));
+}
+
+/// As QEMU does with a cancellation that comes right before it waits for the word (seen with 7.2), told by one that does not answer.
+#[tokio::test]
+async fn a_guest_whose_qemu_did_not_answer_when_its_move_was_to_end_is_woken_as_soon_as_it_answers() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let inner = idle(run_dir.path());
+    let (client, script, _heard) = running(run_dir.path(), 50).await;
+    script.lock().unwrap().sleeps = true;
+    let name = GuestName::new("busy").unwrap();
+    let (exclusive, agent, display, definition) = (BTreeSet::new(), None, false, None);
+    let (epoch, how, monitor, task) = (Epoch::default(), How::Run, client.clone(), tokio::spawn(async {}));
+    inner.registry.insert(&name, Here { epoch, how, exclusive, monitor, agent, display, definition, task });
+    let driver = Driver { inner: Arc::new(inner) };
+    let silent = script.clone();
+    let no_word = async move {
+        silent.lock().unwrap().unanswered = Some("migrate_cancel");
+        false
+    };
+    let sent = driver.send_to(&name, "tcp:192.0.2.1:4000", LONG, || true, no_word).await;
+    assert!(matches!(sent, Err(SendError::Unknown(_))), "{sent:?}");
+    script.lock().unwrap().unanswered = None;
+    let woken = async {
+        while script.lock().unwrap().status != "cancelled" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, woken).await.expect("it is woken");
+    assert!(wait_for(&client, GuestCondition::Running, LONG).await);
 }
 
 /// Of a guest that has come by a move QEMU says that its migration has completed, until it begins another one.
