@@ -90,13 +90,18 @@ pub fn end(path: &Path) -> io::Result<Vec<u8>> {
     Ok(before)
 }
 
-/// A run that has said nothing leaves what one before it has said.
+/// A run that has said nothing leaves what one before it has said. Where there is no room for what is kept, as on a tmpfs that logs have
+/// filled, the log makes room for its own end; and if even that does not do, it goes all the same: the next run's words would be taken for
+/// more of its.
 fn put_aside(path: &Path, end: &[u8]) -> io::Result<()> {
-    if !end.is_empty() {
-        std::fs::write(path.with_extension("old"), end)?;
-    }
+    let kept = keep_end(path, end);
     std::fs::remove_file(path)?;
-    remove(&cut_off(path))
+    remove(&cut_off(path))?;
+    kept.or_else(|_| keep_end(path, end))
+}
+
+fn keep_end(path: &Path, end: &[u8]) -> io::Result<()> {
+    if end.is_empty() { Ok(()) } else { std::fs::write(path.with_extension("old"), end) }
 }
 
 fn end_of(path: &Path) -> io::Result<Vec<u8>> {
@@ -152,6 +157,25 @@ mod tests {
         std::fs::create_dir(cut_off(&path)).unwrap();
         trim_one(&path).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    /// A folder in its place stands for an end for which there is no room.
+    #[tokio::test]
+    async fn each_run_begins_anew_also_where_the_end_of_the_one_before_cannot_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path(), &GuestName::new("web-1").unwrap());
+        files.make().unwrap();
+        let (console, log) = (files.console(), files.log());
+        for path in [&console, &log] {
+            std::fs::write(path, "the words of the run before\n").unwrap();
+            std::fs::write(cut_off(path), "and what was cut off them\n").unwrap();
+        }
+        std::fs::create_dir(console.with_extension("old")).unwrap();
+        begin_anew(&files).await;
+        for path in [&console, &log] {
+            assert!(!path.exists() && !cut_off(path).exists(), "{}", path.display());
+        }
+        assert!(log.with_extension("old").is_file());
     }
 
     #[tokio::test]
