@@ -5,6 +5,7 @@ pub mod command;
 pub mod device;
 pub mod fake;
 pub mod ipmi;
+pub mod kept;
 pub mod libvirt;
 pub mod machine_id;
 pub mod open;
@@ -37,6 +38,7 @@ mod program_folder;
 mod simulator;
 
 pub use device::{Answer, Power, PowerDevice};
+pub use kept::Kept;
 pub use open::devices as open_devices;
 pub use power_off::power_off_and_confirm;
 pub use power_on::power_on_and_confirm;

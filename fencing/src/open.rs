@@ -15,7 +15,7 @@ pub fn devices(level: &FenceLevel) -> Vec<Arc<dyn PowerDevice>> {
     level.devices().iter().map(device).collect()
 }
 
-fn device(declared: &Declared) -> Arc<dyn PowerDevice> {
+pub(crate) fn device(declared: &Declared) -> Arc<dyn PowerDevice> {
     match declared {
         Declared::Ipmi(settings) => Arc::new(Ipmi::new(settings.clone())),
         Declared::Redfish(settings) => Arc::new(Redfish::new(settings.clone())),

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     device::{Answer, Power, PowerDevice},
+    kept::Kept,
     open,
 };
 
@@ -49,6 +50,13 @@ impl Refusals {
     #[must_use]
     pub fn open(&self, level: &FenceLevel) -> Vec<Arc<dyn PowerDevice>> {
         self.opened(level, true)
+    }
+
+    /// The same for whoever only asks, and will ask again soon: what was opened before is kept for that.
+    #[must_use]
+    pub fn open_to_ask(&self, level: &FenceLevel, kept: &Kept) -> Vec<Arc<dyn PowerDevice>> {
+        let opened = |declared| self.spare(kept.device(declared, || open::device(declared)), declared, true);
+        level.devices().iter().map(opened).collect()
     }
 
     /// The same for a test, which asks whatever has been refused before: its success ends the rest, and its refusal begins none.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_fencing::Refusals;
+use holdfast_fencing::{Kept, Refusals};
 use holdfast_policies::{
     agent::margin,
     hostfile::HostFile,
@@ -84,6 +84,8 @@ pub struct Node {
     pub withdrawn: Withdrawn,
     /// Power devices that have refused this supervisor.
     pub refusals: Refusals,
+    /// Power devices that are being asked.
+    pub kept: Kept,
     /// Whose certificates count no more.
     pub revocations: Revocations,
     /// What is done for as long as this supervisor runs.

@@ -133,6 +133,7 @@ async fn supervise(file: HostFile) -> anyhow::Result<()> {
         released: Released::knowing(remembered.authority.generation),
         withdrawn: Withdrawn::default(),
         refusals: holdfast_fencing::Refusals::default(),
+        kept: holdfast_fencing::Kept::default(),
         revocations,
         duties,
         file,

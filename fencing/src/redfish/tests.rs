@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast_policies::{
-    model::{RedfishAuth, RedfishDevice, TlsTrust},
+    model::{FenceLevel, PowerDevice as Declared, RedfishAuth, RedfishDevice, TlsTrust},
     time::Span,
 };
 
@@ -12,7 +12,9 @@ use super::{
     scripted::{Quirk, Scripted},
     sushy::{FIRST, Sushy},
 };
-use crate::{Answer, Outcome, Power, PowerDevice, machine_id::same_machine, power_off_and_confirm, simulator};
+use crate::{
+    Answer, Kept, Outcome, Power, PowerDevice, Refusals, machine_id::same_machine, power_off_and_confirm, simulator,
+};
 
 const CALL: Duration = Duration::from_secs(20);
 
@@ -91,6 +93,24 @@ async fn a_session_is_ended_however_the_service_tells_where_it_is() {
         all_sessions_end(&service).await;
     }
     assert_eq!(service.sessions(), (0, 2));
+}
+
+/// As the coordinator asks it while its host is silent.
+#[tokio::test]
+async fn a_service_that_is_asked_again_and_again_is_logged_in_to_once() {
+    let service = Scripted::start().await;
+    service.only_sessions();
+    let settings = RedfishDevice { auth: RedfishAuth::Session, ..service.settings() };
+    let level = FenceLevel::Power(vec![Declared::Redfish(settings)]);
+    let (refusals, kept) = (Refusals::default(), Kept::default());
+    for _ in 0..3 {
+        let devices = refusals.open_to_ask(&level, &kept);
+        assert_eq!(devices[0].status(CALL).await, Answer::Confirmed(Power::On));
+    }
+    assert_eq!(service.sessions(), (1, 1));
+    drop(kept);
+    all_sessions_end(&service).await;
+    assert_eq!(service.sessions(), (0, 1));
 }
 
 #[tokio::test]

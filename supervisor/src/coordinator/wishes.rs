@@ -135,7 +135,7 @@ async fn read_power(
     level: usize,
     declared: &FenceLevel,
 ) -> Option<PowerReading> {
-    let devices = node.refusals.open(declared);
+    let devices = node.refusals.open_to_ask(declared, &node.kept);
     if devices.is_empty() {
         return None;
     }
