@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{FOREVER, Round},
+    super::{FOREVER, Round, supervisors::booted_anew},
     GuestJudgement, Pass,
     strays::{self, Stray},
     wanted::hands_on,
@@ -77,6 +77,12 @@ impl Pass<'_, '_> {
     }
 }
 
+/// R25: whether another machine or another boot lives under the name of a host that is proven gone. The lost history may have let it
+/// in and started guests there, of which the proof says nothing. Where nothing is lost it was ordered nothing.
+fn lives_on(round: &Round<'_>, host: &HostName, known: &Host) -> bool {
+    round.state.generation > 1 && (known.is_contested() || booted_anew(round, host).is_some())
+}
+
 /// What the hosts that could run a guest have said of it.
 #[derive(Default)]
 struct Words<'a> {
@@ -91,9 +97,11 @@ struct Words<'a> {
 impl<'a> Words<'a> {
     fn on(round: &Round<'a>, name: &GuestName) -> Self {
         let mut words = Self::default();
-        let is_gone = |known: &Host| matches!(known.life, Life::Gone { .. });
         let declared_at = round.state.guests.get(name).and_then(|guest| guest.declared_at);
-        for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests && !is_gone(known)) {
+        for (host, known) in round.state.hosts.iter().filter(|(_, known)| known.facts.guests) {
+            if matches!(known.life, Life::Gone { .. }) && !lives_on(round, host, known) {
+                continue;
+            }
             words.could_run.push(host);
             let incarnation = &known.facts.incarnation;
             let Some(seen) = round.evidence.hosts.get(host).filter(|_| round.answers(host)) else { continue };

@@ -73,6 +73,51 @@ fn a_guest_that_nobody_has_waits_for_every_host_that_could_run_it_or_for_proof()
     assert_eq!(scene.words(), ["GuestFree"]);
 }
 
+/// The boot with which `d` had joined is off, as a person says, and then another machine comes under its name.
+fn taken_over(scene: &mut Scene) {
+    let proof = Proof::operator(&host("d"), &boot("d.1"), "ann", None, 1_500).unwrap();
+    scene.stage.must(Change::HostGone { proof, last_well: None, last_words: None });
+    scene.stage.must(Change::HostJoined { host: host("d"), facts: of_another_machine(), follows: None });
+    scene.later(1_000);
+    scene.evidence.hosts.insert(host("d"), HostEvidence::default());
+}
+
+fn of_another_machine() -> crate::state::HostFacts {
+    crate::state::HostFacts { machine_id: "other".to_owned(), ..crate::fixture::facts("d", "d.9") }
+}
+
+#[test]
+fn what_the_lost_history_may_have_started_on_a_machine_that_took_a_name_over_is_not_started_beside_it() {
+    let free = "GuestFree".to_owned();
+    let mut scene = recovered();
+    taken_over(&mut scene);
+    assert!(scene.stage.state.hosts[&host("d")].is_contested());
+    assert!(!scene.words().contains(&free), "the proof is of the machine before it: {:?}", scene.words());
+    // A person says that it has the name from here on. It has yet to join.
+    let (machine_id, by) = (Some("other".to_owned()), Some("ann".to_owned()));
+    scene.stage.must(Change::QuarantineLifted { host: host("d"), machine_id, by });
+    let now = Moment(scene.now);
+    scene.evidence.hosts.get_mut(&host("d")).unwrap().hear_other(&boot("d.9"), now, now);
+    assert!(!scene.words().contains(&free), "{:?}", scene.words());
+    scene.stage.must(Change::HostJoined { host: host("d"), facts: of_another_machine(), follows: None });
+    scene.later(1_000);
+    learned(&mut scene, "d");
+    has(&mut scene, "d", old(500), GuestCondition::Running);
+    assert!(scene.words().contains(&"GuestAdopted".to_owned()), "{:?}", scene.words());
+}
+
+#[test]
+fn another_machine_under_the_name_of_a_host_that_is_gone_holds_up_no_first_placement_where_nothing_is_lost() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], &["web"]);
+    taken_over(&mut scene);
+    let mut policies = scene.stage.state.policies.clone();
+    let web = policies.guests[&name("web")].clone();
+    policies.guests.insert(name("db"), web);
+    scene.stage.declare(policies);
+    scene.later(1_000);
+    assert!(scene.words().contains(&"GuestFree".to_owned()), "{:?}", scene.words());
+}
+
 #[test]
 fn a_host_that_has_not_learned_of_the_generation_has_said_nothing() {
     let mut scene = recovered();
