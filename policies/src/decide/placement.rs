@@ -252,7 +252,8 @@ impl<'a> Plan<'a> {
             return Ok((host.clone(), "its whole set has room there".to_owned()));
         }
         let excluded: BTreeSet<_> = self.problem.hosts().filter(|host| avoid(self.problem.host_name(*host))).collect();
-        let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, ..Ask::default() };
+        let live = self.problem.moves_live(at);
+        let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, live, ..Ask::default() };
         let mut room = self.room.clone();
         self.promised.take_out(&self.problem, &mut room, at);
         let placement = plan::place(&self.problem, &mut room, &ask);

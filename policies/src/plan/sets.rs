@@ -105,6 +105,13 @@ impl Problem<'_> {
         let known = &self.guests[guest];
         known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.lets_go(host))
     }
+
+    /// Whether a guest goes on running while it moves.
+    #[must_use]
+    pub fn moves_live(&self, guest: GuestAt) -> bool {
+        let known = &self.guests[guest];
+        known.stage == Stage::Running && known.live_migration
+    }
 }
 
 /// Whether another one of a guest's set is placed somewhere else in the same round: what is looked for by itself does not know of that,

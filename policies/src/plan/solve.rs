@@ -50,6 +50,8 @@ pub struct Ask {
     /// Guests that wait for up to [`TURNS_WAITED`] turns of starts on a host that is less loaded than others. All others take a host
     /// that can start them at once, if rules like it as much as any. Of a set, all have to be patient.
     pub patient: BTreeSet<GuestAt>,
+    /// The guests go on running while they move: they start nothing, and so wait for nobody who starts before them.
+    pub live: bool,
 }
 
 /// Where a guest goes.
@@ -333,7 +335,7 @@ impl<'p, 'a> Solver<'p, 'a> {
     /// Guests of this round whose required first one neither runs nor gets a place.
     fn waits_for_first(&self) -> Vec<(GuestAt, Reasons)> {
         let mut waiting = Vec::new();
-        for order in self.problem.orders.iter().filter(|order| order.required) {
+        for order in self.problem.orders.iter().filter(|order| order.required && !self.ask.live) {
             let first = &self.problem.guests[order.first];
             let runs =
                 first.home.is_some() || first.stage == Stage::Starting || self.ask.settled.contains(&order.first);

@@ -424,6 +424,22 @@ fn a_guest_whose_service_fails_without_the_guest_that_it_needs_is_left_as_it_is(
 }
 
 #[test]
+fn a_guest_leaves_a_drained_host_while_it_runs_although_the_one_without_which_it_does_not_start_is_stopped() {
+    let mut scene = second_runs_alone(true);
+    set_mode(&mut scene, "b", Mode::Draining);
+    scene.later(20_000);
+    scene.seen("web", SightState::Passing);
+    assert_eq!(scene.settle(), ["Migrate"]);
+    assert!(matches!(scene.stage.phase("web"), Phase::Migrating(_)), "it starts nothing");
+    let mut scene = second_runs_alone(true);
+    cold_only(&mut scene, "web");
+    set_mode(&mut scene, "b", Mode::Draining);
+    scene.later(20_000);
+    scene.seen("web", SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "it would be stopped, and not start again");
+}
+
+#[test]
 fn rules_that_go_round_in_a_circle_hold_nobody_and_are_told() {
     let mut scene = Scene::new(&["a", "b"], &["x", "y", "z"]);
     for (first, then) in [("x", "y"), ("y", "z"), ("z", "x")] {
