@@ -440,6 +440,25 @@ fn a_guest_leaves_a_drained_host_while_it_runs_although_the_one_without_which_it
 }
 
 #[test]
+fn people_are_told_of_a_guest_whose_service_fails_while_the_one_that_it_needs_is_stopped() {
+    let mut scene = second_runs_alone(true);
+    redeclare(&mut scene, |policies| {
+        policies.policies.values_mut().for_each(|policy| drop(policy.ladder.remove(0)));
+    });
+    scene.later(10_000);
+    scene.seen("web", SightState::Failing);
+    assert_eq!(scene.settle(), ["IncidentOpened"], "a reset would help nobody");
+    let told = scene.stage.state.open_incident("guest/web").unwrap().summary.clone();
+    assert!(told.contains("it starts when db is ready"), "{told}");
+    scene.later(10_000);
+    scene.seen("web", SightState::Failing);
+    assert_eq!(scene.settle(), Vec::<String>::new(), "once");
+    scene.later(10_000);
+    scene.seen("web", SightState::Passing);
+    assert_eq!(scene.settle(), ["IncidentResolved"]);
+}
+
+#[test]
 fn rules_that_go_round_in_a_circle_hold_nobody_and_are_told() {
     let mut scene = Scene::new(&["a", "b"], &["x", "y", "z"]);
     for (first, then) in [("x", "y"), ("y", "z"), ("z", "x")] {
