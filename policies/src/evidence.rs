@@ -81,6 +81,8 @@ pub struct HostEvidence {
     pub unwell: Option<String>,
     /// Since when it has been saying in its syncs that it is not well, and why by the newest of them.
     pub unwell_for: Option<(Moment, String)>,
+    /// When it last said so. What is well only now and then is nothing to go back to.
+    pub unwell_at: Option<Moment>,
     /// The newest lease that this leader has granted, whether the reply arrived or not: to which boot, and when the time
     /// from which it counts began.
     pub granted: Option<Heard>,

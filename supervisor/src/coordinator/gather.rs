@@ -51,6 +51,7 @@ pub fn sync(evidence: &mut Evidence, state: &ClusterState, request: &SyncRequest
     (host.level, host.unwell) = (request.level, request.unwell.as_deref().map(clean));
     let since = host.unwell_for.take().map_or(now, |(since, _)| since);
     host.unwell_for = host.unwell.clone().map(|why| (since, why));
+    host.unwell_at = if host.unwell.is_some() { Some(now) } else { host.unwell_at };
     host.gossip_keys = request.gossip_keys.iter().copied().take(KEYS_MAX).collect();
     (host.timing, host.certificate_ends) = (request.timing, request.certificate_ends);
     for result in &request.results {

@@ -18,7 +18,8 @@ use crate::{
     state::{Life, Mode},
 };
 
-/// How long a host must have been back before guests return to it: one that falls again at once is none to return to.
+/// How long a host must have been back, and well by its own word, before guests return to it: one that falls again at once is none to
+/// return to, and one that is unwell again at once would have those leave again whose policy says so.
 const FAILBACK_AFTER: Duration = Duration::from_secs(60);
 
 /// What [`Score::Must`] counts among likings: more than all weights together.
@@ -134,12 +135,20 @@ fn planned(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
     Some(Reason::Planned { why, required, to: round.plan.with_set(run.name) })
 }
 
-/// A host that is liked so much better that its stickiness does not hold it. One that goes back waits for its hosts to
-/// be calm.
+/// A host that is liked so much better that its stickiness does not hold it, and has long been well. One that goes back waits for its
+/// hosts to be calm.
 fn liked(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
     let found = planned(round, run)?;
     let goes_back = run.declared?.needs.failback;
-    (!goes_back).then_some(found)
+    let to = round.plan.wanted_move(run.name).and_then(|wanted| wanted.to);
+    let is_calm = to.is_none_or(|to| has_long_been_well(round, round.plan.problem.host_name(to)));
+    (!goes_back && is_calm).then_some(found)
+}
+
+/// Whether a host has not called itself unwell for so long that guests may go there because they like it.
+fn has_long_been_well(round: &Round<'_>, host: &HostName) -> bool {
+    let last = round.evidence.hosts.get(host).and_then(|seen| seen.unwell_at);
+    last.is_none_or(|last| round.now.moment.since(last) >= FAILBACK_AFTER)
 }
 
 fn unwell(round: &Round<'_>, run: &Run<'_>, policy: Option<&Policy>) -> Option<Reason> {
@@ -193,6 +202,7 @@ fn failback(round: &Round<'_>, run: &Run<'_>) -> Option<Reason> {
         calm && !shunned
             && round.answers(host)
             && round.hosts.get(host).is_some_and(|judgement| judgement.unwell.is_none())
+            && has_long_been_well(round, host)
     };
     // Mostly it is where it is liked best, and nothing else has to be asked.
     let liked = round.state.hosts.keys().map(|host| (likes(host), host)).filter(|(liking, _)| *liking > here);

@@ -46,6 +46,19 @@ fn sights(state: &ClusterState, from: &str, sights: Vec<SightReport>) -> usize {
 }
 
 #[test]
+fn when_a_host_last_called_itself_unwell_is_known_after_it_is_well() {
+    let (state, mut evidence) = (failed_over(), Evidence::default());
+    let mut says = |unwell: Option<&str>, at: u64| {
+        let request = SyncRequest { unwell: unwell.map(str::to_owned), ..request("h1", "boot-h1") };
+        sync(&mut evidence, &state, &request, Moment(at));
+        evidence.hosts[&host("h1")].unwell_at
+    };
+    assert_eq!(says(None, 1_000), None);
+    assert_eq!(says(Some("its event loop was late"), 2_000), Some(Moment(2_000)));
+    assert_eq!(says(None, 3_000), Some(Moment(2_000)));
+}
+
+#[test]
 fn a_host_reports_only_what_it_sees_itself() {
     // web-1 runs on h2.
     let state = failed_over();

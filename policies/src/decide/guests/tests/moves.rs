@@ -403,6 +403,28 @@ fn a_guest_that_fails_back_goes_to_the_host_that_it_prefers_when_that_is_well_ag
     assert!(matches!(scene.stage.phase("web"), Phase::Migrating(m) if m.target.as_ref().unwrap().host == host("d")));
 }
 
+/// `web` is moved to where it likes to be when that has been well for a minute, and no sooner.
+fn goes_when_calm(mut scene: Scene, from: &str, to: &str) {
+    scene.evidence.hosts.get_mut(&host(to)).unwrap().unwell_at = Some(crate::time::Moment(scene.now));
+    let mut moves_after = |ms: u64| {
+        scene.later(ms);
+        scene.seen("web", SightState::Passing);
+        (home(&scene, "web"), scene.words().contains(&"Migrate".to_owned()))
+    };
+    assert_eq!(moves_after(30_000), (from.to_owned(), false), "it would leave again at once");
+    assert_eq!(moves_after(31_000), (from.to_owned(), true));
+}
+
+#[test]
+fn nobody_goes_to_a_host_for_liking_it_that_is_unwell_now_and_then() {
+    goes_when_calm(away(|scene| scene.stage.migrate("web", "a")), "a", "d");
+    let mut scene = four();
+    redeclare(&mut scene, |policies| policies.guests.get_mut(&name("web")).unwrap().needs.failback = false);
+    rule(&mut scene, hosts_rule("web", &[("a", Score::By(9_999))], false));
+    scene.later(20_000);
+    goes_when_calm(scene, "d", "a");
+}
+
 #[test]
 fn a_guest_does_not_fail_back_to_a_host_where_it_does_not_start_before_that_has_booted_anew() {
     let mut scene = away(|scene| scene.stage.migrate("web", "a"));
