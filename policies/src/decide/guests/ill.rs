@@ -57,8 +57,9 @@ impl Pass<'_, '_> {
                 } else {
                     self.call_at_its_end(run, &rungs, &why);
                 }
-                if trouble == Trouble::Service {
-                    self.leave_unhealed(run, judgement);
+                match trouble {
+                    Trouble::Service => self.leave_unhealed(run, judgement),
+                    Trouble::Guest | Trouble::Storage => self.cannot_go_as_it_is(run, &why, judgement),
                 }
             }
         }

@@ -146,6 +146,19 @@ impl Pass<'_, '_> {
         }
     }
 
+    /// Whoever drains a host sees which guest holds it that is down, or whose storage has failed, and that nobody can heal: it is not moved
+    /// as it is, and only a person ends that.
+    pub(super) fn cannot_go_as_it_is(&mut self, run: &Run<'_>, why: &str, judgement: &mut GuestJudgement) {
+        let Some(reason) = must_leave(self.round, run) else { return };
+        let (name, host) = (run.name, &run.tenure.host);
+        judgement.doing = format!("{}; {reason}, and it does not go as it is", judgement.doing);
+        let summary = format!("{name} cannot leave {host} ({reason}): {why}, and every rung of its ladder was taken");
+        let human = format!(
+            "Heal {name}, have it started elsewhere (`holdfast guest migrate {name} --cold`), or stop it (`holdfast guest stop {name}`)."
+        );
+        open(self.round, self.decision, format!("leave/{name}"), Severity::Warning, summary, Some(human));
+    }
+
     fn move_to(&mut self, run: &Run<'_>, to: HostName, reason: &Reason, judgement: &mut GuestJudgement) {
         self.moving += 1;
         self.mover.get_or_insert_with(|| run.name.clone());

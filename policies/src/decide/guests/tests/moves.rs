@@ -8,6 +8,7 @@ use crate::{
     fit::Unfit,
     fixture::{done, facts, failed},
     model::Rung,
+    observe::GuestCondition,
     state::Phase,
     time::Span,
 };
@@ -577,6 +578,22 @@ fn a_guest_whose_ladder_is_at_its_end_does_not_hold_up_a_drain() {
     scene.later(20_000);
     scene.seen("web", SightState::Failing);
     assert_eq!(scene.settle(), ["Migrate"]);
+}
+
+#[test]
+fn whoever_drains_a_host_is_told_of_a_guest_there_that_has_ended_and_that_nobody_can_heal() {
+    let mut scene = four();
+    let page = scene.stage.climb("web", 3);
+    scene.stage.must(page);
+    set_mode(&mut scene, "d", Mode::Draining);
+    scene.later(20_000);
+    scene.report("web", "d", GuestCondition::Exited { detail: "killed".to_owned() });
+    assert_eq!(scene.settle(), ["IncidentOpened"]);
+    let told = scene.stage.state.open_incident("leave/web").unwrap().summary.clone();
+    assert!(told.contains("d is being drained") && told.contains("killed"), "{told}");
+    assert!(doing(&scene, "web").contains("d is being drained"), "{}", doing(&scene, "web"));
+    set_mode(&mut scene, "d", Mode::Active);
+    assert_eq!(scene.settle(), ["IncidentResolved"], "it may stay");
 }
 
 #[test]
