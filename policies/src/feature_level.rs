@@ -86,6 +86,9 @@ impl FeatureLevel {
     /// From this one on nobody is told that a guest is down which is stopped for its move, or for another guest, a little after its ladder
     /// was climbed. An earlier version opens an incident when it starts again. No level of its own, for the same reason.
     pub const PLANNED_STOPS: Self = Self::WAITS;
+    /// From this one on an operator's move of a guest that has been given up is refused, because nothing would come of it before a person
+    /// has looked after the guest. An earlier version takes the move in. No level of its own, for the same reason.
+    pub const GIVEN_UP: Self = Self::WAITS;
     /// What this version can do.
     pub const HIGHEST: Self = Self::WAITS;
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use super::Context;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     hands_off::HandsOff,
     journal::Event,
     names::{GuestName, HostName},
@@ -46,6 +47,11 @@ impl ClusterState {
         by: String,
     ) -> Result<(), Refused> {
         self.may_be_moved(guest)?;
+        // An earlier version takes it in, and it starts nowhere (R26).
+        if self.level >= FeatureLevel::GIVEN_UP && self.known(guest)?.given_up.is_some() {
+            let why = format!("it has failed and needs a person: `holdfast guest cleanup {guest}` comes first");
+            return Err(Refused::Guest { guest: guest.clone(), why });
+        }
         if let Some(under_way) = self.called_off_by(guest, &to, cold) {
             let heading = Heading { to, by: Some(by.clone()) };
             return self.call_off(context, guest, under_way, heading, &by);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     change::Refused,
+    feature_level::FeatureLevel,
     fixture::{done, failed},
     state::Phase,
     sync::Authority,
@@ -89,6 +90,21 @@ fn a_person_who_has_looked_has_the_guest_tried_anew() {
         assert!(matches!(scene.stage.refused(change), Refused::Already { .. }));
         assert_eq!(tries(&mut scene, 20), ["a", "b"]);
     }
+}
+
+#[test]
+fn whoever_moves_a_guest_that_has_been_given_up_is_told_what_comes_first() {
+    let mut scene = failing(1, Some(0));
+    tries(&mut scene, 20);
+    let before = scene.stage.state.clone();
+    scene.stage.must(ask_move("web", "b"));
+    assert_eq!(scene.stage.state.guests[&name("web")].word(), "failed", "an earlier version takes it in for nothing");
+    scene.stage.state = before;
+    scene.stage.must(Change::LevelRaised { to: FeatureLevel::HIGHEST });
+    let said = scene.stage.refused(ask_move("web", "b")).to_string();
+    assert!(said.ends_with(": `holdfast guest cleanup web` comes first"), "{said}");
+    scene.stage.must(Change::LookedAfter { guest: name("web"), by: "ann".to_owned() });
+    scene.stage.must(ask_move("web", "b"));
 }
 
 #[test]
