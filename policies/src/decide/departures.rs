@@ -54,9 +54,18 @@ pub(super) fn decide(round: &Round<'_>, decision: &mut Decision, subjects: &[Sub
         }
     }
     for (guest, Kept { host, left }) in kept {
-        let waits = !is_fit_to_start(round.state, &round.hosts, host) && is_to_start(round.state, guest);
-        if let Some(judgement) = decision.report.guests.get_mut(guest).filter(|_| waits) {
-            judgement.doing = format!("kept for {host}, which has announced to go");
+        if is_fit_to_start(round.state, &round.hosts, host) || !is_to_start(round.state, guest) {
+            continue;
+        }
+        let heading = round.state.guests.get(guest).and_then(|known| known.heading.as_ref());
+        // Where people have it moved, it starts there as soon as it can.
+        let refused = match heading.map(|heading| (&heading.to, round.plan.choose(guest, |on| *on != heading.to))) {
+            Some((_, Ok(_))) => continue,
+            Some((to, Err(why))) => format!("; it is to start on {to}, which does not take it: {why}"),
+            None => String::new(),
+        };
+        if let Some(judgement) = decision.report.guests.get_mut(guest) {
+            judgement.doing = format!("kept for {host}, which has announced to go{refused}");
             judgement.waits = Some((format!("{host} to come back"), left));
         }
     }

@@ -90,6 +90,23 @@ fn guests_wait_no_longer_for_a_host_that_fails_when_it_is_back_unless_they_are_f
 }
 
 #[test]
+fn a_guest_that_is_kept_for_its_host_and_is_to_start_on_another_says_why_that_does_not_take_it() {
+    let (mut scene, _) = announced(OnShutdown::Freeze, true);
+    let moved = Change::MoveAsked { guest: name("web"), to: host("b"), cold: false, by: "ann".to_owned() };
+    scene.stage.must(moved);
+    let doing = |scene: &Scene| scene.decide().report.guests[&name("web")].doing.clone();
+    assert!(doing(&scene).contains("about to start on b"), "{}", doing(&scene));
+    set_mode(&mut scene, "b", Mode::Maintenance);
+    scene.later(10_000);
+    scene.silent("d", 9_000);
+    let said = doing(&scene);
+    assert!(
+        said.contains("kept for d") && said.contains("it is to start on b") && said.contains("maintenance"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_guest_that_people_keep_stopped_or_leave_alone_does_not_say_that_it_waits_for_its_host() {
     use crate::state::Wanted;
     for (wanted, expected) in [
