@@ -27,6 +27,7 @@ use crate::{
 
 pub use crate::plan::STARTS_PER_HOST;
 
+mod arrived;
 mod heading;
 
 /// Guests that one round places together, by priority: some times what a round may propose, so that those who are cut
@@ -106,8 +107,10 @@ impl<'a> Plan<'a> {
         now: Now,
         judged: &BTreeMap<HostName, HostJudgement>,
     ) -> Self {
-        let problem = problem(state, judged).at_turn(now.moment.0 / millis(TURN));
         let age = |index| evidence.marks.age(index, now.moment);
+        let problem = problem(state, judged).at_turn(now.moment.0 / millis(TURN));
+        let arrived = arrived::of(state, &problem, age);
+        let problem = problem.with_arrivals(arrived);
         let kept = departures::waiting(state, judged, age);
         let mut room = Room::of(&problem);
         let ready = ready(state, evidence, judged, &problem, &room, &kept, age);

@@ -46,8 +46,8 @@
 //!
 //! What runs is looked at by [`moves`]: a guest on a host that a required rule forbids, too near to another, or away from
 //! its set, is to move; also one that rules like elsewhere by more than its stickiness, or whose `failback` takes it
-//! home. Of a set that is split the rest follows where it is liked enough, so that a set which moves does not turn round; and
-//! it comes to the one of it whose moves fail again and again. Where what is placed would leave one that is to move without a place,
+//! home. Of a set that is split the rest follows where it is liked enough, or where one of it was sent for its own sake, so that a set
+//! which moves does not turn round; and it comes to the one of it whose moves fail again and again. Where what is placed would leave one that is to move without a place,
 //! it is placed around that ([`moves_first`]), if nobody who waits is worse off.
 //! The same holds for guests whose host takes none any more, because it is drained or lost: what starts meanwhile is placed around the
 //! only place that one of them has ([`around_leaving`]).

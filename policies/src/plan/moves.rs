@@ -246,8 +246,8 @@ fn failed_rounds(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], host: HostAt) 
 
 /// The hosts of a set, the one where it comes together first: where one of it is stuck, because its moves fail, unless another
 /// of it does not start there; else where an operator has put one of it, by the newest move; else one where none of it has failed
-/// to start, that does not doubt itself, where most of those are that do not give way to others of it, and where most of it is, so that
-/// as few as can be are disturbed.
+/// to start, that does not doubt itself, where one of it was lately sent for its own sake (it would leave again, and for ever), where most
+/// of those are that do not give way to others of it, and where most of it is, so that as few as can be are disturbed.
 fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
@@ -257,8 +257,9 @@ fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
         let firm = on(*host).filter(|guest| !gives_way(problem, at, *guest)).count();
         let failed = failed_rounds(problem, at, *host);
         let stuck = failed == 0 && on(*host).any(|guest| is_stuck(problem, guest));
-        let (firm, most) = (std::cmp::Reverse(firm), std::cmp::Reverse(most));
-        (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, firm, most, *host)
+        let sent = on(*host).filter_map(|guest| problem.arrived.get(&guest).copied()).max();
+        let (sent, firm, most) = (std::cmp::Reverse(sent), std::cmp::Reverse(firm), std::cmp::Reverse(most));
+        (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, sent, firm, most, *host)
     };
     homes.sort_by_cached_key(key);
     homes.dedup();

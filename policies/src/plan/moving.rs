@@ -246,6 +246,27 @@ fn a_set_that_has_begun_to_move_to_where_it_is_liked_better_does_not_turn_round(
     }
 }
 
+#[test]
+fn a_set_follows_the_one_of_it_that_was_sent_elsewhere_last_for_its_own_sake() {
+    let mut stage = Stage::new(&["a", "b"], &["db", "web", "x"]);
+    for (of, on) in [("db", "a"), ("web", "b"), ("x", "a")] {
+        stage.run(of, on);
+    }
+    let guests = named(&["db", "web", "x"]);
+    rule(&mut stage, "set", Rule::Together { guests, required: true, yields: None, weight: 0 });
+    assert_eq!(wanted(&stage), ["web b a"], "most of it is there");
+    let sent = |to: &[(&str, u64)]| {
+        let problem = Problem::of(&stage.state, |_| Standing::Well);
+        let at = |of: &str| problem.guest(&name(of)).unwrap();
+        let arrived: BTreeMap<GuestAt, u64> = to.iter().map(|&(of, index)| (at(of), index)).collect();
+        let problem = problem.with_arrivals(arrived);
+        let moves = moves(&problem, &Room::of(&problem));
+        moves.iter().map(|found| problem.guest_name(found.guest).to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&[("web", 7)]), ["db", "x"]);
+    assert_eq!(sent(&[("web", 7), ("db", 8)]), ["web"], "the newest counts");
+}
+
 /// An operator's live move from one host to another, carried out.
 fn moved(stage: &mut Stage, of: &str, from: &str, to: &str) {
     stage.must(Change::MoveAsked { guest: name(of), to: host(to), cold: false, by: "ann".to_owned() });

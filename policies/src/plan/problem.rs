@@ -53,6 +53,8 @@ pub struct Problem<'a> {
     pub(super) failure_domain: Option<&'a str>,
     /// Where those begin of whom not all can be looked at ([`Problem::at_turn`]).
     pub(super) turn: u64,
+    /// Those whom the rest of their sets follows ([`Problem::with_arrivals`]).
+    pub(super) arrived: BTreeMap<GuestAt, u64>,
 }
 
 /// One host.
@@ -181,6 +183,7 @@ impl<'a> Problem<'a> {
             sets: Vec::new(),
             failure_domain: policies.cluster.failure_domain.as_deref(),
             turn: 0,
+            arrived: BTreeMap::new(),
         };
         Resolver::resolve(&mut problem, policies);
         problem
@@ -190,6 +193,13 @@ impl<'a> Problem<'a> {
     #[must_use]
     pub fn at_turn(self, turn: u64) -> Self {
         Self { turn, ..self }
+    }
+
+    /// The same, with guests that have lately been sent where they run for their own sake, each with the log index of that: the rest of
+    /// their sets follows the one that was sent last.
+    #[must_use]
+    pub fn with_arrivals(self, arrived: BTreeMap<GuestAt, u64>) -> Self {
+        Self { arrived, ..self }
     }
 
     /// The row of a host.

@@ -1,6 +1,6 @@
 //! Sets, which required rules keep together: where the rest of one is, who of it is left out, and when all of it moves.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
     Placement,
@@ -104,6 +104,24 @@ impl Problem<'_> {
     pub(super) fn can_go(&self, guest: GuestAt) -> bool {
         let known = &self.guests[guest];
         known.stage == Stage::Running && known.wanted && known.home.is_none_or(|host| self.lets_go(host))
+    }
+
+    /// The guests that run, and of whose sets others run on other hosts; where each of them does.
+    #[must_use]
+    pub fn split(&self) -> BTreeMap<GuestAt, HostAt> {
+        let runs = |guest: GuestAt| {
+            let known = &self.guests[guest];
+            Some((guest, known.home.filter(|_| known.stage == Stage::Running)?))
+        };
+        let mut split = BTreeMap::new();
+        for set in &self.sets {
+            let at: Vec<(GuestAt, HostAt)> = set.iter().copied().filter_map(runs).collect();
+            let first = at.first().map(|(_, host)| *host);
+            if at.iter().any(|(_, host)| Some(*host) != first) {
+                split.extend(at);
+            }
+        }
+        split
     }
 
     /// Whether a guest goes on running while it moves.

@@ -59,6 +59,8 @@ mod without_lease;
 
 use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
+pub(super) use running::COOL_DOWN;
+
 use super::{
     Decision, GuestJudgement, Round,
     service_storm::{ServiceStorm, is_told, news},

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Cool-down of a guest without a policy.
-pub(super) const COOL_DOWN: Duration = Duration::from_secs(300);
+pub(in crate::decide) const COOL_DOWN: Duration = Duration::from_secs(300);
 
 /// How long a guest must have been well for a call at the end of its ladder to be over, unless its cool-down is shorter.
 const CALL_OVER_AFTER: Duration = Duration::from_secs(60);

@@ -293,6 +293,76 @@ fn nobody_leaves_the_one_of_its_set_that_cannot_be_moved_for_a_host_that_is_mere
     assert_eq!(moved(&scene), ["db"], "whoever cannot stay goes");
 }
 
+/// `web` is slow on `a`, where `db` and `x` are kept together with it; what is decided for that is carried out, and `web` runs on `b`.
+fn slow_one_of_three(cold: bool) -> Scene {
+    let mut scene = Scene::new(&["a", "b"], &["db", "web", "x"]);
+    for guest in ["db", "web", "x"] {
+        scene.stage.run(guest, "a");
+    }
+    if cold {
+        cold_only(&mut scene, "web");
+    }
+    let guests = Guests::Named(["db", "web", "x"].map(name).to_vec());
+    rule(&mut scene, Rule::Together { guests, required: true, yields: None, weight: 0 });
+    redeclare(&mut scene, |policies| {
+        let policy = policies.policies.values_mut().next().unwrap();
+        (policy.on_degraded, policy.cool_down) = (crate::model::OnDegraded::Migrate, Span::secs(60));
+    });
+    scene.later(60_000);
+    for guest in ["db", "x"] {
+        scene.seen(guest, SightState::Passing);
+    }
+    scene.seen("web", SightState::Slow);
+    assert_eq!(scene.settle(), ["IncidentOpened", "Migrate"]);
+    if cold {
+        scene.stage.end("a", done());
+        rest(&mut scene, 1_000);
+        assert_eq!(scene.settle(), ["Place"]);
+        scene.stage.end("b", done());
+    } else {
+        for on in ["b", "a", "b", "a"] {
+            scene.stage.end(on, done());
+        }
+    }
+    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
+    assert_eq!(home(&scene, "web"), "b");
+    scene
+}
+
+/// Time passes, and what runs answers.
+fn rest(scene: &mut Scene, ms: u64) {
+    scene.later(ms);
+    for guest in ["db", "web", "x"] {
+        if home(scene, guest) != "nowhere" {
+            scene.seen(guest, SightState::Passing);
+        }
+    }
+}
+
+#[test]
+fn a_set_follows_the_one_of_it_that_was_slow_where_they_were_and_does_not_call_it_back() {
+    for cold in [false, true] {
+        let mut scene = slow_one_of_three(cold);
+        rest(&mut scene, 11_000);
+        let moved = |scene: &Scene| {
+            let commands = scene.decide().commands.into_iter();
+            let moved = commands.filter_map(|change| match change {
+                Change::Migrate { guest, to, .. } => Some((guest.to_string(), to.to_string())),
+                _ => None,
+            });
+            moved.collect::<Vec<_>>()
+        };
+        assert_eq!(moved(&scene), [("db".to_owned(), "b".to_owned())], "{cold}");
+        scene.settle();
+        for on in ["b", "a", "b", "a"] {
+            scene.stage.end(on, done());
+        }
+        scene.stage.must(Change::Verified { guest: name("db"), unasked: Vec::new() });
+        rest(&mut scene, 1_000);
+        assert_eq!(moved(&scene), [("x".to_owned(), "b".to_owned())], "{cold}");
+    }
+}
+
 #[test]
 fn a_move_is_denied_when_what_is_kept_together_cannot_follow() {
     let mut scene = together();
