@@ -102,6 +102,9 @@ impl World {
         });
         // A lease is nothing before the guard has it.
         let guarded = !self.guarded || self.hosts[host].guard.down_until <= now;
-        self.hosts[host].serves(now) && guarded && !self.disk_is_stuck(host) && up && reached * 2 > self.voters.len()
+        // After a recovery a revoked host may be known all the same, and one that has seen a later generation obeys nobody.
+        let obeys = self.admits(leader, host) && !self.is_ahead(host);
+        let serves = self.hosts[host].serves(now) && !self.disk_is_stuck(host);
+        serves && guarded && up && obeys && reached * 2 > self.voters.len()
     }
 }

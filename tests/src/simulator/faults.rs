@@ -8,7 +8,7 @@ use holdfast_policies::{
     state::{Mode, Wanted},
 };
 
-use super::{Ms, device::Device};
+use super::{Ms, device::Device, losses::Loss};
 
 /// Something that happens to the cluster from outside. Hosts by index, times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub enum Happening {
     /// A voter's store is lost, while its supervisor is down.
     VoterStoreLost { host: usize, back: Ms },
     /// All voters but one lose their stores for good, and an operator makes a new generation from what is left.
-    MajorityLost { survivor: usize, back: Ms },
+    MajorityLost { survivor: usize, back: Ms, loss: Loss },
     /// An operator sets a host's mode.
     ModeIs { host: usize, mode: Mode },
     /// An operator says what is wanted of a guest.
@@ -105,6 +105,10 @@ pub enum Happening {
     FencesAllowed,
     /// An operator revokes a host as soon as it is proven gone.
     Revoked { host: usize },
+    /// A host without a vote is scrapped, and another machine set up under its name.
+    NewMachine { host: usize, back: Ms },
+    /// An operator says that a host's name means its new machine, once that has come.
+    NameSettled { host: usize },
     /// An operator drills a host's power device, once it is drained.
     Drill { host: usize },
     /// A second machine comes under the name of a host, for so long.

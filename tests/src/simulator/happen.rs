@@ -141,7 +141,8 @@ impl World {
                 }
             }
             Happening::Revoked { host } => self.revoke_soon(*host),
-            Happening::MajorityLost { survivor, back } => self.lose_majority(*survivor, *back),
+            Happening::MajorityLost { survivor, back, loss } => self.lose_majority(*survivor, *back, loss),
+            Happening::NewMachine { host, back } => self.new_machine(*host, *back),
             Happening::When { kind, then } => self.armed.push((*kind, (**then).clone())),
             Happening::Heal => self.heal(),
             Happening::ModeIs { .. }
@@ -150,6 +151,7 @@ impl World {
             | Happening::Move { .. }
             | Happening::MoveAsked { .. }
             | Happening::FencesAllowed
+            | Happening::NameSettled { .. }
             | Happening::ConfirmOff { .. } => self.operator(what.clone(), 20),
         }
     }
@@ -198,6 +200,7 @@ impl World {
             (Some(change), _) => self.operate(change),
             (None, Happening::Drill { host }) => self.begin_drill(*host),
             (None, Happening::Revoked { host }) => self.revoke(*host),
+            (None, Happening::NameSettled { host }) => self.settle_new_machine(*host),
             (None, Happening::FencesAllowed) => self.allow_fences(),
             (None, Happening::TwinGoes) => {
                 self.twin_goes();
@@ -279,7 +282,7 @@ impl World {
         }
     }
 
-    fn lose_disk(&mut self, host: usize) {
+    pub(super) fn lose_disk(&mut self, host: usize) {
         let known = &mut self.hosts[host];
         known.disk = holdfast_policies::agent::Disk::default();
         (known.floors_lost, known.disk_was_lost) = (true, true);

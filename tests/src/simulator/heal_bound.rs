@@ -130,8 +130,9 @@ impl World {
         parts.extend([
             ("a guest after another one", self.in_order()),
             ("moves", self.moves()),
-            ("a revoked host", if self.truth.state.revoked.is_empty() { 0 } else { super::revoked::BACK_WITHIN }),
-            ("a new generation", if self.has_recovered() { super::recoveries::RECOVERED_WITHIN } else { 0 }),
+            ("a revoked host", self.readmitted_within()),
+            ("a new machine", self.settled_within()),
+            ("a new generation", self.recovered_within()),
             ("everything is calm", self.calm()),
         ]);
         HealBound { parts }

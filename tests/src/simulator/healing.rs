@@ -57,6 +57,7 @@ impl World {
     /// Once faults have stopped, operators look every few seconds: they take back what they
     /// have set, confirm what is off, and begin ladders anew.
     pub(super) fn look_after(&mut self) {
+        self.recover_once_more();
         if self.truth.state.suspended.is_some() {
             self.operator(Happening::Suspended { suspended: false }, 0);
         }
@@ -72,6 +73,7 @@ impl World {
         }
         self.twin_goes();
         self.settle_names();
+        self.settle_new_machines();
         self.lift_quarantines();
         self.readmit();
         self.allow_fences();

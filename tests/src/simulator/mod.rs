@@ -55,6 +55,7 @@ mod held_guests;
 pub mod host;
 pub mod join_checks;
 pub mod lies;
+pub mod losses;
 #[cfg(test)]
 mod must_hold;
 pub mod network;

@@ -2,7 +2,7 @@
 //! apart as R1 allows, voters whose own link loses much, witnesses, hosts of an older version, budgets of fences, too little memory,
 //! capacities that are not hard, guests that operators or other tools move, that reset themselves, that are left alone, or that hosts
 //! cannot ask, many of which cease to answer at once, slow watchdogs, views that take their time, bad disks, majorities that are
-//! lost for good, and hosts that are revoked.
+//! lost for good, once or twice, and hosts that are revoked.
 //! Each sort is drawn apart, in a third of the worlds, so that one more of them leaves all others what they are.
 
 use holdfast_policies::{
@@ -18,6 +18,7 @@ use super::{
     faults::{Happening, Plan, heals},
     guest::Vm,
     host::Host,
+    losses,
     random::Random,
     recoveries, revoked, scarcity, service_storms,
     setup::{self, Setup},
@@ -136,7 +137,7 @@ pub fn draw(setup: &mut Setup, mut plan: Plan) -> Plan {
     setup.large_views = drawn(setup, LARGE_VIEWS).is_some();
     setup.bad_disks = drawn(setup, BAD_DISKS).is_some();
     if let Some(mut random) = drawn(setup, RECOVERIES) {
-        plan = recoveries::draw(setup, &mut random, plan);
+        plan = losses::draw(setup, recoveries::draw(setup, &mut random, plan));
     }
     if let Some(mut random) = drawn(setup, REVOCATIONS) {
         plan = revoked::draw(setup, &mut random, plan);

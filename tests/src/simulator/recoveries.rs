@@ -6,14 +6,16 @@
 //!  the other voters' hosts and their guests run on; their supervisors come back with empty stores, and learn (R24) <--+
 //! ```
 //! Often the survivor was cut off for a while before: what the others have decided meanwhile is lost, and hosts have acted on it.
+//! What else is lost with the stores, and how a cluster is lost once more, is drawn in [`super::losses`].
 //! Operators resume deciding once every host has learned of the generation, or is off and said to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_policies::{
     names::{Epoch, HostName, OrderId},
     proof::Proof,
     recovery::{Recovery, next_generation, next_index},
+    revocation::Revocation,
     state::{ClusterState, Life, Phase},
 };
 
@@ -21,6 +23,7 @@ use super::{
     Ms,
     breaks::Break,
     faults::{Happening, Plan, heals},
+    losses::{Loss, Store},
     oddities::before,
     queue::Event,
     random::Random,
@@ -33,7 +36,7 @@ use super::{
 /// A recovery so long ago is over, for whoever waits for everything to be at rest.
 const RECENT: Ms = 60_000;
 /// So much longer it takes until everything is at rest after one: every host has to be asked, and people look twice.
-pub(super) const RECOVERED_WITHIN: Ms = 60_000;
+const RECOVERED_WITHIN: Ms = 60_000;
 
 /// Has a majority be lost before one of the heals. Not where something is counted that a lost history forgets, and not beside
 /// versions that know of no generations.
@@ -52,26 +55,53 @@ pub fn draw(setup: &Setup, random: &mut Random, mut plan: Plan) -> Plan {
         plan.push((cut, Happening::Cut { host: survivor, time: at - cut + 500 }));
         plan.push((cut + 100, Happening::PowerCut { host: dies, back }));
     }
-    plan.push((at, Happening::MajorityLost { survivor, back: random.between(1_000, 6_000) }));
+    let back = random.between(1_000, 6_000);
+    plan.push((at, Happening::MajorityLost { survivor, back, loss: Loss::default() }));
     plan.sort_by_key(|(at, _)| *at);
     plan
 }
 
+/// What the store of a voter amounts to: all that it has, committed or not.
+#[derive(Clone)]
+pub struct Remains {
+    state: ClusterState,
+    /// The number of its last entry.
+    last: u64,
+    /// The newest term that it knows.
+    term: u64,
+}
+
+/// Who was revoked as of which view, as a host was told.
+type Told = (u64, BTreeMap<HostName, Revocation>);
+
 impl World {
-    /// All voters but one lose their stores at once, and the survivor's becomes the first of a new generation. Once in a run.
-    pub(super) fn lose_majority(&mut self, survivor: usize, back: Ms) {
-        let whole = self.voters.iter().all(|voter| !voter.learner);
-        let is_alive = !self.truth.state.guests.is_empty() && survivor < self.voters.len();
-        if self.recovered.is_some() || !whole || !is_alive {
+    /// All voters but one lose their stores at once, and the survivor's becomes the first of a new generation. Of all the stores that
+    /// there were when that came first, some may turn out to be whole when it comes again.
+    pub(super) fn lose_majority(&mut self, survivor: usize, back: Ms, loss: &Loss) {
+        if self.truth.state.guests.is_empty() || !self.has_store(survivor, loss.from) {
             return;
         }
+        self.rest_since = None;
+        let told = self.hosts[survivor].supervisor.as_ref().map(|known| (known.view.index, known.view.revoked.clone()));
         for voter in 0..self.voters.len() {
             self.crash_supervisor(voter);
         }
-        let Some(state) = self.as_recovered(survivor) else { return };
+        if self.recovered.is_none() {
+            self.old_stores = (0..self.voters.len()).map(|voter| (voter, self.remains(voter))).collect();
+        }
+        let remains = match loss.from {
+            Store::Newest => Some(self.remains(survivor)),
+            Store::Older => self.old_stores.get(&survivor).cloned(),
+        };
+        let Some(remains) = remains else { return };
+        self.lose_memories(survivor, loss);
+        let Some(state) = self.as_recovered(survivor, &remains, told, loss.chance) else { return };
         self.story
             .note(self.real(), || format!("generation {} begins after entry {}", state.generation, state.applied));
-        self.begin_generation(survivor, state);
+        self.note_lost(&remains.state);
+        self.seen.lost_again += u64::from(self.recovered.is_some());
+        self.seen.older_stores += u64::from(loss.from == Store::Older);
+        self.begin_generation(survivor, remains.term, state);
         for voter in 0..self.voters.len() {
             // The others are added by hand, one after the other.
             let later = if voter == survivor { 0 } else { 1_000 + 700 * voter as Ms };
@@ -85,24 +115,56 @@ impl World {
         }
     }
 
-    /// What is made of all that the survivor's store has, committed or not.
-    fn as_recovered(&self, survivor: usize) -> Option<ClusterState> {
-        let known = &self.voters[survivor];
+    /// Whether a voter has such a store. The first time all have to vote: what a learner has is no store to go on from.
+    fn has_store(&self, survivor: usize, from: Store) -> bool {
+        let votes = |voter: usize| self.voters.get(voter).is_some_and(|known| !known.learner);
+        match from {
+            Store::Newest if self.recovered.is_none() => votes(survivor) && (0..self.voters.len()).all(votes),
+            Store::Newest => votes(survivor),
+            Store::Older => self.old_stores.get(&survivor).is_some_and(|old| !old.state.guests.is_empty()),
+        }
+    }
+
+    /// An agent's memory lies beside the store, on the disk that is lost. Nothing of the host's guests lies there.
+    fn lose_memories(&mut self, survivor: usize, loss: &Loss) {
+        for voter in (0..self.voters.len()).filter(|voter| *voter != survivor) {
+            if loss.memories.contains(&voter) {
+                self.lose_disk(voter);
+                self.seen.memories_lost += 1;
+            }
+        }
+    }
+
+    fn remains(&self, voter: usize) -> Remains {
+        let known = &self.voters[voter];
         let mut state = known.state.clone();
         for (place, entry) in known.log.iter().enumerate().skip(known.applied) {
             if let Some(command) = &entry.command {
                 let _applied = state.apply(self.base + place as u64 + 1, (**command).clone());
             }
         }
-        let index = next_index(state.applied.max(self.base + known.log.len() as u64));
+        Remains { state, last: self.base + known.log.len() as u64, term: known.term }
+    }
+
+    /// What is made of all that the survivor's store has, committed or not.
+    fn as_recovered(
+        &self,
+        survivor: usize,
+        remains: &Remains,
+        told: Option<Told>,
+        chance: u32,
+    ) -> Option<ClusterState> {
+        let mut state = remains.state.clone();
+        let agent = self.hosts[survivor].disk.authority;
+        let known = state.generation.max(agent.generation).max(self.heard_generation(survivor));
         let recovery = Recovery {
-            generation: next_generation(state.generation, 0)?,
-            index,
+            generation: next_generation(known, chance)?,
+            index: next_index(state.applied.max(remains.last).max(agent.index)),
             at: self.wall(),
             survivor: self.hosts[survivor].name.clone(),
             newest: None,
             by: "ann".to_owned(),
-            revoked: [].into(),
+            revoked: told.map(|told| revoked_since(told, &state)).unwrap_or_default(),
         };
         if let Err(error) = state.recover(&recovery) {
             panic!("a store was not recovered: {error}");
@@ -113,10 +175,21 @@ impl World {
         Some(state)
     }
 
+    /// The newest generation that another host tells of to whoever looks at the survivor's store: their supervisors run meanwhile.
+    fn heard_generation(&self, survivor: usize) -> u32 {
+        let good = |one: usize, other: usize| self.network.good(one, other, self.now);
+        let is_heard = |host: &usize| {
+            self.hosts[*host].alive(self.now) && good(*host, survivor) && good(survivor, *host) && *host != survivor
+        };
+        let heard = (0..self.named).filter(is_heard).map(|host| self.known_generation(host));
+        heard.max().unwrap_or_default()
+    }
+
     /// A log begins whose first place is that state; nothing that an older one's voters have said arrives any more.
-    fn begin_generation(&mut self, survivor: usize, state: ClusterState) {
-        // The others may have known later ones: whose word counts is told by the generation first.
-        let term = self.voters[survivor].term + 1;
+    fn begin_generation(&mut self, survivor: usize, term: u64, state: ClusterState) {
+        // The others may have known later ones: whose word counts is told by the generation first. An older store's next one may be one
+        // in which this voter has asked power devices since, and their answers are told apart by it.
+        let term = term.max(self.voters[survivor].term) + 1;
         for voter in 0..self.voters.len() {
             self.voters[voter].wipe(voter);
             self.voters[voter].learner = voter != survivor;
@@ -130,13 +203,25 @@ impl World {
         self.base = state.applied.saturating_sub(1);
         self.era += 1;
         self.members = BTreeSet::from([survivor]);
-        (self.recovered, self.lost_orders) = (Some(self.now), state.last_order);
+        // From an older store numbers may begin anew that were given since: for a while nobody can tell which order one means.
+        let given = self.lost_orders.max(self.truth.state.last_order);
+        if state.last_order <= given {
+            self.restarted.clear();
+        }
+        (self.recovered, self.lost_orders) = (Some(self.now), given.max(state.last_order));
         self.seen.generations += 1;
         (self.truth.log, self.truth.state) = (vec![0], state);
         self.versions.note(&self.truth.state, self.now);
         self.note_shut();
         self.untold.clear();
         self.lies.clear();
+    }
+
+    /// How much longer it takes until everything is at rest because of recoveries: of one, and of one that is still to be made.
+    pub(super) fn recovered_within(&self) -> Ms {
+        let once_more = self.recovered.is_some() && (0..self.named).any(|host| self.is_ahead(host));
+        let recent = if self.has_recovered() { RECOVERED_WITHIN } else { 0 };
+        recent + if once_more { RECOVERED_WITHIN } else { 0 }
     }
 
     /// Whether people may resume deciding: after a recovery only when every host has learned of the generation, or is off and said
@@ -146,7 +231,8 @@ impl World {
         let is_known = |index: usize| {
             let host = &self.hosts[index];
             let agent = host.supervisor.as_ref().map(|supervisor| &supervisor.agent);
-            let knows = agent.is_some_and(|agent| agent.disk().authority.generation >= state.generation);
+            // One that has seen a later generation halts the cluster, and has to be outranked first.
+            let knows = agent.is_some_and(|agent| agent.disk().authority.generation == state.generation);
             let life = state.hosts.get(&host.name).map(|known| &known.life);
             let is_gone = !host.on && life.is_none_or(|life| matches!(life, Life::Gone { .. }));
             is_gone || (host.serves(self.now) && knows)
@@ -162,13 +248,21 @@ impl World {
 
     /// The same of an assignment: a guest that was sent under it may still be let run.
     pub(super) fn is_of_lost(&self, epoch: Epoch) -> bool {
-        self.has_recovered() && self.truth.state.is_outranked(epoch)
+        self.has_recovered() && epoch.generation > 0 && epoch.generation != self.truth.state.generation
     }
 
     /// Whether a generation has begun lately: longer ago than any fault, device or go-ahead lasts, nothing of before is under way.
     pub(super) fn has_recovered(&self) -> bool {
         self.recovered.is_some_and(|at| self.now - at < RECENT)
     }
+}
+
+/// Whom a host was told to be revoked after the newest entry of its store, as the product finds it there.
+fn revoked_since((index, revoked): Told, state: &ClusterState) -> BTreeMap<HostName, Revocation> {
+    if index <= state.applied {
+        return BTreeMap::new();
+    }
+    revoked.into_iter().filter(|(host, revocation)| state.revoked.get(host) != Some(revocation)).collect()
 }
 
 /// R25 broken: what nobody knows the place of is taken to be nowhere, and nobody looks before it is started.
@@ -202,7 +296,7 @@ mod tests {
             world.happen(&Happening::Cut { host: survivor, time: 14_000 });
             world.happen(&Happening::PowerCut { host: dies, back: None });
             world.run_until(world.real() + 13_000);
-            world.happen(&Happening::MajorityLost { survivor, back: 2_000 });
+            world.happen(&Happening::MajorityLost { survivor, back: 2_000, loss: Loss::default() });
             assert_eq!((world.state().generation, world.seen.generations), (2, 1));
             world.run_until(world.real() + 15_000);
             assert!(world.state().suspended.is_some(), "nobody has looked yet");

@@ -32,7 +32,7 @@ const UNDER_WAY: Ms = 500;
 /// A new machine under a name is switched on so long after its certificate was made.
 const MADE_ANEW: Ms = 3_000;
 /// So much longer it takes until everything is at rest where a name is revoked: people make a certificate, and look whether it counts.
-pub(super) const BACK_WITHIN: Ms = 30_000;
+const BACK_WITHIN: Ms = 30_000;
 /// An operator tries to revoke a host again and again until it is proven gone: every half a second.
 const TRIES: u32 = 40;
 
@@ -97,12 +97,21 @@ impl World {
         false
     }
 
+    /// How much longer it takes until everything is at rest because of hosts that are revoked, or are about to be.
+    pub(super) fn readmitted_within(&self) -> Ms {
+        let is_tried = self.queue.latest(is_revocation).is_some();
+        if self.truth.state.revoked.is_empty() && !is_tried { 0 } else { BACK_WITHIN }
+    }
+
     /// Once the faults have stopped, whoever was revoked gets a new certificate, which is readmitted, and begins anew with it.
     pub(super) fn readmit(&mut self) {
         for host in self.voters.len()..self.named {
             let Some(revocation) = self.truth.state.revoked.get(&self.hosts[host].name) else { continue };
             let (since, counts) = (revocation.since, revocation.readmitted.clone());
-            if self.hosts[host].serial != since {
+            // One that a recovered cluster knows is readmitted only when that boot is proven gone.
+            let known = self.truth.state.hosts.get(&self.hosts[host].name);
+            let may_be_on = known.is_some_and(|known| !matches!(known.life, Life::Gone { .. }));
+            if self.hosts[host].serial != since || (counts.is_none() && may_be_on) {
                 self.power_off(host, None);
                 self.hosts[host].serial = since;
             }
@@ -126,7 +135,9 @@ impl World {
     /// R27: nobody answers a host whose certificate counts no more, in the authority of a round that began after that.
     pub(super) fn check_admitted(&mut self, host: usize, began: Ms) {
         let revoked = &self.truth.state.revoked;
-        if revoked.is_empty() || began <= self.hosts[host].revoked_at + UNDER_WAY {
+        // A recovery may have forgotten that its certificate counts.
+        let since = self.hosts[host].revoked_at.max(self.recovered.unwrap_or(0));
+        if revoked.is_empty() || began <= since + UNDER_WAY {
             return;
         }
         if let Err(refused) = admit(revoked, &self.certificate(host)) {
@@ -142,6 +153,12 @@ impl World {
         }
         self.seen.readmitted += 1;
     }
+}
+
+/// Whether an operator tries to revoke a host then.
+fn is_revocation(event: &Event) -> bool {
+    let Event::Operator { what, .. } = event else { return false };
+    matches!(**what, Happening::Revoked { .. })
 }
 
 #[cfg(test)]

@@ -61,6 +61,20 @@ pub struct Seen {
     pub beyond_capacity: u64,
     /// Generations that were made after a majority was lost (R25).
     pub generations: u64,
+    /// Those of them that were made when the cluster had been recovered before.
+    pub lost_again: u64,
+    /// Those of them that were made from a store which was put aside when the majority was lost the first time.
+    pub older_stores: u64,
+    /// Those of them that were made because hosts had seen a later one still (R3).
+    pub done_once_more: u64,
+    /// Agents' memories that were lost with the stores of their hosts (R12).
+    pub memories_lost: u64,
+    /// Boots that had joined in a history that was lost.
+    pub boots_lost: u64,
+    /// Names that had been given to a new machine there.
+    pub machines_lost: u64,
+    /// Names that had been revoked or readmitted there.
+    pub revocations_lost: u64,
     /// Hosts that were revoked (R27).
     pub revoked: u64,
     /// Times that a boot joined under a name that had been revoked.

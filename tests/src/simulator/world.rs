@@ -137,6 +137,8 @@ pub struct World {
     pub(super) base: u64,
     /// When a new generation was made, if one was (R25).
     pub(super) recovered: Option<Ms>,
+    /// What the voters' stores amounted to when a majority was lost the first time.
+    pub(super) old_stores: BTreeMap<usize, super::recoveries::Remains>,
     /// The newest order that was given before, or could have been.
     pub(super) lost_orders: u64,
     /// What has really happened, so that a test can tell whether it is met at all.
@@ -213,6 +215,7 @@ impl World {
             era: 0,
             base: 0,
             recovered: None,
+            old_stores: BTreeMap::new(),
             lost_orders: 0,
             versions: super::views::Versions::default(),
             declared: super::views::Read::default(),

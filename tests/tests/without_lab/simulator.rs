@@ -27,6 +27,9 @@ const SEEDS: u64 = 2_000;
 const COUNTED: u64 = 200;
 /// Open findings among them that are put up with: more would be no exceptions.
 const OPEN_MAX: usize = 5;
+/// Seeds among which those are looked for whose voters' majority is lost with more than its stores, and how many of them are run.
+const LOSING_AMONG: u64 = 2_000;
+const LOSING_RUN: usize = 120;
 /// By how much an outage may differ from another one in milliseconds, because a host dies at another moment between two syncs and
 /// two rounds.
 const PHASE: u64 = 1_000;
@@ -149,6 +152,8 @@ fn what_is_rare_is_met_in_random_worlds() {
         ("a guest of best effort gives way", met(|seen| seen.gave_way)),
         ("a host has more than a capacity that is not hard", met(|seen| seen.beyond_capacity)),
         ("a new generation is made after a majority was lost (R25)", met(|seen| seen.generations)),
+        ("an agent's memory is lost with its voter's store (R12)", met(|seen| seen.memories_lost)),
+        ("a cluster that was recovered is lost once more (R25)", met(|seen| seen.lost_again)),
         ("a host is revoked (R27)", met(|seen| seen.revoked)),
         ("a host joins again under a name that was revoked (R27)", met(|seen| seen.readmitted)),
         ("an agent's memory cannot be written (R7)", met(|seen| seen.bad_writes)),
@@ -162,6 +167,32 @@ fn what_is_rare_is_met_in_random_worlds() {
     // Such a world ends early, so few may be so.
     let beyond = met(|seen| seen.beyond);
     assert!(beyond * 20 < seen.len(), "{beyond} of {} worlds end with a copy that nobody can tell", seen.len());
+}
+
+/// A majority is lost in one world of eight or so, and each of these in some of those worlds only.
+#[test]
+fn what_is_lost_beside_the_stores_of_a_majority_is_met_in_random_worlds() {
+    let options = Options::default();
+    let loses_more = |seed: &u64| {
+        let (_, plan) = options.of(*seed);
+        let lost = plan.iter().filter(|(_, what)| matches!(what, Happening::MajorityLost { .. })).count();
+        let history = |what: &Happening| matches!(what, Happening::NewMachine { .. } | Happening::Revoked { .. });
+        lost > 1 || (lost == 1 && plan.iter().any(|(_, what)| history(what)))
+    };
+    let seeds: Vec<u64> = (1..=LOSING_AMONG).filter(loses_more).take(LOSING_RUN).collect();
+    let run = |place: u64| options.run(seeds[usize::try_from(place).unwrap()]).seen;
+    let seen: Vec<Seen> = in_threads(0..=seeds.len() as u64 - 1, run).into_iter().map(|(_, seen)| seen).collect();
+    let met = |count: fn(&Seen) -> u64| seen.iter().filter(|seen| count(seen) > 0).count();
+    let worlds = [
+        ("an agent's memory is lost with its voter's store (R12)", met(|seen| seen.memories_lost)),
+        ("a cluster that was recovered is lost once more (R25)", met(|seen| seen.lost_again)),
+        ("it goes on from a store that was put aside", met(|seen| seen.older_stores)),
+        ("hosts have seen a later generation, and it is recovered once more (R3)", met(|seen| seen.done_once_more)),
+        ("a boot had joined in the history that is lost", met(|seen| seen.boots_lost)),
+        ("a name had been given to a new machine there", met(|seen| seen.machines_lost)),
+        ("a host had been revoked or readmitted there (R27)", met(|seen| seen.revocations_lost)),
+    ];
+    assert!(worlds.iter().all(|(_, worlds)| *worlds > 0), "of {} worlds: {worlds:?}", seeds.len());
 }
 
 /// Each line of `seeds/breaks.txt` is a rule and a seed at which its break shows.
