@@ -265,8 +265,10 @@ pub fn to_record(state: &ClusterState, request: &SyncRequest, lease: Duration) -
     let open = record.is_some_and(|record| record.closed.is_none());
     let same = record.is_some_and(|record| record.armed == request.armed);
     let long_enough = host.lease.longest.lease_ms >= millis(lease);
+    // What its agent has seen waits for its disk. The view that it has does not, and is of that index or a later one.
+    let seen = request.seen.index.max(request.known_view);
     // What was sent before this was committed is not the newest word.
-    let late = record.is_some_and(|record| !same && request.seen.index < record.since);
+    let late = record.is_some_and(|record| !same && seen < record.since);
     let speaks = host.facts.incarnation == request.facts.incarnation && host.life == Life::Up && !host.is_contested();
     let learned = state.is_known_by(request.seen) && request.known_view >= host.lease.declared;
     (speaks && learned && !late && !(open && same && long_enough)).then(|| Change::HostArmed {
@@ -275,7 +277,7 @@ pub fn to_record(state: &ClusterState, request: &SyncRequest, lease: Duration) -
         armed: request.armed.clone(),
         lease_ms: millis(lease),
         known_view: request.known_view,
-        seen: request.seen.index,
+        seen,
     })
 }
 

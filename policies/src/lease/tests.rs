@@ -135,6 +135,24 @@ fn what_was_said_before_the_newest_word_was_committed_does_not_replace_it() {
 }
 
 #[test]
+fn a_guard_that_has_begun_anew_is_recorded_also_while_its_host_waits_for_a_disk() {
+    let mut stage = stage();
+    for what in [Some(armed(1_000, 10_000)), None] {
+        let change = said(&stage, what);
+        stage.must(change);
+    }
+    let since = stage.state.hosts[&host("d")].lease.record.as_ref().unwrap().since;
+    let recorded = |known_view| {
+        let seen = Authority { generation: 1, term: 1, index: 1 };
+        let request = request(&stage.state, Some(armed(1_000, 10_000)), 9, seen, known_view);
+        to_record(&stage.state, &request, Duration::from_millis(4_000))
+    };
+    assert_eq!(recorded(since - 1), None, "that may have been sent before");
+    let change = recorded(since).unwrap();
+    stage.must(change);
+}
+
+#[test]
 fn a_proof_that_was_made_before_the_host_came_back_and_left_again_is_refused() {
     let mut stage = stage();
     let change = said(&stage, Some(armed(1_000, 10_000)));

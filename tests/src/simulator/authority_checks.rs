@@ -105,6 +105,15 @@ impl World {
         // After a recovery a revoked host may be known all the same, and one that has seen a later generation obeys nobody.
         let obeys = self.admits(leader, host) && !self.is_ahead(host);
         let serves = self.hosts[host].serves(now) && !self.disk_is_stuck(host);
-        serves && guarded && up && obeys && reached * 2 > self.voters.len()
+        serves && guarded && up && obeys && self.tells_newest_arming(host) && reached * 2 > self.voters.len()
+    }
+
+    /// Whether what a host tells that it has seen is of after what is committed of its arming. That waits for its disk: before, what it
+    /// says of its guard may have been sent before that was committed, or be of a generation that has ended.
+    fn tells_newest_arming(&self, host: usize) -> bool {
+        let state = &self.truth.state;
+        let record = state.hosts.get(&self.hosts[host].name).and_then(|known| known.lease.record.as_ref());
+        let since = record.map_or(0, |record| record.since);
+        self.told(host).is_some_and(|(seen, _)| state.is_known_by(seen) && seen.index >= since)
     }
 }
