@@ -246,18 +246,19 @@ fn failed_rounds(problem: &Problem<'_>, at: &[(GuestAt, HostAt)], host: HostAt) 
 
 /// The hosts of a set, the one where it comes together first: where one of it is stuck, because its moves fail, unless another
 /// of it does not start there; else where an operator has put one of it, by the newest move; else one where none of it has failed
-/// to start, that does not doubt itself, where one of it was lately sent for its own sake (it would leave again, and for ever), where most
-/// of those are that do not give way to others of it, and where most of it is, so that as few as can be are disturbed.
+/// to start, that does not doubt itself, where one of it was lately sent for its own sake (it would leave again, and for ever) that does
+/// not give way to others of it, where most of those are that do not, and where most of it is, so that as few as can be are disturbed.
 fn homes(problem: &Problem<'_>, at: &[(GuestAt, HostAt)]) -> Vec<HostAt> {
     let on = |host: HostAt| at.iter().filter(move |(_, other)| *other == host).map(|(guest, _)| *guest);
     let put = |host: HostAt| on(host).filter_map(|guest| put_there(problem, guest)).max();
     let mut homes: Vec<HostAt> = at.iter().map(|(_, host)| *host).collect();
     let key = |host: &HostAt| {
         let (put, most) = (put(*host), on(*host).count());
-        let firm = on(*host).filter(|guest| !gives_way(problem, at, *guest)).count();
+        let leads = |guest: &GuestAt| !gives_way(problem, at, *guest);
+        let firm = on(*host).filter(leads).count();
         let failed = failed_rounds(problem, at, *host);
         let stuck = failed == 0 && on(*host).any(|guest| is_stuck(problem, guest));
-        let sent = on(*host).filter_map(|guest| problem.arrived.get(&guest).copied()).max();
+        let sent = on(*host).filter(leads).filter_map(|guest| problem.arrived.get(&guest).copied()).max();
         let (sent, firm, most) = (std::cmp::Reverse(sent), std::cmp::Reverse(firm), std::cmp::Reverse(most));
         (!stuck, std::cmp::Reverse(put), failed, problem.hosts[*host].unwell, sent, firm, most, *host)
     };

@@ -267,6 +267,23 @@ fn a_set_follows_the_one_of_it_that_was_sent_elsewhere_last_for_its_own_sake() {
     assert_eq!(sent(&[("web", 7), ("db", 8)]), ["web"], "the newest counts");
 }
 
+#[test]
+fn nobody_follows_the_one_of_a_set_that_is_named_as_the_one_that_moves() {
+    let mut stage = Stage::new(&["a", "b"], &["db", "web"]);
+    stage.run("db", "a");
+    stage.run("web", "b");
+    for (yields, expected) in [(None, "db"), (Some("db"), "db"), (Some("web"), "web")] {
+        let guests = named(&["db", "web"]);
+        rule(&mut stage, "set", Rule::Together { guests, required: true, yields: yields.map(name), weight: 0 });
+        let problem = Problem::of(&stage.state, |_| Standing::Well);
+        let web = problem.guest(&name("web")).unwrap();
+        let problem = problem.with_arrivals([(web, 7)].into());
+        let found = moves(&problem, &Room::of(&problem));
+        let moved: Vec<&str> = found.iter().map(|found| problem.guest_name(found.guest).as_str()).collect();
+        assert_eq!(moved, [expected], "{yields:?}");
+    }
+}
+
 /// An operator's live move from one host to another, carried out.
 fn moved(stage: &mut Stage, of: &str, from: &str, to: &str) {
     stage.must(Change::MoveAsked { guest: name(of), to: host(to), cold: false, by: "ann".to_owned() });
