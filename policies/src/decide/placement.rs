@@ -244,6 +244,16 @@ impl<'a> Plan<'a> {
         guest: &GuestName,
         avoid: impl Fn(&HostName) -> bool,
     ) -> Result<(HostName, String), Unplaceable> {
+        self.choose_as(guest, false, avoid)
+    }
+
+    /// The same for one that is stopped for its move where that is to be `cold`, although it could go on running.
+    fn choose_as(
+        &self,
+        guest: &GuestName,
+        cold: bool,
+        avoid: impl Fn(&HostName) -> bool,
+    ) -> Result<(HostName, String), Unplaceable> {
         let nowhere = || Unplaceable::Nowhere(Reasons::default());
         let at = self.problem.guest(guest).ok_or_else(nowhere)?;
         let planned = self.wanted_move(guest).and_then(|wanted| Some((wanted.to?, &wanted.why)));
@@ -255,7 +265,7 @@ impl<'a> Plan<'a> {
             return Ok((host.clone(), "its whole set has room there".to_owned()));
         }
         let excluded: BTreeSet<_> = self.problem.hosts().filter(|host| avoid(self.problem.host_name(*host))).collect();
-        let live = self.problem.moves_live(at);
+        let live = !cold && self.problem.moves_live(at);
         let ask = Ask { guests: vec![at], excluded, keep_best_effort: true, live, ..Ask::default() };
         let mut room = self.room.clone();
         self.promised.take_out(&self.problem, &mut room, at);
@@ -361,7 +371,7 @@ fn may_wait(state: &ClusterState, guest: &GuestName, age: impl Fn(u64) -> Durati
 }
 
 /// The host that an operator's move goes to when none is named: what this round would choose, other than the guest's own
-/// and one that doubts itself.
+/// and one that doubts itself. A guest that is stopped for its move (`cold`) has to start again there.
 ///
 /// # Errors
 /// [`Unplaceable`], with the reason for every host.
@@ -371,12 +381,13 @@ pub fn where_to(
     now: Now,
     judged: &BTreeMap<HostName, HostJudgement>,
     guest: &GuestName,
+    cold: bool,
 ) -> Result<HostName, Unplaceable> {
     let plan = Plan::of(state, evidence, now, judged);
     let found = match state.guests.get(guest).and_then(Guest::home) {
         Some(home) => {
             let unwell = |host: &HostName| judged.get(host).is_some_and(|judgement| judgement.unwell.is_some());
-            plan.choose(guest, |host| *host == home.host || unwell(host))
+            plan.choose_as(guest, cold, |host| *host == home.host || unwell(host))
         }
         None => plan.answer(guest),
     };

@@ -178,7 +178,7 @@ impl Brain {
     ) -> Result<Answer, Denied> {
         let to = match to {
             Some(to) => to,
-            None => self.where_to(&guest)?,
+            None => self.where_to(&guest, cold)?,
         };
         let how = if cold { " by a stop and a start" } else { "" };
         let what = if self.node.read(|state| is_moving_away_from(state, &guest, &to)) {
@@ -190,13 +190,13 @@ impl Brain {
     }
 
     /// The planner's choice, by all rules.
-    fn where_to(&self, guest: &GuestName) -> Result<HostName, Denied> {
+    fn where_to(&self, guest: &GuestName, cold: bool) -> Result<HostName, Denied> {
         let now = clock::now();
         self.node.read(|state| {
             if !state.guests.contains_key(guest) {
                 return Err(no_guest(state, guest));
             }
-            where_to(state, &self.evidence, now, &self.report.hosts, guest)
+            where_to(state, &self.evidence, now, &self.report.hosts, guest, cold)
                 .map_err(|why| Denied::Refused(format!("no other host can take {guest}: {why}")))
         })
     }

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::{
+    decide::placement::where_to,
     fixture::{done, failed},
     model::{FenceLevel, LeaseLevel},
     observe::GuestCondition,
     state::Phase,
+    time::{Moment, Now, WallTime},
 };
 
 fn order(first: &str, then: &str, required: bool, symmetrical: bool) -> Rule {
@@ -27,7 +29,7 @@ fn a_guest_starts_when_the_one_that_it_needs_runs_and_answers() {
         assert_eq!(scene.settle(), ["Place"]);
         assert!(matches!(scene.stage.phase("db"), Phase::Starting { .. }));
         let takes_part = |scene: &Scene| {
-            let age = |index| scene.evidence.marks.age(index, crate::time::Moment(scene.now));
+            let age = |index| scene.evidence.marks.age(index, Moment(scene.now));
             crate::decide::guests::free::is_to_be_placed(&scene.stage.state, &name("web"), true, age)
         };
         assert!(!takes_part(&scene), "what waits takes no room from others");
@@ -437,6 +439,17 @@ fn a_guest_leaves_a_drained_host_while_it_runs_although_the_one_without_which_it
     scene.later(20_000);
     scene.seen("web", SightState::Passing);
     assert_eq!(scene.settle(), ["IncidentOpened"], "it would be stopped, and not start again");
+}
+
+#[test]
+fn an_operators_move_by_a_stop_and_a_start_finds_no_host_for_a_guest_that_would_not_start_again() {
+    let mut scene = second_runs_alone(true);
+    scene.later(20_000);
+    scene.seen("web", SightState::Passing);
+    let judged = scene.decide().report.hosts;
+    let now = Now { moment: Moment(scene.now), wall: WallTime(scene.now) };
+    let found = |cold| where_to(&scene.stage.state, &scene.evidence, now, &judged, &name("web"), cold).ok();
+    assert_eq!((found(false), found(true)), (Some(host("a")), None));
 }
 
 #[test]
