@@ -108,12 +108,14 @@ impl World {
         serves && guarded && up && obeys && self.tells_newest_arming(host) && reached * 2 > self.voters.len()
     }
 
-    /// Whether what a host tells that it has seen is of after what is committed of its arming. That waits for its disk: before, what it
-    /// says of its guard may have been sent before that was committed, or be of a generation that has ended.
+    /// Whether what a host tells that it has seen, or its view, is of after what is committed of its arming. What it has seen waits for
+    /// its disk: before, what it says of its guard may have been sent before that was committed, or be of a generation that has ended.
     fn tells_newest_arming(&self, host: usize) -> bool {
         let state = &self.truth.state;
         let record = state.hosts.get(&self.hosts[host].name).and_then(|known| known.lease.record.as_ref());
         let since = record.map_or(0, |record| record.since);
-        self.told(host).is_some_and(|(seen, _)| state.is_known_by(seen) && seen.index >= since)
+        let supervisor = self.hosts[host].supervisor.as_ref();
+        let view = supervisor.map_or(0, |known| known.agent.view().min(known.guard_knows));
+        self.told(host).is_some_and(|(seen, _)| state.is_known_by(seen) && seen.index.max(view) >= since)
     }
 }
