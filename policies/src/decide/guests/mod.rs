@@ -59,6 +59,7 @@ mod without_lease;
 
 use std::{cell::OnceCell, collections::BTreeMap, time::Duration};
 
+pub(super) use reasons::drained;
 pub(super) use running::COOL_DOWN;
 
 use super::{

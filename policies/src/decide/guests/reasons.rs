@@ -77,7 +77,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule { rule, host } => write!(f, "the rule {rule} forbids {host}"),
-            Self::Drain { host } => write!(f, "{host} is being drained"),
+            Self::Drain { host } => f.write_str(&drained(host)),
             Self::Planned { why, .. } => f.write_str(why),
             Self::Unwell { host, why } => write!(f, "{host} is not well: {why}"),
             Self::Slow { service, host } => write!(f, "{service} is slow on {host}"),
@@ -90,6 +90,11 @@ impl fmt::Display for Reason {
             }
         }
     }
+}
+
+/// Why a guest leaves a host that is being drained.
+pub(in crate::decide) fn drained(host: &HostName) -> String {
+    format!("{host} is being drained")
 }
 
 /// The most urgent reason, if there is any.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::super::guests::COOL_DOWN;
+use super::super::guests::{COOL_DOWN, drained};
 use crate::{
     journal::Event,
     names::{GuestName, HostName},
@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// Those guests, with the log index by which each of them was sent there. Nobody leaves a host for its own sake more often than once in
-/// its cool-down; what is older says nothing of why a set is split. `age` is the time since a log index was applied.
+/// its cool-down; what is older says nothing of why a set is split. Whoever has left for a drain may come back when that has ended. `age`
+/// is the time since a log index was applied.
 pub(super) fn of(state: &ClusterState, problem: &Problem<'_>, age: impl Fn(u64) -> Duration) -> BTreeMap<GuestAt, u64> {
     let mut arrived: BTreeMap<GuestAt, u64> = BTreeMap::new();
     // Of most rounds this is all.
@@ -30,15 +31,18 @@ pub(super) fn of(state: &ClusterState, problem: &Problem<'_>, age: impl Fn(u64) 
             continue;
         };
         let is_home = |host: &HostName| problem.host_name(home) == host;
+        let is_drain = |from: &HostName, why: &str| why.ends_with(&drained(from));
         let sent = match &entry.what {
-            Event::MigrationOrdered { to, .. } => is_home(to).then_some(entry.index),
+            Event::MigrationOrdered { from, to, why, .. } => {
+                (is_home(to) && !is_drain(from, why)).then_some(entry.index)
+            }
             Event::GuestPlaced { host, .. } if is_home(host) => {
                 started.entry(at).or_insert(entry.index);
                 continue;
             }
             // Stopped elsewhere, and then started where it runs.
-            Event::GuestReleasing { host, .. } => match started.get(&at) {
-                Some(index) => (!is_home(host)).then_some(*index),
+            Event::GuestReleasing { host, why, .. } => match started.get(&at) {
+                Some(index) => (!is_home(host) && !is_drain(host, why)).then_some(*index),
                 None => continue,
             },
             _ => continue,

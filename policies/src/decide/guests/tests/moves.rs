@@ -314,9 +314,17 @@ fn slow_one_of_three(cold: bool) -> Scene {
     }
     scene.seen("web", SightState::Slow);
     assert_eq!(scene.settle(), ["IncidentOpened", "Migrate"]);
+    arrive(&mut scene, cold);
+    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
+    assert_eq!(home(&scene, "web"), "b");
+    scene
+}
+
+/// The guest that has set out from `a` comes to run on `b`.
+fn arrive(scene: &mut Scene, cold: bool) {
     if cold {
         scene.stage.end("a", done());
-        rest(&mut scene, 1_000);
+        rest(scene, 1_000);
         assert_eq!(scene.settle(), ["Place"]);
         scene.stage.end("b", done());
     } else {
@@ -324,9 +332,15 @@ fn slow_one_of_three(cold: bool) -> Scene {
             scene.stage.end(on, done());
         }
     }
-    scene.stage.must(Change::Verified { guest: name("web"), unasked: Vec::new() });
-    assert_eq!(home(&scene, "web"), "b");
-    scene
+}
+
+/// Who is moved now, and where to.
+fn moves_to(scene: &Scene) -> Vec<(String, String)> {
+    let moved = scene.decide().commands.into_iter().filter_map(|change| match change {
+        Change::Migrate { guest, to, .. } => Some((guest.to_string(), to.to_string())),
+        _ => None,
+    });
+    moved.collect()
 }
 
 /// Time passes, and what runs answers.
@@ -344,22 +358,38 @@ fn a_set_follows_the_one_of_it_that_was_slow_where_they_were_and_does_not_call_i
     for cold in [false, true] {
         let mut scene = slow_one_of_three(cold);
         rest(&mut scene, 11_000);
-        let moved = |scene: &Scene| {
-            let commands = scene.decide().commands.into_iter();
-            let moved = commands.filter_map(|change| match change {
-                Change::Migrate { guest, to, .. } => Some((guest.to_string(), to.to_string())),
-                _ => None,
-            });
-            moved.collect::<Vec<_>>()
-        };
-        assert_eq!(moved(&scene), [("db".to_owned(), "b".to_owned())], "{cold}");
+        assert_eq!(moves_to(&scene), [("db".to_owned(), "b".to_owned())], "{cold}");
         scene.settle();
         for on in ["b", "a", "b", "a"] {
             scene.stage.end(on, done());
         }
         scene.stage.must(Change::Verified { guest: name("db"), unasked: Vec::new() });
         rest(&mut scene, 1_000);
-        assert_eq!(moved(&scene), [("x".to_owned(), "b".to_owned())], "{cold}");
+        assert_eq!(moves_to(&scene), [("x".to_owned(), "b".to_owned())], "{cold}");
+    }
+}
+
+#[test]
+fn a_set_does_not_follow_the_one_of_it_that_had_left_for_a_drain_which_has_ended() {
+    for cold in [false, true] {
+        let mut scene = Scene::new(&["a", "b"], &["db", "web", "x"]);
+        for guest in ["db", "web", "x"] {
+            scene.stage.run(guest, "a");
+            if cold {
+                cold_only(&mut scene, guest);
+            }
+        }
+        let guests = Guests::Named(["db", "web", "x"].map(name).to_vec());
+        rule(&mut scene, Rule::Together { guests, required: true, yields: None, weight: 0 });
+        set_mode(&mut scene, "a", Mode::Draining);
+        rest(&mut scene, 60_000);
+        assert_eq!(scene.settle(), ["Migrate"], "{cold}");
+        arrive(&mut scene, cold);
+        let moved = ["db", "web", "x"].into_iter().find(|guest| home(&scene, guest) == "b").unwrap();
+        scene.stage.must(Change::Verified { guest: name(moved), unasked: Vec::new() });
+        set_mode(&mut scene, "a", Mode::Active);
+        rest(&mut scene, 30_000);
+        assert_eq!(moves_to(&scene), [(moved.to_owned(), "a".to_owned())], "{cold}");
     }
 }
 
