@@ -19,7 +19,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -67,15 +67,21 @@ impl LogDir {
             tracing::warn!(%log_dir, "`qemu.log_dir` lies in `run_dir`, which goes with the host: nothing is copied");
             return Self { ended: None };
         }
-        let (sender, ended) = mpsc::sync_channel(WAITING_MAX);
-        let copier = Copier::new(folder, run_dir, ended);
-        match thread::Builder::new().name("qemu-logs".to_owned()).spawn(move || copier.run()) {
-            Ok(_) => Self { ended: Some(sender) },
+        match Self::start(folder, run_dir) {
+            Ok((logs, _)) => logs,
             Err(error) => {
                 tracing::warn!(%error, "no thread for copies of QEMU's logs: there are none");
                 Self { ended: None }
             }
         }
+    }
+
+    /// With the thread, which ends when it has copied what waits and nobody has the way to it any more.
+    fn start(folder: &Path, run_dir: &Path) -> io::Result<(Self, JoinHandle<()>)> {
+        let (sender, ended) = mpsc::sync_channel(WAITING_MAX);
+        let copier = Copier::new(folder, run_dir, ended);
+        let copying = thread::Builder::new().name("qemu-logs".to_owned()).spawn(move || copier.run())?;
+        Ok((Self { ended: Some(sender) }, copying))
     }
 
     /// Has the log of a run copied whose last process is gone: before it is taken away, and before the run is forgotten. Waits for
@@ -238,7 +244,7 @@ fn put(folder: &Path, run: &Run) -> io::Result<()> {
     for runs_before in 1..RUNS_MAX {
         head_in(&copy(folder, &run.guest, runs_before))?;
     }
-    let fresh = newest.with_extension("new");
+    let fresh = fresh(folder, &run.guest);
     if let Err(error) = write(&fresh, &run.text()) {
         // A half of it would take the room that there is not.
         _ = fs::remove_file(&fresh);
@@ -254,8 +260,10 @@ fn put(folder: &Path, run: &Run) -> io::Result<()> {
     if is_new { forget_oldest(folder, &run.guest, GUESTS_MAX) } else { Ok(()) }
 }
 
+/// Never through a link, which somebody else may have put there.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    unless_absent(fs::remove_file(path))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text)?;
     file.sync_all()
 }
@@ -264,6 +272,11 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
 fn copy(folder: &Path, guest: &GuestName, runs_before: usize) -> PathBuf {
     let name = if runs_before == 0 { format!("{guest}.log") } else { format!("{guest}.log.{runs_before}") };
     folder.join(name)
+}
+
+/// Where a copy is written before it takes its place: under a name that nobody else has, since half of one has no first line to tell.
+fn fresh(folder: &Path, guest: &GuestName) -> PathBuf {
+    folder.join(format!("{guest}.log.holdfast-new"))
 }
 
 /// The first line of a copy, if there is one.
@@ -292,7 +305,9 @@ fn forget_oldest(folder: &Path, newest: &GuestName, most: usize) -> io::Result<(
         let entry = entry?;
         let name = entry.file_name();
         let guest = name.to_str().and_then(|name| GuestName::new(name.strip_suffix(".log")?).ok());
+        // To open a pipe of somebody else's would be to wait for its other end.
         if let Some(guest) = guest.filter(|guest| guest != newest)
+            && entry.file_type()?.is_file()
             && is_ours(&entry.path())
         {
             others.push((entry.metadata()?.modified()?, guest));

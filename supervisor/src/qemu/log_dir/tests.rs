@@ -32,15 +32,6 @@ fn names(folder: &Path) -> BTreeSet<String> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-async fn until(is_so: impl Fn() -> bool) {
-    let seen = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LONG, seen).await.expect("it is copied");
-}
-
 #[test]
 fn what_qemu_said_in_the_newest_runs_is_kept_for_root_only_and_nothing_of_older_ones() {
     let folder = tempfile::tempdir().unwrap();
@@ -62,16 +53,25 @@ fn what_qemu_said_in_the_newest_runs_is_kept_for_root_only_and_nothing_of_older_
 fn a_file_of_somebody_else_stays_as_it_is_whatever_it_is_called() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    for name in ["kern.log", "mail.log.2", "other.log"] {
+    let left = ["kern.log", "mail.log.2", "other.log", "web-1.new"];
+    for name in left {
         fs::write(place(name), "of somebody else\n").unwrap();
     }
+    std::os::unix::fs::symlink(place("other.log"), fresh(folder.path(), &guest("web-1"))).unwrap();
     put(folder.path(), &run("kern", 1, "x")).unwrap_err();
     put(folder.path(), &run("mail", 1, "x")).unwrap_err();
     put(folder.path(), &run("web-1", 1, "x")).unwrap();
     forget_oldest(folder.path(), &guest("db-1"), 1).unwrap();
-    let left = ["kern.log", "mail.log.2", "other.log"];
     assert_eq!(names(folder.path()), BTreeSet::from(left.map(str::to_owned)), "and only ours is forgotten");
     assert!(left.iter().all(|name| fs::read(place(name)).unwrap() == b"of somebody else\n"));
+}
+
+#[test]
+fn a_pipe_of_somebody_else_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    nix::unistd::mkfifo(&folder.path().join("other.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    put(folder.path(), &run("web-1", 1, "x")).unwrap();
+    assert_eq!(names(folder.path()), BTreeSet::from(["other.log", "web-1.log"].map(str::to_owned)));
 }
 
 #[test]
@@ -150,7 +150,7 @@ async fn a_run_that_is_stopped_has_left_its_log_on_disk() {
         let folder = tempfile::tempdir().unwrap();
         let (log_dir, run_dir) = (folder.path().join("log"), folder.path().join("run"));
         fs::create_dir(&run_dir).unwrap();
-        let logs = LogDir::begin(Some(&log_dir), &run_dir);
+        let (logs, copying) = LogDir::start(&log_dir, &run_dir).unwrap();
         let inner = Inner { logs, ..idle(&run_dir) };
         let files = running(&run_dir, name, 1, "");
         let record = files.read().unwrap().unwrap();
@@ -158,10 +158,12 @@ async fn a_run_that_is_stopped_has_left_its_log_on_disk() {
         fs::write(files.log(), "its last words\n").unwrap();
         inner.stop(&guest(name), look, None).await.unwrap();
         assert!(files.read().unwrap().is_none());
-        let path = log_dir.join(format!("{name}.log"));
-        until(|| fs::read_to_string(&path).is_ok_and(|text| text.ends_with("\nits last words\n"))).await;
         inner.stop(&guest(name), SeenBefore::Away, None).await.unwrap();
-        assert_eq!(names(&log_dir).len(), 1);
+        drop(inner);
+        copying.join().unwrap();
+        let copy = format!("{name}.log");
+        assert!(fs::read_to_string(log_dir.join(&copy)).unwrap().ends_with("\nits last words\n"));
+        assert_eq!(names(&log_dir), BTreeSet::from([copy]));
     }
 }
 
@@ -171,12 +173,20 @@ async fn a_disk_that_does_not_answer_keeps_no_guest_from_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let (log_dir, run_dir) = (folder.path().join("log"), folder.path().join("run"));
     fs::create_dir(&log_dir).unwrap();
-    nix::unistd::mkfifo(&log_dir.join("web-1.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = log_dir.join("web-1.log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let files = running(&run_dir, "web-1", 1, "its last words\n");
-    let logs = LogDir::begin(Some(&log_dir), &run_dir);
+    let (logs, copying) = LogDir::start(&log_dir, &run_dir).unwrap();
     for _ in 0..WAITING_MAX + 3 {
         tokio::time::timeout(LONG, logs.ended(&guest("web-1"), &files)).await.expect("it does not wait for the disk");
     }
+    // It answers again, so that the thread ends: whoever has begun to open the pipe reads a whole first line of nobody's from it.
+    let mut other_end = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    other_end.write_all(&vec![b'x'; usize::try_from(HEAD_BYTES_MAX).unwrap()]).unwrap();
+    drop(logs);
+    copying.join().unwrap();
+    drop(other_end);
 }
 
 #[tokio::test]
