@@ -95,11 +95,16 @@ pub async fn begin(file: &HostFile, machine: Arc<RwLock<dyn Machine>>, client: r
     }
 }
 
+/// What to do instead of going on with a recovery that was cut short.
+const ELSEWHERE: &str =
+    "Where the cluster goes on without it, leave it running: `holdfast voter add` there brings this host's vote back";
+
 fn why_lost(papers: &Papers, host: &HostName) -> String {
     if papers.is_recovery_cut_short() {
-        return "a recovery was cut short here before its last step (R25): stop this supervisor, run `holdfast recover --force`, \
-                and start it again"
-            .to_owned();
+        return format!(
+            "a recovery was cut short here before its last step (R25), which asks nobody any more: see that the cluster goes on nowhere \
+             else, stop this supervisor, run `holdfast recover --force`, and start it again. {ELSEWHERE}"
+        );
     }
     format!(
         "its raft store was lost; it must not vote under its old id again (R24): `holdfast voter add {host}` on another voter \
@@ -138,9 +143,8 @@ fn weigh(error: &anyhow::Error, recovery_begun: bool) -> anyhow::Result<Lost> {
         // A recovery gives the host its next id first, and the store of that id last. The cluster may have been recovered elsewhere
         // since, or never have been lost: then this host is to come back as any other does that has no vote.
         Some(StartError::OtherNode { .. }) if recovery_begun => {
-            let what = "a recovery was cut short here (R25): stop this supervisor and run `holdfast recover` again. Where the cluster \
-                        goes on without it, leave it running: `holdfast voter add` there brings this host's vote back";
-            Ok(Lost { why: format!("{why}: {what}"), by_disk: false })
+            let what = "a recovery was cut short here (R25): stop this supervisor and run `holdfast recover` again";
+            Ok(Lost { why: format!("{why}: {what}. {ELSEWHERE}"), by_disk: false })
         }
         Some(
             StartError::OtherCluster { .. }

@@ -27,8 +27,12 @@ pub(super) fn recover(file: &HostFile, order: &Recover) -> Result<Reply, Failure
     }
     if is_cut_short(file).map_err(fail)? {
         if !order.force {
-            let why = "a recovery was cut short here before its last step; `holdfast recover --force` takes it";
-            return Err(Failure::Failed(why.to_owned()));
+            let why = format!(
+                "a recovery was cut short here before its last step; `holdfast recover --force` takes it, and asks nobody. Where the \
+                 cluster goes on elsewhere, start this host's supervisor instead, and run `holdfast voter add {}` there",
+                file.host
+            );
+            return Err(Failure::Failed(why));
         }
         finish(file).map_err(fail)?;
         return Ok(Reply::text("The recovery that was cut short is done. Start the supervisor.\n".to_owned()));

@@ -232,6 +232,9 @@ fn what_is_left_of_a_recovery_that_went_less_far_is_not_put_in_anybodys_place_wi
 
     // As one leaves it that came right before the last step.
     fs::write(file.state_dir.join("node.json"), r#"{"node_id":1000000000}"#).unwrap();
+    let warned = recover(&[]);
+    assert!(warned.code == 1 && warned.err.contains("asks nobody") && made.exists(), "{}", warned.err);
+    assert!(warned.err.contains("`holdfast voter add hv-b` there"), "{}", warned.err);
     let last_step = recover(&["--force"]);
     assert_eq!(last_step.code, 0, "{}", last_step.err);
     assert!(store.join("raft.redb").exists() && !made.exists());
