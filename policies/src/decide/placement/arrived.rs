@@ -50,6 +50,9 @@ pub(super) fn of(state: &ClusterState, problem: &Problem<'_>, age: impl Fn(u64) 
         seen.insert(at);
         let lately = sent.filter(|index| age(*index) < cool_down(state, problem.guest_name(at)));
         arrived.extend(lately.map(|index| (at, index)));
+        if seen.len() == split.len() {
+            break;
+        }
     }
     arrived
 }
