@@ -24,11 +24,15 @@ impl<'a> Check<'a> {
         if stray {
             self.breaks("S1", format!("starts {guest}, and says that it is elsewhere"));
         }
-        let since = match self.phase(guest) {
-            Some(Phase::Free { since, .. } | Phase::Running { since, .. }) => *since,
+        let (since, last) = match self.phase(guest) {
+            Some(Phase::Free { since, last, .. }) => (*since, last.as_ref()),
+            Some(Phase::Running { since, .. }) => (*since, None),
             _ => return,
         };
+        let is_free = matches!(self.phase(guest), Some(Phase::Free { .. }));
         for host in self.state.hosts.keys().filter(|host| elsewhere(host)) {
+            // Of the host where it ran alone the proof says that it is over: what others said before may still be so.
+            let since = if is_free && Some(host) != last { 0 } else { since };
             if self.word(host, since).is_some_and(|said| has(said, guest)) {
                 self.breaks("S1", format!("starts {guest}, of which {host} has something"));
             }

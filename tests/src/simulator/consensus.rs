@@ -133,7 +133,7 @@ impl World {
                 self.asked_for_vote(to, from, term, length, last_term, pre)
             }
             Message::Vote { term, granted, pre } => {
-                if term > self.voters[to].term && !pre {
+                if term > self.voters[to].term && !(pre && granted) {
                     self.step_down(to, term);
                     return;
                 }

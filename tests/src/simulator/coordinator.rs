@@ -151,7 +151,6 @@ impl World {
         if self.broken == Some(Break::R19Unsaid) {
             forget_waits(&mut decision.report);
         }
-        known.marks = std::mem::take(&mut brain.evidence.marks);
         self.decisions += 1;
         brain.calm = decision.commands.is_empty() && decision.wishes.is_empty();
         // With a rule broken it is asked for nothing but what that rule is about.
@@ -165,6 +164,7 @@ impl World {
             self.violate("plan", what);
             return;
         }
+        known.marks = std::mem::take(&mut brain.evidence.marks);
         // A leader without authority commands nothing, whatever it has decided.
         if reads_reports
             && confirmed

@@ -122,7 +122,8 @@ impl World {
         } else {
             term == known.term && new_enough && known.voted.is_none_or(|voted| voted == from)
         };
-        let answer_term = if pre { term } else { known.term };
+        // Who refuses tells of a later term: that one stands in the next one, or nobody ever would.
+        let answer_term = if pre && granted { term } else { known.term };
         if granted && !pre {
             known.voted = Some(from);
             known.heard_leader = now;

@@ -130,6 +130,16 @@ impl Pass<'_, '_> {
                 Some((format!("the word of {host} that nothing of it is left, or proof that it is off"), FOREVER));
             return true;
         }
+        // Other tools may have been moving it there when it was released: then it runs there by now.
+        if strays.is_empty()
+            && let Some(host) = self.had_just_now(free.name, free.last, free.since)
+        {
+            judgement.doing =
+                format!("{host} had something of it a moment ago: nothing starts before it has spoken again");
+            let next = millis(self.round.timing.suspect_after.0);
+            judgement.waits = Some((format!("the next word of {host} on what runs there"), next));
+            return true;
+        }
         let mut asked = free.guest.strays.keys();
         let open = asked.find(|host| strays::release_of(self.round.state, free.name, host).is_some());
         let silent = open.filter(|host| strays.is_empty() && !self.round.answers(host));

@@ -114,6 +114,17 @@ impl<'b> Pass<'_, 'b> {
         })
     }
 
+    /// A host that answers, and had something of the guest in its newest word, which was before it can have known that the guest is proven
+    /// to run nowhere. Of the host where it ran that is over by the proof.
+    pub(super) fn had_just_now(&self, name: &GuestName, last: Option<&HostName>, since: u64) -> Option<&'b HostName> {
+        let (evidence, told_after) = (self.round.evidence, self.round.told_after(since));
+        let is_early = |host: &&HostName| {
+            let sync = evidence.hosts.get(*host).and_then(|seen| seen.sync.as_ref());
+            Some(*host) != last && sync.is_some_and(|sync| sync.at <= told_after)
+        };
+        self.glance.reported.get(name)?.iter().copied().find(is_early)
+    }
+
     /// Orders the stop of what a silent host may have. An order is not forgotten with the coordinator that gave it (S6), and has its
     /// host fenced if that one fails: nothing else would ever end the wait (L1).
     pub(super) fn stop_left(&mut self, name: &GuestName, left: Stray<'_>) {

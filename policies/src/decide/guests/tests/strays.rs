@@ -246,6 +246,21 @@ fn what_a_silent_host_may_have_is_known_to_the_next_coordinator_and_told_for_as_
     assert_eq!(scene.stage.state.open_incident("twice/web"), None);
 }
 
+/// Other tools were moving it to `b` when `d` gave it up.
+#[test]
+fn a_guest_starts_nowhere_before_a_host_that_had_something_of_it_a_moment_ago_has_spoken_again() {
+    let mut scene = four();
+    has(&mut scene, "web", "b", Epoch::default());
+    let gone = scene.stage.gone("d");
+    scene.stage.must(gone);
+    scene.evidence.marks.applied(scene.stage.index, Moment(scene.now));
+    assert!(!starts(&mut scene));
+    assert!(doing(&scene, "web").contains("b had something of it a moment ago"), "{}", doing(&scene, "web"));
+    let mut left = scene;
+    left.later(1_000);
+    assert!(starts(&mut left), "nothing of it is there any more");
+}
+
 #[test]
 fn a_guest_that_is_wanted_stopped_is_stopped_again_where_it_was_started_past_the_cluster() {
     let mut scene = four();
