@@ -13,6 +13,7 @@
 //! another until the key is rotated; in its own name it is not heard any more once it is revoked ([`Ears`]). Somebody who holds datagrams back, or who plays old ones to a receiver that has just
 //! started, can make a dead host look alive for a while: that delays a recovery, and starts nothing twice.
 
+mod buffer;
 mod counters;
 mod ears;
 mod heard;
@@ -28,6 +29,9 @@ mod stamp;
 use holdfast_policies::names::{HostName, Incarnation};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use buffer::make_room;
+#[cfg(test)]
+pub(crate) use buffer::tests::given;
 pub use counters::{Counters, Refusal};
 pub use ears::Ears;
 pub use heard::{Heard, Life};

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::clock, Beacon, Counters, Ears, Heard, Identity, Keyring, Kind, Message, Nudge, Receiver, Refusal, Role,
-    Sealer, seal::DATAGRAM_BYTES_MAX,
+    Sealer, buffer::make_room, seal::DATAGRAM_BYTES_MAX,
 };
 
 /// Gossip messages waiting for the gossip task: a round of a large cluster.
@@ -27,6 +27,9 @@ const GOSSIP_QUEUE: usize = 256;
 const BEACON_QUEUE: usize = 512;
 /// Nudges waiting: each says the same.
 const NUDGE_QUEUE: usize = 4;
+/// Hosts on one link that may be gone at once without a datagram to another being lost: a rack, of which each is nudged ten times a
+/// second. More only fill the buffer where each is sent as much as the kernel keeps for one.
+const GONE_AT_ONCE: usize = 32;
 /// How long the kernel may take to take a datagram in. It takes none for seconds while what it holds is for hosts that do not answer
 /// on their link, as when a rack has lost its power: it waits for them, and the socket with it. Gossip and the coordinator send from
 /// here to those who are left, and wait for nobody; what is lost is said again within a quarter of a second.
@@ -94,7 +97,9 @@ impl Datagrams {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn bind(listen: SocketAddr, keyring: Arc<Keyring>, identity: Identity, ears: Ears) -> io::Result<Self> {
-        let socket = Arc::new(UdpSocket::bind(listen).await?);
+        let socket = UdpSocket::bind(listen).await?;
+        make_room(&socket, GONE_AT_ONCE);
+        let socket = Arc::new(socket);
         let (heard, counters) = (Heard::default(), Arc::new(Counters::default()));
         let (gossip_sender, gossip) = mpsc::channel(GOSSIP_QUEUE);
         let (beacon_sender, beacons) = mpsc::channel(BEACON_QUEUE);
@@ -248,7 +253,9 @@ async fn taken(sending: impl Future<Output = io::Result<usize>>) -> io::Result<u
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use nix::sys::socket::{getsockopt, sockopt};
+
+    use super::{super::given, *};
 
     async fn open_on_loopback(name: &str, key: u8) -> Datagrams {
         let identity = Identity {
@@ -295,6 +302,12 @@ mod tests {
     async fn a_kernel_that_takes_no_datagram_keeps_nobody_waiting() {
         let given_up = tokio::time::timeout(Duration::from_secs(20), taken(std::future::pending())).await;
         assert!(given_up.expect("it still waits").is_err());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_rack_that_is_gone_leaves_room_for_datagrams_to_the_living() {
+        let open = open_on_loopback("hv-a", 1).await;
+        assert_eq!(getsockopt(&*open.sender.socket, sockopt::SndBuf).unwrap(), given(GONE_AT_ONCE));
     }
 
     #[tokio::test]

@@ -8,8 +8,9 @@ use std::{
 use holdfast_policies::time::{Moment, millis};
 
 use super::{
-    super::datagram::{Beacon, DATAGRAM_BYTES_MAX, FRAGMENT_BYTES_MAX, Identity, Kind, SealError, Sealer},
+    super::datagram::{Beacon, DATAGRAM_BYTES_MAX, FRAGMENT_BYTES_MAX, Identity, Kind, SealError, Sealer, make_room},
     BEACON_EVERY,
+    protocol::VOTERS_MAX,
     state::State,
 };
 
@@ -86,6 +87,22 @@ impl Beacons {
 
 fn open_socket(from: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(from)?;
+    // However many voters are gone, those who are left hear of this host. A guard without privileges has at least the kernel's limit,
+    // by default twice what its buffer would be: a voter's share of three seconds is twelve beacons, some 15 KB.
+    make_room(&socket, VOTERS_MAX);
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{getsockopt, sockopt};
+
+    use super::{super::super::datagram::given, *};
+
+    #[test]
+    fn beacons_that_wait_for_voters_that_are_gone_leave_room_for_those_to_the_others() {
+        let socket = open_socket("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(getsockopt(&socket, sockopt::SndBuf).unwrap(), given(VOTERS_MAX));
+    }
 }
