@@ -24,8 +24,17 @@ use super::{
     monitor::MonitorClient,
 };
 
-/// How often a cancellation is tried that QEMU does not answer, and the pause between two tries.
-const TRIES: (u32, Duration) = (30, Duration::from_secs(2));
+/// How often a cancellation is tried that a QEMU does not carry out although it answers, and the pause between two tries. One that is
+/// silent is waited for, however long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// How often.
+    pub(super) tries: u32,
+    /// The pause.
+    pub(super) pause: Duration,
+}
+
+const PATIENCE: Patience = Patience { tries: 30, pause: Duration::from_secs(2) };
 
 /// Looks at every guest that was adopted, as soon as its QEMU answers.
 pub fn keep_what_was_being_sent(inner: &Arc<Inner>) {
@@ -33,7 +42,7 @@ pub fn keep_what_was_being_sent(inner: &Arc<Inner>) {
         if let Some(monitor) = inner.registry.monitor(&guest) {
             let run = inner.registry.started(&guest);
             // Neither holds the driver, or the way to the monitor: they end with it.
-            tokio::spawn(keep(Arc::downgrade(inner), guest, run, monitor.watch()));
+            tokio::spawn(keep(Arc::downgrade(inner), guest, run, monitor.watch(), PATIENCE));
         }
     }
 }
@@ -42,21 +51,46 @@ pub fn keep_what_was_being_sent(inner: &Arc<Inner>) {
 /// stopped, and wait to be woken (`migrate.rs`).
 pub fn keep_later(inner: Weak<Inner>, guest: GuestName, monitor: &MonitorClient) {
     let run = inner.upgrade().and_then(|inner| inner.registry.started(&guest));
-    tokio::spawn(keep(inner, guest, run, monitor.watch()));
+    tokio::spawn(keep(inner, guest, run, monitor.watch(), PATIENCE));
 }
 
-async fn keep(inner: Weak<Inner>, guest: GuestName, run: Option<(Epoch, How)>, mut changes: watch::Receiver<View>) {
-    let known = changes.wait_for(|view| !matches!(view.condition, GuestCondition::Unknown { .. })).await;
-    if !known.is_ok_and(|view| is_being_sent(&view)) {
+/// Tries until nothing is left to try, or QEMU answers and has refused often enough. A try during which it fell silent is none: it may
+/// have been taken for one that answers by what was known before it hung.
+pub(super) async fn keep(
+    inner: Weak<Inner>,
+    guest: GuestName,
+    run: Option<(Epoch, How)>,
+    mut changes: watch::Receiver<View>,
+    patience: Patience,
+) {
+    if answers(&mut changes).await != Some(true) {
         return;
     }
-    for _ in 0..TRIES.0 {
+    let mut tries = 0;
+    while tries < patience.tries {
         match inner.upgrade() {
             Some(inner) if !cancelled(&inner, &guest, run).await => {}
             Some(_) | None => return,
         }
-        sleep(TRIES.1).await;
+        sleep(patience.pause).await;
+        let hangs = is_silent(&changes.borrow());
+        if !hangs {
+            tries += 1;
+        } else if answers(&mut changes).await.is_none() {
+            return;
+        }
     }
+}
+
+/// Waits until QEMU answers, and says whether its guest is being sent then. `None`: nobody is left to ask it.
+async fn answers(changes: &mut watch::Receiver<View>) -> Option<bool> {
+    let known = changes.wait_for(|view| !is_silent(view)).await;
+    known.ok().map(|view| is_being_sent(&view))
+}
+
+/// Whether QEMU does not answer. What was last known before stands for some seconds.
+fn is_silent(view: &View) -> bool {
+    matches!(view.condition, GuestCondition::Unknown { .. })
 }
 
 /// Cancels once. False when QEMU did not say what came of it. Of another run than the one that was adopted there is nothing to cancel:

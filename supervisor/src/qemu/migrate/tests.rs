@@ -21,6 +21,7 @@ use super::*;
 use crate::qemu::{
     Driver, GuestEvent, How,
     monitor::{self, Monitored},
+    orphan::{self, Patience},
     registry::Here,
     tests::idle,
     wire::Lines,
@@ -42,6 +43,8 @@ struct Script {
     unanswered: Option<&'static str>,
     /// What is cancelled waits to be woken.
     sleeps: bool,
+    /// It hangs: what it is told it carries out and answers only afterwards.
+    hangs: bool,
     /// Commands that change something, each with what it was told.
     told: Vec<(String, Value)>,
 }
@@ -91,6 +94,9 @@ async fn serve(listener: UnixListener, script: Arc<Mutex<Script>>) {
     let mut lines = Lines::of(read);
     say(&mut write, &json!({ "QMP": {} })).await;
     while let Ok(line) = lines.next().await {
+        while script.lock().unwrap().hangs {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let asked: Value = serde_json::from_slice(&line).unwrap();
         let command = asked["execute"].as_str().unwrap();
         let (answer, unasked, status, unanswered) = {
@@ -119,8 +125,8 @@ async fn running(run_dir: &Path, needs_ms: u64) -> (MonitorClient, Arc<Mutex<Scr
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
     let (limit_ms, round, unanswered, told) = (300, 0, None, Vec::new());
-    let (status, runs, sleeps) = ("none", "running", false);
-    let script = Script { needs_ms, limit_ms, round, status, runs, unanswered, sleeps, told };
+    let (status, runs, sleeps, hangs) = ("none", "running", false, false);
+    let script = Script { needs_ms, limit_ms, round, status, runs, unanswered, sleeps, hangs, told };
     let script = Arc::new(Mutex::new(script));
     tokio::spawn(serve(listener, script.clone()));
     let (events, heard) = mpsc::channel(16);
@@ -215,14 +221,9 @@ async fn a_move_whose_beginning_is_not_answered_is_cancelled_lest_it_goes_on_wit
 #[tokio::test]
 async fn a_guest_whose_qemu_did_not_answer_when_its_move_was_to_end_is_woken_as_soon_as_it_answers() {
     let run_dir = tempfile::tempdir().unwrap();
-    let inner = idle(run_dir.path());
     let (client, script, _heard) = running(run_dir.path(), 50).await;
     script.lock().unwrap().sleeps = true;
-    let name = GuestName::new("busy").unwrap();
-    let (exclusive, agent, display, definition) = (BTreeSet::new(), None, false, None);
-    let (epoch, how, monitor, task) = (Epoch::default(), How::Run, client.clone(), tokio::spawn(async {}));
-    inner.registry.insert(&name, Here { epoch, how, exclusive, monitor, agent, display, definition, task });
-    let driver = Driver { inner: Arc::new(inner) };
+    let (driver, name) = driver_of(run_dir.path(), &client);
     let silent = script.clone();
     let no_word = async move {
         silent.lock().unwrap().unanswered = Some("migrate_cancel");
@@ -237,6 +238,40 @@ async fn a_guest_whose_qemu_did_not_answer_when_its_move_was_to_end_is_woken_as_
         }
     };
     timeout(LONG, woken).await.expect("it is woken");
+    assert!(wait_for(&client, GuestCondition::Running, LONG).await);
+}
+
+/// The driver of a host on which only this guest runs.
+fn driver_of(run_dir: &Path, client: &MonitorClient) -> (Driver, GuestName) {
+    let (inner, name) = (idle(run_dir), GuestName::new("busy").unwrap());
+    let (exclusive, agent, display, definition) = (BTreeSet::new(), None, false, None);
+    let (epoch, how, monitor, task) = (Epoch::default(), How::Run, client.clone(), tokio::spawn(async {}));
+    inner.registry.insert(&name, Here { epoch, how, exclusive, monitor, agent, display, definition, task });
+    (Driver { inner: Arc::new(inner) }, name)
+}
+
+/// Whoever begins to wait for it has last seen it answer, and takes it for one that does.
+#[tokio::test]
+async fn a_guest_whose_qemu_hangs_for_longer_than_a_cancellation_is_tried_is_woken_all_the_same() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let (client, script, _heard) = running(run_dir.path(), 50).await;
+    script.lock().unwrap().sleeps = true;
+    let (driver, name) = driver_of(run_dir.path(), &client);
+    let silent = script.clone();
+    let no_word = async move {
+        silent.lock().unwrap().hangs = true;
+        false
+    };
+    let sent = send(&client, "tcp:192.0.2.1:4000", LONG, &|| true, no_word).await;
+    assert!(matches!(sent, Err(SendError::Unknown(_))), "{sent:?}");
+    let patience = Patience { tries: 1, pause: ANSWER_DEADLINE / 4 };
+    let (inner, run) = (Arc::downgrade(&driver.inner), driver.inner.registry.started(&name));
+    let mut keeping = tokio::spawn(orphan::keep(inner, name, run, client.watch(), patience));
+    let gave_up = timeout(ANSWER_DEADLINE * 2, &mut keeping).await;
+    assert!(gave_up.is_err(), "it has given up a QEMU that hangs");
+    script.lock().unwrap().hangs = false;
+    timeout(LONG, keeping).await.expect("it ends").unwrap();
+    assert_eq!(script.lock().unwrap().status, "cancelled");
     assert!(wait_for(&client, GuestCondition::Running, LONG).await);
 }
 
