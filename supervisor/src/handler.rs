@@ -6,6 +6,7 @@ use holdfast_policies::{names::HostName, operators::OperatorCertificate, sync::S
 use serde::de::DeserializeOwned;
 
 use crate::{
+    clock,
     consensus::no_vote,
     coordinator::{
         Coordinator, Counter,
@@ -127,6 +128,11 @@ impl Front {
         }
         if !direct {
             return Err("handed on already; this host does not lead".to_owned());
+        }
+        // It may have waited for as long as this host stood still, and would be taken for new: its sender asks another voter.
+        let timing = &self.node.file.timing;
+        if self.node.health.may_have_stood_still(clock::moment(), timing.wonder_after.0, timing.sync_every.0 * 2) {
+            return Err("this host stood still a moment ago: what it would hand on may be old".to_owned());
         }
         let address = voters.get(&leader).copied().ok_or("the leader's address is not known")?;
         let called = self.node.rpc.call(&leader, address, Channel::Sync, body, FORWARD_DEADLINE).await;

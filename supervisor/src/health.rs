@@ -37,6 +37,8 @@ pub struct Health {
     answered: Arc<AtomicU64>,
     /// When a majority last confirmed that this host coordinates; 0: never.
     led: Arc<AtomicU64>,
+    /// When the loop that notices that it is late last ran; 0: never.
+    looked: Arc<AtomicU64>,
 }
 
 impl Health {
@@ -56,6 +58,19 @@ impl Health {
     #[must_use]
     pub fn doubted_within(&self, now: Moment, time: Duration) -> bool {
         self.doubted_at().is_some_and(|at| now.since(at) < time)
+    }
+
+    /// The loop that notices that it is late has run.
+    pub fn looked(&self, now: Moment) {
+        self.looked.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether this process may have stood still for `late` or longer until `within` ago: what reaches anybody here may have waited as
+    /// long. The loop that would notice it may be woken later than whoever asks.
+    #[must_use]
+    pub fn may_have_stood_still(&self, now: Moment, late: Duration, within: Duration) -> bool {
+        let looked = self.looked.load(Ordering::Relaxed);
+        (looked > 0 && now.since(Moment(looked)) >= late) || self.doubted_within(now, within)
     }
 
     /// Notes how much its link loses, in percent, if that is too much. Tens of percents are told, so that what is said does
@@ -180,6 +195,23 @@ mod tests {
         assert!(!health.led_within(Moment(4_999), time), "it was another one");
         health.note_led(Moment(2_000));
         assert!(health.led_within(Moment(5_999), time) && !health.led_within(Moment(6_000), time));
+    }
+
+    #[test]
+    fn a_process_that_has_stood_still_is_known_for_that_before_its_own_loop_has_noticed_it() {
+        let health = Health::default();
+        let stood_still =
+            |at| health.may_have_stood_still(Moment(at), Duration::from_millis(750), Duration::from_millis(500));
+        assert!(!stood_still(10_000), "the loop has not begun");
+        health.looked(Moment(10_000));
+        assert!(!stood_still(10_749));
+        assert!(stood_still(10_750));
+        // It notices.
+        health.doubt(Moment(10_800));
+        health.looked(Moment(10_800));
+        assert!(stood_still(11_299));
+        health.looked(Moment(11_250));
+        assert!(!stood_still(11_300));
     }
 
     #[test]

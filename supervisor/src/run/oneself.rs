@@ -24,6 +24,7 @@ pub(super) async fn watch(node: Arc<Node>) {
             tracing::warn!(late_ms = late.as_millis(), "this supervisor was late; it doubts itself for a while");
             node.health.doubt(now);
         }
+        node.health.looked(now);
         node.health.note_connected(node.hears_majority(now), now);
         node.health.note_losing(node.losing(now));
         let unwell = node.health.unwell(now);

@@ -76,7 +76,9 @@ impl World {
         let up = committed.life == Life::Up && alone && is_it && serves;
         let open = (0..self.voters.len()).all(|voter| {
             let follows = voter == leader || self.voters[voter].leader == Some(leader);
-            follows && self.hosts[voter].serves(self.now) && self.is_open(host, voter) && self.is_open(leader, voter)
+            // One that stood still a moment ago hands nothing on.
+            let forwards = follows && self.hosts[voter].serves(self.now) && !self.stood_still(voter);
+            forwards && self.is_open(host, voter) && self.is_open(leader, voter)
         });
         (fresh && up && open && self.base + known.applied as u64 >= number).then(|| Untold {
             host,

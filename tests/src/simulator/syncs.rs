@@ -52,7 +52,7 @@ impl World {
     /// R6: any voter forwards, once.
     fn forward(&mut self, voter: usize, via: Option<usize>, from: usize, life: u32, request: Box<SyncRequest>) {
         let Some(leader) = self.voters[voter].leader.filter(|leader| *leader != voter) else { return };
-        if via.is_some() || self.broken == Some(Break::R6) {
+        if via.is_some() || self.broken == Some(Break::R6) || self.stood_still(voter) {
             return;
         }
         match self.network.send(voter, leader, self.now, &mut self.random) {
@@ -62,6 +62,14 @@ impl World {
                 self.queue.push(self.now + wait, event);
             }
         }
+    }
+
+    /// Whether a voter stood still until a moment ago: what it would hand on may be as old. Breaks are looked for at seeds where they
+    /// have shown, and chance would go another way there.
+    pub(super) fn stood_still(&self, voter: usize) -> bool {
+        let host = &self.hosts[voter];
+        let until = host.supervisor.as_ref().map_or(0, |supervisor| supervisor.frozen_until).max(host.frozen_until);
+        self.broken.is_none() && until > 0 && self.now < until + millis(self.timing.sync_every.0) * 2
     }
 
     /// A round has been confirmed: whoever waited for authority is answered.
