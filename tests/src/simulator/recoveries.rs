@@ -300,12 +300,7 @@ mod tests {
             assert_eq!((world.state().generation, world.seen.generations), (2, 1));
             world.run_until(world.real() + 15_000);
             assert!(world.state().suspended.is_some(), "nobody has looked yet");
-            world.happen(&Happening::Heal);
-            let limit = world.real() + world.heal_limit().unwrap() + 5_000;
-            while world.heal_limit().is_some() && !world.is_over() {
-                assert!(world.real() < limit, "{}", world.why_not_at_rest());
-                world.run_until(world.real() + 1_000);
-            }
+            world.heal_by_hand();
             assert_eq!((world.violation(), world.unhealed()), (None, None), "survivor {survivor}");
             for guest in world.state().guests.keys() {
                 let runs = |host: &&crate::simulator::host::Host| {

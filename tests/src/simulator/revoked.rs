@@ -191,12 +191,7 @@ mod tests {
             let view = &world.hosts[host].supervisor.as_ref().unwrap().view;
             assert_eq!(view.revoked, world.state().revoked, "host {host}");
         }
-        world.happen(&Happening::Heal);
-        let limit = world.real() + world.heal_limit().unwrap() + 5_000;
-        while world.heal_limit().is_some() && !world.is_over() {
-            assert!(world.real() < limit, "{}", world.why_not_at_rest());
-            world.run_until(world.real() + 1_000);
-        }
+        world.heal_by_hand();
         assert_eq!((world.violation(), world.unhealed()), (None, None));
         assert_eq!(world.state().hosts[&name].life, Life::Up);
     }

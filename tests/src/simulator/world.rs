@@ -259,6 +259,20 @@ impl World {
         world
     }
 
+    /// Ends the faults of a world that is driven by hand, and has it heal.
+    ///
+    /// # Panics
+    /// When that takes longer than it may.
+    #[cfg(test)]
+    pub(super) fn heal_by_hand(&mut self) {
+        self.happen(&Happening::Heal);
+        let limit = self.real() + self.heal_limit().unwrap() + 5_000;
+        while self.heal_limit().is_some() && !self.is_over() {
+            assert!(self.real() < limit, "{}", self.why_not_at_rest());
+            self.run_until(self.real() + 1_000);
+        }
+    }
+
     /// Has an operator declare policies; tried until a coordinator takes it.
     pub fn declare(&mut self, policies: holdfast_policies::model::Policies) {
         self.to_declare = Some(policies);

@@ -55,12 +55,7 @@ fn homes(world: &World) -> BTreeMap<GuestName, (usize, Ms)> {
 }
 
 fn comes_to_rest(world: &mut World) {
-    world.happen(&Happening::Heal);
-    let limit = world.real() + world.heal_limit().unwrap() + 5_000;
-    while world.heal_limit().is_some() && !world.is_over() {
-        assert!(world.real() < limit, "{}", world.why_not_at_rest());
-        world.run_until(world.real() + 1_000);
-    }
+    world.heal_by_hand();
     assert_eq!((world.violation(), world.unhealed()), (None, None));
     homes(world);
 }

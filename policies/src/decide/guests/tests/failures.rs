@@ -205,15 +205,20 @@ fn paged_and_well_again() -> Scene {
     scene
 }
 
+/// `d` is drained, and no other host takes anything.
+fn drain_without_a_way_out(scene: &mut Scene) {
+    for on in ["a", "b", "c"] {
+        set_mode(scene, on, Mode::Maintenance);
+    }
+    set_mode(scene, "d", Mode::Draining);
+}
+
 #[test]
 fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_nobody_can_heal_it() {
     let mut scene = crate::decide::tests::four();
     let page = scene.stage.climb("web", 3);
     scene.stage.must(page);
-    for on in ["a", "b", "c"] {
-        set_mode(&mut scene, on, Mode::Maintenance);
-    }
-    set_mode(&mut scene, "d", Mode::Draining);
+    drain_without_a_way_out(&mut scene);
     scene.later(60_000);
     scene.seen("web", SightState::Failing);
     scene.settle();
@@ -227,10 +232,7 @@ fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_nobody_c
 #[test]
 fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_although_it_has_not_come_up() {
     let mut scene = crate::decide::tests::started();
-    for on in ["a", "b", "c"] {
-        set_mode(&mut scene, on, Mode::Maintenance);
-    }
-    set_mode(&mut scene, "d", Mode::Draining);
+    drain_without_a_way_out(&mut scene);
     for ms in [5_900, 4_200] {
         scene.later(ms);
         scene.sight("web", "a", SightState::Passing);
@@ -250,10 +252,7 @@ fn that_a_guest_cannot_leave_its_host_is_over_when_it_may_stay_and_would_merely_
     redeclare(&mut scene, |policies| {
         policies.policies.values_mut().for_each(|policy| policy.on_degraded = crate::model::OnDegraded::Migrate);
     });
-    for on in ["a", "b", "c"] {
-        set_mode(&mut scene, on, Mode::Maintenance);
-    }
-    set_mode(&mut scene, "d", Mode::Draining);
+    drain_without_a_way_out(&mut scene);
     scene.later(20_000);
     scene.seen("web", SightState::Passing);
     scene.settle();
